@@ -138,13 +138,15 @@ class Forethought:
     async def look(self) -> None:
         """Raises Unavailable."""
         for site in self._sites:
-            if await self._store.list(OPEN, limit=1):
-                return
             ready = await self._drawer.look((site,))
             if ready is None or not ready.plan or self._checker.knows(ready.plan):
                 continue
             tried = (ready.estate, ready.plan)
-            if tried in self._tried or (found := await self._drawer.take((site,))) is None:
+            if tried in self._tried:
+                continue
+            if await self._store.list(OPEN, limit=1):
+                return
+            if (found := await self._drawer.take((site,))) is None:
                 continue
             self._tried.append(tried)
             with contextlib.suppress(UnsafePlan, StalePlan):

@@ -151,11 +151,13 @@ PREFIX_END = "\U0010ffff"
 
 async def entries(store: Store, prefix: str, page: int = 1_000) -> AsyncIterator[Entry]:
     """Every entry under a prefix, by key; what a page of the store holds is read at once."""
-    after = ""
-    while found := await store.list(prefix, after, page):
+    after, more = "", True
+    while more:
+        found = await store.list(prefix, after, page)
         for entry in found:
             yield entry
-        after = found[-1].key
+        more = len(found) == page
+        after = found[-1].key if found else after
 
 
 async def all_entries(store: Store, prefix: str) -> list[Entry]:

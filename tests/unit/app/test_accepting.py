@@ -363,8 +363,9 @@ def test_the_plan_of_each_site_is_judged_once_it_lies_ready_and_not_at_the_loss(
                 if len(paused) == 2:
                     raise asyncio.CancelledError
 
+            unknown = Checker(lambda: (estate, digest))
             with pytest.raises(asyncio.CancelledError):
-                await Forethought(_Away(store), drawer, checker, ("north",), pause).run()
+                await Forethought(_Away(store), drawer, unknown, ("north",), pause).run()
             assert len(paused) == 2, "a store that is away ends nothing"
             await checker.accept(plans["north"])
             assert judged == ["north", "south"]

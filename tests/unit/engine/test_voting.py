@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
+from evac.engine.lead.challenges import Challenge
 from evac.engine.lead.verdict_answers import VotePublisher, VoteReader, decode, encode, key_of
 from evac.model.errors import LeaseLost, Unavailable
 from evac.model.run_policy import WatchProfile
 from evac.store.memory import MemoryStore
-from evac.store.port import Entry, Lease, Put
+from evac.store.port import Change, Compare, Entry, Lease, Put
 from evac.watch.verdict import Vote
 from tests.unit.virtual_time import LOOP_MS, run_virtually
 
@@ -147,5 +150,67 @@ def test_a_vote_under_a_lease_that_is_over_is_not_written() -> None:
         with contextlib.suppress(LeaseLost):
             await store.transact((), [Put("votes/pangyo/ansan", encode(_vote()), lease)])
         assert await store.list("votes/") == []
+
+    run_virtually(play())
+
+
+class Counting(MemoryStore):
+    """Counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(LOOP_MS)
+        self.calls: Counter[str] = Counter()
+
+    async def transact(
+        self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
+    ) -> int:
+        self.calls["transact"] += 1
+        return await super().transact(compares, changes, guard)
+
+    async def renew(self, lease: Lease) -> None:
+        self.calls["renew"] += 1
+        await super().renew(lease)
+
+    async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
+        self.calls["list"] += 1
+        return await super().list(prefix, after, limit)
+
+
+def test_votes_of_a_round_that_say_nothing_new_are_one_write_and_the_lease_is_renewed_by_thirds() -> None:
+    async def play() -> None:
+        store, rounds = Counting(), 60
+        publisher = VotePublisher(store, "ansan", "ansan-1", QUICK, Challenge(LOOP_MS))
+        period_s = QUICK.period_ms / 1_000
+        async with _publishing(publisher):
+            for number in range(rounds):
+                for target, late_s in (("anyang", 0.05), ("pangyo", 0.05)):
+                    publisher.publish(_vote(number, target))
+                    await asyncio.sleep(period_s * late_s)
+                await asyncio.sleep(period_s * 0.9)
+            entries = await store.list("votes/")
+            assert {vote.number for one in entries if (vote := decode(one))} == {rounds - 1}
+        thirds = rounds * QUICK.period_ms * 3 // QUICK.vote_ttl_ms
+        assert store.calls["transact"] <= rounds + 2, "the first two votes are news"
+        assert 1 <= store.calls["renew"] <= thirds + 1
+        assert store.calls["list"] <= 10, "challenges are read when they change, and not with each vote"
+
+    run_virtually(play())
+
+
+def test_a_vote_that_says_something_new_is_written_at_once() -> None:
+    async def play() -> None:
+        store = MemoryStore(LOOP_MS)
+        publisher = VotePublisher(store, "ansan", "ansan-1", QUICK)
+        async with _publishing(publisher):
+            for target in ("anyang", "pangyo"):
+                publisher.publish(replace(_vote(1, target), opinion="up"))
+            await asyncio.sleep(QUICK.period_ms / 1_000)
+            publisher.publish(replace(_vote(2, "pangyo"), opinion="down"))
+            began_s = asyncio.get_running_loop().time()
+            async for _ in store.watch("votes/"):
+                votes = [vote for entry in await store.list("votes/") if (vote := decode(entry))]
+                if any(vote.opinion == "down" for vote in votes):
+                    break
+            assert asyncio.get_running_loop().time() == began_s, "no time went by on the virtual clock"
 
     run_virtually(play())

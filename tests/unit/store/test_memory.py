@@ -8,7 +8,7 @@ import pytest
 
 from evac.model.errors import LeaseLost, LockHeld, Unavailable
 from evac.store.memory import MemoryStore
-from evac.store.port import Put
+from evac.store.port import Entry, Put, entries
 
 
 class Clock:
@@ -76,3 +76,23 @@ def test_a_watch_sees_the_end_of_a_lease_and_of_the_store() -> None:
 def test_a_quorum_is_only_claimed_when_asked_for() -> None:
     assert not MemoryStore().quorum
     assert MemoryStore(quorum=True).quorum
+
+
+def test_entries_are_read_in_as_many_pages_as_there_are_and_no_empty_one_is_asked_for() -> None:
+    class Counting(MemoryStore):
+        asked = 0
+
+        async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
+            self.asked += 1
+            return await super().list(prefix, after, limit)
+
+    async def play() -> None:
+        for there in range(7):
+            store = Counting()
+            if there:
+                await store.transact((), [Put(f"a/{i}", b"x") for i in range(there)])
+            found = [entry.key async for entry in entries(store, "a/", 3)]
+            assert found == [f"a/{i}" for i in range(there)]
+            assert store.asked == there // 3 + 1
+
+    asyncio.run(play())

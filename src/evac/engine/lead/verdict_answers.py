@@ -12,6 +12,7 @@ vote is no old one that someone put back (`evac.engine.lead.challenges`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any, Final
 import orjson
 
 from evac.engine.clock import Clock
+from evac.engine.lead.challenges import PREFIX as CHALLENGES
 from evac.engine.lead.challenges import Challenge, challenges_in
 from evac.engine.lead.challenges import key_of as challenge_key
 from evac.engine.lead.leadership import Leadership
@@ -50,6 +52,8 @@ from evac.watch.verdict import Ballot, Standing, Vote
 PREFIX: Final = "votes/"
 _OPINIONS: Final = frozenset({"up", "down", "unknown"})
 _MOST_VOTES: Final = 1_000
+_JOINED: Final = 10
+"""A vote that says nothing new waits for those on other targets for this part of a period at most."""
 
 
 def key_of(vote: Vote) -> str:
@@ -118,16 +122,38 @@ class VotePublisher:
         self._challenged: tuple[Lease, str] | None = None
         self._process = "" if challenge is None else secrets.token_hex(8)
         self._waiting: dict[str, Vote] = {}
-        self._news = asyncio.Event()
+        self._said: dict[str, object] = {}
+        """Target -> what the last vote on it said, whenever that was."""
+        self._some, self._due = asyncio.Event(), asyncio.Event()
+        self._renewed_s = 0.0
+        self._repeated: Sequence[str] | None = None
 
     def publish(self, vote: Vote) -> None:
+        """What is new goes at once; the same again waits shortly for votes on other targets."""
+        said = (vote.opinion, vote.evidence, vote.reason)
         self._waiting[vote.target] = vote
-        self._news.set()
+        self._some.set()
+        if self._said.get(vote.target) != said or len(self._waiting) == len(self._said):
+            self._due.set()
+        self._said[vote.target] = said
 
     async def run(self) -> None:
         """Writes votes until cancelled. Where the store does not answer the votes age, and that is the
         truth.
         """
+        async with asyncio.TaskGroup() as tasks:
+            if self._challenge is not None:
+                tasks.create_task(self._follow_challenges(), name="challenges")
+            tasks.create_task(self._write_all(), name="votes written")
+
+    async def _follow_challenges(self) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                async for _ in self._store.watch(CHALLENGES):
+                    self._repeated = await challenges_in(self._store)
+            await asyncio.sleep(self._profile.period_ms / 1_000)
+
+    async def _write_all(self) -> None:
         lease: Lease | None = None
         try:
             while True:
@@ -143,25 +169,34 @@ class VotePublisher:
 
     async def _acquire(self) -> Lease:
         name = f"witness/{self._site}/{self._owner}"
+        self._renewed_s = asyncio.get_running_loop().time()
         return await self._store.acquire(name, self._owner, self._profile.vote_ttl_ms)
 
     async def _write(self, lease: Lease) -> None:
-        """One turn: the votes that wait, or after a third of the lease a renewal."""
-        try:
-            async with asyncio.timeout(self._profile.vote_ttl_ms / 3_000):
-                await self._news.wait()
-        except TimeoutError:
+        """One turn: after a third of the lease a renewal, and the votes that wait."""
+        now_s = asyncio.get_running_loop().time
+        renew_s = self._renewed_s + self._profile.vote_ttl_ms / 3_000
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(renew_s):
+                await self._some.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._profile.period_ms / (1_000 * _JOINED)):
+                        await self._due.wait()
+        if (asked_s := now_s()) >= renew_s:
             await self._store.renew(lease)
-            return
-        self._news.clear()
+            self._renewed_s = asked_s
         votes = [self._waiting.pop(target) for target in sorted(self._waiting)[: MAX_CHANGES - 1]]
-        if self._waiting:
-            self._news.set()
-        await self._store.renew(lease)
+        self._due.clear()
+        if not self._waiting:
+            self._some.clear()
+        if not votes:
+            return
         repeated: Sequence[str] = ()
         puts: list[Put] = []
         if self._challenge is not None:
-            repeated, mine = await challenges_in(self._store), self._challenge.text
+            if self._repeated is None:
+                self._repeated = await challenges_in(self._store)
+            repeated, mine = self._repeated, self._challenge.text
             if self._challenged != (lease, mine):
                 puts = [Put(challenge_key(self._site, self._owner), mine.encode(), lease)]
         puts += [Put(key_of(vote), encode(vote, self._process, repeated), lease) for vote in votes]

@@ -8,7 +8,6 @@ rules/proof       {"needed"}: whether the leader takes anything on a typed name
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -31,7 +30,6 @@ RELEASED: Final = "hold/released"
 RULES: Final = "rules/proof"
 OF_HOLD: Final = "hold"
 """What stands for the run in a signature: no run has this name."""
-LOOK_S: Final = 0.5
 BATCH: Final = 50
 
 
@@ -72,13 +70,13 @@ class Releases:
         self._told: bool | None = None
 
     async def chore(self, guard: Lease) -> None:
-        needed = self._needed()
-        if self._told is not needed:
-            await self._store.transact((), (Put(RULES, orjson.dumps({"needed": needed})),), guard)
-            self._told = needed
-        for entry in await self._store.list(RELEASE, limit=BATCH):
-            await self._answer(entry.key, entry.value, entry.revision, guard)
-        await asyncio.sleep(LOOK_S)
+        async for _ in self._store.watch(RELEASE):
+            needed = self._needed()
+            if self._told is not needed:
+                await self._store.transact((), (Put(RULES, orjson.dumps({"needed": needed})),), guard)
+                self._told = needed
+            for entry in await self._store.list(RELEASE, limit=BATCH):
+                await self._answer(entry.key, entry.value, entry.revision, guard)
 
     async def _answer(self, key: str, value: bytes, revision: int, guard: Lease) -> None:
         hold, answer = await self._store.get(HOLD_KEY), f"{ANSWER}{key.removeprefix(RELEASE)}"
