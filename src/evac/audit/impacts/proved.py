@@ -155,14 +155,19 @@ class _RackFits:
         self._headroom, self._wants, self._racks = supply.headroom, supply.wants, len(ground.top.estate.racks)
         shape = self._headroom.server_shape
         servers = np.flatnonzero((shape >= 0) & (fleet.rack >= 0))
-        self._shape, self._rack = shape[servers], fleet.rack[servers]
+        servers = servers[np.argsort(fleet.rack[servers], kind="stable")]
+        self._shape = shape[servers]
+        self._rack, self._first = np.unique(fleet.rack[servers], return_index=True)
 
     def of(self, service: int) -> IntColumn:
         """(racks,)"""
         headroom, wants = self._headroom, self._wants
         fits = (headroom.amounts >= wants.demand[service]).all(axis=1) & (headroom.stage != STAGE_DARK)
         fits &= wants.eligible[service][headroom.pool] & ~headroom.is_pool
-        return np.bincount(self._rack[fits[self._shape]], minlength=self._racks).astype(np.int64)
+        found = np.zeros(self._racks, np.int64)
+        if len(self._rack):
+            found[self._rack] = np.add.reduceat(fits[self._shape].view(np.int8), self._first, dtype=np.int64)
+        return found
 
 
 def _closed_by_feeds(ground: Ground) -> IntColumn:
@@ -174,14 +179,17 @@ def _closed_by_feeds(ground: Ground) -> IntColumn:
     rows = np.flatnonzero(cap[pairs.service] < n[pairs.service])
     if not (len(rows) and feeds):
         return closed
-    on_feed, servers = np.zeros((feeds, len(services)), np.int64), np.zeros(feeds, np.int64)
-    np.add.at(on_feed, top.feed_rows, ground.presence.counts[:racks][top.feed_racks])
-    np.add.at(servers, top.feed_rows, np.diff(ground.capacity.supply.headroom.row_start)[top.feed_racks])
+    feeds_racks = np.zeros((feeds, racks), np.float64)  # exact below 2**53, and many times as fast
+    np.add.at(feeds_racks, (top.feed_rows, top.feed_racks), 1)
+    servers = feeds_racks @ np.diff(ground.capacity.supply.headroom.row_start)[:racks].astype(np.float64)
+    width = int(ground.taken.count.max()) + 1
     kinds, which = np.unique(
-        np.stack([pairs.service[rows], ground.taken.count[rows]], axis=1), axis=0, return_inverse=True
+        pairs.service[rows].astype(np.int64) * width + ground.taken.count[rows], return_inverse=True
     )
-    full = on_feed[:, kinds[:, 0]] + kinds[:, 1] > cap[kinds[:, 0]]
-    closed[rows] = (servers @ full)[which.reshape(-1)]
+    service, count = np.divmod(kinds, width)
+    capped, column = np.unique(service, return_inverse=True)
+    on_feed = feeds_racks @ ground.presence.counts[:racks, capped].astype(np.float64)
+    closed[rows] = (servers @ (on_feed[:, column] + count > cap[service]))[which]
     return closed
 
 
@@ -362,9 +370,6 @@ class Alone:
         servers, pools = (on == ON_SERVER).any(), (on == ON_POOL).any()
         demand = self._ground.capacity.supply.demand[service]
         asked = np.flatnonzero(demand > 0)
-        most = np.full(len(fleet), wanted.spread.per_server, np.int64)
-        for resource in asked:
-            most = np.minimum(most, np.maximum(self._free[:, resource], 0) // demand[resource])
         fit = allowed[fleet.site] & (fleet.pool < 0) & (fleet.state != CONDEMNED) & (servers | ~pools)
         fit &= fleet.capacity_known[:, 0] & fleet.capacity_known[:, 1]
         if not (estate.replicas.kind == ON_SERVER).any():
@@ -374,7 +379,11 @@ class Alone:
             fit &= np.isin(
                 fleet.server_class, [index[name] for name in wanted.eligible_classes if name in index]
             )
-        rows = np.bincount(losses.rows.of_server[fit], most[fit], losses.rows.count).astype(np.int64)
+        chosen = np.flatnonzero(fit)
+        most = np.full(len(chosen), wanted.spread.per_server, np.int64)
+        for resource in asked:
+            most = np.minimum(most, np.maximum(self._free[chosen, resource], 0) // demand[resource])
+        rows = np.bincount(losses.rows.of_server[chosen], most, losses.rows.count).astype(np.int64)
         in_pools = [
             min([UNBOUNDED, *(int(self._most(number)[r]) // int(demand[r]) for r in asked)])
             if allowed[top.site_index[pool.site]] and (pools or not servers)

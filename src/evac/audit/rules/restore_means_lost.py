@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 from evac.audit.context import Context, Rule, data_paths, listed
 from evac.audit.findings import Finding
@@ -13,12 +14,12 @@ from evac.model.backup import DataVerdict
 
 def check(context: Context) -> Iterator[Finding]:
     """Error: the backup survives, but it cannot be restored."""
-    for verdict in context.data:
-        if verdict.state == "waived":
-            continue
+    verdicts = [verdict for verdict in context.data if verdict.state != "waived"]
+    keys_lost = _keys_lost(context, verdicts)
+    for verdict in verdicts:
         index = context.impacts.losses.index
         numbers = context.worst_first(index[name] for name in verdict.taken_by if name in index)
-        found = {n: words for n in numbers if (words := _missing(context, verdict, n))}
+        found = {n: words for n in numbers if (words := _missing(context, verdict, n, keys_lost))}
         if found:
             worst = next(iter(found.values()))
             lost = listed(context.names(list(found)))
@@ -33,11 +34,25 @@ def check(context: Context) -> Iterator[Finding]:
             )
 
 
-def _missing(context: Context, verdict: DataVerdict, number: int) -> str:
+def _keys_lost(context: Context, verdicts: Sequence[DataVerdict]) -> Callable[[int], frozenset[str]]:
+    """Loss -> the places of keys that are lost with it."""
+    top, ids = context.impacts.top, context.impacts.losses.ids
+    places = sorted({at for verdict in verdicts for at in verdict.policy.keys_at})
+
+    @cache
+    def lost_in(number: int) -> frozenset[str]:
+        lost = loss(top, (ids[number],))
+        return frozenset(at for at in places if is_lost(top, lost, at))
+
+    return lost_in
+
+
+def _missing(
+    context: Context, verdict: DataVerdict, number: int, keys_lost: Callable[[int], frozenset[str]]
+) -> str:
     """What a restore lacks under a loss; empty if nothing is known to be missing."""
     impacts, policy = context.impacts, verdict.policy
-    lost = loss(impacts.top, (impacts.losses.ids[number],))
-    if policy.keys_at and all(is_lost(impacts.top, lost, at) for at in policy.keys_at):
+    if policy.keys_at and keys_lost(number).issuperset(policy.keys_at):
         return f"its keys are only at {listed(policy.keys_at)}"
     for needed in policy.restore_needs:
         service = impacts.graph.index[needed]
