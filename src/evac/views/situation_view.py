@@ -25,9 +25,9 @@ def cause_words(cause: Cause, now_ms: int) -> str:
 
 
 def service_words(one: Away, now_ms: int, with_home: bool = True) -> str:
-    places = ", ".join(f"{site} ({count})" for site, count in one.now) or "nowhere"
+    places = ", ".join(f"{site} ({count})" for site, count in one.now)
     home = ", ".join(f"{site} ({count})" for site, count in one.home) or "nowhere"
-    words = f"{one.service} runs in {places}{cause_words(one.cause, now_ms)}"
+    words = f"{one.service} runs {f'in {places}' if places else 'nowhere'}{cause_words(one.cause, now_ms)}"
     if not with_home:
         return words
     words += f"; home: {home}"
@@ -131,7 +131,12 @@ def next_of(situation: Situation, estate: str) -> str:
     if situation.rivals:
         return rivals_hint(situation.rivals[0], situation.lost, situation.stores).replace("ESTATE", estate)
     if situation.lost:
-        return f"evac plan {estate} --restore {situation.lost[0].domain}"
+        domain, moved = (
+            situation.lost[0].domain,
+            situation.stores or any(one.now for one in situation.services),
+        )
+        clear = "" if moved else f", or if it is healthy: evac site clear {domain} --reason WHY"
+        return f"evac plan {estate} --restore {domain}{clear}"
     homes = {site for one in situation.services for site, _ in one.home}
     homes |= {one.home for one in situation.stores}
     return f"evac plan {estate} --failback {min(homes)}" if homes else ""

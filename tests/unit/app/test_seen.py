@@ -12,8 +12,8 @@ from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate, Site, Store, StoreMember
 from evac.model.observation import MemberSeen, Observation, Role
-from evac.model.situation import Cause, Effects, LostNow, Moved, Rivals, StoreAway
-from evac.views.situation_view import rivals_hint, rivals_words
+from evac.model.situation import Away, Cause, Effects, LostNow, Moved, Rivals, Situation, StoreAway
+from evac.views.situation_view import lines_of, next_of, rivals_hint, rivals_words
 from evac.views.status_document import StatusDocument, status_text
 
 
@@ -180,6 +180,19 @@ def test_every_reader_prices_restores_alike() -> None:
     assert decode(orjson.dumps(older)).restores == ()
     with pytest.raises(Corrupt):
         decode(orjson.dumps({**older, "restores": [["db"]]}))
+
+
+def test_a_drill_that_moved_nothing_leaves_a_mark_that_a_person_may_clear() -> None:
+    shop = Away("shop", (("east", 2),), (), ("east",), Cause())
+    lost = (LostNow("east", "lost", 1, "drill-1"),)
+    still = Situation(Estate(""), Estate(""), 2, lost, services=(shop,))
+    assert next(words for words in lines_of(still, 2) if "shop" in words).startswith("shop runs nowhere")
+    assert (
+        next_of(still, "E")
+        == "evac plan E --restore east, or if it is healthy: evac site clear east --reason WHY"
+    )
+    moved = replace(still, services=(replace(shop, now=(("west", 2),)),))
+    assert next_of(moved, "E") == "evac plan E --restore east"
 
 
 def test_what_to_do_about_rivals_names_the_site_that_a_run_left() -> None:
