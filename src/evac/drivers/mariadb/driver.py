@@ -217,7 +217,7 @@ async def _problems(action: Action, order: Order, facts: MariadbFacts) -> list[s
             try:
                 await _check_rejoin(action, order, facts)
             except ActionError as error:
-                return [error.message]
+                return [f"{error.message}; {error.hint}" if error.hint else error.message]
             return []
         case "verify":
             return [f"it is {facts.report().role}, and not as expected"]
