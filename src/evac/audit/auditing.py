@@ -183,6 +183,8 @@ class LossRow:
     verdict: Verdict
     down: int
     """Services that do not serve right after it."""
+    down_most: int
+    """The same, those included of which nobody can say."""
     recovered: int
     """Services by fate: this one and the next three."""
     degraded: int
@@ -200,7 +202,7 @@ class LossRow:
     people_down: int
     """People without a service, counted once for each service that states how many use it."""
     people_unstated: int
-    """Services down that do not state it."""
+    """Services that do not state it, or of which nobody can say whether they are down."""
     worst_ready_ms: int
     """Longest known recovery."""
     data_loss_ms: int | None
@@ -266,8 +268,10 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     reduced = (fate == DEGRADED) & impacts.down[number, found.service]
     back = (fate == RECOVERS) | reduced
     counts = _per_loss(count, number * len(FATES) + fate, len(FATES)).T.tolist()
-    late = _per_loss(count, number[back & (ready > impacts.rto_at(number, found.service))]).tolist()
+    late = back & (ready < NEVER) & (ready > impacts.rto_at(number, found.service))
+    late = _per_loss(count, number[late]).tolist()
     untimed = _per_loss(count, number[back & found.vague]).tolist()
+    unsure = _per_loss(count, number[(fate == UNKNOWN) & ~impacts.down[number, found.service]]).tolist()
     less_than_all = _per_loss(count, number[reduced]).tolist()
     worst = np.zeros(count, np.int64)
     timed = back & ~found.vague
@@ -290,6 +294,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             method=impacts.methods[n],
             verdict=_verdict(counts[LOST][n], stores_gone, doubt[n], down[n], less[n]),
             down=down[n],
+            down_most=down[n] + unsure[n],
             recovered=counts[RECOVERS][n],
             degraded=counts[DEGRADED][n],
             lost=counts[LOST][n],
@@ -299,7 +304,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             untimed=untimed[n],
             reduced=less_than_all[n],
             people_down=touched[n],
-            people_unstated=unstated[n],
+            people_unstated=unstated[n] + unsure[n],
             worst_ready_ms=int(worst[n]),
             data_loss_ms=data_loss,
             stores_lost=stores_lost,

@@ -243,8 +243,9 @@ class Context:
     def late(self) -> Pairs:
         """Services that are back after the objective, or that are not before it, if at all."""
         impacts, down = self.impacts, self.impacts.damage.pairs
-        after = down.of(impacts.ready_ms) > impacts.rto_at(down.loss, down.service)
-        return down.only(np.isin(down.of(impacts.fate), (RECOVERS, DEGRADED, NOT_PROVED)) & after)
+        ready, fate = down.of(impacts.ready_ms), down.of(impacts.fate)
+        timed = np.isin(fate, (RECOVERS, DEGRADED)) & (ready < NEVER)
+        return down.only((timed | (fate == NOT_PROVED)) & (ready > impacts.rto_at(down.loss, down.service)))
 
     @cached_property
     def grave(self) -> BoolColumn:

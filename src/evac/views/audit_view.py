@@ -72,7 +72,7 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
         (
             row.verdict,
             row.domain,
-            number(row.down),
+            _down(row),
             number(row.lost),
             number(row.degraded),
             people(row.people_down, row.people_unstated),
@@ -104,6 +104,11 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
     if words := open_words(report):
         page.line()
         page.line(words, "unknown")
+
+
+def _down(row: LossRow) -> str:
+    """`3`, or `3 to 5` where nobody can say of two of them."""
+    return number(row.down) + (f" to {number(row.down_most)}" if row.down_most > row.down else "")
 
 
 def _last_back(row: LossRow) -> str:
@@ -404,7 +409,7 @@ def _row(report: AuditReport, row: LossRow, explained: bool) -> dict[str, str]:
         "domain": row.domain,
         "kind": row.kind,
         "verdict": row.verdict,
-        "down": number(row.down),
+        "down": _down(row),
         "lost": number(row.lost),
         "degraded": number(row.degraded),
         "late": number(row.late),

@@ -155,7 +155,7 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
         f"p{p} {user_minutes(z, plan.tick_ms)}" for p, z in zip(PERCENTILES, found.objective, strict=True)
     )
     page.line(f"weighted outage: planned {user_minutes(found.planned_objective, plan.tick_ms)}; {costs}")
-    _unlikely(page, found)
+    _unlikely(page, plan, found)
     if found.critical:
         page.line()
         page.line("Most often on the critical chain", "bold")
@@ -172,7 +172,7 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
     return page.text()
 
 
-def _unlikely(page: Page, found: Simulation) -> None:
+def _unlikely(page: Page, plan: Plan, found: Simulation) -> None:
     stated = [s for s in found.services if s.meets_rto_permille is not None]
     at_risk = sorted(
         (s for s in stated if (s.meets_rto_permille or 0) < 990),
@@ -180,7 +180,9 @@ def _unlikely(page: Page, found: Simulation) -> None:
     )
     page.line()
     if not stated:
-        page.line("no service of the plan has an rto", "unknown")
+        gone = sum(o.rto_ms is not None for o in plan.outcomes)
+        words = f"of {plural(gone, 'service')} with an rto none comes back in this plan"
+        page.line(words if gone else "no service of the plan has an rto", "error" if gone else "unknown")
         return
     safe = len(stated) - len(at_risk)
     page.line(

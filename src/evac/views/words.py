@@ -101,16 +101,16 @@ def number(value: int) -> str:
 
 def people(value: int, unstated: int = 0) -> str:
     """`47 million`, `1.2 million`, `32,000`. unstated: services that are not in it, as nobody states how many
-    use them: `at least 32,000`, `not stated`.
+    use them: `at least 32,000`, `unknown`.
     """
     if unstated and not value:
-        return "not stated"
+        return "unknown"
     return " ".join(filter(None, ("at least" if unstated else "", *figure_and_unit(value))))
 
 
 def people_words(value: int, unstated: int = 0) -> str:
     """The same in a sentence: `at least 32,000 people`."""
-    return "an unstated number of people" if unstated and not value else f"{people(value, unstated)} people"
+    return "an unknown number of people" if unstated and not value else f"{people(value, unstated)} people"
 
 
 def figure_and_unit(value: int) -> tuple[str, str]:

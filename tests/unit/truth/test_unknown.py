@@ -28,6 +28,7 @@ from evac.planning.evacuation.solve import solve
 from evac.planning.plan import plan
 from evac.verify import check
 from evac.views.audit_view import audit_text
+from evac.views.plan_view import root_reason
 from evac.views.words import people
 from tests.unit.truth.written import written
 
@@ -283,5 +284,52 @@ def test_an_unstated_audience_counts_like_others_and_is_never_called_nobody(
     row = next(row for row in report.rows if row.domain == "a")
     assert (row.people_down, row.people_unstated) == (sum(filter(None, audiences)), len(unstated))
     said = people(row.people_down, row.people_unstated)
-    assert said.startswith(("at least", "not stated")) == bool(unstated)
+    assert said.startswith(("at least", "unknown")) == bool(unstated)
     assert said in audit_text(report, report.findings, (), "estate", 120, False)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_audit_calls_nothing_late_or_harmless_of_which_it_knows_nothing(tmp_path: Path, seed: int) -> None:
+    document, table = random_document(seed)
+    for path in list(facts_of(document))[::3]:
+        document = without(document, path)
+    (tmp_path / "estate.yaml").write_text(json.dumps(document), "utf-8")
+    if table:
+        (tmp_path / "servers.csv").write_text(table, "utf-8")
+    with interpreted():
+        report = audit(load(tmp_path))
+    for row in report.rows:
+        fates = list(row.fates(report.services))
+        timed = sum(one.recovery_ms is not None for one in fates)
+        assert row.late <= timed
+        assert row.down_most <= row.down + sum(one.fate == "unknown" for one in fates)
+        assert row.verdict != "unknown" or row.down or row.down_most or row.not_proved
+
+
+CIRCLE = """
+sites: {a: {}, b: {}}
+pools: {pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  deploy: {tier: 2, people: 1, replicas: {a: 1}, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none},
+           needs: [{service: vault, needed_to: start}]}
+  vault: {tier: 2, people: 1, replicas: {a: 1}, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+  core: {tier: 0, people: 9, replicas: {b: 1}, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none},
+         needs: [{store: ledger}, login]}
+  login: {tier: 0, people: 9, replicas: {b: 1}, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none},
+          needs: [core]}
+stores:
+  ledger: {engine: postgresql, fence: 1 s, promote: 1 s,
+           members: [{at: a, mode: primary}, {at: b, mode: sync}]}
+tools: {deploy: deploy, secrets: vault, registry: deploy}
+"""
+
+
+def test_what_waits_for_a_tool_that_never_comes_back_names_it_and_not_the_clock(tmp_path: Path) -> None:
+    estate = written(tmp_path, CIRCLE)
+    with interpreted():
+        made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    by_service = {one.service: one for one in made.outcomes}
+    assert {one.state for one in made.outcomes} == {"unplaced"}
+    roots = {name: root_reason(one, by_service) for name, one in by_service.items()}
+    assert all(words.startswith("circular dependency") for words in roots.values()), roots

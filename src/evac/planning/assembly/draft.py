@@ -318,8 +318,10 @@ def _reason(
     return Reason("no-capacity" if has_no_capacity(draft.instance, service) else "capacity-not-found")
 
 
-def _waits_in_vain(draft: Draft, times: Times, service: int) -> Reason | None:
-    """The store, service or tool that does not come back and that a service cannot do without."""
+def _waits_in_vain(draft: Draft, times: Times, service: int, among: bool = False) -> Reason | None:
+    """The store, service or tool that does not come back and that a service cannot do without. among: one of
+    those that need each other to serve is asked what it needs apart from them.
+    """
     instance, s = draft.instance, draft.instance.services
     if service in instance.stuck:
         stuck, name = instance.stuck[service], s.id[service]
@@ -327,19 +329,29 @@ def _waits_in_vain(draft: Draft, times: Times, service: int) -> Reason | None:
         return Reason(stuck.kind, (others[0], name) if others else (name,))
     for store in s.lost_stores[service]:
         if not 0 <= draft.board.store[store]["primary_at"] < NEVER:
-            return _no_data(instance.stores[store])
+            return _no_data(draft, times, instance.stores[store])
     for other in s.hard[service]:
         if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
             return Reason("needs", (s.id[other],))
     for tool in tools_of_base(s, instance.tools, service) if s.base_lost[service] else ():
         if times.base_at[tool] >= instance.horizon and tool != service:
             return Reason("needs", (s.id[tool],))
+    if not among:
+        for other in draft.members.get(int(s.component[service]), ()):
+            if other != service and _waits_in_vain(draft, times, other, among=True) is not None:
+                return Reason("needs", (s.id[other],))
     return None
 
 
-def _no_data(store: LostStore) -> Reason:
+def _no_data(draft: Draft, times: Times, store: LostStore) -> Reason:
     """Why a lost store does not come back."""
+    instance = draft.instance
     if any(c.allowed for c in store.candidates):
+        for kind in sorted({c.kind for c in store.candidates if c.allowed and not c.forced}):
+            tools = instance.tools.get(kind)
+            for tool in () if tools is None or tools.manual is not None else tools.services:
+                if times.base_at[tool] >= instance.horizon:
+                    return Reason("needs", (instance.services.id[tool],))
         return Reason("store-late", store=store.id)
     if any(c.forced for c in store.candidates) and not store.has_majority:
         return Reason("majority-lost", store=store.id)
