@@ -72,7 +72,7 @@ class Answer:
 NOT_ASKED: Final = Answer(
     object,
     "not-asked",
-    "the endpoint has no question by which it could show that it works",
+    "nothing can be asked of this endpoint that shows whether it works",
     "try it: evac driver test ESTATE ENDPOINT --act VERB",
 )
 

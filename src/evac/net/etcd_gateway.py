@@ -224,7 +224,7 @@ class Gateway:
         try:
             secret = resolve(self._password)
         except Permanent as error:
-            words = f"the password of etcd cannot be had: {error.message}"
+            words = f"cannot read the password of etcd: {error.message}"
             raise StoreError("store-secret", words, error.hint) from error
         body = {"name": self._user, "password": secret.reveal()}
         self._token = ""
