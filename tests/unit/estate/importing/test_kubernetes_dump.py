@@ -103,6 +103,17 @@ def imported(
     return load(tmp_path / "estate"), result, (tmp_path / "estate" / "imported-kubernetes.yaml").read_text()
 
 
+@pytest.mark.parametrize(("asked", "told"), [(3, ()), (5, ("web",)), (2, ("web",))])
+def test_another_number_of_pods_than_is_asked_for_is_said(
+    tmp_path: Path, asked: int, told: tuple[str, ...]
+) -> None:
+    items = [workload("Deployment", "web", asked) if one["kind"] == "Deployment" else one for one in shop()]
+    estate, result, _ = imported(tmp_path, dumped(items))
+    assert next(one.replicas for one in estate.services if one.id == "web") == 3
+    found = [one.names for one in result.unknown if "than is asked for" in one.what]
+    assert found == ([told] if told else [])
+
+
 @pytest.mark.parametrize("form", ["json", "yaml"])
 def test_nodes_become_servers_and_pods_say_where_replicas_are(tmp_path: Path, form: str) -> None:
     estate, result, written = imported(tmp_path, dumped(shop(), form), form)

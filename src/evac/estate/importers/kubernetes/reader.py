@@ -110,8 +110,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     users, imported.published = exposed(manifests), published(manifests)
     rules = _rules(manifests)
     outside = _outside(calls, {workload.id for workload in manifests.workloads})
+    drifted: list[str] = []
     for workload in manifests.workloads:
-        values, notes = _service(workload, rules, cluster, problems)
+        values, notes = _service(workload, rules, cluster, drifted, problems)
         needs = _needs(workload.id, calls, stores.of_workloads.get(workload.id, []))
         needs += [
             {"service": service, "hard": False}
@@ -125,6 +126,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         imported.add("services", workload.id, values, "; ".join(notes))
     for service, host in outside.items():
         imported.add("services", service, {"external": True}, f"nothing in the source describes {host}")
+    if drifted:
+        what = "services of which another number of replicas runs than is asked for; what runs counts"
+        imported.unknown.append(Unknown(what, len(drifted), tuple(sorted(drifted))))
     if outside:
         what = "external services: called, but not described by the source"
         imported.unknown.append(Unknown(what, len(outside), tuple(sorted(outside))))
@@ -162,9 +166,11 @@ def _needs(workload: str, calls: Calls, stores: list[str]) -> list[Value]:
 
 
 def _service(
-    workload: Workload, rules: _Rules, cluster: Cluster, problems: Problems
+    workload: Workload, rules: _Rules, cluster: Cluster, drifted: list[str], problems: Problems
 ) -> tuple[dict[str, Value], list[str]]:
-    """Values of a service, and notes for people who read the file."""
+    """Values of a service, and notes for people who read the file. drifted: gets it where not as many
+    replicas run as are asked for.
+    """
     kind = workload.object.kind
     values: dict[str, Value] = {}
     notes = [f"{kind} in {workload.namespace}"]
@@ -176,7 +182,12 @@ def _service(
         values["demand"] = amounts
     replicas = _replicas(workload, rules, notes, problems)
     placed = cluster.placed.get(workload.id)
+    asked = at(workload.object.node, "spec", "replicas") is not None
+    asked = asked and (workload.namespace, kind, workload.object.name) not in rules.scalers
     if placed:
+        if asked and replicas not in (None, sum(placed.values())):
+            notes.append(f"{replicas} replicas are asked for")
+            drifted.append(workload.id)
         replicas = sum(placed.values())
     if replicas is not None:
         values["replicas"] = replicas
