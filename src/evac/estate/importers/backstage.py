@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node, read_documents
-from evac.estate.format.problems import Problems
+from evac.estate.format.document import LIST, MAP, SCALAR, YAML_BYTES_MAX, Node, read_documents
+from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.images import engine_of_image
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.services import Catalogue, Need, service_examples, tier_of
-from evac.estate.importers.source_files import entries, items_in, read_text, word
+from evac.estate.importers.source_files import at, entries, items_in, read_text, word
 from evac.model.diagnostic import Place
 
 FILES_MAX: Final = 5_000
@@ -46,6 +46,12 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     }
     for entity in entities:
         kind, name = (word(entity, "kind") or "").lower(), word(entity, "metadata", "name")
+        if kind == "location":
+            stated = [*items_in(entity, "spec", "targets"), at(entity, "spec", "target")]
+            for target in (one for one in stated if one is not None and one.kind == SCALAR):
+                message = f"the location {shown(target.text)} is not followed"
+                hint = "what it names is read if it is in the folder that is imported"
+                problems.add("import-ignored", message, target.place, hint)
         if name is None or kind not in ("component", "resource"):
             continue
         _add(kind, _id(name, _namespace(entity)), entity, catalogue, problems)

@@ -90,6 +90,17 @@ spec: {type: database, owner: shop}
 """
 
 
+def test_a_location_of_a_catalogue_is_named_as_not_followed(tmp_path: Path) -> None:
+    text = (
+        "apiVersion: backstage.io/v1alpha1\nkind: Component\nmetadata: {name: a}\nspec: {}\n---\n"
+        "apiVersion: backstage.io/v1alpha1\nkind: Location\nmetadata: {name: b}\n"
+        "spec: {target: ./one.yaml, targets: [./two.yaml]}\n"
+    )
+    _, result = imported(tmp_path, "backstage", "catalog-info.yaml", text)
+    told = {one.message for one in result.diagnostics if one.code == "import-ignored"}
+    assert told == {f"the location './{name}.yaml' is not followed" for name in ("one", "two")}
+
+
 def test_backstage_components_need_who_provides_their_apis(tmp_path: Path) -> None:
     estate, result = imported(tmp_path, "backstage", "catalog-info.yaml", ENTITIES)
     services = {s.id: s for s in estate.services}

@@ -127,7 +127,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     for service, host in outside.items():
         imported.add("services", service, {"external": True}, f"nothing in the source describes {host}")
     if drifted:
-        what = "services of which another number of replicas runs than is asked for; what runs counts"
+        what = "services that run another number of replicas than is asked for; what runs counts"
         imported.unknown.append(Unknown(what, len(drifted), tuple(sorted(drifted))))
     if outside:
         what = "external services: called, but not described by the source"
