@@ -21,8 +21,8 @@ from evac.drivers.port import Action, Value
 from evac.engine.clock import SystemClock
 from evac.engine.plans.library import put_plan
 from evac.engine.runs.binding import Bound
-from evac.engine.runs.proposals import OF_PROPOSAL, proposing
-from evac.engine.runs.proving import Act, RoomKey, sign_act
+from evac.engine.runs.proposals import proposing
+from evac.engine.runs.proving import OF_PROPOSAL, Act, RoomKey, sign_act
 from evac.engine.runs.requests import Request
 from evac.engine.runs.signatures import new_key, read_key
 from evac.engine.stores.guards import ensure_register
@@ -175,6 +175,9 @@ def test_they_propose_under_no_name_where_people_are_told_apart(tmp_path: Path) 
             assert await answered("4", signed, replace(wanted, who="lee")) == "proof-invalid"
             assert await answered("5", signed, replace(wanted, incident="other")) == "proof-invalid"
             assert await answered("6", replace(signed, signature=f"{now_ms}.AAAA")) == "signature-invalid"
+            refused = await store.get("answer/1")
+            assert refused is not None
+            assert b"kim is a typed name, and a new run needs a person who is proven" in refused.value
             for nothing in ("open/", "incident/", "journal/fire"):
                 assert await store.list(nothing) == []
             seen = await RoomKey().seen(store, OF_PROPOSAL, last)

@@ -59,8 +59,7 @@ from evac.engine.plans.library import Drawer, get_plan
 from evac.engine.runs import effects, requests
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.desk import ActionsOf, Desk
-from evac.engine.runs.proposals import OF_PROPOSAL
-from evac.engine.runs.proving import Asked, Provers, asked_of, asked_of_ended, prove, room_in
+from evac.engine.runs.proving import OF_PROPOSAL, Asked, Provers, asked_of, asked_of_ended, prove, room_in
 from evac.engine.runs.releases import Releases
 from evac.engine.stores import stalled_commits
 from evac.engine.stores.datasets import DataSets

@@ -30,10 +30,10 @@ from evac.engine.plans.library import get_plan, put_plan
 from evac.engine.runs import requests
 from evac.engine.runs.binding import get_bound
 from evac.engine.runs.open_runs import OPEN, made_in
-from evac.engine.runs.proposals import ANSWER, OF_PROPOSAL, PROPOSAL, proposing
-from evac.engine.runs.proving import Act, sign_act
+from evac.engine.runs.proposals import ANSWER, PROPOSAL, proposing
+from evac.engine.runs.proving import OF_HOLD, OF_PROPOSAL, Act, sign_act
 from evac.engine.runs.reading import decode_all
-from evac.engine.runs.releases import OF_HOLD, RELEASE, hold_digest, proof_needed, released
+from evac.engine.runs.releases import RELEASE, hold_digest, proof_needed, released
 from evac.engine.runs.signatures import read_key
 from evac.engine.stores.guards import HOLD_KEY
 from evac.engine.stores.sightings import Loss, fenced_ms, known_losses, read_sightings

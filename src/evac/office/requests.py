@@ -24,8 +24,8 @@ from evac.engine.lead.signed_heads import key_named
 from evac.engine.runs import requests
 from evac.engine.runs.effects import may_clear
 from evac.engine.runs.open_runs import OPEN, made_in
-from evac.engine.runs.proposals import OF_PROPOSAL, proposing
-from evac.engine.runs.proving import RoomKey
+from evac.engine.runs.proposals import proposing
+from evac.engine.runs.proving import OF_PROPOSAL, RoomKey
 from evac.engine.runs.releases import proof_needed, released
 from evac.engine.stores.guards import HOLD_KEY
 from evac.incident.records import Note

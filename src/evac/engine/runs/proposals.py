@@ -136,10 +136,6 @@ class Wanted:
         return {"who": self.who, **proof} if self.who else {}
 
 
-OF_PROPOSAL: Final = "proposal"
-"""What stands for the run in the signature of a proposal: no run has this name."""
-
-
 def proposing(number: str, told: Mapping[str, Any], at_ms: int) -> requests.Request:
     """What a person signs, or a war room, so that a proposal is theirs. told: all else that it says."""
     evidence = {"proposal": hashlib.sha256(canonical_json(dict(told))).hexdigest()}

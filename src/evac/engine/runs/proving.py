@@ -45,6 +45,10 @@ BY_PEOPLE: Final = frozenset({"approve", "attest"})
 GOOD_MS: Final = 3_600_000
 """A signature of a person counts for so long."""
 SKEW_MS: Final = 300_000
+OF_HOLD: Final = "hold"
+OF_PROPOSAL: Final = "proposal"
+"""What stands for the run where a person signs the end of a hold, or a proposal: no run has these names."""
+_WHAT: Final[Mapping[str, str]] = {OF_HOLD: "the end of a hold", OF_PROPOSAL: "a new run"}
 _ACT: Final = "evac act 1"
 _SEEN: Final = "evac room 1"
 
@@ -171,9 +175,10 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
     else:
         found = Proven()
     if found.kind == "trust" and request.verb not in FREE and (policy.approvers or known.needed):
+        what = _WHAT.get(asked.run, request.verb)
         raise NotAllowed(
             "unproven",
-            f"{request.who[:80]} is a typed name, and {request.verb} needs a person who is proven",
+            f"{request.who[:80]} is a typed name, and {what} needs a person who is proven",
             "sign it with --key FILE, or ask through the war room: --server URL",
         )
     if found.program and request.verb in BY_PEOPLE:

@@ -19,7 +19,7 @@ from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.runs import requests
 from evac.engine.runs.proposals import ANSWER, refused
-from evac.engine.runs.proving import Asked
+from evac.engine.runs.proving import OF_HOLD, Asked
 from evac.engine.stores.guards import HOLD_KEY
 from evac.model.access import Proven
 from evac.model.errors import Conflict, EvacError, LeaseLost, Unavailable
@@ -28,8 +28,6 @@ from evac.store.port import Compare, Delete, Lease, Put, Store
 RELEASE: Final = "release/"
 RELEASED: Final = "hold/released"
 RULES: Final = "rules/proof"
-OF_HOLD: Final = "hold"
-"""What stands for the run in a signature: no run has this name."""
 BATCH: Final = 50
 
 
