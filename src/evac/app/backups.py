@@ -39,13 +39,25 @@ def matrix(estate: Estate, facts: BackupFacts, now_ms: int) -> BackupsDocument:
 
 
 def tools(estate: Estate, facts: BackupFacts, now_ms: int) -> list[ToolRow]:
-    """What the services that recovery needs need themselves, and what its backups are worth."""
+    """What the services that recovery needs need themselves, and what its backups are worth: nothing where
+    the audit finds that what a restore needs is lost with the data.
+    """
+    from evac.audit import audit
+    from evac.audit.rules.restore_means_lost import RULE
+
     found = {one.data_set: one for one in verdicts(topology(estate), facts, now_ms)}
+    findings = audit(estate, backups=facts, at_ms=now_ms).findings
+    lost = {one.subject: one.message for one in findings if one.code == RULE.code}
     rows = []
     for role, services in sorted(estate.tools.items()):
         for service in services:
             names = _data_of(estate, service)
-            rows += [_tool_row(role, service, found[name]) for name in names]
+            rows += [
+                ToolRow(role, service, name, "missed", lost[name])
+                if name in lost
+                else _tool_row(role, service, found[name])
+                for name in names
+            ]
             if not names:
                 words = "the estate names no data of it: list it under data_sets with used_by"
                 rows.append(ToolRow(role, service, "", "unknown", words))

@@ -118,6 +118,17 @@ class StrayRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AlarmRow:
+    """A sudden change of a backup: an attack, or a mistake."""
+
+    data_set: str
+    copy: str
+    code: str
+    at: str | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class BackupsDocument:
     """The matrix."""
 
@@ -129,6 +140,8 @@ class BackupsDocument:
     data_sets: tuple[DataRow, ...]
     """The worst first."""
     strays: tuple[StrayRow, ...]
+    alarms: tuple[AlarmRow, ...] = ()
+    """Of the last weeks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +198,10 @@ def backups_document(
         {state: counts[state] for state in STATES},
         tuple(rows),
         tuple(StrayRow(one.endpoint, one.source, one.count) for one in facts.strays),
+        tuple(
+            AlarmRow(one.data_set, one.copy, one.code, moment(one.at_ms, "seconds"), one.words)
+            for one in facts.alarms
+        ),
     )
 
 
@@ -311,6 +328,15 @@ def backups_sheet(document: BackupsDocument, only: str = "") -> Sheet:
     """only: one data set, with everything that is known of its copies."""
     rows = [row for row in document.data_sets if not only or row.data_set == only]
     parts = [_matrix(rows)]
+    alarms = [
+        (one.at or "-", one.data_set, one.copy, one.words)
+        for one in document.alarms
+        if only in ("", one.data_set)
+    ]
+    if alarms:
+        words = "Look at the source, and delete no older backup until you know why."
+        head = ("at", "data", "copy", "what")
+        parts.append(SheetPart("Sudden changes", words, head=head, rows=alarms))
     if only:
         parts += [SheetPart(copy.copy, facts=copy_facts(copy)) for row in rows for copy in row.copies]
     elif document.strays:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,25 @@ def test_tools_come_first(estate: str, url: str, capsys: pytest.CaptureFixture[s
     assert "wiki-files" in text, "what the tool needs through another service"
 
 
+@pytest.mark.parametrize("rest", ["keys_at: [pangyo]", "restore_needs: [wiki]"])
+def test_a_tool_whose_restore_burns_with_it_is_not_met(
+    estate: str, url: str, rest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(url, seen("near", True), seen("far", False), proven("near"), proven("far"))
+
+    def deploy() -> tuple[str, str]:
+        run(["backup", "tools", estate, "--output", "json"])
+        rows = json.loads(capsys.readouterr().out)
+        row = next(one for one in rows if one["data_set"] == "wiki-files")
+        return row["state"], row["words"]
+
+    assert deploy()[0] == "met"
+    Path(estate).write_text(ESTATE.replace("level: 4,", f"level: 4, {rest},"))
+    state, words = deploy()
+    assert state == "missed", "however well its backups are proven"
+    assert "wiki-files cannot be restored after the loss of pangyo" in words
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -221,3 +241,19 @@ def test_maintenance_stops_its_own_sites(url: str) -> None:
         await store.close()
 
     asyncio.run(story())
+
+
+def test_sudden_changes_are_shown_with_what_to_do(
+    estate: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = seen("near", True, age_ms=120_000)
+    assert before.seen is not None
+    later = replace(before.seen, at_ms=before.at_ms + 1, taken_at_ms=before.at_ms, bytes=90_000)
+    keep(url, before, replace(before, at_ms=later.at_ms, seen=later))
+    assert run(["backup", "status", estate]) == console.DONE
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Sudden changes Look at the source, and delete no older backup until you know why." in text
+    assert "the newest backup has 90,000 bytes, and the one before it had 5,000" in text
+    assert run(["backup", "status", estate, "--output", "json"]) == console.DONE
+    (alarm,) = json.loads(capsys.readouterr().out)["alarms"]
+    assert (alarm["data_set"], alarm["copy"], alarm["code"]) == ("wiki-files", "near", "backup-size-jumped")

@@ -68,6 +68,7 @@ async def backups(request: Request) -> Response:
             rows=[row_of(row) for row in document.data_sets[:ROWS_MOST]],
             rest=max(0, len(document.data_sets) - ROWS_MOST),
             strays=document.strays,
+            alarms=document.alarms,
             levels=LEVELS,
             one=None,
         )
@@ -84,6 +85,7 @@ async def data_set(request: Request, data_set: Name) -> Response:
     if row is None:
         raise InvalidInput("not-found", f"the estate has no data set {data_set}", "see /backups")
     events = await office.backup_history(data_set, EVENTS_MOST)
+    told = [event for event in events if (event.kind, event.outcome, event.who) != ("listed", "done", "")]
 
     def make() -> bytes:
         return frame.render(
@@ -93,7 +95,8 @@ async def data_set(request: Request, data_set: Name) -> Response:
             one=row_of(row),
             answer=(f"{data_set} {ENDINGS[row.state]}", _more(row), LOOKS[row.state]),
             copies=[(copy, _level(copy), copy_facts(copy)) for copy in row.copies],
-            history=history_sheet(history_document(data_set, events)).parts[0],
+            alarms=[alarm for alarm in document.alarms if alarm.data_set == data_set],
+            history=history_sheet(history_document(data_set, told)).parts[0],
             levels=LEVELS,
         )
 
