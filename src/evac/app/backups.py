@@ -43,11 +43,11 @@ def tools(estate: Estate, facts: BackupFacts, now_ms: int) -> list[ToolRow]:
     the audit finds that what a restore needs is lost with the data.
     """
     from evac.audit import audit
-    from evac.audit.rules.restore_means_lost import RULE
 
     found = {one.data_set: one for one in verdicts(topology(estate), facts, now_ms)}
     findings = audit(estate, backups=facts, at_ms=now_ms).findings
-    lost = {one.subject: one.message for one in findings if one.code == RULE.code}
+    errors = [one for one in findings if one.severity == "error"]
+    lost = {one.subject: one.message for one in errors if any("backup_policy" in at for at in one.paths)}
     rows = []
     for role, services in sorted(estate.tools.items()):
         for service in services:
