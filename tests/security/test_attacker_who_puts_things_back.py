@@ -60,6 +60,7 @@ class Publisher(VotePublisher):
 
     async def write(self, one: Vote) -> None:
         self._lease = self._lease or await self._acquire()
+        self._repeated = None  # it reads challenges when they change, and no task watches them here
         self.publish(one)
         await self._write(self._lease)
 
