@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.csv import NAMES, STATES, bare
 from evac.estate.importers.hosts import Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign
-from evac.estate.importers.source_files import at, entries, is_id, items_in, read_values, word
+from evac.estate.importers.source_files import at, entries, is_id, items_in, open_text, read_values, word
 from evac.model.diagnostic import Place
 
 _PLACE: Final = re.compile(r"(?:site|dc|datacent(?:er|re)|location|region)[_-](.+)", re.IGNORECASE)
@@ -44,6 +45,18 @@ _AMOUNTS: Final[Mapping[str, Quantity]] = {
 }
 _SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,62}", re.ASCII)
 _PLAIN_NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
+_SECTION: Final = re.compile(r"^\[[A-Za-z_][\w.-]*(?::children|:vars)?\]\s*$", re.MULTILINE)
+_HEAD: Final = 64 * 1024
+
+
+def _is_in_sections(source: Path) -> bool:
+    """Whether it is an inventory as a person writes it, in INI: `[web]`, `[db:children]`."""
+    file = open_text(source, source, Problems())
+    if file is None:
+        return False
+    with file, suppress(UnicodeDecodeError):
+        return _SECTION.search(file.read(_HEAD)) is not None
+    return False
 
 
 def looks_like(name: str, head: str) -> Sign | None:
@@ -54,15 +67,15 @@ def looks_like(name: str, head: str) -> Sign | None:
 def read(source: Path, problems: Problems, options: Options) -> Imported:
     """The facts of an inventory; problems are added."""
     imported = Imported()
-    tree = read_values(source, problems)
-    if tree is None:
+    tree = None if _is_in_sections(source) else read_values(source, problems)
+    if tree is None and problems.has_errors:
         return imported
-    if tree.kind != MAP or at(tree, "_meta") is None:
+    if tree is None or tree.kind != MAP or at(tree, "_meta") is None:
         problems.add(
             "import-shape",
             f"{source.name} is not the output of ansible-inventory",
-            tree.place,
-            "write it with: ansible-inventory --list > inventory.json",
+            Place(source.name, 1, 1) if tree is None else tree.place,
+            f"write it with: ansible-inventory -i {source.name} --list > inventory.json",
         )
         return imported
     hosts: dict[str, Host] = {}

@@ -194,7 +194,12 @@ def test_terraform_keeps_machines_and_data_and_no_secret(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("kind", "text", "words"),
     [
-        ("ansible", '{"all": {}}', "ansible-inventory --list"),
+        ("ansible", '{"all": {}}', "ansible-inventory -i source.json --list"),
+        (
+            "ansible",
+            "h0\n\n[web]\nh1 ansible_port=22\n\n[all:children]\nweb\n",
+            "--list > inventory.json",
+        ),
         ("ansible", '{"_meta": {"hostvars": {"a"', "ends in the middle"),
         ("netbox", "{}", "/api/dcim/devices/"),
         ("terraform", '{"lineage": "x", "resources": []}', "terraform show -json"),
