@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -167,3 +168,8 @@ def test_a_container_says_whether_it_is_well(room: str) -> None:
     assert check("http://127.0.0.1:1/healthz") == "no answer (ConnectionRefusedError)"
     assert check("http://192.0.2.7/healthz") == "EVAC_HEALTH is not the address of this machine"
     assert check("http://127.0.0.1:99999/") == "EVAC_HEALTH is not an address"
+
+
+def test_no_dependency_installs_a_package_that_hides_a_folder_of_ours() -> None:
+    """`python -m bench` finds what is installed first, as our folders are no packages."""
+    assert {"tests", "bench", "scripts"}.isdisjoint(importlib.metadata.packages_distributions())
