@@ -87,7 +87,7 @@ def as_planned(found: Impacts) -> Impacts:
 
 
 def _as_planned(found: Impacts, numbers: Sequence[int]) -> Impacts:
-    estate, losses = found.estate, found.losses
+    estate, losses, large = found.estate, found.losses, planned_kinds(found.estate) is not None
     fate, ready, untimed = found.fate.copy(), found.ready_ms.copy(), found.untimed.copy()
     methods, reasons = list(found.methods), dict[tuple[int, int], str]()
     facts: dict[int, tuple[str, ...]] = {}
@@ -99,6 +99,8 @@ def _as_planned(found: Impacts, numbers: Sequence[int]) -> Impacts:
             outcome = by_service.get(service.id)
             down = bool(found.down[number, row])
             fate[number, row] = _fate(outcome, by_service, down)
+            if large and fate[number, row] == UNKNOWN and found.fate[number, row] == LOST:
+                fate[number, row] = LOST  # a plan tries places of unknown size, and proves nothing by that
             back = None if outcome is None else outcome.recovery_ms
             ready[number, row] = 0 if not down else NEVER if back is None else back
             untimed[number, row] = down and fate[number, row] in (RECOVERS, DEGRADED) and back is None
