@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from evac.model.errors import EvacError
-from evac.model.situation import SUCCEEDED
+from evac.model.run_policy import SUCCEEDED
 from evac_lab import clients, faults, status
 from evac_lab import process as processes
 from evac_lab.clients import LedgerReader, Record

@@ -16,7 +16,7 @@ from evac.cli import console
 from evac.cli.console import emit, progress, say, screen, write_whole
 from evac.cli.options import Command, Length, output_option, quiet_option
 from evac.model.errors import InvalidInput
-from evac.model.situation import SUCCEEDED
+from evac.model.run_policy import SUCCEEDED
 from evac_lab.fleet_command import fleet
 from evac_lab.state import SITES
 

@@ -35,7 +35,7 @@ from evac.engine.stores.guards import SITES_KEY
 from evac.model.errors import ActionError, EvacError, Retryable
 from evac.model.estate import Endpoint, Estate
 from evac.model.observation import Observation
-from evac.model.situation import SUCCEEDED
+from evac.model.run_policy import SUCCEEDED
 from evac.model.step_id import StepId
 from evac.run.values import ENDED
 from evac.run.view import RunView

@@ -27,7 +27,7 @@ from evac.engine.runs.live_actions import PREFIX as STANDING
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
 from evac.model.errors import EvacError, Unavailable
-from evac.model.situation import SUCCEEDED
+from evac.model.run_policy import SUCCEEDED
 from evac.model.step_id import StepId
 from evac.run.decide import EVAC
 from evac.run.values import ENDED

@@ -27,7 +27,7 @@ from evac.app import runs
 from evac.engine.lead.watch_journal import STREAM, Notice, decode
 from evac.engine.runs.live_actions import PREFIX, decode_standing
 from evac.model.errors import EvacError
-from evac.model.situation import SUCCEEDED
+from evac.model.run_policy import SUCCEEDED
 from evac.run.waits import waiting
 from evac.store.journal import read
 from evac.store.port import Store

@@ -36,7 +36,7 @@ from evac.model.errors import (
     UnknownDomain,
     UnsafePlan,
 )
-from evac.model.situation import SUCCEEDED
+from evac.model.run_policy import SUCCEEDED
 from evac.run.values import ENDED, RunPhase
 
 COMMANDS: Final = ("status", "drawer", "what-if", "run", "approve", "apply", "incident", "hold")

@@ -35,9 +35,9 @@ from evac.model.fleet import (
 )
 from evac.model.observation import Observation, UnitsSeen
 from evac.model.plan import Plan, Step
+from evac.model.run_policy import SUCCEEDED
 from evac.model.scenario import Scenario
 from evac.model.situation import (
-    SUCCEEDED,
     Away,
     Cause,
     Counts,

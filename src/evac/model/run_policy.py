@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
+SUCCEEDED: Final = frozenset({"succeeded", "succeeded_with_exceptions"})
+"""Phases of a run that did what its plan promises, with or without steps that somebody skipped."""
 Mode = Literal["advise", "hold", "act"]
 """advise: says what it would do. hold: prepares the run and waits for approval. act: goes on by itself."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
 
 from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.estate import Estate
@@ -20,8 +20,6 @@ from evac.model.scenario import ScenarioKind
 
 DomainState = Literal["evacuating", "evacuated", "lost"]
 Source = Literal["files", "observed", "run"]
-SUCCEEDED: Final = frozenset({"succeeded", "succeeded_with_exceptions"})
-"""Phases of a run that did what its plan promises, with or without steps that somebody skipped."""
 Counts = tuple[tuple[str, int], ...]
 """(server, pool, or `site:` and a site; replicas), sorted."""
 

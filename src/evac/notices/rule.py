@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from evac.model.situation import SUCCEEDED
+from evac.model.run_policy import SUCCEEDED
 from evac.notices.values import (
     UPDATE,
     Concern,

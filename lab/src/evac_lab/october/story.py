@@ -20,8 +20,8 @@ from evac.estate.examples import pangyo
 from evac.model.errors import RunError
 from evac.model.estate import Estate
 from evac.model.plan import Plan
+from evac.model.run_policy import SUCCEEDED
 from evac.model.scenario import Scenario, lose
-from evac.model.situation import SUCCEEDED
 from evac.model.step_id import StepId
 from evac.steps.registry import kind_of
 from evac.verify import check

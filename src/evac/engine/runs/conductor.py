@@ -70,8 +70,7 @@ from evac.model.errors import (
     Unavailable,
 )
 from evac.model.observation import LeavingSite
-from evac.model.run_policy import RunPolicy
-from evac.model.situation import SUCCEEDED
+from evac.model.run_policy import SUCCEEDED, RunPolicy
 from evac.net.internal_errors import enduring, foreseen, internal
 from evac.run import envelope, fencing
 from evac.run.decide import EVAC

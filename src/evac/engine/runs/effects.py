@@ -29,7 +29,8 @@ from evac.engine.stores.guards import SITES_KEY, WHOLE, Permit
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
-from evac.model.situation import SUCCEEDED, DomainState, Effects, LostNow, Moved
+from evac.model.run_policy import SUCCEEDED
+from evac.model.situation import DomainState, Effects, LostNow, Moved
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 from evac.store.port import Compare, Entry, Lease, Put, Store, all_entries
