@@ -22,6 +22,7 @@ from evac.store.journal import Journal, head_of
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
 from evac.views.access_log import cef_line, json_line
+from evac.web.access.keeping import ProofShown
 from evac.web.access.recording import Recording
 from tests.web.rooms import office_of, play, primed, room_of
 from tests.web.test_access_sign_in import HTML, TOKEN, HandClock, people, sign_in, token_of
@@ -56,6 +57,18 @@ def test_who_signed_in_and_who_was_refused_is_journalled_by_the_leader(tmp_path:
         assert ("sign-out", "kim", 1) in kinds
 
     play(story, store, access)
+
+
+def test_a_login_with_a_second_factor_is_told_from_one_without(tmp_path: Path) -> None:
+    access, store = people(tmp_path), MemoryStore()
+
+    async def story() -> list[str]:
+        for acr in ("totp", ""):
+            await access.sign_in("kim", "approver", "password", "here", shown=ProofShown(acr))
+        await access.seen.write(store)
+        return [one.proof for one in await access_records(store)]
+
+    assert asyncio.run(story()) == ["password totp", "password"]
 
 
 def test_a_million_tries_are_few_records() -> None:

@@ -392,8 +392,9 @@ class People:
         """A new login; the value of its cookie. text: of a break-glass credential. shown: what proved it."""
         await self._look_at_password(name)
         level = logging.WARNING if text else logging.INFO
-        LOG.log(level, "%s signed in as %s by %s from %s", name, role, proof, address)
-        self.seen.saw("sign-in", who=name, proof=proof, address=address, what=f"as {role}")
+        how = f"{proof} {shown.acr}" if shown is not None and shown.acr else proof
+        LOG.log(level, "%s signed in as %s by %s from %s", name, role, how, address)
+        self.seen.saw("sign-in", who=name, proof=how, address=address, what=f"as {role}")
         rests = self._rests(proof, name)
         value = self.book.open(
             name,
