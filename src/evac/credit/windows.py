@@ -6,7 +6,7 @@ window, the person and the reason, and makes the next version of the list.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -148,7 +148,7 @@ def moment(at_ms: int) -> str:
 
 def problems_of(windows: Sequence[Window]) -> tuple[Diagnostic, ...]:
     """Windows that are reversed or empty, share an id, or overlap another one of the same service and site:
-    the same minute would be recorded twice.
+    the same minute would be recorded twice, or as an outage and as what does not count.
     """
     found: list[Diagnostic] = []
     seen: dict[str, Window] = {}
@@ -180,7 +180,30 @@ def problems_of(windows: Sequence[Window]) -> tuple[Diagnostic, ...]:
                 f"before {before.id} ends at {moment(before.to_ms)}"
             )
             found.append(Diagnostic("window-overlap", message, after.place, hint="merge the two windows"))
+    found += _of_two_kinds(windows)
     return tuple(sorted(found, key=lambda d: d.sort_key))
+
+
+def _of_two_kinds(windows: Sequence[Window]) -> Iterator[Diagnostic]:
+    """Windows that share time with one of another kind: nobody could say whether those minutes count."""
+    last: dict[tuple[str, WindowKind], Window] = {}
+    service = ""
+    for window in sorted(windows, key=lambda w: (w.service, w.from_ms, w.to_ms, w.id)):
+        if service != window.service:
+            service, last = window.service, {}
+        for (site, kind), before in last.items():
+            meets = site == window.site or "" in (site, window.site)
+            if kind != window.kind and meets and window.from_ms < before.to_ms:
+                message = (
+                    f"{window.kind.replace('_', ' ')} {window.id} of {window.service} begins at "
+                    f"{moment(window.from_ms)}, and {before.kind.replace('_', ' ')} {before.id} ends only at "
+                    f"{moment(before.to_ms)}"
+                )
+                hint = "a minute is of one kind: end one window where the other one begins"
+                yield Diagnostic("window-overlap", message, window.place, hint=hint)
+        key = (window.site, window.kind)
+        if key not in last or last[key].to_ms < window.to_ms:
+            last[key] = window
 
 
 @dataclass(frozen=True, slots=True)

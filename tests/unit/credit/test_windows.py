@@ -64,6 +64,28 @@ def test_reversed_empty_and_overlapping_windows_are_refused_at_their_line(tmp_pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("site", "begins", "refused"),
+    [
+        ("fra", "07", True),
+        ("", "07", True),
+        ("ham", "07", False),
+        ("fra", "08", False),
+        ("fra", "05", True),
+    ],
+)
+def test_a_minute_is_an_outage_or_maintenance(tmp_path: Path, site: str, begins: str, refused: bool) -> None:
+    path = tmp_path / "w.csv"
+    path.write_text(
+        "id,service,site,kind,from,to\n"
+        "out,pay,fra,outage,2022-10-15T06:00:00Z,2022-10-15T08:00:00Z\n"
+        f"work,pay,{site},maintenance,2022-10-15T{begins}:00:00Z,2022-10-15T09:00:00Z\n"
+        "other,tv,fra,force_majeure,2022-10-15T06:00:00Z,2022-10-15T09:00:00Z\n"
+    )
+    wanted = f"w.csv:{2 if begins == '05' else 3}:1 window-overlap"
+    assert (problems(path) if refused else load_windows(path) and []) == [wanted] * refused
+
+
 def test_every_bad_cell_is_listed_with_line_and_column(tmp_path: Path) -> None:
     path = tmp_path / "w.csv"
     path.write_text(
