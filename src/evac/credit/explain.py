@@ -40,12 +40,14 @@ TEMPLATES: Final[Templates] = {
         "outage": "from {begin} to {end} ({length})",
         "and": ", and ",
         "days": "{count} more days",
+        "days_one": "{count} more day",
         "voucher": "{count} x {name}",
         "review": "a decision after we have reviewed your documents",
         "tiers": "{share} % of your fee of {fee}, because uptime was {uptime} % in {cycle}.",
         "pro_rata": "Your fee of {fee} x {hours} h / {base_hours} h, which is {factor} times the outage.",
         "fixed": "This amount is the same for every customer of the plan.",
         "per_day": "{days} days beyond the first {after}.",
+        "per_day_one": "{days} day beyond the first {after}.",
         "extended": "Your subscription is extended; the next billing day moves.",
         "instead": "Your store cannot move a billing day, so you receive this amount instead.",
         "instead_of_it": "It cannot be given where you subscribed, so you receive this amount instead.",
@@ -78,12 +80,14 @@ TEMPLATES: Final[Templates] = {
         "outage": "{begin}부터 {end}까지({length})",
         "and": ", ",
         "days": "이용 기간 {count}일 연장을",
+        "days_one": "이용 기간 {count}일 연장을",
         "voucher": "{name} {count}개를",
         "review": "제출하신 서류를 검토한 뒤 결과를 알려",
         "tiers": "{cycle} 가동률이 {uptime} %였으므로 요금 {fee}의 {share} %입니다.",
         "pro_rata": "요금 {fee} x {hours}시간 / {base_hours}시간이며, 장애 시간의 {factor}배입니다.",
         "fixed": "같은 요금제의 모든 고객에게 동일한 금액입니다.",
         "per_day": "처음 {after}을 제외한 {days}일분입니다.",
+        "per_day_one": "처음 {after}을 제외한 {days}일분입니다.",
         "extended": "이용권이 연장되고 다음 결제일이 미뤄집니다.",
         "instead": "이용하시는 스토어에서는 결제일을 바꿀 수 없어 이 금액으로 대신합니다.",
         "instead_of_it": "가입하신 경로에서는 제공할 수 없어 이 금액으로 대신합니다.",
@@ -124,7 +128,9 @@ class Explanation:
 
 
 def checked(templates: Templates) -> Templates:
-    """The shipped templates with those of a company. Raises InvalidInput for a name that is not known."""
+    """The shipped templates with those of a company; its text for several counts
+    for one as well, unless it gives both. Raises InvalidInput for a name that is not known.
+    """
     made: dict[str, dict[str, str]] = {language: dict(TEMPLATES[language]) for language in LANGUAGES}
     for language, rows in templates.items():
         if language not in made:
@@ -146,7 +152,15 @@ def checked(templates: Templates) -> Templates:
                 words = f"template {name} uses {', '.join(sorted(used - known))}"
                 raise InvalidInput("template-invalid", words, hint)
             made[language][name] = text
+            one = _of(name, 1)
+            if one in made[language] and one not in rows:
+                made[language][one] = text
     return made
+
+
+def _of(name: str, count: int) -> str:
+    """The template for a count: of one it has another form."""
+    return f"{name}_one" if count == 1 else name
 
 
 def explained(
@@ -174,7 +188,8 @@ def explained(
             what = words["review"]
         elif line.kind not in MONEY:
             name = rule.formula.name if isinstance(rule.formula, formulas.Voucher) else ""
-            what = words["days" if line.kind == "days" else "voucher"].format(count=line.quantity, name=name)
+            which = _of("days", line.quantity) if line.kind == "days" else "voucher"
+            what = words[which].format(count=line.quantity, name=name)
         more = (*_when(rule, words), *_bounds(rule, line, row, words), *_tax(line, row, words))
         why = " ".join([_why(rule, seen, row, words), *more])
         sentences.append(words["line"].format(service=row.service, outages=outages, what=what, why=why))
@@ -206,7 +221,7 @@ def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> 
             )
         case formulas.PerDay() as formula:
             days = sum(count for count, _ in days_of(formula, seen))
-            return words["per_day"].format(days=days, after=length_words(formula.after_ms, words))
+            return words[_of("per_day", days)].format(days=days, after=length_words(formula.after_ms, words))
         case formulas.Days():
             return words["instead" if row.channel in rule.fallback else "extended"]
         case formulas.Voucher():

@@ -82,7 +82,7 @@ def _formula(rule: Rule) -> str:
             later = f" beyond the first {length_words(after)}" if after else ""
             return f"{_money(rates[-1].money)} for each day{later}"
         case formulas.Days(days):
-            return f"The subscription is extended by {days} days"
+            return f"The subscription is extended by {_days(days)}"
         case formulas.Voucher(name, count, worth):
             value = f" worth {_money(worth)} each" if worth is not None else ""
             return f"{count} x {name}{value}"
@@ -117,11 +117,15 @@ def _procedure(rule: Rule) -> Iterator[str]:
     ways = {"refund": "It is refunded.", "balance": "It is put on the account's balance."}
     yield ways.get(rule.kind, "It is put on the account; it does not renew itself.")
     if rule.expires_days:
-        yield f"It can be used for {rule.expires_days} days."
+        yield f"It can be used for {_days(rule.expires_days)}."
 
 
 def _listed(names: Sequence[str], word: str = "and") -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+
+
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count:,} days"
 
 
 def _money(money: formulas.Money) -> str:

@@ -10,8 +10,9 @@ import pytest
 from evac.app.credit import rule_sets
 from evac.credit.exact import Account, lines_of
 from evac.credit.explain import LANGUAGES, TEMPLATES, checked, explained
-from evac.credit.formulas import Money, ProRata, Voucher
+from evac.credit.formulas import Days, Money, ProRata, Voucher
 from evac.credit.money import decimal_text, money_words
+from evac.credit.rule_words import in_words
 from evac.credit.rules import Rule, RuleSet
 from evac.credit.windows import Window
 from evac.credit.zones import Hours, Zone
@@ -117,6 +118,24 @@ def test_a_company_changes_a_text_and_keeps_the_others() -> None:
     (found,) = explained(rules, DOWN, MELON, "en", made).sentences
     assert found.endswith("You receive 3 more days. We moved your billing day.")
     assert made["ko"] == TEMPLATES["ko"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ({}, "You receive 1 more day."),
+        ({"days": "{count} free days"}, "You receive 1 free days."),
+        ({"days": "{count} free days", "days_one": "a free day"}, "You receive a free day."),
+    ],
+)
+def test_one_day_is_no_days_and_the_text_of_a_company_counts_for_one_too(
+    texts: dict[str, str], words: str
+) -> None:
+    rules = rule_sets.load("melon-2022")
+    one = replace(rules, rules=tuple(replace(r, formula=Days(1)) for r in rules.rules))
+    (found,) = explained(one, DOWN, MELON, "en", checked({"en": texts})).sentences
+    assert words in found
+    assert "extended by 1 day." in in_words(one.rules[0]).basis
 
 
 @pytest.mark.parametrize(
