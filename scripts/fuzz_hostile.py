@@ -166,8 +166,8 @@ def _exchanged(dice: random.Random, value: Any) -> Any:
 
 
 def _orders(folder: Path) -> dict[str, Target]:
-    os.environ["EVAC_FUZZ_KEY"] = "k" * 32
-    key, at = Secret("k" * 32, "env:EVAC_FUZZ_KEY"), client.Addressee("pangyo", "127.0.0.1:7070")
+    secret, os.environ["EVAC_FUZZ_KEY"] = "env:EVAC_FUZZ_KEY", "k" * 32
+    key, at = Secret("k" * 32, secret), client.Addressee("pangyo", "127.0.0.1:7070")
     allow = Allowed(hosts=("10.0.0.0/8",), secrets=("env:EVAC_FUZZ_KEY",), data=("/srv",))
     config = AgentConfig("pangyo", "127.0.0.1", 7070, folder, "env:EVAC_FUZZ_KEY", allow=allow)
     ledger = TokenLedger(folder / "token.json")
@@ -189,13 +189,7 @@ def _orders(folder: Path) -> dict[str, Target]:
         "target": "db",
         "driver": "postgres",
         "at": "pangyo",
-        "settings": {
-            "host": "10.1.0.9",
-            "port": 5432,
-            "password": "env:EVAC_FUZZ_KEY",
-            "data": "/srv/x",
-            "bin": "/b",
-        },
+        "settings": {"host": "10.1.0.9", "port": 5432, "password": secret, "data": "/srv/x", "bin": "/b"},
         "parameters": {"primary_host": "10.2.0.9", "copies": ["10.2.0.9:5432"], "peers": ["a=b:1"]},
     }
     unit = {"what": "check", "verb": "start", "unit": "chat", "replicas": 1, "order": order}
@@ -352,6 +346,11 @@ def _answers() -> dict[str, Target]:
 _BACKUPS: Final[tuple[type[BackupDriver], ...]] = (BorgDriver, ResticDriver, PgbackrestDriver)
 
 
+def _encoded(value: Any) -> str:
+    """As etcd's JSON has it."""
+    return base64.b64encode(_bytes(value)).decode()
+
+
 def _tools() -> dict[str, Target]:
     """What the programs and systems that drivers ask say."""
     settings = {"repository": "r", "paths": ("/srv/x",), "password": "env:EVAC_FUZZ_KEY", "stanza": "s"}
@@ -390,14 +389,9 @@ def _tools() -> dict[str, Target]:
             return
 
         async def answer(*_: Any, **__: Any) -> Any:
-            pairs = ((key, value) for key, value in (*found.items(), ("claim", b"5 1 promote")))
             rows = [
-                {
-                    name: base64.b64encode(_bytes(one)).decode()
-                    for name, one in zip(("key", "value"), pair, strict=True)
-                }
-                | {"mod_revision": "5"}
-                for pair in pairs
+                {"key": _encoded(key), "value": _encoded(value), "mod_revision": "5"}
+                for key, value in (*found.items(), ("claim", b"5 1 promote"))
             ]
             parts = ({"response_range": {"kvs": some}} for some in (rows[:-1], rows[-1:]))
             return {"responses": list(parts)}

@@ -434,8 +434,8 @@ class KnownPeople:
         return await self.prove(await asked_of_ended(self._store, run, request), request)
 
     async def proposed(self, request: requests.Request) -> Proven:
-        """Of a proposal. Raises NotAllowed. Where no one is told apart a name is enough: a proposal does
-        nothing before it is approved.
+        """How a proposer is proven. Raises NotAllowed. Without an access file a name is enough, because a
+        proposal does nothing before it is approved.
         """
         if self._access is None and not request.signature:
             return Proven()

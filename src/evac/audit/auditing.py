@@ -184,7 +184,7 @@ class LossRow:
     down: int
     """Services that do not serve right after it."""
     down_most: int
-    """The same, those included of which nobody can say."""
+    """The same, with those that cannot be judged."""
     recovered: int
     """Services by fate: this one and the next three."""
     degraded: int
@@ -202,7 +202,7 @@ class LossRow:
     people_down: int
     """People without a service, counted once for each service that states how many use it."""
     people_unstated: int
-    """Services that do not state it, or of which nobody can say whether they are down."""
+    """Services that do not state it, or that may or may not be down."""
     worst_ready_ms: int
     """Longest known recovery."""
     data_loss_ms: int | None

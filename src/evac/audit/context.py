@@ -461,7 +461,7 @@ def _why_hit(context: Context, service: int, number: int) -> Reason:
 
 
 def _why_store(context: Context, family: str, number: int) -> Reason:
-    """Of a family of which a loss leaves no store: lost, or rebuilt because no copy of it is left."""
+    """Why a loss leaves a family without a store: lost, or rebuilt because no copy is left."""
     impacts, loss = context.impacts, context.impacts.losses.ids[number]
     if not impacts.families.rebuilds(family, number):
         return Reason("store-lost", loss, _stores(context, family))

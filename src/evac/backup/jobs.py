@@ -443,8 +443,8 @@ def _one_of(listing: Listing | None, copy: str) -> CopyReport | None:
 
 
 def _goes_beyond(copy: CopyReport | None, restored: Restored) -> bool:
-    """Whether the log was replayed past the moment that the witness saw. Times are in whole seconds: in the
-    last second of a backup nobody can tell.
+    """Whether the log was replayed past the moment that the witness saw. Times are in whole seconds, so
+    the last second of a backup is not judged.
     """
     if copy is None or copy.consistent_at is None or restored.reached_at is None:
         return False

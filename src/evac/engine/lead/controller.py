@@ -258,7 +258,7 @@ class Controller:
         self.tell(Notice(kind, self._desk.clock.now_ms(), self.parts.site, words, data))
 
     def tell(self, notice: Notice) -> None:
-        """To whoever listens, and into the journal while it leads."""
+        """Tells listeners; while this controller leads, also writes the journal."""
         self._desk.tell(notice) if self._term is None else self._tell(self._term, notice)
 
     async def run(self) -> None:
