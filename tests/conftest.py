@@ -1,12 +1,20 @@
-"""Settings that hold for every test: reproducible examples, and the root of the project."""
+"""Settings that hold for every test: reproducible examples, the root of the project, and a browser."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.chromium import Kept
 from tests.open_transports import name_their_tests
 from tests.spreading import spread
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +45,27 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real input in ../shared/data is not on this machine")
     return folder
+
+
+CHROMIUM = Kept()
+
+
+@pytest.fixture
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Chromium without a window, and without the windows of the test before; skips where there is none."""
+    started = CHROMIUM.browser(request.path)
+    yield started
+    for context in started.contexts:
+        context.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    CHROMIUM.end_before(item)
+
+
+def pytest_sessionfinish() -> None:
+    CHROMIUM.end()
 
 
 @pytest.hookimpl(trylast=True)

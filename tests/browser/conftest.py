@@ -6,14 +6,12 @@ here needs a network. The guard against sockets stays up.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 from evac.audit import audit
 from evac.derive.planning_instance import derive
@@ -26,17 +24,6 @@ from evac.verify import check_instance
 from evac.views.audit_view import audit_context
 from evac.views.html_report import html_report
 from evac.views.plan_view import Planned
-
-CHROMIUM_ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +65,6 @@ def pages(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     for name, text in texts.items():
         found[name].write_text(text, "utf-8")
     return found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium without a window; skips where there is none. It ends with its module, because its driver keeps
-    a loop running in this thread, in which no other test could run one of its own.
-    """
-    program = os.environ.get("EVAC_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine; EVAC_CHROMIUM names one")
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=program, args=list(CHROMIUM_ARGUMENTS))
-        yield started
-        started.close()
 
 
 @pytest.fixture
