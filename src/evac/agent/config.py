@@ -194,6 +194,8 @@ class UnitConfig:
     most: int = 64
     stop_ms: int = 5_000
     store: str = ""
+    resume_alone: bool = False
+    """Whether an agent that starts may start it again before a leader agrees."""
 
     @property
     def room(self) -> int:
@@ -327,6 +329,8 @@ def _unit_problems(unit: UnitConfig) -> Iterable[str]:
         yield f"{unit.name}: {unit.systemd} is one instance; name it with {{index}} for more"
     if unit.check_url and unit.check_argv:
         yield f"{unit.name} has two checks"
+    if unit.resume_alone and unit.store:
+        yield f"{unit.name} serves {unit.store}, so only a leader may start it again: no resume_alone"
 
 
 def _fence_problems(fence: FenceConfig, units: list[str]) -> Iterable[str]:

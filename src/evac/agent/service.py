@@ -3,7 +3,8 @@
     GET  /v1/health          that it lives; signed, also how late its loop is, what is wanted and permitted
     POST /v1/unit            start, stop, scale, check a unit of this site
     POST /v1/act             an action of a local driver
-    POST /v1/permit          mark, grant, release: the permission to hold the primary of a store
+    POST /v1/permit          mark, grant, release: the permission to hold the primary of a store;
+                             resume: units that may run again after a restart of the agent
     POST /v1/anchors         keep the head of a journal; /v1/anchors/heads reads them back
     POST /v1/generation      be told of a generation, and tell the newest one known
 
@@ -22,7 +23,7 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -242,6 +243,7 @@ class Agent:
             "token": self._ledger.highest,
             "generation": self._ledger.generation,
             "units": self._units.running_now(),
+            "held": self._units.held,
             "fences": self._permits.report(),
             "tls": None if self.door is None else self.door.report(),
             "connections": None if self._listener is None else self._listener.report(),
@@ -279,7 +281,7 @@ class Agent:
         return web.Response(body=data, status=status, headers=headers, content_type="application/json")
 
     async def _permit(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """mark: nothing is granted, the present moment is told. grant, release: need the leader's token."""
+        """mark: nothing is granted, the present moment is told. The rest needs the leader's token."""
         what, store = values.get("what"), str(values.get("store", ""))
         epoch, ttl, token = (_number(values, key) for key in ("epoch", "ttl_ms", "token"))
         mark = self._permits.mark()
@@ -289,9 +291,12 @@ class Agent:
         elif what == "release":
             self._acting.obey(token)
             self._permits.release(store, epoch)
+        elif what == "resume":
+            self._acting.obey(token)
+            self._units.resume(_names(values, "units"), _names(values, "stores"))
         elif what != "mark":
-            raise Permanent("order-wrong", "a permit is marked, granted or released")
-        return {"mark": mark, "fences": self._permits.report()}
+            raise Permanent("order-wrong", "a permit is marked, granted or released, or units are resumed")
+        return {"mark": mark, "fences": self._permits.report(), "held": self._units.held}
 
     async def _anchor(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The head of a journal of the newest generation; an older one has nothing more to say."""
@@ -352,6 +357,13 @@ def _table(body: bytes) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise Permanent("order-wrong", "the order is not an object")
     return values
+
+
+def _names(values: Mapping[str, Any], key: str) -> Collection[str]:
+    found = values.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise Permanent("order-wrong", f"{key} must be a list of names")
+    return found
 
 
 def _number(values: Mapping[str, Any], key: str) -> int:

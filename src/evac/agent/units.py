@@ -1,6 +1,8 @@
 """The units of one agent: how many instances of each shall run, kept on disk, and kept true.
 
-A clean stop or a crash of the agent stops nothing. After its own restart it goes on with what it finds.
+A clean stop or a crash of the agent stops nothing. After its own restart it goes on with what runs. What
+should run and does not is held: the site may have burnt, and its work may have moved. A leader that knows
+where it runs, or an order to start it, ends the hold.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,12 +73,19 @@ class Units:
         self._fences = 0
         self._fenced: dict[str, int] = {}
         """Unit -> number of the last fence that stopped it."""
+        self._held = set[str]()
 
     async def start(self) -> None:
         """Finds what an earlier agent started, and begins to watch."""
         for unit in self._units.values():
             for index in range(self._known(unit)):
                 self._instance(unit, index)
+            if not (unit.config.systemd or unit.config.resume_alone) and await self._is_short(unit):
+                self._held.add(unit.config.name)
+                _log.warning(
+                    "%s ended while no agent ran; it is held until a leader says that it runs here",
+                    unit.config.name,
+                )
         self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
@@ -104,6 +113,7 @@ class Units:
         count = self.counts(name, replicas)
         async with unit.lock:
             self._want({name: count})
+            self._held.discard(name)
             unit.pauses.clear()
             unit.not_before.clear()
             for index in range(count):
@@ -132,6 +142,18 @@ class Units:
 
     def wanted(self, name: str) -> int:
         return self._wanted.get(name, 0)
+
+    @property
+    def held(self) -> list[str]:
+        """Units that are not started again until a leader agrees."""
+        return sorted(self._held)
+
+    def resume(self, names: Collection[str], stores: Collection[str]) -> None:
+        """Ends the hold of these units, and of those that serve one of these stores."""
+        for name in self.held:
+            store = self._unit(name).config.store
+            if store in stores if store else name in names:
+                self._held.discard(name)
 
     def running_now(self) -> dict[str, int]:
         """Unit -> wanted instances, for the health page: no question is asked."""
@@ -219,6 +241,11 @@ class Units:
         last = max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
         return max(self._wanted.get(unit.config.name, 0), last)
 
+    async def _is_short(self, unit: _Unit) -> bool:
+        """Whether fewer instances run than are wanted."""
+        wanted = range(self._wanted.get(unit.config.name, 0))
+        return not all([await self._instance(unit, index).running() for index in wanted])
+
     def _instance(self, unit: _Unit, index: int) -> Instance:
         instance = unit.instances.get(index)
         if instance is None:
@@ -281,6 +308,8 @@ class Units:
 
     async def _tend(self, unit: _Unit) -> None:
         now = asyncio.get_running_loop().time()
+        if unit.config.name in self._held:
+            return
         for index in range(self._wanted.get(unit.config.name, 0)):
             instance = self._instance(unit, index)
             if isinstance(instance, OwnInstance):

@@ -30,7 +30,7 @@ from evac.app.binding import bind_anew, bind_once
 from evac.app.certificates import CertificateChore
 from evac.app.leaving import look_at
 from evac.app.observed_stores import RivalWatch, SeenEstate
-from evac.app.observing import ServiceHealth, control_of, probes_of
+from evac.app.observing import ServiceHealth, control_of, probes_of, runs_at
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
@@ -174,7 +174,13 @@ def _permitting(
         lambda site: _permitter(estate, agents, site),
         lambda name: _primary_of(seen, name),
         seen.obeyed,
+        partial(_runs_at, seen),
     )
+
+
+async def _runs_at(seen: SeenEstate, site: str) -> tuple[Collection[str], Collection[str]]:
+    """Nothing while a run that has ended is not known yet."""
+    return ((), ()) if await seen.behind((site,)) else runs_at(seen.files, seen.observation, site)
 
 
 async def compose(
@@ -229,7 +235,7 @@ async def compose(
         commits_go_on=seen.commits_go_on,
         anchors=_heard(sinks, signed, made),
         chores=(
-            *(seen.look, seen.check_standing, permits[0].chore),
+            *(seen.look, seen.check_standing, permits[0].chore, permits[0].resume),
             *_backups(setting, replace(desk, tell=journalled), estate, drivers),
             *(PlanJournal(store).chore, _access_journal(desk).chore, Evidence(store).chore),
             HeadChore(store, sinks | signed, clock, journalled, setting.site).chore,
@@ -292,12 +298,9 @@ def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:
 
 
 def _permitter(estate: Estate, made: dict[str, AgentPermits], site: str) -> AgentPermits | None:
-    reach = agents_of(estate).get(site)
-    if reach is None:
-        return None
-    if site not in made:
+    if site not in made and (reach := agents_of(estate).get(site)) is not None:
         made[site] = AgentPermits(*reach)
-    return made[site]
+    return made.get(site)
 
 
 def _primary_of(seen: SeenEstate, name: str) -> str:
@@ -510,16 +513,15 @@ def _heard(
     sinks: Mapping[str, AnchorSink], signed: Mapping[str, AnchorSink], made: Sequence[Controller]
 ) -> list[AnchorSink]:
     """What agents refuse to keep is said."""
-    agents = (heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items())
-    return [*agents, *signed.values()]
+
+    def say(words: str, data: Mapping[str, Any]) -> None:
+        made[0].say("trouble", words, data)
+
+    return [*(heard(site, keep, say) for site, keep in sinks.items()), *signed.values()]
 
 
 def _journalled(made: Sequence[Controller], notice: Notice) -> None:
     made[0].tell(notice)
-
-
-def _say_trouble(made: Sequence[Controller], words: str, data: Mapping[str, Any]) -> None:
-    made[0].say("trouble", words, data)
 
 
 async def _protections(

@@ -9,7 +9,7 @@ here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 
 from evac.derive.domains import site_of, topology
+from evac.derive.situation import services_at
 from evac.drivers.capabilities import (
     AnswersProbe,
     BootsServers,
@@ -31,6 +32,7 @@ from evac.drivers.capabilities import (
 from evac.drivers.credentials import sweep
 from evac.drivers.port import Action
 from evac.drivers.process.client import agent_endpoints, agent_of
+from evac.drivers.process.driver import ProcessDriver
 from evac.drivers.registry import Drivers, can, offers, spec_of
 from evac.drivers.spec import ProbeKind
 from evac.engine.boots.binding import boot_endpoint
@@ -92,6 +94,18 @@ def _moment_ms(path: Path, stated: object) -> int:
     except ValueError as error:
         raise InvalidInput("power-facts", f"{path} does not say when it was seen", _HINT) from error
     return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1_000)
+
+
+def runs_at(files: Estate, seen: Observation, site: str) -> tuple[Collection[str], Collection[str]]:
+    """Units that the agent of a site runs for services that are there now, and stores with a member there."""
+    services, stores = services_at(files, seen, site), {store.id for store in files.stores}
+    here = [end for end in files.endpoints if end.at == site]
+    units = {
+        str(end.settings.get("unit", ""))
+        for end in here
+        if end.driver == ProcessDriver.name and end.subject in services
+    }
+    return units - {""}, {end.subject for end in here if end.subject in stores}
 
 
 SWEEP_S: Final = 60.0

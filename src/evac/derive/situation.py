@@ -137,6 +137,17 @@ def _placed(
     return placed, causes
 
 
+def services_at(estate: Estate, seen: Observation, site: str) -> frozenset[str]:
+    """Services with replicas at a site, and those that nobody moved. estate: as its files declare it."""
+    top = topology(estate)
+    placed, _ = _placed(top, (seen.effects or Effects()).moved, seen.units)
+    counts = _Counts(top)
+    here = {
+        name for name, rows in placed.items() if any(n and counts.site(at) == site for at, n in rows.items())
+    }
+    return frozenset({service.id for service in estate.services} - placed.keys() | here)
+
+
 class _Counts:
     """Replicas by place as a table has them, and where places are."""
 

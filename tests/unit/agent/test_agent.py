@@ -92,6 +92,28 @@ def test_a_primary_is_fenced_before_its_permit_ends_and_not_while_it_is_renewed(
     assert agents.pid_of(made, "sleeper") == 0 or not agents.alive(agents.pid_of(made, "sleeper"))
 
 
+def test_a_leader_says_over_the_wire_which_units_run_again_and_an_older_one_cannot(tmp_path: Path) -> None:
+    made = agents.config(tmp_path, agents.sleeper())
+
+    async def story() -> None:
+        permits = permits_of(made)
+        async with agents.running(made):
+            await start_unit(made)
+        pid = agents.pid_of(made, "sleeper")
+        os.killpg(pid, signal.SIGKILL)
+        await agents.until(lambda: not agents.alive(pid))
+        async with agents.running(made):
+            with pytest.raises(Permanent, match="older leader"):
+                await permits.resume(["sleeper"], [], 1, 2)
+            assert await permits.resume(["other"], [], 5, 2) == ["sleeper"]
+            assert await permits.resume(["sleeper"], [], 5, 2) == []
+            await agents.until(lambda: agents.pid_of(made, "sleeper") not in (0, pid))
+        os.killpg(agents.pid_of(made, "sleeper"), signal.SIGKILL)
+        await permits.close()
+
+    asyncio.run(story())
+
+
 def _sync_state(made: AgentConfig) -> str:
     """From disk: the health page is in the same loop as the test."""
     values = json.loads((made.state / "permits.json").read_text())

@@ -18,7 +18,7 @@ from evac.agent.config import AgentConfig, UnitConfig
 from evac.agent.instance import OwnInstance
 from evac.agent.memory import write_values
 from evac.agent.units import Units, UnitSeen
-from evac.model.errors import OutcomeUnknown, Permanent
+from evac.model.errors import InvalidInput, OutcomeUnknown, Permanent
 from tests.unit.engine import agents
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -107,6 +107,65 @@ def test_what_ends_by_itself_is_started_again(tmp_path: Path) -> None:
         await units.close()
 
     asyncio.run(story())
+
+
+async def burnt(made: AgentConfig, name: str) -> None:
+    """An agent that runs an instance, and ends with it."""
+    units = await started(made)
+    await units.set(name, 1, 5)
+    await units.close()
+    os.killpg(agents.pid_of(made, name), signal.SIGKILL)
+    await agents.until(lambda: not agents.alive(agents.pid_of(made, name)))
+
+
+@pytest.mark.parametrize("store", ["", "db"])
+def test_what_ended_while_no_agent_ran_is_held_until_a_leader_says_that_it_runs_here(
+    tmp_path: Path, store: str
+) -> None:
+    """Its site may have burnt, and its work may have moved."""
+    made = agents.config(tmp_path, agents.sleeper(store=store), agents.sleeper(name="guard"))
+
+    async def story() -> None:
+        await burnt(made, "sleeper")
+        units = await started(made)
+        assert units.held == ["sleeper"]
+        await units.set("guard", 1, 5)
+        os.killpg(agents.pid_of(made, "guard"), signal.SIGKILL)
+        await agents.until(lambda: agents.alive(agents.pid_of(made, "guard")))
+        assert (await units.see("sleeper")).running == 0, "looked after like the guard, but held"
+        units.resume(["guard"], ["other"])
+        units.resume(["sleeper"] if store else [], [] if store else ["sleeper"])
+        assert units.held == ["sleeper"]
+        units.resume([] if store else ["sleeper"], [store])
+        await agents.until(lambda: agents.alive(agents.pid_of(made, "sleeper")))
+        await units.set("sleeper", 0, 5)
+        await units.set("guard", 0, 5)
+        await units.close()
+
+    asyncio.run(story())
+
+
+def test_an_order_to_start_ends_the_hold_and_one_that_may_resume_alone_has_none(tmp_path: Path) -> None:
+    made = agents.config(tmp_path, agents.sleeper(), agents.sleeper(name="edge", resume_alone=True))
+
+    async def story() -> None:
+        for name in ("sleeper", "edge"):
+            await burnt(made, name)
+        units = await started(made)
+        assert units.held == ["sleeper"]
+        await agents.until(lambda: agents.alive(agents.pid_of(made, "edge")))
+        assert (await units.set("sleeper", 1, 5)).running == 1
+        assert not units.held
+        for name in ("sleeper", "edge"):
+            await units.set(name, 0, 5)
+        await units.close()
+
+    asyncio.run(story())
+
+
+def test_a_unit_of_a_store_cannot_resume_alone(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="only a leader may start it again"):
+        agents.config(tmp_path, agents.sleeper(store="db", resume_alone=True))
 
 
 def test_units_are_looked_after_again_after_a_look_that_failed(

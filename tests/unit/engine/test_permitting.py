@@ -1,16 +1,22 @@
 """The lease as a fence: permits while we lead, none once a store is fenced, a wait that is long enough."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+import pytest
+
 from evac.drivers.port import Action, Order
+from evac.engine.stores import permits
 from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.guards import SITES_KEY
 from evac.engine.stores.permits import LeaseDriver, Permitting, wait_ms
 from evac.model.errors import Retryable
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.store.memory import MemoryStore
+from evac.store.port import Put
 
 TTL_MS = 60
 POLICY = RunPolicy(stores={"db": StorePolicy("db", ("lease",), self_fence=True, lease_ttl_ms=TTL_MS)})
@@ -33,6 +39,13 @@ class Clock:
 class Agent:
     granted: list[tuple[int, int]] = field(default_factory=list)
     silent: bool = False
+    resumed: list[tuple[list[str], list[str]]] = field(default_factory=list)
+
+    async def resume(
+        self, units: Collection[str], stores: Collection[str], token: int, timeout_s: float
+    ) -> Collection[str]:
+        self.resumed.append((sorted(units), sorted(stores)))
+        return ()
 
     async def renew(
         self, store: str, epoch: int, ttl_ms: int, token: int, timeout_s: float
@@ -114,3 +127,38 @@ def test_the_watcher_of_another_site_proves_nothing() -> None:
         assert not (await LeaseDriver(permits).check(other, ORDER)).ready
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("mark", "holder", "expected"),
+    [
+        ("active", "pangyo", [(["chat"], ["db"])]),
+        ("active", "anyang", [(["chat"], [])]),
+        ("lost", "pangyo", []),
+        ("evacuating", "pangyo", []),
+        (None, "pangyo", []),
+    ],
+)
+def test_units_run_again_only_at_a_site_in_service_and_a_store_only_where_its_primary_is(
+    mark: str | None,
+    holder: str,
+    expected: list[tuple[list[str], list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(permits, "RESUME_S", 0)
+
+    async def runs_at(site: str) -> tuple[Collection[str], Collection[str]]:
+        return ("chat",), ("db",)
+
+    async def story() -> list[tuple[list[str], list[str]]]:
+        store, clock, agent = MemoryStore(), Clock(), Agent()
+        if mark is not None:
+            await store.transact((), (Put(SITES_KEY, orjson.dumps({"pangyo": mark})),))
+        sets = DataSets(store, "me", clock)
+        permitting = Permitting(
+            store, sets, POLICY, clock, lambda site: agent, lambda name: holder, runs_at=runs_at
+        )
+        await permitting.resume(await store.acquire("leader", "me", 10_000))
+        return agent.resumed
+
+    assert asyncio.run(story()) == expected

@@ -8,7 +8,7 @@ secrets travel as they are and are resolved by the agent; no secret ever does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from evac.drivers import parameters as given
@@ -109,6 +109,17 @@ class AgentPermits:
     async def release(self, store: str, epoch: int, token: int, timeout_s: float) -> dict[str, Any]:
         """Ends the watch over a store: nothing is fenced when no more permits come. Raises `ActionError`."""
         return await self._permit(store, epoch, 0, token, timeout_s, "release")
+
+    async def resume(
+        self, units: Collection[str], stores: Collection[str], token: int, timeout_s: float
+    ) -> Collection[str]:
+        """Lets these units, and those of these stores, run again after a restart of the agent; which ones it
+        still holds. Raises `ActionError`.
+        """
+        values = {"what": "resume", "units": sorted(units), "stores": sorted(stores), "token": token}
+        answer = await self._client.send(self._agent, PERMIT_PATH, values, timeout_s)
+        held = answer.get("held", ())
+        return [str(name) for name in held] if isinstance(held, list) else ()
 
     async def close(self) -> None:
         await self._client.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 import orjson
@@ -20,6 +20,7 @@ import orjson
 from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, Order, Verb
 from evac.engine.clock import Clock
 from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.guards import read_register
 from evac.model.errors import ActionError, Permanent, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.store.port import Lease, Put, Store
@@ -30,8 +31,15 @@ DRIFT_PERMILLE: Final = 100
 MARGIN_MS: Final = 1_000
 
 
+RESUME_S: Final = 2.0
+
+
 class Permitter(Protocol):
     """The agent of a site, as far as permits go."""
+
+    async def resume(
+        self, units: Collection[str], stores: Collection[str], token: int, timeout_s: float
+    ) -> Collection[str]: ...
 
     async def renew(
         self, store: str, epoch: int, ttl_ms: int, token: int, timeout_s: float
@@ -43,10 +51,14 @@ def wait_ms(ttl_ms: int) -> int:
     return ttl_ms + ttl_ms * DRIFT_PERMILLE // 1_000 + MARGIN_MS
 
 
+RunsAt = Callable[[str], Awaitable[tuple[Collection[str], Collection[str]]]]
+"""Site -> units of services that run there now, and stores that have a member there."""
+
+
 class Permitting:
     """Grants while we lead; stops for a store that is being fenced. agent: of a site, None where it has none;
     holder: the site of a store's primary as the estate was last seen. obeyed: the highest epoch that members
-    of a store have obeyed.
+    of a store have obeyed. runs_at: what an agent that was started anew may start again; None: nothing.
     """
 
     def __init__(
@@ -58,8 +70,9 @@ class Permitting:
         agent: Callable[[str], Permitter | None],
         holder: Callable[[str], str],
         obeyed: Callable[[str], int] = lambda store: 0,
+        runs_at: RunsAt | None = None,
     ) -> None:
-        self._obeyed = obeyed
+        self._obeyed, self._runs_at = obeyed, runs_at
         self._store, self._sets, self._policy, self._clock = store, sets, policy, clock
         self._agent, self._holder = agent, holder
         self._token = -1
@@ -83,6 +96,31 @@ class Permitting:
             return
         await asyncio.gather(*(self._permit(store, guard) for store in self.stores))
         await asyncio.sleep(min(self._policy.store(store).lease_ttl_ms for store in self.stores) / 3_000)
+
+    async def resume(self, guard: Lease) -> None:
+        """Tells the agent of every site in service which of its units may run again, should it have been
+        started anew. Where the register cannot be read nobody is told anything.
+        """
+        if self._runs_at is not None:
+            register = await read_register(self._store)
+            active = [site for site, mark in sorted(register.items()) if mark == "active"]
+            await asyncio.gather(*(self._resume(site, guard, self._runs_at) for site in active))
+        await asyncio.sleep(RESUME_S)
+
+    async def _resume(self, site: str, guard: Lease, runs_at: RunsAt) -> None:
+        """An agent that does not answer, or is of an older version, is told at the next round."""
+        agent = self._agent(site)
+        if agent is None:
+            return
+        with contextlib.suppress(ActionError, Unavailable):
+            units, stores = await runs_at(site)
+            own = [name for name in stores if await self._is_holder(name, site)]
+            if units or own:
+                await agent.resume(units, own, guard.stamp, TIMEOUT_S)
+
+    async def _is_holder(self, store: str, site: str) -> bool:
+        epoch = await self._sets.read(store)
+        return epoch.settled and (epoch.holder or self._holder(store)) == site
 
     async def _permit(self, store: str, guard: Lease) -> None:
         """An agent that does not answer gets no permit, and stops its primary in time: that is the point."""
