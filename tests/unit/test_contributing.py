@@ -1,4 +1,6 @@
-"""What the pages for contributors say: which files somebody touches who adds one more of something."""
+"""What the pages for contributors say: which files somebody touches who adds one more of something, and which
+test shows that a guard holds.
+"""
 
 from __future__ import annotations
 
@@ -51,3 +53,20 @@ def test_the_guide_names_the_files_and_an_example_that_exists() -> None:
     for path in re.findall(r"`((?:src|docs|tests)/[\w/-]+\.\w+)`", guide):
         assert (ROOT / path).exists(), path
     assert any(rule.id in guide and rule.code in guide for rule in RULES)
+
+
+def test_every_attack_names_tests_that_exist_and_no_test_of_an_attacker_is_left_out() -> None:
+    page = (ROOT / "docs" / "contributing" / "attacks.md").read_text(encoding="utf-8")
+    named: set[tuple[str, str]] = set()
+    for line in page.splitlines():
+        path = ""
+        for word in re.findall(r"`((?:\w+/)+test_\w+\.py|test_\w+)`", line.rpartition(" | ")[2] or line):
+            path = word if word.endswith(".py") else path
+            named |= {(path, word)} - {(path, path)}
+    known = {
+        (path.relative_to(ROOT / "tests").as_posix(), name)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert named - known == set()
+    assert {one for one in known - named if one[0].startswith("security/")} == set()

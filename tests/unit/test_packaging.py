@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from evac.app.healthcheck import check
 
@@ -173,3 +174,23 @@ def test_a_container_says_whether_it_is_well(room: str) -> None:
 def test_no_dependency_installs_a_package_that_hides_a_folder_of_ours() -> None:
     """`python -m bench` finds what is installed first, as our folders are no packages."""
     assert {"tests", "bench", "scripts"}.isdisjoint(importlib.metadata.packages_distributions())
+
+
+def test_a_library_is_pinned_where_more_of_it_is_used_than_its_manual_documents() -> None:
+    """Its compiled code is run, and kept in files."""
+    beyond = {path.stem for path in (ROOT / "src").rglob("*.py") if '"_nrt"' in path.read_text("utf-8")}
+    assert beyond == {"compiling"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = [
+        *(one for extra in project["project"]["optional-dependencies"].values() for one in extra),
+        *(one for group in project["dependency-groups"].values() for one in group if isinstance(one, str)),
+    ]
+    known = [Requirement(one).specifier for one in wanted if Requirement(one).name == "numba"]
+    assert len(known) == 2
+    assert all(one.operator in {"<", ">="} for specifier in known for one in specifier)
+    assert not any(specifier.contains("999") for specifier in known)
+    locked = {
+        one["name"]: one.get("version", "")
+        for one in tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    }
+    assert all(specifier.contains(locked["numba"]) for specifier in known)

@@ -56,6 +56,8 @@ class Allowed:
                 )
 
     def _has(self, names: Names, named: str) -> bool:
+        if "\0" in named:  # nothing that the file lists has one, and no path can be looked up with it
+            return False
         if names == "host":
             return _lists_host(self.hosts, named)
         if names == "secret":

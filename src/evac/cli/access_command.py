@@ -85,7 +85,12 @@ def check(file: Path, output: str) -> int:
 
 @access.command()
 @click.argument("name")
-@click.option("--stdin", "piped", is_flag=True, help="Read the password from stdin instead of asking.")
+@click.option(
+    "--stdin",
+    "piped",
+    is_flag=True,
+    help="Read the password from stdin instead of asking. The default if stdin is no terminal.",
+)
 @quiet_option
 def password(name: str, piped: bool, quiet: bool) -> None:
     """Ask for the password of NAME, and print its argon2id hash for the access file."""
@@ -97,7 +102,7 @@ def password(name: str, piped: bool, quiet: bool) -> None:
         from evac.web.access.passwords import hash_of
     except ImportError:
         raise extras.needs("serve", "evac access password") from None
-    if piped:
+    if piped or not sys.stdin.isatty():
         text = sys.stdin.readline().rstrip("\n")
     else:
         text = click.prompt("password", hide_input=True, confirmation_prompt=True, err=True)

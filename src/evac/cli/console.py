@@ -13,11 +13,12 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,10 +195,11 @@ def emit(text: str, target: Path | None) -> None:
         write_whole(target, text.encode())
 
 
-def write_whole(target: Path, data: bytes) -> None:
+def write_whole(target: Path, data: bytes, mode: int = 0o600) -> None:
     """Write to a neighbour and rename, so that a crash leaves the old file or the new one.
 
     A link is followed, so that it stays one; a device or pipe (/dev/stdout) is written to, never replaced.
+    mode: of a new file, which shows where an organisation is weak; one that is replaced keeps its own.
     """
     if target.exists() and not target.is_file():
         with target.open("wb") as stream:
@@ -205,13 +207,15 @@ def write_whole(target: Path, data: bytes) -> None:
         return
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        mode = stat.S_IMODE(target.stat().st_mode)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
+        Path(name).chmod(mode)
         Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -210,9 +210,8 @@ def status_page(estate: Path | None, target: Path, title: str, url: str, where: 
             "url-invalid", f"{url[:60]} is not the address of a page", "start it with https://"
         )
     files = where.do(lambda control: control.status_page(StatusAbout(estate, title, url)))
-    write_whole(target / "status.json", files.document.encode())
-    write_whole(target / "feed.xml", files.feed.encode())
-    write_whole(target / "index.html", files.page.encode())
+    for name, text in (("status.json", files.document), ("feed.xml", files.feed), ("index.html", files.page)):
+        write_whole(target / name, text.encode(), 0o644)
     say(f"{target}: {files.overall}, {files.components} components", quiet)
 
 

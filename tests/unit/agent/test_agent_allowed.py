@@ -64,6 +64,8 @@ def test_what_the_file_lists_may_be_named() -> None:
         ("postgres", POSTGRES | {"data": "/srv/pg/main/../other"}, {}, "add it to data"),
         ("postgres", POSTGRES | {"data": "/srv/pg/main2"}, {}, "data"),
         ("postgres", POSTGRES | {"data": "srv/pg/main"}, {}, "data"),
+        ("postgres", POSTGRES | {"data": "/srv/pg/main/\0/../../../../etc"}, {}, "data"),
+        ("command", {"argv": ("/usr/lib/postgresql/17/bin/\0",)}, {}, "add it to bin"),
         ("postgres", POSTGRES, {"primary_host": "10.9.9.9"}, "parameter primary_host"),
         ("postgres", POSTGRES, {"old_password": "file:/etc/shadow"}, "parameter old_password"),
         ("postgres", POSTGRES, {"peers": ("a=10.9.9.9:5432",)}, "10.9.9.9:5432"),

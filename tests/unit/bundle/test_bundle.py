@@ -138,6 +138,7 @@ def test_a_bundle_is_stable_and_carries_what_it_says(tmp_path: Path) -> None:
     fill(f"sqlite:{tmp_path}/old.sqlite")
     one = make(tmp_path)
     assert one.read_bytes() == make(tmp_path).read_bytes()
+    assert one.stat().st_mode & 0o777 == 0o600
     told = contents.look(one, NOW_MS + 60_000)
     assert (told["age_ms"], told["estate"]["name"]) == (60_000, "two")
     assert [row["lost"] for row in told["plans"]] == [["north"], ["south"]]

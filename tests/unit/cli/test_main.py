@@ -96,6 +96,19 @@ def test_a_pipe_is_written_to_and_a_link_stays_one(small: str, tmp_path: Path) -
     assert "well formed" in target.read_text()
 
 
+def test_what_a_command_writes_is_for_its_owner_only(small: str, tmp_path: Path) -> None:
+    """Whatever the mask of the process; a file that others may read already stays as it is."""
+    target, shared = tmp_path / "report", tmp_path / "shared"
+    shared.touch(0o640)
+    mask = os.umask(0)
+    try:
+        for path in (target, shared, target):
+            assert run(["check", small, "-o", str(path)]) == 0
+    finally:
+        os.umask(mask)
+    assert [path.stat().st_mode & 0o777 for path in (target, shared)] == [0o600, 0o640 & ~mask]
+
+
 def test_a_misspelt_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["pln"]) == console.USAGE
     assert "Did you mean 'plan'?" in capsys.readouterr().err

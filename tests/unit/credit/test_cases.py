@@ -154,6 +154,7 @@ def test_a_ledger_is_that_of_fractions_and_holds_no_personal_data(case: Case) ->
     assert sum(row["tax"] for row in document["totals"]) == sum(line.tax for line in exact) > 0
     assert sum(row["lines"] for row in document["envelope"]) == len(exact)
     assert "home_address" not in lines.columns
+    assert case.folder.stat().st_mode & 0o777 == 0o700
     for file in case.folder.rglob("*"):
         assert file.is_dir() or b"never read" not in file.read_bytes()
 

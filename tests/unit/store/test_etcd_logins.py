@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from evac.model.errors import Unavailable
 from evac.net.etcd_gateway import LOGIN, SILENT_MOST, Gateway, NotSent
+from evac.net.secrets import OPENED, name_of
+from evac.store.port import StoreError
 
 pytestmark = pytest.mark.enable_socket
 READ = "/v3/kv/range"
@@ -47,7 +50,7 @@ class Member:
 
 @asynccontextmanager
 async def locked(
-    monkeypatch: pytest.MonkeyPatch, attempt_s: float = 0.1
+    monkeypatch: pytest.MonkeyPatch, attempt_s: float = 0.1, password: str = "env:EVAC_TEST_ETCD"
 ) -> AsyncIterator[tuple[Member, Gateway]]:
     monkeypatch.setenv("EVAC_TEST_ETCD", "secret" * 4)
     member, application = Member(), web.Application()
@@ -59,7 +62,7 @@ async def locked(
     gateway = Gateway(
         [f"http://127.0.0.1:{runner.addresses[0][1]}"],
         user="evac",
-        password="env:EVAC_TEST_ETCD",
+        password=password,
         attempt_s=attempt_s,
     )
     try:
@@ -104,5 +107,25 @@ def test_a_member_that_holds_calls_with_an_old_token_is_logged_in_to_again(
                     await gateway.call_once(READ, {}, time.monotonic() + 1)
             assert await gateway.call(READ, {}) == {}
             assert member.logins == 2
+
+    asyncio.run(story())
+
+
+def test_its_password_is_read_as_every_secret_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file that others can read is none, and what a bundle brought along counts first."""
+    file = tmp_path / "password"
+    file.write_text("secret" * 4)
+    file.chmod(0o644)
+
+    async def story() -> None:
+        async with locked(monkeypatch, 1.0, f"file:{file}") as (member, gateway):
+            with pytest.raises(StoreError) as caught:
+                await gateway.call(READ, {})
+            assert (caught.value.code, member.logins) == ("store-secret", 0)
+            opened = tmp_path / name_of(f"file:{file}")
+            opened.write_text("secret" * 4)
+            opened.chmod(0o600)
+            monkeypatch.setenv(OPENED, str(tmp_path))
+            assert await gateway.call(READ, {}) == {}
 
     asyncio.run(story())

@@ -85,7 +85,7 @@ class Case:
     def changing(self, create: bool = False) -> Iterator[None]:
         """Holds the case for this process. Raises LockHeld while another one changes it."""
         if create:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(0o700, parents=True, exist_ok=True)
         elif not (self.folder / JOURNAL).exists():
             self.entries()
         handle = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
