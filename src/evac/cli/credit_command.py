@@ -117,9 +117,9 @@ class Amount(click.ParamType["Money"]):
 @quiet_option
 def example(target: Path, accounts: int | None, quiet: bool) -> None:
     """Write an example: windows, rules and a sample of accounts of October 2022."""
-    from evac.app.credit import october
+    from evac.app.credit import rule_sets
 
-    october.write(target, accounts or october.SAMPLE)
+    rule_sets.write(target, accounts or rule_sets.SAMPLE)
     say(f"next: evac credit windows october --import {target / 'windows.csv'}", quiet)
 
 
@@ -222,7 +222,7 @@ def claims(
     from the next ledger on, which two persons approve again.
     """
     from evac.app.credit.showing import case_document
-    from evac.credit.claims import Decision
+    from evac.credit.ledger import Decision
     from evac.estate.codecs.credit_claims import load_claims
     from evac.views.credit_view import claims_sheet
 
@@ -390,11 +390,11 @@ def simulate(
 
     Nothing is recorded. To decide for it, compute a ledger.
     """
-    from evac.app.credit import rule_sets, simulating
+    from evac.app.credit import computing, rule_sets
     from evac.views.credit_view import simulation_sheet
 
     chosen = rule_sets.load(rules) if rules else None
-    found = simulating.simulate([_case(case) for case in cases], chosen, earlier, later)
+    found = computing.simulate([_case(case) for case in cases], chosen, earlier, later)
     _show(found, output, simulation_sheet, target)
 
 
@@ -478,7 +478,7 @@ def tranche(
     """
     from evac.app.credit import deliveries
     from evac.app.credit.showing import next_command
-    from evac.credit.money import money_words
+    from evac.credit.formulas import money_words
 
     chosen = _case(case)
     with chosen.changing():

@@ -13,8 +13,7 @@ import polars as pl
 
 from evac.credit import formulas
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
-from evac.credit.windows import DAY_MS, Cycle, Window, cycle_of, spans_of
-from evac.credit.zones import Zone
+from evac.credit.windows import DAY_MS, Cycle, Window, Zone, cycle_of, spans_of
 
 ROWS: Final = pl.Schema(
     {

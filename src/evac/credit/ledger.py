@@ -1,4 +1,8 @@
-"""The ledger as values: ids of lines, totals, and what persons sign. Pure."""
+"""The ledger as values: ids of lines, totals, what persons sign, and claims of customers. Pure.
+
+Claims never change. A decision names the claim, the person and the reason, and is added. What a claim adds to
+a ledger is two numbers of a row of the accounts: what was reported, and what a person granted.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from evac.credit.rules import MONEY
+from evac.credit import formulas
+from evac.credit.rules import MONEY, Rule, RuleSet
+from evac.credit.windows import Window
 from evac.model.canonical import canonical_json
+from evac.model.diagnostic import NOWHERE, Diagnostic, Place
+from evac.model.errors import InvalidInput
 
 Tranche = Literal["paying", "free"]
 TRANCHES: Final[tuple[Tranche, ...]] = get_args(Tranche)
@@ -120,3 +128,172 @@ class CreditApproval:
                 "reason": self.reason,
             }
         )
+
+
+State = Literal["counts", "review", "accepted", "refused", "late", "twice", "pool-empty", "no-rule"]
+STATES: Final[tuple[State, ...]] = get_args(State)
+WORDS: Final[Mapping[State, str]] = {
+    "counts": "by band",
+    "review": "waits for a decision",
+    "accepted": "accepted by a person",
+    "refused": "refused by a person",
+    "late": "after the last day for claims",
+    "twice": "an earlier claim of the same account counts",
+    "pool-empty": "the pool was empty",
+    "no-rule": "no rule takes claims for it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One reported loss."""
+
+    id: str
+    account: str
+    service: str
+    loss: int
+    """Minor units."""
+    currency: str
+    received_ms: int
+    cycle: str = ""
+    """Empty: the month in which the first outage of the service began."""
+    place: Place = NOWHERE
+    """Where it is written; not part of its value."""
+
+    def to_data(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "place"}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided about a claim. The last one of a claim counts."""
+
+    claim: str
+    who: str
+    reason: str
+    at_ms: int
+    granted: int
+    """Minor units; 0: refused."""
+
+    def to_data(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A claim, and what becomes of it."""
+
+    claim: Claim
+    state: State
+    cycle: str
+    pays: int = 0
+    """Minor units, before floor and caps; 0 while nothing is decided."""
+    decision: Decision | None = None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What it adds to the row of its account."""
+        counts = self.state in ("counts", "review", "accepted")
+        return {
+            "account": self.claim.account,
+            "service": self.claim.service,
+            "cycle": self.cycle,
+            "claimed": self.claim.loss if counts else 0,
+            "granted": self.pays if self.state == "accepted" else 0,
+        }
+
+
+def problems_of(claims: Sequence[Claim]) -> tuple[Diagnostic, ...]:
+    """Claims that share an id."""
+    seen: dict[str, Claim] = {}
+    found = []
+    for claim in claims:
+        if claim.id in seen:
+            first = seen[claim.id].place
+            message = f"claim {claim.id} is listed twice, first at {first}"
+            if first == NOWHERE:
+                message = f"claim {claim.id} is in this case already, with other values"
+            found.append(Diagnostic("claim-twice", message, claim.place, hint="give each its own id"))
+        seen.setdefault(claim.id, claim)
+    return tuple(found)
+
+
+def judged(
+    rules: RuleSet, windows: Sequence[Window], claims: Iterable[Claim], decisions: Iterable[Decision]
+) -> list[Judged]:
+    """Every claim, first come first served: in the order of receipt, then of the id."""
+    last = {one.claim: one for one in decisions}
+    begins: dict[str, int] = {}
+    for window in windows:
+        begins[window.service] = min(begins.get(window.service, window.from_ms), window.from_ms)
+    taken: set[tuple[str, str, str]] = set()
+    pools = {rule.id: (rule.first, None if rule.pool is None else rule.pool.minor) for rule in rules.rules}
+    found = []
+    for claim in sorted(claims, key=lambda one: (one.received_ms, one.id)):
+        cycle = claim.cycle or _month(begins.get(claim.service, claim.received_ms), rules)
+        one = _judged(rules, claim, cycle, last.get(claim.id), taken)
+        if one.state in ("counts", "review", "accepted"):
+            taken.add((claim.account, claim.service, cycle))
+            rule = _rule_of(rules, claim)
+            assert rule is not None
+            first, pool = pools[rule.id]
+            if first == 0 or (pool is not None and one.pays > pool):
+                one = Judged(claim, "pool-empty", cycle, 0, one.decision)
+            else:
+                pools[rule.id] = (
+                    None if first is None else first - 1,
+                    None if pool is None else pool - one.pays,
+                )
+        found.append(one)
+    return found
+
+
+def _month(at_ms: int, rules: RuleSet) -> str:
+    return f"{rules.zone.local(at_ms):%Y-%m}"
+
+
+def _rule_of(rules: RuleSet, claim: Claim) -> Rule | None:
+    """The first rule that takes claims for the service, in the currency of the claim."""
+    for rule in rules.rules:
+        about = not rule.services or claim.service in rule.services
+        if rule.needs_claim and about and rule.currency == claim.currency:
+            return rule
+    return None
+
+
+def _judged(
+    rules: RuleSet, claim: Claim, cycle: str, decision: Decision | None, taken: set[tuple[str, str, str]]
+) -> Judged:
+    rule = _rule_of(rules, claim)
+    if rule is None or not isinstance(rule.formula, formulas.Bands):
+        return Judged(claim, "no-rule", cycle)
+    if (claim.account, claim.service, cycle) in taken:
+        return Judged(claim, "twice", cycle)
+    if decision is not None:
+        state: State = "accepted" if decision.granted else "refused"
+        return Judged(claim, state, cycle, decision.granted, decision)
+    if rule.claim_by and _day(claim.received_ms, rules) > rule.claim_by:
+        return Judged(claim, "late", cycle)
+    pays = next((band.pays.minor for band in rule.formula.bands if claim.loss <= band.up_to.minor), None)
+    return Judged(claim, "review", cycle) if pays is None else Judged(claim, "counts", cycle, pays)
+
+
+def _day(at_ms: int, rules: RuleSet) -> str:
+    return f"{rules.zone.local(at_ms):%Y-%m-%d}"
+
+
+def decided(claims: Iterable[Claim], decision: Decision, currency: str = "") -> Decision:
+    """The decision itself. Raises InvalidInput for one that does not hold together."""
+    claim = next((one for one in claims if one.id == decision.claim), None)
+    if claim is None:
+        words = f"there is no claim {decision.claim[:80]}"
+        raise InvalidInput("claim-unknown", words, "evac credit claims CASE lists those that wait")
+    if not decision.who.strip() or not decision.reason.strip():
+        raise InvalidInput("decision-unsigned", "a decision needs a person and a reason", "add --reason WHY")
+    if currency and currency != claim.currency:
+        words = f"claim {claim.id} is in {claim.currency}, and the amount in {currency}"
+        raise InvalidInput("currencies-mixed", words, f"give the amount in {claim.currency}")
+    if decision.granted > claim.loss:
+        words = f"more is granted than claim {claim.id} reported"
+        raise InvalidInput("granted-too-much", words, "grant at most the reported loss")
+    return decision

@@ -17,8 +17,7 @@ from typing import Final, Literal
 
 from evac.credit import formulas
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
-from evac.credit.windows import DAY_MS, Cycle, Window
-from evac.credit.zones import MINUTE_MS, Zone
+from evac.credit.windows import DAY_MS, MINUTE_MS, Cycle, Window, Zone
 
 COMPARED: Final = (
     "account",

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from evac.credit.claims import WORDS
 from evac.credit.explain import Explanation, length_words
-from evac.credit.ledger import Tranche
-from evac.credit.money import decimal_text, money_words
+from evac.credit.formulas import decimal_text, money_words
+from evac.credit.ledger import WORDS, Tranche
 from evac.credit.rules import MONEY
 from evac.incident.regulator import DAMAGES_DAYS
 from evac.model.diagnostic import Diagnostic

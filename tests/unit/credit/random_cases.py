@@ -9,8 +9,7 @@ from typing import Any
 from evac.credit import formulas
 from evac.credit import rules as r
 from evac.credit.exact import Account
-from evac.credit.windows import DAY_MS, Window, cycle_of
-from evac.credit.zones import DAY_MINUTES, Hours, Zone
+from evac.credit.windows import DAY_MINUTES, DAY_MS, Hours, Window, Zone, cycle_of
 
 HOUR = 3_600_000
 SERVICES = ("talk", "map", "o'pay")

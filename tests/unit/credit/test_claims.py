@@ -14,8 +14,8 @@ pytest.importorskip("duckdb")
 from evac.app.credit import rule_sets
 from evac.app.credit.case import Case
 from evac.cli.main import run
-from evac.credit.claims import Claim, Decision, Judged, State, decided, judged
 from evac.credit.formulas import Money
+from evac.credit.ledger import Claim, Decision, Judged, State, decided, judged
 from evac.credit.rules import RuleSet
 from evac.credit.windows import Window
 from evac.estate.codecs.credit_claims import load_claims

@@ -9,13 +9,10 @@ import pytest
 
 from evac.app.credit import rule_sets
 from evac.credit.exact import Account, lines_of
-from evac.credit.explain import LANGUAGES, TEMPLATES, checked, explained
-from evac.credit.formulas import Days, Money, ProRata, Voucher
-from evac.credit.money import decimal_text, money_words
-from evac.credit.rule_words import in_words
+from evac.credit.explain import LANGUAGES, TEMPLATES, checked, explained, in_words
+from evac.credit.formulas import Days, Money, ProRata, Voucher, decimal_text, money_words
 from evac.credit.rules import Rule, RuleSet
-from evac.credit.windows import Window
-from evac.credit.zones import Hours, Zone
+from evac.credit.windows import Hours, Window, Zone
 from evac.model.errors import InvalidInput
 from tests.unit.credit import random_cases
 

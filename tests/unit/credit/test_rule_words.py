@@ -10,10 +10,10 @@ import pytest
 
 from evac.app.credit import rule_sets
 from evac.cli.main import run
+from evac.credit.explain import in_words
 from evac.credit.formulas import Days, Money, ProRata
-from evac.credit.rule_words import in_words
 from evac.credit.rules import MONEY, Rule, When
-from evac.credit.zones import Hours
+from evac.credit.windows import Hours
 from tests.unit.credit import random_cases
 
 

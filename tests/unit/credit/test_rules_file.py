@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from evac.app.credit import rule_sets
-from evac.credit.money import money_words
-from evac.credit.sense import CODES
-from evac.credit.zones import Hours, Zone
+from evac.credit.formulas import money_words
+from evac.credit.rules import CODES
+from evac.credit.windows import Hours, Zone
 from evac.estate.codecs.credit_rules import check_rules, load_rules, rules_of_data
 from evac.model.errors import EstateError
 

@@ -25,8 +25,8 @@ from typing import Any, Final
 
 import orjson
 
-from evac.credit.claims import Claim, Decision, decided
-from evac.credit.claims import problems_of as claims_problems
+from evac.credit.ledger import Claim, Decision, decided
+from evac.credit.ledger import problems_of as claims_problems
 from evac.credit.windows import Correction, Window, Windows, problems_of
 from evac.model.canonical import canonical_json, digest
 from evac.model.errors import Corrupt, EstateError, EvacError, InvalidInput, LockHeld

@@ -19,11 +19,9 @@ from evac.app.credit.case import Case, writing
 from evac.app.credit.computing import ledger_digest, part_file
 from evac.app.credit.intake import HASH_SEED
 from evac.app.credit.showing import ledger_rules
-from evac.credit.booked import booked_of
-from evac.credit.claims import judged
 from evac.credit.columns import KEY, LINES, tax_on_top
-from evac.credit.ledger import APPROVALS, TRANCHES, CreditApproval, Tranche, delivery_key, line_id
-from evac.credit.requests import LeftOut, Request, request_of
+from evac.credit.ledger import APPROVALS, TRANCHES, CreditApproval, Tranche, delivery_key, judged, line_id
+from evac.credit.requests import LeftOut, Request, booked_of, request_of
 from evac.credit.rules import MONEY, RuleSet
 from evac.engine.runs.signatures import check, read_key, sign
 from evac.model.access import Proven

@@ -17,8 +17,8 @@ import orjson
 import polars as pl
 
 from evac.app.credit.case import Case, write_once, writing
-from evac.credit.claims import Judged
 from evac.credit.columns import KEY, ROWS
+from evac.credit.ledger import Judged
 from evac.estate.format.problems import shown
 from evac.model.canonical import canonical_json
 from evac.model.diagnostic import Diagnostic, Place

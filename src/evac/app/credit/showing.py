@@ -13,10 +13,8 @@ import orjson
 import yaml
 
 from evac.app.credit.case import Case
-from evac.credit.claims import judged
-from evac.credit.explain import TEMPLATES, Explanation, Language, Templates, checked
-from evac.credit.ledger import APPROVALS
-from evac.credit.rule_words import in_words
+from evac.credit.explain import TEMPLATES, Explanation, Language, Templates, checked, in_words
+from evac.credit.ledger import APPROVALS, judged
 from evac.credit.rules import RuleSet
 from evac.credit.windows import DAY_MS, Window, Windows
 from evac.incident.regulator import DAMAGES_DAYS

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from evac.credit.claims import Claim, problems_of
+from evac.credit.ledger import Claim, problems_of
 from evac.estate.codecs.cells import CellReader, Row
 from evac.estate.codecs.credit_rules import read_money
 from evac.estate.format.quantities import QuantityError

@@ -14,10 +14,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from evac.credit import formulas
 from evac.credit import rules as r
-from evac.credit.money import minor_digits, money_words
-from evac.credit.sense import problems_of
-from evac.credit.windows import KINDS
-from evac.credit.zones import UTC_ZONE, WEEKDAYS, Hours, Zone, clock
+from evac.credit.formulas import minor_digits, money_words
+from evac.credit.rules import problems_of
+from evac.credit.windows import KINDS, UTC_ZONE, WEEKDAYS, Hours, Zone, clock
 from evac.estate.format import quantities as q
 from evac.estate.format.document import Node, read_root
 from evac.estate.format.kinds import (

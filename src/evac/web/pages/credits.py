@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from fastapi import Depends, Query, Request, Response
 
-from evac.credit.money import money_words
+from evac.credit.formulas import money_words
 from evac.model.access import Proven
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.views.credit_view import case_sheet, summary_of, sums_of, to_type, tranche_rows
@@ -333,7 +333,7 @@ async def decide(request: Request, case: str, claim: str, actor: Operator) -> Re
 def _decide(folder: Path, claim: str, fields: Mapping[str, str], who: str) -> None:
     """Raises EvacError."""
     from evac.app.credit.case import Case
-    from evac.credit.claims import Decision
+    from evac.credit.ledger import Decision
     from evac.estate.codecs.credit_rules import read_money
     from evac.estate.format.quantities import QuantityError
 
