@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 
 import orjson
@@ -103,10 +104,15 @@ async def burn(
     approvals: int = 0,
     bad: str = BROKEN,
     loss: Loss | None = None,
+    ended: bool = False,
 ) -> str:
-    """Writes plan, drawer and an open run; the digest of the plan."""
+    """Writes plan, drawer and an open run; the digest of the plan. ended: nothing waits for a person, and the
+    run has ended.
+    """
     digest = await put_plan(store, made().data)
     spec = spec_of(digest, approvals, loss)
+    if ended:
+        spec = replace(spec, steps=tuple(replace(s, gate="", data_set="", manual=False) for s in spec.steps))
     lease = await store.acquire("leader", "south/1/a", 600_000)
     await put_bound(store, Bound(spec, {}), lease)
     told = encode_all(events_of(spec, now_ms, ran_ms, bad))
@@ -130,7 +136,7 @@ async def burn(
     }
     puts = {
         "incident/fire-1": {"run": RUN, "plan": digest},
-        OPEN + RUN: opened,
+        **({} if ended else {OPEN + RUN: opened}),
         key_of((LOST,)): drawn,
         key_of((LOST, "south")): none,
     }

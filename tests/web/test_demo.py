@@ -14,9 +14,11 @@ from pathlib import Path
 import httpx2
 import pytest
 import pytest_socket
+from playwright.sync_api import Browser
 
 from evac.app.demo import room as demo_room
 from evac.cli.main import run as evac
+from tests.web.keyboard import fill_in, press, sat_down, tab_to
 from tests.web.rooms import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
@@ -30,7 +32,8 @@ def sockets() -> Iterator[None]:
     pytest_socket.disable_socket(allow_unix_socket=True)
 
 
-def test_a_company_burns_is_looked_at_approved_and_gone(tmp_path: Path) -> None:
+def test_a_company_burns_is_looked_at_approved_and_gone(tmp_path: Path, browser: Browser) -> None:
+    """Every decision is made by keyboard alone, in windows of both widths, with scripts or not."""
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     said = tmp_path / "said"
     with said.open("w") as out:
@@ -45,7 +48,7 @@ def test_a_company_burns_is_looked_at_approved_and_gone(tmp_path: Path) -> None:
     try:
         found = until(lambda: re.search(r"open (http://[^/]+)/now", said.read_text()), "it says its address")
         with httpx2.Client(base_url=found[1], timeout=PATIENCE_S) as client:
-            looked_at(client)
+            looked_at(client, browser)
     finally:
         os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
         code = demo.wait(60)
@@ -76,8 +79,9 @@ def test_nothing_is_left_of_one_that_is_killed(tmp_path: Path) -> None:
         httpx2.get(f"{found[1]}/healthz")
 
 
-def looked_at(client: httpx2.Client) -> None:
+def looked_at(client: httpx2.Client, browser: Browser) -> None:
     """The fire on all pages, until the run has ended."""
+    room = str(client.base_url).rstrip("/")
     (run,) = until(
         lambda: [row["run"] for row in client.get("/v1/runs").json()["items"]], "its plan is applied"
     )
@@ -93,9 +97,12 @@ def looked_at(client: httpx2.Client) -> None:
     told = client.get("/v1/incidents/pangyo-fire").json()
     assert told["incident"]["commander"] == "Demo commander"
     assert told["incident"]["begun_by"].startswith("watch#")
-    ask = {"verb": "approve", "step": "promote:sessions", "reason": "they wait", "who": "kim"}
-    taken = client.post(f"/v1/runs/{run}/requests?wait_s=20", json=ask)
-    assert taken.json()["state"] == "taken", taken.text
+    wide = sat_down(browser, 1440, "dark", scripts=True)
+    wide.goto(f"{room}/now")
+    press(wide, "Review and approve")
+    assert wide.inner_text("#o-approve") == "If you approve"
+    fill_in(wide, {"reason": "they wait", "who": "kim"}, "Approve")
+    assert wide.url == f"{room}/now?done=approved", "back where one was"
     until(
         lambda: client.get(f"/v1/runs/{run}").json()["state"] == "succeeded_with_exceptions",
         "the run ends, and mail stays down",
@@ -104,21 +111,31 @@ def looked_at(client: httpx2.Client) -> None:
     assert "No case yet. Resolve an incident" in client.get("/credits").text
     until(lambda: "Step 3 of 5." in client.get("/now").text, "the next step is to publish")
     assert client.get("/v1/status").json()["incidents"] == []
-    form = client.get("/incidents/pangyo-fire/write?kind=update").text
-    key = re.findall(r'name="key" value="(\w+)"', form)[0]
-    update = {"kind": "update", "as": "update", "text": "All but Mail works again.", "phase": "monitoring"}
-    client.post("/incidents/pangyo-fire/write", data=update | {"key": key, "who": "kim", "due": "30"})
+    narrow = sat_down(browser, 390, "light", scripts=False)
+    narrow.goto(f"{room}/incidents/pangyo-fire")
+    press(narrow, "Write a status update")
+    fill_in(narrow, {"who": "kim"}, "Publish update")
     assert client.get("/v1/status").json()["state"] == "major outage"
     until(lambda: "Step 4 of 5." in client.get("/now").text, "the next step is to resolve it")
+    narrow.goto(f"{room}/now")
+    press(narrow, "Review and resolve")
+    fill_in(
+        narrow, {"text": "all but mail is back", "value": "pangyo-fire", "who": "kim"}, "Resolve incident"
+    )
     credited(client)
     until(lambda: "Step 5 of 5." in client.get("/now").text, "the last step")
     assert "<code>evac init .</code>" in client.get("/now").text
+    wide.goto(f"{room}/incidents/pangyo-fire")
+    press(wide, "Reopen incident")
+    fill_in(wide, {"text": "mail is still down", "who": "kim"}, "Reopen incident")
+    until(lambda: "Step 4 of 5." in client.get("/now").text, "it is open again")
+    wide.keyboard.press("Shift+?")
+    wide.wait_for_url(f"{room}/keys")
+    tab_to(wide, "Skip to the answer")
 
 
 def credited(client: httpx2.Client) -> None:
     """Once the incident is resolved, its customers: windows, totals, an explanation, and the approval."""
-    told = {"kind": "resolved", "text": "all but mail is back", "value": "pangyo-fire", "who": "kim"}
-    assert client.post("/incidents/pangyo-fire/write", data=told).status_code == 303
     until(lambda: "1 of 2 persons approved" in client.get("/credits").text, "the first person approves")
     text = client.get("/credits/pangyo-fire?account=c04001").text
     for words in ("pangyo-fire-talk-1", "Paying", "4,000 goods", "You receive 500 KRW"):

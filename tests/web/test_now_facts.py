@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import httpx2
@@ -15,12 +16,14 @@ from evac.app.observed_stores import KEY, encode
 from evac.engine.plans.library import key_of, put_plan
 from evac.engine.stores.guards import SITES_KEY
 from evac.model.observation import Observation
+from evac.model.run_policy import SUCCEEDED
 from evac.model.situation import Away, Cause, Effects, LostNow, Rivals
 from evac.office.office import Office
 from evac.office.verdicts import verdict_of
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
-from tests.web.burning import LOST, made
+from evac.web.pages.run_view import hour
+from tests.web.burning import LOST, RUN, burn, made
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
 from tests.web.test_run_page import fields
@@ -121,6 +124,40 @@ def test_what_is_lost_is_said_before_anything_is_reckoned_of_it() -> None:
         office.refresh()
         assert office.situation.lost == (hall,)
         assert f"{LOST}/h1 is lost since" in (await client.get("/now")).text
+
+    play(story, MemoryStore())
+
+
+def test_a_loss_that_a_run_has_answered_is_not_offered_to_be_run_again() -> None:
+    """The plan for the loss is still ready when the run has ended; the one next action is another."""
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        now_ms = office.clock.now_ms()
+        await burn(office.store, now_ms, 86_400_000, bad="", ended=True)
+        await office.look()
+        assert (await office.register.view(RUN)).phase in SUCCEEDED
+        office.refresh()
+        mark = LostNow(LOST, "lost", now_ms - 86_400_000, RUN)
+        watched = tuple(
+            replace(site, state="lost" if site.id == LOST else "healthy", since_ms=now_ms - 5_000)
+            for site in office.situation.sites
+        )
+        seen = replace(office.situation, sites=watched)
+        (run,) = seen.ended_runs
+        forgotten = replace(seen, lost=(replace(mark, run="of-last-year"),))
+        resolve, run_it = "The run has ended. Resolve the incident?", f"Run the plan for the loss of {LOST}?"
+        stories = (
+            (seen, {run_it}),
+            (replace(seen, lost=(mark,)), {resolve}),
+            (replace(seen, lost=(mark,), ended_runs=(replace(run, state="cancelled"),)), {run_it}),
+            (forgotten, set()),
+        )
+        for n, (situation, asked) in enumerate(stories, 1):
+            office.situation = replace(situation, version=seen.version + n)
+            page = (await client.get("/now")).text
+            assert {words for words in (resolve, run_it) if words in page} == asked
+            since = hour(mark.since_ms if situation.lost else now_ms - 5_000, now_ms)
+            assert re.search(rf">Since <b>(<time[^>]*>)?{since.partition(' ')[0]}", page)
 
     play(story, MemoryStore())
 

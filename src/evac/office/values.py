@@ -240,6 +240,20 @@ class Situation:
     lost: tuple[LostNow, ...] = ()
     """What is lost or evacuated, as the leader published it: known before anything is reckoned of it."""
 
+    @property
+    def lost_sites(self) -> tuple[SiteSeen, ...]:
+        """The sites that nothing can use, as the witnesses see them."""
+        return tuple(site for site in self.sites if site.state in ("lost", "isolated"))
+
+    @property
+    def lost_since_ms(self) -> int:
+        """Since when the first of them is lost; 0: none is. A mark of a run is older than what a new leader
+        saw.
+        """
+        marked = {one.domain: one.since_ms for one in self.lost if one.since_ms}
+        seen = (min(site.since_ms, marked.get(site.id, site.since_ms)) for site in self.lost_sites)
+        return min(seen, default=0)
+
 
 NOBODY = LeaderSeen("", 0)
 

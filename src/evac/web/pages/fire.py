@@ -1,14 +1,17 @@
 """What the page Now says first while something is lost: who is affected since when, when it is over against
-what was planned, and the one next action. It is made of the run that answers the loss.
+what was planned, and the one next action. It is made of the run that answers the loss, also when that run
+has ended.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 from evac.model.errors import EvacError
+from evac.model.run_policy import SUCCEEDED
 from evac.office.incidents import IncidentShort
 from evac.office.values import RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT, ENDED
@@ -24,6 +27,19 @@ from evac.web.pages.run_view import NOTABLE_MS, hour, next_action
 from evac.web.room import WarRoom
 
 ROWS_MOST: Final = 8
+_NOTHING_ASKED: Final[dict[str, Any]] = {
+    "title": "",
+    "since_ms": 0,
+    "href": "",
+    "label": "",
+    "others": [],
+    "cost": "",
+    "waits": "",
+    "code": "",
+    "command": "",
+    "step": "",
+    "words": "",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +49,30 @@ class Fire:
     lost: tuple[SiteSeen, ...]
     shown: Shown | None
     incident: IncidentShort | None
+    unanswered: tuple[str, ...]
+    """Sites that no run has left, where none is under way."""
 
     @property
     def stamp(self) -> object:
         view = self.shown.run.view if self.shown is not None else None
         of_run = (view.spec.run, stamp_of(view, self.shown.said.at_ms)) if view and self.shown else ()
-        return (self.lost, of_run, self.incident)
+        return (self.lost, of_run, self.incident, self.unanswered)
+
+    @property
+    def over(self) -> bool:
+        """Whether people said that it is: what is up and down since then, no record tells."""
+        return self.incident is not None and self.incident.ended_ms is not None
 
 
 async def fire_of(room: WarRoom, now_ms: int) -> Fire | None:
     """None while nothing is lost and no run answers a loss."""
     now = room.office.situation
-    lost = tuple(site for site in now.sites if site.state in ("lost", "isolated"))
+    lost = now.lost_sites
     readable = [run for run in now.open_runs if run.state != CORRUPT]
     run = next((one for one in readable if one.waits), readable[0] if readable else None)
+    unanswered: tuple[str, ...] = ()
+    if run is None:
+        unanswered, run = _answered(now)
     shown, incident = None, None
     if run is not None:
         try:
@@ -56,12 +82,24 @@ async def fire_of(room: WarRoom, now_ms: int) -> Fire | None:
             pass
     if shown is not None and (shown.moves or impact(shown) is None) and not lost:
         return None
-    return Fire(lost, shown, incident) if lost or shown is not None else None
+    return Fire(lost, shown, incident, unanswered) if lost or shown is not None else None
+
+
+def _answered(now: Situation) -> tuple[tuple[str, ...], RunShort | None]:
+    """(lost sites that no run has left, the last run that left the others, if every site was left)."""
+    ended = {one.run: one for one in now.ended_runs}
+    left = {one.domain: one.run for one in now.lost if one.run}
+    runs = {site.id: ended.get(left[site.id]) for site in now.lost_sites if site.id in left}
+    failed = {name for name, run in runs.items() if run is not None and run.state not in SUCCEEDED}
+    unanswered = tuple(site.id for site in now.lost_sites if site.id not in runs or site.id in failed)
+    known = [run for run in runs.values() if run is not None]
+    return unanswered, None if unanswered else max(known, key=lambda run: run.ended_ms, default=None)
 
 
 async def _shown(room: WarRoom, run: RunShort, now_ms: int) -> Shown:
     found = await shown_of(room, run.run)
-    said = await projection_of(room, found.view, now_ms)
+    # What has ended stays as it is, and is projected once.
+    said = await projection_of(room, found.view, found.view.last_ms if found.view.phase in ENDED else now_ms)
     return Shown(found, said, await kept_plan(room, found.view), run.created_ms, ())
 
 
@@ -69,15 +107,16 @@ def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict
     """services: how many the estate has; 0: not known yet."""
     names = [site.id for site in fire.lost]
     shown, short = fire.shown, fire.incident
-    felt = impact(shown) if shown is not None else None
+    felt = impact(shown) if shown is not None and not fire.over else None
     waits = () if shown is None or shown.run.view.phase in ENDED else run_head(shown.run).waits
     found: dict[str, Any] = {
         "title": _title(names, felt, services),
-        "since_ms": felt.lost_ms if felt is not None else min((s.since_ms for s in fire.lost), default=0),
+        "since_ms": felt.lost_ms if felt is not None else now.lost_since_ms,
         "by": listed(sorted({witness for site in fire.lost for witness in site.by}), 3),
         "incident": short,
         "run": shown.run.view.spec.run if shown is not None else "",
-        "state": shown.run.view.phase.replace("_", " ") if shown is not None else "no run is under way",
+        "state": _state(shown),
+        "over": fire.over,
         "next": None,
         "figures": [],
         "curve": {},
@@ -86,8 +125,10 @@ def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict
         "up": "",
     }
     if shown is None:
-        return found | {"next": _plan_to_run(names, now)}
+        return found | {"next": _plan_to_run(fire.unanswered, names, now)}
     found["next"] = next_action(shown, waits)
+    if shown.run.view.phase in ENDED and not fire.over:
+        found["next"] = _resolve(short, felt)
     if felt is not None:
         rows = [_down_row(felt, n, shown.said.waits) for n in range(len(felt.down))]
         found |= {
@@ -98,6 +139,13 @@ def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict
             "up": listed([one.service for one in felt.services if not one.is_down], 8),
         }
     return found
+
+
+def _state(shown: Shown | None) -> str:
+    if shown is None:
+        return "no run is under way"
+    phase = shown.run.view.phase
+    return f"run {phase.replace('_', ' ')}" if phase in ENDED else phase.replace("_", " ")
 
 
 def _title(names: list[str], felt: Impact | None, services: int) -> str:
@@ -178,21 +226,32 @@ def _down_row(felt: Impact, n: int, waits: bool) -> dict[str, Any]:
     }
 
 
-def _plan_to_run(names: list[str], now: Situation) -> dict[str, Any] | None:
-    """The plan that is ready for exactly this loss."""
-    ready = next((one for one in now.drawer if set(one.lost) == set(names) and one.plan), None)
-    if ready is None or not names:
+def _plan_to_run(unanswered: Sequence[str], names: Sequence[str], now: Situation) -> dict[str, Any] | None:
+    """The plan that is ready for what no run has left yet, or for all that is lost."""
+    wanted = [set(unanswered), set(names)]
+    ready = next((one for want in wanted for one in now.drawer if one.plan and set(one.lost) == want), None)
+    if ready is None or not unanswered:
         return None
-    return {
-        "title": f"Run the plan for the loss of {' and '.join(names)}?",
-        "since_ms": 0,
+    return _NOTHING_ASKED | {
+        "title": f"Run the plan for the loss of {' and '.join(sorted(ready.lost))}?",
         "href": f"/plans/{quote(ready.plan, safe=':')}",
         "label": "Review the plan",
         "others": [("Open an incident", "/incidents/new")],
-        "cost": "",
         "waits": "No run is under way: nothing moves until a run is created.",
-        "code": "",
-        "command": "",
-        "step": "",
-        "words": "",
+    }
+
+
+def _resolve(incident: IncidentShort | None, felt: Impact | None) -> dict[str, Any] | None:
+    """What is left to do when the run has ended."""
+    if incident is None:
+        return None
+    path = f"/incidents/{quote(incident.incident)}/write?kind="
+    down = [one.service for one in felt.down] if felt is not None else []
+    verb = "is" if len(down) == 1 else "are"
+    return _NOTHING_ASKED | {
+        "title": "The run has ended. Resolve the incident?",
+        "href": f"{path}resolved",
+        "label": "Review and resolve",
+        "others": [("Write a status update", f"{path}update")],
+        "waits": f"{listed(down, 3)} {verb} still down: this plan does not restore them." if down else "",
     }

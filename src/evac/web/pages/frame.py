@@ -126,12 +126,11 @@ _around: ContextVar[Around] = ContextVar("around", default=Around())  # noqa: B0
 async def look_around(request: Request) -> None:
     """Whatever a page is about, it shows what is lost, what is on hold and what waits."""
     now = room_of(request).office.situation
-    lost = [site for site in now.sites if site.state in ("lost", "isolated")]
     theme, done = request.cookies.get(THEME_COOKIE, ""), request.query_params.get("done", "")
     found = Around(
         now.hold,
-        tuple(site.id for site in lost),
-        min((site.since_ms for site in lost), default=0),
+        tuple(site.id for site in now.lost_sites),
+        now.lost_since_ms,
         sum(1 for run in now.open_runs if run.waits),
         len(now.open_runs),
         theme if theme in THEMES else "",

@@ -32,7 +32,7 @@ LOSSES_MOST: Final = 12
 def can_lose(now: Situation, facts: EstateFacts) -> dict[str, str] | None:
     """Which sites can be lost, as a sentence, and what happens otherwise. None while something is lost."""
     losses = sorted((one for one in facts.losses if one.kind == "site"), key=_gravity)
-    if not losses or any(site.state in ("lost", "isolated") for site in now.sites):
+    if not losses or now.lost_sites:
         return None
     good = [one for one in losses if one.verdict in ("ok", "degraded")]
     yes = [one.domain for one in good if not one.late]

@@ -136,7 +136,7 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     if now.rivals:
         first, hint = now.rivals[0], rivals_hint(now.rivals[0], now.lost)
         return f"{rivals_words(first)}. {hint[:1].upper()}{hint[1:]}.", "error"
-    bad = [site for site in now.sites if site.state in ("lost", "isolated")]
+    bad = now.lost_sites
     doubtful = [site.id for site in now.sites if site.state == "suspect"]
     if now.newer is not None:
         told = f"told by {now.newer.by}" if now.newer.by else "told by a person"
