@@ -194,3 +194,24 @@ def test_what_is_no_request_is_refused_and_fills_no_log(
     assert not any(b"evac agent" in one for one in found.values())
     assert "Traceback" not in caplog.text
     assert len([one for one in caplog.records if one.name == "evac.agent.http"]) <= 1
+
+
+def test_whoever_hangs_up_in_the_middle_of_a_body_fills_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = agent_of(tmp_path, "pangyo")
+
+    async def story() -> None:
+        async with agents.running(made):
+            lines = [await asyncio.open_connection(made.host, made.port) for _ in range(20)]
+            for _, writer in lines:
+                writer.write(HEAD + b"Content-Length: 50\r\n\r\n{")
+            while (await asyncio.to_thread(agents.health, made))["connections"]["open"] <= len(lines):
+                await asyncio.sleep(0.01)
+            for _, writer in lines:
+                writer.transport.abort()
+            while (await asyncio.to_thread(agents.health, made))["connections"]["open"] > 1:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(story())
+    assert not [one for one in caplog.records if one.name == "evac.agent.http"]

@@ -258,7 +258,7 @@ class Agent:
             slow = web.json_response({"error": {"code": "body-slow"}}, status=408)
             slow.force_close()
             return slow
-        except web.RequestPayloadError:
+        except (web.RequestPayloadError, ConnectionError):  # nobody may be there any more to read it
             return web.json_response({"error": {"code": "body-wrong"}}, status=400)
         try:
             order = self._gate.believe(request.method, request.path_qs, body, request.headers)
