@@ -122,6 +122,8 @@ class Gate:
         self._ahead_ms = self._started_ms - steady_ms()
         self._seen: set[str] = set()
         self._order: deque[tuple[int, str]] = deque()
+        self._logged: set[str] = set()
+        """Sites of refused orders: anyone can send a recorded one as often as they like."""
 
     def now_ms(self) -> int:
         """The time by which orders are judged."""
@@ -198,17 +200,17 @@ class Gate:
         if order.version == client.OLDER:
             if own.older_orders:
                 return
-            _log.error("an order of an older version of evac was refused: it names no agent")
+            self._log_once("", "an order of an older version of evac was refused: it names no agent")
             raise Permanent(
                 "order-older",
                 f"the agent of {own.site} takes orders that name their agent; this one names none",
                 "upgrade this evac; until then older_orders = true in the agent's file",
             )
         if order.site != own.site:
-            _log.error(
-                "an order for the agent of %r was signed with a key of this one: two agents have one key, "
-                "or the endpoint is of another site",
+            self._log_once(
                 order.site,
+                f"an order for the agent of {order.site!r} was signed with a key of this one: two agents have "
+                "one key, or the endpoint is of another site",
             )
             raise Permanent(
                 "order-elsewhere",
@@ -223,6 +225,11 @@ class Gate:
                 f"{', '.join(sorted(own.addresses())[:4])}",
                 f'add addresses = ["{order.address}"] to the agent\'s file if this agent is meant',
             )
+
+    def _log_once(self, site: str, words: str) -> None:
+        if site not in self._logged:
+            self._logged.add(site)
+            _log.error("%s", words)
 
     def sign(self, status: int, body: bytes, order: Believed) -> str:
         """With the key, and in the version, of the order."""

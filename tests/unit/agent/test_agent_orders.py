@@ -75,13 +75,16 @@ def test_a_signed_order_is_believed_and_admitted_once() -> None:
     ],
 )
 def test_an_order_for_another_agent_is_refused_though_its_key_is_the_same(
-    to: client.Addressee, words: str
+    to: client.Addressee, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Also when it is repeated, which fills no log."""
     gate = Clock().gate()
     believed = gate.believe("POST", "/v1/unit", b"{}", headers(to=to))
-    with pytest.raises(Permanent) as caught:
-        gate.admit(believed)
-    assert caught.value.code == "order-elsewhere"
+    for _ in range(3):
+        with pytest.raises(Permanent) as caught:
+            gate.admit(believed)
+        assert caught.value.code == "order-elsewhere"
+    assert len(caplog.records) == (to.site != HERE.site)
     assert words in f"{caught.value.message} {caught.value.hint}"
 
 
