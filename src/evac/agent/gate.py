@@ -209,8 +209,8 @@ class Gate:
         if order.site != own.site:
             self._log_once(
                 order.site,
-                f"an order for the agent of {order.site!r} was signed with a key of this one: two agents have "
-                "one key, or the endpoint is of another site",
+                f"an order for the agent of {order.site!r} was signed with a key of this one: two agents "
+                "have one key, or the endpoint is of another site",
             )
             raise Permanent(
                 "order-elsewhere",
