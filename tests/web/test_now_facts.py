@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from evac.model.observation import Observation
 from evac.model.run_policy import SUCCEEDED
 from evac.model.situation import Away, Cause, Effects, LostNow, Rivals
 from evac.office.office import Office
+from evac.office.values import Standing
 from evac.office.verdicts import verdict_of
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
@@ -136,6 +138,8 @@ def test_a_loss_that_a_run_has_answered_is_not_offered_to_be_run_again() -> None
         await burn(office.store, now_ms, 86_400_000, bad="", ended=True)
         await office.look()
         assert (await office.register.view(RUN)).phase in SUCCEEDED
+        while not office.runs():
+            await asyncio.sleep(0.01)
         office.refresh()
         mark = LostNow(LOST, "lost", now_ms - 86_400_000, RUN)
         watched = tuple(
@@ -158,6 +162,32 @@ def test_a_loss_that_a_run_has_answered_is_not_offered_to_be_run_again() -> None
             assert {words for words in (resolve, run_it) if words in page} == asked
             since = hour(mark.since_ms if situation.lost else now_ms - 5_000, now_ms)
             assert re.search(rf">Since <b>(<time[^>]*>)?{since.partition(' ')[0]}", page)
+
+    play(story, MemoryStore())
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_who_is_without_what_is_said_before_the_run_is_approved(lost: bool) -> None:
+    """Only where the site is lost: a plan for one that works has taken nothing down."""
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burn(office.store, office.clock.now_ms(), 1_000, approvals=1)
+        await office.look()
+        assert (await office.register.view(RUN)).started_ms <= 0
+        while not office.runs():
+            await asyncio.sleep(0.01)
+        office.refresh()
+        state: Standing = "lost" if lost else "healthy"
+        sites = tuple(
+            replace(site, state=state if site.id == LOST else "healthy") for site in office.situation.sites
+        )
+        office.situation = replace(office.situation, sites=sites)
+        page = (await client.get("/now")).text
+        title = re.findall(r"<h1>(.*)</h1>", page)[0]
+        assert (re.search(r"\d+ of \d+ services (is|are) down", title) is not None) == lost, title
+        assert ("if approved now" in page) == lost
+        assert ('id="impact"' in page) == lost
+        assert "Services restored" not in (await client.get(f"/runs/{RUN}")).text
 
     play(story, MemoryStore())
 

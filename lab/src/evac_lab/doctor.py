@@ -31,7 +31,7 @@ _PROGRAMS: Final = (
     ("haproxy", haproxy.PACKAGE),
     ("knotd", dns.PACKAGE),
 )
-_HOST_OF_PORT: Final = {"peer": "etcd", "runtime": "haproxy"}
+_HOST_OF_PORT: Final = {"peer": "etcd", "runtime": "haproxy", "room": "controller"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,7 @@ def _confirm(site: str, confirm: str | None) -> None:
     "--delay", type=click.FloatRange(0, 1_000), default=0.0, help="Milliseconds one way, namespaces."
 )
 @click.option("--by-hand", is_flag=True, help="Without controllers: people put the fires out.")
+@click.option("--ask", is_flag=True, help="Controllers wait for approvals, and serve the war room.")
 @click.option("--clocks", is_flag=True, help="With libfaketime, so that clocks may jump.")
 @folder_option
 @quiet_option
@@ -96,6 +97,7 @@ def up(
     writers: int,
     delay: float,
     by_hand: bool,
+    ask: bool,
     clocks: bool,
     folder: Path | None,
     quiet: bool,
@@ -110,6 +112,8 @@ def up(
         raise InvalidInput("lab-delay", "loopback has no delay", "evac lab up --world namespaces --delay 5")
     if world == "namespaces" and (reason := namespaces.why_not()):
         raise InvalidInput("lab-namespaces", reason, "evac lab up --world loopback")
+    if ask and (by_hand or world != "loopback"):
+        raise InvalidInput("lab-ask", "--ask needs controllers, and the loopback world", "evac lab up --ask")
     place = _place(folder)
     options = worlds.Options(
         "namespaces" if world == "namespaces" else "loopback",
@@ -118,6 +122,7 @@ def up(
         delay_ms=delay,
         clocks=clocks,
         controllers=not by_hand,
+        ask=ask,
     )
     began = time.monotonic()
     with progress("starting", quiet) as told:
@@ -125,9 +130,17 @@ def up(
     say(
         f"the lab is up in {time.monotonic() - began:.1f} s: {len(state.processes)} processes, "
         f"{state.world} world, {writers} clients write\nits estate: {place.estate}\n"
-        f"{'' if by_hand else _plans_lacking(state)}next: evac lab status, then evac lab burn pangyo",
+        f"{'' if by_hand else _plans_lacking(state)}{_rooms(state) if ask else ''}"
+        "next: evac lab status, then evac lab burn pangyo",
         quiet,
     )
+
+
+def _rooms(state: LabState) -> str:
+    from evac_lab.site_servers import room_url
+
+    rooms = [f"{room_url(site)}/now in {site.name}" for site in state.topology.sites]
+    return f"war rooms: {', '.join(rooms)}\n"
 
 
 def _plans_lacking(state: LabState) -> str:

@@ -239,11 +239,20 @@ def agent(ground: Ground, site: Site, env: Mapping[str, str]) -> Process:
     )
 
 
-def controller(ground: Ground, site: Site, env: Mapping[str, str]) -> Process:
-    """The controller of a site, not started. It stands on the etcd of all sites, its own member first."""
+def room_url(site: Site) -> str:
+    """Of the war room of a site, in a lab that asks."""
+    return f"http://{site.host('controller')}:{PORTS['room']}"
+
+
+def controller(ground: Ground, site: Site, env: Mapping[str, str], *, room: bool = False) -> Process:
+    """The controller of a site, not started. It stands on the etcd of all sites, its own member first. room:
+    it also serves the war room.
+    """
     store = store_url(ground.topology, site.name)
     estate = str(ground.folder.estate)
     argv = (sys.executable, "-m", "evac", "serve", estate, "--site", site.name, "--store", store)
+    if room:
+        argv += ("--listen", room_url(site).removeprefix("http://"))
     log = ground.folder.logs / f"{site.name}-controller.log"
     # A mistake of ours shall leave its trace in the log.
     known = authorities.environment(ground.folder.certificates, site.name)

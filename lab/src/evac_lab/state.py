@@ -51,6 +51,7 @@ PORTS: Final = {
     "messenger": 8000,
     "agent": 7070,
     "controller": 7071,
+    "room": 8400,
 }
 HALLS: Final = {
     "hall-1": ("etcd", "postgres", "controller"),

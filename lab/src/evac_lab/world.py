@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,7 +67,7 @@ PROBE_ROUND_TRIPS: Final = 2
 """Of a probe: its connection, and its question."""
 _POOL: Final = {"cpu": "8 cores", "memory": "8 GiB", "disk": "20 GiB"}
 _POLICY: Final = """\
-mode: act
+mode: %(mode)s
 envelope: {sites: [pangyo, anyang, ansan], stores: [messages, presence], most_lost: 60 s}
 watch: %(watch)s
 stores:
@@ -77,17 +78,22 @@ pace: {shares: [10 %%, 50 %%, 100 %%], wait: 1 s}
 """
 
 
-def write(ground: Ground, delay_ms: float = 0) -> Path:
-    """Writes estate and policy; returns the folder. delay_ms: one way between sites; all is slower then."""
+def write(ground: Ground, delay_ms: float = 0, *, ask: bool = False) -> Path:
+    """Writes estate and policy; returns the folder. delay_ms: one way between sites; all is slower then. ask:
+    nothing begins without a person.
+    """
     folder = ground.folder.estate
     folder.mkdir(parents=True, exist_ok=True)
     ground.folder.archive.mkdir(exist_ok=True)
     heading = "# The lab as an estate: written by `evac lab up`.\n"
-    files = {"estate.yaml": document(ground, delay_ms), "endpoints.yaml": {"endpoints": endpoints(ground)}}
+    files = {
+        "estate.yaml": document(ground, delay_ms, ask=ask),
+        "endpoints.yaml": {"endpoints": endpoints(ground)},
+    }
     for name, content in files.items():
         text = yaml.safe_dump(content, sort_keys=False, width=110)
         (folder / name).write_text(heading + text, encoding="utf-8")
-    policy = _POLICY % {"watch": watch(delay_ms)}
+    policy = _POLICY % {"mode": "hold" if ask else "act", "watch": watch(delay_ms)}
     (folder / "policy.yaml").write_text(policy, encoding="utf-8")
     return folder
 
@@ -106,14 +112,14 @@ def watch(delay_ms: float) -> str:
     return f"{{profile: {profile.name}, deadline: {deadline_ms} ms, period: {period_ms} ms}}"
 
 
-def document(ground: Ground, delay_ms: float = 0) -> dict[str, Any]:
+def document(ground: Ground, delay_ms: float = 0, *, ask: bool = False) -> dict[str, Any]:
     """Sites, pools, services and stores."""
     sites = [site.name for site in ground.topology.sites]
     return {
         "evac": 1,
         "name": "lab",
         "detection": "2 s",
-        "approval": "0 s",
+        "approval": "1 min" if ask else "0 s",
         "sites": {site: {"people": "nobody; a lab"} for site in sites},
         "pools": {f"{site}-pool": {"site": site, **_POOL} for site in sites},
         "services": _services(sites),
@@ -237,6 +243,8 @@ def _traffic(ground: Ground, site: Site) -> list[Endpoint]:
 
 
 READY_SECONDS: Final = 30.0
+ROOM_SECONDS: Final = 120.0
+"""A war room gives way to everything else that starts."""
 PLANS_SECONDS: Final = 60.0
 SYNCHRONOUS: Final = "messages"
 """The store whose synchronous copy is its fence."""
@@ -251,7 +259,8 @@ _KEPT: Final = ("fires",)
 class Options:
     """How a lab comes up. writers: clients that write. delay_ms: one way, between sites (namespaces).
     clocks: evac's own processes get clocks that may jump. controllers: False: people must put fires out.
-    plans_s: how long to wait for a plan for the loss of each site.
+    plans_s: how long to wait for a plan for the loss of each site. ask: controllers wait for approvals, and
+    serve the war room (loopback).
     """
 
     world: World = "loopback"
@@ -262,6 +271,7 @@ class Options:
     clocks: bool = False
     controllers: bool = True
     plans_s: float = PLANS_SECONDS
+    ask: bool = False
 
 
 def up(
@@ -353,7 +363,7 @@ def _start_all(starter: Starter, options: Options) -> None:
     starter.folder.store.touch(mode=0o600)
     starter.folder.store.write_text(store_url(ground.topology) + "\n", encoding="utf-8")
     authorities.make(starter.folder.certificates, ground.topology)
-    write(ground, options.delay_ms)
+    write(ground, options.delay_ms, ask=options.ask)
     if options.world == "namespaces":
         namespaces.build(starter, ground.topology, options.delay_ms)
     with ThreadPoolExecutor(max_workers=12) as pool:
@@ -364,17 +374,20 @@ def _start_all(starter: Starter, options: Options) -> None:
         rest += [pool.submit(_start_agent, starter, ground, site, options.clocks) for site in sites]
         _results(quorum)
         asyncio.run(site_servers.lock_etcd(ground))
-        if options.controllers:
-            rest += [pool.submit(_start_controller, starter, ground, site, options.clocks) for site in sites]
         _results(rest)
         database.result()
+        # Before anybody leads: an agent that has obeyed a leader takes no order of ours.
         _results([pool.submit(_start_messenger, starter, ground, site) for site in sites])
         if options.controllers:
+            _results([pool.submit(_start_controller, starter, ground, site, options) for site in sites])
             _wait_for_leader(starter, ground)
     starter.check()
     start_clients(starter, ground, options)
     if options.controllers:
         wait_for_plans(ground.topology, starter.tell, options.plans_s)
+    for url in map(site_servers.room_url, ground.topology.sites if options.ask else ()):
+        wait_for(partial(answers, f"{url}/readyz"), ROOM_SECONDS, f"the war room at {url}")
+        starter.tell(f"the war room {url}")
 
 
 def _results(futures: Sequence[Future[None]]) -> None:
@@ -440,9 +453,10 @@ def _start_agent(starter: Starter, ground: Ground, site: Site, clocks_too: bool)
     starter.wait(process, lambda: answers(url, line=line), READY_SECONDS, f"agent of {site.name}")
 
 
-def _start_controller(starter: Starter, ground: Ground, site: Site, clocks_too: bool) -> None:
-    env = faults.environment(starter.folder, site.name) if clocks_too else {}
-    starter.launch(site.name, "controller", site_servers.controller(ground, site, env))
+def _start_controller(starter: Starter, ground: Ground, site: Site, options: Options) -> None:
+    env = faults.environment(starter.folder, site.name) if options.clocks else {}
+    process = site_servers.controller(ground, site, env, room=options.ask)
+    starter.launch(site.name, "controller", process)
     starter.tell(f"controller of {site.name}")
 
 

@@ -107,7 +107,7 @@ def impact_of(
     now_ms: int,
 ) -> Impact:
     """back, coming: service -> when it was restored, and when it is expected to be. begun_ms: when the run
-    began; a service that is shed is down from then on.
+    began, 0 before that; a service that is shed is down from then on.
     """
     rows = []
     for one in outcomes:
@@ -115,7 +115,9 @@ def impact_of(
         if one.state in ("running", "unknown") or not (lost or one.base_outage_ms):
             continue
         since = begun_ms if one.state == "shed" else lost_ms
-        planned = begun_ms + one.base_ms if one.base_ms is not None and begun_ms and not lost else 0
+        planned = 0
+        if one.base_ms is not None and not lost:
+            planned = begun_ms + one.base_ms if begun_ms else coming.get(one.service, 0)
         limit = lost_ms + one.rto_ms if one.rto_ms is not None else 0
         at, expected = (0, 0) if lost else (back.get(one.service, 0), coming.get(one.service, 0))
         if since:

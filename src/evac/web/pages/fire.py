@@ -59,6 +59,12 @@ class Fire:
         return (self.lost, of_run, self.incident, self.unanswered)
 
     @property
+    def is_answered(self) -> bool:
+        """Whether all sites that the run leaves are lost: before it begins, they may still work."""
+        leaves = self.shown.run.view.spec.envelope.sites if self.shown is not None else ()
+        return bool(leaves) and set(leaves) <= {site.id for site in self.lost}
+
+    @property
     def over(self) -> bool:
         """Whether people said that it is: what is up and down since then, no record tells."""
         return self.incident is not None and self.incident.ended_ms is not None
@@ -107,7 +113,7 @@ def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict
     """services: how many the estate has; 0: not known yet."""
     names = [site.id for site in fire.lost]
     shown, short = fire.shown, fire.incident
-    felt = impact(shown) if shown is not None and not fire.over else None
+    felt = impact(shown, fire.is_answered) if shown is not None and not fire.over else None
     waits = () if shown is None or shown.run.view.phase in ENDED else run_head(shown.run).waits
     found: dict[str, Any] = {
         "title": _title(names, felt, services),
@@ -130,9 +136,10 @@ def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict
     if shown.run.view.phase in ENDED and not fire.over:
         found["next"] = _resolve(short, felt)
     if felt is not None:
-        rows = [_down_row(felt, n, shown.said.waits) for n in range(len(felt.down))]
+        asked = shown.said.waits or not shown.said.begun_ms
+        rows = [_down_row(felt, n, asked) for n in range(len(felt.down))]
         found |= {
-            "figures": _figures(felt, shown, services),
+            "figures": _figures(felt, shown, services, asked),
             "curve": curves(shown, felt, waits, live_charts.HALF, 330),
             "down": rows[:ROWS_MOST],
             "down_rest": max(0, len(rows) - ROWS_MOST),
@@ -160,7 +167,7 @@ def _title(names: list[str], felt: Impact | None, services: int) -> str:
     return f"{words} {of} {'is' if down == 1 else 'are'} down." if down else f"{words} No service is down."
 
 
-def _figures(felt: Impact, shown: Shown, services: int) -> list[dict[str, str]]:
+def _figures(felt: Impact, shown: Shown, services: int, asked: bool) -> list[dict[str, str]]:
     said = shown.said
     count, unit = figure_and_unit(felt.people_now)
     figures = [
@@ -178,7 +185,7 @@ def _figures(felt: Impact, shown: Shown, services: int) -> list[dict[str, str]]:
     late = f"{duration(gap // 1_000 * 1_000)} behind plan" if gap >= NOTABLE_MS else ""
     if end:
         seconds = max(0, end - felt.now_ms) // 1_000
-        more = f"At {hour(end, felt.now_ms)}{', if approved now' if said.waits else ''}."
+        more = f"At {hour(end, felt.now_ms)}{', if approved now' if asked else ''}."
         figures.append(
             {
                 "name": "Time to recovery",

@@ -283,9 +283,11 @@ def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
 _RESOURCE_WORDS: Final = {
     "cpu_millicores": ("cpu", "cores", 1_000),
     "memory_mib": ("memory", "GiB", 1_024),
-    "disk_gib": ("disk", "TiB", 1_024),
+    "disk_gib": ("disk", "GiB", 1),
     "accelerators": ("accelerators", "", 1),
 }
+TEBIBYTES: Final = 10
+"""From so many on, disks are shown in TiB."""
 
 
 def share(amount: Amount) -> dict[str, Any] | None:
@@ -293,6 +295,8 @@ def share(amount: Amount) -> dict[str, Any] | None:
     if amount.total <= 0:
         return None
     name, unit, size = _RESOURCE_WORDS[amount.resource]
+    if name == "disk" and amount.total >= TEBIBYTES * 1_024:
+        unit, size = "TiB", 1_024
     percent = 100 * amount.free // amount.total
     whole, free = number(amount.total // size), number(amount.free // size)
     return {

@@ -182,16 +182,19 @@ def _told(found: Spans, now: float) -> str:
     return f"{duration(round(now * 1_000))} after the beginning. " + "; ".join(told) + "."
 
 
-def impact(shown: Shown) -> Impact | None:
+def impact(shown: Shown, lost: bool = False) -> Impact | None:
     """Who is without a service; None where the plan is not kept, before the run has begun, or where services
-    serve while they move.
+    serve while they move. lost: what the run leaves is known to be lost, so before it has begun too: what is
+    expected if it begins now.
     """
     said, plan = shown.said, shown.plan
-    if plan is None or not said.begun_ms or shown.moves:
+    if plan is None or shown.moves or not (said.begun_ms or (lost and not said.over)):
         return None
-    lost_ms = shown.created_ms - plan.detection_ms if shown.created_ms else said.begun_ms
+    lost_ms = shown.created_ms - plan.detection_ms if shown.created_ms else said.begun_ms or said.at_ms
     now_ms = said.end_ms if said.over else said.at_ms
     coming = {} if said.over else said.services
+    if not said.begun_ms:
+        coming = {one.service: now_ms + one.base_ms for one in plan.outcomes if one.base_ms is not None}
     found = impact_of(plan.outcomes, lost_ms, said.begun_ms, said.back, coming, now_ms)
     return found if found.services else None
 
