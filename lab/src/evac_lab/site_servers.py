@@ -250,9 +250,8 @@ def controller(ground: Ground, site: Site, env: Mapping[str, str], *, room: bool
     """
     store = store_url(ground.topology, site.name)
     estate = str(ground.folder.estate)
-    argv = (sys.executable, "-m", "evac", "serve", estate, "--site", site.name, "--store", store)
-    if room:
-        argv += ("--listen", room_url(site).removeprefix("http://"))
+    listen = ("--listen", room_url(site).removeprefix("http://")) if room else ()
+    argv = (sys.executable, "-m", "evac", "serve", estate, "--site", site.name, "--store", store, *listen)
     log = ground.folder.logs / f"{site.name}-controller.log"
     # A mistake of ours shall leave its trace in the log.
     known = authorities.environment(ground.folder.certificates, site.name)
