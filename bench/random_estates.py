@@ -247,6 +247,8 @@ def _stores(chance: Chance, found: Document, sites: list[str], names: list[str])
         for key, odds in (("fence", 0.5), ("promote", 0.8), ("elect", 0.2)):
             if chance.often(odds):
                 one[key] = f"{chance.one_of(5, 30)} s"
+        if "sync" in modes and chance.often(0.7):
+            one["sync_timeout"] = chance.one_of("0 s", "10 s", "10 min", "never")
         if chance.often(0.3):
             one["backups"] = [
                 {"at": chance.one_of(*sites), "size": "10 GiB", "age": "1 h", "restore": "1 Gbit/s"}

@@ -357,7 +357,7 @@ def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
         if not outcome.lost:
             continue
         row = found[number]
-        row[1] += 1
+        row[1] += not outcome.keeps_primary
         if outcome.loss_ms == NEVER:
             row[2] += 1
         elif outcome.loss_ms == UNKNOWN_MS:

@@ -7,15 +7,18 @@ from dataclasses import replace
 from typing import Final
 
 from evac.derive.affected import lost_members as members_lost
-from evac.derive.domains import Loss, Topology, is_lost, lost_now, site_of
+from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of
 from evac.derive.limits import LimitTable
 from evac.derive.objectives import judged_as, loss_class
 from evac.derive.residency import sites_of
 from evac.derive.stores import (
     Way,
+    commits_wait,
     fence_is_unknown,
     has_majority,
     is_fenced,
+    missing_time,
+    people_take,
     promotion,
     restoration,
     store_is_lost,
@@ -26,7 +29,6 @@ from evac.model.estate import Store
 from evac.model.instance import Candidate, LostStore, Reprotect
 from evac.model.scenario import Policy, Scenario
 from evac.model.units import ticks_up
-from evac.steps.force_quorum import ForceQuorum
 
 _LEAVES: Final = ("lose", "evacuate")
 
@@ -57,7 +59,7 @@ def lost_stores_of(
         rows[row] = len(found)
         rung = store.fence_rung if scenario.kind in ("lose", "restore") else "demote"
         gone = _out_of_reach(top, lost, store)
-        fenced = scenario.kind not in _LEAVES or is_fenced(store, gone)
+        fenced = scenario.kind not in _LEAVES or (is_fenced(store, gone) and store_is_lost(store, gone))
         if fenced and fence_is_unknown(store, rung):
             unknown.add(f"stores/{store.id}/fence")
         found.append(
@@ -78,10 +80,18 @@ def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
     a way home is planned as if everything had left.
     """
     if scenario.kind != "failback":
-        return store_is_lost(store, _out_of_reach(top, lost, store))
+        gone = _out_of_reach(top, lost, store)
+        waits = scenario.kind == "lose" and commits_wait(store, gone)
+        return store_is_lost(store, gone) or (waits and _takes_confirming(top, store, scenario))
     if not store.home or store.primary is None:
         return top.estate.home is None and store_is_lost(store, members_lost(top, lost, store))
     return is_lost(top, lost, store.home) and not is_lost(top, lost, store.primary.at)
+
+
+def _takes_confirming(top: Topology, store: Store, scenario: Scenario) -> bool:
+    """Whether this loss takes a copy that confirms commits: what an earlier one took was answered then."""
+    new = loss(top, scenario.domains)
+    return any(m.mode == "sync" and is_lost(top, new, m.at) for m in store.members)
 
 
 def _out_of_reach(top: Topology, lost: Loss, store: Store) -> tuple[bool, ...]:
@@ -118,7 +128,7 @@ def _candidates(
         if store.data_in is not None and site not in sites_of(top.estate, store.data_in):
             continue
         if way.duration_ms is None:
-            unknown.add("limits/manual/force-quorum" if way.only_waived else f"stores/{store.id}/promote")
+            unknown.add(missing_time(store, way.kind))
         candidate = Candidate(
             id=way.at,
             site=site,
@@ -146,8 +156,7 @@ def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iter
     if scenario.kind in _LEAVES:
         orderly = scenario.kind == "evacuate"
         detached = {member.at for member in store.members if member.detached}
-        force_ms = top.estate.limits.manual_ms.get(ForceQuorum.name)
-        for way in surviving_ways(store, _out_of_reach(top, lost, store), force_ms):
+        for way in surviving_ways(store, _out_of_reach(top, lost, store), people_take(top.estate)):
             follows = orderly and way.at not in detached
             yield replace(way, loss_ms=0, confirms=True) if follows else way
         return

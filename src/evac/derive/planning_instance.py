@@ -515,7 +515,7 @@ def _open_questions(
         return {}
     without = np.zeros(len(top.estate.stores), np.bool_)
     without[list(store_rows)] = True
-    return unjudged(top, lost, graph, without)
+    return unjudged(top, lost, graph, without, scenario.kind == "lose")
 
 
 def _estimated(top: Topology, lost: Loss, scenario: Scenario) -> tuple[str, ...]:

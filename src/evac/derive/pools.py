@@ -15,7 +15,7 @@ import numpy as np
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members
 from evac.derive.domains import Loss, Topology
-from evac.derive.stores import store_is_lost
+from evac.derive.stores import is_down, store_is_lost
 from evac.model.fleet import (
     AT_SITE,
     CONDEMNED,
@@ -194,10 +194,12 @@ def loose_services(top: Topology, lost: Loss) -> BoolColumn:
     return flags
 
 
-def loose_stores(top: Topology, lost: Loss) -> BoolColumn:
-    """(D,) stores that are not lost as far as is known, and would be if members of which only the site is
-    known were in the part of it that is.
+def loose_stores(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
+    """(D,) stores that take writes as far as is known, and would not if members of which only the site is
+    known were in the part of it that is. is_loss: commits wait for a copy that is lost, and for none that
+    leaves in order or comes back.
     """
+    judge = is_down if is_loss else store_is_lost
     some, _ = sites_in_part(top, lost)
     flags = np.zeros(len(top.estate.stores), np.bool_)
     for row, store in enumerate(top.estate.stores):
@@ -206,19 +208,21 @@ def loose_stores(top: Topology, lost: Loss) -> BoolColumn:
             dead or bool(some[top.site_index[member.at]] if member.at in top.site_index else False)
             for member, dead in zip(store.members, gone, strict=True)
         )
-        flags[row] = maybe != gone and store_is_lost(store, maybe) and not store_is_lost(store, gone)
+        flags[row] = maybe != gone and judge(store, maybe) and not judge(store, gone)
     return flags
 
 
-def unjudged(top: Topology, lost: Loss, graph: ServiceGraph, without_store: BoolColumn) -> dict[int, str]:
+def unjudged(
+    top: Topology, lost: Loss, graph: ServiceGraph, without_store: BoolColumn, is_loss: bool
+) -> dict[int, str]:
     """Service -> path of the fact without which nobody can say what a loss does to it. without_store: (D,)
-    stores that are lost.
+    stores that are lost. is_loss: see `loose_stores`.
     """
     estate = top.estate
     causes: list[tuple[str, BoolColumn]] = []
     for row in np.flatnonzero(loose_services(top, lost)).tolist():
         causes.append((placement_of(estate.services[row].id), _only(row, len(estate.services))))
-    loose = loose_stores(top, lost)
+    loose = loose_stores(top, lost, is_loss)
     for family, stores in graph.family_stores.items():
         gone = without_store[list(stores)] | loose[list(stores)]
         doubtful = [d for d in stores if loose[d]]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeVar
 
 from evac.derive.domains import Topology, site_of, topology
-from evac.model.estate import Backup, Estate, ReplicationMode, Store, StoreMember
+from evac.model.estate import NO_TIMEOUT_MS, Backup, Estate, ReplicationMode, Store, StoreMember
 from evac.model.instance import Candidate
 from evac.model.observation import MemberSeen, Observation
 
@@ -27,7 +27,7 @@ ELECTION_MS: Final = 30_000
 MBIT_PER_GIB: Final = 8_590
 """Megabits in a GiB, rounded up: restores are never predicted too short."""
 
-WayKind = Literal["elect", "promote", "force-quorum", "restore"]
+WayKind = Literal["elect", "promote", "force-quorum", "restore", "unprotect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Way:
     loss_ms: int | None
     """None where it is not known: beyond any rpo that is stated."""
     by_itself: bool = False
-    """Whether the members do it by themselves: nobody acts, and nothing is fenced."""
+    """Whether the store stays its own: evac does not act, and nothing is fenced."""
     only_waived: bool = False
     """Whether it is taken only where somebody waives the data by name, whatever the rpo."""
     confirms: bool = False
@@ -86,6 +86,41 @@ def store_is_lost(store: Store, gone: tuple[bool, ...]) -> bool:
     return any(dead for m, dead in zip(store.members, gone, strict=True) if m.mode == "primary")
 
 
+def loses_confirming(store: Store, gone: tuple[bool, ...]) -> bool:
+    """Whether every copy that confirms the commits of a primary is gone, and the primary is left."""
+    left = {(m.mode, dead) for m, dead in zip(store.members, gone, strict=True)}
+    return {("primary", False), ("sync", True)} <= left and ("sync", False) not in left
+
+
+def commits_wait(store: Store, gone: tuple[bool, ...]) -> bool:
+    """Whether a primary that is left answers no write, because every copy that confirms its commits is gone.
+
+    A quorum needs a majority and no copy by name. A timeout of 0 s is no wait.
+    """
+    return loses_confirming(store, gone) and not store.quorum and store.sync_timeout_ms != 0
+
+
+def commits_wait_ms(store: Store, by_hand: Mapping[str, int | None]) -> int | None:
+    """How long they do then; None where nothing says. by_hand: see `people_take`."""
+    return by_hand["unprotect"] if store.sync_timeout_ms == NO_TIMEOUT_MS else store.sync_timeout_ms
+
+
+def is_down(store: Store, gone: tuple[bool, ...]) -> bool:
+    """Whether a store takes no writes after a loss: it is lost, or its commits wait."""
+    return store_is_lost(store, gone) or commits_wait(store, gone)
+
+
+def people_take(estate: Estate) -> dict[str, int | None]:
+    """How long people take for the ways back that only they have; None where nothing says.
+
+    To let a primary continue without its copies is an approval. Where the estate says that none is needed, no
+    one knows how long a person takes.
+    """
+    stated = estate.limits.manual_ms
+    approved = None if estate.approval_ms == 0 else 0
+    return {"force-quorum": stated.get("force-quorum"), "unprotect": stated.get("unprotect", approved)}
+
+
 def is_fenced(store: Store, gone: tuple[bool, ...]) -> bool:
     """Whether a lost primary has to be fenced before another one: not where a majority is left without it."""
     return not (store.quorum and has_majority(store, gone))
@@ -96,17 +131,28 @@ def fence_is_unknown(store: Store, rung: str) -> bool:
     return store.fence_ms is None and rung != "none"
 
 
+def missing_time(store: Store, kind: WayKind) -> str:
+    """Path of the fact that would say how long a way back takes."""
+    if kind == "force-quorum" or (kind == "unprotect" and store.sync_timeout_ms == NO_TIMEOUT_MS):
+        return f"limits/manual/{kind}"
+    return f"stores/{store.id}/{'sync_timeout' if kind == 'unprotect' else 'promote'}"
+
+
 def within_rpo(store: Store, loss_ms: int | None) -> bool:
     """A loss that is not known is beyond any stated rpo; a store that states none accepts every loss."""
     return store.rpo_ms is None or (loss_ms is not None and loss_ms <= store.rpo_ms)
 
 
-def surviving_ways(store: Store, gone: tuple[bool, ...], force_ms: int | None) -> tuple[Way, ...]:
-    """The ways back from copies that a loss leaves, in the order of the members. force_ms: what people take
-    to force a new cluster.
-    """
+def surviving_ways(
+    store: Store, gone: tuple[bool, ...], by_hand: Mapping[str, int | None]
+) -> tuple[Way, ...]:
+    """The ways back from copies that a loss leaves, in the order of the members. by_hand: `people_take`."""
+    if commits_wait(store, gone) and store.primary is not None:
+        takes_ms = commits_wait_ms(store, by_hand)
+        return (Way("unprotect", store.primary.at, takes_ms, 0, by_itself=True, confirms=True),)
     left = [m for m, dead in zip(store.members, gone, strict=True) if not dead and m.mode != "none"]
     if store.quorum and not has_majority(store, gone):
+        force_ms = by_hand["force-quorum"]
         return tuple(Way("force-quorum", m.at, force_ms, m.lag_ms, only_waived=True) for m in left)
     ways = tuple(promotion(store, m) for m in left)
     if store.quorum and store.automatic:

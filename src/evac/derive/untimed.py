@@ -13,10 +13,9 @@ import numpy as np
 
 from evac.derive.circles import tool_needs
 from evac.derive.domains import Topology
-from evac.derive.stores import fence_is_unknown, freshest
+from evac.derive.stores import commits_wait_ms, fence_is_unknown, freshest, missing_time, people_take
 from evac.model.estate import Estate
 from evac.model.instance import WHOLE, Limit, LostStore, Services, ToolNeed
-from evac.steps.registry import kind_of
 
 
 def untimed(
@@ -109,10 +108,8 @@ def _of_store(estate: Estate, store: LostStore) -> str:
         return f"stores/{store.id}/lag"
     if store.allowed and fence_is_unknown(stated, store.fence_rung):
         return f"stores/{store.id}/fence"
-    for way in store.allowed:
-        if way.forced:
-            if "force-quorum" not in estate.limits.manual_ms:
-                return "limits/manual/force-quorum"
-        elif kind_of(way.kind).makes_primary and stated.promote_ms is None:
-            return f"stores/{store.id}/promote"
-    return ""
+    by_hand = people_take(estate)
+    takes_ms = {"promote": stated.promote_ms, "restore": stated.promote_ms, "elect": 0} | by_hand
+    takes_ms["unprotect"] = commits_wait_ms(stated, by_hand)
+    open_ = (way.kind for way in store.allowed if takes_ms[way.kind] is None)
+    return next((missing_time(stated, kind) for kind in open_), "")

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from evac.derive.stores import commits_wait
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN
 from evac.model.objectives import rpo_for, rto_for
@@ -236,6 +237,8 @@ def _store(store: Store, tally: _Tally) -> None:
         "automatic": store.automatic is not None,
         "promote": store.promote_ms is not None or all(m.mode == "primary" for m in store.members),
     }
+    if commits_wait(store, tuple(member.mode == "sync" for member in store.members)):
+        facts["sync_timeout"] = store.sync_timeout_ms is not None
     if store.rebuilt_from is not None:
         facts["rebuild"] = store.rebuild_ms is not None
     for member in store.members:

@@ -102,13 +102,15 @@ _LATER_FIELDS: Final = MappingProxyType(
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
         Service: frozenset({"data_in", "external", "objectives", "provider", "public_name", "purges"}),
         Site: frozenset({"region"}),
-        Store: frozenset({"backup_policy", "data_in", "objectives", "rebuild_ms", "rebuilt_from"}),
+        Store: frozenset(
+            {"backup_policy", "data_in", "objectives", "rebuild_ms", "rebuilt_from", "sync_timeout_ms"}
+        ),
         StoreMember: frozenset({"detached", "left"}),
     }
 )
 """Facts that estates of older versions do not have: they count where they are more than nothing."""
-_FALSE_IS_KNOWN: Final = frozenset({"deletable"})
-"""Of these, false is more than nothing."""
+_NOTHING_IS_KNOWN: Final = frozenset({"deletable", "sync_timeout_ms"})
+"""Of these, false and zero are more than nothing."""
 
 _AS_THEY_ARE: Final = frozenset({str, bool, type(None)})
 
@@ -136,7 +138,7 @@ def _plain(value: Any) -> Any:
         return {
             name: item if type(item) in _AS_THEY_ARE else _plain(item)
             for name, item in zip(names, values(value), strict=True)
-            if item or name not in later or (item is False and name in _FALSE_IS_KNOWN)
+            if item or name not in later or (item is not None and name in _NOTHING_IS_KNOWN)
         }
     if isinstance(value, Mapping):
         return {key: _plain(value[key]) for key in keys_in_order(tuple(value))}

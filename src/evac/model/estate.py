@@ -29,6 +29,8 @@ Vector = tuple[int | None, int | None, int | None, int | None]
 
 Setting = str | int | bool | tuple[str, ...]  # of an endpoint
 NOTHING_KNOWN: Vector = (None, None, None, None)
+NO_TIMEOUT_MS: Final = 2**53 - 1
+"""A timeout that never ends: whatever waits for it waits for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +396,9 @@ class Store:
     home: str = ""
     elect_ms: int | None = None
     """How long a majority that is left takes to elect a primary, where it does so by itself."""
+    sync_timeout_ms: int | None = None
+    """How long a primary holds its commits once every synchronous copy is gone; `NO_TIMEOUT_MS` where it does
+    so until a person changes who confirms them."""
     backup_policy: BackupPolicy | None = None
     data_in: tuple[str, ...] | None = None
     """As for a data set."""

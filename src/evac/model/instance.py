@@ -117,14 +117,14 @@ class Candidate:
 
     id: str
     site: str
-    kind: Literal["elect", "promote", "force-quorum", "restore"]
+    kind: Literal["elect", "promote", "force-quorum", "restore", "unprotect"]
     duration: int
     uses: tuple[Use, ...]
     loss_ms: int | None
     allowed: bool
     waived: bool = False
     by_itself: bool = False
-    """Whether the members of the store do it by themselves."""
+    """Whether the store stays its own: evac does not act, and nothing is fenced."""
     forced: bool = False
     """Whether people force a new cluster from a minority."""
     confirms: bool = False
@@ -137,7 +137,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class LostStore:
-    """A store whose primary (or quorum) is lost. Without an allowed candidate it never returns."""
+    """A store that takes no writes: its primary or quorum is lost, or its commits wait for copies that are.
+    Without an allowed candidate it never returns.
+    """
 
     id: str
     fence: int
@@ -149,7 +151,9 @@ class LostStore:
 
     @property
     def elects(self) -> bool:
-        """Whether its members elect a primary by themselves: no one acts, and nothing is fenced."""
+        """Whether its members elect a primary by themselves, or it keeps its primary: evac does not act, and
+        nothing is fenced.
+        """
         return any(candidate.by_itself for candidate in self.candidates)
 
     @property

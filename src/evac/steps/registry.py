@@ -24,6 +24,7 @@ from evac.steps.shed import Shed
 from evac.steps.shift import Shift
 from evac.steps.start import Start
 from evac.steps.stop import Stop
+from evac.steps.unprotect import Unprotect
 from evac.steps.verify import Verify
 
 KINDS: Final[tuple[StepKind, ...]] = (
@@ -42,6 +43,7 @@ KINDS: Final[tuple[StepKind, ...]] = (
     Attest(),
     Power(),
     Reprotect(),
+    Unprotect(),
     Rejoin(),
     Protect(),
     Redirect(),

@@ -94,9 +94,9 @@ def better_again(
 
 
 def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits) -> LostStore:
-    """What its fence and its promotion hold: nothing where the majority that is left elects a primary."""
+    """What its fence and its promotion hold: nothing where a majority or the primary is left."""
     one = next(one for one in estate.stores if one.id == store.id)
-    goes_on = scenario.kind in ("lose", "evacuate") and one.quorum and store.has_majority
+    goes_on = scenario.kind in ("lose", "evacuate") and (store.has_majority if one.quorum else store.elects)
     candidates = (
         replace(way, uses=() if way.by_itself else limits.hold(limit_id("promotions", one.engine, way.site)))
         for way in store.candidates

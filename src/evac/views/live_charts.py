@@ -29,6 +29,7 @@ _SHADES: Final = {
     "promote": "promote",
     "restore": "promote",
     "elect": "promote",
+    "unprotect": "promote",
     "force_quorum": "promote",
     "start": "start",
     "boot": "start",

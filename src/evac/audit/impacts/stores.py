@@ -6,7 +6,7 @@ untouched. The definitions are those of `model.affected`; here they are asked fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,11 +18,13 @@ from evac.derive.domains import Topology, is_lost, loss, resolve, server_row
 from evac.derive.objectives import judged_as
 from evac.derive.stores import (
     Way,
+    commits_wait,
     freshest,
     has_majority,
+    is_down,
     is_fenced,
+    people_take,
     restoration,
-    store_is_lost,
     surviving_ways,
     within_rpo,
 )
@@ -51,13 +53,13 @@ class Outcome:
     """What is left of one store under one pattern of lost members."""
 
     lost: bool
-    """No primary, no majority or no member is left."""
+    """It takes no writes: no primary, no majority or no member is left, or its commits wait."""
     ready_ms: int
     """Fence, then the quickest of the freshest copies within the rpo; NEVER without one."""
     fence_ms: int
     """Of that, the fence."""
     elects: bool
-    """Whether its members elect a primary by themselves: no tool and no person is waited for."""
+    """Whether it comes back without a fence and without a tool: see `Way.by_itself`."""
     has_majority: bool
     """Whether more than half of its votes are left, where it writes only with a majority."""
     loss_ms: int
@@ -68,6 +70,8 @@ class Outcome:
     votes_gone: int
     """Of a quorum."""
     votes: int
+    keeps_primary: bool
+    """Whether its primary is left and only its commits wait."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,22 +194,24 @@ def store_hits(top: Topology, losses: Losses) -> StoreHits:
 def _part(positions: _Positions, top: Topology, losses: Losses, store: Store) -> StorePart:
     gone = _gone(positions, [m.at for m in store.members] + [b.at for b in store.backups], len(losses))
     numbers = np.flatnonzero(gone.any(axis=0)).astype(np.int32)
-    inverse, outcomes = _patterns(store, gone[:, numbers], losses.classes[numbers])
+    inverse, outcomes = _patterns(store, gone[:, numbers], losses.classes[numbers], people_take(top.estate))
     which = inverse.reshape(-1).astype(np.int32)
     lost = np.array([o.lost for o in outcomes], np.bool_)[which]
     return StorePart(store, numbers, which, outcomes, lost, _maybe_lost(top, losses, store, gone))
 
 
-def _patterns(store: Store, gone: BoolColumn, classes: IndexColumn) -> tuple[IntColumn, tuple[Outcome, ...]]:
+def _patterns(
+    store: Store, gone: BoolColumn, classes: IndexColumn, by_hand: Mapping[str, int | None]
+) -> tuple[IntColumn, tuple[Outcome, ...]]:
     """Which outcome each loss leads to. classes: of each loss, which decide what may be lost."""
     if store.objectives is None:
         patterns, inverse = np.unique(gone, axis=1, return_inverse=True)
-        return inverse, tuple(outcome_of(store, tuple(column)) for column in patterns.T.tolist())
+        return inverse, tuple(outcome_of(store, tuple(column), by_hand) for column in patterns.T.tolist())
     patterns, inverse = np.unique(np.vstack([gone, classes[None, :]]), axis=1, return_inverse=True)
     outcomes = []
     for *lost, number in patterns.T.tolist():
         judged = judged_as(store, LOSS_CLASSES[number])
-        outcomes.append(outcome_of(judged, tuple(bool(one) for one in lost)))
+        outcomes.append(outcome_of(judged, tuple(bool(one) for one in lost), by_hand))
     return inverse, tuple(outcomes)
 
 
@@ -234,22 +240,22 @@ def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -
     if not changed:
         return None
     patterns, which = np.unique(open_members, axis=1, return_inverse=True)
-    flags = np.array([store_is_lost(store, tuple(column)) for column in patterns.T.tolist()], np.bool_)
+    flags = np.array([is_down(store, tuple(column)) for column in patterns.T.tolist()], np.bool_)
     return flags[which.reshape(-1)]
 
 
-def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
+def outcome_of(store: Store, gone: tuple[bool, ...], by_hand: Mapping[str, int | None]) -> Outcome:
     """What is left of a store when some of its members, then some of its backups, are gone."""
     members = len(store.members)
-    lost = store_is_lost(store, gone[:members])
-    ways = surviving_ways(store, gone[:members], None)
+    lost = is_down(store, gone[:members])
+    ways = surviving_ways(store, gone[:members], by_hand)
     elects = lost and any(way.by_itself for way in ways)
     ways += () if elects else _restorable(store, gone[members:])
     copies = tuple(Copy(way.at, way.kind, way.duration_ms or 0, way.loss_ms) for way in ways)
     usable = [w for w in ways if within_rpo(store, w.loss_ms) and not w.only_waived]
     first = freshest(usable)
     allowed = [way.duration_ms or 0 for way in first]
-    fenced = is_fenced(store, gone[:members])
+    fenced = is_fenced(store, gone[:members]) and not elects
     fence_ms = (store.fence_ms or 0) if fenced else 0
     losses = [UNKNOWN_MS if c.loss_ms is None else c.loss_ms for c in copies]
     known = [value for value in losses if value >= 0]
@@ -266,6 +272,7 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
         data_members_left=sum(not dead for dead in data),
         votes_gone=sum(m.votes for m, dead in zip(store.members, gone, strict=False) if dead),
         votes=sum(m.votes for m in store.members),
+        keeps_primary=commits_wait(store, gone[:members]),
     )
 
 

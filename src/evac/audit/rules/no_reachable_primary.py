@@ -26,7 +26,9 @@ def check(context: Context) -> Iterator[Finding]:
                 context, store, "names no primary, so what a loss does to it is not known", [], False
             )
             continue
-        lost = [n for n, found in context.outcomes(row) if found.data_members_left]
+        lost = [
+            n for n, found in context.outcomes(row) if found.data_members_left and not found.keeps_primary
+        ]
         stuck = context.worst_first(n for n in lost if no_way[n]) if ever else []
         if stuck:
             where = listed(context.names(stuck))

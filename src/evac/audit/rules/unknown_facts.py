@@ -11,7 +11,7 @@ from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import UNKNOWN
 from evac.audit.impacts.free_capacity import pool_capacity
-from evac.derive.stores import fence_is_unknown
+from evac.derive.stores import commits_wait, fence_is_unknown
 from evac.model.diagnostic import Severity
 from evac.model.estate import Store
 from evac.model.objectives import rpo_for, rto_for
@@ -103,6 +103,14 @@ def _stores(context: Context) -> Iterator[Finding]:
             "warning",
             lambda d: fence_is_unknown(d, d.fence_rung) and len(d.members) > 1 and not d.quorum,
             "how long it takes to stop the old primary for certain",
+        ),
+        (
+            "sync_timeout",
+            "warning",
+            lambda d: (
+                commits_wait(d, tuple(m.mode == "sync" for m in d.members)) and d.sync_timeout_ms is None
+            ),
+            "how long its commits wait once its synchronous copies are lost",
         ),
         (
             "rebuild",

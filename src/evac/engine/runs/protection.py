@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from evac.derive.domains import site_of
-from evac.derive.stores import primary_site
+from evac.derive.stores import loses_confirming, primary_site
 from evac.drivers.port import Action
 from evac.engine.runs.step_actions import Ground, is_protected_by_us, protect_action
 from evac.model.estate import Store
@@ -47,7 +47,7 @@ def protection_after(
         follows = [s for s in steps if s.target == name and kind_of(s.kind).follows]
         had_copy = any(m.mode == "sync" for m in store.members)
         primary = ground.candidates.get(name, "") or primary_site(ground.top, store)
-        if not (promotes or follows) and _commits_wait(ground, store, primary):
+        if not (promotes or follows) and _stays_unconfirmed(ground, store, primary):
             missing.append(name)
             continue
         concerned = (promotes or follows) and (store.rpo_ms == 0 or had_copy)
@@ -71,14 +71,14 @@ def protection_after(
     return Protection(tuple(found), tuple(missing))
 
 
-def _commits_wait(ground: Ground, store: Store, primary: str) -> bool:
+def _stays_unconfirmed(ground: Ground, store: Store, primary: str) -> bool:
     """Whether the loss takes every copy that confirms the commits of a primary which stays, and no run of
     evac's own makes another copy confirm them, or none.
     """
-    confirming = {site_of(ground.top, member.at) or "" for member in store.members if member.mode == "sync"}
+    gone = tuple((site_of(ground.top, member.at) or "") in ground.left for member in store.members)
     answered = ground.policy.mode != "advise" and ground.policy.store(store.id).on_sync_loss != "ask"
-    lost = ground.plan.scenario.kind == "lose" and bool(confirming) and confirming <= ground.left
-    return lost and primary not in ground.left and not answered and is_protected_by_us(ground, store, primary)
+    lost = ground.plan.scenario.kind == "lose" and loses_confirming(store, gone)
+    return lost and not answered and is_protected_by_us(ground, store, primary)
 
 
 def _protect_step(follow: RunStep, promotes: Sequence[RunStep], action: Action) -> RunStep:

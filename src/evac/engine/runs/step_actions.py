@@ -30,7 +30,7 @@ from evac.drivers.registry import DRIVERS, can, offers, proves
 from evac.drivers.spec import FENCE
 from evac.engine.boots.binding import Boots, boot_endpoint, boots_of, circuit_action, place_words
 from evac.model.errors import StalePlan
-from evac.model.estate import Endpoint, Estate, Store
+from evac.model.estate import NO_TIMEOUT_MS, Endpoint, Estate, Store
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import RunPolicy
 from evac.model.units import moment_words
@@ -104,13 +104,21 @@ def _sites(top: Topology, gone: Loss) -> frozenset[str]:
 
 def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
     """What a step does, in order; a person does it where nothing that evac reaches can."""
-    if kind_of(step.kind).is_awaited:
+    if kind_of(step.kind).is_awaited and not _asks_a_person(ground, step):
         return (
             Action("verify", step.target, manual.NOOP.name, ground.candidates.get(step.target, ""), {}, {}),
         )
     capability = kind_of(step.kind).performed_by
     found = () if capability is None else _ACTIONS[capability](ground, step, totals)
     return found or (_by_hand(ground, step),)
+
+
+def _asks_a_person(ground: Ground, step: Step) -> bool:
+    """Whether a primary holds its commits until a person acts at the database: evac asks in a run of its own
+    only for those that it protects."""
+    store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
+    holds = site == primary_site(ground.top, store) and store.sync_timeout_ms == NO_TIMEOUT_MS
+    return holds and not is_protected_by_us(ground, store, site)
 
 
 def _by_hand(ground: Ground, step: Step) -> Action:

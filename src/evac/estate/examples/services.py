@@ -162,6 +162,7 @@ def _store(
         rpo_ms=RPO_MS[blueprint.tier],
         fence_ms=drawn.fence_ms,
         promote_ms=drawn.promote_ms,
+        sync_timeout_ms=0,
     )
 
 

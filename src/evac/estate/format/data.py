@@ -141,6 +141,12 @@ STORE: Final[tuple[Field, ...]] = (
     ),
     Field("promote", "promote_ms", _TAKES, "how long it takes to make a replica the primary"),
     Field("elect", "elect_ms", _TAKES, "how long members take to elect a primary by themselves; else 30 s"),
+    Field(
+        "sync_timeout",
+        "sync_timeout_ms",
+        measure(q.DURATION, "high", {"never": m.NO_TIMEOUT_MS}),
+        "how long its primary holds commits once its sync copies are lost; `never`: until a person acts",
+    ),
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
     Field("backup_policy", "backup_policy", _POLICY, "what its backups have to be"),
     Field(

@@ -227,13 +227,16 @@ def reference(names: str, words: str | None = None) -> Scalar:
     return Scalar(words or f"name of a {names}", _read_id, str, _NAME_SCHEMA, names, quoted=True)
 
 
-def measure(quantity: Quantity, worse: Worse = "") -> Scalar:
+def measure(quantity: Quantity, worse: Worse = "", named: Mapping[str, int] = MappingProxyType({})) -> Scalar:
+    """named: words that stand for a value."""
     words = quantity.name.removeprefix("a ") + f", such as `{quantity.example}`"
+    shown = {value: word for word, value in named.items()}
+    schema = _schema_of(quantity)
     return Scalar(
-        _or_interval(words, worse),
-        lambda t: quantities.parse(quantity, t),
-        lambda v: quantities.show(quantity, v),
-        _schema_of(quantity),
+        "".join(f"`{word}` or " for word in named) + _or_interval(words, worse),
+        lambda t: named[t] if t in named else quantities.parse(quantity, t),
+        lambda v: shown[v] if v in shown else quantities.show(quantity, v),
+        {"anyOf": [{"enum": list(named)}, schema]} if named else schema,
         worse=worse,
     )
 
