@@ -113,11 +113,11 @@ def is_down(store: Store, gone: tuple[bool, ...]) -> bool:
 def people_take(estate: Estate) -> dict[str, int | None]:
     """How long people take for the ways back that only they have; None where nothing says.
 
-    To let a primary continue without its copies is an approval. Where the estate says that none is needed, no
-    one knows how long a person takes.
+    To let a primary continue without its copies is an approval. Where a policy acts by itself, no one
+    knows how long a person takes.
     """
     stated = estate.limits.manual_ms
-    approved = None if estate.approval_ms == 0 else 0
+    approved = 0 if estate.lead.approval_ms else None
     return {"force-quorum": stated.get("force-quorum"), "unprotect": stated.get("unprotect", approved)}
 
 

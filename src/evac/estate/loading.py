@@ -10,13 +10,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.estate.coverage import Coverage, coverage
 from evac.estate.format.assembling import Assembly, assemble, day_of, merge_overlay
 from evac.estate.format.bindings import (
@@ -46,7 +47,7 @@ from evac.estate.format.residency import check_residency
 from evac.estate.format.spec import HEAD, SECTIONS, Section
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError
-from evac.model.estate import Estate, Interval
+from evac.model.estate import ASSUMED_APPROVAL_MS, Estate, Interval
 from evac.model.fleet import SERVING, SPARE
 
 
@@ -202,7 +203,26 @@ def _read(path: Path, as_of: date | None) -> tuple[Estate | None, Problems]:
         if not documents or None in documents:
             return None, problems
         estate = _assemble([d for d in documents if d is not None], files, path, as_of, problems)
+        if _waits_for_people(path):
+            estate = replace(estate, waits_for_people=True)
+            if estate.approval_ms == 0:
+                minutes = ASSUMED_APPROVAL_MS // 60_000
+                problems.add(
+                    "approval-not-believed",
+                    f"approval is 0 s, and the policy waits for a person: {minutes} min is assumed",
+                    estate.place("approval"),
+                    "state how long people take, or set mode: act in policy.yaml",
+                )
     return (None if problems.has_errors else estate), problems
+
+
+def _waits_for_people(path: Path) -> bool:
+    """Whether the policy beside an estate has a person approve every plan; one that cannot be read may."""
+    policy = policy_beside(path)
+    try:
+        return policy is not None and load_policy(policy).mode != "act"
+    except EstateError:
+        return True
 
 
 def _document(file: Path, root: Path, problems: Problems) -> Node | None:

@@ -31,7 +31,7 @@ from evac.model.estate import (
 )
 from evac.model.units import QUANTITY_LIMIT
 
-_LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals"})
+_LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals", "waits_for_people"})
 _NOW = frozenset({"lost", "home", "traffic"})
 """What only an estate as it is now has."""
 _LATER = frozenset({"bmc_address", "serial", "position"})

@@ -29,8 +29,7 @@ Vector = tuple[int | None, int | None, int | None, int | None]
 
 Setting = str | int | bool | tuple[str, ...]  # of an endpoint
 NOTHING_KNOWN: Vector = (None, None, None, None)
-NO_TIMEOUT_MS: Final = 2**53 - 1
-"""A timeout that never ends: whatever waits for it waits for a person."""
+NO_TIMEOUT_MS: Final = 2**53 - 1  # only a person ends the wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,8 +396,7 @@ class Store:
     elect_ms: int | None = None
     """How long a majority that is left takes to elect a primary, where it does so by itself."""
     sync_timeout_ms: int | None = None
-    """How long a primary holds its commits once every synchronous copy is gone; `NO_TIMEOUT_MS` where it does
-    so until a person changes who confirms them."""
+    """How long a primary holds its commits once every synchronous copy is gone."""
     backup_policy: BackupPolicy | None = None
     data_in: tuple[str, ...] | None = None
     """As for a data set."""
@@ -514,9 +512,8 @@ class Interval:
     better: int | Rate
 
 
-ASSUMED_DETECTION_MS: Final = 60_000
+ASSUMED_DETECTION_MS: Final = 60_000  # where the estate does not state it: a time not stated is not 0 s
 ASSUMED_APPROVAL_MS: Final = 300_000
-"""Where the estate does not state them: a time that nobody stated is not 0 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,13 +534,10 @@ class Lead:
 class Estate:
     """Everything evac knows of a company. All tuples are sorted by id.
 
-    `lost`, `home` and `traffic` are of an estate as it is now (`model.situation`), and empty in a declared
-    one.
-
-    `tools` maps a role of `steps.TOOL_ROLES` to the services that fill it (each is needed);
-    `places` maps a fact path such as `services/pay/rto` to where it was read, for diagnostics,
-    and is no part of the digest; `changed` is when someone last changed the estate. `intervals`
-    are the facts known only within bounds (`model.intervals` says what is done with them).
+    `lost`, `home` and `traffic` are of an estate as it is now (`model.situation`), else empty.
+    `tools` maps a role of `steps.TOOL_ROLES` to the services that fill it (each is needed); `places` maps a
+    fact path such as `services/pay/rto` to where it was read, for diagnostics, and is no part of the digest;
+    `changed` is when someone last changed the estate; `intervals` are the facts known only within bounds.
     """
 
     name: str
@@ -553,6 +547,8 @@ class Estate:
     detection_ms: int | None = None
     approval_ms: int | None = None
     """As stated; everything that adds times up reads `lead`."""
+    waits_for_people: bool = False
+    """Whether the policy beside it lets no plan run before a person has approved it."""
     tier_weights: tuple[int, ...] = (8, 4, 2, 1)
     sites: tuple[Site, ...] = ()
     halls: tuple[Hall, ...] = ()
@@ -588,18 +584,16 @@ class Estate:
 
     @property
     def lead(self) -> Lead:
-        """Detection and approval, assumed where they are not stated."""
-        stated = {"detection": self.detection_ms, "approval": self.approval_ms}
+        """Assumed where it is not stated. Nobody approves in no time."""
+        approval_ms = None if self.waits_for_people and self.approval_ms == 0 else self.approval_ms
+        stated = {"detection": self.detection_ms, "approval": approval_ms}
         return Lead(
             ASSUMED_DETECTION_MS if self.detection_ms is None else self.detection_ms,
-            ASSUMED_APPROVAL_MS if self.approval_ms is None else self.approval_ms,
+            ASSUMED_APPROVAL_MS if approval_ms is None else approval_ms,
             tuple(name for name, value in stated.items() if value is None),
         )
 
     def place(self, *paths: str) -> Place:
         """The place of the first path that is known; the estate as a whole otherwise."""
-        for path in paths:
-            found = self.places.get(path)
-            if found is not None:
-                return found
-        return self.places.get("", Place(self.name))
+        known = (self.places[path] for path in (*paths, "") if path in self.places)
+        return next(known, Place(self.name))

@@ -425,9 +425,11 @@ ELSEWHERE = {
     "subject-missing",
     "program-approves",
     "load-above-budget",
+    "approval-not-believed",
 }
 """Codes of whole files, whose tests are in test_hostile.py, of policy files, of access files (in
-test_access_file.py), of loads (in truth/test_loads.py), and of the tests just above.
+test_access_file.py), of loads (in truth/test_loads.py), of approvals (in truth/test_lead.py), and of the
+tests just above.
 """
 
 

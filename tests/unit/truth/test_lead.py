@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from evac.audit import audit
+from evac.estate import check as check_estate
 from evac.estate.codecs.plan import decode, encode
 from evac.model.estate import Lead
 from evac.model.scenario import Scenario, lose
@@ -72,3 +73,32 @@ def test_a_plan_that_hides_what_it_assumes_is_refused(tmp_path: Path) -> None:
     assert made.lead == estate.lead == Lead(60_000, 300_000, ("detection", "approval"))
     for lie in (replace(made, assumed=()), replace(made, approval_ms=0), replace(made, detection_ms=0)):
         assert "F1" in {violation.rule for violation in check(estate, lie).violations}
+
+
+@pytest.mark.parametrize(
+    ("policy", "stated", "approval_ms"),
+    [
+        (None, "0 s", 0),
+        ("mode: act\n", "0 s", 0),
+        ("mode: hold\n", "0 s", 300_000),
+        ("mode: advise\n", "0 s", 300_000),
+        ("", "0 s", 300_000),
+        ("mode: [\n", "0 s", 300_000),
+        ("mode: hold\n", "20 s", 20_000),
+    ],
+)
+def test_nobody_approves_in_no_time(
+    tmp_path: Path, policy: str | None, stated: str, approval_ms: int
+) -> None:
+    """What a policy asks of people is a part of every time of return, in audit and plan alike."""
+    if policy is not None:
+        (tmp_path / "policy.yaml").write_text(policy)
+    estate = written(tmp_path, POOLS, f"detection: 0 s\napproval: {stated}\n")
+    made, report = plan(estate, lose("a")), audit(estate)
+    assert check(estate, made).holds
+    row = next(row for row in report.rows if row.domain == "a")
+    told = [one.recovery_ms for one in row.fates(report.services)]
+    assert told == [outcome.recovery_ms for outcome in made.outcomes] == [60_000 + approval_ms] * 2
+    believed = approval_ms == 0 or stated != "0 s"
+    codes = [one.code for one in check_estate(tmp_path).diagnostics]
+    assert ("approval-not-believed" in codes) is not believed
