@@ -83,12 +83,13 @@ def abandon_hint(sites: Sequence[str], asked: str) -> str:
 def rivals_hint(one: Rivals, lost: Iterable[LostNow] = (), away: Iterable[StoreAway] = ()) -> str:
     """lost, away: what runs left, where that is known: it tells the old primary from the present one."""
     old = _old_primaries(one, lost, away)
-    which, site = (f"the one in {listed(old, 3)}", old[0]) if old else ("the old one", "SITE")
+    which = f"the one in {listed(old, 3)}" if old else "the old one"
+    first, *others = old[:1] or one.sites
     words = (
         f"stop writes to {which} now: fence it, or stop its database; then let it follow again: "
-        f"evac plan ESTATE --restore {site}"
+        f"evac plan ESTATE --restore {first}"
     )
-    return words if old else f"{words}, with the site of the old one"
+    return words + "".join(f", or --restore {site} if the old one is there" for site in others)
 
 
 def _old_primaries(one: Rivals, lost: Iterable[LostNow], away: Iterable[StoreAway]) -> tuple[str, ...]:

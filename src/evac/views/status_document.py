@@ -167,10 +167,14 @@ def status_text(
             [(row.run, row.state.replace("_", " "), row.scenario) for row in runs[:ROWS]],
             whole=(0,),
         )
+    left = {site for site, mark in document.sites.items() if mark != "active"}
+    ready = [row for row in document.plans if not row.lost or not left.issuperset(row.lost)]
     if document.plans:
         page.line()
         page.line("Standby plans", "bold")
-        page.table(_DRAWER, [_drawn(row) for row in document.plans[:ROWS]])
+        page.table(_DRAWER, [_drawn(row) for row in ready[:ROWS]])
+    if gone := len(document.plans) - len(ready):
+        page.line(f"{plural(gone, 'plan')} for what is lost already: evac drawer list", "dim")
     if document.notices:
         page.line()
         page.line("Last notices", "bold")

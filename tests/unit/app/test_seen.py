@@ -14,7 +14,7 @@ from evac.model.estate import Estate, Site, Store, StoreMember
 from evac.model.observation import MemberSeen, Observation, Role
 from evac.model.situation import Away, Cause, Effects, LostNow, Moved, Rivals, Situation, StoreAway
 from evac.views.situation_view import lines_of, next_of, rivals_hint, rivals_words
-from evac.views.status_document import StatusDocument, status_text
+from evac.views.status_document import PlanLine, StatusDocument, status_text
 
 
 def seen(**roles: Role) -> Observation:
@@ -206,6 +206,8 @@ def test_what_to_do_about_rivals_names_the_site_that_a_run_left() -> None:
     both = (*gone, LostNow("west", "lost"))
     for hint in (rivals_hint(found), rivals_hint(found, (), seen), rivals_hint(found, both)):
         assert "the old one now" in hint
+        assert "SITE" not in hint
+        assert all(f"--restore {site}" in hint for site in found.sites), "either may be the old one"
     document = StatusDocument(1, "sqlite", "", None, 0, 0, {}, (), (), (), "")
     told = {
         "words": [rivals_words(found)],
@@ -215,3 +217,22 @@ def test_what_to_do_about_rivals_names_the_site_that_a_run_left() -> None:
     }
     text = status_text(document, 200, False, told)
     assert "--restore east" in text.splitlines()[-1], "nothing calmer comes after it"
+
+
+@pytest.mark.parametrize("mark", ["lost", "evacuated"])
+def test_a_plan_for_what_is_lost_already_does_not_stand_by(mark: str) -> None:
+    plans = tuple(
+        PlanLine("+".join(lost), lost, f"sha256:{number}", "e", 1, 1, "")
+        for number, lost in enumerate((("east",), ("west",), ("east", "west")))
+    )
+    document = StatusDocument(
+        1, "sqlite", "", None, 0, 0, {"east": mark, "west": "active"}, (), plans, (), ""
+    )
+    text = status_text(document, 200, False)
+    assert "sha256:0" not in text
+    assert "1 plan for what is lost already: evac drawer list" in text
+    assert "sha256:1" in text
+    assert "sha256:2" in text, "the second loss is still to come"
+    calm = status_text(replace(document, sites={"east": "active", "west": "active"}), 200, False)
+    assert "sha256:0" in calm
+    assert "lost already" not in calm
