@@ -180,7 +180,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
 
 _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("fact-unknown", _FACTS, "Provenance of a value that the estate does not state."),
-    ("approval-not-believed", _SENSE, "An approval of 0 s beside a policy that waits for a person."),
+    ("approval-not-believed", _SENSE, "An approval of 0 s although the policy waits for a person."),
     ("need-twice", _SENSE, "The same need appears twice in one service."),
     ("replicas-do-not-add-up", _SENSE, "The number of replicas stated is not the number placed."),
     ("replicas-exceed-servers", _SENSE, "More replicas on one server than the spread of the service allows."),
