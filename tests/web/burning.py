@@ -15,10 +15,10 @@ from evac.engine.plans.library import key_of, put_plan
 from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import encode_all
-from evac.engine.stores.sightings import Loss, labels_of
 from evac.estate import load
 from evac.model.run_policy import Envelope
 from evac.model.scenario import lose
+from evac.run.data_loss import Loss, labels_of
 from evac.run.values import Event, Left, RunSpec, RunStep
 from evac.store.journal import Journal
 from evac.store.opening import open_store

@@ -32,7 +32,7 @@ from evac.engine.runs.effects import decode as moved_in
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.sightings import PREFIX as SIGHTING
-from evac.engine.stores.sightings import Following, Loss, Sighting, losses_of, read_sightings, sighted
+from evac.engine.stores.sightings import Following, Sighting, again, losses_of, read_sightings, sighted, still
 from evac.model.backup import measured_restores
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
@@ -41,6 +41,7 @@ from evac.model.observation import MemberSeen, Observation, Role, TrafficSeen, U
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.model.situation import Effects, LostNow, Moved, Rivals
+from evac.run.data_loss import Loss
 from evac.store.port import Lease, Put, Store, all_entries
 from evac.views.situation_view import rivals_hint, rivals_words
 
@@ -80,8 +81,7 @@ class SeenEstate:
         self._moved: dict[str, tuple[str, int]] = {}
         self._waits: dict[str, tuple[tuple[str, ...], int, int]] = {}
         self._goes_on: dict[str, tuple[int, int]] = {}
-        self._check_s = SOON_S
-        self._told_digest = ""
+        self._check_s, self._told_digest = SOON_S, ""
         self._heeded: dict[str, int] | None = None
         self._effects = EffectsReader(store)
         self._is_late = asyncio.Event()
@@ -279,9 +279,9 @@ class SeenEstate:
         """
         followed = self._sightings.get(known.store)
         if followed is None or followed.known is None:
-            return known.again(None, until_ms)
+            return again(known, None, until_ms)
         by_ms = until_ms + ago_ms - self._steady.now_ms()
-        return known.still(followed.known.moved(by_ms), until_ms, until_ms + ago_ms)
+        return still(known, followed.known.moved(by_ms), until_ms, until_ms + ago_ms)
 
     def note_waits(self, now: Observation) -> None:
         """Which primaries wait for whom, since when and until when that was seen, as the leader sees it."""

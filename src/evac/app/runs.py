@@ -36,7 +36,7 @@ from evac.engine.runs.reading import decode_all
 from evac.engine.runs.releases import RELEASE, hold_digest, proof_needed, released
 from evac.engine.runs.signatures import read_key
 from evac.engine.stores.guards import HOLD_KEY
-from evac.engine.stores.sightings import Loss, fenced_ms, known_losses, read_sightings
+from evac.engine.stores.sightings import again, read_sightings
 from evac.engine.stores.stalled_commits import bound_of, is_protection
 from evac.estate.codecs import plan as plan_codec
 from evac.model.access import Proven
@@ -51,6 +51,7 @@ from evac.model.errors import (
     Unavailable,
 )
 from evac.model.run_policy import RunPolicy
+from evac.run.data_loss import Loss, fenced_ms, known_losses
 from evac.run.state import plans_of, replay
 from evac.run.table import RUN_TABLE
 from evac.run.values import CORRUPT, ENDED, Event, RunPhase, RunSpec
@@ -320,7 +321,7 @@ async def losses_of(store: Store, view: RunView, now_ms: int) -> tuple[Loss, ...
         sighting = None if name in begun else sightings.get(name)
         if sighting is not None and sighting.name == loss.sighting:
             sighting = None
-        found.append(loss.again(sighting, fenced_ms(view, name) or until_ms))
+        found.append(again(loss, sighting, fenced_ms(view, name) or until_ms))
     return tuple(found)
 
 

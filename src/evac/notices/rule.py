@@ -221,7 +221,7 @@ def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
     if kind == "run" and data.get("event") == "run_ended":
         phase = str(data.get("phase", ""))
         left = left_of(data.get("left", ()))
-        bare = any(one.state == "unprotected" for one in left)
+        bare = any(one.state in ("unprotected", "beyond_rpo") for one in left)
         severity: Severity = (
             "error" if bare else "warning" if left else "info" if phase in SUCCEEDED else "error"
         )

@@ -17,6 +17,7 @@ from evac.run.agenda import Agenda
 from evac.run.boots import outages, silent_servers
 from evac.run.boots.rules import next_ms as next_left_out_ms
 from evac.run.boots.rules import refusal
+from evac.run.data_loss import beyond_rpo
 from evac.run.values import ENDED, Effect, Event, Left, RunPhase
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -200,7 +201,7 @@ def _ended(view: RunView, now_ms: int) -> Event:
     if view.exceptions or view.leftover:
         phase = "succeeded_with_exceptions"
         why = "steps were skipped, attested, rolled back or left in doubt"
-    left = [list(one) for one in (*view.spec.leaves, *_passed_over(view))]
+    left = [list(one) for one in (*view.spec.leaves, *beyond_rpo(view), *_passed_over(view))]
     if not left:
         return _event("run_ended", now_ms, phase=phase, why=why)
     return _event("run_ended", now_ms, phase="succeeded_with_exceptions", why=why, left=left)

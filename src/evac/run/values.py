@@ -202,8 +202,10 @@ class Left(NamedTuple):
     """Something that a plan does not bring back, so that its run ends with an exception."""
 
     name: str
-    state: Literal["down", "shed", "unknown", "unprotected"]
-    """unprotected: of a store whose copies do not confirm what its `rpo` needs."""
+    state: Literal["down", "shed", "unknown", "unprotected", "beyond_rpo"]
+    """unprotected: of a store whose copies do not confirm what its `rpo` needs. beyond_rpo: of one that may
+    have lost more than that.
+    """
     people: int = 0
     """Who use it."""
 
@@ -212,6 +214,7 @@ _LEFT_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "down": "down",
         "unknown": "cannot be judged",
+        "beyond_rpo": "may have lost more data than the rpo allows",
         "unprotected": "unprotected",
         "shed": "shed",
     }

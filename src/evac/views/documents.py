@@ -111,7 +111,7 @@ class LeftRow:
 
     name: str
     state: str
-    """down, shed or unknown of a service; unprotected of a store."""
+    """down, shed or unknown of a service; unprotected or beyond_rpo (data lost) of a store."""
     people: int
     """Who use it."""
 
@@ -161,7 +161,7 @@ class RunHead:
     graceful: bool
     held_by: str
     why: str
-    """Why it ended as it did: what is still down, shed or unprotected, then what else."""
+    """Why it ended as it did: what is still down, shed, lost or unprotected, then what else."""
     approved_by: tuple[str, ...]
     approvals_needed: int
     envelope: Envelope

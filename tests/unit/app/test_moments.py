@@ -12,7 +12,7 @@ from evac.app.situations import facts_now
 from evac.backup.evidence import Evidence
 from evac.derive import situation
 from evac.engine.runs.binding import bind
-from evac.engine.stores.sightings import losses_of
+from evac.engine.stores.sightings import again, losses_of
 from evac.estate.codecs.plan import decode, encode
 from evac.estate.loading import load
 from evac.model.backup import BackupEvent, ProofRecord
@@ -91,7 +91,7 @@ def test_a_group_returns_to_one_moment_though_a_live_copy_is_left(estate: Estate
     assert found.spec.envelope.most_lost_ms == 2_800_000
     loss = losses_of(estate, made, {}, NOW_S * 1_000)["db"]
     assert loss.words == "2800 s: everything after the moment that was asked for"
-    assert loss.again(None, NOW_S * 1_000).words == loss.words
+    assert again(loss, None, NOW_S * 1_000).words == loss.words
 
 
 @pytest.mark.parametrize(

@@ -9,21 +9,19 @@ import pytest
 from evac.drivers.port import Action
 from evac.engine.stores.sightings import (
     Following,
-    Loss,
     LossGuard,
     Sighting,
-    as_known,
+    again,
     decode_sighting,
-    labels_of,
-    later,
-    loss_in,
     loss_of,
     sighted,
+    still,
     within,
 )
 from evac.model.errors import NotAllowed, Retryable
 from evac.model.observation import MemberSeen
 from evac.model.run_policy import RunPolicy, StorePolicy
+from evac.run.data_loss import Loss, as_known, labels_of, later, loss_in
 from evac.run.state import apply
 from evac.run.values import Event, RunSpec, RunStep
 from evac.run.view import RunView
@@ -105,7 +103,7 @@ def test_nobody_knows_what_is_lost_of_a_primary_that_burnt_before_it_was_seen() 
     assert (found.most_ms, found.basis) == (None, "unknown")
     declared = loss(None, 9_000)
     moved = replace(seen((1_000, 50, 50)), primary="anyang")
-    assert declared.again(moved, 9_500) == replace(declared, until_ms=9_500), (
+    assert again(declared, moved, 9_500) == replace(declared, until_ms=9_500), (
         "of the old one nothing was seen"
     )
 
@@ -134,10 +132,10 @@ def test_whoever_leads_next_goes_on_from_what_was_written() -> None:
 def test_a_loss_is_kept_with_its_run_and_grows_until_the_fence() -> None:
     known = loss(seen((1_000, 50, 50)), 4_000)
     assert loss_in(known.label()) == known
-    assert known.again(seen((2_000, 60, 60)), 9_000).most_ms == 7_000, "it was seen once more"
-    assert known.again(None, 9_000).most_ms == 8_000
+    assert again(known, seen((2_000, 60, 60)), 9_000).most_ms == 7_000, "it was seen once more"
+    assert again(known, None, 9_000).most_ms == 8_000
     moved = sighted(None, "db", look(99, 99, "2", "ansan"), 8_000)
-    assert known.again(moved, 9_000).most_ms == 8_000, "the new primary says nothing of the old one"
+    assert again(known, moved, 9_000).most_ms == 8_000, "the new primary says nothing of the old one"
     assert later(known, 2_000).most_ms == 1_000
     with pytest.raises(NotAllowed):
         loss_in("{}")
@@ -201,10 +199,10 @@ def test_a_look_of_which_nobody_knows_when_it_was_written_dates_nothing() -> Non
 def test_a_primary_that_is_seen_after_its_end_goes_on_until_now() -> None:
     known = loss(seen((1_000, 50, 50)), 4_000)
     joined_again = seen((1_000, 50, 50), (6_000, 90, 80))
-    assert known.again(joined_again, 4_000).basis == "unknown"
-    assert known.still(joined_again, 4_000, 7_500).most_ms == 6_500
-    assert known.still(seen((1_000, 50, 50)), 4_000, 7_500).most_ms == 3_000
-    assert known.still(joined_again, 4_000, 5_000).basis == "unknown", "a clock that went back"
+    assert again(known, joined_again, 4_000).basis == "unknown"
+    assert still(known, joined_again, 4_000, 7_500).most_ms == 6_500
+    assert still(known, seen((1_000, 50, 50)), 4_000, 7_500).most_ms == 3_000
+    assert still(known, joined_again, 4_000, 5_000).basis == "unknown", "a clock that went back"
 
 
 def guarded(known: Loss, fenced_at_ms: int | None, *, gate: str = "", opened: bool = False) -> LossGuard:

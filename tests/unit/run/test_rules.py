@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evac.model.errors import RunError
 from evac.model.run_policy import Envelope, Pace, Patience, StorePolicy
 from evac.run import envelope
+from evac.run.data_loss import Basis, Loss, labels_of
 from evac.run.decide import decide, next_ms
 from evac.run.fencing import FenceFacts, NotProved, Proved, SyncFacts, prove
 from evac.run.pacing import Health, judge
@@ -22,6 +23,10 @@ from evac.run.values import ENDED, EVENT_DATA, Event, Left, RunLimit, RunSpec, R
 from tests.unit.run.test_replay import random_spec
 from tests.unit.run.world import World, overused, seeded_outcomes
 
+MOVES = (
+    RunStep("fence:db", "fence", "db", 0, 10),
+    RunStep("promote:db", "promote", "db", 10, 10, ("fence:db",)),
+)
 SYNC = SyncFacts(1_000, True, ("dc-anyang",), "anyang", False, True)
 
 
@@ -327,6 +332,52 @@ def test_the_end_names_what_a_skipped_step_may_have_left_down(skipped: str, left
     assert world.view.phase == "succeeded_with_exceptions"
     (end,) = [event for event in world.events if event.kind == "run_ended"]
     assert end.data.get("left", []) == left
+
+
+@given(
+    st.sampled_from(("seen", "declared", "unknown", "synchronous")),
+    st.one_of(st.none(), st.integers(0, 20_000)),
+    st.one_of(st.none(), st.integers(0, 20_000)),
+    st.integers(0, 5_000),
+)
+def test_a_run_that_may_have_lost_more_than_the_rpo_never_ends_as_simply_succeeded(
+    basis: Basis, most_ms: int | None, rpo_ms: int | None, takes_ms: int
+) -> None:
+    """By the figure that counts when the fence was complete, not by the one that was approved."""
+    most_ms = {"unknown": None, "synchronous": 0}.get(basis, most_ms)
+    until_ms = 1_000
+    loss = Loss("db", "west", "east", most_ms, basis, until_ms=until_ms, rpo_ms=rpo_ms)
+    world = World(
+        RunSpec("r", "i", "p1", MOVES, approvals=0, labels=labels_of({"db": loss})),
+        takes_ms=lambda step: takes_ms,
+    )
+    world.begin()
+    world.finish(1_000)
+    ended_ms = next(e.at_ms for e in world.events if e.kind == "step_succeeded" and e.step == "fence:db")
+    grown = 0 if basis != "seen" else ended_ms - until_ms
+    beyond = rpo_ms is not None and (most_ms is None or max(0, most_ms + grown) > rpo_ms)
+    assert world.view.phase == ("succeeded_with_exceptions" if beyond else "succeeded")
+    assert world.view.left == ((Left("db", "beyond_rpo"),) if beyond else ())
+
+
+def test_a_promotion_that_was_left_out_lost_nothing_and_a_label_that_nobody_can_read_is_said() -> None:
+    loss = Loss("db", "west", "east", None, "unknown", rpo_ms=0)
+    for label, skips, left in (
+        (loss.label(), True, (Left("db", "unknown"),)),
+        ("{", False, (Left("db", "beyond_rpo"),)),
+    ):
+        spec = RunSpec("r", "i", "p", MOVES, labels={"loss:db": label})
+        refused = {"promote:db"} if skips else set[str]()
+        world = World(spec, outcome=lambda step, _, refused=refused: "refuse" if step in refused else "ok")  # type: ignore[misc]
+        world.begin()
+        world.say("approved", who="kim", reason="fire")
+        if skips:
+            while world.view.phases[1] != "failed":
+                assert world.step()
+            world.say("step_skipped", "promote:db", 1, who="kim", reason="done by hand")
+        while world.step():
+            pass
+        assert world.view.left == left
 
 
 def test_a_large_plan_is_decided_in_steps_and_edges_not_their_square() -> None:

@@ -39,13 +39,14 @@ from evac.engine.runs.step_actions import (
     yielding,
 )
 from evac.engine.stores.permits import wait_ms
-from evac.engine.stores.sightings import Basis, Loss, labels_of, within
+from evac.engine.stores.sightings import within
 from evac.model.errors import Corrupt, InvalidInput
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, Pace, Patience, RunPolicy
 from evac.model.step_id import StepId, limit_id
 from evac.run import envelope, recovery_groups
+from evac.run.data_loss import Basis, Loss, labels_of
 from evac.run.values import ATTESTED, Left, RunLimit, RunSpec, RunStep, left_of
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin

@@ -23,11 +23,12 @@ from evac.engine.runs.binding import Bound
 from evac.engine.runs.live_actions import Standing
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards
-from evac.engine.stores.sightings import Loss, as_known, up_to_date
+from evac.engine.stores.sightings import up_to_date
 from evac.model.access import Proven
 from evac.model.errors import Retryable, RunError
 from evac.model.observation import LeavingSite
 from evac.model.run_policy import RunPolicy
+from evac.run.data_loss import Loss, as_known
 from evac.run.pacing import Health, Judgement, judge
 from evac.run.patience import deadline_ms
 from evac.run.values import Event, RunStep

@@ -20,11 +20,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import orjson
 
 from evac.derive.domains import site_of, topology
+from evac.derive.objectives import judged_as, loss_class
 from evac.derive.stores import primary_site
 from evac.drivers.port import Action
 from evac.model.errors import EvacError, NotAllowed, Retryable
@@ -33,7 +34,8 @@ from evac.model.estate import Store as DataSet
 from evac.model.observation import MemberSeen
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
-from evac.run.values import RunSpec, RunStep
+from evac.run.data_loss import Basis, Loss, fenced_ms, known_losses, later
+from evac.run.values import RunStep
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 from evac.store.port import Store, all_entries
@@ -41,9 +43,6 @@ from evac.store.port import Store, all_entries
 PREFIX: Final = "sighting/"
 MARKS_MOST: Final = 64
 """Looks that are remembered: a copy that is further behind keeps what it was last seen to hold."""
-
-Basis = Literal["synchronous", "seen", "declared", "moment", "unknown"]
-"""moment: it is restored to one that was asked for, and loses what was written after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,90 +203,21 @@ def _line(sighting: Sighting) -> tuple[str, str]:
     return sighting.primary, sighting.history
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """The most that making `candidate` the primary can lose, of writes that were acknowledged. most_ms None:
-    nobody knows.
+def again(loss: Loss, sighting: Sighting | None, until_ms: int) -> Loss:
+    """By a later look at the same primary, or for another end. What never was seen stays as declared."""
+    moved = sighting is None or sighting.primary != loss.primary
+    if loss.basis in ("synchronous", "moment") or (loss.basis != "unknown" and moved):
+        return later(loss, until_ms)
+    declared_ms = loss.most_ms if loss.basis == "declared" else None
+    found = loss_of(loss.store, loss.primary, loss.candidate, "async", declared_ms, sighting, until_ms)
+    return replace(found, rpo_ms=loss.rpo_ms)
+
+
+def still(loss: Loss, sighting: Sighting, until_ms: int, now_ms: int) -> Loss:
+    """By a look, as `again`. A primary that was seen after the end meant for it goes on until now: its site
+    was cut off, and is joined again.
     """
-
-    store: str
-    primary: str
-    """The site of the old one. basis seen: until_ms less the time up to which the candidate was seen to hold
-    everything.
-    """
-    candidate: str
-    most_ms: int | None
-    basis: Basis
-    seen_ms: int = 0
-    """When the primary was last seen."""
-    behind_ms: int = 0
-    until_ms: int = 0
-    sighting: str = ""
-    """Its name."""
-
-    @property
-    def figure(self) -> str:
-        """How much, for people."""
-        match self.basis:
-            case "synchronous":
-                return "nothing"
-            case "unknown":
-                return "an unknown part"
-        return _seconds(self.most_ms)
-
-    @property
-    def words(self) -> str:
-        """How much, and how that is known."""
-        match self.basis:
-            case "synchronous":
-                return f"{self.figure}: it confirms every commit"
-            case "declared":
-                return f"{self.figure}, as the estate declares: nothing was ever seen of it"
-            case "moment":
-                return f"{self.figure}: everything after the moment that was asked for"
-            case "unknown":
-                return f"{self.figure}: nothing was seen of it, and nothing is declared"
-        age = _seconds(self.until_ms - self.seen_ms)
-        return f"{self.figure}: last seen {age} before, {_seconds(self.behind_ms)} behind then"
-
-    def again(self, sighting: Sighting | None, until_ms: int) -> Loss:
-        """By a later look at the same primary, or for another end. What never was seen stays as declared."""
-        moved = sighting is None or sighting.primary != self.primary
-        if self.basis in ("synchronous", "moment") or (self.basis != "unknown" and moved):
-            return later(self, until_ms)
-        declared_ms = self.most_ms if self.basis == "declared" else None
-        return loss_of(self.store, self.primary, self.candidate, "async", declared_ms, sighting, until_ms)
-
-    def still(self, sighting: Sighting, until_ms: int, now_ms: int) -> Loss:
-        """By a look, as `again`. A primary that was seen after the end meant for it goes on until now: its
-        site was cut off, and is joined again.
-        """
-        return self.again(sighting, now_ms if sighting.at_ms > until_ms else until_ms)
-
-    def label(self) -> str:
-        """For the labels of a run."""
-        return orjson.dumps(self).decode()
-
-
-def later(loss: Loss, until_ms: int) -> Loss:
-    """The same, where the primary may have written for longer, or, fenced, for less long."""
-    if loss.basis != "seen" or loss.most_ms is None:
-        return replace(loss, until_ms=until_ms)
-    most_ms = max(0, loss.most_ms + until_ms - loss.until_ms)
-    return replace(loss, most_ms=most_ms, until_ms=until_ms)
-
-
-def as_known(loss: Loss, until_ms: int, ago_ms: int) -> Loss:
-    """For who sees nothing: `later`, however long ago that end was."""
-    return later(loss, until_ms)
-
-
-def loss_in(label: str) -> Loss:
-    """The inverse of `label`. Raises NotAllowed for what is none."""
-    try:
-        return Loss(**orjson.loads(label))
-    except (ValueError, TypeError) as error:
-        raise NotAllowed("guard-unreadable", "what a promotion may lose cannot be read") from error
+    return again(loss, sighting, now_ms if sighting.at_ms > until_ms else until_ms)
 
 
 def loss_of(
@@ -327,18 +257,11 @@ def loss_of(
     )
 
 
-def _seconds(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return "an unknown time"
-    return f"{-(-milliseconds // 100) / 10:g} s"
-
-
 async def up_to_date(sites: Collection[str]) -> bool:
     """Roles of stores are known as they are; never behind."""
     return False
 
 
-LABEL: Final = "loss:"
 AGAIN_MS: Final = 5_000
 
 
@@ -362,50 +285,28 @@ def losses_of(estate: Estate, plan: Plan, sightings: Mapping[str, Sighting], now
     stores = {store.id: store for store in estate.stores}
     fenced = {step.target: step.end_ms for step in plan.steps if kind_of(step.kind).fences}
     found: dict[str, Loss] = {}
-    moments = dict(plan.scenario.moments)
+    moments, of_class = dict(plan.scenario.moments), loss_class(top, plan.scenario.domains)
     for outcome in plan.stores:
         store = stores.get(outcome.store)
         if store is None or not outcome.candidate:
             continue
         primary, until_ms = primary_site(top, store), now_ms + fenced.get(store.id, 0)
-        candidate = site_of(top, outcome.candidate) or ""
+        candidate, rpo_ms = site_of(top, outcome.candidate) or "", judged_as(store, of_class).rpo_ms
         if store.id in moments:
-            found[store.id] = Loss(store.id, primary, candidate, outcome.loss_ms, "moment", until_ms=until_ms)
+            loss = Loss(store.id, primary, candidate, outcome.loss_ms, "moment", until_ms=until_ms)
+            found[store.id] = replace(loss, rpo_ms=rpo_ms)
             continue
         # A backup holds what it was made with: its age is what the estate declares.
         sighting = None if outcome.restored else sightings.get(store.id)
         mode = "none" if outcome.restored else _mode(store, outcome.candidate)
-        found[store.id] = loss_of(store.id, primary, candidate, mode, outcome.loss_ms, sighting, until_ms)
+        loss = loss_of(store.id, primary, candidate, mode, outcome.loss_ms, sighting, until_ms)
+        found[store.id] = replace(loss, rpo_ms=rpo_ms)
     return found
 
 
 def _mode(store: DataSet, candidate: str) -> ReplicationMode:
     found: list[ReplicationMode] = [member.mode for member in store.members if member.at == candidate]
     return found[0] if found else "none"
-
-
-def labels_of(losses: Mapping[str, Loss]) -> dict[str, str]:
-    """As they are kept with a run."""
-    return {LABEL + store: loss.label() for store, loss in losses.items()}
-
-
-def known_losses(spec: RunSpec) -> dict[str, Loss]:
-    """What was known when a run was bound. Raises NotAllowed for what cannot be read."""
-    return {
-        name.removeprefix(LABEL): loss_in(label)
-        for name, label in spec.labels.items()
-        if name.startswith(LABEL)
-    }
-
-
-def fenced_ms(view: RunView, store: str) -> int:
-    """When the fence of a store was complete; 0 while it is not."""
-    ends = [
-        view.ended[i]
-        for i, step in enumerate(view.steps)
-        if kind_of(step.kind).fences and step.target == store and view.phases[i] == "succeeded"
-    ]
-    return max(ends, default=0)
 
 
 class LossGuard:

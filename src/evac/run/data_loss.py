@@ -1,0 +1,145 @@
+"""The most that the promotions of a run can lose: as known when it was made, and when their fences were done.
+
+Kept in the labels of the run, so that a later change of the estate does not change what people agreed to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import orjson
+
+from evac.model.errors import NotAllowed
+from evac.run.values import Left, RunSpec
+from evac.run.view import RunView
+from evac.steps.registry import kind_of
+
+LABEL: Final = "loss:"
+
+Basis = Literal["synchronous", "seen", "declared", "moment", "unknown"]
+"""moment: it is restored to one that was asked for, and loses what was written after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The most that making `candidate` the primary can lose, of writes that were acknowledged. most_ms None:
+    nobody knows.
+    """
+
+    store: str
+    primary: str
+    """The site of the old one. basis seen: until_ms less the time up to which the candidate was seen to hold
+    everything.
+    """
+    candidate: str
+    most_ms: int | None
+    basis: Basis
+    seen_ms: int = 0
+    """When the primary was last seen."""
+    behind_ms: int = 0
+    until_ms: int = 0
+    sighting: str = ""
+    """Its name."""
+    rpo_ms: int | None = None
+    """The most that the store may lose in such a fire; None: it does not say."""
+
+    @property
+    def figure(self) -> str:
+        """How much, for people."""
+        match self.basis:
+            case "synchronous":
+                return "nothing"
+            case "unknown":
+                return "an unknown part"
+        return _seconds(self.most_ms)
+
+    @property
+    def words(self) -> str:
+        """How much, and how that is known."""
+        match self.basis:
+            case "synchronous":
+                return f"{self.figure}: it confirms every commit"
+            case "declared":
+                return f"{self.figure}, as the estate declares: nothing was ever seen of it"
+            case "moment":
+                return f"{self.figure}: everything after the moment that was asked for"
+            case "unknown":
+                return f"{self.figure}: nothing was seen of it, and nothing is declared"
+        age = _seconds(self.until_ms - self.seen_ms)
+        return f"{self.figure}: last seen {age} before, {_seconds(self.behind_ms)} behind then"
+
+    def label(self) -> str:
+        """For the labels of a run."""
+        return orjson.dumps(self).decode()
+
+
+def later(loss: Loss, until_ms: int) -> Loss:
+    """The same, where the primary may have written for longer, or, fenced, for less long."""
+    if loss.basis != "seen" or loss.most_ms is None:
+        return replace(loss, until_ms=until_ms)
+    most_ms = max(0, loss.most_ms + until_ms - loss.until_ms)
+    return replace(loss, most_ms=most_ms, until_ms=until_ms)
+
+
+def as_known(loss: Loss, until_ms: int, ago_ms: int) -> Loss:
+    """For who sees nothing: `later`, however long ago that end was."""
+    return later(loss, until_ms)
+
+
+def loss_in(label: str) -> Loss:
+    """The inverse of `label`. Raises NotAllowed for what is none."""
+    try:
+        return Loss(**orjson.loads(label))
+    except (ValueError, TypeError) as error:
+        raise NotAllowed("guard-unreadable", "what a promotion may lose cannot be read") from error
+
+
+def labels_of(losses: Mapping[str, Loss]) -> dict[str, str]:
+    """As they are kept with a run."""
+    return {LABEL + store: loss.label() for store, loss in losses.items()}
+
+
+def known_losses(spec: RunSpec) -> dict[str, Loss]:
+    """What was known when a run was bound. Raises NotAllowed for what cannot be read."""
+    return {
+        name.removeprefix(LABEL): loss_in(label)
+        for name, label in spec.labels.items()
+        if name.startswith(LABEL)
+    }
+
+
+def fenced_ms(view: RunView, store: str) -> int:
+    """When the fence of a store was complete; 0 while it is not."""
+    ends = [
+        view.ended[i]
+        for i, step in enumerate(view.steps)
+        if kind_of(step.kind).fences and step.target == store and view.phases[i] == "succeeded"
+    ]
+    return max(ends, default=0)
+
+
+def beyond_rpo(view: RunView) -> Iterator[Left]:
+    """Stores whose promotion or restore may have lost more than their rpo, as may one that cannot be read."""
+    made = [kind_of(step.kind).makes_primary or kind_of(step.kind).restores for step in view.steps]
+    back = {s.target for i, s in enumerate(view.steps) if made[i] and view.phases[i] == "succeeded"}
+    labels = {name: label for digest in view.plans for name, label in view.specs[digest].labels.items()}
+    for store in sorted(back):
+        label = labels.get(LABEL + store)
+        if label is None:
+            continue
+        try:
+            loss = loss_in(label)
+        except NotAllowed:
+            yield Left(store, "beyond_rpo")
+            continue
+        loss = later(loss, fenced_ms(view, store) or loss.until_ms)
+        if loss.rpo_ms is not None and (loss.most_ms is None or loss.most_ms > loss.rpo_ms):
+            yield Left(store, "beyond_rpo")
+
+
+def _seconds(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "an unknown time"
+    return f"{-(-milliseconds // 100) / 10:g} s"
