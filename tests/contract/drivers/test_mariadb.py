@@ -85,7 +85,9 @@ def test_a_primary_killed_under_load_loses_nothing_and_follows_again(server_fold
         assert len(set(both.values())) == 1, both
 
 
-def test_an_old_primary_with_transactions_of_its_own_is_left_as_it_is(server_folder: Path) -> None:
+def test_an_old_primary_with_transactions_of_its_own_takes_no_more_and_is_else_left_as_it_is(
+    server_folder: Path,
+) -> None:
     with data_set(server_folder, synchronous=()) as world:
         pangyo, anyang = world.pangyo, world.anyang
 
@@ -100,14 +102,27 @@ def test_an_old_primary_with_transactions_of_its_own_is_left_as_it_is(server_fol
             await driver.execute(replace(unproven, parameters={"proof": "attest"}), given)
             pangyo.start()
             rejoin = world.rejoin("dc-pangyo", "dc-anyang")
-            checked = await driver.check(rejoin, given)
-            assert "holds transactions that" in checked.problems[0]
-            assert "build it again with mariadb-backup" in checked.problems[0], "a retry helps nobody"
             before = ask(pangyo, "@@gtid_current_pos")
-            with pytest.raises(Permanent, match="never had") as raised:
+            for read_only in ("OFF", "ON"):
+                pangyo.sql(f"SET GLOBAL read_only = {read_only}")
+                dry = await driver.check(rejoin, replace(given, dry_run=True))
+                checked = await driver.check(rejoin, given)
+                assert checked.ready == (read_only == "OFF"), "one that takes writes is to be stopped first"
+                for refused in (dry, checked) if read_only == "ON" else (dry,):
+                    assert "holds transactions that" in refused.problems[0]
+                    assert "build it again with mariadb-backup" in refused.problems[0], (
+                        "a retry alone does not help"
+                    )
+                    assert isinstance(refused.error, Permanent)
+                with pytest.raises(Permanent, match="with mariadb-backup; then retry") as raised:
+                    await driver.execute(rejoin, given)
+                assert raised.value.code == "mariadb-diverged"
+                assert ask(pangyo, "@@gtid_current_pos, @@read_only").split() == [before, "1"]
+            anyang.kill()
+            pangyo.sql("SET GLOBAL read_only = OFF")
+            with pytest.raises(Retryable, match="does not answer"):
                 await driver.execute(rejoin, given)
-            assert (raised.value.code, "mariadb-backup" in raised.value.hint) == ("mariadb-diverged", True)
-            assert ask(pangyo, "@@gtid_current_pos, @@read_only").split() == [before, "1"]
+            assert ask(pangyo, "@@read_only") == "0", "without another primary it stays what it is"
 
         asyncio.run(story())
 

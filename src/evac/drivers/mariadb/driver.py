@@ -85,6 +85,11 @@ class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Foll
         async with linked(member_of(action), order.timeout_s) as link:
             facts = await read_facts(link)
             refuse_stale(link, facts.seen, order, own_hand=action.verb == "demote")
+        if action.verb == "rejoin" and not _is_done(action, facts):
+            refused = await _rejoin_refused(action, order, facts)
+            ends_writes = isinstance(refused, Permanent) and facts.writable and not order.dry_run
+            said = () if refused is None or ends_writes else (refused.message,)
+            return Checked(said, facts.evidence(), refused if said else None)
         others = await _others(action, order, facts)
         problems = await _problems(action, order, facts)
         words = tuple(another_primary(address).message for address in others)
@@ -213,12 +218,6 @@ async def _problems(action: Action, order: Order, facts: MariadbFacts) -> list[s
             return _promote_problems(action, facts)
         case "protect":
             return _protect_problems(facts, many(action.parameters, "synchronous"))
-        case "rejoin":
-            try:
-                await _check_rejoin(action, order, facts)
-            except ActionError as error:
-                return [f"{error.message}; {error.hint}" if error.hint else error.message]
-            return []
         case "verify":
             return [f"it is {facts.report().role}, and not as expected"]
         case _:
@@ -474,8 +473,8 @@ def _primary(action: Action) -> MariadbMember:
     return own.at(text(parameters, "primary_host"), whole(parameters, "primary_port", PORT, 65_535))
 
 
-async def _check_rejoin(action: Action, order: Order, facts: MariadbFacts) -> None:
-    """Raises Permanent where it has transactions of its own, Retryable where it cannot follow yet."""
+async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> ActionError | None:
+    """Permanent: it has transactions of its own beside a primary that takes writes. Retryable: not yet."""
     primary = _primary(action)
     problem = ""
     try:
@@ -491,10 +490,9 @@ async def _check_rejoin(action: Action, order: Order, facts: MariadbFacts) -> No
         elif only_here := _only_here(facts, theirs):
             own = member_of(action).address
             said = f"{own} holds transactions that {primary.address} never had: {only_here}"
-            hint = "copy what you need out of it, then build it again with mariadb-backup"
-            raise Permanent("mariadb-diverged", said, hint)
-    if problem:
-        raise Retryable("mariadb-not-ready", f"{primary.address} {problem}", after_ms=500)
+            hint = "copy what you need out of it and build it again with mariadb-backup; then retry this step"
+            return Permanent("mariadb-diverged", f"{said}; {hint}")
+    return Retryable("mariadb-not-ready", f"{primary.address} {problem}", after_ms=500) if problem else None
 
 
 def _only_here(ours: MariadbFacts, theirs: MariadbFacts) -> str:
@@ -506,13 +504,18 @@ def _only_here(ours: MariadbFacts, theirs: MariadbFacts) -> str:
 
 
 async def _rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
-    """Makes a server follow the primary; one that has transactions of its own is refused."""
+    """Makes a server follow the primary. One with transactions of its own only stops to take more of them."""
     primary = _primary(action)
     facts = await alone(link, order)
     if facts.follows and facts.upstream == primary.address:
         await obey(link, facts.seen, order, fence=0, demoted=0)
         return {**facts.evidence(), "already": True}
-    await _check_rejoin(action, order, facts)
+    refused = await _rejoin_refused(action, order, facts)
+    if isinstance(refused, Permanent) and facts.writable:
+        await obey(link, facts.seen, order, demoted=max(1, order.epoch), confirms=())
+        await _end_writes(link)
+    if refused is not None:
+        raise refused
     await obey(link, facts.seen, order, confirms=())
     if facts.writable:
         await _end_writes(link)
