@@ -58,6 +58,7 @@ Sink = Callable[[Anchor], Awaitable[None]]
 Newest = Callable[[str], Awaitable[Anchor | None]]
 """The newest head that one agent keeps of a journal. Raises ActionError."""
 HOLDER: Final = "evac"
+PUT_BACK: Final = "put-back/"
 ASK_S: Final = 3.0
 COMPARE_S: Final = 1.0
 """A site that burns does not answer, and the run has to go on."""
@@ -259,6 +260,10 @@ class HeldJournals:
     journal again, and what the run has done by now is not known. agents: site -> newest head that its agent
     keeps of a journal. A contradiction counts if no other agent that answers agrees with the journal: the key
     of one agent is not enough to stop all sites.
+
+    put-back/<run>    the heads that contradicted it when it was held: site -> [segment, hash]
+
+    A person who ends that hold knows of these heads: the next take-over holds again for others only.
     """
 
     def __init__(
@@ -269,7 +274,7 @@ class HeldJournals:
     async def compare(self, run: str) -> None:
         """Raises Unavailable."""
         asked = await asyncio.gather(*(self._newest(site, run) for site in self._agents))
-        against: list[str] = []
+        against: dict[str, list[int | str]] = {}
         agree = 0
         for site, head in zip(self._agents, asked, strict=True):
             if head is None:
@@ -278,18 +283,24 @@ class HeldJournals:
             if entry is not None and hash_of(entry.value) == head.hash:
                 agree += 1
             else:
-                against.append(site)
+                against[site] = [head.segment, head.hash]
         if not against:
             return
+        found, key = orjson.dumps(against, option=orjson.OPT_SORT_KEYS), PUT_BACK + run
+        known = await self._store.get(key)
+        is_released = known is not None and _all_in(against, known.value)
         words = f"the journal of {run} is not the one whose heads the agents of {', '.join(against)} keep"
-        told = {"run": run, "code": "journal-put-back", "agents": against}
+        told = {"run": run, "code": "journal-put-back", "agents": list(against)}
         if agree:
             words += "; another agent agrees with it, so the run continues"
+        elif is_released:
+            words += "; a hold for this was released, so the run continues"
         else:
             words += "; everything is on hold: find out who put an older state of the store back"
             hold = {"who": HOLDER, "reason": words, "at_ms": self._clock.now_ms()}
             with contextlib.suppress(Conflict):  # A hold is there already.
-                await self._store.transact((Compare(HOLD_KEY, 0),), (Put(HOLD_KEY, orjson.dumps(hold)),))
+                puts = (Put(HOLD_KEY, orjson.dumps(hold)), Put(key, found))
+                await self._store.transact((Compare(HOLD_KEY, 0),), puts)
         words += f"; evac run verify {run} --estate ESTATE"
         self._tell(Notice("trouble", self._clock.now_ms(), self._site, words, told))
 
@@ -299,6 +310,14 @@ class HeldJournals:
                 return await self._agents[site](run)
         except (EvacError, TimeoutError, OSError):
             return None
+
+
+def _all_in(against: Mapping[str, list[int | str]], value: bytes) -> bool:
+    """Whether people were told of all these heads. What cannot be read, they were not."""
+    with contextlib.suppress(ValueError, AttributeError):
+        known = orjson.loads(value)
+        return all(known.get(site) == head for site, head in against.items())
+    return False
 
 
 def controllers_of(path: str, given: Path | None = None) -> Mapping[str, str]:

@@ -165,6 +165,7 @@ LEFT: Final = (
     "notices/",
     "permit/",
     "proposal/",
+    "put-back/",
     "request/",
     "session/",
     "sighting/",

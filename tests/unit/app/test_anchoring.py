@@ -102,8 +102,20 @@ def test_a_run_of_a_store_that_was_put_back_waits_for_a_person(tmp_path: Path, k
         assert [one.data["agents"] for one in told] == [["near"]] * 2
         assert "evac run verify fire-1 --estate ESTATE" in told[0].words
         assert (hold is not None) == (kind != "another agent agrees")
-        if hold is not None:
-            assert "put an older state of the store back" in json.loads(hold.value)["reason"]
+        if hold is None:
+            return
+        assert "put an older state of the store back" in json.loads(hold.value)["reason"]
+        await store.transact((), (Delete(HOLD_KEY),))
+        for _ in range(2):  # the next leaders take it over
+            await held.compare("fire-1")
+            assert await store.get(HOLD_KEY) is None, "a person released it"
+        assert "a hold for this was released, so the run continues" in told[-1].words
+        other = Site(tmp_path / "other")
+        await other.keep(Anchor("fire-1", 9, 9, "f" * 64))
+        both = {"near": sites["near"].newest, "other": other.newest}
+        held = HeldJournals(store, both, SystemClock(), "south", told.append)
+        await held.compare("fire-1")
+        assert await store.get(HOLD_KEY) is not None, "of the other head nobody was told"
 
     asyncio.run(story())
 
