@@ -94,6 +94,36 @@ def test_a_sync_replica_is_the_fence_where_policy_says_so(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("users", "lets_in"),
+    [((), False), (("pangyo",), True), (("anyang",), False), (("pangyo", "ansan"), False)],
+)
+def test_a_proxy_that_only_sends_to_lost_sites_lets_the_new_place_in_before_it_is_asked(
+    tmp_path: Path, users: tuple[str, ...], lets_in: bool
+) -> None:
+    """A run that moved the users to pangyo took the other sites out of every proxy; and traffic moves only
+    once the new place answers: through its proxy it could not.
+    """
+    doors = "".join(
+        f"  door-{site}: {{for: messenger, at: {site}, driver: http, settings: {{url: 'http://127.0.0.{n}/'}}}}\n"
+        for n, site in enumerate(("pangyo", "anyang", "ansan"), 1)
+    )
+    of = estate(tmp_path, DATABASES + TRAFFIC + doors)
+    found = bound(replace(of, traffic={"messenger": users} if users else {}))
+    verifies = [found.actions[s.id] for s in found.spec.steps if s.kind == "verify"]
+    assert verifies
+    for actions in verifies:
+        asked = [action.at for action in actions if action.verb == "verify"]
+        before = [(a.verb, a.driver, a.at, a.parameters["site"]) for a in actions[: -len(asked)]]
+        assert before == ([("ready", "haproxy", at, at) for at in sorted(asked)] if lets_in else [])
+    leaves = bound(
+        replace(of, traffic={"messenger": users} if users else {}), Scenario("evacuate", ("pangyo",))
+    )
+    assert not [a for actions in leaves.actions.values() for a in actions if a.verb == "ready"], (
+        "they still answer"
+    )
+
+
+@pytest.mark.parametrize(
     "policy", [RunPolicy(), RunPolicy(stores={"messages": StorePolicy("messages", ("lease",))})]
 )
 def test_without_an_accepted_proof_a_person_vouches(tmp_path: Path, policy: RunPolicy) -> None:

@@ -375,13 +375,22 @@ def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tu
 
 
 def _verify(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """Asks the service where it will serve; base asks the first site, top every site."""
+    """Asks the service where it will serve; base asks the first site, top every site. Where its users were
+    sent to sites that are all lost, proxies may still keep the new place out: a question through them gets no
+    answer before the traffic moves, which waits for that answer. So they let the place in first.
+    """
     sites = ground.serving.sites(step.target)
     wanted = sites[:1] if step.milestone == "base" else sites
     ends = [_first(ground, step.target, site, Verifies) for site in wanted]
     if not ends or any(endpoint is None for endpoint in ends):
         return ()
-    return tuple(_act("verify", endpoint) for endpoint in ends if endpoint is not None)
+    sent = set(ground.estate.traffic.get(step.target, ())) if ground.plan.scenario.kind == "lose" else set()
+    proxies = [
+        _act("ready", end, site=end.at)
+        for end in (_routers(ground, step.target, wanted) if sent and sent <= ground.lost else ())
+        if not DRIVERS[end.driver].answers_are_cached
+    ]
+    return (*proxies, *(_act("verify", endpoint) for endpoint in ends if endpoint is not None))
 
 
 def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
