@@ -2,7 +2,8 @@
 
 The worst they can do: stop things. They hold everything, pause and cancel runs, skip and retry steps, roll
 back what may be rolled back (never a store), and write notes, all under the name of the program. They approve
-and attest nothing, so they promote nothing and vouch for no fence, and no name but their own is in a journal.
+and attest nothing, so they promote nothing and vouch for no fence; they end no hold and clear no mark of a
+site, which wait until a person has looked; and no name but their own is in a journal.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pytest
 
 from evac.app.access import digest_of
 from evac.engine.runs import requests
-from evac.engine.runs.proving import Asked, Provers, prove, room_in
+from evac.engine.runs.proving import OF_HOLD, Asked, Provers, prove, room_in
 from evac.engine.runs.requests import VERBS, Request
 from evac.model.access import AccessRules, Person, Proven, Token
 from evac.model.errors import NotAllowed
@@ -68,6 +69,22 @@ def test_what_they_ask_has_their_name_whatever_they_say() -> None:
     play(story, access=access())
 
 
+def test_they_end_no_hold_and_clear_no_site() -> None:
+    """Both wait until a person has looked at the real systems."""
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert (await client.post("/v1/hold", json={"reason": "why"}, headers=by())).status_code == 201
+        cleared = {"domain": "pangyo", "reason": "why", "who": "kim"}
+        for told in (
+            await client.delete("/v1/hold?reason=why&who=kim", headers=by()),
+            await client.post("/v1/sites/clear", json=cleared, headers=by()),
+        ):
+            assert (told.status_code, told.json()["code"]) == (403, "program")
+        assert (await client.get("/v1/hold", headers=by())).status_code == 200
+
+    play(story, access=access())
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_leader_refuses_them_too_where_a_room_did_not(verb: str) -> None:
     """A war room with an error in it writes down what a program may not ask."""
@@ -84,6 +101,8 @@ def test_a_leader_refuses_them_too_where_a_room_did_not(verb: str) -> None:
             prove(Asked(RUN), asked, RunPolicy(), known, 0)
         assert caught.value.code == "program"
     else:
+        with pytest.raises(NotAllowed):
+            prove(Asked(OF_HOLD), asked, RunPolicy(), known, 0)
         assert prove(Asked(RUN), asked, RunPolicy(), known, 0).program
 
 

@@ -181,8 +181,9 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
             f"{request.who[:80]} is a typed name, and {what} needs a person who is proven",
             "sign it with --key FILE, or ask through the war room: --server URL",
         )
-    if found.program and request.verb in BY_PEOPLE:
-        raise NotAllowed("program", f"{request.who[:80]} is a program; only a person may {request.verb}")
+    if found.program and (request.verb in BY_PEOPLE or asked.run == OF_HOLD):
+        act = "end a hold" if asked.run == OF_HOLD else request.verb
+        raise NotAllowed("program", f"{request.who[:80]} is a program; only a person may {act}")
     if request.verb == "approve" and policy.approvers:
         _must_be_listed(request.who, policy)
     if found.mark and asked.approval is None and found.mark in asked.marks:

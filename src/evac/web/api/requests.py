@@ -51,14 +51,20 @@ def may_ask(actor: Actor, verb: str) -> bool:
     return actor.has(role_for(verb)) or (actor.grant is not None and actor.grant.verb == verb)
 
 
-def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
-    """The grant that lets somebody ask, None where the role does. Raises NotAllowed."""
-    if actor.program and verb in BY_PEOPLE:
+def refuse_program(actor: Actor, act: str) -> None:
+    """Raises NotAllowed for the token of a program that acts for no person."""
+    if actor.program:
         raise NotAllowed(
             "program",
-            f"{actor.name} is a program; only a person may {verb}",
+            f"{actor.name} is a program; only a person may {act}",
             "use a token made with --of PERSON, or sign in",
         )
+
+
+def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
+    """The grant that lets somebody ask, None where the role does. Raises NotAllowed."""
+    if verb in BY_PEOPLE:
+        refuse_program(actor, verb)
     needed, grant = role_for(verb), actor.grant
     if actor.has(needed):
         if actor.stale and verb in GRAVE:
@@ -290,7 +296,7 @@ async def begin(
     return answer_of(given, dict(given.told))
 
 
-@hold_router.delete("/hold", responses=answers(Released, 404, 409, 412, 422, 503))
+@hold_router.delete("/hold", responses=answers(Released, 403, 404, 409, 412, 422, 503))
 async def end(
     request: Request,
     actor: Annotated[Actor, Depends(need("operator"))],
@@ -298,7 +304,8 @@ async def end(
     who: Annotated[str, Query(max_length=512)] = "",
     key: IdempotencyKey = "",
 ) -> Response:
-    """Ends the hold. `If-Match` ends only the one that was read."""
+    """Ends the hold, which waits until a person has looked. `If-Match` ends only the one that was read."""
+    refuse_program(actor, "release a hold")
     room = room_of(request)
     asked = asked_of(actor, Body(reason=reason, who=who), key, "release")
     known = await room.counter.known(asked)
@@ -347,6 +354,7 @@ async def clear(
     """Takes back that a site, or a domain below one, is lost or evacuated. Refused while a run is under way
     that leaves it.
     """
+    refuse_program(actor, "clear the mark of a site")
     room = room_of(request)
     given = await room.counter.clear_site(asked_of(actor, body, key, "clear"), body.domain)
     await _look(room)
