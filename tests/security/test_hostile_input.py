@@ -4,11 +4,13 @@ short run of `scripts/fuzz_hostile.py`.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import zlib
 from pathlib import Path
 
+import orjson
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -56,3 +58,21 @@ def test_a_small_entry_that_unpacks_to_a_large_one_is_refused() -> None:
 def test_an_entry_of_another_shape_is_corrupt_and_no_internal_error(missing: bytes) -> None:
     with pytest.raises(Corrupt):
         effects.decode(zlib.compress(missing))
+
+
+FOUND = {
+    "file-claims": b"id,account,service,loss,received\nc1,shop,talk,2022-10\r21T10:00:00+09:00\n",
+    "file-recipe": b'{"recipe": 1, "sources": {"h": {"kind": "csv", "from": "\\u0000", "site": "a"}}}',
+    "tool-borg": b'{"info": {"repository": {"id": "r"}, "archives": [], "cache": {"stats": "x"}}}',
+    "tool-restic": b'{"snapshots": []}',
+}
+"""Each ended in an exception of Python once."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    target = targets(tmp_path)[name]
+    seeds = orjson.loads(target.seeds[0]) if name.startswith("tool-") else {}
+    data = orjson.dumps({**seeds, **orjson.loads(FOUND[name])}) if seeds else FOUND[name]
+    with contextlib.suppress(*target.refusals):
+        target.read(data)

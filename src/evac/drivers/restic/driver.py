@@ -238,8 +238,10 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     async def _one(self, tool: Tool, id_: str, wanted: tuple[str, ...], watch: Stopwatch) -> CopyReport:
         found = await tool.json("snapshots", "--json", "--no-lock", id_, timeout_s=watch.left_s)
-        (copy,) = (_copy(one, wanted) for one in objects(found, self.name))
-        return copy
+        copies = objects(found, self.name)
+        if len(copies) != 1:
+            raise unreadable(self.name, f"{len(copies)} snapshots where one was asked for")
+        return _copy(copies[0], wanted)
 
     async def _version(self, tool: Tool, watch: Stopwatch) -> str:
         if tool.program not in self._versions:

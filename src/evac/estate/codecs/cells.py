@@ -63,31 +63,37 @@ class CellReader:
         """Columns of a cell count letters from 1, as far as they can be known: quotes shift them by one."""
         name = self.path.name
         reader = csv.reader(io.StringIO(content))
-        head = [cell.strip() for cell in next(reader, [])]
-        unknown = [column for column in head if column not in self.columns]
-        missing = [column for column in self.needed if column not in head]
-        for code, columns in (("column-unknown", unknown), ("column-missing", missing)):
-            if columns:
-                words = "no" if code == "column-missing" else "unknown"
-                message = f"{words} column {', '.join(map(shown, columns))}"
-                hint = f"columns: {', '.join(self.columns)}"
-                self.found.append(Diagnostic(code, message, Place(name, 1, 1), hint=hint))
-        if unknown or missing:
-            return
-        for cells in reader:
-            if not cells:
-                continue
-            line, column = reader.line_num, 1
-            if len(cells) != len(head):
-                message = f"{len(cells)} cells, but the header has {len(head)}"
-                place = Place(name, line, 1)
-                self.found.append(Diagnostic("row-length", message, place, hint="check the commas"))
-                continue
-            row = {}
-            for key, cell in zip(head, cells, strict=True):
-                row[key] = cell.strip(), Place(name, line, column)
-                column += len(cell) + 1
-            yield Place(name, line, 1), row
+        try:
+            head = [cell.strip() for cell in next(reader, [])]
+            unknown = [column for column in head if column not in self.columns]
+            missing = [column for column in self.needed if column not in head]
+            for code, columns in (("column-unknown", unknown), ("column-missing", missing)):
+                if columns:
+                    words = "no" if code == "column-missing" else "unknown"
+                    message = f"{words} column {', '.join(map(shown, columns))}"
+                    hint = f"columns: {', '.join(self.columns)}"
+                    self.found.append(Diagnostic(code, message, Place(name, 1, 1), hint=hint))
+            if unknown or missing:
+                return
+            for cells in reader:
+                if not cells:
+                    continue
+                line, column = reader.line_num, 1
+                if len(cells) != len(head):
+                    message = f"{len(cells)} cells, but the header has {len(head)}"
+                    place = Place(name, line, 1)
+                    self.found.append(Diagnostic("row-length", message, place, hint="check the commas"))
+                    continue
+                row = {}
+                for key, cell in zip(head, cells, strict=True):
+                    row[key] = cell.strip(), Place(name, line, column)
+                    column += len(cell) + 1
+                yield Place(name, line, 1), row
+        except csv.Error as error:
+            message, place = f"not readable as CSV: {error}", Place(name, reader.line_num, 1)
+            self.found.append(
+                Diagnostic("table-unreadable", message, place, hint="check quotes and line ends")
+            )
 
     def _json(self, content: str) -> Iterator[Row]:
         """JSON is YAML, so its nodes know their places."""

@@ -151,6 +151,10 @@ def _source(
             node.place,
             "from: a file or folder, next to the recipe; of a cluster, context: NAME",
         )
+    if where is not None and "\0" in where:
+        message = f"the source {shown(name)} is at no path"
+        problems.add("import-shape", message, (at(node, "from") or node).place, "name a file or a folder")
+        return None
     if kind not in kinds or (where is None and live is None):
         return None
     observed, good_for = word(node, "observed"), word(node, "good_for")
