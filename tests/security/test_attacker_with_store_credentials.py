@@ -221,3 +221,28 @@ def test_no_entry_that_they_spoil_keeps_a_controller_from_leading(
         await raw.close()
 
     asyncio.run(story())
+
+
+@pytest.mark.enable_socket
+def test_a_spoilt_run_that_somebody_asks_something_of_stops_no_controller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each leader that looked whether the run had ended was over, as long as the request was there."""
+    monkeypatch.setenv("EVAC_RED_SEAL", "s" * 32)
+    house = House(tmp_path)
+    raw_url, house.url = house.url, f"{house.url}?seal={SEAL}"
+
+    async def story() -> None:
+        raw = open_store(raw_url)
+        async with house.leading() as store:
+            await house.proposed(store)
+        store = open_store(house.url)
+        await house.ask(store, Request("a1", "pause", "kim", "why"))
+        await store.close()
+        await raw.transact([], [Put(f"open/{house.run}", b"spoilt")])
+        async with house.leading() as store:
+            with pytest.raises(NotAllowed, match="has its run already"):
+                await house.proposed(store)
+        await raw.close()
+
+    asyncio.run(story())

@@ -192,8 +192,11 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         """The newest archives and the repository. Raises `Permanent` where another one was pinned."""
         argv = ("info", "--json", "--last", str(ARCHIVES_MOST))
         found = await tool.json(*argv, timeout_s=watch.left_s)
-        cache = found.get("cache", {}) if isinstance(found, dict) else None
-        if not isinstance(cache, dict) or not isinstance(cache.get("stats", {}), dict):
+        if (
+            not isinstance(found, dict)
+            or not isinstance(cache := found.get("cache", {}), dict)
+            or not isinstance(cache.get("stats", {}), dict)
+        ):
             raise unreadable(self.name, "no object")
         id_, pinned = _repository(found), text(action.settings, "repository_id", "")
         if pinned and id_ != pinned:

@@ -42,7 +42,7 @@ from evac.engine.stores.guards import Mark, Permit
 from evac.model.access import Proven
 from evac.model.canonical import canonical_json
 from evac.model.error_kinds import kind_of
-from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
+from evac.model.errors import Conflict, Corrupt, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
 from evac.model.names import alike
 from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope
@@ -278,7 +278,11 @@ class Vouching:
         """Answers what stands now, of runs that have ended."""
         for entry in await self._store.list(REQUESTS):
             run = entry.key.removeprefix(REQUESTS).rpartition("/")[0]
-            if await self._store.get(self._open_prefix + run) is None:
+            try:
+                has_ended = await self._store.get(self._open_prefix + run) is None
+            except Corrupt:  # nobody can say that it has
+                continue
+            if has_ended:
                 await self._answer(run, entry)
 
     async def _answer(self, run: str, entry: Entry) -> None:
