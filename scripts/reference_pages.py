@@ -185,7 +185,12 @@ def estate_format_page() -> str:
         "",
         "Services that recovery itself needs: a mapping from roles to the name of a service,",
     ]
-    lines += ["or to a list of names; all of them are needed. The roles are", f"{roles}.", ""]
+    lines += [
+        "or to a list of names; all of them are needed. Where one of several is enough, write",
+        "`{any_of: [NAME, OTHER]}` in place of a name, the preferred one first. The roles are",
+        f"{roles}.",
+        "",
+    ]
     columns = [f"`{table}/{column}`" for table, found in sorted(TABLE_COLUMNS.items()) for column in found]
     lines += [_FACTS + "\n".join(key_table(FACT.fields, _absent)), ""]
     lines += [f"Columns of tables have the paths {', '.join(columns)}; a table as a whole has its name.", ""]

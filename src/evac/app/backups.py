@@ -49,8 +49,8 @@ def tools(estate: Estate, facts: BackupFacts, now_ms: int) -> list[ToolRow]:
     errors = [one for one in findings if one.severity == "error"]
     lost = {one.subject: one.message for one in errors if any("backup_policy" in at for at in one.paths)}
     rows = []
-    for role, services in sorted(estate.tools.items()):
-        for service in services:
+    for role in sorted(estate.tools):
+        for service in sorted({name for group in estate.tool_groups((role,)) for name in group}):
             names = _data_of(estate, service)
             rows += [
                 ToolRow(role, service, name, "missed", lost[name])

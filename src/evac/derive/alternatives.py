@@ -47,7 +47,9 @@ def chosen(graph: ServiceGraph, standing: Standing) -> ServiceGraph:
     if not graph.has_alternatives:
         return graph
     when = _back(graph, standing)
-    picks = tuple(tuple(_pick(group, when, standing) for group in groups) for groups in graph.alternatives)
+    picks = tuple(
+        tuple(_pick(group.members, when, standing) for group in groups) for groups in graph.alternatives
+    )
     hard, start, soft = (list(edges) for edges in (graph.hard, graph.start_edges, graph.soft))
     for service, groups in enumerate(graph.alternatives):
         for group, pick in zip(groups, picks[service], strict=True):
@@ -58,21 +60,29 @@ def chosen(graph: ServiceGraph, standing: Standing) -> ServiceGraph:
     return replace(plain, hard=tuple(hard), start_edges=tuple(start), soft=tuple(soft), picks=picks)
 
 
+def counted_on(
+    graph: ServiceGraph, standing: Standing, groups: Sequence[tuple[int, ...]]
+) -> dict[tuple[int, ...], int]:
+    """Each group of services of which one is enough -> the one that is counted on. graph: with choices."""
+    when = _back(graph, standing) if groups else ()
+    return {group: _pick(group, when, standing) for group in groups}
+
+
 def without(graph: ServiceGraph) -> ServiceGraph:
     """The graph without any need of alternatives."""
     return replace(graph, alternatives=tuple(() for _ in graph.alternatives))
 
 
-def _pick(group: Alternatives, when: Sequence[int | None], standing: Standing) -> int:
+def _pick(members: tuple[int, ...], when: Sequence[int | None], standing: Standing) -> int:
     """What is up and can't be shed, then what is up, then what is back first; as listed among equals."""
 
     def rank(place: int) -> tuple[bool, bool, bool, int, bool, int]:
-        member = group.members[place]
+        member = members[place]
         at, doubtful = when[member], bool(standing.doubtful[member])
         down, firm = bool(standing.down[member]), bool(standing.firm[member])
         return (at is None, down, doubtful, at or 0, not firm, place)
 
-    return group.members[min(range(len(group.members)), key=rank)]
+    return members[min(range(len(members)), key=rank)]
 
 
 def _back(graph: ServiceGraph, standing: Standing) -> list[int | None]:

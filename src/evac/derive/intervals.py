@@ -37,6 +37,7 @@ def bound_instance(
     Raises UnknownDomain.
     """
     chooses = any(need.any_of for service in estate.services for need in service.needs)
+    chooses |= any(len(group) > 1 for group in estate.tool_groups(estate.tools))
     if not (estate.intervals or planned.estimated or chooses):
         return planned
     good = derive(good_ends(estate), scenario, policy, tick_ms, good=True)

@@ -25,7 +25,7 @@ from evac.derive.affected import (
     service_graph,
     sites_left,
 )
-from evac.derive.alternatives import Standing, chosen, without
+from evac.derive.alternatives import Standing, chosen, counted_on, without
 from evac.derive.circles import without_circles
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.homing import WayHome, way_home
@@ -101,7 +101,7 @@ def attests_of(estate: Estate, scenario: Scenario, services: Services, tick_ms: 
     if scenario.kind != "restore":
         return {}
     ticks = _ticks(estate, "attest", tick_ms)
-    sealed = estate.tools.get("unseal", ())
+    sealed = {name for group in estate.tool_groups(("unseal",)) for name in group}
     return {
         row: ticks
         for row, service in enumerate(estate.services)
@@ -135,9 +135,8 @@ def derive(
 ) -> Instance:
     """The planning instance of a scenario. Raises UnknownDomain.
 
-    `top` spares building the topology again when many scenarios are derived from one estate; rows: of this
-    scenario, where somebody has them, or `no_rows` where only the rest is asked. good: what is lost of pools
-    is rounded in our favour, and nothing waits for alternatives.
+    `top` spares building the topology again; rows: of this scenario, or `no_rows` where only the rest is
+    asked. good: what is lost of pools is rounded in our favour, and nothing waits for alternatives.
     """
     top = top or topology(estate)
     lost, graph = lost_in(top, scenario), top.once("graph", lambda: service_graph(estate))
@@ -147,16 +146,17 @@ def derive(
     unknown |= rows.unknown
     stores, store_rows = lost_stores_of(top, lost, policy, limits, tick_ms, scenario, unknown)
     hit = _hits(top, lost, graph, stores, store_rows, homing, good)
-    if graph.has_alternatives and good:
-        graph = without(graph)
-    elif graph.has_alternatives:
+    ways, counted = _lost_choices(estate, graph, hit.base_lost), dict[tuple[int, ...], int]()
+    if good:
+        graph = without(graph) if graph.has_alternatives else graph
+    elif graph.has_alternatives or ways:
         doubtful = _open_questions(top, lost, graph, store_rows, scenario)
-        graph = chosen(graph, _standing(estate, hit, doubtful, policy.passed_over))
-        hit = replace(hit, blocked=hit_by_dependency(graph, hit.blocked))
+        standing = _standing(estate, hit, doubtful, policy.passed_over)
+        counted, graph, hit = counted_on(graph, standing, ways), *_settled(graph, hit, standing)
     services = _services(top, hit, graph, rows, limits, weights, tick_ms, unknown)
     open_questions = _open_questions(top, lost, graph, store_rows, scenario)
     unknown.update((*open_questions.values(), *rebuild_times(top, hit.waits.rebuilds).values()))
-    tools = _tools(estate, graph, services, limits, tick_ms, scenario)
+    tools = _tools(estate, graph, services, limits, tick_ms, scenario, counted)
     horizon, by_hand = estate.horizon_ms // tick_ms, _ticks_or_none(estate, START_CYCLE, tick_ms)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
     services, stuck, broken = without_circles(services, tools, by_hand, grace)
@@ -339,6 +339,12 @@ def _hits(
     top_lost = base_lost | (surviving < n) | soft_hit
     blocked = hit_by_dependency(graph, blocked)
     return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, waits, homing is not None)
+
+
+def _settled(graph: ServiceGraph, hit: _Hits, standing: Standing) -> tuple[ServiceGraph, _Hits]:
+    """Both with each group of alternatives as a need of the one that is counted on."""
+    plain = chosen(graph, standing)
+    return plain, replace(hit, blocked=hit_by_dependency(plain, hit.blocked))
 
 
 def _standing(
@@ -524,6 +530,12 @@ def _estimated(top: Topology, lost: Loss, scenario: Scenario) -> tuple[str, ...]
     return tuple(placement_of(top.estate.services[row].id) for row in np.flatnonzero(flags).tolist())
 
 
+def _lost_choices(estate: Estate, graph: ServiceGraph, down: BoolColumn) -> tuple[tuple[int, ...], ...]:
+    """Groups of tools of which one is enough, and all of which are lost."""
+    groups = [tuple(graph.index[name] for name in group) for group in estate.tool_groups(estate.tools)]
+    return tuple(group for group in groups if len(group) > 1 and down[list(group)].all())
+
+
 def _tools(
     estate: Estate,
     graph: ServiceGraph,
@@ -531,13 +543,16 @@ def _tools(
     limits: LimitTable,
     tick_ms: int,
     scenario: Scenario,
+    counted: Mapping[tuple[int, ...], int],
 ) -> dict[str, ToolNeed]:
-    """On the way home every tool serves until it has moved."""
+    """On the way home every tool serves until it has moved. counted: which of several that are all lost is
+    waited for; nothing waits for other groups of which one is enough."""
     found: dict[str, ToolNeed] = {}
     for kind in sorted(STATED_KINDS):
         roles = PLANNED[kind].tools if scenario.kind != "failback" else ()
-        needed = {graph.index[name] for role in roles for name in estate.tools.get(role, ())}
-        affected = tuple(sorted(s for s in needed if services.base_lost[s]))
+        groups = [tuple(graph.index[name] for name in group) for group in estate.tool_groups(roles)]
+        needed = {counted.get(group, -1) if len(group) > 1 else group[0] for group in groups}
+        affected = tuple(sorted(s for s in needed if s >= 0 and services.base_lost[s]))
         manual = estate.limits.manual_ms.get(kind)
         ticks = None if manual is None else ticks_up(manual, tick_ms)
         found[kind] = ToolNeed(kind, affected, ticks, limits.hands)

@@ -8,7 +8,7 @@ of a provider is `provider:stripe`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
@@ -28,6 +28,7 @@ Vector = tuple[int | None, int | None, int | None, int | None]
 """One amount per resource of `units.RESOURCES`; None is unknown."""
 
 Setting = str | int | bool | tuple[str, ...]  # of an endpoint
+Names = tuple[str | tuple[str, ...], ...]  # of tools
 NOTHING_KNOWN: Vector = (None, None, None, None)
 NO_TIMEOUT_MS: Final = 2**53 - 1  # only a person ends the wait
 
@@ -42,7 +43,8 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A building. A witness site votes and runs nothing; an edge site serves traffic only."""
+    """A building. A witness site votes and runs nothing; an edge site serves traffic only. region: the
+    country or other area that `data_in` may name; it is no fault domain."""
 
     id: str
     role: SiteRole = "full"
@@ -51,14 +53,12 @@ class Site:
     ingress_connections: int | None = None
     power_budget_watts: int | None = None
     region: str | None = None
-    """The country or other area that `data_in` may name; it is no fault domain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hall:
     """`cooling_watts`: what its cooling carries off; `network_up_ms`: from power until its switches and
-    BMCs answer; `bmc_requests_at_once`: how much its management network stands.
-    """
+    BMCs answer; `bmc_requests_at_once`: how much its management network stands."""
 
     id: str
     site: str
@@ -72,8 +72,7 @@ class Hall:
 class Feed:
     """A power feed: a shared-fate group over racks, with a budget and a limit on boots at once.
 
-    `close_ms`: how long it takes to close its breaker remotely.
-    """
+    `close_ms`: how long it takes to close its breaker remotely."""
 
     id: str
     site: str
@@ -159,13 +158,13 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class ServiceProvider:
-    """Another company that provides external services: lost as one, and restored by itself only."""
+    """Another company that provides external services: lost as one, and restored by itself only.
+
+    contact: who is called when it is down; status_page: where it says how it is."""
 
     id: str
     contact: str | None = None
-    """Who is called when it is down."""
     status_page: str | None = None
-    """Where it says how it is."""
 
 
 PROVIDER_PREFIX: Final = "provider:"
@@ -174,10 +173,10 @@ PROVIDER_PREFIX: Final = "provider:"
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """What a service needs: another service, one of several, or one reachable instance of a store family."""
+    """What a service needs: another service, one of several (target: the first of them), or one reachable
+    instance of a store family."""
 
     target: str
-    """Of alternatives, the first."""
     kind: Literal["service", "store"]
     hard: bool = True
     needed_to: NeededTo = "serve"
@@ -424,7 +423,7 @@ class Limits:
 
     `manual_ms`: step kind -> least duration when people do it without the tools;
     `hands_at_once`: manual steps at one time; `power_margin_permille`: what stays free of every budget
-    of power, inrush and cooling.
+    of power, inrush and cooling; `backups_at_once`: backups, checks and restore tests that evac runs.
     """
 
     approvals_at_once: int | None = None
@@ -437,7 +436,6 @@ class Limits:
     manual_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     power_margin_permille: int = 0
     backups_at_once: int | None = None
-    """Backups, checks and restore tests that evac runs at one time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,12 +516,11 @@ ASSUMED_APPROVAL_MS: Final = 300_000
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """What passes between a loss and the first step of a plan."""
+    """What passes between a loss and the first step of a plan; assumed: names of what the estate omits."""
 
     detection_ms: int = 0
     approval_ms: int = 0
     assumed: tuple[str, ...] = ()
-    """`detection`, `approval`: of those that the estate does not state."""
 
     @property
     def ms(self) -> int:
@@ -534,11 +531,10 @@ class Lead:
 class Estate:
     """Everything evac knows of a company. All tuples are sorted by id.
 
-    `lost`, `home` and `traffic` are of an estate as it is now (`model.situation`), else empty.
-    `tools` maps a role of `steps.TOOL_ROLES` to the services that fill it (each is needed); `places` maps a
-    fact path such as `services/pay/rto` to where it was read, for diagnostics, and is no part of the digest;
-    `changed` is when someone last changed the estate; `intervals` are the facts known only within bounds.
-    """
+    `lost`, `home` and `traffic` are of an estate as it is now (`model.situation`), else empty. `tools`: role
+    of `steps.TOOL_ROLES` -> services that fill it (each is needed; of a tuple one, the preferred one first);
+    `places`: path of a fact, such as `services/pay/rto` -> where it was read, no part of the digest;
+    `changed`: when someone last changed it; `intervals`: facts that are known only within bounds."""
 
     name: str
     as_of: date | None = None
@@ -564,7 +560,7 @@ class Estate:
     stores: tuple[Store, ...] = ()
     data_sets: tuple[DataSet, ...] = ()
     recovery_groups: tuple[RecoveryGroup, ...] = ()
-    tools: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    tools: Mapping[str, Names] = field(default_factory=lambda: MappingProxyType({}))
     limits: Limits = Limits()
     expiring: tuple[Expiring, ...] = ()
     automations: tuple[Automation, ...] = ()
@@ -592,6 +588,11 @@ class Estate:
             ASSUMED_APPROVAL_MS if approval_ms is None else approval_ms,
             tuple(name for name, value in stated.items() if value is None),
         )
+
+    def tool_groups(self, roles: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+        """What fills these roles: of each group any one service is enough, the preferred one first."""
+        named = {one for role in roles for one in self.tools.get(role, ())}
+        return tuple(sorted({(one,) if isinstance(one, str) else one for one in named}))
 
     def place(self, *paths: str) -> Place:
         """The place of the first path that is known; the estate as a whole otherwise."""

@@ -129,7 +129,8 @@ def foresee(
 
 
 def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) -> tuple[str, ...]:
-    """Those passed over so far, and those that keep a service down which has an alternative that is there.
+    """Those passed over so far, and those that keep a service down, or recovery waiting, while an alternative
+    is there.
 
     The next attempt counts on that one.
     """
@@ -140,6 +141,9 @@ def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) 
             down = gone.intersection(need.any_of)
             if need.hard and down and len(down) < len(need.any_of):
                 found |= down
+    for group in estate.tool_groups(estate.tools) if gone else ():
+        if 0 < len(gone.intersection(group)) < len(group):
+            found |= gone.intersection(group)
     return tuple(sorted(found))
 
 

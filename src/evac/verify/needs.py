@@ -1,4 +1,4 @@
-"""What a plan says of external services, of alternatives and of all that needs them (rules F11, F12, F19).
+"""What a plan says of external services, alternatives, tools, and all that need them (F11, F12, F15, F19).
 
 By the checker's own walk over the needs of the estate: nothing in a plan restores what another company runs,
 and a service serves only with one of its alternatives.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from evac.model.estate import Dependency, Estate, Service
 from evac.model.plan import Outcome, Plan
 from evac.model.reason import Reason
+from evac.steps.kind import Need
+from evac.steps.registry import kind_of
 from evac.verify.reading import Violation
 
 _NOT_THERE = ("unplaced", "shed", "unknown")
@@ -19,6 +21,7 @@ def check_needs(estate: Estate, plan: Plan) -> list[Violation]:
     own = {service.id: service for service in estate.services}
     outcomes = {outcome.service: outcome for outcome in plan.outcomes}
     taken = _taken(estate, plan)
+    tools = {name for group in estate.tool_groups(estate.tools) for name in group}
     return [
         *_external(own, plan, outcomes, taken),
         *(
@@ -26,9 +29,25 @@ def check_needs(estate: Estate, plan: Plan) -> list[Violation]:
             for service in estate.services
             for need in service.needs
             if need.any_of and need.hard
-            for violation in _alternatives(service, need, outcomes)
+            for violation in _alternatives(service, need, outcomes, tools)
         ),
+        *_tools(estate, plan, outcomes),
     ]
+
+
+def _tools(estate: Estate, plan: Plan, outcomes: dict[str, Outcome]) -> list[Violation]:
+    """F15: of several tools of which one is enough, one serves before a step that people don't do begins."""
+    found = []
+    for step in plan.steps if plan.scenario.kind == "lose" else ():
+        if step.manual or Need.TOOLS not in kind_of(step.kind).needs:
+            continue
+        for group in estate.tool_groups(kind_of(step.kind).tools):
+            known = [outcomes.get(name) for name in group] if len(group) > 1 else [None]
+            gone = (o is not None and o.state in ("unplaced", "shed") for o in known)
+            late = (o is not None and (o.base_ms or 0) > step.start_ms for o in known)
+            if all(map(max, gone, late)):
+                found.append(Violation("F15", step.id, f"needs {' or '.join(group)}, and none is back yet"))
+    return found
 
 
 def _external(
@@ -97,8 +116,12 @@ def _falling(own: dict[str, Service], taken: set[str]) -> set[str]:
     return found
 
 
-def _alternatives(service: Service, need: Dependency, outcomes: dict[str, Outcome]) -> list[Violation]:
-    """What serves has an alternative that serves by then; what stays down for one has none that does."""
+def _alternatives(
+    service: Service, need: Dependency, outcomes: dict[str, Outcome], tools: set[str]
+) -> list[Violation]:
+    """What serves has an alternative that serves by then; what stays down for one has none that does: for one
+    that is a tool as well, its steps may wait.
+    """
     there = [
         0 if outcome is None else outcome.base_ms or 0
         for outcome in (outcomes.get(name) for name in need.any_of)
@@ -117,6 +140,7 @@ def _alternatives(service: Service, need: Dependency, outcomes: dict[str, Outcom
     if (
         there
         and named in need.any_of
+        and named not in tools
         and all(n == need for n in service.needs if n.hard and named in n.targets)
     ):
         return [Violation("F12", service.id, f"stays down for {named}, and {names} is enough")]

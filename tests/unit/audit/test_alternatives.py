@@ -214,3 +214,75 @@ def test_a_circle_that_an_alternative_closes_comes_back(estate: Estate) -> None:
         assert back["shop"] is not None
         assert back["shop"] <= seconds * 1_000
         assert check(circle, made).violations == ()
+
+
+@st.composite
+def with_tools(draw: st.DrawFn) -> Estate:
+    """The same estates, where starts need tools: some by themselves, some as one of several."""
+    made = draw(estates())
+    names = [one.id for one in made.services]
+    groups = st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True)
+    named = draw(st.lists(groups, min_size=1, max_size=2))
+    tools = tuple({one[0] if len(one) == 1 else tuple(one) for one in named})
+    return replace(made, tools={"deploy": tools})
+
+
+def plain(estate: Estate, lost: str) -> Estate | None:
+    """The estate with the first tool that is up in place of each choice; None where all of one are lost."""
+    down, settled = down_at_first(estate, lost), []
+    for group in estate.tool_groups(("deploy",)):
+        up = [name for name in group if name not in down]
+        if len(group) > 1 and not up:
+            return None
+        settled.append(up[0] if len(group) > 1 else group[0])
+    return replace(estate, tools={"deploy": tuple(settled)})
+
+
+@settings(max_examples=15, deadline=None)
+@given(with_tools(), st.sampled_from(("east", "west")))
+def test_a_tool_that_is_left_is_enough(estate: Estate, lost: str) -> None:
+    """Plan and estimate are those of an estate that names the tool that is left only."""
+    settled = plain(estate, lost)
+    with interpreted():
+        made = plan(estate, lose(lost))
+        assert check(estate, made).violations == ()
+        if settled is not None:
+            assert made.outcomes == plan(settled, lose(lost)).outcomes
+            rows = []
+            for one in (estate, settled):
+                top = topology(one)
+                found = impacts(top, losses(top))
+                rows.append(found.ready_ms[found.losses.index[lost]].tolist())
+            assert rows[0] == rows[1]
+
+
+def test_steps_wait_for_the_first_of_several_lost_tools(tmp_path: Path) -> None:
+    """Both are lost: shop starts once the faster one serves, and a plan that starts it sooner is refused."""
+    text = FILE.replace("NEEDS", "traffic: {kind: none}").replace(
+        "search: {demand: {cpu: 20", "search: {demand: {cpu: 2"
+    )
+    text = text.replace(
+        "shop: {demand: {cpu: 1 core, memory: 1 GiB}, people: 1 K, replicas: {west-k8s: 1}",
+        "shop: {demand: {cpu: 1 core, memory: 1 GiB}, people: 1 K, replicas: {east-k8s: 1}",
+    )
+    path = tmp_path / "estate.yaml"
+    path.write_text(
+        text + "limits: {manual: {start: 20 min}}\ntools: {deploy: [{any_of: [spare, search]}]}\n"
+    )
+    estate = load(path)
+    assert estate.tools == {"deploy": (("spare", "search"),)}
+    with interpreted():
+        made = plan(estate, lose("east"))
+    back = {one.service: one.base_ms for one in made.outcomes}
+    assert check(estate, made).violations == ()
+    assert back["search"] == 1_200_000
+    assert back["shop"] in (1_200_000, 1_209_000)
+    later = replace(estate, tools={"deploy": ("spare", "search")})
+    write(estate, tmp_path / "again")
+    assert "deploy: [{any_of: [spare, search]}]" in (tmp_path / "again" / "estate.yaml").read_text()
+    assert estate_digest(load(tmp_path / "again")) == estate_digest(estate) != estate_digest(later)
+    early = tuple(replace(s, manual=False, start_ms=0) if s.kind == "start" else s for s in made.steps)
+    rules = {(v.rule, v.message) for v in check(estate, replace(made, steps=early)).violations}
+    assert ("F15", "needs spare or search, and none is back yet") in rules
+    found = [one for one in audit(estate).findings if one.code == "EV103"]
+    assert [one.message.split(" is lost")[0] for one in found] == ["spare or search (deploy)"]

@@ -32,8 +32,9 @@ _UNTOUCHED = -1
 class Times:
     """Milliseconds per service (S,): start, verify (warm-up included), change, settle; manual: step
     kind -> least time by hand; start_cycle: to break a circle of needs to
-    start, None where people have no way; tools: step kind -> services it cannot do without; tool_closure:
-    those services and all they hard-depend on, in component order; start_known (S,)."""
+    start, None where people have no way; tools: step kind -> groups of services, of each of which it
+    needs one; tool_closure: those services and all they hard-depend on, in component order; start_known
+    (S,)."""
 
     start: IntColumn
     verify: IntColumn
@@ -41,7 +42,7 @@ class Times:
     settle: IntColumn
     manual: dict[str, int]
     start_cycle: int | None
-    tools: dict[str, tuple[int, ...]]
+    tools: dict[str, tuple[tuple[int, ...], ...]]
     tool_closure: tuple[int, ...]
     start_known: BoolColumn
     starts: Rate | None
@@ -51,6 +52,7 @@ def times_of(estate: Estate, graph: ServiceGraph, order: Order) -> Times:
     """Durations of an estate; unknown ones count as nothing here and are listed elsewhere."""
     services = estate.services
     tools = {kind: _tools_of(estate, graph, kind) for kind in STATED_KINDS}
+    every = {tool for groups in tools.values() for group in groups for tool in group}
     return Times(
         start=np.array([s.start_ms or 0 for s in services], np.int64),
         verify=np.array([s.warm_ms + s.verify_ms for s in services], np.int64),
@@ -61,15 +63,15 @@ def times_of(estate: Estate, graph: ServiceGraph, order: Order) -> Times:
         },
         start_cycle=estate.limits.manual_ms.get(START_CYCLE),
         tools=tools,
-        tool_closure=_closure(graph, order, {t for found in tools.values() for t in found}),
+        tool_closure=_closure(graph, order, every),
         start_known=np.array([s.start_ms is not None for s in services], np.bool_),
         starts=estate.limits.starts,
     )
 
 
-def _tools_of(estate: Estate, graph: ServiceGraph, kind: str) -> tuple[int, ...]:
-    names = {name for role in PLANNED[kind].tools for name in estate.tools.get(role, ())}
-    return tuple(sorted(graph.index[name] for name in names))
+def _tools_of(estate: Estate, graph: ServiceGraph, kind: str) -> tuple[tuple[int, ...], ...]:
+    groups = estate.tool_groups(PLANNED[kind].tools)
+    return tuple(tuple(graph.index[name] for name in group) for group in groups)
 
 
 def _closure(graph: ServiceGraph, order: Order, requested: set[int]) -> tuple[int, ...]:
@@ -131,12 +133,10 @@ class Recovery:
 
 def recovery(estate: Estate, times: Times, chains: Chains, damage: Damage) -> Recovery:
     """Chains of all services under all losses. chains: of the pairs of the damage."""
-    tools = {kind: np.array(times.tools[kind], np.int32) for kind in WAITED_KINDS}
-    rows = {kind: np.flatnonzero(np.isin(damage.pairs.service, found)) for kind, found in tools.items()}
-    tool_ready = {kind: np.zeros(damage.losses, np.int64) for kind in WAITED_KINDS}
-    for kind, hit in rows.items():
-        tool_ready[kind][damage.pairs.loss[hit]] = NEVER
-    every_tool = sorted({t for found in times.tools.values() for t in found})
+    every_tool = sorted({t for found in times.tools.values() for group in found for t in group})
+    rows = {tool: np.flatnonzero(damage.pairs.service == tool) for tool in every_tool}
+    never = np.full(len(damage.pairs), NEVER, np.int64)
+    tool_ready = _all_there(times, damage, rows, never)
     tools_down = np.zeros(damage.losses, np.bool_)
     tools_down[damage.pairs.loss[np.isin(damage.pairs.service, every_tool)]] = True
     released = _release(estate, times, tool_ready["approve"] > 0)
@@ -156,9 +156,26 @@ def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
     return np.where(approve, by_hand, lead.ms).astype(np.int64)
 
 
+def _all_there(
+    times: Times, damage: Damage, rows: dict[int, RowNumbers], ready: IntColumn
+) -> dict[str, IntColumn]:
+    """Step kind -> (L,) when there is one of each group of its tools. ready: by row of the damage."""
+    at: dict[int, IntColumn] = {}
+    for tool, hit in rows.items():
+        at[tool] = np.zeros(damage.losses, np.int64)
+        at[tool][damage.pairs.loss[hit]] = ready[hit]
+    nothing = np.zeros(damage.losses, np.int64)
+    return {
+        kind: np.maximum.reduce(
+            [nothing, *(np.minimum.reduce([at[tool] for tool in group]) for group in times.tools[kind])]
+        )
+        for kind in WAITED_KINDS
+    }
+
+
 def _tools_back(
     walk: _Walk,
-    rows: dict[str, RowNumbers],
+    rows: dict[int, RowNumbers],
     found: dict[str, IntColumn],
     released: IntColumn,
 ) -> dict[str, IntColumn]:
@@ -170,9 +187,7 @@ def _tools_back(
     damage, depths = walk.damage, walk.chains.of_components(walk.times.tool_closure)
     for _ in range(len(walk.times.tool_closure) + 2):
         ready = walk.run(depths, found, released)
-        fresh = {kind: np.zeros(damage.losses, np.int64) for kind in WAITED_KINDS}
-        for kind, hit in rows.items():
-            np.maximum.at(fresh[kind], damage.pairs.loss[hit], ready[hit])
+        fresh = _all_there(walk.times, damage, rows, ready)
         if all((fresh[kind] == found[kind]).all() for kind in WAITED_KINDS):
             break
         found = fresh

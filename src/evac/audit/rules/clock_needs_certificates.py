@@ -14,9 +14,9 @@ _CHECKED: Final = ("identity", "registry", "secrets", "vpn")
 
 def check(context: Context) -> Iterator[Finding]:
     """Warning for each service of the role `time` that needs one of these roles, directly or not."""
-    graph, tools = context.impacts.graph, context.estate.tools
-    guarded = {graph.index[name]: role for role in _CHECKED for name in tools.get(role, ())}
-    for name in tools.get("time", ()):
+    graph, estate = context.impacts.graph, context.estate
+    guarded = {graph.index[name] for group in estate.tool_groups(_CHECKED) for name in group}
+    for name in sorted({name for group in estate.tool_groups(("time",)) for name in group}):
         before = {graph.index[name]: -1}
         queue = [graph.index[name]]
         for service in queue:

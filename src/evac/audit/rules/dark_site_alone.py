@@ -25,16 +25,20 @@ def check(context: Context) -> Iterator[Finding]:
         if number is None or site.role != "full":
             continue
         gone = {
-            role: [name for name in names if impacts.down[number, index[name]]]
-            for role, names in sorted(context.estate.tools.items())
+            role: [
+                group
+                for group in context.estate.tool_groups((role,))
+                if all(impacts.down[number, index[name]] for name in group)
+            ]
+            for role in sorted(context.estate.tools)
             if role in NEEDED
         }
-        missing = {role: names for role, names in gone.items() if names}
+        missing = {role: groups[0] for role, groups in gone.items() if groups}
         if not missing:
             continue
         boots = [role for role in missing if role in PLANNED["boot"].tools]
         severity: Severity = "error" if boots and not by_hand else "warning"
-        what = listed([f"{names[0]} ({role})" for role, names in missing.items()], 6)
+        what = listed([f"{' or '.join(names)} ({role})" for role, names in missing.items()], 6)
         then = (
             "on-site staff must boot the servers they run on first" if by_hand else "nothing there can boot"
         )

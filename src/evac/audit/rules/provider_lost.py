@@ -58,13 +58,13 @@ def _by_weight(context: Context, rows: list[int]) -> list[str]:
 
 
 def _tools(context: Context, number: int) -> list[str]:
-    """Roles of recovery tools that are down, each with the service that fills it."""
+    """Roles of recovery tools that are down, each with the service that fills it, or all that could."""
     down, index = context.impacts.down[number], context.impacts.graph.index
     return [
-        f"{role} ({name})"
-        for role, names in sorted(context.estate.tools.items())
-        for name in names
-        if down[index[name]]
+        f"{role} ({' or '.join(group)})"
+        for role in sorted(context.estate.tools)
+        for group in context.estate.tool_groups((role,))
+        if all(down[index[name]] for name in group)
     ]
 
 

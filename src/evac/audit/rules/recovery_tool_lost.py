@@ -15,36 +15,46 @@ from evac.steps.registry import PLANNED, STATED_KINDS, base_kinds
 
 def check(context: Context) -> Iterator[Finding]:
     """Error where the tool never comes back, or too late; warning where it is down for a while."""
-    for tool, roles in sorted(_roles(context).items()):
+    for tools, roles in sorted(_roles(context).items()):
         providers = frozenset(context.impacts.losses.of_kind("provider").tolist())
-        down = np.flatnonzero(context.impacts.down[:, tool]).tolist()
+        down = np.flatnonzero(context.impacts.down[:, list(tools)].all(axis=1)).tolist()
         losses = context.worst_first(number for number in down if number not in providers)
         if losses:
-            yield _finding(context, tool, roles, [(n, self_reference(context, tool, n)) for n in losses])
+            graded = [(number, _self_references(context, tools, number)) for number in losses]
+            yield _finding(context, tools, roles, graded)
 
 
 Chain = tuple[str, ...]
 """By which the recovery of a tool needs the tool itself; empty if it does not."""
 
 
-def _roles(context: Context) -> dict[int, tuple[str, ...]]:
-    """Tool service -> the roles it fills."""
+def _roles(context: Context) -> dict[tuple[int, ...], tuple[str, ...]]:
+    """Tool service, or several of which one is enough -> the roles that it fills."""
     index = context.impacts.graph.index
-    found: dict[int, list[str]] = {}
-    for role, names in sorted(context.estate.tools.items()):
-        for name in names:
-            found.setdefault(index[name], []).append(role)
-    return {tool: tuple(filled) for tool, filled in found.items()}
+    found: dict[tuple[int, ...], list[str]] = {}
+    for role in sorted(context.estate.tools):
+        for group in context.estate.tool_groups((role,)):
+            found.setdefault(tuple(index[name] for name in group), []).append(role)
+    return {tools: tuple(filled) for tools, filled in found.items()}
 
 
-def _finding(context: Context, tool: int, roles: tuple[str, ...], graded: list[tuple[int, Chain]]) -> Finding:
+def _self_references(context: Context, tools: tuple[int, ...], number: int) -> Chain:
+    """Of the first tool, if each of them needs itself; else empty: one that does not is enough."""
+    chains = [self_reference(context, tool, number) for tool in tools]
+    return chains[0] if all(chains) else ()
+
+
+def _finding(
+    context: Context, tools: tuple[int, ...], roles: tuple[str, ...], graded: list[tuple[int, Chain]]
+) -> Finding:
     # Shown first is the loss that takes the tool whole and leaves it waiting for itself.
-    graded.sort(key=lambda pair: (not pair[1], bool(context.impacts.left(pair[0], tool))))
-    errors = [(n, chain) for n, chain in graded if _is_error(context, tool, n)]
+    graded.sort(key=lambda pair: (not pair[1], any(context.impacts.left(pair[0], tool) for tool in tools)))
+    errors = [(n, chain) for n, chain in graded if all(_is_error(context, tool, n) for tool in tools)]
     severity: Severity = "error" if errors else "warning"
     worst, chain = (errors or graded)[0]
-    name = context.estate.services[tool].id
-    ready = int(context.impacts.ready_ms[worst, tool])
+    name = context.estate.services[tools[0]].id
+    either = " or ".join(context.estate.services[tool].id for tool in tools)
+    ready = min(int(context.impacts.ready_ms[worst, tool]) for tool in tools)
     outlook = (
         "it never comes back" if ready >= NEVER else f"it is back after {duration(ready)}, by hand or late"
     )
@@ -54,11 +64,11 @@ def _finding(context: Context, tool: int, roles: tuple[str, ...], graded: list[t
         context,
         severity,
         name,
-        f"{name} ({', '.join(roles)}) is lost with {listed(context.names(ordered))}{itself}: {outlook}",
-        f"Run {name} so that it serves with any one domain lost, or rehearse a way by hand for: "
+        f"{either} ({', '.join(roles)}) is lost with {listed(context.names(ordered))}{itself}: {outlook}",
+        f"Run {either} so that it serves with any one domain lost, or rehearse a way by hand for: "
         f"{', '.join(_kinds(roles)) or 'what people do with it'}.",
         losses=ordered,
-        chain=chain or why_down(context, tool, worst).words,
+        chain=chain or why_down(context, tools[0], worst).words,
         paths=(f"tools/{roles[0]}", f"services/{name}"),
     )
 
@@ -107,7 +117,8 @@ def _waits_for(context: Context, service: int, number: int) -> list[tuple[int, s
     down = impacts.down[number]
     found = [(other, "") for other in impacts.graph.lacking(service, down)]
     for kind in _steps(context, service, number):
-        found += [(other, kind) for other in impacts.times.tools[kind] if down[other]]
+        gone = (group for group in impacts.times.tools[kind] if all(down[other] for other in group))
+        found += [(other, kind) for group in gone for other in group]
     return found
 
 

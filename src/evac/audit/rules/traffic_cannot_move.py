@@ -58,23 +58,24 @@ def _least(context: Context, service: Service) -> int:
 
 def _without_control(context: Context) -> Iterator[Finding]:
     impacts = context.impacts
-    for name in context.estate.tools.get("dns-control", ()):
-        tool = impacts.graph.index[name]
-        hit = np.flatnonzero(impacts.down[:, tool] & impacts.moved.any(axis=1)).tolist()
+    for group in context.estate.tool_groups(("dns-control",)):
+        tools, either = [impacts.graph.index[name] for name in group], " or ".join(group)
+        hit = np.flatnonzero(impacts.down[:, tools].all(axis=1) & impacts.moved.any(axis=1)).tolist()
         if not hit:
             continue
         losses = context.worst_first(hit)
-        late = [n for n in losses if _too_late(context, tool, n)]
+        late = [n for n in losses if all(_too_late(context, tool, n) for tool in tools)]
         severity: Severity = "error" if late else "warning"
         shown = late or losses
         yield RULE.finding(
             context,
             severity,
-            name,
-            f"{name} (dns-control) is lost with {listed(context.names(shown))}, where traffic must be moved",
-            f"Run {name} at two sites, or keep a second way to change the zones.",
+            group[0],
+            f"{either} (dns-control) is lost with {listed(context.names(shown))}, where traffic must be"
+            " moved",
+            f"Run {either} at two sites, or keep a second way to change the zones.",
             losses=shown,
-            paths=("tools/dns-control", f"services/{name}"),
+            paths=("tools/dns-control", f"services/{group[0]}"),
         )
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from evac.estate.format.document import TABLES
 from evac.estate.format.kinds import (
     ID_MAX,
+    Choices,
     Field,
     Listed,
     Mapped,
@@ -239,6 +240,14 @@ class Teller:
                 value = (value,)
             shown = [self._value(kind.item, item, path) for item in value]
             return shown[0] if kind.one_allowed and len(shown) == 1 else shown
+        if isinstance(kind, Choices):
+            groups: list[Tree] = [
+                self._value(kind.item, one, path)
+                if isinstance(one, str)
+                else {"any_of": [self._value(kind.item, name, path) for name in one]}
+                for one in value
+            ]
+            return groups
         if isinstance(kind, Record):
             return self._fields(kind.fields, value, f"{path}/", "")
         if isinstance(kind, Records):

@@ -398,8 +398,8 @@ def _mapping(section: Section, nodes: list[Node], reader: Reader, assembly: Asse
     assembly.values[section.attr] = section.make(**({} if isinstance(arguments, _Bad) else arguments))
 
 
-def _tools(nodes: list[Node], reader: Reader) -> Mapping[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+def _tools(nodes: list[Node], reader: Reader) -> Mapping[str, tuple[str | tuple[str, ...], ...]]:
+    found: dict[str, tuple[str | tuple[str, ...], ...]] = {}
     for node in nodes:
         value = reader.value(Field("tools", "tools", TOOLS, ""), node, "tools")
         for role, services in (value if isinstance(value, dict) else {}).items():

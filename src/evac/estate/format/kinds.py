@@ -88,13 +88,30 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Choices:
+    """A set of names, or just one; in place of a name, `{any_of: [...]}` names several: one is enough."""
+
+    item: Scalar
+
+    @property
+    def words(self) -> str:
+        return f"list, each: {self.item.words}, or `{{any_of: [NAME, OTHER]}}`; or just one"
+
+    def schema(self) -> dict[str, Any]:
+        names = {"type": "array", "items": self.item.schema(), "minItems": 2, "uniqueItems": True}
+        group = {"type": "object", "properties": {"any_of": names}, "required": ["any_of"]}
+        one = {"anyOf": [self.item.schema(), {**group, "additionalProperties": False}]}
+        return {"anyOf": [*one["anyOf"], {"type": "array", "items": one}]}
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """One key. `attr` names the attribute; `slot` its position in a vector; `default`: the value
     that stands for unknown where the model has no None."""
 
     key: str
     attr: str
-    kind: Scalar | Listed | Record | Records | Mapped | Placed
+    kind: Scalar | Listed | Choices | Record | Records | Mapped | Placed
     doc: str
     slot: int | None = None
     required: bool = False
@@ -146,7 +163,7 @@ class Mapped:
     """A mapping whose keys are of one kind and whose values are of another."""
 
     key: Scalar
-    value: Scalar | Listed
+    value: Scalar | Listed | Choices
 
     @property
     def words(self) -> str:
@@ -175,7 +192,7 @@ class Placed:
         return {"anyOf": [self.count.schema(), counts]}
 
 
-def with_fact(kind: Scalar | Listed | Record | Records | Mapped | Placed) -> dict[str, Any]:
+def with_fact(kind: Scalar | Listed | Choices | Record | Records | Mapped | Placed) -> dict[str, Any]:
     """The schema of a value that may be unknown or carry its provenance inline."""
     if isinstance(kind, Record | Records | Mapped):
         return {"anyOf": [kind.schema(), {"enum": list(_NOTHING)}]}

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from typing import Any, Final
 
 from evac.estate.format.document import KIND_WORDS, LIST, MAP, SCALAR, Node
-from evac.estate.format.kinds import Field, Listed, Mapped, Placed, Record, Records, Scalar
+from evac.estate.format.kinds import Choices, Field, Listed, Mapped, Placed, Record, Records, Scalar
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import QuantityError
 from evac.estate.format.spec import FACT
@@ -230,6 +230,8 @@ class Reader:
             return self.scalar(kind, node, path)
         if isinstance(kind, Listed):
             return self._listed(kind, node, path)
+        if isinstance(kind, Choices):
+            return self._choices(kind, node, path)
         if isinstance(kind, Record):
             arguments = self.arguments(kind, node, path, gone)
             return BAD if isinstance(arguments, _Bad) else kind.make(**arguments)
@@ -301,6 +303,23 @@ class Reader:
         values = [self.scalar(kind.item, item, f"{path}/{row}") for row, item in enumerate(node.items)]
         known = [value for value in values if value is not BAD]
         return tuple(known) if kind.ordered else tuple(sorted(set(known)))
+
+    def _choices(self, kind: Choices, node: Node, path: str) -> Any:
+        """Names, sorted, and tuples of names of which one is enough, in the order of the file."""
+        group = Field("any_of", "any_of", Listed(kind.item, ordered=True), "", required=True)
+        found: set[Any] = set()
+        for row, item in enumerate(node.items if node.kind == LIST else [node]):
+            if item.kind != MAP:
+                found.add(self.scalar(kind.item, item, f"{path}/{row}"))
+                continue
+            arguments = self.arguments(Record((group,), dict), item, f"{path}/{row}")
+            names = () if isinstance(arguments, _Bad) else arguments["any_of"]
+            if not isinstance(arguments, _Bad) and len(set(names)) < max(2, len(names)):
+                message = f"any of {', '.join(names) or 'nothing'} is not a choice"
+                hint = "name two services at least, each once, or write one name"
+                self.problems.add("alternatives-alike", message, item.place, hint)
+            found.add(names or BAD)
+        return tuple(sorted(found - {BAD}, key=lambda one: (one,) if isinstance(one, str) else one))
 
     def _records(self, record: Record, node: Node, path: str, gone: bool) -> Any:
         if node.kind != LIST:

@@ -15,6 +15,7 @@ from evac.drivers.registry import DRIVERS
 from evac.estate.format import quantities as q
 from evac.estate.format.data import DATA_SET, STORE
 from evac.estate.format.kinds import (
+    Choices,
     Field,
     Listed,
     Mapped,
@@ -438,7 +439,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
     ),
 )
 
-TOOLS: Final = Mapped(choice(TOOL_ROLES), _SERVICES)
+TOOLS: Final = Mapped(choice(TOOL_ROLES), Choices(reference("service")))
 """`tools`: the services that fill each role."""
 
 FACT: Final = Record(

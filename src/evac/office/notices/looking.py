@@ -121,10 +121,13 @@ def reckoned(report: Any, watches_backups: bool = False) -> AlertFacts:
     alerted = {rule.code for rule in RULES if rule.alerts and watches_backups}
     grave = (one for one in report.findings if one.severity == "error" or one.code in alerted)
     errors = [(one.fingerprint, one.code, one.message, one.fix) for one in grave]
-    names = sorted({name for filled in estate.tools.values() for name in filled if name in index})
     tools = {
-        name: tuple(site.id for n, site in enumerate(estate.sites) if per_site[n, index[name]] > 0)
-        for name in names
+        " or ".join(group): tuple(
+            site.id
+            for n, site in enumerate(estate.sites)
+            if any(per_site[n, index[name]] > 0 for name in group)
+        )
+        for group in estate.tool_groups(estate.tools)
     }
     rpos = {store.id: store.rpo_ms for store in estate.stores if store.rpo_ms is not None}
     return AlertFacts(tuple(errors[:ERRORS_MOST]), {k: v for k, v in tools.items() if v}, rpos)
