@@ -257,13 +257,22 @@ class Node:
         )
 
 
+class Tagged(Node):
+    """A value with a tag that its reader asked for, such as `!reset` of Compose."""
+
+    __slots__ = ("tag",)
+    tag: str
+
+
 class _Refused(Exception):
     """The document is refused as a whole; its diagnostic has been recorded."""
 
 
-def read_document(text: str, file: str, problems: Problems) -> Node | None:
+def read_document(
+    text: str, file: str, problems: Problems, kept_tags: frozenset[str] = frozenset()
+) -> Node | None:
     """The root of the one document of a YAML text; None, with diagnostics, where it is refused."""
-    roots = read_documents(text, file, problems, several=False)
+    roots = read_documents(text, file, problems, several=False, kept_tags=kept_tags)
     if roots is None:
         return None
     return roots[0] if roots and not roots[0].is_unknown else Node(MAP, file, 1, 1)
@@ -284,14 +293,16 @@ def read_documents(
     *,
     first_line: int = 1,
     core_tags: bool = False,
+    kept_tags: frozenset[str] = frozenset(),
 ) -> list[Node] | None:
     """The roots of every document of a YAML stream; None, with diagnostics, where it is refused.
 
     first_line: the line of the file that the text begins with; core_tags: whether tags that only repeat
-    what a value is (`!!str`, `!!merge`) are accepted.
+    what a value is (`!!str`, `!!merge`) are accepted; kept_tags: others that are; such nodes are `Tagged`.
     """
     try:
-        return _Composer(text, file, problems, scalar_max, first_line, core_tags).compose_all(several)
+        composer = _Composer(text, file, problems, scalar_max, first_line, core_tags, kept_tags)
+        return composer.compose_all(several)
     except _Refused:
         return None
     except yaml.MarkedYAMLError as error:
@@ -323,11 +334,19 @@ class _Composer:
     """Builds the tree. The invariant: `size` of every finished node counts its aliases expanded."""
 
     def __init__(
-        self, text: str, file: str, problems: Problems, scalar_max: int, first_line: int, core_tags: bool
+        self,
+        text: str,
+        file: str,
+        problems: Problems,
+        scalar_max: int,
+        first_line: int,
+        core_tags: bool,
+        kept_tags: frozenset[str],
     ) -> None:
         self._parser = CParser(text)
         self._first_line = first_line
         self._core_tags = core_tags
+        self._kept_tags = kept_tags
         self._scalar_max = scalar_max
         self._file = file
         self._problems = problems
@@ -361,7 +380,10 @@ class _Composer:
         mark = event.start_mark
         self._count(event)
         node = Node(_KINDS[kind], self._file, mark.line + self._first_line, mark.column + 1)
-        if event.tag is not None and not (self._core_tags and event.tag in _CORE_TAGS):
+        if event.tag is not None and event.tag in self._kept_tags:
+            node = Tagged(node.kind, node.file, node.line, node.column)
+            node.tag = event.tag
+        elif event.tag is not None and not (self._core_tags and event.tag in _CORE_TAGS):
             self._refuse(
                 "yaml-tag", f"the tag {shown(event.tag)} is not used here", event, "write the plain value"
             )
@@ -369,7 +391,7 @@ class _Composer:
             self._anchors[event.anchor] = node
         if kind is yaml.ScalarEvent:
             node.text = event.value
-            node.plain = event.implicit[0] or event.tag == _MERGE_TAG
+            node.plain = event.implicit[0] or event.tag == _MERGE_TAG or isinstance(node, Tagged)
             if len(node.text) > self._scalar_max:
                 self._refuse(
                     "value-too-long",

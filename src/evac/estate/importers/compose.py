@@ -8,6 +8,7 @@ so that the same files give the same estate everywhere. Source of the rules: the
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from evac.estate.format import quantities as q
-from evac.estate.format.document import LIST, MAP, SCALAR, Node
+from evac.estate.format.document import LIST, MAP, SCALAR, Node, Tagged
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.images import engine_of_image
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
@@ -25,6 +26,10 @@ from evac.model.diagnostic import Place
 from evac.model.units import QUANTITY_LIMIT
 
 NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+LIST_OF_FILES: Final = "COMPOSE_FILE"
+"""The variable in `.env` that lists the files of a project."""
+RESET: Final = "!reset"
+_TAGS: Final = frozenset({RESET, "!override"})
 ENV_BYTES_MAX: Final = 2**20
 REPLICAS_MAX: Final = 10_000
 FILES_MAX: Final = 50
@@ -95,13 +100,15 @@ def looks_like(name: str, head: str) -> Sign | None:
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:
-    """The facts of a Compose file, or of the one in a folder; problems are added."""
+    """The facts of a Compose file, or of the project in a folder; problems are added."""
     imported = Imported()
     path = _file(source, problems)
     if path is None:
         return imported
-    files = _Files(path.parent.resolve(), problems, _env(path.parent, problems))
-    tree = files.whole(path)
+    files = _Files(path.parent.resolve(), problems, _env(path.parent / ".env", problems))
+    tree = files.project() if source.is_dir() and files.env.get(LIST_OF_FILES) else files.whole(path)
+    if source.is_dir():
+        files.name_the_others()
     if tree is None:
         return imported
     found = at(tree, "services")
@@ -112,7 +119,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         return imported
     variables = _Variables(files.env, problems)
     services = {
-        name: node
+        name: files.environment(node)
         for name, key, node in entries(tree, "services")
         if is_id(name, key.place, problems) and _is_service(name, node, problems)
     }
@@ -138,6 +145,8 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
 def _file(source: Path, problems: Problems) -> Path | None:
     if not source.is_dir():
         return source
+    if _env(source / ".env", Problems()).get(LIST_OF_FILES):
+        return source / ".env"
     for name in NAMES:
         if (source / name).is_file():
             return source / name
@@ -169,16 +178,17 @@ class _Files:
         override = path.with_name(f"{path.stem}.override{path.suffix}")
         if path.name in NAMES and override.is_file() and (over := self._tree(override)) is not None:
             tree = _merged(tree, over)
-        tree = self._resolved(tree, path)
+        return self._included(self._resolved(tree, path), path)
+
+    def _included(self, tree: Node, path: Path) -> Node:
         for item in items_in(tree, "include"):
             stated = at(item, "path") if item.kind == MAP else item
             for one in stated.items if stated is not None and stated.kind == LIST else [stated]:
                 other = self._other(one, path) if one is not None else None
                 found = None if other is None else self._tree(other)
                 if other is not None and found is not None:
-                    self.env |= {
-                        k: v for k, v in _env(other.parent, self.problems).items() if k not in self.env
-                    }
+                    theirs = _env(other.parent / ".env", self.problems)
+                    self.env |= {k: v for k, v in theirs.items() if k not in self.env}
                     if items_in(found, "include"):
                         message = f"{other.name} includes more files, which are not read"
                         self.problems.add(
@@ -187,9 +197,61 @@ class _Files:
                     tree = _merged(self._resolved(found, other), tree)
         return tree
 
+    def project(self) -> Node | None:
+        """The files that `.env` lists, as Compose merges them: `COMPOSE_FILE`."""
+        text, whole = self.env[LIST_OF_FILES], None
+        line = Node(SCALAR, ".env", 1, 1, text)
+        for name in text.split(self.env.get("COMPOSE_PATH_SEPARATOR") or ":"):
+            other = self._other(Node(SCALAR, ".env", 1, 1, name.strip()), self.root / ".env")
+            found = None if other is None else self._tree(other)
+            if other is None or found is None:
+                continue
+            found = self._included(self._resolved(found, other), other)
+            whole = found if whole is None else _merged(whole, found)
+        if whole is None:
+            self.problems.add("import-source-missing", f"{LIST_OF_FILES} names no file", line.place, "")
+        return whole
+
+    def environment(self, node: Node) -> Node:
+        """A service with what its `env_file` says below its own `environment`."""
+        stated, fields = at(node, "env_file"), dict[str, tuple[Node, Node]]()
+        for item in [] if stated is None else stated.items if stated.kind == LIST else [stated]:
+            named = at(item, "path") if item.kind == MAP else item
+            other = None if named is None else self._other(named, self.root / ".env")
+            if other is None or named is None:
+                continue
+            if not other.is_file() and word(item, "required") != "false":
+                message = f"{shown(other.name)} is not there: what it sets is not known"
+                self.problems.add("import-skipped", message, named.place, "put it next to the Compose file")
+            for key, value in _env(other, self.problems).items():
+                text = Node(SCALAR, other.name, 1, 1, value)
+                fields[key] = (Node(SCALAR, other.name, 1, 1, key), text)
+        if not fields:
+            return node
+        name = Node(SCALAR, node.file, node.line, node.column, "environment")
+        below = _with(Node(MAP, node.file, node.line, node.column), fields)
+        own = at(node, "environment")
+        whole = below if own is None else _merged(below, _as_map(own))
+        return _with(node, {**node.fields, "environment": (name, whole)})
+
+    def name_the_others(self) -> None:
+        """Files of the folder that look like parts of the project and are not read."""
+        read, others = {path.name for path in self.trees}, []
+        for path in sorted({*self.root.glob("*.yaml"), *self.root.glob("*.yml")}):
+            with contextlib.suppress(OSError):
+                if path.name not in read and path.is_file():
+                    with path.open("rb") as file:
+                        is_part = re.search(rb"^services:", file.read(4_096), re.MULTILINE)
+                    others += [path.name] if is_part else []
+        if others:
+            message = f"{', '.join(others[:5])}{' and more' if len(others) > 5 else ''}: not read"
+            names = ":".join((*(path.name for path in self.trees), *others[:5]))
+            hint = f"if they are parts of the project, list all in .env: {LIST_OF_FILES}={names}"
+            self.problems.add("import-ignored", message, Place(str(self.root.name)), hint)
+
     def _tree(self, path: Path) -> Node | None:
         if path not in self.trees:
-            self.trees[path] = read_tree(path, self.root, self.problems)
+            self.trees[path] = read_tree(path, self.root, self.problems, _TAGS)
         return self.trees[path]
 
     def _other(self, node: Node, path: Path) -> Path | None:
@@ -237,13 +299,20 @@ def _with(node: Node, fields: dict[str, tuple[Node, Node]]) -> Node:
 
 
 def _merged(base: Node, over: Node) -> Node:
-    """As Compose merges: mappings key by key, lists one after the other, else the later value."""
+    """As Compose merges: mappings key by key, lists one after the other, else the later value. What is tagged
+    `!reset` is taken out, and what is tagged `!override` takes the place of all before it.
+    """
     if base.kind == MAP and over.kind == MAP:
         fields = {
             key: (name, _as_map(value) if key in _BY_NAME else value) for key, name, value in entries(base)
         }
         for key, name, value in entries(over):
             new = _as_map(value) if key in _BY_NAME else value
+            tag = value.tag if isinstance(value, Tagged) else ""
+            if tag:
+                fields.pop(key, None)
+            if tag == RESET:
+                continue
             fields[key] = (name, _merged(fields[key][1], new) if key in fields else new)
         return _with(over, fields)
     if base.kind == LIST and over.kind == LIST:
@@ -273,13 +342,14 @@ def _is_service(name: str, node: Node, problems: Problems) -> bool:
     return False
 
 
-def _env(folder: Path, problems: Problems) -> dict[str, str]:
-    """The `.env` file of a folder. Values may be quoted; `#` after a blank begins a comment."""
-    path = folder / ".env"
+def _env(path: Path, problems: Problems) -> dict[str, str]:
+    """The values in a file such as `.env`; none where there is no such file. Values may be quoted; `#` after
+    a blank begins a comment.
+    """
     if not path.is_file():
         return {}
     values: dict[str, str] = {}
-    for line in (read_text(path, folder, ENV_BYTES_MAX, problems) or "").splitlines():
+    for line in (read_text(path, path.parent, ENV_BYTES_MAX, problems) or "").splitlines():
         match = _ENV_LINE.fullmatch(line.strip())
         if match is None:
             continue

@@ -230,10 +230,12 @@ def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:
     return path.open(encoding="utf-8-sig", errors="strict", newline="")
 
 
-def read_tree(path: Path, root: Path, problems: Problems) -> Node | None:
+def read_tree(
+    path: Path, root: Path, problems: Problems, kept_tags: frozenset[str] = frozenset()
+) -> Node | None:
     """The mapping in a YAML file; None, with diagnostics, where there is none."""
     text = read_text(path, root, YAML_BYTES_MAX, problems)
-    node = None if text is None else read_document(text, path.name, problems)
+    node = None if text is None else read_document(text, path.name, problems, kept_tags)
     if node is not None and node.kind != MAP:
         problems.add("import-shape", f"{path.name} is not a mapping", node.place, "is this the right file?")
         return None

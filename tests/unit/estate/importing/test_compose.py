@@ -1,6 +1,7 @@
 """A Compose file becomes services, needs and stores; what it does not state stays unknown."""
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -186,3 +187,70 @@ def test_what_a_project_names_and_cannot_be_read_is_said(tmp_path: Path, text: s
     source.write_text(text)
     read(source, problems, Options())
     assert code in {one.code for one in problems.all()}
+
+
+PARTS: Final = {
+    "compose.yaml": """\
+services:
+  web: {image: nginx, scale: 3, depends_on: [api]}
+  api: {image: a, scale: 2, links: [cache]}
+""",
+    "db.yaml": """\
+services:
+  db: {image: "postgres:16", volumes: ["pg:/data"]}
+  cache: {image: redis}
+  api: {environment: [DB=postgres://db/x, CACHE=redis://cache]}
+volumes: {pg: {}}
+""",
+    "prod.yml": """\
+services:
+  web: {scale: !override 5, depends_on: !override []}
+  cache: !reset null
+  api: {links: !reset [], environment: {CACHE: !reset null}}
+""",
+}
+
+
+def test_the_files_that_env_lists_are_one_project(tmp_path: Path) -> None:
+    for name, text in {**PARTS, ".env": "COMPOSE_FILE=compose.yaml:db.yaml:prod.yml"}.items():
+        (tmp_path / name).write_text(text)
+    result = import_estate("compose", tmp_path, tmp_path / "estate")
+    estate = load(tmp_path / "estate")
+    assert not result.diagnostics
+    assert [(one.id, one.replicas) for one in estate.services] == [("api", 2), ("db", 1), ("web", 5)]
+    assert needs(estate, "api") == [("db", True, "serve")]
+    assert needs(estate, "web") == []
+    assert [store.id for store in estate.stores] == ["pg"]
+
+
+def test_parts_of_a_project_that_are_not_read_are_named(tmp_path: Path) -> None:
+    for name, text in {**PARTS, "values.yaml": "image: x"}.items():
+        (tmp_path / name).write_text(text)
+    result = import_estate("compose", tmp_path, tmp_path / "estate")
+    (ignored,) = [one for one in result.diagnostics if one.code == "import-ignored"]
+    assert "db.yaml, prod.yml: not read" in ignored.message
+    assert ignored.hint.endswith("COMPOSE_FILE=compose.yaml:db.yaml:prod.yml")
+
+
+@pytest.mark.parametrize("value", ["none.yaml", "../x.yaml", ":", "compose.yaml:none.yaml"])
+def test_a_list_of_files_that_cannot_be_read_is_said(tmp_path: Path, value: str) -> None:
+    for name, text in {**PARTS, ".env": f"COMPOSE_FILE={value}"}.items():
+        (tmp_path / name).write_text(text)
+    problems = Problems()
+    read(tmp_path, problems, Options())
+    assert problems.count
+
+
+def test_addresses_in_an_env_file_are_needs(tmp_path: Path) -> None:
+    (tmp_path / "api.env").write_text("DB=postgres://db/x\nCACHE=redis://cache\n# OLD=other:80\n")
+    text = """\
+services:
+  api: {image: a, env_file: [api.env, {path: none.env, required: false}], environment: {CACHE: ""}}
+  db: {image: d}
+  cache: {image: c}
+  other: {image: o, env_file: missing.env}
+"""
+    estate, result = imported(tmp_path, text)
+    assert needs(estate, "api") == [("db", True, "serve")]
+    (skipped,) = [one for one in result.diagnostics if one.code == "import-skipped"]
+    assert "missing.env" in skipped.message
