@@ -250,11 +250,21 @@ def _given_up_row(group: plan_view.GivenUp) -> dict[str, Any]:
 
 
 def _stores(plan: Plan) -> dict[str, Any]:
+    """Lost stores, then those that are made again: there once the first service that waits for it serves."""
+
     def gravity(s: StoreOutcome) -> tuple[int, int, str]:
         grave = 0 if s.primary_ms is None else (1 if s.loss_ms is None or s.loss_ms else 2)
         return grave, -(s.loss_ms or 0), s.store
 
     rows = [_store(plan, store, plan.lead.ms) for store in sorted(plan.stores, key=gravity)]
+    again: dict[str, tuple[str, int]] = {}
+    for step in sorted(plan.steps, key=lambda step: (step.end_ms, step.id)):
+        for name, source in step.rebuilds:
+            again.setdefault(name, (f"made again from {source}", step.end_ms + plan.lead.ms))
+    rows += [
+        {"store": name, "candidate": how, "back": duration(at), "loss": "none", "state": "ok", "waiver": ""}
+        for name, (how, at) in sorted(again.items())
+    ]
     return {"open": rows[:STORES_OPEN], "rest": rows[STORES_OPEN:], "all": number(len(rows))}
 
 

@@ -548,12 +548,13 @@ def _objectives(plan: Plan) -> Card:
 def _data(plan: Plan) -> Card:
     gone = sum(1 for s in plan.stores if s.primary_ms is None)
     losing = sum(1 for s in plan.stores if s.primary_ms is not None and (s.loss_ms is None or s.loss_ms > 0))
-    of = f"of {number(len(plan.stores))} lost"
+    lost = len(plan.stores) + len({name for step in plan.steps for name, _ in step.rebuilds})
+    of = f"of {number(lost)} lost"
     if gone:
         return Card(
             "stores that do not return", number(gone), f"{of}; {number(losing)} more lose writes", "error"
         )
-    more = f"{of}, all come back" if plan.stores else "none is lost"
+    more = f"{of}, all come back" if lost else "none is lost"
     return Card("stores that lose writes", number(losing), more, "warning" if losing else "ok")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -13,12 +14,15 @@ from evac.model.estate import Estate
 from evac.model.plan import Plan, Sensitivity
 from evac.model.reason import Reason
 from evac.model.scenario import lose
+from evac.planning.compiled import interpreted
+from evac.planning.plan import plan as make_plan
 from evac.planning.simulation.simulate import simulate
 from evac.verify import check_instance
-from evac.views.html_report import html_report
+from evac.views.html_report import html_report, plan_context
 from evac.views.plan_text import plan_text
-from evac.views.plan_view import Planned
+from evac.views.plan_view import Planned, cards
 from evac.views.small_texts import simulate_text, verify_text
+from evac.views.words import duration
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
@@ -152,3 +156,32 @@ def test_verify_and_simulate_screens(plan: Plan) -> None:
     text = simulate_text(plan, simulate(instance, plan, trials=20), 100, False)
     assert "tier 0" in text
     assert "p99" in text
+
+
+REBUILT: Final = """\
+evac: 1
+sites: {east: {}, west: {}}
+pools: {west-k8s: {site: west, cpu: 30 cores, memory: 400 GiB}}
+stores:
+  orders: {members: [{at: east, mode: primary}, {at: west, mode: sync}], fence: 10 s, promote: 20 s, rpo: 0 s}
+  index: {members: [{at: east, mode: primary}], rebuilt_from: orders, rebuild: 40 min}
+services:
+  search: {demand: {cpu: 1 core, memory: 1 GiB}, replicas: {east: 2}, start: 30 s, traffic: {kind: none},
+    needs: [{store: index}]}
+"""
+
+
+def test_a_store_that_is_made_again_is_among_the_lost_ones(tmp_path: Path) -> None:
+    path = tmp_path / "estate.yaml"
+    path.write_text(REBUILT)
+    estate = load(path)
+    with interpreted():
+        plan = make_plan(estate, lose("east"))
+    page = plan_context(estate, Planned(plan, "d"))
+    rows = {row["store"]: row for row in page["stores"]["open"]}
+    assert sorted(rows) == ["index", "orders"]
+    back = next(one for one in plan.outcomes if one.service == "search").recovery_ms
+    assert (rows["index"]["candidate"], rows["index"]["back"]) == ("made again from orders", duration(back))
+    assert rows["index"]["loss"] == "none"
+    card = next(card for card in cards(Planned(plan, "d")) if card.name == "stores that lose writes")
+    assert card.more == "of 2 lost, all come back"
