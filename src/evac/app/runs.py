@@ -283,11 +283,17 @@ async def view_of(store: Store, run: str) -> RunView:
 
 
 async def specs_of(store: Store, run: str, events: Sequence[Event]) -> tuple[RunSpec, list[RunSpec]]:
-    """What a run executes by its first plan, and by those that took its place."""
+    """What a run executes by its first plan, and by those that took its place. Raises Corrupt for an entry
+    that cannot be read.
+    """
     first = await spec_of(store, run, str(events[0].data["incident"]), events[0].data)
     opened = await store.get(OPEN + run)
     if opened is not None:
-        first = replace(first, approvals=int(orjson.loads(opened.value).get("approvals", first.approvals)))
+        try:
+            approvals = int(orjson.loads(opened.value).get("approvals", first.approvals))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise Corrupt(f"{opened.key} in the store is no run") from error
+        first = replace(first, approvals=approvals)
     replaced = [event.data for event in events if event.kind == "plan_replaced"]
     return first, [await spec_of(store, run, first.incident, said) for said in replaced]
 

@@ -189,6 +189,20 @@ def test_readers_refuse_what_was_changed_too(house: House) -> None:
     asyncio.run(story())
 
 
+def test_readers_say_that_the_entry_of_a_run_is_spoilt(house: House) -> None:
+    async def story() -> None:
+        async with house.leading() as store:
+            await house.proposed(store)
+        attacker = open_store(house.url)
+        for spoilt in (b"", b"[]", b'{"approvals": null}', b'{"approvals": "many"}'):
+            await attacker.transact([], [Put(f"open/{house.run}", spoilt)])
+            with pytest.raises(Corrupt, match="is no run"):
+                await runs.view_of(attacker, house.run)
+        await attacker.close()
+
+    asyncio.run(story())
+
+
 def test_a_run_goes_on_under_another_controller_of_the_same_files(house: House) -> None:
     async def story() -> None:
         async with house.leading() as store:
