@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evac.estate import load
-from evac.estate.importers import ImportResult, SourceError, import_estate
+from evac.estate.importers import ImportResult, SourceError, import_estate, import_recipe
 from evac.estate.importers.kubernetes.amounts import parse_amount
 from evac.model.estate import Dependency, Estate
 
@@ -360,3 +360,41 @@ def test_bombs_of_many_documents_are_refused_together(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         imported(tmp_path, "---\n".join(documents))
     assert [d.code for d in caught.value.diagnostics] == ["too-many-values"]
+
+
+def test_a_cluster_that_follows_another_one_has_no_primary(tmp_path: Path) -> None:
+    """One database over two Kubernetes clusters: one primary, and nobody promotes across by themselves."""
+    for site in ("east", "west"):
+        (tmp_path / f"{site}.yaml").write_text(f"""\
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Node
+  metadata: {{name: {site}-n1}}
+  status: {{allocatable: {{cpu: "4", memory: 8Gi}}}}
+- apiVersion: postgresql.cnpg.io/v1
+  kind: Cluster
+  metadata: {{name: orders, namespace: shop}}
+  spec: {{instances: 1, replica: {{primary: orders-east, source: orders-east, self: orders-{site}}}}}
+- apiVersion: v1
+  kind: Pod
+  metadata:
+    name: orders-1
+    namespace: shop
+    labels: {{cnpg.io/cluster: orders, cnpg.io/instanceRole: primary}}
+    ownerReferences: [{{apiVersion: postgresql.cnpg.io/v1, kind: Cluster, name: orders, controller: true}}]
+  spec: {{nodeName: {site}-n1, containers: [{{name: postgres, image: "postgres:16"}}]}}
+  status: {{phase: Running}}
+""")
+    (tmp_path / "estate.yaml").write_text("""\
+recipe: 1
+into: company
+sources:
+  east: {kind: kubernetes, from: east.yaml, site: east}
+  west: {kind: kubernetes, from: west.yaml, site: west}
+""")
+    import_recipe(tmp_path / "estate.yaml")
+    (store,) = load(tmp_path / "company").stores
+    assert {one.at: one.mode for one in store.members} == {"east-n1": "primary", "west-n1": "async"}
+    assert store.automatic is None

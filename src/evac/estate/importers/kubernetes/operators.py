@@ -2,7 +2,7 @@
 
 One table says which kinds there are: what engine they run, where they state how many instances, under which
 names clients reach them, and which secrets hold their addresses. Sources: the API references of the
-operators. All of them promote a replica by themselves when a primary is lost.
+operators. All of them promote a replica by themselves when a primary is lost, within one cluster.
 """
 
 from __future__ import annotations
@@ -198,6 +198,22 @@ def has_secret(item: Object, secret: str) -> bool:
     return False
 
 
+def spans_clusters(item: Object) -> bool:
+    """Whether a database is one of several in different clusters: no operator promotes across them."""
+    return at(item.node, "spec", "replica") is not None or at(item.node, "spec", "standby") is not None
+
+
+def follows(item: Object) -> str | None:
+    """What a database follows that takes no writes of its own; None for one that has a primary."""
+    if at(item.node, "spec", "standby") is not None:
+        return "another cluster"
+    primary, source = (word(item.node, "spec", "replica", key) for key in ("primary", "source"))
+    itself = word(item.node, "spec", "replica", "self") or item.name
+    if primary is not None:
+        return None if primary == itself else primary
+    return source if word(item.node, "spec", "replica", "enabled") == "true" else None
+
+
 def describe(item: Object, manifests: Manifests) -> str:
     """What the object says of its copies and backups, for people who fill in the overlay."""
     operator = operator_of(item)
@@ -212,11 +228,9 @@ def describe(item: Object, manifests: Manifests) -> str:
         parts.append(f"{synchronous} synchronous")
     if word(item.node, "spec", "patroni", "synchronous_mode") == "true":
         parts.append("synchronous")
-    primary = word(item.node, "spec", "replica", "primary") or word(item.node, "spec", "replica", "source")
-    if at(item.node, "spec", "standby") is not None:
-        parts.append("a standby of another cluster")
-    elif primary is not None and primary != item.name:
-        parts.append(f"a replica of {primary}")
+    followed = follows(item)
+    if followed is not None:
+        parts.append(f"a replica of {followed}")
     where = word(item.node, "spec", "backup", "barmanObjectStore", "destinationPath")
     if where is not None:
         parts.append(f"backed up to {where}")

@@ -18,7 +18,7 @@ from evac.estate.importers.imported import Imported, Value
 from evac.estate.importers.kubernetes.calls import variables_of
 from evac.estate.importers.kubernetes.cluster import Cluster
 from evac.estate.importers.kubernetes.objects import NO_NAMESPACE
-from evac.estate.importers.kubernetes.operators import describe, operator_of
+from evac.estate.importers.kubernetes.operators import describe, follows, operator_of, spans_clusters
 from evac.estate.importers.kubernetes.source import Manifests, Workload
 from evac.estate.importers.source_files import at, is_id, word
 
@@ -65,8 +65,17 @@ def add_stores(manifests: Manifests, cluster: Cluster, imported: Imported, probl
             name = f"{name}.{item.kind.lower()}"
         if not is_id(name, item.place, problems):
             continue
-        values: dict[str, Value] = {"engine": operator_of(item).engine, "automatic": True}
+        values: dict[str, Value] = {"engine": operator_of(item).engine}
+        if not spans_clusters(item):
+            values["automatic"] = True
         members = cluster.members_of(item.key)
+        if follows(item) is not None:
+            # The first of a cluster that follows another one takes no writes.
+            first: dict[str, Value] = {"mode": "async", "lag": None}
+            members = [
+                {**one, **first} if isinstance(one, dict) and one["mode"] == "primary" else one
+                for one in members
+            ]
         if members:
             values["members"] = members
         imported.add("stores", name, values, describe(item, manifests))
