@@ -145,19 +145,25 @@ def test_who_shows_no_certificate_is_not_spoken_to(room: tuple[int, Papers]) -> 
 def test_a_renewed_certificate_and_authority_are_taken_without_a_new_start(
     room: tuple[int, Papers], tmp_path: Path
 ) -> None:
-    """The last test of this room: afterwards it believes another authority."""
+    """Afterwards the room believes the first authority again, as the other tests of this module do."""
     port, found = room
     fresh = papers(tmp_path)
+    kept = {name: getattr(found, name).read_bytes() for name in ("authority", "cert", "key")}
     with pytest.raises(httpx2.TransportError), line(port, fresh) as early:
         early.get("/healthz")
-    with line(port, found) as open_before:
-        assert open_before.get("/healthz").status_code == 200
-        for name in ("authority", "cert", "key"):
-            shutil.copy(getattr(fresh, name), getattr(found, name))
-        until(lambda: _answers(port, fresh), "the new certificate is not taken")
-        assert open_before.get("/healthz").status_code == 200, "nobody is cut off"
-    with pytest.raises(httpx2.TransportError), line(port, fresh, client=False) as bare:
-        bare.get("/healthz")
+    try:
+        with line(port, found) as open_before:
+            assert open_before.get("/healthz").status_code == 200
+            for name in kept:
+                shutil.copy(getattr(fresh, name), getattr(found, name))
+            until(lambda: _answers(port, fresh), "the new certificate is not taken")
+            assert open_before.get("/healthz").status_code == 200, "nobody is cut off"
+        with pytest.raises(httpx2.TransportError), line(port, fresh, client=False) as bare:
+            bare.get("/healthz")
+    finally:
+        for name, content in kept.items():
+            getattr(found, name).write_bytes(content)
+        until(lambda: _answers(port, found), "the first certificate is not taken again")
 
 
 def _answers(port: int, found: Papers) -> bool:
