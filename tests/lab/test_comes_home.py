@@ -1,13 +1,14 @@
 """All the way home on real servers: a site burns, comes back, and its primaries and its traffic with it. Then
 the lone synchronous replica burns, and the next copy takes its place. At last the site of the primary is cut
-off for a moment, and joined again while evac moves what it had.
+off for a moment, and joined again while evac moves what it had. Each begins where the one before has left the
+lab: so they are one test.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -25,10 +26,11 @@ from tests.lab.conftest import running_lab, writes
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[LabFolder]:
-    with running_lab() as folder:
-        yield folder
+def test_all_the_way_home_and_the_next_losses() -> None:
+    with running_lab() as lab:
+        primaries_and_traffic_come_home_in_shares_and_nothing_is_lost(lab)
+        the_next_copy_takes_the_place_of_a_lone_synchronous_replica(lab)
+        a_site_that_is_joined_again_in_the_middle_of_its_evacuation_stops_nothing(lab)
 
 
 def runs_of(lab: LabFolder) -> list[RunLine]:
@@ -71,7 +73,7 @@ def lost(lab: LabFolder) -> list[str]:
     return list(episodes.lost_messages(lab, Ground(lab, lab.need().topology).database))
 
 
-def test_primaries_and_traffic_come_home_in_shares_and_nothing_is_lost(lab: LabFolder) -> None:
+def primaries_and_traffic_come_home_in_shares_and_nothing_is_lost(lab: LabFolder) -> None:
     assert writes(lab) >= 5
     fire = episodes.burn(lab, "pangyo", Patience(45), reason="a test")
     assert (fire.state, fire.lost, fire.double_primary_seconds) == ("succeeded", 0, 0.0)
@@ -100,7 +102,7 @@ def postgres_of(lab: LabFolder, site: str) -> str:
     return seen[-1]
 
 
-def test_the_next_copy_takes_the_place_of_a_lone_synchronous_replica(lab: LabFolder) -> None:
+def the_next_copy_takes_the_place_of_a_lone_synchronous_replica(lab: LabFolder) -> None:
     copies = postgres_of(lab, "pangyo")
     synchronous = "anyang" if "dc-anyang sync" in copies else "ansan"
     other = {"anyang": "ansan", "ansan": "anyang"}[synchronous]
@@ -113,7 +115,7 @@ def test_the_next_copy_takes_the_place_of_a_lone_synchronous_replica(lab: LabFol
     assert lost(lab) == []
 
 
-def test_a_site_that_is_joined_again_in_the_middle_of_its_evacuation_stops_nothing(lab: LabFolder) -> None:
+def a_site_that_is_joined_again_in_the_middle_of_its_evacuation_stops_nothing(lab: LabFolder) -> None:
     """Its primaries answer again before others took their place: they give their role up."""
     topology = lab.need().topology
     for site in [site.name for site in topology.sites if site.name in lab.need().burnt]:

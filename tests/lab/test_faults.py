@@ -1,6 +1,6 @@
 """Faults of real sites that are no whole fire: cut off, flapping, slow, half burnt, without a replica, full.
 
-One lab for all of them; the order of the tests is the order in which it is worn out.
+One lab for all of them, in the order in which it is worn out: so they are one test.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,13 +20,14 @@ from tests.lab.conftest import running_lab, writes
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[LabFolder]:
-    with running_lab(controllers=False) as folder:
-        yield folder
+def test_faults_that_are_no_whole_fire() -> None:
+    with running_lab(controllers=False) as lab:
+        a_site_that_is_cut_off_is_silent_and_lives_on(lab)
+        writes_hang_without_the_synchronous_replica_and_no_second_try_is_acknowledged(lab)
+        half_a_site_and_a_full_disk(lab)
 
 
-def test_a_site_that_is_cut_off_is_silent_and_lives_on(lab: LabFolder) -> None:
+def a_site_that_is_cut_off_is_silent_and_lives_on(lab: LabFolder) -> None:
     alive = living(lab.need(), lab, "pangyo")
     faults.cut(lab, "pangyo")
     assert lab.need().cut == ("pangyo",)
@@ -44,7 +44,7 @@ def test_a_site_that_is_cut_off_is_silent_and_lives_on(lab: LabFolder) -> None:
     assert writes(lab) >= 5
 
 
-def test_writes_hang_without_the_synchronous_replica_and_no_second_try_is_acknowledged(
+def writes_hang_without_the_synchronous_replica_and_no_second_try_is_acknowledged(
     lab: LabFolder,
 ) -> None:
     """A retry with the same id must not be acknowledged because the row of the first try is there locally."""
@@ -71,7 +71,7 @@ def test_writes_hang_without_the_synchronous_replica_and_no_second_try_is_acknow
     assert writes(lab) >= 5
 
 
-def test_half_a_site_and_a_full_disk(lab: LabFolder) -> None:
+def half_a_site_and_a_full_disk(lab: LabFolder) -> None:
     struck = faults.half(lab, "ansan", "hall-2")
     assert struck.processes >= len(HALLS["hall-2"]) - 1
     servers = {site.name: site.servers for site in status.look(lab, lab.need()).sites}["ansan"]

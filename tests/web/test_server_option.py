@@ -49,10 +49,9 @@ class Ways:
         return ("--store", self.store) if way == "store" else ("--server", self.server)
 
 
-@pytest.fixture(scope="module")
-def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
+@contextlib.contextmanager
+def room(folder: Path) -> Iterator[Ways]:
     pytest_socket.enable_socket()
-    folder = tmp_path_factory.mktemp("ways")
     (folder / "estate").mkdir()
     (folder / "estate" / "estate.yaml").write_text(ESTATE)
     tokens = "".join(
@@ -88,6 +87,12 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
         process.terminate()
         process.wait(60)
         pytest_socket.disable_socket(allow_unix_socket=True)
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
+    with room(tmp_path_factory.mktemp("ways")) as made:
+        yield made
 
 
 @dataclass
@@ -150,7 +155,12 @@ def evac(ways: Ways, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="module")
 def fire(ways: Ways) -> str:
+    return begun(ways)
+
+
+def begun(ways: Ways) -> str:
     """An incident whose run waits at its first fence, begun through the server and approved in the store."""
+    pytest_socket.enable_socket()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVAC_TOKEN", TOKENS["admin"])
         patch.setenv("EVAC_WHO", "kim")
@@ -395,8 +405,14 @@ def test_a_cut_after_the_asking_does_nothing_twice(evac: Evac, fire: str, ways: 
     assert evac("store", "incident", "timeline", fire, "--all").out.count("written once") == 1
 
 
-def test_a_run_is_followed_to_its_end_and_its_events_too(evac: Evac, fire: str, ways: Ways) -> None:
-    command = [sys.executable, "-m", "evac", "run", "events", fire, "--follow", *ways.to("server")]
+def test_a_run_is_followed_to_its_end_and_its_events_too(evac: Evac, tmp_path: Path) -> None:
+    """In a room of its own: a run that ended is no run for other tests."""
+    with room(tmp_path) as evac.ways:
+        follow_to_the_end(evac, begun(evac.ways))
+
+
+def follow_to_the_end(evac: Evac, fire: str) -> None:
+    command = [sys.executable, "-m", "evac", "run", "events", fire, "--follow", *evac.ways.to("server")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
         try:
             assert evac("server", "run", "attest", fire, "fence:db", "--reason", "seen").code == 0
