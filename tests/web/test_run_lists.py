@@ -18,10 +18,13 @@ from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import create_run, encode
+from evac.model.errors import Unavailable
+from evac.office.hub import Hub
 from evac.office.office import Office
+from evac.office.runs import Register
 from evac.run.values import Event, RunSpec, RunStep
 from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Put
+from evac.store.port import Delete, Entry, Put
 from tests.web.rooms import play
 
 STEP = RunStep("shift:w", "shift", "w", 0, 10, site="north", act="a")
@@ -181,3 +184,35 @@ def test_pages_name_an_open_run_whose_journal_cannot_be_read() -> None:
         assert (line.run, line.incident, line.state, line.open) == ("run-1", "i-run-1", "corrupt", False)
 
     play(story, store)
+
+
+class Away(MemoryStore):
+    """Does not answer for a while what is in the journal of a run."""
+
+    away = ""
+
+    async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
+        if self.away and prefix.startswith(f"journal/{self.away}/"):
+            raise Unavailable("the store does not answer")
+        return await super().list(prefix, after, limit)
+
+
+def test_a_run_that_ends_is_known_all_the_while_also_if_the_store_is_away_meanwhile() -> None:
+    async def story() -> None:
+        store = Away()
+        await written(store, (), [STARTED])
+        register = Register(store, Hub(), lambda: None)
+        await register.look()
+        while not register.lines[0]:
+            await asyncio.sleep(0.01)
+        await store.transact((), (Delete(OPEN + "run-1"),))
+        store.away = "run-1"
+        with pytest.raises(Unavailable):
+            await register.look()
+        assert register.resolve("i-run-1") == register.resolve("run-1") == "run-1"
+        store.away = ""
+        await register.look()
+        assert (register.lines[0], [one.state for one in register.lines[1]]) == ((), ["unfinished"])
+        await register.close()
+
+    asyncio.run(story())

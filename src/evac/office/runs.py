@@ -283,7 +283,10 @@ class Register:
                     self._add(await self._read_line(run, incident))
 
     async def _close(self, run: str) -> None:
-        follower, task = self._following.pop(run)
+        """Of a run that is not open any more. It is known all the while, also if the store is away meanwhile:
+        then the next look goes on.
+        """
+        follower, task = self._following[run]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         line = follower.short
@@ -293,6 +296,7 @@ class Register:
             with contextlib.suppress(RunError, Corrupt):
                 line = replace(await self._line_of(run, line.incident), open=False)
         self._add(line)
+        self._following.pop(run, None)
         self._changed()
 
     def _add(self, line: RunShort) -> None:
