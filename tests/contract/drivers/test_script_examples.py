@@ -304,35 +304,44 @@ def speakers(tmp_path: Path) -> Iterator[dict[str, str]]:
         ("fra", "127.0.0.1", 65001, "127.0.0.3", 65002, "passive true;"),
         ("muc", "127.0.0.3", 65002, "127.0.0.1", 65001, f"connect {port};"),
     )
-    running = []
-    for site, own, own_as, other, other_as, how in peers:
-        folder = tmp_path / site
-        (folder / "run").mkdir(parents=True)
-        for end in ("in", "out"):
-            os.mkfifo(folder / "run" / f"exabgp.{end}", 0o600)
-        (folder / "exabgp.conf").write_text(
-            f"neighbor {other} {{ router-id {own}; local-address {own}; local-as {own_as};\n"
-            f"  peer-as {other_as}; {how} family {{ ipv4 unicast; }} }}\n"
-        )
-        bound = {"exabgp_tcp_bind": own, "exabgp_tcp_port": str(port)} if site == "fra" else {}
-        argv = [program, "--root", str(folder), "--env", str(tmp_path / "env"), str(folder / "exabgp.conf")]
-        with (folder / "log").open("w") as log:
-            running.append(subprocess.Popen(argv, env=common | bound, stdout=log, stderr=log))
-    client = Path(program).with_name("exabgpcli")
-    cli = {site: f"{client} --root {tmp_path / site} --env {tmp_path / 'env'}" for site in ("fra", "muc")}
-    asked = [*cli["muc"].split(), "show", "neighbor", "summary"]
-    for _ in range(100):
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False)
-        if " established " in said.stdout:
-            break
-        time.sleep(0.2)
-    yield {
-        "EXA_CLI": ";".join(f"{site}={words}" for site, words in cli.items()),
-        "EXA_ROUTES": "192.0.2.1/32",
-    }
-    for process in running:
-        process.kill()
-        process.wait()
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for site, own, own_as, other, other_as, how in peers:
+            folder = tmp_path / site
+            (folder / "run").mkdir(parents=True)
+            for end in ("in", "out"):
+                os.mkfifo(folder / "run" / f"exabgp.{end}", 0o600)
+            (folder / "exabgp.conf").write_text(
+                f"neighbor {other} {{ router-id {own}; local-address {own}; local-as {own_as};\n"
+                f"  peer-as {other_as}; {how} family {{ ipv4 unicast; }} }}\n"
+            )
+            bound = {"exabgp_tcp_bind": own, "exabgp_tcp_port": str(port)} if site == "fra" else {}
+            argv = [
+                program,
+                "--root",
+                str(folder),
+                "--env",
+                str(tmp_path / "env"),
+                str(folder / "exabgp.conf"),
+            ]
+            with (folder / "log").open("w") as log:
+                running.append(subprocess.Popen(argv, env=common | bound, stdout=log, stderr=log))
+        client = Path(program).with_name("exabgpcli")
+        cli = {site: f"{client} --root {tmp_path / site} --env {tmp_path / 'env'}" for site in ("fra", "muc")}
+        asked = [*cli["muc"].split(), "show", "neighbor", "summary"]
+        for _ in range(100):
+            said = subprocess.run(asked, capture_output=True, text=True, timeout=300, check=False)
+            if " established " in said.stdout:
+                break
+            time.sleep(0.2)
+        yield {
+            "EXA_CLI": ";".join(f"{site}={words}" for site, words in cli.items()),
+            "EXA_ROUTES": "192.0.2.1/32",
+        }
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def test_exabgp_announces_and_withdraws(speakers: dict[str, str], endpoint: Endpoint) -> None:
