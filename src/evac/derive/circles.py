@@ -31,9 +31,14 @@ def tool_needs(services: Services, tools: Mapping[str, ToolNeed], service: int) 
     kinds = base_kinds(
         starts=services.base_starts(service) > 0,
         shifts=bool(services.shift[service]),
-        stores=bool(services.lost_stores[service]),
+        stores=_moves_a_store(services, service),
     )
     return tuple(tools[kind.name] for kind in kinds if kind.name in tools)
+
+
+def _moves_a_store(services: Services, service: int) -> bool:
+    """Whether a store that it waits for is fenced and promoted, and does not come back by itself."""
+    return not services.own_return.issuperset(services.lost_stores[service])
 
 
 def start_circles(hard: Edges, start: Edges, starting: Sequence[bool]) -> dict[int, tuple[int, ...]]:
@@ -102,7 +107,8 @@ def _is_strict(
     start = int(services.start[service]) + check if services.base_starts(service) else 0
     if why.kind == "start-cycle":
         return start > 0 and bool(inside.intersection(services.hard_start[service]))
-    lasts = {"start": start, "verify": check, "shift": shift, "fence": check, "promote": check}
+    moves = check if _moves_a_store(services, service) else 0
+    lasts = {"start": start, "verify": check, "shift": shift, "fence": moves, "promote": moves}
     needs = (tools[kind] for kind, ticks in lasts.items() if ticks > 0 and kind in tools)
     return grace == 0 and any(n.manual is None and inside.intersection(n.services) for n in needs)
 

@@ -153,7 +153,7 @@ def derive(
         doubtful = _open_questions(top, lost, graph, store_rows, scenario)
         standing = _standing(estate, hit, doubtful, policy.passed_over)
         counted, graph, hit = counted_on(graph, standing, ways), *_settled(graph, hit, standing)
-    services = _services(top, hit, graph, rows, limits, weights, tick_ms, unknown)
+    services = _services(top, hit, stores, graph, rows, limits, weights, tick_ms, unknown)
     open_questions = _open_questions(top, lost, graph, store_rows, scenario)
     unknown.update((*open_questions.values(), *rebuild_times(top, hit.waits.rebuilds).values()))
     tools = _tools(estate, graph, services, limits, tick_ms, scenario, counted)
@@ -204,6 +204,7 @@ def limits_in(top: Topology, tick_ms: int = TICK_MS) -> LimitTable:
 def _services(
     top: Topology,
     hit: _Hits,
+    stores: tuple[LostStore, ...],
     graph: ServiceGraph,
     rows: RowSet,
     limits: LimitTable,
@@ -227,6 +228,7 @@ def _services(
         verify=same.services.verify + -(-hit.waits.rebuild_ms // tick_ms),
         lost_stores=hit.waits.serve,
         start_stores=hit.waits.start,
+        own_return=frozenset(row for row, store in enumerate(stores) if store.elects),
     )
 
 

@@ -250,6 +250,8 @@ class Services:
     start_stores: tuple[tuple[int, ...], ...]
     """Those of them that it needs to start."""
     shift_uses: tuple[tuple[Use, ...], ...]
+    own_return: frozenset[int] = frozenset()
+    """Lost stores that come back without a fence and a promotion."""
 
     def __len__(self) -> int:
         return len(self.id)

@@ -166,7 +166,8 @@ def _tools_of(reading: Reading, service: int) -> list[int]:
         *(("start",) if s.base_starts(service) else ()),
         *(("shift",) if s.shift[service] else ()),
     ]
-    kinds += ["fence", "promote"] if s.lost_stores[service] else []
+    moved = any(not reading.instance.stores[store].elects for store in s.lost_stores[service])
+    kinds += ["fence", "promote"] if moved else []
     needs = [tools[kind] for kind in tools if kind in kinds]
     return [tool for need in needs if need.manual is None for tool in need.services]
 

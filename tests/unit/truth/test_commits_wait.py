@@ -103,6 +103,23 @@ def test_copies_that_leave_in_order_are_not_waited_for(tmp_path: Path) -> None:
     assert plan(burnt, lose("c")).outcomes == ()
 
 
+QUORUM = "{at: a, mode: primary}, {at: b, mode: sync}, {at: c, mode: sync}"
+
+
+@pytest.mark.parametrize(
+    ("members", "more", "lost"),
+    [(ONE_COPY, ", sync_timeout: 30 s", "b"), (QUORUM, ", quorum: true, automatic: true, elect: 30 s", "a")],
+)
+def test_a_store_that_comes_back_by_itself_waits_for_no_tool_of_a_promotion(
+    tmp_path: Path, members: str, more: str, lost: str
+) -> None:
+    """The service that keeps the secrets needs the store, and nobody promotes that: there is no circle."""
+    estate = estate_of(tmp_path, members, more, "tools: {secrets: shop, vpn: shop}\n")
+    estate = replace(estate, pools=tuple(replace(pool, site="c") for pool in estate.pools))
+    assert [(o.state, o.base_ms) for o in planned(estate, lost).outcomes] == [("restored", 35_000)]
+    assert audited(estate, lost) == ("recovers", 35_000, False)
+
+
 COPIES = st.lists(st.tuples(st.sampled_from(("sync", "async", "none")), st.booleans()), max_size=5)
 
 
