@@ -96,6 +96,9 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         "stores/*/automatic": _group(
             2, "whether a replica is promoted by itself", "what waits for a person is slower"
         ),
+        "stores/*/sync_timeout": _group(
+            3, "how long commits wait for a lost copy", "what needs the store is down so long"
+        ),
         "stores/*/backups": _group(
             3, "size, age and restore rate of a backup", "a restore cannot be predicted without them"
         ),

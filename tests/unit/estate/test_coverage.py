@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from evac.estate import MissingFact, coverage, load
-from evac.model.estate import Estate, Service
+from evac.model.estate import Estate, Service, Store, StoreMember
 from tests.unit.estate.large import large_estate
 
 ESTATES = Path(__file__).resolve().parents[2] / "fixtures" / "estates"
@@ -49,6 +49,18 @@ def test_every_missing_fact_lowers_the_score_and_is_named() -> None:
         assert after.score_permille < before.score_permille
         key = attribute.removesuffix("_ms")
         assert any(fact.path == f"services/pay/{key}" for fact in after.missing)
+
+
+def test_how_long_commits_wait_counts_where_a_copy_confirms_them() -> None:
+    def found(sync_timeout_ms: int | None) -> tuple[int, list[str]]:
+        members = (StoreMember("s", "primary"), StoreMember("t", "sync", lag_ms=0))
+        told = coverage(Estate("e", stores=(Store("a", members=members, sync_timeout_ms=sync_timeout_ms),)))
+        return told.score_permille, [fact.path for fact in told.missing]
+
+    known, unknown = found(0), found(None)
+    assert known[0] > unknown[0]
+    assert "stores/a/sync_timeout" in unknown[1]
+    assert "stores/a/sync_timeout" not in known[1]
 
 
 def test_a_low_tier_weighs_less() -> None:
