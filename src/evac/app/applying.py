@@ -20,7 +20,6 @@ from typing import Final, TypeVar
 from evac import estate as estates
 from evac.app import runs
 from evac.app.accepting import must_hold
-from evac.app.controlling import hands_of, read_policy
 from evac.app.detached import last_started
 from evac.app.leaving import look_at
 from evac.app.observing import observe, standing_facts
@@ -115,6 +114,8 @@ async def fit(
     store and the systems are asked. Raises StalePlan as `load`, UnsafePlan for one that the checker refuses.
     """
     estate = estates.load(estate_path)
+    from evac.app.controlling import hands_of, read_policy  # a whole controller, which few commands need
+
     drivers.know(hands_of(estate))
     policy = read_policy(estate_path, policy_path, estate)
     found = of(estate, known or await facts_now(estate, store, drivers, now_ms))

@@ -20,7 +20,6 @@ from evac.derive.backups import verdicts
 from evac.derive.domains import topology
 from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
-from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import HOLD_KEY
 from evac.model.backup import BackupEvent, BackupFacts, DataVerdict
 from evac.model.errors import InvalidInput, NotAllowed, Permanent
@@ -106,6 +105,8 @@ def scratch_folder() -> Path:
 
 async def blocked(store: Store, policy: RunPolicy, sites: frozenset[str], now_ms: int) -> tuple[str, str]:
     """Why no backup may begin at these sites now: a hold, an open run, maintenance. Raises Unavailable."""
+    from evac.engine.runs.open_runs import OPEN  # of the engine, which nobody needs who only looks
+
     entry = await store.get(HOLD_KEY)
     if entry is not None:
         told = orjson.loads(entry.value)

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import orjson
 
-from evac.app.accepting import WRONG, unsafe
 from evac.engine.clock import SystemClock
 from evac.engine.lead import access_chapters
 from evac.engine.lead.leadership import LEADER
@@ -37,7 +36,6 @@ from evac.engine.runs.releases import RELEASE, hold_digest, proof_needed, releas
 from evac.engine.runs.signatures import read_key
 from evac.engine.stores.guards import HOLD_KEY
 from evac.engine.stores.sightings import again, read_sightings
-from evac.engine.stores.stalled_commits import bound_of, is_protection
 from evac.estate.codecs import plan as plan_codec
 from evac.model.access import Proven
 from evac.model.error_kinds import error_of
@@ -173,6 +171,8 @@ class Refusal:
 
 def refusal(no: Refusal) -> EvacError:
     """The error that the leader had. Without its kind: of the checker, or else of a guard."""
+    from evac.app.accepting import WRONG, unsafe  # of the checker, which nobody needs who only looks
+
     if no.kind:
         return error_of(no.kind, 0, no.code, no.why, no.hint)
     return unsafe(no.why) if no.code == WRONG else NotAllowed(no.code, no.why)
@@ -306,6 +306,8 @@ async def spec_of(store: Store, run: str, incident: str, said: Mapping[str, Any]
     try:
         return (await get_bound(store, run, digest, str(said.get("bound", "")))).spec
     except Corrupt:
+        from evac.engine.stores.stalled_commits import bound_of, is_protection  # of a leader
+
         data = await get_plan(store, digest)
         if not is_protection(data):
             raise

@@ -34,6 +34,26 @@ def test_help_imports_no_heavy_library() -> None:
     assert not loaded & {"numpy", "numba", "pydantic", "highspy", "rich", "polars", "jinja2", "yaml"}
 
 
+@pytest.mark.parametrize(
+    "command", ["schema estate", "check SMALL", "backup status SMALL", "status", "run list"]
+)
+def test_who_only_looks_loads_no_controller_and_no_planner(command: str, small: str, tmp_path: Path) -> None:
+    code = "import sys; from evac.cli.main import run; print(run(sys.argv[1:]), *sorted(sys.modules))"
+    words = [sys.executable, "-c", code, *command.replace("SMALL", small).split()]
+    env = {**os.environ, "EVAC_STORE": f"sqlite:{tmp_path / 'store.sqlite'}"}
+    out = subprocess.run(words, capture_output=True, text=True, check=True, env=env).stdout
+    done, *loaded = out.splitlines()[-1].split()
+    assert int(done) == console.DONE
+    heavy = {
+        "evac.engine.lead.controller",
+        "evac.app.planner.plans",
+        "evac.planning.plan",
+        "numba",
+        "highspy",
+    }
+    assert not set(loaded) & heavy
+
+
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("example", "import", "check", "schema", "audit", "plan", "verify", "simulate"):
         assert run([name, "--help"]) == console.DONE
