@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evac.app import runs
+from evac.engine.runs.signatures import new_key
 from tests.contract.adapters.postgres import PASSWORD, SITES, DataSet, connect, data_set, query
 from tests.contract.conftest import server_folder  # noqa: F401
 from tests.e2e.test_embedded_run import PATIENCE_S, World
@@ -84,3 +86,60 @@ def test_a_lost_store_is_adopted_above_what_the_members_have_obeyed(
         (row,) = asyncio.run(query(databases.anyang, "SELECT pg_is_in_recovery()"))
         assert row[0] is False
         os.kill(world.controller(), 15)
+
+
+def test_what_is_seen_to_be_done_is_attested_with_a_key_of_an_approver_or_not_at_all(tmp_path: Path) -> None:
+    folder, keys = tmp_path / "estate", {name: tmp_path / f"{name}.key" for name in ("kim", "eve")}
+    folder.mkdir()
+    units = {
+        f"{site}-units": {"site": site, "cpu": "8 cores", "memory": "8 GiB"} for site in ("pangyo", "anyang")
+    }
+    program = {
+        "argv": ["/bin/true"],
+        "does": ["start", "scale", "stop"],
+        "observe_argv": ["/usr/bin/test", "-e", str(tmp_path / "web")],
+    }
+    web = {
+        "tier": 0,
+        "people": 10,
+        "demand": {"cpu": "1 cores"},
+        "replicas": {"pangyo-units": 1},
+        "start": "1 s",
+    }
+    told = {
+        "evac": 1,
+        "horizon": "1 h",
+        "sites": {"pangyo": {}, "anyang": {}},
+        "pools": units,
+        "services": {"web": web},
+        "endpoints": {"web-anyang": {"for": "web", "at": "anyang", "driver": "command", "settings": program}},
+    }
+    (folder / "estate.yaml").write_text(json.dumps(told))
+    people = {name: new_key(path) for name, path in keys.items()}
+    (folder / "policy.yaml").write_text(f"approvers: {{kim: '{people['kim']}'}}\n")
+    env = {**os.environ, "EVAC_WHO": "kim", "COLUMNS": "160"}
+    plan = str(tmp_path / "p")
+    World(tmp_path, env).evac("plan", str(folder), "--budget", "0s", "--lose", "pangyo", "-o", plan)
+    (tmp_path / "web").write_text("a run whose journal is lost started it")
+    adopt = ["run", "adopt", plan, str(folder), "--confirm", "pangyo", "--reason", "the store burnt"]
+    for name, key, refused in (
+        ("typed", (), "adopt-not-taken"),
+        ("eve", ("--key", str(keys["eve"])), "signature-invalid"),
+    ):
+        world = World(tmp_path, env, f"sqlite:{tmp_path}/{name}.sqlite")
+        said = world.evac(*adopt, "--incident", name, *key, "--store", world.store, code=4)
+        assert f"[{refused}]" in said, said
+        if made := world.run():
+            assert f"evac run cancel {made}" in said
+            view = world.ask(partial(runs.view_of, run=made))
+            assert "succeeded" not in view.phases, "nobody proved who says that it is done"
+        os.kill(world.controller(), 15)
+    world = World(tmp_path, env, f"sqlite:{tmp_path}/kim.sqlite")
+    signed = ("--key", str(keys["kim"]), "--store", world.store)
+    assert "start:web:base:1" in world.evac(*adopt, "--incident", "fire-9", *signed)
+    run = world.run()
+    view = world.until(run, "succeeded", "start:web:base:1")
+    evidence = view.evidence[view.number("start:web:base:1")]
+    assert (evidence["attested_by"], evidence["adopted"]) == ("kim", True)
+    assert evidence["proven_by"] == "signature"
+    os.kill(world.controller(), 15)

@@ -385,9 +385,14 @@ async def _say(
         act = Act(about.run, request, about.attempt, about.bound, at_ms)
         request = replace(request, signature=sign_act(act, read_key(key)))
     await runs.ask(store, run, request)
-    if not await runs.settled(store, run, request.id):
+    why = "" if await runs.settled(store, run, request.id) else "it did not answer"
+    for event in await runs.events_of(store, run):
+        if event.kind == "request_refused" and event.data.get("request") == request.id:
+            why = str(event.data.get("why") or runs.REFUSED)
+    if why:
+        words = f"{run} was made, and the leader did not accept what was seen of {step}: {why}"
         raise NotAllowed(
-            "adopt-not-taken", f"the leader did not accept what was seen of {step}", "evac run show"
+            "adopt-not-taken", words, f"cancel it and ask again: evac run cancel {run} --reason WHY"
         )
 
 
