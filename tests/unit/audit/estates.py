@@ -90,6 +90,7 @@ def sound(cores: int = 100) -> Estate:
                 rpo_ms=0,
                 fence_ms=5_000,
                 promote_ms=10_000,
+                sync_timeout_ms=0,
                 backup_policy=BackupPolicy(waived="the tests of backups have their own"),
             ),
         ),

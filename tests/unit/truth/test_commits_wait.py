@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evac.audit import audit
 from evac.audit.impacts.all_losses import FATES
 from evac.derive.stores import commits_wait, is_down, store_is_lost
+from evac.estate import check as check_estate
 from evac.model.estate import Estate, Store, StoreMember
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
@@ -68,6 +69,9 @@ def test_a_timeout_that_is_not_stated_is_an_outage_of_unknown_length(tmp_path: P
     assert [o.recovery_ms for o in made.outcomes] == [None]
     assert "stores/orders/sync_timeout" in made.unknown
     assert audited(estate, "b")[2]
+    found = check_estate(tmp_path).coverage
+    assert found is not None
+    assert any(one.path.endswith("/sync_timeout") for one in found.missing)
 
 
 def test_a_primary_that_waits_for_a_person_waits_for_the_approval(tmp_path: Path) -> None:

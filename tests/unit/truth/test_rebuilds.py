@@ -33,7 +33,8 @@ def estates(draw: st.DrawFn) -> Estate:
     for number in range(draw(st.integers(1, 3))):
         first, second = draw(st.permutations(("east", "west")))
         members = (StoreMember(first, "primary"), StoreMember(second, "sync"))[: draw(st.integers(1, 2))]
-        stores.append(Store(f"d{number}", f"d{number}", "x", members, fence_ms=1_000, promote_ms=2_000))
+        one = Store(f"d{number}", f"d{number}", "x", members, fence_ms=1_000, promote_ms=2_000)
+        stores.append(replace(one, sync_timeout_ms=0))
     for number in range(draw(st.integers(1, 3))):
         source = draw(st.sampled_from([store.id for store in stores]))
         where, time_ms = draw(st.sampled_from(("east", "west"))), draw(st.integers(1, 9)) * 10_000
