@@ -60,7 +60,7 @@ HOSTILE: dict[str, tuple[Callable[[], str | bytes], str]] = {
     "three million values": (lambda: "a:\n" + "- 1\n" * 3_000_000, "too-many-values"),
     "a NUL byte": (lambda: "evac: 1\nname: a\0b\n", "nul-byte"),
     "not UTF-8": (lambda: b"evac: 1\nname: \xff\xfe\n", "not-utf-8"),
-    "UTF-16": (lambda: "evac: 1\n".encode("utf-16"), "nul-byte"),
+    "UTF-16": (lambda: "evac: 1\n".encode("utf-16"), "not-utf-8"),
     "a lone surrogate": (lambda: b"evac: 1\nname: \xed\xa0\x80\n", "not-utf-8"),
     "a control character": (lambda: "evac: 1\nname: a\x07b\n", "yaml-syntax"),
     "a list of nothing": (lambda: "- \n- \n", "wrong-type"),

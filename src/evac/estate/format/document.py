@@ -9,7 +9,9 @@ of nodes and what aliases expand to are limited while events arrive, so a bomb i
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from evac.model.diagnostic import Place
 YAML_BYTES_MAX: Final = 32 * 2**20
 TABLE_BYTES_MAX: Final = 2 * 2**30
 LINE_BYTES_MAX: Final = 2**16
+ENCODING_BYTES: Final = 2**16
 FILES_MAX: Final = 1_000
 _LET_IN: Final = "let this user read it, or put the file itself there"
 POLICY_FILE: Final = "policy.yaml"
@@ -172,8 +175,8 @@ def _read_open(
 
 def decode(data: bytes, name: str, problems: Problems) -> str | None:
     """The text of UTF-8 bytes without NUL; None, and a diagnostic with its place, otherwise."""
-    nul = data.find(b"\0")
-    if nul >= 0:
+    nul, encoding = data.find(b"\0"), _encoding_of(data)
+    if nul >= 0 and encoding != "UTF-16":
         problems.add(
             "nul-byte",
             "a NUL byte: this is not a text file",
@@ -189,9 +192,20 @@ def decode(data: bytes, name: str, problems: Problems) -> str | None:
             "not-utf-8",
             "this is not UTF-8 text",
             place,
-            "save the file as UTF-8; from Windows: iconv -f WINDOWS-1252 -t UTF-8",
+            f"save the file as UTF-8; if it is {encoding}: iconv -f {encoding} -t UTF-8",
         )
         return None
+
+
+def _encoding_of(data: bytes) -> str:
+    """What text that is not UTF-8 most likely is. Hangul are pairs of bytes beyond ASCII, and letters with an
+    accent seldom stand side by side.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    beyond = sum(byte > 0x7F for byte in data[:ENCODING_BYTES])
+    hangul = len(re.findall(rb"[\xb0-\xc8][\xa1-\xfe]", data[:ENCODING_BYTES]))
+    return "CP949" if 4 * hangul > beyond else "WINDOWS-1252"
 
 
 def read_text(path: Path, root: Path, limit: int, lines_checked: bool, problems: Problems) -> str | None:

@@ -276,6 +276,25 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     assert [(d.code, str(d.place)) for d in caught.value.diagnostics] == [("not-utf-8", "hosts.csv:2:2")]
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding", "named"),
+    [
+        ("호스트,센터\n웹-1,판교\n", "cp949", "CP949"),
+        ("host,site\nw1,판교\n", "utf-16", "UTF-16"),
+        ("Rechner,Gebäude\nw1,Nürnberg-Süd\n", "latin-1", "WINDOWS-1252"),
+        ("ordinateur,bâtiment\nw1,Orléans-été\n", "cp1252", "WINDOWS-1252"),
+    ],
+)
+def test_text_of_another_encoding_is_told_how_to_become_utf_8(
+    tmp_path: Path, text: str, encoding: str, named: str
+) -> None:
+    with pytest.raises(SourceError) as caught:
+        imported(tmp_path, text.encode(encoding))
+    (told,) = caught.value.diagnostics
+    assert told.code == "not-utf-8"
+    assert f"iconv -f {named} " in (told.hint or "")
+
+
 CELL = st.text(st.characters(codec="ascii", exclude_characters="\r\0"), max_size=12).map(str.strip)
 
 
