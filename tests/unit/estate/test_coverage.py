@@ -54,7 +54,11 @@ def test_every_missing_fact_lowers_the_score_and_is_named() -> None:
 def test_how_long_commits_wait_counts_where_a_copy_confirms_them() -> None:
     def found(sync_timeout_ms: int | None) -> tuple[int, list[str]]:
         members = (StoreMember("s", "primary"), StoreMember("t", "sync", lag_ms=0))
-        told = coverage(Estate("e", stores=(Store("a", members=members, sync_timeout_ms=sync_timeout_ms),)))
+        told = coverage(
+            Estate(
+                "e", stores=(Store("a", "a", "postgresql", members=members, sync_timeout_ms=sync_timeout_ms),)
+            )
+        )
         return told.score_permille, [fact.path for fact in told.missing]
 
     known, unknown = found(0), found(None)

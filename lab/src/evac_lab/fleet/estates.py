@@ -106,7 +106,7 @@ def document(ground: FleetGround, speed: float) -> dict[str, Any]:
         "evac": 1,
         "name": f"fleet-{ground.site}",
         "detection": "10 s",
-        "approval": "0 s",
+        "approval": "1 min",
         "sites": {
             ground.site: {"people": "nobody; a simulation", **_budgets(of["site"][0])},
             refuge: {"people": "nobody; a simulation"},

@@ -5,6 +5,8 @@ The name of a recovery group means all of its stores, which return to one moment
 
 from __future__ import annotations
 
+from evac.derive.affected import stores_lost
+from evac.derive.domains import loss, topology
 from evac.estate.format.quantities import QuantityError, parse_moment
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
@@ -57,8 +59,13 @@ def refuse_unlost(estate: Estate, scenario: Scenario, instance: Instance) -> Non
     """
     lost = {store.id: store for store in instance.stores}
     elects = {store.id for store in estate.stores if store.quorum}
+    top = topology(estate)
+    gone = loss(top, scenario.domains)
+    keeps = {
+        one.id for one, is_gone in zip(estate.stores, stores_lost(top, gone), strict=True) if not is_gone
+    }
     for name, _ in scenario.moments:
-        if name not in lost:
+        if name not in lost or name in keeps:
             words = f"{name} keeps its primary through the {scenario.title}: nothing is restored"
             hint = "name every domain that it is lost with, or leave the moment out"
             raise InvalidInput(_CODE, words, hint)
