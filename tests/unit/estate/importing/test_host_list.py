@@ -285,7 +285,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         ("ordinateur,bâtiment\nw1,Orléans-été\n", "cp1252", "WINDOWS-1252"),
     ],
 )
-def test_text_of_another_encoding_is_told_how_to_become_utf_8(
+def test_text_of_another_encoding_names_it_and_how_to_convert_it(
     tmp_path: Path, text: str, encoding: str, named: str
 ) -> None:
     with pytest.raises(SourceError) as caught:
