@@ -150,16 +150,20 @@ def test_a_loss_that_a_run_has_answered_is_not_offered_to_be_run_again() -> None
         (run,) = seen.ended_runs
         forgotten = replace(seen, lost=(replace(mark, run="of-last-year"),))
         resolve, run_it = "The run has ended. Resolve the incident?", f"Run the plan for the loss of {LOST}?"
+        run_second = "Run the plan for the loss of south?"
+        both = tuple(replace(site, state="lost") for site in watched if site.id in (LOST, "south"))
+        second = replace(next(one for one in seen.drawer if one.plan), lost=("south",))
         stories = (
             (seen, {run_it}),
             (replace(seen, lost=(mark,)), {resolve}),
             (replace(seen, lost=(mark,), ended_runs=(replace(run, state="cancelled"),)), {run_it}),
             (forgotten, set()),
+            (replace(seen, sites=both, lost=(mark,), drawer=(*seen.drawer, second)), {run_second}),
         )
         for n, (situation, asked) in enumerate(stories, 1):
             office.situation = replace(situation, version=seen.version + n)
             page = (await client.get("/now")).text
-            assert {words for words in (resolve, run_it) if words in page} == asked
+            assert {words for words in (resolve, run_it, run_second) if words in page} == asked
             since = hour(mark.since_ms if situation.lost else now_ms - 5_000, now_ms)
             assert re.search(rf">Since <b>(<time[^>]*>)?{since.partition(' ')[0]}", page)
 
