@@ -15,7 +15,7 @@ import pytest
 from tests.contract.ports import free_port
 from tests.web.rooms import ESTATE
 
-START_S = 1_200
+START_S = 180
 PATIENCE_MS = 60_000
 
 

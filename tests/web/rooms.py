@@ -22,7 +22,7 @@ from evac.web.setting import WebSetting
 
 ESTATE = Path(__file__).resolve().parents[1] / "fixtures" / "estates" / "small"
 BASE = "http://127.0.0.1:8400"
-PATIENCE_S = 900.0
+PATIENCE_S = 120.0
 
 
 def until(what: Callable[[], Any], words: str) -> Any:

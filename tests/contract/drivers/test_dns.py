@@ -117,14 +117,14 @@ def test_it_is_not_done_until_the_others_named_answer_too(zone: Zone, server_fol
         os.environ["EVAC_TEST_DNS_KEY"] = key
         action = zone.shift(verify=(f"127.0.0.1:{second.server.port}",))
         with pytest.raises(OutcomeUnknown, match="answers something else"):
-            asyncio.run(DnsDriver().execute(action, order(timeout_s=5.0)))
+            asyncio.run(DnsDriver().execute(action, order(timeout_s=1.0)))
         assert asyncio.run(DnsDriver().observe(action, order())).outcome == "unclear"
 
 
 def test_a_thousand_names_move_in_a_few_updates(server_folder: Path) -> None:
     with server(server_folder, "big", names=1_000) as zone:
         serial = zone.serial()
-        evidence = asyncio.run(DnsDriver().execute(zone.shift(), order(timeout_s=300.0)))
+        evidence = asyncio.run(DnsDriver().execute(zone.shift(), order()))
         assert evidence["names"] == 1_000
         assert zone.answer("chat999")[0] == (ANYANG,)
         assert zone.serial() - serial == 4

@@ -330,7 +330,7 @@ def speakers(tmp_path: Path) -> Iterator[dict[str, str]]:
         cli = {site: f"{client} --root {tmp_path / site} --env {tmp_path / 'env'}" for site in ("fra", "muc")}
         asked = [*cli["muc"].split(), "show", "neighbor", "summary"]
         for _ in range(100):
-            said = subprocess.run(asked, capture_output=True, text=True, timeout=300, check=False)
+            said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False)
             if " established " in said.stdout:
                 break
             time.sleep(0.2)
