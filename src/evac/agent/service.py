@@ -281,7 +281,7 @@ class Agent:
         return web.Response(body=data, status=status, headers=headers, content_type="application/json")
 
     async def _permit(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """mark: nothing is granted, the present moment is told. The rest needs the leader's token."""
+        """mark: grants nothing and returns the current moment. Everything else needs the leader's token."""
         what, store = values.get("what"), str(values.get("store", ""))
         epoch, ttl, token = (_number(values, key) for key in ("epoch", "ttl_ms", "token"))
         mark = self._permits.mark()

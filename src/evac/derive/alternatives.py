@@ -63,7 +63,7 @@ def chosen(graph: ServiceGraph, standing: Standing) -> ServiceGraph:
 def counted_on(
     graph: ServiceGraph, standing: Standing, groups: Sequence[tuple[int, ...]]
 ) -> dict[tuple[int, ...], int]:
-    """Each group of services of which one is enough -> the one that is counted on. graph: with choices."""
+    """Each group of services any one of which is enough -> the one relied on. graph: with choices."""
     when = _back(graph, standing) if groups else ()
     return {group: _pick(group, when, standing) for group in groups}
 

@@ -533,7 +533,7 @@ def _estimated(top: Topology, lost: Loss, scenario: Scenario) -> tuple[str, ...]
 
 
 def _lost_choices(estate: Estate, graph: ServiceGraph, down: BoolColumn) -> tuple[tuple[int, ...], ...]:
-    """Groups of tools of which one is enough, and all of which are lost."""
+    """Groups of tools that are lost as a whole, where any one tool would be enough."""
     groups = [tuple(graph.index[name] for name in group) for group in estate.tool_groups(estate.tools)]
     return tuple(group for group in groups if len(group) > 1 and down[list(group)].all())
 
@@ -548,7 +548,7 @@ def _tools(
     counted: Mapping[tuple[int, ...], int],
 ) -> dict[str, ToolNeed]:
     """On the way home every tool serves until it has moved. counted: which of several that are all lost is
-    waited for; nothing waits for other groups of which one is enough."""
+    waited for; nothing waits for other groups."""
     found: dict[str, ToolNeed] = {}
     for kind in sorted(STATED_KINDS):
         roles = PLANNED[kind].tools if scenario.kind != "failback" else ()

@@ -36,7 +36,7 @@ def check_needs(estate: Estate, plan: Plan) -> list[Violation]:
 
 
 def _tools(estate: Estate, plan: Plan, outcomes: dict[str, Outcome]) -> list[Violation]:
-    """F15: of several tools of which one is enough, one serves before a step that people don't do begins."""
+    """F15: one tool of each group serves before a step begins that people do not do."""
     found = []
     for step in plan.steps if plan.scenario.kind == "lose" else ():
         if step.manual or Need.TOOLS not in kind_of(step.kind).needs:

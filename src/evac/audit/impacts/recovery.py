@@ -32,8 +32,8 @@ _UNTOUCHED = -1
 class Times:
     """Milliseconds per service (S,): start, verify (warm-up included), change, settle; manual: step
     kind -> least time by hand; start_cycle: to break a circle of needs to
-    start, None where people have no way; tools: step kind -> groups of services, of each of which it
-    needs one; tool_closure: those services and all they hard-depend on, in component order; start_known
+    start, None where people have no way; tools: step kind -> groups of services, and it needs one of
+    each group; tool_closure: those services and all they hard-depend on, in component order; start_known
     (S,)."""
 
     start: IntColumn

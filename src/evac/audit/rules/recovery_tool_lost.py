@@ -29,7 +29,7 @@ Chain = tuple[str, ...]
 
 
 def _roles(context: Context) -> dict[tuple[int, ...], tuple[str, ...]]:
-    """Tool service, or several of which one is enough -> the roles that it fills."""
+    """Tool service, or a group any one of which is enough -> the roles that it fills."""
     index = context.impacts.graph.index
     found: dict[tuple[int, ...], list[str]] = {}
     for role in sorted(context.estate.tools):

@@ -305,7 +305,7 @@ class Reader:
         return tuple(known) if kind.ordered else tuple(sorted(set(known)))
 
     def _choices(self, kind: Choices, node: Node, path: str) -> Any:
-        """Names, sorted, and tuples of names of which one is enough, in the order of the file."""
+        """Names, sorted, and tuples of names any one of which is enough, in the order of the file."""
         group = Field("any_of", "any_of", Listed(kind.item, ordered=True), "", required=True)
         found: set[Any] = set()
         for row, item in enumerate(node.items if node.kind == LIST else [node]):
