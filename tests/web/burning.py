@@ -18,8 +18,10 @@ from evac.engine.runs.reading import encode_all
 from evac.estate import load
 from evac.model.run_policy import Envelope
 from evac.model.scenario import lose
+from evac.office.office import Office
 from evac.run.data_loss import Loss, labels_of
 from evac.run.values import Event, Left, RunSpec, RunStep
+from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
@@ -142,6 +144,16 @@ async def burn(
     }
     await store.transact((), tuple(Put(key, orjson.dumps(value)) for key, value in puts.items()), lease)
     return digest
+
+
+async def followed(office: Office) -> RunView:
+    """The run, once it is among those that the room lists: reading it takes as long as it takes."""
+    await office.look()
+    view = await office.register.view(RUN)
+    while not office.runs():
+        await asyncio.sleep(0.01)
+    office.refresh()
+    return view
 
 
 def burn_at(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import replace
 
@@ -25,7 +24,7 @@ from evac.office.verdicts import verdict_of
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
 from evac.web.pages.run_view import hour
-from tests.web.burning import LOST, RUN, burn, made
+from tests.web.burning import LOST, RUN, burn, followed, made
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
 from tests.web.test_run_page import fields
@@ -136,11 +135,7 @@ def test_a_loss_that_a_run_has_answered_is_not_offered_to_be_run_again() -> None
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         now_ms = office.clock.now_ms()
         await burn(office.store, now_ms, 86_400_000, bad="", ended=True)
-        await office.look()
-        assert (await office.register.view(RUN)).phase in SUCCEEDED
-        while not office.runs():
-            await asyncio.sleep(0.01)
-        office.refresh()
+        assert (await followed(office)).phase in SUCCEEDED
         mark = LostNow(LOST, "lost", now_ms - 86_400_000, RUN)
         watched = tuple(
             replace(site, state="lost" if site.id == LOST else "healthy", since_ms=now_ms - 5_000)
@@ -176,11 +171,7 @@ def test_who_is_without_what_is_said_before_the_run_is_approved(lost: bool) -> N
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await burn(office.store, office.clock.now_ms(), 1_000, approvals=1)
-        await office.look()
-        assert (await office.register.view(RUN)).started_ms <= 0
-        while not office.runs():
-            await asyncio.sleep(0.01)
-        office.refresh()
+        assert (await followed(office)).started_ms <= 0
         state: Standing = "lost" if lost else "healthy"
         sites = tuple(
             replace(site, state=state if site.id == LOST else "healthy") for site in office.situation.sites

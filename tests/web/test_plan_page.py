@@ -14,7 +14,7 @@ from evac.office.status_summary import NOT_JUDGED, plan_lines
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
 from evac.views.words import percent
-from tests.web.burning import LOST, RUN, burn, made
+from tests.web.burning import LOST, RUN, burn, followed, made
 from tests.web.rooms import play
 
 
@@ -43,9 +43,7 @@ def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
         assert ' style="' not in text
         assert re.search(rf"{LOST} CPU: \d+ % before, lost after", text)
         assert re.search(r"south CPU: \d+ % before, \d+ % after", text)
-        assert (await office.register.view(RUN)).events > 0
-        await office.look()
-        office.refresh()
+        assert (await followed(office)).events > 0
         text = (await client.get(f"/plans/{digest}?steps=1")).text
         assert f"{RUN}</a> executes it" in text
         assert "carry-out" not in text

@@ -34,7 +34,7 @@ from evac.views.wait_words import clock, words_of
 from evac.web.pages.projection import TOLERANCE_MS, behind, projected
 from evac.web.pages.run_view import hour
 from evac.web.pages.what_if_view import _cards
-from tests.web.burning import BROKEN, LOST, RUN, burn, burn_at, events_of, loss_at, made, spec_of
+from tests.web.burning import BROKEN, LOST, RUN, burn, burn_at, events_of, followed, loss_at, made, spec_of
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
 
@@ -47,9 +47,7 @@ GATED = "promote:carts"
 async def burning(office: Office, ran_ms: int = RAN_MS, approvals: int = 0) -> None:
     """A run in the store of the room, and a look that waits until it was replayed."""
     await burn(office.store, office.clock.now_ms(), ran_ms, approvals)
-    await office.look()
-    assert (await office.register.view(RUN)).events > 0
-    office.refresh()
+    assert (await followed(office)).events > 0
 
 
 def fields(page: str, **more: str) -> dict[str, str]:
