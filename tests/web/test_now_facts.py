@@ -17,7 +17,7 @@ from evac.engine.plans.library import key_of, put_plan
 from evac.engine.stores.guards import SITES_KEY
 from evac.model.observation import Observation
 from evac.model.run_policy import SUCCEEDED
-from evac.model.situation import Away, Cause, Effects, LostNow, Rivals
+from evac.model.situation import Away, Cause, Effects, LostNow, Rivals, Silent
 from evac.office.office import Office
 from evac.office.values import Standing
 from evac.office.verdicts import verdict_of
@@ -213,6 +213,21 @@ def test_two_primaries_are_the_first_thing_on_the_page_and_it_says_what_to_do() 
         page = (await client.get("/now")).text
         assert "Stop writes to the one in south now" in page
         assert "evac plan ESTATE --restore south" in page
+
+    play(story, MemoryStore())
+
+
+def test_a_primary_that_does_not_answer_is_the_first_thing_on_the_page_while_its_site_lives() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        silent = (Silent("carts", "north", "north/hall-1", 1, 2, 3_000_000, True),)
+        await observed(office, Observation(1, silent=silent, effects=Effects()))
+        page = (await client.get("/now")).text
+        verdict = page[page.index('class="verdict bad"') :][:600]
+        assert "The primary of carts in north does not answer, although north does" in verdict
+        assert "2 services cannot serve, 3 million users" in verdict
+        assert "evac plan ESTATE --lose north/hall-1" in verdict
+        await observed(office, Observation(2, effects=Effects()))
+        assert "does not answer, although" not in (await client.get("/now")).text
 
     play(story, MemoryStore())
 

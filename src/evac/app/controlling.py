@@ -29,14 +29,13 @@ from evac.app.backups import scheduler_of
 from evac.app.binding import bind_anew, bind_once
 from evac.app.certificates import CertificateChore
 from evac.app.leaving import look_at
-from evac.app.observed_stores import RivalWatch, SeenEstate
+from evac.app.observed_stores import SeenEstate
 from evac.app.observing import ServiceHealth, control_of, probes_of, runs_at
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
+from evac.app.store_alarms import StoreAlarmChore
 from evac.backup.evidence import Evidence
-from evac.derive.domains import topology
-from evac.derive.stores import primary_site
 from evac.drivers import process
 from evac.drivers.process.client import AgentPeer, peer_of
 from evac.drivers.process.driver import (
@@ -172,7 +171,7 @@ def _permitting(
         policy,
         desk.clock,
         lambda site: _permitter(estate, agents, site),
-        lambda name: _primary_of(seen, name),
+        seen.primary_of,
         seen.obeyed,
         partial(_runs_at, seen),
     )
@@ -247,6 +246,7 @@ async def compose(
         estate=lambda: seen.digest,
     )
     made.append(Controller(parts))
+    seen.states = made[0].states
     ahead = Forethought(store, drawer, checker, drawn)
     closed: list[AgentAnchors | AgentPermits | AgentGenerations] = [*anchors.values(), *tellers.values()]
     return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, ahead)
@@ -259,7 +259,7 @@ def _reporting(
     return (
         Releases(store, clock, tell, people.needed, people.prove).chore,
         effects.ClearedMarks(store, clock, tell).chore,
-        RivalWatch(seen, clock, tell).chore,
+        StoreAlarmChore(lambda: seen.observation, clock, tell).chore,
         StrangeEntryChore(store, clock, tell).chore,
         CertificateChore(agents_of(seen.estate), clock, tell).chore,
     )
@@ -301,11 +301,6 @@ def _permitter(estate: Estate, made: dict[str, AgentPermits], site: str) -> Agen
     if site not in made and (reach := agents_of(estate).get(site)) is not None:
         made[site] = AgentPermits(*reach)
     return made.get(site)
-
-
-def _primary_of(seen: SeenEstate, name: str) -> str:
-    store = next((one for one in seen.estate.stores if one.id == name), None)
-    return "" if store is None else primary_site(topology(seen.estate), store)
 
 
 def _desk(

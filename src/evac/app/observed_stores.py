@@ -15,18 +15,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
 
 from evac.app.observing import observe, standing_facts
+from evac.app.store_alarms import StoreAlarms
 from evac.backup.evidence import BackupsReader
 from evac.derive import situation
+from evac.derive.domains import topology
+from evac.derive.stores import observed, primary_site
 from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, RunClock
-from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.runs.effects import EFFECTS, EffectsReader, moved_from
 from evac.engine.runs.effects import decode as moved_in
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
@@ -40,10 +42,10 @@ from evac.model.estate import Estate
 from evac.model.observation import MemberSeen, Observation, Role, TrafficSeen, UnitsSeen
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
-from evac.model.situation import Effects, LostNow, Moved, Rivals
+from evac.model.situation import Effects, LostNow, Moved, Rivals, Silent
 from evac.run.data_loss import Loss
 from evac.store.port import Lease, Put, Store, all_entries
-from evac.views.situation_view import rivals_hint, rivals_words
+from evac.watch.verdict import SiteState
 
 KEY: Final = "observed"
 PERIOD_S: Final = 2.0
@@ -87,7 +89,9 @@ class SeenEstate:
         self._is_late = asyncio.Event()
         self._published = Published(store)
         self._backups = BackupsReader(store, clock)
-        self._rivals: dict[str, Rivals] = {}
+        self._alarms = StoreAlarms()
+        self.states: Callable[[], Mapping[str, SiteState]] = dict
+        """Verdicts on sites, where somebody watches them."""
         self._obeyed: dict[str, int] = {}
 
     def obeyed(self, store: str) -> int:
@@ -95,6 +99,11 @@ class SeenEstate:
         goes on above it.
         """
         return self._obeyed.get(store, 0)
+
+    def primary_of(self, name: str) -> str:
+        """The site of the primary of a store; empty where there is none, or no such store."""
+        store = next((one for one in self.estate.stores if one.id == name), None)
+        return "" if store is None else primary_site(topology(self.estate), store)
 
     def _note_obeyed(self, now: Observation) -> None:
         for member in now.members:
@@ -197,10 +206,11 @@ class SeenEstate:
         newer = {epoch.store: epoch.holder for epoch in self._unheeded(epochs)}
         seen = aged(merged(self.observation, now, holders, newer), self._sightings)
         restores = measured_restores((await self._backups.read()).facts)
-        seen = replace(seen, effects=effects, rivals=self._still_rivals(now), restores=restores)
+        rivals, silent = self._alarms.rivals(now), self._silent(now, seen, epochs)
+        seen = replace(seen, effects=effects, rivals=rivals, silent=silent, restores=restores)
         heeded = {name: epoch.changes for name, epoch in before.items() if epoch.changes}
         same = seen.facts == self.observation.facts and self._heeded == heeded
-        same = same and seen.rivals == self.observation.rivals
+        same = same and (seen.rivals, seen.silent) == (self.observation.rivals, self.observation.silent)
         if not same or self._told_digest not in ("", self.digest):
             files = self._files
             estate, digest = _as_seen(files, seen)
@@ -216,15 +226,12 @@ class SeenEstate:
             async with asyncio.timeout(max(0.0, PERIOD_S - LEAST_S - took_s)):
                 await self._is_late.wait()
 
-    def _still_rivals(self, now: Observation) -> tuple[Rivals, ...]:
-        """Stores of which two looks in a row found more than one writable member."""
-        found = {one.store: one for one in rivals_in(now)}
-        for name, one in found.items():
-            before = self._rivals.get(name)
-            found[name] = one if before is None else replace(one, since_ms=before.since_ms)
-        again = tuple(one for name, one in sorted(found.items()) if name in self._rivals)
-        self._rivals = found
-        return again
+    def _silent(self, now: Observation, seen: Observation, epochs: Mapping[str, Epoch]) -> tuple[Silent, ...]:
+        """seen: the roles that are certain after this look."""
+        moving = {epoch.store for epoch in epochs.values() if not epoch.settled}
+        at_ms, known = self._clock.monotonic_ms(), self.observation.silent
+        certain = observed(self.estate, seen)
+        return self._alarms.silent(certain, now, known, moving, self.states(), at_ms, self._believed_ms)
 
     def _unheeded(self, epochs: Mapping[str, Epoch]) -> list[Epoch]:
         """Those that changed since before the last look. None where nobody wrote what that look knew."""
@@ -352,7 +359,7 @@ class SeenEstate:
 
     def _take(self, seen: Observation) -> None:
         if seen.facts == self.observation.facts:
-            self.observation = replace(self.observation, rivals=seen.rivals)
+            self.observation = replace(self.observation, rivals=seen.rivals, silent=seen.silent)
             return
         self.observation = seen
         self.estate, self.digest = _as_seen(self._files, seen)
@@ -457,16 +464,6 @@ def _by_store(observation: Observation) -> dict[str, dict[str, MemberSeen]]:
     return found
 
 
-def rivals_in(seen: Observation) -> tuple[Rivals, ...]:
-    """Stores of which more than one member takes writes."""
-    found = []
-    for store, members in sorted(_by_store(seen).items()):
-        sites = tuple(sorted(site for site, member in members.items() if member.role == "primary"))
-        if len(sites) > 1:
-            found.append(Rivals(store, sites, seen.at_ms))
-    return tuple(found)
-
-
 def encode(observation: Observation, digest: str, changes: Mapping[str, int]) -> bytes:
     """digest: of the estate as it is now, so that whoever has no files knows which plans are made of it.
     changes: store -> changes of its epoch that were known before the look. What runs moved is named, and kept
@@ -484,6 +481,8 @@ def encode(observation: Observation, digest: str, changes: Mapping[str, int]) ->
         told["runs"] = [one.run for one in observation.effects.moved]
     if observation.rivals:
         told["rivals"] = [[one.store, list(one.sites), one.since_ms] for one in observation.rivals]
+    if observation.silent:
+        told["silent"] = [asdict(one) for one in observation.silent]
     if observation.restores:
         told["restores"] = observation.restores
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
@@ -519,6 +518,7 @@ def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> O
             int(found["at_ms"]),
             tuple(MemberSeen(*row) for row in rows),
             rivals=tuple(Rivals(name, tuple(sites), at) for name, sites, at in found.get("rivals", ())),
+            silent=tuple(Silent(**one) for one in found.get("silent", ())),
             effects=effects,
             restores=_restores_in(found),
         )
@@ -530,29 +530,6 @@ def _restores_in(found: Mapping[str, Any]) -> tuple[tuple[str, str, int], ...]:
     """Raises TypeError and ValueError for what are none. A leader of an older version writes none."""
     rows = found.get("restores", ())[:_MOST]
     return tuple((str(data_set), str(copy), int(takes_ms)) for data_set, copy, takes_ms in rows)
-
-
-class RivalWatch:
-    """Says that a store has two writable primaries, and that it has no longer: in the log and the journal."""
-
-    def __init__(self, seen: SeenEstate, clock: Clock, tell: Tell) -> None:
-        self._seen, self._clock, self._tell = seen, clock, tell
-        self._told: dict[str, tuple[str, ...]] = {}
-
-    async def chore(self, guard: Lease) -> None:
-        seen = self._seen.observation
-        now, lost = {one.store: one for one in seen.rivals}, () if seen.effects is None else seen.effects.lost
-        for name, one in now.items():
-            if self._told.get(name) != one.sites:
-                self._say(f"{rivals_words(one)}; {rivals_hint(one, lost)}", name, one.sites)
-        for name in self._told.keys() - now.keys():
-            self._say(f"{name} has one writable primary again", name, ())
-        self._told = {name: one.sites for name, one in now.items()}
-        await asyncio.sleep(PERIOD_S)
-
-    def _say(self, words: str, store: str, sites: tuple[str, ...]) -> None:
-        data = {"code": "two-primaries", "store": store, "sites": list(sites)}
-        self._tell(Notice("trouble", self._clock.now_ms(), "", words, data))
 
 
 class Published:
@@ -595,6 +572,7 @@ def facts_from(found: Mapping[str, Any]) -> Observation:
             tuple(Rivals(**{**one, "sites": tuple(one["sites"])}) for one in found["rivals"]),
             kept,
             restores=_restores_in(found),
+            silent=tuple(Silent(**one) for one in found.get("silent", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt("what the server says of the situation cannot be read") from error

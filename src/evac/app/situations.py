@@ -11,8 +11,9 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from evac.app.observed_stores import Published, merged, rivals_in
+from evac.app.observed_stores import Published, merged
 from evac.app.observing import observe
+from evac.app.store_alarms import rivals_in
 from evac.backup.evidence import Evidence
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock

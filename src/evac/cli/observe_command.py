@@ -33,7 +33,7 @@ def observe(estate: Path, power: bool, output: str) -> int:
     the estate cannot be used. With --power, exit 16: the power state of some servers is unknown; exit 1: no
     BMC reported any. A refused password is tried only a few times in total, across all BMCs.
     """
-    from evac.app.observed_stores import rivals_in
+    from evac.app.store_alarms import rivals_in
     from evac.views.sheet import Page
     from evac.views.words import moment
 
@@ -85,7 +85,7 @@ def _asked(seen: Observation) -> int:
     """Says which stores have two writable members, and which copies could not be asked though they may well
     live; the exit code for it.
     """
-    from evac.app.observed_stores import rivals_in
+    from evac.app.store_alarms import rivals_in
     from evac.views.situation_view import rivals_hint, rivals_words
 
     rivals, lost = rivals_in(seen), () if seen.effects is None else seen.effects.lost

@@ -67,7 +67,7 @@ def _situation(estate: Path | None, facts: Observation | None) -> dict[str, Any]
     now_ms = time.time_ns() // 1_000_000
     if estate is None:
         lost = facts.effects.lost if facts.effects is not None else ()
-        found = Situation(Estate(""), Estate(""), facts.at_ms, lost, rivals=facts.rivals)
+        found = Situation(Estate(""), Estate(""), facts.at_ms, lost, rivals=facts.rivals, silent=facts.silent)
     else:
         found = situation.of(estates.load(estate), facts)
     words = list(lines_of(found, now_ms))

@@ -91,16 +91,10 @@ def of(estate: Estate, seen: Observation) -> Situation:
             traffic=MappingProxyType(traffic),
         )
     now = observed(now, seen)
-    return Situation(
-        estate,
-        now,
-        seen.at_ms,
-        lost,
-        _away(top, now, causes, traffic, sent),
-        _stores_away(top, now, seen, effects.moved),
-        seen.rivals,
-        seen.backups,
-    )
+    away = _away(top, now, causes, traffic, sent)
+    primaries = _stores_away(top, now, seen, effects.moved)
+    rivals, silent = seen.rivals, seen.silent
+    return Situation(estate, now, seen.at_ms, lost, away, primaries, rivals, seen.backups, silent)
 
 
 def _is_known(top: Topology, domain: str) -> bool:

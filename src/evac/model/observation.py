@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.canonical import digest
-from evac.model.situation import Effects, Rivals
+from evac.model.situation import Effects, Rivals, Silent
 
 Role = Literal["primary", "sync", "async", "detached", "none", "unreachable"]
 
@@ -105,6 +105,8 @@ class Observation:
     """What was seen and proven of backups."""
     restores: tuple[tuple[str, str, int], ...] = ()
     """(data set, backup, milliseconds): how long a restore takes, as restore tests measured. Sorted."""
+    silent: tuple[Silent, ...] = ()
+    """Stores whose primary has not answered for as long as it takes to believe a loss."""
 
     @property
     def facts(self) -> tuple[object, ...]:

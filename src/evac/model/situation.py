@@ -57,6 +57,22 @@ class Rivals:
 
 
 @dataclass(frozen=True, slots=True)
+class Silent:
+    """A store whose primary does not answer, at a site that is not lost."""
+
+    store: str
+    site: str
+    at: str
+    """Where the files place that member: the site, or a hall, a rack or a server in it."""
+    since_ms: int = 0
+    services: int = 0
+    """How many cannot serve without it, through others too."""
+    people: int = 0
+    answers: bool = False
+    """Whether something else at the site answers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """What one run left behind when it ended. Everything is stated in full, not as a difference."""
 
@@ -125,6 +141,7 @@ class Situation:
     rivals: tuple[Rivals, ...] = ()
     backups: BackupFacts = NOTHING_SEEN
     """What was seen and proven of backups; ages count to `at_ms`."""
+    silent: tuple[Silent, ...] = ()
 
 
 class Draft:

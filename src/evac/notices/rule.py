@@ -102,6 +102,14 @@ def of_rivals(rows: Iterable[tuple[str, str, str]]) -> tuple[Concern, ...]:
     )
 
 
+def of_silent(rows: Iterable[tuple[str, str, str]]) -> tuple[Concern, ...]:
+    """(store, words, hint) of each store whose primary does not answer."""
+    return tuple(
+        Concern(f"silent/{store}", "site", "critical", short(words), short(hint))
+        for store, words, hint in rows
+    )
+
+
 def of_findings(rows: Iterable[tuple[str, str, str, str]]) -> tuple[Concern, ...]:
     """(fingerprint, code, message, fix) of each error of the audit."""
     return tuple(

@@ -432,6 +432,7 @@ class Office:
             policy=self.rules.digest if self.rules else "",
             controller=self._controller,
             rivals=self._observation.rivals,
+            silent=self._observation.silent,
             lost=self._observation.effects.lost if self._observation.effects is not None else (),
         )
 

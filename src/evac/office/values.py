@@ -20,7 +20,7 @@ from evac.incident.records import Notice
 from evac.model.errors import StoreError, Unavailable
 from evac.model.generation import GENERATION_BITS
 from evac.model.run_policy import WatchProfile
-from evac.model.situation import LostNow, Rivals
+from evac.model.situation import LostNow, Rivals, Silent
 from evac.store.port import Store
 from evac.store.sealed import SealedStore
 from evac.views.status_document import HoldLine, PlanLine, RunLine
@@ -237,6 +237,8 @@ class Situation:
     """The one beside this room; None where none said anything."""
     rivals: tuple[Rivals, ...] = ()
     """Stores with two writable primaries: nothing is more severe."""
+    silent: tuple[Silent, ...] = ()
+    """Stores whose primary does not answer, though its site is not lost."""
     lost: tuple[LostNow, ...] = ()
     """What is lost or evacuated, as the leader published it: known before anything is reckoned of it."""
 

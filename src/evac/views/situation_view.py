@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from evac.model.observation import LeavingSite
-from evac.model.situation import Away, Cause, LostNow, Rivals, Situation, StoreAway
+from evac.model.situation import Away, Cause, LostNow, Rivals, Silent, Situation, StoreAway
 from evac.views.words import listed, moment, people, plural, wall_clock_here
 
 
@@ -52,6 +52,24 @@ def lost_words(one: LostNow, now_ms: int) -> str:
 def rivals_words(one: Rivals) -> str:
     """The most severe thing that can be said of a store."""
     return f"{one.store} has {len(one.sites)} writable primaries: {', '.join(one.sites)}"
+
+
+def silent_words(one: Silent) -> str:
+    """`the primary of orders in west does not answer, although west does: 9 services cannot serve, 41 million
+    users`.
+    """
+    words = f"the primary of {one.store} in {one.site} does not answer"
+    words += f", although {one.site} does" if one.answers else ""
+    if one.services:
+        users = f", {people(one.people)} users" if one.people else ""
+        words += f": {plural(one.services, 'service')} cannot serve{users}"
+    return words
+
+
+def silent_hint(one: Silent) -> str:
+    """What to do: it is repaired, or its place is taken for lost."""
+    where = f"{one.at} is" if one.at != one.site else f"that part of {one.site} is"
+    return f"start it again if it can be; if {where} lost: evac plan ESTATE --lose {one.at}, and apply it"
 
 
 def site_words(one: LeavingSite) -> str:
@@ -107,6 +125,7 @@ def _old_primaries(one: Rivals, lost: Iterable[LostNow], away: Iterable[StoreAwa
 def lines_of(situation: Situation, now_ms: int, with_home: bool = True) -> Iterator[str]:
     """Everything that differs from the files, worst first. with_home: say where each belongs."""
     yield from (rivals_words(one) for one in situation.rivals)
+    yield from (silent_words(one) for one in situation.silent)
     yield from (lost_words(one, now_ms) for one in situation.lost)
     yield from (store_words(one, now_ms, with_home) for one in situation.stores)
     yield from (service_words(one, now_ms, with_home) for one in situation.services)
@@ -131,6 +150,8 @@ def next_of(situation: Situation, estate: str) -> str:
     """The command that comes next; empty where everything is at home."""
     if situation.rivals:
         return rivals_hint(situation.rivals[0], situation.lost, situation.stores).replace("ESTATE", estate)
+    if situation.silent:
+        return silent_hint(situation.silent[0]).replace("ESTATE", estate)
     if situation.lost:
         domain, moved = (
             situation.lost[0].domain,
@@ -168,5 +189,17 @@ def document(situation: Situation) -> dict[str, Any]:
         ],
         "rivals": [
             {"store": o.store, "sites": list(o.sites), "since": moment(o.since_ms)} for o in situation.rivals
+        ],
+        "silent": [
+            {
+                "store": o.store,
+                "site": o.site,
+                "at": o.at,
+                "since": moment(o.since_ms),
+                "services": o.services,
+                "people": o.people,
+                "site_answers": o.answers,
+            }
+            for o in situation.silent
         ],
     }

@@ -193,7 +193,7 @@ def _differences(page: Page, situation: Mapping[str, Any] | None) -> None:
         return
     page.line()
     page.line("Not at home" if situation["words"] else "Everything is where the files declare it.", "bold")
-    severe = len(situation["rivals"])
+    severe = len(situation["rivals"]) + len(situation["silent"])
     for place, words in enumerate(situation["words"]):
         page.line(words, "error" if place < severe else "")
     if situation["next"]:

@@ -5,14 +5,15 @@ from dataclasses import asdict, replace
 import orjson
 import pytest
 
-from evac.app.observed_stores import aged, changes_in, decode, encode, facts_from, merged, rivals_in
+from evac.app.observed_stores import aged, changes_in, decode, encode, facts_from, merged
+from evac.app.store_alarms import rivals_in
 from evac.derive.stores import observed
 from evac.engine.stores.sightings import CopySeen, Following, Sighting
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate, Site, Store, StoreMember
 from evac.model.observation import MemberSeen, Observation, Role
-from evac.model.situation import Away, Cause, Effects, LostNow, Moved, Rivals, Situation, StoreAway
+from evac.model.situation import Away, Cause, Effects, LostNow, Moved, Rivals, Silent, Situation, StoreAway
 from evac.views.situation_view import lines_of, next_of, rivals_hint, rivals_words
 from evac.views.status_document import PlanLine, StatusDocument, status_text
 
@@ -159,6 +160,7 @@ def test_what_the_leader_published_comes_back_with_what_runs_moved() -> None:
         (MemberSeen("orders", "west", "primary"),),
         rivals=(Rivals("orders", ("east", "west"), 5),),
         effects=Effects((LostNow("east", "lost", 1, "fire-1"),), (one,)),
+        silent=(Silent("orders", "west", "west/hall-1", 5, 2, 30, True),),
     )
     assert decode(encode(seen, "sha256:0", {}), {"fire-1": one}) == seen
     assert facts_from(orjson.loads(orjson.dumps(asdict(seen)))) == seen
@@ -212,6 +214,7 @@ def test_what_to_do_about_rivals_names_the_site_that_a_run_left() -> None:
     told = {
         "words": [rivals_words(found)],
         "rivals": [{}],
+        "silent": [],
         "compared": True,
         "next": rivals_hint(found, gone),
     }

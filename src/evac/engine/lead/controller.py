@@ -460,8 +460,12 @@ class Controller:
         standing = self.standings.get(site)
         return "unknown" if standing is None else standing.verdict.state
 
+    def states(self) -> dict[str, SiteState]:
+        """The verdict on each site, as this controller may believe it."""
+        return {site: one.verdict.state for site, one in self.standings.items()}
+
     def _lost_now(self) -> set[str]:
-        return {site for site, one in self.standings.items() if one.verdict.state == "lost"}
+        return {site for site, state in self.states().items() if state == "lost"}
 
     async def _anchor(self, term: _Term) -> None:
         """Heads of journals go to the other sites, soon after they move. No sink that fails holds us up."""

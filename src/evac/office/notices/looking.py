@@ -42,7 +42,7 @@ from evac.office.hub import Hub
 from evac.office.runs import OPEN_MOST, Register
 from evac.store.journal import head_of, records_after
 from evac.store.port import Entry, Store, all_entries
-from evac.views.situation_view import rivals_hint, rivals_words
+from evac.views.situation_view import rivals_hint, rivals_words, silent_hint, silent_words
 from evac.views.wait_words import words_of
 
 ERRORS_MOST: Final = 10_000
@@ -204,7 +204,8 @@ class Looker:
         known = self._observation or Observation(0)
         lost = () if known.effects is None else known.effects.lost
         told = [(one.store, rivals_words(one), rivals_hint(one, lost)) for one in known.rivals]
-        sites = (*rule.of_sites(state.verdicts), *rule.of_rivals(told))
+        mute = [(one.store, silent_words(one), silent_hint(one)) for one in known.silent]
+        sites = (*rule.of_sites(state.verdicts), *rule.of_rivals(told), *rule.of_silent(mute))
         holds: dict[Kind, tuple[Concern, ...]] = {"site": sites, "plan": plans}
         parts: dict[Kind, Callable[[], Awaitable[tuple[Concern, ...] | None]]] = {
             "finding": self._findings,

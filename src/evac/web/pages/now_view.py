@@ -21,7 +21,15 @@ from evac.model.errors import EvacError
 from evac.office.facts import Amount, EstateFacts, ServiceAt, ServiceFacts, StoreFacts
 from evac.office.values import RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT
-from evac.views.situation_view import lost_words, rivals_hint, rivals_words, service_words, store_words
+from evac.views.situation_view import (
+    lost_words,
+    rivals_hint,
+    rivals_words,
+    service_words,
+    silent_hint,
+    silent_words,
+    store_words,
+)
 from evac.views.words import listed, number, plural
 from evac.web.api.shapes import LIMIT_MOST
 from evac.web.pages import frame
@@ -135,7 +143,7 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     """(sentence, state): the world in one line; the gravest first."""
     if now.rivals:
         first, hint = now.rivals[0], rivals_hint(now.rivals[0], now.lost)
-        return f"{rivals_words(first)}. {hint[:1].upper()}{hint[1:]}.", "error"
+        return f"{rivals_words(first)}. {_begun(hint)}.", "error"
     bad = now.lost_sites
     doubtful = [site.id for site in now.sites if site.state == "suspect"]
     if now.newer is not None:
@@ -148,6 +156,9 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     if bad:
         told = "; ".join(f"{site.id} is {words_of(site.state)}" for site in bad)
         return f"{told}. {_acting(now)}", "error"
+    if now.silent:
+        told = f"{_begun(silent_words(now.silent[0]))}. {_acting(now)}"
+        return told if now.open_runs else f"{told} {_begun(silent_hint(now.silent[0]))}.", "error"
     if not now.leader.owner:
         return _nobody(now), "error"
     if doubtful:
@@ -155,13 +166,17 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     if now.hold is not None or any(run.waits for run in now.open_runs):
         return f"Every site answers. {_acting(now)}", "warning"
     if facts is None:
-        return f"{now.problem[:1].upper()}{now.problem[1:]}.", "unknown"
+        return f"{_begun(now.problem)}.", "unknown"
     watched = [site for site in now.sites if site.state == "healthy"]
     if len(watched) == len(now.sites) and watched:
         acting = f" {_acting(now)}" if now.open_runs else ""
         return f"All {plural(len(watched), 'site')} answer.{acting}", "ok"
     unknown = len(now.sites) - len(watched)
     return f"{plural(unknown, 'site')} of {len(now.sites)} cannot be judged. {_acting(now)}", "unknown"
+
+
+def _begun(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}"
 
 
 def _nobody(now: Situation) -> str:
@@ -192,6 +207,8 @@ def _acting(now: Situation) -> str:
 
 def _warnings(now: Situation) -> list[str]:
     found = [f"{rivals_words(one)}. {rivals_hint(one, now.lost)}." for one in now.rivals[1:]]
+    others = now.silent if now.rivals or now.lost_sites else now.silent[1:]
+    found += [f"{_begun(silent_words(one))}. {_begun(silent_hint(one))}." for one in others]
     if not now.quorum.survives:
         found.append("The store runs in one place only: it does not survive the loss of its site.")
     if now.leader.owner and (why := _neither(now)):
@@ -199,7 +216,7 @@ def _warnings(now: Situation) -> list[str]:
     if now.problem:
         found.append(f"The estate: {now.problem}.")
     if now.on_disk is not None and now.on_disk.words:
-        found.append(f"{now.on_disk.words[:1].upper()}{now.on_disk.words[1:]}.")
+        found.append(f"{_begun(now.on_disk.words)}.")
     return found
 
 

@@ -1,0 +1,153 @@
+"""What people must hear of a store at once: two of its members take writes, or its primary is silent.
+
+A primary is silent where nothing answers at its address for as long as it takes to believe the loss of a
+site, and no other member is the primary. One that answers and lets nobody in is not; nor is one whose roles
+are just being changed by a run, which says itself what it waits for. What a lost site held is part of its
+loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from evac.derive.affected import families_without_instance, hit_by_dependency, service_graph
+from evac.derive.domains import is_lost, lost_now, site_of, topology
+from evac.engine.clock import Clock
+from evac.engine.lead.watch_journal import Notice, Tell
+from evac.model.estate import Estate
+from evac.model.observation import Observation
+from evac.model.situation import Rivals, Silent
+from evac.store.port import Lease
+from evac.views.situation_view import rivals_hint, rivals_words, silent_hint, silent_words
+from evac.watch.verdict import SiteState
+
+AGAIN_S: Final = 2.0
+
+
+def rivals_in(seen: Observation) -> tuple[Rivals, ...]:
+    """Stores of which more than one member takes writes."""
+    primaries = _primaries(seen)
+    return tuple(
+        Rivals(store, sites, seen.at_ms) for store, sites in sorted(primaries.items()) if len(sites) > 1
+    )
+
+
+def _primaries(seen: Observation) -> dict[str, tuple[str, ...]]:
+    """Store -> sites of the members that say that they are the primary; of each store that was asked."""
+    found: dict[str, list[str]] = {member.store: [] for member in seen.members}
+    for member in seen.members:
+        if member.role == "primary":
+            found[member.store].append(member.site)
+    return {store: tuple(sorted(sites)) for store, sites in found.items()}
+
+
+class StoreAlarms:
+    """Of one controller, from look to look."""
+
+    def __init__(self) -> None:
+        self._rivals: dict[str, Rivals] = {}
+        self._silent: dict[str, tuple[Silent, int]] = {}
+        """Store -> what is silent, and when that was first seen, by the monotonic clock."""
+
+    def rivals(self, now: Observation) -> tuple[Rivals, ...]:
+        """Stores of which two looks in a row found more than one writable member."""
+        found = {one.store: one for one in rivals_in(now)}
+        for name, one in found.items():
+            before = self._rivals.get(name)
+            found[name] = one if before is None else replace(one, since_ms=before.since_ms)
+        again = tuple(one for name, one in sorted(found.items()) if name in self._rivals)
+        self._rivals = found
+        return again
+
+    def silent(
+        self,
+        estate: Estate,
+        now: Observation,
+        known: Iterable[Silent],
+        moving: Collection[str],
+        states: Mapping[str, SiteState],
+        at_ms: int,
+        believed_ms: int,
+    ) -> tuple[Silent, ...]:
+        """Stores whose primary has been silent for `believed_ms`. estate: with its roles as last seen for
+        certain; known: what was published before, which stays believed; moving: stores whose roles a run
+        changes; states: verdicts on sites, of which one that may be lost is given twice as long to be judged;
+        at_ms: of the look, by the monotonic clock.
+        """
+        unheard = {
+            (one.store, one.site) for one in now.members if one.role == "unreachable" and not one.error
+        }
+        with_primary = {store for store, sites in _primaries(now).items() if sites}
+        since = {one.store: one for one in known}
+        top, before, self._silent = topology(estate), self._silent, {}
+        lost, late = lost_now(top), dict[str, Silent]()
+        for store in estate.stores:
+            at = "" if store.primary is None else store.primary.at
+            site = (site_of(top, at) or "") if at else ""
+            if (store.id, site) not in unheard or store.id in with_primary or store.id in moving:
+                continue
+            if states.get(site) == "lost" or is_lost(top, lost, at):
+                continue
+            told = Silent(store.id, site, at, now.at_ms)
+            one, first_ms = before.get(store.id, (told, at_ms))
+            if (one.store, one.site) != (store.id, site):
+                one, first_ms = told, at_ms
+            published = since.get(store.id)
+            if published is not None and published.site == site and store.id not in before:
+                one, first_ms = published, at_ms - believed_ms
+            self._silent[store.id] = (one, first_ms)
+            if at_ms - first_ms >= believed_ms * (2 if states.get(site) == "suspect" else 1):
+                late[store.id] = one
+        return tuple(self._with_users(estate, late, states))
+
+    @staticmethod
+    def _with_users(
+        estate: Estate, late: Mapping[str, Silent], states: Mapping[str, SiteState]
+    ) -> Iterator[Silent]:
+        graph = service_graph(estate) if late else None
+        for name, one in sorted(late.items()):
+            assert graph is not None
+            gone = np.array([store.id == name for store in estate.stores], np.bool_)
+            families = families_without_instance(graph, gone)
+            down = np.array([not families.isdisjoint(needed) for needed in graph.families], np.bool_)
+            hit = hit_by_dependency(graph, down)
+            people = sum(s.people or 0 for s, is_hit in zip(estate.services, hit, strict=True) if is_hit)
+            lives = states.get(one.site) in ("healthy", "isolated")
+            yield replace(one, services=int(hit.sum()), people=people, answers=lives)
+
+
+class StoreAlarmChore:
+    """Says when one of them begins and when it is over: in the log and the journal."""
+
+    def __init__(self, seen: Callable[[], Observation], clock: Clock, tell: Tell) -> None:
+        self._seen, self._clock, self._tell = seen, clock, tell
+        self._rivals: dict[str, tuple[str, ...]] = {}
+        self._silent: dict[str, tuple[str, bool]] = {}
+
+    async def chore(self, guard: Lease) -> None:
+        seen = self._seen()
+        lost = () if seen.effects is None else seen.effects.lost
+        rivals = {one.store: one for one in seen.rivals}
+        for name, one in rivals.items():
+            if self._rivals.get(name) != one.sites:
+                self._say("two-primaries", name, one.sites, f"{rivals_words(one)}; {rivals_hint(one, lost)}")
+        for name in self._rivals.keys() - rivals.keys():
+            self._say("two-primaries", name, (), f"{name} has one writable primary again")
+        self._rivals = {name: one.sites for name, one in rivals.items()}
+        silent = {one.store: one for one in seen.silent}
+        for name, mute in silent.items():
+            if self._silent.get(name) != (mute.site, mute.answers):
+                self._say("primary-silent", name, (mute.site,), f"{silent_words(mute)}; {silent_hint(mute)}")
+        for name in self._silent.keys() - silent.keys():
+            self._say("primary-silent", name, (), f"{name}: its primary is not silent any more")
+        self._silent = {name: (mute.site, mute.answers) for name, mute in silent.items()}
+        await asyncio.sleep(AGAIN_S)
+
+    def _say(self, code: str, store: str, sites: tuple[str, ...], words: str) -> None:
+        data = {"code": code, "store": store, "sites": list(sites)}
+        self._tell(Notice("trouble", self._clock.now_ms(), "", words, data))

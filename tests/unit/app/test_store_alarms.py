@@ -1,0 +1,147 @@
+"""A primary that is silent while its site lives: told as soon as it may be believed, and never invented."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evac import estate as estates
+from evac.app.store_alarms import StoreAlarmChore, StoreAlarms
+from evac.engine.lead.watch_journal import Notice
+from evac.model.estate import Estate
+from evac.model.observation import MemberSeen, Observation, Role
+from evac.model.situation import Silent
+from evac.notices.rule import of_silent
+from evac.store.port import Lease
+from evac.views.situation_view import silent_hint, silent_words
+from evac.watch.verdict import SiteState
+from tests.unit.virtual_time import LoopClock, run_virtually
+
+ESTATE = """evac: 1
+sites: {east: {}, west: {}}
+halls: {west/hall-1: {}}
+services:
+  front: {people: 4000000, replicas: {east: 1, west: 1}, needs: [{service: shop}]}
+  shop: {people: 2000000, replicas: {east: 1, west: 1}, needs: [{store: orders}]}
+  blog: {people: 7, replicas: {east: 1}, needs: [{store: orders, hard: false}]}
+stores:
+  orders:
+    engine: postgresql
+    members: [{at: west/hall-1, mode: primary}, {at: east, mode: sync}]
+"""
+BELIEVED_MS = 1_500
+
+
+@pytest.fixture(scope="module")
+def estate(tmp_path_factory: pytest.TempPathFactory) -> Estate:
+    path: Path = tmp_path_factory.mktemp("silent") / "estate.yaml"
+    path.write_text(ESTATE)
+    return estates.load(path)
+
+
+def look(west: Role = "unreachable", east: Role = "sync", at_ms: int = 1) -> Observation:
+    return Observation(at_ms, (MemberSeen("orders", "east", east), MemberSeen("orders", "west", west)))
+
+
+def silent(
+    alarms: StoreAlarms,
+    estate: Estate,
+    now: Observation,
+    at_ms: int,
+    state: SiteState = "healthy",
+    known: tuple[Silent, ...] = (),
+    moving: tuple[str, ...] = (),
+) -> tuple[Silent, ...]:
+    return alarms.silent(estate, now, known, moving, {"west": state}, at_ms, BELIEVED_MS)
+
+
+def test_it_names_the_place_who_is_without_service_and_what_to_do(estate: Estate) -> None:
+    alarms = StoreAlarms()
+    assert not silent(alarms, estate, look(), 0), "one look may have met a restart"
+    (found,) = silent(alarms, estate, look(at_ms=9), BELIEVED_MS)
+    assert found == Silent("orders", "west", "west/hall-1", 1, 2, 6_000_000, True), "since the first look"
+    assert silent_words(found) == (
+        "the primary of orders in west does not answer, although west does: 2 services cannot serve, "
+        "6 million users"
+    )
+    assert "evac plan ESTATE --lose west/hall-1" in silent_hint(found)
+    (concern,) = of_silent([("orders", silent_words(found), silent_hint(found))])
+    assert (concern.severity, concern.patience_ms) == ("critical", 0)
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        look("primary"),
+        look("none"),
+        look("detached"),
+        look(east="primary"),
+        replace(look(), members=(replace(look().members[1], error=("password", "refused", "")),)),
+        Observation(1),
+    ],
+)
+def test_one_that_answers_and_a_store_with_another_primary_are_not_silent(
+    estate: Estate, now: Observation
+) -> None:
+    alarms = StoreAlarms()
+    for at_ms in range(0, 10 * BELIEVED_MS, BELIEVED_MS):
+        assert not silent(alarms, estate, now, at_ms)
+
+
+def test_what_a_run_or_the_loss_of_the_site_explains_is_no_alarm_of_its_own(estate: Estate) -> None:
+    alarms = StoreAlarms()
+    for at_ms in range(0, 10 * BELIEVED_MS, BELIEVED_MS):
+        assert not silent(alarms, estate, look(), at_ms, moving=("orders",))
+        assert not silent(alarms, estate, look(), at_ms, state="lost")
+        assert not silent(alarms, replace(estate, lost=("west/hall-1",)), look(), at_ms)
+
+
+def test_a_site_that_may_be_lost_is_judged_first(estate: Estate) -> None:
+    alarms = StoreAlarms()
+    assert not silent(alarms, estate, look(), 0, state="suspect")
+    assert not silent(alarms, estate, look(), BELIEVED_MS, state="suspect")
+    (found,) = silent(alarms, estate, look(), 2 * BELIEVED_MS, state="suspect")
+    assert not found.answers
+    assert "although" not in silent_words(found)
+
+
+def test_whoever_takes_over_goes_on_from_what_was_published(estate: Estate) -> None:
+    known = (Silent("orders", "west", "west/hall-1", 5),)
+    (found,) = silent(StoreAlarms(), estate, look(at_ms=900), 70, known=known)
+    assert found.since_ms == 5
+
+
+@given(st.lists(st.tuples(st.integers(1, 2_000), st.booleans()), min_size=1, max_size=30))
+def test_it_is_told_exactly_while_every_look_of_that_time_found_silence(
+    estate: Estate, looks: list[tuple[int, bool]]
+) -> None:
+    alarms, at_ms, since_ms = StoreAlarms(), 0, None
+    for step_ms, answers in looks:
+        at_ms += step_ms
+        since_ms = None if answers else at_ms if since_ms is None else since_ms
+        found = silent(alarms, estate, look("primary" if answers else "unreachable"), at_ms)
+        assert bool(found) == (since_ms is not None and at_ms - since_ms >= BELIEVED_MS)
+
+
+def test_the_journal_has_its_begin_and_its_end_once(estate: Estate) -> None:
+    async def story() -> list[Notice]:
+        told: list[Notice] = []
+        now = [Observation(1, silent=(Silent("orders", "west", "west", 1, 2, 30, True),))]
+        chore = StoreAlarmChore(lambda: now[0], LoopClock(), told.append)
+        guard = Lease("leader", "me", 1, 1_000)
+        await chore.chore(guard)
+        await chore.chore(guard)
+        now[0] = Observation(2)
+        await chore.chore(guard)
+        await chore.chore(guard)
+        return told
+
+    begins, ends = run_virtually(story())
+    assert begins.data["code"] == ends.data["code"] == "primary-silent"
+    assert "although west does: 2 services cannot serve" in begins.words
+    assert "evac plan ESTATE --lose west" in begins.words
+    assert "not silent any more" in ends.words
