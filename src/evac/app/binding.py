@@ -6,6 +6,7 @@ The store is not believed: a controller binds again from its own files, and refu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -130,9 +131,15 @@ async def bind_anew(
         return bound
     made = await store.get(incident_key(incident))
     same = Compare(incident_key(incident), 0 if made is None else made.revision)
-    if made is not None and orjson.loads(made.value) == {"run": run, "plan": digest}:
+    if made is not None and _says(made.value, {"run": run, "plan": digest}):
         return await get_bound(store, run, digest)  # asked for twice: what it does by its first plan is fixed
     return await put_bound(store, bound, None, (same,))
+
+
+def _says(value: bytes, told: Mapping[str, str]) -> bool:
+    with contextlib.suppress(orjson.JSONDecodeError):
+        return bool(orjson.loads(value) == told)
+    return False
 
 
 def _reached(driver: str, settings: Mapping[str, Value]) -> Mapping[str, Value]:

@@ -23,7 +23,7 @@ import orjson
 from evac.app import runs
 from evac.app.runs import INCIDENT
 from evac.engine.plans.library import get_plan
-from evac.engine.runs.reading import decode_all
+from evac.engine.runs.reading import decode_all, run_of_incident
 from evac.engine.stores.stalled_commits import is_protection
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.components import StatusPage, status_page
@@ -261,6 +261,12 @@ async def notes_of(store: Store, incident: str) -> tuple[Note, ...]:
     return tuple(found)
 
 
+async def _readable_notes(store: Store, incident: str) -> tuple[Note, ...]:
+    with contextlib.suppress(InvalidInput):
+        return await notes_of(store, incident)
+    return ()
+
+
 async def published(store: Store) -> list[tuple[str, int, str, str]]:
     """(key, when, title, text) of every update that was published; a note that is none is left out."""
     found = []
@@ -326,7 +332,9 @@ async def dossier(
     entry = await store.get(INCIDENT + name)
     incident, run = name, ""
     if entry is not None:
-        run = str(orjson.loads(entry.value)["run"])
+        run = run_of_incident(entry.value)
+        if not run:
+            raise Corrupt(f"{INCIDENT}{name} in the store names no run")
     elif await store.list(f"journal/{name}/", limit=1):
         run = name
         incident = await _incident_of(store, name)
@@ -352,9 +360,13 @@ async def _incident_of(store: Store, run: str) -> str:
 
 
 async def all_of(store: Store, now_ms: int) -> list[tuple[Dossier, Summary]]:
-    """Every incident, oldest first."""
-    seen = await watched(store)
-    found = [await dossier(store, name, now_ms, seen) for name in await names(store)]
+    """Every incident, oldest first. Of one whose run cannot be read there are its notes."""
+    seen, found = await watched(store), []
+    for name in await names(store):
+        try:
+            found.append(await dossier(store, name, now_ms, seen))
+        except (Corrupt, RunError, InvalidInput):
+            found.append(Dossier(name, (), seen, await _readable_notes(store, name)))
     told = [(one, summary(one)) for one in found]
     return sorted(told, key=lambda row: (row[1].begun_ms, row[1].incident))
 

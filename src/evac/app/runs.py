@@ -28,10 +28,11 @@ from evac.engine.lead.watch_journal import decode as decode_notice
 from evac.engine.plans.library import get_plan, put_plan
 from evac.engine.runs import requests
 from evac.engine.runs.binding import get_bound
+from evac.engine.runs.effects import mark_digest
 from evac.engine.runs.open_runs import OPEN, made_in
 from evac.engine.runs.proposals import ANSWER, PROPOSAL, proposing
-from evac.engine.runs.proving import OF_HOLD, OF_PROPOSAL, Act, sign_act
-from evac.engine.runs.reading import decode_all
+from evac.engine.runs.proving import OF_HOLD, OF_MARK, OF_PROPOSAL, Act, sign_act
+from evac.engine.runs.reading import decode_all, run_of_incident
 from evac.engine.runs.releases import RELEASE, hold_digest, proof_needed, released
 from evac.engine.runs.signatures import read_key
 from evac.engine.stores.guards import HOLD_KEY
@@ -61,7 +62,7 @@ from evac.store.port import Compare, Delete, Put, Store, entries
 from evac.views.decisions import Decision, decision_of
 from evac.views.documents import LossRow, RunShown
 from evac.views.quarantine import Quarantine, quarantine_of
-from evac.views.status_document import RunLine
+from evac.views.status_document import HoldLine, RunLine, hold_line
 from evac.views.words import moment
 
 INCIDENT: Final = "incident/"
@@ -226,7 +227,10 @@ async def resolve(store: Store, name: str) -> str:
     entry = await store.get(INCIDENT + name)
     if entry is None:
         raise RunError("run-unknown", f"there is no run or incident {name[:80]}", "evac run list")
-    return str(orjson.loads(entry.value)["run"])
+    run = run_of_incident(entry.value)
+    if not run:
+        raise Corrupt(f"{INCIDENT}{name} in the store names no run")
+    return run
 
 
 async def ask(store: Store, run: str, request: requests.Request, named: str = "") -> None:
@@ -388,12 +392,11 @@ async def list_runs(store: Store) -> list[RunLine]:
     """
     rows: list[RunLine] = []
     async for entry in entries(store, INCIDENT, 500):
-        told = orjson.loads(entry.value)
-        run, incident = str(told["run"]), entry.key.removeprefix(INCIDENT)
+        run, incident = run_of_incident(entry.value), entry.key.removeprefix(INCIDENT)
         try:
             rows.append(await _line(store, run, incident))
         except (Corrupt, RunError):
-            rows.append(RunLine(run, incident, CORRUPT, "", "", 0))
+            rows.append(RunLine(run or incident, incident, CORRUPT, "", "", 0))
         if len(rows) >= RUNS_MOST:
             break
     return sorted(rows, key=lambda row: (row.created_ms, row.run))
@@ -463,24 +466,41 @@ async def release(
         await store.transact((Compare(HOLD_KEY, entry.revision),), changes)
         return True
     request = requests.Request(new_id(now_ms), "resume", who, reason, at_ms=now_ms)
-    act = Act(OF_HOLD, request, bound=hold_digest(entry.value), at_ms=now_ms)
+    await _ask_leader(store, OF_HOLD, request, hold_digest(entry.value), key, wait_s)
+    return True
+
+
+async def clear_mark(
+    store: Store, domain: str, who: str, reason: str, now_ms: int, key: Path, wait_s: float = ANSWER_S
+) -> None:
+    """Has the leader take back that a site, or a domain below one, is lost or evacuated. key: to sign with.
+    Raises NotAllowed, Unavailable where no leader answered.
+    """
+    request = requests.Request(new_id(now_ms), "resume", who, reason, step=domain, at_ms=now_ms)
+    await _ask_leader(store, OF_MARK, request, await mark_digest(store, domain, now_ms), key, wait_s)
+
+
+async def _ask_leader(
+    store: Store, about: str, request: requests.Request, bound: str, key: Path, wait_s: float
+) -> None:
+    """Signs what is asked beside runs, and waits until it is answered. Raises NotAllowed, Unavailable."""
+    act = Act(about, request, bound=bound, at_ms=request.at_ms)
     request = replace(request, signature=sign_act(act, read_key(key)))
     await store.transact((), (Put(RELEASE + request.id, requests.encode(request)),))
     deadline = time.monotonic() + wait_s
     while (answer := await store.get(ANSWER + request.id)) is None:
         if time.monotonic() >= deadline:
-            raise Unavailable("no controller leads, so the hold is not ended yet; it will be when one leads")
+            raise Unavailable("no controller is leading; the request will be answered once one does")
         await asyncio.sleep(0.1)
     row: Mapping[str, Any] = orjson.loads(answer.value)
     if row.get("code"):
         raise refusal(Refusal.of(row))
-    return True
 
 
-async def held(store: Store) -> Mapping[str, Any] | None:
+async def held(store: Store) -> HoldLine | None:
     """Who holds, and why; None where nobody does."""
     entry = await store.get(HOLD_KEY)
-    return None if entry is None else dict(orjson.loads(entry.value))
+    return None if entry is None else hold_line(entry.value)
 
 
 @dataclass(frozen=True, slots=True)

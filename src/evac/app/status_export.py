@@ -45,6 +45,7 @@ from evac.drivers.programs import run_program
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.reading import run_of_incident
 from evac.incident.components import StatusPage, public_names, status_page
 from evac.incident.incident import Dossier, Summary
 from evac.model.errors import EvacError, InvalidInput, Permanent, StoreError
@@ -193,7 +194,7 @@ class PublicStatus:
         entry = await self._store.get(INCIDENT + incident)
         if entry is None:
             return ()
-        run = str(orjson.loads(entry.value)["run"])
+        run = run_of_incident(entry.value)
         head = await head_of(self._store, run)
         return run, head.records if head else 0
 

@@ -187,7 +187,7 @@ class Control(Protocol):
         """What is known beside the files: what runs did, and what systems say. look: systems may be asked."""
         ...
 
-    async def clear_site(self, domain: str, who: str, reason: str) -> None:
+    async def clear_site(self, domain: str, who: str, reason: str, key: Path | None = None) -> None:
         """Takes back that a site, or a domain below one, is lost or evacuated."""
         ...
 

@@ -39,14 +39,14 @@ from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.errors import EvacError, Unavailable
 from evac.model.observation import Observation
 from evac.office.reckoning import WhatIf
-from evac.office.status_summary import NOTICES_SHOWN, hold_line, plan_line
+from evac.office.status_summary import NOTICES_SHOWN, plan_line
 from evac.run.envelope import to_data
 from evac.run.values import ENDED
 from evac.store.anchors import Anchor
 from evac.views.decisions import Decision
 from evac.views.documents import DryRun, Mismatch, RunDocument, read
 from evac.views.sheet import Sheet, sheet_of
-from evac.views.status_document import PlanLine, RunLine, StatusDocument
+from evac.views.status_document import PlanLine, RunLine, StatusDocument, hold_line
 
 MEDIA: Final = "text/event-stream"
 SILENCE_S: Final = 45.0
@@ -384,7 +384,7 @@ class ServerControl:
         found = facts_from(await self._read(_path("situation", "facts")))
         return replace(found, backups=await self.backup_facts())
 
-    async def clear_site(self, domain: str, who: str, reason: str) -> None:
+    async def clear_site(self, domain: str, who: str, reason: str, key: Path | None = None) -> None:
         body = {"domain": domain, "reason": reason, "who": who or runs.who_am_i()}
         await self._change("POST", _path("sites", "clear"), body, self._calls.new_key())
 

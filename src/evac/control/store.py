@@ -206,14 +206,20 @@ class StoreControl:
         finally:
             await drivers.close()
 
-    async def clear_site(self, domain: str, who: str, reason: str) -> None:
-        await self._must_not_need_proof(await self.name(who), "clearing a site")
-        await effects.clear(self.store, domain, await self.name(who), reason, self._clock.now_ms())
+    async def clear_site(self, domain: str, who: str, reason: str, key: Path | None = None) -> None:
+        name, now_ms = await self.name(who), self._clock.now_ms()
+        if key is not None:
+            await runs.clear_mark(self.store, domain, name, reason, now_ms, key)
+            return
+        await self._must_not_need_proof(
+            name, "clearing a mark", "sign it with --key FILE, or ask through the war room: --server URL"
+        )
+        await effects.clear(self.store, domain, name, reason, now_ms)
 
     async def hold(self, who: str, reason: str) -> Held:
         standing = await runs.held(self.store)
         if standing is not None:
-            return Held(str(standing.get("who", "")), str(standing.get("reason", "")), True)
+            return Held(standing.who, standing.reason, True)
         name = await self.name(who)
         await runs.hold(self.store, name, reason, self._clock.now_ms())
         return Held(name, reason, False)
@@ -237,13 +243,15 @@ class StoreControl:
         found = await incidents.dossier(self.store, name, now_ms)
         return incidents.paper(found, summary(found), kind, form, now_ms)
 
-    async def _must_not_need_proof(self, who: str, what: str) -> None:
+    async def _must_not_need_proof(
+        self, who: str, what: str, ways: str = "ask through the war room: --server URL"
+    ) -> None:
         """Raises NotAllowed where the last leader takes nothing on a typed name."""
         if await proof_needed(self.store):
             raise NotAllowed(
                 "unproven",
                 f"{who[:80]} is a typed name, and {what} needs a person who is proven",
-                "ask through the war room: --server URL",
+                ways,
             )
 
     async def note(self, note: Note, new: bool) -> str:

@@ -36,7 +36,7 @@ from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import decode as decode_notice
 from evac.engine.plans import library
 from evac.engine.runs.dry_run import read_kept
-from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
+from evac.engine.stores.guards import HOLD_KEY, SITES_KEY, marks_in
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.records import Notice
 from evac.incident.runbook import Runbook
@@ -70,6 +70,7 @@ from evac.store.journal import head_of, records_after, tail
 from evac.store.opening import open_store
 from evac.store.port import Entry, Store, all_entries
 from evac.views.backup_view import BackupsDocument
+from evac.views.status_document import hold_line
 from evac.watch.verdict import quorum_of
 
 LOOK_S: Final = 1.0
@@ -278,7 +279,8 @@ class Office:
         over = newer is not None and takes_place_of(newer, own)
         self._newer = NewerSeen(newer.number, newer.by, newer.at_ms) if newer is not None and over else None
         self._hold = _hold(await self.store.get(HOLD_KEY))
-        self._marks = _marks(await self.store.get(SITES_KEY))
+        register = await self.store.get(SITES_KEY)
+        self._marks = {} if register is None else marks_in(register.value) or {}
         found = [library.decode(entry) for entry in await all_entries(self.store, library.PREFIX)]
         self._drawer = tuple(ready for ready in found if ready is not None)
         with contextlib.suppress(Corrupt):
@@ -492,14 +494,10 @@ def _notice(number: int, record: bytes) -> Notice:
 
 
 def _hold(entry: Entry | None) -> HoldSeen | None:
-    """A hold that cannot be read holds all the same."""
     if entry is None:
         return None
-    try:
-        told: Mapping[str, Any] = orjson.loads(entry.value)
-        return HoldSeen(str(told["who"]), str(told["reason"]), int(told.get("at_ms", 0)), entry.revision)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return HoldSeen("", "it cannot be read", 0, entry.revision)
+    said = hold_line(entry.value)
+    return HoldSeen(said.who, said.reason, said.at_ms, entry.revision)
 
 
 def _on_disk(standing: Standing | None) -> EstateOnDisk | None:
@@ -517,14 +515,6 @@ def _on_disk(standing: Standing | None) -> EstateOnDisk | None:
             standing.policy,
         )
     )
-
-
-def _marks(entry: Entry | None) -> Mapping[str, str]:
-    try:
-        found = {} if entry is None else orjson.loads(entry.value)
-    except ValueError:
-        return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
 def _ready(ready: library.Ready, facts: EstateFacts | None) -> ReadyPlan:

@@ -20,12 +20,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
-import orjson
-
 from evac.app import runs
 from evac.engine.runs.binding import was_bound_again
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.runs.reading import decode_all
+from evac.engine.runs.reading import decode_all, run_of_incident
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
 from evac.office.hub import Hub, News
 from evac.office.values import RunShort
@@ -276,8 +274,7 @@ class Register:
             incident = entry.key.removeprefix(runs.INCIDENT)
             if incident in self._incidents:
                 continue
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                run = str(orjson.loads(entry.value)["run"])
+            if run := run_of_incident(entry.value):
                 self._incidents[incident] = run
                 if run not in open_runs and run not in self._ended:
                     self._add(await self._read_line(run, incident))

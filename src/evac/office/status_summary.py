@@ -16,12 +16,12 @@ from evac.app.observed_stores import Published
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.guards import SITES_KEY
+from evac.engine.stores.guards import SITES_KEY, marks_in
 from evac.model.errors import Corrupt
 from evac.model.observation import Observation
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.port import Store, all_entries
-from evac.views.status_document import SCHEMA_VERSION, HoldLine, PlanLine, StatusDocument
+from evac.views.status_document import SCHEMA_VERSION, PlanLine, StatusDocument
 from evac.views.words import moment
 
 NOTICES_SHOWN: Final = 10
@@ -33,19 +33,21 @@ async def status(store: Store) -> StatusDocument:
     lease, hold = await store.holder(LEADER), await runs.held(store)
     opened = {entry.key.removeprefix(OPEN) for entry in await all_entries(store, OPEN)}
     marks = await store.get(SITES_KEY)
+    sites = {} if marks is None else marks_in(marks.value)
     own, newer = await read_generation(store), await read_newer(store)
     return StatusDocument(
         SCHEMA_VERSION,
         store.name,
         "" if lease is None else lease.owner,
-        None if hold is None else hold_line(hold),
+        hold,
         own.number,
         newer.number if newer is not None and takes_place_of(newer, own) else 0,
-        {} if marks is None else dict(sorted(orjson.loads(marks.value).items())),
+        sites or {},
         tuple(row for row in await runs.list_runs(store) if row.run in opened),
         tuple(await plan_lines(store)),
         tuple((await watched(store))[-NOTICES_SHOWN:]),
         "" if lease is None else await _background(store, lease.owner),
+        (SITES_KEY,) if sites is None else (),
     )
 
 
@@ -59,11 +61,6 @@ async def _background(store: Store, owner: str) -> str:
         f"process {started.pid}, started for a run of {started.estate} at {since}; ends by itself once its "
         f"runs have ended, or have waited for people for {detached.PARKED_S / 60:.0f} min"
     )
-
-
-def hold_line(held: Mapping[str, Any]) -> HoldLine:
-    """held: who, reason and at_ms, as the store or a war room has it."""
-    return HoldLine(str(held.get("who", "")), str(held.get("reason", "")), int(held.get("at_ms", 0)))
 
 
 async def plan_lines(store: Store) -> list[PlanLine]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
+import orjson
+
 from evac.incident.records import Notice
 from evac.run.values import CORRUPT
 from evac.views.sheet import Page
@@ -84,6 +86,15 @@ class HoldLine:
     at_ms: int
 
 
+def hold_line(held: bytes | Mapping[str, Any]) -> HoldLine:
+    """held: as the store or a war room has it. A hold that cannot be read holds all the same."""
+    try:
+        said = orjson.loads(held) if isinstance(held, bytes) else held
+        return HoldLine(str(said["who"]), str(said["reason"]), int(said.get("at_ms", 0)))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return HoldLine("", "it cannot be read", 0)
+
+
 @dataclass(frozen=True, slots=True)
 class StatusDocument:
     """What `evac status` shows."""
@@ -104,6 +115,8 @@ class StatusDocument:
     notices: tuple[Notice, ...]
     background: str = ""
     """The controller that a command started for its run, while it leads: pid, estate and since when."""
+    unread: tuple[str, ...] = ()
+    """Entries of the store that cannot be read; what they say is not known."""
 
     @property
     def row(self) -> dict[str, Any]:
@@ -153,9 +166,10 @@ def status_text(
         *_generation(document),
         (
             "hold",
-            f"by {hold.who} since {moment(hold.at_ms)}: {hold.reason}" if hold else "none",
+            _hold_words(hold) if hold else "none",
             "warning" if hold else "",
         ),
+        *((key, "cannot be read; nothing moves until it can", "error") for key in document.unread),
         *((site, mark, "" if mark == "active" else "warning") for site, mark in document.sites.items()),
     ]
     page.facts(rows)
@@ -185,6 +199,12 @@ def status_text(
         page.line()
         page.line(f"next: evac run show {runs[0].run}" if runs else "next: evac drawer list", "dim")
     return page.text()
+
+
+def _hold_words(hold: HoldLine) -> str:
+    if not hold.who:
+        return f"{hold.reason}; nothing moves until evac hold --release"
+    return f"by {hold.who} since {moment(hold.at_ms)}: {hold.reason}"
 
 
 def _differences(page: Page, situation: Mapping[str, Any] | None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -25,7 +26,8 @@ from evac.drivers.port import Action
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.guards import SITES_KEY, WHOLE, Permit
+from evac.engine.stores.guards import SITES_KEY, WHOLE, Permit, marks_in
+from evac.model.access import Proven
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
@@ -157,7 +159,7 @@ class EffectsReader:
         marks = self._marks
         runs = tuple(sorted(self._known.values(), key=lambda one: (one.number, one.ended_ms, one.run)))
         cleared = {
-            entry.key.removeprefix(CLEARED): int(cleared_in(entry.value)["at_ms"])
+            entry.key.removeprefix(CLEARED): cleared_in(entry.value).get("at_ms", 0)
             for entry in await all_entries(self._store, CLEARED)
         }
         lost = [*self._sites(marks, runs, _leaving(opened), now_ms), *_below_sites(runs, marks, cleared)]
@@ -166,11 +168,10 @@ class EffectsReader:
 
     async def _read_marks(self) -> None:
         """What the register says; what it said before, where it cannot be read: then guards allow nothing."""
-        with contextlib.suppress(Corrupt, ValueError):
+        with contextlib.suppress(Corrupt):
             register = await self._store.get(SITES_KEY)
-            found = {} if register is None else orjson.loads(register.value)
-            if isinstance(found, dict):
-                self._marks = {site: mark for site, mark in found.items() if isinstance(mark, str)}
+            found = {} if register is None else marks_in(register.value)
+            self._marks = self._marks if found is None else found
 
     async def has_newer(self, effects: Effects | None) -> bool:
         """Whether a run ended of which these effects say nothing. Raises Unavailable."""
@@ -231,22 +232,37 @@ def _below_sites(
     ]
 
 
-async def may_clear(store: Store, domain: str, who: str, reason: str, now_ms: int) -> Permit:
-    """To take back that a domain is lost or evacuated, because a person says so. Raises NotAllowed where it
-    is not, and while a run is under way that leaves it.
+async def mark_digest(store: Store, domain: str, now_ms: int) -> str:
+    """What a signature names a mark by: it clears this one, and no later one of the domain."""
+    found = await EffectsReader(store).read(now_ms)
+    marks = [(one.state, one.run) for one in found.lost if one.domain == domain]
+    before = await store.get(CLEARED + domain)
+    said = {} if before is None else cleared_in(before.value)
+    return hashlib.sha256(orjson.dumps((domain, marks, said.get("at_ms", 0)))).hexdigest()
+
+
+async def may_clear(
+    store: Store, domain: str, who: str, reason: str, now_ms: int, proof: Proven | None = None
+) -> Permit:
+    """To take back that a domain is lost or evacuated, because a person says so. proof: how that person was
+    proven. Raises NotAllowed where it is not, and while a run is under way that leaves it.
     """
     run = _leaving(await all_entries(store, OPEN)).get(domain)
     if run is not None:
         words = f"{run} is under way and takes {domain} as lost or evacuated"
         raise NotAllowed("site-in-run", words, f"cancel it first: evac run cancel {run} --reason WHY")
     marks = await store.get(SITES_KEY)
-    register = {} if marks is None else orjson.loads(marks.value)
+    register = {} if marks is None else marks_in(marks.value)
+    if register is None:
+        raise Corrupt(f"{SITES_KEY} in the store cannot be read")
     effects = await EffectsReader(store).read(now_ms)
     mark = next((one.state for one in effects.lost if one.domain == domain), None)
     if mark is None:
         words = f"{domain} is not marked as lost or evacuated"
         raise NotAllowed("site-active", words, "evac status shows the marks")
-    said = {"who": who, "reason": reason, "at_ms": now_ms, "mark": mark}
+    said: dict[str, Any] = {"who": who, "reason": reason, "at_ms": now_ms, "mark": mark}
+    if proof is not None:
+        said["proof"] = proof.to_data()
     changes: list[Put] = [Put(CLEARED + domain, orjson.dumps(said))]
     if domain in register:
         changes.append(Put(SITES_KEY, orjson.dumps(register | {domain: "active"})))
@@ -268,17 +284,21 @@ class ClearedMarks:
     async def chore(self, guard: Lease) -> None:
         for entry in await all_entries(self._store, CLEARED):
             said = cleared_in(entry.value)
-            if said.get("told"):
+            if not said or said.get("told"):
                 continue
             domain = entry.key.removeprefix(CLEARED)
             told = orjson.dumps({**said, "told": True})
             await self._store.transact((Compare(entry.key, entry.revision),), (Put(entry.key, told),), guard)
             words = f"{domain}: the mark {said['mark']} was cleared by {said['who']}: {said['reason']}"
-            self._tell(Notice("loss", int(said["at_ms"]), domain, words, dict(said)))
+            self._tell(Notice("loss", said["at_ms"], domain, words, dict(said)))
         await asyncio.sleep(CLEARED_S)
 
 
 def cleared_in(value: bytes) -> Mapping[str, Any]:
-    """What a person said when a mark was cleared."""
-    found: dict[str, Any] = orjson.loads(value)
-    return found
+    """What a person said when a mark was cleared; empty where it cannot be read, and then the mark stays."""
+    with contextlib.suppress(ValueError):
+        found = orjson.loads(value)
+        if isinstance(found, dict) and type(found.get("at_ms")) is int:
+            texts = (found.get(name) for name in ("who", "reason", "mark"))
+            return found if all(isinstance(text, str) for text in texts) else {}
+    return {}

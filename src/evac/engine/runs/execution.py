@@ -24,9 +24,8 @@ from evac.engine.runs import requests
 from evac.engine.runs.admitting import Admission, FreeAdmission, carry_out
 from evac.engine.runs.performing import LATE_AGAIN_MS, Outcome, Performer, Terms, Try
 from evac.engine.runs.reading import NOTHING, Leading, Recorder, reload
-from evac.engine.runs.releases import RELEASED
 from evac.engine.stores.datasets import HELD
-from evac.engine.stores.guards import HOLD_KEY, Permit
+from evac.engine.stores.guards import HOLD_ENDED, HOLD_KEY, Permit
 from evac.model.collector import collect_seldom, collector_at_rest
 from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError, StalePlan, Unavailable
 from evac.run.decide import decide, next_ms, withdraw
@@ -484,7 +483,7 @@ class RunExecution:
             return
         kind = "held" if entry is not None else "released"
         if entry is None:
-            entry = await self._store.get(RELEASED)
+            entry = await self._store.get(HOLD_ENDED)
         told: dict[str, Any] = {}
         with contextlib.suppress(orjson.JSONDecodeError, ValueError):
             told = {} if entry is None else dict(orjson.loads(entry.value))

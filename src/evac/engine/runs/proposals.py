@@ -35,7 +35,7 @@ from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans.library import get_plan
 from evac.engine.runs import requests
-from evac.engine.runs.reading import incident_key
+from evac.engine.runs.reading import incident_key, run_of_incident
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import Mark, Permit
@@ -219,10 +219,7 @@ async def _must_have_no_run(store: Store, incident: str) -> None:
     made = await store.get(incident_key(incident))
     if made is None:
         return
-    try:
-        run = str(orjson.loads(made.value)["run"])
-    except (ValueError, KeyError, TypeError):
-        run = incident
+    run = run_of_incident(made.value) or incident
     words = f"the incident {incident} has its run already: {run}"
     raise NotAllowed(
         "incident-has-run", words, f"evac run show {run}; for something else name another incident"

@@ -46,9 +46,15 @@ GOOD_MS: Final = 3_600_000
 """A signature of a person counts for so long."""
 SKEW_MS: Final = 300_000
 OF_HOLD: Final = "hold"
+OF_MARK: Final = "mark"
 OF_PROPOSAL: Final = "proposal"
-"""What stands for the run where a person signs the end of a hold, or a proposal: no run has these names."""
-_WHAT: Final[Mapping[str, str]] = {OF_HOLD: "the end of a hold", OF_PROPOSAL: "a new run"}
+"""In place of the run where a person signs something that is about no run: no run has these names."""
+_WHAT: Final[Mapping[str, str]] = {
+    OF_HOLD: "the end of a hold",
+    OF_MARK: "clearing a mark",
+    OF_PROPOSAL: "a new run",
+}
+_NO_PROGRAM: Final[Mapping[str, str]] = {OF_HOLD: "end a hold", OF_MARK: "clear a mark"}
 _ACT: Final = "evac act 1"
 _SEEN: Final = "evac room 1"
 
@@ -181,8 +187,8 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
             f"{request.who[:80]} is a typed name, and {what} needs a person who is proven",
             "sign it with --key FILE, or ask through the war room: --server URL",
         )
-    if found.program and (request.verb in BY_PEOPLE or asked.run == OF_HOLD):
-        act = "end a hold" if asked.run == OF_HOLD else request.verb
+    if found.program and (request.verb in BY_PEOPLE or asked.run in _NO_PROGRAM):
+        act = _NO_PROGRAM.get(asked.run, request.verb)
         raise NotAllowed("program", f"{request.who[:80]} is a program; only a person may {act}")
     if request.verb == "approve" and policy.approvers:
         _must_be_listed(request.who, policy)

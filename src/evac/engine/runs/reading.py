@@ -13,6 +13,7 @@ Events to record lines of a journal and back: a JSON array `[kind, at_ms, step, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -22,9 +23,10 @@ from evac.engine.clock import Clock, RunClock
 from evac.engine.runs.performing import Authority, Boundary
 from evac.engine.stores.guards import Permit
 from evac.model.collector import collector_at_rest
-from evac.model.errors import Corrupt, RunError, Unavailable
+from evac.model.errors import Corrupt, RunError, StoreError, Unavailable
 from evac.run.state import RunView, apply, replay
 from evac.run.values import ENDED, EVENT_DATA, Event, RunSpec
+from evac.store.anchors import prefix_of
 from evac.store.journal import Journal, read
 from evac.store.port import Change, Compare, Lease, Store
 
@@ -129,6 +131,15 @@ SpecOf = Callable[[str, Mapping[str, Any]], Awaitable[RunSpec]]
 
 def incident_key(incident: str) -> str:
     return f"incident/{incident}"
+
+
+def run_of_incident(value: bytes) -> str:
+    """The run that the entry of an incident names; empty where it names none that can be."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, StoreError):
+        run = orjson.loads(value)["run"]
+        if isinstance(run, str) and prefix_of(run):
+            return run
+    return ""
 
 
 async def create_run(

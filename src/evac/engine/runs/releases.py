@@ -1,6 +1,7 @@
-"""The end of a hold, where a person must be proven for it: asked for in the store, done by the leader.
+"""What people ask of the leader beside runs, where they must be proven: to end a hold, to clear a mark.
 
-release/<id>      a request (`requests.encode`), signed over this very hold
+release/<id>      a request (`requests.encode`), signed over this very hold, or with a domain as its step over
+                  this very mark
 answer/<id>       {"done"}, or why it was refused
 hold/released     who ended the last hold, why, and how that person was proven
 rules/proof       {"needed"}: whether the leader takes anything on a typed name
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -18,15 +20,15 @@ import orjson
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.runs import requests
+from evac.engine.runs.effects import mark_digest, may_clear
 from evac.engine.runs.proposals import ANSWER, refused
-from evac.engine.runs.proving import OF_HOLD, Asked
-from evac.engine.stores.guards import HOLD_KEY
+from evac.engine.runs.proving import OF_HOLD, OF_MARK, Asked
+from evac.engine.stores.guards import HOLD_ENDED, HOLD_KEY
 from evac.model.access import Proven
 from evac.model.errors import Conflict, EvacError, LeaseLost, Unavailable
-from evac.store.port import Compare, Delete, Lease, Put, Store
+from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 
 RELEASE: Final = "release/"
-RELEASED: Final = "hold/released"
 RULES: Final = "rules/proof"
 BATCH: Final = 50
 
@@ -39,7 +41,7 @@ def hold_digest(value: bytes) -> str:
 def released(who: str, reason: str, at_ms: int, proof: Proven) -> Put:
     """Rides with the end of a hold."""
     told = {"who": who, "reason": reason, "at_ms": at_ms, "proof": proof.to_data()}
-    return Put(RELEASED, orjson.dumps(told))
+    return Put(HOLD_ENDED, orjson.dumps(told))
 
 
 async def proof_needed(store: Store) -> bool:
@@ -50,9 +52,17 @@ async def proof_needed(store: Store) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    compares: Sequence[Compare] = ()
+    changes: Sequence[Change] = ()
+    words: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Releases:
-    """Answers what people ask of a hold while we lead. needed: whether a typed name counts for nothing.
-    prove: how the person was proven; raises NotAllowed.
+    """Answers what people ask of holds and marks while we lead. needed: whether a typed name counts for
+    nothing. prove: how the person was proven; raises NotAllowed.
     """
 
     def __init__(
@@ -77,28 +87,41 @@ class Releases:
                 await self._answer(entry.key, entry.value, entry.revision, guard)
 
     async def _answer(self, key: str, value: bytes, revision: int, guard: Lease) -> None:
-        hold, answer = await self._store.get(HOLD_KEY), f"{ANSWER}{key.removeprefix(RELEASE)}"
-        compares, changes = [Compare(key, revision)], [Delete(key)]
-        words, about = "", {}
-        told: dict[str, Any] = {"done": "nobody held anything"}
+        answer, here = f"{ANSWER}{key.removeprefix(RELEASE)}", Compare(key, revision)
         try:
             request = requests.decode(key, value)
-            if hold is not None:
-                proof = await self._prove(Asked(OF_HOLD, bound=hold_digest(hold.value)), request)
-                compares.append(Compare(HOLD_KEY, hold.revision))
-                end = released(request.who, request.reason, self._clock.now_ms(), proof)
-                words = f"{request.who} ended the hold ({proof.words}): {request.reason}"
-                told, about = {"done": words}, {"who": request.who, "proof": proof.to_data()}
-                await self._store.transact(
-                    compares, (*changes, Delete(HOLD_KEY), end, Put(answer, orjson.dumps(told))), guard
-                )
-                self._tell(Notice("run", self._clock.now_ms(), "", words, about))
-                return
+            found = await (self._mark(request) if request.step else self._hold(request))
+            reply = Put(answer, orjson.dumps({"done": found.words or "nobody held anything"}))
+            await self._store.transact((here, *found.compares), (Delete(key), *found.changes, reply), guard)
+            if found.words and not request.step:  # of marks another chore tells
+                self._tell(Notice("run", self._clock.now_ms(), "", found.words, found.about))
         except (LeaseLost, Unavailable):
             raise
         except Conflict:
             return  # read again at the next look
         except EvacError as error:
-            told = refused(error)
-        with contextlib.suppress(Conflict):
-            await self._store.transact(compares[:1], (*changes, Put(answer, orjson.dumps(told))), guard)
+            reply = Put(answer, orjson.dumps(refused(error)))
+            with contextlib.suppress(Conflict):
+                await self._store.transact((here,), (Delete(key), reply), guard)
+
+    async def _hold(self, request: requests.Request) -> _Done:
+        """The end of the hold. Raises NotAllowed."""
+        hold = await self._store.get(HOLD_KEY)
+        if hold is None:
+            return _Done()
+        proof = await self._prove(Asked(OF_HOLD, bound=hold_digest(hold.value)), request)
+        end = released(request.who, request.reason, self._clock.now_ms(), proof)
+        return _Done(
+            (Compare(HOLD_KEY, hold.revision),),
+            (Delete(HOLD_KEY), end),
+            f"{request.who} ended the hold ({proof.words}): {request.reason}",
+            {"who": request.who, "proof": proof.to_data()},
+        )
+
+    async def _mark(self, request: requests.Request) -> _Done:
+        """A site, or a domain below one, that is not lost any more. Raises NotAllowed."""
+        now_ms = self._clock.now_ms()
+        bound = await mark_digest(self._store, request.step, now_ms)
+        proof = await self._prove(Asked(OF_MARK, bound=bound), request)
+        permit = await may_clear(self._store, request.step, request.who, request.reason, now_ms, proof)
+        return _Done(permit.compares, permit.changes, f"{request.step}: the mark was cleared")

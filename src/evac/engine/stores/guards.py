@@ -12,6 +12,7 @@ cannot be evaluated refuses.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -27,6 +28,8 @@ from evac.store.port import Change, Compare, Delete, Put, Store
 SITES_KEY: Final = "sites"
 POOLED_KEY: Final = "pooled"
 HOLD_KEY: Final = "hold"
+HOLD_ENDED: Final = "hold/released"
+"""Who ended the last hold, why, and how that person was proven."""
 LEAST_SITES: Final = 3
 WHOLE: Final = 1_000
 """The share of a shift, in permille, that leaves nothing behind."""
@@ -70,6 +73,15 @@ def check_mode(mode: Mode, quorum: bool, voters: int) -> None:
             f"mode {mode} is refused: {voters} sites vote, and {LEAST_SITES} are needed",
             "place a member and a witness in a third site, or use mode advise",
         )
+
+
+def marks_in(value: bytes) -> dict[str, str] | None:
+    """Site -> its mark in the register, sorted; None where it cannot be read: guards allow nothing then."""
+    with contextlib.suppress(ValueError):
+        found = orjson.loads(value)
+        if isinstance(found, dict):
+            return {site: mark for site, mark in sorted(found.items()) if isinstance(mark, str)}
+    return None
 
 
 class Draft:

@@ -31,7 +31,7 @@ from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import decode as decode_record
 from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.guards import SITES_KEY
+from evac.engine.stores.guards import SITES_KEY, marks_in
 from evac.engine.stores.sightings import read_sightings
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
@@ -259,9 +259,8 @@ class Looker:
             return None
         gone = {site for site, (verdict, _) in state.verdicts.items() if verdict == "lost"}
         entry = await self._store.get(SITES_KEY)
-        with contextlib.suppress(ValueError, AttributeError):
-            marks = {} if entry is None else orjson.loads(entry.value)
-            gone |= {str(site) for site, mark in marks.items() if mark != _ACTIVE}
+        marks = {} if entry is None else marks_in(entry.value) or {}
+        gone |= {site for site, mark in marks.items() if mark != _ACTIVE}
         return rule.of_tools(self.reckoned.tools, gone)
 
     async def _lags(self) -> tuple[Concern, ...] | None:
