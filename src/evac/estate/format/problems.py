@@ -232,6 +232,11 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
         _IMPORTS,
         "A database without a volume: its data is lost when its container ends.",
     ),
+    (
+        "import-store-nowhere",
+        _IMPORTS,
+        "A store of a cluster whose data the dump does not locate; what its loss means stays unknown.",
+    ),
     ("import-name-changed", _IMPORTS, "A name of the source had to be changed to become an id."),
 )
 

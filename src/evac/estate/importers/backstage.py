@@ -15,7 +15,7 @@ from typing import Final
 
 from evac.estate.format.document import LIST, MAP, SCALAR, YAML_BYTES_MAX, Node, read_documents
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.images import engine_of_image
+from evac.estate.importers.containers import engine_of_image
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.services import Catalogue, Need, service_examples, tier_of
 from evac.estate.importers.source_files import at, entries, items_in, read_text, word

@@ -15,8 +15,8 @@ from typing import Final
 
 from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
+from evac.estate.importers.containers import engine_of_image
 from evac.estate.importers.csv import HOST_COLUMNS, bare
-from evac.estate.importers.images import engine_of_image
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.services import Catalogue, Need, fill_in, service_examples
 from evac.estate.importers.source_files import entries, header_of, read_cells, read_text, read_values

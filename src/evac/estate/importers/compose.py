@@ -18,8 +18,9 @@ from typing import Final
 
 from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, MAP, SCALAR, Node, Tagged
+from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.images import engine_of_image
+from evac.estate.importers.containers import engine_of_image, hosts_in, hosts_of_variable, is_own_machine
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.source_files import at, entries, is_id, items_in, read_text, read_tree, word
 from evac.model.diagnostic import Place
@@ -34,6 +35,7 @@ ENV_BYTES_MAX: Final = 2**20
 REPLICAS_MAX: Final = 10_000
 FILES_MAX: Final = 50
 EXTENDS_MAX: Final = 20
+_LINKS: Final = ("links", "external_links")
 _BY_NAME: Final = frozenset({"environment", "depends_on"})
 """Lists of a service that are merged by name."""
 
@@ -123,20 +125,23 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         for name, key, node in entries(tree, "services")
         if is_id(name, key.place, problems) and _is_service(name, node, problems)
     }
+    known = _names(services, variables)
     outside: set[str] = set()
     for name, node in services.items():
         values, notes = _service(node, variables)
         if options.site is not None:
             imported.add("sites", options.site)
-            known = values.pop("replicas", None)
-            values |= {"sites": [options.site]} if known is None else {"replicas": {options.site: known}}
-        needs = _needs(name, node, services, variables, outside)
+            count = values.pop("replicas", None)
+            values |= {"sites": [options.site]} if count is None else {"replicas": {options.site: count}}
+        needs = _needs(name, node, known, variables, outside)
         stores = _stores(name, node, tree, variables, imported)
         if needs or stores:
             values["needs"] = needs + [{"store": store} for store in stores]
         imported.add("services", name, values, "; ".join(notes))
+    for host in outside:
+        imported.add("services", host, {"external": True}, f"nothing in the source describes {host}")
     if outside:
-        what = "services that others depend on and the file does not describe; left out"
+        what = "external services: needed, but not described by the source"
         imported.unknown.append(Unknown(what, len(outside), tuple(sorted(outside))))
     imported.examples = _examples(imported)
     return imported
@@ -432,35 +437,52 @@ def _up(value: Fraction) -> int:
     return -(-value.numerator // value.denominator)
 
 
+def _names(services: Mapping[str, Node], variables: _Variables) -> dict[str, str]:
+    """Name in the networks of the project -> the service that answers to it."""
+    names: dict[str, str] = {}
+    for service, node in services.items():
+        aliases = [one for _, _, how in entries(node, "networks") for one in items_in(how, "aliases")]
+        for stated in (at(node, "container_name"), at(node, "hostname"), *aliases):
+            names.setdefault(variables.text(stated) or service, service)
+    return names | {service: service for service in services}
+
+
 def _needs(
-    name: str, node: Node, services: Mapping[str, Node], variables: _Variables, outside: set[str]
+    name: str, node: Node, known: Mapping[str, str], variables: _Variables, outside: set[str]
 ) -> list[Value]:
-    """What `depends_on`, `links` and addresses in the environment say. What it waits for at its start is
-    needed to start; an address alone is needed to serve.
+    """What `depends_on`, `links` and addresses say. What it waits for at its start is needed to start; an
+    address alone is needed to serve. What the file does not describe is external, and needed softly.
     """
     found: dict[str, dict[str, Value]] = {}
-    for target, place, starts, hard in _depends_on(node, variables):
-        if target in services and target != name:
+    hint = "it is imported as an external service with a soft need; describe it in the overlay"
+    for stated, place, starts, hard in _depends_on(node, variables):
+        target = known.get(stated, stated)
+        if target in known and target != name:
             found[target] = {"service": target}
             if starts:
                 found[target]["needed_to"] = "start"
             if not hard:
                 found[target]["hard"] = False
-        elif target != name:
-            outside.add(f"{name} -> {target}")
-            hint = (
-                variables.problems.suggest(target, list(services))
-                or "describe it in the overlay if it exists"
-            )
-            variables.problems.add(
-                "import-dangling",
-                f"{shown(name)} depends on {shown(target)}, which the file does not describe",
-                place,
-                hint,
-            )
-    for host in _hosts(node, variables):
-        if host in services and host != name:
-            found.setdefault(host, {"service": host})
+        elif target != name and is_id(target, place, Problems()):
+            outside.add(target)
+            found[target] = {"service": target, "hard": False}
+            message = f"{shown(name)} depends on {shown(target)}, which the file does not describe"
+            hint_here = variables.problems.suggest(target, sorted({*known.values()})) or hint
+            variables.problems.add("import-dangling", message, place, hint_here)
+    linked = {alias: service for key in _LINKS for alias, service, _ in _links(node, key)}
+    for host, place, is_sure in _addresses(node, variables):
+        target = linked.get(host, host)
+        target = known.get(target, target)
+        if target in known or target in found:
+            if target != name:
+                found.setdefault(target, {"service": target})
+        elif is_sure and not is_own_machine(host) and ID.fullmatch(host) and len(host) <= ID_MAX:
+            if host not in outside and "." not in host:
+                message = f"{shown(name)} has the address {shown(host)}, which the file does not describe"
+                hint_here = variables.problems.suggest(host, sorted(known)) or hint
+                variables.problems.add("import-dangling", message, place, hint_here)
+            outside.add(host)
+            found.setdefault(host, {"service": host, "hard": False})
     return [dict(found[target]) for target in sorted(found)]
 
 
@@ -477,22 +499,33 @@ def _depends_on(node: Node, variables: _Variables) -> Iterator[tuple[str, Place,
         )
     for item in stated.items if stated is not None and stated.kind == LIST else ():
         yield item.text, item.place, False, True
-    links = at(node, "links")
-    for item in links.items if links is not None and links.kind == LIST else ():
-        yield item.text.partition(":")[0], item.place, False, True
+    for way in _LINKS:
+        for _, service, place in _links(node, way):
+            yield service, place, False, way == "links"
 
 
-def _hosts(node: Node, variables: _Variables) -> Iterator[str]:
-    """Words of environment values that may be the name of a service: hosts of URLs and of `host:port`."""
-    stated = at(node, "environment")
-    texts = [variables.text(value) for _, _, value in entries(stated)]
-    for item in stated.items if stated is not None and stated.kind == LIST else ():
-        texts.append((variables.text(item) or "").partition("=")[2])
-    for text in texts:
-        for part in re.split(r"[\s,;/@]+", text or ""):
+def _links(node: Node, key: str) -> Iterator[tuple[str, str, Place]]:
+    """(alias, service or container, place) of each link: `db` or `db:database`."""
+    for item in items_in(node, key):
+        service, _, alias = item.text.partition(":")
+        yield alias or service, service, item.place
+
+
+def _addresses(node: Node, variables: _Variables) -> Iterator[tuple[str, Place, bool]]:
+    """(host, place, whether it certainly is one) of every address in variables and commands."""
+    environment = at(node, "environment")
+    for name, _, value in entries(None if environment is None else _as_map(environment)):
+        text = variables.text(value) or ""
+        for host, is_sure in hosts_of_variable(name, text):
+            yield host, value.place, is_sure
+        for part in re.split(r"[\s,;/@]+", text):
             match = _HOST.match(part)
             if match is not None and (len(match[0]) == len(part) or part[len(match[0])] == ":"):
-                yield match[0]
+                yield match[0], value.place, False
+    for stated in (at(node, key) for key in ("command", "entrypoint")):
+        for item in stated.items if stated is not None and stated.kind == LIST else [stated]:
+            for host in hosts_in(variables.text(item) or ""):
+                yield host, node.place if item is None else item.place, True
 
 
 def _stores(name: str, node: Node, tree: Node, variables: _Variables, imported: Imported) -> list[str]:
@@ -521,7 +554,7 @@ def _stores(name: str, node: Node, tree: Node, variables: _Variables, imported: 
 
 def _examples(imported: Imported) -> list[str]:
     """Lines for a first overlay; every one is valid once the comment sign is taken away."""
-    services = imported.sections.get("services", {})
+    services = [k for k, one in imported.sections.get("services", {}).items() if not one.external]
     lines = ["sites:                       # where the hosts are", "  east: {}", "  west: {}", "services:"]
     lines += [f"  {name}: {{tier: 1, people: 10 K, rto: 1 h}}" for name in sorted(services)]
     stores = sorted(imported.sections.get("stores", {}))

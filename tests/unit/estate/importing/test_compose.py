@@ -98,7 +98,8 @@ def test_variables_come_from_the_env_file_and_unset_ones_are_named_with_their_pl
 def test_a_name_that_the_file_does_not_describe_is_reported_and_stops_nothing(tmp_path: Path) -> None:
     text = "services:\n  a: {image: x, depends_on: [bb]}\n  b: {image: x}\n"
     estate, result = imported(tmp_path, text)
-    assert [one.id for one in estate.services] == ["a", "b"]
+    assert [(one.id, one.external) for one in estate.services] == [("a", False), ("b", False), ("bb", True)]
+    assert needs(estate, "a") == [("bb", False, "serve")]
     dangling = [one for one in result.diagnostics if one.code == "import-dangling"]
     assert [(one.place.line, one.hint) for one in dangling] == [(2, "did you mean 'b'?")]
 
@@ -254,3 +255,70 @@ services:
     assert needs(estate, "api") == [("db", True, "serve")]
     (skipped,) = [one for one in result.diagnostics if one.code == "import-skipped"]
     assert "missing.env" in skipped.message
+
+
+NOT_HERE: Final = [
+    ("DATABASE_URL", "postgres://shop:{secret}@{host}:5432/shop"),
+    ("DB_HOST", "{host}"),
+    ("REDIS_ADDR", "{host}:6379"),
+    ("DSN", "host={host} dbname=shop"),
+    ("JDBC_URL", "jdbc:postgresql://{host}/shop"),
+]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    host=st.from_regex(
+        r"[a-z][a-z0-9-]{0,20}[a-z0-9](\.[a-z]{2,8}){0,2}|10\.[0-9]\.[1-9][0-9]\.7", fullmatch=True
+    ),
+    given=st.sampled_from(NOT_HERE),
+    is_known=st.booleans(),
+)
+def test_every_address_is_a_need_of_what_is_described_or_of_an_external_service(
+    tmp_path: Path, host: str, given: tuple[str, str], is_known: bool
+) -> None:
+    value = given[1].format(host=host, secret="s3cret")
+    text = f'services:\n  the-app: {{image: x, environment: ["{given[0]}={value}"]}}\n'
+    if is_known:
+        text += f'  the-db: {{image: y, networks: {{back: {{aliases: ["{host}"]}}}}}}\n'
+    estate, result = imported(tmp_path, text)
+    outside = () if is_known else (host,)
+    assert tuple(one.id for one in estate.services if one.external) == outside
+    assert needs(estate, "the-app") == [("the-db" if is_known else host, is_known, "serve")]
+    assert [one.names for one in result.unknown if one.what.startswith("external")] == [outside] * (
+        not is_known
+    )
+    dangling = [one for one in result.diagnostics if one.code == "import-dangling"]
+    assert len(dangling) == (not is_known and "." not in host), "another network needs no word"
+    assert "s3cret" not in (tmp_path / "estate" / "imported-compose.yaml").read_text()
+
+
+def test_own_addresses_links_and_names_of_containers_are_no_external_services(tmp_path: Path) -> None:
+    text = """
+services:
+  app:
+    image: x
+    environment:
+      LISTEN_ADDR: "0.0.0.0:80"
+      PEER_HOST: localhost
+      LIMIT_SERVERS: "3"
+      DB_HOST: database
+      CACHE_HOST: the-cache
+      LDAP_HOST: directory
+    command: ["--trace=http://collector:4317/"]
+    links: ["db:database"]
+    external_links: ["corp_ldap_1:directory"]
+  db: {image: "postgres:16"}
+  cache: {image: "redis:7", container_name: the-cache}
+"""
+    estate, result = imported(tmp_path, text)
+    assert needs(estate, "app") == [
+        ("cache", True, "serve"),
+        ("collector", False, "serve"),
+        ("corp_ldap_1", False, "serve"),
+        ("db", True, "serve"),
+    ]
+    assert [one.id for one in estate.services if one.external] == ["collector", "corp_ldap_1"]
+    named = [one.message.split("'")[3] for one in result.diagnostics if one.code == "import-dangling"]
+    assert sorted(named) == ["collector", "corp_ldap_1"]
+    assert "#   collector" not in (tmp_path / "estate" / "overlay.yaml").read_text()

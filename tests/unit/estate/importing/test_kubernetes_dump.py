@@ -138,6 +138,44 @@ def test_volumes_and_operators_say_where_data_is(tmp_path: Path, form: str) -> N
     assert stores["pay"].automatic is True
 
 
+LEFT_OUT: Any = [
+    (),
+    ("PersistentVolumeClaim",),
+    ("PersistentVolume",),
+    ("PersistentVolumeClaim", "PersistentVolume"),
+]
+
+
+@pytest.mark.parametrize("kinds", LEFT_OUT)
+@pytest.mark.parametrize("pods", [True, False])
+def test_a_store_is_located_by_what_the_dump_has_or_named_as_nowhere(
+    tmp_path: Path, kinds: tuple[str, ...], pods: bool
+) -> None:
+    items = [
+        one
+        for one in shop()
+        if one["kind"] not in kinds and (pods or not one["metadata"]["name"].startswith(("db-0", "pay-")))
+    ]
+    estate, result, _ = imported(tmp_path, dumped(items))
+    named = {d.message.rsplit("'", 2)[1]: d for d in result.diagnostics if d.code == "import-store-nowhere"}
+    stores = {store.id: {member.at for member in store.members} for store in estate.stores}
+    assert {name for name, places in stores.items() if not places} == named.keys()
+    assert stores["db-data"] == ({"eu-1b"} if pods or not kinds else set())
+    assert stores["pay"] == ({"n1", "n2"} if pods else set())
+    assert all(one.place.line > 1 and "overlay" in one.hint for one in named.values())
+
+
+def test_an_address_of_the_cluster_is_its_service_and_another_one_is_external(tmp_path: Path) -> None:
+    front = workload("Deployment", "front", 1)
+    env = [{"name": "WEB_ADDR", "value": "10.96.0.7:80"}, {"name": "DB_HOST", "value": "192.168.7.9"}]
+    front["spec"]["template"]["spec"]["containers"][0]["env"] = env
+    web = thing("Service", "web", spec={"selector": {"app": "web"}, "clusterIP": "10.96.0.7"})
+    estate, result, _ = imported(tmp_path, dumped([*shop(), front, web]))
+    (found,) = [one for one in estate.services if one.id == "front"]
+    assert {(need.target, need.hard) for need in found.needs} == {("web", True), ("192.168.7.9", False)}
+    assert ("192.168.7.9",) in [one.names for one in result.unknown]
+
+
 def test_a_named_site_holds_the_whole_cluster(tmp_path: Path) -> None:
     estate, _, _ = imported(tmp_path, dumped([node("n1", ""), node("n2", "")]), site="fra")
     assert [site.id for site in estate.sites] == ["fra"]

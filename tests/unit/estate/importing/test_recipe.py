@@ -96,6 +96,16 @@ kind: Service
 metadata: {name: shop}
 spec: {selector: {app: shop}}
 ---
+kind: Gateway
+apiVersion: gateway.networking.k8s.io/v1
+metadata: {name: web}
+spec: {listeners: [{name: shop, hostname: shop.acme.example}, {name: login, hostname: login.acme.example}]}
+---
+kind: Gateway
+apiVersion: networking.istio.io/v1
+metadata: {name: edge}
+spec: {servers: [{hosts: [default/login.acme.example]}]}
+---
 kind: %s
 metadata: {name: login}
 spec: %s
@@ -111,6 +121,24 @@ spec: %s
         ),
         ("Route", "{host: Login.acme.example, to: {kind: Service, name: login}}"),
         ("HTTPRoute", "{hostnames: [login.acme.example], rules: [{backendRefs: [{name: login}]}]}"),
+        (
+            "HTTPRoute",
+            "{parentRefs: [{name: web, sectionName: login}], rules: [{backendRefs: [{name: login}]}]}",
+        ),
+        (
+            "VirtualService",
+            "{gateways: [mesh, edge], hosts: [Login.acme.example],"
+            " http: [{route: [{destination: {host: login}}]}]}",
+        ),
+        (
+            "VirtualService",
+            "{gateways: [edge], hosts: ['*'], tcp: [{route: [{destination: {host: login.default}}]}]}",
+        ),
+        (
+            "IngressRoute",
+            "{routes: [{match: 'Host(`login.acme.example`) && Path(`/x`)', services: [{name: login}]}]}",
+        ),
+        ("HTTPProxy", "{virtualhost: {fqdn: login.acme.example}, routes: [{services: [{name: login}]}]}"),
     ],
 )
 def test_a_name_that_another_cluster_publishes_is_its_service(recipe: Path, kind: str, spec: str) -> None:
@@ -119,11 +147,37 @@ def test_a_name_that_another_cluster_publishes_is_its_service(recipe: Path, kind
     (recipe.parent / "west.yaml").write_text(west)
     estate, result = made(recipe)
     assert not [service.id for service in estate.services if service.external]
-    shop = next(service for service in estate.services if service.id == "shop")
+    shop, login = (next(one for one in estate.services if one.id == name) for name in ("shop", "login"))
     assert {(need.target, need.hard) for need in shop.needs} == {("orders", True), ("login", True)}
+    assert not [one for one in result.diagnostics if one.code == "import-ignored"]
+    assert login.traffic is not None
+    assert login.traffic.kind == "load_balancer"
     told = [one for one in result.diagnostics if one.code == "import-name-changed"]
     assert len(told) == 1
     assert "east publishes it" in told[0].message
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "spec"),
+    [
+        (
+            "VirtualService",
+            "networking.istio.io",
+            "{hosts: [login.acme.example], http: [{route: [{destination: {host: login}}]}]}",
+        ),
+        ("Route", "serving.knative.dev", "{host: login.acme.example, to: {kind: Service, name: login}}"),
+    ],
+)
+def test_a_route_inside_the_mesh_or_of_an_unknown_group_publishes_nothing(
+    recipe: Path, kind: str, group: str, spec: str
+) -> None:
+    route = (PUBLISHED % (kind, spec)).replace(f"kind: {kind}", f"apiVersion: {group}/v1\nkind: {kind}")
+    (recipe.parent / "east.yaml").write_text(CLUSTER % 3 + route)
+    west = (CLUSTER % 2).replace("value: login", "value: login.acme.example")
+    (recipe.parent / "west.yaml").write_text(west)
+    estate, _ = made(recipe)
+    assert [service.id for service in estate.services if service.external] == ["login.acme.example"]
+    assert {s.traffic.kind for s in estate.services if s.id != "login.acme.example" and s.traffic} == {None}
 
 
 def test_a_public_name_that_leads_to_several_services_stays_external(recipe: Path) -> None:

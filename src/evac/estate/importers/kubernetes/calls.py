@@ -15,34 +15,18 @@ from typing import Final
 
 from evac.estate.format.document import LIST, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
+from evac.estate.importers.containers import hosts_in, hosts_of_variable, is_own_machine
 from evac.estate.importers.kubernetes.objects import Object
 from evac.estate.importers.kubernetes.operators import has_secret, hosts_of
 from evac.estate.importers.kubernetes.source import Manifests, Workload, texts
-from evac.estate.importers.source_files import at, entries, items_in, word
+from evac.estate.importers.source_files import at, entries, items_in, word, words
 
 Target = tuple[str, str]
 """`service` or `store`, and its id."""
 
-_HOST: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
-_URL: Final = re.compile(
-    r"\b[a-z][a-z0-9+.-]{1,20}://(?:[^\s/@]{1,200}@)?"
-    rf"({_HOST}(?::\d{{1,5}})?(?:,{_HOST}(?::\d{{1,5}})?){{0,20}})(?=[:/?#\s\"',;)\]]|$)"
-)
-_WORDS: Final = re.compile(
-    r"(?:^|[;\s])(?:host|server|data source|address|addr|network address)\s*=\s*"
-    rf"(?:tcp:|np:)?'?({_HOST}(?:,{_HOST}){{0,20}})(?=[:,;\s\\'\"]|$)",
-    re.IGNORECASE,
-)
-"""Hosts in connection strings of libpq and of ADO: `host=pg dbname=x`, `Host=pg;Port=5432`."""
-
-_ORACLE: Final = re.compile(rf"\bjdbc:oracle:thin:@(?://)?({_HOST})(?=[:/])")
-_ADDRESS: Final = re.compile(rf"({_HOST})(?::\d{{1,5}})?(?:/\S*)?")
-_WITH_PORT: Final = re.compile(rf"(?<![\w./-])({_HOST}):\d{{2,5}}\b")
-_ADDRESS_NAME: Final = re.compile(
-    r"(?:.*_)?(?:ADDR|ADDRS|ADDRESS|ADDRESSES|HOST|HOSTS|HOSTNAME|ENDPOINT|ENDPOINTS|SERVER|SERVERS|BROKERS)"
-)
+_WITH_PORT: Final = re.compile(r"(?<![\w./-])([A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?):\d{2,5}\b")
 _VARIABLE: Final = re.compile(r"\$\(([A-Za-z_.-][\w.-]*)\)|\$\{([A-Za-z_]\w*)\}|\$\$")
-_OWN_MACHINE: Final = re.compile(r"localhost(?:\.localdomain)?|[0-9.]+|kubernetes(?:\.default(?:\.svc.*)?)?")
+_API_SERVER: Final = re.compile(r"kubernetes(?:\.default(?:\.svc.*)?)?")
 _TEXT_MAX: Final = 65_536
 _ROUNDS_MAX: Final = 8
 """How often values of variables inside values of variables are filled in."""
@@ -71,6 +55,8 @@ class _Names:
     """Namespace and name of a Service -> what is behind it."""
     aliases: Mapping[tuple[str, str], str]
     """Namespace and name of a Service -> the host that it is another name of."""
+    addresses: Mapping[str, tuple[str, str]]
+    """Address inside the cluster -> namespace and name of its Service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +111,7 @@ def _databases(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> I
 def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Names:
     behind: dict[tuple[str, str], list[Target]] = {}
     aliases: dict[tuple[str, str], str] = {}
+    addresses: dict[str, tuple[str, str]] = {}
     for service in manifests.of("Service"):
         key = (service.namespace, service.name)
         alias = word(service.node, "spec", "externalName")
@@ -132,6 +119,7 @@ def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Name
             aliases[key] = alias.rstrip(".")
         else:
             behind[key] = [("service", w.id) for w in workloads_behind(service, manifests)]
+            addresses[word(service.node, "spec", "clusterIP") or ""] = key
     for database, store in _databases(manifests, stores):
         for host in hosts_of(database):
             if not behind.get((database.namespace, host)):
@@ -140,7 +128,7 @@ def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Name
         found = stores.get((pooler.namespace, word(pooler.node, "spec", "cluster", "name") or ""))
         if found is not None:
             behind[pooler.namespace, pooler.name] = [("store", found)]
-    return _Names(behind, aliases)
+    return _Names(behind, aliases, addresses)
 
 
 def workloads_behind(service: Object, manifests: Manifests) -> list[Workload]:
@@ -156,21 +144,13 @@ def _given(
     values = {name: node.text[:_TEXT_MAX] for name, node in variables}
     for name, node in variables:
         text = _filled(node.text[:_TEXT_MAX], values)
-        hosts = _hosts_in(text)
-        for host in hosts:
-            yield _Given(host, node, name, True)
-        if hosts or "://" in text:
-            continue
-        is_sure = _ADDRESS_NAME.fullmatch(name.upper()) is not None
-        for part in text.split(","):
-            address = _ADDRESS.fullmatch(part.strip())
-            if address is not None and (is_sure or ":" in part):
-                yield _Given(address[1], node, name, is_sure)
+        for host, is_sure in hosts_of_variable(name, text):
+            yield _Given(host, node, name, is_sure)
     for key in ("command", "args"):
         items = at(container, key)
         for node in items.items if items is not None and items.kind == LIST else ():
             text = _filled(node.text[:_TEXT_MAX], values)
-            for host in _hosts_in(text):
+            for host in hosts_in(text):
                 yield _Given(host, node, key, True)
             for match in _WITH_PORT.finditer(text):
                 yield _Given(match[1], node, key, False)
@@ -186,14 +166,6 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
         if text == before:
             break
     return text
-
-
-def _hosts_in(text: str) -> list[str]:
-    """Hosts of URLs and connection strings in a text."""
-    found = [match[1] for pattern in (_URL, _ORACLE) for match in pattern.finditer(text)]
-    if "=" in text and "://" not in text:
-        found += [match[1] for match in _WORDS.finditer(text)]
-    return [one.partition(":")[0] for part in found for one in part.split(",")]
 
 
 def variables_of(
@@ -235,7 +207,7 @@ def _mounted(workload: Workload, configs: Mapping[tuple[str, str], Node | None])
         name = word(volume, "configMap", "name")
         for key, _, value in entries(configs.get((workload.namespace, name or ""))):
             text = value.text[:_TEXT_MAX] if value.kind == SCALAR else ""
-            for host in _hosts_in(text):
+            for host in hosts_in(text):
                 yield _Given(host, value, f"{name}/{key}", False)
             for match in _WITH_PORT.finditer(text):
                 yield _Given(match[1], value, f"{name}/{key}", False)
@@ -252,7 +224,7 @@ def _add_call(
         host = names.aliases[key].lower()
         key = None
     if key is None:
-        if given.is_sure and not _OWN_MACHINE.fullmatch(host):
+        if given.is_sure and not is_own_machine(host) and not _API_SERVER.fullmatch(host):
             _add_outside(workload, host, given, names, calls, problems)
         return
     behind = names.behind[key]
@@ -291,6 +263,8 @@ def _service_key(host: str, namespace: str, names: _Names) -> tuple[str, str] | 
     """The Service that a host name means, if any. `a.b` may be a Service of another namespace, or a pod
     behind a Service of this one.
     """
+    if host in names.addresses:
+        return names.addresses[host]
     labels = host.split(".")
     inside = len(labels) > 2 and labels[2] == "svc"
     wanted = [(namespace, labels[0])] if len(labels) == 1 else []
@@ -305,14 +279,32 @@ def _service_key(host: str, namespace: str, names: _Names) -> tuple[str, str] | 
     return next((key for key in wanted if key in names.behind or key in names.aliases), None)
 
 
-_ROUTES: Final = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "Route", "Ingress")
+_ROUTES: Final = (
+    *("Ingress", "Route", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"),
+    *("VirtualService", "HTTPProxy", "IngressRoute", "IngressRouteTCP"),
+)
+_WITH_SERVICES: Final = frozenset({"HTTPProxy", "IngressRoute", "IngressRouteTCP"})
+"""Kinds of Contour and Traefik, whose routes list `services`."""
+_PARTS: Final[Mapping[str, str]] = {"Ingress": "rules", "IngressRoute": "routes", "IngressRouteTCP": "routes"}
+"""Kinds of which each part has public names of its own -> the list of parts."""
+_RULE_OF_HOSTS: Final = re.compile(r"\b(?:Host|HostSNI)\(([^()]{1,1000})\)")
+_IN_QUOTES: Final = re.compile(r"[`\"]([^`\"]{1,253})[`\"]")
+_PATHS_OF_NAMES: Final = (("host",), ("virtualhost", "fqdn"))
+_MESH: Final = "mesh"
+"""The gateway of Istio that means calls inside the cluster."""
+
+
+def _routes(manifests: Manifests) -> Iterator[Object]:
+    """Everything that leads users to Services."""
+    for item in (one for kind in _ROUTES for one in manifests.of(kind)):
+        gateways = words(item.node, "spec", "gateways")
+        if item.kind != "VirtualService" or any(name != _MESH for name in gateways):
+            yield item
 
 
 def exposed(manifests: Manifests) -> frozenset[str]:
     """Workloads that a load balancer, an ingress or a gateway leads users to."""
-    backends = {
-        backend for kind in _ROUTES for item in manifests.of(kind) for backend in _backends(item.node, item)
-    }
+    backends = {backend for item in _routes(manifests) for backend in _backends(item.node, item)}
     found = set()
     for service in manifests.of("Service"):
         if (
@@ -324,20 +316,19 @@ def exposed(manifests: Manifests) -> frozenset[str]:
 
 
 def published(manifests: Manifests) -> dict[str, str]:
-    """Public names that an Ingress, a Route or a Service leads to one workload -> that workload."""
+    """Public names that a route or a Service leads to one workload -> that workload."""
     found: dict[str, set[str]] = {}
     services = {(one.namespace, one.name): one for one in manifests.of("Service")}
-    for item in (one for kind in _ROUTES for one in manifests.of(kind)):
-        for rule in items_in(item.node, "spec", "rules") or [item.node]:
-            names = [word(rule, "host"), word(item.node, "spec", "host")]
-            names += [node.text for node in items_in(item.node, "spec", "hostnames")]
+    gateways = {(one.namespace, one.name): one for one in manifests.of("Gateway")}
+    for item in _routes(manifests):
+        for part in items_in(item.node, "spec", _PARTS.get(item.kind, "")) or [item.node]:
             behind = {
                 workload.id
-                for key in _backends(rule, item)
+                for key in _backends(part, item)
                 if key in services
                 for workload in workloads_behind(services[key], manifests)
             }
-            for name in filter(None, names):
+            for name in _names_in(part, item, gateways):
                 found.setdefault(name.lower(), set()).update(behind)
     for service in services.values():
         stated = (word(service.node, "metadata", "annotations", _DNS_NAME) or "").lower()
@@ -346,15 +337,48 @@ def published(manifests: Manifests) -> dict[str, str]:
     return {name: next(iter(ids)) for name, ids in sorted(found.items()) if len(ids) == 1}
 
 
+def _names_in(part: Node, item: Object, gateways: Mapping[tuple[str, str], Object]) -> Iterator[str]:
+    """Public names of a part of a route; where it states none, those of the gateways it belongs to."""
+    stated = [word(part, "host"), *(word(item.node, "spec", *path) for path in _PATHS_OF_NAMES)]
+    names = [name for name in stated if name]
+    names += [name for key in ("hostnames", "hosts") for name in words(item.node, "spec", key) if name != "*"]
+    for rule in _RULE_OF_HOSTS.findall(word(part, "match") or ""):
+        names += _IN_QUOTES.findall(rule)
+    if names or item.kind in _PARTS:
+        yield from names
+        return
+    wanted = [
+        ((word(ref, "namespace") or item.namespace, word(ref, "name") or ""), word(ref, "sectionName"))
+        for ref in items_in(item.node, "spec", "parentRefs")
+    ]
+    for name in words(item.node, "spec", "gateways"):
+        namespace, _, own = name.rpartition("/")
+        wanted.append(((namespace or item.namespace, own), None))
+    for gateway, section in ((gateways.get(key), section) for key, section in wanted):
+        node = None if gateway is None else gateway.node
+        for listener in items_in(node, "spec", "listeners"):
+            hostname = word(listener, "hostname")
+            if hostname is not None and section in (None, word(listener, "name")):
+                yield hostname
+        for server in items_in(node, "spec", "servers"):
+            yield from (host.rpartition("/")[2] for host in words(server, "hosts"))
+
+
 def _backends(node: Node, item: Object) -> Iterator[tuple[str, str]]:
     """Services that a route or an Ingress names, wherever in it; the tree is bounded when it is read."""
     name = word(node, "backend", "service", "name") or word(node, "defaultBackend", "service", "name")
     if name is not None:
         yield item.namespace, name
-    found = at(node, "backendRefs")
-    for ref in found.items if found is not None and found.kind == LIST else ():
+    refs = [
+        *items_in(node, "backendRefs"),
+        *(items_in(node, "services") if item.kind in _WITH_SERVICES else ()),
+    ]
+    for ref in refs:
         yield word(ref, "namespace") or item.namespace, word(ref, "name") or ""
     if item.kind == "Route" and (to := word(node, "to", "name")) is not None:
         yield item.namespace, to
+    if item.kind == "VirtualService" and (host := word(node, "destination", "host")) is not None:
+        labels = host.split(".")
+        yield labels[1] if len(labels) > 1 else item.namespace, labels[0]
     for below in [*node.items, *(value for _, value in node.fields.values())]:
         yield from _backends(below, item)

@@ -54,7 +54,7 @@ class Cluster:
     only_site: str | None = None
     """The site that everything is at, where nothing is known of its nodes."""
     claims: list[tuple[str, str]] = field(default_factory=list)
-    """Namespace and name of every volume claim, sorted."""
+    """Namespace and name of every volume claim, sorted; one that only a pod names is one too."""
     located: dict[tuple[str, str], str] = field(default_factory=dict)
     """Volume claim -> the node or site its volume is at."""
     _members: dict[tuple[str, str, str], list[Value]] = field(default_factory=dict)
@@ -92,7 +92,9 @@ def read_cluster(manifests: Manifests, imported: Imported, options: Options, pro
     cluster = Cluster()
     _add_nodes(manifests.of("Node"), cluster, imported, options, problems)
     _add_pods(manifests, cluster, imported)
-    cluster.claims = sorted((item.namespace, item.name) for item in manifests.of("PersistentVolumeClaim"))
+    claims = {(item.namespace, item.name) for item in manifests.of("PersistentVolumeClaim")}
+    claims |= {(pod.owner[1], claim) for pod in manifests.pods for claim in pod.claims}
+    cluster.claims = sorted(claims)
     _locate_volumes(manifests, cluster)
     return cluster
 

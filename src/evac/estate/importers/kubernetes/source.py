@@ -53,13 +53,18 @@ POD_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
 _USED_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("ConfigMap", "Node", "PersistentVolume", "PersistentVolumeClaim", "Pod", "Service"),
     "autoscaling": ("HorizontalPodAutoscaler",),
-    "gateway.networking.k8s.io": ("GRPCRoute", "HTTPRoute", "TCPRoute", "TLSRoute"),
+    "extensions": ("Ingress",),
+    "gateway.networking.k8s.io": ("GRPCRoute", "Gateway", "HTTPRoute", "TCPRoute", "TLSRoute"),
     "kafka.strimzi.io": ("KafkaNodePool",),
+    "networking.istio.io": ("Gateway", "VirtualService"),
     "networking.k8s.io": ("Ingress",),
     "policy": ("PodDisruptionBudget",),
     "postgresql.cnpg.io": ("Pooler", "ScheduledBackup"),
+    "projectcontour.io": ("HTTPProxy",),
     "route.openshift.io": ("Route",),
     "scheduling.k8s.io": ("PriorityClass",),
+    "traefik.containo.us": ("IngressRoute", "IngressRouteTCP"),
+    "traefik.io": ("IngressRoute", "IngressRouteTCP"),
 }
 _USED: Final = frozenset(kind for kinds in _USED_OF_GROUPS.values() for kind in kinds)
 _FOLDED: Final = frozenset({"StrimziPodSet"})
@@ -269,7 +274,8 @@ class _Sorting:
     def add(self, item: Object) -> None:
         if self._namespaces and item.namespace not in self._namespaces and item.kind not in _CLUSTER_WIDE:
             return
-        if not item.name or not _is_used(item.kind):
+        is_other = item.kind in _USED and item.group and item.kind not in KINDS_OF_GROUPS.get(item.group, ())
+        if not item.name or is_other or not _is_used(item.kind):
             self.ignored[item.kind] += 1
             self._first_ignored.setdefault(item.kind, item.place)
             return

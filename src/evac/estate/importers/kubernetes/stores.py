@@ -13,7 +13,7 @@ from typing import Final
 
 from evac.estate.format.document import LIST, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.images import engine_of_image
+from evac.estate.importers.containers import engine_of_image
 from evac.estate.importers.imported import Imported, Value
 from evac.estate.importers.kubernetes.calls import variables_of
 from evac.estate.importers.kubernetes.cluster import Cluster
@@ -21,6 +21,7 @@ from evac.estate.importers.kubernetes.objects import NO_NAMESPACE
 from evac.estate.importers.kubernetes.operators import describe, follows, operator_of, spans_clusters
 from evac.estate.importers.kubernetes.source import Manifests, Workload
 from evac.estate.importers.source_files import at, is_id, word
+from evac.model.diagnostic import Place
 
 _PORTS: Final[Mapping[str, str]] = {
     "2379": "etcd",
@@ -58,6 +59,7 @@ class Stores:
 def add_stores(manifests: Manifests, cluster: Cluster, imported: Imported, problems: Problems) -> Stores:
     """Add every store, with its location where the source says it."""
     found = Stores()
+    kept_in: dict[str, tuple[str, Place]] = {}
     names = Counter(item.name for item in manifests.databases)
     for item in manifests.databases:
         name = item.name if names[item.name] == 1 else f"{item.namespace}.{item.name}"
@@ -78,6 +80,7 @@ def add_stores(manifests: Manifests, cluster: Cluster, imported: Imported, probl
             ]
         if members:
             values["members"] = members
+        kept_in[name] = f"the pods of {item.kind} {shown(item.name)}", item.place
         imported.add("stores", name, values, describe(item, manifests))
         found.of_databases[item.namespace, item.name] = name
     engines = _engines(manifests)
@@ -85,7 +88,17 @@ def add_stores(manifests: Manifests, cluster: Cluster, imported: Imported, probl
         for volume in _volumes(workload, engines.get(workload.id), cluster, problems):
             if is_id(volume.store, workload.object.place, problems):
                 _add_volume(volume, engines.get(workload.id), imported)
+                if volume.kept_in:
+                    what = f"the {volume.kept_in} of {shown(workload.id)}"
+                    kept_in.setdefault(volume.store, (what, workload.object.place))
                 found.of_workloads.setdefault(workload.id, []).append(volume.store)
+    for store, (what, place) in kept_in.items() if cluster.sites else ():
+        if "members" not in imported.sections["stores"][store].values:
+            message = (
+                f"the dump does not say where {what} are, so the location of {shown(store)} is not known"
+            )
+            hint = "dump nodes, pods and volume claims too, or state the members of the store in the overlay"
+            problems.add("import-store-nowhere", message, place, hint)
     return found
 
 
@@ -94,6 +107,8 @@ class _Volume:
     store: str
     comment: str
     members: list[Value]
+    kept_in: str
+    """The claims that hold its data; empty for data that dies with its pod, of which that is said already."""
 
 
 def _add_volume(volume: _Volume, engine: str | None, imported: Imported) -> None:
@@ -149,23 +164,25 @@ def _volumes(workload: Workload, engine: str | None, cluster: Cluster, problems:
         if claim is not None and not _is_templated(claim, workload):
             members = cluster.copies(workload.namespace, [claim], 1)
             words = f"volume claim {claim} of {workload.id}"
-            found.append(_Volume(_qualified(claim, workload), words, members))
+            found.append(
+                _Volume(_qualified(claim, workload), words, members, f"volume claims {shown(claim)}")
+            )
         elif at(volume, "emptyDir") is not None and engine is not None:
             words = f"emptyDir {name} of {workload.id}: it dies with its pod, so no backup of it is possible"
-            found.append(_Volume(f"{workload.id}-{name}", words, []))
+            found.append(_Volume(f"{workload.id}-{name}", words, [], ""))
     for template in _items(at(workload.object.node, "spec", "volumeClaimTemplates")):
         claim = word(template, "metadata", "name") or "data"
         words = f"volume claim {claim} of each replica of {workload.id}"
         claims = cluster.claims_of(workload.namespace, f"{claim}-{workload.object.name}-")
         members = cluster.copies(workload.namespace, claims, len(claims))
-        found.append(_Volume(f"{workload.id}-{claim}", words, members))
+        found.append(_Volume(f"{workload.id}-{claim}", words, members, f"volume claims {shown(claim)}"))
     has_volume = any("emptyDir" not in one.comment for one in found)
     if engine is not None and not has_volume:
         message = f"{shown(workload.id)} runs {engine} without a volume: its data is lost with its pod"
         problems.add("import-no-volume", message, workload.object.place, "give it a volume claim")
     if engine is not None and not found:
         words = f"{workload.id} has no volume: the data ends with its pod, and no backup of it is possible"
-        found.append(_Volume(f"{workload.id}-data", words, []))
+        found.append(_Volume(f"{workload.id}-data", words, [], ""))
     return found
 
 

@@ -1,0 +1,102 @@
+"""What the settings of a container say, whoever runs it: the database engine of its image, by the name alone,
+and the hosts that its variables and arguments hold.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Final
+
+_ENGINES: Final[Mapping[str, str]] = {
+    "cassandra": "cassandra",
+    "clickhouse": "clickhouse",
+    "cockroach": "cockroachdb",
+    "consul": "consul",
+    "couchdb": "couchdb",
+    "elasticsearch": "elasticsearch",
+    "etcd": "etcd",
+    "influxdb": "influxdb",
+    "kafka": "kafka",
+    "mariadb": "mariadb",
+    "memcached": "memcached",
+    "minio": "minio",
+    "mongo": "mongodb",
+    "mongodb": "mongodb",
+    "mysql": "mysql",
+    "nats": "nats",
+    "neo4j": "neo4j",
+    "opensearch": "opensearch",
+    "postgis": "postgresql",
+    "postgres": "postgresql",
+    "postgresql": "postgresql",
+    "rabbitmq": "rabbitmq",
+    "redis": "redis",
+    "scylla": "scylla",
+    "solr": "solr",
+    "timescaledb": "postgresql",
+    "valkey": "valkey",
+    "vault": "vault",
+    "zookeeper": "zookeeper",
+}
+"""Name of an image, without registry and tag, -> engine."""
+
+_IMAGE_NAME: Final = re.compile(r"(?:.*/)?([^/:@]+)(?::[^/]*)?(?:@.*)?")
+
+
+def engine_of_image(image: str) -> str | None:
+    """The engine of an image such as `docker.io/library/postgres:15`; None for any other."""
+    match = _IMAGE_NAME.fullmatch(image)
+    return None if match is None else _ENGINES.get(match[1].lower())
+
+
+_HOST: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
+_URL: Final = re.compile(
+    r"\b[a-z][a-z0-9+.-]{1,20}://(?:[^\s/@]{1,200}@)?"
+    rf"({_HOST}(?::\d{{1,5}})?(?:,{_HOST}(?::\d{{1,5}})?){{0,20}})(?=[:/?#\s\"',;)\]]|$)"
+)
+_WORDS: Final = re.compile(
+    r"(?:^|[;\s])(?:host|server|data source|address|addr|network address)\s*=\s*"
+    rf"(?:tcp:|np:)?'?({_HOST}(?:,{_HOST}){{0,20}})(?=[:,;\s\\'\"]|$)",
+    re.IGNORECASE,
+)
+"""Hosts in connection strings of libpq and of ADO: `host=pg dbname=x`, `Host=pg;Port=5432`."""
+
+_ORACLE: Final = re.compile(rf"\bjdbc:oracle:thin:@(?://)?({_HOST})(?=[:/])")
+_ADDRESS: Final = re.compile(rf"({_HOST})(?::\d{{1,5}})?(?:/\S*)?")
+_ADDRESS_NAME: Final = re.compile(
+    r"(?:.*_)?(?:ADDR|ADDRS|ADDRESS|ADDRESSES|HOST|HOSTS|HOSTNAME|ENDPOINT|ENDPOINTS|SERVER|SERVERS|BROKERS)"
+)
+_DIGITS: Final = re.compile(r"[0-9.]+", re.ASCII)
+
+
+def hosts_in(text: str) -> list[str]:
+    """Hosts of URLs and connection strings in a text."""
+    found = [match[1] for pattern in (_URL, _ORACLE) for match in pattern.finditer(text)]
+    if "=" in text and "://" not in text:
+        found += [match[1] for match in _WORDS.finditer(text)]
+    return [one.partition(":")[0] for part in found for one in part.split(",")]
+
+
+def hosts_of_variable(name: str, text: str) -> list[tuple[str, bool]]:
+    """Hosts in the value of a variable, and whether each certainly is an address; else it is one only where
+    something of that name is known.
+    """
+    hosts = [(host, True) for host in hosts_in(text)]
+    if hosts or "://" in text:
+        return hosts
+    is_sure = _ADDRESS_NAME.fullmatch(name.upper()) is not None
+    parts = [(part, _ADDRESS.fullmatch(part.strip())) for part in text.split(",")]
+    return [(match[1], is_sure) for part, match in parts if match is not None and (is_sure or ":" in part)]
+
+
+def is_own_machine(host: str) -> bool:
+    """Whether an address leads back to the machine that uses it, or is no address but a number."""
+    if not _DIGITS.fullmatch(host):
+        return host in ("localhost", "localhost.localdomain")
+    try:
+        address = ipaddress.IPv4Address(host)
+    except ValueError:
+        return True
+    return address.is_loopback or address.is_unspecified or address.is_link_local
