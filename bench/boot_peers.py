@@ -1,6 +1,6 @@
 """What people would script today, on the same simulated fleet: DMTF's redfish library, and ansible.
 
-Both power servers on and do nothing else: no journal, no limits, no following until up. Each is measured on a
+Both power on servers and do nothing else: no journal, no limits, no following until up. Each is measured on a
 slice for a bounded time and extrapolated to the whole fleet, and the figure says so.
 """
 

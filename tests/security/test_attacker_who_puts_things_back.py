@@ -197,7 +197,7 @@ def test_a_run_that_is_made_again_from_copies_has_no_approval(tmp_path: Path) ->
             assert view.approvals.counted == 0
             events = await runs.events_of(led, house.run)
             (refused,) = [one for one in events if one.kind == "request_refused"]
-            assert "another plan, or another run of this name" in refused.data["why"]
+            assert "a different plan, or another run with this name" in refused.data["why"]
         for one in (store, raw):
             await one.close()
 

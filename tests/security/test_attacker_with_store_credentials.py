@@ -177,7 +177,7 @@ def test_they_propose_under_no_name_where_people_are_told_apart(tmp_path: Path) 
             assert await answered("6", replace(signed, signature=f"{now_ms}.AAAA")) == "signature-invalid"
             refused = await store.get("answer/1")
             assert refused is not None
-            assert b"kim is a typed name, and a new run needs a person who is proven" in refused.value
+            assert b"kim is a typed name; a new run needs a verified identity" in refused.value
             for nothing in ("open/", "incident/", "journal/fire"):
                 assert await store.list(nothing) == []
             seen = await RoomKey().seen(store, OF_PROPOSAL, last)
@@ -211,12 +211,12 @@ def test_no_entry_that_they_spoil_keeps_a_controller_from_leading(
         await raw.transact([], [Put(key, b"spoilt") for key in spoilt])
         house.notices.clear()
         async with house.leading() as store:
-            with pytest.raises(NotAllowed, match="has its run already"):
+            with pytest.raises(NotAllowed, match="already has a run"):
                 await house.proposed(store)
             with pytest.raises((NotAllowed, Corrupt), match="sites"):
                 await ensure_register(store, ())
         told = [one.words for one in house.notices if one.kind == "trouble"]
-        assert any(words.startswith("notices cannot be written") for words in told)
+        assert any(words.startswith("cannot write notices") for words in told)
         assert any("sites" in words and "restore the entry" in words for words in told)
         await raw.close()
 
@@ -241,7 +241,7 @@ def test_a_spoilt_run_that_somebody_asks_something_of_stops_no_controller(
         await store.close()
         await raw.transact([], [Put(f"open/{house.run}", b"spoilt")])
         async with house.leading() as store:
-            with pytest.raises(NotAllowed, match="has its run already"):
+            with pytest.raises(NotAllowed, match="already has a run"):
                 await house.proposed(store)
         await raw.close()
 

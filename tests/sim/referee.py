@@ -25,7 +25,7 @@ from evac.store.port import Change, Compare, Delete, Lease, Put
 from tests.sim.world import Broken, World
 
 GONE_LATELY_MS: Final = 8_000
-WOKE: Final = "the time of the pause is over"
+WOKE: Final = "the pause ended"
 CLOCKS_MS: Final = 1_500
 """How far two moments of different leaders may be apart from what their clocks say: messages take time."""
 

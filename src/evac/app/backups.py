@@ -111,7 +111,7 @@ async def blocked(store: Store, policy: RunPolicy, sites: frozenset[str], now_ms
     if entry is not None:
         told = orjson.loads(entry.value)
         who = told.get("who", "someone") if isinstance(told, dict) else "someone"
-        return "hold", f"{who} holds everything"
+        return "hold", f"{who} put everything on hold"
     runs = await store.list(OPEN, limit=1)
     if runs:
         return "incident", f"run {runs[0].key.removeprefix(OPEN)} is open"

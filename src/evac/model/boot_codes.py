@@ -62,12 +62,12 @@ BOOT_CODES: Final = MappingProxyType(
             False,
         ),
         "credentials-refused": BootCode(
-            "user or password are refused",
+            "user name or password refused",
             "fix evac's password before you try anything else",
             False,
         ),
         "bmc-password": BootCode(
-            "its management controller refuses user or password that others accept",
+            "its management controller refuses the user name or password that others accept",
             "give it the password of the others, then retry; or boot by hand",
             False,
         ),

@@ -62,13 +62,13 @@ class Loss:
             case "synchronous":
                 return f"{self.figure}: it confirms every commit"
             case "declared":
-                return f"{self.figure}, as the estate declares: nothing was ever seen of it"
+                return f"{self.figure}, declared in the estate; never measured"
             case "moment":
-                return f"{self.figure}: everything after the moment that was asked for"
+                return f"{self.figure}: everything written after the requested point in time"
             case "unknown":
-                return f"{self.figure}: nothing was seen of it, and nothing is declared"
+                return f"{self.figure}: never measured and not declared"
         age = _seconds(self.until_ms - self.seen_ms)
-        return f"{self.figure}: last seen {age} before, {_seconds(self.behind_ms)} behind then"
+        return f"{self.figure}: last seen {age} earlier, {_seconds(self.behind_ms)} behind at that time"
 
     def label(self) -> str:
         """For the labels of a run."""
@@ -93,7 +93,7 @@ def loss_in(label: str) -> Loss:
     try:
         return Loss(**orjson.loads(label))
     except (ValueError, TypeError) as error:
-        raise NotAllowed("guard-unreadable", "what a promotion may lose cannot be read") from error
+        raise NotAllowed("guard-unreadable", "cannot read how much a promotion may lose") from error
 
 
 def labels_of(losses: Mapping[str, Loss]) -> dict[str, str]:

@@ -26,9 +26,9 @@ EVAC: Final = "evac"
 """Who decides where no person did."""
 
 _WORDS: Final = {
-    "gate": "a person must open the gate of",
+    "gate": "approval needed for",
     "fence": "no complete fence proof for",
-    "pace": "health stopped the pace of",
+    "pace": "stopped by health checks:",
 }
 _START: Final = "start"
 
@@ -109,7 +109,7 @@ def _stuck(view: RunView, i: int, now_ms: int) -> Event:
 
 
 def _spent(view: RunView, i: int, now_ms: int) -> Event:
-    data = {"code": "tries-spent", "message": f"not done after {view.tries[i]} tries", "again_ms": -1}
+    data = {"code": "tries-spent", "message": f"not done after {view.tries[i]} attempts", "again_ms": -1}
     return Event("step_failed", now_ms, view.steps[i].id, view.attempts[i], data)
 
 
@@ -156,7 +156,10 @@ def _approval_needed(view: RunView, now_ms: int) -> Event:
     if not words and missing > 0:
         words = [f"{missing} more approval{'s' if missing > 1 else ''} needed"]
     if view.approvals.untyped:
-        words.append(f"more than one site is left: type the names of {', '.join(view.approvals.untyped)}")
+        words.append(
+            "this run evacuates more than one site; type their names to confirm: "
+            f"{', '.join(view.approvals.untyped)}"
+        )
     return _event("approval_needed", now_ms, outside=words)
 
 
@@ -172,7 +175,7 @@ def _timed_out(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
         return None
     why = f"not done after {view.spec.horizon_ms} ms"
     if view.doubtful:
-        why += f"; nobody knows the outcome of {view.named('unknown')}"
+        why += f"; outcome unknown: {view.named('unknown')}"
     return _event("run_ended", now_ms, phase="timed_out", why=why)
 
 
@@ -200,7 +203,7 @@ def _ended(view: RunView, now_ms: int) -> Event:
     why = ""
     if view.exceptions or view.leftover:
         phase = "succeeded_with_exceptions"
-        why = "steps were skipped, attested, rolled back or left in doubt"
+        why = "some steps were skipped, attested, rolled back or left with an unknown outcome"
     left = [list(one) for one in (*view.spec.leaves, *beyond_rpo(view), *_passed_over(view))]
     if not left:
         return _event("run_ended", now_ms, phase=phase, why=why)
@@ -261,7 +264,7 @@ def _blocked(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
         words.append(f"outcome unknown: {view.named('unknown')}")
     full = agenda.full(view)
     if full:
-        words.append(f"no room under {', '.join(full)}: raise it (evac run limit) or skip what waits")
+        words.append(f"limit reached: {', '.join(full)}; raise it (evac run limit) or skip the waiting steps")
     kinds = set(agenda.blocked.values())
     trouble = bool(view.counts.get("failed", 0) or view.doubtful or "fence" in kinds)
     by = "step" if trouble or not kinds else "gate"
@@ -277,10 +280,10 @@ def _paused(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
         kind = "resumed" if pause.then == "resume" else "cancelled"
         if kind == "cancelled" and pause.back == "rolling_back":
             kind = "resumed"
-        return _event(kind, now_ms, who=EVAC, reason="the time of the pause is over")
+        return _event(kind, now_ms, who=EVAC, reason="the pause ended")
     by_itself = pause.who == EVAC and pause.by in ("step", "gate") and not view.boots.refusing
     if by_itself and not view.held and not _is_late(view, now_ms) and not is_blocked(view):
-        return _event("resumed", now_ms, who=EVAC, reason="there is something to do again")
+        return _event("resumed", now_ms, who=EVAC, reason="there is work to do again")
     return None
 
 
@@ -289,7 +292,7 @@ def _cancelling(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
         return None
     why = view.cancel_why
     if view.doubtful:
-        why += f"; nobody knows the outcome of {view.named('unknown')}"
+        why += f"; outcome unknown: {view.named('unknown')}"
     return _event("run_ended", now_ms, phase="cancelled", why=why)
 
 
@@ -298,7 +301,7 @@ def _rolled_back(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
         return None
     if view.undo.broken or view.doubtful:
         left = ", ".join(sorted(view.steps[i].id for i in view.undo.broken | view.doubtful)[:5])
-        return _event("run_ended", now_ms, phase="failed", why=f"the roll-back failed: {left}")
+        return _event("run_ended", now_ms, phase="failed", why=f"rollback failed: {left}")
     phase = "failed" if view.counts.get("failed", 0) else "cancelled"
     return _event("run_ended", now_ms, phase=phase, why="rolled back")
 

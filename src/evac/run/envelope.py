@@ -16,13 +16,15 @@ from evac.model.run_policy import Envelope
 
 def outside(approved: Envelope, needed: Envelope) -> tuple[str, ...]:
     """One sentence for each thing that is needed and not covered; empty where all is covered."""
-    reasons = [f"leaves the site {site}" for site in needed.sites if site not in approved.sites]
-    reasons += [f"promotes the store {store}" for store in needed.stores if store not in approved.stores]
+    reasons = [f"evacuates site {site}" for site in needed.sites if site not in approved.sites]
+    reasons += [f"promotes store {store}" for store in needed.stores if store not in approved.stores]
     if needed.most_lost_ms > approved.most_lost_ms:
         most, allowed = (f"{one.most_lost_ms / 1_000:g} s" for one in (needed, approved))
-        reasons.append(f"may lose {most} of data, and {allowed} are approved")
+        reasons.append(f"may lose {most} of data, but only {allowed} is approved")
     if needed.most_shed > approved.most_shed:
-        reasons.append(f"sheds services of {needed.most_shed} people, and {approved.most_shed} are approved")
+        reasons.append(
+            f"sheds services of {needed.most_shed} people, but only {approved.most_shed} are approved"
+        )
     return tuple(reasons)
 
 

@@ -74,7 +74,7 @@ def prove(
     reasons = []
     for proof in FENCE_PROOFS:
         why = (
-            f"{proof}: policy does not accept it for {policy.store}"
+            f"{proof}: the policy does not accept it for {policy.store}"
             if proof not in policy.proofs
             else _RUNGS[proof](policy, facts, margin_ms, shelf_ms)
         )
@@ -86,42 +86,42 @@ def prove(
 
 def _lease(policy: StorePolicy, facts: FenceFacts, margin_ms: int, _: int) -> str:
     if not policy.self_fence:
-        return "lease: the members of this store do not fence themselves"
+        return "lease: members of this store do not fence themselves"
     if facts.lease_over_ms is None:
-        return "lease: it is not known to have ended"
+        return "lease: not known to have expired"
     if facts.lease_over_ms < margin_ms:
-        return f"lease: it ended {facts.lease_over_ms} ms ago, and {margin_ms} ms are the margin of clocks"
+        return f"lease: it expired {facts.lease_over_ms} ms ago; the clock margin is {margin_ms} ms"
     return ""
 
 
 def _sync(policy: StorePolicy, facts: FenceFacts, _: int, shelf_ms: int) -> str:
     seen = facts.sync
     if seen is None:
-        return "sync: it was not checked while all was well"
+        return "sync: not checked while all was well"
     if seen.age_ms > shelf_ms:
-        return f"sync: it was checked {seen.age_ms} ms ago, and that is too long"
+        return f"sync: last checked {seen.age_ms} ms ago, which is too long ago"
     if not seen.strict or seen.commit_below:
         return "sync: the primary may acknowledge without the replica"
     if len(seen.candidates) != 1:
-        return f"sync: {len(seen.candidates)} replicas may acknowledge, and it must be exactly one"
+        return f"sync: {len(seen.candidates)} replicas may acknowledge; it must be exactly one"
     if seen.candidate_site in facts.lost_sites:
-        return "sync: the only candidate is in a lost site"
+        return "sync: the only candidate is at a lost site"
     if not seen.receiver_stopped:
-        return "sync: the candidate has not stopped receiving"
+        return "sync: the candidate is still receiving"
     return ""
 
 
 def _network(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
-    return "" if facts.network_closed is True else "network: the path is not seen to be closed"
+    return "" if facts.network_closed is True else "network: the path was not seen closed"
 
 
 def _power(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
-    return "" if facts.power_off is True else "power: it is not seen to be off"
+    return "" if facts.power_off is True else "power: it was not seen off"
 
 
 def _attest(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
     if not facts.attested_by or not facts.attest_reason:
-        return "attest: nobody has confirmed it by name and with a reason"
+        return "attest: no one has confirmed it by name and with a reason"
     return ""
 
 

@@ -14,7 +14,7 @@ from evac.run.limits import Limits
 _VALUE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)\s*(%|W|kW|MW)?", re.ASCII)
 _WATTS: Final = {"W": 1, "kW": 1_000, "MW": 1_000_000}
 KINDS_MOST: Final = 12
-_WORDS: Final = "write a share of what the estate says (90%), watts (450 kW) or a plain number"
+_WORDS: Final = "give a share of the estate's value (90%), watts (450 kW) or a plain number"
 
 
 def capacity_of(limits: Limits, name: str, value: str) -> int:
@@ -32,7 +32,7 @@ def capacity_of(limits: Limits, name: str, value: str) -> int:
         raise RunError("limit-value", f"invalid limit value: {value}; {_WORDS}", _WORDS)
     thousandths, unit = round(float(found[1]) * 1_000), found[2] or ""
     if unit in _WATTS and not LimitId.parse(name).is_watts:
-        raise RunError("limit-value", f"{name} is not counted in watts; {_WORDS}", _WORDS)
+        raise RunError("limit-value", f"{name} is not measured in watts; {_WORDS}", _WORDS)
     if unit == "%":
         whole = (limit.whole or limit.capacity + limit.beside) * thousandths // 100_000
     else:

@@ -77,7 +77,7 @@ def _merging(
     """
     new = view.specs.get(plan)
     if new is None:
-        raise RunError("plan-unknown", f"nobody has the plan {plan}", "put it into the store first")
+        raise RunError("plan-unknown", f"plan {plan} was not found", "add it to the store first")
     phases: dict[str, tuple[RunStep, StepPhase]] = {
         step.id: (step, phase) for step, phase in zip(view.steps, view.phases, strict=True)
     }

@@ -46,10 +46,10 @@ class Judgement:
 def judge(pace: Pace, wait_ms: int, health: Health) -> Judgement:
     """How to go on, given the present wait between two shares."""
     if health.requests < SAMPLES_LEAST:
-        why = f"only {health.requests} requests seen, {SAMPLES_LEAST} are needed to judge"
+        why = f"only {health.requests} requests seen; {SAMPLES_LEAST} are needed to judge"
         return Judgement("wait", wait_ms, False, why)
     above = max(health.errors_permille - health.baseline_permille, 0)
-    words = f"{above} in 1000 requests fail because of the move, {pace.errors_permille} are allowed"
+    words = f"{above} in 1,000 requests fail because of the move; {pace.errors_permille} are allowed"
     if above > 2 * pace.errors_permille:
         return Judgement("stop", wait_ms, True, words)
     if above > pace.errors_permille:

@@ -35,7 +35,7 @@ def apply(view: RunView, event: Event) -> RunView:
     """The view after the event (the same object). Raises RunError for an event that is not allowed."""
     handler = _HANDLERS.get(event[0])
     if handler is None:
-        raise RunError("event-unknown", f"{event[0]} is not a kind of event")
+        raise RunError("event-unknown", f"unknown event kind: {event[0]}")
     if not view.created and event[0] != "run_created":
         raise RunError("event-refused", f"{event[0]} before the run was created")
     view.at_ms = event[1]
@@ -55,7 +55,7 @@ def _proof(event: Event) -> Proven:
     try:
         return Proven.from_data(event.data.get("proof") or {})
     except (AttributeError, TypeError, ValueError) as error:
-        raise RunError("event-refused", f"{event.kind} has a proof that cannot be read") from error
+        raise RunError("event-refused", f"{event.kind} has an unreadable proof") from error
 
 
 def apply_in_parts(view: RunView, event: Event) -> Iterator[RunView]:
@@ -93,7 +93,7 @@ def _run_created(view: RunView, event: Event) -> None:
         raise _refused(view, event, "comes twice")
     plan = event.data.get("plan", view.spec.plan)
     if plan != view.spec.plan:
-        raise _refused(view, event, f"is of the plan {plan}, not of {view.spec.plan}")
+        raise _refused(view, event, f"is for plan {plan}, not {view.spec.plan}")
     view.created = True
     view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
     view.bound, view.made = bound_in(event.data), event.data.get("made", "")
@@ -152,7 +152,7 @@ def _step_started(view: RunView, event: Event) -> None:
     i = _moves(view, event, "step_started")
     attempt = view.attempts[i] + 1
     if event[3] != attempt:
-        raise _refused(view, event, f"is attempt {event[3]}, and the next one is {attempt}")
+        raise _refused(view, event, f"is attempt {event[3]}; expected {attempt}")
     view.attempts[i] = attempt
     view.tries[i] += 1
     view.started[i] = event[1]
@@ -293,7 +293,7 @@ def _step_retried(view: RunView, event: Event) -> None:
     i = view.number(event.step)
     doubted = view.phases[i] == "unknown"
     if doubted and not view.may_retry(i):
-        raise _refused(view, event, "is tried again, and its undo or its plan is what is in doubt")
+        raise _refused(view, event, "is retried, but what is in doubt is its undo or its plan")
     _moves(view, event, "step_retried")
     if doubted:
         _resolved(view, i)

@@ -25,7 +25,7 @@ def moves(view: RunView, event: Event, trigger: str) -> int:
     """Moves the step (and the run) by both tables; its number."""
     i = view.index.get(event[2], -1)
     if i < 0:
-        raise refused(view, event, "names no step of this run")
+        raise refused(view, event, "does not name a step of this run")
     run = RUN_TABLE.get((view.phase, trigger))
     old = view.phases[i]
     new = STEP_TABLE.get((old, trigger))
@@ -43,4 +43,4 @@ def moves(view: RunView, event: Event, trigger: str) -> int:
 def of_attempt(view: RunView, event: Event) -> None:
     i = view.index.get(event[2], -1)
     if i >= 0 and view.attempts[i] != event[3]:
-        raise refused(view, event, f"is of attempt {event[3]}, and the step is at {view.attempts[i]}")
+        raise refused(view, event, f"is for attempt {event[3]}; the step is at attempt {view.attempts[i]}")

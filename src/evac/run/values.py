@@ -214,7 +214,7 @@ _LEFT_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "down": "down",
         "unknown": "cannot be judged",
-        "beyond_rpo": "may have lost more data than the rpo allows",
+        "beyond_rpo": "may have lost more data than its RPO allows",
         "unprotected": "unprotected",
         "shed": "shed",
     }

@@ -358,7 +358,7 @@ class RunView:
                 j = index.get(name)
                 if j is None:
                     raise RunError(
-                        "step-unknown", f"{step.id} is after {name}, which is not a step of the plan"
+                        "step-unknown", f"{step.id} depends on {name}, which is not a step of the plan"
                     )
                 found = self.dependents[j]
                 if isinstance(found, list):

@@ -13,8 +13,8 @@ class Attest(StepKind):
     work = "confirm a fact"
     sentence = "confirm {target}"
     entry = Entry("vouched", "{target}: a person confirmed it", "main")
-    precheck = "what it would delete or unseal is known"
-    gate = "a person has freed it"
+    precheck = "we know what it would delete or unseal"
+    gate = "a person has released it"
     undo = "stop it again"
     releases = True
 

@@ -11,8 +11,8 @@ from evac.steps.kind import Capability, Entry, Need, Place, StepKind, Uncertaint
 class Boot(StepKind):
     name = "boot"
     target = "server"
-    title = "power a server on"
-    work = "power servers on"
+    title = "power on a server"
+    work = "power on servers"
     sentence = "power on {target}"
     entry = Entry("booted", "{target} is on", "detail")
     tools = ("boot", "dhcp", "evac", "images", "inventory", "management-network", "time")

@@ -8,13 +8,13 @@ from evac.steps.promote import Promote
 
 class Elect(Promote):
     name = "elect"
-    title = "the store elects a new primary by itself"
+    title = "wait for the store to elect a new primary"
     work = "wait for elections"
-    sentence = "{target} elects a primary{where}"
+    sentence = "wait for {target} to elect a primary{where}"
     entry = Entry("elected", "{target} elected a new primary{where}", "main")
     tools = ()
-    precheck = "a majority of its votes is left"
-    undo = "none: a store that moved stays"
+    precheck = "a majority of its voters is up"
+    undo = "none: a store that moved stays where it is"
     needs = frozenset()
     condition = None
     planner_code = -1

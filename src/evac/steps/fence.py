@@ -9,10 +9,10 @@ from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind,
 class Fence(StepKind):
     name = "fence"
     target = "store"
-    title = "make sure the old primary cannot write"
+    title = "fence the old primary so that it cannot write"
     work = "fence old primaries"
     sentence = "fence {target}{rung}"
-    entry = Entry("fenced", "the old primary of {target} cannot write any more", "main")
+    entry = Entry("fenced", "the old primary of {target} can no longer write", "main")
     tools = ("evac", "secrets", "vpn")
     precheck = "the loss is confirmed by quorum"
     gate = "the old primary refuses writes"

@@ -14,13 +14,13 @@ from evac.steps.promote import Promote
 class ForceQuorum(Promote):
     name = "force-quorum"
     planned_as = "promote"
-    title = "force a new cluster from the members that are left"
+    title = "force a new cluster from the surviving members"
     work = "force new clusters"
-    sentence = "force a new cluster of {target}{where}"
-    entry = Entry("forced", "a new cluster of {target} was forced{where}", "main")
-    precheck = "the lost members are fenced and cannot come back by themselves"
-    gate = "the new cluster takes writes"
-    undo = "none: the lost members join the new cluster"
+    sentence = "force a new cluster for {target}{where}"
+    entry = Entry("forced", "a new cluster was forced for {target}{where}", "main")
+    precheck = "the lost members are fenced and cannot rejoin on their own"
+    gate = "the new cluster accepts writes"
+    undo = "none: the lost members have to join the new cluster"
     planner_code = -1
     bound_code = -1
     performed_by = None
@@ -28,4 +28,4 @@ class ForceQuorum(Promote):
     def approval(self, target: str, loss: str | None) -> str:
         most = "an unknown part of its newest writes" if loss is None else "its newest writes"
         most += f", up to {loss}" if loss else ""
-        return f"forcing a new cluster of {target} from a minority may lose {most}"
+        return f"forcing a new cluster for {target} from a minority may lose {most}"

@@ -40,12 +40,12 @@ class Need(Enum):
     START_DEPENDENCIES = "what its service needs to start"
     TOOLS = "the tools of its kind, unless people do it"
     POWER = "the power of its server or of the supply before it"
-    RELEASE = "a person who frees its service"
-    BOOTS = "the servers that its replicas start on"
+    RELEASE = "a person who releases its service"
+    BOOTS = "the servers its replicas start on"
     SHEDS = "the replicas that free capacity for its own"
     STARTS = "the replicas of its milestone"
-    VERIFY = "the check of its service in the new place"
-    SERVING = "what takes its traffic in the new place"
+    VERIFY = "the check of its service in the new location"
+    SERVING = "what takes its traffic in the new location"
     FENCE = "the fence of its store"
     PRIMARY = "the new primary of its store"
 
@@ -56,7 +56,7 @@ class Condition(Enum):
     ALWAYS = "whatever was lost"
     STARTS = "replicas must start"
     SHIFTS = "traffic must move"
-    STORES = "a store that it needs lost its primary"
+    STORES = "a store it needs lost its primary"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ from evac.steps.kind import Capability, Entry, Need, Place, StepKind
 class Power(StepKind):
     name = "power"
     target = "supply"
-    title = "give power to a feed or a rack"
-    work = "give power to feeds"
-    sentence = "give power to {target}"
+    title = "power up a feed or a rack"
+    work = "power up feeds and racks"
+    sentence = "power up {target}"
     entry = Entry("power", "{target} has power", "main")
-    precheck = "the fault is cleared; outlets of racks that come on by themselves are open"
-    gate = "voltage is there, nothing tripped"
-    undo = "open the breaker or the outlets again"
+    precheck = "the fault is cleared; outlets of racks that power on by themselves are off"
+    gate = "voltage is present and no breaker tripped"
+    undo = "open the breaker or switch the outlets off again"
     needs = frozenset({Need.POWER})
     performed_by = Capability.SWITCHES_POWER
     gives_power = True

@@ -13,14 +13,14 @@ from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind,
 class Promote(StepKind):
     name = "promote"
     target = "store"
-    title = "make a replica the primary"
-    work = "bring stores back"
-    sentence = "bring {target} back{where}"
-    entry = Entry("promoted", "{target} takes writes{where}", "main")
+    title = "promote a replica to primary"
+    work = "promote stores"
+    sentence = "promote {target}{where}"
+    entry = Entry("promoted", "{target} accepts writes{where}", "main")
     tools: ClassVar[tuple[str, ...]] = ("evac", "secrets", "vpn")
     precheck = "the old primary is fenced; lag is known"
-    gate = "the new primary takes writes"
-    undo = "none: a store that moved stays"
+    gate = "the new primary accepts writes"
+    undo = "none: a store that moved stays where it is"
     needs = frozenset({Need.FENCE, Need.TOOLS})
     condition: ClassVar[Condition | None] = Condition.STORES
     is_gate = True

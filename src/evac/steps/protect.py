@@ -9,10 +9,10 @@ class Protect(StepKind):
     name = "protect"
     is_planned = False
     target = "store"
-    title = "change which copies confirm commits"
-    work = "protect stores"
-    sentence = "change who confirms the commits of {target}"
-    entry = Entry("protected", "who confirms the commits of {target} was changed", "main")
+    title = "change which replicas confirm commits"
+    work = "change who confirms commits"
+    sentence = "change which replicas confirm commits of {target}"
+    entry = Entry("protected", "the replicas that confirm commits of {target} were changed", "main")
     performed_by = Capability.PROTECTS
     protects = True
     claims_epoch = True

@@ -11,8 +11,8 @@ class Redirect(StepKind):
     name = "redirect"
     is_planned = False
     target = "service"
-    title = "send users of a returned site to where the service runs"
-    work = "redirect users of returned sites"
+    title = "send users of a restored site to where the service runs"
+    work = "redirect users of restored sites"
     sentence = "send users of {target}{where} to where it runs"
-    entry = Entry("redirected", "users of {target}{where} are sent to where it runs", "detail")
+    entry = Entry("redirected", "users of {target}{where} were redirected to where it runs", "detail")
     performed_by = Capability.ROUTES_TRAFFIC

@@ -9,10 +9,10 @@ class Rejoin(StepKind):
     name = "rejoin"
     is_planned = False
     target = "copy"
-    title = "let a copy follow the new primary"
-    work = "lead copies back"
-    sentence = "lead the copy of {target}{where} back"
-    entry = Entry("protected", "a copy of {target} follows the new primary{where}", "detail")
+    title = "make a replica follow the new primary"
+    work = "reattach replicas"
+    sentence = "reattach the replica of {target}{where}"
+    entry = Entry("protected", "a replica of {target} follows the new primary{where}", "detail")
     needs = frozenset({Need.PRIMARY})
     performed_by = Capability.FOLLOWS
     follows = True

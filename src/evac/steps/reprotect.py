@@ -14,13 +14,13 @@ from evac.steps.kind import Capability, Entry, Need, Place, StepKind
 class Reprotect(StepKind):
     name = "reprotect"
     target = "copy"
-    title = "let a copy that is behind follow the primary again"
-    work = "lead copies back"
-    sentence = "lead the copy of {target}{where} back"
-    entry = Entry("protected", "a copy of {target} follows again", "main")
+    title = "make a stale replica follow the primary again"
+    work = "reattach replicas"
+    sentence = "reattach the replica of {target}{where}"
+    entry = Entry("protected", "a replica of {target} is replicating again", "main")
     tools = ("evac", "secrets")
-    precheck = "the copy cannot write"
-    gate = "the copy follows and has caught up"
+    precheck = "the replica cannot write"
+    gate = "the replica is replicating and has caught up"
     undo = "fence it again"
     needs = frozenset({Need.PRIMARY, Need.POWER})
     performed_by = Capability.FOLLOWS

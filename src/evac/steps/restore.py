@@ -19,8 +19,8 @@ class Restore(Promote):
     title = "restore the store from its backup"
     work = "restore stores from backups"
     sentence = "restore {target}{where} from its backup"
-    entry = Entry("restored", "{target} was restored from its backup{where} and takes writes", "main")
-    precheck = "the old primary is fenced; the backup can be read; its place is empty"
+    entry = Entry("restored", "{target} was restored from its backup{where} and accepts writes", "main")
+    precheck = "the old primary is fenced; the backup is readable; the target is empty"
     planner_code = -1
     bound_code = -1
     performed_by = Capability.RESTORES_DATA

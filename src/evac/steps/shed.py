@@ -10,7 +10,7 @@ class Shed(StepKind):
     name = "shed"
     target = "service"
     title = "stop replicas to free capacity"
-    work = "shed to free capacity"
+    work = "shed replicas to free capacity"
     sentence = "shed {many}{target}{where}"
     entry = Entry("shed", "{target} was stopped to free capacity", "main")
     tools = ("deploy", "evac")

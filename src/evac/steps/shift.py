@@ -11,14 +11,14 @@ from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind,
 class Shift(StepKind):
     name = "shift"
     target = "service"
-    title = "move the traffic"
+    title = "move traffic"
     work = "move traffic"
-    sentence = "move the traffic of {target}"
-    phase = "its traffic moves"
-    entry = Entry("shifted", "the traffic of {target} was moved", "main")
+    sentence = "move traffic of {target}"
+    phase = "traffic is moving"
+    entry = Entry("shifted", "traffic of {target} was moved", "main")
     tools = ("dns-control", "evac")
-    precheck = "the service answers in its new place"
-    gate = "traffic arrives, errors stay low"
+    precheck = "the service answers in its new location"
+    gate = "traffic arrives and errors stay low"
     undo = "point traffic back"
     is_undone_safely = True
     needs = frozenset({Need.VERIFY, Need.TOOLS})

@@ -10,8 +10,8 @@ from evac.steps.kind import Capability, Entry, Need, StepKind
 class Stop(StepKind):
     name = "stop"
     target = "service"
-    title = "stop cleanly"
-    work = "stop cleanly"
+    title = "stop replicas cleanly"
+    work = "stop replicas cleanly"
     sentence = "stop {many}{target}{where}"
     entry = Entry("stopped", "{target} was stopped cleanly", "detail")
     tools = ("deploy", "evac")

@@ -12,9 +12,9 @@ from evac.steps.kind import Entry
 
 class Unprotect(Elect):
     name = "unprotect"
-    title = "let the primary continue without its lost synchronous copies"
-    work = "wait for commits"
-    sentence = "{target} continues without its synchronous copies"
-    entry = Entry("unprotected", "{target} continues without its synchronous copies", "main")
+    title = "let the primary continue without its lost synchronous replicas"
+    work = "release blocked commits"
+    sentence = "{target} continues without its synchronous replicas"
+    entry = Entry("unprotected", "{target} continues without its synchronous replicas", "main")
     precheck = "its primary answers"
-    undo = "let a copy confirm its commits again"
+    undo = "let a replica confirm its commits again"

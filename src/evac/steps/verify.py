@@ -14,13 +14,13 @@ from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind,
 class Verify(StepKind):
     name = "verify"
     target = "service"
-    title = "check that it answers"
-    work = "check that they answer"
+    title = "check that the service answers"
+    work = "check that services answer"
     sentence = "check {target}"
-    phase = "is checked"
+    phase = "is being checked"
     entry = Entry("checked", "{target} answers", "detail")
     tools = ("evac", "monitoring")
-    precheck = "all replicas have started"
+    precheck = "all replicas are up"
     gate = "checks pass"
     undo = "nothing to undo"
     needs = frozenset({Need.DEPENDENCIES, Need.STARTS, Need.TOOLS})

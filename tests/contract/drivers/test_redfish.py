@@ -250,7 +250,7 @@ def test_a_server_that_hangs_is_switched_off_only_where_that_is_agreed_and_looke
     )
     assert (seen[1]["outcome"], seen[1]["evidence"]["state"]) == ("unclear", "booting")
     assert left[0] == "step_unknown"
-    assert left[1]["message"].startswith("it cannot be seen what the try before did")
+    assert left[1]["message"].startswith("cannot tell what the previous attempt did")
     assert (off[0], off[1]["code"], off[1]["off"]) == ("step_failed", "not-done", True)
     assert off[1]["again_ms"] >= 0
     assert up[0] == "step_succeeded"

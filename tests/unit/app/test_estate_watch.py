@@ -231,7 +231,7 @@ def test_a_broken_policy_is_said_with_its_place_and_the_old_one_stays(tmp_path: 
         assert words.startswith("the policy on disk has 1 problem, evac continues with that of ")
         world.policy("approvals: 2\nmode: act\n")
         assert (await world.look()).first.startswith(
-            "policy.yaml:2:7: mode act is refused: the store does not"
+            "policy.yaml:2:7: mode act is refused: the store would not"
         )
         assert (desk.policy.mode, desk.policy.approvals, world.told()) == (
             "advise",

@@ -85,7 +85,7 @@ def test_the_store_gives_what_the_journal_says(url: str) -> None:
     about = summary(found)
     assert about.still_down == ("ads", "gone")
     assert [entry.words for entry in timeline(found, about) if entry.kind == "promoted"] == [
-        "db takes writes in anyang"
+        "db accepts writes in anyang"
     ]
     assert ask(url, incidents.names) == ["fire-1"]
 

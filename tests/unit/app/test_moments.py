@@ -90,7 +90,7 @@ def test_a_group_returns_to_one_moment_though_a_live_copy_is_left(estate: Estate
     assert steps["mail"].words.endswith("at south, as of 2026-11-25 09:00:00 UTC")
     assert found.spec.envelope.most_lost_ms == 2_800_000
     loss = losses_of(estate, made, {}, NOW_S * 1_000)["db"]
-    assert loss.words == "2800 s: everything after the moment that was asked for"
+    assert loss.words == "2800 s: everything written after the requested point in time"
     assert again(loss, None, NOW_S * 1_000).words == loss.words
 
 

@@ -166,7 +166,7 @@ def test_what_is_changed_after_a_proposal_stops_the_run_at_a_take_over(house: Ho
             await attacker.transact([], [Put(entry.key, orjson.dumps(opened))])
         async with house.leading() as store:
             async with asyncio.timeout(PATIENCE_S):
-                while not any("cannot be taken over" in one.words for one in house.notices):
+                while not any("cannot take over" in one.words for one in house.notices):
                     await asyncio.sleep(0.1)
             assert any(f"{changed if changed != 'bound' else 'what'}" in one.words for one in house.notices)
             with contextlib.suppress(Corrupt):
@@ -183,7 +183,7 @@ def test_readers_refuse_what_was_changed_too(house: House) -> None:
             await house.proposed(store)
             bound = (await store.list(f"bound/{house.run}/"))[0]
             await store.transact([], [Put(bound.key, house.evil(bound.value))])
-            with pytest.raises(Corrupt, match="changed in the store after the run was made"):
+            with pytest.raises(Corrupt, match="changed in the store after the run was created"):
                 await runs.view_of(store, house.run)
 
     asyncio.run(story())
@@ -217,7 +217,7 @@ def test_a_run_goes_on_under_another_controller_of_the_same_files(house: House) 
                 await house.ask(store, requests.Request(f"v-{step.id}", "attest", "kim", "seen", step.id))
                 await house.settled(store, step.id)
             await house.until(store, frozenset({"monitoring", *ENDED}))
-        assert not any("cannot be taken over" in one.words for one in house.notices)
+        assert not any("cannot take over" in one.words for one in house.notices)
 
     asyncio.run(story())
 
@@ -245,9 +245,9 @@ def test_even_where_every_digest_was_changed_with_it_a_controller_binds_again_an
         assert (await runs.view_of(attacker, house.run)).bound == changed, "readers see nothing"
         async with house.leading():
             async with asyncio.timeout(PATIENCE_S):
-                while not any("cannot be taken over" in one.words for one in house.notices):
+                while not any("cannot take over" in one.words for one in house.notices):
                     await asyncio.sleep(0.1)
-        (words,) = {one.words for one in house.notices if "cannot be taken over" in one.words}
+        (words,) = {one.words for one in house.notices if "cannot take over" in one.words}
         assert "does something else than this controller would do" in words
         await attacker.close()
 

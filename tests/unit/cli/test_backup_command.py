@@ -219,13 +219,13 @@ def test_a_hold_stops_what_nobody_insists_on(estate: str, url: str) -> None:
         await store.transact([Compare(HOLD_KEY, 0)], [Put(HOLD_KEY, b'{"who": "park", "reason": "drill"}')])
         assert await blocked(store, RunPolicy(), frozenset({"anyang"}), 5) == (
             "hold",
-            "park holds everything",
+            "park put everything on hold",
         )
         await store.close()
 
     asyncio.run(held())
     loaded = load(estate)
-    with pytest.raises(NotAllowed, match="park holds everything"):
+    with pytest.raises(NotAllowed, match="park put everything on hold"):
         asyncio.run(perform(url, loaded, RunPolicy(), "prove", "wiki-files", "", "lee", False, print))
     with pytest.raises(InvalidInput):
         asyncio.run(perform(url, loaded, RunPolicy(), "prove", "cache", "", "lee", True, print))

@@ -116,10 +116,10 @@ def test_no_promotion_without_a_proof_and_none_by_another_run() -> None:
 
 def test_a_proof_that_was_not_asked_for_or_that_policy_does_not_take_is_none() -> None:
     async def story(desk: _Desk) -> None:
-        with pytest.raises(NotAllowed, match="does not take the fence proof"):
+        with pytest.raises(NotAllowed, match="does not accept fence proof"):
             await desk.go("fence", data={"evidence": {"proof": "hope"}})
         desk.actions["fence:chat"] = (_act("fence", proof="network", old="pangyo", candidate="anyang"),)
-        with pytest.raises(NotAllowed, match="does not take the fence proof network"):
+        with pytest.raises(NotAllowed, match="does not accept fence proof network"):
             await desk.go("fence")
         assert (await desk.epoch()).rung == ""
 
@@ -153,12 +153,12 @@ def test_what_was_begun_blocks_every_other_run_until_the_world_was_seen() -> Non
     async def story(desk: _Desk) -> None:
         await desk.go("fence", data=DONE)
         await desk.go("promote", "step_unknown", {"message": "no answer"})
-        with pytest.raises(NotAllowed, match="what became of anyang"):
+        with pytest.raises(NotAllowed, match="the outcome of anyang"):
             await desk.go("fence", data=DONE, run="r2")
-        with pytest.raises(NotAllowed, match="what became of anyang"):
+        with pytest.raises(NotAllowed, match="the outcome of anyang"):
             await desk.go("protect", run="r2")
         await desk.go("promote", "step_observed", {"outcome": "unclear", "evidence": {}}, doing="observe")
-        with pytest.raises(NotAllowed, match="what became of anyang"):
+        with pytest.raises(NotAllowed, match="the outcome of anyang"):
             await desk.go("fence", data=DONE, run="r2")
         await desk.go("promote", "step_observed", {"outcome": "absent", "evidence": {}}, doing="observe")
         assert await desk.go("fence", data=DONE, run="r2") == 2
@@ -175,7 +175,7 @@ def test_a_fence_that_was_overtaken_proves_nothing_for_the_other() -> None:
         await desk.go("fence", "step_unknown", {"message": "slow"}, run="r2")
         async with desk.admission.enter("r1", step, 1, "observe") as admitted:
             seen = Event("step_observed", 0, step.id, 1, {"outcome": "done", "evidence": {}})
-            with pytest.raises(NotAllowed, match="claimed epoch 2 meanwhile"):
+            with pytest.raises(NotAllowed, match="claimed epoch 2 in the meantime"):
                 await admitted.conclude(seen)
         assert (await desk.epoch()).rung == ""
 
@@ -219,7 +219,7 @@ def test_what_was_seen_before_a_change_is_not_written_after_it(ended: str) -> No
             assert not await keep_standing(desk.store, fact, before, guard), "it was read before the start"
             changing = await desk.epoch()
             during = replace(fact, changes=changing.changes)
-            assert not await keep_standing(desk.store, during, changing, guard), "it is under way"
+            assert not await keep_standing(desk.store, during, changing, guard), "it is in progress"
             if ended != "before":
                 told = {"message": "no answer"} if ended == "step_unknown" else {}
                 await desk.use(await admitted.conclude(Event(ended, 0, step.id, 1, told)))
@@ -253,7 +253,7 @@ def test_a_fence_refuses_a_precheck_of_another_synchronous_set() -> None:
         )
         desk.actions["fence:chat"] = (fence,)
         await desk.go("protect")
-        with pytest.raises(NotAllowed, match="has changed since it was prechecked"):
+        with pytest.raises(NotAllowed, match="changed since the advance check"):
             await desk.go("fence", data=DONE)
         assert (await desk.epoch()).settled, "nothing is claimed for it"
         changes = (await desk.epoch()).changes
@@ -281,13 +281,13 @@ def test_while_one_works_on_a_store_nobody_else_does() -> None:
 def test_a_store_that_moved_is_never_taken_back() -> None:
     async def story(desk: _Desk) -> None:
         await desk.go("fence", data=DONE)
-        with pytest.raises(NotAllowed, match="a store stays where it moved to"):
+        with pytest.raises(NotAllowed, match="a store stays where it moved"):
             await desk.go("promote", "undo_done", doing="undo")
         await desk.go("fence", "undo_done", doing="undo")
         assert (await desk.epoch()).settled
         await desk.go("fence", data=DONE, run="r2")
         await desk.go("promote", "step_unknown", {"message": "?"}, run="r2")
-        with pytest.raises(NotAllowed, match="a store stays where it moved to"):
+        with pytest.raises(NotAllowed, match="a store stays where it moved"):
             await desk.go("fence", "undo_done", run="r2", doing="undo")
 
     _story(story)
@@ -300,7 +300,7 @@ def test_a_hold_comes_between_the_check_and_the_start() -> None:
                 await desk.store.transact((), [Put("hold", b'{"who": "kim", "reason": "x"}')])
                 with pytest.raises(Conflict):
                     await desk.use(admitted.permit)
-            with pytest.raises(Retryable, match="kim holds everything"):
+            with pytest.raises(Retryable, match="kim put everything on hold"):
                 await desk.go(kind, target=target)
             await desk.store.transact((), [Delete("hold")])
 

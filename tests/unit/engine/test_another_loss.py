@@ -88,7 +88,7 @@ def test_a_second_site_waits_for_both_names_and_then_goes_on_in_the_same_run() -
         told = (await until_event(world, run, "plan_replaced")).data
         assert (told["lost"], told["names"], told["approvals"]) == (list(BOTH), list(BOTH), 0)
         asked = await until_event(world, run, "approval_needed")
-        assert any("type the names of anyang, pangyo" in words for words in asked.data["outside"])
+        assert any("type their names to confirm: anyang, pangyo" in words for words in asked.data["outside"])
         await ask(world, run, "approve", "r1")
         refused = await until_event(world, run, "request_refused")
         assert "--confirm anyang --confirm pangyo" in refused.data["why"]
@@ -173,7 +173,7 @@ def test_a_promotion_in_doubt_at_the_second_site_asks_once_and_a_person_settles_
         assert len(await events(world, run, "step_failed")) == 1, "said once"
         await ask(world, run, "attest", "r2", step="fence:chat~2")
         refused = await until_event(world, run, "request_refused")
-        assert "what became of anyang" in refused.data["why"]
+        assert "the outcome of anyang" in refused.data["why"]
         await ask(world, run, "attest", "r3", step="fence:chat~2", evidence={"fenced": "anyang"})
         await until_ended(world)
         assert [entry[2] for entry in world.systems.log if entry[0] == "promote"] == ["anyang", "busan"]

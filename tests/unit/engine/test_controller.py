@@ -118,7 +118,7 @@ def test_act_without_a_quorum_of_its_own_is_refused() -> None:
     async def story(world: World) -> None:
         await world.until_planned()
         world.burn("pangyo")
-        await world.until(lambda: any("does not survive" in words for words in world.words("refused")))
+        await world.until(lambda: any("would not survive" in words for words in world.words("refused")))
         await asyncio.sleep(0.2)
         assert world.systems.log == []
         assert await world.store.list("incident/") == []
@@ -169,7 +169,7 @@ def test_nothing_is_planned_where_every_site_would_be_left() -> None:
         left = {"anyang": "lost", "ansan": "evacuated", "pangyo": "active"}
         await world.store.transact((), [Put("sites", orjson.dumps(left))])
         world.burn("pangyo")
-        await world.until(lambda: any("every site would be left" in w for w in world.words("refused")))
+        await world.until(lambda: any("no site would be left" in w for w in world.words("refused")))
         await asyncio.sleep(0.3)
         assert len(world.words("refused")) == 1
         assert tuple(SITES) not in world.planned
@@ -199,8 +199,8 @@ def test_a_new_leader_takes_the_run_over_and_looks_first() -> None:
         (run,) = await _run_names(world)
         kinds = [event.kind for event in await events_of(world.store, run)]
         assert kinds.index("leader_changed") < kinds.index("step_observed")
-        assert len(await _run_names(world)) == 1, "the loss has its run already"
-        assert any("takes that into account" in words for words in world.words("loss"))
+        assert len(await _run_names(world)) == 1, "the loss already has a run"
+        assert any("takes this into account" in words for words in world.words("loss"))
         assert world.words("refused") == []
 
     play(story, World(policy_of("act")))
@@ -309,10 +309,10 @@ def test_traffic_that_drifts_after_the_run_is_put_right() -> None:
         world.burn("pangyo")
         await _end(world)
         world.systems.done["shift", "web"] = {"to": "pangyo"}
-        await world.until(lambda: any("was put right again" in words for words in world.words("drift")))
+        await world.until(lambda: any("was corrected" in words for words in world.words("drift")))
         assert world.systems.done["shift", "web"] == {"to": "anyang", "away": "pangyo"}
         world.systems.done["promote", "chat"] = {}
-        await world.until(lambda: any("is not put right" in words for words in world.words("drift")))
+        await world.until(lambda: any("is not corrected" in words for words in world.words("drift")))
         assert world.systems.verbs_done().count("promote") == 1
 
     play(story, World(policy_of("act")))
@@ -341,7 +341,7 @@ def test_whoever_takes_a_run_over_watches_what_was_done_before() -> None:
             world.start(site)
         await world.until(lambda: bool(world.leader))
         world.systems.done["shift", "web"] = {"to": "pangyo"}
-        await world.until(lambda: any("was put right again" in words for words in world.words("drift")))
+        await world.until(lambda: any("was corrected" in words for words in world.words("drift")))
         assert world.systems.done["shift", "web"] == {"to": "anyang", "away": "pangyo"}
 
     play(story, _Waits(policy_of("act")))

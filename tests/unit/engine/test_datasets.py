@@ -59,7 +59,7 @@ def test_claim_prove_promote_settle() -> None:
         assert (epoch.number, epoch.holder, epoch.candidate, epoch.rung) == (1, "pangyo", "anyang", "")
         with pytest.raises(NotAllowed, match="no fence proof"):
             begin(epoch, "anyang", "r1", POLICY)
-        with pytest.raises(NotAllowed, match="does not take"):
+        with pytest.raises(NotAllowed, match="does not accept"):
             prove(epoch, "lease", POLICY)
         _, permit = prove(epoch, "sync", POLICY)
         await _use(store, permit)
@@ -89,7 +89,7 @@ def test_no_second_candidate_while_the_first_is_unknown() -> None:
     proved, _ = prove(claimed, "sync", POLICY)
     first, _ = begin(proved, "anyang", "r1", POLICY)
     for other in ({"candidate": "ansan"}, {"run": "r2"}, {"purpose": "protect"}):
-        with pytest.raises(NotAllowed, match="what became of anyang"):
+        with pytest.raises(NotAllowed, match="the outcome of anyang"):
             _claim(first, **other)
     again, permit = _claim(first)
     assert again == first, "after a crash the same claim is the same epoch"
@@ -112,7 +112,7 @@ def test_a_promotion_overtakes_a_change_of_the_set_and_what_was_seen_of_it() -> 
     assert (promoted.holder, promoted.rung) == ("pangyo", ""), "it needs a fence of its own"
     assert promoted.changes == begun.changes + 1, "a late order may still change who confirms commits"
     assert permit.changes
-    with pytest.raises(NotAllowed, match="what became of pangyo"):
+    with pytest.raises(NotAllowed, match="the outcome of pangyo"):
         claim(begun, holder="pangyo", candidate="pangyo", purpose="protect", run="r2")
 
 
@@ -135,16 +135,16 @@ def test_a_person_says_where_the_primary_is_when_a_run_ended_in_doubt() -> None:
     vouched, permit = vouch(begun, "ansan")
     assert (vouched.holder, vouched.settled, vouched.number) == ("ansan", True, 1)
     assert len(permit.changes) == 1
-    with pytest.raises(NotAllowed, match="that is ansan"):
+    with pytest.raises(NotAllowed, match="but it is ansan"):
         _claim(vouched, "anyang", "r2")  # of a plan that takes pangyo for the primary still
     assert claim(vouched, holder="ansan", candidate="anyang", purpose="promote", run="r2")[0].number == 2
 
 
 def test_a_proof_needs_a_claim_to_promote() -> None:
-    with pytest.raises(NotAllowed, match="nobody claimed"):
+    with pytest.raises(NotAllowed, match="no claimed epoch"):
         prove(Epoch("chat"), "sync", POLICY)
     protecting, _ = _claim(Epoch("chat"), purpose="protect")
-    with pytest.raises(NotAllowed, match="nobody claimed"):
+    with pytest.raises(NotAllowed, match="no claimed epoch"):
         prove(protecting, "sync", POLICY)
     done, _ = settle(protecting, done=True, synchronous=("dc-ansan",))
     assert (done.holder, done.synchronous) == ("pangyo", ("dc-ansan",)), "protecting moves no primary"
@@ -168,7 +168,7 @@ def test_what_cannot_be_read_lets_nobody_claim() -> None:
     good = encode(Epoch("chat", 3, "pangyo"))
     assert decode("chat", Entry("epoch/chat", good, 9)) == Epoch("chat", 3, "pangyo", revision=9)
     for value in (b"", b"{}", b"7", good.replace(b'"rung":""', b'"rung":"hope"')):
-        with pytest.raises(NotAllowed, match="cannot be read"):
+        with pytest.raises(NotAllowed, match="cannot read the epoch"):
             decode("chat", Entry("epoch/chat", value, 9))
 
 
@@ -302,7 +302,7 @@ def test_a_run_whose_candidate_burnt_goes_on_with_another_under_the_next_epoch(r
     with pytest.raises(NotAllowed, match="did not claim"):
         begin(proved, "ansan", "r2", policy)
     begun, _ = begin(proved, "anyang", "r1", policy)
-    with pytest.raises(NotAllowed, match="what became of anyang"):
+    with pytest.raises(NotAllowed, match="the outcome of anyang"):
         begin(begun, "ansan", "r1", policy)
 
 

@@ -257,7 +257,7 @@ def test_a_new_plan_in_the_middle_keeps_what_is_done_and_what_runs() -> None:
         task = asyncio.create_task(execution.run())
         while execution.view.phases[1] != "running":
             await asyncio.sleep(0.005)
-        with pytest.raises(RunError, match="nobody has the plan"):
+        with pytest.raises(RunError, match="was not found"):
             await execution.say(Event("plan_replaced", 0, data={"plan": "plan-9", "why": "", "lost": []}))
         lost = RunStep("x", "start", "x", 0, 1, (), (("nowhere", 1, 0),))
         broken = replace(second, plan="plan-3", steps=(*second.steps, lost))
@@ -266,7 +266,7 @@ def test_a_new_plan_in_the_middle_keeps_what_is_done_and_what_runs() -> None:
             await execution.say(Event("plan_replaced", 0, data={"plan": "plan-3", "why": "", "lost": []}))
         await execution.say(Event("plan_replaced", 0, data={"plan": "plan-2", "why": "loss", "lost": ["z"]}))
         assert await task == "succeeded"
-        with pytest.raises(RunError, match="nothing executes the run"):
+        with pytest.raises(RunError, match="the run is no longer being executed here"):
             await execution.say(Event("drift_seen", 0, data={"evidence": {}, "undone": False}))
         executed = [line for line in ground.driver.log if line.startswith("execute")]
         assert executed == ["execute run-1/a", "execute run-1/b", "execute run-1/d"]

@@ -114,7 +114,7 @@ def test_a_mark_is_cleared_by_a_person_and_not_while_a_run_leaves_the_site() -> 
         store = MemoryStore()
         await put(store, east="evacuated", west="active")
         await store.transact((), (Put(OPEN + "fire-1", orjson.dumps({"leaving": ["east"]})),))
-        with pytest.raises(NotAllowed, match="fire-1 is under way"):
+        with pytest.raises(NotAllowed, match="fire-1 is in progress"):
             await clear(store, "east", "kim", "a drill", 50)
         await store.transact((), (Delete(OPEN + "fire-1"),))
         await clear(store, "east", "kim", "a drill", 60)

@@ -163,7 +163,7 @@ def test_a_way_to_the_controllers_that_is_cut_for_a_while_takes_back_nothing_tha
     assert ends(outcome) == ("", ["succeeded"])
     assert sum(NOBODY in words for words in outcome.said) == 1
     told = [words for words in outcome.said if "feed_tripped" in words]
-    assert not any("that were asked" in words for words in told), "only boots under way say so"
+    assert not any("queried behind it" in words for words in told), "only boots under way say so"
 
 
 UNDER_WAY = (Act(30.0, "kill"), Act(31.0, "trip", "f1"))

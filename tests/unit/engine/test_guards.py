@@ -163,7 +163,7 @@ def test_hold_stops_everything_and_comes_between_check_and_effect() -> None:
         await store.transact((), [Put("hold", orjson.dumps({"who": "kim", "reason": "drill", "at_ms": 1}))])
         with pytest.raises(Conflict):
             await _use(store, permit)
-        with pytest.raises(Retryable, match="kim holds everything: drill"):
+        with pytest.raises(Retryable, match="kim put everything on hold: drill"):
             await guards.may_act(_steps(_act("verify")), ())
         await store.transact((), [Put("hold", b"broken")])
         with assert_refused("guard-unreadable"):

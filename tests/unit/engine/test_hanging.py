@@ -81,7 +81,7 @@ def test_a_protection_that_nobody_approved_is_withdrawn_when_commits_go_on() -> 
         await _until_open(world, 0)
         last = (await events_of(world.store, run))[-2:]
         assert [event.kind for event in last] == ["cancelled", "run_ended"]
-        assert last[0].data == {"who": "evac", "reason": "the commits of chat continue automatically"}
+        assert last[0].data == {"who": "evac", "reason": "commits of chat continue automatically"}
         await world.until(lambda: any("is withdrawn" in words for words in world.words("run")))
         assert world.systems.log == []
 

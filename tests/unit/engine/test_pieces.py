@@ -189,7 +189,7 @@ def test_requests_become_events_where_the_state_allows_it() -> None:
         event_of(view, Request("r", "retry", "mina", "again", step="s0"), 60, RequestTerms())
     with pytest.raises(RunError, match="not a step"):
         event_of(view, Request("r", "skip", "mina", "again", step="zz"), 60, RequestTerms())
-    with pytest.raises(NotAllowed, match="a run pause for 1 h at most"):
+    with pytest.raises(NotAllowed, match="a run pause for at most 1 h"):
         event_of(view, Request("r", "pause", "mina", "long", for_ms=3_600_001), 60, RequestTerms())
 
     def nobody(view: RunView, request: Request, now_ms: int) -> Proven:

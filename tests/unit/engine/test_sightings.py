@@ -93,7 +93,7 @@ def test_the_declared_lag_counts_only_where_nothing_was_ever_seen() -> None:
     assert loss(None, 9_000).basis == "declared"
     assert (loss(None, 9_000).most_ms, loss(None, 9_000, None).basis) == (1_000, "unknown")
     never = sighted(None, "db", look(50, None), 1_000)
-    assert "as the estate declares" in loss(never, 9_000).words
+    assert "declared in the estate" in loss(never, 9_000).words
     behind = seen((1_000, 50, 20))
     assert (loss(behind, 9_000).most_ms, loss(behind, 9_000).basis) == (None, "unknown")
 

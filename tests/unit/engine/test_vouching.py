@@ -68,7 +68,7 @@ def test_a_person_says_where_the_primary_is_and_the_store_is_free_again(
         desk = Desk()
         vouching = await desk.begin()
         before = await desk.sets.read("chat")
-        with pytest.raises(NotAllowed, match="what became of anyang"):
+        with pytest.raises(NotAllowed, match="the outcome of anyang"):
             datasets.claim(before, holder="", candidate="ansan", purpose="promote", run="run-2")
         await desk.ask("attest", evidence=seen)
         await vouching.turn()
@@ -90,7 +90,7 @@ def test_a_person_says_where_the_primary_is_and_the_store_is_free_again(
     [
         ("attest", "promote:chat", {}, "--seen primary=SITE"),
         ("attest", "promote:chat", {"primary": "nowhere"}, "anyang or pangyo"),
-        ("attest", "promote:mail", {"primary": "anyang"}, "left nothing of promote:mail in doubt"),
+        ("attest", "promote:mail", {"primary": "anyang"}, "nothing about promote:mail was left in doubt"),
         ("cancel", "", {}, "run-1 has ended"),
     ],
 )

@@ -114,7 +114,7 @@ def test_what_a_feed_takes_back_boots_under_the_limits_of_whoever_serves_by_then
     for i in mine[1:]:
         up(world, i)
     fail(world, [mine[0]])
-    world.say("feed_tripped", feed="f0", why="its breaker was seen open", open=True, evidence={})
+    world.say("feed_tripped", feed="f0", why="its breaker was found open", open=True, evidence={})
     world.say("gate_opened", "power:f0", world.view.attempts[0], who="mina", reason="closed")
     behind = [i for i, step in enumerate(world.view.steps) if "f0" in step.feeds]
     while {world.view.phases[i] for i in behind} != {"running"}:

@@ -73,7 +73,7 @@ def test_a_server_that_is_on_keeps_its_watts_until_it_is_undone() -> None:
     world = begun(tight(wave(3), "power:hall", 1_000))
     assert world.finish() == "paused"
     assert world.view.pause is not None
-    assert "no room under power:hall: raise it (evac run limit)" in world.view.pause.reason
+    assert "limit reached: power:hall; raise it (evac run limit)" in world.view.pause.reason
     used = world.view.limits.used("power:hall")
     assert 500 < used <= 1_000
     done = next(s.id for i, s in enumerate(world.spec.steps) if i in world.view.keeping)
@@ -431,7 +431,7 @@ def test_one_server_at_a_time_tries_a_dead_boot_server_that_nobody_replaces() ->
     assert held_servers(world.view) == {"b0": 23}, "those that tried it in vain take another turn"
     assert words_of(waiting(world.view)[0]).startswith("fix boot server b0")
     held = next(i for i, phase in enumerate(world.view.phases) if phase == "ready")
-    assert step_row(world.view, held).waits_for == "waits for the boot server b0"
+    assert step_row(world.view, held).waits_for == "waits for boot server b0"
     assert forecast(world.view, world.now_ms).waits
     (i,) = running(world)
     world.say("step_succeeded", world.view.steps[i].id, world.view.attempts[i])

@@ -49,8 +49,8 @@ def test_the_diagram_names_every_phase() -> None:
 @pytest.mark.parametrize(
     ("needed", "words"),
     [
-        (Envelope(("ansan",)), "leaves the site ansan"),
-        (Envelope(("pangyo",), ("rooms",)), "promotes the store rooms"),
+        (Envelope(("ansan",)), "evacuates site ansan"),
+        (Envelope(("pangyo",), ("rooms",)), "promotes store rooms"),
         (Envelope(most_lost_ms=6), "may lose 0.006 s"),
         (Envelope(most_shed=9), "sheds services of 9"),
     ],
@@ -407,6 +407,6 @@ def test_shares_wait_for_their_pace_and_stop_with_it() -> None:
     assert world.view.phases[1] == "running"
     world.say("pace_changed", share=0, wait_ms=1_000, why="errors")
     assert world.finish() == "paused"
-    assert "health stopped the pace of shift/2" in (world.view.pause.reason if world.view.pause else "")
+    assert "stopped by health checks: shift/2" in (world.view.pause.reason if world.view.pause else "")
     world.say("pace_changed", share=500, wait_ms=10, why="healthy")
     assert world.finish() == "succeeded"

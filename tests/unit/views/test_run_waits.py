@@ -26,7 +26,7 @@ BY_HAND = RunStep(
     0,
     100,
     manual=True,
-    words="power a server on: s1 (hall h1, rack r1, position 12)",
+    words="power on a server: s1 (hall h1, rack r1, position 12)",
 )
 OTHER = RunStep("boot:s2", "boot", "s2", 0, 100)
 SPEC = RunSpec("dark-1", "dark", "p1", (BY_HAND, OTHER), approvals=0, mend_ms=60_000)
@@ -47,7 +47,7 @@ def under_way(*events: Event, spec: RunSpec = SPEC) -> RunView:
 def test_the_work_of_a_person_is_told_with_its_place_and_the_command_that_ends_it() -> None:
     view = under_way(Event("step_started", 2, "boot:s1", 1, {"token": 1}))
     assert sentences(view) == [
-        "boot:s1 is done by hand: power a server on: s1 (hall h1, rack r1, position 12); "
+        "boot:s1 is done by hand: power on a server: s1 (hall h1, rack r1, position 12); "
         "attest it when it is done"
     ]
     (row,) = run_document(RunShown(view, "c1", 10)).waits
@@ -63,7 +63,7 @@ def test_a_run_of_an_older_version_has_no_words_and_names_what_it_is_about() -> 
         Event("step_started", 2, "boot:s1", 1, {"token": 1}),
         spec=RunSpec("r", "i", "p1", (old,), approvals=0),
     )
-    assert sentences(view) == ["boot:s1 is done by hand: power a server on, s1; attest it when it is done"]
+    assert sentences(view) == ["boot:s1 is done by hand: power on a server, s1; attest it when it is done"]
 
 
 def test_the_words_lie_with_the_bound_run() -> None:
@@ -77,7 +77,7 @@ def test_a_gate_is_told_with_the_command_that_opens_it() -> None:
         "dark-1", "dark", "p1", (power, RunStep("boot:s2", "boot", "s2", 0, 1, ("power:f1",))), approvals=0
     )
     view = under_way(
-        Event("feed_tripped", 2, data={"feed": "f1", "why": "seen open", "open": True}), spec=spec
+        Event("feed_tripped", 2, data={"feed": "f1", "why": "found open", "open": True}), spec=spec
     )
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "next: evac approve dark-1 --step power:f1 --reason WHY" in text
@@ -155,7 +155,7 @@ def test_steps_that_are_late_and_do_not_matter_yet_are_one_line() -> None:
 def test_a_pause_that_ends_when_a_gate_is_opened_is_no_second_thing_to_do() -> None:
     gated = RunStep("promote:db", "promote", "db", 0, 100, gate="it may lose writes")
     spec = RunSpec("fire-1", "fire", "p1", (gated, OTHER), approvals=0)
-    paused = Event("paused", 3, data={"by": "gate", "who": "evac", "reason": "a person must open the gate"})
+    paused = Event("paused", 3, data={"by": "gate", "who": "evac", "reason": "approval needed for"})
     done = (Event("step_started", 2, "boot:s2", 1, {"token": 1}), Event("step_succeeded", 2, "boot:s2", 1))
     view = under_way(*done, paused, spec=spec)
     (gate,) = waiting(view)

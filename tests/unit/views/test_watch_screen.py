@@ -11,7 +11,7 @@ from evac.run.values import Event, RunSpec, RunStep
 from evac.views.documents import RunDocument, RunShown, run_document
 from evac.views.watch_screen import KEYS, Recent, watch_screen
 
-BY_HAND = RunStep("boot:s1", "boot", "s1", 0, 100, manual=True, words="power a server on: s1")
+BY_HAND = RunStep("boot:s1", "boot", "s1", 0, 100, manual=True, words="power on a server: s1")
 OTHER = RunStep("start:web", "start", "web", 0, 100)
 LAST = RunStep("verify:web", "verify", "web", 100, 100, ("start:web",))
 SPEC = RunSpec("fire-1", "fire", "p1", (BY_HAND, OTHER, LAST), approvals=0, mend_ms=60_000)

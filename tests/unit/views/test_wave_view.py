@@ -55,7 +55,7 @@ def test_the_page_has_the_section_and_other_plans_do_not(company: tuple[Estate, 
         for one in (made, plan(estate, Scenario("lose", ("a",))))
     ]
     assert ['id="wave"' in page for page in pages] == [True, False]
-    assert "give power to feeds (4)" in pages[0]
+    assert "power up feeds and racks (4)" in pages[0]
 
 
 def test_a_plan_without_servers_has_no_charts(tmp_path: Path) -> None:

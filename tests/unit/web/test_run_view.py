@@ -42,7 +42,7 @@ def test_a_boot_that_waits_for_its_boot_server_says_so_and_not_what_its_last_try
     rows = {row["id"]: row for row in steps_page(world.view, "", 0, world.now_ms)["rows"]}
     waiting = [rows[step.id] for i, step in enumerate(world.view.steps) if world.view.phases[i] == "ready"]
     assert waiting
-    assert {row["detail"] for row in waiting} == {"waits for the boot server b0"}
+    assert {row["detail"] for row in waiting} == {"waits for boot server b0"}
     tried = [rows[step.id] for i, step in enumerate(world.view.steps) if world.view.phases[i] == "running"]
     assert {row["detail"] for row in tried} == {" [server-no-boot]"}
 

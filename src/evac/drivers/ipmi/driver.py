@@ -256,7 +256,7 @@ def understood(target: IpmiTarget, ended: Ended) -> str:
     if ended.code is None:
         raise Unanswered("bmc-silent", f"{where} did not answer in time")
     if _says(ended, _REFUSED):
-        raise Refused(REFUSED, f"{where} refuses user or password of {target.user}")
+        raise Refused(REFUSED, f"{where} refuses the user name or password of {target.user}")
     if _says(ended, _NOT_ALLOWED):
         raise Permanent("bmc-not-allowed", f"{where} does not allow it to {target.user}")
     if _says(ended, _BUSY):

@@ -423,7 +423,9 @@ class Talk:
         """Raises for refused credentials, and while the controller wants no requests."""
         status, address = answer.status, self.target.address
         if status == 401:
-            raise Refused(REFUSED, f"{address} refuses user or password of {self.target.access.user}")
+            raise Refused(
+                REFUSED, f"{address} refuses the user name or password of {self.target.access.user}"
+            )
         if status in (429, 503) or (status >= 400 and is_busy(answer.body)):
             after_ms = answer.after_ms(time.time()) or BUSY_MS
             self._wire.hold_off(address, after_ms)

@@ -67,7 +67,7 @@ _DELETE: Final = re.compile(rb'"DELETE (\S+) [^"\n]*" 40[13] ')
 _FULL: Final = Permanent("backup-full", "the repository has no space left", "give it more space, or prune it")
 _REASONS: Final = (
     ("wrong password or no key found", Permanent("backup-password", "wrong password", "check `password`")),
-    ("401 unauthorized", Permanent("backup-password", "wrong user or password", "check `user`")),
+    ("401 unauthorized", Permanent("backup-password", "wrong user name or password", "check `user`")),
     ("repository does not exist", Permanent("backup-no-repository", "there is no repository", "create it")),
     ("unable to open config file", Permanent("backup-no-repository", "there is no repository", "create it")),
     ("no space left", _FULL),

@@ -149,7 +149,7 @@ class Mending:
         except EvacError as error:  # the run goes on without these servers
             self._tell(f"{trouble.words}; the plan cannot be repaired: {error.message}")
             return False
-        self._tell(f"{trouble.words}; what was to start there starts elsewhere")
+        self._tell(f"{trouble.words}; its replicas start elsewhere")
         return True
 
 
@@ -166,7 +166,7 @@ LEAST: Final = 2
 ALL_MS: Final = 60_000
 """How long nobody answers behind any feed until that is taken for the power."""
 WATCHED: Final[frozenset[RunPhase]] = frozenset({"running", "paused", "awaiting_approval", "monitoring"})
-NOBODY: Final = "no server behind any feed answers: the power of all of them, or the way to the controllers"
+NOBODY: Final = "no server behind any feed answers: all power or the network path to them is down"
 
 UP: Final[StepPhase] = "succeeded"
 _ASKED: Final[frozenset[StepPhase]] = frozenset({UP, "pending", "ready", "running", "unknown"})
@@ -267,8 +267,9 @@ class FeedWatch:
         if blind := unwatched(self._execution.view, self._actions):
             names = ", ".join(blind[:5]) + (f" and {len(blind) - 5} more" if len(blind) > 5 else "")
             self._tell(
-                f"nobody sees it if {names} trips: no circuit is known of it, and fewer than {LEAST} servers "
-                "behind it can be asked"
+                f"no one would notice if {names} tripped: it has no known circuit, "
+                f"and fewer than {LEAST} servers "
+                "behind it can be queried"
             )
         while True:
             await asyncio.sleep(await self.turn())
@@ -395,7 +396,7 @@ class FeedWatch:
 
     async def _trip(self, view: RunView, feed: str, gone: Sequence[int], asked: int) -> None:
         names = ", ".join(view.steps[i].target for i in gone[:SEVERAL])
-        why = f"{len(gone)} of {asked} servers behind it that were asked fell silent or went off together"
+        why = f"{len(gone)} of {asked} servers queried behind it went silent or lost power together"
         data = {"feed": feed, "why": why, "open": False, "evidence": {"servers": names}}
         await self._say(view, Event("feed_tripped", 0, data=data), lambda now: feed not in now.boots.tripped)
         self._suspects.pop(feed, None)

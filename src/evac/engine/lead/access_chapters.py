@@ -90,7 +90,7 @@ def link_record(at_ms: int, head: Anchor) -> bytes:
 
 
 def deleted_record(at_ms: int, head: Anchor) -> bytes:
-    what = f"deleted {head.stream}: {head.records} records, as access_log of the policy says"
+    what = f"deleted {head.stream}: {head.records} records, as access_log in the policy requires"
     return record_with(at_ms, "log-deleted", what, DELETED, head)
 
 
@@ -127,7 +127,7 @@ async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list
         head = await head_of(store, stream)
         if head is None:
             problems.append(
-                f"missing: the chapter {stream} is not there, and no record says that it was deleted"
+                f"missing: chapter {stream} does not exist, and no record says that it was deleted"
             )
             continue
         heads.append(head)
@@ -142,7 +142,7 @@ async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list
             continue  # the chain says it
     problems += _unlinked(heads, links, gone)
     for stream in sorted({one.stream for one in anchors} - set(there)):
-        problems.append(f"cut-off: agents keep heads of the chapter {stream}, which is not there")
+        problems.append(f"cut-off: agents hold heads of chapter {stream}, which does not exist")
     return heads, problems
 
 
@@ -161,7 +161,7 @@ def _unlinked(heads: list[Anchor], links: Mapping[str, Anchor], gone: set[Anchor
                 f"missing: {link.stream}, before {head.stream}; no record says that it was deleted"
             )
         elif known is not None and known != link:
-            problems.append(f"changed: {link.stream} does not end where {head.stream} says")
+            problems.append(f"changed: {link.stream} does not end where {head.stream} says it does")
         elif before is not None and before.stream != link.stream:
             problems.append(f"changed: {head.stream} follows {link.stream}, not {before.stream}")
     return problems

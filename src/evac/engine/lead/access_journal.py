@@ -53,9 +53,9 @@ def record_of(told: Mapping[str, Any]) -> AccessRecord:
         known = {one.name: told[one.name] for one in fields(AccessRecord) if one.name in told}
         found = AccessRecord(**known)
     except TypeError as error:
-        raise Corrupt("a record of the journal of access cannot be read") from error
+        raise Corrupt("cannot read a record of the access log") from error
     if type(found.at_ms) is not int or not isinstance(found.kind, str):
-        raise Corrupt("a record of the journal of access cannot be read")
+        raise Corrupt("cannot read a record of the access log")
     return found
 
 

@@ -89,7 +89,7 @@ class LeaseSpan:
             except Unavailable:
                 continue
             self.ms = self._least_ms
-            leadership.trouble = ("it was kept for long enough, and is acquired again for a shorter time",)
+            leadership.trouble = ("it was held long enough; acquiring it again with a shorter TTL",)
             raise LeaseLost(LEADER)
 
 

@@ -84,7 +84,7 @@ class Generations:
     def notice(self, site: str) -> Notice:
         """What is said where a newer generation is known."""
         assert self.newer is not None
-        words = f"{Superseded(self.own.number, self.newer.number).message} (told by {self.newer.by})"
+        words = f"{Superseded(self.own.number, self.newer.number).message} (reported by {self.newer.by})"
         told = {"code": SUPERSEDED, "generation": self.newer.number}
         return Notice("trouble", self._clock.now_ms(), site, words, told)
 
@@ -108,8 +108,8 @@ class Generations:
         if at in self._agents and not self._is_fresh(self.answered.get(at)) and self._strict():
             raise Retryable(
                 "generation-unknown",
-                f"the agent of {at} does not say whether a newer generation acts there",
-                "start the agent, or say generation: told in the policy",
+                f"the agent at {at} does not report whether a newer generation is active there",
+                "start the agent, or set generation: told in the policy",
                 AGAIN_MS,
             )
 

@@ -268,7 +268,7 @@ class _NotYet(EvacError):
     """What is under way goes first; asked again soon."""
 
     def __init__(self) -> None:
-        super().__init__("not-yet", "what is under way goes first")
+        super().__init__("not-yet", "runs in progress go first")
 
 
 class VerdictAnswers:
@@ -330,13 +330,13 @@ class VerdictAnswers:
         try:
             self._leadership.check()
             say = partial(self._say, "trouble", site)
-            await enduring(f"what is done about {site}", partial(answer, site), say)
+            await enduring(f"response to the loss of {site}", partial(answer, site), say)
         except (Conflict, Unavailable, StalePlan, _NotYet):
             await asyncio.sleep(self._desk.policy.profile.period_ms / 1_000)
             self._handled.pop((answer.__name__, site), None)
             self._judged.set()
         except NotAllowed as error:
-            words = f"{site} is lost, and this is refused: {error.message}"
+            words = f"{site} is lost; the response was refused: {error.message}"
             self._say("refused", site, words, {"code": error.code, "hint": error.hint})
         except LeaseLost:
             raise
@@ -391,18 +391,18 @@ class VerdictAnswers:
         """Another loss while a run is under way: one plan for all lost sites together, in the same run."""
         run = concerned.run
         if site in concerned.accounted:
-            self._say("loss", site, f"{site} is lost; {run} takes that into account", {"run": run})
+            self._say("loss", site, f"{site} is lost; {run} takes this into account", {"run": run})
             return
         if site not in concerned.leaving and site not in concerned.places:
-            self._say_once(site, f"{site} is lost as well; {run} does nothing there and continues first")
+            self._say_once(site, f"{site} is lost as well; {run} continues first and does nothing there")
             raise _NotYet
         found = await self._plan(site, self._lost(register))
         if found is None:
             return
         ready, data = found
         if self._desk.policies.of(run).mode == "advise":
-            words = f"{site} is lost while {run} is under way; it continues as planned until you run "
-            words += f"evac run cancel {run} --reason WHY; the plan then: {to_apply(ready.plan, ready.lost)}"
+            words = f"{site} was lost while {run} is in progress; it continues as planned until you run "
+            words += f"evac run cancel {run} --reason WHY; then: {to_apply(ready.plan, ready.lost)}"
             self._say("loss", site, words, {"run": run, "plan": ready.plan})
             return
         await self._replace(site, run, data, f"{site} is lost", ready.lost)
@@ -436,17 +436,17 @@ class VerdictAnswers:
         """The plan from the drawer; one made now where it holds none that fits."""
         drawer, guard = self._drawer, self._leadership.lease
         if not set(self._sites) - set(lost):
-            words = f"{site} is lost, and every site would be left: restore one first"
+            words = f"{site} is lost, and no site would be left: restore one first"
             self._say("refused", site, words, {"code": "every-site"})
             return None
         found = await drawer.take(lost)
         if found is None:
-            self._say_once(site, f"{site} is lost; no plan for that is ready: one is being made now")
+            self._say_once(site, f"{site} is lost; no plan is ready for this, so one is being made now")
             found = await drawer.plan_now(lost, guard)
         if found is None:
             ready = await drawer.look(lost)
             problem = ready.problem if ready is not None else "none was made"
-            self._say("trouble", site, f"{site} is lost, and there is no plan: {problem}")
+            self._say("trouble", site, f"{site} is lost, and no plan could be made: {problem}")
         return found
 
     async def _approvals(self, data: bytes) -> int | None:

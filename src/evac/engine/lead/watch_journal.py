@@ -28,7 +28,7 @@ WAITING_MOST: Final = 1_000
 BATCH: Final = 64
 AGAIN_S: Final = 0.2
 BROKEN_S: Final = 5.0
-CURE: Final = "restore the entry from a backup of the store, and find out who else writes there"
+CURE: Final = "restore the entry from a backup of the store, and find out what else writes to it"
 """Of entries that are not what evac wrote."""
 LAST_WORDS_S: Final = 1.0
 
@@ -50,13 +50,13 @@ _TOLD: Final = MappingProxyType(
         "approval_needed": "needs approval",
         "run_started": "began",
         "step_failed": "a step failed",
-        "step_stuck": "a step takes longer than predicted",
+        "step_stuck": "a step is taking longer than predicted",
         "step_unknown": "the outcome of a step is unknown",
         "paused": "paused",
         "run_ended": "ended",
         "pace_changed": "the pace changed",
         "feed_tripped": "a feed tripped",
-        "boot_server_lost": "a boot server was given up",
+        "boot_server_lost": "a boot server was given up on",
     }
 )
 
@@ -88,7 +88,7 @@ def decode(record: bytes) -> Notice:
         kind, at_ms, site, words, data = orjson.loads(record)
         return Notice(kind, int(at_ms), str(site), str(words), dict(data))
     except (ValueError, TypeError) as error:
-        raise Corrupt("a record of the watch journal cannot be read") from error
+        raise Corrupt("cannot read a record of the watch journal") from error
 
 
 def of_verdict(standing: Standing, at_ms: int) -> Notice:
@@ -157,7 +157,7 @@ class Chronicle:
                     await asyncio.sleep(AGAIN_S)
                 except Corrupt as error:
                     if error.message != told:
-                        say(f"notices cannot be written: {error.message}; next: {CURE}")
+                        say(f"cannot write notices: {error.message}; next: {CURE}")
                     told, self.journal = error.message, None
                     await asyncio.sleep(BROKEN_S)
 
@@ -182,7 +182,7 @@ class Chronicle:
             self._flying = []
             return
         if self._dropped:
-            words = f"{self._dropped} notices were lost while the store was away"
+            words = f"{self._dropped} notices were lost while the store was unreachable"
             self._waiting.appendleft(Notice("trouble", self._waiting[0].at_ms, "", words))
             self._dropped = 0
         self._flying = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]

@@ -100,5 +100,5 @@ async def plan_records(store: Store, after: int, limit: int) -> Sequence[PlanRec
             at_ms, scenario, plan, estate, problem = orjson.loads(record)
             found.append(PlanRecord(number, int(at_ms), str(scenario), str(plan), str(estate), str(problem)))
         except (ValueError, TypeError) as error:
-            raise Corrupt("a record of the journal of plans cannot be read") from error
+            raise Corrupt("cannot read a record of the plan journal") from error
     return found

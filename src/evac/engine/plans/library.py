@@ -171,7 +171,7 @@ async def _put_parts(store: Store, data: bytes, digest: str, guard: Lease | None
     kept = min(data, DEFLATED + zlib.compress(data, 1), key=len)
     parts = [kept[i : i + PART_BYTES] for i in range(0, len(kept), PART_BYTES)]
     if not data or len(data) > MAX_PLAN_PARTS * PART_BYTES:
-        raise InvalidInput("plan-size", f"a plan of {len(data)} bytes cannot be stored", "split the scenario")
+        raise InvalidInput("plan-size", f"cannot store a plan of {len(data)} bytes", "split the scenario")
     for number, part in enumerate(parts):
         key = _part_key(digest, number)
         entry = await store.get(key)
@@ -199,12 +199,12 @@ async def find_plan(store: Store, named: str) -> str:
     where none does, or several do.
     """
     if not _NAMED.fullmatch(named):
-        hint = "give a file, or sha256: and 12 to 64 of 0-9 and a-f"
+        hint = "give a file, or sha256: followed by 12 to 64 hexadecimal digits"
         raise InvalidInput("plan-name", f"{named[:80]!r} names no plan", hint)
     found = await store.list(f"plan/{named}", limit=1)
     if not found:
         raise InvalidInput(
-            "plan-unknown", f"no plan {named} lies in the store", "evac plan, and apply its file"
+            "plan-unknown", f"plan {named} is not in the store", "make one with evac plan, and apply its file"
         )
     digest = found[0].key.split("/")[1]
     if await store.list(f"plan/{named}", f"plan/{digest}/~", 1):
@@ -219,14 +219,14 @@ async def get_plan(store: Store, digest: str) -> bytes:
     while page := await store.list(prefix, after, 4):
         for entry in page:
             if entry.key != _part_key(digest, len(parts)):
-                raise Corrupt(f"part {len(parts)} of the plan {digest[:19]} is missing")
+                raise Corrupt(f"part {len(parts)} of plan {digest[:19]} is missing")
             parts.append(entry.value)
         after = page[-1].key
         if len(parts) > MAX_PLAN_PARTS:
-            raise Corrupt(f"the plan {digest[:19]} has too many parts")
+            raise Corrupt(f"plan {digest[:19]} has too many parts")
     data = joined(parts)
     if not parts or digest_of(data) != digest:
-        raise Corrupt(f"the plan {digest[:19]} is not in the store, or not whole")
+        raise Corrupt(f"plan {digest[:19]} is not in the store, or is incomplete")
     return data
 
 

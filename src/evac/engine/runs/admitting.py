@@ -177,8 +177,8 @@ class GuardedAdmission:
             if doing == "undo" and (not kind.fences or before.begun):
                 raise NotAllowed(
                     "undo-store",
-                    f"what was done to {before.store} is not rolled back: a store stays where it moved to",
-                    "plan the way back: evac plan --failback",
+                    f"changes to {before.store} are not rolled back: a store stays where it moved",
+                    "plan the failback: evac plan --failback",
                 )
             return before, datasets.stay(before)
         old, candidate = _ends(actions)
@@ -296,7 +296,7 @@ class _StoreWork:
         if self._kind.fences and happened == "done" and not epoch.settled:
             raise NotAllowed(
                 "overtaken",
-                f"{epoch.store}: {epoch.candidate} claimed epoch {epoch.number} meanwhile",
+                f"{epoch.store}: {epoch.candidate} claimed epoch {epoch.number} in the meantime",
                 "see: evac run show " + epoch.run,
             )
         return datasets.stay(epoch)

@@ -399,7 +399,7 @@ def decode_bound(data: bytes) -> Bound:
     try:
         found = orjson.loads(data)
         if found["version"] != _VERSION:
-            raise Corrupt(f"a bound run of version {found['version']} cannot be read here")
+            raise Corrupt(f"cannot read a bound run of version {found['version']}")
         pace = found["pace"]
         spec = RunSpec(
             run=found["run"],
@@ -422,7 +422,7 @@ def decode_bound(data: bytes) -> Bound:
             step: tuple(_action_of(row, settings) for row in rows) for step, rows in found["actions"].items()
         }
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise Corrupt("a bound run in the store cannot be read") from error
+        raise Corrupt("cannot read a bound run in the store") from error
     return Bound(spec, MappingProxyType(actions))
 
 
@@ -572,12 +572,12 @@ async def get_bound(store: Store, run: str, plan: str, digest: str = "") -> Boun
     prefix = _prefix(run, plan)
     async for entry in entries(store, prefix, 8):
         if entry.key != f"{prefix}{len(parts):06d}" or len(parts) >= PARTS_MOST:
-            raise Corrupt(f"part {len(parts)} of the run {run} is missing")
+            raise Corrupt(f"part {len(parts)} of run {run} is missing")
         parts.append(entry.value)
     if not parts:
-        raise Corrupt(f"what the run {run} does is not in the store")
+        raise Corrupt(f"the actions of run {run} are not in the store")
     data = b"".join(parts)
     found = _bytes_digest(data)
     if digest not in ("", found):
-        raise Corrupt(f"what the run {run} does was changed in the store after the run was made")
+        raise Corrupt(f"the actions of run {run} were changed in the store after the run was created")
     return replace(decode_bound(data), digest=found)

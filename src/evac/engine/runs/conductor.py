@@ -255,7 +255,7 @@ class Conductor:
         try:
             run = read_opened(name, entry.value, self._desk.policy)
         except (EvacError, ValueError, KeyError, TypeError):
-            self._tell("trouble", f"{name} cannot be taken over: {entry.key} cannot be read", {"run": name})
+            self._tell("trouble", f"cannot take over {name}: cannot read {entry.key}", {"run": name})
             return None
         self._desk.policies.keep(name, run.policy)
         clock = run.clock = RunClock(self._desk.clock)
@@ -275,7 +275,7 @@ class Conductor:
         except LeaseLost:
             raise
         except EvacError as error:
-            self._tell("trouble", f"{name} cannot be taken over: {error.message}", {"run": name})
+            self._tell("trouble", f"cannot take over {name}: {error.message}", {"run": name})
             return None
         return run, journal, view
 
@@ -315,7 +315,7 @@ class Conductor:
             raise
         except Exception as error:  # a run that is over ends, whatever becomes of the record of it
             why = error if isinstance(error, EvacError) else internal(error)
-            words = f"what {name} moved cannot be kept, so plans do not know it: {why.message}"
+            words = f"cannot record what {name} moved, so plans do not take it into account: {why.message}"
             self._trouble(words, {"run": name, "code": why.code})
             return ()
         return () if value is None else (Put(EFFECTS + name, value),)
@@ -408,7 +408,7 @@ class Conductor:
 
         async def say(event: Event) -> None:
             if run.execution is None:
-                raise RunError("run-over", f"{run.spec.run} is not under way")
+                raise RunError("run-over", f"{run.spec.run} is not in progress")
             await run.execution.say(event)
 
         return PaceGate(now, actions, self._desk.health, say)
@@ -465,7 +465,7 @@ class Conductor:
         run = self._runs.get(name)
         execution = None if run is None else run.execution
         if run is None or execution is None:
-            raise RunError("run-over", f"{name} is not under way")
+            raise RunError("run-over", f"{name} is not in progress")
         await self._look_first(lost)
         await self._desk.accept(data)
         digest = await put_plan(self._desk.store, data, self.guard)
@@ -474,7 +474,7 @@ class Conductor:
         view, (register, same) = execution.view, await read_register_as_is(self._desk.store)
         left = {site for site, mark in register.items() if mark != "active"}
         if left - set(lost) or set(lost) - left - set(gone):
-            raise StalePlan("plan-stale", f"the sites that are left changed while {name} was planned again")
+            raise StalePlan("plan-stale", f"the evacuated sites changed while {name} was being replanned")
         together = {*left, *lost} if set(lost) - left else set()
         names = sorted(together) if len(together) > 1 else []
         policy = self._desk.policies.of(name)
@@ -516,7 +516,7 @@ class Conductor:
         if await self._desk.behind(lost):
             raise StalePlan(
                 "plan-stale",
-                "a run ended or a store changed after the last look at the systems",
+                "a run ended or a store changed since the systems were last observed",
                 "make the plan again in a few seconds: evac plan",
             )
 

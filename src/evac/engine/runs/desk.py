@@ -77,7 +77,7 @@ class PaceGate:
         self._wait_ms[step.target] = max(found.wait_ms, LEAST_WAIT_MS)
         if found.verdict == "stop":
             await self._stop(step, found)
-        raise Retryable("paced", found.why, "it continues when that is resolved", self._wait_ms[step.target])
+        raise Retryable("paced", found.why, "it continues once that is resolved", self._wait_ms[step.target])
 
     async def _look(self, step: RunStep) -> Health:
         """What was seen since the last share, as far as it was not judged yet."""
@@ -149,7 +149,7 @@ async def go_on(view: RunView, who: str, say: Callable[[Event], Awaitable[None]]
     with contextlib.suppress(RunError):  # what is not allowed any more was decided otherwise meanwhile
         await say(Event("pace_changed", 0, data=data))
         for name in back:
-            told = {"who": who, "reason": "the pace was resumed"}
+            told = {"who": who, "reason": "traffic pacing resumed"}
             await say(Event("step_retried", 0, name, view.attempts[view.number(name)], told))
 
 

@@ -69,9 +69,9 @@ class Drift:
     @property
     def words(self) -> str:
         action = self.action
-        state = "was put right again" if self.undone else "is not put right by itself"
-        words = f"{action.verb} of {action.target} at {action.at or '-'} was undone by someone; it {state}"
-        return f"{words}, {self.times} times by now" if self.times > 1 else words
+        state = "was corrected" if self.undone else "is not corrected automatically"
+        words = f"{action.verb} of {action.target} at {action.at or '-'} was undone elsewhere; it {state}"
+        return f"{words}, {self.times} times so far" if self.times > 1 else words
 
 
 class DriftWatch:

@@ -186,7 +186,7 @@ class _DryRun:
     def _rivals(self, action: Action, store: _Store) -> tuple[str, ...]:
         """Other members that take writes, and whose writes no step before this ends."""
         return tuple(
-            f"{site} answers as a primary that takes writes, and no step fences it"
+            f"{site} is a primary that accepts writes, and no step fences it"
             for site, role in sorted(store.roles.items())
             if role == "primary" and site not in {action.at, *store.fenced, *self._known.gone}
         )

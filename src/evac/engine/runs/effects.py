@@ -58,10 +58,10 @@ def decode(value: bytes) -> Moved:
         packed = zlib.decompressobj()
         data = packed.decompress(value, BYTES_MOST)
         if packed.unconsumed_tail:
-            raise ValueError("it is larger than anything that a run moves")
+            raise ValueError("it is larger than anything a run can move")
         return moved_from(orjson.loads(data))
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
-        raise Corrupt("what a run moved cannot be read from the store") from error
+        raise Corrupt("cannot read from the store what a run moved") from error
 
 
 def moved_from(found: Mapping[str, Any]) -> Moved:
@@ -249,7 +249,7 @@ async def may_clear(
     """
     run = _leaving(await all_entries(store, OPEN)).get(domain)
     if run is not None:
-        words = f"{run} is under way and takes {domain} as lost or evacuated"
+        words = f"{run} is in progress and treats {domain} as lost or evacuated"
         raise NotAllowed("site-in-run", words, f"cancel it first: evac run cancel {run} --reason WHY")
     marks = await store.get(SITES_KEY)
     register = {} if marks is None else marks_in(marks.value)
@@ -259,7 +259,7 @@ async def may_clear(
     mark = next((one.state for one in effects.lost if one.domain == domain), None)
     if mark is None:
         words = f"{domain} is not marked as lost or evacuated"
-        raise NotAllowed("site-active", words, "evac status shows the marks")
+        raise NotAllowed("site-active", words, "see the marks: evac status")
     said: dict[str, Any] = {"who": who, "reason": reason, "at_ms": now_ms, "mark": mark}
     if proof is not None:
         said["proof"] = proof.to_data()

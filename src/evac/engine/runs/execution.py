@@ -354,7 +354,7 @@ class RunExecution:
             return False
         try:
             if asked.fits is not None and not asked.fits(self.view):
-                raise StalePlan("plan-stale", f"{self.view.spec.run} changed meanwhile")
+                raise StalePlan("plan-stale", f"{self.view.spec.run} changed in the meantime")
             _check_same(self.view, asked.step)
             requests.check_event(self.view, asked.event)
         except (RunError, StalePlan) as error:
@@ -439,7 +439,7 @@ class RunExecution:
         late_ms = self._clock.now_ms() - self.view.started[i]
         if late_ms <= LATE_MS or not any(hold_ms > 0 for _, _, hold_ms in self.view.limits.uses(one.step)):
             return None
-        words = f"its start was written {late_ms} ms after it was decided"
+        words = f"its start was recorded {late_ms} ms after it was decided"
         return "step_failed", {"code": LATE, "message": words, "again_ms": LATE_AGAIN_MS}
 
     async def _sleep(self) -> None:
@@ -576,11 +576,11 @@ class RunExecution:
 def _check_same(view: RunView, step: RunStep | None) -> None:
     """What was admitted under one plan does not begin under the next one, where its id may be another act."""
     if step is not None and view.steps[view.number(step.id)] is not step:
-        raise RunError("step-replaced", f"{step.id} is another act in the present plan")
+        raise RunError("step-replaced", f"{step.id} is a different action in the current plan")
 
 
 def _over(view: RunView) -> RunError:
-    return RunError("run-over", f"nothing executes the run here any more; it is {view.phase}")
+    return RunError("run-over", f"the run is no longer being executed here; it is {view.phase}")
 
 
 def _nothing() -> None:

@@ -65,7 +65,7 @@ def decode_standing(store: str, value: bytes) -> Standing:
             int(found["changes"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise NotAllowed("guard-unreadable", f"the standing fact of {store} cannot be read") from error
+        raise NotAllowed("guard-unreadable", f"cannot read the stored fact about {store}") from error
 
 
 async def keep_standing(keys: Store, fact: Standing, before: Epoch, guard: Lease) -> bool:
@@ -93,15 +93,15 @@ def refuse_old_standing(action: Action, epoch: Epoch) -> None:
     ):
         return
     if "standing" not in action.parameters:
-        why = "it was never prechecked that every commit needs this replica"
+        why = "it was never checked in advance that every commit needs this replica"
     elif action.parameters.get("standing_changes") != epoch.changes:
-        why = "who confirms commits has changed since it was prechecked"
+        why = "the replicas that confirm commits changed since the advance check"
     else:
         return
     raise NotAllowed(
         "fence-unproven",
-        f"{epoch.store}: {why}, so that proves nothing",
-        "fence by network, power or a person",
+        f"{epoch.store}: {why}, so this proves nothing",
+        "fence by network, by power, or by hand",
     )
 
 

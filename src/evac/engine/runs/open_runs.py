@@ -78,7 +78,7 @@ class DoubtedRuns:
         except (Unavailable, Conflict) as error:
             if name not in self._looking:
                 self._looking.add(name)
-                begin(tasks, self._look_for(name, isinstance(error, Conflict)), f"in doubt {name}")
+                begin(tasks, self._look_for(name, isinstance(error, Conflict)), f"outcome unknown: {name}")
             raise
         finally:
             self._making[name] -= 1
@@ -137,12 +137,12 @@ def must_be_lost(site: str, state: SiteState) -> None:
     begun knows nothing yet.
     """
     if state == "unknown":
-        raise Retryable("not-judged", f"whether {site} is lost is not known at the moment")
+        raise Retryable("not-judged", f"it is currently unknown whether {site} is lost")
     if state in ("healthy", "isolated"):
         raise NotAllowed(
             "site-back",
-            f"{site} is {state}, and it is not left as a lost site",
-            "approve the plan that counts on it again, or cancel the run",
+            f"{site} is {state}, so it is not treated as a lost site",
+            "approve the plan that uses it again, or cancel the run",
         )
 
 
@@ -229,11 +229,11 @@ def must_be_as_made(name: str, said: Mapping[str, Any], bound: str, run: InHand)
     `run_created` or `plan_replaced`; journals of older versions say nothing of these. Raises Corrupt.
     """
     if said.get("bound", bound) != bound:
-        raise Corrupt(f"what {name} does was changed in the store after the run was made")
+        raise Corrupt(f"the actions of {name} were changed in the store after the run was created")
     if said.get("policy", policy_digest(run.policy)) != policy_digest(run.policy):
-        raise Corrupt(f"the policy of {name} was changed in the store after the run was made")
+        raise Corrupt(f"the policy of {name} was changed in the store after the run was created")
     if "policy" in said and said.get("approvals", run.approvals) != run.approvals:
-        raise Corrupt(f"the approvals that {name} needs were changed in the store after the run was made")
+        raise Corrupt(f"the approvals {name} needs were changed in the store after the run was created")
 
 
 def read_opened(name: str, value: bytes, policy: RunPolicy) -> InHand:
@@ -295,7 +295,7 @@ class Ending:
             if epoch.settled or epoch.run != name:
                 continue
             if epoch.begun:
-                words = f"{name} ended, and the state of {epoch.store} at {epoch.candidate} is not known"
+                words = f"{name} ended; the state of {epoch.store} at {epoch.candidate} is unknown"
                 self._trouble(f"{words}: {how_to_vouch(epoch)}", {"run": name})
             else:
                 permit = permit | datasets.settle(epoch, done=False)[1]

@@ -102,7 +102,7 @@ class Terms:
 
 def _unseen(seen: Observed) -> str:
     words = str(seen.evidence.get("why") or seen.evidence.get("problem") or "")
-    return "it cannot be seen what the try before did" + (f": {_short(words)}" if words else "")
+    return "cannot tell what the previous attempt did" + (f": {_short(words)}" if words else "")
 
 
 class Performer:
@@ -155,7 +155,7 @@ class Performer:
         except Retryable as error:
             return self._again(one, error.code, error.message, error.after_ms)
         except TimeoutError:
-            words = f"no end after {limit_ms} ms"
+            words = f"did not finish within {limit_ms} ms"
             return (
                 ("step_unknown", {"message": words}) if acting.begun else self._again(one, "timeout", words)
             )
@@ -214,9 +214,8 @@ class Performer:
             if yields and all([await self._seen(each, order) == "done" for each in yields]):
                 continue
             return (
-                f"the fence of {action.target} at {action.at or '-'} was rolled back after it was "
-                f"proven, and "
-                f"nothing is promoted: fence it again, then retry"
+                f"the fence of {action.target} at {action.at or '-'} was rolled back after it "
+                f"was proven; nothing was promoted: fence it again, then retry"
             )
         return ""
 
@@ -237,8 +236,8 @@ class Performer:
         self._boundary()
         seen = await driver.observe(action, order)
         if seen.outcome != "absent":
-            return "step_unknown", {"message": "it was switched off, and is not seen off"}
-        words = "it was on and did not come up: it was switched off, and is booted again"
+            return "step_unknown", {"message": "it was switched off, but was not seen off"}
+        words = "it was on but did not come up: it was switched off and is being booted again"
         kind, data = _failed("not-done", words, LATE_AGAIN_MS)
         return kind, data | {"off": True}
 
@@ -276,9 +275,11 @@ class Performer:
         if seen.evidence:
             _collect(evidence, seen.evidence)
         if seen.outcome == "unclear":
-            return "step_unknown", {"message": f"{action.verb} {action.target}: it cannot be seen"}
+            return "step_unknown", {"message": f"{action.verb} {action.target}: cannot observe it"}
         if seen.outcome == "absent":
-            return _failed("not-done", f"{action.verb} {action.target} said it was done, and it is not", 0)
+            return _failed(
+                "not-done", f"{action.verb} {action.target} reported success, but it is not done", 0
+            )
         return None
 
     async def _yielded(self, one: Try, order: Order, acting: _Acting) -> bool:

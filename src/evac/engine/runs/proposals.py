@@ -98,7 +98,7 @@ def asks_of(view: RunView, agreed: Envelope) -> tuple[str, ...]:
     given = (envelope.outside(one, needed) for one in view.approvals.given.values())
     closest = min(given, key=len, default=envelope.outside(agreed, needed))
     asks = (closest or ("an approval",)) if view.approvals.counted < view.spec.approvals else ()
-    return (*asks, *(f"the name of {site} typed" for site in view.approvals.untyped))
+    return (*asks, *(f"the typed name of {site}" for site in view.approvals.untyped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,11 @@ def _asked(entry: Entry, told: Mapping[str, Any]) -> requests.Request:
     found = requests.decode(entry.key, orjson.dumps(told["asked"]))
     about = (found.verb, found.who, found.reason, found.evidence)
     if about != (bare.verb, bare.who, bare.reason, bare.evidence):
-        raise NotAllowed("proof-invalid", f"what proves {bare.who[:80]} is about something else", "ask again")
+        raise NotAllowed(
+            "proof-invalid",
+            f"the proof of identity of {bare.who[:80]} is for a different request",
+            "ask again",
+        )
     return found
 
 
@@ -220,9 +224,9 @@ async def _must_have_no_run(store: Store, incident: str) -> None:
     if made is None:
         return
     run = run_of_incident(made.value) or incident
-    words = f"the incident {incident} has its run already: {run}"
+    words = f"incident {incident} already has a run: {run}"
     raise NotAllowed(
-        "incident-has-run", words, f"evac run show {run}; for something else name another incident"
+        "incident-has-run", words, f"evac run show {run}; for anything else, name another incident"
     )
 
 
@@ -336,7 +340,7 @@ class Vouching:
         for epoch in (await self._sets.read_all()).values():
             if epoch.run == run and not epoch.settled and step == step_of(epoch):
                 return epoch
-        raise RunError("run-over", f"{run} has ended, and it left nothing of {step or 'it'} in doubt")
+        raise RunError("run-over", f"{run} has ended, and nothing about {step or 'it'} was left in doubt")
 
 
 def step_of(epoch: Epoch) -> str:
@@ -348,7 +352,7 @@ def how_to_vouch(epoch: Epoch) -> str:
     """The command that ends the doubt."""
     sites = " or ".join(sorted({epoch.candidate, epoch.holder} - {""}))
     return (
-        f"look where the primary of {epoch.store} is ({sites}), then say "
+        f"find out where the primary of {epoch.store} is ({sites}), then: "
         f"evac run attest {epoch.run} {step_of(epoch)} --seen primary=SITE --reason WHY"
     )
 

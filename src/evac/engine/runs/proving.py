@@ -159,7 +159,7 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
     """
     if request.id in asked.marks:
         raise NotAllowed(
-            "request-repeated", "this request was answered before; someone put it back", "ask again"
+            "request-repeated", "this request was already answered and has been resubmitted", "ask again"
         )
     if (
         asked.made
@@ -169,7 +169,7 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
     ):
         raise NotAllowed(
             "request-elsewhere",
-            "this request is about another plan, or another run of this name",
+            "this request is for a different plan, or another run with this name",
             "ask again",
         )
     if asked.approval is not None and (policy.approvers or request.signature):
@@ -184,8 +184,8 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
         what = _WHAT.get(asked.run, request.verb)
         raise NotAllowed(
             "unproven",
-            f"{request.who[:80]} is a typed name, and {what} needs a person who is proven",
-            "sign it with --key FILE, or ask through the war room: --server URL",
+            f"{request.who[:80]} is a typed name; {what} needs a verified identity",
+            "sign with --key FILE, or go through the war room: --server URL",
         )
     if found.program and (request.verb in BY_PEOPLE or asked.run in _NO_PROGRAM):
         act = _NO_PROGRAM.get(asked.run, request.verb)
@@ -193,7 +193,7 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
     if request.verb == "approve" and policy.approvers:
         _must_be_listed(request.who, policy)
     if found.mark and asked.approval is None and found.mark in asked.marks:
-        raise NotAllowed("proof-used", "this request was taken before", "ask again")
+        raise NotAllowed("proof-used", "this request has already been processed", "ask again")
     return found
 
 
@@ -211,7 +211,7 @@ def _approval(approval: Approval, request: Request, policy: RunPolicy, known: Pr
 def _must_be_listed(who: str, policy: RunPolicy) -> None:
     if all(who != one.name for one in policy.approvers):
         names = ", ".join(one.name for one in policy.approvers)
-        raise NotAllowed("approver-unknown", f"{who[:80]} may not approve", f"approvers are: {names}")
+        raise NotAllowed("approver-unknown", f"{who[:80]} may not approve", f"approvers: {names}")
 
 
 def _signed(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now_ms: int) -> Proven:
@@ -226,8 +226,8 @@ def _signed(asked: Asked, request: Request, policy: RunPolicy, known: Provers, n
     if not public:
         raise NotAllowed(
             "signer-unknown",
-            f"no key of {request.who[:80]} is known",
-            "list it under approvers of the policy, or as key of the person in the access file",
+            f"no key is known for {request.who[:80]}",
+            "add it under approvers in the policy, or as the person's key in the access file",
         )
     stamp, _, text = request.signature.partition(".")
     at_ms = int(stamp) if stamp.isascii() and stamp.isdigit() and len(stamp) < 16 else 0
@@ -238,11 +238,11 @@ def _signed(asked: Asked, request: Request, policy: RunPolicy, known: Provers, n
     except (ValueError, InvalidSignature) as error:
         raise NotAllowed(
             "signature-invalid",
-            f"the signature is not {request.who}'s, or not of this {request.verb} as things are now",
+            f"the signature is not by {request.who}, or does not match this {request.verb} as things are now",
             f"sign again: evac run {request.verb} ... --key FILE",
         ) from error
     if not -SKEW_MS <= now_ms - at_ms < GOOD_MS:
-        raise NotAllowed("signature-old", "the signature is too old, or clocks differ", "sign again")
+        raise NotAllowed("signature-old", "the signature is too old, or the clocks differ", "sign again")
     return Proven("signature", at_ms=at_ms, mark=request.signature)
 
 
@@ -255,8 +255,8 @@ def _seen(run: str, request: Request, policy: RunPolicy, known: Provers) -> Prov
     if public is None:
         raise NotAllowed(
             "room-unknown",
-            "no login of this war room is believed here",
-            "seal the store, or list the room's key under rooms of the policy; or sign with --key FILE",
+            "logins of this war room are not trusted here",
+            "seal the store, add the war room's key under rooms in the policy, or sign with --key FILE",
         )
     try:
         raw = base64.b64decode(proof.mark, validate=True)
@@ -264,7 +264,7 @@ def _seen(run: str, request: Request, policy: RunPolicy, known: Provers) -> Prov
         Ed25519PublicKey.from_public_bytes(base64.b64decode(public)).verify(raw, message)
     except (ValueError, InvalidSignature) as error:
         raise NotAllowed(
-            "proof-invalid", f"no war room saw {request.who[:80]} ask this", "ask again"
+            "proof-invalid", f"no war room recorded this request by {request.who[:80]}", "ask again"
         ) from error
     return proof
 

@@ -39,7 +39,7 @@ def encode(event: Event) -> bytes:
     try:
         return orjson.dumps((kind, at_ms, step, attempt, data if type(data) is dict else dict(data)))
     except TypeError as error:
-        raise Corrupt(f"the data of {kind} cannot be written: {error}") from error
+        raise Corrupt(f"cannot write the data of {kind}: {error}") from error
 
 
 def encode_all(events: Iterable[Event]) -> list[bytes]:
@@ -51,9 +51,9 @@ def decode_all(records: Sequence[bytes]) -> list[Event]:
     try:
         rows = orjson.loads(b"[" + b",".join(records) + b"]")
     except orjson.JSONDecodeError as error:
-        raise Corrupt(f"a record of a journal cannot be read: {error}") from error
+        raise Corrupt(f"cannot read a journal record: {error}") from error
     if len(rows) != len(records):
-        raise Corrupt("a record of a journal holds more than one event")
+        raise Corrupt("a journal record holds more than one event")
     events, make = [], tuple.__new__
     for row in rows:
         if type(row) is list and len(row) == _FIELDS:
@@ -68,7 +68,7 @@ def decode_all(records: Sequence[bytes]) -> list[Event]:
             ):
                 events.append(make(Event, row))  # as Event._make, which would only count the fields again
                 continue
-        raise Corrupt(f"a record of a journal is not an event: {str(row)[:80]}")
+        raise Corrupt(f"a journal record is not an event: {str(row)[:80]}")
     return events
 
 
@@ -204,11 +204,11 @@ async def _read_back(store: Store, run: str, spec_of: SpecOf) -> tuple[Journal, 
 
 async def _view_of(run: str, events: list[Event], spec_of: SpecOf) -> RunView:
     if not events or events[0].kind != "run_created":
-        raise Corrupt(f"the journal {run} does not begin with the run")
+        raise Corrupt(f"journal {run} does not begin with the creation of the run")
     first = await spec_of(events[0].data["plan"], events[0].data)
     others = [await spec_of(one.data["plan"], one.data) for one in events if one.kind == "plan_replaced"]
     if first.run != run:
-        raise RunError("run-mixed", f"the plan of {run} was bound for {first.run}")
+        raise RunError("run-mixed", f"the plan of {run} was bound to {first.run}")
     return replay(first, events, others)
 
 

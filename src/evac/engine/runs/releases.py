@@ -91,7 +91,7 @@ class Releases:
         try:
             request = requests.decode(key, value)
             found = await (self._mark(request) if request.step else self._hold(request))
-            reply = Put(answer, orjson.dumps({"done": found.words or "nobody held anything"}))
+            reply = Put(answer, orjson.dumps({"done": found.words or "nothing was on hold"}))
             await self._store.transact((here, *found.compares), (Delete(key), *found.changes, reply), guard)
             if found.words and not request.step:  # of marks another chore tells
                 self._tell(Notice("run", self._clock.now_ms(), "", found.words, found.about))

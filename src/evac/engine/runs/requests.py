@@ -109,7 +109,9 @@ def encode(request: Request) -> bytes:
     _check(request)
     value = orjson.dumps(_told(request))
     if len(value) > VALUE_MOST:
-        raise RunError("request-too-long", f"a request of {len(value)} bytes; {VALUE_MOST} are the most")
+        raise RunError(
+            "request-too-long", f"a request of {len(value)} bytes is too large; the maximum is {VALUE_MOST}"
+        )
     return value
 
 
@@ -173,7 +175,7 @@ def decode(key: str, value: bytes) -> Request:
             _digest(told),
         )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunError("request-unreadable", f"{key} holds no request") from error
+        raise RunError("request-unreadable", f"{key} does not hold a request") from error
     _check(request)
     return request
 
@@ -192,19 +194,19 @@ def _check(request: Request) -> None:
         "" if request.glass is None else request.glass.signed_for,
     )
     if not all(isinstance(text, str) and len(text) <= TEXT_MOST for text in texts):
-        raise RunError("request-unreadable", "a request is made of short texts")
+        raise RunError("request-unreadable", "a request consists of short texts")
     if request.verb not in VERBS:
         raise RunError("request-unknown", f"{request.verb} is not a verb", f"use one of: {', '.join(VERBS)}")
     if not request.who.isprintable():
-        raise RunError("request-unreadable", "a name has characters that cannot be seen", "type it again")
+        raise RunError("request-unreadable", "a name contains invisible characters", "type it again")
     if not request.who.strip() or not request.reason.strip():
-        raise RunError("request-unsigned", "a request says who asks and why", "add --reason WHY")
+        raise RunError("request-unsigned", "a request must say who asks and why", "add --reason WHY")
     if request.then not in ("resume", "cancel", "stay") or request.for_ms < 0:
-        raise RunError("request-then", "after a pause a run can resume, cancel or stay")
+        raise RunError("request-then", "after a pause, a run can resume, cancel or stay paused")
     if request.verb in ("retry", "skip", "attest") and not request.step:
-        raise RunError("request-step", f"{request.verb} needs the id of a step")
+        raise RunError("request-step", f"{request.verb} needs a step id")
     if request.verb == "limit" and not (request.limit and request.value):
-        raise RunError("request-limit", "limit needs the id of a limit and a value")
+        raise RunError("request-limit", "limit needs a limit id and a value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,7 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) 
     elif kind == "paused":
         if request.for_ms > terms.pause_most_ms:
             raise NotAllowed(
-                "pause-too-long", f"policy lets a run pause for {duration(terms.pause_most_ms)} at most"
+                "pause-too-long", f"the policy lets a run pause for at most {duration(terms.pause_most_ms)}"
             )
         until_ms = now_ms + (request.for_ms or terms.pause_most_ms)
         data |= {"by": "operator", "until_ms": until_ms, "then": request.then}
@@ -281,7 +283,7 @@ def _check_typed(view: RunView, request: Request) -> None:
         names = " ".join(f"--confirm {name}" for name in view.approvals.to_type)
         raise NotAllowed(
             "second-site",
-            f"{', '.join(view.approvals.to_type)} are left at the same time: type all of their names "
+            f"{', '.join(view.approvals.to_type)} are evacuated at the same time: type all of their names "
             f"(evac approve {view.spec.run} {names} --reason WHY)",
         )
 
@@ -300,7 +302,8 @@ def _check_state(view: RunView, request: Request, kind: str, i: int) -> None:
     if kind == "step_retried" and phase == "unknown" and not view.may_retry(i):
         raise RunError(
             "request-refused",
-            f"retry: of {request.step} an undo, or a step that the present plan does not have, is in doubt",
+            f"retry: what is in doubt about {request.step} is an undo, or a step "
+            "that is not in the current plan",
             "check it, then attest or skip it",
         )
     if kind == "undo_asked":
@@ -312,8 +315,8 @@ def _check_undo(view: RunView, request: Request, i: int) -> None:
     if step.data_set or kind_of(step.kind).makes_primary:
         raise NotAllowed(
             "undo-store",
-            f"{step.id} moved a store, and a store that moved stays moved",
-            "plan the way back: evac plan --failback",
+            f"{step.id} moved a store; store moves are not undone",
+            "plan the failback: evac plan --failback",
         )
     if above := view.built_on(i):
         raise RunError("undo-order", f"{', '.join(above[:5])} depends on {request.step}", "undo that first")

@@ -65,7 +65,7 @@ def read(text: str, keys: Mapping[str, str]) -> Grant:
     public = keys.get(grant.who)
     if not public:
         raise NotAllowed(
-            "glass-signer", f"{grant.who[:80]} may sign no credential here", "the access file lists keys"
+            "glass-signer", f"{grant.who[:80]} may not sign credentials here", "the access file lists keys"
         )
     try:
         Ed25519PublicKey.from_public_bytes(base64.b64decode(public)).verify(signature, payload)
@@ -79,16 +79,14 @@ def read(text: str, keys: Mapping[str, str]) -> Grant:
 def check_time(grant: Grant, now_ms: int, rules: GlassRules) -> None:
     """Raises NotAllowed for one that is over, that is not yet, or that would last longer than it may."""
     if now_ms >= grant.until_ms:
-        raise NotAllowed("glass-expired", f"the credential {grant.id[:8]} is over", "sign a new one")
+        raise NotAllowed("glass-expired", f"credential {grant.id[:8]} has expired", "sign a new one")
     if now_ms < grant.from_ms - SKEW_MS:
-        raise NotAllowed(
-            "glass-early", f"the credential {grant.id[:8]} is not good yet", "compare the clocks"
-        )
+        raise NotAllowed("glass-early", f"credential {grant.id[:8]} is not valid yet", "compare the clocks")
     if grant.until_ms - grant.from_ms > rules.most_ms or grant.uses > rules.uses:
         raise NotAllowed(
             "glass-too-long",
             f"a credential lasts {rules.most_ms // 60_000} minutes and {rules.uses} uses at most here",
-            "sign one for less",
+            "sign a shorter one",
         )
 
 
@@ -132,19 +130,19 @@ def _grant(payload: bytes) -> Grant:
 def _wrong(grant: Grant) -> str:
     """What does not hold together, in words."""
     if not _ID.fullmatch(grant.id):
-        return "the id of a credential is 32 hexadecimal digits"
+        return "a credential id has 32 hexadecimal digits"
     if not grant.who.strip() or not grant.reason.strip():
-        return "a credential says who signs it and why"
+        return "a credential must say who signs it and why"
     if not all(getattr(grant, name).isprintable() for name in _TEXTS):
-        return "a credential is made of plain text in one line"
+        return "a credential is a single line of plain text"
     if grant.verb not in VERBS:
-        return f"{grant.verb[:40]} is nothing that can be asked of a run"
+        return f"{grant.verb[:40]} is not a request a run accepts"
     if bool(grant.run) == bool(grant.incident):
         return "a credential is for one run, or for one incident"
     if any(len(getattr(grant, name)) > TEXT_MOST for name in _TEXTS):
-        return f"texts have {TEXT_MOST} characters at most"
+        return f"texts can have at most {TEXT_MOST} characters"
     if not 0 < grant.from_ms < grant.until_ms < 2**53 or not 1 <= grant.uses <= 100:
-        return "a credential ends after it begins, and is used 1 to 100 times"
+        return "a credential must end after it begins, and allow 1 to 100 uses"
     return ""
 
 
@@ -228,7 +226,7 @@ def read_key(path: Path) -> Ed25519PrivateKey:
     with path.open("rb") as file:
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
             raise NotAllowed(
-                "key-exposed", f"others can read {path.name}", f"chmod 600 {path}, or make a new key"
+                "key-exposed", f"other users can read {path.name}", f"chmod 600 {path}, or make a new key"
             )
         data = file.read(_KEY_FILE_BYTES)
     return parse_key(data, path.name)
@@ -239,9 +237,11 @@ def parse_key(data: bytes, name: str) -> Ed25519PrivateKey:
     try:
         key = serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError):
-        raise NotAllowed("key-invalid", f"{name} holds no private key", "evac key FILE makes one") from None
+        raise NotAllowed(
+            "key-invalid", f"{name} does not contain a private key", "make one: evac key FILE"
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise NotAllowed("key-invalid", f"{name} is not an ed25519 key", "evac key FILE makes one")
+        raise NotAllowed("key-invalid", f"{name} is not an ed25519 key", "make one: evac key FILE")
     return key
 
 
@@ -267,15 +267,13 @@ def check(approval: Signed, signature: str, policy: RunPolicy) -> None:
     approver = next((a for a in policy.approvers if a.name == approval.who), None)
     if approver is None:
         names = ", ".join(a.name for a in policy.approvers)
-        raise NotAllowed(
-            "approver-unknown", f"{approval.who[:80]} may not approve", f"approvers are: {names}"
-        )
+        raise NotAllowed("approver-unknown", f"{approval.who[:80]} may not approve", f"approvers: {names}")
     try:
         raw = base64.b64decode(signature, validate=True)
         Ed25519PublicKey.from_public_bytes(base64.b64decode(approver.key)).verify(raw, approval.message())
     except (ValueError, InvalidSignature) as error:
         raise NotAllowed(
             "signature-invalid",
-            f"the signature is not {approval.who}'s, or not of what is approved here",
+            f"the signature is not by {approval.who}, or does not cover what is approved here",
             "sign again, with --key FILE",
         ) from error

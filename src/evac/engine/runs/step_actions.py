@@ -164,8 +164,8 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
     if ground.plan.scenario.kind == "failback" and old == new:
         raise StalePlan(
             "plan-stale",
-            f"{store.id} is at home already: its primary is seen at {new}",
-            "evac plan --observe, and apply that",
+            f"{store.id} is already at home: its primary is at {new}",
+            "run evac plan --observe and apply that plan",
         )
     where: dict[str, Value] = {"old": old, "candidate": new} | _peer("old", old_end)
     if old == new:

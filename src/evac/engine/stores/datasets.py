@@ -142,8 +142,8 @@ def claim(
     if not fenced and before.holder and holder and holder != before.holder:
         raise NotAllowed(
             "roles-stale",
-            f"{before.store}: the plan takes {holder} for its primary, and that is {before.holder}",
-            "make a plan of the stores as they are now",
+            f"{before.store}: the plan assumes the primary is {holder}, but it is {before.holder}",
+            "make a plan for the stores as they are now",
         )
     if not before.settled:
         is_same = (before.candidate, before.purpose, before.run) == (candidate, purpose, run)
@@ -173,12 +173,12 @@ def prove(before: Epoch, rung: str, policy: StorePolicy) -> tuple[Epoch, Permit]
     more.
     """
     if before.settled or before.purpose != "promote":
-        raise NotAllowed("not-claimed", f"{before.store}: nobody claimed an epoch that needs a fence")
+        raise NotAllowed("not-claimed", f"{before.store}: no claimed epoch needs a fence")
     if not _is_taken(rung, policy):
         raise NotAllowed(
             "proof-refused",
-            f"{before.store}: policy does not take the fence proof {rung or 'none'}",
-            f"policy takes: {', '.join(policy.proofs)}",
+            f"{before.store}: the policy does not accept fence proof {rung or 'none'}",
+            f"the policy accepts: {', '.join(policy.proofs)}",
         )
     after = replace(before, rung=rung)
     return after, _change(before, after)
@@ -198,7 +198,7 @@ def begin(before: Epoch, candidate: str, run: str, policy: StorePolicy) -> tuple
     if before.purpose == "promote" and not _is_taken(before.rung, policy):
         raise NotAllowed(
             "not-fenced",
-            f"{before.store}: there is no fence proof that policy takes; nothing is promoted",
+            f"{before.store}: there is no fence proof that the policy accepts; nothing is promoted",
             "prove the fence, or attest it: evac run attest",
         )
     after = replace(before, begun=True, changes=before.changes + (before.purpose == "protect"))
@@ -223,10 +223,10 @@ def _in_doubt(epoch: Epoch) -> NotAllowed:
     step = target_step(epoch.purpose, epoch.store)
     return NotAllowed(
         "candidate-unknown",
-        f"{epoch.store}: what became of {epoch.candidate} in epoch {epoch.number} is not known; look, then "
-        f"evac run attest {epoch.run} {step} --seen fenced={epoch.candidate} where it can write no more, "
-        f"or --seen primary={epoch.candidate} where it is the primary",
-        "look at it first: evac run show " + epoch.run,
+        f"{epoch.store}: the outcome of {epoch.candidate} in epoch {epoch.number} is unknown; check it, then "
+        f"evac run attest {epoch.run} {step} --seen fenced={epoch.candidate} if it can no longer write, "
+        f"or --seen primary={epoch.candidate} if it is the primary",
+        "check it first: evac run show " + epoch.run,
     )
 
 
@@ -312,7 +312,7 @@ class DataSets:
             raise Retryable(
                 HELD,
                 f"{error.owner} is changing the roles of {store}",
-                "it continues when that has ended",
+                "it continues once that has finished",
                 max(100, error.ttl_ms),
             ) from error
         return HeldSet(self._store, store, lease, self._clock, asked_ms)
@@ -409,5 +409,5 @@ def _change(before: Epoch, after: Epoch) -> Permit:
 
 def _unreadable(store: str) -> NotAllowed:
     return NotAllowed(
-        "epoch-unreadable", f"the epoch of {store} cannot be read, so nobody may claim one", "evac run verify"
+        "epoch-unreadable", f"cannot read the epoch of {store}, so none can be claimed", "evac run verify"
     )

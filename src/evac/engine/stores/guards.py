@@ -64,13 +64,13 @@ def check_mode(mode: Mode, quorum: bool, voters: int) -> None:
     if not quorum:
         raise NotAllowed(
             "mode-needs-quorum",
-            f"mode {mode} is refused: the store does not survive the loss of every single site",
+            f"mode {mode} is refused: the store would not survive the loss of any one site",
             "use etcd with members in three sites, or mode advise",
         )
     if voters < LEAST_SITES:
         raise NotAllowed(
             "mode-needs-witness",
-            f"mode {mode} is refused: {voters} sites vote, and {LEAST_SITES} are needed",
+            f"mode {mode} is refused: {voters} sites vote; {LEAST_SITES} are needed",
             "place a member and a witness in a third site, or use mode advise",
         )
 
@@ -155,7 +155,7 @@ class Guards:
                 raise NotAllowed(
                     "site-left",
                     f"{site} is {register.get(site, 'not in the register')} already",
-                    f"evac run list shows the run that leaves it; if {site} is well and none does: "
+                    f"evac run list shows the run that evacuates it; if there is none and {site} is healthy: "
                     f"evac site clear {site} --reason WHY",
                 )
         left = [site for site, state in register.items() if state != "active" and site not in leaving]
@@ -163,11 +163,11 @@ class Guards:
         if len(names) > 1 and not names <= set(typed):
             raise NotAllowed(
                 "second-site",
-                f"{', '.join(sorted(names))} would be left at the same time",
+                f"{', '.join(sorted(names))} would be evacuated at the same time",
                 f"type all of the names to continue: {', '.join(sorted(names))}",
             )
         if not (self._serving - names):
-            raise NotAllowed("every-site", "no site would be left to serve", "restore a site first")
+            raise NotAllowed("every-site", "no site would be left to serve users", "restore a site first")
         draft.put(SITES_KEY, register | dict.fromkeys(leaving, mark))
         return draft.permit()
 
@@ -182,8 +182,8 @@ class Guards:
         if back:
             raise NotAllowed(
                 "site-back",
-                f"{', '.join(back)} came back meanwhile, and is not left by a run that ends",
-                "leave it by a run of its own",
+                f"{', '.join(back)} came back in the meantime; a run that is ending does not evacuate it",
+                "evacuate it with a run of its own",
             )
         draft.put(SITES_KEY, register | dict.fromkeys(sites, mark))
         return draft.permit()
@@ -224,7 +224,9 @@ class Guards:
         if hold is not None:
             who = hold.get("who", "somebody") if isinstance(hold, dict) else "somebody"
             reason = hold.get("reason", "") if isinstance(hold, dict) else ""
-            raise Retryable("held", f"{who} holds everything: {reason}", "evac hold --release", HOLD_AGAIN_MS)
+            raise Retryable(
+                "held", f"{who} put everything on hold: {reason}", "evac hold --release", HOLD_AGAIN_MS
+            )
 
     def _no_window(self, sites: set[str], windows: Sequence[Window]) -> None:
         window = self._window_of(sites, windows)
@@ -232,7 +234,7 @@ class Guards:
             raise Retryable(
                 "maintenance",
                 f"maintenance: {window.reason or 'no effect on these sites'}",
-                "wait for its end: a run keeps the windows that it was made under",
+                "wait for it to end: a run keeps the windows it was created under",
                 window.end_ms - self._clock.now_ms(),
             )
 
@@ -255,7 +257,7 @@ class Guards:
     async def _may_shift(self, draft: Draft, action: Action) -> None:
         to, away = str(action.parameters.get("to", "")), _names(action.parameters.get("away", ""))
         if to in away:
-            raise NotAllowed("pooled-nowhere", f"{action.target} would go to {to} and away from it")
+            raise NotAllowed("pooled-nowhere", f"{action.target} would move both to and away from {to}")
         await self._must_be_active(draft, to, action.target)
         pools = await self._pools(draft, action.target)
         whole = int(str(action.parameters.get("share", WHOLE))) >= WHOLE
@@ -275,8 +277,8 @@ class Guards:
         if not any(register.get(other) == "active" for other in rest):
             raise NotAllowed(
                 "pooled-nowhere",
-                f"without {site}, {action.target} would get its traffic nowhere",
-                "make another site ready first",
+                f"without {site}, no site would take the traffic of {action.target}",
+                "prepare another site first",
             )
         await self._pool(draft, action.target, rest)
 
@@ -293,7 +295,7 @@ class Guards:
         if state not in good:
             raise NotAllowed(
                 "site-left",
-                f"{service} cannot get traffic at {site or 'no site'}: it is {state}",
+                f"{service} cannot take traffic at {site or 'no site'}: it is {state}",
                 "restore the site first",
             )
 
@@ -340,7 +342,7 @@ async def _register(draft: Draft) -> dict[str, Mark]:
     known = await draft.get(SITES_KEY)
     if known is None:
         raise NotAllowed(
-            "register-missing", "the register of sites is not there", "start a controller: evac serve"
+            "register-missing", "the register of sites does not exist", "start a controller: evac serve"
         )
     return _checked(known)
 
@@ -359,5 +361,5 @@ def _names(value: object) -> set[str]:
 
 def _unreadable(key: str) -> NotAllowed:
     return NotAllowed(
-        "guard-unreadable", f"what {key} holds cannot be read, so nothing is allowed", "evac run verify"
+        "guard-unreadable", f"cannot read the contents of {key}, so nothing is allowed", "evac run verify"
     )

@@ -186,9 +186,9 @@ class LeaseDriver:
     async def execute(self, action: Action, order: Order) -> Evidence:
         """Raises Permanent where no agent is known to watch the store: waiting would prove nothing."""
         if problems := await self._problems(action):
-            raise Permanent("lease-unproven", problems[0], "fence by network, power or a person")
+            raise Permanent("lease-unproven", problems[0], "fence by network, by power, or by hand")
         if order.dry_run:
-            return {"dry_run": "would wait until the permit is over"}
+            return {"dry_run": "would wait until the permit expires"}
         _, ttl_ms = await self._fact(action)
         self._permits.stop(action.target)
         began = self._permits.now_ms()
@@ -224,7 +224,7 @@ class LeaseDriver:
         except Unavailable as error:
             return (error.message,)
         if fact is None:
-            return (f"no agent was ever seen to watch {action.target}",)
+            return (f"no agent has ever been seen watching {action.target}",)
         if fact[0] != action.parameters.get("old"):
-            return (f"the agent that watches {action.target} is in {fact[0]}",)
+            return (f"the agent that watches {action.target} is at {fact[0]}",)
         return ()

@@ -127,7 +127,7 @@ def decode_sighting(store: str, value: bytes) -> Sighting:
             (last_ms, kept_ms),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise NotAllowed("guard-unreadable", f"what was last seen of {store} cannot be read") from error
+        raise NotAllowed("guard-unreadable", f"cannot read the last observation of {store}") from error
 
 
 def sighted(
@@ -338,8 +338,8 @@ class LossGuard:
             return
         raise Retryable(
             "loss-grown",
-            f"it would lose {loss.words}, and policy lets it continue automatically for less",
-            f"agree to it: evac approve {view.spec.run} --step {step.id} --reason WHY",
+            f"it would lose {loss.words}, more than the policy allows without approval",
+            f"approve it: evac approve {view.spec.run} --step {step.id} --reason WHY",
             AGAIN_MS,
         )
 

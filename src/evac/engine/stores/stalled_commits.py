@@ -106,7 +106,7 @@ def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest:
             MappingProxyType({"candidate": told["at"], "synchronous": tuple(told["synchronous"])}),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt(f"the plan {digest[:19]} cannot be read") from error
+        raise Corrupt(f"cannot read plan {digest[:19]}") from error
     step = RunStep(
         id=StepId("protect", action.target),
         kind="protect",
@@ -137,8 +137,8 @@ def _words(action: Action) -> str:
     names = action.parameters["synchronous"]
     if names:
         assert isinstance(names, tuple)
-        return f"{action.target}: commits hang; let {', '.join(names)} confirm them"
-    return f"{action.target}: commits hang, and no replica is left; let them continue without one"
+        return f"{action.target}: commits are blocked; let {', '.join(names)} confirm them"
+    return f"{action.target}: commits are blocked and no replica is left; let them continue without one"
 
 
 def _synchronous_sites(
@@ -240,9 +240,9 @@ class Hanging:
         left = sorted(site for site, mark in register.items() if mark != "active")
         found = await self._protections(sorted({*self._lost(), *silent}), roles, left)
         for store in sorted(found if only is None else {*found} & {*only}):
-            words = f"{store} lost its synchronous replica in {site}"
+            words = f"{store} lost its synchronous replica at {site}"
             if self._desk.policy.mode == "advise":
-                until = "its commits wait until it is back, or a person lets its primary continue without it"
+                until = "commits are blocked until it is back or a person lets the primary continue alone"
                 self._say("loss", site, f"{words}; {until}", {})
                 continue
             epoch = epochs.get(store, Epoch(store))
@@ -313,7 +313,10 @@ class Hanging:
         since_ms = self._failed_ms.setdefault(store, now_ms)
         if now_ms - since_ms < execution.view.spec.patience.backoff_most_ms:
             return
-        step, data = execution.view.steps[0].id, {"who": EVAC, "reason": f"the commits of {store} still hang"}
+        step, data = (
+            execution.view.steps[0].id,
+            {"who": EVAC, "reason": f"commits of {store} are still blocked"},
+        )
         with contextlib.suppress(RunError, StalePlan):  # a person was quicker
             await execution.say(Event("step_retried", 0, step, data=data), fits=_failed)
         self._failed_ms.pop(store, None)
@@ -326,7 +329,7 @@ class Hanging:
         except (LeaseLost, Conflict, Unavailable):
             raise
         except EvacError as error:
-            words = f"the commits of {store} wait for {where}: {error.message}"
+            words = f"commits of {store} are waiting for {where}: {error.message}"
             self._say("trouble", where, words, {"code": error.code})
 
     async def _withdraw(self, store: str, execution: RunExecution) -> None:
@@ -338,7 +341,7 @@ class Hanging:
         times, written = await self._withdrawn(epoch)
         value = orjson.dumps({"epoch": epoch.number, "times": times + 1})
         permit = Permit((written,), (Put(written.key, value),))
-        words = f"the commits of {store} continue automatically"
+        words = f"commits of {store} continue automatically"
         await execution.say(Event("cancelled", 0, data={"who": EVAC, "reason": words}), permit, _asks)
         self._answered.pop(store, None)
         self._say("run", "", f"{words}; {run} is withdrawn", {"run": run})

@@ -357,7 +357,7 @@ def _gate(view: RunView, feed: str) -> int:
     """Nobody closes the feed before a person has looked. The step that does; -1 where there is none."""
     closing = view.index.get(power_step(feed), -1)
     if closing >= 0:
-        view.boots.gates[closing] = f"{feed} tripped: find out why, then let it be closed again"
+        view.boots.gates[closing] = f"{feed} tripped: find out why before the breaker is closed again"
         view.gates_open.discard(closing)
     return closing
 

@@ -154,7 +154,7 @@ def _one_at_a_time(view: RunView, server: str, boots: Iterable[int]) -> list[Tur
         phase in _OPEN and _comes_from(view, j, server) for j, phase in enumerate(view.phases)
     ):
         return []
-    return [Turn(_after_pause(view, first), first, f"it tries the boot server {server} again")]
+    return [Turn(_after_pause(view, first), first, f"another try at boot server {server}")]
 
 
 def _of_doubt(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
@@ -166,9 +166,9 @@ def _of_doubt(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
         if i not in view.boots.hung or (view.boots.turns.get(i) and not view.steps[i].cold):
             continue
         if view.booted_from(i) != server or server in view.boots.unreplaced_ms:
-            found.append(Turn(view.ended[i], i, f"its boot server {server} serves again"))
+            found.append(Turn(view.ended[i], i, f"boot server {server} is serving again"))
         elif view.settled:
-            found.append(Turn(_after_pause(view, i), i, "the result of its last try is not known"))
+            found.append(Turn(_after_pause(view, i), i, "the outcome of its last try is unknown"))
     return found
 
 
@@ -180,9 +180,9 @@ def _last_ones(view: RunView, server: str, boots: Iterable[int], tries: Sequence
     unproved = _unproved(view, tries, left)
     if len(unproved) >= SEVERAL_STALLED:
         unproved = []
-    why = f"nothing came up from the boot server {server} since it began"
+    why = f"nothing has come up from boot server {server} since this boot started"
     found = [Turn(_after_pause(view, i), i, why) for i in unproved]
-    why = f"several that began together did not come up from the boot server {server}"
+    why = f"several boots that started together from boot server {server} did not come up"
     fresh = set(left).difference(unproved, view.boots.turns)
     together = fresh.intersection(_together(view, tries)) if len(left) >= SEVERAL_STALLED else set[int]()
     found += [Turn(view.ended[i], i, why) for i in sorted(together)]

@@ -1,6 +1,6 @@
 """What follows from how boots go: a feed that tripped, a boot server that died, a password that is refused.
 
-Pure; rules are few and bounded. A feed tripped when its breaker was seen open, or when several servers in
+Pure; rules are few and bounded. A feed tripped when its breaker was found open, or when several servers in
 more than one rack fell silent or went off together after they had answered, more than go on booting there. A
 rack that falls silent alone is its switch. A boot server is dead when several boots in a row do not come up,
 be it when nothing else is left to begin; where the site has no other, one server at a time tries it until one
@@ -19,10 +19,10 @@ from evac.run.values import Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 
-MENDED: Final = "a person went on after credentials were refused"
-MADE_GOOD: Final = "a person went on after what evac needs to boot anything was wrong"
+MENDED: Final = "the operator resumed the run after credentials had been refused"
+MADE_GOOD: Final = "the operator resumed the run after fixing what evac needs to boot servers"
 UNHEARD: Final = "set aside, as nothing behind its feed has answered yet"
-ALONE: Final = "one server at a time tries it, and the rest wait until one comes up"
+ALONE: Final = "one server at a time tries it; the others wait until one comes up"
 _AT_ONCE: Final = 1_024
 
 
@@ -56,7 +56,7 @@ class BootRules:
     def _trips(self, view: RunView, now_ms: int) -> Iterator[Event]:
         for feed in sorted(view.boots.open_breakers):
             if feed not in view.boots.tripped:
-                yield _tripped(feed, "its breaker was seen open", (), True, now_ms)
+                yield _tripped(feed, "its breaker was found open", (), True, now_ms)
         for feed, gone in sorted(view.boots.gone.items()):
             number = len(gone)
             known = feed in view.boots.tripped or feed in view.boots.open_breakers
@@ -66,7 +66,7 @@ class BootRules:
             if self._is_tripped(view, feed, gone):
                 self._checked.pop(feed)
                 names = [view.steps[i].target for i in sorted(gone)[:SEVERAL]]
-                words = f"{number} servers behind it fell silent or went off together"
+                words = f"{number} servers behind it went silent or lost power together"
                 yield _tripped(feed, words, names, False, now_ms)
 
     def _is_tripped(self, view: RunView, feed: str, gone: Iterable[int]) -> bool:
@@ -96,7 +96,7 @@ class BootRules:
     def _given_up(self, view: RunView, server: str, which: str, now_ms: int) -> Event:
         other = self._other(view, server)
         words = f"{which} did not come up; "
-        words += f"the others boot from {other}" if other else f"there is no other at its site: {ALONE}"
+        words += f"the others boot from {other}" if other else f"its site has no other boot server: {ALONE}"
         data: dict[str, Any] = {"server": server, "other": other, "why": words, "holds": not other}
         before = sorted(name for name, (by, _) in view.boots.lost_servers.items() if by == server)
         if before:
@@ -180,7 +180,7 @@ def _left_out(view: RunView, now_ms: int) -> Iterator[Event]:
         held = now_ms < at_ms + view.spec.mend_ms and is_waited_for(view, i)
         if not held and view.phases[i] in ("failed", "unknown"):
             code = view.failures.get(i, ("", ""))[0] if view.phases[i] == "failed" else "bmc-silent"
-            where = UNHEARD if silent_servers.is_unheard(view, i) else "left to the people on the floor"
+            where = UNHEARD if silent_servers.is_unheard(view, i) else "left to on-site staff"
             data = {"who": "evac", "reason": f"{where} ({code or 'in doubt'})"}
             yield Event("step_skipped", now_ms, view.steps[i].id, view.attempts[i], data)
 
@@ -205,12 +205,12 @@ def refusal(view: RunView) -> str:
     if view.boots.missing:
         which = f"boot {', '.join(names)}{more}" if names else "look at what it boots"
         missing = view.boots.missing
-        return f"evac itself cannot {which}: {missing}; fix it, then resume; nothing is sent until then"
+        return f"evac itself cannot {which}: {missing}; fix it, then resume. Nothing is sent until then"
     of = f" by {', '.join(names)}" if names else ""
     return (
-        f"user or password are refused{of}{more}: fix evac's password, then resume; "
-        "if only these have another password, skip their steps first; "
-        "nothing is sent until then, so that no account is locked"
+        f"user name or password refused{of}{more}: fix evac's password, then resume. "
+        "If only these servers use a different password, skip their steps first. "
+        "Nothing is sent until then, so that no account gets locked"
     )
 
 
@@ -230,7 +230,7 @@ def why_waits(view: RunView, i: int) -> str:
     """What step i waits for, in words; empty where nothing is known of it."""
     why = view.whys.get(i, "")
     if not why and view.phases[i] == "ready" and (server := view.boots.queue_of(i)):
-        why = f"waits for the boot server {server}"
+        why = f"waits for boot server {server}"
     return why
 
 
