@@ -21,6 +21,8 @@ FLAGS: Final = 3
 """Services whose expected restoration is written into the picture."""
 LETTER: Final = 6.4
 """Units of width that a letter takes, for labels that must not overlap."""
+ROW: Final = 18
+"""Units of height that a label takes."""
 _STEPS_S: Final = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400)
 _SHADES: Final = {
     "fence": "fence",
@@ -214,11 +216,18 @@ def _flags(impact: Impact, frame: _Frame, y: Callable[[int], float]) -> Iterator
     """Which service is expected when; those that the fewest labels must be moved for."""
     after = dict(impact.expected)
     coming = sorted((one for one in impact.down if one.expected_ms), key=lambda one: one.expected_ms)
+    taken: list[tuple[float, float, float]] = []
     for n, one in enumerate(coming[:FLAGS]):
         x, low = frame.x(one.expected_ms), y(after.get(one.expected_ms, 0))
-        high = max(44.0, low - 34 - 18 * (FLAGS - n))
+        high = max(44.0, low - 34 - ROW * (FLAGS - n))
         right = x < frame.width - frame.right - 120
         side, anchor = (x + 6, "") if right else (x - 6, "end")
+        wide = LETTER * (len(one.service[:24]) + 10)
+        begin = side if right else side - wide
+        end = begin + wide
+        while any(begin < last and first < end and abs(high - row) < ROW for first, last, row in taken):
+            high += ROW
+        taken.append((begin, end, high))
         yield (
             f'<path class="flag" d="M{x:.1f} {low:.1f}V{high:.1f}"/>'
             f'<circle class="f-bad" r="3" cx="{x:.1f}" cy="{low:.1f}"/>'

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from evac.model.plan import Outcome
 from evac.views.impact import impact_of
 from evac.views.live_charts import HALF, NARROW, GanttBar, GanttRow, curve, gantt, short, table_rows
@@ -49,6 +52,27 @@ def test_the_curve_says_in_words_what_it_shows_and_stays_within_its_frame() -> N
     assert rows[1]["when"].endswith("expected")
     assert rows[1]["left"] == "8 M"
     assert rows[3]["when"] == "not in this plan"
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 90), st.integers(2, 24)), min_size=2, max_size=5),
+    st.sampled_from([HALF, NARROW, 1_100]),
+)
+def test_names_of_services_never_cover_each_other(services: list[tuple[int, int]], width: int) -> None:
+    """services: seconds from now on, and letters of the name."""
+    names = {f"{n}{'w' * (letters - 1)}": NOW + after * 1_000 for n, (after, letters) in enumerate(services)}
+    down = tuple(outcome(name, 5_000_000 * 3**n) for n, name in enumerate(names))
+    svg = curve(impact_of(down, LOST, BEGUN, {}, names, NOW), None, "c", width, 200)
+    drawn = re.findall(r'<text class="(end)?" x="([\d.]+)" y="([\d.]+)"><tspan class="t1">(\w+)<', svg)
+    spans = []
+    for end, x, y, name in drawn:
+        wide = 6 * (len(name) + 9)
+        begin = float(x) - (wide if end else 0)
+        spans.append((begin, begin + wide, float(y)))
+    assert len(spans) == min(3, len(names)) or width == NARROW
+    for n, (begin, end, y) in enumerate(spans):
+        assert all(end <= first or last <= begin or abs(y - row) > 12 for first, last, row in spans[:n])
+        assert y < 200
 
 
 def test_a_gantt_row_shows_what_waits_and_what_is_still_to_come() -> None:
