@@ -191,6 +191,16 @@ def test_two_persons_sign_and_the_run_may_be_named_by_its_incident(world: World)
     assert world.until(run, "running", "fence:db").approvals.given.keys() == {"kim", "lee"}
     world.evac("hold", "--reason", "wait")
     assert "on hold by kim" in world.evac("run", "show", run, code=13)
+    signed = ("--who", "kim", "--key", str(world.folder / "kim"))
+    for refused, release in ((4, ()), (0, signed)):
+        assert ("unproven" in world.evac("hold", "--release", *release, code=refused)) is bool(refused)
+    world.evac("run", "cancel", run, "--reason", "a drill", *signed)
+    world.until(run, "cancelled")
+    clear = ("site", "clear", "pangyo", "--reason", "a drill")
+    assert "unproven" in world.evac(*clear, code=4)
+    assert "lost" in world.evac("status")
+    assert "pangyo is active again" in world.evac(*clear, *signed)
+    assert "site-active" in world.evac(*clear, *signed, code=4)
 
 
 def test_one_run_an_incident_and_names_must_be_typed(world: World) -> None:
