@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule, duration, listed, why_down
+from evac.audit.context import Context, Rule, duration, left_but_too_few, listed, why_down
 from evac.audit.findings import Finding
 from evac.audit.impacts.stores import NEVER
 from evac.model.diagnostic import Severity
@@ -58,6 +58,7 @@ def _finding(
     outlook = (
         "it never comes back" if ready >= NEVER else f"it is back after {duration(ready)}, by hand or late"
     )
+    few = "".join(left_but_too_few(context, tool, worst) for tool in tools)
     itself = ", and its own recovery needs it" if chain else ""
     ordered = [*(n for n, _ in errors), *(n for n, _ in graded if n not in {e for e, _ in errors})]
     return RULE.finding(
@@ -65,7 +66,7 @@ def _finding(
         severity,
         name,
         f"{either} ({', '.join(roles)}) is lost with {listed(context.names(ordered))}{itself}: {outlook}",
-        f"Run {either} so that it serves with any one domain lost, or rehearse a way by hand for: "
+        f"{few}Run {either} so that it serves with any one domain lost, or rehearse a way by hand for: "
         f"{', '.join(_kinds(roles)) or 'what people do with it'}.",
         losses=ordered,
         chain=chain or why_down(context, tools[0], worst).words,

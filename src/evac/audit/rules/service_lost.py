@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from evac.audit.context import Cause, Context, Rule, by_service, listed, root_paths, why_lost
+from evac.audit.context import (
+    Cause,
+    Context,
+    Rule,
+    by_service,
+    left_but_too_few,
+    listed,
+    root_paths,
+    why_lost,
+)
 from evac.audit.findings import Finding
 from evac.model.diagnostic import Severity
 
@@ -17,7 +26,7 @@ def check(context: Context) -> Iterator[Finding]:
         worst = next((n for n in losses if context.grave[n, service]), losses[0])
         severity: Severity = "error" if context.grave[worst, service] else "warning"
         chain = why_lost(context, service, worst)
-        fix, roots = _way_out(context, chain.cause)
+        fix, roots = _way_out(context, chain.cause, worst)
         name = context.estate.services[service].id
         yield RULE.finding(
             context,
@@ -32,8 +41,10 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
 
-def _way_out(context: Context, cause: Cause | None) -> tuple[str, tuple[str, ...]]:
-    """What to change, in words and as fact paths; no paths where the service itself has to change."""
+def _way_out(context: Context, cause: Cause | None, number: int) -> tuple[str, tuple[str, ...]]:
+    """What to change, in words and as fact paths; no paths where the service itself has to change. number: of
+    the loss.
+    """
     if cause is None:
         return _ANY_WAY, ()
     name, reason = cause.service, cause.reason
@@ -60,7 +71,10 @@ def _way_out(context: Context, cause: Cause | None) -> tuple[str, tuple[str, ...
             words = f"Let one of {', '.join(reason.services)} start without the others."
             return words, (f"services/{name}/needs", f"services/{name}")
         case "tools-lost":
-            return "Run the tools that start replicas at a second site, or state a way by hand.", ("tools",)
+            index = context.impacts.graph.index
+            few = "".join(left_but_too_few(context, index[tool], number) for tool in reason.services)
+            words = f"Run {' and '.join(reason.services)} at a second site, or state a way by hand."
+            return few + words, ("tools",)
     return _ANY_WAY, (f"services/{name}",)
 
 
