@@ -210,7 +210,7 @@ def test_a_wrong_password_says_nothing_of_the_name(tmp_path: Path, name: str) ->
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         told = await sign_in(client, name, "wrong")
         assert told.status_code == 401
-        assert "Name, password or code is wrong" in told.text
+        assert "Wrong name, password or code" in told.text
         empty = await sign_in(client, name, "")
         assert empty.status_code == 401
 

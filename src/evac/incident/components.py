@@ -121,10 +121,10 @@ class StatusPage:
         return tuple(one for one in self.incidents if one.ended_ms is not None)
 
     @property
-    def overall(self) -> ComponentState:
-        """The gravest state of any component."""
+    def overall(self) -> ComponentState | Literal["unknown"]:
+        """The most severe state of any component; without components nobody can say."""
         states = [component.state for component in self.components]
-        return max(states, key=lambda state: GRAVITY[state], default="operational")
+        return max(states, key=lambda state: GRAVITY[state]) if states else "unknown"
 
 
 def public_names(estate: Estate) -> dict[str, str]:

@@ -77,6 +77,7 @@ def _date(at_ms: int) -> str:
 
 SCHEMA_VERSION: Final = 1
 OVERALL: Final = {
+    "unknown": "No services listed yet",
     "operational": "All systems operational",
     "maintenance": "Under maintenance",
     "degraded": "Degraded performance",
@@ -123,9 +124,11 @@ def status_body(page: StatusPage, wall: WallClock | None = None) -> Markup:
 
 def headline(page: StatusPage) -> str:
     """`Major outage: Mail and Maps`; `All systems operational`."""
+    if not page.components and page.current:
+        return "Incident in progress"
     words = OVERALL[page.overall]
     named = [one.name for one in page.components if one.state == page.overall]
-    return words if page.overall == "operational" else f"{words}: {listed(named)}"
+    return words if not named or page.overall == "operational" else f"{words}: {listed(named)}"
 
 
 def preview_headline(page: StatusPage) -> str:

@@ -58,6 +58,17 @@ def test_nothing_is_public_before_a_person_publishes() -> None:
     assert published.components == page.recorded
 
 
+@pytest.mark.parametrize("published", [True, False])
+def test_a_page_without_services_does_not_say_that_they_work(published: bool) -> None:
+    story = fire([PUBLISHED] if published else [])
+    page = status_page("Example", {}, [(story, summary(story))], T0 - DAY_MS, T0 + HOUR)
+    assert page.overall == "unknown"
+    shown = status_html(page)
+    assert "operational<" not in shown
+    assert ("Incident in progress" if published else "No services listed yet") in shown
+    assert '"state": "unknown"' in status_json(page)
+
+
 def test_the_next_update_is_promised_as_a_moment() -> None:
     due_ms = T0 + 31 * 60_000
     promised = replace(PUBLISHED, due_ms=due_ms)

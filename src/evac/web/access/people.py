@@ -318,7 +318,7 @@ class People:
         if not right or person is None:
             self.seen.refused("sign-in-refused", address, "sign-in-wrong", name[:80], "password")
             LOG.warning("sign-in of %.80r from %s refused: name, password or code", name, address)
-            raise Unauthenticated("name, password or code is wrong", "try again", "sign-in-wrong")
+            raise Unauthenticated("wrong name, password or code", "try again", "sign-in-wrong")
         self.slow.right(near, named)
         return person
 
