@@ -158,8 +158,7 @@ class Reason:
             case "by-plan":
                 return self.planned
             case "tools-lost":
-                tools = " and ".join(self.services)
-                return f"replicas start through {tools}, lost with {self.loss}; no way by hand is stated"
+                return f"nothing starts without {' and '.join(self.services)}; no way by hand is stated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,19 +505,6 @@ def why_degraded(context: Context, service: int, number: int) -> Chain:
     return Chain((name,), None)
 
 
-def left_but_too_few(context: Context, service: int, number: int) -> str:
-    """What to state if the replicas that a loss leaves are enough after all; empty where none is left, or
-    none is missing.
-    """
-    impacts = context.impacts
-    left, needed = impacts.left(number, service), int(impacts.presence.m[service])
-    if not 0 < left < needed:
-        return ""
-    name, all_of = context.estate.services[service].id, int(impacts.presence.n[service])
-    words = f"{name} keeps {left:,} of {all_of:,} replicas."
-    return f"{words} If fewer than {needed:,} are enough, state its share. "
-
-
 def why_lost(context: Context, service: int, number: int) -> Chain:
     """From a service that never comes back to the first that cannot by itself."""
     path = chain_to(context, service, lambda node: _stuck(context, node, number) is not None, number)
@@ -569,20 +555,9 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
     if circle:
         return Reason("start-cycle", loss, services=circle)
     if impacts.chains.tool_ready["start"][number] >= NEVER and "start" not in impacts.times.manual:
-        return Reason("tools-lost", loss, services=_starting(context, number))
+        return Reason("tools-lost", loss, services=impacts.starting_gone(number))
     planned = impacts.reasons.get((number, service))
     return Reason("by-plan", loss, planned=planned) if planned else None
-
-
-def _starting(context: Context, number: int) -> tuple[str, ...]:
-    """Tools without which nothing starts, and that never come back."""
-    impacts = context.impacts
-    gone = [
-        group
-        for group in impacts.times.tools["start"]
-        if (impacts.ready_ms[number, list(group)] >= NEVER).all()
-    ]
-    return tuple(dict.fromkeys(context.estate.services[tool].id for group in gone for tool in group))
 
 
 def _start_circle(context: Context, service: int, number: int) -> tuple[str, ...]:

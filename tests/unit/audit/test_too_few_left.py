@@ -49,4 +49,4 @@ def test_the_fix_names_the_share_if_replicas_are_left(
     ]
     assert bool(lost) is bool(hint)
     assert all(one.fix.startswith(hint) for one in lost)
-    assert all("through deploy" in one.message for one in found(report, "service-lost"))
+    assert all("without deploy" in one.message for one in found(report, "service-lost"))

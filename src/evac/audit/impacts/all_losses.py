@@ -127,6 +127,12 @@ class Impacts:
         """Replicas of one service that one loss leaves."""
         return int(self.ground.presence.n[service] - self.ground.lost[number, service])
 
+    def starting_gone(self, number: int) -> tuple[str, ...]:
+        """Tools without which nothing starts, and that never come back from one loss."""
+        groups = self.times.tools["start"]
+        gone = [group for group in groups if (self.ready_ms[number, list(group)] >= NEVER).all()]
+        return tuple(dict.fromkeys(self.estate.services[tool].id for group in gone for tool in group))
+
     @cached_property
     def tiers(self) -> IntColumn:
         """(S,) tier; -1 where it is not known."""

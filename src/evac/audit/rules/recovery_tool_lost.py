@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule, duration, left_but_too_few, listed, why_down
+from evac.audit.context import Context, Rule, duration, listed, why_down
 from evac.audit.findings import Finding
 from evac.audit.impacts.stores import NEVER
 from evac.model.diagnostic import Severity
@@ -72,6 +72,19 @@ def _finding(
         chain=chain or why_down(context, tools[0], worst).words,
         paths=(f"tools/{roles[0]}", f"services/{name}"),
     )
+
+
+def left_but_too_few(context: Context, service: int, number: int) -> str:
+    """What to state if the replicas that a loss leaves are enough after all; empty where none is left, or
+    none is missing.
+    """
+    impacts = context.impacts
+    left, needed = impacts.left(number, service), int(impacts.presence.m[service])
+    if not 0 < left < needed:
+        return ""
+    name, all_of = context.estate.services[service].id, int(impacts.presence.n[service])
+    words = f"{name} keeps {left:,} of {all_of:,} replicas."
+    return f"{words} If fewer than {needed:,} are enough, state its share. "
 
 
 def _is_error(context: Context, tool: int, number: int) -> bool:

@@ -10,12 +10,12 @@ from evac.audit.context import (
     Context,
     Rule,
     by_service,
-    left_but_too_few,
     listed,
     root_paths,
     why_lost,
 )
 from evac.audit.findings import Finding
+from evac.audit.rules.recovery_tool_lost import left_but_too_few
 from evac.model.diagnostic import Severity
 
 
