@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bench.contradictions import contradictions
 from bench.random_estates import random_estate
@@ -194,3 +197,44 @@ def test_where_nobody_knows_that_the_rest_fits_it_is_degraded(tmp_path: Path) ->
     outcome, fate, _ = outcome_of(tmp_path, text.replace("cpu: 6 cores, ", ""))
     assert (outcome.state, outcome.reason) == ("degraded", "cannot be judged: cpu of pool pb")
     assert fate == "degraded"
+
+
+LATE_TOOL = """
+name: late tool
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 64 cores, memory: 64 GiB}}
+limits: {manual: {BY_HAND}}
+stores:
+  orders: {engine: postgresql, promote: 30 s, fence: 5 s,
+           members: [{at: a, mode: primary}, {at: b, mode: sync}]}
+services:
+  shop: {tier: 0, people: PEOPLE, replicas: {pa: 1, pb: 1}, share: 50 %, start: 60 s, traffic: {kind: none},
+         demand: {cpu: 2 cores, memory: 1 GiB}, needs: [{store: orders}]}
+"""
+LINK = """
+  NAME: {tier: 0, people: 1, replicas: {pb: 1}, start: 60 s, verify: 20 s, traffic: {kind: none},
+         demand: {cpu: 2 cores, memory: 1 GiB}, needs: [OTHER]}
+"""
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from([0, 1, 10, 100_000]),
+    st.integers(1, 4),
+    st.sampled_from(["deploy", "registry"]),
+    st.sampled_from(["", "stop: 9 min"]),
+)
+def test_what_waits_for_a_tool_that_needs_its_service_comes_back_in_full(
+    people: int, links: int, role: str, by_hand: str
+) -> None:
+    """The replicas that a base can do without wait for a tool, and the tool for the base: in any order."""
+    text = LATE_TOOL.replace("PEOPLE", str(people)).replace("BY_HAND", by_hand)
+    for number, other in enumerate(["shop", *(f"link{n}" for n in range(links - 1))]):
+        text += LINK.replace("NAME", f"link{number}").replace("OTHER", other)
+    text += f"tools: {{{role}: link{links - 1}}}\n"
+    with tempfile.TemporaryDirectory() as folder:
+        estate = written(Path(folder), text)
+    for work in (0, 200):
+        made = plan(estate, lose("a"), work=work)
+        assert check(estate, made).holds
+        assert {outcome.state for outcome in made.outcomes} == {"restored"}

@@ -24,17 +24,23 @@ from evac.planning.evacuation.board import (
     AT_LEVEL,
     BARRED,
     BARS,
+    BOOT,
     FAILED_ROOM,
     FAILED_TIME,
     FLOOR,
     LEVELLED,
+    MANUAL_TICKS,
     MEMBER,
     NEVER,
     REACHED,
+    SHED,
     SHEDS,
     SOFT,
     SPOILED,
+    START,
+    TOOL,
     UNKNOWN,
+    VERIFY,
     WAIT,
     Board,
     Ints,
@@ -55,6 +61,7 @@ from evac.planning.evacuation.items import (
     start_late,
 )
 from evac.planning.evacuation.legality import breaks_rules
+from evac.planning.evacuation.timing import tool_at
 
 GRACE_FACTOR = 16
 """How much more a tick counts after the grace than before, where there is one."""
@@ -103,8 +110,24 @@ def _push_needs(board: Board, item: int, depth: int) -> int:
         if board.service[item - components].base_lost and not board.item[own].done:
             board.item[depth].stack = own
             depth += 1
-        return depth
+        return _push_tools(board, _push_tools(board, depth, START), VERIFY)
     return _push_waits(board, item, depth, WAIT)
+
+
+@inner
+def _push_tools(board: Board, depth: int, kind: int) -> int:
+    """Push tools of a kind that nobody can do without and that are not generated; the new depth.
+
+    No base waits for a top, so those that need its service first wait for nothing here.
+    """
+    if board.heap[board.base[MANUAL_TICKS] + kind] >= 0:
+        return depth
+    for k in range(board.heap[board.base[TOOL] + kind], board.heap[board.base[TOOL] + kind + 1]):
+        tool = board.service[board.heap[k]].component
+        if not board.item[tool].done and depth < len(board.item):
+            board.item[depth].stack = tool
+            depth += 1
+    return depth
 
 
 @inner
@@ -235,12 +258,16 @@ def _conclude(board: Board, options: Ints) -> int:
     """What was left out once more, then what nobody waits for: late services and the other stores.
 
     Boots and sheds that came later may have freed capacity, so components that found none are tried again,
-    what is needed first. Returns the price of the whole.
+    what is needed first; and tops, where what boots or sheds came later. Returns the price of the whole.
     """
     for component in range(board.components):
         failed = board.item[component].done and board.item[component].at >= NEVER
         if failed and board.item[component].why != FAILED_TIME:
             run_item(board, component, options[component], AGAIN)
+    if max(tool_at(board, BOOT), tool_at(board, SHED)) > 0:
+        for service in range(len(board.service)):
+            if board.service[service].top_starts > 0 and board.service[service].top_own >= NEVER:
+                run_item(board, board.components + service, options[board.components + service], AGAIN)
     board.size[BARRED] = 0
     for component in range(board.components):
         if board.item[component].why == FAILED_TIME and board.item[component].at >= NEVER:
