@@ -60,7 +60,7 @@ def _denies(fate: str, back: int | None, outcome: Outcome | None) -> bool:
     if fate == "degraded" and back is not None:
         return down or outcome is None or outcome.state == "restored" or (outcome.recovery_ms or 0) > back
     if fate in ("unaffected", "degraded"):
-        timed = outcome is not None and outcome.base_outage_ms > 0 and outcome.recovery_ms is not None
+        timed = outcome is not None and outcome.goes_down and outcome.recovery_ms is not None
         return down or timed or (outcome is not None and outcome.state == "unknown")
     return False
 

@@ -46,7 +46,9 @@ def bound_instance(
 
 
 def good_ends(estate: Estate) -> Estate:
-    """The estate with the better end of every interval. A fact that was replaced since stays as it is."""
+    """The estate with the better end of every interval. A fact that was replaced since stays as it is, and so
+    does when plans begin: what is over by then is bounded from there on.
+    """
     tree: Tree = {}
     for interval in estate.intervals:
         branch = tree
@@ -54,7 +56,8 @@ def good_ends(estate: Estate) -> Estate:
             branch = branch.setdefault(step, {})
         branch[interval.where[-1]] = interval
     better: Estate = _better(estate, tree)
-    return replace(better, fleet=_fleet(estate, better), intervals=())
+    begins = {"detection_ms": estate.detection_ms, "approval_ms": estate.approval_ms}
+    return replace(better, fleet=_fleet(estate, better), intervals=(), **begins)
 
 
 def _better(thing: Any, tree: Tree | Interval) -> Any:

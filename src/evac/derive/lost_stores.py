@@ -129,16 +129,19 @@ def _candidates(
             continue
         if way.duration_ms is None:
             unknown.add(missing_time(store, way.kind))
+        ticks = ticks_up(way.duration_ms or 0, tick_ms)
+        own = way.from_loss and scenario.kind == "lose"
         candidate = Candidate(
             id=way.at,
             site=site,
             kind=way.kind,
-            duration=ticks_up(way.duration_ms or 0, tick_ms),
+            duration=max(0, ticks - top.estate.lead.ms // tick_ms) if own else ticks,
             uses=() if way.by_itself else limits.promotion(store.engine, site),
             loss_ms=way.loss_ms,
             allowed=within or waived,
             waived=waived and not within,
             by_itself=way.by_itself,
+            from_loss=ticks if own else -1,
             forced=way.only_waived,
             confirms=way.confirms,
             untimed=way.untimed,

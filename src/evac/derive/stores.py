@@ -42,6 +42,8 @@ class Way:
     """None where it is not known: beyond any rpo that is stated."""
     by_itself: bool = False
     """Whether the store stays its own: evac does not act, and nothing is fenced."""
+    from_loss: bool = False
+    """Whether it begins with the loss: nobody is waited for, neither to detect it nor to approve anything."""
     only_waived: bool = False
     """Whether it is taken only where somebody waives the data by name, whatever the rpo."""
     confirms: bool = False
@@ -149,7 +151,9 @@ def surviving_ways(
     """The ways back from copies that a loss leaves, in the order of the members. by_hand: `people_take`."""
     if commits_wait(store, gone) and store.primary is not None:
         takes_ms = commits_wait_ms(store, by_hand)
-        return (Way("unprotect", store.primary.at, takes_ms, 0, by_itself=True, confirms=True),)
+        own = store.sync_timeout_ms != NO_TIMEOUT_MS
+        way = Way("unprotect", store.primary.at, takes_ms, 0, by_itself=True, from_loss=own, confirms=True)
+        return (way,)
     left = [m for m, dead in zip(store.members, gone, strict=True) if not dead and m.mode != "none"]
     if store.quorum and not has_majority(store, gone):
         force_ms = by_hand["force-quorum"]
@@ -161,7 +165,7 @@ def surviving_ways(
         best = min(within, key=lambda w: (-1 if w.loss_ms is None else w.loss_ms, w.at), default=None)
         if best is not None:
             elect_ms = ELECTION_MS if store.elect_ms is None else store.elect_ms
-            return (Way("elect", best.at, elect_ms, best.loss_ms, by_itself=True),)
+            return (Way("elect", best.at, elect_ms, best.loss_ms, by_itself=True, from_loss=True),)
     return ways
 
 

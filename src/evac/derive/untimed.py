@@ -3,11 +3,15 @@
 A plan takes a duration that is not known as nothing, so that the order still says what can be said. When a
 service is back it does not say then: neither for what waits for that duration, nor for what waits for that,
 nor for what waits for promotions, fences or hands that are held for that long.
+
+And which come back before anybody acts, because all that they wait for happens by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +19,8 @@ from evac.derive.circles import tool_needs
 from evac.derive.domains import Topology
 from evac.derive.stores import commits_wait_ms, fence_is_unknown, freshest, missing_time, people_take
 from evac.model.estate import Estate
-from evac.model.instance import WHOLE, Limit, LostStore, Services, ToolNeed
+from evac.model.fleet import IntColumn
+from evac.model.instance import WHOLE, Instance, Limit, LostStore, Services, ToolNeed
 
 
 def untimed(
@@ -52,6 +57,42 @@ def untimed(
                 found[user] = found[row]
                 queue.append(user)
     return dict(sorted(found.items()))
+
+
+def from_loss(
+    instance: Instance,
+    stores: Mapping[int, IntColumn] | None = None,
+    checks: Mapping[int, IntColumn] | None = None,
+) -> dict[int, IntColumn]:
+    """Service -> ticks from the loss until it serves, of those that wait for nobody: they lost only stores
+    that come back by themselves, and what they need did so too. Detection and approval delay none of it.
+
+    stores: ticks that each such store takes; checks: that a check of each service takes. Both may be rows of
+    many trials; left out, what the instance says.
+    """
+    s = instance.services
+    own: dict[int, Any] = {
+        row: way.from_loss for row, store in enumerate(instance.stores) for way in store.allowed[:1]
+    }
+    own = {row: (stores or own)[row] for row, ticks in own.items() if ticks >= 0}
+    if not own:
+        return {}
+    takes: Any = s.verify if checks is None else checks
+    acted_on = {*instance.rebuilds, *instance.stuck, *instance.attests, *instance.unjudged}
+    members: dict[int, list[int]] = {}
+    for row in np.flatnonzero(s.base_lost).tolist():
+        members.setdefault(int(s.component[row]), []).append(row)
+    found: dict[int, Any] = {}
+    for _, rows in sorted(members.items()):
+        waits = {other for row in rows for other in s.hard[row] if s.base_lost[other]}.difference(rows)
+        lost = {store for row in rows for store in s.lost_stores[row]}
+        acts = any(s.shift[row] or s.blocked[row] or s.base_starts(row) for row in rows)
+        if acts or acted_on.intersection(rows) or not (waits <= found.keys() and lost <= own.keys()):
+            continue
+        begins = [*(found[other] for other in waits), *(own[store] for store in lost)]
+        begin = reduce(np.maximum, begins, np.int64(0))
+        found |= dict.fromkeys(rows, reduce(np.maximum, [begin + takes[row] for row in rows]))
+    return found
 
 
 def rebuild_times(top: Topology, rebuilds: Mapping[int, Sequence[tuple[str, str]]]) -> dict[int, str]:

@@ -203,8 +203,8 @@ class Walk:
                 return "up"
             return "down" if outcome.state in ("shed", "unplaced") else "degraded"
         if not self._done(self._base, service):
-            return "down" if outcome.base_outage_ms else "degraded"
-        if service not in self._base and outcome.base_outage_ms:
+            return "down" if outcome.goes_down else "degraded"
+        if service not in self._base and outcome.goes_down:
             view = self._view
             is_whole = view.phase == "succeeded_with_exceptions" and not (view.exceptions or view.leftover)
             back = outcome.base_ms is not None and (view.phase == "succeeded" or is_whole)

@@ -125,6 +125,10 @@ class Candidate:
     waived: bool = False
     by_itself: bool = False
     """Whether the store stays its own: evac does not act, and nothing is fenced."""
+    from_loss: int = -1
+    """Ticks from the loss on of what waits for nobody; `duration` is what is left of them when a plan begins.
+    -1 where somebody acts.
+    """
     forced: bool = False
     """Whether people force a new cluster from a minority."""
     confirms: bool = False

@@ -67,6 +67,10 @@ class Step:
     parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
 
 
+FROM_LOSS_MS: Final = "from_loss_ms"
+"""The parameter of a step that happens by itself: how long that takes from the loss on. The step itself is
+what is left of it when the plan begins.
+"""
 PLACEMENT: Final = "placement"
 """The last part of the path of a fact that says where something runs."""
 
@@ -105,6 +109,14 @@ class Outcome:
         the reason.
         """
         return self.why.services[0] if self.why is not None and self.why.kind == "needs" else ""
+
+    @property
+    def goes_down(self) -> bool:
+        """Whether it is without service for a while or for good: also only before a plan begins, where it
+        comes back by itself.
+        """
+        early = self.state in ("restored", "degraded") and self.recovery_ms != 0
+        return self.base_outage_ms > 0 or early
 
     @property
     def meets_rto(self) -> bool | None:
@@ -207,6 +219,13 @@ class Plan:
     def lead(self) -> Lead:
         """What passes before the first step."""
         return Lead(self.detection_ms, self.approval_ms, self.assumed)
+
+    def back_ms(self, store: StoreOutcome) -> int | None:
+        """From the loss until a store takes writes; None where it never does."""
+        if store.primary_ms is None:
+            return None
+        own = (step.parameters.get(FROM_LOSS_MS) for step in self.steps if step.target == store.store)
+        return next((ms for ms in own if isinstance(ms, int)), store.primary_ms + self.lead.ms)
 
     @property
     def unjudged(self) -> tuple[str, ...]:

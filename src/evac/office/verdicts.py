@@ -78,20 +78,20 @@ def verdict_of(digest: str, plan: Plan) -> PlanVerdict:
     outcomes = [one for one in plan.outcomes if one.state != "running"]
     ordered = sorted(outcomes, key=lambda one: (one.tier, -one.people, one.service))
     back = [one for one in ordered if one.state not in _GONE]
-    down = [one for one in ordered if one.base_outage_ms or one.state in _GONE]
+    down = [one for one in ordered if one.goes_down or one.state in _GONE]
     losses = [one.loss_ms for one in plan.stores if one.primary_ms is not None]
     return PlanVerdict(
         digest,
         len(outcomes),
         len(down),
-        sum(1 for one in back if one.base_outage_ms),
+        sum(1 for one in back if one.goes_down),
         sum(1 for one in back if one.state == "degraded"),
         sum(1 for one in ordered if one.meets_rto is False),
         tuple(one.service for one in ordered if one.state == "unplaced"),
         tuple(one.service for one in ordered if one.state == "shed"),
         tuple(one.service for one in ordered if one.state == "unknown"),
         max((one.people for one in ordered if one.state == "unplaced"), default=0),
-        max((one.recovery_ms or 0 for one in back if one.base_outage_ms), default=0),
+        max((one.recovery_ms or 0 for one in back if one.goes_down), default=0),
         len(plan.stores),
         sum(1 for one in plan.stores if one.primary_ms is None),
         None if None in losses else max((one for one in losses if one is not None), default=0),

@@ -6,6 +6,7 @@ not use them, but people judge a plan by them: who waits, for how long, and what
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,11 @@ import numpy as np
 from evac.derive.domains import topology
 from evac.derive.intervals import interval_paths
 from evac.derive.planning_instance import derive
+from evac.derive.untimed import from_loss
 from evac.model.collector import collector_at_rest
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
+from evac.model.fleet import IntColumn
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan, StoreOutcome
 from evac.model.units import QUANTITY_LIMIT
@@ -66,33 +69,40 @@ def check_statements(reading: Reading, times: Milestones) -> None:
         if step.deadline_ms < step.end_ms - step.start_ms:
             reading.complain("F3", step.id, "its deadline ends before it can be done")
     rows = {name: row for row, name in enumerate(reading.instance.services.id)}
-    untold, _ = in_doubt(reading)
+    (untold, _), alone = in_doubt(reading), from_loss(reading.instance)
     ends = {step.id: (step.start_ms, step.end_ms) for step in reading.plan.steps}
     for outcome in reading.plan.outcomes:
         if outcome.service in rows:
             service = rows[outcome.service]
-            _check_service(reading, times, service, outcome, bool(untold[service]))
+            back = None if untold[service] else _recovery_ms(reading, times, service, alone)
+            _check_service(reading, times, service, outcome, back)
             _check_chain(reading, outcome, ends)
     _check_stores(reading, times)
     _check_people(reading, times)
 
 
-def _check_service(reading: Reading, times: Milestones, service: int, outcome: Outcome, untold: bool) -> None:
+def _check_service(
+    reading: Reading, times: Milestones, service: int, outcome: Outcome, back_ms: int | None
+) -> None:
     instance, s = reading.instance, reading.instance.services
     top = int(times.top_at[service])
     wanted = {
         "people": (int(s.people[service]), outcome.people),
         "tier": (int(s.tier[service]), outcome.tier),
         "top_ms": (top * instance.tick_ms if top < instance.horizon else None, outcome.top_ms),
-        "recovery_ms": (None if untold else _recovery_ms(reading, times, service), outcome.recovery_ms),
+        "recovery_ms": (back_ms, outcome.recovery_ms),
     }
     for name, (is_, said) in wanted.items():
         if is_ != said:
             reading.complain("F19", outcome.service, f"{name} is {is_}, the plan says {said}")
 
 
-def _recovery_ms(reading: Reading, times: Milestones, service: int) -> int | None:
-    """From the loss on, detection and approval included; an evacuation has no such lead."""
+def _recovery_ms(
+    reading: Reading, times: Milestones, service: int, alone: Mapping[int, IntColumn]
+) -> int | None:
+    """From the loss on, detection and approval included; an evacuation has no such lead, nor has what waits
+    for nobody (alone).
+    """
     instance, plan = reading.instance, reading.plan
     at = int(times.base_at[service])
     if at >= instance.horizon or times.base_gone[service] < instance.horizon or service in instance.unjudged:
@@ -101,6 +111,8 @@ def _recovery_ms(reading: Reading, times: Milestones, service: int) -> int | Non
         return 0
     if service in instance.untimed:
         return None
+    if service in alone:
+        return int(alone[service]) * instance.tick_ms
     late = max(0, at - instance.grace) * instance.tick_ms
     return late if instance.grace else late + plan.lead.ms
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from evac.model.plan import FROM_LOSS_MS
 from evac.model.steps import FENCE_RUNGS
 from evac.steps.kind import Need
 from evac.steps.registry import kind_of
@@ -135,6 +136,10 @@ def check_stores(reading: Reading) -> None:
         elif candidate.waived and lost.id not in waived:
             reading.complain("F2", timed.step.id, "promotes beyond the rpo and the plan names no waiver")
         if lost.elects:
+            own = -1 if candidate is None else candidate.from_loss
+            said = timed.step.parameters.get(FROM_LOSS_MS, -1)
+            if said != (own * reading.instance.tick_ms if own >= 0 else -1):
+                reading.complain("F3", timed.step.id, "does not say truly how long it takes from the loss on")
             continue
         fence = reading.fences.get(store)
         if fence is None or fence.end > timed.start:

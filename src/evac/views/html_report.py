@@ -256,7 +256,7 @@ def _stores(plan: Plan) -> dict[str, Any]:
         grave = 0 if s.primary_ms is None else (1 if s.loss_ms is None or s.loss_ms else 2)
         return grave, -(s.loss_ms or 0), s.store
 
-    rows = [_store(plan, store, plan.lead.ms) for store in sorted(plan.stores, key=gravity)]
+    rows = [_store(plan, store) for store in sorted(plan.stores, key=gravity)]
     again: dict[str, tuple[str, int]] = {}
     for step in sorted(plan.steps, key=lambda step: (step.end_ms, step.id)):
         for name, source in step.rebuilds:
@@ -268,7 +268,7 @@ def _stores(plan: Plan) -> dict[str, Any]:
     return {"open": rows[:STORES_OPEN], "rest": rows[STORES_OPEN:], "all": number(len(rows))}
 
 
-def _store(plan: Plan, store: StoreOutcome, lead_ms: int) -> dict[str, str]:
+def _store(plan: Plan, store: StoreOutcome) -> dict[str, str]:
     if store.primary_ms is None:
         lost, state = "all of it", "error"
     elif store.loss_ms is None:
@@ -278,7 +278,7 @@ def _store(plan: Plan, store: StoreOutcome, lead_ms: int) -> dict[str, str]:
     return {
         "store": store.store,
         "candidate": plan_charts.place_words(store, plan),
-        "back": duration(store.primary_ms + lead_ms) if store.primary_ms is not None else "never",
+        "back": "never" if (back := plan.back_ms(store)) is None else duration(back),
         "loss": lost,
         "state": state,
         "waiver": store.waiver,

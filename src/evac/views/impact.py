@@ -112,7 +112,7 @@ def impact_of(
     rows = []
     for one in outcomes:
         lost = one.base_ms is None or one.state in ("shed", "unplaced")
-        if one.state in ("running", "unknown") or not (lost or one.base_outage_ms):
+        if one.state in ("running", "unknown") or not (lost or one.goes_down):
             continue
         since = begun_ms if one.state == "shed" else lost_ms
         planned = 0

@@ -19,7 +19,7 @@ from evac.derive.limits import power_table
 from evac.model.estate import Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import LeftOff
-from evac.model.plan import Outcome, Plan, Step, StoreOutcome
+from evac.model.plan import FROM_LOSS_MS, Outcome, Plan, Step, StoreOutcome
 from evac.model.units import moment_words
 from evac.steps.registry import PLANNED, kind_of
 from evac.views import svg
@@ -213,8 +213,8 @@ def curve_span(plan: Plan, curve: Curve) -> float:
 
     To its objectives too where they are near, or where many miss them.
     """
-    lead, mine = lead_seconds(plan), [o for o in plan.outcomes if o.tier == curve.tier]
-    ends = [at for o in mine if (at := _back_at(o, lead)) < FOREVER]
+    mine = [o for o in plan.outcomes if o.tier == curve.tier]
+    ends = [at for o in mine if (at := _back_at(plan, o)) < FOREVER]
     last = max(60.0, max(ends, default=0.0) * 1.05)
     missed = max((o.rto_ms / 1000 for o in mine if o.rto_ms and o.meets_rto is False), default=0.0)
     limit = max((o.rto_ms / 1000 for o in mine if o.rto_ms), default=0.0)
@@ -312,9 +312,9 @@ def chains(plan: Plan) -> tuple[Chain, ...]:
         mine = [o for o in plan.outcomes if o.tier == tier and o.state not in GONE]
         back = [o for o in mine if o.base_ms and o.critical]
         if back:
-            last = max(back, key=lambda o: (o.base_ms or 0, o.service))
+            last = max(back, key=lambda o: (_back_at(plan, o), o.service))
             known = [steps[name] for name in last.critical if name in steps][-CHAIN_ROWS:]
-            found.append(Chain(tier, last.service, (last.base_ms or 0) / 1000 + lead, _links(known, lead)))
+            found.append(Chain(tier, last.service, _back_at(plan, last), _links(known, lead)))
     return tuple(found)
 
 
@@ -322,6 +322,8 @@ def _links(steps: Sequence[Step], lead: float) -> tuple[Link, ...]:
     links, before = [], 0
     for step in steps:
         begin, end = step.start_ms / 1000 + lead, step.end_ms / 1000 + lead
+        own = step.parameters.get(FROM_LOSS_MS)
+        begin, end = (begin, end) if own is None else (0.0, int(own) / 1000)
         waited = max(0, step.start_ms - before) / 1000
         links.append(Link(step_words(step), step.kind, begin, end, waited))
         before = step.end_ms
@@ -362,14 +364,13 @@ def chain_rows(chain: Chain) -> tuple[Row, ...]:
 
 def curves_by_tier(plan: Plan) -> tuple[Curve, ...]:
     """Of each tier with people without service: the step functions of its outage."""
-    lead = lead_seconds(plan)
     found = []
     for tier in sorted({o.tier for o in plan.outcomes}):
-        mine = [o for o in plan.outcomes if o.tier == tier and o.people and o.base_outage_ms]
+        mine = [o for o in plan.outcomes if o.tier == tier and o.people and o.goes_down]
         if not mine:
             continue
         total = sum(o.people for o in mine)
-        back = [(o, _back_at(o, lead), FOREVER if o.rto_ms is None else o.rto_ms / 1000) for o in mine]
+        back = [(o, _back_at(plan, o), FOREVER if o.rto_ms is None else o.rto_ms / 1000) for o in mine]
         gone = [(_down_from(plan, o), o.people) for o in mine]
         down = _steps(0, [*gone, *((at, -o.people) for o, at, _ in back)])
         allowed = _steps(total, ((limit, -o.people) for o, _, limit in back))
@@ -401,10 +402,13 @@ def curve_end(curve: Curve) -> float | None:
     return back
 
 
-def _back_at(outcome: Outcome, lead: float) -> float:
+def _back_at(plan: Plan, outcome: Outcome) -> float:
+    """Seconds from the loss on; what comes back by itself does not wait for the plan."""
     if outcome.base_ms is None or outcome.state in GONE:
         return FOREVER
-    return outcome.base_ms / 1000 + lead
+    at = outcome.base_ms + plan.lead.ms
+    early = plan.scenario.kind == "lose" and outcome.recovery_ms is not None
+    return (min(at, outcome.recovery_ms or 0) if early else at) / 1000
 
 
 def _down_from(plan: Plan, outcome: Outcome) -> float:

@@ -339,7 +339,7 @@ def root_reason(outcome: Outcome, gone: Mapping[str, Outcome]) -> str:
 
 def recovery_times(outcomes: Iterable[Outcome]) -> list[int]:
     """Milliseconds from the loss on of the services that went down and come back, rising."""
-    back = [o for o in outcomes if o.state in ("restored", "degraded") and o.base_outage_ms > 0]
+    back = [o for o in outcomes if o.state in ("restored", "degraded") and o.goes_down]
     return sorted(o.recovery_ms for o in back if o.recovery_ms is not None)
 
 

@@ -5,17 +5,28 @@ that is said once.
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evac.audit import audit
+from evac.audit.impacts.all_losses import impacts
+from evac.audit.impacts.losses import losses
+from evac.derive.domains import topology
+from evac.derive.planning_instance import derive
 from evac.estate import check as check_estate
 from evac.estate.codecs.plan import decode, encode
-from evac.model.estate import Lead
+from evac.model.estate import Estate, Lead
+from evac.model.plan import FROM_LOSS_MS, Plan
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
+from evac.planning.simulation.simulate import simulate
+from evac.steps.kind import Uncertainty
+from evac.steps.registry import PLANNED
 from evac.verify import check
 from evac.views.audit_view import audit_json, audit_text
 from evac.views.plan_text import plan_text
@@ -102,3 +113,80 @@ def test_nobody_approves_in_no_time(
     believed = approval_ms == 0 or stated != "0 s"
     codes = [one.code for one in check_estate(tmp_path).diagnostics]
     assert ("approval-not-believed" in codes) is not believed
+
+
+ALONE = """
+sites: {a: {}, b: {}, c: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+stores:
+  votes: {engine: etcd, quorum: true, automatic: true, elect: TAKES ms, rpo: 0 s,
+          members: [{at: a, mode: primary}, {at: b, mode: sync}, {at: c, mode: sync}]}
+  waits: {engine: postgresql, sync_timeout: TAKES ms, members: [{at: b, mode: primary}, {at: a, mode: sync}]}
+services:
+  one: {tier: 0, people: 9, replicas: {pb: 1}, start: 60 s, verify: CHECK ms, needs: [{store: STORE}],
+        demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+  two: {tier: 0, people: 9, replicas: {pb: 1}, start: 60 s, verify: CHECK ms, needs: [one],
+        demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+  zoo: {tier: 0, people: 9, replicas: {pa: 1}, start: 60 s, verify: CHECK ms, needs: [two],
+        demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+"""
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(["votes", "waits"]),
+    st.integers(1, 900),
+    st.integers(0, 60),
+    st.integers(0, 120),
+    st.integers(0, 600),
+)
+def test_what_happens_by_itself_begins_with_the_loss(
+    store: str, takes_s: int, check_s: int, detection_s: int, approval_s: int
+) -> None:
+    """Nobody is waited for: audit, plan, checker and simulation count it from the loss, all else from the
+    release of the plan. A plan that claims it sooner is refused.
+    """
+    takes, check_ms, lead = takes_s * 1_000, check_s * 1_000, (detection_s + approval_s) * 1_000
+    text = ALONE.replace("STORE", store).replace("TAKES", str(takes)).replace("CHECK", str(check_ms))
+    with tempfile.TemporaryDirectory() as folder:
+        estate = written(Path(folder), text, f"detection: {detection_s} s\napproval: {approval_s} s\n")
+    made, scenario = plan(estate, lose("a")), lose("a")
+    assert check(estate, made).holds
+    released = max(0, takes - lead) + 2 * check_ms
+    expected = [takes + check_ms, takes + 2 * check_ms, lead + max(60_000, released) + check_ms]
+    assert [outcome.recovery_ms for outcome in made.outcomes] == expected
+    assert all(outcome.goes_down for outcome in made.outcomes)
+    assert [made.back_ms(one) for one in made.stores if one.store == store] == [takes]
+    certain = {kind.name: Uncertainty(0.0, 0.0, 0.0) for kind in PLANNED.values()}
+    forecast = simulate(derive(estate, scenario), made, trials=2, uncertainty=certain)
+    assert {one.service: set(one.recovery_ms) for one in forecast.services} == {
+        outcome.service: {outcome.recovery_ms} for outcome in made.outcomes
+    }
+    top = topology(estate)
+    soonest = impacts(top, losses(top, ("a",))).ready_ms[0].tolist()
+    assert soonest[:2] == expected[:2]
+    assert lead + 60_000 <= soonest[2] <= expected[2]
+    _refuses_what_is_too_soon(estate, made)
+
+
+def _refuses_what_is_too_soon(estate: Estate, made: Plan) -> None:
+    first, *others = made.outcomes
+    sooner = replace(made, outcomes=(replace(first, recovery_ms=(first.recovery_ms or 0) - 1_000), *others))
+    assert "F19" in {violation.rule for violation in check(estate, sooner).violations}
+    for step in made.steps:
+        if FROM_LOSS_MS in step.parameters:
+            lies = [replace(step, parameters={FROM_LOSS_MS: 0}), replace(step, parameters={})]
+            lies += [replace(step, end_ms=step.end_ms - 1_000)] if step.end_ms else []
+            for lie in lies:
+                steps = tuple(lie if one is step else one for one in made.steps)
+                assert "F3" in {one.rule for one in check(estate, replace(made, steps=steps)).violations}
+
+
+def test_nobody_is_asked_before_a_person_lets_commits_go(tmp_path: Path) -> None:
+    """A store that waits for ever is let go by a person: after detection and approval."""
+    text = ALONE.replace("STORE", "waits").replace("sync_timeout: TAKES ms", "sync_timeout: never")
+    estate = written(tmp_path, text.replace("TAKES", "1").replace("CHECK", "0"), "")
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    assert made.outcomes[0].recovery_ms == estate.lead.ms
+    assert all(FROM_LOSS_MS not in step.parameters for step in made.steps if step.target == "waits")

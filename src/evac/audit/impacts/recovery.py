@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from evac.audit.impacts.dependencies import Order, Pairs, RowNumbers, outside_of
-from evac.audit.impacts.stores import NEVER, FamilyHits
+from evac.audit.impacts.stores import FENCE, LOSS, NEVER, RELEASE, FamilyHits
 from evac.derive.affected import Alternatives, ServiceGraph
 from evac.model.estate import Estate, Rate
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
@@ -276,10 +276,10 @@ class Chains:
         self._component = levels.component[pairs.service]
         self._depth = levels.depth[self._component]
         self._key = pairs.service.astype(np.int64) * losses + pairs.loss
-        self.stores = self._stores(graph.families, families, False)
-        self.start_stores = self._stores(graph.start_families, families, False)
-        self.elected = self._stores(graph.families, families, True)
-        self.start_elected = self._stores(graph.start_families, families, True)
+        self.stores = [self._stores(graph.families, families, first) for first in (FENCE, RELEASE, LOSS)]
+        self.start_stores = [
+            self._stores(graph.start_families, families, first) for first in (FENCE, RELEASE, LOSS)
+        ]
         self.rebuild_ms = self._rebuilds(graph.rebuilt, families)
         self.depths = self._split(np.arange(len(pairs)))
 
@@ -341,10 +341,10 @@ class Chains:
         return longest[:-1]
 
     def _stores(
-        self, needed: tuple[tuple[str, ...], ...], families: FamilyHits, elected: bool
+        self, needed: tuple[tuple[str, ...], ...], families: FamilyHits, first: int
     ) -> tuple[IntColumn, BoolColumn]:
-        """Time from a fence to the last of the stores that each pair needs, and whether it has lost any; the
-        same of those that elect a primary, from the beginning. needed: families by service."""
+        """Time until the last of the stores is back that each pair needs and whose return begins with one
+        thing, and whether it has lost any. needed: families by service."""
         longest = np.zeros(len(self._key) + 1, np.int64)
         found = [
             (service, family)
@@ -353,7 +353,7 @@ class Chains:
             if (family := families.index.get(name)) is not None and len(families.losses[family])
         ]
         if found:
-            chosen = [families.elected[family] == elected for _, family in found]
+            chosen = [families.begins[family] == first for _, family in found]
             each = np.array([int(some.sum()) for some in chosen], np.int64)
             service = np.repeat(np.array([service for service, _ in found], np.int64), each)
             lost = np.concatenate(
@@ -378,19 +378,24 @@ class _Walk:
 
     def run(self, depths: list[_Depth], tool_ready: dict[str, IntColumn], released: IntColumn) -> IntColumn:
         """Ready times of the rows of some depths; 0 for all others."""
-        chains = self.chains
-        ready = np.zeros(len(self.damage.pairs) + 1, np.int64)
+        chains, damage = self.chains, self.damage
+        ready, alone = np.zeros(len(damage.pairs) + 1, np.int64), np.ones(len(damage.pairs) + 1, np.bool_)
+        acts = (damage.starts > 0) | damage.shift | damage.circle | damage.stuck | (chains.rebuild_ms > 0)
+        acts = acts | chains.stores[FENCE][1] | chains.stores[RELEASE][1]
         fenced = self._step("fence", released, 0, tool_ready, None)
         begin = self._step("promote", fenced, 0, tool_ready, None)
         for depth in depths:
             loss = self.damage.pairs.loss[depth.rows]
-            after = begin[loss], released[loss]
-            serves = self._there(depth, ready[depth.needed], after, (chains.stores, chains.elected))
+            after = begin[loss], released[loss], np.zeros(len(loss), np.int64)
+            serves = self._there(depth, ready[depth.needed], after, chains.stores)
             needed = np.where(depth.to_start, ready[depth.needed], 0)
-            starts = self._there(depth, needed, after, (chains.start_stores, chains.start_elected))
+            starts = self._there(depth, needed, after, chains.start_stores)
             self._await_choices(depth.choices, ready, serves, starts)
-            serves, starts = (np.maximum(one, released[depth.loss]) for one in (serves, starts))
-            done = self._own(depth, starts[depth.unit], serves[depth.unit], tool_ready)
+            nobody = _waits_for_nobody(depth, acts[depth.rows], alone)
+            alone[depth.rows] = nobody[depth.unit]
+            serves = np.where(nobody, serves, np.maximum(serves, released[depth.loss]))
+            starts = np.maximum(starts, released[depth.loss])
+            done = self._own(depth, starts[depth.unit], serves[depth.unit], tool_ready, nobody[depth.unit])
             together = np.minimum(np.maximum.reduceat(done, depth.first), NEVER)
             ready[depth.rows] = together[depth.unit]
         return ready[:-1]
@@ -409,7 +414,7 @@ class _Walk:
         depth: _Depth,
         needed: IntColumn,
         after: tuple[IntColumn, ...],
-        stores: tuple[tuple[IntColumn, BoolColumn], ...],
+        stores: list[tuple[IntColumn, BoolColumn]],
     ) -> IntColumn:
         """When all is there that each unit waits for: needed, what it needs outside, and stores, each kind of
         them after what its own begins after."""
@@ -429,9 +434,10 @@ class _Walk:
         startable: IntColumn,
         waits: IntColumn,
         tool_ready: dict[str, IntColumn],
+        nobody: BoolColumn,
     ) -> IntColumn:
         """Own steps of each service: its starts after what its component needs to start, its check after all
-        starts of the component and all that it needs."""
+        starts of the component and all that it needs; nobody: by row, whether it serves without a check."""
         times, damage, rows = self.times, self.damage, depth.rows
         service, loss, starts = damage.pairs.service[rows], damage.pairs.loss[rows], damage.starts[rows]
         begin = np.where(damage.circle[rows], startable + (times.start_cycle or 0), startable)
@@ -439,7 +445,7 @@ class _Walk:
         together = np.maximum.reduceat(np.where(starts > 0, started, 0), depth.first)
         done = np.minimum(np.maximum(together[depth.unit], waits), NEVER)
         check = times.verify[service] + self.chains.rebuild_ms[rows]
-        done = self._step("verify", done, check, tool_ready, loss)
+        done = np.where(nobody, done + check, self._step("verify", done, check, tool_ready, loss))
         moved = self._step("shift", done, times.change[service], tool_ready, loss) + times.settle[service]
         done = np.where(damage.shift[rows], moved, done)
         return np.where(damage.stuck[rows], NEVER, done)
@@ -472,6 +478,19 @@ class _Walk:
         by_hand = begin + np.maximum(duration, manual)
         sooner = np.where(tools > 0, np.minimum(with_tools, by_hand), with_tools)
         return np.asarray(np.minimum(sooner, NEVER), np.int64)
+
+
+def _waits_for_nobody(depth: _Depth, acts: BoolColumn, alone: BoolColumn) -> BoolColumn:
+    """(units,) whether all that a unit waits for happens by itself, as `untimed.from_loss` decides it of one
+    loss. acts: by row of the depth, whether somebody acts for it; alone: by row of the damage, lower depths.
+    """
+    found = ~np.logical_or.reduceat(acts, depth.first)
+    if len(depth.waiting):
+        found[depth.waiting] &= np.logical_and.reduceat(alone[depth.needed], depth.needed_first)
+    if len(depth.choices.unit):
+        any_alone = np.logical_or.reduceat(alone[depth.choices.rows], depth.choices.first)
+        np.logical_and.at(found, depth.choices.unit, any_alone)
+    return np.asarray(found)
 
 
 def _depths(order: Order) -> IntColumn:

@@ -29,12 +29,16 @@ from evac.derive.stores import (
     within_rpo,
 )
 from evac.model.estate import Store
-from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn, IntColumn
 from evac.model.objectives import LOSS_CLASSES
 
 NEVER: Final = 2**31 - 1
 """Milliseconds that stand for 'does not come back' and for 'nothing is left'."""
 UNKNOWN_MS: Final = -1
+
+
+FENCE, RELEASE, LOSS = range(3)
+"""What the return of a store begins with: a fence of its old primary, a released plan, or the loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class Outcome:
     """Of that, the fence."""
     elects: bool
     """Whether it comes back without a fence and without a tool: see `Way.by_itself`."""
+    from_loss: bool
+    """Whether that begins with the loss: see `Way.from_loss`."""
     has_majority: bool
     """Whether more than half of its votes are left, where it writes only with a majority."""
     loss_ms: int
@@ -266,6 +272,7 @@ def outcome_of(store: Store, gone: tuple[bool, ...], by_hand: Mapping[str, int |
         ready_ms=(fence_ms + min(allowed) if allowed else NEVER) if lost else 0,
         fence_ms=fence_ms,
         elects=elects,
+        from_loss=elects and all(way.from_loss for way in ways),
         has_majority=not store.quorum or has_majority(store, gone[:members]),
         loss_ms=least if lost else 0,
         copies=copies,
@@ -291,8 +298,8 @@ class FamilyHits:
     """By family, their numbers, sorted."""
     ready_ms: tuple[IntColumn, ...]
     """By family, when the quickest instance is back."""
-    elected: tuple[BoolColumn, ...]
-    """By family, whether that is by an election, for which nothing is waited for."""
+    begins: tuple[CodeColumn, ...]
+    """By family, what its return begins with: the last of these."""
     open: tuple[BoolColumn, ...]
     """By family, (L,) whether no instance is surely left."""
     rebuild_ms: dict[int, IntColumn]
@@ -312,10 +319,10 @@ def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:
     """Families over all losses, from the outcomes of their stores."""
     names = tuple(sorted(graph.family_stores))
     ready_ms = np.array([o.ready_ms for o in hits.outcomes], np.int64)
-    elects = np.array([o.elects for o in hits.outcomes], np.bool_)
-    found = [_family(hits, ready_ms, elects, graph.family_stores[name]) for name in names]
-    losses, ready, elected, doubtful = zip(*found, strict=True) if found else ((), (), (), ())
-    families = FamilyHits(names, {n: i for i, n in enumerate(names)}, losses, ready, elected, doubtful, {})
+    begins = np.array([RELEASE + o.from_loss if o.elects else FENCE for o in hits.outcomes], np.int64)
+    found = [_family(hits, ready_ms, begins, graph.family_stores[name]) for name in names]
+    losses, ready, first, doubtful = zip(*found, strict=True) if found else ((), (), (), ())
+    families = FamilyHits(names, {n: i for i, n in enumerate(names)}, losses, ready, first, doubtful, {})
     _rebuild(graph, hits, families)
     return families
 
@@ -340,7 +347,7 @@ def _rebuild(graph: ServiceGraph, hits: StoreHits, families: FamilyHits) -> None
                 at = int(np.searchsorted(families.losses[source], losses[place]))
                 gone = at < len(families.losses[source]) and families.losses[source][at] == losses[place]
                 families.ready_ms[row][place] = families.ready_ms[source][at] if gone else 0
-                families.elected[row][place] = families.elected[source][at] if gone else True
+                families.begins[row][place] = families.begins[source][at] if gone else RELEASE
                 if families.ready_ms[row][place] >= NEVER:
                     continue
                 earlier = families.rebuild_ms.get(source)
@@ -350,22 +357,22 @@ def _rebuild(graph: ServiceGraph, hits: StoreHits, families: FamilyHits) -> None
 
 
 def _family(
-    hits: StoreHits, ready_ms: IntColumn, elects: BoolColumn, named: tuple[int, ...]
-) -> tuple[IndexColumn, IntColumn, BoolColumn, BoolColumn]:
-    """The losses that leave no store of a family, when the first is back, whether by election, and which may
-    leave none."""
+    hits: StoreHits, ready_ms: IntColumn, begins: IntColumn, named: tuple[int, ...]
+) -> tuple[IndexColumn, IntColumn, CodeColumn, BoolColumn]:
+    """The losses that leave no store of a family, when the first is back, what that begins with, and which
+    may leave none."""
     stores = list(named)
     gone = np.asarray(hits.lost[:, stores].all(axis=1))
     numbers = np.flatnonzero(gone).astype(np.int32)
     times = np.full(len(numbers), NEVER, np.int64)
-    elected = np.zeros(len(numbers), np.bool_)
+    first = np.full(len(numbers), FENCE, np.uint8)
     for store in stores:
         own = _ready_at(hits, ready_ms, store, numbers)
         sooner = own < times
-        elected[sooner] = _ready_at(hits, elects.astype(np.int64), store, numbers)[sooner] > 0
+        first[sooner] = _ready_at(hits, begins, store, numbers)[sooner]
         times = np.minimum(times, own)
     possible = (hits.lost[:, stores] | hits.maybe[:, stores]).all(axis=1)
-    return numbers, times, elected, np.asarray(possible & ~gone)
+    return numbers, times, first, np.asarray(possible & ~gone)
 
 
 def _ready_at(hits: StoreHits, ready_ms: IntColumn, store: int, numbers: IndexColumn) -> IntColumn:

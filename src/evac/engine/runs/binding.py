@@ -162,7 +162,7 @@ def _attested(policy: RunPolicy, steps: Sequence[RunStep]) -> dict[str, str]:
 
 def _critical(plan: Plan) -> frozenset[str]:
     """Steps on the chain that decides when the last service is restored."""
-    times = [one.base_ms for one in plan.outcomes if one.base_ms is not None and one.base_outage_ms]
+    times = [one.base_ms for one in plan.outcomes if one.base_ms is not None and one.goes_down]
     last = max(times, default=None)
     return frozenset(name for one in plan.outcomes if one.base_ms == last for name in one.critical)
 

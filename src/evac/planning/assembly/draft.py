@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency
 from evac.derive.circles import tools_of_base
+from evac.derive.untimed import from_loss
+from evac.model.fleet import IntColumn
 from evac.model.instance import Instance, LostStore
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
 from evac.model.reason import NAMED_MOST, Reason
@@ -215,7 +217,7 @@ def outcomes_of(
     instance, s = draft.instance, draft.instance.services
     base, top = outages(instance, times)
     tick, late, helped = instance.tick_ms, _late(draft, times), _helped(draft)
-    doubt, found = doubt_of(instance, draft.board), []
+    doubt, alone, found = doubt_of(instance, draft.board), from_loss(instance), []
     for service in range(len(s)):
         touched = s.base_lost[service] or s.top_lost[service] or base[service] or top[service]
         touched = touched or service in instance.unjudged
@@ -233,7 +235,7 @@ def outcomes_of(
                 else None,
                 base_outage_ms=int(base[service]) * tick,
                 top_outage_ms=int(top[service]) * tick,
-                recovery_ms=_recovery(instance, times, service, state, lead_ms),
+                recovery_ms=_recovery(instance, times, service, state, lead_ms, alone),
                 rto_ms=rto_ms.get(s.id[service]),
                 people=int(s.people[service]),
                 tier=int(s.tier[service]),
@@ -263,16 +265,23 @@ def state_of(instance: Instance, times: Times, service: int, doubt: Doubt) -> Se
 
 
 def _recovery(
-    instance: Instance, times: Times, service: int, state: ServiceState, lead_ms: int
+    instance: Instance,
+    times: Times,
+    service: int,
+    state: ServiceState,
+    lead_ms: int,
+    alone: Mapping[int, IntColumn],
 ) -> int | None:
     """From the loss on; nothing to wait for where the base never went; an evacuation has no lead; None where
-    nothing brings it back, or a duration on the way is not known."""
+    nothing brings it back, or a duration on the way is not known. alone: see `from_loss`."""
     if state in ("shed", "unplaced", "unknown"):
         return None
     if not instance.services.base_lost[service]:
         return 0
     if service in instance.untimed:
         return None
+    if service in alone:
+        return int(alone[service]) * instance.tick_ms
     late = max(0, int(times.base_at[service]) - instance.grace) * instance.tick_ms
     return late if instance.grace else late + lead_ms
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import Instance
-from evac.model.plan import Step
+from evac.model.plan import FROM_LOSS_MS, Step
 from evac.model.step_id import batch_step, boot_step, milestone_step, target_step
 from evac.planning.assembly.draft import Draft, Times
 from evac.planning.assembly.waves import BY_ITSELF, attest_steps, boot_fields, power_steps, reprotect_steps
@@ -65,8 +65,19 @@ def _stores(draft: Draft) -> None:
             continue
         if store.elects:
             elected, end = store.candidates[int(entry["candidate"])], int(entry["primary_at"])
-            name = target_step(elected.kind, store.id)
-            draft.promote_of[row] = draft.add(elected.kind, store.id, name, 0, end, candidate=elected.id)
+            name, within = target_step(elected.kind, store.id), max(end, elected.from_loss)
+            tick = draft.instance.tick_ms
+            own = {FROM_LOSS_MS: elected.from_loss * tick} if elected.from_loss >= 0 else {}
+            draft.promote_of[row] = draft.add(
+                elected.kind,
+                store.id,
+                name,
+                0,
+                end,
+                candidate=elected.id,
+                deadline_ms=max(1, 2 * within) * tick,
+                parameters=own,
+            )
             continue
         at = int(entry["fence_at"])
         length = draft.manual_ticks("fence", store.fence, bool(entry["fence_manual"]))

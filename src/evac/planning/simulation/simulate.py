@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.untimed import from_loss
 from evac.model.errors import InvalidInput
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome, Plan, Step
@@ -78,6 +79,8 @@ Floats = NDArray[np.float64]
 PERCENTILES: Final = (50, 90, 95, 99)
 TRIALS_LIMIT: Final = 1_000_000
 _BLOCK: Final = 64
+NOT_BACK: Final = 2**60
+"""Milliseconds until what does not come back within the horizon is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,13 @@ class _Arrays:
 
     steps: list[Step]
     length: Ints
+    """Ticks from the beginning of each step; of what begins with the loss, from there."""
+    early: Ints
+    """Ticks of that which are over when the plan begins."""
+    stores: dict[int, int]
+    """Row of each store that comes back by itself from the loss on, and its step."""
+    checks: dict[int, int]
+    """Service -> the check of its base."""
     net: Any
 
 
@@ -154,21 +164,43 @@ def simulate(
     services = sorted(last)
     watched = np.array([step for s in services for step in last[s]], np.int64)
     base = np.empty((trials, len(services)), np.int64)
+    back = np.empty((trials, len(services)), np.int64)
     top = np.empty((trials, len(instance.services)), np.int64)
     chains: Counter[int] = Counter()
     stream = np.random.Generator(np.random.PCG64(seed))
     for begin in range(0, trials, _BLOCK):
         block = min(_BLOCK, trials - begin)
-        lengths = _draw(stream, arrays, uncertainty, block)
+        drawn = _draw(stream, arrays, uncertainty, block)
+        lengths = np.where(drawn > 0, np.maximum(drawn - arrays.early, 0), drawn)
         ends = np.empty((block, len(arrays.steps)), np.int64)
         chain = np.full((block, CHAIN), -1, np.int64)
         play_all(arrays.net, lengths, watched, ends, chain)
         for column, service in enumerate(services):
             base[begin : begin + block, column] = ends[:, last[service]].max(axis=1)
+        back[begin : begin + block] = _back(
+            instance, plan, arrays, services, base[begin : begin + block], drawn
+        )
         top[begin : begin + block] = _tops(instance, arrays, ends, base[begin : begin + block], services)
         chains.update(chain[chain != -1].tolist())
         progress((begin + block) / trials)
-    return _summary(instance, plan, arrays, services, base, top, chains, trials, seed, uncertainty)
+    return _summary(instance, plan, arrays, services, base, top, back, chains, trials, seed, uncertainty)
+
+
+def _back(
+    instance: Instance, plan: Plan, arrays: _Arrays, services: list[int], base: Ints, drawn: Ints
+) -> Ints:
+    """(T, services) milliseconds from the loss until each serves; NOT_BACK where it does not."""
+    found = np.where(base > instance.horizon, NOT_BACK, base * instance.tick_ms + plan.lead.ms)
+    if not arrays.stores:
+        return found
+    stores = {row: np.abs(drawn[:, step]) for row, step in arrays.stores.items()}
+    checks = dict(enumerate(instance.services.verify))
+    checks |= {service: np.abs(drawn[:, step]) for service, step in arrays.checks.items()}
+    alone = from_loss(instance, stores, checks)
+    for column, service in enumerate(services):
+        if service in alone:
+            found[:, column] = alone[service] * instance.tick_ms
+    return found
 
 
 def warm() -> None:
@@ -225,7 +257,22 @@ def _arrays(instance: Instance, plan: Plan) -> _Arrays:
         horizon=instance.horizon,
     )
     length = np.array([(s.end_ms - s.start_ms) // instance.tick_ms for s in steps], np.int64)
-    return _Arrays(steps, length, net)
+    early = np.zeros(len(steps), np.int64)
+    own = {
+        store.id: (row, way.from_loss) for row, store in enumerate(instance.stores) for way in store.allowed
+    }
+    stores: dict[int, int] = {}
+    for n, step in enumerate(steps):
+        row, ticks = own.get(step.target, (-1, -1)) if kind_of(step.kind).is_awaited else (-1, -1)
+        if ticks >= 0:
+            length[n], early[n], stores[row] = ticks, plan.lead.ms // instance.tick_ms, n
+    names = {name: row for row, name in enumerate(instance.services.id)}
+    checks = {
+        names[step.target]: n
+        for n, step in enumerate(steps)
+        if kind_of(step.kind).checks and step.milestone == "base"
+    }
+    return _Arrays(steps, length, early, stores, checks, net)
 
 
 def _hold(use: Use) -> int:
@@ -308,24 +355,24 @@ def _summary(
     services: list[int],
     base: Ints,
     top: Ints,
+    back: Ints,
     chains: Counter[int],
     trials: int,
     seed: int,
     uncertainty: Mapping[str, Uncertainty],
 ) -> Simulation:
     planned = {o.service: o for o in plan.outcomes}
-    lead = plan.lead.ms
     rows = []
     for column, service in enumerate(services):
         name = instance.services.id[service]
-        rows.append(_forecast(instance, planned[name], base[:, column], lead))
+        rows.append(_forecast(planned[name], back[:, column]))
     return Simulation(
         trials=trials,
         seed=seed,
         planned_objective=plan.objective,
         objective=_percentiles(_objectives(instance, plan, services, base, top)),
         services=tuple(sorted(rows, key=lambda r: (r.tier, r.service))),
-        tiers=tuple(_tiers(instance, planned, services, base, lead)),
+        tiers=tuple(_tiers(instance, planned, services, back)),
         critical=tuple(_critical(instance, arrays, chains, trials)),
         uncertainty=uncertainty,
     )
@@ -337,31 +384,25 @@ def _percentiles(values: Ints) -> tuple[int, ...]:
     return tuple(int(ordered[-(-p * len(ordered) // 100) - 1]) for p in PERCENTILES)
 
 
-def _within(instance: Instance, ticks: tuple[int, ...], lead: int) -> tuple[int | None, ...]:
-    return tuple(None if t > instance.horizon else t * instance.tick_ms + lead for t in ticks)
+def _known(times_ms: tuple[int, ...]) -> tuple[int | None, ...]:
+    return tuple(None if ms >= NOT_BACK else ms for ms in times_ms)
 
 
-def _forecast(instance: Instance, outcome: Outcome, ends: Ints, lead: int) -> ServiceForecast:
-    met = None
-    if outcome.rto_ms is not None:
-        met = int(
-            1000
-            * ((ends * instance.tick_ms + lead <= outcome.rto_ms) & (ends <= instance.horizon)).sum()
-            // len(ends)
-        )
-    recovery = _within(instance, _percentiles(ends), lead)
+def _forecast(outcome: Outcome, back: Ints) -> ServiceForecast:
+    met = None if outcome.rto_ms is None else int(1000 * (back <= outcome.rto_ms).sum() // len(back))
+    recovery = _known(_percentiles(back))
     return ServiceForecast(outcome.service, outcome.tier, outcome.recovery_ms, recovery, met, outcome.rto_ms)
 
 
 def _tiers(
-    instance: Instance, planned: Mapping[str, Outcome], services: list[int], base: Ints, lead: int
+    instance: Instance, planned: Mapping[str, Outcome], services: list[int], back: Ints
 ) -> Iterator[TierForecast]:
     tiers = instance.services.tier[services]
     for tier in sorted(set(tiers.tolist())):
         columns = np.flatnonzero(tiers == tier)
         plans = [planned[instance.services.id[services[c]]].recovery_ms for c in columns]
         known = [p for p in plans if p is not None]
-        last = _within(instance, _percentiles(base[:, columns].max(axis=1)), lead)
+        last = _known(_percentiles(back[:, columns].max(axis=1)))
         yield TierForecast(int(tier), len(columns), max(known, default=None), last)
 
 

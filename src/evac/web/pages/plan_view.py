@@ -330,9 +330,9 @@ def _given_up(plan: Plan) -> list[dict[str, Any]]:
 
 def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
     """(store, where, back after, words of loss, state); those that lose most first."""
-    lead, rows = plan.lead.ms, []
+    rows = []
     for s in plan.stores:
-        back = duration(s.primary_ms + lead) if s.primary_ms is not None else "never"
+        back = "never" if (at := plan.back_ms(s)) is None else duration(at)
         lost, state, rank = ("unknown", "unknown", 1) if s.loss_ms is None else ("none", "ok", 3)
         if s.primary_ms is None:
             lost, state, rank = "all of it", "error", 0

@@ -311,7 +311,7 @@ def _standing(one: Outcome | None, back: bool, late: bool, moves: bool) -> tuple
         return ("restored, late", "error") if late else ("restored", "ok")
     if moves:
         return "serves, to be moved", "note"
-    if one is not None and not one.base_outage_ms:
+    if one is not None and not one.goes_down:
         return "degraded", "warning"
     return "down", "error"
 

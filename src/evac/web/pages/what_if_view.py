@@ -273,7 +273,7 @@ def by_plan(answer: WhatIf, digest: str, plan: Plan) -> WhatIf:
         fate = fates.get(one.state, one.state)
         if one.state == "running":
             continue
-        if one.state == "restored" and not one.base_outage_ms:
+        if one.state == "restored" and not one.goes_down:
             fate = "degraded"
         seen = known.get(one.service) or FateOf(
             one.service,
