@@ -56,8 +56,13 @@ def good_ends(estate: Estate) -> Estate:
             branch = branch.setdefault(step, {})
         branch[interval.where[-1]] = interval
     better: Estate = _better(estate, tree)
-    begins = {"detection_ms": estate.detection_ms, "approval_ms": estate.approval_ms}
-    return replace(better, fleet=_fleet(estate, better), intervals=(), **begins)
+    return replace(
+        better,
+        fleet=_fleet(estate, better),
+        intervals=(),
+        detection_ms=estate.detection_ms,
+        approval_ms=estate.approval_ms,
+    )
 
 
 def _better(thing: Any, tree: Tree | Interval) -> Any:

@@ -115,11 +115,11 @@ def is_down(store: Store, gone: tuple[bool, ...]) -> bool:
 def people_take(estate: Estate) -> dict[str, int | None]:
     """How long people take for the ways back that only they have; None where nothing says.
 
-    To let a primary continue without its copies is an approval. Where a policy acts by itself, no one
-    knows how long a person takes.
+    To let a primary continue without its copies is an approval of its own, after that of the plan. Where a
+    policy acts by itself, no one knows how long a person takes.
     """
     stated = estate.limits.manual_ms
-    approved = 0 if estate.lead.approval_ms else None
+    approved = estate.lead.approval_ms or None
     return {"force-quorum": stated.get("force-quorum"), "unprotect": stated.get("unprotect", approved)}
 
 

@@ -7,7 +7,7 @@ not use them, but people judge a plan by them: who waits, for how long, and what
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -212,11 +212,21 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
 
 
 def _unreckonable(estate: Estate, plan: Plan) -> str | None:
-    """Why nothing can be worked out with the ticks and weights that the plan states, if so."""
+    """Why nothing can be worked out with the ticks, weights and approval that the plan states, if so."""
     if not 1 <= plan.tick_ms <= estate.horizon_ms:
         return f"ticks of {plan.tick_ms} ms cannot be counted in"
     if not plan.tier_weights or min(plan.tier_weights) < 0:
         return "states no weight for a tier"
+    if plan.lead != estate.lead and plan.lead == replace(estate, waits_for_people=False).lead:
+        return (
+            "was made without the policy.yaml next to this estate, which has a person approve every plan: "
+            "plan again with it"
+        )
+    if plan.lead != estate.lead and plan.lead == replace(estate, waits_for_people=True).lead:
+        return (
+            "was made next to a policy.yaml that has a person approve every plan, and there is none next to "
+            "this estate: verify it next to that policy"
+        )
     most = max((s.people or 0 for s in estate.services), default=0)
     if max(plan.tier_weights) * max(most, 1) > QUANTITY_LIMIT:
         return "states tier weights beyond what can be counted"

@@ -74,12 +74,14 @@ def test_a_timeout_that_is_not_stated_is_an_outage_of_unknown_length(tmp_path: P
     assert any(one.path.endswith("/sync_timeout") for one in found.missing)
 
 
-def test_a_primary_that_waits_for_a_person_waits_for_the_approval(tmp_path: Path) -> None:
-    """And where none is needed, until nobody knows when, but for the time that the estate states."""
+def test_a_primary_that_waits_for_a_person_waits_for_two_approvals(tmp_path: Path) -> None:
+    """That of the plan, and that of letting it go; where none is needed, until nobody knows when, but for the
+    time that the estate states.
+    """
     by_hand = ", sync_timeout: never"
     asked = estate_of(tmp_path, more=by_hand, lead="detection: 1 min\napproval: 9 min\n")
-    assert [o.recovery_ms for o in planned(asked, "b").outcomes] == [605_000]
-    assert audited(asked, "b") == ("recovers", 605_000, False)
+    assert [o.recovery_ms for o in planned(asked, "b").outcomes] == [1_145_000]
+    assert audited(asked, "b") == ("recovers", 1_145_000, False)
     alone = estate_of(tmp_path, more=by_hand)
     made = planned(alone, "b")
     assert [o.recovery_ms for o in made.outcomes] == [None]

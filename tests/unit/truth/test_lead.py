@@ -182,11 +182,30 @@ def _refuses_what_is_too_soon(estate: Estate, made: Plan) -> None:
                 assert "F3" in {one.rule for one in check(estate, replace(made, steps=steps)).violations}
 
 
+@pytest.mark.parametrize(
+    ("made_next_to", "verified_next_to"), [("hold", None), (None, "hold"), ("act", "hold")]
+)
+def test_a_plan_of_another_policy_is_refused_by_its_name(
+    tmp_path: Path, made_next_to: str | None, verified_next_to: str | None
+) -> None:
+    """What a policy asks of people is in every time of a plan, and in no digest."""
+    estates = []
+    for name, mode in (("made", made_next_to), ("verified", verified_next_to)):
+        (tmp_path / name).mkdir()
+        if mode is not None:
+            (tmp_path / name / "policy.yaml").write_text(f"mode: {mode}\n")
+        estates.append(written(tmp_path / name, POOLS, AT_ONCE))
+    made = plan(estates[0], lose("a"))
+    assert check(estates[0], made).holds
+    (violation,) = check(estates[1], made).violations
+    assert "policy.yaml" in violation.message
+
+
 def test_nobody_is_asked_before_a_person_lets_commits_go(tmp_path: Path) -> None:
-    """A store that waits for ever is let go by a person: after detection and approval."""
+    """A store that waits for ever is let go by a person: after detection, and two approvals."""
     text = ALONE.replace("STORE", "waits").replace("sync_timeout: TAKES ms", "sync_timeout: never")
     estate = written(tmp_path, text.replace("TAKES", "1").replace("CHECK", "0"), "")
     made = plan(estate, lose("a"))
     assert check(estate, made).holds
-    assert made.outcomes[0].recovery_ms == estate.lead.ms
+    assert made.outcomes[0].recovery_ms == estate.lead.ms + estate.lead.approval_ms
     assert all(FROM_LOSS_MS not in step.parameters for step in made.steps if step.target == "waits")

@@ -187,6 +187,9 @@ def outage(outcome: Outcome, second: float, made: Plan) -> tuple[int, int, int]:
     lead = (made.detection_ms + made.approval_ms) / 1000
     never = outcome.base_ms is None or outcome.state in ("shed", "unplaced")
     back = float("inf") if never else (outcome.base_ms or 0) / 1000 + lead
+    if made.scenario.kind == "lose" and not never and outcome.recovery_ms is not None:
+        assert outcome.recovery_ms / 1000 <= back, "only what happens by itself is sooner than the plan"
+        back = outcome.recovery_ms / 1000
     end = made.horizon_ms if never else outcome.base_ms or 0
     begin = (end - outcome.base_outage_ms) / 1000
     begin = begin + lead if begin > 0 else 0.0
@@ -209,7 +212,7 @@ def test_curves_say_who_is_without_service_at_any_second(
 ) -> None:
     _, made = planned[case]
     for curve in plan_charts.curves_by_tier(made):
-        mine = [o for o in made.outcomes if o.tier == curve.tier and o.people and o.base_outage_ms]
+        mine = [o for o in made.outcomes if o.tier == curve.tier and o.people and o.goes_down]
         assert curve.people == sum(o.people for o in mine)
         times = sorted({s for line in (curve.down, curve.late, curve.allowed) for s, _ in line})
         for second in [*times[:40], *(t + 0.5 for t in times[:40]), times[-1] + 1e6]:
