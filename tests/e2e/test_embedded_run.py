@@ -247,6 +247,21 @@ def test_a_killed_controller_is_followed_by_another_that_goes_on(world: World) -
         second.wait(10)
 
 
+def test_a_controller_that_ended_while_a_run_waited_is_started_again_by_the_next_command(
+    world: World,
+) -> None:
+    """It ends by itself once runs only wait for people. It had read a copy of the estate, gone by then."""
+    run = apply(world)
+    first = world.controller()
+    assert f"started for a run of {world.folder / 'estate'}" in world.evac("status")
+    os.kill(first, signal.SIGTERM)
+    while world.controller() == first:
+        time.sleep(0.1)
+    world.evac("approve", run, "--reason", "agreed")
+    assert world.until(run, "running", "fence:db").approvals.given.keys() == {"kim"}
+    assert world.controller() not in (0, first)
+
+
 def test_a_run_under_way_goes_on_from_a_bundle_once_somebody_looked(world: World) -> None:
     run, bundle = apply(world), str(world.folder / "b.bundle")
     world.evac("approve", run, "--reason", "agreed")

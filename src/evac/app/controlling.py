@@ -114,6 +114,8 @@ class Setting:
     anchors: bool = False
     access: Path | None = None
     """The access file, if not the one beside the estate."""
+    named: tuple[Path, Path | None] | None = None
+    """Estate and policy as they were asked for, if it runs from copies of them."""
 
 
 @dataclass(slots=True)
@@ -580,9 +582,10 @@ async def _until_idle(setting: Setting, store: Store) -> None:
     """Ends when a controller that was started for a run has had nothing to do for a while."""
     if setting.idle_s <= 0:
         await asyncio.Event().wait()
-    policy = "" if setting.policy is None else str(setting.policy.absolute())
     now_ms = SystemClock().now_ms()
-    started = detached.Started(os.getpid(), str(setting.estate.absolute()), policy, now_ms)
+    estate, asked = setting.named or (setting.estate, setting.policy)
+    policy = "" if asked is None else str(asked.absolute())
+    started = detached.Started(os.getpid(), str(estate.absolute()), policy, now_ms)
     with contextlib.suppress(StoreError):
         await detached.remember(store, started)
     await detached.until_idle(store, setting.idle_s)

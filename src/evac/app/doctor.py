@@ -331,6 +331,8 @@ def _of_service(service: Service, known: _Asked) -> list[Ability]:
         return [Ability(service.id, "service", "start", "nobody", why=why, next=hint)]
     found = []
     for capability, words in ((RunsUnits, "start"), (RoutesTraffic, "move traffic to"), (Verifies, "verify")):
+        if capability is RoutesTraffic and service.traffic.kind == "none":
+            continue
         ends = known.ends(service.id, capability)
         if not ends:
             found.append(

@@ -298,7 +298,8 @@ def _run(
         room = room and arguments_of(copies, room, room=True)
         status, notices = (told and arguments_of(copies, told) for told in (status, notices))
         used = copies.used
-        copied = replace(setting, estate=used.estate, policy=used.policy)
+        named = (setting.estate, setting.policy)
+        copied = replace(setting, estate=used.estate, policy=used.policy, named=named)
         asyncio.run(_serve(copied, room, status, notices, copies))
     finally:
         copies.close()

@@ -156,10 +156,13 @@ def diagnosis_text(found: Diagnosis, width: int, colour: bool) -> str:
         if wanted:
             page.line()
             page.title(f"{title}: {len(wanted):,}")
+        alike: dict[tuple[str, str, str, str], list[str]] = {}
         for one in wanted:
-            page.line(f"{one.subject}: {one.what}: {one.why}" + (f" [{one.code}]" if one.code else ""))
-            if one.next:
-                page.line(f"next: {one.next}")
+            alike.setdefault((one.what, one.why, one.code, one.next), []).append(one.subject)
+        for (what, why, code, hint), subjects in alike.items():
+            page.line(f"{', '.join(subjects)}: {what}: {why}" + (f" [{code}]" if code else ""))
+            if hint:
+                page.line(f"next: {hint}")
     page.line()
     page.line(f"{plural(found.endpoints, 'endpoint')} asked; nothing was changed.")
     return page.text()

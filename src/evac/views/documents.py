@@ -462,7 +462,8 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
     if alive:
         page.line(abandon_hint(alive, f"evac apply {saved_as} ESTATE --execute"), "dim")
     else:
-        page.line(f"next: evac apply {saved_as} ESTATE --execute --reason WHY", "dim")
+        typed = "".join(f" --confirm {one.site}" for one in document.leaving)
+        page.line(f"next: evac apply {saved_as} ESTATE --execute{typed} --reason WHY", "dim")
     return page.text()
 
 

@@ -128,7 +128,7 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
         yield "recovery group", group.words, _STYLE_OF_GROUP[group.state]
     if began_ms > 0:
         end_ms = moment_ms(document.ended_at or document.as_of)
-        yield "running for", duration(max(0, end_ms - began_ms)), ""
+        yield "took" if state in ENDED else "running for", duration(max(0, end_ms - began_ms)), ""
     if document.forecast is not None:
         yield from forecast_facts(document.forecast)
     for row in document.limits_changed[:SHOWN]:

@@ -216,3 +216,18 @@ def test_what_was_not_asked_is_not_known_to_work() -> None:
     end = Endpoint("e", "o", "fra", "noop", {})
     nothing_said = _Asked(topology(Estate("acme")), {"e": ()}, frozenset())
     assert nothing_said.answer(end, ReportsRole).code == "not-asked"
+
+
+def test_what_is_the_same_of_many_is_said_once_and_nobody_moves_traffic_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "estate.yaml").write_text(
+        "evac: 1\nname: acme\nsites: {fra: {}, muc: {}}\nservices:\n"
+        "  shop: {tier: 0, sites: [fra], traffic: {kind: dns}}\n"
+        "  batch: {tier: 0, sites: [fra], traffic: {kind: none}}\n"
+    )
+    run(["doctor", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "  batch, shop: start: no endpoint of the estate does it\n" in said
+    assert "  shop: move traffic: no endpoint of the estate does it\n" in said
+    assert said.count("batch") == 3

@@ -7,13 +7,23 @@ import asyncio
 import orjson
 import pytest
 
-from evac.engine.runs.effects import EFFECTS, EffectsReader, clear, decode, encode, numbered
+from evac.app.planner.plans import make_plan
+from evac.derive.situation import moved as derived
+from evac.derive.situation import promised
+from evac.engine.runs.effects import EFFECTS, EffectsReader, clear, decode, encode, numbered, of_run
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
+from evac.estate import load
 from evac.model.errors import Corrupt, NotAllowed
+from evac.model.scenario import lose
 from evac.model.situation import Moved
+from evac.run.state import replay
+from evac.run.values import RunSpec, RunStep
+from evac.steps.registry import kind_of
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Put, Store
+from tests.unit.run.world import World
+from tests.web.rooms import ESTATE as SMALL
 
 
 def moved(run: str, scenario: str, *domains: str, at_ms: int, phase: str = "succeeded") -> Moved:
@@ -139,3 +149,28 @@ def test_of_two_runs_the_later_one_is_the_last_whatever_their_leaders_clocks_sai
         assert [one.run for one in (await EffectsReader(store).read(99)).moved] == [first.run, second.run]
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("site", ["north", "south"])
+def test_what_people_did_by_hand_is_what_the_plan_promised(site: str) -> None:
+    """No driver moves anything here: each step was attested, traffic as well."""
+    estate = load(SMALL)
+    plan = make_plan(estate, lose(site), budget_ms=200).plan
+    digest = "sha256:p"
+    steps = tuple(
+        RunStep(s.id, s.kind, s.target, s.start_ms, s.end_ms - s.start_ms, s.after) for s in plan.steps
+    )
+    spec = RunSpec("fire", "fire", digest, steps, approvals=0)
+    world = World(spec, lambda step, attempt: "ok", lambda step: 1_000)
+    world.begin()
+    while world.step():
+        pass
+    view = replay(spec, world.events)
+    assert view.phase == "succeeded"
+    found = of_run(view, {digest: plan}, lambda step: (), estate)
+    expected = derived(estate, plan.scenario, promised(estate, plan))
+    shifted = {s.target for s in plan.steps if kind_of(s.kind).moves_traffic}
+    assert shifted
+    assert found.traffic == expected.traffic
+    assert found.placed == expected.placed
+    assert all(site not in found.traffic[service] for service in shifted)

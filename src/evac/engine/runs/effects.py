@@ -21,6 +21,8 @@ from typing import Any, Final
 
 import orjson
 
+from evac.derive.domains import topology
+from evac.derive.serving import Serving
 from evac.derive.situation import Done, moved
 from evac.drivers.port import Action
 from evac.engine.clock import Clock
@@ -92,9 +94,12 @@ async def numbered(store: Store, one: Moved) -> Moved:
 
 
 def done_steps(
-    view: RunView, plans: Mapping[str, Plan], actions_of: Callable[[str], Sequence[Action]]
+    view: RunView, plans: Mapping[str, Plan], actions_of: Callable[[str], Sequence[Action]], estate: Estate
 ) -> list[Done]:
-    """Steps of a run that are done and were not undone, as they ended. plans: by digest."""
+    """Steps of a run that are done and were not undone, as they ended. plans: by digest; estate: as it was
+    before. Traffic that people moved by hand went where the plan says.
+    """
+    serving: dict[str, Serving] = {}
     by_id = {digest: {step.id: step for step in plan.steps} for digest, plan in plans.items()}
     found: list[tuple[int, int, Done]] = []
     for i, step in enumerate(view.steps):
@@ -111,6 +116,10 @@ def done_steps(
             if any(action.parameters.get("share", WHOLE) != WHOLE for action in actions):
                 continue  # a share of the traffic; the last one takes all of it along
             to = tuple(sorted({str(a.parameters["to"]) for a in actions if "to" in a.parameters}))
+            if not to and digest in plans:
+                if digest not in serving:
+                    serving[digest] = Serving(topology(estate), plans[digest])
+                to = serving[digest].sites(step.target)[:1]
         found.append((view.ended[i], i, Done(of_plan, view.ended[i], to)))
     return [done for *_, done in sorted(found, key=lambda row: row[:2])]
 
@@ -130,7 +139,7 @@ def of_run(
     return moved(
         estate,
         scenario,
-        done_steps(view, plans, actions_of),
+        done_steps(view, plans, actions_of, estate),
         run=view.spec.run,
         began_ms=max(0, view.started_ms),
         ended_ms=view.last_ms,
