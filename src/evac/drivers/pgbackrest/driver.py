@@ -71,6 +71,10 @@ _REASONS: Final = (
     ("CryptoError", Permanent("backup-password", "wrong cipher passphrase", "check `env`")),
     ("unable to connect", Retryable("backup-silent", "the repository does not answer", "start its server")),
     ("HostConnectError", Retryable("backup-silent", "the repository does not answer", "start its server")),
+    ("permission denied", Permanent("backup-forbidden", "a file may not be written or read", "check owners")),
+    ("input/output error", Permanent("backup-refused", "a disk fails", "look for the reason: dmesg")),
+    # A disk that takes only the first part of what is written gives no reason with it.
+    ("unable to write", Permanent("backup-full", "the repository has no space left", "make space in it")),
     ("[032]", Permanent("backup-no-repository", "the configuration is wrong", "check `config`")),
 )
 _SET: Final = re.compile(
