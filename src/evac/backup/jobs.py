@@ -491,6 +491,7 @@ def _seen(task: Task, listing: Listing, mine: list[CopyReport], now_ms: int) -> 
         _packing(packings[-1:] if packings and packings[-1] is newest else []),
         _packing([one for one in packings if one is not newest][-USUAL:]),
         listing.refused,
+        listing.deletable_why,
     )
 
 

@@ -208,8 +208,10 @@ def _copy(
     if seen is not None:
         exists, size = seen.taken_at_ms is not None, seen.bytes
         age_ms = _age(seen.taken_at_ms, now_ms)
-        deletable = True if True in (deletable, seen.deletable) else deletable
-        deletable = seen.deletable if deletable is None else deletable
+        if True in (deletable, seen.deletable):
+            deletable = True
+        elif deletable is None or seen.deletable_why:
+            deletable = seen.deletable
     errors = open_errors(proofs)
     error = max(errors, key=lambda one: (one.outcome == "damaged", one.at_ms), default=None)
     after = list(proofs)
@@ -240,6 +242,7 @@ def _copy(
         last_check if last_check is not None and last_check.outcome == "could-not-run" else None,
         recent.coverage,
         _is_proven(policy, level, ever, now_ms),
+        "" if seen is None else seen.deletable_why,
     )
 
 

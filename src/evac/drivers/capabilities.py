@@ -119,6 +119,8 @@ class Listing:
     """Whether another program holds it, so that nothing can be written now."""
     deletable: bool | None = None
     """Whether these credentials can delete copies; None where that cannot be found out harmlessly."""
+    deletable_why: str = ""
+    """How that was found out; with None, why it was asked and not found out."""
     refused: int | None = None
     """How many deletions its server's log says that it refused; None where no log is read."""
 

@@ -81,6 +81,10 @@ class CopySeen:
     """The same of everything before it."""
     refused: int | None = None
     """Deletions that the repository has refused, as its log says."""
+    deletable_why: str = ""
+    """How `deletable` was found out, or why it could not be. Where it is stated, a declaration counts for
+    nothing.
+    """
 
 
 AlarmCode = Literal[
@@ -241,6 +245,8 @@ class CopyState:
     """Share that was read within the age that the policy allows, in parts per million."""
     proven: State
     """Whether the level that the policy asks for was reached recently enough."""
+    deletable_why: str = ""
+    """How `deletable` was found out, or why it could not be, where the repository was asked."""
 
     @property
     def damaged(self) -> bool:

@@ -32,6 +32,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "mariadb": ("asyncmy",),
         "octodns": ("octodns",),
         "k8s": ("lightkube",),
+        "s3": ("botocore",),
         "notices": ("apprise", "standardwebhooks"),
         "otel": ("opentelemetry",),
         "bundle": ("Crypto",),

@@ -78,6 +78,8 @@ class CopyRow:
     not_run: ProofRow | None
     """The last check, if it could not run: neither good nor bad."""
     words: str
+    deletable_why: str = ""
+    """How `deletable` was found out, or why it could not be; empty where the repository was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,7 @@ def _copy_row(copy: CopyState, now_ms: int) -> CopyRow:
         _proof_row(copy.failed, now_ms),
         _proof_row(copy.not_run, now_ms),
         copy_words(copy, now_ms),
+        copy.deletable_why,
     )
 
 
@@ -412,7 +415,10 @@ def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
         ("newest", f"{duration(copy.age_ms)} old" if copy.age_ms is not None else "not known"),
         ("size", size(copy.bytes)),
         ("outside the domain", known[copy.outside]),
-        ("the source can delete it", known[copy.deletable]),
+        (
+            "the source can delete it",
+            ": ".join(part for part in (known[copy.deletable], copy.deletable_why) if part),
+        ),
         ("proof", copy.words),
     ]
     for title, proof in (("proven by", copy.proof), ("error", copy.error), ("not run", copy.not_run)):

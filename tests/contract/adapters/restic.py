@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -33,9 +33,12 @@ PASSWORD = "harbour-of-copies-88"
 VARIABLE = "EVAC_TEST_RESTIC"
 
 
-def restic(*argv: str, repository: Path | str, allowed: tuple[int, ...] = (0,)) -> str:
-    """Runs restic past the driver."""
+def restic(
+    *argv: str, repository: Path | str, allowed: tuple[int, ...] = (0,), more: Mapping[str, str] | None = None
+) -> str:
+    """Runs restic past the driver; more: of its environment."""
     env = {"RESTIC_PASSWORD": PASSWORD, "RESTIC_REPOSITORY": str(repository), "PATH": os.environ["PATH"]}
+    env |= more or {}
     done = subprocess.run(
         ("restic", *argv, "--no-cache"), env=env, capture_output=True, text=True, timeout=60.0, check=False
     )

@@ -140,6 +140,23 @@ def test_one_who_can_delete_is_believed() -> None:
     assert digit(judged(copies=(deletes,)), "undeletable").state == "missed"
 
 
+@pytest.mark.parametrize("declared", [None, False, True])
+@pytest.mark.parametrize("seen", [None, False, True])
+@pytest.mark.parametrize("why", ["", "1 of 4 objects is not locked"])
+def test_what_a_repository_was_asked_for_is_never_taken_from_a_declaration(
+    declared: bool | None, seen: bool | None, why: str
+) -> None:
+    listed = CopySeen("db", "bundang", NOW, NOW - HOUR, deletable=seen, deletable_why=why)
+    (copy,) = judged((replace(GOOD[0], deletable=declared),), copies=(listed,)).copies
+    if True in (declared, seen):
+        assert copy.deletable is True
+    elif why or declared is None:
+        assert copy.deletable is seen
+    else:
+        assert copy.deletable is False
+    assert copy.deletable_why == why
+
+
 def test_zero_bytes_read_prove_nothing() -> None:
     bare = (GOOD[0], replace(GOOD[1], verified=None))
     for level in range(READ, SERVED + 1):

@@ -23,12 +23,14 @@ def check(context: Context) -> Iterator[Finding]:
         else:
             counts = f"{digit.known} of {digit.asked}"
             words = f"{counts} backups of {verdict.data_set} are safe from its own credentials"
+        found = [f"{one.name}: {one.deletable_why}" for one in verdict.copies if one.deletable_why]
+        words = "; ".join([words, *found])
         yield RULE.finding(
             context,
             severity,
             verdict.data_set,
             words,
-            "Use an append-only server or object lock with its own account, then write deletable: false.",
+            "Use an append-only server, or object lock in compliance mode, with its own account.",
             paths=data_paths(verdict),
         )
 

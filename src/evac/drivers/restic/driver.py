@@ -47,6 +47,7 @@ from evac.drivers.capabilities import (
     Taken,
     TakesBackups,
 )
+from evac.drivers.object_store import Asked, Deletable, bucket_of
 from evac.drivers.parameters import many, text, whole
 from evac.drivers.places import facts_of, manifest_of, source_facts
 from evac.drivers.port import Action
@@ -88,6 +89,8 @@ _REASONS: Final = (
 _GROUP: Final = re.compile(r"^read group #(\d+) of (\d+) data packs \(out of total (\d+) packs", re.MULTILINE)
 _ORPHAN: Final = re.compile(r"^pack ([0-9a-f]{64}): not referenced in any index", re.MULTILINE)
 _PACK: Final = re.compile(r"[0-9a-f]{64}")
+_PASSING: Final = ("locks/",)
+"""What comes and goes in a repository."""
 _SLICES: Final = 256
 """restic divides packs by the first byte of their names."""
 
@@ -101,16 +104,19 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         self._versions: dict[str, str] = {}
         self._known: dict[tuple[str, str], tuple[float, str]] = {}
         """Repository as it is named, and the id that is expected -> when it was last asked, and its id."""
+        self._held: dict[str, dict[tuple[str, str], float]] = {}
+        """Repository in a bucket -> its objects that nobody can delete, and until when."""
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         watch, tool = Stopwatch(timeout_s), _tool(action)
         listing, locked, deletable = await asyncio.gather(
-            self._list(action, timeout_s), _is_locked(tool, watch), _can_delete(action, watch)
+            self._list(action, timeout_s), _is_locked(tool, watch), self._can_delete(action, watch)
         )
         refused: int | None = await in_time(
             lambda: _refused(action), watch, "reading the log of the rest-server"
         )
-        return replace(listing, locked=locked, deletable=deletable, refused=refused)
+        verdict, why = deletable.verdict, deletable.why
+        return replace(listing, locked=locked, deletable=verdict, deletable_why=why, refused=refused)
 
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         watch = Stopwatch(timeout_s)
@@ -251,6 +257,33 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             self._versions[tool.program] = said[1][:40]
         return self._versions[tool.program]
 
+    async def _can_delete(self, action: Action, watch: Stopwatch) -> Deletable:
+        """Asks to delete what does not exist: an append-only server forbids it, another one finds nothing. A
+        bucket is also asked for the locks of what it holds.
+        """
+        where = _where(action)
+        if where.startswith(("/", "local:")):
+            return Deletable(os.access(where.removeprefix("local:"), os.W_OK), "")
+        if where.startswith("s3:"):
+            held = self._held.setdefault(where, {})
+            bucket = bucket_of(where, _tool(action).env)
+            try:
+                found: Deletable = await in_time(
+                    lambda: Asked(bucket, held).deletable(_PASSING), watch, "asking the bucket for its locks"
+                )
+            except Permanent as error:  # the copies can be listed all the same
+                return Deletable(None, error.message)
+            return found
+        if not where.startswith("rest:"):
+            return Deletable(None, "")
+        try:
+            async with _rest(action, watch) as session:
+                url = f"{where.removeprefix('rest:').rstrip('/')}/data/{NO_PACK}"
+                async with session.delete(url, allow_redirects=False) as answer:
+                    return Deletable({403: False, 404: True, 200: True}.get(answer.status), "")
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return Deletable(None, "")
+
     async def _refuse_another(self, action: Action, tool: Tool, watch: Stopwatch) -> str:
         """The id of the repository, asked again after a minute: for each question restic derives the key from
         the password, which takes half a second. Raises `Permanent` where another one was pinned.
@@ -362,22 +395,6 @@ async def _is_locked(tool: Tool, watch: Stopwatch) -> bool:
     return False
 
 
-async def _can_delete(action: Action, watch: Stopwatch) -> bool | None:
-    """Asks to delete what does not exist: an append-only server forbids it, another one finds nothing."""
-    where = _where(action)
-    if where.startswith(("/", "local:")):
-        return os.access(where.removeprefix("local:"), os.W_OK)
-    if not where.startswith("rest:"):
-        return None
-    try:
-        async with _rest(action, watch) as session:
-            url = f"{where.removeprefix('rest:').rstrip('/')}/data/{NO_PACK}"
-            async with session.delete(url, allow_redirects=False) as answer:
-                return {403: False, 404: True, 200: True}.get(answer.status)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-        return None
-
-
 def _refused(action: Action) -> int | None:
     """Deletions in this repository that its rest-server refused, as the end of its log says; None where no
     log is read. Our own question, which deletes nothing, does not count.
@@ -402,9 +419,14 @@ async def _packs(action: Action, watch: Stopwatch) -> dict[str, int]:
         folder = Path(where.removeprefix("local:"), "data")
         found = await in_time(lambda: _files(folder), watch, "listing the repository")
         return {str(name): int(size) for name, size in found.items()}
+    if where.startswith("s3:"):
+        bucket = bucket_of(where, _tool(action).env)
+        sizes = await in_time(lambda: Asked(bucket, {}).sizes("data/"), watch, "listing the bucket")
+        names = {key.rpartition("/")[2]: int(size) for key, size in sizes.items()}
+        return {name: size for name, size in names.items() if _PACK.fullmatch(name)}
     if not where.startswith("rest:"):
         words = "the bytes that a check of this kind of repository read cannot be counted"
-        raise Permanent("backup-uncounted", words, "serve it with restic's rest-server")
+        raise Permanent("backup-uncounted", words, "use a rest-server or a bucket")
     try:
         async with _rest(action, watch) as session:
             url = f"{where.removeprefix('rest:').rstrip('/')}/data/"

@@ -1,0 +1,238 @@
+"""Buckets of S3: what they hold, and whether these credentials could destroy it. Nothing is changed: what is
+asked to be deleted does not exist.
+
+Only a retention in force proves that an object cannot be deleted, and each object has its own: a default of
+the bucket says nothing of objects that are older than it, and later backups need old objects too. In
+compliance mode nobody shortens it; in governance mode some may bypass it, so whether we may is asked. Without
+a retention, who may not delete may still overwrite. Source: the S3 API reference, "Locking objects with
+Object Lock".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.extras import install
+
+OBJECTS_MOST: Final = 1_000_000
+ASKED_MOST: Final = 20_000
+"""Objects whose retention is asked for in one go; the others are asked for the next time."""
+AT_ONCE: Final = 16
+HOLDS_S: Final = 86_400
+"""A retention that ends sooner protects nothing until somebody has looked."""
+NOWHERE: Final = "evac-asks-and-deletes-nothing"
+COMPLIANCE: Final = "COMPLIANCE"
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Where objects are, and with which credentials they are asked for; without any, those of the machine."""
+
+    name: str
+    prefix: str
+    endpoint: str = ""
+    """URL of the server; empty for AWS."""
+    region: str = ""
+    key: str = ""
+    secret: str = ""
+    token: str = ""
+    ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletable:
+    """Whether credentials can destroy what a bucket holds. why: what it is known by, or why it is not."""
+
+    verdict: bool | None
+    why: str
+
+
+def bucket_of(where: str, env: Mapping[str, str]) -> Bucket:
+    """A repository as restic names it: `s3:https://host/bucket/prefix`, or `s3:host/bucket`. Raises
+    `Permanent` where it names no bucket.
+    """
+    rest = where.removeprefix("s3:").removeprefix("//")
+    parts = urlsplit(rest if "://" in rest else f"https://{rest}")
+    name, _, prefix = parts.path.strip("/").partition("/")
+    if not parts.hostname or not name:
+        raise Permanent("setting-wrong", "the repository names no bucket", "s3:https://HOST/BUCKET/PREFIX")
+    return Bucket(
+        name,
+        f"{prefix}/" if prefix else "",
+        f"{parts.scheme}://{parts.netloc}",
+        env.get("AWS_DEFAULT_REGION", ""),
+        env.get("AWS_ACCESS_KEY_ID", ""),
+        env.get("AWS_SECRET_ACCESS_KEY", ""),
+        env.get("AWS_SESSION_TOKEN", ""),
+        env.get("RESTIC_CACERT", ""),
+    )
+
+
+class Asked:
+    """One bucket. held: what is known to be locked, key and version -> until when, kept by the caller: a
+    retention in compliance mode is never shortened, so it is asked for once.
+    """
+
+    def __init__(self, bucket: Bucket, held: dict[tuple[str, str], float]) -> None:
+        self._bucket, self._held = bucket, held
+        self._s3 = _client(bucket)
+
+    def sizes(self, below: str = "") -> dict[str, int]:
+        """Key below the prefix -> size, of all that begin with `below`. Raises `ActionError`."""
+        pages = self._pages("list_objects_v2", Prefix=f"{self._bucket.prefix}{below}")
+        found: dict[str, int] = {}
+        for page in pages:
+            for one in page.get("Contents", ()):
+                found[one["Key"].removeprefix(self._bucket.prefix)] = int(one["Size"])
+            if len(found) > OBJECTS_MOST:
+                raise Permanent("backup-output", f"the bucket holds more than {OBJECTS_MOST:,} objects")
+        return found
+
+    def deletable(self, passing: tuple[str, ...] = ()) -> Deletable:
+        """Whether these credentials can destroy what it holds; passing: beginnings of keys that come and go.
+        Raises `Retryable` where the bucket does not answer.
+        """
+        try:
+            if not self._is_locking():
+                return self._without_lock("the bucket has no object lock")
+            versions = dict(self._versions(passing))
+            if not versions:
+                return Deletable(None, "the bucket holds nothing yet")
+            ends = self._ends_of(versions)
+        except Permanent as error:
+            return Deletable(None, error.message)
+        all_, unheld = len(versions), sum(one <= time.time() + HOLDS_S for one in ends)
+        if unheld:
+            return self._without_lock(f"{unheld:,} of {all_:,} objects are not locked for another day")
+        if len(ends) < all_:
+            return Deletable(None, f"of {all_ - len(ends):,} objects the lock was not asked for yet")
+        first = datetime.fromtimestamp(min(ends), UTC)
+        return Deletable(False, f"all {all_:,} objects are locked until {first:%Y-%m-%d} or later")
+
+    def _is_locking(self) -> bool:
+        try:
+            found = self._call("get_object_lock_configuration")
+        except Permanent as error:
+            if "ObjectLockConfigurationNotFound" in error.message or "NotImplemented" in error.message:
+                return False
+            raise
+        return bool(found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
+
+    def _versions(self, passing: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        """Key and newest version of every object, hidden ones included."""
+        pages = self._pages("list_object_versions", Prefix=self._bucket.prefix)
+        seen: set[str] = set()
+        for page in pages:
+            for one in page.get("Versions", ()):
+                key = one["Key"]
+                if key not in seen and not key.removeprefix(self._bucket.prefix).startswith(passing):
+                    seen.add(key)
+                    yield key, one["VersionId"]
+            if len(seen) > OBJECTS_MOST:
+                raise Permanent("backup-output", f"the bucket holds more than {OBJECTS_MOST:,} objects")
+
+    def _ends_of(self, versions: Mapping[str, str]) -> list[float]:
+        """Until when each object is held, in seconds since 1970, as far as that was asked for."""
+        for gone in self._held.keys() - set(versions.items()):
+            del self._held[gone]
+        asked = [one for one in versions.items() if self._held.get(one, 0.0) <= time.time() + HOLDS_S]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            answers = list(pool.map(self._retention, asked[:ASKED_MOST]))
+        held = [ends for one, ends in self._held.items() if one not in set(asked)]
+        bypassed = any(mode and mode != COMPLIANCE for mode, _ in answers)
+        is_sure = not bypassed or self._may_delete(bypass=True) is False
+        for one, (mode, ends) in zip(asked, answers, strict=False):
+            if mode == COMPLIANCE:
+                self._held[one] = ends
+            held.append(ends if mode == COMPLIANCE or is_sure else 0.0)
+        return held
+
+    def _retention(self, one: tuple[str, str]) -> tuple[str, float]:
+        try:
+            found = self._call("get_object_retention", Key=one[0], VersionId=one[1])["Retention"]
+        except Permanent as error:
+            if "NoSuchObjectLockConfiguration" in error.message:
+                return "", 0.0
+            raise
+        return str(found["Mode"]), found["RetainUntilDate"].timestamp()
+
+    def _without_lock(self, why: str) -> Deletable:
+        if self._may_delete():
+            return Deletable(True, f"{why}, and these credentials may delete")
+        return Deletable(None, f"{why}; they may still be overwritten, or deleted by a rule of the bucket")
+
+    def _may_delete(self, bypass: bool = False) -> bool | None:
+        """Whether we may delete a version; that of an object that does not exist, in no bucket."""
+        more: dict[str, Any] = {"BypassGovernanceRetention": True} if bypass else {}
+        if self._call("get_bucket_versioning").get("Status") is not None:
+            more["VersionId"] = "null"
+        try:
+            self._call("delete_object", Key=f"{self._bucket.prefix}{NOWHERE}", **more)
+        except Permanent as error:
+            if "AccessDenied" in error.message:
+                return False
+            return True if "NoSuch" in error.message else None
+        return True
+
+    def _call(self, name: str, **given: Any) -> Any:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return getattr(self._s3, name)(Bucket=self._bucket.name, **given)
+        except (ClientError, BotoCoreError) as error:
+            raise _error(error) from error
+
+    def _pages(self, name: str, **given: Any) -> Iterator[Any]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield from self._s3.get_paginator(name).paginate(Bucket=self._bucket.name, **given)
+        except (ClientError, BotoCoreError) as error:
+            raise _error(error) from error
+
+
+def _client(bucket: Bucket) -> Any:
+    try:
+        from botocore.config import Config
+        from botocore.session import get_session
+    except ImportError as error:
+        words = "a bucket is asked with the packages of an extra"
+        raise Permanent("backup-tool-missing", words, install("s3")) from error
+    return get_session().create_client(
+        "s3",
+        endpoint_url=bucket.endpoint or None,
+        region_name=bucket.region or "us-east-1",
+        aws_access_key_id=bucket.key or None,
+        aws_secret_access_key=bucket.secret or None,
+        aws_session_token=bucket.token or None,
+        verify=bucket.ca_file or None,
+        config=Config(
+            connect_timeout=5,
+            read_timeout=20,
+            retries={"max_attempts": 2},
+            s3={"addressing_style": "path"},
+            max_pool_connections=AT_ONCE,
+        ),
+    )
+
+
+def _error(error: Exception) -> ActionError:
+    """What an error of the library means; its words name the request and no secret."""
+    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+        return Permanent(
+            "backup-password", f"the bucket does not know these credentials: {code}", "check `env`"
+        )
+    if code == "NoSuchBucket":
+        return Permanent("backup-no-repository", "there is no such bucket: NoSuchBucket", "create it")
+    if code and not code.isdecimal() and code not in ("SlowDown", "InternalError", "ServiceUnavailable"):
+        return Permanent("backup-refused", f"the bucket refuses the question: {code}")
+    words = f"the bucket does not answer: {code or type(error).__name__}"
+    return Retryable("backup-silent", words, "check that its server runs")

@@ -1,0 +1,214 @@
+"""Buckets of a real S3 server (moto), with real restic: what a check read is counted, and only a lock that is
+in force proves that nobody can delete a backup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from botocore.session import get_session
+from moto.s3.responses import S3Response
+from moto.server import ThreadedMotoServer
+
+from evac.backup.evidence import Evidence
+from evac.backup.jobs import Task, Worker
+from evac.drivers.capabilities import READ
+from evac.drivers.object_store import HOLDS_S, Asked, Bucket
+from evac.drivers.registry import Drivers
+from evac.engine.clock import SystemClock
+from evac.model.backup import BackupEvent
+from evac.model.estate import Endpoint
+from evac.store.memory import MemoryStore, host_monotonic_ms
+from tests.contract.adapters import restic
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "lighthouse-of-copies-41"}
+
+
+@dataclass
+class Cloud:
+    url: str
+    s3: Any
+
+    def bucket(self, name: str, mode: str = "", days: int = 7) -> Bucket:
+        """A new one; mode: of the retention of so many days that objects get by default."""
+        self.s3.create_bucket(Bucket=name, ObjectLockEnabledForBucket=bool(mode))
+        if mode and days:
+            rule = {"DefaultRetention": {"Mode": mode, "Days": days}}
+            lock = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+            self.s3.put_object_lock_configuration(Bucket=name, ObjectLockConfiguration=lock)
+        return Bucket(name, "one/", self.url, key="testing", secret=KEYS["AWS_SECRET_ACCESS_KEY"])
+
+
+def retention(self: Any, query: dict[str, Any], key_name: str) -> Any:
+    """GetObjectRetention, which moto does not answer although it keeps what is asked for."""
+    if "retention" not in query:
+        return ANSWER_OF_MOTO(self, query, key_name)
+    key = self.backend.get_object(self.bucket_name, key_name, version_id=query["versionId"][0])
+    if key.lock_mode is None:
+        return 404, {}, "<Error><Code>NoSuchObjectLockConfiguration</Code></Error>"
+    words = f"<Mode>{key.lock_mode}</Mode><RetainUntilDate>{key.lock_until}</RetainUntilDate>"
+    return 200, {}, f'<Retention xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{words}</Retention>'
+
+
+ANSWER_OF_MOTO = S3Response._key_response_get
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(S3Response, "_key_response_get", retention)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()  # all of its servers share one memory
+    s3 = get_session().create_client("s3", endpoint_url=url, region_name="us-east-1")
+    try:
+        yield Cloud(url, s3)
+    finally:
+        server.stop()
+
+
+def put(cloud: Cloud, bucket: Bucket, *keys: str, **how: Any) -> None:
+    for key in keys:
+        cloud.s3.put_object(Bucket=bucket.name, Key=f"{bucket.prefix}{key}", Body=b"pack", **how)
+
+
+def asked(bucket: Bucket) -> Any:
+    return Asked(bucket, {}).deletable(("locks/",))
+
+
+def everything(cloud: Cloud, bucket: Bucket) -> Any:
+    found = cloud.s3.list_object_versions(Bucket=bucket.name)
+    return [
+        (one["Key"], one["VersionId"])
+        for kind in ("Versions", "DeleteMarkers")
+        for one in found.get(kind, ())
+    ]
+
+
+def test_a_lock_on_every_object_is_proof_and_an_unlocked_one_takes_it_away(cloud: Cloud) -> None:
+    bucket = cloud.bucket("locked", "COMPLIANCE", 0)
+    assert asked(bucket).verdict is None, "of nothing nothing is known"
+    ends = datetime.now(UTC) + timedelta(days=30)
+    put(
+        *(cloud, bucket, "config", "data/a", "data/b"),
+        ObjectLockMode="COMPLIANCE",
+        ObjectLockRetainUntilDate=ends,
+    )
+    put(cloud, bucket, "locks/x")
+    before = everything(cloud, bucket)
+    found = asked(bucket)
+    assert found.verdict is False, found
+    assert "all 3 objects are locked" in found.why
+    assert everything(cloud, bucket) == before, "a question changes nothing"
+    put(cloud, bucket, "data/c")
+    assert asked(bucket).verdict is True
+    assert "1 of 4 objects" in asked(bucket).why
+
+
+@pytest.mark.parametrize("left_s", [-60, 60, HOLDS_S - 60])
+def test_a_lock_that_ends_within_a_day_is_none(cloud: Cloud, left_s: int) -> None:
+    bucket = cloud.bucket("locked", "COMPLIANCE")
+    put(cloud, bucket, "config")
+    ends = datetime.now(UTC) + timedelta(seconds=left_s)
+    put(cloud, bucket, "data/old", ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=ends)
+    assert asked(bucket).verdict is True
+    put(
+        cloud,
+        bucket,
+        "data/old",
+        ObjectLockMode="COMPLIANCE",
+        ObjectLockRetainUntilDate=ends + timedelta(days=9),
+    )
+    assert asked(bucket).verdict is False
+
+
+def test_a_lock_that_we_may_bypass_is_none(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = cloud.bucket("governed", "GOVERNANCE")
+    put(cloud, bucket, "config", "data/a")
+    assert asked(bucket).verdict is True, "moto lets everyone bypass it"
+    deny(monkeypatch, "bypass")
+    assert asked(bucket).verdict is False
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """The server refuses deletions: all, or those that bypass a retention; moto itself has no such rights."""
+    real = S3Response.delete_object
+
+    def refused(self: Any) -> Any:
+        bypasses = str(self.headers.get("x-amz-bypass-governance-retention", "")).lower() == "true"
+        if what == "all" or bypasses:
+            return 403, {}, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        return real(self)
+
+    monkeypatch.setattr(S3Response, "delete_object", refused)
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_without_a_lock_nothing_is_proof(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, versioned: bool
+) -> None:
+    bucket = cloud.bucket("plain")
+    if versioned:
+        cloud.s3.put_bucket_versioning(Bucket="plain", VersioningConfiguration={"Status": "Enabled"})
+    put(cloud, bucket, "config", "data/a")
+    before = everything(cloud, bucket)
+    found = asked(bucket)
+    assert (found.verdict, everything(cloud, bucket)) == (True, before)
+    deny(monkeypatch, "all")
+    found = asked(bucket)
+    assert found.verdict is None, "what may not be deleted may still be overwritten"
+    assert "overwritten" in found.why
+
+
+def test_a_bucket_that_is_not_there_or_silent_is_named(cloud: Cloud) -> None:
+    found = asked(Bucket("nowhere", "", cloud.url, key="testing", secret="x"))
+    assert (found.verdict, "NoSuchBucket" in found.why) == (None, True)
+
+
+@pytest.mark.parametrize(("mode", "verdict"), [("COMPLIANCE", False), ("", True)])
+def test_backups_of_restic_in_a_bucket(server_folder: Path, cloud: Cloud, mode: str, verdict: bool) -> None:
+    """Taken, listed, checked by bytes and restored; a declaration changes nothing of what was asked."""
+    cloud.bucket("backups", mode)
+    restic.write_files(server_folder / "data")
+    where = f"s3:{cloud.url}/backups/one"
+    os.environ[restic.VARIABLE] = restic.PASSWORD
+    settings = {
+        "repository": where,
+        "password": f"env:{restic.VARIABLE}",
+        "paths": (str(server_folder / "data"),),
+        "env": tuple(f"{name}=env:{name}" for name in KEYS),
+    }
+    endpoint = Endpoint("r-s3", "messages", "ansan", "restic", settings)
+    store = MemoryStore(host_monotonic_ms)
+    evidence = Evidence(store, 0.0)
+    worker = Worker(store, evidence, Drivers(), SystemClock(), server_folder / "scratch", "one")
+
+    async def story() -> list[BackupEvent]:
+        jobs: Any = ("take", "list", "prove", "restore-test")
+        tasks = [Task(job, "messages", "s3", endpoint, 0, level=READ, compare=False) for job in jobs]
+        return [await worker.do(one) for one in tasks]
+
+    try:
+        restic.restic("init", repository=where, more=KEYS)
+        taken, listed, proven, restored = asyncio.run(story())
+    finally:
+        del os.environ[restic.VARIABLE]
+    assert taken.outcome == "done", taken
+    assert listed.seen is not None
+    assert (listed.seen.count, listed.seen.deletable) == (1, verdict), listed
+    assert proven.proof is not None
+    assert (proven.proof.outcome, proven.proof.bytes_read > 100_000) == ("passed", True), proven
+    assert restored.proof is not None
+    assert restored.proof.outcome == "passed", restored
