@@ -88,6 +88,7 @@ def _confirm(site: str, confirm: str | None) -> None:
 )
 @click.option("--by-hand", is_flag=True, help="Without controllers: people put the fires out.")
 @click.option("--ask", is_flag=True, help="Controllers wait for approvals, and serve the war room.")
+@click.option("--halls", is_flag=True, help="The estate says in which hall everything is: for evac lab half.")
 @click.option("--clocks", is_flag=True, help="With libfaketime, so that clocks may jump.")
 @folder_option
 @quiet_option
@@ -98,6 +99,7 @@ def up(
     delay: float,
     by_hand: bool,
     ask: bool,
+    halls: bool,
     clocks: bool,
     folder: Path | None,
     quiet: bool,
@@ -123,6 +125,7 @@ def up(
         clocks=clocks,
         controllers=not by_hand,
         ask=ask,
+        halls=halls,
     )
     began = time.monotonic()
     with progress("starting", quiet) as told:

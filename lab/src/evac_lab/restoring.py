@@ -27,11 +27,11 @@ from evac.drivers.process.client import Lines
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
+from evac.engine.runs.effects import EffectsReader
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.requests import Request
 from evac.engine.runs.step_actions import rejoin_action
 from evac.engine.stores.datasets import DataSets
-from evac.engine.stores.guards import SITES_KEY
 from evac.model.errors import ActionError, EvacError, Retryable
 from evac.model.estate import Endpoint, Estate
 from evac.model.observation import Observation
@@ -254,15 +254,18 @@ async def bring_back(
         files = estates.load(folder.estate)
         drivers.know(hands_of(files, authorities.operator(folder.certificates)))
         rejoined: Mapping[str, Evidence] = {}
+        asked = Question(failback=(site,))
         if question == "restore":
             now = await _observed(files, drivers, store)
             rejoined, trouble = await _rejoin_all(store, now, drivers, site, token, told)
             if trouble:
                 return Returned(rejoined, trouble)
-            if not rejoined and not await _was_left(store, site):
+            domains = await _left(store, site)
+            if not rejoined and not domains:
                 return Returned({}, (), idle=f"{site} was not left: there is nothing to bring back")
+            asked = Question(restore=domains or (site,))
         why_so = reason or f"{site} came back"
-        run, phase, why = await _carry_out(store, files, drivers, site, question, why_so, told)
+        run, phase, why = await _carry_out(store, files, drivers, site, asked, why_so, told)
         return Returned(rejoined, why, run, phase)
 
 
@@ -302,18 +305,19 @@ async def _until_left(store: Store, site: str) -> None:
     deadline = time.monotonic() + LEFT_SECONDS
     while time.monotonic() < deadline:
         names = [entry.key.removeprefix(OPEN) for entry in await store.list(OPEN)]
-        views = [await runs.view_of(store, name) for name in names if name.startswith(f"{site}-lost")]
+        of_site = [name for name in names if name.startswith(f"{site}-") and "-lost-" in name]
+        views = [await runs.view_of(store, name) for name in of_site]
         if not any(view.phase == "running" for view in views):
             return
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _was_left(store: Store, site: str) -> bool:
-    """Whether a run took the site out of service. One that was cut off for a moment was not left, and a plan
-    for its return would take its stores for dark.
+async def _left(store: Store, site: str) -> tuple[str, ...]:
+    """What a run took out of service: the site, or halls of it. One that was cut off for a moment was not
+    left, and a plan for its return would take its stores for dark.
     """
-    entry = await store.get(SITES_KEY)
-    return entry is None or orjson.loads(entry.value).get(site) != "active"
+    effects = await EffectsReader(store).read(_now_ms())
+    return tuple(one.domain for one in effects.lost if one.domain.partition("/")[0] == site)
 
 
 async def _observed(files: Estate, drivers: Drivers, store: Store) -> Estate:
@@ -384,12 +388,12 @@ async def _epoch(store: Store, name: str) -> int:
 
 
 async def _carry_out(
-    store: Store, files: Estate, drivers: Drivers, site: str, question: str, reason: str, told: Told
+    store: Store, files: Estate, drivers: Drivers, site: str, asked: Question, reason: str, told: Told
 ) -> tuple[str, str, tuple[str, ...]]:
     """Plans from what the leader knows, proposes, approves, and follows the run to its end, or to where it
     needs a person: its id, how it stands, and what it waits for.
     """
-    asked = Question(restore=(site,)) if question == "restore" else Question(failback=(site,))
+    question = "restore" if asked.restore else "failback"
 
     async def propose() -> str:
         seen = await facts_now(files, store, drivers, _now_ms())

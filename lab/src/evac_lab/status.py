@@ -299,11 +299,14 @@ def facts(
 
 
 def _lost_at(watched: Sequence[Sequence[Any]], site: str) -> list[int]:
-    """When verdicts said of the site that it is lost. A record is [kind, at_ms, site, words, data]."""
+    """When verdicts said of the site, or of a hall of it, that it is lost.
+
+    A record is [kind, at_ms, site, words, data].
+    """
     return [
         int(at_ms)
         for kind, at_ms, about, _, data in watched
-        if kind == "verdict" and about == site and data.get("state") == "lost"
+        if kind == "verdict" and about.partition("/")[0] == site and data.get("state") == "lost"
     ]
 
 

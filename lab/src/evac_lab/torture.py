@@ -168,14 +168,15 @@ def _replica(folder: LabFolder) -> str:
 
 
 @contextmanager
-def _lab() -> Iterator[LabFolder]:
+def _lab(kind: str) -> Iterator[LabFolder]:
     """One of its own, at addresses that nobody has."""
     offset = next(n for n in range(10, LOOPBACK_OFFSETS) if not doctor.taken_ports(topology("loopback", n)))
     path = Path(tempfile.mkdtemp(prefix="evac-torture-"))
     path.chmod(0o755)
     folder = LabFolder(path)
     try:
-        world.up(Options(offset=offset, writers=6, pause_s=0.1, controllers=True), folder)
+        options = Options(offset=offset, writers=6, pause_s=0.1, controllers=True, halls=kind == "half")
+        world.up(options, folder)
         yield folder
     finally:
         world.down(folder)
@@ -206,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for kind in given.kind or KINDS:
         print(f"{kind}: {given.fires} fires in a row", flush=True)
         rounds: list[Round] = []
-        with _lab() as folder:
+        with _lab(kind) as folder:
             for one in play(folder, kind, given.fires, Random(given.seed), Patience(given.patience)):
                 print(one.line(), flush=True)
                 rounds.append(one)

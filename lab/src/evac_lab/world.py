@@ -39,6 +39,7 @@ from evac_lab.site_servers import (
     redis_server,
 )
 from evac_lab.state import (
+    HALLS,
     PORTS,
     SERVICE,
     SERVICE_NAME,
@@ -78,9 +79,9 @@ pace: {shares: [10 %%, 50 %%, 100 %%], wait: 1 s}
 """
 
 
-def write(ground: Ground, delay_ms: float = 0, *, ask: bool = False) -> Path:
+def write(ground: Ground, delay_ms: float = 0, *, ask: bool = False, halls: bool = False) -> Path:
     """Writes estate and policy; returns the folder. delay_ms: one way between sites; all is slower then. ask:
-    nothing begins without a person.
+    nothing begins without a person. halls: what is in which hall is part of the estate.
     """
     folder = ground.folder.estate
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,12 +91,32 @@ def write(ground: Ground, delay_ms: float = 0, *, ask: bool = False) -> Path:
         "estate.yaml": document(ground, delay_ms, ask=ask),
         "endpoints.yaml": {"endpoints": endpoints(ground)},
     }
+    if halls:
+        _place_in_halls(files["estate.yaml"], files["endpoints.yaml"]["endpoints"])
+        rows = [f"{site}-1,{site}/hall-2/rack-1,{site}-pool,8000,8192,20" for site in SITES]
+        head = "server,rack,pool,cpu_millicores,memory_mib,disk_gib"
+        (folder / "servers.csv").write_text("\n".join((head, *rows, "")), encoding="utf-8")
     for name, content in files.items():
         text = yaml.safe_dump(content, sort_keys=False, width=110)
         (folder / name).write_text(heading + text, encoding="utf-8")
     policy = _POLICY % {"mode": "hold" if ask else "act", "watch": watch(delay_ms)}
     (folder / "policy.yaml").write_text(policy, encoding="utf-8")
     return folder
+
+
+def _place_in_halls(estate: dict[str, Any], ends: dict[str, Any]) -> None:
+    """Says of everything in which hall it is, so that the loss of one can be judged and planned."""
+    hall_of = {role: hall for hall, roles in HALLS.items() for role in roles}
+    estate["halls"] = {f"{site}/{hall}": {} for site in SITES for hall in HALLS}
+    estate["racks"] = {f"{site}/hall-2/rack-1": {} for site in SITES}
+    estate["services"][SERVICE]["replicas"] = {f"{site}-pool": 1 for site in SITES}
+    for store, role in (("messages", "postgres"), ("presence", "redis")):
+        for member in estate["stores"][store]["members"]:
+            member["at"] += f"/{hall_of[role]}"
+    for name, end in ends.items():
+        server = _ROLE_OF.get(name.rpartition("-")[0])
+        if server is not None:
+            end["hall"] = f"{end['at']}/{hall_of[server]}"
 
 
 def watch(delay_ms: float) -> str:
@@ -182,6 +203,14 @@ def endpoints(ground: Ground) -> dict[str, Any]:
     return found
 
 
+_ROLE_OF: Final = {
+    "member": "etcd",
+    "unit": "agent",
+    "names": "dns",
+    "balancer": "haproxy",
+    "door": "haproxy",
+}
+"""Endpoint, without its site -> the server that it reaches; of stores the members say where they are."""
 Endpoint = tuple[str, str, str, Mapping[str, Any]]
 """Name without its site, subject, driver, settings."""
 
@@ -262,7 +291,7 @@ class Options:
     """How a lab comes up. writers: clients that write. delay_ms: one way, between sites (namespaces).
     clocks: evac's own processes get clocks that may jump. controllers: False: people must put fires out.
     plans_s: how long to wait for a plan for the loss of each site. ask: controllers wait for approvals, and
-    serve the war room (loopback).
+    serve the war room (loopback). halls: the estate says in which hall everything is.
     """
 
     world: World = "loopback"
@@ -274,6 +303,7 @@ class Options:
     controllers: bool = True
     plans_s: float = PLANS_SECONDS
     ask: bool = False
+    halls: bool = False
 
 
 def up(
@@ -365,7 +395,7 @@ def _start_all(starter: Starter, options: Options) -> None:
     starter.folder.store.touch(mode=0o600)
     starter.folder.store.write_text(store_url(ground.topology) + "\n", encoding="utf-8")
     authorities.make(starter.folder.certificates, ground.topology)
-    write(ground, options.delay_ms, ask=options.ask)
+    write(ground, options.delay_ms, ask=options.ask, halls=options.halls)
     if options.world == "namespaces":
         namespaces.build(starter, ground.topology, options.delay_ms)
     with ThreadPoolExecutor(max_workers=12) as pool:

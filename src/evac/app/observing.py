@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from evac.derive.domains import site_of, topology
+from evac.derive.domains import halls_of_endpoints, site_of, topology
 from evac.derive.situation import services_at
 from evac.drivers.capabilities import (
     AnswersProbe,
@@ -310,6 +310,7 @@ async def _standing(
 def probes_of(estate: Estate, drivers: Drivers, timeout_s: float) -> Mapping[str, tuple[Probe, ...]]:
     """Site -> its probes: of its endpoints whose drivers answer one, and one of its agent."""
     found: dict[str, list[Probe]] = {site.id: [] for site in estate.sites}
+    halls = halls_of_endpoints(topology(estate))
     for end in estate.endpoints:
         spec = spec_of(end.driver)
         if spec is None or spec.probe is None or end.settings.get("probe", True) is False:
@@ -317,9 +318,11 @@ def probes_of(estate: Estate, drivers: Drivers, timeout_s: float) -> Mapping[str
         if not spec.offers(end.settings, AnswersProbe):
             continue
         if spec.probe != "agent":
-            found[end.at].append(_probe(spec.probe, end.id, end, drivers, timeout_s))
+            probe = _probe(spec.probe, end.id, end, drivers, timeout_s)
+            found[end.at].append(replace(probe, hall=halls.get(end.id, "")))
     for site, end in agent_endpoints(estate).items():
-        found[site].append(_probe("agent", "agent", end, drivers, timeout_s))
+        agent = _probe("agent", "agent", end, drivers, timeout_s)
+        found[site].append(replace(agent, hall=halls.get(end.id, "")))
     return {site: tuple(sorted(rows, key=lambda p: (p.kind, p.name))) for site, rows in found.items()}
 
 

@@ -127,7 +127,7 @@ class StoreAlarmChore:
     def __init__(self, seen: Callable[[], Observation], clock: Clock, tell: Tell) -> None:
         self._seen, self._clock, self._tell = seen, clock, tell
         self._rivals: dict[str, tuple[str, ...]] = {}
-        self._silent: dict[str, tuple[str, bool]] = {}
+        self._silent: dict[str, str] = {}
 
     async def chore(self, guard: Lease) -> None:
         seen = self._seen()
@@ -141,11 +141,11 @@ class StoreAlarmChore:
         self._rivals = {name: one.sites for name, one in rivals.items()}
         silent = {one.store: one for one in seen.silent}
         for name, mute in silent.items():
-            if self._silent.get(name) != (mute.site, mute.answers):
+            if self._silent.get(name) != mute.site:
                 self._say("primary-silent", name, (mute.site,), f"{silent_words(mute)}; {silent_hint(mute)}")
         for name in self._silent.keys() - silent.keys():
             self._say("primary-silent", name, (), f"{name}: its primary is not silent any more")
-        self._silent = {name: (mute.site, mute.answers) for name, mute in silent.items()}
+        self._silent = {name: mute.site for name, mute in silent.items()}
         await asyncio.sleep(AGAIN_S)
 
     def _say(self, code: str, store: str, sites: tuple[str, ...], words: str) -> None:

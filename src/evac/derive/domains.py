@@ -324,6 +324,36 @@ def site_of(top: Topology, at: str) -> str | None:
     return resolve(top, at).site
 
 
+def halls_of_endpoints(top: Topology) -> dict[str, str]:
+    """Endpoint -> the hall of what it reaches, where that is known: as the files say, or for a store the hall
+    of its one member at that site.
+    """
+    estate = top.estate
+    if not estate.halls:
+        return {}
+    members: dict[tuple[str, str], list[str]] = {}
+    for store in estate.stores:
+        for member in store.members:
+            members.setdefault((store.id, site_of(top, member.at) or ""), []).append(member.at)
+    found: dict[str, str] = {}
+    for end in estate.endpoints:
+        places = members.get((end.subject, end.at), [])
+        hall = end.hall or (_hall_at(top, places[0]) if len(places) == 1 else None)
+        if hall:
+            found[end.id] = hall
+    return found
+
+
+def _hall_at(top: Topology, at: str) -> str | None:
+    domain = resolve(top, at)
+    if domain.kind == "hall":
+        return domain.id
+    rack = top.rack_index.get(at, -1)
+    if domain.kind == "server":
+        rack = int(top.estate.fleet.rack[server_row(top.estate, at)])
+    return top.estate.racks[rack].hall if rack >= 0 else None
+
+
 def can_be_lost(top: Topology, domain: str) -> bool:
     """Whether a domain is not within what is lost already."""
     gone = lost_now(top)

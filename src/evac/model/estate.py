@@ -473,16 +473,15 @@ class Rehearsal:
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """How a real system is reached: `driver` acts for `subject` at a site: a service, a store, a site (its
-    BMCs) or a feed (its circuit).
-
-    settings: addresses, names and references of secrets (`env:NAME`, `file:/path`), never a secret.
-    """
+    BMCs) or a feed (its circuit). settings: addresses, names and references of secrets (`env:NAME`,
+    `file:/path`), never a secret. hall: of what is reached, where that is known."""
 
     id: str
     subject: str
     at: str
     driver: str
     settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
+    hall: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,12 +30,16 @@ What the belief makes of the state:
 Witnesses that doubt themselves for a moment (nothing, or doubtful without any answer, at most `suspect_ms`
 after the last `down`) leave a lost site lost, and the time for which `down` held stands still meanwhile. It
 begins anew whenever anything says up, and when the reader itself was asleep between two judgements.
+
+A hall is judged by the same table, of the probes in it. A witness says that it is down only while it sees
+something else at the site: a site that is cut off or lost is no reason to lose a hall. It is lost once that
+held for `suspect_ms` longer than a site needs, so that a site that burns is never taken for one of its halls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from evac.model.run_policy import WatchProfile
@@ -78,6 +82,8 @@ class Vote:
     at_ms: int
     number: int
     reason: str = ""
+    halls: tuple[tuple[str, tuple[tuple[EvidenceKind, Opinion], ...]], ...] = ()
+    """The evidence hall by hall, of what is in no known hall under ""; empty where no hall is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +247,54 @@ def judge(
         blind = Weighed("blind", (), (), why)
         weighed = {site: weighed[site] if site == own_site and len(heard) > 1 else blind for site in sites}
     return {site: _stand(site, weighed[site], previous.get(site), profile, now_ms) for site in sites}
+
+
+def judge_halls(
+    votes: Iterable[Ballot],
+    sites: Sequence[str],
+    previous: Mapping[str, Standing],
+    profile: WatchProfile,
+    now_ms: int,
+    believed: Mapping[str, Standing],
+) -> dict[str, Standing]:
+    """The verdict on every hall that votes speak of. believed: on sites, as judged by the same votes.
+
+    Invariant: no hall becomes lost without fresh votes of a quorum of other sites that see the rest of its
+    site live, nor while the site is believed to be anything but alive.
+    """
+    about: dict[str, list[Ballot]] = {}
+    for ballot in votes:
+        for hall, _ in ballot.vote.halls:
+            if hall:
+                about.setdefault(hall, []).append(replace(ballot, vote=_of_hall(ballot.vote, hall)))
+    slower = replace(profile, confirm_ms=profile.confirm_ms + profile.suspect_ms)
+    found: dict[str, Standing] = {}
+    for hall, ballots in sorted(about.items()):
+        site = ballots[0].vote.target
+        state = believed[site].verdict.state if site in believed else "unknown"
+        weighed = Weighed("blind" if state == "lost" else "nothing", (), (), f"{site} is {state}")
+        if state in ("healthy", "isolated"):
+            votes_on_it = (replace(one, vote=replace(one.vote, target=hall)) for one in ballots)
+            weighed = weigh(hall, votes_on_it, sites, profile, now_ms)
+        found[hall] = _stand(hall, weighed, previous.get(hall), slower, now_ms)
+    return found
+
+
+def _of_hall(vote: Vote, hall: str) -> Vote:
+    """What a vote on a site says of one of its halls."""
+    within = next(evidence for name, evidence in vote.halls if name == hall)
+    beside = [evidence for name, evidence in vote.halls if name != hall]
+    opinion: Opinion = "unknown"
+    if _any_is(within, "up"):
+        opinion = "up"
+    elif _any_is(within, "down") and any(_any_is(evidence, "up") for evidence in beside):
+        opinion = "down"
+    evidence = within if opinion != "unknown" else tuple((kind, opinion) for kind, _ in within)
+    return replace(vote, opinion=opinion, evidence=evidence)
+
+
+def _any_is(evidence: Iterable[tuple[EvidenceKind, Opinion]], wanted: Opinion) -> bool:
+    return any(opinion == wanted for _, opinion in evidence)
 
 
 def _own_side(sites: Sequence[str], heard: set[str], own: Weighed | None, own_site: str) -> str:

@@ -53,11 +53,19 @@ Evidence = tuple[tuple[EvidenceKind, Opinion], ...]
 
 class Tally:
     """Counts for one target. kinds: the kind of each of its probes, in a fixed order. answered: which of
-    them are known to have answered once, to this witness or before it was started again.
+    them are known to have answered once, to this witness or before it was started again. halls: in which hall
+    each of them is, "" where that is not known.
     """
 
-    def __init__(self, kinds: Sequence[EvidenceKind], misses: int, answered: Sequence[bool] = ()) -> None:
+    def __init__(
+        self,
+        kinds: Sequence[EvidenceKind],
+        misses: int,
+        answered: Sequence[bool] = (),
+        halls: Sequence[str] = (),
+    ) -> None:
         self._kinds = tuple(kinds)
+        self._halls = tuple(halls) or ("",) * len(self._kinds)
         self._most = misses
         self.answered = list(answered) or [False] * len(self._kinds)
         self._misses = [0] * len(self._kinds)
@@ -77,12 +85,18 @@ class Tally:
         if self._misses[probe] >= self._most:
             self._opinions[probe] = "down"
 
-    def evidence(self) -> Evidence:
-        """One opinion a kind, sorted by kind."""
+    def evidence(self, hall: str | None = None) -> Evidence:
+        """One opinion a kind, sorted by kind; of the probes in one hall alone where it is named."""
         of_kind: dict[EvidenceKind, set[Opinion]] = {}
-        for kind, opinion in zip(self._kinds, self._opinions, strict=True):
-            of_kind.setdefault(kind, set()).add(opinion)
+        for kind, opinion, place in zip(self._kinds, self._opinions, self._halls, strict=True):
+            if hall is None or hall == place:
+                of_kind.setdefault(kind, set()).add(opinion)
         return tuple((kind, _joined(of_kind[kind])) for kind in sorted(of_kind))
+
+    def halls(self) -> tuple[tuple[str, Evidence], ...]:
+        """The same hall by hall, what is in no known one under ""; empty where no probe is in a known one."""
+        names = sorted(set(self._halls))
+        return () if names in ([], [""]) else tuple((name, self.evidence(name)) for name in names)
 
     def details(self) -> str:
         """What the probes that do not answer say, for people."""
@@ -112,9 +126,10 @@ class Voter:
 
     def vote(self, wall_ms: int, doubt: str) -> Vote:
         """The vote as of now; `unknown` while the witness doubts itself. Every call is a publication."""
-        evidence = self.tally.evidence()
+        evidence, halls = self.tally.evidence(), self.tally.halls()
         if doubt:
-            evidence = tuple((kind, "unknown" if said == "down" else said) for kind, said in evidence)
+            evidence = _doubted(evidence)
+            halls = tuple((name, _doubted(within)) for name, within in halls)
         opinion: Opinion = "unknown" if doubt else opinion_of(evidence)
         if opinion != self._opinion:
             self._opinion, self._since_ms = opinion, wall_ms
@@ -129,7 +144,12 @@ class Voter:
             at_ms=wall_ms,
             number=self._number,
             reason=reason[:300],
+            halls=halls,
         )
+
+
+def _doubted(evidence: Evidence) -> Evidence:
+    return tuple((kind, "unknown" if said == "down" else said) for kind, said in evidence)
 
 
 def _joined(opinions: set[Opinion]) -> Opinion:
@@ -200,12 +220,13 @@ class WatchClock(Protocol):
 @dataclass(frozen=True, slots=True)
 class Probe:
     """One question to one site. ask: raises or returns what was seen; only an answer of the application is
-    `up`. name: unlike that of any other probe of the target.
+    `up`. name: unlike that of any other probe of the target. hall: where in the site it is, if that is known.
     """
 
     kind: EvidenceKind
     name: str
     ask: Callable[[], Awaitable[Seen]]
+    hall: str = ""
 
 
 class Witness:
@@ -244,9 +265,9 @@ class Witness:
         """
         answered = frozenset(self.answered())
         for target, probes in self._others(targets).items():
-            before = [(probe.kind, probe.name) for probe in self._targets[target]]
+            before = [(probe.kind, probe.name, probe.hall) for probe in self._targets[target]]
             self._targets[target] = probes
-            if before != [(probe.kind, probe.name) for probe in probes]:
+            if before != [(probe.kind, probe.name, probe.hall) for probe in probes]:
                 self._voters[target].tally = self._tally(target, answered)
 
     def answered(self) -> tuple[str, ...]:
@@ -272,7 +293,8 @@ class Witness:
     def _tally(self, target: str, answered: frozenset[str]) -> Tally:
         probes = self._targets[target]
         once = [f"{target}/{probe.name}" in answered for probe in probes]
-        return Tally([probe.kind for probe in probes], self._profile.misses, once)
+        kinds, halls = [probe.kind for probe in probes], [probe.hall for probe in probes]
+        return Tally(kinds, self._profile.misses, once, halls)
 
     def _round_of(self, target: str) -> Callable[[], Awaitable[None]]:
         async def one_round() -> None:

@@ -153,6 +153,8 @@ class World:
     anchors: list[Anchor] = field(default_factory=list)
     unseen: set[str] = field(default_factory=set)
     asked_unseen: int = 0
+    halls: bool = False
+    """Where users get in is in hall-2 of a site, with its agent; the rest is in hall-1."""
 
     def __post_init__(self) -> None:
         self.loop = VirtualLoop(1) if self.connect is None else None
@@ -163,6 +165,8 @@ class World:
             else self.connect("tester")
         )
         self.burnt: set[str] = set()
+        self.dark: set[str] = set()
+        """Halls, or probes as `pangyo/member`, that answer nothing."""
         self.cuts: set[tuple[str, str]] = set()
         self.controllers: dict[str, Controller] = {}
         self.policies: dict[str, Policies] = {}
@@ -239,18 +243,26 @@ class World:
 
     def _probes(self, site: str, target: str) -> list[Probe]:
         def probe(kind: EvidenceKind) -> Probe:
+            hall = f"{target}/hall-{2 if kind in ('user', 'agent') else 1}" if self.halls else ""
+
             async def ask() -> Seen:
-                if target in self.burnt or {(site, target), (target, site)} & self.cuts:
+                if (
+                    {hall, f"{target}/{kind}"} & self.dark
+                    or target in self.burnt
+                    or {(site, target), (target, site), (site, hall)} & self.cuts
+                ):
                     await asyncio.sleep(3_600)
                 return Seen(kind, "up", 1)
 
-            return Probe(kind, kind, ask)
+            return Probe(kind, kind, ask, hall)
 
-        return [probe("user"), probe("agent"), probe("member")]
+        more = [probe("data")] if self.halls else []
+        return [probe("user"), probe("agent"), probe("member"), *more]
 
     async def plan(self, lost: tuple[str, ...]) -> bytes:
         self.planned.append(lost)
-        to = next((site for site in ("pangyo", *self.serving) if site not in lost), "nowhere")
+        sites = {domain.partition("/")[0] for domain in lost}
+        to = next((site for site in ("pangyo", *self.serving) if site not in sites), "nowhere")
         return json.dumps({"lost": list(lost), "to": to, "primary": self.primary}).encode()
 
     def evacuation(self, site: str, to: str) -> bytes:
@@ -267,10 +279,11 @@ class World:
         if is_protection(data):
             return bound_of(data, self.policy, run=run, incident=incident, digest=digest)
         told = json.loads(data)
-        new, away, old = told["to"], ",".join(told["lost"]), told.get("primary", told["lost"][0])
+        sites = [domain.partition("/")[0] for domain in told["lost"]]
+        new, away, old = told["to"], ",".join(sites), told.get("primary", sites[0])
         actions = {"shift:web": (Action("shift", "web", "simulated", new, {}, {"to": new, "away": away}),)}
         steps = [RunStep("shift:web", "shift", "web", 200, 100, site=new, act=f"{new}<{away}")]
-        if old in told["lost"] or told["lost"] == ["ansan"]:
+        if old in sites or told["lost"] == ["ansan"]:
             ends = {"old": old, "candidate": new}
             fence = Action("fence", "chat", "simulated", new, {}, {"proof": self.proof} | ends)
             act = f"{old}>{new}" if self.proof == "sync" else old
@@ -287,7 +300,9 @@ class World:
             ]
         if self.shares and told.get("healthy"):
             steps = [*steps[:-1], *self._shares(steps[-1], actions)]
-        needs = Envelope(sites=tuple(told["lost"]), stores=("chat",))
+        needs = Envelope(sites=tuple(set(sites) & set(told["lost"])), stores=("chat",))
+        if told["lost"] == ["ansan/hall-1"]:
+            steps = []  # nothing of ours is there
         spec = RunSpec(
             run,
             incident,

@@ -127,6 +127,12 @@ YAML_CASES: list[tuple[str, str, str]] = [
         f"{HEAD}halls: {{a/hall: {{}}}}\nracks:\n  a/r: {{hall: ‹a/hal}}\n",
         "did you mean 'a/hall'?",
     ),
+    (
+        "hall-elsewhere",
+        f"{HEAD}halls: {{b/h: {{}}}}\nendpoints:\n"
+        "  e: {for: a, at: a, hall: ‹b/h, driver: http, settings: {url: 'http://x'}}\n",
+        "name a hall of a",
+    ),
     ("name-unknown", services("needs: [‹y]"), "describe it under services:"),
     ("name-unknown", services("needs: [{store: ‹y}]"), ""),
     ("name-unknown", services("replicas: {‹pangyo: 3}"), ""),

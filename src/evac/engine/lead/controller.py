@@ -54,7 +54,7 @@ from evac.store.generation import Newer
 from evac.store.journal import Journal
 from evac.store.port import Lease, Put, Store
 from evac.store.sealed import SealedStore
-from evac.watch.verdict import SiteState, Standing, Vote, judge
+from evac.watch.verdict import SiteState, Standing, Vote, judge, judge_halls
 from evac.watch.witness import Probe, Witness
 
 AGAIN_MS: Final = 30_000
@@ -230,6 +230,7 @@ class Controller:
         self._votes_read = asyncio.Event()
         self._judged = asyncio.Event()
         self.standings: dict[str, Standing] = {}
+        self.halls: dict[str, Standing] = {}
         self._witness: Witness | None = None
         pause_s = max(LEAD_AGAIN_S, parts.leader_ttl_ms / 10_000)
         self._span = LeaseSpan(parts.leader_ttl_ms)
@@ -306,9 +307,9 @@ class Controller:
                     await self._votes_read.wait()
             self._votes_read.clear()
             now_ms = self._desk.clock.monotonic_ms()
-            self.standings = judge(
-                self._reader.ballots, self.parts.sites, self.standings, self._profile, now_ms, self.parts.site
-            )
+            ballots, sites = self._reader.ballots, self.parts.sites
+            self.standings = judge(ballots, sites, self.standings, self._profile, now_ms, self.parts.site)
+            self.halls = judge_halls(ballots, sites, self.halls, self._profile, now_ms, self.standings)
             self._judged.set()
 
     async def _compete(self) -> None:
@@ -398,6 +399,7 @@ class Controller:
                     term.conductor,
                     term.hanging,
                     lambda: self.standings,
+                    lambda: self.halls,
                     self._judged,
                     partial(self._tell, term),
                 )

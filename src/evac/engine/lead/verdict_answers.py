@@ -1,7 +1,8 @@
 """What a leader does about verdicts: it says what changed, and answers losses and returns of sites.
 
 One lost site is a notice, a run that waits for approval, or one that goes on by itself, as the mode of the
-policy says; where a run is under way that the loss concerns, it is another plan for that run.
+policy says; where a run is under way that the loss concerns, it is another plan for that run. A hall that is
+lost at a site that lives is answered likewise, by a run for exactly that hall which leaves no site.
 
 Votes go through the store: one key a witness and target, under a lease of the witness. A vote vanishes with
 its witness. Its age is counted by the reader's own monotonic clock from the moment it saw the number change,
@@ -29,6 +30,7 @@ from evac.engine.lead.watch_journal import Notice, NoticeKind, of_verdict
 from evac.engine.plans.library import Drawer, Ready
 from evac.engine.runs.conductor import Conductor
 from evac.engine.runs.desk import Desk
+from evac.engine.runs.effects import EffectsReader
 from evac.engine.runs.proposals import Concerned, Wanted
 from evac.engine.runs.requests import to_apply, to_approve
 from evac.engine.stores.guards import Mark, check_mode, read_register
@@ -70,6 +72,7 @@ def encode(vote: Vote, process: str = "", repeated: Sequence[str] = ()) -> bytes
             "at_ms": vote.at_ms,
             "number": vote.number,
             "reason": vote.reason,
+            **({"halls": {name: dict(found) for name, found in vote.halls}} if vote.halls else {}),
             "process": process,
             "repeated": list(repeated),
         }
@@ -90,7 +93,13 @@ def decode(entry: Entry) -> Vote | None:
         _, target, witness = entry.key.split("/")
         document: dict[str, Any] = orjson.loads(entry.value)
         evidence = tuple(sorted(document["evidence"].items()))
-        opinions = {document["opinion"], *(opinion for _, opinion in evidence)}
+        halls = tuple(
+            (name, tuple(sorted(f.items()))) for name, f in sorted(document.get("halls", {}).items())
+        )
+        opinions = {
+            document["opinion"],
+            *(said for _, found in (("", evidence), *halls) for _, said in found),
+        }
         if not opinions <= _OPINIONS:
             return None
         return Vote(
@@ -102,6 +111,7 @@ def decode(entry: Entry) -> Vote | None:
             int(document["at_ms"]),
             int(document["number"]),
             str(document.get("reason", "")),
+            halls,
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -130,7 +140,7 @@ class VotePublisher:
 
     def publish(self, vote: Vote) -> None:
         """What is new goes at once; the same again waits shortly for votes on other targets."""
-        said = (vote.opinion, vote.evidence, vote.reason)
+        said = (vote.opinion, vote.evidence, vote.halls, vote.reason)
         self._waiting[vote.target] = vote
         self._some.set()
         if self._said.get(vote.target) != said or len(self._waiting) == len(self._said):
@@ -283,13 +293,15 @@ class VerdictAnswers:
         conductor: Conductor,
         hanging: Hanging,
         standings: Callable[[], Mapping[str, Standing]],
+        halls: Callable[[], Mapping[str, Standing]],
         judged: asyncio.Event,
         tell: Callable[[Notice], None],
     ) -> None:
-        """standings: verdicts as they are now; judged: set whenever they were looked at again."""
+        """standings, halls: verdicts as they are now; judged: set whenever they were looked at again."""
         self._desk, self._sites, self._drawer = desk, sites, drawer
         self._leadership, self._conductor, self._hanging = leadership, conductor, hanging
-        self._standings, self._judged, self._tell = standings, judged, tell
+        self._standings, self._halls = standings, halls
+        self._judged, self._tell = judged, tell
         self._told: dict[str, str] = {}
         self._handled: dict[tuple[str, str], int | tuple[str, int]] = {}
         """(answer, site) -> what was answered, or is just being."""
@@ -313,6 +325,16 @@ class VerdictAnswers:
                                 tasks.create_task(self._try(answer, site))
                     elif state == "healthy" and self._is_waited_for(site):
                         tasks.create_task(self._try(self._answer_return, site))
+                for hall, standing in self._halls().items():
+                    state, told = standing.verdict.state, self._told.get(hall, "unknown")
+                    if told != state and "lost" in (told, state):
+                        self._tell(of_verdict(standing, self._desk.clock.now_ms()))
+                    self._told[hall] = state
+                    handled = (self._answer_hall.__name__, hall)
+                    since_ms = standing.lost_since_ms
+                    if state == "lost" and since_ms is not None and self._handled.get(handled) != since_ms:
+                        self._handled[handled] = since_ms
+                        tasks.create_task(self._try(self._answer_hall, hall))
                 await self._judged.wait()
                 self._judged.clear()
 
@@ -359,6 +381,29 @@ class VerdictAnswers:
             else:
                 await self._answer_with_run(site, register)
 
+    async def _answer_hall(self, hall: str) -> None:
+        """A hall that is lost at a site that lives: a run for exactly that, once."""
+        site = hall.partition("/")[0]
+        async with self._answering:
+            await self._conductor.ready()
+            standing = self._halls().get(hall)
+            if standing is None or standing.verdict.state != "lost":
+                raise _NotYet  # its site may be lost as well
+            register = await read_register(self._desk.store)
+            effects = await EffectsReader(self._desk.store).read(self._desk.clock.now_ms())
+            concerned = self._conductor.concerned()
+            if concerned is not None and (hall in concerned.halls or site in concerned.accounted):
+                words = f"{hall} is lost; {concerned.run} takes this into account"
+                self._say("loss", hall, words, {"run": concerned.run})
+            elif concerned is not None:
+                self._say_once(hall, f"{hall} is lost as well; {concerned.run} continues first")
+                raise _NotYet
+            elif register.get(site) != "active":
+                words = f"{hall} is lost; {site} is {register.get(site, 'unknown')} already"
+                self._say("loss", hall, words)
+            elif all(one.domain != hall for one in effects.lost):
+                await self._answer_with_run(site, register, hall)
+
     def _lost(self, register: Mapping[str, Mark]) -> tuple[str, ...]:
         """All sites that a plan cannot count on: those that are left, and those that are lost now."""
         left = {site for site, mark in register.items() if mark != "active"}
@@ -367,25 +412,34 @@ class VerdictAnswers:
     def _lost_now(self) -> set[str]:
         return {site for site, one in self._standings().items() if one.verdict.state == "lost"}
 
-    async def _answer_with_run(self, site: str, register: Mapping[str, Mark]) -> None:
-        lost = self._lost(register)
-        found = await self._plan(site, lost)
+    async def _answer_with_run(self, site: str, register: Mapping[str, Mark], hall: str = "") -> None:
+        """hall: what is lost, where that is not the whole site. A run for it begins by itself only while no
+        site is left.
+        """
+        what, left = hall or site, self._lost(register)
+        found = await self._plan(what, tuple(sorted({*left, hall})) if hall else left)
         if found is None:
             return
         ready, data = found
         mode = self._desk.policy.mode
         check_mode(mode, self._desk.store.quorum, len(self._sites))
-        if mode == "advise":
-            words = f"{site} is lost; the plan is ready: {to_apply(ready.plan, lost)}"
-            self._say("loss", site, words, {"plan": ready.plan})
+        acts = mode == "act" and not (hall and left)
+        bound = await self._desk.bind(data, *["envelope"] * 3) if hall or acts else None
+        if hall and bound is not None and not bound.spec.steps:
+            self._say("loss", what, f"{what} is lost; nothing has to be moved for it", {"plan": ready.plan})
             return
-        approvals = await self._approvals(data) if mode == "act" else None
-        names = lost if len(lost) > 1 else ()
-        leaving = tuple(one for one in lost if register.get(one) == "active")
-        run = await self._conductor.create(self._wanted(site, leaving, data, approvals, names))
+        if mode == "advise":
+            words = f"{what} is lost; the plan is ready: {to_apply(ready.plan, left)}"
+            self._say("loss", what, words, {"plan": ready.plan})
+            return
+        agreed = bound is not None and envelope.covers(self._desk.policy.envelope, bound.spec.envelope)
+        approvals = 0 if agreed and acts else None
+        names = left if len(left) > 1 and not hall else ()
+        leaving = () if hall else tuple(one for one in left if register.get(one) == "active")
+        run = await self._conductor.create(self._wanted(site, leaving, data, approvals, names, hall))
         goes = approvals == 0 and not names
         words = "starts without approval" if goes else f"waits for approval: {to_approve(run, names)}"
-        self._say("loss", site, f"{site} is lost; {run} {words}", {"run": run, "plan": ready.plan})
+        self._say("loss", what, f"{what} is lost; {run} {words}", {"run": run, "plan": ready.plan})
 
     async def _answer_in_run(self, site: str, concerned: Concerned, register: Mapping[str, Mark]) -> None:
         """Another loss while a run is under way: one plan for all lost sites together, in the same run."""
@@ -393,19 +447,22 @@ class VerdictAnswers:
         if site in concerned.accounted:
             self._say("loss", site, f"{site} is lost; {run} takes this into account", {"run": run})
             return
-        if site not in concerned.leaving and site not in concerned.places:
+        of_halls = {hall.partition("/")[0] for hall in concerned.halls}
+        if site not in {*concerned.leaving, *concerned.places, *of_halls}:
             self._say_once(site, f"{site} is lost as well; {run} continues first and does nothing there")
             raise _NotYet
-        found = await self._plan(site, self._lost(register))
+        lost = self._lost(register)
+        halls = (hall for hall in concerned.halls if hall.partition("/")[0] not in lost)
+        found = await self._plan(site, tuple(sorted({*lost, *halls})))
         if found is None:
             return
         ready, data = found
         if self._desk.policies.of(run).mode == "advise":
             words = f"{site} was lost while {run} is in progress; it continues as planned until you run "
-            words += f"evac run cancel {run} --reason WHY; then: {to_apply(ready.plan, ready.lost)}"
+            words += f"evac run cancel {run} --reason WHY; then: {to_apply(ready.plan, lost)}"
             self._say("loss", site, words, {"run": run, "plan": ready.plan})
             return
-        await self._replace(site, run, data, f"{site} is lost", ready.lost)
+        await self._replace(site, run, data, f"{site} is lost", lost)
 
     async def _replace(self, site: str, run: str, data: bytes, why: str, lost: Sequence[str]) -> None:
         asks = await self._conductor.replace_plan(run, data, why, lost, sorted(self._lost_now()))
@@ -449,20 +506,23 @@ class VerdictAnswers:
             self._say("trouble", site, f"{site} is lost, and no plan could be made: {problem}")
         return found
 
-    async def _approvals(self, data: bytes) -> int | None:
-        """0 where policy agreed beforehand to all that the plan needs; None: as many as policy wants."""
-        bound = await self._desk.bind(data, "envelope", "envelope", "envelope")
-        agreed = envelope.covers(self._desk.policy.envelope, bound.spec.envelope)
-        return 0 if agreed else None
-
     def _wanted(
-        self, site: str, leaving: tuple[str, ...], data: bytes, approvals: int | None, names: tuple[str, ...]
+        self,
+        site: str,
+        leaving: tuple[str, ...],
+        data: bytes,
+        approvals: int | None,
+        names: tuple[str, ...],
+        hall: str = "",
     ) -> Wanted:
-        verdict = self._standings()[site].verdict
-        reason = f"{site} is lost: {verdict.reason}; seen by {', '.join(verdict.by)}"
-        incident = f"{site}-lost-{self._desk.clock.now_ms()}"
-        mode = self._desk.policy.mode
-        return Wanted(incident, data, reason, mode, leaving, "lost", approvals=approvals, names=names)
+        verdict = self._halls()[hall].verdict if hall else self._standings()[site].verdict
+        what = hall or site
+        reason = f"{what} is lost: {verdict.reason}; seen by {', '.join(verdict.by)}"
+        incident = f"{what.replace('/', '-')}-lost-{self._desk.clock.now_ms()}"
+        mode, halls = self._desk.policy.mode, (hall,) if hall else ()
+        return Wanted(
+            incident, data, reason, mode, leaving, "lost", approvals=approvals, names=names, halls=halls
+        )
 
     async def _protect(self, site: str) -> None:
         """Stores that lost their synchronous replica with the site: a small run each."""

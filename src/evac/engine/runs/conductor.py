@@ -46,7 +46,6 @@ from evac.engine.runs.open_runs import (
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.proposals import (
     PROPOSAL,
-    REPLACEABLE,
     Concerned,
     Vouching,
     Wanted,
@@ -54,7 +53,6 @@ from evac.engine.runs.proposals import (
     asks_of,
     ends_after,
     must_be_abandoned,
-    places_of,
     refused,
     wanted_of,
 )
@@ -141,7 +139,7 @@ class Conductor:
         """
         await self._found.wait()  # else a run of ours may be taken for one that was left unfinished
         assert self._tasks is not None
-        await self._look_first(wanted.leaving if proposed is None else ())
+        await self._look_first(wanted.places if proposed is None else ())
         seen = await self._look_at(wanted) if proposed is not None else ()
         await self._desk.accept(wanted.plan)
         policy, digest = self._desk.policy, await put_plan(self._desk.store, wanted.plan, self.guard)
@@ -154,7 +152,8 @@ class Conductor:
             leaving = await self._still_to_leave(wanted)
             permit = await self._desk.guards.may_leave(leaving, wanted.mark, wanted.typed)
         actions = {digest: bound.actions}
-        run = InHand(spec, wanted.ends, actions, policy, wanted.leaving, wanted.mark, approvals)
+        left = (wanted.leaving, wanted.mark, approvals, wanted.halls)
+        run = InHand(spec, wanted.ends, actions, policy, *left)
         clock = run.clock = RunClock(self._desk.clock)
         run.made = made_at(self.guard, self._desk.clock)
         made, permit = {"run": name, "plan": digest}, permit | answered(proposed, {"run": name})
@@ -431,19 +430,13 @@ class Conductor:
         return any(_asks(run) for run in self._runs.values())
 
     def concerned(self, asked: str = "") -> Concerned | None:
-        """The newest run under way that another loss concerns: it leaves sites, or brings one back. asked:
-        only one that waits for a person who says that this site is lost.
+        """The newest run under way that another loss concerns. asked: only one that waits for a person who
+        says that this site is lost.
         """
-        for name, run in reversed(self._runs.items()):
-            moves = run.leaving or "active" in run.ends.values()
-            if moves and run.execution is not None and run.execution.view.phase in REPLACEABLE:
-                view = run.execution.view
-                if asked and asked not in _asks(run):
-                    continue
-                places = places_of(view, run.actions_of)
-                return Concerned(
-                    name, run.accounted, run.leaving, view.approvals.untyped, places, len(view.plans)
-                )
+        for run in reversed(self._runs.values()):
+            found = run.concern
+            if found is not None and (not asked or asked in _asks(run)):
+                return found
         return None
 
     def runs_in(self, phases: Collection[str]) -> list[RunExecution]:

@@ -29,7 +29,7 @@ from evac.engine.clock import Clock
 from evac.engine.lead import policies
 from evac.engine.lead.leadership import begin
 from evac.engine.runs.execution import RunExecution
-from evac.engine.runs.proposals import how_to_vouch
+from evac.engine.runs.proposals import REPLACEABLE, Concerned, how_to_vouch, places_of
 from evac.engine.runs.step_actions import old_of
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets
@@ -164,6 +164,8 @@ class InHand:
     mark: Mark = "lost"
     """What the register says of them meanwhile."""
     approvals: int = 1
+    halls: tuple[str, ...] = ()
+    """Halls that it takes as lost, at sites that it does not leave."""
     epochs: dict[str, int] = field(default_factory=dict)
     clock: Clock | None = None
     """Since we have it in hand; no jump of the machine's."""
@@ -171,6 +173,19 @@ class InHand:
     journal: Journal | None = None
     made: str = ""
     """As the journal says it (`RunView.made`); requests repeat it."""
+
+    @property
+    def concern(self) -> Concerned | None:
+        """As another loss sees it; None where that is no concern of it: it leaves no site and no hall, and
+        brings no site back, or it is over.
+        """
+        moves = bool(self.leaving or self.halls) or "active" in self.ends.values()
+        view = None if self.execution is None else self.execution.view
+        if not moves or view is None or view.phase not in REPLACEABLE:
+            return None
+        places, untyped = places_of(view, self.actions_of), view.approvals.untyped
+        name, plans = self.spec.run, len(view.plans)
+        return Concerned(name, self.accounted, self.leaving, untyped, places, plans, self.halls)
 
     @property
     def accounted(self) -> frozenset[str]:
@@ -198,6 +213,7 @@ class InHand:
                 "approvals": self.approvals,
                 "ends": dict(self.ends),
                 "leaving": list(self.leaving),
+                **({"halls": list(self.halls)} if self.halls else {}),
                 "mark": self.mark,
                 "made": self.made,
                 "policy": policies.to_data(self.policy),
@@ -251,6 +267,7 @@ def read_opened(name: str, value: bytes, policy: RunPolicy) -> InHand:
         tuple(told.get("leaving", ())),
         told.get("mark", "lost"),
         int(told["approvals"]),
+        tuple(told.get("halls", ())),
         made=str(told.get("made", "")),
     )
 

@@ -72,6 +72,8 @@ class Concerned:
     """Sites at which it still does something."""
     plans: int
     """How many it had."""
+    halls: tuple[str, ...] = ()
+    """Halls that it takes as lost, at sites that it does not leave."""
 
 
 def places_of(view: RunView, actions_of: Callable[[RunView, str], Sequence[Action]]) -> frozenset[str]:
@@ -128,6 +130,13 @@ class Wanted:
     """Sites that a person leaves as lost although they answer."""
     proof: Proven = field(default_factory=Proven)
     """How the person who asked for it was proven."""
+    halls: tuple[str, ...] = ()
+    """Halls that are lost, at sites that live."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Sites at which something is lost, or given up."""
+        return (*self.leaving, *(hall.partition("/")[0] for hall in self.halls))
 
     @property
     def asked_by(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from evac.derive.domains import Loss, Topology, loss, lost_now, site_of, topology
+from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of, topology
 from evac.derive.serving import Serving
 from evac.derive.stores import primary_site
 from evac.drivers import manual
@@ -53,6 +53,8 @@ class Ground:
     """Sites that the plan leaves."""
     lost: frozenset[str]
     """Those and all that were lost before."""
+    dead: frozenset[tuple[str, str]]
+    """(store, site) of members that are lost, also where their site is not."""
     healthy: bool
     """Sites that are left still answer."""
     endpoints: Mapping[tuple[str, str], tuple[Endpoint, ...]]
@@ -83,6 +85,7 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
         top=top,
         left=left,
         lost=left | (_sites(top, lost_now(top)) - named),
+        dead=_dead(top, plan),
         healthy=plan.scenario.kind != "lose",
         endpoints=MappingProxyType(by_key),
         stores=MappingProxyType({store.id: store for store in estate.stores}),
@@ -96,6 +99,18 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
         by_family=MappingProxyType(by_family),
         boots=boots_of(top, plan),
     )
+
+
+def _dead(top: Topology, plan: Plan) -> frozenset[tuple[str, str]]:
+    asked, before = loss(top, plan.scenario.domains), lost_now(top)
+    lost, found = plan.scenario.kind in ("lose", "evacuate"), set[tuple[str, str]]()
+    for store in top.estate.stores:
+        for member in store.members:
+            named = is_lost(top, asked, member.at)
+            gone = is_lost(top, before, member.at)
+            if (named or gone) if lost else (gone and not named):
+                found.add((store.id, site_of(top, member.at) or ""))
+    return frozenset(found)
 
 
 def _sites(top: Topology, gone: Loss) -> frozenset[str]:
@@ -186,9 +201,10 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
         if proof == "lease" and ground.policy.store(store.id).self_fence:
             ttl = ground.policy.store(store.id).lease_ttl_ms
             return (Action("fence", store.id, "lease", old, {}, {"proof": proof, "ttl_ms": ttl, **where}),)
+        # What closes a site would take down what lives there: it is no fence of a hall.
         closers = [
             endpoint
-            for endpoint in ground.endpoints.get((old, old), ())
+            for endpoint in (ground.endpoints.get((old, old), ()) if old in ground.lost else ())
             if endpoint.settings.get(FENCE) == proof and proves(endpoint.driver, proof)
         ]
         if closers:
@@ -259,7 +275,7 @@ def yielding(ground: Ground, step: Step) -> tuple[Action, ...]:
     store = ground.stores[step.target]
     old, new = primary_site(ground.top, store), ground.candidates.get(step.target, "")
     old_end, new_end = (_first(ground, store.id, site, Promotes) for site in (old, new))
-    if ground.healthy or old not in ground.lost or old_end is None or new_end is None:
+    if ground.healthy or (store.id, old) not in ground.dead or old_end is None or new_end is None:
         return ()
     if any(DRIVERS[end.driver].copies_follow_by_themselves for end in (old_end, new_end)):
         return ()
@@ -336,7 +352,7 @@ def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
     for member in store.members:
         site = site_of(ground.top, member.at) or ""
         endpoint = _first(ground, store.id, site, Promotes)
-        if endpoint is None or site == new or site in ground.lost or member.mode == "none":
+        if endpoint is None or site == new or (store.id, site) in ground.dead or member.mode == "none":
             continue
         rows.append((member.detached, order[member.mode], site, endpoint))
     return tuple(endpoint for *_, endpoint in sorted(rows, key=lambda row: row[:3]))

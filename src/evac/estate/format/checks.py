@@ -118,6 +118,14 @@ def check_endpoints(assembly: Assembly, reader: Reader) -> None:
             one.key: one for kind in used for one in DRIVERS[endpoint.driver].missing(kind, endpoint.settings)
         }
         _check_agent(endpoint, keys, reader)
+        if endpoint.hall is not None and endpoint.hall.partition("/")[0] != endpoint.at:
+            place = _place(reader, f"endpoints/{endpoint.id}/hall", f"endpoints/{endpoint.id}")
+            message = (
+                f"{shown(endpoint.id)} is at {shown(endpoint.at)}, and its hall {shown(endpoint.hall)} is not"
+            )
+            reader.problems.add(
+                "hall-elsewhere", message, place, f"name a hall of {endpoint.at}, or leave it out"
+            )
         for one in missing.values():
             message = f"{shown(endpoint.id)} lacks {one.key}: {one.meaning}"
             hint = f"write {one.key} under settings"

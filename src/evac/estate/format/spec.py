@@ -425,6 +425,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 required=True,
             ),
             Field("at", "at", reference("site"), "the site where it acts", required=True),
+            Field("hall", "hall", reference("hall"), "its hall there; a store's is that of its member"),
             Field("driver", "driver", choice(tuple(DRIVERS)), "what speaks to it", required=True),
             Field(
                 "settings",
