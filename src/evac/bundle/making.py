@@ -35,8 +35,10 @@ from evac.bundle import sealing
 from evac.bundle.plans import LeftOut, plans_of, without_small_plans
 from evac.bundle.proof import signer
 from evac.derive import situation
+from evac.drivers.capabilities import RestoresData
 from evac.drivers.process import CA, CERT, KEY
 from evac.drivers.process.client import agent_endpoints
+from evac.drivers.registry import DRIVERS, can
 from evac.engine.runs.effects import EFFECTS
 from evac.engine.runs.effects import decode as decode_effects
 from evac.engine.stores import datasets
@@ -64,6 +66,7 @@ from evac.store.anchors import decode
 from evac.store.generation import Copied, Generation, copy_of, read_generation
 from evac.store.opening import open_store
 from evac.store.port import Entry
+from evac.views.words import listed
 
 BUDGET_MS: Final = 60_000
 SEALED: Final = "sealed/break-glass.bin"
@@ -115,6 +118,8 @@ class BundleRequest:
     """Whether everything but evac itself is under the lock of the shares."""
     sign: Path | None = None
     """The private key (ed25519) that the manifest is signed with."""
+    tools: tuple[Path, ...] = ()
+    """Programs that are carried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,7 @@ def _make(
     making.left_out += planned.left_out
     _add_store(making, copied, generation)
     wheels = _add_wheels(making)
+    _add_tools(making)
     material = _material(making)
     making.sources.append(Source("START.txt", _start(making).encode()))
     left_out = [{key: _printable(words) for key, words in row.items()} for row in making.left_out]
@@ -345,6 +351,29 @@ def _add_wheels(making: _Making) -> list[str]:
         )
     making.sources += [Source(f"wheelhouse/{wheel.name}", wheel) for wheel in wheels]
     return [wheel.name for wheel in wheels]
+
+
+def _add_tools(making: _Making) -> None:
+    """Programs that are carried, and which are missing that restores of this estate use."""
+    carried: dict[str, Path] = {}
+    for path in making.asked.tools:
+        if not (path.is_file() and os.access(path, os.X_OK)):
+            raise InvalidInput("tool-unusable", f"{path} is no program", "name one that runs here")
+        if path.name in carried:
+            raise InvalidInput("tool-twice", f"two tools are called {path.name}", "name one of them")
+        carried[path.name] = path
+    making.sources += [Source(f"{sealing.TOOLS}/{name}", path) for name, path in sorted(carried.items())]
+    users: dict[str, set[str]] = {}
+    for endpoint in making.estate.endpoints:
+        if can(endpoint.driver, RestoresData):
+            usual = next(
+                (one.default for one in DRIVERS[endpoint.driver].settings if one.key == "program"), ""
+            )
+            program = Path(str(endpoint.settings.get("program", usual.strip("`")))).name
+            users.setdefault(program, set()).add(endpoint.subject)
+    for program in sorted(users.keys() - carried.keys() - {""}):
+        why = f"restores of {listed(sorted(users[program]))} use it: add --tool /PATH/{program}"
+        making.leave_out(f"the program {program}", why)
 
 
 def _seal(

@@ -28,7 +28,17 @@ from evac.app.anchoring import AgentReach, agents_of
 from evac.bundle import sealing
 from evac.bundle.making import ENTRIES
 from evac.bundle.proof import prove
-from evac.bundle.sealing import GLASS, INSIDE, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
+from evac.bundle.sealing import (
+    GLASS,
+    INSIDE,
+    OPENED,
+    STORE,
+    TOOLS,
+    UNPACKED,
+    beside,
+    put,
+    remove_leftovers,
+)
 from evac.drivers.process import CA, CERT, KEY
 from evac.drivers.process.driver import AgentGenerations
 from evac.engine.lead import watch_journal
@@ -241,12 +251,17 @@ def _with_secrets(folder: Path) -> Iterator[None]:
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """What a process is told so that it uses opened material: where secrets lie, how agents are spoken to."""
+    """What a process is told so that it uses opened material: where the programs of restores and secrets are,
+    how agents are spoken to.
+    """
+    tools, path = str(folder.parent / TOOLS), os.environ.get("PATH", os.defpath)
+    is_new = Path(tools).is_dir() and tools not in path.split(os.pathsep)
+    first = {"PATH": f"{tools}{os.pathsep}{path}"} if is_new else {}
     if not folder.is_dir():
-        return {}
+        return first
     certificates = {name: folder / "files" / name for name in (CA, CERT, KEY)}
     found = {name: str(path) for name, path in certificates.items() if path.is_file()}
-    return {secrets.OPENED: str(folder), **found}
+    return {secrets.OPENED: str(folder), **found, **first}
 
 
 def _unpack(bundle: Bundle, place: Path) -> None:
@@ -255,6 +270,8 @@ def _unpack(bundle: Bundle, place: Path) -> None:
             target = place / name
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             bundle.copy(name, target)
+            if target.parent.name == TOOLS:
+                target.chmod(0o700)
 
 
 def _unlock(bundle: Bundle, asked: OpeningRequest, place: Path) -> None:

@@ -37,7 +37,8 @@ from evac.model.errors import InvalidInput
 STORE: Final = "evac.sqlite"
 OPENED: Final = "opened.json"
 GLASS: Final = "break-glass"
-UNPACKED: Final = ("estate", "plans", "runbooks", "START.txt")
+TOOLS: Final = "tools"
+UNPACKED: Final = ("estate", "plans", "runbooks", TOOLS, "START.txt")
 INSIDE: Final = "inside.bundle"
 """A bundle that was under lock in another one, for as long as it is read."""
 _OURS: Final = frozenset(

@@ -219,6 +219,14 @@ def bundle() -> None:
     help="Folder with evac and its dependencies, as make wheelhouse writes it.",
 )
 @click.option(
+    "--tool",
+    "tools",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    multiple=True,
+    metavar="PROGRAM",
+    help="A program that restores use, such as /usr/bin/restic; its libraries are not included.",
+)
+@click.option(
     "--share", metavar="K/N", help="Seal the secrets that drivers refer to; K of N people can open them."
 )
 @click.option(
@@ -254,6 +262,7 @@ def make(
     store: str | None,
     policy: Path | None,
     wheelhouse: Path | None,
+    tools: tuple[Path, ...],
     share: str | None,
     shares_to: tuple[Path, ...],
     encrypt: bool,
@@ -283,6 +292,7 @@ def make(
         budget,
         encrypt,
         sign,
+        tools,
     )
     with progress("bundle", quiet) as told:
         made = bundling.make_bundle(asked, told)
