@@ -88,6 +88,38 @@ def test_a_lost_store_is_adopted_above_what_the_members_have_obeyed(
         os.kill(world.controller(), 15)
 
 
+def test_a_promotion_that_a_person_did_is_taken_as_done_and_never_begun_again(
+    server_folder: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    with data_set(server_folder, replicas=("dc-anyang", "dc-ansan")) as databases:
+        folder = tmp_path / "estate"
+        folder.mkdir()
+        (folder / "estate.yaml").write_text(estate(databases))
+        (folder / "policy.yaml").write_text(POLICY)
+        env = {**os.environ, "EVAC_WHO": "kim", "EVAC_TEST_PASSWORD": PASSWORD, "COLUMNS": "160"}
+        world = World(tmp_path, env, f"sqlite:{tmp_path}/new.sqlite")
+        plan, at = str(tmp_path / "p"), ("--store", world.store)
+        world.evac("plan", str(folder), "--observe", "--budget", "0s", "--lose", "pangyo", "-o", plan, *at)
+        databases.pangyo.kill()
+        (row,) = asyncio.run(query(databases.anyang, "SELECT pg_promote()"))
+        assert row[0] is True
+        words = ("--incident", "fire-9", "--confirm", "pangyo", "--reason", "the store burnt too")
+        said = world.evac("run", "adopt", plan, str(folder), *words, *at)
+        assert "promote:db: the primary of db is in anyang" in said
+        run = world.run()
+        world.evac("approve", run, "--reason", "agreed", *at, code=None)
+        deadline = time.monotonic() + PATIENCE_S
+        while not (view := world.ask(lambda store: runs.view_of(store, run))).phase.startswith("succeeded"):
+            assert time.monotonic() < deadline, (view.phase, view.failures)
+            time.sleep(0.2)
+        assert not any(step.kind in ("fence", "promote") for step in view.steps)
+        status = world.evac("status", str(folder), *at, code=None)
+        assert "pangyo is lost" in status
+        assert "db has its primary in anyang" in status
+        os.kill(world.controller(), 15)
+
+
 def test_what_is_seen_to_be_done_is_attested_with_a_key_of_an_approver_or_not_at_all(tmp_path: Path) -> None:
     folder, keys = tmp_path / "estate", {name: tmp_path / f"{name}.key" for name in ("kim", "eve")}
     folder.mkdir()

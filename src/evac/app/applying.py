@@ -24,7 +24,9 @@ from evac.app.detached import last_started
 from evac.app.leaving import look_at
 from evac.app.observing import observe, standing_facts
 from evac.app.situations import facts_now
+from evac.derive.domains import site_of, topology
 from evac.derive.situation import of
+from evac.derive.stores import primary_site
 from evac.drivers.port import Action, Order
 from evac.drivers.registry import Drivers, acts, is_by_person
 from evac.engine.lead.leadership import LEADER
@@ -87,15 +89,21 @@ async def load(
     A plan may also be named by its digest, `sha256:...`, or by its first twelve letters or more: then it is
     read from the store. Raises InvalidInput where none of that name is there, or several.
     """
-    if is_digest(plan_path) and store is not None:
-        digest = await find_plan(store, str(plan_path))
+    plan, data, digest = await _read(plan_path, store)
+    return await fit(plan, data, digest, estate_path, policy_path, drivers, now_ms, store=store)
+
+
+async def _read(path: Path, store: Store | None) -> tuple[Plan, bytes, str]:
+    """A plan, its bytes and their digest, from a file or by its digest from the store."""
+    if is_digest(path) and store is not None:
+        digest = await find_plan(store, str(path))
         data = await get_plan(store, digest)
         plan = plan_codec.decode(data, digest)
     else:
-        plan, digest = plan_codec.read(plan_path)
-        data = plan_path.read_bytes()
+        plan, digest = plan_codec.read(path)
+        data = path.read_bytes()
     assert digest_of(data) == digest
-    return await fit(plan, data, digest, estate_path, policy_path, drivers, now_ms, store=store)
+    return plan, data, digest
 
 
 async def fit(
@@ -266,6 +274,8 @@ async def go_on(store: Store, url: str, log: Path) -> None:
 
 LOOK_S: Final = 5.0
 LOOKS_AT_ONCE: Final = 16
+REST_MS: Final = 5_000
+"""For the search of a plan for what is left: whoever adopts it waits."""
 
 
 def adopt(
@@ -281,7 +291,8 @@ def adopt(
     abandoned: tuple[str, ...] = (),
     key: Path | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """The run that was made, which waits for approval, and the steps that the world shows as done.
+    """The run that was made, which waits for approval, and the steps that the world shows as done. Where
+    somebody promoted a store of the plan by hand, the rest is planned again from what is now.
 
     generation: of a new store; 0: above whatever the members of stores have obeyed. key: to sign with.
     """
@@ -289,7 +300,11 @@ def adopt(
     async def work() -> tuple[str, tuple[str, ...]]:
         drivers, store = Drivers(), open_store(url or runs.default_store())
         try:
-            loaded = await load(plan, estate, None, drivers, now_ms, store)
+            promoted: tuple[str, ...] = ()
+            try:
+                loaded = await load(plan, estate, None, drivers, now_ms, store)
+            except StalePlan as stale:
+                loaded, promoted = await _rest_of(plan, estate, drivers, now_ms, store, stale)
             found = await look(loaded, drivers)
             number = generation or await _next_generation(store, loaded.estate, drivers, now_ms)
             await ensure_controller(store, url or runs.default_store(), estate.absolute(), None, log, number)
@@ -300,12 +315,39 @@ def adopt(
             for i, step in enumerate(found.needless):
                 words = f"its store was seen to have its new primary: {reason}"
                 await _say(store, run, "skip", step, words, now_ms + len(found.done) + i, key)
-            return run, found.done
+            return run, (*promoted, *found.done)
         finally:
             await drivers.close()
             await store.close()
 
     return asyncio.run(work())
+
+
+async def _rest_of(
+    plan: Path, estate: Path, drivers: Drivers, now_ms: int, store: Store, stale: StalePlan
+) -> tuple[LoadedPlan, tuple[str, ...]]:
+    """What is left of a plan once the promotions that are done are taken as done: planned again, so that no
+    step of them can ever begin. And those steps, with where the primary is. Raises `stale` where there are
+    none.
+    """
+    from evac.app.planner.plans import make_plan  # a planner, which few commands need
+
+    old, _, _ = await _read(plan, store)
+    found = of(estates.load(estate), await facts_now(estates.load(estate), store, drivers, now_ms))
+    now, top = found.estate, topology(found.estate)
+    primaries = {one.id: primary_site(top, one) for one in now.stores}
+    wanted = {one.store: site_of(top, one.candidate) for one in old.stores if one.candidate}
+    done = tuple(
+        f"{step.id}: the primary of {step.target} is in {primaries[step.target]}"
+        for step in old.steps
+        if kind_of(step.kind).makes_primary
+        and primaries.get(step.target)
+        and primaries[step.target] == wanted.get(step.target)
+    )
+    if not done or old.scenario.moments:
+        raise stale
+    made = await asyncio.to_thread(make_plan, now, old.scenario, budget_ms=REST_MS)
+    return await fit(made.plan, made.data, made.digest, estate, None, drivers, now_ms, store=store), done
 
 
 @dataclass(frozen=True, slots=True)

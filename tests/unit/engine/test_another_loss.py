@@ -303,3 +303,28 @@ def test_a_demotion_that_did_not_come_through_is_no_proof_and_the_ladder_is_clim
         assert ended.data["phase"] == "succeeded_with_exceptions"
 
     play(story, five("act"))
+
+
+def test_a_plan_that_takes_long_is_not_made_in_silence() -> None:
+    world = World(policy_of("act"))
+    quick = world.plan
+
+    async def slow(lost: tuple[str, ...]) -> bytes:
+        await asyncio.sleep(35 if world.burnt else 0)
+        return await quick(lost)
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.done["promote", "chat"] = {"candidate": "anyang"}  # all plans are of another estate
+        world.burn("pangyo")
+        await world.until(lambda: any("made: 30 s so far" in words for words in world.words("run")), 90)
+        said = [words for words in world.words("run") if "still being made" in words]
+        assert said == [
+            f"the plan for the loss of pangyo is still being made: {n} s so far" for n in (10, 20, 30)
+        ]
+        (first,) = [words for words in world.words("loss") if "being made now" in words]
+        assert first.startswith("pangyo is lost; no plan is ready for this")
+        await world.until(lambda: any("starts without approval" in w for w in world.words("loss")), 90)
+
+    world.plan = slow  # type: ignore[method-assign]
+    play(story, world)

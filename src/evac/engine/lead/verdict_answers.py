@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -51,9 +51,12 @@ from evac.run import envelope
 from evac.store.port import MAX_CHANGES, Entry, Lease, Put, Store
 from evac.watch.verdict import Ballot, Standing, Vote
 
+Made = TypeVar("Made")
 PREFIX: Final = "votes/"
 _OPINIONS: Final = frozenset({"up", "down", "unknown"})
 _MOST_VOTES: Final = 1_000
+PROGRESS_S: Final = 10.0
+"""So often it is said that a plan without which nothing begins is still being made."""
 _JOINED: Final = 10
 """A vote that says nothing new waits for those on other targets for this part of a period at most."""
 
@@ -498,13 +501,28 @@ class VerdictAnswers:
             return None
         found = await drawer.take(lost)
         if found is None:
-            self._say_once(site, f"{site} is lost; no plan is ready for this, so one is being made now")
-            found = await drawer.plan_now(lost, guard)
+            took_ms = await drawer.longest_ms()
+            usually = f"; the slowest one so far took {took_ms / 1_000:.0f} s" if took_ms else ""
+            words = f"{site} is lost; no plan is ready for this, so one is being made now{usually}"
+            self._say_once(site, words)
+            found = await self._saying_so(site, lost, drawer.plan_now(lost, guard))
         if found is None:
             ready = await drawer.look(lost)
             problem = ready.problem if ready is not None else "none was made"
             self._say("trouble", site, f"{site} is lost, and no plan could be made: {problem}")
         return found
+
+    async def _saying_so(self, site: str, lost: Sequence[str], work: Coroutine[Any, Any, Made]) -> Made:
+        """What the work comes to; every `PROGRESS_S` it is said that it is still under way."""
+        making, began_ms = asyncio.ensure_future(work), self._desk.clock.monotonic_ms()
+        try:
+            while not (await asyncio.wait((making,), timeout=PROGRESS_S))[0]:
+                spent_s = (self._desk.clock.monotonic_ms() - began_ms) // 1_000
+                words = f"the plan for the loss of {', '.join(lost)} is still being made: {spent_s} s so far"
+                self._say("run", site, words)
+            return making.result()
+        finally:
+            making.cancel()
 
     def _wanted(
         self,

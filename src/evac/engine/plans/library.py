@@ -374,6 +374,10 @@ class Drawer:
             return None
         return ready, await get_plan(self._store, ready.plan)
 
+    async def longest_ms(self) -> int:
+        """How long the slowest of the plans that were made took; 0 where none was."""
+        return max((one.took_ms for one in (await self._known()).values() if one.plan), default=0)
+
     async def plan_now(self, lost: Sequence[str], guard: Lease) -> tuple[Ready, bytes] | None:
         """Makes the plan of a loss at once: where the drawer has none, or for more sites than a pair."""
         names = tuple(sorted(lost))
