@@ -57,7 +57,7 @@ def test_a_lost_store_is_adopted_above_what_the_members_have_obeyed(
         plan, at = str(tmp_path / "p"), ("--store", world.store)
         world.evac("plan", str(folder), "--observe", "--budget", "0s", "--lose", "pangyo", "-o", plan, *at)
         said = world.evac("apply", plan, str(folder), *at)
-        assert "would work once pangyo is gone" in said
+        assert "would work once pangyo is down" in said
         assert "pangyo answers (db); its primary accepts writes (db)" in said
 
         async def obeyed_before() -> None:

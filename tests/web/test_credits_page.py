@@ -60,7 +60,7 @@ def test_cases_are_listed_with_what_they_owe_and_how_far_they_are(folder: Path) 
         assert "2 cases." in text
         assert text.index("2022-11") < text.index("2022-10")
         assert "3,255 KRW, 3 days, 6 goods for 4 accounts" in text
-        assert "No ledger is computed yet." in text
+        assert "No ledger has been computed yet." in text
         (folder / "2022-11" / "journal.jsonl").write_text("{}\n")
         assert "1 case cannot be read." in (await client.get("/credits")).text
 

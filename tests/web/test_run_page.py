@@ -73,7 +73,9 @@ def test_the_page_says_what_waits_first_and_where_the_run_is_heading() -> None:
         await burning(office)
         text = (await client.get(f"/runs/{RUN}")).text
         assert f"{BROKEN} failed" in text
-        assert text.index("Waits for a person") < text.index('class="stats"') < text.index('<svg class="pic"')
+        assert (
+            text.index("Waiting for a person") < text.index('class="stats"') < text.index('<svg class="pic"')
+        )
         assert "Projected finish" in text
         assert ' style="' not in text
         assert text.count("<rect") < 300
@@ -222,7 +224,7 @@ def test_what_is_and_what_is_expected_are_apart_and_other_days_are_named() -> No
 def what_if_of_all_data_gone() -> str:
     """The figure for lost writes, where nothing of some stores is left."""
     loss = replace(LOSS, data_loss_ms=0, stores_lost=4, stores_gone=4)
-    (card,) = (c for c in _cards(WhatIf(("south",), "", loss, ())) if c.name == "Data lost, at most")
+    (card,) = (c for c in _cards(WhatIf(("south",), "", loss, ())) if c.name == "Maximum data loss")
     assert card.state == "error"
     return card.value
 

@@ -33,7 +33,7 @@ def test_a_store_that_a_newer_generation_ended_is_not_ready_and_says_why() -> No
         assert "Generation 1 was opened elsewhere (told by ansan): nothing here acts." in page
         assert b"evac_superseded 1.0" in (await client.get("/metrics")).content
         words = status_text(await status(store), 100, False)
-        assert "0, and 1 was opened elsewhere: nothing of this store acts any more" in words
+        assert "0, but 1 was opened elsewhere: controllers of this store no longer act" in words
 
     play(story, store)
 

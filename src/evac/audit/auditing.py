@@ -388,7 +388,7 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
     if row.recovered + row.reduced > row.untimed:
         parts.append(f"{_who_is_back(row)} back within {duration(row.worst_ready_ms)}")
     if row.untimed:
-        parts.append(f"{row.untimed:,} {'comes' if row.untimed == 1 else 'come'} back at a time not known")
+        parts.append(f"{row.untimed:,} {'comes' if row.untimed == 1 else 'come'} back at an unknown time")
     if row.reduced:
         parts.append(f"{row.reduced:,} of them degraded until the horizon")
     if row.late:
@@ -417,7 +417,7 @@ def _doubt(row: LossRow) -> str:
     """What is not proved, and how to find out."""
     if row.method == PLANNED:
         return f"no place found for {row.not_proved:,} ({proof_command(row)} searches longer)"
-    return f"{row.not_proved:,} not proved ({proof_command(row)} tells)"
+    return f"{row.not_proved:,} not proved ({proof_command(row)} shows)"
 
 
 def proof_command(row: LossRow) -> str:

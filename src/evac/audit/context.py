@@ -44,7 +44,7 @@ def duration(ms: int) -> str:
 
 def back(ms: int) -> str:
     """Of a service: when it is back, if that is known."""
-    return f"is back after {duration(ms)}" if ms < NEVER else "is not known to come back"
+    return f"is back after {duration(ms)}" if ms < NEVER else "has no known recovery time"
 
 
 def amount(resource: str, value: int) -> str:
@@ -131,20 +131,20 @@ class Reason:
             case "store-lost":
                 return f"store {stores} is lost with {self.loss}"
             case "store-rebuilt":
-                takes = "a time that is not known" if self.takes_ms is None else duration(self.takes_ms)
+                takes = "an unknown time" if self.takes_ms is None else duration(self.takes_ms)
                 return (
                     f"store {stores} is rebuilt from {self.source} in {takes} after the loss of {self.loss}"
                 )
             case "single-place":
-                return f"runs nowhere but in {self.loss}"
+                return f"runs only in {self.loss}"
             case "too-few-replicas":
                 return f"{self.replicas} of {self.of} replicas left, {self.needed} needed"
             case "traffic":
-                return f"its traffic points at {self.loss}"
+                return f"its traffic is routed to {self.loss}"
             case "fewer-replicas":
                 return f"{self.replicas:,} of {self.of:,} replicas left"
             case "no-copy":
-                return f"store {stores} has no copy within its rpo outside {self.loss}"
+                return f"store {stores} has no copy that meets its RPO outside {self.loss}"
             case "majority-lost":
                 return f"store {stores} loses the majority of its votes with {self.loss}, so writes stop"
             case "no-headroom":
@@ -152,7 +152,7 @@ class Reason:
             case "provider":
                 return f"its provider is lost with {self.loss}, and only the provider can restore it"
             case "nowhere-else":
-                return f"runs nowhere outside {self.loss}, and no room for it is known"
+                return f"does not run outside {self.loss}, and no capacity for it is known"
             case "start-cycle":
                 return f"start cycle: {', '.join(self.services)} need each other to start"
             case "by-plan":
@@ -178,7 +178,7 @@ class Cause:
     @property
     def words(self) -> str:
         if self.reason.kind == "no-headroom":
-            return "there is no room for them"
+            return "there is no capacity for them"
         return f"{self.service}: {self.reason.words}"
 
 

@@ -176,7 +176,7 @@ def _complaint(suppression: Suppression, as_of: date | None) -> Finding | None:
             suppression,
             INVALID_RULE,
             "error",
-            f"has no {missing[2:].strip()} and does nothing",
+            f"has no {missing[2:].strip()} and has no effect",
             "Write `reason:` and `until:`.",
         )
     if as_of is None:
@@ -184,7 +184,7 @@ def _complaint(suppression: Suppression, as_of: date | None) -> Finding | None:
             suppression,
             INVALID_RULE,
             "error",
-            "does nothing: the date of the audit is unknown",
+            "has no effect: the audit date is unknown",
             "Write `as_of:` in the estate or pass --as-of.",
         )
     if suppression.until < as_of:
@@ -193,7 +193,7 @@ def _complaint(suppression: Suppression, as_of: date | None) -> Finding | None:
             ENDED_RULE,
             "warning",
             f"ended on {suppression.until}",
-            "Fix what it suppresses, or decide again and set a new end date.",
+            "Fix what it suppresses, or renew it with a new end date.",
         )
     return None
 

@@ -36,7 +36,7 @@ def access() -> None:
 )
 @quiet_option
 def token(name: str, role: str, person: str, length: int, quiet: bool) -> None:
-    """Make a new token called NAME. Prints it once, with the line for the access file.
+    """Create a new token called NAME. Prints it once, with the line for the access file.
 
     The token goes to stdout, the line to stderr. Only its hash is kept, in that line.
     """
@@ -46,7 +46,7 @@ def token(name: str, role: str, person: str, length: int, quiet: bool) -> None:
     for one in (name, *([person] if person else [])):
         if not ID.fullmatch(one):
             raise InvalidInput(
-                "id-invalid", f"'{one[:60]}' is not a name", "use letters, digits and . _ - : @"
+                "id-invalid", f"'{one[:60]}' is not a name", "use only letters, digits and . _ - : @"
             )
     made = new_token(name, role, person, now_ms() + length if length else 0)  # type: ignore[arg-type]
     emit(made.text, None)
@@ -89,7 +89,7 @@ def check(file: Path, output: str) -> int:
     "--stdin",
     "piped",
     is_flag=True,
-    help="Read the password from stdin instead of asking. The default if stdin is no terminal.",
+    help="Read the password from stdin instead of prompting. This is the default if stdin is not a terminal.",
 )
 @quiet_option
 def password(name: str, piped: bool, quiet: bool) -> None:
@@ -108,7 +108,7 @@ def password(name: str, piped: bool, quiet: bool) -> None:
         text = click.prompt("password", hide_input=True, confirmation_prompt=True, err=True)
     emit(f'password_hash: "{hash_of(text)}"', None)
     say(f"put this line under people: {name}: in access.yaml, instead of password:", quiet)
-    say("its logins end as soon as the file is read again\nnext: evac access check access.yaml", quiet)
+    say("existing logins end when the file is next read\nnext: evac access check access.yaml", quiet)
 
 
 @access.command()
@@ -118,13 +118,13 @@ def password(name: str, piped: bool, quiet: bool) -> None:
     "file",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the secret is written, for evac to read.",
+    help="File to write the secret to, for evac to read.",
 )
 @quiet_option
 def totp(name: str, file: Path, quiet: bool) -> None:
-    """Make a second factor for NAME: write its secret to FILE, and print the address for an authenticator.
+    """Create a second factor for NAME: write its secret to FILE and print the URL for an authenticator app.
 
-    Show the address as a QR code or type it in. Anyone who sees it has the second factor.
+    Show the URL as a QR code or type it in. Anyone who sees it has the second factor.
     """
     import os
 
@@ -138,7 +138,7 @@ def totp(name: str, file: Path, quiet: bool) -> None:
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
-        raise InvalidInput("file-exists", f"{file} is there already", "name another file") from None
+        raise InvalidInput("file-exists", f"{file} already exists", "name another file") from None
     with os.fdopen(handle, "w") as target:
         target.write(secret + "\n")
     emit(address, None)
@@ -149,7 +149,7 @@ def totp(name: str, file: Path, quiet: bool) -> None:
 @where_options
 @output_option("text", "json")
 def logins(where: Where, output: str) -> None:
-    """Who is signed in at the war rooms: by what proof, since when, until when."""
+    """List who is signed in to the war rooms: how they signed in, since when, until when."""
     import json
 
     from evac.views.words import moment
@@ -179,12 +179,14 @@ def logout(name: str, login: str, where: Where, quiet: bool) -> None:
 
 @access.command()
 @where_options
-@click.option("--last", "length", type=Length(), default=0, help="Only the last, like 24h. [default: all]")
+@click.option(
+    "--last", "length", type=Length(), default=0, help="Only the last part, like 24h. [default: all]"
+)
 @output_option("jsonl", "cef")
 def log(where: Where, length: int, output: str) -> None:
-    """Export who signed in, who was refused, what people asked of runs, and how each was proven.
+    """Export who signed in, who was refused, what people requested, and how each identity was verified.
 
-    One record a line: JSON, or CEF for a SIEM. Journals of runs are never shortened. What war rooms saw is
+    One record a line: JSON, or CEF for a SIEM. Run journals are never shortened. What war rooms recorded is
     kept for as long as access_log of the policy says. `evac run verify access` proves that part, and
     `evac access archive` keeps it in files.
     """
@@ -200,13 +202,13 @@ def log(where: Where, length: int, output: str) -> None:
 @access.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--store", "url", envvar="EVAC_STORE", help="The store. [default: as for evac run list]")
-@click.option("--check", "only_check", is_flag=True, help="Write nothing, and read nothing but FOLDER.")
+@click.option("--check", "only_check", is_flag=True, help="Write nothing, and read only FOLDER.")
 @quiet_option
 def archive(folder: Path, url: str | None, only_check: bool, quiet: bool) -> int:
-    """Keep what war rooms recorded in files, one for each month, and check them.
+    """Archive what war rooms recorded, one file per month, and check the files.
 
-    Run it often, at least once before months are deleted as the policy says: a file that is there already
-    is added to. Each file is a hash chain, and each month names the end of the one before. So FOLDER proves
+    Run it often, at least once before the policy deletes a month: a file that already exists
+    is extended. Each file is a hash chain, and each month names the end of the one before. So FOLDER proves
     itself without the store (--check), and the newest month, with heads at agents, proves all the others.
     """
     import asyncio
@@ -239,7 +241,7 @@ def archive(folder: Path, url: str | None, only_check: bool, quiet: bool) -> int
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Another policy.")
 @output_option("text", "json", "csv")
 def list_all(estate: Path, file: Path | None, policy: Path | None, output: str) -> None:
-    """List who may do what, and how each proves it: for the people who certify it again every quarter.
+    """List who may do what and how each person signs in, for periodic access reviews.
 
     Reads the access file and the policy in the folder of ESTATE: people, tokens, groups of the identity
     provider, approvers, and the keys of war rooms and controllers.
@@ -253,9 +255,9 @@ def list_all(estate: Path, file: Path | None, policy: Path | None, output: str) 
 
 @access.command(name="break-glass")
 @click.option("--run", "run", default="", help="The run it is for.")
-@click.option("--incident", default="", help="Instead: the incident whose run it is for.")
-@click.option("--purpose", type=click.Choice(VERBS), required=True, help="The one request that it allows.")
-@click.option("--who", required=True, metavar="PERSON", help="Who signs; the access file knows the key.")
+@click.option("--incident", default="", help="Instead of a run: the incident whose run it is for.")
+@click.option("--purpose", type=click.Choice(VERBS), required=True, help="The one request it allows.")
+@click.option("--who", required=True, metavar="PERSON", help="Who signs; the access file must list the key.")
 @click.option("--reason", required=True, help="Reason, recorded in the journal with every use.")
 @click.option(
     "--key",
@@ -279,7 +281,7 @@ def break_glass(
     uses: int,
     quiet: bool,
 ) -> None:
-    """Sign a credential offline for when nobody can sign in: for one purpose, for a limited time.
+    """Sign a credential offline for when no one can sign in: for one purpose and a limited time.
 
     It needs no network and no store. It replaces a login, never a role or the policy, and its use
     is recorded in the journal, in an alert and in the notes of the incident.
@@ -298,7 +300,7 @@ def break_glass(
     emit(glass.issue(grant, _private_key(key)), None)
     say(
         f"{who} may ask {purpose} of {run or incident}, {often}, for {minutes} minutes, "
-        "in rooms whose access file has the public key\n"
+        "in war rooms whose access file has the public key\n"
         "next: paste it into the sign-in page, or send it as Authorization: Bearer CREDENTIAL",
         quiet,
     )

@@ -43,7 +43,7 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
     found = where.do(lambda control: control.hold(who or "", reason))
     words = "nothing new starts anywhere"
     if found.already:
-        words = f"{found.who} holds already ({found.reason}); {words}"
+        words = f"already on hold by {found.who} ({found.reason}); {words}"
     say(f"held: {words}\nnext: evac hold --release", quiet)
     return console.DONE
 
@@ -51,7 +51,7 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
 @click.command()
 @plan_argument
 @click.argument("estate", type=ESTATE, required=False)
-@click.option("--execute", is_flag=True, help="Create the run. Without this nothing changes.")
+@click.option("--execute", is_flag=True, help="Create the run. Without this, nothing changes.")
 @click.option("--reason", default="", help="Reason; required with --execute.")
 @click.option("--incident", help="The incident of the run; one run for each incident and plan.")
 @click.option(
@@ -59,7 +59,7 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
     multiple=True,
     metavar="SITE",
     shell_complete=completion.sites,
-    help="Each site that the plan leaves; repeat it.",
+    help="Each site that the plan evacuates; repeatable.",
 )
 @click.option(
     "--abandon",
@@ -91,16 +91,16 @@ def apply(
 ) -> int:
     """Ask every system whether a plan would work now; with --execute, create a run.
 
-    PLAN is a file, or the digest of a plan that a controller has ready (sha256:... and at least the first
+    PLAN is a file, or the digest of a standby plan (sha256:... and at least the first
     twelve characters of it). ESTATE and --policy are read on this machine; with a server they are rejected,
     because it has its own.
 
-    Exit 10: a step would not work now, or the checker does not accept the plan, so no one will execute it.
+    Exit 10: a step would not work now, or the checker does not accept the plan, so it will not be executed.
 
     A new run waits for approval: evac approve RUN.
     """
     if estate is None and not where.server:
-        raise click.UsageError("name the ESTATE that the plan was made from, or a --server")
+        raise click.UsageError("name the ESTATE the plan was made from, or a --server")
     where.refuse(ESTATE=estate, _policy=policy)
     if not execute:
         return _dry(plan, estate, policy, where, output)
@@ -108,7 +108,7 @@ def apply(
         raise InvalidInput("reason-missing", "executing a plan needs a reason", "add --reason WHY")
     given = _given(plan, estate, policy, where)
     run = _propose(given, where, reason, incident, confirm, abandon, key, quiet)
-    say(f"{run} is made\nnext: evac approve {run} --reason WHY", quiet)
+    say(f"{run} was created\nnext: evac approve {run} --reason WHY", quiet)
     return console.PAUSED if detach else follow(where, run, quiet)
 
 
@@ -192,7 +192,7 @@ def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, .
             missing.remove(site)
     if missing:
         words = " ".join(f"--confirm {site}" for site in missing)
-        raise InvalidInput("not-confirmed", f"{', '.join(missing)} was not confirmed", f"say so: {words}")
+        raise InvalidInput("not-confirmed", f"not confirmed: {', '.join(missing)}", f"confirm: {words}")
     return tuple(dict.fromkeys((*confirm, *leaving)))
 
 
@@ -204,13 +204,13 @@ def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, .
 @click.option(
     "--key", type=click.Path(path_type=Path, dir_okay=False), help="Your private key, to sign with."
 )
-@click.option("--step", default="", help="Approve one step instead.")
+@click.option("--step", default="", help="Approve one step instead of the run.")
 @click.option(
     "--confirm",
     multiple=True,
     metavar="SITE",
     shell_complete=completion.sites,
-    help="Each site, if the run leaves more than one.",
+    help="Each site, if the run evacuates more than one.",
 )
 @where_options
 @quiet_option
@@ -225,7 +225,7 @@ def approve(
     where: Where,
     quiet: bool,
 ) -> int:
-    """Approve a run, or one step of it. First shows what it does, what may be lost, and who waits."""
+    """Approve a run, or one step of it. First shows what it does, what may be lost, and who is waiting."""
     from evac.engine.runs.signatures import Approval, read_key, sign
     from evac.views.decisions import decision_text
     from evac.views.situation_view import site_words
@@ -238,20 +238,20 @@ def approve(
     needed = covering(document.envelope, losses)
     if not step:
         say(
-            f"approving {run}: leaves {', '.join(needed.sites) or 'no site'}; promotes "
+            f"approving {run}: evacuates {', '.join(needed.sites) or 'no site'}; promotes "
             f"{', '.join(needed.stores) or 'no store'}; may lose at most {needed.most_lost_ms / 1000:g} s "
             f"of writes; sheds services of {needed.most_shed:,} people",
             quiet,
         )
         for site in document.seen:
-            say(f"seen when the run was made: {site_words(site)}", quiet)
+            say(f"seen when the run was created: {site_words(site)}", quiet)
         _refuse_others(confirm, {*needed.sites, *to_type})
         _confirmed(to_type, confirm)
     if step:
         asked = where.do(lambda control: control.decision(run, step))
         say(decision_text(asked, screen().width, False).rstrip(), quiet)
     for loss in () if step else losses:
-        say(f"may be lost at worst if {loss.candidate} takes over: {loss.sentence}", quiet)
+        say(f"worst-case loss if {loss.candidate} takes over: {loss.sentence}", quiet)
     signature = ""
     if key is not None and not step:
         bound = document.bound_digest
@@ -284,8 +284,8 @@ def _refuse_others(confirm: tuple[str, ...], leaving: Collection[str]) -> None:
     if others and leaving:
         raise InvalidInput(
             "not-left",
-            f"{', '.join(others)} was confirmed, and is not left here",
-            f"what is left: {', '.join(sorted(leaving))}",
+            f"{', '.join(others)} was confirmed, but this run does not evacuate it",
+            f"it evacuates: {', '.join(sorted(leaving))}",
         )
 
 
@@ -298,12 +298,12 @@ def covering(needed: Envelope, losses: Sequence[LossRow]) -> Envelope:
 @click.command(name="key")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def new_key(file: Path) -> None:
-    """Make a private key for approvals in FILE, and print the public key for the policy."""
+    """Create a private key for approvals in FILE, and print the public key for the policy."""
     from evac.engine.runs.signatures import new_key as make
 
     try:
         public = make(file)
     except FileExistsError as error:
-        raise InvalidInput("key-exists", f"{file} is there already", "name another file") from error
+        raise InvalidInput("key-exists", f"{file} already exists", "name another file") from error
     emit(public, None)
     say(f"the private key is in {file}; only you can read it\nnext: add it to approvers in policy.yaml")

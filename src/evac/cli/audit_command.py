@@ -56,7 +56,7 @@ class Judged:
     multiple=True,
     metavar="DOMAIN",
     shell_complete=completion.domains,
-    help="Try only this loss; may be repeated. Default: every fault domain.",
+    help="Try only this loss; repeatable. Default: every fault domain.",
 )
 @click.option("--pairs", is_flag=True, help="Also try pairs of domains above racks.")
 @click.option(
@@ -97,7 +97,7 @@ def audit(
     target: Path | None,
     quiet: bool,
 ) -> int:
-    """Show what each possible loss would take down, and what to fix today.
+    """Show what each possible loss would take down, and what to fix.
 
     Tries every site, hall, feed, rack and shared risk in turn. Exit 3: there is a finding at or above
     --fail-on.
@@ -164,6 +164,6 @@ def _page(estate: Estate, report: AuditReport, judged: Judged) -> str:
         estate,
         title=f"Audit of {report.estate}",
         lead=f"{losses} tried, {errors} to fix.",
-        footer=f"evac {__version__}; as of {report.as_of or 'no stated day'}; estate {report.digest}",
+        footer=f"evac {__version__}; as of {report.as_of or 'an unstated date'}; estate {report.digest}",
         audit=audit_context(report, judged.counted),
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 data_argument = click.argument("data_set", metavar="DATA_SET")
 copy_option = click.option("--copy", default="", help="Only this backup: its endpoint, or its place.")
-anyway_option = click.option("--anyway", is_flag=True, help="Also during a hold, a run or maintenance.")
+anyway_option = click.option("--anyway", is_flag=True, help="Also run during a hold, a run or maintenance.")
 policy_option = click.option(
     "--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file. [default: next to ESTATE]"
 )
@@ -78,15 +78,15 @@ def _show(document: object, sheet: Sheet, output: str, target: Path | None) -> N
     type=click.Choice(["missed", "unknown", "never"]),
     default="never",
     show_default=True,
-    help="Exit with 3 if a data set misses its policy, or cannot be judged.",
+    help="Exit with 3 if a data set misses its policy or cannot be judged.",
 )
 @where_options
 @output
 @file_option
 def status(estate: Path, data_set: str, fail_on: str, where: Where, output: str, target: Path | None) -> int:
-    """Show each data set, its copies, their age and what is proven of them.
+    """Show each data set, its copies, their age and what is proven about them.
 
-    Name a DATA_SET to see everything that is known of its copies.
+    Name a DATA_SET to see everything known about its copies.
     """
     from evac.app.backups import matrix
     from evac.views.backup_view import backups_sheet
@@ -125,9 +125,9 @@ def history(data_set: str, most: int, where: Where, output: str, target: Path | 
 @output
 @file_option
 def tools(estate: Path, where: Where, output: str, target: Path | None) -> int:
-    """Show whether the tools that recovery needs could be restored themselves.
+    """Show whether the tools that recovery needs could themselves be restored.
 
-    Exit 3: one of them could not be restored for certain.
+    Exit 3: at least one is not certain to be restorable.
     """
     from evac.app.backups import tools as tools_of
     from evac.views.backup_view import tools_sheet
@@ -212,24 +212,24 @@ def _job(name: str, job: Job, words: str) -> None:
 _job(
     "list",
     "list",
-    "Ask the tool of each backup of a DATA_SET what it holds.\n\nWhat it says is kept as evidence.",
+    "Ask the backup tools of a DATA_SET what they hold.\n\nWhat it says is kept as evidence.",
 )
 _job(
     "run",
     "take",
-    "Take a backup of a DATA_SET now, and make its copies.\n\nExit 1: it failed, or lacks a part.",
+    "Take a backup of a DATA_SET now and make its copies.\n\nExit 1: it failed, or lacks a part.",
 )
 _job(
     "prove",
     "prove",
     "Read and check the next part of each backup of a DATA_SET.\n\n"
-    "Exit 3: it is damaged. Exit 1: the check could not run, which says nothing of the backup.",
+    "Exit 3: it is damaged. Exit 1: the check could not run, which says nothing about the backup.",
 )
 _job(
     "restore-test",
     "restore-test",
     "Restore each backup of a DATA_SET into an empty place and check its content.\n\n"
-    "The place is removed again. Exit 3: damaged, too slow or too old. Exit 1: it could not run.",
+    "The restored copy is then removed. Exit 3: damaged, too slow or too old. Exit 1: it could not run.",
 )
 
 
@@ -244,9 +244,13 @@ _job(
     help="Empty or new folder to restore into. Nothing is ever overwritten.",
 )
 @copy_option
-@click.option("--backup", "snapshot", default="", metavar="ID", help="The tool's id of it. [default: newest]")
 @click.option(
-    "--until", metavar="TIME", help="Return to a moment like 2026-11-25T02:55:00Z, if the tool can do that."
+    "--backup", "snapshot", default="", metavar="ID", help="The tool's id of the backup. [default: newest]"
+)
+@click.option(
+    "--until",
+    metavar="TIME",
+    help="Restore to a point in time like 2026-11-25T02:55:00Z, if the tool supports it.",
 )
 @policy_option
 @who_option
@@ -264,9 +268,9 @@ def restore(
     target: Path | None,
     **given: Any,
 ) -> int:
-    """Restore a backup of a DATA_SET into a folder of yours, and leave it there.
+    """Restore a backup of a DATA_SET into your folder and leave it there.
 
-    Without --copy evac takes the backup whose proof is best. Nothing is started: a database is recovered,
+    Without --copy, evac uses the backup with the best proof. Nothing is started: a database is recovered,
     checked and stopped. Exit 3: the backup is damaged. Exit 1: it could not be restored.
     """
     from evac.estate.format.quantities import QuantityError, parse_moment
@@ -277,7 +281,7 @@ def restore(
         raise InvalidInput("moment-wrong", f"--until: {error}", error.hint) from error
     if until_s is not None and until_s * 1_000 > _now_ms():
         hint = "check the time zone, or leave --until out for everything that was backed up"
-        raise InvalidInput("moment-wrong", f"--until: {until} is yet to come", hint)
+        raise InvalidInput("moment-wrong", f"--until: {until} is in the future", hint)
     kept = {"place": str(into.absolute()), "snapshot": snapshot, "until_s": until_s}
     events = _perform("restore", estate, data_set, anyway=True, kept=kept, **given)
     return _report(data_set, events, output, target)

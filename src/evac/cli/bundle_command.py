@@ -121,7 +121,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
         shares += _prompted(asked.bundle, len({share.point for share in shares}))
     digest = asked.digest
     if not (again or digest or asked.signer or shares) and sys.stdin.isatty():
-        digest = click.prompt(f"the first {DIGITS_LEAST} letters of its digest, as written down elsewhere")
+        digest = click.prompt(f"the first {DIGITS_LEAST} characters of its digest, as recorded elsewhere")
     opened = opening.open_from(
         opening.OpeningRequest(
             asked.bundle,
@@ -160,15 +160,17 @@ def _prompted(bundle: Path, have: int) -> list[Any]:
 
 
 def _say(opened: Opened, told: Mapping[str, str]) -> None:
-    how = "continues" if opened.again else "is open"
+    how = "continues" if opened.again else "was opened"
     say(f"generation {opened.generation} {how} in {opened.folder}; the old sites' controllers are rejected")
     if opened.told:
-        say(f"agents that were notified: {', '.join(opened.told)}")
+        say(f"agents notified: {', '.join(opened.told)}")
     if opened.silent:
-        say(f"agents that do not answer yet, and will be notified once they do: {', '.join(opened.silent)}")
+        say(
+            f"agents that have not answered yet and will be notified once they do: {', '.join(opened.silent)}"
+        )
     if opened.held:
         say(
-            f"held: {', '.join(opened.held)} was under way when the bundle was made; look at it, then: "
+            f"held: {', '.join(opened.held)} was in progress when the bundle was made; check it, then: "
             f"evac hold --release --store {opened.store}"
         )
     if told:
@@ -238,13 +240,13 @@ def bundle() -> None:
 @click.option(
     "--encrypt",
     is_flag=True,
-    help="Lock up everything but evac itself; with --share. What is in it shows to no one who carries it.",
+    help="Encrypt everything but evac itself; with --share. The person who carries it cannot see inside.",
 )
 @click.option(
     "--sign",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="KEYFILE",
-    help="Sign it with this private key (ed25519), as evac key makes one.",
+    help="Sign it with this private key (ed25519), as made by evac key.",
 )
 @click.option("--seal", multiple=True, metavar="REF|FILE", help="Another reference or file to seal.")
 @click.option(
@@ -252,7 +254,7 @@ def bundle() -> None:
     type=Length(),
     default="60s",
     show_default=True,
-    help="Search effort for halls, feeds and groups without a standby plan, counted in work.",
+    help="Search effort for halls, feeds and groups without a standby plan, measured in work.",
 )
 @as_of_option
 @quiet_option
@@ -302,8 +304,7 @@ def make(
     for path in made.shares:
         say(f"share: {path}", quiet)
     say(
-        f"next: evac bundle verify {made.target}; keep it outside every site, and its digest in "
-        f"another place",
+        f"next: evac bundle verify {made.target}; keep it outside every site, and its digest somewhere else",
         quiet,
     )
     return console.DONE
@@ -348,7 +349,7 @@ def verify(file: Path, digest: str | None, signer: str | None) -> int:
         return console.FAILED
     told = look(file, _now_ms())
     if digest is not None and digest.removeprefix("sha256:") != told["digest"].removeprefix("sha256:"):
-        click.echo(f"{file}: intact, but not the bundle with the recorded digest")
+        click.echo(f"{file}: intact, but it does not match the recorded digest")
         return console.FAILED
     if signer is not None:
         with bundle_format.open_bundle(file) as opened:
@@ -364,7 +365,9 @@ def _shares(text: str | None) -> tuple[int, int] | None:
         return None
     needed, _, people = text.partition("/")
     if not (needed.isdecimal() and people.isdecimal() and len(text) <= 9):
-        raise InvalidInput("share-count", f"{text[:20]!r} does not say how many", "write it like 2/3")
+        raise InvalidInput(
+            "share-count", f"{text[:20]!r} does not say how many of how many", "write it like 2/3"
+        )
     return int(needed), int(people)
 
 

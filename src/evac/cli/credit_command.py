@@ -126,10 +126,10 @@ def example(target: Path, accounts: int | None, quiet: bool) -> None:
 @credit.command()
 @case_argument
 @click.option("--import", "source", type=_FILE, help="Add the windows of a CSV or JSON file.")
-@click.option("--incident", default="", help="Add when each service of an incident was down.")
+@click.option("--incident", default="", help="Import the downtime of each service from an incident.")
 @click.option("--correct", metavar="WINDOW", default="", help="Correct this window, with --from or --to.")
 @click.option("--remove", metavar="WINDOW", default="", help="Remove this window.")
-@click.option("--from", "from_ms", type=Moment(), help="New beginning.")
+@click.option("--from", "from_ms", type=Moment(), help="New start.")
 @click.option("--to", "to_ms", type=Moment(), help="New end.")
 @_why
 @who_option
@@ -153,7 +153,7 @@ def windows(
 ) -> None:
     """Show, import or correct outage windows. CASE is the folder of one outage.
 
-    A correction needs --reason and makes the next version; the first one stays.
+    A correction needs --reason and creates a new version; earlier versions are kept.
     """
     from evac.app.credit.showing import case_document
     from evac.credit.windows import Correction
@@ -219,7 +219,7 @@ def claims(
     """Show, import or decide claims. The file has id, account, service, loss, received; no names.
 
     Losses within a band are paid by band; a person decides the others. A decision needs --reason, and counts
-    from the next ledger on, which two persons approve again.
+    from the next ledger on, which two people must approve again.
     """
     from evac.app.credit.showing import case_document
     from evac.credit.ledger import Decision
@@ -229,7 +229,7 @@ def claims(
     if sum(map(bool, (source, accept, refuse))) > 1:
         raise click.UsageError("give one of --import, --accept and --refuse")
     if (amount is None) == bool(accept):
-        raise click.UsageError("--accept needs --amount, and nothing else takes it")
+        raise click.UsageError("--accept needs --amount, and only --accept takes it")
     chosen = _case(case)
     if source is not None:
         found = load_claims(source)
@@ -240,19 +240,19 @@ def claims(
         granted, currency = (0, "") if amount is None else (amount.minor, amount.currency)
         decision = Decision(accept or refuse, _who(who), reason, _now_ms(), granted)
         chosen.decide(decision, currency)
-        say("recorded; it counts when you compute again", quiet)
+        say("recorded; it takes effect when you compute again", quiet)
     _show(case_document(chosen), output, claims_sheet)
 
 
 @credit.command()
 @click.argument("rules", default="")
-@click.option("--print", "printed", is_flag=True, help="Print a rule set that comes with evac, to copy it.")
+@click.option("--print", "printed", is_flag=True, help="Print a rule set that ships with evac, to copy from.")
 @output_option("text", "json")
 @quiet_option
 def check(rules: str, printed: bool, output: str, quiet: bool) -> int:
-    """Check a rule file: every problem with its line. Without RULES, list the rule sets that come with evac.
+    """Check a rule file: list every problem with its line. Without RULES, list the rule sets of evac.
 
-    RULES is a YAML file, or the name of such a set. Exit 2: there is an error.
+    RULES is a YAML file or the name of such a set. Exit 2: there is an error.
     """
     from evac.app.credit import rule_sets
     from evac.views.credit_view import check_json
@@ -295,7 +295,7 @@ def accounts(
 ) -> None:
     """Read accounts from a table or view in PostgreSQL: only the columns that credits need.
 
-    Rows are read through a cursor, in a read-only transaction, so a table of any size fits in memory.
+    Rows are read through a cursor in a read-only transaction, so the table can be of any size.
     """
     from evac.app.credit import fetching
 
@@ -311,14 +311,14 @@ def accounts(
     "--dialect",
     type=click.Choice(["bigquery", "duckdb", "postgres", "redshift", "snowflake", "spark", "trino"]),
     required=True,
-    help="Database that runs the text.",
+    help="Database that will run the query.",
 )
 @click.option("--table", default="accounts", show_default=True, help="Where the accounts are.")
 @file_option
 def sql(case: Path, rules: str, dialect: str, table: str, target: Path | None) -> None:
     """Print the rules and windows of a case as one SELECT, for a warehouse that holds the accounts.
 
-    It gives a row for each line of the ledger, with the same amounts to the last unit. It needs the extra
+    It returns one row per ledger line, with identical amounts. It needs the extra
     warehouse.
     """
     from evac.app.credit import rule_sets, warehouse
@@ -330,7 +330,7 @@ def sql(case: Path, rules: str, dialect: str, table: str, target: Path | None) -
 
 @credit.command()
 @case_argument
-@click.option("--rules", required=True, help="Rule file, or the name of a set that comes with evac.")
+@click.option("--rules", required=True, help="Rule file, or the name of a rule set that ships with evac.")
 @click.option(
     "--accounts",
     "accounts",
@@ -352,9 +352,9 @@ def compute(
     output: str,
     quiet: bool,
 ) -> None:
-    """Compute the ledger: every line twice, by two engines that must agree.
+    """Compute the ledger: every line twice, with two engines that must agree.
 
-    If it is interrupted, run the same command again: it continues. Nothing is paid by this command.
+    If interrupted, run the same command again to continue. This command pays nothing.
     """
     from evac.app.credit import computing, rule_sets
     from evac.app.credit.showing import case_document
@@ -388,7 +388,7 @@ def simulate(
 ) -> None:
     """Show what other rules or longer outages would cost, for one case or for several past ones.
 
-    Nothing is recorded. To decide for it, compute a ledger.
+    Nothing is recorded. To use the result, compute a ledger.
     """
     from evac.app.credit import computing, rule_sets
     from evac.views.credit_view import simulation_sheet
@@ -417,7 +417,7 @@ def show(case: Path, output: str, target: Path | None) -> None:
 @output_option("text", "markdown", "json")
 @file_option
 def statement(case: Path, output: str, target: Path | None) -> None:
-    """Write for a regulator who may get what, on which basis, and by when users must know.
+    """Write a statement for a regulator: who may get what, on what basis, and by when users must be informed.
 
     The three texts in facts of the JSON are those that evac incident report asks for: damages_claimants,
     damages_basis, damages_procedure.
@@ -443,7 +443,7 @@ def statement(case: Path, output: str, target: Path | None) -> None:
 def approve(
     case: Path, reason: str, key: Path | None, policy: Path | None, who: str | None, quiet: bool
 ) -> int:
-    """Approve the totals of the last ledger. Two persons must; any change of a line needs new approvals."""
+    """Approve the totals of the last ledger. Two people must; any changed line needs new approvals."""
     from evac.app.credit import deliveries
     from evac.app.credit.showing import next_command
     from evac.credit.ledger import APPROVALS
@@ -455,7 +455,7 @@ def approve(
         found = deliveries.approve(chosen, _who(who), reason, key, listed, _now_ms())
     more = APPROVALS - len(found)
     if more > 0:
-        say(f"approved; {more} more {'person' if more == 1 else 'persons'} must approve", quiet)
+        say(f"approved; {more} more {'person' if more == 1 else 'people'} must approve", quiet)
         return console.PAUSED
     say(f"approved by {' and '.join(row['who'] for row in found)}\nnext: {next_command(chosen)}", quiet)
     return console.DONE
@@ -464,15 +464,19 @@ def approve(
 @credit.command()
 @case_argument
 @click.argument("tranche", type=_TRANCHE)
-@click.option("--close", "change", flag_value="closed", help="Close it: nothing more is released in it.")
-@click.option("--reopen", "change", flag_value="reopened", help="Open it again, for what is owed since.")
+@click.option(
+    "--close", "change", flag_value="closed", help="Close the tranche: nothing more is released in it."
+)
+@click.option(
+    "--reopen", "change", flag_value="reopened", help="Reopen the tranche for what has become owed since."
+)
 @_why
 @who_option
 @quiet_option
 def tranche(
     case: Path, tranche: Tranche, change: Change | None, reason: str, who: str | None, quiet: bool
 ) -> None:
-    """Release what is owed to a tranche: the next delivery holds only what no earlier one had.
+    """Release what is owed to a tranche: the next delivery contains only what no earlier one did.
 
     The free tranche is released after the paying one is closed. Needs --reason.
     """
@@ -491,7 +495,7 @@ def tranche(
     amounts = ", ".join(money_words(value, name) for name, value in made.amounts.items()) or "no money"
     say(f"{made.name}: {made.lines:,} {'line' if made.lines == 1 else 'lines'}, {amounts}", quiet)
     for name, value in made.overpaid.items():
-        say(f"paid in excess earlier, and not reclaimed: {money_words(value, name)}", quiet)
+        say(f"overpaid earlier and not reclaimed: {money_words(value, name)}", quiet)
     say(f"next: {next_command(chosen)}", quiet)
 
 
@@ -504,7 +508,7 @@ def tranche(
     type=_SYSTEM,
     default="csv",
     show_default=True,
-    help="Billing system that takes the requests.",
+    help="Billing system that receives the requests.",
 )
 @click.option(
     "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder."
@@ -514,7 +518,7 @@ def tranche(
 def export(case: Path, delivery: str, system: str, target: Path, output: str, quiet: bool) -> None:
     """Write a delivery as request files for a billing system. evac sends nothing itself.
 
-    Each request has a key. Stripe, OpenMeter and Chargebee book it once by that key; Lago and Kill Bill
+    Each request has an idempotency key. Stripe, OpenMeter and Chargebee honour it; Lago and Kill Bill
     do not.
     """
     from evac.app.credit import deliveries
@@ -544,12 +548,12 @@ def export(case: Path, delivery: str, system: str, target: Path, output: str, qu
     type=_SYSTEM,
     default="csv",
     show_default=True,
-    help="Billing system whose list BOOKED is.",
+    help="Billing system that BOOKED comes from.",
 )
 @output_option("text", "json")
 @quiet_option
 def reconcile(case: Path, delivery: str, booked: Path, system: str, output: str, quiet: bool) -> int:
-    """Compare a delivery with what the billing system booked, to the last unit.
+    """Compare a delivery with what the billing system booked, to the smallest unit.
 
     BOOKED is a CSV file with the columns key, amount (minor units) and currency, or what the API of a
     billing system lists, as JSON. Exit 3: they differ.

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 )
 @output_option("text", "json")
 def doctor(estate: Path, policy: Path | None, output: str) -> int:
-    """Ask every endpoint whether it can do what plans will ask, and show who does what after a loss.
+    """Ask every endpoint whether it can do what plans will ask of it, and show who does what after a loss.
 
-    Nothing is changed. For each service and store: automatic, by hand, or nobody. Exit 3: an endpoint cannot
-    do what it is for, or something cannot be done at all. The BMCs of servers are asked by
+    Nothing is changed. For each service and store: automatic, by hand, or no one. Exit 3: an endpoint cannot
+    do what it is for, or some work cannot be done at all. The BMCs of servers are asked by
     evac observe --power; what this machine needs for the lab is shown by evac lab doctor.
     """
     from evac.app.doctor import examine_files
@@ -53,25 +53,28 @@ def driver() -> None:
 @estate_argument
 @click.argument("endpoint")
 @click.option(
-    "--act", "verb", metavar="VERB", help="Also do this and undo it: start, scale, stop, shift, ..."
+    "--act",
+    "verb",
+    metavar="VERB",
+    help="Also perform this action and undo it: start, scale, stop, shift, ...",
 )
 @click.option("--set", "given", multiple=True, metavar="KEY=VALUE", help="Parameter of --act; repeatable.")
 @output_option("text", "json")
 def test_driver(estate: Path, endpoint: str, verb: str | None, given: tuple[str, ...], output: str) -> int:
-    """Try the contract of drivers on one ENDPOINT of an estate.
+    """Test the driver contract on one ENDPOINT of an estate.
 
-    Without --act nothing is changed: every capability of its driver is asked. With --act VERB, the action is
-    checked, rehearsed, done, observed, done again and undone. It carries no leader's token, so that systems
-    which remember a leader refuse it. Exit 3: a promise was broken.
+    Without --act, nothing is changed: every capability of the driver is queried. With --act VERB, the
+    action is checked, rehearsed, done, observed, done again and undone. It carries no leader's token, so
+    that systems which remember a leader refuse it. Exit 3: a promise was broken.
     """
     from evac.views.doctor_view import tried_json, tried_text
     from evac.views.json_out import document
 
     parameters = dict(one.partition("=")[::2] for one in given)
     if any(not key for key in parameters) or any("=" not in one for one in given):
-        raise click.UsageError("write --set like --set replicas=2")
+        raise click.UsageError("write it like --set replicas=2")
     if parameters and verb is None:
-        raise click.UsageError("--set is for --act")
+        raise click.UsageError("--set needs --act")
     name, tried = asyncio.run(_tried(estate, endpoint, verb, parameters))
     if output == "json":
         click.echo(document("evac-driver-test", tried_json(endpoint, name, tried)), nl=False)

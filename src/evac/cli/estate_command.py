@@ -37,7 +37,9 @@ _DAY: Final = date(2026, 11, 1)
 @click.option(
     "-o", "--out", "target", type=click.Path(path_type=Path), required=True, help="Folder to write."
 )
-@click.option("--servers", type=int, default=90_000, show_default=True, help="Size, 1,000 to 1,000,000.")
+@click.option(
+    "--servers", type=int, default=90_000, show_default=True, help="Size of the estate, 1,000 to 1,000,000."
+)
 @click.option(
     "--seed", type=click.IntRange(0), default=20_221_015, show_default=True, help="Same seed, same company."
 )
@@ -45,14 +47,14 @@ _DAY: Final = date(2026, 11, 1)
     "--as-of", type=Day(), default=_DAY, show_default=True, help="Date for which the example is made."
 )
 @click.option("--tables", type=click.Choice(["csv", "parquet"]), default="parquet", show_default=True)
-@click.option("--replace", is_flag=True, help="Replace the files of an estate that is already there.")
+@click.option("--replace", is_flag=True, help="Replace the files of an existing estate.")
 @quiet_option
 def example(
     name: str, target: Path, servers: int, seed: int, as_of: date, tables: str, replace: bool, quiet: bool
 ) -> None:
     """Write an example estate: NAME is pangyo or pangyo-mended.
 
-    pangyo is a company like the one of October 2022, with its published flaws; pangyo-mended is the same
+    pangyo is a company like the one hit in October 2022, with its published flaws; pangyo-mended is the same
     company after the fixes. The files state for each number whether it was published or assumed.
     """
     from evac.estate.examples import describe, pangyo
@@ -72,9 +74,9 @@ def example(
 @output_option("text", "json", "sarif", "junit", "github", "markdown")
 @file_option
 def check(estate: Path, as_of: date | None, fail_on: str, output: str, target: Path | None) -> int:
-    """Check whether the estate is well formed. Lists every problem with file, line and column.
+    """Check that the estate is well formed. Lists every problem with file, line and column.
 
-    Also shows how much is known of what a verdict depends on, and the ten facts most worth adding.
+    Also shows how complete the facts are that results depend on, and the ten facts most worth adding.
     """
     found = check_estate(estate, as_of)
     alerts = of_diagnostics(found.diagnostics)

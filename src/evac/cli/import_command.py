@@ -41,22 +41,24 @@ from evac.views.words import listed, plural
 @click.argument("source", required=False)
 @click.option("-o", "--out", "target", type=click.Path(path_type=Path), help="Folder of the estate.")
 @click.option(
-    "--overlay", type=click.Path(path_type=Path), help="Facts that the source does not know; never changed."
+    "--overlay",
+    type=click.Path(path_type=Path),
+    help="File with facts the source does not have; never changed.",
 )
-@click.option("--site", help="The site that everything in the source is at, if the source does not say.")
+@click.option("--site", help="Site of everything in the source, if the source does not say.")
 @click.option("--namespace", "namespaces", multiple=True, help="Kubernetes: only this namespace; repeatable.")
-@click.option("--token", metavar="REF", help="Of a server: where its token is, env:NAME or file:/path.")
+@click.option("--token", metavar="REF", help="For a server: where its token is, env:NAME or file:/path.")
 @click.option(
     "--context",
     "contexts",
     multiple=True,
     metavar="[SITE=]NAME",
-    help="Kubernetes: ask the cluster of this kubectl context; repeatable, one site each.",
+    help="Kubernetes: query the cluster of this kubectl context; repeatable, one site each.",
 )
 @click.option(
     "--kubeconfig",
     type=click.Path(path_type=Path),
-    help="Kubernetes: the file with the contexts. Default: as kubectl.",
+    help="Kubernetes: the kubeconfig file. Default: the same as kubectl's.",
 )
 @click.option(
     "--exec",
@@ -65,8 +67,8 @@ from evac.views.words import listed, plural
     metavar="PROGRAM",
     help="Kubernetes: let the kubeconfig run this program for credentials; repeatable.",
 )
-@click.option("--strict", is_flag=True, help="Refuse the source if one object in it cannot be used.")
-@click.option("--update", is_flag=True, help="Run a recipe again, and refuse if it was never run.")
+@click.option("--strict", is_flag=True, help="Reject the source if any object in it cannot be used.")
+@click.option("--update", is_flag=True, help="Run a recipe again; fail if it has never been run.")
 @output_option("text", "json")
 @quiet_option
 def import_(
@@ -100,11 +102,11 @@ def import_(
         if kind in KINDS or not Path(kind).is_file():
             raise InvalidInput(
                 "import-source-missing",
-                f"there is no recipe {kind}" if kind not in KINDS else f"{kind} needs a source",
+                f"no such recipe: {kind}" if kind not in KINDS else f"{kind} needs a source",
                 f"evac import KIND SOURCE -o DIR, or evac import RECIPE; kinds: {', '.join(KINDS)}",
             )
         if overlay is not None or site is not None or namespaces:
-            raise click.UsageError("a recipe says these itself: --overlay, --site, --namespace")
+            raise click.UsageError("a recipe sets these itself: --overlay, --site, --namespace")
         into, found = import_recipe(Path(kind), target, strict=strict, update=update, fetch=fetch_live)
     else:
         if target is None:
@@ -206,7 +208,7 @@ def tell_import(found: ImportResult, target: Path, quiet: bool) -> None:
     for number, (what, count, why) in enumerate(found.worth, 1):
         say(f"most worth adding {number}: {what}, {count:,} ({why})", quiet)
     if not found.diff and "overlay.yaml" not in found.files:
-        say("nothing changed since the last import", quiet)
+        say("nothing has changed since the last import", quiet)
     errors = sum(d.severity == "error" for d in found.diagnostics)
     if errors:
         say(f"error: the folder has {plural(errors, 'error')}, named above [import-not-whole]")

@@ -68,7 +68,7 @@ def list_command(where: Where, output: str) -> None:
 @where_options
 @output_option("text", "json", "markdown", "html")
 def show(incident: str, where: Where, output: str) -> None:
-    """Show an incident: since when, what is down, the commander."""
+    """Show an incident: when it started, what is down, the commander."""
     _show(where.do(lambda control: control.paper(incident, "summary", _form(output))), None)
 
 
@@ -79,7 +79,7 @@ def show(incident: str, where: Where, output: str) -> None:
 @output_option("text", "json", "markdown", "html")
 @file_option
 def timeline_command(incident: str, whole: bool, where: Where, output: str, target: Path | None) -> None:
-    """Show what happened, in order; each line names the record that proves it."""
+    """Show what happened, in order; each line names the record behind it."""
     kind: PaperKind = "whole-timeline" if whole else "timeline"
     _show(where.do(lambda control: control.paper(incident, kind, _form(output))), target)
 
@@ -90,7 +90,7 @@ def timeline_command(incident: str, whole: bool, where: Where, output: str, targ
 @output_option("text", "json", "markdown", "html")
 @file_option
 def report(incident: str, where: Where, output: str, target: Path | None) -> None:
-    """Write the report for a regulator: start, cause, services, people, duration, actions; Korea and EU DORA.
+    """Write a regulator report (Korea, EU DORA): start, cause, services, people, duration, actions.
 
     Unknown values are marked as such; enter them with evac incident note --kind fact.
     """
@@ -105,8 +105,8 @@ def report(incident: str, where: Where, output: str, target: Path | None) -> Non
 )
 @click.option("--name", default="", help="The component, the fact, or the title of an update.")
 @click.option("--value", default="", help="The state, the fact, or the commander.")
-@click.option("--due", type=Length(), default=0, help="Of an update: when the next one follows, like 30m.")
-@click.option("--new", is_flag=True, help="Create an incident that has no run and no note yet.")
+@click.option("--due", type=Length(), default=0, help="For an update: when the next one is due, like 30m.")
+@click.option("--new", is_flag=True, help="Create an incident that has no run or note yet.")
 @who_option
 @where_options
 @quiet_option
@@ -128,7 +128,7 @@ def note(
     due_ms = time.time_ns() // 1_000_000 + due if due else 0
     made = Note("", incident, kind, who or "", 0, text, name, value, due_ms)  # type: ignore[arg-type]
     key = where.do(lambda control: control.note(made, new))
-    say(f"{key} is written\nnext: evac incident show {incident}", quiet)
+    say(f"{key} was written\nnext: evac incident show {incident}", quiet)
 
 
 def _write(where: Where, note: Note, quiet: bool, done: str) -> int:
@@ -145,7 +145,7 @@ def _write(where: Where, note: Note, quiet: bool, done: str) -> int:
 @where_options
 @quiet_option
 def resolve(incident: str, reason: str, confirm: str, who: str | None, where: Where, quiet: bool) -> int:
-    """Resolve an incident. Lists what is still down; resolving makes no service or component operational.
+    """Resolve an incident. Lists what is still down; marks no service or component as operational.
 
     Without --confirm it only lists, and exits with 10.
     """
@@ -196,19 +196,17 @@ def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: boo
 @where_options
 @quiet_option
 def status_page(estate: Path | None, target: Path, title: str, url: str, where: Where, quiet: bool) -> None:
-    """Write the public status page as static files: no scripts, no requests; host them outside all sites.
+    """Write the public status page as static files without scripts; host them outside all sites.
 
     ESTATE names the components; with a server it is rejected, because the server has its own.
     """
     from evac.control.port import StatusAbout
 
     if estate is None and not where.server:
-        raise click.UsageError("name the ESTATE, whose services have public names, or a --server")
+        raise click.UsageError("name the ESTATE (its services have public names) or a --server")
     where.refuse(ESTATE=estate)
     if not url.startswith(("https://", "http://")):
-        raise InvalidInput(
-            "url-invalid", f"{url[:60]} is not the address of a page", "start it with https://"
-        )
+        raise InvalidInput("url-invalid", f"{url[:60]} is not a web address", "start it with https://")
     files = where.do(lambda control: control.status_page(StatusAbout(estate, title, url)))
     for name, text in (("status.json", files.document), ("feed.xml", files.feed), ("index.html", files.page)):
         write_whole(target / name, text.encode(), 0o644)
@@ -217,11 +215,11 @@ def status_page(estate: Path | None, target: Path, title: str, url: str, where: 
 
 @incident.command()
 @plan_argument
-@click.option("--estate", type=click.Path(path_type=Path), help="Names the contacts.")
+@click.option("--estate", type=click.Path(path_type=Path), help="Names of the contacts.")
 @output_option("text", "json", "markdown", "html")
 @file_option
 def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -> None:
-    """Write a plan for paper, with the same step ids, for the day when no screen works."""
+    """Write a plan for print, with the same step ids, for when no screen works."""
     from evac import estate as estates
     from evac.estate.codecs import plan as plan_codec
     from evac.incident import runbook as books

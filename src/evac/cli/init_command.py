@@ -61,20 +61,20 @@ class _Answers:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
-@click.option("--name", help="What the estate is called. Default: the name of the folder.")
+@click.option("--name", help="Name of the estate. Default: the name of the folder.")
 @click.option("--site", "sites", multiple=True, metavar="SOURCE=SITE", help="Site of a source; repeatable.")
 @click.option(
     "--context",
     "contexts",
     multiple=True,
     metavar="[SITE=]NAME",
-    help="Ask the cluster of this kubectl context too; repeatable.",
+    help="Also query the cluster of this kubectl context; repeatable.",
 )
 @click.option("--at", "places", help="Sites, separated by commas, if there is no source.")
 @click.option("--services", "named", help="Services, separated by commas, if there is no source.")
 @click.option("--skip", multiple=True, metavar="SOURCE", help="Leave out a source; repeatable.")
-@click.option("--detection", help="Time from a loss until it is known. Default: 5 min.")
-@click.option("--approval", help="Time from then until a person has approved. Default: 5 min.")
+@click.option("--detection", help="Time from a loss until it is detected. Default: 5 min.")
+@click.option("--approval", help="Time from detection until a person has approved. Default: 5 min.")
 @click.option("--most-important", help="Services of tier 0, separated by commas.")
 @click.option("--yes", is_flag=True, help="Ask nothing; take the defaults.")
 @click.option("--no-audit", is_flag=True, help="Stop after the import.")
@@ -94,16 +94,16 @@ def init(
     yes: bool,
     no_audit: bool,
 ) -> int:
-    """Make an estate from what is in FOLDER, and audit it for the first time.
+    """Create an estate from what is in FOLDER, and audit it for the first time.
 
-    Finds sources of every kind that evac imports, and names the commands that make more. Asks at most ten
+    Finds sources of every kind evac imports, and names the commands that produce more. Asks at most ten
     questions; without a terminal, or with --yes, it asks none. Writes a recipe, estate.yaml, which
     evac import estate.yaml --update runs again.
     """
     if (folder / RECIPE).exists():
         raise InvalidInput(
             "init-exists",
-            f"{folder / RECIPE} is already there",
+            f"{folder / RECIPE} already exists",
             f"run it again with: evac import {folder / RECIPE} --update",
         )
     clusters = sites_of_contexts(contexts)
@@ -143,7 +143,7 @@ def _ask_sites(answers: _Answers, given: dict[str, str], questions: _Questions) 
     unknown = sorted(given.keys() - {source.name for source in answers.sources})
     if unknown:
         listed = ", ".join(source.name for source in answers.sources)
-        raise InvalidInput("init-source", f"no source is called {unknown[0]}", f"sources: {listed}")
+        raise InvalidInput("init-source", f"no source is named {unknown[0]}", f"sources: {listed}")
     for source in answers.sources:
         site = given.get(source.name)
         if site is None and source.sign == "unplaced":
@@ -152,7 +152,7 @@ def _ask_sites(answers: _Answers, given: dict[str, str], questions: _Questions) 
         if site and ID.fullmatch(site):
             answers.sites[source.name] = site
         elif site:
-            say(f"'{site[:40]}' cannot be the name of a site; left unknown")
+            say(f"'{site[:40]}' is not a valid site name; left unknown")
 
 
 def _ask_by_hand(answers: _Answers, places: str | None, named: str | None, questions: _Questions) -> None:
@@ -162,8 +162,8 @@ def _ask_by_hand(answers: _Answers, places: str | None, named: str | None, quest
     if not sites or not services:
         raise InvalidInput(
             "init-nothing",
-            "there is no source here, and no site and service is named",
-            "put a dump, a host list or a catalogue here, or name them: --at fra,muc --services shop,login",
+            "no source was found here, and no site or service was named",
+            "add a dump, a host list or a catalogue, or name them: --at fra,muc --services shop,login",
         )
     where = "[" + ", ".join(scalar_text(site) for site in sites) + "]"
     answers.services = services
@@ -184,8 +184,8 @@ def _ask_times(
     questions: _Questions,
 ) -> None:
     for key, words, given in (
-        ("detection", "How long until you know of a loss?", detection),
-        ("approval", "How long until a person has approved a plan?", approval),
+        ("detection", "How long until a loss is detected?", detection),
+        ("approval", "How long from detection until a person has approved a plan?", approval),
     ):
         text = questions.ask(words, given, "5 min")
         try:
@@ -220,7 +220,7 @@ def _finish(context: click.Context, folder: Path, answers: _Answers, no_audit: b
         if answers.services:
             by_hand.unlink()
         raise
-    say(f"wrote {recipe}: change it, and run evac import {recipe} --update")
+    say(f"wrote {recipe}: edit it, then run evac import {recipe} --update")
     tell_import(found, into, False)
     if any(one.severity == "error" for one in found.diagnostics):
         return console.USAGE

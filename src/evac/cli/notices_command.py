@@ -37,7 +37,7 @@ def check(file: Path, output: str) -> int:
         emit(json.dumps(told, indent=2, ensure_ascii=False) + "\n", None)
         return console.DONE
     lines = [
-        f"{one.name}: {one.way}, for users: what is published"
+        f"{one.name}: {one.way}, for users: published updates"
         if one.public
         else f"{one.name}: {one.way}, {', '.join(sorted(one.kinds)) or 'all kinds'}, {one.least} and above"
         for one in rules.channels.values()
@@ -48,7 +48,7 @@ def check(file: Path, output: str) -> int:
 
 @notices.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--channel", "names", multiple=True, metavar="NAME", help="Only this one; may be repeated.")
+@click.option("--channel", "names", multiple=True, metavar="NAME", help="Only this channel; repeatable.")
 @quiet_option
 def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
     """Send one test message over each channel and show the result.
@@ -67,17 +67,17 @@ def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
     if unknown:
         raise InvalidInput(
             "channel-unknown",
-            f"there is no channel {unknown[0][:80]}",
+            f"no such channel: {unknown[0][:80]}",
             f"channels: {', '.join(rules.channels)}",
         )
     chosen = [one for name, one in rules.channels.items() if (name in names if names else not one.public)]
     outcomes = asyncio.run(try_channels(chosen, rules.room, rules.page))
     lines = [f"{name}: {problem or 'sent'}" for name, problem in outcomes.items()]
     left = [one.name for one in rules.channels.values() if one.public and one not in chosen and not names]
-    lines += [f"{name}: not tried, for users; name it with --channel {name}" for name in left]
+    lines += [f"{name}: skipped, as it is for users; name it with --channel {name}" for name in left]
     emit("\n".join(lines) + "\n", None)
     if any(outcomes.values()):
-        say("next: fix what failed; addresses are resolved again for every try", quiet)
+        say("next: fix what failed; addresses are resolved again for every attempt", quiet)
         return console.FAILED
     return console.DONE
 
@@ -91,6 +91,6 @@ def key(quiet: bool) -> None:
 
     emit("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() + "\n", None)
     say(
-        "put it where secret: of the channel points, readable by evac alone, and give it to the receiver",
+        "store it where secret: of the channel points, readable only by evac, and give it to the receiver",
         quiet,
     )

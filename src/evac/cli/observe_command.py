@@ -67,7 +67,7 @@ def observe(estate: Path, power: bool, output: str) -> int:
         ]
         page.table(("store", "site", "role", "lag"), rows_text)
     elif facts is None:
-        page.line("the estate names no endpoint of a store; add some under endpoints:")
+        page.line("the estate names no store endpoint; add some under endpoints:")
     if facts is not None:
         _power_page(page, facts)
     emit(page.text(), None)
@@ -112,9 +112,9 @@ def _known(facts: PowerFacts | None) -> int:
         return console.DONE
     told = "; ".join(f"{_why(code)} ({count:,})" for code, count in unknown.items())
     many, of = sum(unknown.values()), plural(facts.asked, "server")
-    say(f"error: the power of {many:,} of {of} is not known: {told} [power-unknown]")
+    say(f"error: the power of {many:,} of {of} is unknown: {told} [power-unknown]")
     if REFUSED in unknown:
-        say(f"next: {BOOT_CODES[REFUSED].remedy}; nothing more was sent, so that no account is locked")
+        say(f"next: {BOOT_CODES[REFUSED].remedy}; nothing more was sent, so that no account gets locked")
     else:
         first = next((code for code in unknown if code in BOOT_CODES), "")
         remedy = BOOT_CODES[first].remedy if first else "see what each said: --output json"
@@ -127,7 +127,7 @@ def _why(code: str) -> str:
     from evac.model.boot_codes import BOOT_CODES
 
     if code == NOT_ASKED:
-        return "it was no longer asked"
+        return "it was not queried after that"
     return BOOT_CODES[code].words if code in BOOT_CODES else code
 
 
@@ -171,4 +171,4 @@ def _power_page(page: Page, facts: PowerFacts) -> None:
     if rows:
         page.table(("site", "power", "servers", "why"), rows)
     else:
-        page.line("the estate has no servers of its own")
+        page.line("the estate has no own servers")

@@ -172,13 +172,12 @@ def signing_options(command: Command) -> Command:
     @click.option(
         "--head-key",
         metavar="REF",
-        help="Sign the heads of journals with this ed25519 key, file:/path or env:NAME. "
-        f"[default: ${HEAD_KEY}]",
+        help=f"Sign journal heads with this ed25519 key, file:/path or env:NAME. [default: ${HEAD_KEY}]",
     )
     @click.option(
         "--room-key",
         metavar="REF",
-        help="The war room proves logins with this ed25519 key, so that what people approved stays proven "
+        help="The war room signs logins with this ed25519 key, so that approvals stay verifiable "
         f"after a restart. [default: ${ROOM_KEY}; else a new key at each start]",
     )
     @functools.wraps(command)

@@ -58,7 +58,7 @@ from evac.views.words import plural
     "faults",
     multiple=True,
     metavar="KIND:FIELD=NUMBER",
-    help="For example boot:fail=0.1 or start:slow=2; may be repeated.",
+    help="For example boot:fail=0.1 or start:slow=2; repeatable.",
 )
 @output_option("text", "json")
 @file_option
@@ -83,10 +83,12 @@ def simulate(
     made, digest = plan_codec.read(plan)
     loaded = estates.load(estate, as_of or made.as_of)
     if estate_digest(loaded) != made.estate_digest:
-        raise StalePlan("plan-stale", "the plan was made from another estate", "make a new one: evac plan")
+        raise StalePlan(
+            "plan-stale", "the plan was made from a different estate", "make a new plan: evac plan"
+        )
     wrong = check(loaded, made).violations
     if wrong:
-        words = f"the plan does not hold: {wrong[0].rule} {wrong[0].subject}: {wrong[0].message}"
+        words = f"the plan does not verify: {wrong[0].rule} {wrong[0].subject}: {wrong[0].message}"
         raise UnsafePlan("plan-wrong", words, f"see them all: evac verify {plan} {estate}")
     instance = derive(loaded, made.scenario, made.policy, made.tick_ms)
     with (
@@ -127,7 +129,7 @@ def verify(
 ) -> int:
     """Check everything in a PLAN against the ESTATE, with code that is independent of the planner.
 
-    Exit 0: the plan holds. Exit 10: it does not. Exit 12: it was made from another estate.
+    Exit 0: the plan is valid. Exit 10: it is not. Exit 12: it was made from a different estate.
     """
     made, digest = plan_codec.read(plan)
     loaded = estates.load(estate, as_of or made.as_of)
@@ -166,7 +168,7 @@ def verify(
     multiple=True,
     metavar="DOMAIN",
     shell_complete=completion.domains,
-    help="Cold-start a domain after power returned.",
+    help="Cold-start a domain after power has returned.",
 )
 @click.option(
     "--failback",
@@ -195,7 +197,7 @@ def verify(
     "--budget",
     type=Length(),
     default=DEFAULT_BUDGET_MS,
-    help="Search effort, like 60s; counted in work. [default: 20s]",
+    help="Search effort, like 60s; measured in work. [default: 20s]",
 )
 @click.option(
     "--seed", type=click.IntRange(0, SEED_MAX), default=0, show_default=True, help="Same seed, same plan."
@@ -205,10 +207,10 @@ def verify(
     "moments",
     multiple=True,
     metavar="STORE=MOMENT",
-    help="With --lose: restore a store, or every store of a recovery group, from backups to a moment like "
-    "2026-11-25T02:55:00Z. What was written after it is lost.",
+    help="With --lose: restore a store, or every store of a recovery group, from backups to a point in time "
+    "like 2026-11-25T02:55:00Z. Everything written after it is lost.",
 )
-@click.option("--waive", multiple=True, metavar="STORE", help="A store that may be promoted beyond its rpo.")
+@click.option("--waive", multiple=True, metavar="STORE", help="A store that may be promoted beyond its RPO.")
 @click.option(
     "--sensitivity", is_flag=True, help="Also show how the result changes with demand and weights 30 % off."
 )
@@ -256,7 +258,7 @@ def plan(
     """Plan an evacuation, a cold start or a failback: what goes where, what is shed, in which order, and
     when.
 
-    The plan contains a proof: a bound that no plan can beat. Same input, same bytes. The checker verifies
+    The plan contains a proof: a bound no plan can beat. Same input, same bytes. The checker verifies
     the plan first; exit 10: it does not accept it.
     """
     before = plan_codec.read(older)[0] if older else None
@@ -325,7 +327,7 @@ def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
     from evac.app.observing import servers_on
 
     if not restore:
-        raise InvalidInput("plan-seen", "--seen belongs to --restore", "leave it out")
+        raise InvalidInput("plan-seen", "--seen needs --restore", "leave it out")
     return servers_on(seen, time.time_ns() // 1_000_000)
 
 
@@ -337,7 +339,7 @@ def _page(estate: Estate, made: Made, verdict: Verdict) -> str:
     return html_report(
         estate,
         title=title[:1].upper() + title[1:],
-        lead=f"{estate.name}, {servers}, as of {estate.as_of or 'no stated day'}.",
-        footer=f"evac {__version__}; plan {made.digest}; times count from the loss unless said otherwise.",
+        lead=f"{estate.name}, {servers}, as of {estate.as_of or 'an unstated date'}.",
+        footer=f"evac {__version__}; plan {made.digest}; times count from the loss unless stated otherwise.",
         planned=Planned(made.plan, made.digest, verdict),
     )

@@ -33,18 +33,18 @@ COMMANDS: Final = {
         "Show what each possible loss would take down, and what to fix.",
     ),
     "plan": ("evac.cli.plan_command:plan", "Plan an evacuation, a cold start or a failback."),
-    "verify": ("evac.cli.plan_command:verify", "Check a plan with code that does not trust the planner."),
+    "verify": ("evac.cli.plan_command:verify", "Check a plan with code independent of the planner."),
     "simulate": ("evac.cli.plan_command:simulate", "Simulate a plan many times with delays and failures."),
     "observe": ("evac.cli.observe_command:observe", "Ask every store, or every BMC, for its current state."),
-    "doctor": ("evac.cli.doctor_command:doctor", "Show what evac can do for each service and store now."),
+    "doctor": ("evac.cli.doctor_command:doctor", "Show what evac can do now for each service and store."),
     "apply": ("evac.cli.apply_command:apply", "Dry-run a plan; with --execute, create a run."),
     "approve": ("evac.cli.apply_command:approve", "Approve a run or a step."),
     "status": ("evac.cli.status_command:status", "Show leader, hold, runs, plans and alerts."),
     "drawer": ("evac.cli.status_command:drawer", "List and show standby plans."),
-    "what-if": ("evac.cli.status_command:what_if", "Show what the loss of some fault domains would do."),
+    "what-if": ("evac.cli.status_command:what_if", "Show the effect of losing some fault domains."),
     "run": ("evac.cli.run_command:run", "Show and control runs."),
     "incident": ("evac.cli.incident_command:incident", "Record an incident, update users, write reports."),
-    "credit": ("evac.cli.credit_command:credit", "Work out what customers are owed after an outage."),
+    "credit": ("evac.cli.credit_command:credit", "Calculate what customers are owed after an outage."),
     "site": ("evac.cli.site_command:site", "Clear a site's lost or evacuated mark."),
     "backup": ("evac.cli.backup_command:backup", "Show, take, check and restore backups."),
     "hold": ("evac.cli.apply_command:hold", "Stop all runs before their next effect."),
@@ -213,7 +213,8 @@ def _system_error(error: OSError) -> int:
     words = error.strerror or str(error)
     where = f"{error.filename}: " if error.filename else ""
     click.echo(
-        f"error: {where}{words} [system-error]\nnext: check the path, the permissions and the space", err=True
+        f"error: {where}{words} [system-error]\nnext: check the path, the permissions and the free space",
+        err=True,
     )
     return console.FAILED
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("run", metavar="[RUN]", required=False, shell_complete=completion.runs)
 @where_options
 @click.option(
-    "--estate", type=click.Path(), help="Also compare with the journal heads that this estate's agents keep."
+    "--estate", type=click.Path(), help="Also compare with the journal heads kept by this estate's agents."
 )
 @click.option(
     "--policy",
@@ -35,10 +35,10 @@ def verify(run: str | None, where: Where, estate: str | None, policy: Path | Non
     Exit code 18: complete, but not compared with the heads that agents keep, because --estate is missing;
     someone with access to the store could have rewritten it from the start. With --estate, heads that
     controllers signed are checked too, with the keys that the policy next to the estate lists as controllers;
-    then 18 also means that no such head is there.
+    then 18 also means that no such head exists.
 
     Without RUN, verify the journals that belong to no run: probes (watch), alerts (notices), who did what
-    (access, all months of it) and standby plans (plans). You can also name one of these four instead of RUN.
+    (access, all months of it) and standby plans (plans). You can also name one of these four in place of RUN.
     """
     from evac.app.anchoring import JOURNALS
 
@@ -62,7 +62,9 @@ def verify(run: str | None, where: Where, estate: str | None, policy: Path | Non
             say(f"warning: not compared with the agents of {', '.join(silent)}: they do not answer")
         if unsigned := [str(proof["stream"]) for proof in proofs if proof.get("unsigned")]:
             words = "written before controllers signed heads, or someone deleted what they signed"
-            say(f"warning: no controller of the policy signed a head of {', '.join(unsigned)}: {words}")
+            say(
+                f"warning: no controller listed in the policy signed a head of {', '.join(unsigned)}: {words}"
+            )
     if any(proof["problems"] for proof in proofs):
         return console.FAILED
     compared = estate is not None and not any(proof.get("unsigned") for proof in proofs)

@@ -148,10 +148,10 @@ def code_of(document: RunDocument) -> int:
 @where_options
 @output_option("text", "json")
 def decision(run: str, step: str, where: Where, output: str) -> None:
-    """What is asked about a STEP, or about the whole run.
+    """Show the decision needed on a STEP, or on the whole run.
 
-    What it does, what may be lost at worst and how that is known, who waits for it, and what follows from
-    approve, skip, wait and the like.
+    What it does, the worst-case loss and how it is known, who is waiting for it, and the consequences of
+    approving, skipping, waiting and so on.
     """
     from evac.views.decisions import decision_text
     from evac.views.documents import document_json
@@ -168,8 +168,8 @@ def decision(run: str, step: str, where: Where, output: str) -> None:
 def watch(run: str, where: Where, quiet: bool) -> int:
     """Follow a run until it ends or waits for a person.
 
-    On a terminal: progress, the time left, what waits with the command to type, running steps and the last
-    events. Keys: q detaches, s shows the steps. The run continues.
+    On a terminal: progress, the time left, what is waiting, with the command to type, running steps and the
+    last events. Keys: q detaches, s shows the steps. The run continues.
     """
     return follow(where, run, quiet)
 
@@ -361,7 +361,7 @@ async def _on_the_list(control: Control, run: str, racks: Named, halls: Named) -
     known = {one.rack for one in down} | {one.hall for one in down}
     if missing := [place for place in (*racks, *halls) if place not in known]:
         words = f"no server of {', '.join(missing)} is on the hands-on list"
-        raise InvalidInput("nobody-listed", words, f"see who is: evac run quarantine {run}")
+        raise InvalidInput("nobody-listed", words, f"list them: evac run quarantine {run}")
     return found
 
 
@@ -392,7 +392,7 @@ def _add(verb: str, words: str, *more: Option) -> None:
 
 
 _add("resume", "Resume after a pause.")
-_add("cancel", "Start no new steps and end once running steps finish; nothing is rolled back.")
+_add("cancel", "Start no new steps and end once running steps have finished; nothing is rolled back.")
 _add(
     "undo",
     "Roll back one step, or the whole run; a store that moved stays where it is.",
@@ -468,11 +468,12 @@ def attest(
     quiet: bool,
     key: Path | None,
 ) -> int:
-    """Confirm by name that steps are done: a fence that only a person can see, work done by hand, servers
+    """Confirm by name that steps are done: a fence only a person can see, work done by hand, servers
     of a
     rack that people booted.
 
-    For a promotion in doubt, even after its run has ended, state where the primary is: --seen primary=SITE.
+    For a promotion with an unknown outcome, even after its run has ended, state where the primary is:
+    --seen primary=SITE.
     """
     if wrong := [part for part in seen if not (part.partition("=")[0] and part.partition("=")[2])]:
         raise click.UsageError(f"write --seen as KEY=VALUE, not {', '.join(wrong)}")
@@ -509,7 +510,7 @@ def limit(
     metavar="SITE",
     multiple=True,
     shell_complete=completion.sites,
-    help="Each site that the plan leaves; repeat it.",
+    help="Each site that the plan evacuates; repeatable.",
 )
 @click.option(
     "--abandon",
@@ -522,7 +523,7 @@ def limit(
     "--generation",
     type=click.IntRange(0, 4_000),
     default=0,
-    help="For a new store. [default: above everything that members of stores have obeyed]",
+    help="For a new store. [default: higher than any epoch the store members have accepted]",
 )
 @key_option
 @store_option
@@ -561,7 +562,7 @@ def adopt(
         key,
     )
     say(
-        f"{made} is made; {plural(len(done), 'step is', 'steps are')} already done"
+        f"{made} was created; {plural(len(done), 'step is', 'steps are')} already done"
         + "".join(f"\n  {step}" for step in done)
         + f"\nnext: evac approve {made} --reason WHY",
         quiet,

@@ -95,7 +95,7 @@ class StatusAsked:
         """Of the process that exports it. Raises InvalidInput before anything starts."""
         if self.folder is None:
             if self.push:
-                raise InvalidInput("status-push", "there is no folder to push", "add --status-page DIR")
+                raise InvalidInput("status-push", "there is no folder to upload", "add --status-page DIR")
             return None
         from evac.app.status_export import target_of
 
@@ -108,7 +108,7 @@ class StatusAsked:
             )
         if self.url and not self.url.startswith(("https://", "http://")):
             raise InvalidInput(
-                "url-invalid", f"{self.url[:60]} is not the address of a page", "start it with https://"
+                "url-invalid", f"{self.url[:60]} is not a web address", "start it with https://"
             )
         told = [str(setting.estate), "--store", setting.store, "--site", setting.site]
         told += ["--to", str(self.folder)]
@@ -124,14 +124,13 @@ def status_options(command: Command) -> Command:
         "--status-page",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Keep the public status page there, updated at every change; outside all sites.",
+        help="Folder for the public status page, updated at every change; keep it outside all sites.",
     )
     @click.option(
         "--status-push",
         default="",
         metavar="COMMAND",
-        help="Command that copies the folder elsewhere, run without a shell: 'rsync -a {folder}/ "
-        "HOST:/srv/status/'.",
+        help="Command that uploads the folder, run without a shell: 'rsync -a {folder}/ HOST:/srv/status/'.",
     )
     @click.option("--status-title", default="", help="Title of the page. [default: the name of the estate]")
     @click.option("--status-url", default="", metavar="URL", help="Its address, for the feed.")
@@ -158,15 +157,15 @@ def status_options(command: Command) -> Command:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Policy file. [default: policy.yaml next to the estate]",
 )
-@click.option("--no-watch", is_flag=True, help="Only execute what is requested: no probes, no verdicts.")
-@click.option("--until-idle", type=Length(), default=0, help="End after this long without a run.")
+@click.option("--no-watch", is_flag=True, help="Only execute requests: no probes, no verdicts.")
+@click.option("--until-idle", type=Length(), default=0, help="Exit after this long without a run.")
 @click.option(
     "--generation",
     type=click.IntRange(0, 4_000),
     default=0,
     help="Higher than the generation of a lost store.",
 )
-@click.option("--listen", metavar="HOST:PORT", help="Also serve the war room there, like 127.0.0.1:8400.")
+@click.option("--listen", metavar="HOST:PORT", help="Also serve the war room here, like 127.0.0.1:8400.")
 @click.option(
     "--access",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -186,9 +185,9 @@ def status_options(command: Command) -> Command:
 @click.option(
     "--credits",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder of the cases of evac credit, for the page Credits.",
+    help="Folder with evac credit cases, for the Credits page.",
 )
-@click.option("--demo", is_flag=True, help="Instead: serve a simulated company that loses a site.")
+@click.option("--demo", is_flag=True, help="Instead, serve a simulated company that loses a site.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="With --demo; 0: any free port. [default: 8400]")
 @bundle_options
 @status_options
@@ -240,7 +239,7 @@ def serve(
         if estate is not None or policy is not None:
             raise click.UsageError("--bundle has its own estate and policy: leave them out")
         if store is not None and site is None:
-            raise click.UsageError("--bundle with --store fills a store of several sites: name our --site")
+            raise click.UsageError("--bundle with --store fills a multi-site store: add --site for ours")
         opened = open_bundle(asked, generation, store or "")
         no_watch = no_watch or store is None
         estate, policy, store, generation = opened.estate, opened.policy, opened.store, 0
@@ -291,7 +290,7 @@ def _run(
         copies = Copies(setting.estate, setting.policy)
     except (NotCopied, OSError) as error:
         words = error.message if isinstance(error, NotCopied) else error.strerror or type(error).__name__
-        say(f"the estate is read only once while evac runs: it cannot be copied ({words})")
+        say(f"changes to the estate will not be noticed while evac runs: it cannot be copied ({words})")
         asyncio.run(_serve(setting, room, status, notices))
         return
     try:
@@ -426,7 +425,7 @@ async def _serve(
 
     def ready(made: Composed) -> None:
         controllers.append(made.controller)
-        _log(f"the controller of {setting.site} runs; store: {made.store.name}")
+        _log(f"controller of {setting.site} is running; store: {made.store.name}")
         if copies is not None:
             beside.append(_watch_files(copies, made, setting))
         supervisor.ready()
@@ -461,7 +460,7 @@ def _standing(controller: Controller) -> str:
     if controller.leads:
         return "leads"
     why = controller.neither
-    return f"neither leads nor follows: {why}" if why else "follows; it does not lead"
+    return f"neither leading nor following: {why}" if why else "following another leader"
 
 
 def _log(words: str) -> None:

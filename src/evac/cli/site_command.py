@@ -29,7 +29,7 @@ def clear(domain: str, reason: str, who: str | None, key: Path | None, where: Wh
     """Clear the lost or evacuated mark of a SITE, or of a domain below one, after a drill or a false alarm.
 
     Plans use it again from then on. Services do not move; use evac plan --failback for that. Rejected while
-    an open run leaves the site.
+    an open run evacuates the site.
     """
     where.do(lambda control: control.clear_site(domain, who or "", reason, key))
     say(f"{domain} is active again\nnext: evac status", quiet)

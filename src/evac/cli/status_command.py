@@ -31,8 +31,8 @@ def _json(document: Any) -> str:
 def status(estate: Path | None, where: Where, output: str) -> int:
     """Show the current state: leader, hold, lost sites, open runs, standby plans, recent alerts.
 
-    With ESTATE, also what is not where the files declare it, since when and by which run. Exit 17: a store
-    has two writable primaries.
+    With ESTATE, also shows what is not where the files declare it, since when and by which run. Exit 17: a
+    store has two writable primaries.
     """
     from evac.cli import console
     from evac.views.status_document import StatusDocument, status_text
@@ -84,7 +84,7 @@ def drawer() -> None:
 @where_options
 @output_option("text", "json")
 def list_command(where: Where, output: str) -> None:
-    """For each scenario the standby plan, when it was made, or why there is none."""
+    """List the standby plan for each scenario: when it was made, or why there is none."""
     from evac.views.status_document import drawer_text
 
     rows = where.do(lambda control: control.plans())
@@ -121,7 +121,7 @@ def get(plan: str, target: Path | None, where: Where) -> None:
 @where_options
 @output_option("text", "json")
 def what_if(domains: tuple[str, ...], estate: Path | None, where: Where, output: str) -> None:
-    """Show what the simultaneous loss of these fault domains would do, with the roles of stores as last
+    """Show the effect of losing these fault domains at the same time, with store roles as last
     observed."""
     from evac.views.small_texts import what_if_text
 

@@ -26,10 +26,10 @@ def store() -> None:
 @output_option("text", "json")
 @quiet_option
 def check(url: str, output: str, quiet: bool) -> int:
-    """Say in one line each what is not locked: no seal, etcd in the clear, without certificates or users,
-    a role for more than evac's keys, members that speak to each other in the clear.
+    """List what is not secured, one line each: no seal, etcd without TLS, certificates or users,
+    a role for more than evac's keys, members that talk to each other unencrypted.
 
-    Asks etcd itself and changes nothing. Ends with 3 where something is not locked.
+    Asks etcd itself and changes nothing. Exit 3: something is not secured.
     """
     from evac.store.locks import open_locks
 
@@ -40,7 +40,7 @@ def check(url: str, output: str, quiet: bool) -> int:
         for one in found:
             say(f"{one.code:<15} {one.words}\n{'':<15} next: {one.cure}", quiet=False)
         if not found:
-            say("nothing is left open: this store is locked", quiet)
+            say("this store is secured: nothing is open", quiet)
     return console.FINDINGS if found else console.DONE
 
 
@@ -51,14 +51,14 @@ def check(url: str, output: str, quiet: bool) -> int:
 @click.option(
     "--trust-unsealed",
     is_flag=True,
-    help="Also seal entries without a seal: for a store that evac used before it had one.",
+    help="Also seal unsealed entries: for a store that evac used before it had a seal.",
 )
 @quiet_option
 def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
     """Seal every entry of the store with the first key that its URL names.
 
-    Run it once after you add a seal to the URL (with --trust-unsealed, while no controller runs), and once
-    after you replace a key (seal=NEW,OLD). You can repeat it.
+    Run it once after adding a seal to the URL (with --trust-unsealed, while no controller runs), and once
+    after replacing a key (seal=NEW,OLD). It is safe to repeat.
     """
     from evac.store.opening import open_unsealed
     from evac.store.sealed import seal_all, seal_of

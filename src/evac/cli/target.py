@@ -54,8 +54,8 @@ class Where:
         names = [name.replace("_", "--") for name, value in given.items() if value is not None]
         if self.server and names:
             raise click.UsageError(
-                f"{' and '.join(names)} would not be read: the server (--server, EVAC_SERVER) has an estate "
-                f"and a policy of its own; leave {'it' if len(names) == 1 else 'them'} out, or name a --store"
+                f"{' and '.join(names)} would not be used: the server (--server, EVAC_SERVER) has its "
+                f"own estate and policy; leave {'it' if len(names) == 1 else 'them'} out, or name a --store"
             )
 
     def _way(self) -> AbstractAsyncContextManager[Control]:
@@ -75,7 +75,7 @@ class Where:
         from evac.net.secrets import resolve
 
         if self.token_file is not None and self.token_command:
-            raise InvalidInput("token-twice", "there are two tokens", "keep one of the two options")
+            raise InvalidInput("token-twice", "two tokens were given", "use only one of the two options")
         if self.token_file is not None:
             return _printable(resolve(f"file:{self.token_file.absolute()}"))
         if self.token_command:
@@ -90,7 +90,7 @@ def _printable(token: Secret) -> Secret:
     text = token.reveal()
     if not text.isascii() or not text.isprintable() or " " in text:
         hint = "a token is one word, as evac access token prints it"
-        raise InvalidInput("token-invalid", f"{token} holds no token", hint)
+        raise InvalidInput("token-invalid", f"{token} contains no token", hint)
     return token
 
 
@@ -107,7 +107,8 @@ def where_options(command: Command) -> Command:
     @click.option(
         "--server",
         metavar="URL",
-        help="Instead: a controller's war room, like https://evac.example:8400. [default: $EVAC_SERVER]",
+        help="Instead of a store: a controller's war room, like "
+        "https://evac.example:8400. [default: $EVAC_SERVER]",
     )
     @click.option("--token-file", type=existing, help="File with your token. [default: $EVAC_TOKEN]")
     @click.option("--token-command", default="", metavar="/PATH", help="A program that prints the token.")
@@ -127,7 +128,7 @@ def where_options(command: Command) -> Command:
         **named: Any,
     ) -> Any:
         if store and server:
-            raise click.UsageError("--store and --server exclude each other: name one")
+            raise click.UsageError("--store and --server are mutually exclusive: name one")
         chosen = "" if store else server or os.environ.get("EVAC_SERVER", "")
         if not chosen and (token_file or token_command or client_cert or client_key or ca):
             raise click.UsageError("tokens and certificates need --server")

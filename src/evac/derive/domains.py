@@ -206,7 +206,7 @@ def _near(top: Topology, path: str) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     sites = ", ".join(list(top.site_index)[:20])
-    return f"sites are: {sites}" if sites else "the estate has no site yet: write one under sites:"
+    return f"sites are: {sites}" if sites else "the estate has no sites yet: add one under sites:"
 
 
 def server_row(estate: Estate, name: str) -> int:

@@ -196,7 +196,7 @@ def power_table(top: Topology, scenario: Scenario) -> PowerTable:
     budgets = stated_budgets(top)
     for name, watts in scenario.power:
         if resolve(top, name).kind not in BUDGETED:
-            raise UnknownDomain("unknown-domain", f"'{name[:200]}' has no budget of power", _HINT)
+            raise UnknownDomain("unknown-domain", f"'{name[:200]}' has no power budget", _HINT)
         budgets[name] = min(watts, budgets.get(name, watts))
     return _table(top, budgets)
 

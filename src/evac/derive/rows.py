@@ -104,7 +104,9 @@ def rows_of(
     _fill_used(rows, present, demand)
     where = ("eligible", tuple(pool_names), tuple(pool_rows), tuple(shadow_sites))
     eligible = top.once(where, lambda: _eligible(top, pools, pool_names, len(pool_rows)))
-    notes = ("some rows carry more than their capacity; they take nothing more",) if _clip(rows) else ()
+    notes = (
+        ("some rows already exceed their capacity; nothing more is placed on them",) if _clip(rows) else ()
+    )
     if scenario.kind == "restore":
         unknown |= unknown_servers(top, lost, pool_rows)
     totals = [f"pools/{estate.pools[p].id}" for p in pool_rows]

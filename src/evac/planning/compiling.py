@@ -94,7 +94,7 @@ def _warn_once(why: str) -> None:
     if not _WARNED:
         _WARNED.append(why)
         _LOG.warning(
-            "the compiled planner is not kept, and the next start compiles it again: %s. "
-            "Make room there, or name another folder: NUMBA_CACHE_DIR",
+            "the compiled planner cannot be cached, so the next start compiles it again: %s. "
+            "Free up space there, or set NUMBA_CACHE_DIR to another folder",
             why,
         )

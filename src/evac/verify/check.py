@@ -55,7 +55,7 @@ def check_header(estate: Estate, plan: Plan) -> list[Violation]:
     """F1, F2 and F19: the lead before a plan begins, each rto and each rpo are those of the estate."""
     found = []
     if plan.lead != estate.lead:
-        found.append(Violation("F1", plan.name, "detection and approval are not the estate's"))
+        found.append(Violation("F1", plan.name, "detection and approval times differ from the estate's"))
     if plan.attest != plan.unknown:
         found.append(Violation("F1", plan.name, "the attested step is not one whose outcome is unknown"))
     return found + check_objectives(estate, plan)
@@ -67,7 +67,7 @@ def check_statements(reading: Reading, times: Milestones) -> None:
         if step.tools != kind_of(step.kind).tools:
             reading.complain("F15", step.id, f"does not name the tools that a {step.kind} needs")
         if step.deadline_ms < step.end_ms - step.start_ms:
-            reading.complain("F3", step.id, "its deadline ends before it can be done")
+            reading.complain("F3", step.id, "its deadline passes before it can be done")
     rows = {name: row for row, name in enumerate(reading.instance.services.id)}
     (untold, _), alone = in_doubt(reading), from_loss(reading.instance)
     ends = {step.id: (step.start_ms, step.end_ms) for step in reading.plan.steps}
@@ -120,7 +120,7 @@ def _recovery_ms(
 def _check_chain(reading: Reading, outcome: Outcome, ends: dict[str, tuple[int, int]]) -> None:
     """F19: the critical chain is one of steps of this plan, each begun when the one before had ended."""
     if not all(name in ends for name in outcome.critical):
-        reading.complain("F19", outcome.service, "its critical chain names no step of the plan")
+        reading.complain("F19", outcome.service, "its critical chain contains no step of the plan")
         return
     for before, after in zip(outcome.critical, outcome.critical[1:], strict=False):
         if ends[after][0] < ends[before][1]:
@@ -146,9 +146,9 @@ def _check_stores(reading: Reading, times: Milestones) -> None:
         reading.complain("F1", reading.plan.name, "a store has two outcomes")
     for one in wanted:
         if said.pop(one.store, None) != one:
-            reading.complain("F19", one.store, "what the plan says of it is not what its promotion gives")
+            reading.complain("F19", one.store, "what the plan says about it does not match its promotion")
     for name in sorted(said):
-        reading.complain("F1", name, "has an outcome and is not a store that lost its primary")
+        reading.complain("F1", name, "has an outcome but is not a store that lost its primary")
 
 
 def _check_people(reading: Reading, times: Milestones) -> None:
@@ -163,7 +163,7 @@ def _check_people(reading: Reading, times: Milestones) -> None:
         ((s.base_weight // of).astype(object) * base + (s.top_weight // of).astype(object) * top).sum()
     )
     if whole != reading.plan.unweighted:
-        words = f"outage of people, unweighted, is {whole}, the plan says {reading.plan.unweighted}"
+        words = f"unweighted outage of people is {whole}, the plan says {reading.plan.unweighted}"
         reading.complain("F19", reading.plan.name, words)
 
 
@@ -214,7 +214,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
 def _unreckonable(estate: Estate, plan: Plan) -> str | None:
     """Why nothing can be worked out with the ticks, weights and approval that the plan states, if so."""
     if not 1 <= plan.tick_ms <= estate.horizon_ms:
-        return f"ticks of {plan.tick_ms} ms cannot be counted in"
+        return f"ticks of {plan.tick_ms} ms are not valid"
     if not plan.tier_weights or min(plan.tier_weights) < 0:
         return "states no weight for a tier"
     if plan.lead != estate.lead and plan.lead == replace(estate, waits_for_people=False).lead:
@@ -229,7 +229,7 @@ def _unreckonable(estate: Estate, plan: Plan) -> str | None:
         )
     most = max((s.people or 0 for s in estate.services), default=0)
     if max(plan.tier_weights) * max(most, 1) > QUANTITY_LIMIT:
-        return "states tier weights beyond what can be counted"
+        return "states tier weights beyond the supported range"
     return None
 
 
@@ -238,15 +238,17 @@ def _header(estate: Estate, digest: str, instance: Instance, plan: Plan) -> list
     if digest != plan.estate_digest:
         found.append(Violation("F1", plan.name, "was made from another estate: its digest differs"))
     if plan.horizon_ms != instance.horizon * instance.tick_ms:
-        found.append(Violation("F1", plan.name, "horizon is not the estate's"))
+        found.append(Violation("F1", plan.name, "horizon differs from the estate's"))
     if plan.grace_ms != instance.grace * instance.tick_ms:
-        found.append(Violation("F1", plan.name, "grace is not what the scenario gives"))
+        found.append(Violation("F1", plan.name, "grace differs from the scenario's"))
     if plan.unknown != instance.unknown:
-        found.append(Violation("F1", plan.name, "unknown facts are not those of the estate"))
+        found.append(Violation("F1", plan.name, "unknown facts differ from the estate's"))
     if plan.intervals != tuple(sorted({*interval_paths(estate), *instance.estimated})):
-        found.append(Violation("F1", plan.name, "facts known within bounds are not those of the estate"))
+        found.append(Violation("F1", plan.name, "facts known within bounds differ from the estate's"))
     if plan.proof != ("partial" if instance.unknown else "full"):
-        found.append(Violation("F1", plan.name, "says another strength of proof than the estate allows"))
+        found.append(
+            Violation("F1", plan.name, "states a different strength of proof than the estate allows")
+        )
     return found
 
 

@@ -63,13 +63,13 @@ def _external(
         outcome = outcomes.get(name)
         if outcome is None or outcome.state not in ("unplaced", "unknown") or outcome.recovery_ms is not None:
             state = "unaffected" if outcome is None else outcome.state
-            words = f"depends on a provider that is lost, and the plan says {state}"
+            words = f"depends on a lost provider, but the plan says {state}"
             found.append(Violation("F12", name, words))
     for name, outcome in sorted(outcomes.items()):
         wanted = Reason("provider", provider=own[name].provided_by) if name in taken else None
         says = outcome.why if outcome.why is not None and outcome.why.kind == "provider" else None
         if says != wanted and (wanted is None or outcome.state == "unplaced"):
-            found.append(Violation("F19", name, "the plan names another provider than the estate"))
+            found.append(Violation("F19", name, "the plan names a different provider than the estate"))
     return found
 
 
@@ -131,9 +131,9 @@ def _alternatives(
     if mine is None or mine.state not in _NOT_THERE:
         unsure = any(o is not None and o.state == "unknown" for o in map(outcomes.get, need.any_of))
         if not there and not (unsure and mine is None):
-            return [Violation("F12", service.id, f"is reported to serve, and neither {names} does")]
+            return [Violation("F12", service.id, f"is reported as serving, but neither {names} serves")]
         if there and mine is not None and min(there) > (mine.base_ms or 0):
-            return [Violation("F12", service.id, f"is reported to serve before {names} does")]
+            return [Violation("F12", service.id, f"is reported as serving before {names} does")]
         return []
     why = mine.why
     named = why.services[0] if why is not None and why.kind == "needs" else ""
@@ -143,5 +143,5 @@ def _alternatives(
         and named not in tools
         and all(n == need for n in service.needs if n.hard and named in n.targets)
     ):
-        return [Violation("F12", service.id, f"stays down for {named}, and {names} is enough")]
+        return [Violation("F12", service.id, f"stays down for {named}, although {names} is enough")]
     return []

@@ -40,7 +40,7 @@ def check_durations(reading: Reading) -> None:
         _check_uses(reading, timed)
         if timed.end - timed.start != regular:
             reading.complain(
-                "F3", timed.step.id, f"takes {timed.end - timed.start} ticks, must take {regular}"
+                "F3", timed.step.id, f"takes {timed.end - timed.start} ticks, but should take {regular}"
             )
 
 
@@ -60,13 +60,13 @@ def check_precedence(reading: Reading, times: Milestones) -> None:
         ready, why = dependencies_ready(reading, times, service, to_start=True)
         for timed in steps:
             if timed.start < ready:
-                reading.complain("F12", timed.step.id, f"starts before {why} is there (tick {ready})")
+                reading.complain("F12", timed.step.id, f"starts before {why} is available (tick {ready})")
             _boots_before(reading, timed)
         _verified(reading, service, milestone, steps)
     for (service, _), timed in sorted(reading.verifies.items()):
         ready, why = dependencies_ready(reading, times, service)
         if reading.instance.services.base_lost[service] and timed.start < ready:
-            reading.complain("F12", timed.step.id, f"verifies before {why} is there (tick {ready})")
+            reading.complain("F12", timed.step.id, f"verifies before {why} is available (tick {ready})")
     for service, timed in sorted(reading.shifts.items()):
         base = reading.verifies.get((service, "base"))
         if base is None or timed.start < base.end:
@@ -104,9 +104,9 @@ def _boots_before(reading: Reading, timed: Timed) -> None:
 def _verified(reading: Reading, service: int, milestone: str, steps: list[Timed]) -> None:
     verify = reading.verifies.get((service, milestone))
     if verify is None:
-        reading.complain("F11", steps[0].step.target, f"{milestone} is started and never verified")
+        reading.complain("F11", steps[0].step.target, f"{milestone} is started but never verified")
     elif any(timed.end > verify.start for timed in steps):
-        reading.complain("F4", verify.step.id, "verifies before all its starts have ended")
+        reading.complain("F4", verify.step.id, "verifies before all its starts have finished")
 
 
 def check_components(reading: Reading, times: Milestones) -> None:
@@ -134,7 +134,7 @@ def check_stores(reading: Reading) -> None:
                 "F2", timed.step.id, f"{timed.step.candidate or 'nothing'} may not become primary"
             )
         elif candidate.waived and lost.id not in waived:
-            reading.complain("F2", timed.step.id, "promotes beyond the rpo and the plan names no waiver")
+            reading.complain("F2", timed.step.id, "promotes beyond the RPO, and the plan names no waiver")
         if lost.elects:
             own = -1 if candidate is None else candidate.from_loss
             said = timed.step.parameters.get(FROM_LOSS_MS, -1)
@@ -143,9 +143,9 @@ def check_stores(reading: Reading) -> None:
             continue
         fence = reading.fences.get(store)
         if fence is None or fence.end > timed.start:
-            reading.complain("F14", timed.step.id, "the old primary is not fenced before")
+            reading.complain("F14", timed.step.id, "the old primary is not fenced first")
         elif _rung(fence.step.rung) < _rung(lost.fence_rung):
-            reading.complain("F14", fence.step.id, f"policy asks for a fence of rung {lost.fence_rung}")
+            reading.complain("F14", fence.step.id, f"the policy requires fence rung {lost.fence_rung}")
 
 
 def _rung(name: str) -> int:
@@ -176,17 +176,17 @@ def check_after(reading: Reading, times: Milestones) -> None:
     for timed in reading.steps:
         for name in timed.step.after:
             if name not in known:
-                reading.complain("F5", timed.step.id, f"after names no step: {name}")
+                reading.complain("F5", timed.step.id, f"`after` names an unknown step: {name}")
             elif name in by_id and by_id[name].end > timed.start:
-                reading.complain("F5", timed.step.id, f"begins before {name} has ended")
+                reading.complain("F5", timed.step.id, f"begins before {name} has finished")
     gates, reached = _reached_gates(reading, by_id)
     for timed in reading.steps:
         for name in sorted(_direct_needs(reading, timed)):
             if name not in timed.step.after:
-                reading.complain("F5", timed.step.id, f"after does not say that it waits for {name}")
+                reading.complain("F5", timed.step.id, f"`after` does not include {name}, which it waits for")
         for name in sorted(_gate_needs(reading, times, timed)):
             if not reached.get(timed.step.id, 0) >> gates[name] & 1:
-                reading.complain("F5", timed.step.id, f"after does not imply that it waits for {name}")
+                reading.complain("F5", timed.step.id, f"`after` does not imply {name}, which it waits for")
 
 
 def _direct_needs(reading: Reading, timed: Timed) -> set[str]:
@@ -286,7 +286,7 @@ def check_stops(reading: Reading, times: Milestones) -> None:
     for timed in reading.of_kind("stop"):
         service, name = timed.service, timed.step.id
         if not stands[service]:
-            reading.complain("F25", name, "stops what no evacuation leaves")
+            reading.complain("F25", name, "stops something that is not being evacuated")
             continue
         if service in stopped:
             reading.complain("F25", name, f"a second stop of {timed.step.target}")
@@ -295,10 +295,12 @@ def check_stops(reading: Reading, times: Milestones) -> None:
             took = timed.end - timed.start
             reading.complain("F25", name, f"takes {took} ticks, must take {int(s.shed[service])}")
         if timed.start < min(int(times.base_at[service]), latest_stop(reading, service)):
-            reading.complain("F25", name, "stops what still serves, before its replacement does")
+            reading.complain(
+                "F25", name, "stops something that is still serving before its replacement serves"
+            )
     for service in np.flatnonzero(stands).tolist():
         if service not in stopped:
-            reading.complain("F25", s.id[service], "runs at a site that is left, and nothing stops it")
+            reading.complain("F25", s.id[service], "runs at an evacuated site, and nothing stops it")
 
 
 def _check_stops_away(reading: Reading, times: Milestones) -> None:
@@ -309,14 +311,16 @@ def _check_stops_away(reading: Reading, times: Milestones) -> None:
     for timed in reading.of_kind("stop"):
         service, name, length = timed.service, timed.step.id, timed.end - timed.start
         if timed.step.servers != wanted.get(service) or service in stopped:
-            reading.complain("F25", name, "stops what belongs there")
+            reading.complain("F25", name, "stops something that belongs there")
             continue
         stopped.add(service)
         if length != s.shed[service]:
             reading.complain("F25", name, f"takes {length} ticks, must take {int(s.shed[service])}")
         if timed.start < times.top_at[service]:
-            reading.complain("F25", name, "stops what still serves, before all of it serves at home")
+            reading.complain(
+                "F25", name, "stops something that is still serving before all of it serves at home"
+            )
     for service in wanted:
         over = int(times.top_at[service]) + int(s.shed[service]) >= instance.horizon
         if service not in stopped and not over:
-            reading.complain("F25", s.id[service], "runs elsewhere as well, and nothing stops it there")
+            reading.complain("F25", s.id[service], "also runs elsewhere, and nothing stops it there")

@@ -33,7 +33,7 @@ def check_counts(reading: Reading, times: Milestones) -> None:
             if done > count:
                 reading.complain("F11", s.id[service], f"{milestone} has {done} starts and needs {count}")
         if s.blocked[service] and holds["base"]:
-            reading.complain("F12", s.id[service], "needs what never comes back")
+            reading.complain("F12", s.id[service], "needs something that never comes back")
 
 
 def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> None:
@@ -46,7 +46,7 @@ def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> N
     for service, steps in sorted(reading.sheds.items()):
         name = s.id[service]
         if not s.sheddable[service]:
-            reading.complain("F16", name, "is shed and policy does not allow it")
+            reading.complain("F16", name, "is shed although the policy does not allow it")
         if times.base_gone[service] < instance.horizon:
             _check_dependents(reading, times, service)
         for timed in steps:
@@ -113,7 +113,7 @@ def check_tiers(reading: Reading, times: Milestones, final: FinalPlacement) -> N
             continue
         most, ready = displaced.capacity()
         if most >= missing and time_left(reading, times, service, missing, ready):
-            reading.complain("F17", s.id[service], "has no capacity, and lower tiers hold enough of it")
+            reading.complain("F17", s.id[service], "has no capacity although lower tiers hold enough")
 
 
 def _could_run(reading: Reading, times: Milestones, service: int) -> bool:
@@ -182,7 +182,7 @@ def check_reasons(reading: Reading) -> None:
             and service is not None
             and _may_fit(reading.instance, service)
         ):
-            reading.complain("F1", outcome.service, "may have capacity: the plan says that none is left")
+            reading.complain("F1", outcome.service, "may have capacity, but the plan says none is left")
 
 
 def _may_fit(instance: Instance, service: int) -> bool:
@@ -241,7 +241,7 @@ def check_outcomes(reading: Reading, times: Milestones) -> int:
         affected = s.base_lost[service] or s.top_lost[service] or service in reading.sheds
         affected = affected or service in reading.instance.unjudged
         if affected and outcome is None:
-            reading.complain("F1", s.id[service], "is affected and has no outcome")
+            reading.complain("F1", s.id[service], "is affected but has no outcome")
         elif outcome is not None:
             _check_outcome(
                 reading, times, service, outcome, int(base[service]) * tick, int(top[service]) * tick
@@ -250,7 +250,7 @@ def check_outcomes(reading: Reading, times: Milestones) -> int:
             if outcome.state != state:
                 reading.complain("F1", s.id[service], f"ends {state}, the plan says {outcome.state}")
     for name in sorted(said):
-        reading.complain("F1", name, "has an outcome and is not a service of the estate")
+        reading.complain("F1", name, "has an outcome but is not a service of the estate")
     z = int((s.base_weight.astype(object) * base + s.top_weight.astype(object) * top).sum())
     if z != plan.objective:
         reading.complain("F19", plan.name, f"objective is {z}, the plan says {plan.objective}")

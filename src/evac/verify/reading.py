@@ -103,11 +103,11 @@ class _Lookup:
 def _timed(reading: Reading, lookup: _Lookup, step: Step) -> Timed | None:
     tick = reading.instance.tick_ms
     if step.start_ms % tick or step.end_ms % tick:
-        reading.complain("F1", step.id, f"times are not whole ticks of {tick} ms")
+        reading.complain("F1", step.id, f"times are not multiples of the {tick} ms tick")
         return None
     start, end = step.start_ms // tick, step.end_ms // tick
     if not 0 <= start <= end <= reading.instance.horizon:
-        reading.complain("F1", step.id, "does not lie between 0 and the horizon")
+        reading.complain("F1", step.id, "is not between 0 and the horizon")
         return None
     if step.count > QUANTITY_LIMIT:
         reading.complain("F3", step.id, "has more actions than can be counted")
@@ -133,7 +133,7 @@ def _rows(reading: Reading, lookup: _Lookup, step: Step) -> tuple[tuple[int, int
     if kind.boots:
         row = lookup.row.get(step.target, -1)
         if row < 0:
-            reading.complain("F2", step.id, f"{step.target} is lost, condemned or not evac's to boot")
+            reading.complain("F2", step.id, f"{step.target} is lost, condemned, or not evac's to boot")
             return None
         return ((row, 1),)
     if not (kind.is_timed and kind.replicas):
@@ -142,7 +142,7 @@ def _rows(reading: Reading, lookup: _Lookup, step: Step) -> tuple[tuple[int, int
     for name, count in step.servers:
         row = lookup.row.get(name, -1)
         if row < 0 or count < 1:
-            reading.complain("F2", step.id, f"{name} is lost, condemned or not evac's to place on")
+            reading.complain("F2", step.id, f"{name} is lost, condemned, or not available for placement")
             return None
         found.append((row, count))
     if sum(count for _, count in found) != step.count:

@@ -31,12 +31,12 @@ def check_residency(estate: Estate, plan: Plan) -> list[Violation]:
         places = [step.candidate] if kind.makes_primary or kind.restores else names
         for site in sorted({where.site(place) for place in places} - allowed):
             rule = "F10" if places is names else "F2"
-            words = f"brings its data to {site or 'an unknown place'}, where it may not be"
+            words = f"moves its data to {site or 'an unknown place'}, where it may not be kept"
             found.append(Violation(rule, step.id, words))
     for outcome in plan.stores:
         allowed = bounds.get(outcome.store)
         if allowed is not None and outcome.candidate and where.site(outcome.candidate) not in allowed:
-            words = f"has its primary at {outcome.candidate}, where its data may not be"
+            words = f"has its primary at {outcome.candidate}, where its data may not be kept"
             found.append(Violation("F2", outcome.store, words))
     return found
 

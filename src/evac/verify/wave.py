@@ -23,18 +23,18 @@ def check_power_steps(reading: Reading) -> None:
     steps = reading.instance.power_steps
     planned = {timed.step.target: timed for timed in reading.of_kind("power")}
     if len(planned) != len(reading.of_kind("power")):
-        reading.complain("F21", reading.plan.name, "energises something twice")
+        reading.complain("F21", reading.plan.name, "powers something up twice")
     for target in sorted(planned.keys() - {step.target for step in steps}):
         reading.complain("F21", power_step(target), "the estate has no such step")
     for step in steps:
         timed = planned.get(step.target)
         if timed is None:
-            reading.complain("F21", power_step(step.target), "is missing: nothing gives it power")
+            reading.complain("F21", power_step(step.target), "is missing: nothing powers it up")
             continue
         before = tuple(power_step(steps[number].target) for number in step.after)
         stated = (timed.start, timed.end, timed.step.manual, timed.step.after)
         if timed.step.id != power_step(step.target) or stated != (step.start, step.end, step.manual, before):
-            reading.complain("F21", timed.step.id, "is not what the estate gives")
+            reading.complain("F21", timed.step.id, "does not match the estate")
     for row, timed in sorted(reading.boots.items()):
         _ready(reading, row, timed)
 
@@ -46,11 +46,11 @@ def _ready(reading: Reading, row: int, timed: Timed) -> None:
         return
     kind = instance.boot_kinds[number]
     if timed.start < kind.ready or (kind.by_itself and timed.start != kind.ready):
-        reading.complain("F21", timed.step.id, f"begins at tick {timed.start}, is ready at {kind.ready}")
+        reading.complain("F21", timed.step.id, f"begins at tick {timed.start}, but is ready at {kind.ready}")
     if bool(timed.step.parameters.get("by_itself", False)) != kind.by_itself:
-        reading.complain("F21", timed.step.id, "does not say truly whether it comes on by itself")
+        reading.complain("F21", timed.step.id, "does not say correctly whether it powers on by itself")
     if kind.by_itself and timed.step.manual:
-        reading.complain("F21", timed.step.id, "nobody presses a button of what comes on by itself")
+        reading.complain("F21", timed.step.id, "what powers on by itself needs no one to press a button")
     if kind.by_hand and not timed.step.manual:
         reading.complain("F15", timed.step.id, "has no management controller: only a person can boot it")
     step = int(instance.powered_by[row]) if len(instance.powered_by) else -1
@@ -72,7 +72,7 @@ def check_bring_up(reading: Reading, better: Instance) -> None:
     for name in sorted((expected - listed).keys())[:50]:
         reading.complain("F22", name, "neither boots nor is listed as left off")
     for name in sorted((listed - expected).keys())[:50]:
-        reading.complain("F22", name, "is listed as left off, and is not")
+        reading.complain("F22", name, "is listed as left off but is not")
     for entry in instance.left_off:
         if not any(_says(stated, entry) for stated in plan.left_off):
             reading.complain("F22", entry.domain, f"does not say why it stays off: {entry.reason}")
@@ -103,7 +103,7 @@ def _reasons(reading: Reading, entries: list[LeftOff]) -> None:
             ]
             true = [OffReason("not-enough-power", budget) for budget in short] or [OffReason("late")]
             if entry.why not in true and entry.why.kind != "text":
-                reading.complain("F22", name, f"stays off, and not because {entry.reason}")
+                reading.complain("F22", name, f"stays off, but not because of {entry.reason}")
                 break
 
 
@@ -117,7 +117,7 @@ def _check_wave(reading: Reading, better: Instance, rows: list[int]) -> None:
     last = max((reading.boots[row].end for row in rows), default=0)
     if (plan.wave.servers, plan.wave.on_ms) != (len(rows), last * tick):
         reading.complain(
-            "F22", plan.name, f"{len(rows)} servers are on after {last} ticks, it says otherwise"
+            "F22", plan.name, f"{len(rows)} servers are on after {last} ticks, but the plan says otherwise"
         )
     back = 0
     need = better.tools.get("boot")
@@ -139,7 +139,7 @@ def check_people(reading: Reading, times: Milestones) -> None:
     names = {instance.services.id[service] for service in instance.attests}
     for one in reading.of_kind("attest"):
         if one.step.target not in names:
-            reading.complain("F23", one.step.id, "frees what nobody must free")
+            reading.complain("F23", one.step.id, "releases something that needs no release")
     freed = {timed.step.target: timed for timed in reading.of_kind("attest")}
     for service, ticks in sorted(instance.attests.items()):
         name = instance.services.id[service]
@@ -147,7 +147,7 @@ def check_people(reading: Reading, times: Milestones) -> None:
         timed = freed.get(name)
         if timed is None or not timed.step.manual or timed.end - timed.start < ticks:
             if starts:
-                reading.complain("F23", name, "starts though nobody has freed it")
+                reading.complain("F23", name, "starts although no one has released it")
             continue
         for start in starts:
             if start.start < timed.end or timed.step.id not in start.step.after:
@@ -174,17 +174,19 @@ def _check_copies(reading: Reading, times: Milestones) -> None:
         timed = planned.get((copy.store, copy.member))
         if timed is None:
             if since + copy.ticks <= instance.horizon:
-                reading.complain("F24", copy.store, f"nothing leads the copy at {copy.member} back")
+                reading.complain("F24", copy.store, f"nothing reattaches the replica at {copy.member}")
         elif timed.start < since or timed.end - timed.start < copy.ticks:
-            reading.complain("F24", timed.step.id, "begins before the primary is there, or takes too little")
+            reading.complain(
+                "F24", timed.step.id, "begins before the primary is available, or takes too little time"
+            )
         elif promote is not None and promote.step.id not in timed.step.after:
             reading.complain("F24", timed.step.id, f"does not wait for {promote.step.id}")
     for one in reading.of_kind("reprotect"):
         key = one.step.target, one.step.candidate
         if key not in behind:
-            reading.complain("F24", one.step.id, f"leads back {one.step.candidate}, which is not behind")
+            reading.complain("F24", one.step.id, f"reattaches {one.step.candidate}, which is not behind")
         elif one is not planned[key]:
-            reading.complain("F24", one.step.id, f"leads back {one.step.candidate} a second time")
+            reading.complain("F24", one.step.id, f"reattaches {one.step.candidate} a second time")
 
 
 @dataclass(frozen=True, slots=True)

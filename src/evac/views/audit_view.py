@@ -89,7 +89,7 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
         "degraded",
         "people",
         "last back",
-        "miss rto",
+        "miss RTO",
     )
     page.table(heads, rows, right=range(2, 8), optional=(7, 4))
     worst = next((row for row in shown if row.verdict == "loss"), None)
@@ -264,16 +264,16 @@ CASES_MOST: Final = 400
 
 EACH: Final = "each"
 VERDICT_WORDS: Final[dict[Verdict, str]] = {
-    "loss": "take services for good",
+    "loss": "lose services for good",
     "unknown": "cannot be judged",
-    "degraded": "hurt but lose no service",
-    "ok": "touch no service",
+    "degraded": "disrupt services but lose none",
+    "ok": "affect no service",
 }
 OF_ONE: Final[dict[Verdict, str]] = {
-    "loss": "takes services for good",
+    "loss": "loses services for good",
     "unknown": "cannot be judged",
-    "degraded": "hurts but loses no service",
-    "ok": "touches no service",
+    "degraded": "disrupts services but loses none",
+    "ok": "affects no service",
 }
 
 
@@ -293,7 +293,7 @@ def audit_context(report: AuditReport, findings: Sequence[Finding]) -> dict[str,
         "loss_rows": gravest,
         "loss_reasons": any(row["words"] for row in gravest),
         "loss_rest": [_row(report, row, False) for row in rest[:LOSSES_MOST]],
-        "loss_rest_words": f"{plural(len(rest), 'more loss', 'more losses')} that take something",
+        "loss_rest_words": f"{plural(len(rest), 'more loss', 'more losses')} that affect something",
         "loss_left_out": number(len(rest) - LOSSES_MOST) if len(rest) > LOSSES_MOST else "",
         "mends": mends(findings),
         "finding_parts": finding_parts(findings),
@@ -314,13 +314,13 @@ def audit_answer(report: AuditReport) -> tuple[str, str]:
         words = f"{words} for good." if losing else "Every site can be lost, but not every smaller domain."
         never = f"{number(worst.lost)} never come back"
         if not worst.lost:
-            never = f"{plural(worst.stores_gone, 'store')} gone for good"
+            never = f"{plural(worst.stores_gone, 'store')} lost for good"
         return f"{words} Worst is {worst.domain}: {plural(worst.down, 'service')} down, {never}.", "error"
     unknown = sum(1 for row in report.rows if row.verdict == "unknown")
     if unknown:
         judged = f"{number(unknown)} cannot be judged"
-        return f"No loss is known to take a service for good, but {judged}.", "unknown"
-    return "Every service comes back from every loss that was tried.", "ok"
+        return f"No loss is known to take down a service for good, but {judged}.", "unknown"
+    return "Every service recovers from every loss that was tried.", "ok"
 
 
 def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
@@ -329,7 +329,7 @@ def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
     late = sum(1 for row in report.rows if row.late)
     return [
         Card(
-            "take services for good",
+            "lose services for good",
             number(verdicts["loss"]),
             f"of {number(len(report.rows))} losses tried",
             "error" if verdicts["loss"] else "ok",
@@ -337,10 +337,10 @@ def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
         Card(
             "cannot be judged",
             number(verdicts["unknown"]),
-            "losses, for want of facts",
+            "losses, because facts are missing",
             "unknown" if verdicts["unknown"] else "ok",
         ),
-        Card("bring services back too late", number(late), "losses miss an rto", "warning" if late else "ok"),
+        Card("bring services back too late", number(late), "losses miss an RTO", "warning" if late else "ok"),
         Card(
             "errors to fix",
             number(levels["error"]),
@@ -366,13 +366,14 @@ def open_words(report: AuditReport) -> str:
     parts = []
     if rows := [row for row in report.rows if row.not_proved and row.method != PLANNED]:
         parts.append(
-            f"In {plural(len(rows), 'loss', 'losses')} the estimate can't prove what becomes of some "
+            f"In {plural(len(rows), 'loss', 'losses')} the estimate can't prove what happens to some "
             f"services, up to {plural(max(row.not_proved for row in rows), 'service')} in one. They count as "
-            f"not restored. A plan proves it, for example {proof_command(important(rows, 1)[0])}."
+            f"not restored. A plan can prove it, for example {proof_command(important(rows, 1)[0])}."
         )
     if rows := [row for row in report.rows if row.not_proved and row.method == PLANNED]:
         parts.append(
-            f"In {plural(len(rows), 'loss', 'losses')} no place was found for some services, which does not "
+            f"In {plural(len(rows), 'loss', 'losses')} no placement was found for "
+            "some services, which does not "
             f"prove that there is none. They count as not restored. A longer search may find one, for "
             f"example {proof_command(important(rows, 1)[0])}."
         )
@@ -385,7 +386,7 @@ def _chart(report: AuditReport, rows: Sequence[LossRow]) -> str:
     for row in rows:
         pieces = (
             ("never", row.lost, "never back"),
-            ("cannot-tell", row.unknown + row.not_proved, "not known or not proved"),
+            ("cannot-tell", row.unknown + row.not_proved, "unknown or not proved"),
             ("returns", row.recovered, "back later"),
             ("fewer", row.degraded, "with fewer replicas"),
         )
@@ -398,7 +399,7 @@ def _chart(report: AuditReport, rows: Sequence[LossRow]) -> str:
     words = "; ".join(
         f"{r.domain}: {number(r.lost)} never back, {number(r.recovered)} back later" for r in rows
     )
-    title = f"What each loss takes of {plural(whole, 'service')}"
+    title = f"What each loss takes down, of {plural(whole, 'service')}"
     return svg.shares("losses-chart", title, words + ".", lines)
 
 

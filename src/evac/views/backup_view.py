@@ -289,7 +289,7 @@ def _proof_row(proof: ProofRecord | None, now_ms: int) -> ProofRow | None:
 def copy_words(copy: CopyState, now_ms: int) -> str:
     """What a copy is worth, in a few words: `restored 3 d ago`, `damaged: pack 17 differs`."""
     if copy.lost:
-        words = "its place is lost"
+        words = "its location is lost"
     elif copy.failed is not None:
         detail = f": {copy.failed.detail}" if copy.failed.detail else ""
         words = OUTCOMES[copy.failed.outcome] + detail
@@ -337,17 +337,15 @@ def backups_sheet(document: BackupsDocument, only: str = "") -> Sheet:
         if only in ("", one.data_set)
     ]
     if alarms:
-        words = "Look at the source, and delete no older backup until you know why."
+        words = "Check the source, and keep older backups until you know why."
         head = ("at", "data", "copy", "what")
         parts.append(SheetPart("Sudden changes", words, head=head, rows=alarms))
     if only:
         parts += [SheetPart(copy.copy, facts=copy_facts(copy)) for row in rows for copy in row.copies]
     elif document.strays:
         cells = [(one.endpoint, one.source, f"{one.count:,}") for one in document.strays]
-        words = "Repositories hold these, and no data set of the estate matches."
-        parts.append(
-            SheetPart("Backups of nothing known", words, head=("endpoint", "source", "backups"), rows=cells)
-        )
+        words = "Repositories contain these, but no data set in the estate matches."
+        parts.append(SheetPart("Unknown backups", words, head=("endpoint", "source", "backups"), rows=cells))
     footer = "next: evac backup history " + (only or "DATA_SET")
     return Sheet(f"Backups of {document.estate}", lead_words(document), tuple(parts), footer)
 
@@ -380,8 +378,8 @@ def _matrix(rows: Sequence[DataRow]) -> SheetPart:
             age = duration(copy.age_ms) if copy.age_ms is not None else "?"
             cells.append((*head, copy.copy, age, copy.words))
     words = (
-        "3-2-1-1-0: copies, systems, backups outside, undeletable backups, copies without proof. "
-        "+ means that there may be more."
+        "3-2-1-1-0: copies, systems, offsite backups, undeletable backups, copies without proof. "
+        "+ means there may be more."
     )
     return SheetPart("", words, head=("data", "state", "3-2-1-1-0", "copy", "age", "proof"), rows=cells)
 
@@ -457,9 +455,9 @@ def tools_sheet(name: str, rows: Sequence[ToolRow]) -> Sheet:
     cells = [(row.role, row.service, row.data_set or "-", row.state, row.words) for row in rows]
     bad = sum(row.state not in ("met", "waived") for row in rows)
     lead = (
-        f"{plural(bad, 'tool')} could not be restored for certain."
+        f"{plural(bad, 'tool')} may not be restorable."
         if bad
-        else "Everything that recovery needs is backed up and proven."
+        else "Everything recovery needs is backed up and proven."
     )
     head = ("role", "service", "data", "state", "backups")
     return Sheet(f"Tools of {name}", lead, (SheetPart("", head=head, rows=cells),))

@@ -39,12 +39,14 @@ def summary_of(case: Document) -> str:
     """What is owed, to how many, and how far the case is, in one sentence."""
     ledger = case["ledger"]
     if ledger is None:
-        return "No ledger is computed yet."
+        return "No ledger has been computed yet."
     owed = ", ".join(sums_of(ledger["envelope"])) or "nothing"
     accounts = ledger["accounts"]
     have, needed = len(case["approvals"]), case["approvals_needed"]
     lines = f"{ledger['lines']:,} lines from {accounts['rows']:,} rows"
-    words = f"{owed} for {accounts['credited']:,} accounts ({lines}); {have} of {needed} persons approved."
+    words = (
+        f"{owed} for {accounts['credited']:,} accounts ({lines}); {have} of {needed} people have approved."
+    )
     return words + (" Windows or claims have changed since: compute again." if case["stale"] else "")
 
 
@@ -160,7 +162,9 @@ def _totals(ledger: Document) -> SheetPart:
     taxes = [money_words(tax, currency) for currency, tax in sorted(on_top.items()) if tax]
     words += f" Amounts contain {', '.join(taxes)} of tax that comes on top of the fees." if taxes else ""
     if unplaced := ledger["accounts"].get("unplaced", 0):
-        words += f" {plural(unplaced, 'row')} without a site: an outage of one site counts for none of them."
+        words += (
+            f" {plural(unplaced, 'row')} without a site: an outage of a single site does not count for them."
+        )
     return SheetPart(
         "Totals", words, head=("tranche", "service", "plan", "state", "lines", "worth"), rows=rows
     )
@@ -171,7 +175,7 @@ def _by_rule(ledger: Document) -> SheetPart:
     without = ", ".join(ledger["without_window"])
     words = f"No outage window covers: {without}." if without else ""
     if none := ", ".join(ledger.get("without_line", [])):
-        words = f"{words} No account gets anything by: {none}.".lstrip()
+        words = f"{words} No account gets anything under: {none}.".lstrip()
     return SheetPart("By rule", words, head=("rule", "lines", "worth"), rows=rows)
 
 
@@ -217,7 +221,7 @@ def statement_sheet(found: Document) -> Sheet:
     lead = f"{owed} for {plural(found['credited'], 'account')}."
     if due is not None:
         by = local_and_utc(due)
-        lead += f" Tell users basis and procedure by {by}, {DAMAGES_DAYS} days after the last outage."
+        lead += f" Inform users of basis and procedure by {by}, {DAMAGES_DAYS} days after the last outage."
     if found["stale"]:
         lead += " Windows or claims have changed since these totals were computed."
     parts = [_windows(found["windows"])]
@@ -244,7 +248,7 @@ def queue_part(claims: Document) -> SheetPart:
         )
         for row in claims["queue"]
     ]
-    words = f"{plural(claims['waiting'], 'claim waits', 'claims wait')} for a person, the oldest first."
+    words = f"{plural(claims['waiting'], 'claim waits', 'claims wait')} for a person, oldest first."
     head = ("claim", "account", "service", "reported", "received")
     return SheetPart("Claims to decide", words, head=head, rows=rows)
 
@@ -254,7 +258,7 @@ def claims_sheet(case: Document) -> Sheet:
     title = f"Claims: {case['case']}"
     if case["claims"] is None:
         words = (
-            "Claims are judged by the rules of a ledger: compute one."
+            "Claims are assessed by the rules of a ledger: compute one first."
             if case["ledger"] is None
             else "No claim."
         )
@@ -291,7 +295,7 @@ def simulation_sheet(found: Document) -> Sheet:
         for name, verb, word in (("earlier_ms", "begun", "earlier"), ("later_ms", "ended", "later"))
         if found[name]
     ]
-    words = f"As if every outage had {' and '.join(longer)}." if longer else "Outages as they are recorded."
+    words = f"As if every outage had {' and '.join(longer)}." if longer else "Outages as recorded."
     head = ("case", "tranche", "now", "then", "difference", "lines")
     return Sheet("Simulation", words, (SheetPart("Totals", head=head, rows=rows),), "Nothing was recorded.")
 
@@ -300,7 +304,7 @@ def _approvals(case: Document) -> SheetPart:
     rows = [
         (row["who"], local_and_utc(row["at_ms"]), row["proven"], row["reason"]) for row in case["approvals"]
     ]
-    words = f"{case['approvals_needed']} persons must approve the totals."
+    words = f"{case['approvals_needed']} people must approve the totals."
     return SheetPart("Approvals", words, head=("person", "time", "proof", "reason"), rows=rows)
 
 
@@ -314,7 +318,7 @@ def _tranches(case: Document) -> SheetPart:
             rows.append((tranche["tranche"], state, made["name"], f"{made['lines']:,}", amounts, over))
         if not tranche["deliveries"]:
             rows.append((tranche["tranche"], state, "-", "0", "-", "-"))
-    head = ("tranche", "state", "delivery", "lines", "amount", "paid in excess")
+    head = ("tranche", "state", "delivery", "lines", "amount", "overpaid")
     return SheetPart("Tranches", "Paying customers first; nothing is reclaimed.", head=head, rows=rows)
 
 
@@ -407,7 +411,7 @@ def reconciled_text(found: Document, system: str) -> str:
         said.append(f"and {found['different'] - len(said):,} more")
     said.append(f"{found['same']:,} lines agree; {found['different']:,} do not")
     if found["left_out"]:
-        what = "grants in kind, not money" if system == "csv" else f"{system} cannot take them"
+        what = "grants in kind, not in money" if system == "csv" else f"{system} cannot accept them"
         said.append(f"{found['left_out']:,} not compared: {what}")
     return "\n".join(said) + "\n"
 

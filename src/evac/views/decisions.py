@@ -201,15 +201,15 @@ def _step_choices(
     if "approve" in verbs:
         words = "The step starts."
         if kind.makes_primary:
-            words += f" {step.target} takes writes again once it is done. "
-            words += "Writes that its new primary does not have are lost for good. This cannot be undone."
+            words += f" {step.target} accepts writes again once it is done. "
+            words += "Writes that the new primary does not have are lost for good. This cannot be undone."
         yield Choice("approve", words)
     if "retry" in verbs:
-        yield Choice("retry", "The step is tried once more.")
+        yield Choice("retry", "The step is retried once.")
     if "attest" in verbs:
         yield Choice("attest", "The step counts as done because you checked it. Your name is recorded.")
     if "skip" in verbs:
-        words = "The step is not done, and the run continues without it. Steps that depend on it may fail."
+        words = "Skips this step and continues. Steps that depend on it may fail."
         if kind.makes_primary:
             words = f"{step.target} gets no primary through this run. {words}"
         yield Choice("skip", words, named)
@@ -228,12 +228,12 @@ def _wait_words(view: RunView, losses: tuple[LossRow, ...], services: list[str])
     for one in losses:
         if one.basis == "seen":
             words += (
-                " What may be lost does not grow: the old primary is fenced."
+                " The possible loss does not grow: the old primary is fenced."
                 if one.is_final
-                else " What may be lost grows until the old primary is fenced."
+                else " The possible loss grows until the old primary is fenced."
             )
     ends_ms = view.started_ms + view.spec.horizon_ms if view.spec.horizon_ms and view.started_ms > 0 else 0
-    return words + (" The run ends as timed out at its horizon." if ends_ms else "")
+    return words + (" The run times out at its horizon." if ends_ms else "")
 
 
 def _stay(services: list[str]) -> str:
@@ -249,14 +249,15 @@ def _run_choices(view: RunView, down: list[str]) -> Iterator[Choice]:
     kept = [view.steps[i].id for i in done if not view.steps[i].safe_undo]
     if "approve" in verbs:
         yield Choice(
-            "approve", "The run starts, within what is listed here. It asks again for anything beyond."
+            "approve",
+            "The run starts, limited to what is listed here. It asks again for anything beyond that.",
         )
     if "pause" in verbs:
         yield Choice("pause", "No new steps start until the run resumes. Running steps finish.", named)
     if "resume" in verbs:
-        yield Choice("resume", "New steps start again.")
+        yield Choice("resume", "New steps can start again.")
     if "undo" in verbs:
-        words = "Completed steps are undone as far as evac may. Stores stay where they are."
+        words = "Completed steps are undone where evac is allowed to. Stores stay where they are."
         yield Choice("undo", words, named, tuple(undone[:STEPS_MOST]), len(undone), tuple(kept[:STEPS_MOST]))
     if "cancel" in verbs:
         words = "No new steps start. Running steps finish. Completed steps are not rolled back. The run ends."
@@ -314,7 +315,7 @@ def decision_text(document: Decision, width: int, colour: bool) -> str:
     if document.reason:
         page.line(f"needs approval because {document.reason}")
     for one in document.most_lost:
-        page.line(f"may be lost at worst: {one.sentence}", "" if one.milliseconds == 0 else "warning")
+        page.line(f"worst-case loss: {one.sentence}", "" if one.milliseconds == 0 else "warning")
     names = [
         one.service + ("" if one.people is None else f" ({people(one.people)})") for one in document.waiting
     ]
@@ -327,7 +328,7 @@ def decision_text(document: Decision, width: int, colour: bool) -> str:
     for choice in document.choices:
         page.line(f"{choice.answer}: {choice.words}")
         if choice.services and choice.answer in ("skip", "cancel"):
-            page.line(f"  do not come back through this run: {listed(choice.services, 12)}", "warning")
+            page.line(f"  not restored by this run: {listed(choice.services, 12)}", "warning")
         if choice.steps:
             what = "undone" if choice.answer == "undo" else "left out"
             more = f" and {choice.steps_all - len(choice.steps)} more" * (

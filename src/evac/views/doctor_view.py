@@ -149,7 +149,7 @@ def diagnosis_text(found: Diagnosis, width: int, colour: bool) -> str:
         rows.append((subject, kind, found.verdict(subject), *(one if one != "0" else "-" for one in counts)))
     page.table(("name", "kind", "verdict", *_WORST_LAST), rows)
     for title, wanted in (
-        ("Endpoints that cannot do what they are for", [a for a in found.abilities if a.is_broken]),
+        ("Endpoints that cannot do their job", [a for a in found.abilities if a.is_broken]),
         ("Nobody can", [a for a in found.abilities if a.verdict == "nobody"]),
         ("By hand", [a for a in found.abilities if a.verdict == "by hand" and not a.is_broken]),
     ):
@@ -164,7 +164,7 @@ def diagnosis_text(found: Diagnosis, width: int, colour: bool) -> str:
             if hint:
                 page.line(f"next: {hint}")
     page.line()
-    page.line(f"{plural(found.endpoints, 'endpoint')} asked; nothing was changed.")
+    page.line(f"{plural(found.endpoints, 'endpoint')} checked; nothing was changed.")
     return page.text()
 
 
@@ -187,7 +187,7 @@ def tried_json(endpoint: str, driver: str, tried: tuple[Tried, ...]) -> dict[str
 def tried_text(endpoint: str, driver: str, tried: tuple[Tried, ...], width: int, colour: bool) -> str:
     """A line for each promise, and the result."""
     page = Page(width, colour)
-    page.title(f"{endpoint}, by the driver {driver}")
+    page.title(f"{endpoint}, driver {driver}")
     page.table(("result", "what", "said"), [("ok" if t.passed else "failed", t.what, t.said) for t in tried])
     failed = sum(not one.passed for one in tried)
     page.line()

@@ -195,7 +195,7 @@ class RunHead:
     approval_proofs: Mapping[str, str] = field(default_factory=dict)
     """Person who approved -> how this person was proven: `signature`, `password`, `name not proven`."""
     expected_at: str | None = None
-    """When it is expected to end, as if what waits for a person were done now."""
+    """When it is expected to end, assuming that what waits for a person were done now."""
     groups: tuple[GroupRow, ...] = ()
     """Recovery groups with a store that it restores."""
     seen: tuple[LeavingSite, ...] = ()
@@ -283,7 +283,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
 def _group_row(one: Returned) -> GroupRow:
     """`orders: db, mail, together at 2026-11-25 09:00:00 UTC`."""
     words = f"{one.group}: {', '.join(one.moments)}"
-    allowed = f"{duration(one.tolerance_ms)} is tolerated"
+    allowed = f"up to {duration(one.tolerance_ms)} is tolerated"
     known = [at for at in one.moments.values() if at is not None]
     match one.state:
         case "waiting":
@@ -292,9 +292,9 @@ def _group_row(one: Returned) -> GroupRow:
             words += f" are as of {moment_words(min(known))}"
             words += f", at most {duration(one.apart_ms)} apart" if one.apart_ms else ""
         case "unknown":
-            words += ": nothing says to which moment a person restored them"
+            words += ": it is unknown to which point in time a person restored them"
         case "apart" if one.apart_ms is None:
-            words += " are apart: not all of them are restored, and the others are at the present"
+            words += " are apart: not all of them are restored, and the others are current"
         case _:
             words += f" are {duration(one.apart_ms)} apart; {allowed}"
     rows = {store: moment(at * 1_000, "seconds") if at else None for store, at in one.moments.items()}
@@ -433,9 +433,9 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
     stuck = [step for step in steps if step.problems]
     by_hand = sum(1 for step in steps if step.manual)
     alive = [one.site for one in document.leaving if one.state == "answers"]
-    verdict = f"would work once {' and '.join(alive)} is gone" if alive else "would work now"
+    verdict = f"would work once {' and '.join(alive)} is down" if alive else "would work now"
     if stuck:
-        verdict = f"{plural(len(stuck), 'step')} would not work"
+        verdict = f"{plural(len(stuck), 'step')} would fail"
     page.title(f"Dry run, {document.question}: {verdict}")
     page.line()
     page.line(f"{plural(len(steps), 'step')}, {number(by_hand)} by hand; nothing was changed")
@@ -453,7 +453,7 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
     gates = [step for step in steps if step.gate]
     if gates or document.needs_approval:
         page.line()
-        page.line("A person must agree", "bold")
+        page.line("Needs a person's approval", "bold")
         for reason in document.needs_approval:
             page.line(f"it {reason}", "warning")
         for step in gates[:SHOWN]:

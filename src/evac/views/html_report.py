@@ -71,10 +71,10 @@ def curve_words(curve: Curve) -> str:
     peak = next(s for s, v in curve.down if v == most)
     half = next((s for s, v in curve.down if v <= most / 2 and s > peak), None)
     end = plan_charts.curve_end(curve)
-    words = f"{people(int(most))} people without service at most"
+    words = f"{people(int(most))} people without service at the peak"
     if half is not None and half != end:
-        words += f"; half of them have it back after {seconds(half)}"
-    words += f"; all after {seconds(end)}." if end is not None else "; some never get it back in this plan."
+        words += f"; half of them are restored after {seconds(half)}"
+    words += f"; all after {seconds(end)}." if end is not None else "; some are never restored by this plan."
     worst = max((value for _, value in curve.late), default=0.0)
     if worst:
         since = next(second for second, value in curve.late if value > 0)
@@ -86,9 +86,9 @@ def _lead_words(plan: Plan) -> str:
     """Where the time axes of the plan begin."""
     lead = plan.lead.ms
     if not lead:
-        return "Times count from the loss on."
-    begin = f"the charts begin {duration(lead)} after it, when the plan is released"
-    return f"Times count from the loss on; {begin}."
+        return "Times count from the loss."
+    begin = f"the charts begin {duration(lead)} after it, when the plan starts"
+    return f"Times count from the loss; {begin}."
 
 
 def _work(plan: Plan, upto: float) -> dict[str, Any]:
@@ -122,9 +122,9 @@ def _gantt(plan: Plan) -> dict[str, Any]:
     lead = plan_charts.lead_seconds(plan)
     last = max(bar.end for row in rows for bar in row.bars)
     upto = max(lead + 60.0, last + 0.03 * (last - lead))
-    words = f"The {plural(len(rows), 'service')} whose outage weighs most, in the order they come back."
-    more = " The last table of the page has every service."
-    title = "When each service starts, is checked and gets its traffic"
+    words = f"The {plural(len(rows), 'service')} with the heaviest outages, in the order they come back."
+    more = " The last table on the page lists every service."
+    title = "When each service starts, is checked and receives traffic"
     limits = any(row.limit is not None and row.limit <= upto for row in rows)
     chart = svg.gantt("gantt", title, words + more, rows, upto, lead)
     return {"chart": chart, "words": words, "limits": limits}
@@ -134,7 +134,7 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
     rows = plan_charts.chain_rows(chain)
     lead = plan_charts.lead_seconds(plan)
     upto = max(lead + 1.0, chain.back + 0.03 * (chain.back - lead))
-    words = f"{chain.service}, back last of tier {chain.tier}, after {seconds(chain.back)}"
+    words = f"{chain.service}, last of tier {chain.tier} to come back, after {seconds(chain.back)}"
     description = "In order: " + ", then ".join(link.words for link in chain.links) + "."
     title = f"Critical chain of {chain.service}"
     chart = svg.gantt(f"chain{chain.tier}", title, description, rows, upto, lead)
@@ -169,7 +169,7 @@ def _rooms(estate: Estate, rows: Sequence[plan_view.CapacityRow]) -> dict[str, A
         mine = [row for row in rows if row.site == site]
         gone = any(row.after.gone >= row.whole for row in mine)
         words = "; ".join(f"{row.resource} {_used(row)}" for row in mine) + "."
-        chart = svg.shares(f"room{number_of}", f"Room of {site} before and after", words, _bars(mine), 8)
+        chart = svg.shares(f"room{number_of}", f"Capacity of {site} before and after", words, _bars(mine), 8)
         panels.append({"site": site, "gone": gone, "chart": chart})
     return {
         "open": panels[:SITES_OPEN],
@@ -260,7 +260,7 @@ def _stores(plan: Plan) -> dict[str, Any]:
     again: dict[str, tuple[str, int]] = {}
     for step in sorted(plan.steps, key=lambda step: (step.end_ms, step.id)):
         for name, source in step.rebuilds:
-            again.setdefault(name, (f"made again from {source}", step.end_ms + plan.lead.ms))
+            again.setdefault(name, (f"rebuilt from {source}", step.end_ms + plan.lead.ms))
     rows += [
         {"store": name, "candidate": how, "back": duration(at), "loss": "none", "state": "ok", "waiver": ""}
         for name, (how, at) in sorted(again.items())
@@ -312,7 +312,7 @@ def _facts(planned: Planned) -> Facts:
         ("weighted outage", f"{user_minutes(plan.objective, plan.tick_ms)} (tier weights {weights})"),
         ("lower bound", f"{user_minutes(plan.bound, plan.tick_ms)}, {plan.proof} proof"),
         ("critical chains alone", user_minutes(plan.heads, plan.tick_ms)),
-        ("gap over what contention adds", percent(plan.contention_gap_permille)),
+        ("gap above what contention adds", percent(plan.contention_gap_permille)),
         ("horizon", duration(plan.horizon_ms)),
         ("detection", duration(plan.detection_ms)),
         ("approval", duration(plan.approval_ms)),

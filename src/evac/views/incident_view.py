@@ -63,8 +63,8 @@ def still_down_words(told: Mapping[str, Any]) -> str:
         if row["level"] in ("down", "degraded")
     ]
     if not lines:
-        return "by records every service is restored"
-    return "\n".join(("not restored by records:", *lines))
+        return "according to the records, every service is restored"
+    return "\n".join(("not restored according to the records:", *lines))
 
 
 def list_sheet(rows: Sequence[Summary]) -> Sheet:
@@ -95,7 +95,7 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
         ("sites", listed(about.sites) or "none known"),
         ("first sign", f"{local_and_utc(about.begun_ms)} ({about.begun})"),
         ("lasts", duration(max(0, until_ms - about.begun_ms))),
-        ("commander", f"{about.commander} since {since}" if about.commander else "nobody yet"),
+        ("commander", f"{about.commander} since {since}" if about.commander else "no one yet"),
         ("still down", listed(about.still_down) or "nothing"),
         ("people", _people(about)),
     ]
@@ -111,8 +111,8 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
 
 def _people(about: Summary) -> str:
     if about.people_least == about.people_most:
-        return f"{people(about.people_most)} without a service at some time"
-    return f"{people(about.people_least)} to {people(about.people_most)} without a service at some time"
+        return f"{people(about.people_most)} without a service at some point"
+    return f"{people(about.people_least)} to {people(about.people_most)} without a service at some point"
 
 
 _TIMELINE: Final = ("when", "what", "in words", "source")
@@ -127,7 +127,7 @@ def timeline_sheet(about: Summary, entries: Sequence[Entry]) -> Sheet:
         f"Timeline of {about.incident}",
         f"{about.title}; {about.state}. {plural(len(entries), 'entry', 'entries')}.",
         (SheetPart("", "", (), _TIMELINE, [_entry(e) for e in entries]),),
-        "Each entry names the journal and the number of the record that proves it.",
+        "Each entry names the journal and the record number behind it.",
     )
 
 
@@ -191,13 +191,13 @@ def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -
             services,
         ),
         SheetPart(
-            "Data lost, at most",
+            "Maximum data loss",
             "" if report.losses else "No promotion is on record.",
             [(one.store, one.words) for one in report.losses],
         ),
         SheetPart(
             "Korea",
-            "Whether an exception applies is a question of law and not answered here.",
+            "Whether an exception applies is a legal question that is not answered here.",
             [row for duty in duties for row in _duty(duty)],
         ),
         SheetPart(
@@ -219,12 +219,12 @@ def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -
     as_of = local_and_utc(report.at_ms)
     lead = f"{report.title}; {report.state}, as of {as_of}. Unknown values are marked as such."
     return Sheet(
-        f"Report on {report.incident}", lead, parts, "Made by evac from journals and notes of people."
+        f"Report on {report.incident}", lead, parts, "Made by evac from journals and people's notes."
     )
 
 
 def _duty(duty: Duty) -> Iterable[tuple[str, str]]:
-    due = f" (by {local_and_utc(duty.due_ms)})" if duty.due_ms else " (no day yet: ongoing)"
+    due = f" (by {local_and_utc(duty.due_ms)})" if duty.due_ms else " (no date yet: ongoing)"
     yield duty.words, f"{duty.due}{due}; done: {_said(duty.told, True)}. {duty.law}"
     for name, stated in duty.content:
         yield f"- {name}", _said(stated, moment=True)  # a number in the content of a duty is a time
@@ -251,7 +251,7 @@ def runbook_sheet(book: Runbook) -> Sheet:
     parts = [
         SheetPart(
             part.title,
-            "Times count from the release of the plan.",
+            "Times count from the start of the plan.",
             (),
             head,
             [
@@ -286,13 +286,15 @@ def runbook_sheet(book: Runbook) -> Sheet:
     ]
     last = SheetPart(
         "When each service is back",
-        "From the loss on, as planned.",
+        "Counted from the loss, as planned.",
         (),
         ("service", "tier", "who", "ends", "back after", "rto", "why"),
         services,
     )
     facts = [("plan", book.digest), ("estate", book.estate_digest or "not said"), *book.people.items()]
-    lead = "Write down when a step was done and by whom; afterwards: evac run attest RUN STEP --reason WHY."
+    lead = (
+        "Write down when each step was done and by whom; afterwards: evac run attest RUN STEP --reason WHY."
+    )
     return Sheet(f"Runbook: {book.title}", lead, (SheetPart("", "", facts), *parts, last), "Made by evac.")
 
 

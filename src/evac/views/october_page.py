@@ -82,7 +82,7 @@ class October:
     people: int
     chapters: tuple[Chapter, ...]
     back: tuple[tuple[int, int], ...]
-    """(milliseconds since the fire, services that are not back yet), in rising time."""
+    """(milliseconds since the fire, services not yet back yet), in rising time."""
     wave: Wave
     messenger_ms: int | None
     """When messages could be sent again."""
@@ -149,7 +149,7 @@ def _lead(story: October) -> str:
 
 def _verdict(story: October) -> tuple[str, str]:
     if story.last_ms is None:
-        words = f"{plural(len(story.missing), 'service')} did not come back within this story."
+        words = f"{plural(len(story.missing), 'service')} did not come back within this simulation."
         return words, "error"
     times = PUBLISHED_LAST_MS / max(1, story.last_ms)
     return (
@@ -188,7 +188,7 @@ def _rows(story: October) -> list[tuple[str, str, str]]:
     return [
         ("messages can be sent again", "about 10 h", duration(story.messenger_ms)),
         ("the last service is back", "127 h 30 min", duration(story.last_ms)),
-        ("everything is home again", "not published", duration(story.home_ms)),
+        ("everything is back home", "not published", duration(story.home_ms)),
     ]
 
 
@@ -203,12 +203,12 @@ def _beside(story: October) -> str:
         _bar("Messages, evac", "start", story.messenger_ms),
         _bar("The last service, 2022", "gone", PUBLISHED_LAST_MS, "127 h 30 min"),
         _bar("The last service, evac", "start", story.last_ms),
-        _bar("Everything is home, evac", "verify", story.home_ms),
+        _bar("Everything is back home, evac", "verify", story.home_ms),
     ]
     words = (
         f"Published: 10 h and 127 h 30 min. evac: {duration(story.messenger_ms)}, {duration(story.last_ms)}."
     )
-    return shares("beside", "Outage then and with evac", words, rows)
+    return shares("beside", "The outage in 2022, and with evac", words, rows)
 
 
 def _bar(label: str, style: str, end_ms: int | None, value: str = "") -> Shares:
@@ -219,17 +219,17 @@ def _bar(label: str, style: str, end_ms: int | None, value: str = "") -> Shares:
 
 
 def _back(story: October) -> str:
-    """Services that are not back, over time."""
+    """Services not yet back, over time."""
     end = max(story.home_ms, *(at for at, _ in story.back), _HOUR_S * 1_000) / 1_000
     points = tuple((at / 1_000, float(count)) for at, count in story.back)
     words = (
         f"{plural(story.services, 'service')} are down at the fire; {number(story.back[-1][1])} at the end."
     )
     series = (
-        Series("services that are not back", "area", points, filled=True),
-        Series("services that are not back", "line", points),
+        Series("services not yet back", "area", points, filled=True),
+        Series("services not yet back", "line", points),
     )
-    return curves("back", "Services that are not back", words, series, end, float(story.services))
+    return curves("back", "Services not yet back", words, series, end, float(story.services))
 
 
 def _wave(wave: Wave) -> str:
@@ -247,14 +247,16 @@ def _wave(wave: Wave) -> str:
 
 
 def _wave_words(wave: Wave) -> list[str]:
-    late = f"Time ran {number(wave.speed)} times as fast here: a second of waiting for a silent controller, "
+    late = (
+        f"Time ran {number(wave.speed)} times as fast here: one second of waiting for a silent controller, "
+    )
     late += f"or for this machine, counts as {duration(1_000 * wave.speed)}."
     return [
         f"{number(wave.came_up)} of {plural(wave.servers, 'server')} came up, "
         f"{number(wave.degraded)} of them degraded; "
-        f"{number(wave.to_the_floor)} go to the people on the floor.",
+        f"{number(wave.to_the_floor)} go to on-site staff.",
         f"It took {duration(wave.ended_ms - wave.began_ms)}; no order can beat {duration(wave.bound_ms)}.",
         f"Feeds above their limit: {number(wave.trips)}. "
-        f"Servers switched on once more after a failed try: {number(wave.again)}.",
+        f"Servers powered on again after a failed attempt: {number(wave.again)}.",
         *([late] if wave.speed > 1 else []),
     ]

@@ -1,7 +1,7 @@
 """What the charts of a plan draw: the work by kind, services over time, critical chains, outage, and a cold
 start by hall.
 
-All times here are seconds from the loss on, so that the whole page has one clock: the plan's own times plus
+All times here are seconds from the loss, so that the whole page has one clock: the plan's own times plus
 detection and approval.
 """
 
@@ -62,7 +62,7 @@ def _words(plan: Plan) -> str:
         return "No server comes up."
     words = f"All {plural(wave.servers, 'server')} on after {duration(wave.on_ms)}"
     if wave.bound_ms >= wave.on_ms:
-        return f"{words}: no order is quicker."
+        return f"{words}: no order is faster."
     by = f", by the limit {wave.limit}" if wave.limit else ""
     return f"{words}: no order can beat {duration(wave.bound_ms)}{by}."
 
@@ -116,10 +116,10 @@ def _power(estate: Estate, plan: Plan, rows: Ints, start: Ints, upto: float) -> 
         series = [Series("drawn", "area", points, True), Series("drawn", "line", points)]
         words = f"{number(most)} W at the end"
         if budget is None:
-            words += "; no budget of the site is known."
+            words += "; the site's budget is unknown."
         else:
             series.append(Series("budget less margin", "allowed", ((0.0, float(budget)),)))
-            words += f", of {number(budget)} W that {name} may draw."
+            words += f", of the {number(budget)} W that {name} may draw."
         title = f"Power of {name} over time"
         highest = float(max(most, budget or 0)) * 1.05
         found.append(
@@ -162,7 +162,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One step of a critical chain: what it does, seconds from the loss on, and how long it waited
+    """One step of a critical chain: what it does, seconds from the loss, and how long it waited
     for room, a slot or its turn after the step before it."""
 
     words: str
@@ -268,7 +268,7 @@ def _density(plan: Plan, work: Work, upto: float) -> tuple[Bar, ...]:
 
 
 def heaviest(plan: Plan, most: int = GANTT_ROWS) -> list[Outcome]:
-    """The services whose outage weighs most, in the order they come back."""
+    """The services with the heaviest outages, in the order they come back."""
     back = [o for o in plan.outcomes if o.base_ms and o.state in ("restored", "degraded")]
     weights = plan.tier_weights
 
@@ -387,7 +387,7 @@ def curve_series(curve: Curve) -> tuple[Series, ...]:
         Series("of them, past their objective", "lateness", curve.late, True),
     ]
     if curve.stated:
-        series.append(Series("what the objectives allow", "allowed", curve.allowed))
+        series.append(Series("allowed by the objectives", "allowed", curve.allowed))
     return (*series, Series("people without service", "line", curve.down))
 
 

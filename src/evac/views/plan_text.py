@@ -1,4 +1,4 @@
-"""A plan on a terminal: when everything is back, what is given up, how good the plan is, what next; a cold
+"""A plan on a terminal: when everything is back, what is given up, quality the plan is, what next; a cold
 start; and what changed between two plans.
 """
 
@@ -52,7 +52,7 @@ def wave_facts(plan: Plan) -> Iterator[tuple[str, str, str]]:
         by = f" ({wave.limit})" if wave.limit else ""
         words = f"all {number(wave.servers)} on after {duration(wave.on_ms)}"
         if wave.bound_ms >= wave.on_ms:
-            yield "servers", f"{words}; no order is quicker{by}", ""
+            yield "servers", f"{words}; no order is faster{by}", ""
         else:
             yield "servers", f"{words}; no order can beat {duration(wave.bound_ms)}{by}", ""
     off = sum(len(entry.servers) for entry in plan.left_off)
@@ -86,7 +86,7 @@ def _returns(page: Page, plan: Plan) -> None:
         (f"by {duration(until)}", number(len(found)), ", ".join(o.service for o in found))
         for until, found in grouped(plan, back)
     ]
-    page.table(("", "", "services, those that most people wait for first"), rows, right=(1,))
+    page.table(("", "", "services, most awaited first"), rows, right=(1,))
 
 
 def grouped(plan: Plan, outcomes: list[Outcome]) -> list[tuple[int, list[Outcome]]]:
@@ -188,9 +188,9 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
 def _takes(plan: Plan) -> tuple[str, str]:
     """What is written of the length of a plan, and its style."""
     if took := work_ms(plan):
-        return f"{duration(took)}, then the last step is done", ""
+        return f"{duration(took)}, until the last step is done", ""
     kinds = listed(sorted({step.kind for step in plan.steps}), 3)
-    return f"not known: the estate says nothing of how long {kinds} takes (limits: manual:)", "unknown"
+    return f"unknown: the estate does not say how long {kinds} takes (limits: manual:)", "unknown"
 
 
 def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
@@ -213,10 +213,10 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     yield "objectives", *_objectives(plan.outcomes)
     outage = f"{user_minutes(plan.unweighted, plan.tick_ms)} in {duration(plan.horizon_ms)}"
     if unstated := felt(plan, plan.outcomes)[1]:
-        as_others = "counted like others of their tier"
-        outage += f"; of {plural(unstated, 'service')} nobody states how many people use it: {as_others}"
+        as_others = "counted like others in their tier"
+        outage += f"; of {plural(unstated, 'service')} no number of users is stated: {as_others}"
     yield "outage", outage, "unknown" if unstated else ""
-    yield "how good", _gap(plan), ""
+    yield "quality", _gap(plan), ""
     kinds = Counter(step.kind for step in plan.steps)
     each = ", ".join(f"{number(kinds[k])} {k}" for k in sorted(kinds))
     yield "steps", f"{number(len(plan.steps))}: {each}" if each else "none", ""
@@ -231,21 +231,21 @@ def _objectives(outcomes: tuple[Outcome, ...]) -> tuple[str, str]:
     if not outcomes:
         return "no service is affected", ""
     if not stated:
-        return "no affected service has an rto", "unknown"
+        return "no affected service has an RTO", "unknown"
     if not missed and not unknown:
-        return f"all {number(len(stated))} meet their rto", "ok"
-    open_ones = f", of {number(unknown)} it is not known" if unknown else ""
+        return f"all {number(len(stated))} meet their RTO", "ok"
+    open_ones = f", {number(unknown)} unknown" if unknown else ""
     return (
-        f"{number(missed)} of {number(len(stated))} miss their rto{open_ones}",
+        f"{number(missed)} of {number(len(stated))} miss their RTO{open_ones}",
         "error" if missed else "unknown",
     )
 
 
 def _gap(plan: Plan) -> str:
     if plan.objective == 0 and plan.unjudged:
-        return "not known: the loss cannot be judged"
+        return "unknown: the loss cannot be judged"
     if plan.objective == 0 and any(o.state in GONE for o in plan.outcomes):
-        return "not known: the estate does not say how many people use what is not restored"
+        return "unknown: the estate does not say how many people use what is not restored"
     if plan.objective == 0:
         return "nothing is lost; no plan can be better"
     if plan.gap_permille is None:
@@ -261,7 +261,7 @@ def _proof(plan: Plan) -> str:
         return f"partial: {plural(len(plan.unknown), 'fact')} unknown"
     if plan.intervals:
         known = f"{plural(len(plan.intervals), 'fact')} known within bounds"
-        return f"full: the bound holds for every possible plan, whatever the truth of {known}"
+        return f"full: the bound holds for every possible plan, whatever the true value of {known}"
     return "full: the bound holds for every possible plan"
 
 
@@ -277,7 +277,7 @@ def _tiers(page: Page, plan: Plan) -> None:
     if rows:
         page.line()
         page.table(
-            ("", "services", "first back", "last back", "miss rto", "not back"), rows, right=range(1, 6)
+            ("", "services", "first back", "last back", "miss RTO", "not back"), rows, right=range(1, 6)
         )
 
 
@@ -301,7 +301,7 @@ def _late(page: Page, plan: Plan) -> None:
         )
         for o in late[:SHOWN]
     ]
-    page.table(("service", "", "people", "back after", "rto", "what decides it"), rows, right=(2, 3, 4))
+    page.table(("service", "", "people", "back after", "rto", "limiting factor"), rows, right=(2, 3, 4))
 
 
 def _given_up(page: Page, plan: Plan) -> None:
@@ -327,7 +327,7 @@ def _data(page: Page, plan: Plan) -> None:
         page.line()
     if gone:
         names = listed([s.store for s in gone])
-        page.line(f"Data that does not come back: {plural(len(gone), 'store')} ({names})", "error")
+        page.line(f"Data lost for good: {plural(len(gone), 'store')} ({names})", "error")
     worst = [s for s in losing if s.primary_ms is not None]
     if worst:
         longest = max((s.loss_ms for s in worst if s.loss_ms is not None), default=None)
@@ -340,7 +340,7 @@ def _data(page: Page, plan: Plan) -> None:
         if store in losses:
             lost = duration(losses[store].loss_ms)
             when = moment_words(moment_s)
-            page.line(f"{store} returns to {when}: everything written after it is lost ({lost})", "warning")
+            page.line(f"{store} returns to {when}: everything written after that is lost ({lost})", "warning")
 
 
 def _sensitivity(page: Page, plan: Plan) -> None:
@@ -353,20 +353,20 @@ def _sensitivity(page: Page, plan: Plan) -> None:
     ]
     page.line()
     page.line(
-        f"Weighted outage, {user_minutes(plan.objective, plan.tick_ms)}, if what is assumed is off", "bold"
+        f"Weighted outage, {user_minutes(plan.objective, plan.tick_ms)}, if the assumptions are off", "bold"
     )
-    page.table(("", "with this plan", "planned again"), rows, right=(1, 2))
+    page.table(("", "with this plan", "replanned"), rows, right=(1, 2))
 
 
 def _unknown(page: Page, plan: Plan) -> None:
     if plan.unknown:
         page.line()
-        page.line(f"Unknown, taken as the bound allows: {listed(list(plan.unknown), 4)}", "unknown")
+        page.line(f"Unknown, using the value the bound allows: {listed(list(plan.unknown), 4)}", "unknown")
     if plan.intervals:
-        words = "Within bounds, planned at the worse end and bounded at the better one"
+        words = "Known within bounds, planned at the worse end and bounded at the better one"
         page.line(f"{words}: {listed(list(plan.intervals), 4)}", "unknown")
     if plan.estimated:
-        words = "estimated by the share of the pool that is lost"
+        words = "estimated from the lost share of the pool"
         page.line(f"Replicas lost, {words}: {listed(list(plan.estimated), 4)}", "unknown")
     if plan.waivers:
         page.line(f"Waived by name: {listed(list(plan.waivers), 6)}", "warning")

@@ -42,7 +42,7 @@ GONE = ("shed", "unplaced", "unknown")
 GIVEN_UP_WORDS = (
     ("unplaced", "Not coming back"),
     ("unknown", "Cannot be judged"),
-    ("shed", "Shed to make room"),
+    ("shed", "Shed to free capacity"),
 )
 """Titles of these states, the gravest first."""
 _PLACES_SHOWN = 3
@@ -121,7 +121,7 @@ def verdict_words(plan: Plan) -> str:
             words += f", {number(gone)} {'does' if gone == 1 else 'do'} not"
     if late := untimed(plan):
         which = "" if late == found.back else f" for {number(late)} of them"
-        words += f"; when is not known{which}"
+        words += f"; time unknown{which}"
     if found.unknown:
         words += f"; {number(found.unknown)} {unjudged_words(plan)}"
     return words
@@ -333,7 +333,7 @@ def root_reason(outcome: Outcome, gone: Mapping[str, Outcome]) -> str:
         outcome = gone[outcome.needs]
         seen.add(outcome.service)
     if outcome.state == "shed" and outcome.reason:
-        return "makes room for services of higher tiers"
+        return "frees capacity for services of higher tiers"
     return outcome.reason or "no reason is given"
 
 
@@ -447,7 +447,7 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
     if counts.unknown:
         told.append(f"{number(counts.unknown)} {unjudged}.")
         state = "unknown"
-    for which, fate in (("shed", "shed to make room"), ("unplaced", "not coming back")):
+    for which, fate in (("shed", "shed to free capacity"), ("unplaced", "not coming back")):
         found = [o for o in plan.outcomes if o.state == which]
         if found:
             be = "is" if len(found) == 1 else "are"
@@ -457,16 +457,16 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
     if any(o.meets_rto is False for o in back):
         state = "error"
     if planned.verdict is not None and not planned.verdict.holds:
-        return ("Do not use this plan: the independent check says that it does not hold.", *told), "error"
+        return ("Do not use this plan: the independent check rejected it.", *told), "error"
     return tuple(told), state
 
 
 def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
     """What is not known, how long the work takes, and what comes back late."""
     if open_ones := untimed(plan):
-        yield f"When {number(open_ones)} of them {'is' if open_ones == 1 else 'are'} back is not known."
+        yield f"When {number(open_ones)} of them {'is' if open_ones == 1 else 'are'} back is unknown."
     if plan.scenario.kind != "lose" and plan.steps:
-        yield f"The work is finished {duration(work_ms(plan))} after its start."
+        yield f"The work is finished {duration(work_ms(plan))} after it starts."
         if writes := writes_words(plan):
             yield f"{writes[:1].upper()}{writes[1:]}."
     late = sum(1 for o in back if o.meets_rto is False)
@@ -491,7 +491,7 @@ def cards(planned: Planned) -> list[Card]:
     lead = plan.lead.ms
     outage = user_minutes_number(plan.unweighted, plan.tick_ms)
     outage_of = writes_words(plan) or f"user-minutes in {duration(plan.horizon_ms)}"
-    ends = Card("the last of them after", duration(last) if last is not None else "-", "from the loss on")
+    ends = Card("the last of them after", duration(last) if last is not None else "-", "from the loss")
     if plan.scenario.kind != "lose":
         ends = Card("finished after", duration(work_ms(plan)), f"{number(len(plan.steps))} steps")
     return [
@@ -524,7 +524,7 @@ def _check(verdict: Verdict | None) -> Card:
     if verdict is None:
         return Card(name, "not done", "evac verify PLAN ESTATE", "unknown")
     words = (
-        "every rule, by code that does not trust the planner"
+        "every rule, by code independent of the planner"
         if verdict.holds
         else "evac verify PLAN ESTATE says why"
     )
@@ -535,14 +535,14 @@ def _objectives(plan: Plan) -> Card:
     stated = [o for o in plan.outcomes if o.rto_ms is not None]
     missed = [o for o in stated if o.meets_rto is False]
     if not stated:
-        return Card("miss their rto", "not known", "no affected service has an rto", "unknown")
+        return Card("miss their RTO", "not known", "no affected service has an RTO", "unknown")
     late = sum(1 for o in missed if o.state not in GONE)
     more = f"of {number(len(stated))}: {number(late)} late, {number(len(missed) - late)} not back"
     unknown = sum(1 for o in stated if o.meets_rto is None)
     more += f", {number(unknown)} not known" if unknown else ""
     grave = "error" if late else _grave(plan)
     state = "unknown" if unknown else "ok"
-    return Card("miss their rto", number(len(missed)), more, grave if missed else state)
+    return Card("miss their RTO", number(len(missed)), more, grave if missed else state)
 
 
 def _data(plan: Plan) -> Card:
@@ -551,9 +551,7 @@ def _data(plan: Plan) -> Card:
     lost = len(plan.stores) + len({name for step in plan.steps for name, _ in step.rebuilds})
     of = f"of {number(lost)} lost"
     if gone:
-        return Card(
-            "stores that do not return", number(gone), f"{of}; {number(losing)} more lose writes", "error"
-        )
+        return Card("stores not restored", number(gone), f"{of}; {number(losing)} more lose writes", "error")
     more = f"{of}, all come back" if lost else "none is lost"
     return Card("stores that lose writes", number(losing), more, "warning" if losing else "ok")
 

@@ -40,15 +40,15 @@ COLUMNS: Final = (
     "may_draw_power",
     "tries",
 )
-NETWORK: Final = "nothing behind its feed has answered: look at the network and the breaker first; "
-WAITS: Final = "then it is tried again by itself"
-SWITCH: Final = "every server here is silent: look at the switch of the rack first; "
+NETWORK: Final = "nothing behind its feed has answered: check the network and the breaker first; "
+WAITS: Final = "then it is retried automatically"
+SWITCH: Final = "every server here is silent: check the rack's switch first; "
 _DOUBT: Final = (
     "in-doubt",
     "it was asked to boot and has been silent since",
-    "look at the power light and the console",
+    "check the power LED and the console",
 )
-_DEGRADED: Final = "run the checks of disks and RAID before it takes load"
+_DEGRADED: Final = "check disks and RAID before it takes load"
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 Place = Mapping[str, Any]
@@ -114,19 +114,19 @@ def _down(
     elif code in BOOT_CODES:
         reason, remedy = BOOT_CODES[code].words, BOOT_CODES[code].remedy
     else:
-        reason, remedy = message or code, "look at it; then evac run retry, or evac run attest"
+        reason, remedy = message or code, "check it, then evac run retry or evac run attest"
     if is_unheard:
         remedy = NETWORK + (remedy if view.phase in ENDED else WAITS)
     elif view.steps[i].rack in racks:
         remedy = SWITCH + remedy
     if lacks_image(view, i) and (server := view.boots.server_of(i)) in view.boots.unreplaced:
-        again = "" if view.phase in ENDED else ", and it is tried again"
-        remedy = f"the boot server {server} does not serve, fix it first{again}; {remedy}"
+        again = "" if view.phase in ENDED else ", and it is retried"
+        remedy = f"boot server {server} is not serving, so fix it first{again}; {remedy}"
     return _left(view, i, place_of, code, reason, remedy)
 
 
 def _degraded(view: RunView, i: int, place_of: Callable[[str], Place]) -> Left:
-    why = str(view.evidence[i].get("why", "")) or "its health is not good"
+    why = str(view.evidence[i].get("why", "")) or "its health is degraded"
     return _left(view, i, place_of, "degraded", why, _DEGRADED)
 
 
@@ -230,7 +230,7 @@ def quarantine_read(text: str) -> Quarantine:
         return Quarantine(str(told["run"]), int(told["boots"]), rows("down"), rows("degraded"))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
-            "quarantine-invalid", "this is not such a list", "ask a server of this version"
+            "quarantine-invalid", "this is not a hands-on list", "use a server of this version"
         ) from error
 
 
@@ -259,7 +259,7 @@ def quarantine_text(found: Quarantine, width: int, colour: bool) -> str:
     page.line()
     page.line(f"to print: evac run quarantine {found.run} --output html --to floor.html", "dim")
     page.line(
-        f"next: evac run retry {found.run} boot:SERVER --reason WHY, or --rack RACK for all there", "dim"
+        f"next: evac run retry {found.run} boot:SERVER --reason WHY, or --rack RACK for the whole rack", "dim"
     )
     return page.text()
 

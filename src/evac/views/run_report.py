@@ -84,7 +84,7 @@ def run_text(document: RunDocument, width: int, colour: bool, most: int = SHOWN)
     wants = document.waits_for
     if wants:
         page.line()
-        page.line("Waits for a person", "bold")
+        page.line("Waiting for a person", "bold")
         for words in wants[:SHOWN]:
             page.line(f"- {words}", "warning")
         if len(wants) > SHOWN:
@@ -113,16 +113,16 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     yield "incident", document.incident, ""
     yield "question", document.question or "-", ""
     yield "plan", plan if width >= _WIDE else f"{plan[:_DIGEST]}…", "dim"
-    leader = document.leader or "nobody: nothing moves until a controller runs"
+    leader = document.leader or "no one: nothing happens until a controller runs"
     yield "leader", leader, "" if document.leader or state in ENDED else "error"
     began_ms = moment_ms(document.started_at)
     agreed = not document.approvals_needed or began_ms > 0
-    beforehand = "by policy, beforehand" if agreed else "by nobody yet"
+    beforehand = "in advance, by policy" if agreed else "by no one yet"
     proofs = document.approval_proofs
     named = [f"{who} ({proofs[who]})" if who in proofs else who for who in document.approved_by]
     yield "approved", listed(named) or beforehand, ""
     for lost in document.most_lost:
-        name = "lost at worst" if state in ENDED else "may be lost"
+        name = "worst-case loss" if state in ENDED else "may be lost"
         yield name, lost.sentence, "" if lost.milliseconds == 0 else "warning"
     for group in document.groups:
         yield "recovery group", group.words, _STYLE_OF_GROUP[group.state]
@@ -143,7 +143,7 @@ def limit_words(row: LimitRow) -> str:
     """`power:pangyo 43,065 W instead of 86,130 W, 37,900 W held`. row: of a limit that a person changed."""
     unit = " W" if LimitId.parse(row.limit).is_watts else ""
     now, whole, held = (f"{number(value)}{unit}" for value in (row.now, row.whole, row.held))
-    full = "; nothing starts until there is room" if row.held >= row.now else ""
+    full = "; nothing starts until there is capacity" if row.held >= row.now else ""
     return f"{row.limit} {now} instead of {whole}, {held} held{full}"
 
 

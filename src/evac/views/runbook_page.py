@@ -65,7 +65,7 @@ def _questions(book: Runbook) -> list[tuple[str, tuple[str, str], tuple[str, str
         return []
     lost = listed(book.lost)
     be = "Is" if len(book.lost) == 1 else "Are"
-    who = next((book.people[name] for name in book.lost if name in book.people), "the people there")
+    who = next((book.people[name] for name in book.lost if name in book.people), "people at that site")
     confirm = " ".join(name for name in book.lost if "/" not in name)
     command = f"evac apply {book.digest[:19]} ESTATE --execute{f' --confirm {confirm}' if confirm else ''}"
     return [
@@ -79,12 +79,12 @@ def _questions(book: Runbook) -> list[tuple[str, tuple[str, str], tuple[str, str
         ),
         (
             "Is evac running at another site?",
-            ("Yes", f"use it: {command} --reason WHY. Put this runbook aside."),
-            ("No", "continue by hand, with the first step."),
+            ("Yes", f"use it: {command} --reason WHY. Put this runbook away."),
+            ("No", "continue by hand from the first step."),
         ),
         (
             f"Can {lost} still write to its databases?",
-            ("No, every fence is signed", "you may promote."),
+            ("No: every fence is signed off", "you may promote."),
             ("Unknown", "do not promote anything. Fence first."),
         ),
     ]

@@ -33,7 +33,7 @@ def service_words(one: Away, now_ms: int, with_home: bool = True) -> str:
     words += f"; home: {home}"
     sites = {site for site, _ in one.now}
     if one.traffic and not set(one.traffic) <= sites:
-        words += f"; its users are sent to {', '.join(one.traffic)}"
+        words += f"; its users are routed to {', '.join(one.traffic)}"
     return words
 
 
@@ -69,7 +69,7 @@ def silent_words(one: Silent) -> str:
 def silent_hint(one: Silent) -> str:
     """What to do: it is repaired, or its place is taken for lost."""
     where = f"{one.at} is" if one.at != one.site else f"that part of {one.site} is"
-    return f"start it again if it can be; if {where} lost: evac plan ESTATE --lose {one.at}, and apply it"
+    return f"start it again if possible; if {where} lost: evac plan ESTATE --lose {one.at}, and apply it"
 
 
 def site_words(one: LeavingSite) -> str:
@@ -79,7 +79,7 @@ def site_words(one: LeavingSite) -> str:
     elif one.state == "silent":
         words = f"{one.site} does not answer"
     else:
-        words = f"whether {one.site} is up is unknown: nothing there can be asked"
+        words = f"it is unknown whether {one.site} is up: nothing there can be queried"
     if one.writable:
         its = "its primary accepts" if len(one.writable) == 1 else "its primaries accept"
         words += f"; {its} writes ({listed(one.writable, 3)})"
@@ -93,8 +93,8 @@ def abandon_hint(sites: Sequence[str], asked: str) -> str:
     words = " ".join(f"--confirm {site} --abandon {site}" for site in sites)
     where = ", ".join(sites)
     return (
-        f"if {where} is healthy, move with evac plan ESTATE --evacuate {sites[0]}; to leave it as lost all "
-        f"the same: {asked} --reason WHY {words}"
+        f"if {where} is healthy, move away with evac plan ESTATE --evacuate {sites[0]}; to treat it as lost "
+        f"anyway: {asked} --reason WHY {words}"
     )
 
 
@@ -104,7 +104,7 @@ def rivals_hint(one: Rivals, lost: Iterable[LostNow] = (), away: Iterable[StoreA
     which = f"the one in {listed(old, 3)}" if old else "the old one"
     first, *others = old[:1] or one.sites
     words = (
-        f"stop writes to {which} now: fence it, or stop its database; then let it follow again: "
+        f"stop writes to {which} now: fence it, or stop its database; then make it follow again: "
         f"evac plan ESTATE --restore {first}"
     )
     return words + "".join(f", or --restore {site} if the old one is there" for site in others)
@@ -138,12 +138,14 @@ def differences(situation: Situation, most: int = 3) -> str:
 
 def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
     """Why a plan is not of the estate as it is now, and what to do. differs: from the files."""
-    again = "plan with what is now and apply that: evac plan ESTATE --observe"
+    again = "plan from the current state and apply that: evac plan ESTATE --observe"
     if by_files:
-        return f"this plan was made from the files alone, and now {differs}", again
+        return f"this plan was made from the files only, and now {differs}", again
     if differs:
-        return f"this plan was made from another estate, or before something changed; now {differs}", again
-    return "this plan was made from another estate; now everything is as the files declare", again
+        return (
+            f"this plan was made from a different estate, or before something changed; now {differs}"
+        ), again
+    return "this plan was made from a different estate; now everything is as the files declare", again
 
 
 def next_of(situation: Situation, estate: str) -> str:

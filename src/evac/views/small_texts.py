@@ -25,7 +25,7 @@ def what_if_text(document: Document, width: int, colour: bool) -> str:
     page = Page(width, colour)
     rows = [row for row in document["services"] if row["fate"] in _GRAVE]
     rows.sort(key=lambda row: (_GRAVE.index(row["fate"]), row.get("tier") or 0, row["service"]))
-    page.title(f"If {listed(document['domains'])} is lost: {plural(len(rows), 'service')} touched")
+    page.title(f"If {listed(document['domains'])} is lost: {plural(len(rows), 'service')} affected")
     page.line()
     if not rows:
         page.line("every service continues")
@@ -81,7 +81,9 @@ def check_text(
             page.line(f"    {alert.fix}", "dim")
     if score_permille is not None:
         page.line()
-        page.line(f"coverage: {percent(score_permille)} of what a verdict depends on is known", "bold")
+        page.line(
+            f"coverage: {percent(score_permille)} of the facts that results depend on are known", "bold"
+        )
         if missing:
             page.table(
                 ("worth adding", "how many", "why"), [(w, number(n), y) for _, w, y, n in missing], right=(1,)
@@ -101,15 +103,15 @@ def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: b
     page = Page(width, colour)
     if verdict.holds:
         page.title(
-            f"The plan holds: {plural(verdict.steps, 'step')} checked against the estate, no rule broken"
+            f"The plan is valid: {plural(verdict.steps, 'step')} checked against the estate, no rule violated"
         )
         if plan.unjudged:
             page.line(f"{plural(len(plan.unjudged), 'service')} {unjudged_words(plan)}", "unknown")
         if plan.estimated:
-            words = "estimated by the share of the pool that is lost"
+            words = "estimated from the lost share of the pool"
             page.line(f"Replicas lost, {words}: {listed(list(plan.estimated), 4)}", "unknown")
     else:
-        page.title(f"The plan does not hold: {plural(len(verdict.violations), 'violation')}")
+        page.title(f"The plan is not valid: {plural(len(verdict.violations), 'violation')}")
         rows = [(v.rule, v.subject, v.message) for v in verdict.violations[: 3 * SHOWN]]
         page.table(("rule", "what", "why"), rows)
         if len(verdict.violations) > 3 * SHOWN:
@@ -139,7 +141,7 @@ def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: b
 
 
 def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> str:
-    """Percentiles by tier, the services least likely to meet their rto, and what decides."""
+    """Percentiles by tier, the services least likely to meet their RTO, and what decides."""
     page = Page(width, colour)
     page.title(f"{plan.scenario.title}: {number(found.trials)} trials, seed {found.seed}")
     page.line()
@@ -148,7 +150,7 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
         (f"tier {t.tier}", number(t.services), duration(t.planned_ms), *(duration(x) for x in t.last_ms))
         for t in found.tiers
     ]
-    page.line("When the last service of a tier is back, from the loss on", "bold")
+    page.line("When the last service of a tier is back, counted from the loss", "bold")
     page.table(heads, rows, right=range(1, len(heads)))
     page.line()
     costs = ", ".join(
@@ -186,7 +188,7 @@ def _unlikely(page: Page, plan: Plan, found: Simulation) -> None:
         return
     safe = len(stated) - len(at_risk)
     page.line(
-        f"{number(safe)} of {plural(len(stated), 'service')} meet their rto in at least 99 % of the trials",
+        f"{number(safe)} of {plural(len(stated), 'service')} meet their RTO in at least 99 % of the trials",
         "bold",
     )
     if at_risk:

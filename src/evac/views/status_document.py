@@ -144,7 +144,7 @@ def _generation(document: StatusDocument) -> list[tuple[str, str, str]]:
     """Only where there was more than the first one."""
     own, newer = document.generation, document.newer_generation
     if newer:
-        words = f"{own}, and {newer} was opened elsewhere: nothing of this store acts any more"
+        words = f"{own}, but {newer} was opened elsewhere: controllers of this store no longer act"
         return [("generation", words, "error")]
     return [("generation", str(own), "")] if own else []
 
@@ -157,10 +157,10 @@ def status_text(
     """
     page = Page(width, colour)
     leader, hold, runs = document.leader, document.hold, document.runs
-    page.title(f"{plural(len(runs), 'run')} under way; {leader or 'nobody'} leads")
+    page.title(f"{plural(len(runs), 'run')} in progress; {leader or 'no one'} leads")
     page.line()
     rows = [
-        ("leader", leader or "nobody: nothing moves until a controller runs", "" if leader else "error"),
+        ("leader", leader or "no one: nothing happens until a controller runs", "" if leader else "error"),
         *([("background", document.background, "")] if document.background else []),
         ("store", document.store, ""),
         *_generation(document),
@@ -169,7 +169,7 @@ def status_text(
             _hold_words(hold) if hold else "none",
             "warning" if hold else "",
         ),
-        *((key, "cannot be read; nothing moves until it can", "error") for key in document.unread),
+        *((key, "cannot be read; nothing happens until it can", "error") for key in document.unread),
         *((site, mark, "" if mark == "active" else "warning") for site, mark in document.sites.items()),
     ]
     page.facts(rows)
@@ -188,7 +188,7 @@ def status_text(
         page.line("Standby plans", "bold")
         page.table(_DRAWER, [_drawn(row) for row in ready[:ROWS]])
     if gone := len(document.plans) - len(ready):
-        page.line(f"{plural(gone, 'plan')} for what is lost already: evac drawer list", "dim")
+        page.line(f"{plural(gone, 'plan')} for domains that are already lost: evac drawer list", "dim")
     if document.notices:
         page.line()
         page.line("Last notices", "bold")
@@ -203,7 +203,7 @@ def status_text(
 
 def _hold_words(hold: HoldLine) -> str:
     if not hold.who:
-        return f"{hold.reason}; nothing moves until evac hold --release"
+        return f"{hold.reason}; nothing new starts until evac hold --release"
     return f"by {hold.who} since {moment(hold.at_ms)}: {hold.reason}"
 
 
@@ -212,7 +212,7 @@ def _differences(page: Page, situation: Mapping[str, Any] | None) -> None:
     if situation is None or not (situation["words"] or situation["compared"]):
         return
     page.line()
-    page.line("Not at home" if situation["words"] else "Everything is where the files declare it.", "bold")
+    page.line("Away from home" if situation["words"] else "Everything is where the files declare it.", "bold")
     severe = len(situation["rivals"]) + len(situation["silent"])
     for place, words in enumerate(situation["words"]):
         page.line(words, "error" if place < severe else "")
@@ -232,7 +232,7 @@ def drawer_text(rows: Sequence[PlanLine], width: int, colour: bool) -> str:
     """One line a scenario."""
     page = Page(width, colour)
     if not rows:
-        page.line("no plan is ready; a leading controller makes them: evac serve")
+        page.line("no plan is ready; the leading controller makes them: evac serve")
         return page.text()
     page.table(_DRAWER, [_drawn(row) for row in rows])
     page.line()

@@ -142,7 +142,7 @@ def preview_headline(page: StatusPage) -> str:
     if not hidden:
         return headline(page)
     are = "is" if len(hidden) == 1 else "are"
-    return f"{listed(hidden)} {are} affected, but users read: {headline(page)}"
+    return f"{listed(hidden)} {are} affected, but users see: {headline(page)}"
 
 
 Bars = list[tuple[int, str, str]]

@@ -103,7 +103,7 @@ def forecast_facts(said: ForecastRow) -> Iterator[tuple[str, str, str]]:
         _ms(said.made_at),
     )
     if said.waits_for_a_person:
-        words, style = f"{words}; as if what waits for a person were done now", "warning"
+        words, style = f"{words}; assuming that what waits for a person were done now", "warning"
     yield "servers", words, style
     back = sorted(said.services.items(), key=lambda one: (one[1] or "", one[0]))
     if back:
@@ -122,12 +122,12 @@ def servers_words(said: Forecast) -> tuple[str, str]:
 def _servers(boots: int, ups: int, floor: int, on_ms: int, planned_ms: int, now_ms: int) -> tuple[str, str]:
     up, late_ms = f"{number(ups)} of {number(boots)} up", on_ms - planned_ms
     if floor and ups + floor >= boots:
-        words = f"{up}; the others do not come up and go to the floor"
+        words = f"{up}; the others do not come up and go to on-site staff"
     elif ups >= boots:
         words = up
     else:
         words = f"{up}; all on at {clock(on_ms, now_ms)}, {_beside_plan(late_ms)}"
-        words += f"; {number(floor)} of {number(boots - ups)} not up go to the floor" if floor else ""
+        words += f"; {number(floor)} of {number(boots - ups)} not up go to on-site staff" if floor else ""
     return words, "warning" if late_ms > 60_000 or floor else ""
 
 
@@ -227,9 +227,9 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
             most = f" (at most {losses[store]})" if store in losses else ""
             return f"{wait.step} needs approval: {reason}{most}"
         case ByHand():
-            return f"{wait.step} is done by hand: {_by_hand(wait.facts)}; attest it when it is done"
+            return f"{wait.step} must be done by hand: {_by_hand(wait.facts)}; attest it when done"
         case ByHandLater():
-            return f"{wait.step} can wait: a step that it depends on is no longer done"
+            return f"{wait.step} can wait: a step it depends on is no longer done"
         case Outcome(step_kind, why):
             because = f" ({why})" if why else ""
             return f"{wait.step}: outcome unknown{because}; {_once_checked(wait, step_kind)}"

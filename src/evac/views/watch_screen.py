@@ -66,7 +66,7 @@ def _lines(document: RunDocument, recent: Sequence[Line], width: int) -> Iterato
     waits = sorted((one for one in document.waits if one.words), key=urgency)
     if waits:
         yield "", ""
-        yield f"Waits for a person ({number(len(waits))})", "bold yellow"
+        yield f"Waiting for a person ({number(len(waits))})", "bold yellow"
         for one in waits[:WAITS_MOST]:
             yield _cut(f"! {one.words}", width), "yellow"
             if one.next:

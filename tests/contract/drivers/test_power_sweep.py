@@ -76,9 +76,9 @@ def test_a_refused_password_fails_and_is_tried_a_handful_of_times(tmp_path: Path
         stats = fleet.admin("stats")
     assert f"error: the power of {SERVERS} of {SERVERS} servers is not known: " in said.stderr
     assert "user name or password refused (5)" in said.stderr
-    assert f"it was no longer asked ({SERVERS - 5})" in said.stderr
+    assert f"it was not queried after that ({SERVERS - 5})" in said.stderr
     assert "next: fix evac's password" in said.stderr
-    assert "unknown  75       it was no longer asked" in said.stdout
+    assert "unknown  75       it was not queried after that" in said.stdout
     (site,) = [one for one in told["sites"] if one["asked"]]
     assert site["counts"] == {"not-asked": SERVERS - 5, "credentials-refused": 5}
     assert stats["requests"]["unauthorized"] <= 10, "five by each of the two looks"

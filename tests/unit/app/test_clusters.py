@@ -83,7 +83,7 @@ def test_a_running_cluster_says_what_its_dump_says(tmp_path: Path, fra: ApiServe
     assert written(tmp_path / "live") == written(tmp_path / "dump")
     assert not any("secret" in path for path in fra.asked)
     again = invoke("kubernetes", "--context", "fra=prod-fra", *flags, "-o", tmp_path / "live")
-    assert "nothing changed since the last import" in again.output
+    assert "nothing has changed since the last import" in again.output
 
 
 def test_several_contexts_are_several_sites(tmp_path: Path, fra: ApiServer) -> None:
@@ -303,7 +303,7 @@ def test_a_recipe_asks_its_clusters_again_on_update(tmp_path: Path, fra: ApiServ
     )
     recipe.write_text(lines)
     assert invoke(recipe).exit_code == 0
-    assert "nothing changed since the last import" in invoke(recipe, "--update").output
+    assert "nothing has changed since the last import" in invoke(recipe, "--update").output
     before = written(tmp_path / "estate")
     fra.objects = [one for one in fra.objects if one["metadata"]["name"] != "shop"]
     assert "- " in invoke(recipe, "--update").output

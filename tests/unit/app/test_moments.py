@@ -76,7 +76,7 @@ def test_a_group_returns_to_one_moment_though_a_live_copy_is_left(estate: Estate
     assert decode(encode(made)).scenario == scenario
     words = plan_text(made, "sha256:0", 120, False, "")
     for name in ("db", "mail"):
-        lost = "everything written after it is lost (46 min 40 s)"
+        lost = "everything written after that is lost (46 min 40 s)"
         assert f"{name} returns to 2026-11-25 09:00:00 UTC: {lost}" in words
     free = RunPolicy(stores={"mail": StorePolicy("mail", async_promotion="allow", most_lost_ms=7_200_000)})
     found = bind(estate, made, free, run="r", incident="i", digest="d")

@@ -233,9 +233,9 @@ def test_a_plan_for_what_is_lost_already_does_not_stand_by(mark: str) -> None:
     )
     text = status_text(document, 200, False)
     assert "sha256:0" not in text
-    assert "1 plan for what is lost already: evac drawer list" in text
+    assert "1 plan for domains that are already lost: evac drawer list" in text
     assert "sha256:1" in text
     assert "sha256:2" in text, "the second loss is still to come"
     calm = status_text(replace(document, sites={"east": "active", "west": "active"}), 200, False)
     assert "sha256:0" in calm
-    assert "lost already" not in calm
+    assert "already lost" not in calm

@@ -37,7 +37,12 @@ def test_the_mended_company_has_none_of_them_and_the_flawed_one_has() -> None:
         ("on", "inrush_budget: 700 W", "error", "an inrush of 800 W"),
         ("on", "inrush_budget: 1 kW", "warning", "4 racks"),
         ("last", "inrush_budget: 2 kW", None, ""),
-        ("unknown", "inrush_budget: 700 W", "note", "4 servers of a do when power returns is not known"),
+        (
+            "unknown",
+            "inrush_budget: 700 W",
+            "note",
+            "it is unknown what 4 servers of a do when power returns",
+        ),
     ],
 )
 def test_power_on_policies_that_trip(

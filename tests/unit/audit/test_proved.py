@@ -60,7 +60,7 @@ def test_where_space_is_short_nothing_that_may_be_shed_is_called_safe(tmp_path: 
     report, row, fates = estimated(tmp_path, 12)
     assert fates == {"shop": "not proved", "wiki": "not proved"}
     assert (row.verdict, row.not_proved, row.recovered) == ("unknown", 2, 0)
-    assert "2 not proved (evac plan ESTATE --lose a tells)" in headline(report, row).text
+    assert "2 not proved (evac plan ESTATE --lose a shows)" in headline(report, row).text
     assert "evac plan ESTATE --lose a" in audit_text(report, (), (), "estate", 100, False)
 
 
@@ -79,7 +79,7 @@ def test_what_does_not_even_fit_alone_is_lost(tmp_path: Path) -> None:
 def test_it_is_late_if_no_plan_can_be_in_time(tmp_path: Path) -> None:
     report, row, _ = estimated(tmp_path, 13, rto="30 s")
     assert row.late == 1
-    assert any("at the soonest (estimate)" in finding.message for finding in report.findings)
+    assert any("at the earliest (estimate)" in finding.message for finding in report.findings)
     assert estimated(tmp_path / "in time", 13, rto="90 s")[1].late == 0
 
 

@@ -41,7 +41,7 @@ def test_a_headline_says_why_something_never_comes_back() -> None:
     west = next(row for row in report.rows if row.domain == "west")
     assert headline(report, west).text == (
         "west: 1 service down, 1 never comes back,"
-        " because island: runs nowhere outside west, and no room for it is known"
+        " because island: does not run outside west, and no capacity for it is known"
     )
     assert len(summary(report)) == 3
 

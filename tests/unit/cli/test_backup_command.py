@@ -252,7 +252,7 @@ def test_sudden_changes_are_shown_with_what_to_do(
     keep(url, before, replace(before, at_ms=later.at_ms, seen=later))
     assert run(["backup", "status", estate]) == console.DONE
     text = " ".join(capsys.readouterr().out.split())
-    assert "Sudden changes Look at the source, and delete no older backup until you know why." in text
+    assert "Sudden changes Check the source, and keep older backups until you know why." in text
     assert "the newest backup has 90,000 bytes, and the one before it had 5,000" in text
     assert run(["backup", "status", estate, "--output", "json"]) == console.DONE
     (alarm,) = json.loads(capsys.readouterr().out)["alarms"]

@@ -113,9 +113,9 @@ def test_the_page_of_text_says_the_same_with_the_next_step(
     assert run(["doctor", str(estate)]) == console.FINDINGS
     text = " ".join(capsys.readouterr().out.split())
     assert "carts store nobody - - 1" in text
-    assert "Endpoints that cannot do what they are for" in text
+    assert "Endpoints that cannot do their job" in text
     assert "next: add a copy, or name its backup" in text
-    assert "4 endpoints asked; nothing was changed." in text
+    assert "4 endpoints checked; nothing was changed." in text
 
 
 def test_an_estate_in_which_everything_can_be_done_is_well(
@@ -166,8 +166,8 @@ def test_a_script_that_breaks_a_promise_is_named(
     [
         (("gone",), "the estate has no endpoint gone"),
         (("orders-muc", "--act", "promote"), "no verb promote that can be done and undone"),
-        (("close-fra", "--set", "a=b"), "--set is for --act"),
-        (("close-fra", "--act", "fence", "--set", "a"), "write --set like"),
+        (("close-fra", "--set", "a=b"), "--set needs --act"),
+        (("close-fra", "--act", "fence", "--set", "a"), "write it like --set"),
     ],
 )
 def test_mistakes_are_named(

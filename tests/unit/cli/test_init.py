@@ -57,7 +57,7 @@ def test_flags_are_enough_without_a_terminal(company: Path) -> None:
     assert [site.id for site in estate.sites] == ["fra", "muc"]
     assert "cluster: {kind: kubernetes, from: cluster, site: fra}" in (company / "estate.yaml").read_text()
     again = CliRunner().invoke(cli, ["import", str(company / "estate.yaml"), "--update"])
-    assert "nothing changed since the last import" in again.output
+    assert "nothing has changed since the last import" in again.output
 
 
 def test_a_terminal_is_asked_at_most_ten_questions(company: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_a_second_init_overwrites_nothing(company: Path) -> None:
     before = (company / "estate.yaml").read_text()
     again = invoke(company)
     assert again.exit_code != 0
-    assert "[init-exists]" in again.output or "already there" in str(again.exception)
+    assert "[init-exists]" in again.output or "already exists" in str(again.exception)
     assert (company / "estate.yaml").read_text() == before
 
 

@@ -165,7 +165,7 @@ def test_an_import_into_a_folder_that_is_no_estate_afterwards_says_so(
 def test_an_estate_without_a_site_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "estate.yaml").write_text("evac: 1\nname: mine\n")
     run(["plan", str(tmp_path), "--lose", "x"])
-    assert "the estate has no site yet: write one under sites:" in capsys.readouterr().err
+    assert "the estate has no sites yet: add one under sites:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["json", "sarif", "junit", "github", "markdown"])
@@ -289,7 +289,7 @@ def test_a_plan_is_made_verified_and_simulated(
 ) -> None:
     estate, plan = planned
     assert run(["verify", plan, estate]) == console.DONE
-    assert "The plan holds" in capsys.readouterr().out
+    assert "The plan is valid" in capsys.readouterr().out
     assert run(["simulate", plan, estate, "--trials", "20", "--output", "json"]) == console.DONE
     assert json.loads(capsys.readouterr().out)["kind"] == "evac-simulation"
 

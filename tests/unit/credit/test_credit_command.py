@@ -157,9 +157,11 @@ def test_what_gets_nothing_without_a_word_of_the_rules_is_shown(evac: Evac) -> N
     document = computed(evac)
     assert document["ledger"]["without_line"] == ["three-days", "gold"]
     shown = " ".join(evac("show", "case")[1].split())
-    assert "2 rows without a site: an outage of one site counts for none of them." in shown
-    assert "No account gets anything by: three-days, gold." in shown
-    assert "No account gets anything by: three-days, gold." in " ".join(evac("statement", "case")[1].split())
+    assert "2 rows without a site: an outage of a single site does not count for them." in shown
+    assert "No account gets anything under: three-days, gold." in shown
+    assert "No account gets anything under: three-days, gold." in " ".join(
+        evac("statement", "case")[1].split()
+    )
 
 
 def test_every_next_command_names_the_files_of_this_case(evac: Evac) -> None:
@@ -202,7 +204,7 @@ def test_a_longer_window_gives_differences_only_and_a_shorter_one_takes_nothing_
     said = evac("tranche", "case", "paying", "--reason", "less")[2]
     assert "0 lines, no money" in said
     over = paid - third["ledger"]["envelope"][1]["amount"]
-    assert f"paid in excess earlier, and not reclaimed: {over:,} KRW" in said
+    assert f"overpaid earlier and not reclaimed: {over:,} KRW" in said
     assert first["ledger"]["ledger"] != third["ledger"]["ledger"]
 
 
@@ -241,7 +243,7 @@ def test_what_was_booked_is_compared_to_the_last_unit(evac: Evac, monkeypatch: p
     booked = [f"{row['key']},{row['total']},KRW" for row in rows]
     Path("booked.csv").write_text("\n".join(["key,amount,currency", *booked]) + "\n")
     code, out, _ = evac("reconcile", "case", "paying-1", "booked.csv")
-    assert (code, out) == (0, "3 lines agree; 0 do not\n1 not compared: grants in kind, not money\n")
+    assert (code, out) == (0, "3 lines agree; 0 do not\n1 not compared: grants in kind, not in money\n")
     lines = [line for line, row in zip(booked, rows, strict=True) if row["kind"] == "balance"]
     Path("booked.csv").write_text("\n".join(["key,amount,currency", *lines]) + "\n")
     code, out, _ = evac("reconcile", "case", "paying-1", "booked.csv")

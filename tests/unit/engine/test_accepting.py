@@ -9,7 +9,7 @@ from evac.store.port import Put
 from tests.unit.engine.small_world import World, play, policy_of
 from tests.unit.engine.test_another_loss import burns, events, five
 
-WHY = "the checker does not accept this plan: F14 promote:chat: the old primary is not fenced before"
+WHY = "the checker does not accept this plan: F14 promote:chat: the old primary is not fenced first"
 
 
 def test_a_proposal_is_answered_with_what_the_checker_says_and_nothing_is_journalled() -> None:

@@ -51,9 +51,9 @@ def test_nothing_is_public_before_a_person_publishes() -> None:
     shown = status_html(page) + status_json(page) + status_feed(page, "https://status.example/")
     assert "outage: " not in shown
     assert "Trouble" not in shown
-    assert preview_headline(page) == "Reports is affected, but users read: All systems operational"
+    assert preview_headline(page) == "Reports is affected, but users see: All systems operational"
     published = page_of(fire([PUBLISHED]))
-    assert "users read" not in preview_headline(published)
+    assert "users see" not in preview_headline(published)
     assert published.unpublished == ()
     assert published.components == page.recorded
 

@@ -50,8 +50,8 @@ def test_servers_whose_network_is_not_up_yet_wait_for_it() -> None:
     said = forecast(world.view, world.now_ms)
     assert (said.floor, said.up, said.waits) == (0, 12, True), "all come up once it is there"
     assert {one.remedy for one in quarantine_of(world.view, lambda step: {}).down} == {
-        "nothing behind its feed has answered: look at the network and the breaker first; "
-        "then it is tried again by itself"
+        "nothing behind its feed has answered: check the network and the breaker first; "
+        "then it is retried automatically"
     }
     world.silent = frozenset({"boot:s0", "boot:s2", "boot:s4"})  # these are dead
     world.say("feeds_seen", feeds=["f0"])

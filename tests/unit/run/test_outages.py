@@ -120,7 +120,7 @@ def test_the_only_boot_server_that_dies_with_all_in_flight_is_tried_by_one_at_a_
     )
     left = quarantine_of(world.view, lambda step: {}).down
     assert {one.remedy.partition(";")[0] for one in left} == {
-        "the boot server b0 does not serve, fix it first, and it is tried again"
+        "boot server b0 is not serving, so fix it first, and it is retried"
     }
     world.outcome = lambda step, attempt: "ok"
     (canary,) = [i for i in mine if world.view.phases[i] == "running"]

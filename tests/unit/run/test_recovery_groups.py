@@ -35,9 +35,13 @@ def view(**restored: dict[str, Any] | None) -> RunView:
         ({"db": {AS_OF: AT}, "mail": None}, "waiting", "orders: db, mail are not all restored yet"),
         ({"db": {AS_OF: AT}, "mail": {AS_OF: AT}}, "together", "are as of 2026-11-25 09:00:00 UTC"),
         ({"db": {AS_OF: AT + 60}, "mail": {AS_OF: AT}}, "together", "at most 1 min apart"),
-        ({"db": {AS_OF: AT + 61}, "mail": {AS_OF: AT}}, "apart", "1 min 01 s apart; 1 min is tolerated"),
-        ({"db": {AS_OF: AT}, "mail": {"attested_by": "kim"}}, "unknown", "nothing says to which moment"),
-        ({"db": {AS_OF: AT}}, "apart", "the others are at the present"),
+        (
+            {"db": {AS_OF: AT + 61}, "mail": {AS_OF: AT}},
+            "apart",
+            "1 min 01 s apart; up to 1 min is tolerated",
+        ),
+        ({"db": {AS_OF: AT}, "mail": {"attested_by": "kim"}}, "unknown", "unknown to which point in time"),
+        ({"db": {AS_OF: AT}}, "apart", "the others are current"),
     ],
 )
 def test_a_group_is_together_only_when_all_of_it_is_at_one_moment(

@@ -39,7 +39,7 @@ def test_a_store_that_is_locked_leaves_nothing_open(capsys: pytest.CaptureFixtur
         made.lock()
         assert found(made.url(**made.users())) == []
         assert run(["store", "check", "--store", made.url(**made.users())]) == console.DONE
-    assert "this store is locked" in capsys.readouterr().err
+    assert "this store is secured" in capsys.readouterr().err
 
 
 def test_each_lock_that_is_open_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,7 +131,7 @@ def test_a_plan_has_to_name_what_is_known_within_bounds(tmp_path: Path) -> None:
     assert made.proof == "full"
     silent = replace(made, intervals=())
     assert [v.message for v in check(estate, silent).violations] == [
-        "facts known within bounds are not those of the estate"
+        "facts known within bounds differ from the estate's"
     ]
     assert encode(decode(encode(made))) == encode(made)
     assert b'"intervals"' not in encode(silent)

@@ -139,7 +139,7 @@ def test_a_copy_that_is_led_back_though_it_is_not_behind_is_found(company: tuple
     back = replace(good, id="reprotect:chat:sound", kind="reprotect", target="chat", candidate="sound")
     bad = check(company[0], replace(made, steps=(*made.steps, back))).violations
     assert [(v.rule, v.message) for v in bad if v.subject == back.id and v.rule == "F24"] == [
-        ("F24", "leads back sound, which is not behind")
+        ("F24", "reattaches sound, which is not behind")
     ]
 
 
@@ -148,7 +148,9 @@ def test_freeing_what_nobody_must_free_is_found(company: tuple[Estate, Plan]) ->
     good = next(step for step in made.steps if step.kind == "attest")
     more = replace(good, id="attest:chat", target="chat")
     bad = check(company[0], replace(made, steps=(*made.steps, more))).violations
-    assert ("F23", more.id, "frees what nobody must free") in {(v.rule, v.subject, v.message) for v in bad}
+    assert ("F23", more.id, "releases something that needs no release") in {
+        (v.rule, v.subject, v.message) for v in bad
+    }
 
 
 def test_another_power_than_planned_with_is_found(company: tuple[Estate, Plan]) -> None:

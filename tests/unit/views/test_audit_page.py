@@ -91,7 +91,7 @@ def test_the_verdict_sentence_follows_the_verdicts(flawed: AuditReport, report: 
     fine = replace(
         report, rows=tuple(replace(r, verdict="degraded", lost=0, stores_gone=0) for r in report.rows)
     )
-    assert audit_view.audit_answer(fine) == ("Every service comes back from every loss that was tried.", "ok")
+    assert audit_view.audit_answer(fine) == ("Every service recovers from every loss that was tried.", "ok")
     dark = replace(fine, rows=(replace(fine.rows[0], verdict="unknown"), *fine.rows[1:]))
     assert audit_view.audit_answer(dark)[1] == "unknown"
     assert audit_view.audit_answer(replace(report, rows=()))[1] == "unknown"
@@ -200,4 +200,4 @@ def test_one_loss_is_told_in_the_singular(tmp_path: Path) -> None:
     (tmp_path / "estate.yaml").write_text("evac: 1\nsites: {a: {}}\n")
     alone = audit(load(tmp_path))
     told = audit_view.audit_context(alone, alone.findings)["loss_words"]
-    assert told == "1 loss tried: 1 touches no service."
+    assert told == "1 loss tried: 1 affects no service."

@@ -58,7 +58,7 @@ def test_words_from_an_estate_are_shown_and_never_run(story: October) -> None:
 
 def test_what_is_not_back_is_said_first(story: October) -> None:
     page = october_page(replace(story, last_ms=None, missing=("pay-ledger",)), "evac")
-    assert "1 service did not come back within this story." in page
+    assert "1 service did not come back within this simulation." in page
     assert "pay-ledger" in page
 
 

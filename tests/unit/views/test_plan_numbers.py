@@ -239,7 +239,7 @@ def test_a_shed_service_is_served_until_it_is_shed(worked: Plan) -> None:
     begin = (worked.horizon_ms - ads.base_outage_ms) / 1000
     assert curve.down == ((0.0, 0.0), (begin, float(ads.people)))
     assert plan_charts.curve_end(curve) is None
-    assert "; some never get it back in this plan." in curve_words(curve)
+    assert "; some are never restored by this plan." in curve_words(curve)
 
 
 def test_who_waits_for_what_never_returns_stands_with_its_reason(worked: Plan) -> None:
@@ -276,7 +276,7 @@ def test_circles_of_reasons_end(picked: list[int]) -> None:
 def test_the_answer_names_everything_that_goes_wrong(worked: Plan) -> None:
     words, state = answer(Planned(worked, "d"))
     assert "4 of 5 affected services come back" in words
-    assert "1 is shed to make room" in words
+    assert "1 is shed to free capacity" in words
     assert state == "warning"
     identity = next(o for o in worked.outcomes if o.service == "identity")
     late = some(worked, identity=replace(identity, rto_ms=1000, recovery_ms=150_000))

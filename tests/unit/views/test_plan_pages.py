@@ -86,7 +86,9 @@ def test_the_screen_says_the_answer_first_and_fits(plan: Plan) -> None:
 
 def test_the_screen_says_what_changes_where_it_was_asked_for(plan: Plan) -> None:
     told = replace(plan, sensitivity=(Sensitivity("demand is 30 % higher", 120_000, 60_000),))
-    assert "if what is assumed is off" not in plan_text(replace(plan, sensitivity=()), "sha256:x", 100, False)
+    assert ("if the assumptions are off") not in plan_text(
+        replace(plan, sensitivity=()), "sha256:x", 100, False
+    )
     (row,) = [r for r in plan_text(told, "sha256:x", 100, False).splitlines() if "30 % higher" in r]
     assert "2,000 user-minutes" in row
     assert "1,000 user-minutes" in row
@@ -94,14 +96,14 @@ def test_the_screen_says_what_changes_where_it_was_asked_for(plan: Plan) -> None
 
 def test_facts_within_bounds_are_named(plan: Plan) -> None:
     told = plan_text(replace(plan, intervals=("services/pay/start",)), "sha256:x", 100, False)
-    assert "Within bounds" in told
+    assert "Known within bounds" in told
     assert "services/pay/start" in told
 
 
 def test_colour_only_repeats_words(plan: Plan) -> None:
     coloured = plan_text(plan, "sha256:x", 100, True)
     assert "\x1b[" in coloured
-    assert "miss their rto" in coloured
+    assert "miss their RTO" in coloured
 
 
 def test_the_page_is_whole_self_contained_and_safe(estate: Estate, plan: Plan) -> None:
@@ -152,7 +154,7 @@ def test_every_chart_has_words(estate: Estate, plan: Plan) -> None:
 def test_verify_and_simulate_screens(plan: Plan) -> None:
     instance = worked_example()
     broken = replace(plan, objective=1)
-    assert "does not hold" in verify_text(broken, "d", check_instance(instance, broken), 100, False)
+    assert "is not valid" in verify_text(broken, "d", check_instance(instance, broken), 100, False)
     text = simulate_text(plan, simulate(instance, plan, trials=20), 100, False)
     assert "tier 0" in text
     assert "p99" in text
@@ -181,7 +183,7 @@ def test_a_store_that_is_made_again_is_among_the_lost_ones(tmp_path: Path) -> No
     rows = {row["store"]: row for row in page["stores"]["open"]}
     assert sorted(rows) == ["index", "orders"]
     back = next(one for one in plan.outcomes if one.service == "search").recovery_ms
-    assert (rows["index"]["candidate"], rows["index"]["back"]) == ("made again from orders", duration(back))
+    assert (rows["index"]["candidate"], rows["index"]["back"]) == ("rebuilt from orders", duration(back))
     assert rows["index"]["loss"] == "none"
     card = next(card for card in cards(Planned(plan, "d")) if card.name == "stores that lose writes")
     assert card.more == "of 2 lost, all come back"

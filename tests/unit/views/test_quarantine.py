@@ -63,7 +63,7 @@ def test_everybody_who_is_not_up_is_on_it_as_one_walks() -> None:
     told = {one.server: one for one in found().down}
     assert (told["s2"].draws, told["s1"].draws, told["s3"].draws) == (True, False, True)
     assert told["s3"].code == "in-doubt"
-    assert told["s9"].remedy.startswith("every server here is silent: look at the switch of the rack")
+    assert told["s9"].remedy.startswith("every server here is silent: check the rack's switch")
     assert told["s1"].remedy.startswith("compare the serial number")
     assert (told["s1"].hall, told["s1"].position, told["s1"].serial) == ("here/hall-1", "19", "SN1")
 

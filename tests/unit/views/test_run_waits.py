@@ -47,8 +47,8 @@ def under_way(*events: Event, spec: RunSpec = SPEC) -> RunView:
 def test_the_work_of_a_person_is_told_with_its_place_and_the_command_that_ends_it() -> None:
     view = under_way(Event("step_started", 2, "boot:s1", 1, {"token": 1}))
     assert sentences(view) == [
-        "boot:s1 is done by hand: power on a server: s1 (hall h1, rack r1, position 12); "
-        "attest it when it is done"
+        "boot:s1 must be done by hand: power on a server: s1 (hall h1, rack r1, position 12); "
+        "attest it when done"
     ]
     (row,) = run_document(RunShown(view, "c1", 10)).waits
     assert (row.kind, row.step, row.verbs) == ("by_hand", "boot:s1", ("attest",))
@@ -63,7 +63,7 @@ def test_a_run_of_an_older_version_has_no_words_and_names_what_it_is_about() -> 
         Event("step_started", 2, "boot:s1", 1, {"token": 1}),
         spec=RunSpec("r", "i", "p1", (old,), approvals=0),
     )
-    assert sentences(view) == ["boot:s1 is done by hand: power on a server, s1; attest it when it is done"]
+    assert sentences(view) == ["boot:s1 must be done by hand: power on a server, s1; attest it when done"]
 
 
 def test_the_words_lie_with_the_bound_run() -> None:
@@ -99,7 +99,7 @@ def test_what_a_feed_took_with_it_is_to_be_done_again_and_without_lost_on_it_can
     gate, later = waiting(view)
     assert (gate.kind, gate.step, gate.since_ms) == ("gate", "power:f1", 4)
     assert words_of(gate).startswith("power:f1 needs approval: f1 tripped")
-    assert words_of(later) == "start:web can wait: a step that it depends on is no longer done"
+    assert words_of(later) == "start:web can wait: a step it depends on is no longer done"
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "was done, and will be done again" in text
     assert "power on" not in text
@@ -195,7 +195,7 @@ def test_a_limit_that_a_person_changed_is_told_with_what_is_held() -> None:
     assert document().limits_changed == (LimitRow("hands", 6, 4, 0), LimitRow("power:f1", 400, 1_000, 500))
     text = run_text(document(), 120, False)
     assert "hands 6 instead of 4, 0 held\n" in text
-    assert "power:f1 400 W instead of 1,000 W, 500 W held; nothing starts until there is room\n" in text
+    assert "power:f1 400 W instead of 1,000 W, 500 W held; nothing starts until there is capacity\n" in text
 
 
 def test_a_limit_that_is_not_there_is_answered_with_those_that_are() -> None:

@@ -33,7 +33,7 @@ def test_it_says_how_far_what_waits_with_its_command_and_what_runs() -> None:
     assert lines[0].startswith("fire-1: ")
     assert "0 of 3 steps" in text
     assert "Running for 1 min 04 s" in text
-    assert lines[lines.index("Waits for a person (1)") + 2] == (
+    assert lines[lines.index("Waiting for a person (1)") + 2] == (
         "  evac run attest fire-1 boot:s1 --reason WHY"
     )
     assert any(line.startswith("  start:web") and line.endswith("1 min 02 s") for line in lines)

@@ -55,8 +55,8 @@ def test_what_does_not_come_back_is_shown_before_what_does() -> None:
 def test_every_box_says_its_state_in_words() -> None:
     svg = shown(
         [
-            fate("mail", "identity", "its traffic points at south"),
-            fate("identity", "its traffic points at south"),
+            fate("mail", "identity", "its traffic is routed to south"),
+            fate("identity", "its traffic is routed to south"),
         ]
     )["svg"]
     labels = re.findall(r'aria-label="([^"]+)"', svg)

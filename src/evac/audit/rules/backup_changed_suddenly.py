@@ -18,7 +18,7 @@ def check(context: Context) -> Iterator[Finding]:
             "warning",
             f"{alarm.data_set} at {alarm.copy}, {alarm.code}",
             f"{alarm.data_set} at {alarm.copy}: {alarm.words} ({day})",
-            "Look at the source now, and delete no older backup until you know why.",
+            "Check the source now, and keep all older backups until you know why.",
             paths=(f"stores/{alarm.data_set}", f"data_sets/{alarm.data_set}"),
         )
 

@@ -26,11 +26,11 @@ def check(context: Context) -> Iterator[Finding]:
                 "error" if copy.damaged else "warning",
                 f"{verdict.data_set} at {copy.at}",
                 f"the backup of {verdict.data_set} at {copy.at} {what}{seen}",
-                "Take a new backup now, and keep the damaged one until you know why."
+                "Take a new backup now, and keep the damaged one until you know what happened."
                 if copy.damaged
                 else "Restore faster or back up more often, then run the restore test again.",
                 paths=data_paths(verdict, number),
             )
 
 
-RULE = Rule("backup-damaged", "EV138", "A backup is damaged or useless", check, per_loss=False)
+RULE = Rule("backup-damaged", "EV138", "A backup is damaged or unusable", check, per_loss=False)

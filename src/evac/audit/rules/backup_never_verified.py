@@ -27,7 +27,8 @@ def check(context: Context) -> Iterator[Finding]:
                 "warning",
                 f"{verdict.data_set} at {copy.at}",
                 f"the backup of {verdict.data_set} at {copy.at} {words}",
-                "Restore it, check it, and write down the day and the rate, or let evac do it on a schedule.",
+                "Restore it, check it, and record the date and rate in the "
+                "estate, or let evac test it on a schedule.",
                 paths=data_paths(verdict, number),
             )
 

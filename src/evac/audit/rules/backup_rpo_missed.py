@@ -21,7 +21,7 @@ def check(context: Context) -> Iterator[Finding]:
             "warning",
             verdict.data_set,
             f"the newest {kind} of {verdict.data_set} {words}; its policy allows {limit}",
-            "Take a backup now, then find out why the schedule missed.",
+            "Take a backup now, then find out why the schedule was missed.",
             paths=data_paths(verdict),
         )
 

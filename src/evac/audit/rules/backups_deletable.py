@@ -17,7 +17,7 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         severity: Severity = "warning" if digit.state == "missed" else "note"
         if digit.state == "unknown":
-            words = f"it is not known which backups of {verdict.data_set} its own credentials can delete"
+            words = f"it is unknown which backups of {verdict.data_set} its own credentials can delete"
         elif digit.known == 0:
             words = f"the credentials of {verdict.data_set} can delete every backup of it"
         else:

@@ -64,7 +64,7 @@ def _found(
         severity,
         f"{site}:{column}",
         f"{counted(count, 'server')} of {site} {what}: {listed(names, _NAMED, count)}",
-        f"Correct the column `{column}` of the table of servers.",
+        f"Correct the `{column}` column in the server table.",
         losses=[] if number is None else [number],
         paths=(f"sites/{site}", "servers"),
     )

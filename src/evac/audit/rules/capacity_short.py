@@ -38,7 +38,7 @@ def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int
     worst = max(chosen, key=lambda row: (row[1].missing, row[1].replicas, -row[0]))
     losses = [worst[0], *(n for n in context.worst_first(n for n, _ in chosen) if n != worst[0])]
     short = worst[1]
-    missing = amount(resource, short.missing) if short.missing else "room on one server"
+    missing = amount(resource, short.missing) if short.missing else "capacity on any one server"
     severity: Severity = "error" if errors else "warning"
     short_of = "their smallest share" if errors else "full service"
     return RULE.finding(
@@ -50,7 +50,8 @@ def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int
         + (f" (also: {listed(context.names(losses)[1:])})" if len(losses) > 1 else ""),
         _more(classes, resource)
         if short.missing
-        else f"Keep whole {classes} servers empty: the room is there but no server has enough of it.",
+        else f"Keep whole {classes} servers empty: there is enough capacity overall, "
+        "but not on any one server.",
         losses=losses,
         paths=(f"classes/{classes.split('+', maxsplit=1)[0]}", "classes"),
     )

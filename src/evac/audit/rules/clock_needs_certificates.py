@@ -33,7 +33,7 @@ def check(context: Context) -> Iterator[Finding]:
                 "warning",
                 name,
                 f"{name} (time) needs {names}, whose certificates cannot be checked without a clock",
-                "Let clocks start without them: from a local source of time, or with a wider tolerance.",
+                "Let clocks start without them: use a local time source or a wider tolerance.",
                 chain=chain,
                 paths=(f"services/{name}/needs/0", f"services/{name}", "tools/time"),
             )

@@ -26,8 +26,9 @@ def check(context: Context) -> Iterator[Finding]:
             severity,
             names[0],
             f"{listed(names, 6)} need each other to start, so none can start first{where}",
-            "Let one of them start without the others: `needed_to: serve`, a cached copy, or a way by hand"
-            " (`limits: {manual: {start-cycle: 30 min}}`).",
+            "Let one of them start without the others: `needed_to: serve`, a "
+            "cached copy, or a manual procedure "
+            "(`limits: {manual: {start-cycle: 30 min}}`).",
             losses=losses,
             chain=(*names, names[0]),
             paths=(f"services/{names[0]}/needs/0", f"services/{names[0]}"),

@@ -26,8 +26,8 @@ def check(context: Context) -> Iterator[Finding]:
                 context,
                 "warning",
                 service.id,
-                f"{service.id} promises more than what it needs: {listed(list(clashes))}",
-                "Tighten the objective of the dependency, or relax the one of the service.",
+                f"{service.id} promises more than its dependencies: {listed(list(clashes))}",
+                "Tighten the objective of the dependency, or relax that of the service.",
                 paths=(f"services/{service.id}/rto", f"services/{service.id}/rpo", f"services/{service.id}"),
             )
 

@@ -40,7 +40,7 @@ def check(context: Context) -> Iterator[Finding]:
         severity: Severity = "error" if boots and not by_hand else "warning"
         what = listed([f"{' or '.join(names)} ({role})" for role, names in missing.items()], 6)
         then = (
-            "on-site staff must boot the servers they run on first" if by_hand else "nothing there can boot"
+            "on-site staff must first boot the servers they run on" if by_hand else "nothing there can boot"
         )
         first = next(iter(missing))
         yield RULE.finding(
@@ -48,7 +48,8 @@ def check(context: Context) -> Iterator[Finding]:
             severity,
             site.id,
             f"a cold start of {site.id} needs {what}, which is down with it: {then}",
-            "Give each of them a copy that serves without this site, or a way that needs none.",
+            "Give each of them an instance that serves without this site, or a "
+            "procedure that does not need it.",
             losses=[number],
             paths=(f"tools/{first}", f"services/{missing[first][0]}"),
         )
@@ -57,6 +58,6 @@ def check(context: Context) -> Iterator[Finding]:
 RULE = Rule(
     "dark-site-alone",
     "EV131",
-    "What a dark site needs runs only there",
+    "What a dark site needs to start runs only there",
     check,
 )

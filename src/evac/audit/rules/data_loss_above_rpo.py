@@ -40,7 +40,7 @@ def check(context: Context) -> Iterator[Finding]:
             store.id,
             f"{store.id} loses {amount} of data with {listed(context.names(losses))};"
             f" {whose} allows {duration(limit or 0)}",
-            "Keep a synchronous copy, or one that lags less, outside the domain; or state what you accept.",
+            "Keep a synchronous or less-lagging copy outside the domain, or state the loss you accept.",
             losses=losses,
             paths=(f"stores/{store.id}/rpo", f"stores/{store.id}"),
         )
@@ -69,4 +69,4 @@ def _beyond(outcome: Outcome, limit: int | None) -> bool:
     return outcome.loss_ms == UNKNOWN_MS or outcome.loss_ms > limit
 
 
-RULE = Rule("data-loss-above-rpo", "EV105", "Data loss above the rpo", check)
+RULE = Rule("data-loss-above-rpo", "EV105", "Data loss above the RPO", check)

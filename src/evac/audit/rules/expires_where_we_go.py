@@ -38,13 +38,13 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _state(item: Expiring, today: date | None) -> tuple[Severity, str] | None:
     if item.expires is None:
-        return "warning", "ends at an unknown date"
+        return "warning", "expires on an unknown date"
     if today is None:
-        return "note", f"ends on {item.expires}; the date of the audit is not known"
+        return "note", f"expires on {item.expires}; the audit date is unknown"
     if item.expires <= today:
-        return ("error" if item.used_by else "warning"), f"ended on {item.expires}"
+        return ("error" if item.used_by else "warning"), f"expired on {item.expires}"
     if item.expires <= today + SOON:
-        return "warning", f"ends on {item.expires}, within {SOON.days} days"
+        return "warning", f"expires on {item.expires}, within {SOON.days} days"
     return None
 
 
@@ -63,7 +63,7 @@ def _elsewhere(context: Context, item: Expiring) -> list[int]:
 RULE = Rule(
     "expires-where-we-go",
     "EV121",
-    "Something expires where we must go",
+    "Something expires at a site we may have to move to",
     check,
     per_loss=False,
 )

@@ -15,7 +15,9 @@ from evac.model.fleet import BMC_NO, CONDEMNED, BoolColumn, IntColumn
 
 LEAST: Final = 2
 """Servers that can be asked behind a feed. A run watches a feed by no fewer: one alone may have died."""
-_FEW: Final = f"no circuit is known, and fewer than {LEAST} servers behind each have a BMC that can be asked"
+_FEW: Final = (
+    f"no circuit is known, and fewer than {LEAST} servers behind each have a BMC that can be queried"
+)
 _FIX: Final = (
     f"Name the circuit of a feed under endpoints, or the BMC addresses of {LEAST} servers behind it."
 )
@@ -40,7 +42,7 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             "warning" if known else "note",
             site.id,
-            f"nobody would see {counted(len(feeds), 'feed')} of {site.id} trip in a cold start: "
+            f"{counted(len(feeds), 'feed')} of {site.id} could trip unnoticed in a cold start: "
             f"{listed(feeds)}: {why}",
             _FIX if known else "Name an endpoint for the BMCs of the site (redfish, ipmi), or for each feed.",
             losses=[losses[site.id]] if site.id in losses else [],
@@ -106,7 +108,7 @@ def _fewest(context: Context, servers: BoolColumn) -> IntColumn:
 RULE = Rule(
     "feed-trips-unseen",
     "EV136",
-    "A feed could trip in a cold start and nobody would see it",
+    "A feed could trip unnoticed in a cold start",
     check,
     per_loss=False,
 )

@@ -86,7 +86,7 @@ def _chain(
 RULE = Rule(
     "hidden-single-site",
     "EV102",
-    "A service at several sites needs something at one site only",
+    "A multi-site service needs something that runs at one site only",
     check,
     per_loss=False,
 )

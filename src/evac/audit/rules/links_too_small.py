@@ -118,7 +118,7 @@ def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
             name,
             f"up to {bandwidth(worst[1])} would cross {name} after the loss of"
             f" {listed(context.names(losses))}; the link takes {bandwidth(link.bandwidth_mbps or 0)}",
-            "Widen the link, or keep what these services need at the same site as they are.",
+            "Widen the link, or keep what these services need at their own site.",
             losses=losses,
             paths=(f"links/{row}",),
         )
@@ -152,6 +152,6 @@ def _crossing(
 RULE = Rule(
     "links-too-small",
     "EV122",
-    "Links or ingress are too small for what would arrive",
+    "Links or ingress are too small for the traffic after a loss",
     check,
 )

@@ -51,7 +51,7 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             "warning" if severe else "note",
             site,
-            f"servers that start again by themselves may trip {counted(len(feeds), 'feed')} of "
+            f"servers that restart on their own may trip {counted(len(feeds), 'feed')} of "
             f"{site} in a cold start: {listed([one.feed for one in feeds])}: {worst.feed} has "
             f"{worst.free} W of inrush free during a cold start, and they draw up to {worst.unasked_watts} W",
             f"Keep {keep} % free: limits: power_margin: {keep} %; or allow fewer boots at once on a feed.",
@@ -115,7 +115,7 @@ def _inrush(context: Context) -> tuple[IntColumn, IntColumn]:
 RULE = Rule(
     "margin-too-small",
     "EV135",
-    "Servers that start again by themselves may trip a feed",
+    "Servers that restart on their own may trip a feed",
     check,
     per_loss=False,
 )

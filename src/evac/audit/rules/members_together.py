@@ -24,7 +24,7 @@ def check(context: Context) -> Iterator[Finding]:
             "warning",
             store.id,
             f"{store.id} has {where}: one fault takes them all",
-            "Place each member on a server in a rack of its own, best in another hall or site.",
+            "Place each member in its own rack, ideally in another hall or site.",
             losses=context.worst_first(losses[name] for name in together if name in losses),
             paths=(f"stores/{store.id}/members/{first[1]}", f"stores/{store.id}"),
         )

@@ -45,7 +45,7 @@ def _state(context: Context, done: Rehearsal | None) -> str:
         return "was never rehearsed"
     if done.estate_digest is not None and context.digest is not None:
         if done.estate_digest != context.digest:
-            return f"was last rehearsed on {done.done}, on another estate"
+            return f"was last rehearsed on {done.done}, with a different estate"
     elif changed is not None and done.done < changed:
         return f"was last rehearsed on {done.done}, before the estate changed on {changed}"
     if context.as_of is not None and done.done < context.as_of - YEAR:
@@ -60,7 +60,8 @@ def _site(context: Context, number: int, words: str) -> Finding:
         "warning",
         name,
         f"the loss of {name} {words}",
-        f"Rehearse it: evac plan ESTATE --lose {name}, play the plan, then do it for real on a quiet day.",
+        f"Rehearse it: run evac plan ESTATE --lose {name}, walk through the plan, "
+        "then do it for real on a quiet day.",
         losses=(number,),
         paths=(f"rehearsals/{name}", "rehearsals", f"sites/{name}"),
     )

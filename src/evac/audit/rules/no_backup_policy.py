@@ -19,7 +19,7 @@ def check(context: Context) -> Iterator[Finding]:
             "note",
             "backup policies",
             f"{counted(len(names), 'data set')} without a backup policy{without}: {listed(names)}",
-            "Write backup_policy: for each, with waived: and the reason where no backup is needed.",
+            "Add backup_policy: to each; where no backup is needed, use waived: with the reason.",
             paths=(f"stores/{names[0]}", f"data_sets/{names[0]}"),
         )
 

@@ -31,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
             store.id,
             f"{store.id} has no copy outside {listed(context.names(losses))}: its data is lost with it"
             + ("" if errors else ", though another instance of its family is left"),
-            "Add a member or a backup (with size and restore rate) in another site.",
+            "Add a member or a backup (with size and restore rate) at another site.",
             losses=losses,
             paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
         )
@@ -39,7 +39,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _rebuilt(context: Context, store: Store, losses: list[int]) -> Finding:
     """Not lost: it is made again."""
-    takes = "a time that is not known" if store.rebuild_ms is None else duration(store.rebuild_ms)
+    takes = "an unknown time" if store.rebuild_ms is None else duration(store.rebuild_ms)
     losses = context.worst_first(losses)
     return RULE.finding(
         context,
@@ -47,7 +47,7 @@ def _rebuilt(context: Context, store: Store, losses: list[int]) -> Finding:
         store.id,
         f"{store.id} has no copy outside {listed(context.names(losses))}:"
         f" it is rebuilt from {store.rebuilt_from} in {takes}",
-        "Where its users cannot wait for that, keep a copy at another site.",
+        "If its users cannot wait that long, keep a copy at another site.",
         losses=losses,
         paths=(f"stores/{store.id}/rebuild", f"stores/{store.id}/rebuilt_from", f"stores/{store.id}"),
     )

@@ -23,7 +23,7 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         if store.primary is None and not store.quorum:
             yield _finding(
-                context, store, "names no primary, so what a loss does to it is not known", [], False
+                context, store, "names no primary, so the effect of a loss on it is unknown", [], False
             )
             continue
         lost = [
@@ -33,13 +33,21 @@ def check(context: Context) -> Iterator[Finding]:
         if stuck:
             where = listed(context.names(stuck))
             yield _finding(
-                context, store, f"cannot be promoted after the loss of {where}: the tools go too", stuck, True
+                context,
+                store,
+                f"cannot be promoted after the loss of {where}: the tools are lost too",
+                stuck,
+                True,
             )
         elif lost and not store.automatic and not store.quorum:
             losses = context.worst_first(lost)
             after = f"after the loss of {listed(context.names(losses))}"
             known = store.automatic is False
-            words = f"is promoted only by hand {after}" if known else f"has no known way of promotion {after}"
+            words = (
+                f"can only be promoted by hand {after}"
+                if known
+                else f"has no known way to be promoted {after}"
+            )
             yield _finding(context, store, words, losses, False)
 
 
@@ -60,7 +68,7 @@ def _finding(context: Context, store: Store, words: str, losses: list[int], erro
         "error" if error else "warning",
         store.id,
         f"{store.id} {words}",
-        "Name its primary and its copies, let a quorum promote it, and say so with `automatic: true`.",
+        "Name its primary and its copies, let a quorum promote it, and set `automatic: true`.",
         losses=losses,
         paths=(f"stores/{store.id}/automatic", f"stores/{store.id}"),
     )

@@ -27,7 +27,7 @@ def check(context: Context) -> Iterator[Finding]:
             "error" if alone and losses else "warning",
             verdict.data_set,
             f"{verdict.data_set} has no verified backup{where}",
-            "Keep a backup at another site that shares no group with the original, and test a restore.",
+            "Keep a backup at another site that shares no fate group with the original, and test a restore.",
             losses=losses if alone else (),
             paths=data_paths(verdict),
         )

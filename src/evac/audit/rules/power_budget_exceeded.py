@@ -29,13 +29,13 @@ def check(context: Context) -> Iterator[Finding]:
         name = found.budgets[row]
         losses = context.worst_first(needed.get(name, ()))
         severity: Severity = "error" if losses else "warning"
-        when = f", and they are missed after the loss of {listed(context.names(losses))}" if losses else ""
+        when = f", and they are needed after the loss of {listed(context.names(losses))}" if losses else ""
         yield RULE.finding(
             context,
             severity,
             name,
-            f"the power budget of {name} leaves {counted(int(counts[row]), 'dark server')} off{when}",
-            "Raise the budget, or move dark servers to where there is power for them.",
+            f"the power budget of {name} keeps {counted(int(counts[row]), 'dark server')} off{when}",
+            "Raise the budget, or move dark servers to where there is power.",
             losses=losses,
             paths=_paths(context, name),
         )
@@ -61,7 +61,7 @@ def _overloaded(context: Context) -> Iterator[Finding]:
             "error",
             name,
             f"{name} carries {when}, and may carry {budget:,} W",
-            "Raise the budget, or move servers to where there is power for them.",
+            "Raise the budget, or move servers to where there is power.",
             losses=[losses[feed] for feed in others if today <= budget and feed in losses],
             paths=_paths(context, name),
         )
@@ -75,7 +75,7 @@ def _paths(context: Context, name: str) -> tuple[str, ...]:
 RULE = Rule(
     "power-budget-exceeded",
     "EV112",
-    "A power budget is exceeded by what would be started",
+    "Starting what is needed exceeds a power budget",
     check,
     False,
 )

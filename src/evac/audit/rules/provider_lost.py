@@ -37,8 +37,8 @@ def check(context: Context) -> Iterator[Finding]:
             "warning" if falls or tools else "note",
             domain,
             f"the loss of {domain} ({listed(provided)}): {'; '.join(parts)}."
-            " Only the provider can restore it, and when is not known",
-            "Name an alternative, make the need soft, or agree on how you work without it.",
+            " Only the provider can restore it; the time is unknown",
+            "Name an alternative, make the dependency soft, or agree on how to work without it.",
             losses=(number,),
             chain=why_down(context, falls[0], number).words if falls else (),
             paths=(f"providers/{domain.removeprefix(PROVIDER_PREFIX)}", f"services/{provided[0]}"),
@@ -68,4 +68,4 @@ def _tools(context: Context, number: int) -> list[str]:
     ]
 
 
-RULE = Rule("provider-lost", "EV147", "Services fall with an external provider", check)
+RULE = Rule("provider-lost", "EV147", "An external provider takes services down with it", check)

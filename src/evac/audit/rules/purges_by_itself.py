@@ -28,7 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
             for robot in estate.automations
             if entry.id in robot.manages and robot.can_be_paused is not True and "stop" in robot.undoes
         ]
-        why = ["its servers come on by themselves when power returns"] if alone[row] else []
+        why = ["its servers power on by themselves when power returns"] if alone[row] else []
         why += [f"{listed(robots)} would start it again, and cannot be paused"] if robots else []
         if why:
             yield RULE.finding(
@@ -36,7 +36,7 @@ def check(context: Context) -> Iterator[Finding]:
                 "warning",
                 entry.id,
                 f"{entry.id} deletes old data by itself, and {' and '.join(why)}",
-                "Let it start only when a person says so: after a restore what is old may be all there is.",
+                "Let it start only on a person's approval: after a restore, old data may be all there is.",
                 paths=(f"services/{entry.id}/purges", f"services/{entry.id}"),
             )
 

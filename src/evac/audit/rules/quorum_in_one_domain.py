@@ -28,7 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
             store.id,
             f"{store.id} has {votes} votes in {context.names(losses)[0]}"
             f" and stops writing with the loss of {listed(context.names(losses))}",
-            "Lay the votes out over three domains so that none has the majority; a witness may be one.",
+            "Spread the votes over three domains so that none holds the majority; a witness can hold one.",
             losses=losses,
             paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
         )

@@ -24,8 +24,9 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             severity,
             store.id,
-            f"{store.id} keeps half of its votes, no majority, without {listed(context.names(losses))}",
-            "Use an odd number of votes over three domains.",
+            f"{store.id} keeps only half of its votes, not a majority, without "
+            f"{listed(context.names(losses))}",
+            "Use an odd number of votes across three domains.",
             losses=losses,
             paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
         )

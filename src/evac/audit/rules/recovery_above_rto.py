@@ -29,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
             name,
             f"{name} {back(ready)} {_by(impacts.methods[worst])};"
             f" its rto{own} is {duration(rto)} (loss of {listed(context.names(losses))})",
-            "Shorten the longest part of its chain, or state an rto that can be kept.",
+            "Shorten the longest part of its chain, or state an RTO that can be met.",
             losses=losses,
             chain=why_down(context, service, worst).words,
             paths=(f"services/{name}/rto", f"services/{name}"),
@@ -37,12 +37,12 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _by(method: Method) -> str:
-    return "(plan)" if method == PLANNED else "at the soonest (estimate)"
+    return "(plan)" if method == PLANNED else "at the earliest (estimate)"
 
 
 RULE = Rule(
     "recovery-above-rto",
     "EV113",
-    "Predicted recovery above the rto",
+    "Predicted recovery above the RTO",
     check,
 )

@@ -48,6 +48,6 @@ def _apart(context: Context, group: RecoveryGroup, rows: list[int]) -> dict[int,
 RULE = Rule(
     "recovery-group-apart",
     "EV127",
-    "A recovery group comes back apart",
+    "Stores of a recovery group come back at different points in time",
     check,
 )

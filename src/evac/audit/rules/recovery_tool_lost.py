@@ -151,6 +151,6 @@ def _steps(context: Context, service: int, number: int) -> list[str]:
 RULE = Rule(
     "recovery-tool-lost",
     "EV103",
-    "A recovery tool is lost with what it must recover",
+    "A recovery tool is lost with the services it must recover",
     check,
 )

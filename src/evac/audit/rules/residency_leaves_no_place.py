@@ -53,12 +53,12 @@ def _finding(
         context,
         severity,
         name,
-        f"the data of {name} may be at {where} only, and the loss of {listed(context.names(losses))} leaves"
-        " no place for it",
-        "Allow a second site that fails apart from these, or accept that it stays down until they are back.",
+        f"the data of {name} may be at {where} only, and the loss of {listed(context.names(losses))} leaves "
+        "it nowhere to run",
+        "Allow a second site that fails independently, or accept that it stays down until they are back.",
         losses=losses,
         paths=(f"{section}/{name}/data_in", f"{section}/{name}"),
     )
 
 
-RULE = Rule("residency-leaves-no-place", "EV148", "No place is left where data may be", check)
+RULE = Rule("residency-leaves-no-place", "EV148", "No permitted site is left for the data", check)

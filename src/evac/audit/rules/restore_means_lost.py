@@ -28,7 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
                 "error",
                 verdict.data_set,
                 f"{verdict.data_set} cannot be restored after the loss of {lost}: {worst}",
-                "Keep the keys, the catalogue and the tools of a restore where the backup is.",
+                "Keep the keys, the catalogue and the restore tools where the backup is.",
                 losses=list(found),
                 paths=data_paths(verdict, part="backup_policy"),
             )
@@ -66,5 +66,9 @@ def _missing(
 
 
 RULE = Rule(
-    "restore-means-lost", "EV141", "What a restore needs is lost with the data", check, per_loss=False
+    "restore-means-lost",
+    "EV141",
+    "What a restore needs is lost together with the data",
+    check,
+    per_loss=False,
 )

@@ -43,4 +43,4 @@ def _strictest(context: Context, verdict: DataVerdict) -> tuple[int, str] | None
     return min(promises, default=None)
 
 
-RULE = Rule("restore-too-slow", "EV142", "A restore takes longer than the rto", check, per_loss=False)
+RULE = Rule("restore-too-slow", "EV142", "A restore takes longer than the RTO", check, per_loss=False)

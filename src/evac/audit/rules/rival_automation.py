@@ -16,7 +16,7 @@ from evac.steps.registry import PLANNED
 _PAUSE: Final = {
     True: "it can be paused",
     False: "it cannot be paused",
-    None: "nobody says whether it can be paused",
+    None: "it is not stated whether it can be paused",
 }
 _RECOVERING: Final = frozenset(
     kind.name
@@ -36,14 +36,14 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         losses = _needed(context, item)
         severity = _severity(item, bool(losses))
-        managed = listed(item.manages) if item.manages else "what it manages is not known"
+        managed = listed(item.manages) if item.manages else "what it manages is unknown"
         yield RULE.finding(
             context,
             severity,
             item.id,
             f"{item.kind} {item.id} undoes {', '.join(item.undoes)} ({managed});"
             f" {_PAUSE[item.can_be_paused]}",
-            "Make it possible to pause it, and pause it first in every plan; or change what it follows.",
+            "Make it pausable and pause it first in every plan, or change its desired state.",
             losses=losses,
             paths=(f"automations/{item.id}/can_be_paused", f"automations/{item.id}"),
         )

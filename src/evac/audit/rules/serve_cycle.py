@@ -19,8 +19,8 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             "note",
             names[0],
-            f"{listed(names, 6)} need each other to serve: they are restored together, with the slowest",
-            "Make one dependency of the circle soft if it can serve without.",
+            f"{listed(names, 6)} need each other to serve: they recover together, at the pace of the slowest",
+            "Make one dependency in the cycle soft if the service can run without it.",
             chain=(*names, names[0]),
             paths=(f"services/{names[0]}/needs/0", f"services/{names[0]}"),
         )

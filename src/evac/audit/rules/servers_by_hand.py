@@ -30,7 +30,7 @@ def check(context: Context) -> Iterator[Finding]:
                 "note",
                 site.id,
                 f"whether {counted(unknown, 'server')} of {site.id} can be booted remotely is not known",
-                "Say in the column `bmc` of the server table whether a server has remote control.",
+                "State in the `bmc` column of the server table whether each server has remote control.",
                 losses=losses,
                 paths=(f"sites/{site.id}",),
             )
@@ -57,7 +57,7 @@ def _by_hand(context: Context, number: int, count: int, total: int, losses: list
         severity,
         site,
         f"only a hand can boot {count:,} of {counted(total, 'server')} at {site}{takes}",
-        "Fit them with remote control (a BMC), or plan for the hands.",
+        "Fit them with remote control (a BMC), or plan for on-site staff.",
         losses=losses,
         paths=(f"sites/{site}",),
     )
@@ -66,7 +66,7 @@ def _by_hand(context: Context, number: int, count: int, total: int, losses: list
 RULE = Rule(
     "servers-by-hand",
     "EV124",
-    "Servers that only a hand can boot",
+    "Servers that only on-site staff can boot",
     check,
     per_loss=False,
 )

@@ -52,7 +52,8 @@ def _way_out(context: Context, cause: Cause | None, number: int) -> tuple[str, t
     match reason.kind:
         case "majority-lost":
             words = (
-                f"Spread the votes of {store} over three domains, so that no single loss takes the majority."
+                f"Spread the votes of {store} over three domains, so that no "
+                "single loss takes out the majority."
             )
             return words, (f"stores/{store}/members", f"stores/{store}")
         case "no-copy":
@@ -78,7 +79,7 @@ def _way_out(context: Context, cause: Cause | None, number: int) -> tuple[str, t
     return _ANY_WAY, (f"services/{name}",)
 
 
-_ANY_WAY: Final = "Give the last service of the chain a copy, a way to start, or capacity outside the domain."
+_ANY_WAY: Final = "Give the last service in the chain a copy, a way to start, or capacity outside the domain."
 
 
 RULE = Rule(

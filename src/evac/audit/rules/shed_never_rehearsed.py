@@ -19,8 +19,8 @@ def check(context: Context) -> Iterator[Finding]:
             "warning",
             "shedding",
             f"after the loss of {listed(context.names(losses))} services must be shed;"
-            f" {counted(len(untried), 'service')} that may be shed never was: {listed(untried)}",
-            "Stop each of them once on purpose and write down the day.",
+            f" {counted(len(untried), 'service')} that may be shed never have been: {listed(untried)}",
+            "Stop each of them once on purpose and record the date.",
             losses=losses,
             paths=(f"services/{untried[0]}/shed_rehearsed", f"services/{untried[0]}"),
         )

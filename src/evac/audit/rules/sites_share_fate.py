@@ -25,14 +25,16 @@ def check(context: Context) -> Iterator[Finding]:
         severity: Severity = "error" if len(more) else "warning"
         names = [context.estate.services[s].id for s in more.tolist()]
         taken = (
-            f": {counted(len(names), 'service')} that no single site takes ({listed(names)})" if names else ""
+            f": {counted(len(names), 'service')} that no single site takes down ({listed(names)})"
+            if names
+            else ""
         )
         yield RULE.finding(
             context,
             severity,
             group.id,
             f"{listed(_sites(context, group), 5)} share a fate ({group.kind}, {group.id}){taken}",
-            "Separate what they share, or stop counting them as places to go for each other.",
+            "Separate what they share, or stop counting on them to take over for each other.",
             losses=(number,),
             paths=(f"groups/{group.id}",),
         )

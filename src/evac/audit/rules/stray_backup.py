@@ -17,9 +17,9 @@ def check(context: Context) -> Iterator[Finding]:
             f"{stray.source} at {stray.endpoint}",
             f"{stray.endpoint} holds {counted(stray.count, 'backup')} of {stray.source}, "
             "which belongs to no data set of the estate",
-            "Describe it under stores: or data_sets:, or find out who backs it up and why.",
+            "Add it under stores: or data_sets:, or find out who backs it up and why.",
             paths=(f"endpoints/{stray.endpoint}",),
         )
 
 
-RULE = Rule("stray-backup", "EV146", "A backup of something unknown", check, per_loss=False)
+RULE = Rule("stray-backup", "EV146", "A backup of an unknown source", check, per_loss=False)

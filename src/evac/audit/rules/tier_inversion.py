@@ -31,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
 RULE = Rule(
     "tier-inversion",
     "EV117",
-    "A tier depends on a lower one",
+    "A service depends on a lower tier",
     check,
     per_loss=False,
 )

@@ -30,9 +30,10 @@ def check(context: Context) -> Iterator[Finding]:
             f"{verdict.data_set} misses its backup policy: {words}"
             if missed
             else f"whether {verdict.data_set} meets its backup policy is not known: {words}",
-            "Add a backup on another system at another site, or state what is unknown of those it has.",
+            "Add a backup on another system at another site, or state the unknown "
+            "facts of the existing ones.",
             paths=data_paths(verdict),
         )
 
 
-RULE = Rule("too-few-copies", "EV144", "Fewer copies than the policy asks for", check, per_loss=False)
+RULE = Rule("too-few-copies", "EV144", "Fewer copies than the policy requires", check, per_loss=False)

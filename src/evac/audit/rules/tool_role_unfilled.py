@@ -17,7 +17,8 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             "warning",
             "tools",
-            f"no service is named for {', '.join(missing)}: whether recovery still has it is unknown",
+            f"no service is named for {', '.join(missing)}: it is unknown whether "
+            "recovery would still have it",
             "Name under `tools:` the service that fills each role, evac included.",
             paths=("tools", ""),
         )
@@ -26,7 +27,7 @@ def check(context: Context) -> Iterator[Finding]:
 RULE = Rule(
     "tool-role-unfilled",
     "EV104",
-    "A role that recovery needs has no service",
+    "No service fills a role that recovery needs",
     check,
     per_loss=False,
 )

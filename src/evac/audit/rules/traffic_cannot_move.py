@@ -41,7 +41,7 @@ def _slow(context: Context) -> Iterator[Finding]:
             context,
             severity,
             service.id,
-            f"the traffic of {service.id} moves in {duration(least)} at the least with {ttl};"
+            f"the traffic of {service.id} takes at least {duration(least)} to move with {ttl};"
             f" its rto is {duration(strictest)} (loss of {listed(context.names(ordered))})",
             "Lower the TTL well below the rto, or use anycast or a load balancer in front.",
             losses=ordered,
@@ -71,8 +71,8 @@ def _without_control(context: Context) -> Iterator[Finding]:
             context,
             severity,
             group[0],
-            f"{either} (dns-control) is lost with {listed(context.names(shown))}, where traffic must be"
-            " moved",
+            f"{either} (dns-control) is lost with {listed(context.names(shown))}, which requires moving "
+            "traffic",
             f"Run {either} at two sites, or keep a second way to change the zones.",
             losses=shown,
             paths=("tools/dns-control", f"services/{group[0]}"),
@@ -93,6 +93,6 @@ def _too_late(context: Context, tool: int, number: int) -> bool:
 RULE = Rule(
     "traffic-cannot-move",
     "EV114",
-    "Traffic cannot be moved in time",
+    "Traffic cannot move in time",
     check,
 )

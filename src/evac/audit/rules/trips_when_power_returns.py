@@ -39,8 +39,8 @@ def check(context: Context) -> Iterator[Finding]:
                 context,
                 "note",
                 site.id,
-                f"what {counted(silent, 'server')} of {site.id} do when power returns is not known",
-                f"Say it: `power_on: dark`, `on` or `last` of {listed(names)}.",
+                f"it is unknown what {counted(silent, 'server')} of {site.id} do when power returns",
+                f"State `power_on: dark`, `on` or `last` for {listed(names)}.",
                 losses=losses,
                 paths=(f"classes/{names[0]}/power_on", f"classes/{names[0]}"),
             )
@@ -90,8 +90,8 @@ def _site(context: Context, number: int, found: _Returning, losses: list[int]) -
             context,
             "warning",
             site,
-            f"feeds of {site} would trip when power returns: {counted(found.staged, 'rack')} of what comes "
-            "on by itself must be switched on one by one, by hand",
+            f"feeds of {site} would trip when power returns: {counted(found.staged, 'rack')} that power on "
+            "by themselves must be switched on one by one, by hand",
             _FIX,
             losses=losses,
             paths=paths,

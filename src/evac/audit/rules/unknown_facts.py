@@ -29,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             "note",
             "as_of",
-            "the date of the audit is not known, so nothing can be out of date",
+            "the audit date is unknown, so nothing can be out of date",
             "Write `as_of:` in the estate or pass --as-of.",
             paths=("as_of", ""),
             roots=("as_of",),
@@ -39,9 +39,9 @@ def check(context: Context) -> Iterator[Finding]:
 _KINDS: Final[tuple[tuple[str, Severity, str], ...]] = (
     ("replicas", "warning", "how many replicas run where"),
     ("rto", "note", "how long it may be down"),
-    ("people", "note", "how many people notice"),
+    ("people", "note", "how many people use it"),
     ("tier", "note", "how important it is"),
-    ("demand", "warning", "what a replica takes"),
+    ("demand", "warning", "what a replica needs"),
     ("start", "warning", "how long a start takes"),
     ("traffic", "note", "how its traffic is directed"),
 )
@@ -102,7 +102,7 @@ def _stores(context: Context) -> Iterator[Finding]:
             "fence",
             "warning",
             lambda d: fence_is_unknown(d, d.fence_rung) and len(d.members) > 1 and not d.quorum,
-            "how long it takes to stop the old primary for certain",
+            "how long it takes to be sure that the old primary is stopped",
         ),
         (
             "sync_timeout",
@@ -110,13 +110,13 @@ def _stores(context: Context) -> Iterator[Finding]:
             lambda d: (
                 commits_wait(d, tuple(m.mode == "sync" for m in d.members)) and d.sync_timeout_ms is None
             ),
-            "how long its commits wait once its synchronous copies are lost",
+            "how long commits block after its synchronous replicas are lost",
         ),
         (
             "rebuild",
             "warning",
             lambda d: d.rebuilt_from is not None and d.rebuild_ms is None,
-            "how long it takes to make its data again",
+            "how long it takes to rebuild its data",
         ),
     )
     for name, severity, missing, words in kinds:
@@ -150,8 +150,8 @@ def _kind(
         context,
         severity,
         subject,
-        f"of {counted(len(found), noun)} it is not known {words}: {listed(found, 5)}",
-        f"Write `{name}:` for them, the most important first; evac check lists what is worth most.",
+        f"for {counted(len(found), noun)} it is unknown {words}: {listed(found, 5)}",
+        f"Set `{name}:` for them, most important first; evac check lists what matters most.",
         paths=(f"{noun}s/{found[0]}/{name}", f"{noun}s/{found[0]}"),
         roots=(f"{noun}s/{found[0]}/{name}",),
     )
@@ -176,8 +176,8 @@ def _open_verdicts(context: Context) -> Iterator[Finding]:
             f"verdicts at {name}",
             f"{counted(len(losses), 'loss', 'losses')} at {name} cannot be judged for"
             f" {counted(len(services), 'service')}: {listed(services)}",
-            "State on which servers or racks their replicas and stores run, what capacity there is elsewhere,"
-            " and what a replica needs.",
+            "State which servers or racks their replicas and stores run on, the spare capacity elsewhere, "
+            "and what a replica needs.",
             losses=context.worst_first(losses),
             paths=(f"sites/{name}", ""),
             roots=(f"sites/{name}",),
@@ -187,7 +187,7 @@ def _open_verdicts(context: Context) -> Iterator[Finding]:
 RULE = Rule(
     "unknown-facts",
     "EV129",
-    "Unknown facts would change the verdict",
+    "Unknown facts could change the result",
     check,
     per_loss=False,
 )

@@ -77,7 +77,7 @@ class _Total:
             pair = self._milestone(first), self._milestone(second)
             delay = self.facts.arcs.get(pair)
             if delay is None or multiplier < 0:
-                raise _invalid(f"an arc from {first} to {second} that no dependency gives")
+                raise _invalid(f"an arc from {first} to {second} that no dependency implies")
             self.value += multiplier * delay
             self.outage[pair[0]] -= multiplier
             self.outage[pair[1]] += multiplier

@@ -81,7 +81,7 @@ def _check_memory(limits: int, width: int) -> None:
         raise InvalidInput(
             "horizon-too-long",
             f"{limits:,} limits over {width:,} ticks are more than evac lays out",
-            f"state a horizon of at most {days} d" if days else "state a shorter horizon",
+            f"set a horizon of at most {days} d" if days else "set a shorter horizon",
         )
 
 

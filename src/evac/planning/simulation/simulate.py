@@ -156,7 +156,7 @@ def simulate(
 ) -> Simulation:
     """Play `plan` `trials` times. Raises InvalidInput where trials is not 1 to 1,000,000."""
     if not 1 <= trials <= TRIALS_LIMIT:
-        raise InvalidInput("trials", f"{trials} trials asked for", f"choose 1 to {TRIALS_LIMIT}")
+        raise InvalidInput("trials", f"cannot run {trials} trials", f"choose 1 to {TRIALS_LIMIT}")
     from evac.planning.simulation.kernel import CHAIN, play_all
 
     arrays = _arrays(instance, plan)

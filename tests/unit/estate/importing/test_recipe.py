@@ -282,7 +282,7 @@ def test_the_command_takes_a_recipe(recipe: Path) -> None:
     assert "most worth adding 1:" in first.output
     again = CliRunner().invoke(cli, ["import", str(recipe), "--update"])
     assert again.exit_code == 0
-    assert "nothing changed since the last import" in again.output
+    assert "nothing has changed since the last import" in again.output
     missing = CliRunner().invoke(cli, ["import", "csv"])
     assert missing.exit_code != 0
 
