@@ -371,9 +371,9 @@ def _absent_in_access(spec: Field) -> str:
 
 
 _NOTICES_OPENING: Final = """\
-# Notices files
+# Alerts files
 
-A notices file says who is notified of what, and over which channel. It is one YAML file, `notices.yaml` in
+An alerts file says who is notified of what, and over which channel. It is one YAML file, `notices.yaml` in
 the folder of the estate; `evac serve --notices FILE` names another one. `evac notices check FILE` lists every
 problem with file, line and column, `evac notices test FILE` sends one message over each channel, and
 `evac schema notices` prints the JSON Schema. This page is generated from the program's own table. To set it
