@@ -18,7 +18,7 @@ from evac.derive.domains import Loss, Topology, is_lost, loss, lost_in, lost_now
 from evac.derive.homing import place_name
 from evac.derive.pools import pool_shares, replicas_lost
 from evac.derive.serving import Serving
-from evac.derive.stores import observed, without_primary
+from evac.derive.stores import confirms_by_hand, observed, without_primary
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, ReplicationMode, Store, StoreMember
 from evac.model.fleet import (
@@ -401,8 +401,9 @@ def moved(
         for service, placed in draft.placed.items():
             taken = in_part.get(service, {})
             draft.placed[service] = _with_waiting(counts.of(service), placed, inside, taken)
+    direct = {service.id for service in estate.services if service.traffic.kind == "none"}
     for service in draft.placed:  # who moved and was not shifted has its users where they were
-        if service not in draft.traffic:
+        if service not in draft.traffic and service not in direct:
             sites = {counts.site(place) for place, count in counts.of(service).items() if count}
             draft.traffic[service] = estate.traffic.get(service) or tuple(sorted(sites))
     servers = draft.servers
@@ -503,7 +504,10 @@ def _after_restore(
 def _roles(
     top: Topology, lost: Loss, store: Store, draft: Draft, scenario: Scenario
 ) -> tuple[tuple[str, str], ...]:
-    """The candidate is the primary; the old primary follows no one while its domain is lost."""
+    """The candidate is the primary; the old primary follows no one while its domain is lost. Of a store that
+    only people act on, a copy that follows again confirms commits: they are told to see to it.
+    """
+    follower = "sync" if confirms_by_hand(top.estate, store) else "async"
     primary = draft.primaries.get(store.id, "")
     follows = draft.following.get(store.id, set())
     found = []
@@ -515,11 +519,11 @@ def _roles(
             mode = _GONE
         elif primary and mode == "primary":
             leaves = scenario.kind in _LEAVES and is_lost(top, lost, member.at)
-            mode = "none" if leaves else "async"
+            mode = "none" if leaves else follower if scenario.kind == "failback" else "async"
         elif member.at in follows or (
             scenario.kind == "restore" and mode == "none" and is_lost(top, lost, member.at)
         ):
-            mode = "async"
+            mode = follower
         found.append((member.at, mode))
     made = primary and store.id in draft.rebuilt and all(member.at != primary for member in store.members)
     return (*found, (primary, "primary")) if made else tuple(found)

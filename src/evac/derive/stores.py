@@ -88,6 +88,14 @@ def store_is_lost(store: Store, gone: tuple[bool, ...]) -> bool:
     return any(dead for m, dead in zip(store.members, gone, strict=True) if m.mode == "primary")
 
 
+def confirms_by_hand(estate: Estate, store: Store) -> bool:
+    """Whether people see to it that a copy confirms commits: the store may lose nothing or has such a copy,
+    and the estate names nothing that acts on it.
+    """
+    wanted = store.rpo_ms == 0 or any(member.mode == "sync" for member in store.members)
+    return wanted and not store.quorum and all(one.subject != store.id for one in estate.endpoints)
+
+
 def loses_confirming(store: Store, gone: tuple[bool, ...]) -> bool:
     """Whether every copy that confirms the commits of a primary is gone, and the primary is left."""
     left = {(m.mode, dead) for m, dead in zip(store.members, gone, strict=True)}

@@ -161,8 +161,11 @@ def next_of(situation: Situation, estate: str) -> str:
         )
         clear = "" if moved else f", or if it is healthy: evac site clear {domain} --reason WHY"
         return f"evac plan {estate} --restore {domain}{clear}"
-    homes = {site for one in situation.services for site, _ in one.home}
-    homes |= {one.home for one in situation.stores}
+    homes = {one.home for one in situation.stores}
+    for one in situation.services:
+        now = dict(one.now)
+        short = {site for site, count in one.home if now.get(site, 0) < count}
+        homes |= short or {site for site, _ in one.home if site not in one.traffic}
     return f"evac plan {estate} --failback {min(homes)}" if homes else ""
 
 

@@ -197,6 +197,16 @@ def test_a_drill_that_moved_nothing_leaves_a_mark_that_a_person_may_clear() -> N
     assert next_of(moved, "E") == "evac plan E --restore east"
 
 
+def test_the_way_home_names_a_site_that_lacks_something() -> None:
+    """A service that is declared at both sites and runs at one of them has nothing to go home to there."""
+    cause = Cause("run", "fire-1")
+    home, now = (("east", 1), ("west", 1)), (("east", 2),)
+    still = Situation(Estate(""), Estate(""), 2, (), services=(Away("shop", home, now, ("east",), cause),))
+    assert next_of(still, "E") == "evac plan E --failback west"
+    users = Away("shop", home, home, ("north",), cause)
+    assert next_of(replace(still, services=(users,)), "E") == "evac plan E --failback east"
+
+
 def test_what_to_do_about_rivals_names_the_site_that_a_run_left() -> None:
     found = Rivals("orders", ("east", "west"), 5)
     moved = (StoreAway("orders", "east", "west", Cause("run", "fire-1")),)

@@ -12,7 +12,7 @@ from typing import Final
 
 from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of, topology
 from evac.derive.serving import Serving
-from evac.derive.stores import primary_site
+from evac.derive.stores import confirms_by_hand, primary_site
 from evac.drivers import manual
 from evac.drivers.capabilities import (
     Follows,
@@ -141,17 +141,34 @@ def _by_hand(ground: Ground, step: Step) -> Action:
     words = f"{kind_of(step.kind).title}: {step.target}" + (f" ({where})" if where else "")
     if step.candidate:
         words += f" at {step.candidate}"
+    to = ground.serving.sites(step.target)[:1] if kind_of(step.kind).moves_traffic else ()
+    words += "".join(f" to {site}" for site in to) + _confirming(ground, step)
     if step.rebuilds:
         words += f"; first {kind_of(step.kind).first(step)}"
     moment_s = dict(ground.plan.scenario.moments).get(step.target)
     if moment_s is not None and kind_of(step.kind).restores:
         words += f", as of {moment_words(moment_s)}"
     parameters: dict[str, Value] = {"instructions": words}
+    if to:
+        parameters["to"] = to[0]
     if kind_of(step.kind).fences:
         parameters["proof"] = "attest"
     return Action(
         "attest", step.target, manual.DRIVER.name, ground.candidates.get(step.target, ""), {}, parameters
     )
+
+
+def _confirming(ground: Ground, step: Step) -> str:
+    """What a person does besides, so that a copy confirms the commits of the store again."""
+    store, kind = ground.stores.get(step.target), kind_of(step.kind)
+    if store is None or not confirms_by_hand(ground.estate, store):
+        return ""
+    if kind.follows:
+        return ", and have it confirm each commit"
+    old = primary_site(ground.top, store)
+    if kind.makes_primary and ground.plan.scenario.kind == "failback" and old:
+        return f"; then have {old} follow it and confirm each commit"
+    return ""
 
 
 def _first(ground: Ground, subject: str, site: str, *capabilities: type) -> Endpoint | None:
