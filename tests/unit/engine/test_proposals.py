@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
 import orjson
@@ -213,3 +213,27 @@ def test_the_answer_of_an_older_leader_says_no_kind() -> None:
     guarded = told(refused="no", code="guard")
     assert (type(guarded), guarded.code, guarded.message) == (NotAllowed, "guard", "no")
     assert (told().code, told().message) == ("refused", "the leader refused it")
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_leader_that_has_not_looked_since_a_run_ended_looks_before_it_refuses(knows: bool) -> None:
+    """One that has just begun reads what the last one saw: a person would only ask for the same again."""
+    world, asked = World(policy_of("hold")), list[int]()
+
+    async def behind(sites: Collection[str]) -> bool:
+        asked.append(len(asked))
+        return not knows or len(asked) < 4
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        proposal = runs.Proposal(
+            "move-1", await world.plan(("pangyo",)), "roof", ("pangyo",), "evacuating", typed=("pangyo",)
+        )
+        if knows:
+            assert (await runs.propose(world.store, proposal, 1, 60)).startswith("move-1")
+            return
+        with pytest.raises(StalePlan, match="since the systems were last observed"):
+            await runs.propose(world.store, proposal, 1, 60)
+
+    world.behind = behind  # type: ignore[method-assign]
+    play(story, world)

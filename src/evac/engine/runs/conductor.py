@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -79,6 +79,8 @@ from evac.store.journal import Journal
 from evac.store.port import Compare, Entry, Lease, Put
 from evac.watch.verdict import SiteState
 
+LOOKED_MS: Final = 10_000
+"""For so long a proposal waits for a look at the systems that knows of every run that has ended."""
 _Taken = tuple[InHand, Journal, RunView]
 
 
@@ -139,7 +141,8 @@ class Conductor:
         """
         await self._found.wait()  # else a run of ours may be taken for one that was left unfinished
         assert self._tasks is not None
-        await self._look_first(wanted.places if proposed is None else ())
+        at, within_ms = (wanted.places, 0) if proposed is None else ((), LOOKED_MS)
+        await self._look_first(at, within_ms)
         seen = await self._look_at(wanted) if proposed is not None else ()
         await self._desk.accept(wanted.plan)
         policy, digest = self._desk.policy, await put_plan(self._desk.store, wanted.plan, self.guard)
@@ -502,11 +505,15 @@ class Conductor:
         run.leaving, run.mark, run.ends, run.made = after.leaving, after.mark, after.ends, after.made
         return asks_of(execution.view, policy.envelope)
 
-    async def _look_first(self, lost: Collection[str]) -> None:
+    async def _look_first(self, lost: Collection[str], within_ms: int = 0) -> None:
         """Raises StalePlan where the plan may not know what a run moved that has ended, or takes another site
-        for the primary of a store that burnt.
+        for the primary of a store that burnt. within_ms: for which the next look is waited for, which knows.
         """
-        if await self._desk.behind(lost):
+        until_ms = self._desk.clock.monotonic_ms() + within_ms
+        while await self._desk.behind(lost):
+            if self._desk.clock.monotonic_ms() < until_ms:
+                await asyncio.sleep(AGAIN_S)
+                continue
             raise StalePlan(
                 "plan-stale",
                 "a run ended or a store changed since the systems were last observed",
