@@ -19,6 +19,7 @@ from evac.cli.run_command import follow, key_option, now_ms, request, run_argume
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.run_policy import Envelope
+from evac.run.data_loss import time_lost
 
 if TYPE_CHECKING:
     from evac.control.port import Control, PlanGiven
@@ -239,8 +240,8 @@ def approve(
     if not step:
         say(
             f"approving {run}: evacuates {', '.join(needed.sites) or 'no site'}; promotes "
-            f"{', '.join(needed.stores) or 'no store'}; may lose at most {needed.most_lost_ms / 1000:g} s "
-            f"of writes; sheds services of {needed.most_shed:,} people",
+            f"{', '.join(needed.stores) or 'no store'}; may lose at most "
+            f"{time_lost(needed.most_lost_ms)} of writes; sheds services of {needed.most_shed:,} people",
             quiet,
         )
         for site in document.seen:

@@ -113,7 +113,7 @@ def _clients(said: Said, about: Summary) -> Criterion:
     name, article = "clients, financial counterparts and transactions", "Article 9(1)"
     told = said.count("clients_affected").value
     least, most = (about.people_least, about.people_most) if told is None else (int(told), int(told))
-    felt = told is not None or any(fate.was_down for fate in about.fates)
+    felt = told is not None or (any(fate.was_down for fate in about.fates) and not about.people_unstated)
     number = True if least > CLIENTS_MOST else False if felt and most <= CLIENTS_MOST else None
     relevant, _ = said.yes("relevant_clients")
     rows = (

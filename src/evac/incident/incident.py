@@ -35,7 +35,8 @@ class Dossier:
 class Summary:
     """begun_ms: when the first sign of it was seen, as `begun` proves; detected_ms: when it was decided that
     something is lost, or the run was made. ended_ms None: it goes on. people_least, people_most: nobody knows
-    how many use several services, so the truth lies between the largest service and the sum of all.
+    how many use several services, so the truth lies between the largest service and the sum of all; both
+    leave out people_unstated services, of which nobody states how many use them.
     """
 
     incident: str
@@ -52,6 +53,7 @@ class Summary:
     fates: tuple[Fate, ...]
     people_least: int
     people_most: int
+    people_unstated: int
 
     @property
     def state(self) -> str:
@@ -64,7 +66,7 @@ class Summary:
     def still_down(self) -> tuple[str, ...]:
         """What matters most comes first: by tier, then by people."""
         down = [fate for fate in self.fates if fate.level == "down"]
-        return tuple(f.service for f in sorted(down, key=lambda f: (f.tier, -f.people, f.service)))
+        return tuple(f.service for f in sorted(down, key=lambda f: (f.tier, -(f.people or 0), f.service)))
 
     def until_ms(self, now_ms: int) -> int:
         """The end of it, or the present while it goes on."""
@@ -128,7 +130,7 @@ def summary(dossier: Dossier, fates_of: FatesOf = fates) -> Summary:
     rows = merged(fates_of(record, since_ms, proof) for record in dossier.runs)
     ended_ms, ended_by = _end(dossier, rows)
     who, who_ms = people.commander(dossier.notes)
-    felt = [fate.people for fate in rows if fate.was_down]
+    felt = [fate.people for fate in rows if fate.was_down and fate.people is not None]
     seen_ms, seen = detected(dossier)
     return Summary(
         dossier.incident,
@@ -145,6 +147,7 @@ def summary(dossier: Dossier, fates_of: FatesOf = fates) -> Summary:
         rows,
         max(felt, default=0),
         sum(felt),
+        sum(fate.was_down and fate.people is None for fate in rows),
     )
 
 

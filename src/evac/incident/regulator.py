@@ -123,7 +123,7 @@ class ServiceReport:
 
     service: str
     tier: int
-    people: int
+    people: int | None
     down_since_ms: int
     restored_ms: int | None
     down_ms: int
@@ -272,6 +272,9 @@ def affected(said: Said, about: Summary) -> Stated:
         return told
     if not any(fate.was_down for fate in about.fates):
         return NOT_KNOWN
+    if about.people_unstated:
+        more = f"an estimate: of {about.people_unstated} more services nobody states how many people use them"
+        return Stated(f"at least {about.people_least:,}", more) if about.people_least else NOT_KNOWN
     if about.people_least == about.people_most:
         return Stated(about.people_most, "an estimate: people who notice, as the estate says")
     return Stated(

@@ -37,12 +37,12 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Fate:
     """A service of an incident. changes: in order of time; people: who notice when it is down, as the estate
-    said when the plan was made.
+    said when the plan was made; None where it did not say.
     """
 
     service: str
     tier: int
-    people: int
+    people: int | None
     rto_ms: int | None
     changes: tuple[Change, ...]
 
@@ -103,7 +103,8 @@ def merged(parts: Iterable[tuple[Fate, ...]]) -> tuple[Fate, ...]:
                 rows[fate.service] = fate
                 continue
             changes = tuple(sorted((*old.changes, *fate.changes), key=lambda change: change.at_ms))
-            rows[fate.service] = replace(old, people=max(old.people, fate.people), changes=changes)
+            said = [one.people for one in (old, fate) if one.people is not None]
+            rows[fate.service] = replace(old, people=max(said, default=None), changes=changes)
     return tuple(rows[service] for service in sorted(rows))
 
 
@@ -118,6 +119,7 @@ class Walk:
         self._record = record
         self._view = RunView(record.spec, record.others)
         self._outcomes: dict[str, Outcome] = {}
+        self._unstated: set[str] = set()
         self._planned = False
         self._changes: dict[str, list[Change]] = {}
         self._miles = {
@@ -135,6 +137,7 @@ class Walk:
             return
         self._planned = plan.scenario.kind in PLANNED
         self._outcomes.update({outcome.service: outcome for outcome in plan.outcomes})
+        self._unstated |= plan.unstated
         self._sort_steps()
 
     def _sort_steps(self) -> None:
@@ -217,8 +220,9 @@ class Walk:
         return self._view.phase in ENDED
 
     def found(self) -> tuple[Fate, ...]:
-        return tuple(
-            Fate(service, one.tier, one.people, one.rto_ms, tuple(self._changes[service]))
-            for service, one in sorted(self._outcomes.items())
-            if self._changes.get(service)
-        )
+        found = []
+        for service, one in sorted(self._outcomes.items()):
+            count = None if service in self._unstated else one.people
+            if self._changes.get(service):
+                found.append(Fate(service, one.tier, count, one.rto_ms, tuple(self._changes[service])))
+        return tuple(found)

@@ -63,6 +63,7 @@ class IncidentShort:
     commander_since_ms: int
     people_least: int
     people_most: int
+    people_unstated: int
     still_down: tuple[str, ...]
     services: int
     run: str
@@ -109,6 +110,7 @@ def short_of(about: Summary, run: str) -> IncidentShort:
         commander_since_ms=about.commander_since_ms,
         people_least=about.people_least,
         people_most=about.people_most,
+        people_unstated=about.people_unstated,
         still_down=about.still_down,
         services=sum(1 for fate in about.fates if fate.touched),
         run=run,
@@ -119,7 +121,7 @@ def felt(about: Summary) -> list[Fate]:
     """Services that were touched: down ones first, then by tier and people."""
     rank: Mapping[str, int] = {"down": 0, "degraded": 1, "moving": 2, "up": 3}
     found = [fate for fate in about.fates if fate.touched]
-    return sorted(found, key=lambda f: (rank[f.level], f.tier, -f.people, f.service))
+    return sorted(found, key=lambda f: (rank[f.level], f.tier, -(f.people or 0), f.service))
 
 
 class IncidentDesk:

@@ -53,7 +53,7 @@ class Loss:
                 return "nothing"
             case "unknown":
                 return "an unknown part"
-        return _seconds(self.most_ms)
+        return time_lost(self.most_ms)
 
     @property
     def words(self) -> str:
@@ -67,8 +67,8 @@ class Loss:
                 return f"{self.figure}: everything written after the requested point in time"
             case "unknown":
                 return f"{self.figure}: never measured and not declared"
-        age = _seconds(self.until_ms - self.seen_ms)
-        return f"{self.figure}: last seen {age} earlier, {_seconds(self.behind_ms)} behind at that time"
+        age = time_lost(self.until_ms - self.seen_ms)
+        return f"{self.figure}: last seen {age} earlier, {time_lost(self.behind_ms)} behind at that time"
 
     def label(self) -> str:
         """For the labels of a run."""
@@ -139,7 +139,9 @@ def beyond_rpo(view: RunView) -> Iterator[Left]:
             yield Left(store, "beyond_rpo")
 
 
-def _seconds(milliseconds: int | None) -> str:
+def time_lost(milliseconds: int | None) -> str:
+    """Of writes, for people: never less than it is, and the same wherever it is shown."""
     if milliseconds is None:
         return "an unknown time"
-    return f"{-(-milliseconds // 100) / 10:g} s"
+    seconds, tenths = divmod(-(-milliseconds // 100), 10)
+    return f"{seconds}.{tenths} s" if tenths else f"{seconds} s"

@@ -18,7 +18,7 @@ from evac.run.waits import run_verbs, step_verbs
 from evac.steps.registry import kind_of
 from evac.views.documents import SCHEMA_VERSION, LossRow, RunShown
 from evac.views.sheet import Page
-from evac.views.words import listed, people, plural
+from evac.views.words import listed, people, people_between, plural
 
 STEPS_MOST: Final = 20
 SERVICES_MOST: Final = 100
@@ -32,7 +32,7 @@ class Waiting:
     service: str
     tier: int | None
     people: int | None
-    """None: the plan is not kept, so it is not known."""
+    """None: not known, as the plan is not kept or nobody states it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class Decision:
     people_least: int
     people_most: int
     """Users of several services are counted once in the one, and several times in the other."""
+    people_unstated: int
+    """Services of which neither says how many people use them."""
     choices: tuple[Choice, ...]
 
     def choice(self, answer: str) -> Choice | None:
@@ -126,6 +128,7 @@ def _decision(
         len(waiting),
         max(counts, default=0),
         sum(counts),
+        len(waiting) - len(counts),
         choices,
     )
 
@@ -152,10 +155,12 @@ def _of_step(shown: RunShown, i: int, plan: Plan | None) -> Decision:
 def _waiting(services: Iterable[str], plan: Plan | None) -> Iterator[Waiting]:
     """What matters most first: by tier, then by people."""
     known = {one.service: one for one in plan.outcomes} if plan is not None else {}
+    unstated = plan.unstated if plan is not None else frozenset()
     found = []
     for name in services:
         one = known.get(name)
-        found.append(Waiting(name, None, None) if one is None else Waiting(name, one.tier, one.people))
+        count = None if one is None or name in unstated else one.people
+        found.append(Waiting(name, None if one is None else one.tier, count))
     yield from sorted(found, key=lambda w: (9 if w.tier is None else w.tier, -(w.people or 0), w.service))
 
 
@@ -302,9 +307,7 @@ def waiting_words(document: Decision) -> str:
 def people_words(document: Decision) -> str:
     """How many people use what waits; empty where no plan says."""
     least, most = document.people_least, document.people_most
-    if not most:
-        return ""
-    return people(most) if least == most else f"{people(least)} to {people(most)}"
+    return people_between(least, most, document.people_unstated) if most else ""
 
 
 def decision_text(document: Decision, width: int, colour: bool) -> str:

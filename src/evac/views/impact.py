@@ -20,7 +20,8 @@ class Downtime:
     """One service that is down because of the loss, or was. Moments are of the wall clock, 0 for never."""
 
     service: str
-    people: int
+    people: int | None
+    """None where nobody states it; sums leave it out, and say so."""
     tier: int
     since_ms: int
     planned_ms: int
@@ -51,12 +52,22 @@ class Impact:
 
     @property
     def people_now(self) -> int:
-        return sum(one.people for one in self.down)
+        return sum(one.people or 0 for one in self.down)
+
+    @property
+    def unstated_now(self) -> int:
+        """Services that are down and not in it."""
+        return sum(one.people is None for one in self.down)
+
+    @property
+    def unstated(self) -> int:
+        """Services that are in no figure."""
+        return sum(one.people is None for one in self.services)
 
     @property
     def people_left(self) -> int:
         """For whom this run restores nothing."""
-        return sum(one.people for one in self.down if not one.expected_ms)
+        return sum(one.people or 0 for one in self.down if not one.expected_ms)
 
     @property
     def peak(self) -> int:
@@ -69,17 +80,17 @@ class Impact:
 
     @property
     def planned(self) -> Line:
-        return _line((one.since_ms, one.planned_ms, one.people) for one in self.services)
+        return _line((one.since_ms, one.planned_ms, one.people or 0) for one in self.services)
 
     @property
     def actual(self) -> Line:
         """Up to now."""
-        return _line((one.since_ms, one.back_ms, one.people) for one in self.services)
+        return _line((one.since_ms, one.back_ms, one.people or 0) for one in self.services)
 
     @property
     def expected(self) -> Line:
         """From now on."""
-        line = _line((self.now_ms, one.expected_ms, one.people) for one in self.down)
+        line = _line((self.now_ms, one.expected_ms, one.people or 0) for one in self.down)
         return line or ((self.now_ms, 0),)
 
 
@@ -100,14 +111,16 @@ def _line(spans: Iterable[tuple[int, int, int]]) -> Line:
 
 def impact_of(
     outcomes: Iterable[Outcome],
+    unstated: frozenset[str],
     lost_ms: int,
     begun_ms: int,
     back: Mapping[str, int],
     coming: Mapping[str, int],
     now_ms: int,
 ) -> Impact:
-    """back, coming: service -> when it was restored, and when it is expected to be. begun_ms: when the run
-    began, 0 before that; a service that is shed is down from then on.
+    """unstated: services of which nobody states how many use them. back, coming: service -> when it was
+    restored, and when it is expected to be. begun_ms: when the run began, 0 before that; a service that is
+    shed is down from then on.
     """
     rows = []
     for one in outcomes:
@@ -121,9 +134,8 @@ def impact_of(
         limit = lost_ms + one.rto_ms if one.rto_ms is not None else 0
         at, expected = (0, 0) if lost else (back.get(one.service, 0), coming.get(one.service, 0))
         if since:
-            rows.append(
-                Downtime(one.service, one.people, one.tier, since, planned, at, 0 if at else expected, limit)
-            )
+            count, expected = None if one.service in unstated else one.people, 0 if at else expected
+            rows.append(Downtime(one.service, count, one.tier, since, planned, at, expected, limit))
     rows.sort(key=_urgency)
     return Impact(lost_ms, now_ms, tuple(rows))
 

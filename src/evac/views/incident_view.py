@@ -13,7 +13,7 @@ from evac.incident.records import Entry
 from evac.incident.regulator import Basics, Duty, Stated
 from evac.incident.runbook import Runbook
 from evac.views.sheet import Sheet, SheetPart, local_and_utc, utc
-from evac.views.words import duration, listed, number, people, plural
+from evac.views.words import duration, listed, number, people, people_between, plural
 
 SCHEMA_VERSION: Final = 1
 _MOMENTS: Final = frozenset({"2.2", "2.3", "3.2", "3.3", "4.7", "4.8"})
@@ -39,6 +39,7 @@ def summary_row(about: Summary) -> dict[str, Any]:
         "commander": about.commander,
         "people_least": about.people_least,
         "people_most": about.people_most,
+        "people_unstated": about.people_unstated,
         "still_down": list(about.still_down),
         "services": [
             {
@@ -110,9 +111,8 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
 
 
 def _people(about: Summary) -> str:
-    if about.people_least == about.people_most:
-        return f"{people(about.people_most)} without a service at some point"
-    return f"{people(about.people_least)} to {people(about.people_most)} without a service at some point"
+    count = people_between(about.people_least, about.people_most, about.people_unstated)
+    return f"{count} without a service at some point"
 
 
 _TIMELINE: Final = ("when", "what", "in words", "source")
@@ -172,7 +172,7 @@ def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -
         (
             s.service,
             str(s.tier),
-            number(s.people),
+            "unknown" if s.people is None else number(s.people),
             local_and_utc(s.down_since_ms),
             local_and_utc(s.restored_ms),
             duration(s.down_ms),

@@ -235,7 +235,7 @@ def _flags(impact: Impact, frame: _Frame, y: Callable[[int], float]) -> Iterator
             f'<tspan class="t1">{escape(one.service[:24])}</tspan> {at(one.expected_ms)}</text>'
         )
     if impact.people_left:
-        left = [one.service for one in impact.down if not one.expected_ms and one.people]
+        left = [one.service for one in impact.down if not one.expected_ms and one.people != 0]
         names = ", ".join(left[:2]) + (f" +{len(left) - 2}" if len(left) > 2 else "")
         x, low = frame.width - frame.right + 8, y(impact.people_left)
         yield (
@@ -247,8 +247,8 @@ def _flags(impact: Impact, frame: _Frame, y: Callable[[int], float]) -> Iterator
 def _curve_words(impact: Impact) -> str:
     zone = wall_clock_here().label(impact.lost_ms)
     words = (
-        f"People without a service over time: {people(impact.peak)} at most since {at(impact.lost_ms)} "
-        f"{zone}, {people(impact.people_now)} now"
+        f"People without a service over time: {people(impact.peak, impact.unstated)} at most since "
+        f"{at(impact.lost_ms)} {zone}, {people(impact.people_now, impact.unstated_now)} now"
     )
     if impact.down and impact.end_ms:
         words += f", {people(impact.people_left)} after {at(impact.end_ms)} {zone}"
@@ -319,11 +319,11 @@ def table_rows(impact: Impact) -> list[dict[str, str]]:
     found = []
     for one in sorted(impact.services, key=key):
         moment = one.back_ms or one.expected_ms
-        left -= one.people if moment else 0
+        left -= (one.people or 0) if moment else 0
         found.append(
             {
                 "service": one.service,
-                "people": short(one.people),
+                "people": "unknown" if one.people is None else short(one.people),
                 "planned": at(one.planned_ms) if one.planned_ms else "-",
                 "when": f"{at(moment)}{'' if one.back_ms else ' expected'}" if moment else "not in this plan",
                 "left": short(max(0, left)) if moment else "-",

@@ -99,11 +99,11 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
-def people(value: int, unstated: int = 0) -> str:
-    """`47 million`, `1.2 million`, `32,000`. unstated: services that are not in it, as nobody states how many
-    use them: `at least 32,000`, `unknown`.
+def people(value: int | None, unstated: int = 0) -> str:
+    """`47 million`, `1.2 million`, `32,000`; None is unknown. unstated: services that are not in it, as no
+    one states how many use them: `at least 32,000`, `unknown`.
     """
-    if unstated and not value:
+    if value is None or (unstated and not value):
         return "unknown"
     return " ".join(filter(None, ("at least" if unstated else "", *figure_and_unit(value))))
 
@@ -111,6 +111,13 @@ def people(value: int, unstated: int = 0) -> str:
 def people_words(value: int, unstated: int = 0) -> str:
     """The same in a sentence: `at least 32,000 people`."""
     return "an unknown number of people" if unstated and not value else f"{people(value, unstated)} people"
+
+
+def people_between(least: int, most: int, unstated: int) -> str:
+    """Of several services, some of which the same people may use: `9 million to 12 million`, `at least 9`."""
+    if unstated or least == most:
+        return people(least, unstated)
+    return f"{people(least)} to {people(most)}"
 
 
 def figure_and_unit(value: int) -> tuple[str, str]:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from evac.incident.dora import classify
 from evac.incident.incident import Dossier, summary
 from evac.incident.records import NOTE_KINDS, Note, Source, checked, commander, from_data, open_draft, to_data
+from evac.incident.regulator import basics
 from evac.incident.runbook import runbook
 from evac.incident.services import fates
 from evac.incident.timeline import TOGETHER, grouped, timeline
 from evac.model.errors import InvalidInput, RunError
+from evac.views.impact import impact_of
+from evac.views.incident_view import show_sheet
+from evac.views.sheet import sheet_markdown
 from tests.unit.incident.stories import (
     DIGEST,
     NOTICES,
+    OUTCOMES,
     STEPS,
     T0,
     carried_out,
@@ -227,3 +236,33 @@ def test_what_one_record_says_of_many_services_is_one_line() -> None:
     assert all(
         (one.kind, one.source, one.at_ms) == (down[0].kind, down[0].source, down[0].at_ms) for one in down
     )
+
+
+@given(st.sets(st.sampled_from([one.service for one in OUTCOMES])))
+def test_people_that_nobody_states_are_unknown_and_not_nobody(unstated: set[str]) -> None:
+    """In sums, in words, and for a regulator, whose thresholds are then never said to be missed."""
+    plan = plan_of()
+    paths = tuple(sorted(f"services/{service}/people" for service in unstated))
+    counts = {one.service: 0 if one.service in unstated else one.people for one in plan.outcomes}
+    outcomes = tuple(replace(one, people=counts[one.service]) for one in plan.outcomes)
+    plan = replace(plan, unknown=paths, outcomes=outcomes)
+    dossier = fire(plan=plan)
+    about = summary(dossier)
+    down = [fate for fate in about.fates if fate.was_down]
+    assert {fate.service for fate in about.fates if fate.people is None} == unstated & {
+        fate.service for fate in about.fates
+    }
+    assert about.people_most == sum(counts[fate.service] for fate in down)
+    assert about.people_unstated == sum(fate.service in unstated for fate in down)
+    report = basics(dossier, about, T0 + 3_600_000)
+    sheet = sheet_markdown(show_sheet(about, (), T0 + 3_600_000))
+    if about.people_unstated:
+        assert str(report.people.value).startswith("at least") or report.people.value is None
+        assert "at least" in sheet or "unknown" in sheet
+    clients = next(one for one in classify(dossier, about, report).criteria if one.name.startswith("clients"))
+    assert clients.met != "not met" or not about.people_unstated
+    felt = impact_of(outcomes, plan.unstated, T0, T0, {}, {}, T0 + 1)
+    assert {one.service for one in felt.services if one.people is None} == unstated & {
+        one.service for one in felt.services
+    }
+    assert felt.unstated_now == sum(one.people is None for one in felt.down)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from evac.model.errors import RunError
 from evac.model.run_policy import Envelope, Pace, Patience, StorePolicy
 from evac.run import envelope
-from evac.run.data_loss import Basis, Loss, labels_of
+from evac.run.data_loss import Basis, Loss, labels_of, time_lost
 from evac.run.decide import decide, next_ms
 from evac.run.fencing import FenceFacts, NotProved, Proved, SyncFacts, prove
 from evac.run.pacing import Health, judge
@@ -410,3 +411,10 @@ def test_shares_wait_for_their_pace_and_stop_with_it() -> None:
     assert "stopped by health checks: shift/2" in (world.view.pause.reason if world.view.pause else "")
     world.say("pace_changed", share=500, wait_ms=10, why="healthy")
     assert world.finish() == "succeeded"
+
+
+@given(st.integers(0, 10**12))
+def test_no_loss_is_shown_as_less_than_it_is(milliseconds: int) -> None:
+    shown = Fraction(time_lost(milliseconds).removesuffix(" s")) * 1_000
+    assert milliseconds <= shown < milliseconds + 100
+    assert Loss("orders", "a", "b", milliseconds, "declared").figure == time_lost(milliseconds)

@@ -27,7 +27,7 @@ OUTCOMES = (
     outcome("mail", 8_000_000, None, "unplaced"),
     outcome("ads", 0, None, "shed"),
 )
-FOUND = impact_of(OUTCOMES, LOST, BEGUN, {"pay": LOST + 80_000}, {"talk": LOST + 130_000}, NOW)
+FOUND = impact_of(OUTCOMES, frozenset(), LOST, BEGUN, {"pay": LOST + 80_000}, {"talk": LOST + 130_000}, NOW)
 
 
 def test_people_fall_with_each_service_that_is_back_and_what_the_plan_leaves_stays() -> None:
@@ -62,7 +62,7 @@ def test_names_of_services_never_cover_each_other(services: list[tuple[int, int]
     """services: seconds from now on, and letters of the name."""
     names = {f"{n}{'w' * (letters - 1)}": NOW + after * 1_000 for n, (after, letters) in enumerate(services)}
     down = tuple(outcome(name, 5_000_000 * 3**n) for n, name in enumerate(names))
-    svg = curve(impact_of(down, LOST, BEGUN, {}, names, NOW), None, "c", width, 200)
+    svg = curve(impact_of(down, frozenset(), LOST, BEGUN, {}, names, NOW), None, "c", width, 200)
     drawn = re.findall(r'<text class="(end)?" x="([\d.]+)" y="([\d.]+)"><tspan class="t1">(\w+)<', svg)
     spans = []
     for end, x, y, name in drawn:

@@ -158,7 +158,7 @@ class FateShown:
 
     service: str
     tier: int
-    people: int
+    people: int | None
     level: str
     rto_ms: int | None
     changes: tuple[ChangeShown, ...]

@@ -170,12 +170,15 @@ def _title(names: list[str], felt: Impact | None, services: int) -> str:
 def _figures(felt: Impact, shown: Shown, services: int, asked: bool) -> list[dict[str, str]]:
     said = shown.said
     count, unit = figure_and_unit(felt.people_now)
+    if felt.unstated_now:
+        count, unit = ("unknown", "") if not felt.people_now else (f"at least {count}", unit)
+    peak = people(felt.peak, felt.unstated)
     figures = [
         {
             "name": "People without a service",
             "value": count,
             "unit": unit,
-            "more": f"At most. The peak was {people(felt.peak)}",
+            "more": f"The peak was {peak}" if felt.unstated else f"At most. The peak was {peak}",
             "late": "",
             "bad": "",
         }

@@ -13,7 +13,7 @@ from evac.incident.regulator import FACTS
 from evac.incident.timeline import grouped
 from evac.office.incidents import IncidentFile, IncidentShort, felt
 from evac.office.values import ExportSeen
-from evac.views.words import duration, listed, number, people, plural
+from evac.views.words import duration, listed, number, people, people_between, plural
 
 ENTRIES: Final = 40
 SERVICES_MOST: Final = 60
@@ -170,11 +170,9 @@ def _lasts(row: IncidentShort, now_ms: int) -> str:
 
 
 def _people(row: IncidentShort) -> str:
-    if not row.people_most:
+    if not (row.people_most or row.people_unstated):
         return "nobody known"
-    if row.people_least == row.people_most:
-        return people(row.people_most)
-    return f"{people(row.people_least)} to {people(row.people_most)}"
+    return people_between(row.people_least, row.people_most, row.people_unstated)
 
 
 def _answer(row: IncidentShort, touched: int, now_ms: int) -> tuple[str, str]:
@@ -217,8 +215,9 @@ def still_down(file: IncidentFile) -> tuple[tuple[dict[str, Any], ...], str]:
     without = [fate.people for fate in unwell if fate.level == "down"]
     if not without:
         return rows, ""
-    most = people(max(without))
-    return rows, most if len(without) == 1 else f"at least {most}"
+    said = [count for count in without if count is not None]
+    most = max(said, default=0)
+    return rows, people(most, len(without) - len(said)) if len(without) == 1 else people(most, len(without))
 
 
 def exported(rows: Iterable[ExportSeen], now_ms: int) -> list[dict[str, Any]]:
@@ -246,7 +245,11 @@ def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, An
             listed(row.still_down, 3) or "nothing",
             "error" if down else "" if over else "ok",
         ),
-        _card("people without a service", _people(row), more if row.people_most else "by the records"),
+        _card(
+            "people without a service",
+            _people(row),
+            more if row.people_most or row.people_unstated else "by the records",
+        ),
         _card(
             "commander",
             row.commander or "nobody yet",

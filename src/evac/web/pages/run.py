@@ -22,6 +22,7 @@ from evac.engine.runs.requests import TEXT_MOST
 from evac.model.access import role_for
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.model.run_policy import Envelope
+from evac.run.data_loss import time_lost
 from evac.run.view import RunView
 from evac.views.decisions import Choice, Decision, asked_words, cost_words, people_words
 from evac.web.access.guarding import path_within
@@ -164,7 +165,7 @@ async def _agreed(room: WarRoom, view: RunView) -> tuple[list[tuple[str, str]], 
     facts = [
         ("leaves", ", ".join(needed.sites) or "no site"),
         ("promotes", ", ".join(needed.stores) or "no store"),
-        ("may lose at most", f"{most / 1_000:g} s of writes"),
+        ("may lose at most", f"{time_lost(most)} of writes"),
         ("sheds services of", f"{needed.most_shed:,} people"),
         *((f"{one.store} may lose", one.words) for one in lost),
     ]

@@ -195,7 +195,7 @@ def impact(shown: Shown, lost: bool = False) -> Impact | None:
     coming = {} if said.over else said.services
     if not said.begun_ms:
         coming = {one.service: now_ms + one.base_ms for one in plan.outcomes if one.base_ms is not None}
-    found = impact_of(plan.outcomes, lost_ms, said.begun_ms, said.back, coming, now_ms)
+    found = impact_of(plan.outcomes, plan.unstated, lost_ms, said.begun_ms, said.back, coming, now_ms)
     return found if found.services else None
 
 

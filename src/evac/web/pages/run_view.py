@@ -178,9 +178,11 @@ def _cards(
         back, down = len(felt.services) - len(felt.down), felt.down
         more = f"down: {listed([one.service for one in down], 3)}" if down else "nothing is down"
         cards.append(_card("Services restored", f"{back} of {len(felt.services)}", more, ""))
-        more = f"at most; the peak was {people(felt.peak)}"
-        grave = "error" if felt.people_now and not said.over else ""
-        cards.append(_card("People without a service", people(felt.people_now), more, grave))
+        peak = people(felt.peak, felt.unstated)
+        more = f"the peak was {peak}" if felt.unstated else f"at most; the peak was {peak}"
+        now = people(felt.people_now, felt.unstated_now)
+        grave = "error" if felt.down and not said.over else ""
+        cards.append(_card("People without a service", now, more, grave))
     if shown.plan is None:
         cards.append(_card("Will miss their objective", "not known", "the plan is no longer kept", "unknown"))
     else:
@@ -262,22 +264,25 @@ def service_rows(shown: Shown) -> list[dict[str, Any]]:
         times = {**said.back, **said.services}
         return [_service(None, name, shown, 0, at) for name, at in sorted(times.items())]
     lost_ms = shown.created_ms - shown.plan.detection_ms if shown.created_ms else 0
-    times = {**said.back, **said.services}
+    times, unstated = {**said.back, **said.services}, shown.plan.unstated
     rows = [
-        _service(one, one.service, shown, lost_ms, times.get(one.service, 0))
+        _service(one, one.service, shown, lost_ms, times.get(one.service, 0), one.service not in unstated)
         for one in shown.plan.outcomes
         if one.state != "running"
     ]
     return sorted(rows, key=lambda row: (not row["late"], row["tier_key"], -row["people_key"], row["id"]))
 
 
-def _service(one: Outcome | None, name: str, shown: Shown, lost_ms: int, at_ms: int) -> dict[str, Any]:
+def _service(
+    one: Outcome | None, name: str, shown: Shown, lost_ms: int, at_ms: int, stated: bool = True
+) -> dict[str, Any]:
+    """stated: whether anybody says how many people use it."""
     said, back = shown.said, name in shown.said.back
     base = one.base_ms if one is not None else None
     planned = said.begun_ms + base if base is not None and said.begun_ms else 0
     limit = lost_ms + one.rto_ms if one is not None and one.rto_ms is not None and lost_ms > 0 else 0
     given_up = one is not None and (base is None or one.state in GONE)
-    stays = base == 0 and not given_up
+    stays = base == 0 and not given_up and not (one is not None and one.goes_down)
     when = at_ms or (0 if given_up or said.over else planned)
     past = limit and (said.end_ms if said.over else said.at_ms) > limit and not back
     late = bool(limit) and not given_up and not stays and (when > limit or bool(past))
@@ -288,7 +293,7 @@ def _service(one: Outcome | None, name: str, shown: Shown, lost_ms: int, at_ms: 
         "tier": "-" if one is None else str(one.tier),
         "tier_key": 9 if one is None else one.tier,
         "people_key": 0 if one is None else one.people,
-        "people": None if one is None else one.people,
+        "people": None if one is None or not stated else one.people,
         "planned": "-" if stays else hour(planned, said.at_ms),
         "when": "-" if stays else hour(when, said.at_ms),
         "forecast": forecast,
