@@ -401,16 +401,23 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
     if row.not_proved:
         parts.append(_doubt(row))
     what = ", ".join(parts)
-    text = f"{row.domain}: {what}" + (f", because {because[0][0].words}" if because else "")
+    text = f"{row.domain}: {what}" + (_why(row, *because[0]) if because else "")
     return Headline(row.domain, row.verdict, what, text, because)
 
 
+def _why(row: LossRow, cause: Cause, count: int) -> str:
+    """The commonest reason of those that never come back, and of how many of them it is the reason."""
+    if count >= row.lost:
+        return f", because {cause.words}"
+    return f"; of the {row.lost:,} that never come back, {count:,} because {cause.words}"
+
+
 def _who_is_back(row: LossRow) -> str:
-    """Whose times are known: all that are down only where none of them stays away or is in doubt."""
-    if row.lost or row.untimed:
-        return "the others are"
-    count = row.recovered + row.reduced
-    return "all" if count >= row.down and not (row.shed or row.not_proved) else f"{count:,}"
+    """Whose times are known: all that are down, or all others, only where none of them is in doubt."""
+    count = row.recovered + row.reduced - row.untimed
+    if count < row.down - row.lost or row.shed or row.not_proved:
+        return f"{count:,}"
+    return "the others are" if row.lost else "all"
 
 
 def _doubt(row: LossRow) -> str:

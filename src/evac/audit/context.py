@@ -173,13 +173,13 @@ class Cause:
         """Equal for causes that are reported as one: names and numbers of the many are left out."""
         if self.reason.kind == "no-headroom":
             return Cause("", Reason("no-headroom", self.reason.loss))
-        return self
+        return Cause("", self.reason) if self.reason.kind == "tools-lost" else self
 
     @property
     def words(self) -> str:
         if self.reason.kind == "no-headroom":
             return "there is no capacity for them"
-        return f"{self.service}: {self.reason.words}"
+        return f"{self.service}: {self.reason.words}" if self.service else self.reason.words
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,9 +517,8 @@ def why_by_plan(context: Context, service: int, number: int) -> Chain:
     """Why a plan sheds a service, or finds no room for it; just the service where nothing more is known."""
     planned = context.impacts.reasons.get((number, service))
     loss = context.impacts.losses.ids[number]
-    return Chain(
-        (context.estate.services[service].id,), Reason("by-plan", loss, planned=planned) if planned else None
-    )
+    reason = None if planned is None else Reason("by-plan", loss, planned=planned.words)
+    return Chain((context.estate.services[service].id,), reason)
 
 
 def _stuck(context: Context, service: int, number: int) -> Reason | None:
@@ -545,19 +544,20 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
             outcomes = [impacts.stores.at(store, number) for store in stores]
             tied = any(o is not None and not o.has_majority and o.data_members_left for o in outcomes)
             return Reason("majority-lost" if tied else "no-copy", loss, _stores(context, family))
-    short = impacts.capacity.short.get(number)
-    if short is not None and short.for_good[service] > 0:
-        return Reason("no-headroom", loss, replicas=int(short.for_good[service]))
-    missing = impacts.lost[number, service] and impacts.left(number, service) == 0
-    if missing and not impacts.capacity.headroom_known[number, service]:
-        return Reason("nowhere-else", loss)
+    planned = impacts.reasons.get((number, service))
+    if planned is None or planned.kind in ("no-capacity", "capacity-not-found"):
+        short = impacts.capacity.short.get(number)
+        if short is not None and short.for_good[service] > 0:
+            return Reason("no-headroom", loss, replicas=int(short.for_good[service]))
+        missing = impacts.lost[number, service] and impacts.left(number, service) == 0
+        if missing and not impacts.capacity.headroom_known[number, service]:
+            return Reason("nowhere-else", loss)
     circle = _start_circle(context, service, number)
     if circle:
         return Reason("start-cycle", loss, services=circle)
     if impacts.chains.tool_ready["start"][number] >= NEVER and "start" not in impacts.times.manual:
         return Reason("tools-lost", loss, services=impacts.starting_gone(number))
-    planned = impacts.reasons.get((number, service))
-    return Reason("by-plan", loss, planned=planned) if planned else None
+    return None if planned is None else Reason("by-plan", loss, planned=planned.words)
 
 
 def _start_circle(context: Context, service: int, number: int) -> tuple[str, ...]:

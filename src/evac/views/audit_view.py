@@ -30,6 +30,12 @@ EXAMPLE_LINES: Final = 2
 """Lines of an example on a screen; `--all` shows every message whole."""
 
 
+def assumed_times(report: AuditReport) -> str:
+    """What is assumed of detection and approval, and what does not wait for them."""
+    ready = report.impacts.ready_ms
+    return assumed_words(report.lead, bool(((ready > 0) & (ready < report.lead.ms)).any()))
+
+
 def audit_text(
     report: AuditReport,
     findings: Sequence[Finding],
@@ -49,7 +55,7 @@ def audit_text(
     )
     page.line()
     _losses(page, report, whole)
-    if assumed := assumed_words(report.lead):
+    if assumed := assumed_times(report):
         page.line()
         page.line(f"{assumed[:1].upper()}{assumed[1:]}.", "unknown")
     _findings(page, findings, whole, width)
@@ -289,7 +295,7 @@ def audit_context(report: AuditReport, findings: Sequence[Finding]) -> dict[str,
         "audit_cards": _cards(report, findings),
         "loss_chart": _chart(report, first),
         "loss_words": _verdict_words(report),
-        "loss_assumed": assumed_words(report.lead),
+        "loss_assumed": assumed_times(report),
         "loss_rows": gravest,
         "loss_reasons": any(row["words"] for row in gravest),
         "loss_rest": [_row(report, row, False) for row in rest[:LOSSES_MOST]],

@@ -233,7 +233,8 @@ def _objectives(outcomes: tuple[Outcome, ...]) -> tuple[str, str]:
     if not stated:
         return "no affected service has an RTO", "unknown"
     if not missed and not unknown:
-        return f"all {number(len(stated))} meet their RTO", "ok"
+        met = "the only one meets its" if len(stated) == 1 else f"all {number(len(stated))} meet their"
+        return f"{met} RTO", "ok"
     open_ones = f", {number(unknown)} unknown" if unknown else ""
     return (
         f"{number(missed)} of {number(len(stated))} miss their RTO{open_ones}",

@@ -413,7 +413,8 @@ def writes_words(plan: Plan) -> str:
 
 def assumed_times(plan: Plan) -> str:
     """Which times before the first step are assumed; empty for none, and for what begins when people want."""
-    return assumed_words(plan.lead) if plan.scenario.kind == "lose" else ""
+    alone = any(0 < (o.recovery_ms or 0) < plan.lead.ms for o in plan.outcomes)
+    return assumed_words(plan.lead, alone) if plan.scenario.kind == "lose" else ""
 
 
 def answer(planned: Planned) -> tuple[str, str]:

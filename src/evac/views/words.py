@@ -67,14 +67,15 @@ def duration(milliseconds: int | None) -> str:
     return f"{days} d {hours:02} h" if hours else f"{days} d"
 
 
-def assumed_words(lead: Lead) -> str:
+def assumed_words(lead: Lead, alone: bool = False) -> str:
     """`detection 1 min and approval 5 min assumed: the estate does not state them`; empty where both are
-    stated.
+    stated. alone: whether something is back sooner, because it happens by itself.
     """
     times = {"detection": lead.detection_ms, "approval": lead.approval_ms}
     words = " and ".join(f"{name} {duration(times[name])}" for name in lead.assumed)
     them = "it" if len(lead.assumed) == 1 else "them"
-    return f"{words} assumed: the estate does not state {them}" if words else ""
+    but = "; a service that comes back by itself does not wait for them" if alone else ""
+    return f"{words} assumed: the estate does not state {them}{but}" if words else ""
 
 
 def moment(at_ms: int, timespec: str = "milliseconds") -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from bench.contradictions import contradictions
 from bench.random_estates import random_estate
 from evac.audit import audit, headline
+from evac.audit.context import Context, why_lost
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
 from evac.model.scenario import lose
-from evac.planning.plan import plan
+from evac.planning.plan import foresee, plan
 from evac.verify import check
 from evac.views.plan_view import Planned, answer, verdict_words
 from tests.unit.truth.written import written
@@ -238,3 +240,34 @@ def test_what_waits_for_a_tool_that_needs_its_service_comes_back_in_full(
         made = plan(estate, lose("a"), work=work)
         assert check(estate, made).holds
         assert {outcome.state for outcome in made.outcomes} == {"restored"}
+
+
+NO_PLACE = ("no-headroom", "nowhere-else")
+"""What an audit says where it is room that is missing."""
+
+
+@pytest.mark.parametrize("seed", [103, 105, 106, 111, 116, 120, 125, 127])
+def test_the_audit_gives_the_reason_of_the_plan(seed: int) -> None:
+    """Room is not what is missing where the plan names something else; and one reason is not that of all."""
+    estate = random_estate(seed)
+    report = audit(estate)
+    context = Context(estate, report.impacts, None, None)
+    for number, row in enumerate(report.rows):
+        why = {outcome.service: outcome.why for outcome in foresee(estate, lose(*row.members))}
+        counts = Counter[str]()
+        for one in row.fates(report.services):
+            if one.fate != "lost":
+                continue
+            chain = why_lost(context, report.services.index(one.service), number)
+            planned = why.get(chain.services[-1])
+            if planned is not None and planned.kind not in ("no-capacity", "capacity-not-found"):
+                assert chain.reason is None or chain.reason.kind not in NO_PLACE
+            if chain.cause is not None:
+                counts[chain.cause.general.words] += 1
+        said = headline(report, row).text
+        for words, count in counts.items():
+            if f", because {words}" in said:
+                assert count == row.lost
+        if "the others are back" in said or ", all back" in said:
+            assert not row.untimed
+            assert row.recovered + row.reduced >= row.down - row.lost

@@ -22,6 +22,7 @@ from evac.audit.impacts.recovery import Chains, Damage, Recovery, Times, by_loss
 from evac.audit.impacts.stores import NEVER, FamilyHits, StoreHits
 from evac.derive.affected import ServiceGraph
 from evac.derive.domains import Topology
+from evac.model import reason as planned
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IntColumn
 from evac.model.objectives import LOSS_CLASSES, rto_for
@@ -61,7 +62,7 @@ class Impacts:
     untimed: BoolColumn
     """(L, S) when it is back is not known: it was not planned, or some duration on the way is not known."""
     methods: tuple[Method, ...]
-    reasons: Mapping[tuple[int, int], str] = field(default_factory=lambda: MappingProxyType({}))
+    reasons: Mapping[tuple[int, int], planned.Reason] = field(default_factory=lambda: MappingProxyType({}))
     """(loss, service) -> why a plan does not bring it back, where the loss was planned."""
     facts: Mapping[int, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Loss -> paths of the amounts without which it cannot be judged, where it was planned."""

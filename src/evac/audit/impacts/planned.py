@@ -26,6 +26,7 @@ from evac.audit.impacts.all_losses import (
 from evac.audit.impacts.stores import NEVER
 from evac.model.estate import Estate
 from evac.model.plan import Outcome
+from evac.model.reason import Reason
 from evac.model.scenario import lose
 from evac.planning import compiled
 from evac.planning.plan import foresee
@@ -89,7 +90,7 @@ def as_planned(found: Impacts) -> Impacts:
 def _as_planned(found: Impacts, numbers: Sequence[int]) -> Impacts:
     estate, losses, large = found.estate, found.losses, planned_kinds(found.estate) is not None
     fate, ready, untimed = found.fate.copy(), found.ready_ms.copy(), found.untimed.copy()
-    methods, reasons = list(found.methods), dict[tuple[int, int], str]()
+    methods, reasons = list(found.methods), dict[tuple[int, int], Reason]()
     facts: dict[int, tuple[str, ...]] = {}
     for number in numbers:
         outcomes = foresee(estate, lose(*losses.members[number]), found.top)
@@ -104,8 +105,8 @@ def _as_planned(found: Impacts, numbers: Sequence[int]) -> Impacts:
             back = None if outcome is None else outcome.recovery_ms
             ready[number, row] = 0 if not down else NEVER if back is None else back
             untimed[number, row] = down and fate[number, row] in (RECOVERS, DEGRADED) and back is None
-            if outcome is not None and outcome.reason:
-                reasons[number, row] = outcome.reason
+            if outcome is not None and outcome.why is not None:
+                reasons[number, row] = outcome.why
         missing = {o.why.fact for o in outcomes if o.state == "unknown" and o.why is not None and o.why.fact}
         if missing:
             facts[number] = tuple(sorted(missing))
