@@ -20,12 +20,14 @@ from moto.server import ThreadedMotoServer
 
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
+from evac.derive.backups import verdicts
+from evac.derive.domains import topology
 from evac.drivers.capabilities import READ
 from evac.drivers.object_store import HOLDS_S, Asked, Bucket
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
-from evac.model.backup import BackupEvent
-from evac.model.estate import Endpoint
+from evac.model.backup import BackupEvent, BackupFacts
+from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Site
 from evac.store.memory import MemoryStore, host_monotonic_ms
 from tests.contract.adapters import restic
 
@@ -212,3 +214,41 @@ def test_backups_of_restic_in_a_bucket(server_folder: Path, cloud: Cloud, mode: 
     assert (proven.proof.outcome, proven.proof.bytes_read > 100_000) == ("passed", True), proven
     assert restored.proof is not None
     assert restored.proof.outcome == "passed", restored
+
+
+def test_a_second_repository_in_a_locked_bucket_is_the_one_that_nobody_can_delete(
+    server_folder: Path, cloud: Cloud
+) -> None:
+    """Two copies of one data set: that in the folder can be deleted, whatever the estate declares."""
+    cloud.bucket("backups", "COMPLIANCE")
+    where = f"s3:{cloud.url}/backups/two"
+    env = tuple(f"{name}=env:{name}" for name in KEYS)
+    with restic.copies(server_folder) as world:
+        restic.restic("init", repository=where, more=KEYS)
+        near = world.settings(repository=str(server_folder / "served" / "one"))
+        far = world.settings(repository=where, env=env)
+        ends = [
+            Endpoint(f"r-{at}", "messages", at, "restic", end) for at, end in (("near", near), ("far", far))
+        ]
+        store = MemoryStore(host_monotonic_ms)
+        evidence = Evidence(store, 0.0)
+        worker = Worker(store, evidence, Drivers(), SystemClock(), server_folder / "scratch", "one")
+
+        async def story() -> tuple[BackupEvent, Any]:
+            await worker.do(Task("list", "messages", "r-near", ends[0], 0))
+            copied = await worker.do(Task("copy", "messages", "r-far", ends[1], 0, ends[0]))
+            return copied, await evidence.known("messages")
+
+        copied, known = asyncio.run(story())
+    assert copied.outcome == "done", copied
+    backups = tuple(Backup(at, endpoint=f"r-{at}", deletable=False) for at in ("near", "far"))
+    policy = BackupPolicy(undeletable=2)
+    data = DataSet("messages", "volume", "home", (), 1, backups, policy)
+    sites = tuple(Site(name) for name in ("home", "near", "far"))
+    estate = Estate("t", sites=sites, data_sets=(data,), endpoints=tuple(ends))
+    seen = tuple(one for one in (known.seen("r-near"), known.seen("r-far")) if one is not None)
+    (verdict,) = verdicts(topology(estate), BackupFacts(seen, ()), seen[0].at_ms)
+    assert {one.name: one.deletable for one in verdict.copies} == {"r-near": True, "r-far": False}
+    digit = next(one for one in verdict.digits if one.name == "undeletable")
+    assert (digit.state, digit.known, digit.possible) == ("missed", 1, 1)
+    assert "objects are locked until" in "".join(one.deletable_why for one in verdict.copies)
