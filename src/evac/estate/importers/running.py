@@ -280,13 +280,8 @@ def write_all(target: Path, texts: dict[str, str], gone: list[str]) -> None:
         (target / name).unlink(missing_ok=True)
 
 
-_NOUNS: Final[Mapping[str, str]] = {
-    "sites": "site",
-    "classes": "class",
-    "pools": "pool",
-    "services": "service",
-    "stores": "store",
-}
+_OF_FACTS: Final = "facts"
+"""The section that says where each fact is from, and changes with every one of them."""
 _SHOWN_MAX: Final = 80
 
 
@@ -298,9 +293,10 @@ def facts_of(document: str, tables: Mapping[str, str]) -> dict[str, str]:
     facts: dict[str, str] = {}
     root = read_document(document, "before", Problems())
     for section, (_, node) in root.fields.items() if root is not None and root.kind == MAP else ():
-        if section in _NOUNS and node.kind == MAP:
+        if section != _OF_FACTS and node.kind == MAP:
+            noun = "class" if section == "classes" else section.removesuffix("s")
             for name, (_, entry) in node.fields.items():
-                _add_entry(_NOUNS[section], name, entry, facts)
+                _add_entry(noun, name, entry, facts)
     for table in ("racks", "servers"):
         _add_rows(table.removesuffix("s"), tables.get(table, ""), facts)
     for line in tables.get("replicas", "").splitlines()[1:]:
