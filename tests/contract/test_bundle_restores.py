@@ -109,11 +109,12 @@ def needs_apart() -> None:
         pytest.skip("no network of its own can be had here")
 
 
+@pytest.mark.parametrize("more", [(), ("--encrypt",)])
 def test_what_is_gone_comes_back_from_a_bundle_without_a_network(
-    company: Path, monkeypatch: pytest.MonkeyPatch
+    company: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
     needs_apart()
-    bundle = bundle_of(company, "--tool", str(shutil.which("restic")))
+    bundle = bundle_of(company, "--tool", str(shutil.which("restic")), *more)
     monkeypatch.delenv(restic.VARIABLE)
     kept = manifest_of(company / "data")
     shutil.rmtree(company / "data")  # every site is gone, and with them what evac ran on
