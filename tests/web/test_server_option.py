@@ -186,7 +186,7 @@ def test_the_same_is_read_both_ways(evac: Evac, fire: str, ways: Ways) -> None:
     until(lambda: '"running"' in evac("store", "run", "show", fire, "--output", "json").out, "it runs")
     shown = json.loads(evac.alike("run", "show", fire, "--output", "json").out)
     assert {step["id"] for step in shown["steps"][:2]} == {"fence:db", "start:web:base:1"}
-    assert "fence:db must be done by hand" in evac.alike("run", "show", fire).out
+    assert "then attest fence:db" in evac.alike("run", "show", fire).out
     for words in (
         ("run", "list"),
         ("run", "list", "--output", "json"),
@@ -416,7 +416,7 @@ def follow_to_the_end(evac: Evac, fire: str) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
         try:
             assert evac("server", "run", "attest", fire, "fence:db", "--reason", "seen").code == 0
-            waiting = "promote:db must be done by hand"
+            waiting = "then attest promote:db"
             until(lambda: waiting in evac("server", "run", "show", fire).out, "the promotion waits")
             assert evac("server", "run", "cancel", fire, "--reason", "it was a drill").code == 0
             assert evac("server", "run", "attest", fire, *SEEN, "--reason", "seen").code == 0

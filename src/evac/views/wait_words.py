@@ -227,7 +227,7 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
             most = f" (at most {losses[store]})" if store in losses else ""
             return f"{wait.step} needs approval: {reason}{most}"
         case ByHand():
-            return f"{wait.step} must be done by hand: {_by_hand(wait.facts)}; attest it when done"
+            return f"by hand: {_by_hand(wait.facts)}; then attest {wait.step}"
         case ByHandLater():
             return f"{wait.step} can wait: a step it depends on is no longer done"
         case Outcome(step_kind, why):

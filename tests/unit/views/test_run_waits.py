@@ -47,8 +47,7 @@ def under_way(*events: Event, spec: RunSpec = SPEC) -> RunView:
 def test_the_work_of_a_person_is_told_with_its_place_and_the_command_that_ends_it() -> None:
     view = under_way(Event("step_started", 2, "boot:s1", 1, {"token": 1}))
     assert sentences(view) == [
-        "boot:s1 must be done by hand: power on a server: s1 (hall h1, rack r1, position 12); "
-        "attest it when done"
+        "by hand: power on a server: s1 (hall h1, rack r1, position 12); then attest boot:s1"
     ]
     (row,) = run_document(RunShown(view, "c1", 10)).waits
     assert (row.kind, row.step, row.verbs) == ("by_hand", "boot:s1", ("attest",))
@@ -63,7 +62,7 @@ def test_a_run_of_an_older_version_has_no_words_and_names_what_it_is_about() -> 
         Event("step_started", 2, "boot:s1", 1, {"token": 1}),
         spec=RunSpec("r", "i", "p1", (old,), approvals=0),
     )
-    assert sentences(view) == ["boot:s1 must be done by hand: power on a server, s1; attest it when done"]
+    assert sentences(view) == ["by hand: power on a server, s1; then attest boot:s1"]
 
 
 def test_the_words_lie_with_the_bound_run() -> None:

@@ -119,7 +119,8 @@ def _links(now: Situation) -> list[dict[str, Any]]:
         words = "does not answer" if down else "see each other" if len(heard) == 2 else "not watched"
         if not down and len(heard) == 1:
             words = "watched one way"
-        found.append({"words": words, "down": down, "ends": f"{one} and {other}"})
+        style = "down" if down else "" if len(heard) == 2 else "blank"
+        found.append({"words": words, "style": style, "ends": f"{one} and {other}"})
     return found
 
 
