@@ -119,7 +119,7 @@ def test_the_skip_link_comes_first_and_leads_to_the_answer(opened: Open) -> None
     page = opened("small").page
     page.keyboard.press("Tab")
     focused = page.evaluate(FOCUSED)
-    assert focused["name"] == "Skip to the answer"
+    assert focused["name"] == "Skip to the summary"
     assert focused["seen"]
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"

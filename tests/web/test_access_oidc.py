@@ -143,25 +143,25 @@ def test_a_login_ends_with_what_the_file_says_of_its_provider(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"iss": "http://127.0.0.1/other"}, "another issuer"),
+        ({"iss": "http://127.0.0.1/other"}, "different issuer"),
         ({"aud": "somebody"}, "someone else"),
-        ({"aud": ["evac", "other"]}, "another client"),
-        ({"azp": "other"}, "another client"),
-        ({"exp": 1}, "is over"),
-        ({"exp": None}, "does not say exp"),
-        ({"iat": 2**40}, "not good yet"),
-        ({"nbf": 2**40}, "not good yet"),
-        ({"nbf": "soon"}, "not good yet"),
-        ({"nonce": "x" * 43}, "another login"),
-        ({"nonce": None}, "another login"),
-        ({"sub": ""}, "names nobody"),
-        ({"sub": 17}, "names nobody"),
-        ({"exp": True}, "does not say exp"),
-        ({"exp": float("nan")}, "does not say exp"),
+        ({"aud": ["evac", "other"]}, "different client"),
+        ({"azp": "other"}, "different client"),
+        ({"exp": 1}, "has expired"),
+        ({"exp": None}, "has no exp"),
+        ({"iat": 2**40}, "not valid yet"),
+        ({"nbf": 2**40}, "not valid yet"),
+        ({"nbf": "soon"}, "not valid yet"),
+        ({"nonce": "x" * 43}, "different login"),
+        ({"nonce": None}, "different login"),
+        ({"sub": ""}, "names no one"),
+        ({"sub": 17}, "names no one"),
+        ({"exp": True}, "has no exp"),
+        ({"exp": float("nan")}, "has no exp"),
         ({"email": ""}, "no name"),
         ({"email": ["a"]}, "no name"),
         ({"email": "a\u202eb"}, "no name"),
-        ({"email": "KIM"}, "someone else is called"),
+        ({"email": "KIM"}, "someone else is named"),
         ({"groups": []}, "no role"),
         ({"groups": "other"}, "no role"),
         ({"groups": {"sre": 1}}, "no role"),
@@ -264,14 +264,14 @@ def test_a_provider_that_does_not_answer_is_said_to_be_and_what_helps(tmp_path: 
     async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
         provider.about = {"token_endpoint": "http://id.example.com/token"}
         open_one = await client.get("/sign-in/oidc", headers=HTML)
-        assert (open_one.status_code, "behind TLS" in open_one.text) == (503, True)
+        assert (open_one.status_code, "over TLS" in open_one.text) == (503, True)
         provider.about = {"issuer": "https://other.example.com"}
         assert (await client.get("/sign-in/oidc", headers=HTML)).status_code == 503
         provider.about = {}
         await provider.__aexit__()
         told = await client.get("/sign-in/oidc", headers=HTML)
         assert told.status_code == 503
-        assert "cannot be asked" in told.text
+        assert "Cannot reach the identity provider" in told.text
         assert "evac access break-glass" in told.text
         assert (await client.get("/sign-in", headers=HTML)).status_code == 200
 
@@ -317,7 +317,7 @@ def test_whoever_signs_in_again_proves_it_now(tmp_path: Path) -> None:
         asked = parse_qs(urlsplit(begun.headers["location"]).query)
         assert (asked["prompt"], asked["max_age"]) == (["login"], ["0"])
         old = await back(client, await at_provider(begun.headers["location"]))
-        assert "you proved it just now" in old.text
+        assert "you have just authenticated" in old.text
         provider.change = lambda claims: claims | {"auth_time": claims["iat"], "acr": "gold"}
         begun = await client.get("/sign-in/oidc?again=1", headers=HTML)
         await back(client, await at_provider(begun.headers["location"]))
@@ -335,7 +335,7 @@ def test_a_login_that_is_weaker_than_the_file_wants_is_refused(tmp_path: Path) -
     async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
         where = await to_provider(client)
         assert parse_qs(urlsplit(where).query)["acr_values"] == ["gold"]
-        assert "not of the strength gold" in (await back(client, await at_provider(where))).text
+        assert "not have the required strength gold" in (await back(client, await at_provider(where))).text
         provider.change = lambda claims: claims | {"acr": "gold"}
         await sign_in(client)
         assert (await client.get("/v1/me")).status_code == 200

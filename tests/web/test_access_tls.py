@@ -156,7 +156,7 @@ def test_a_renewed_certificate_and_authority_are_taken_without_a_new_start(
             assert open_before.get("/healthz").status_code == 200
             for name in kept:
                 shutil.copy(getattr(fresh, name), getattr(found, name))
-            until(lambda: _answers(port, fresh), "the new certificate is not taken")
+            until(lambda: _answers(port, fresh), "the new certificate was not accepted")
             assert open_before.get("/healthz").status_code == 200, "nobody is cut off"
         with pytest.raises(httpx2.TransportError), line(port, fresh, client=False) as bare:
             bare.get("/healthz")

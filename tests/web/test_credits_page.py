@@ -122,7 +122,7 @@ def test_two_persons_approve_the_totals_that_they_saw(folder: Path) -> None:
             ({"typed": "3254"}, "Type 3255 to confirm"),
             ({"ledger": "0" * 16}, "The totals have changed since this page was shown"),
             ({"reason": " "}, "An approval needs a person and a reason"),
-            ({"reason": "BREAK-GLASS: mine"}, "No reason begins with BREAK-GLASS"),
+            ({"reason": "BREAK-GLASS: mine"}, "A reason may not start with BREAK-GLASS"),
         ):
             refused = await approve(**changed)
             assert refused.status_code == 422
@@ -138,7 +138,7 @@ def test_two_persons_approve_the_totals_that_they_saw(folder: Path) -> None:
         assert "2 of 2 persons approved" in text
         assert "can be released" in text
         assert "/approve" not in text
-        assert "Two persons have approved" in (await client.get("/credits/2022-10/approve")).text
+        assert "Two people have approved" in (await client.get("/credits/2022-10/approve")).text
 
     play(story, credits=folder)
 

@@ -131,7 +131,7 @@ def looked_at(client: httpx2.Client, browser: Browser) -> None:
     until(lambda: "Step 4 of 5." in client.get("/now").text, "it is open again")
     wide.keyboard.press("Shift+?")
     wide.wait_for_url(f"{room}/keys")
-    tab_to(wide, "Skip to the answer")
+    tab_to(wide, "Skip to the summary")
 
 
 def credited(client: httpx2.Client) -> None:

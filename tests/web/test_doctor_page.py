@@ -150,7 +150,10 @@ def test_a_room_that_reaches_no_systems_says_so() -> None:
         transport = httpx2.ASGITransport(room_of(office))
         async with httpx2.AsyncClient(transport=transport, base_url=BASE) as client:
             answer = await client.post("/v1/doctor", headers={"origin": BASE})
-            assert (answer.status_code, answer.json()["detail"]) == (409, "this room reaches no systems")
+            assert (answer.status_code, answer.json()["detail"]) == (
+                409,
+                "this war room cannot reach any systems",
+            )
         await office.close()
 
     asyncio.run(story())

@@ -151,7 +151,7 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
             assert ' style="' not in shown
             seen = (await client.get("/status")).text
             assert "They are back." in seen
-            assert "This page is kept at this site only" in seen
+            assert "This page exists at this site only" in seen
             status = (await client.get("/v1/status")).json()
             assert {one["name"]: one["state"] for one in status["components"]} == {
                 "Payment": "major outage",
@@ -227,7 +227,7 @@ def test_resolving_lists_what_is_down_and_makes_nothing_operational(named: Path)
             down = (await client.get("/v1/incidents/fire-1")).json()["incident"]["still_down"]
             states = (await client.get("/v1/status")).json()["components"]
             page = (await client.get(f"{PATH}/write?kind=resolved")).text
-            assert "Still down by records" in page
+            assert "Still down according to the records" in page
             assert "kind=update&amp;phase=monitoring" in page
             asked = (await client.get(f"{PATH}/write?kind=update&phase=monitoring")).text
             assert 'value="monitoring" checked' in asked
@@ -236,7 +236,9 @@ def test_resolving_lists_what_is_down_and_makes_nothing_operational(named: Path)
             for wrong in ({}, {"text": "enough"}, {"text": "enough", "value": "fire"}):
                 refused = await client.post(f"{PATH}/write", data=fields(page, who="ann", **wrong))
                 assert refused.status_code == 422, wrong
-                assert "Still down by records" in refused.text, "the list stays beside what is wrong"
+                assert "Still down according to the records" in refused.text, (
+                    "the list stays beside what is wrong"
+                )
                 bare = await client.post(NOTES, json={"kind": "resolved", **wrong})
                 assert bare.status_code == 422, wrong
             assert await office.store.list("note/") == []
@@ -317,9 +319,9 @@ def test_a_note_is_on_other_screens_without_a_reload_and_without_scripts_after_o
         other.reload()
     plain = opened(browser, burnt + PATH, java_script_enabled=False)
     plain.get_by_role("link", name="Add a note").click()
-    plain.get_by_label("What was seen").fill("the fire is out")
+    plain.get_by_label("Observation").fill("the fire is out")
     plain.get_by_label("Your name").fill("ann")
-    plain.get_by_role("button", name="Write it down").click()
+    plain.get_by_role("button", name="Save").click()
     plain.locator(".story", has_text="ann notes: the fire is out").wait_for(timeout=PATIENCE_MS)
     other.locator(".story", has_text="ann notes: the fire is out").wait_for(timeout=PATIENCE_MS)
     for page in (plain, other):

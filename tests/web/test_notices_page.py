@@ -50,7 +50,7 @@ async def told(store: Store) -> None:
 def test_what_is_told_stands_in_the_api_and_on_the_page() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         empty = await client.get("/notices")
-        assert "No one is notified: there is no notices file." in empty.text
+        assert "No one is notified: there is no alerts file." in empty.text
         assert (await client.get("/v1/notices/channels")).json() == {"by": "", "channels": [], "concerns": []}
         await told(office.store)
         await primed(office)

@@ -192,11 +192,11 @@ def test_the_form_that_makes_a_run_says_what_is_given_up_and_that_the_site_works
         await ready(office)
         page = (await client.get(f"/plans/{made().digest}/carry-out")).text
         assert verdict_of(made().digest, made().plan).words in page
-        assert f"{LOST} is not watched by the votes of witnesses" in page
+        assert f"{LOST} is not watched according to the witnesses" in page
         sites = tuple(replace(s, state="healthy") if s.id == LOST else s for s in office.situation.sites)
         office.situation = replace(office.situation, sites=sites)
         page = (await client.get(f"/plans/{made().digest}/carry-out")).text
-        assert f"{LOST.capitalize()} answers: this plan leaves a working site as lost" in page
+        assert f"{LOST.capitalize()} answers: this plan treats a working site as lost" in page
 
     play(story, MemoryStore())
 

@@ -37,13 +37,13 @@ def test_a_controller_that_can_do_neither_is_on_the_page_and_in_readiness() -> N
         office.hear(controller_line(False, ""))
         office.refresh()
         assert await ready(client) == (200, ""), "it follows, as far as it knows"
-        assert "No controller leads: nothing moves until one does." in (await client.get("/now")).text
+        assert "No controller leads: nothing happens until one does." in (await client.get("/now")).text
         office.hear(controller_line(False, FULL))
         office.refresh()
         status, why = await ready(client)
         assert (status, why) == (503, f"the controller here can neither lead nor follow: {FULL}")
         page = (await client.get("/now")).text
-        assert f"No controller leads, so nothing moves; the one here cannot: {FULL}." in page
+        assert f"No controller leads, so nothing happens; the one here cannot lead: {FULL}." in page
         told = (await client.get("/v1/situation")).json()["controller"]
         assert (told["state"], told["why"]) == ("neither", FULL)
         assert b"evac_ready 0.0" in (await client.get("/metrics")).content

@@ -82,8 +82,8 @@ def test_a_plan_that_the_checker_of_this_version_has_not_judged_is_shown_as_none
             "problem": "",
             "judged": "0.0.1",
         }
-        waits = "1 is not judged yet. The leading controller is checking them again."
-        for words, ready in (("Not judged yet", waits), ("Ready", "The plan is ready")):
+        waits = "1 is not assessed yet. The leading controller is checking them again."
+        for words, ready in (("Not assessed yet", waits), ("Ready", "The plan is ready")):
             await office.store.transact((), (Put("drawer/south", orjson.dumps(told)),))
             await office.look()
             office.refresh()
@@ -103,7 +103,7 @@ def test_a_plan_that_the_checker_of_this_version_has_not_judged_is_shown_as_none
 def test_the_page_of_a_plan_says_that_it_is_not_judged_and_not_that_it_is_stale() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         digest = await burn(office.store, 3_000)
-        for judged, words in (("0.0.1", "has not judged this plan yet"), (__version__, "")):
+        for judged, words in (("0.0.1", "has not checked this plan yet"), (__version__, "")):
             entry = await office.store.get("drawer/north")
             assert entry is not None
             told = {**orjson.loads(entry.value), "judged": judged}
@@ -111,7 +111,7 @@ def test_the_page_of_a_plan_says_that_it_is_not_judged_and_not_that_it_is_stale(
             await office.look()
             office.refresh()
             text = (await client.get(f"/plans/{digest}")).text
-            assert ("has not judged this plan yet" in text) == bool(words)
+            assert ("has not checked this plan yet" in text) == bool(words)
             assert "estate has changed" not in text
 
     play(story, MemoryStore())
@@ -163,6 +163,6 @@ def test_a_plan_that_is_not_kept_is_a_problem() -> None:
         assert "pattern" not in nonsense.text
         lost = await client.get("/plans?begin=-5", headers={"Accept": "text/html"})
         assert lost.status_code == 422
-        assert "The address has a value for begin that no page accepts" in lost.text
+        assert "The URL has an invalid value for begin" in lost.text
 
     play(story)

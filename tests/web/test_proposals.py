@@ -93,8 +93,8 @@ def test_a_form_has_a_run_made_of_a_plan_when_the_names_are_typed() -> None:
         whole = {"incident": "fire-1", "reason": "it burns", "typed": LOST, "who": "kim", "key": "k1"}
         for wrong, said in (
             ({"typed": "nowhere"}, f"Type {LOST} to confirm (nothing was asked)"),
-            ({"reason": " "}, "Give a reason: it is kept in the journal"),
-            ({"incident": "../x"}, "That is not the name of an incident"),
+            ({"reason": " "}, "Give a reason; it is recorded in the journal"),
+            ({"incident": "../x"}, "That is not a valid incident name"),
         ):
             refused_form = await client.post(path, data=whole | wrong)
             assert refused_form.status_code == 422

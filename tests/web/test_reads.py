@@ -122,16 +122,16 @@ def test_a_body_beyond_its_bound_is_refused_with_and_without_a_length() -> None:
 @pytest.mark.parametrize(
     ("body", "media", "status", "said"),
     [
-        (b"[" * 100_000, "application/json", 400, "nested too deep, or no UTF-8"),
-        (b'{"domains": ["\xff"]}', "application/json", 400, "nested too deep, or no UTF-8"),
+        (b"[" * 100_000, "application/json", 400, "nested too deeply, or not UTF-8"),
+        (b'{"domains": ["\xff"]}', "application/json", 400, "nested too deeply, or not UTF-8"),
         (b'{"domains": ', "application/json", 422, "body: no JSON from character 12 on: Expecting value"),
         (
             b'{"domains": ["a"]}',
             "text/plain",
             422,
-            "body: no JSON object; send an object of JSON, with",
+            "body: not a JSON object; send a JSON object with",
         ),
-        (b"3", "application/json", 422, "body: no JSON object; send an object of JSON"),
+        (b"3", "application/json", 422, "body: not a JSON object; send a JSON object"),
         (b"", "application/json", 422, "body: Field required"),
     ],
 )

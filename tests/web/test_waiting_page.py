@@ -58,7 +58,7 @@ def test_a_hold_of_all_runs_is_no_wait_of_each_of_them() -> None:
 def test_the_page_says_what_waits_and_leads_to_the_form_that_ends_it() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         empty = (await client.get("/waiting")).text
-        assert "Nothing waits for a person." in empty
+        assert "Nothing is waiting for a person." in empty
         assert '<a href="/waiting" aria-current="page">' in empty
         await burning(office, 1_000, approvals=1)
         while RUN not in office.register.waits:

@@ -39,7 +39,7 @@ def test_what_is_not_there_is_said_in_the_form() -> None:
         assert "<script>" not in found.text
         assert "atlantis" in found.text.partition('role="alert"')[2].partition("</p>")[0]
         assert "&lt;script&gt;" in found.text.partition('role="alert"')[2].partition("</p>")[0]
-        assert "No fault domain has that" in (await client.get("/what-if?find=atlantis")).text
+        assert "No fault domain matches" in (await client.get("/what-if?find=atlantis")).text
 
     play(story)
 
@@ -50,7 +50,7 @@ def test_the_graph_of_one_service_is_one_link_away() -> None:
         down = next(row for row in told["services"] if row["fate"] in ("lost", "recovers"))
         text = (await client.get("/what-if", params={"lose": "south", "of": down["service"]})).text
         assert f"What {down['service']} needs" in text
-        assert "Back to the whole loss" in text
+        assert "Back to the full loss" in text
         strange = await client.get("/what-if", params={"lose": "south", "of": "<b>nobody"})
         assert strange.status_code == 200
         assert "<b>nobody" not in strange.text

@@ -42,7 +42,7 @@ async def next_step(room: WarRoom) -> TourStep:
 def step_of(now: Situation, files: Sequence[IncidentFile]) -> TourStep:
     """files: of the incident, if there is one yet."""
     if not files:
-        return TourStep(1, "A site catches fire in a moment. Watch the page Now.", (("Now", "/now"),))
+        return TourStep(1, "A site is about to catch fire. Watch the Now page.", (("Now", "/now"),))
     about, notes = files[0].about, files[0].dossier.notes
     path = f"/incidents/{quote(about.incident)}"
     waiting = next((run.run for run in now.open_runs if run.waits), "")
@@ -53,7 +53,7 @@ def step_of(now: Situation, files: Sequence[IncidentFile]) -> TourStep:
         words = "Users see nothing yet. Publish the first update."
         return TourStep(3, words, (("Write an update", f"{path}/write?kind=update"),))
     if now.open_runs:
-        words = "Services come back one after the other. Watch the run until it ends."
+        words = "Services come back one by one. Watch the run until it ends."
         return TourStep(3, words, (("Watch the run", f"/runs/{quote(now.open_runs[0].run)}"),))
     if about.ended_ms is None:
         words = "The run has ended. Resolve the incident; evac lists what is still down."

@@ -57,7 +57,7 @@ class BodyTooLarge(InvalidInput):
     """A request body beyond its bound."""
 
     def __init__(self, most: int) -> None:
-        super().__init__("body-too-large", f"a body of more than {most} bytes", "send less")
+        super().__init__("body-too-large", f"the body has more than {most} bytes", "send less")
 
 
 class Gate:
@@ -135,7 +135,7 @@ class Gate:
         if actor is None or not actor.streams or not scope["path"].endswith("/stream"):
             return
         if self._streams[actor.name] >= actor.streams:
-            raise TooMany("too-many-streams", f"{actor.name} follows {actor.streams} streams already", 5_000)
+            raise TooMany("too-many-streams", f"{actor.name} already follows {actor.streams} streams", 5_000)
         self._streams[actor.name] += 1
         scope[STREAM] = actor.name
 
@@ -170,7 +170,9 @@ class Gate:
         if sum(name == b"host" for name, _ in scope["headers"]) > 1:
             raise InvalidInput("host-twice", "a request names one host", "send one Host header")
         if self._setting.hosts and _name(host) not in self._setting.hosts:
-            raise NotAllowed("host-unknown", "this room does not go by that name", "use its own address")
+            raise NotAllowed(
+                "host-unknown", "this war room is not known under that name", "use its own address"
+            )
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self._setting.header_most:
             raise InvalidInput("header-too-large", "the headers are too long", "send fewer cookies")
         length = headers.get(b"content-length", b"0")
@@ -223,5 +225,7 @@ def _check_origin(headers: dict[bytes, bytes], host: str) -> None:
         foreign = True
     if foreign or site not in (b"none", b"same-origin"):
         raise NotAllowed(
-            "cross-site", "a page of another site asks for a change", "ask from the pages of this room"
+            "cross-site",
+            "a page on another site requested a change",
+            "send it from the pages of this war room",
         )

@@ -60,9 +60,9 @@ class RoomCertificate:
         try:
             self._renewed.take(context_of(self._tls))
         except EvacError as error:
-            _LOG.error("the new certificate is not taken: %s [%s]", error.message, error.code)
+            _LOG.error("the new certificate was not accepted: %s [%s]", error.message, error.code)
         else:
-            _LOG.info("the certificate was read again")
+            _LOG.info("the certificate was reloaded")
 
 
 class Certificates(Collector):
@@ -74,7 +74,7 @@ class Certificates(Collector):
     def collect(self) -> Iterator[Metric]:
         found = GaugeMetricFamily(
             "evac_certificate_ends_timestamp_seconds",
-            "When a certificate ends; 0 where it cannot be read.",
+            "When a certificate expires; 0 if it cannot be read.",
             labels=("certificate",),
         )
         for name, path in sorted(self._files.items()):
@@ -138,16 +138,16 @@ class _Situation(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now, facts = self._office.situation, self._office.facts
-        yield _one("evac_ready", "1 when what is shown can be believed.", int(not self._office.ready))
+        yield _one("evac_ready", "1 when the displayed data is current.", int(not self._office.ready))
         yield _one("evac_store_answers", "1 while the store answers.", int(now.quorum.answers))
         yield _one("evac_leader_term", "Fencing token of the leader, 0 without a leader.", now.leader.term)
         yield _one("evac_generation", "Generation of the store.", now.generation)
         yield _one("evac_superseded", "1 where a newer generation was opened.", int(now.newer is not None))
         yield _one("evac_held", "1 while a hold is in place.", int(now.hold is not None))
         yield _one("evac_viewers", "Viewers that follow a stream.", self._office.hub.viewers)
-        yield _one("evac_runs_open", "Runs under way.", len(now.open_runs))
+        yield _one("evac_runs_open", "Runs in progress.", len(now.open_runs))
         yield _one(
-            "evac_runs_waiting", "Runs that wait for a person.", sum(1 for r in now.open_runs if r.waits)
+            "evac_runs_waiting", "Runs waiting for a person.", sum(1 for r in now.open_runs if r.waits)
         )
         yield _one("evac_notices_total", "Number of the last notice of the watch journal.", now.notice)
         yield from _on_disk(now.on_disk)
@@ -186,14 +186,14 @@ class _Situation(Collector):
 
 def _notices(seen: NoticesSeen) -> Iterator[Metric]:
     yield _one("evac_notices_telling", "1 while a process sends alerts.", int(bool(seen.by)))
-    open_ones = GaugeMetricFamily("evac_notices_open", "Concerns that are not over.", labels=("kind",))
+    open_ones = GaugeMetricFamily("evac_notices_open", "Open concerns.", labels=("kind",))
     for kind in KINDS:
         open_ones.add_metric((kind,), sum(1 for one in seen.concerns if one.kind == kind))
     yield open_ones
-    waiting = GaugeMetricFamily("evac_notices_waiting", "Messages that wait.", labels=("channel",))
+    waiting = GaugeMetricFamily("evac_notices_waiting", "Messages waiting.", labels=("channel",))
     oldest = GaugeMetricFamily(
         "evac_notices_oldest_timestamp_seconds",
-        "Since when the first one waits; 0: none does.",
+        "Since when the oldest one has been waiting; 0: none.",
         labels=("channel",),
     )
     failing = GaugeMetricFamily("evac_notices_failing", "1 while nothing gets through.", labels=("channel",))
@@ -218,9 +218,9 @@ def _on_disk(seen: EstateOnDisk | None) -> Iterator[Metric]:
     yield _one(
         "evac_policy_reload_timestamp_seconds", "When the policy in use was read.", seen.policy_ms / 1_000
     )
-    yield _one("evac_estate_reload_problems", "What keeps the files on disk from being taken.", seen.problems)
+    yield _one("evac_estate_reload_problems", "What keeps the files on disk from being used.", seen.problems)
     yield _one(
-        "evac_estate_reload_restart", "1 while files on disk wait for a new start.", int(bool(seen.restart))
+        "evac_estate_reload_restart", "1 while files on disk wait for a restart.", int(bool(seen.restart))
     )
     yield _one("evac_estate_reload_since_timestamp_seconds", "Since when; 0: not.", seen.since_ms / 1_000)
 

@@ -82,8 +82,8 @@ HINTS_FOR_PROGRAMS: Final = frozenset(
     }
 )
 """Codes of problems whose hint names a route of the API."""
-_UNREADABLE: Final = "the body cannot be read: it is nested too deep, or no UTF-8"
-_SEND_JSON: Final = "send an object of JSON, with content-type: application/json"
+_UNREADABLE: Final = "the body cannot be read: it is nested too deeply, or not UTF-8"
+_SEND_JSON: Final = "send a JSON object with content-type: application/json"
 
 
 def status_of(error: e.EvacError) -> int:
@@ -183,7 +183,7 @@ def _field(one: Mapping[str, Any]) -> dict[str, str]:
         why = one.get("ctx", {}).get("error", "")
         at, words = "body", f"no JSON from character {one['loc'][-1]} on: {why}"
     elif one["loc"] == ("body",) and one["type"] != "missing":
-        words = f"no JSON object; {_SEND_JSON}"
+        words = f"not a JSON object; {_SEND_JSON}"
     return {"at": at[:200], "words": words[:200]}
 
 
@@ -199,7 +199,7 @@ def internal(request: str, error: BaseException) -> Response:
     """What nobody foresaw: the log has all of it, the answer has the id to find it by."""
     _LOG.error("request %s failed", request, exc_info=error)
     hint = f"the log of this process has the cause under {request}"
-    return problem(500, "internal", "something failed that should not", hint, request)
+    return problem(500, "internal", "internal error", hint, request)
 
 
 def _id(request: Request) -> str:

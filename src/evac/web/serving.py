@@ -52,11 +52,11 @@ from evac.web.problems import add_handlers
 from evac.web.room import WarRoom
 from evac.web.setting import Listen, WebSetting, check_listen, listen_of
 
-DESCRIPTION = """What a company sees and says before, during and after the loss of a site.
+DESCRIPTION = """Prepare for, run and report on the loss of a site.
 
-Reads carry an `ETag`; lists are paged by `after` and `limit`; what changes something says who and why, takes
-an `Idempotency-Key`, and where state may have moved an `If-Match`. Errors are problems (RFC 9457) with a
-stable `code` and a `hint`. Streams are server-sent events whose ids are journal numbers.
+Reads carry an `ETag`; lists are paged by `after` and `limit`; requests that change something say who and why,
+take an `Idempotency-Key`, and, where state may have changed, an `If-Match`. Errors are problems (RFC 9457)
+with a stable `code` and a `hint`. Streams are server-sent events whose ids are journal numbers.
 """
 
 

@@ -25,10 +25,10 @@ def service(name: str, *places: tuple[str, int, str]) -> ServiceFacts:
     ("places", "primary", "why"),
     [
         ([("b", 4, "primary"), ("a", 0, "copy")], "b", "its data is at b: site lost"),
-        ([("b", 4, "")], "", "it runs nowhere else"),
-        ([("b", 4, "copy"), ("a", 2, "primary")], "a", "its data is not at home"),
-        ([("b", 4, ""), ("a", 2, "")], "", "a part of it runs there"),
-        ([("b", 0, "copy"), ("a", 2, "primary")], "home", "a copy of its data is there"),
+        ([("b", 4, "")], "", "it does not run anywhere else"),
+        ([("b", 4, "copy"), ("a", 2, "primary")], "a", "its primary is away from home"),
+        ([("b", 4, ""), ("a", 2, "")], "", "part of it runs there"),
+        ([("b", 0, "copy"), ("a", 2, "primary")], "home", "a copy of its data is stored there"),
         ([("a", 2, "primary")], "home", None),
     ],
 )

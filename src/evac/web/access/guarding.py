@@ -81,8 +81,8 @@ async def with_token(scope: Scope, headers: dict[bytes, bytes], actor: Actor, re
     if not hmac.compare_digest(given, actor.csrf.encode()):
         raise NotAllowed(
             "csrf",
-            "this change does not carry the token of your login",
-            "open the page again and send it from there; programs send a token: evac access token",
+            "this request does not carry your login's token",
+            "reload the page and send it from there; programs use a token: evac access token",
         )
     return receive if body is None else _again(body, receive)
 

@@ -77,7 +77,7 @@ class ProviderDown(EvacError):
     def __init__(self, issuer: str, words: str) -> None:
         super().__init__(
             "oidc-down",
-            f"the identity provider {issuer} cannot be asked: {words}",
+            f"cannot reach the identity provider {issuer}: {words}",
             "sign in with a password, or break the glass: evac access break-glass --help",
         )
 
@@ -138,13 +138,13 @@ class Oidc:
         """
         flow = self._opened(cookie)
         if not hmac.compare_digest(query.get("state", "").encode(), flow.state.encode()):
-            raise _refused("this answer belongs to another login")
+            raise _refused("this response belongs to a different login")
         if query.get("error"):
             raise _refused(f"the identity provider says {query['error'][:80]!r}")
         promised = (await self._discovered()).get("authorization_response_iss_parameter_supported") is True
         issuer = query.get("iss", "" if promised else self.provider.issuer)
         if issuer != self.provider.issuer or not query.get("code"):
-            raise _refused("this is not an answer of the identity provider")
+            raise _refused("this is not a response from the identity provider")
         token = await self._exchanged(query["code"], flow.verifier)
         claims = await self._proved(token, flow.nonce)
         check_strength(self.provider, claims, flow)
@@ -174,7 +174,7 @@ class Oidc:
             raise _refused(f"the identity provider rejected the code: {said!r}")
         token = told.get("id_token")
         if not isinstance(token, str):
-            raise _refused("the identity provider gave no ID token")
+            raise _refused("the identity provider returned no ID token")
         return token
 
     async def _proved(self, token: str, nonce: str) -> dict[str, Any]:
@@ -209,12 +209,12 @@ class Oidc:
         fresh = _is_time(made) and abs(now_s - float(made)) <= LOGOUT_GOOD_S
         number = claims.get("jti")
         if not whole or not fresh or not isinstance(number, str) or number in self._ended:
-            raise _refused("this is not a logout of the identity provider")
+            raise _refused("this is not a logout request from the identity provider")
         subject, session = (
             text if isinstance(text := claims.get(name), str) else "" for name in ("sub", "sid")
         )
         if not subject and not session:
-            raise _refused("this logout names nobody")
+            raise _refused("this logout request names no one")
         self._ended[number] = None
         while len(self._ended) > KEYS_MOST * KEYS_MOST:
             self._ended.popitem(last=False)
@@ -236,7 +236,7 @@ class Oidc:
         status, told = await self._asked(about["jwks_uri"])
         rows = told.get("keys")
         if status != 200 or not isinstance(rows, list):
-            raise ProviderDown(self.provider.issuer, "it does not show its keys")
+            raise ProviderDown(self.provider.issuer, "it does not publish its keys")
         self._keys = (self._now(), [key for row in rows[:KEYS_MOST] if (key := _key(row)) is not None])
 
     async def _discovered(self) -> dict[str, Any]:
@@ -253,10 +253,10 @@ class Oidc:
         issuer = self.provider.issuer
         status, told = await self._asked(issuer.rstrip("/") + "/.well-known/openid-configuration")
         if status != 200 or told.get("issuer") != issuer:
-            raise ProviderDown(issuer, "what it says of itself is not of this issuer")
+            raise ProviderDown(issuer, "its metadata names a different issuer")
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
             if not _is_hidden(told.get(name)):
-                raise ProviderDown(issuer, f"it names no {name} behind TLS")
+                raise ProviderDown(issuer, f"it names no {name} over TLS")
         self._about = (self._now(), told)
         return told
 
@@ -296,7 +296,7 @@ class Oidc:
         body, _, seal = cookie.partition(".")
         right = _plain(hmac.digest(self._seal, body.encode("utf-8", "surrogatepass"), "sha256"))
         if not hmac.compare_digest(seal.encode("utf-8", "surrogatepass"), right.encode()):
-            raise _refused("this browser did not begin this login")
+            raise _refused("this browser did not start this login")
         flow = Flow(**json.loads(_bytes(body)))
         if not 0 <= self._now() - flow.made_ms < FLOW_MS:
             raise _refused("this login took too long")
@@ -311,33 +311,33 @@ def _check(claims: Mapping[str, Any], provider: Provider, nonce: str, now_s: flo
     audience = claims.get("aud")
     readers = audience if isinstance(audience, list) else [audience]
     if claims.get("iss") != provider.issuer:
-        raise _refused("the ID token is of another issuer")
+        raise _refused("the ID token is from a different issuer")
     if provider.client not in readers:
         raise _refused("the ID token is for someone else")
     if (len(readers) > 1 or "azp" in claims) and claims.get("azp") != provider.client:
-        raise _refused("the ID token was made for another client")
+        raise _refused("the ID token was issued to a different client")
     for name in ("exp", "iat"):
         if not _is_time(claims.get(name)):
-            raise _refused(f"the ID token does not say {name}")
+            raise _refused(f"the ID token has no {name}")
     if now_s >= claims["exp"] + LEEWAY_S:
-        raise _refused("the ID token is over")
+        raise _refused("the ID token has expired")
     not_before = claims.get("nbf", claims["iat"])
     if not _is_time(not_before) or max(not_before, claims["iat"]) > now_s + LEEWAY_S:
-        raise _refused("the ID token is not good yet")
+        raise _refused("the ID token is not valid yet")
     given = str(claims.get("nonce")).encode("utf-8", "replace")
     if not hmac.compare_digest(given, nonce.encode()):
-        raise _refused("the ID token belongs to another login")
+        raise _refused("the ID token belongs to a different login")
     if not isinstance(claims.get("sub"), str) or not claims["sub"]:
-        raise _refused("the ID token names nobody")
+        raise _refused("the ID token names no one")
 
 
 def check_strength(provider: Provider, claims: Mapping[str, Any], flow: Flow) -> None:
     """Raises NotAllowed for a login that is weaker than the file wants, or older than was asked for."""
     if provider.acr and claims.get("acr") != provider.acr:
-        raise _refused(f"the login is not of the strength {provider.acr}")
+        raise _refused(f"the login does not have the required strength {provider.acr}")
     shown = claims.get("auth_time")
     if flow.again and (not _is_time(shown) or shown * 1_000 < flow.made_ms - LEEWAY_S * 1_000):
-        raise _refused("the identity provider does not say that you proved it just now")
+        raise _refused("the identity provider does not confirm that you have just authenticated")
 
 
 def shown_of(claims: Mapping[str, Any]) -> ProofShown:
@@ -412,7 +412,7 @@ def router_of(people: People) -> APIRouter:
         """Of the provider as the file has it now. Raises NotAllowed where it has none."""
         provider = people.rules.provider
         if provider is None:
-            raise NotAllowed("oidc-none", "there is no identity provider", "sign in otherwise")
+            raise NotAllowed("oidc-none", "there is no identity provider", "sign in another way")
         if not known or known[-1].provider != provider:
             known[:] = [Oidc(provider, people.rules.address, people.clock)]
         return known[-1]
@@ -437,7 +437,9 @@ def router_of(people: People) -> APIRouter:
             asked = oidc()
             claims, where = await asked.finish(query, request.cookies.get(flow, ""))
             if people.rules.provider != asked.provider:
-                raise NotAllowed("oidc-refused", "the access file has changed meanwhile", "sign in again")
+                raise NotAllowed(
+                    "oidc-refused", "the access file has changed in the meantime", "sign in again"
+                )
             name, role = person_of(people.rules, claims)
         except (ProviderDown, NotAllowed, Permanent) as error:
             LOG.warning("sign-in at the provider from %s: %s [%s]", address, error.message, error.code)
@@ -483,7 +485,9 @@ def _add_logout(router: APIRouter, people: People, oidc: Callable[[], Oidc]) -> 
 def _told(error: EvacError) -> EvacError:
     """What cannot be read here (the client secret) is nothing that a browser needs to know."""
     if isinstance(error, Permanent):
-        return NotAllowed("oidc-refused", "the client secret of this room cannot be read", "the log says why")
+        return NotAllowed(
+            "oidc-refused", "cannot read the client secret of this war room", "the log says why"
+        )
     return error
 
 
@@ -498,14 +502,14 @@ def person_of(rules: AccessRules, claims: Mapping[str, Any]) -> tuple[str, Role]
         raise NotAllowed(
             "oidc-email-unverified",
             "the identity provider does not say that this address was verified",
-            "an admin chooses another name_claim, or has the provider verify addresses",
+            "an admin must choose a different name_claim, or have the provider verify addresses",
         )
     if not isinstance(name, str) or not name.strip() or len(name) > NAME_LONGEST or not name.isprintable():
         raise NotAllowed("oidc-nameless", f"no name in {rules.provider.name_claim}", "ask an admin")
     name = name.strip()
     if alike(name) in {alike(one) for one in (*rules.people, *rules.tokens)}:
         raise NotAllowed(
-            "oidc-name-taken", f"someone else is called {name} here", "an admin says who is who: subject"
+            "oidc-name-taken", f"someone else is named {name} here", "an admin must tell them apart: subject"
         )
     given = claims.get(rules.provider.role_claim)
     values = given if isinstance(given, list) else [given]

@@ -54,8 +54,8 @@ def choose(
     if not listen.loopback and not _names(rules, listen):
         raise InvalidInput(
             "hosts-missing",
-            f"{listen.host} is every address, and no name is known that the room goes by",
-            "say it in the access file: address: https://HOST:PORT",
+            f"{listen.host} is every address, and the war room's own name is unknown",
+            "set it in the access file: address: https://HOST:PORT",
         )
     return Opened(rules, path, tls, listen)
 
@@ -88,7 +88,7 @@ def context_of(tls: Tls) -> ssl.SSLContext:
         raise InvalidInput(
             "tls-unusable",
             f"the certificate cannot be used: {str(words)[:200]}",
-            "name PEM files: the certificate with those above it, and its key without a password",
+            "name PEM files: the certificate with its chain, and its key without a password",
         ) from error
 
 
@@ -100,13 +100,13 @@ def _check_key(path: str) -> None:
             "tls-unusable", f"{path} cannot be read: {error.strerror}", "name a file"
         ) from error
     if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise NotAllowed("key-exposed", f"others can read {path}", f"chmod o-rw {path}")
+        raise NotAllowed("key-exposed", f"other users can read {path}", f"chmod o-rw {path}")
 
 
 def _tls(rules: AccessRules | None, cert: Path | None, key: Path | None) -> Tls | None:
     """What the command names goes before what the file says."""
     if (cert is None) != (key is None):
-        raise InvalidInput("tls-half", "a certificate needs its key, and a key its certificate", "name both")
+        raise InvalidInput("tls-half", "a certificate needs its key, and a key its certificate", "give both")
     known = None if rules is None else rules.tls
     if cert is None or key is None:
         return known

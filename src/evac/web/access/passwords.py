@@ -45,8 +45,8 @@ def hash_of(password: str) -> str:
     if not PASSWORD_LEAST <= len(password) <= PASSWORD_LONGEST:
         raise InvalidInput(
             "password-short",
-            f"a password has {PASSWORD_LEAST} to {PASSWORD_LONGEST} letters",
-            "several words are easier to remember than signs",
+            f"a password must have {PASSWORD_LEAST} to {PASSWORD_LONGEST} characters",
+            "several words are easier to remember than symbols",
         )
     return _HASHER.hash(password)
 
@@ -124,7 +124,7 @@ class Slow:
         if not wait_ms:
             return
         if self._waiting[near] >= WAITING_MOST:
-            raise TooMany("too-many-tries", "too many tries to sign in wait already", wait_ms)
+            raise TooMany("too-many-tries", "too many sign-in attempts are already waiting", wait_ms)
         self._waiting[near] += 1
         try:
             await self.pause(wait_ms / 1_000)

@@ -116,12 +116,12 @@ class People:
             return None
         if found.grant is not None and await self._is_spent(found.grant):
             raise Unauthenticated(
-                f"the credential {found.grant.id[:8]} is used up", "sign a new one", "glass-spent"
+                f"credential {found.grant.id[:8]} has been used up", "sign a new one", "glass-spent"
             )
         rate = self.rules.limits.requests
         wait_ms = self._asked.wait_ms(found.name, rate)
         if wait_ms:
-            raise TooMany("too-many-requests", f"{found.name} asks more than {_words(rate)}", wait_ms)
+            raise TooMany("too-many-requests", f"{found.name} is sending more than {_words(rate)}", wait_ms)
         self._asked.note(found.name, rate)
         return replace(found, streams=self.rules.limits.streams)
 
@@ -145,13 +145,13 @@ class People:
             return self.by_glass(text, address)
         if kind.lower() != "bearer" or not text.startswith(TOKEN_PREFIX) or len(text) > TOKEN_LONGEST:
             raise Unauthenticated(
-                "what was sent is not a token of this room", "evac access token NAME", "token"
+                "what was sent is not a token of this war room", "evac access token NAME", "token"
             )
         token = self._tokens.get(digest_of(text))
         if token is None:
             raise Unauthenticated("this token is not known here", "evac access token NAME", "token-unknown")
         if token.ends_ms and self.clock.now_ms() >= token.ends_ms:
-            raise Unauthenticated(f"the token {token.name} has ended", "ask for a new one", "token-ended")
+            raise Unauthenticated(f"token {token.name} has expired", "ask for a new one", "token-ended")
         name = token.of or token.name
         role = least(token.role, self.rules.people[token.of].role) if token.of else token.role
         alive = self._alive(lambda: self._good(token))
@@ -208,7 +208,7 @@ class People:
             self.seen.refused("sign-in-refused", address, "certificate-unknown", "", "certificate")
             raise Unauthenticated(
                 "no person here has this certificate",
-                "list its SHA-256 as certificate of the person in the access file",
+                "add its SHA-256 as the person's certificate in the access file",
                 "certificate-unknown",
             )
         return person
@@ -281,7 +281,7 @@ class People:
         except NotAllowed as error:
             near, rate = _near(address), self.rules.limits.sign_in
             if wait_ms := self._false.wait_ms(near, rate):
-                raise TooMany("too-many-tries", "too many false credentials", wait_ms) from error
+                raise TooMany("too-many-tries", "too many invalid credentials", wait_ms) from error
             self._false.note(near, rate)
             self.seen.refused("sign-in-refused", address, error.code, "", "break-glass credential")
             LOG.warning("break-glass from %s refused: %s [%s]", address, error.message, error.code)
@@ -353,7 +353,9 @@ class People:
             return ""
         if not secret.startswith(HASH_BEGINS) and len(secret) < PASSWORD_LEAST:
             LOG.error(
-                "the password of %s is not taken: it has fewer than %d letters", person.name, PASSWORD_LEAST
+                "the password of %s is not accepted: it has fewer than %d characters",
+                person.name,
+                PASSWORD_LEAST,
             )
         return secret
 
@@ -470,7 +472,7 @@ class People:
                 self.rules.address,
                 self.rules.hosts,
             ):
-                LOG.warning("tls, address and hosts of %s count from the next start on", self._path.name)
+                LOG.warning("tls, address and hosts of %s take effect at the next start", self._path.name)
             self.rules, self._tokens, self._names = rules, _by_digest(rules), _names(rules)
             self.seen.saw("access-file", what=f"{self._path.name} was read again")
             LOG.info("%s was read again", self._path.name)

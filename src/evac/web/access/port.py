@@ -202,7 +202,7 @@ class Declared:
         if known is None:
             known = self._known[id(route)] = declared(route)
         if not known:
-            raise NotAllowed("route-undeclared", "no one may ask this: it declares no role", "report it")
+            raise NotAllowed("route-undeclared", "no one may call this: it declares no role", "report it")
 
 
 def declared(route: Any) -> bool:

@@ -182,7 +182,7 @@ def check_form(people: People, request: Request, fields: dict[str, str]) -> None
     known = request.cookies.get(_form_cookie(people), "")
     given = fields.get("form", "")
     if not known or not hmac.compare_digest(known.encode(), given.encode("utf-8", "surrogatepass")):
-        raise NotAllowed("form-stale", "this form is too old, or the browser blocks cookies", "try again")
+        raise NotAllowed("form-stale", "this form has expired, or the browser blocks cookies", "try again")
 
 
 def _form_cookie(people: People) -> str:

@@ -41,12 +41,14 @@ Text = Annotated[str, Field(max_length=TEXT_MOST, pattern=WORDS)]
 Said = Annotated[str, Field(min_length=1, max_length=TEXT_MOST, pattern=SAID)]
 Name = Annotated[str, Field(max_length=NAME_MOST, pattern=WORDS)]
 Named = Annotated[str, Field(min_length=1, max_length=NAME_MOST, pattern=SAID)]
-IncidentName = Annotated[str, Path(max_length=512, description="An incident, or the run that answers it.")]
+IncidentName = Annotated[
+    str, Path(max_length=512, description="An incident, or the run that responds to it.")
+]
 
 
 class _Written(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-    who: Annotated[Name, Field(description="Who writes; ignored where a login says it.")] = ""
+    who: Annotated[Name, Field(description="Who writes; ignored if the login says so.")] = ""
 
 
 class NoteSaid(_Written):
@@ -73,7 +75,7 @@ class UpdateSaid(_Written):
     name: Name = ""
     value: Literal["", "investigating", "identified", "monitoring", "resolved"] = ""
     text: Said
-    due_ms: Annotated[int, Field(ge=0, description="When the next update is promised; 0: it is not.")] = 0
+    due_ms: Annotated[int, Field(ge=0, description="When the next update is due; 0: none is promised.")] = 0
 
 
 class StateSaid(_Written):
@@ -251,7 +253,7 @@ async def timeline(
     incident: IncidentName,
     after: AfterNumber = 0,
     limit: Limit = LIMIT,
-    whole: Annotated[bool, Query(description="Every record; else what the story needs.")] = False,
+    whole: Annotated[bool, Query(description="Every record, not only the important ones.")] = False,
 ) -> Response:
     """What happened, in order; each line names the record that proves it."""
     file = await room_of(request).office.incidents.file(incident)
@@ -435,5 +437,7 @@ async def book_of(room: WarRoom, digest: str) -> Runbook:
     """Raises EvacError for a plan that is not kept, and InvalidInput for one that no paper holds."""
     office = room.office
     if not await office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists standby plans")
+        raise EvacError(
+            "plan-unknown", f"there is no plan {digest[:19]}", "GET /v1/plans lists standby plans"
+        )
     return await office.runbook(digest)

@@ -60,7 +60,7 @@ def _shown(one: LoginRow) -> Login:
     return Login(one.id, one.name, one.proof, one.acr, one.made_ms, one.seen_ms, one.until_ms)
 
 
-Since = Annotated[int, Query(ge=0, le=2**53, description="From this moment on, in ms since 1970.")]
+Since = Annotated[int, Query(ge=0, le=2**53, description="From this time on, in ms since 1970.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class StatusFilesTold:
     components: int
 
 
-Title = Annotated[str, Query(max_length=200, description="Whose page it is; the name of the estate.")]
+Title = Annotated[str, Query(max_length=200, description="Owner of the page; the name of the estate.")]
 Address = Annotated[str, Query(max_length=500, pattern="^https?://[!-~]+$", description="Of the page.")]
 
 

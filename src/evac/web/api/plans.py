@@ -95,11 +95,13 @@ def _check_plan(data: bytes, digest: str) -> None:
     try:
         whole = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput("plan-invalid", "this is not JSON", "send a plan file as it is") from error
+        raise InvalidInput("plan-invalid", "this is not JSON", "send a plan file unchanged") from error
     if not isinstance(whole, dict):
-        raise InvalidInput("plan-invalid", "this is not a plan", "send a plan file as it is")
+        raise InvalidInput("plan-invalid", "this is not a plan", "send a plan file unchanged")
     if digest_of(data) != digest:
-        raise EvacError("plan-mismatch", "these bytes have another digest", "send the plan file as it is")
+        raise EvacError(
+            "plan-mismatch", "these bytes have a different digest", "send the plan file unchanged"
+        )
     try:
         plan_codec.decode(data, digest)
     except EvacError as error:
@@ -122,14 +124,16 @@ async def rehearse(
 
 def _rehearser(room: WarRoom) -> Rehearser:
     if room.office.rehearser is None:
-        raise Unavailable("this room reaches no systems")
+        raise Unavailable("this war room cannot reach any systems")
     return room.office.rehearser
 
 
 async def _kept(room: WarRoom, digest: str) -> bytes:
     """Raises EvacError for a plan that is not kept."""
     if not await room.office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists standby plans")
+        raise EvacError(
+            "plan-unknown", f"there is no plan {digest[:19]}", "GET /v1/plans lists standby plans"
+        )
     return await room.office.plan(digest)
 
 
@@ -159,7 +163,7 @@ async def propose(
             cases.proposal_of, data, body.incident, body.reason, tuple(body.typed), asked.who
         )
         if missing := proposal.unnamed():
-            raise NotAllowed("not-confirmed", f"{', '.join(missing)} was not confirmed", "name it in typed")
+            raise NotAllowed("not-confirmed", f"not confirmed: {', '.join(missing)}", "list it in typed")
         await _rehearser(room).check_fit(data, body.plan, room.office.clock.now_ms())
         proposal = replace(proposal, abandoned=tuple(body.abandoned))
         given = await room.counter.propose(asked, proposal, body.plan)

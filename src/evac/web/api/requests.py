@@ -70,7 +70,7 @@ def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
         if actor.stale and verb in GRAVE:
             raise NotAllowed(
                 "step-up",
-                f"{verb} needs a login of the last minutes, and {actor.name} signed in earlier",
+                f"{verb} needs a login from the last few minutes; {actor.name} signed in earlier",
                 "sign in again: /sign-in?again=1",
             )
         return None
@@ -89,7 +89,7 @@ def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
         raise NotAllowed(
             "glass-purpose",
             f"the credential is for {grant.verb} of {grant.run or grant.incident}, not for {verb} of {run}",
-            "sign one for what is needed: evac access break-glass",
+            "sign one for this request: evac access break-glass",
         )
     return grant
 
@@ -97,7 +97,9 @@ def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
 def check_reason(reason: str) -> None:
     """Raises InvalidInput for a reason that looks as if such a credential had been used."""
     if reason.strip().upper().startswith(BREAK_GLASS):
-        raise InvalidInput("reason-reserved", f"no reason begins with {BREAK_GLASS}", "begin it otherwise")
+        raise InvalidInput(
+            "reason-reserved", f"a reason may not start with {BREAK_GLASS}", "start it differently"
+        )
 
 
 async def spend(
@@ -127,7 +129,7 @@ async def spend(
     try:
         await incidents.add_note(store, note, new=True)
     except EvacError as error:  # the journal of the run tells it all the same
-        LOG.error("the note on break-glass %s is not written: %s [%s]", grant.id, error.message, error.code)
+        LOG.error("the note on break-glass %s was not written: %s [%s]", grant.id, error.message, error.code)
     return replace(asked, glass=use)
 
 
@@ -146,7 +148,7 @@ async def _count(store: Store, grant: Grant, asked: Asked, run: str, now_ms: int
             continue
         return number
     LOG.warning("break-glass %s of %s refused: used up", grant.id, grant.who)
-    raise NotAllowed("glass-spent", f"the credential {grant.id[:8]} is used up", "sign a new one")
+    raise NotAllowed("glass-spent", f"credential {grant.id[:8]} has been used up", "sign a new one")
 
 
 router = APIRouter(prefix="/v1", tags=["requests"])
@@ -322,7 +324,7 @@ async def _standing(room: WarRoom) -> HoldSeen:
     """The hold as the store has it now. Raises EvacError where there is none."""
     found = await room.office.standing_hold()
     if found is None:
-        raise EvacError("no-hold", "nobody holds", "nothing needs to be done")
+        raise EvacError("no-hold", "no hold is in place", "nothing to do")
     return found
 
 

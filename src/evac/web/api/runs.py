@@ -54,7 +54,9 @@ class Head(BaseModel):
     segment: Amount
     records: Amount
     hash: Annotated[str, Field(max_length=128)]
-    stream: Annotated[str, Field(max_length=200, description="A chapter of the journal; empty: itself.")] = ""
+    stream: Annotated[
+        str, Field(max_length=200, description="A chapter of the journal; empty: the journal itself.")
+    ] = ""
 
 
 class HeadsKept(BaseModel):
@@ -206,7 +208,9 @@ async def plan_of(room: WarRoom, digest: str) -> Plan:
     return kept[digest]
 
 
-Order = Annotated[Literal["plan", "need"], Query(description="need: failed, in doubt and under way first.")]
+Order = Annotated[
+    Literal["plan", "need"], Query(description="need: failed, outcome unknown and running steps first.")
+]
 
 
 @router.get("/runs/{run}/steps", responses=answers(paged(StepRow), 304, 404, 422, 503))

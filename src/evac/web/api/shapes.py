@@ -19,7 +19,10 @@ from evac.engine.runs.requests import TEXT_MOST
 Text = Annotated[str, Field(max_length=TEXT_MOST)]
 Name = Annotated[str, Field(max_length=512)]
 Reason = Annotated[
-    str, Field(min_length=1, max_length=TEXT_MOST, pattern=r"\S", description="Why; in the journal.")
+    str,
+    Field(
+        min_length=1, max_length=TEXT_MOST, pattern=r"\S", description="The reason, recorded in the journal."
+    ),
 ]
 
 
@@ -38,7 +41,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     reason: Reason
-    who: Annotated[Name, Field(description="Who asks; ignored where a login says it.")] = ""
+    who: Annotated[Name, Field(description="Who asks; ignored if the login says so.")] = ""
 
 
 class EnvelopeBody(BaseModel):
@@ -99,13 +102,13 @@ Row = TypeVar("Row")
 LIMIT_MOST: Final = 1_000
 LIMIT: Final = 100
 
-After = Annotated[str, Query(max_length=512, description="Cursor: the `next` of the page before.")]
-Limit = Annotated[int, Query(ge=1, le=LIMIT_MOST, description="Most rows of one page.")]
-AfterNumber = Annotated[int, Query(ge=0, le=2**53, description="Only entries with a greater number.")]
+After = Annotated[str, Query(max_length=512, description="Cursor: the `next` of the previous page.")]
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MOST, description="Maximum rows per page.")]
+AfterNumber = Annotated[int, Query(ge=0, le=2**53, description="Only entries with a higher number.")]
 RunName = Annotated[str, Path(max_length=512, description="A run, or the incident it belongs to.")]
 Digest = Annotated[str, Path(pattern=r"^sha256:[0-9a-f]{64}$", description="Digest of a plan.")]
 DigestBegun = Annotated[
-    str, Path(pattern=r"^sha256:[0-9a-f]{12,64}$", description="Digest of a plan, or how it begins.")
+    str, Path(pattern=r"^sha256:[0-9a-f]{12,64}$", description="Digest of a plan, or its first characters.")
 ]
 IdempotencyKey = Annotated[
     str,
@@ -113,7 +116,7 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         max_length=200,
         pattern=r"^[!-~]*$",
-        description="Asking twice with the same key is asking once; kept for a day.",
+        description="Repeating a request with the same key has no further effect; kept for a day.",
     ),
 ]
 
@@ -160,14 +163,14 @@ _WORDS: Final = {
     400: "The body is not JSON.",
     304: "Not changed since the `ETag` in `If-None-Match`.",
     401: "No one is logged in.",
-    403: "This role may not, or policy does not let it.",
+    403: "Not allowed for this role, or by the policy.",
     404: "It does not exist.",
-    409: "The state of the world does not allow it.",
-    412: "It is not as `If-Match` says.",
+    409: "The current state does not allow it.",
+    412: "It does not match `If-Match`.",
     413: "The body is too large.",
-    422: "The question does not make sense.",
-    429: "More often than the access file allows; `Retry-After` says how long to wait.",
-    500: "Something failed that should not; the id of the request is in the log.",
+    422: "The request is not valid.",
+    429: "More requests than the access file allows; `Retry-After` says how long to wait.",
+    500: "Internal error; the log has the request id.",
     503: "The store does not answer, or the estate is being read.",
 }
 

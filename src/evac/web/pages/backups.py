@@ -107,7 +107,7 @@ async def data_set(request: Request, data_set: Name) -> Response:
 def answer_of(document: BackupsDocument) -> tuple[str, str, str]:
     """(sentence, more, how it is shown)."""
     if not document.data_sets:
-        return "The estate names no data to back up.", "List stores, or other data under data_sets.", "warn"
+        return "The estate lists no data to back up.", "List stores, or other data under data_sets.", "warn"
     counts = document.counts
     look = "bad" if counts["missed"] else "warn" if counts["unknown"] or counts["undecided"] else "good"
     missed = [f"{row.data_set} ({behind(row)})" for row in document.data_sets if row.state == "missed"]
@@ -129,8 +129,8 @@ def figures(document: BackupsDocument) -> list[Figure]:
     slowest = max(restores, default=None)
     oldest = max(known, default=None)
     return [
-        _of(total, outside, "Backup outside the domain", "no loss of one site takes both"),
-        _of(total, proven, "Restored for a test", "proof level 3 or higher that still counts"),
+        _of(total, outside, "Backup outside the domain", "no single site loss takes both"),
+        _of(total, proven, "Restored for a test", "proof level 3 or higher, still valid"),
         Figure(
             "Oldest proof", *((duration(oldest[0]), oldest[1]) if oldest else ("none", "nothing is proven"))
         ),
@@ -176,4 +176,4 @@ def _more(row: DataRow) -> str:
 
 def _sizes(copies: Sequence[CopyRow]) -> str:
     known = [copy.bytes for copy in copies if copy.bytes is not None]
-    return f"the largest has {size(max(known))}" if known else "their size is not known"
+    return f"the largest has {size(max(known))}" if known else "their size is unknown"

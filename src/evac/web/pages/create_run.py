@@ -83,7 +83,7 @@ async def carry_out(
         return frame.back_to(f"/runs/{told['run']}", "created")
     words = f"Refused: {told['why']}" + (f" ({told['hint']})" if told["hint"] else "") + "."
     if told["state"] != "refused":
-        words = f"No leader accepted it in {plural(WAIT_S, 'second')}. It is withdrawn: no run is created."
+        words = f"No leader accepted it in {plural(WAIT_S, 'second')}. It was withdrawn: no run was created."
     answers = "yes" if told["code"] == ANSWERS else fields.get("answers", "")
     return _form(room, actor, wanted, {**fields, "problem": words, "answers": answers}, 409)
 
@@ -97,11 +97,11 @@ def _abandoned(fields: Mapping[str, str], wanted: Wanted) -> list[str]:
 async def _wanted(room: WarRoom, digest: str) -> Wanted:
     """Raises EvacError for a plan that is not kept."""
     if not await room.office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "see /plans for the ready plans")
+        raise EvacError("plan-unknown", f"there is no plan {digest[:19]}", "see /plans for the ready plans")
     plan = await plan_of(room, digest)
     words = (
-        f"The leader makes a run of this plan: {plural(len(plan.steps), 'step')}. It begins when it is "
-        "approved, and the page of the run asks for that."
+        f"The leader creates a run of this plan: {plural(len(plan.steps), 'step')}. It "
+        "starts once approved, on the run's page."
     )
     return Wanted(digest, plan.scenario.title, words, leaving(plan), *_at_stake(room, digest, plan))
 
@@ -113,7 +113,7 @@ def _at_stake(room: WarRoom, digest: str, plan: Plan) -> tuple[str, str, str]:
         return verdict, "", ""
     seen = {site.id: site for site in room.office.situation.sites}
     left = [seen[name] for name in leaving(plan) if name in seen]
-    states = "; ".join(f"{site.id} is {words_of(site.state)} by the votes of witnesses" for site in left)
+    states = "; ".join(f"{site.id} is {words_of(site.state)} according to the witnesses" for site in left)
     healthy = [site.id for site in left if site.state == "healthy" and site.mark not in LEFT]
     others = [
         site.id
@@ -122,7 +122,7 @@ def _at_stake(room: WarRoom, digest: str, plan: Plan) -> tuple[str, str, str]:
     ]
     against = []
     if healthy:
-        against.append(f"{listed(healthy)} answers: this plan leaves a working site as lost")
+        against.append(f"{listed(healthy)} answers: this plan treats a working site as lost")
     if left and not others:
         against.append("no other full site is left to serve")
     return verdict, states, "; ".join(against)
@@ -145,7 +145,7 @@ async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping
         if first["loc"] == ("incident",):
             raise InvalidInput(
                 "incident-name",
-                "that is not the name of an incident",
+                "that is not a valid incident name",
                 "letters, digits and . _ : -, like fire-7",
             ) from error
         raise InvalidInput("request-invalid", f"{first['loc'][0]}: {first['msg']}") from error

@@ -115,7 +115,7 @@ def _stamp(folder: Path) -> tuple[int, int]:
 def answer_of(folder: Path | None, lines: list[CaseLine]) -> tuple[str, str]:
     """(one sentence, how it is shown)."""
     if folder is None:
-        return "No folder of cases is named: start evac serve with --credits DIR.", "note"
+        return "No case folder is configured: start evac serve with --credits DIR.", "note"
     if not lines:
         where = shlex.quote(str(folder / "CASE"))
         return (
@@ -132,7 +132,7 @@ def _folder_of(room: WarRoom, case: str) -> Path:
     """Raises InvalidInput for what is not a case here."""
     folder = room.setting.credits
     if folder is None or case not in names_of(folder):
-        raise InvalidInput("not-found", f"there is no case {case[:80]}", "see the page Credits")
+        raise InvalidInput("not-found", f"there is no case {case[:80]}", "see the Credits page")
     return folder / case
 
 

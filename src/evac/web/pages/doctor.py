@@ -82,7 +82,7 @@ def figures(found: Diagnosis) -> list[dict[str, str]]:
     total = number(sum(counts.values()))
     texts = {
         "automatic": "evac does everything",
-        "by hand": "a person has to do something",
+        "by hand": "a person has to act",
         "nobody": "something cannot be done at all",
     }
     cards = [

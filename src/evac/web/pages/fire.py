@@ -150,14 +150,14 @@ def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict
 
 def _state(shown: Shown | None) -> str:
     if shown is None:
-        return "no run is under way"
+        return "no run is in progress"
     phase = shown.run.view.phase
     return f"run {phase.replace('_', ' ')}" if phase in ENDED else phase.replace("_", " ")
 
 
 def _title(names: list[str], felt: Impact | None, services: int) -> str:
     """`pangyo is lost. 4 of 12 services are down.`"""
-    words = "Recovery is under way."
+    words = "Recovery is in progress."
     if names:
         words = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} lost."
     if felt is None:
@@ -200,7 +200,7 @@ def _figures(felt: Impact, shown: Shown, services: int, asked: bool) -> list[dic
             }
         )
     else:
-        more = "Everything that this run restores is back." if felt.services else ""
+        more = "Everything this run restores is back." if felt.services else ""
         figures.append(
             {"name": "Time to recovery", "value": "done", "unit": "", "more": more, "late": "", "bad": ""}
         )
@@ -247,7 +247,7 @@ def _plan_to_run(unanswered: Sequence[str], names: Sequence[str], now: Situation
         "href": f"/plans/{quote(ready.plan, safe=':')}",
         "label": "Review the plan",
         "others": [("Open an incident", "/incidents/new")],
-        "waits": "No run is under way: nothing moves until a run is created.",
+        "waits": "No run is in progress: nothing happens until a run is created.",
     }
 
 

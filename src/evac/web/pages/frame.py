@@ -42,7 +42,7 @@ def fields_of(body: bytes, most: int, strict: bool = False) -> dict[str, str]:
         found = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=most, strict_parsing=strict)
     except ValueError as error:
         raise InvalidInput(
-            "request-invalid", "this form does not belong to this page", "go back, and fill it in"
+            "request-invalid", "this form does not belong to this page", "go back and fill it in"
         ) from error
     return dict(found)
 
@@ -56,7 +56,7 @@ def confirmed(fields: Mapping[str, str], names: Sequence[str]) -> list[str]:
     if missing:
         raise InvalidInput("not-confirmed", f"type {' '.join(missing)} to confirm", "nothing was asked")
     if not fields.get("reason", "").strip():
-        raise InvalidInput("reason", "give a reason: it is kept in the journal")
+        raise InvalidInput("reason", "give a reason; it is recorded in the journal")
     return [name for name in typed if name in names]
 
 
@@ -75,22 +75,22 @@ router = APIRouter()
 THEMES: Final = ("light", "dark")
 THEME_COOKIE: Final = "evac_theme"
 DONE: Final[Mapping[str, str]] = {
-    "approved": "Approved. The leader starts what was approved.",
+    "approved": "Approved. It will start shortly.",
     "taken": "Done. The leader accepted it.",
-    "asked": "Recorded. It takes effect as soon as a controller leads.",
+    "asked": "Recorded. It takes effect once a controller leads.",
     "held": "Everything is on hold.",
-    "released": "The hold is released. Runs continue.",
-    "published": "Published. The status page shows it now.",
-    "draft": "Saved as a draft. Nobody outside sees it.",
-    "noted": "Saved in the timeline.",
-    "resolved": "The incident is resolved. It can be reopened.",
-    "reopened": "The incident is open again.",
-    "opened": "The incident is open.",
-    "cleared": "The mark is cleared.",
-    "created": "The run is created.",
-    "claim": "Recorded. The decision counts from the next ledger on.",
+    "released": "Hold released. Runs continue.",
+    "published": "Published. It is now on the status page.",
+    "draft": "Saved as a draft. It is not public.",
+    "noted": "Saved to the timeline.",
+    "resolved": "Incident resolved. You can reopen it.",
+    "reopened": "Incident reopened.",
+    "opened": "Incident opened.",
+    "cleared": "Mark cleared.",
+    "created": "Run created.",
+    "claim": "Recorded. The decision applies from the next ledger on.",
     "credits-first": "Approved. One more person must approve these totals.",
-    "credits": "Approved by two persons. The paying tranche can be released.",
+    "credits": "Approved by two people. The paying tranche can be released.",
 }
 """What a page says after an action, by the word in its address."""
 
@@ -105,9 +105,9 @@ class Around:
     lost_ms: int = 0
     """Since when, as seen here."""
     waits: int = 0
-    """Runs that wait for a person."""
+    """Runs waiting for a person."""
     running: int = 0
-    """Runs under way."""
+    """Runs in progress."""
     theme: str = ""
     """Empty: as the system has it."""
     done: str = ""
@@ -294,7 +294,7 @@ def problem(told: Mapping[str, Any]) -> bytes:
         heading = "Something went wrong"
     if not missing and any(where == "query" for where, _, _ in wrong):
         names = ", ".join(sorted({name for where, _, name in wrong if where == "query"}))
-        detail = f"The address has a value for {names} that no page accepts"
+        detail = f"The URL has an invalid value for {names}"
     hint = "" if told["code"] in HINTS_FOR_PROGRAMS else str(told["hint"]).rstrip(".")
     said = detail[:1].upper() + detail[1:]
     context = {"heading": heading, "missing": missing, "detail": said, "hint": hint}

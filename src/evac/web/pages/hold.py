@@ -50,7 +50,7 @@ async def _done(request: Request, actor: Actor, release: bool) -> Response:
         else:
             await requests.begin(request, body, actor, key)
     except ValidationError:
-        wrong = InvalidInput("reason", "a hold and its release have a reason", "nothing was changed")
+        wrong = InvalidInput("reason", "a hold and its release need a reason", "nothing was changed")
         return _form(request, actor, fields | {"problem": frame.sentence(wrong)}, 422)
     except EvacError as error:
         return _form(request, actor, fields | {"problem": frame.sentence(error)}, 422)

@@ -36,49 +36,49 @@ COMPONENTS_MOST: Final = 40
 DUES: Final = (("30", "In 30 minutes"), ("15", "In 15 minutes"), ("60", "In 60 minutes"), ("", "Do not say"))
 _BODIES: Final[TypeAdapter[Any]] = TypeAdapter(NoteBody)
 _ASKED: Final[Mapping[str, tuple[str, str]]] = {
-    "note": ("Write a note", "Something seen, thought or done. People inside read it in the timeline."),
+    "note": ("Write a note", "An observation, idea or action. Visible to the team in the timeline."),
     "command": (
         "Name the incident commander",
-        "One person decides what is done. If someone else takes the role, name them here.",
+        "One person makes the decisions. If someone else takes over, name them here.",
     ),
     "update": (
         "Tell users",
-        "What is published can be read by anybody at once, on the status page and in its feed. "
-        "Nothing that is published is ever changed: another update puts it right.",
+        "Published updates are immediately visible to everyone on the status page and in "
+        "its feed. They cannot be edited; post another update to correct one.",
     ),
     "state": (
-        "Say how a component is",
-        "It holds on the public status page until the records show a change, or until someone sets another.",
+        "Set component status",
+        "Shown on the public status page until the records show a change or someone sets another status.",
     ),
     "fact": (
-        "State a fact for the report",
-        "What no record can know. The report says that it is known from you; a later fact replaces it.",
+        "Add a fact for the report",
+        "Something no record can show. The report names you as the source; a later fact replaces it.",
     ),
     "resolved": (
         "Resolve incident",
-        "The incident ends. No service and no component becomes operational by this: what the records leave "
-        "down stays down, here and on the status page. It can be reopened.",
+        "This ends the incident. It does not mark anything as operational: what is down according to the "
+        "records stays down, here and on the status page. You can reopen it.",
     ),
     "reopened": (
         "Reopen incident",
-        "The incident is open again. Its timeline keeps that it was resolved.",
+        "Incident reopened. The timeline keeps the earlier resolution.",
     ),
     "new": (
         "Open an incident",
-        "You can do this before any run begins. A plan that is applied under its name joins it.",
+        "You can do this before any run starts. A plan applied under the same name joins it.",
     ),
 }
 BUTTONS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
-    "update": (("update", "Publish"), ("draft", "Keep as a draft")),
+    "update": (("update", "Publish"), ("draft", "Save as draft")),
 }
 _SAVE: Final[Mapping[str, str]] = {
-    "note": "Write it down",
-    "command": "Write it down",
+    "note": "Save",
+    "command": "Save",
     "state": "Publish",
-    "fact": "Write it down",
+    "fact": "Save",
     "resolved": "Resolve incident",
     "reopened": "Reopen incident",
-    "new": "Open it",
+    "new": "Open incident",
 }
 
 
@@ -146,7 +146,7 @@ def fields_of(body: bytes) -> dict[str, str]:
         for name, value in frame.fields_of(body, FIELDS_MOST).items()
     }
     if told["kind"] not in get_args(Word):
-        raise InvalidInput("request-invalid", "the form does not say what is written", "go back")
+        raise InvalidInput("request-invalid", "the form does not say what to write", "go back")
     return told
 
 
@@ -235,7 +235,7 @@ def _sentence(error: ValidationError, reasoned: bool) -> str:
     words = {
         "text": "the reason" if reasoned else "the text",
         "name": "the name",
-        "value": "the name of the incident" if reasoned else "what you say",
+        "value": "the name of the incident" if reasoned else "the text",
         "who": "your name",
         "incident": "the name of the incident",
     }.get(where, where)
@@ -244,8 +244,8 @@ def _sentence(error: ValidationError, reasoned: bool) -> str:
     if first["type"] == "string_too_long":
         return f"{words} is too long: at most {first['ctx']['max_length']:,} characters"
     if where == "incident":
-        return f"{words} is made of letters, digits, '.', '_', ':' and '-'"
-    return f"{words} cannot be taken: write plain text"
+        return f"{words} may contain letters, digits, '.', '_', ':' and '-'"
+    return f"{words} cannot be used: write plain text"
 
 
 PAGE: Final = frame.Page("/incidents", "Incidents", icon="incidents", group="Respond", key="i")

@@ -23,9 +23,9 @@ MINUTE_MS: Final = 60_000
 LATE_MS: Final = 3 * REFRESH_MS
 _SAID_OF_MANY: Final[Mapping[str, str]] = {
     "down": "are down",
-    "degraded": "serve at reduced capacity",
+    "degraded": "are serving at reduced capacity",
     "moving": "are being moved",
-    "restored": "serve again",
+    "restored": "are serving again",
     "moved": "have moved",
 }
 LEVEL_CLASS: Final[Mapping[str, str]] = {
@@ -66,8 +66,8 @@ ASKS: Final[tuple[tuple[str, str], ...]] = (
     ("note", "Write a note"),
     ("update", "Tell users"),
     ("command", "Name the commander"),
-    ("state", "Say how a component is"),
-    ("fact", "State a fact"),
+    ("state", "Set component status"),
+    ("fact", "Add a fact"),
     ("resolved", "Resolve incident"),
     ("reopened", "Reopen incident"),
 )
@@ -179,13 +179,13 @@ def _answer(row: IncidentShort, touched: int, now_ms: int) -> tuple[str, str]:
     """(sentence, state): where the incident stands, in one breath."""
     lasts = _lasts(row, now_ms)
     if row.ended_ms is not None:
-        words = f"Over after {lasts}."
+        words = f"Resolved after {lasts}."
         if row.still_down:
             are = "is" if len(row.still_down) == 1 else "are"
             return f"{words} In the records, {listed(row.still_down, 3)} {are} still down.", _state(row)
         return f"{words} {_of(touched)} affected." if touched else words, _state(row)
     down = len(row.still_down)
-    words = f"Under way for {lasts}: "
+    words = f"Ongoing for {lasts}: "
     if touched:
         are = "is" if down == 1 else "are"
         words += f"{number(down)} of {plural(touched, 'affected service')} {are} down."
@@ -236,7 +236,7 @@ def exported(rows: Iterable[ExportSeen], now_ms: int) -> list[dict[str, Any]]:
 
 def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, Any]]:
     down, over = len(row.still_down), row.ended_ms is not None
-    more = "at some time; how many use several services is not known" if touched > 1 else "at some time"
+    more = "at some point; it is unknown how many use several services" if touched > 1 else "at some point"
     return [
         _card("first sign", "", f"proved by {_proof(begun)[0]}", "", row.begun_ms),
         _card(

@@ -12,8 +12,8 @@ from evac.web.room import room_of
 PAGE: Final = frame.Page("/keys", "")
 SHORTCUTS: Final[tuple[tuple[str, str], ...]] = (
     ("?", "Show this page"),
-    ("a", "Review the first decision that the page shows"),
-    ("u", "Write a status update (on the page of an incident)"),
+    ("a", "Review the first decision on the page"),
+    ("u", "Write a status update (on an incident page)"),
     ("m", "Open the menu with more actions"),
     ("Esc", "Close a menu"),
     ("Tab", "The first stop is a link that skips the menu"),

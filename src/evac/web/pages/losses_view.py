@@ -50,7 +50,7 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, str] | None:
     if bad:
         more = f"If {bad[0].domain} is lost: {bad[0].what or bad[0].because}. {more}".strip()
     if doubt:
-        more = f"{more} Not known for {listed(doubt)}.".strip()
+        more = f"{more} Unknown for {listed(doubt)}.".strip()
     home = "" if facts.stores_away or facts.services_away else " All primaries are at their home sites."
     return {"words": words, "more": f"{more}{home}".strip()}
 
@@ -90,7 +90,7 @@ def _plan_words(plan: ReadyPlan | None) -> str:
     if plan.problem:
         return f"none: {plan.problem}"
     if plan.current is False:
-        return "of an older estate" if plan.estate else "not judged yet"
+        return "for an older estate" if plan.estate else "not assessed yet"
     return "ready"
 
 

@@ -78,12 +78,12 @@ async def notices(request: Request, begin: Begin = 0) -> Response:
 def answer_of(seen: NoticesSeen) -> tuple[str, str]:
     """(one sentence, how it is shown)."""
     if not seen.channels:
-        return "No one is notified: there is no notices file.", "warning"
+        return "No one is notified: there is no alerts file.", "warning"
     stuck = [one.name for one in seen.channels if one.problem]
     if stuck:
         return f"{', '.join(stuck)}: notifications do not get through.", "error"
     if not seen.by:
-        return "No one is notified now: the leader has no notices file, or there is no leader.", "warning"
+        return "No one is notified now: the leader has no alerts file, or there is no leader.", "warning"
     count = plural(len(seen.concerns), "concern")
     return (f"{count} open; every notification was delivered.", "warning" if seen.concerns else "ok")
 
@@ -91,9 +91,9 @@ def answer_of(seen: NoticesSeen) -> tuple[str, str]:
 def channel_words(one: ChannelSeen, ages: frame.Ages) -> tuple[str, str, str]:
     """(a word for how it stands, more of it, how the word is shown)."""
     if one.problem:
-        again = "tried again soon"
+        again = "retrying soon"
         if one.next_ms > ages.now_ms:
-            again = f"tried again in {_in(one.next_ms - ages.now_ms)}"
+            again = f"retrying in {_in(one.next_ms - ages.now_ms)}"
         return "fails", f"{one.problem}; {plural(one.waiting, 'message')} waiting, {again}", "error"
     if one.waiting:
         return "sending", plural(one.waiting, "message"), "warning"

@@ -148,12 +148,14 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     bad = now.lost_sites
     doubtful = [site.id for site in now.sites if site.state == "suspect"]
     if now.newer is not None:
-        told = f"told by {now.newer.by}" if now.newer.by else "told by a person"
-        return f"Generation {now.newer.generation} was opened elsewhere ({told}): nothing here acts.", "error"
+        told = f"reported by {now.newer.by}" if now.newer.by else "reported by a person"
+        return (
+            f"Generation {now.newer.generation} was opened elsewhere ({told}): nothing here takes action."
+        ), "error"
     if not now.quorum.answers or now.quorum.problem:
         how = "cannot be read" if now.quorum.answers else "does not answer"
         why = f" ({now.quorum.problem})" if now.quorum.problem else ""
-        return f"The store {how}{why}: what is shown is the last that was known.", "error"
+        return f"The store {how}{why}: showing the last known state.", "error"
     if bad:
         told = "; ".join(f"{site.id} is {words_of(site.state)}" for site in bad)
         return f"{told}. {_acting(now)}", "error"
@@ -184,8 +186,8 @@ def _nobody(now: Situation) -> str:
     """That nobody leads, and why not, as far as the controller here knows."""
     why = _neither(now)
     if why:
-        return f"No controller leads, so nothing moves; the one here cannot: {why}."
-    return "No controller leads: nothing moves until one does."
+        return f"No controller leads, so nothing happens; the one here cannot lead: {why}."
+    return "No controller leads: nothing happens until one does."
 
 
 def _neither(now: Situation) -> str:
@@ -198,12 +200,12 @@ def _acting(now: Situation) -> str:
         return _nobody(now)
     waits = sum(1 for run in now.open_runs if run.waits)
     if now.hold is not None:
-        return f"{now.hold.who or 'Somebody'} holds everything."
+        return f"Everything is on hold, by {now.hold.who or 'someone'}."
     if waits:
         return f"{plural(waits, 'run')} {'waits' if waits == 1 else 'wait'} for a person."
     if now.open_runs:
-        return f"{plural(len(now.open_runs), 'run')} under way."
-    return "Nothing is under way."
+        return f"{plural(len(now.open_runs), 'run')} in progress."
+    return "Nothing is in progress."
 
 
 def _warnings(now: Situation) -> list[str]:
@@ -243,9 +245,9 @@ def _cards(now: Situation, facts: EstateFacts | None) -> Iterator[dict[str, str]
     more = (
         f"{number(waits)} {'waits' if waits == 1 else 'wait'} for a person"
         if waits
-        else "None waits for a person"
+        else "None waiting for a person"
     )
-    yield _card("Runs under way", str(len(now.open_runs)), more, "warning" if waits else "")
+    yield _card("Runs in progress", str(len(now.open_runs)), more, "warning" if waits else "")
 
 
 def _backups(found: Mapping[str, Any]) -> dict[str, str]:
@@ -406,10 +408,10 @@ def _why(service: ServiceFacts, seen: Mapping[str, SiteSeen], bad: set[str], mov
     if held:
         return f"its data is at {held[0]}: {_trouble(seen[held[0]])}"
     if here and bad.issuperset(here):
-        return "it runs nowhere else"
+        return "it does not run anywhere else"
     if moved:
-        return "its data is not at home"
-    return "a part of it runs there" if bad.intersection(here) else "a copy of its data is there"
+        return "its primary is away from home"
+    return "part of it runs there" if bad.intersection(here) else "a copy of its data is stored there"
 
 
 def service_row(service: ServiceFacts, seen: Mapping[str, SiteSeen]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _ready(plan: ReadyPlan) -> dict[str, Any]:
     if plan.problem or not plan.plan:
         words, state = "none", "error"
     elif plan.current is False:
-        words, state = "of an older estate" if plan.estate else "not judged yet", "warning"
+        words, state = "for an older estate" if plan.estate else "not assessed yet", "warning"
     elif plan.current is None:
         words, state = "not compared yet", "unknown"
     elif not plan.searched:
@@ -252,7 +252,7 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
             f"Missed: {listed(missed, 3)}" if missed else "No objective is missed",
             "error" if missed else "",
         ),
-        svg.Card("Data lost, at most", lost, listed(losing, 3) if losing else "No database loses writes"),
+        svg.Card("Maximum data loss", lost, listed(losing, 3) if losing else "No database loses writes"),
         svg.Card("Proof", gap, proof),
     ]
 
@@ -291,8 +291,8 @@ def _gantt(plan: Plan) -> dict[str, Any]:
         return {"chart": "", "words": ""}
     lead, last = plan_charts.lead_seconds(plan), max(bar.end for row in rows for bar in row.bars)
     upto = max(lead + 60.0, last + 0.03 * (last - lead))
-    words = f"The {plural(len(rows), 'service')} whose outage weighs most, in the order they come back."
-    title = "When each service starts, is checked and gets its traffic"
+    words = f"The {plural(len(rows), 'service')} with the heaviest outages, in the order they come back."
+    title = "When each service starts, is checked and receives traffic"
     return {"chart": svg.gantt("gantt", title, words, rows, upto, lead), "words": words}
 
 
@@ -303,7 +303,7 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
     name = f"Critical chain of {chain.service}"
     waited = sum(link.waited for link in chain.links)
     return {
-        "words": f"{chain.service}, back last of tier {chain.tier}, after {seconds(chain.back)}",
+        "words": f"{chain.service}, last of tier {chain.tier} to come back, after {seconds(chain.back)}",
         "told": f"{plural(len(chain.links), 'step')}; {seconds(waited)} waiting for capacity or a slot.",
         "chart": svg.gantt(f"chain{chain.tier}", name, told, plan_charts.chain_rows(chain), upto, lead),
     }
@@ -468,7 +468,7 @@ def _facts(plan: Plan, digest: str) -> list[tuple[str, str]]:
     if plan.waivers:
         facts.append(("Waived by name", ", ".join(plan.waivers[:GROUPS])))
     if plan.unknown:
-        facts.append(("Facts not known", _some(plan.unknown)))
+        facts.append(("Unknown facts", _some(plan.unknown)))
     return facts
 
 
@@ -499,7 +499,7 @@ async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Beg
     room = room_of(request)
     office = room.office
     if not await office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "see /plans for the ready plans")
+        raise EvacError("plan-unknown", f"there is no plan {digest[:19]}", "see /plans for the ready plans")
     found, now = await plan_of(room, digest), office.situation
     capacity: tuple[CapacityOf, ...] = ()
     if found.estate_digest == now.estate:

@@ -55,16 +55,16 @@ TITLES: Final[Mapping[str, str]] = {
     "cancel": "Cancel",
 }
 _OF_RUN: Final[Mapping[str, str]] = {
-    "approve": "The run starts, within what is listed here. It asks again for anything beyond.",
-    "pause": "No step starts until the pause ends. Running steps finish.",
-    "resume": "Steps start again.",
-    "undo": "Completed steps are undone as far as evac may. Stores stay where they are.",
+    "approve": "The run starts, limited to what is listed here. It asks again for anything beyond that.",
+    "pause": "No new steps start until the pause ends. Running steps finish.",
+    "resume": "Steps can start again.",
+    "undo": "Completed steps are undone where evac is allowed to. Stores stay where they are.",
     "cancel": "No new steps start. Running steps finish. Completed steps are not rolled back. The run ends.",
 }
 _OF_STEP: Final[Mapping[str, str]] = {
     "approve": "The step starts.",
-    "retry": "The step is tried once more.",
-    "skip": "The step is not done, and the run continues without it. Steps that depend on it may fail.",
+    "retry": "The step is retried once.",
+    "skip": "Skips this step and continues. Steps that depend on it may fail.",
     "undo": "The step is undone.",
     "attest": "The step counts as done because you checked it. Your name is recorded.",
 }
@@ -125,7 +125,7 @@ async def question(room: WarRoom, view: RunView, verb: str, step: str) -> Questi
     words = (_OF_STEP if step else _OF_RUN).get(verb)
     if words is None:
         what = "a step" if step else "a run"
-        raise InvalidInput("request-invalid", f"{verb} is nothing that can be asked of {what}", "go back")
+        raise InvalidInput("request-invalid", f"{verb} is not a valid request for {what}", "go back")
     facts: list[tuple[str, str]] = []
     envelope = None
     if verb == "approve" and not step:
@@ -176,7 +176,7 @@ def fields_of(body: bytes) -> dict[str, str]:
     """The fields of a form. Raises InvalidInput."""
     told = {"verb": "", "step": ""} | frame.fields_of(body, FIELDS_MOST, strict=True)
     if told["verb"] not in get_args(Word):
-        raise InvalidInput("request-invalid", "the form does not say what is asked", "go back")
+        raise InvalidInput("request-invalid", "the form does not say what is requested", "go back")
     return told
 
 

@@ -91,7 +91,7 @@ def charts(shown: Shown, waits: Sequence[WaitRow]) -> dict[str, list[tuple[str, 
         for kind, one in found.kinds.items()
     ]
     clock = 0 if said.over else now_ms
-    words = f"{_told(found, (now_ms - said.begun_ms) / 1_000)} The tables below say the same in words."
+    words = f"{_told(found, (now_ms - said.begun_ms) / 1_000)} The tables below show the same data."
     return {
         "services": [_both(rows, span, clock, "gs", words)] if rows else [],
         "kinds": [_both(kinds, span, clock, "gk", words)],
@@ -179,7 +179,7 @@ def _told(found: Spans, now: float) -> str:
         if span.actual[0] < float("inf"):
             words += f", so far {_span(span.actual)}"
         told.append(words)
-    return f"{duration(round(now * 1_000))} after the beginning. " + "; ".join(told) + "."
+    return f"{duration(round(now * 1_000))} after the start. " + "; ".join(told) + "."
 
 
 def impact(shown: Shown, lost: bool = False) -> Impact | None:

@@ -122,7 +122,7 @@ def _answer(document: RunHead, said: Projection, wants: int, late: int) -> tuple
     if wants:
         words += f" {plural(wants, 'thing')} {'waits' if wants == 1 else 'wait'} for a person."
     if not document.leader:
-        return f"{words} No controller leads: nothing moves until one does.", "error"
+        return f"{words} No controller leads: nothing happens until one does.", "error"
     if said.begun_ms:
         words += f" {_heading(said)}"
     if late:
@@ -137,7 +137,7 @@ def _heading(said: Projection) -> str:
     words = f"Projected finish {hour(said.end_ms, said.at_ms)}, {beside(said.late_ms)}"
     if said.behind.since_ms:
         words += f": behind since {hour(said.behind.since_ms, said.at_ms)}"
-    return words + (", if what waits for a person is done now." if said.waits else ".")
+    return words + (", if the waiting step is completed now." if said.waits else ".")
 
 
 def hour(at_ms: int, now_ms: int, zone: bool = True) -> str:
@@ -163,7 +163,7 @@ def _cards(
     said = shown.said
     name = "Ended" if said.over else "Projected finish"
     end, planned = hour(said.end_ms, said.at_ms, zone=False), hour(said.planned_ms, said.at_ms)
-    more = f"planned {planned}" if said.begun_ms else "not begun"
+    more = f"planned {planned}" if said.begun_ms else "not started"
     if said.waits and not said.over:
         more = f"if approved now; {more}"
     cards = [_card(name, end, more, "")]
@@ -327,7 +327,7 @@ def _forecast(late: bool, stated: bool, when: int) -> str:
         return "misses its objective"
     if not when:
         return "not known"
-    return "expected before its objective" if stated else "expected"
+    return "expected within its objective" if stated else "expected"
 
 
 def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ async def clear(request: Request, actor: Annotated[Actor, Depends(need("operator
         body = requests.ClearSite(domain=domain, reason=reason, who=who)
         await requests.clear(request, body, actor, key if key.isalnum() else "")
     except ValidationError:
-        wrong = InvalidInput("request-invalid", "the form does not say which site is cleared", "go back")
+        wrong = InvalidInput("request-invalid", "the form does not say which site to clear", "go back")
         return _form(request, actor, fields | {"problem": frame.sentence(wrong)}, 422)
     except EvacError as error:
         return _form(request, actor, fields | {"problem": frame.sentence(error)}, 422)

@@ -118,7 +118,7 @@ def answer_of(now: Situation, lines: Sequence[WaitLine]) -> tuple[str, str]:
     if now.problem and not now.open_runs:
         return f"Not known: {now.problem}", "unknown"
     count = len(lines) + (now.hold is not None)
-    words = "Nothing waits for a person."
+    words = "Nothing is waiting for a person."
     if count:
         runs = plural(len({line.run for line in lines}), "run")
         many = "thing waits" if count == 1 else "things wait"

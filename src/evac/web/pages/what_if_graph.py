@@ -219,7 +219,7 @@ def _lines(box: Box, x: float, y: float) -> Iterable[str]:
     short = box.name if len(box.name) <= LETTERS else box.name[: LETTERS - 1] + "…"
     lines = [("name", short), ("told", textwrap.shorten(box.words, LETTERS + 4, placeholder=" …"))]
     if box.why:
-        lines.append(("told why", textwrap.shorten(box.why, LETTERS + 7, placeholder=" …")))
+        lines.append(("explained", textwrap.shorten(box.why, LETTERS + 7, placeholder=" …")))
     begin, pitch = (y + 24, 19) if len(lines) == 2 else (y + 18, 16)
     for n, (style, words) in enumerate(lines):
         yield f'<text class="{style}" x="{x:g}" y="{begin + pitch * n:g}">{escape(words)}</text>'
@@ -231,12 +231,12 @@ BOXES_MOST: Final = 36
 STANDING_MOST: Final = 6
 DOWN: Final = ("lost", "recovers")
 LEAD: Final = (
-    "Arrows point from a service to the dependency that takes it down. Each is drawn with its "
-    "shortest chain. Choose a service to see all that it needs."
+    "Arrows point from a service to the dependency that takes it down, along the shortest "
+    "chain. Select a service to see everything it needs."
 )
 LEAD_OF_SERVICE: Final = (
-    "An arrow leads to what is needed; a dashed one to what is only used. "
-    "An arrow that others imply is left out."
+    "Solid arrows point to required dependencies, dashed arrows to optional "
+    "ones. Implied arrows are left out."
 )
 STATES: Final = {
     "lost": "error",
@@ -263,7 +263,7 @@ def fate_words(one: FateOf | None) -> str:
         late = one.rto_ms is not None and one.recovery_ms is not None and one.recovery_ms > one.rto_ms
         back = "down" if one.recovery_ms is None else f"back after {duration(one.recovery_ms)}"
         return f"{back}, late" if late else back
-    words = {"lost": "does not come back", "unknown": "cannot be judged", "shed": "shed to make room"}
+    words = {"lost": "does not come back", "unknown": "cannot be judged", "shed": "shed to free capacity"}
     return words.get(one.fate, one.fate)
 
 
@@ -327,7 +327,8 @@ def _overview(fates: Mapping[str, FateOf], query: str) -> dict[str, Any] | None:
             f"{plural(degraded, 'service')} {verb} less and {'is' if degraded == 1 else 'are'} not drawn."
         )
     said = (
-        f"What the loss takes by itself, to the right, and what is down because of it: {len(shown)} reasons."
+        "What the loss takes down directly, on the right, and what is down "
+        f"because of it: {len(shown)} reasons."
     )
     if len(shown) == 1:
         said = said.replace("1 reasons", "1 reason")
@@ -365,7 +366,7 @@ def _draw_reason(
     if rest:
         felt = sum(one.people or 0 for one in rest)
         name = f"{plural(len(rest), 'more service', 'more services')}"
-        words = f"{people(felt)} people" if felt else "nobody uses them directly"
+        words = f"{people(felt)} people" if felt else "no one uses them directly"
         part.boxes[f"more {key}"] = Box(name, words, "rest")
         part.arrows[f"more {key}", reason.root] = False
     rows = [one for one in reason.behind if one.service == reason.root] + chosen
@@ -421,7 +422,7 @@ def _of_service(fates: Mapping[str, FateOf], query: str, of: str, needs: Sequenc
     more = []
     if left:
         more.append(
-            f"{plural(left, 'service')} more that it needs in turn {'is' if left == 1 else 'are'} down."
+            f"{plural(left, 'service')} more indirect dependencies {'is' if left == 1 else 'are'} down."
         )
     if standing:
         verb = "stands" if len(standing) == 1 else "stand"

@@ -189,7 +189,10 @@ def _heading(answer: WhatIf) -> str:
         return f"Losing {lost} affects no service."
     down = loss.recovers + len(gone)
     if not down and not doubt and not not_proved:
-        return f"Losing {lost} takes down no service. {plural(loss.degraded, 'service')} will serve less."
+        return (
+            f"Losing {lost} takes down no service. {plural(loss.degraded, 'service')} "
+            "will run at reduced capacity."
+        )
     words = f"Losing {lost} takes down {plural(down, 'service')}."
     if not gone:
         words += (
@@ -206,7 +209,7 @@ def _heading(answer: WhatIf) -> str:
         words += f" {back}{names} {'does' if len(gone) == 1 else 'do'} {rest}."
     if not_proved:
         verb = "is" if not_proved == 1 else "are"
-        words += f" {plural(not_proved, 'service')} {verb} not proved to stay or come back: make a plan."
+        words += f" {plural(not_proved, 'service')} {verb} not proved to stay up or come back: make a plan."
     return words + (f" {plural(doubt, 'service')} cannot be judged." if doubt else "")
 
 
@@ -228,8 +231,8 @@ def _cards(answer: WhatIf) -> list[svg.Card]:
         svg.Card("Not restored", number(lost), (listed(names, 3) or "None") + doubt, "error" if lost else ""),
         svg.Card("Down, then back", number(counts["recovers"]), worst),
         svg.Card("Degraded", number(counts["degraded"]), "Serve at reduced capacity"),
-        svg.Card("People without a service, at most", people(loss.people_down, loss.people_unstated), late),
-        svg.Card("Data lost, at most", data or "none", stores, "error" if loss.stores_gone else ""),
+        svg.Card("Maximum people without a service", people(loss.people_down, loss.people_unstated), late),
+        svg.Card("Maximum data loss", data or "none", stores, "error" if loss.stores_gone else ""),
     ]
 
 

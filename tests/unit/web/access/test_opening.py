@@ -74,7 +74,7 @@ def test_with_both_it_answers_to_the_names_that_are_said(tmp_path: Path) -> None
     assert "war.example.com" in setting.hosts
     assert "0.0.0.0" not in setting.hosts
     (tmp_path / "access.yaml").write_text(PEOPLE)
-    with pytest.raises(InvalidInput, match="no name is known"):
+    with pytest.raises(InvalidInput, match="own name is unknown"):
         choose(tmp_path, listen_of("0.0.0.0:8400"), None, found.cert, found.key)
     named = choose(tmp_path, listen_of("192.0.2.1:8400"), None, found.cert, found.key)
     assert "192.0.2.1" in setting_of(named).hosts
