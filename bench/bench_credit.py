@@ -86,8 +86,8 @@ def generate(folder: Path, accounts: int) -> None:
 
 def measure(folder: Path) -> dict[str, Any]:
     """Seconds of each stage, and the most memory of this process. folder: has `accounts` and `rules.yaml`."""
-    from evac.app.credit import computing, intake, rule_sets
-    from evac.app.credit.case import Case
+    from evac.app.credit import computing, intake
+    from evac.app.credit.case import Case, load
     from evac.credit.windows import Window, Windows
 
     case, begin = Case(folder / "case"), 1_665_815_580_000
@@ -105,7 +105,7 @@ def measure(folder: Path) -> dict[str, Any]:
         started, taken_in, ledger = Clock.now(), Clock(), Clock()
         digest, partitions = intake.take_in(case, [folder / "accounts"])
         taken_in.add(started)
-        rules = rule_sets.load(str(folder / "rules.yaml"))
+        rules = load(str(folder / "rules.yaml"))
         started = Clock.now()
         document = computing.compute(case, rules, windows, digest, partitions)
         ledger.add(started)

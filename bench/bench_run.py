@@ -31,8 +31,8 @@ from evac.engine.runs.performing import Terms
 from evac.engine.runs.reading import create_run, take_over
 from evac.run.values import RunLimit, RunSpec, RunStep
 from evac.store.etcd import EtcdStore
+from evac.store.opening import SealedStore, seal_of
 from evac.store.port import Store
-from evac.store.sealed import SealedStore, seal_of
 from evac.store.sqlite import SqliteStore
 from evac_lab.servers.etcd import EtcdServer, wait_for_all
 

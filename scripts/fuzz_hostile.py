@@ -61,8 +61,8 @@ from evac.engine.runs.open_runs import read_opened
 from evac.engine.stores import datasets, sightings
 from evac.estate.codecs.access import load_access
 from evac.estate.codecs.bundle import Source, manifest_of, open_bundle, write_bundle
-from evac.estate.codecs.credit_claims import load_claims
 from evac.estate.codecs.credit_rules import load_rules
+from evac.estate.codecs.credit_tables import load_claims
 from evac.estate.codecs.notices import load_notices
 from evac.estate.codecs.plan import decode as decode_plan
 from evac.estate.codecs.policy import load_policy
@@ -76,8 +76,8 @@ from evac.model.run_policy import RunPolicy
 from evac.net.http_calls import Answer
 from evac.net.secrets import Secret
 from evac.store import anchors, generation
+from evac.store.opening import Seal
 from evac.store.port import Entry
-from evac.store.sealed import Seal
 
 SLOW_S: Final = 1.0
 GROWTH_MOST_KB: Final = 256 << 10

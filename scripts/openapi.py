@@ -7,7 +7,7 @@ from pathlib import Path
 from evac.engine.clock import SystemClock
 from evac.office.office import Office
 from evac.office.reckoning import Worker
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from evac.web.access.port import Loopback
 from evac.web.serving import application
 from evac.web.setting import WebSetting

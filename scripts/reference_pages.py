@@ -24,7 +24,7 @@ from evac.estate.format.quantities import Quantity
 from evac.estate.format.reading import TABLE_COLUMNS
 from evac.estate.format.spec import FACT, HEAD, SECTIONS
 from evac.model.run_policy import PROFILES
-from evac.model.steps import TOOL_ROLES
+from evac.model.step_id import TOOL_ROLES
 
 
 def key_table(fields: Iterable[Field], absent: Callable[[Field], str]) -> list[str]:

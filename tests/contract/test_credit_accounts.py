@@ -14,7 +14,7 @@ import pytest_socket
 pytest.importorskip("duckdb")
 pytest.importorskip("sqlglot")
 
-from evac.app.credit import fetching, intake, warehouse
+from evac.app.credit import computing, intake
 from evac.app.credit.case import Case
 from evac.cli.main import run
 from evac.credit.columns import ROWS
@@ -53,8 +53,8 @@ def sockets(server: PostgresServer) -> None:
     pytest_socket.enable_socket()
 
 
-def database(server: PostgresServer, password: str = "env:BILLING_PASSWORD") -> fetching.Database:
-    return fetching.Database(server.host, server.port, "postgres", server.user, password)
+def database(server: PostgresServer, password: str = "env:BILLING_PASSWORD") -> intake.Database:
+    return intake.Database(server.host, server.port, "postgres", server.user, password)
 
 
 def filled(server: PostgresServer, table: str, rows: list[Account]) -> None:
@@ -76,15 +76,15 @@ def test_rows_are_streamed_as_they_are_without_other_columns(
     server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BILLING_PASSWORD", PASSWORD)
-    monkeypatch.setattr(fetching, "ROWS_AT_ONCE", 40)
+    monkeypatch.setattr(intake, "ROWS_AT_ONCE", 40)
     rows = random_cases.accounts(random.Random(1), 130)
     rows = [Account(*(f"{row.account}é", *astuple(row)[1:])) for row in rows]
     filled(server, "bill", rows)
-    assert fetching.fetch(database(server), "bill", tmp_path / "a.parquet") == 130
+    assert intake.fetch(database(server), "bill", tmp_path / "a.parquet") == 130
     first = (tmp_path / "a.parquet").read_bytes()
     assert b"010-1234" not in first
     server.sql("CREATE TABLE other AS SELECT * FROM bill ORDER BY random()")
-    fetching.fetch(database(server), "public.other", tmp_path / "a.parquet")
+    intake.fetch(database(server), "public.other", tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == first
     assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
     times = "2022-10-15T15:33:00+09:00,2022-10-20T23:06:00+09:00"
@@ -137,7 +137,7 @@ def test_postgresql_finds_the_lines_of_random_rules(server: PostgresServer) -> N
         rules, windows = random_cases.rule_set(rng), random_cases.windows(rng)
         rows = random_cases.accounts(rng, 150)
         filled(server, "accounts", rows)
-        text = warehouse.statement(rules, windows, "postgres")
+        text = computing.statement(rules, windows, "postgres")
         found = server.sql(f"SELECT string_agg(t::text, ';' ORDER BY t) FROM ({text}) AS t")
         exact = by_fractions(rules, windows, rows)
         written = sorted(found.split(";")) if found else []

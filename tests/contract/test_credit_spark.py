@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("sqlglot")
 
-from evac.app.credit import rule_sets, warehouse
+from evac.app.credit import case, computing
 from evac.credit.exact import Account
 from evac.credit.rules import RuleSet
 from evac.credit.windows import Window
@@ -37,7 +37,7 @@ def cases() -> list[Case]:
     rules, windows = random_cases.rule_set(rng), random_cases.windows(rng)
     found.append((rules, windows, random_cases.accounts(rng, 100)))
     known = [Account(f"a{fee}", "mobile", "individual", fee, "KRW", "2022-10") for fee in range(1_000, 1_300)]
-    found.append((rule_sets.load("kt-2021"), [Window("w", "mobile", BEGIN, BEGIN + 89 * 60_000)], known))
+    found.append((case.load("kt-2021"), [Window("w", "mobile", BEGIN, BEGIN + 89 * 60_000)], known))
     return found
 
 
@@ -47,7 +47,7 @@ def test_spark_finds_the_lines_of_the_ledger(tmp_path: Path) -> None:
     every = cases()
     for number, (rules, windows, rows) in enumerate(every):
         frame(rows).write_parquet(tmp_path / f"{number}.parquet")
-        (tmp_path / f"{number}.sql").write_text(warehouse.statement(rules, windows, "spark", "bill"))
+        (tmp_path / f"{number}.sql").write_text(computing.statement(rules, windows, "spark", "bill"))
     environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": BRIEF}
     done = subprocess.run(
         [sys.executable, spark_rows.__file__, str(tmp_path)],

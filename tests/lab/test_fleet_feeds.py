@@ -23,8 +23,7 @@ from evac.engine.runs.reading import create_run
 from evac.model.estate import Estate
 from evac.model.run_policy import Patience
 from evac.run.values import Event, RunSpec, RunStep
-from evac.store.memory import MemoryStore
-from evac.store.port import Put
+from evac.store.port import MemoryStore, Put
 from evac_lab.fleet.ground import address_of
 from tests.lab.fleets import Running, running
 

@@ -21,10 +21,8 @@ from evac.engine.runs.proving import Asked, Provers, prove
 from evac.model.errors import NotAllowed, StoreError
 from evac.model.run_policy import PROFILES, RunPolicy
 from evac.office.values import Ballots
-from evac.store.memory import MemoryStore
-from evac.store.opening import open_store
-from evac.store.port import Delete, Entry, Lease, Put
-from evac.store.sealed import SealedStore, seal_of
+from evac.store.opening import SealedStore, open_store, seal_of
+from evac.store.port import Delete, Entry, Lease, MemoryStore, Put
 from evac.watch.verdict import Vote, judge
 from tests.unit.app.test_store_writer import PATIENCE_S, House
 

@@ -89,7 +89,7 @@ def test_they_end_no_hold_and_clear_no_site() -> None:
 def test_a_leader_refuses_them_too_where_a_room_did_not(verb: str) -> None:
     """A war room with an error in it writes down what a program may not ask."""
     from evac.engine.runs.proving import RoomKey
-    from evac.store.memory import MemoryStore
+    from evac.store.port import MemoryStore
 
     room, store = RoomKey(), MemoryStore()
     request = Request("1", verb, "ci", "why", "fence:db", proof=Proven("token", program=True))  # type: ignore[arg-type]

@@ -32,10 +32,8 @@ from evac.model.estate import Endpoint
 from evac.run.values import RunSpec
 from evac.store.anchors import Anchor, decode, encode, hash_of, key_of, verify_chain
 from evac.store.journal import Journal
-from evac.store.memory import MemoryStore
-from evac.store.opening import open_store
-from evac.store.port import Delete, Put
-from evac.store.sealed import SealedStore, seal_of
+from evac.store.opening import SealedStore, open_store, seal_of
+from evac.store.port import Delete, MemoryStore, Put
 from tests.unit.app.test_store_writer import PATIENCE_S, House
 
 SEAL = "env:EVAC_RED_SEAL"

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from evac.model.errors import EvacError, LockHeld, Unavailable
-from evac.store.memory import MemoryStore
-from evac.store.port import PREFIX_END, Change, Compare, Entry, Lease
+from evac.store.port import PREFIX_END, Change, Compare, Entry, Lease, MemoryStore
 from evac_lab.virtual_loop import VirtualLoop, VirtualProcess
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ import orjson
 
 from evac.drivers.port import Action, Value, Verb
 from evac.engine.runs.binding import Bound
-from evac.model.canonical import canonical_json
+from evac.model.digest import canonical_json
 from evac.model.run_policy import Envelope, Patience, RunPolicy
 from evac.run.values import KEPT, RunLimit, RunSpec, RunStep
 from tests.sim.wave_options import WaveOptions

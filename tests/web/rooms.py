@@ -14,8 +14,7 @@ from fastapi import FastAPI
 from evac.engine.clock import SystemClock
 from evac.office.office import Office
 from evac.office.reckoning import Worker
-from evac.store.memory import MemoryStore
-from evac.store.port import Store
+from evac.store.port import MemoryStore, Store
 from evac.web.access.port import Access, Loopback
 from evac.web.serving import application
 from evac.web.setting import WebSetting

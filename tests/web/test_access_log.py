@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from evac.app.access_log import access_log
+from evac.cli.access_command import cef_line, json_line
 from evac.engine.lead.access_chapters import stream_at
 from evac.engine.lead.access_journal import SEEN, AccessJournal, access_records
 from evac.engine.runs.reading import encode_all
@@ -19,9 +20,7 @@ from evac.model.access import AccessRecord
 from evac.office.office import Office
 from evac.run.values import Event
 from evac.store.journal import Journal, head_of
-from evac.store.memory import MemoryStore
-from evac.store.port import Put
-from evac.views.access_log import cef_line, json_line
+from evac.store.port import MemoryStore, Put
 from evac.web.access.keeping import ProofShown
 from evac.web.access.recording import Recording
 from tests.web.rooms import office_of, play, primed, room_of

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 from evac.backup.evidence import Evidence
 from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord
 from evac.office.office import BACKUPS_MS, Office
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from evac.views.backup_view import BackupsDocument, CopyRow, DataRow, DigitRow
 from evac.web.pages.backups import answer_of, figures, row_of
 from tests.web.rooms import play

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import HTTPConnection
 
 from evac.office.office import Office
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from evac.web.access.port import Actor
 from tests.web.rooms import play
 

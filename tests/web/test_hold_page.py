@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
 from evac.office.office import Office
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from tests.web.burning import RUN
 from tests.web.rooms import play
 from tests.web.test_incidents import with_fire

@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
 from evac.office.office import Office
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from tests.web.burning import BROKEN, RUN, burn_at
 from tests.web.conftest import PATIENCE_MS
 from tests.web.rooms import BASE, ESTATE, office_of, play, primed, room_of

@@ -16,8 +16,7 @@ from starlette.types import Message
 
 from evac.model.access import Sessions
 from evac.model.errors import Unavailable
-from evac.store.memory import MemoryStore
-from evac.store.port import Put
+from evac.store.port import MemoryStore, Put
 from evac.web.access.guarding import SignedOut, while_signed_in
 from evac.web.access.keeping import CONFIRM_MS, LOOKS_A_SECOND, PREFIX, SEEN_MS, csrf_of
 from evac.web.access.people import People

@@ -18,9 +18,8 @@ from evac.notices.rule import tell
 from evac.notices.values import UPDATE, Channel, Concern, Known, News, State
 from evac.office.notices.overview import Ledger, new_messages
 from evac.office.office import Office
-from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
-from evac.store.port import Put, Store
+from evac.store.port import MemoryStore, Put, Store
 from tests.web.rooms import play, primed
 
 CHANNELS = {

@@ -19,10 +19,9 @@ from evac.model.observation import Observation
 from evac.model.run_policy import SUCCEEDED
 from evac.model.situation import Away, Cause, Effects, LostNow, Rivals, Silent
 from evac.office.office import Office
+from evac.office.reckoning import verdict_of
 from evac.office.values import Standing
-from evac.office.verdicts import verdict_of
-from evac.store.memory import MemoryStore
-from evac.store.port import Put
+from evac.store.port import MemoryStore, Put
 from evac.web.pages.run_view import hour
 from tests.web.burning import LOST, RUN, burn, followed, made
 from tests.web.rooms import play

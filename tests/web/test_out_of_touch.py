@@ -18,8 +18,7 @@ from evac.app.side_process import controller_line
 from evac.model.errors import Corrupt, Unavailable
 from evac.office import office as offices
 from evac.office.office import Office
-from evac.store.memory import MemoryStore
-from evac.store.port import Entry, Lease
+from evac.store.port import Entry, Lease, MemoryStore
 from tests.web.conftest import free_port
 from tests.web.rooms import ESTATE, PATIENCE_S, play, until
 

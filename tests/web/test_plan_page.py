@@ -11,8 +11,7 @@ from evac import __version__
 from evac.engine.plans.library import put_plan
 from evac.office.office import Office
 from evac.office.status_summary import NOT_JUDGED, plan_lines
-from evac.store.memory import MemoryStore
-from evac.store.port import Put
+from evac.store.port import MemoryStore, Put
 from evac.views.words import percent
 from tests.web.burning import LOST, RUN, burn, followed, made
 from tests.web.rooms import play

@@ -12,8 +12,7 @@ import pytest
 from evac.app import runs
 from evac.model.errors import RunError
 from evac.office.runs import Replayer
-from evac.store.memory import MemoryStore
-from evac.store.port import Put
+from evac.store.port import MemoryStore, Put
 
 
 def test_the_loop_goes_on_while_a_run_is_read_and_two_who_ask_are_answered_at_once(

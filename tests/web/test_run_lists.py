@@ -19,12 +19,11 @@ from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import create_run, encode
 from evac.model.errors import Unavailable
-from evac.office.hub import Hub
 from evac.office.office import Office
 from evac.office.runs import Register
+from evac.office.values import Hub
 from evac.run.values import Event, RunSpec, RunStep
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Entry, Put
+from evac.store.port import Delete, Entry, MemoryStore, Put
 from tests.web.rooms import play
 
 STEP = RunStep("shift:w", "shift", "w", 0, 10, site="north", act="a")

@@ -26,8 +26,7 @@ from evac.office.reckoning import WhatIf
 from evac.run.state import replay
 from evac.run.waits import Paused, Wait
 from evac.store.journal import Journal
-from evac.store.memory import MemoryStore
-from evac.store.port import Put
+from evac.store.port import MemoryStore, Put
 from evac.views.documents import RunShown, run_document
 from evac.views.run_report import run_text
 from evac.views.wait_words import clock, words_of

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from evac.engine.lead.watch_journal import STREAM, Notice, encode
-from evac.office.hub import WAITING_MOST, Hub, News, TooManyViewers
 from evac.office.office import TOPIC_WATCH, Office
+from evac.office.values import WAITING_MOST, Hub, News, TooManyViewers
 from evac.store.journal import Journal
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from evac.web.room import event_message, stream_answer
 from tests.web.rooms import office_of
 

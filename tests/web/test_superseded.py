@@ -10,7 +10,7 @@ from evac.model.generation import token_in
 from evac.office.office import Office
 from evac.office.status_summary import status
 from evac.store.generation import Newer, raise_generation, write_newer
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from evac.views.status_document import status_text
 from tests.web.rooms import play
 

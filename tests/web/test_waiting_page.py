@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 from evac.office.office import Office
 from evac.office.values import RunShort
 from evac.run.waits import Approval, Failure, Gate, Hold, Wait
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from evac.web.pages.waiting import lines_of
 from tests.web.burning import RUN, burn_at
 from tests.web.rooms import play

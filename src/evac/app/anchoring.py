@@ -50,8 +50,8 @@ from evac.net.tls import client_context
 from evac.notices import values as notices
 from evac.store.anchors import Anchor, hash_of, key_of
 from evac.store.journal import head_of, read
+from evac.store.opening import SealedStore
 from evac.store.port import Compare, Lease, Put, Store
-from evac.store.sealed import SealedStore
 
 Sink = Callable[[Anchor], Awaitable[None]]
 """Leaves a head with one agent. Raises ActionError."""

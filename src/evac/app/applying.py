@@ -21,8 +21,7 @@ from evac import estate as estates
 from evac.app import runs
 from evac.app.accepting import must_hold
 from evac.app.detached import last_started
-from evac.app.leaving import look_at
-from evac.app.observing import observe, standing_facts
+from evac.app.observing import look_at, observe, standing_facts
 from evac.app.situations import facts_now
 from evac.derive.domains import site_of, topology
 from evac.derive.situation import of

@@ -28,9 +28,8 @@ from evac.app.anchoring import (
 from evac.app.backups import scheduler_of
 from evac.app.binding import bind_anew, bind_once
 from evac.app.certificates import CertificateChore
-from evac.app.leaving import look_at
 from evac.app.observed_stores import SeenEstate
-from evac.app.observing import ServiceHealth, control_of, probes_of, runs_at
+from evac.app.observing import ServiceHealth, control_of, look_at, probes_of, runs_at
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
@@ -78,9 +77,8 @@ from evac.net.secrets import HEAD_KEY
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.generation import raise_generation
-from evac.store.opening import open_store
+from evac.store.opening import SealedStore, open_store
 from evac.store.port import Store
-from evac.store.sealed import SealedStore
 from evac.watch.witness import Probe
 
 LEADER_TTL_MS: Final = 4_000

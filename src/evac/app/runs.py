@@ -39,7 +39,6 @@ from evac.engine.stores.guards import HOLD_KEY
 from evac.engine.stores.sightings import again, read_sightings
 from evac.estate.codecs import plan as plan_codec
 from evac.model.access import Proven
-from evac.model.error_kinds import error_of
 from evac.model.errors import (
     Corrupt,
     EvacError,
@@ -48,6 +47,7 @@ from evac.model.errors import (
     OutcomeUnknown,
     RunError,
     Unavailable,
+    error_of,
 )
 from evac.model.run_policy import RunPolicy
 from evac.run.data_loss import Loss, fenced_ms, known_losses

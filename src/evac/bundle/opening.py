@@ -52,9 +52,8 @@ from evac.store.anchors import Anchor, Segment, decode, key_of, verify_chain
 from evac.store.anchors import encode as encode_segment
 from evac.store.generation import KEY as GENERATION
 from evac.store.generation import PAGE, Generation, encode, fill, fill_store, read_generation
-from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
-from evac.store.port import Entry, Put, Store
+from evac.store.port import Entry, MemoryStore, Put, Store
 from evac.views.words import listed
 
 ASK_S: Final = 3.0

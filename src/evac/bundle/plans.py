@@ -21,8 +21,7 @@ from evac.model.estate import Estate
 from evac.model.run_policy import RunPolicy
 from evac.model.scenario import lose
 from evac.store.port import Entry
-from evac.views.incident_view import runbook_sheet
-from evac.views.runbook_page import runbook_page
+from evac.views.incident_view import runbook_page, runbook_sheet
 from evac.views.sheet import sheet_text
 from evac.views.words import listed, plural
 

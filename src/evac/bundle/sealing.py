@@ -31,7 +31,7 @@ import orjson
 
 from evac.estate.codecs.bundle import sync_folder
 from evac.model import extras
-from evac.model.canonical import canonical_json
+from evac.model.digest import canonical_json
 from evac.model.errors import InvalidInput
 
 STORE: Final = "evac.sqlite"

@@ -1,5 +1,5 @@
 """evac apply: what a plan would do now, or carry it out. evac approve: agree to a run. evac hold: stop
-before the next effect.
+before the next effect. evac site: marks of sites that a person takes back.
 """
 
 from __future__ import annotations
@@ -308,3 +308,26 @@ def new_key(file: Path) -> None:
         raise InvalidInput("key-exists", f"{file} already exists", "name another file") from error
     emit(public, None)
     say(f"the private key is in {file}; only you can read it\nnext: add it to approvers in policy.yaml")
+
+
+@click.group()
+def site() -> None:
+    """Clear a site's lost or evacuated mark."""
+
+
+@site.command()
+@click.argument("domain", metavar="SITE")
+@reason_option
+@who_option
+@key_option
+@where_options
+@quiet_option
+def clear(domain: str, reason: str, who: str | None, key: Path | None, where: Where, quiet: bool) -> int:
+    """Clear the lost or evacuated mark of a SITE, or of a domain below one, after a drill or a false alarm.
+
+    Plans use it again from then on. Services do not move; use evac plan --failback for that. Rejected while
+    an open run evacuates the site.
+    """
+    where.do(lambda control: control.clear_site(domain, who or "", reason, key))
+    say(f"{domain} is active again\nnext: evac status", quiet)
+    return console.DONE

@@ -25,8 +25,7 @@ from evac.cli.options import (
     output_option,
     quiet_option,
 )
-from evac.cli.situation import situation_of
-from evac.cli.target import Where, where_options
+from evac.cli.target import Where, situation_of, where_options
 from evac.estate.codecs.suppressions import encode_baseline, read_baseline, read_suppressions
 from evac.model.backup import NOTHING_SEEN
 from evac.model.diagnostic import SEVERITIES
@@ -34,7 +33,7 @@ from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.views.audit_view import audit_context, audit_json, audit_text
 from evac.views.html_report import html_report
-from evac.views.problems import in_format, of_findings
+from evac.views.json_out import in_format, of_findings
 from evac.views.words import plural
 
 READ_SHARE: Final = 0.4

@@ -117,9 +117,9 @@ class Amount(click.ParamType["Money"]):
 @quiet_option
 def example(target: Path, accounts: int | None, quiet: bool) -> None:
     """Write an example: windows, rules and a sample of accounts of October 2022."""
-    from evac.app.credit import rule_sets
+    from evac.app.credit import case
 
-    rule_sets.write(target, accounts or rule_sets.SAMPLE)
+    case.write(target, accounts or case.SAMPLE)
     say(f"next: evac credit windows october --import {target / 'windows.csv'}", quiet)
 
 
@@ -175,7 +175,7 @@ def windows(
 
 def _add_windows(case: Case, source: Path | None, incident: str, who: str, where: Where, quiet: bool) -> None:
     from evac.app.credit.showing import windows_of_incident
-    from evac.estate.codecs.credit_windows import load_windows
+    from evac.estate.codecs.credit_tables import load_windows
     from evac.views.words import plural
 
     if source is not None:
@@ -223,7 +223,7 @@ def claims(
     """
     from evac.app.credit.showing import case_document
     from evac.credit.ledger import Decision
-    from evac.estate.codecs.credit_claims import load_claims
+    from evac.estate.codecs.credit_tables import load_claims
     from evac.views.credit_view import claims_sheet
 
     if sum(map(bool, (source, accept, refuse))) > 1:
@@ -254,17 +254,17 @@ def check(rules: str, printed: bool, output: str, quiet: bool) -> int:
 
     RULES is a YAML file or the name of such a set. Exit 2: there is an error.
     """
-    from evac.app.credit import rule_sets
+    from evac.app.credit import case
     from evac.views.credit_view import check_json
 
     if not rules:
-        emit("\n".join(rule_sets.shipped_names()), None)
+        emit("\n".join(case.shipped_names()), None)
         say("next: evac credit check NAME --print", quiet)
         return console.DONE
     if printed:
-        emit(rule_sets.shipped_text(rules), None)
+        emit(case.shipped_text(rules), None)
         return console.DONE
-    made, problems = rule_sets.check(rules)
+    made, problems = case.check(rules)
     if output == "json":
         name, digest, count = ("", "", 0) if made is None else (made.id, made.digest, len(made.rules))
         emit(check_json(name, digest, count, problems), None)
@@ -297,9 +297,9 @@ def accounts(
 
     Rows are read through a cursor in a read-only transaction, so the table can be of any size.
     """
-    from evac.app.credit import fetching
+    from evac.app.credit import intake
 
-    count = fetching.fetch(fetching.Database(host, port, database, user, password), table, target)
+    count = intake.fetch(intake.Database(host, port, database, user, password), table, target)
     say(f"{target}: {count:,} {'row' if count == 1 else 'rows'} of {table}", quiet)
     say(f"next: evac credit compute CASE --rules RULES --accounts {target}", quiet)
 
@@ -318,13 +318,12 @@ def accounts(
 def sql(case: Path, rules: str, dialect: str, table: str, target: Path | None) -> None:
     """Print the rules and windows of a case as one SELECT, for a warehouse that holds the accounts.
 
-    It returns one row per ledger line, with identical amounts. It needs the extra
-    warehouse.
+    It returns one row per ledger line, with identical amounts. It needs the extra warehouse.
     """
-    from evac.app.credit import rule_sets, warehouse
+    from evac.app.credit import computing
+    from evac.app.credit.case import load
 
-    windows = _case(case).windows().now
-    text = warehouse.statement(rule_sets.load(rules), windows, dialect, table)  # type: ignore[arg-type]
+    text = computing.statement(load(rules), _case(case).windows().now, dialect, table)  # type: ignore[arg-type]
     emit(text + "\n", target)
 
 
@@ -356,11 +355,12 @@ def compute(
 
     If interrupted, run the same command again to continue. This command pays nothing.
     """
-    from evac.app.credit import computing, rule_sets
+    from evac.app.credit import computing
+    from evac.app.credit.case import load
     from evac.app.credit.showing import case_document
     from evac.views.credit_view import case_sheet
 
-    chosen, rule_set = _case(case), rule_sets.load(rules)
+    chosen, rule_set = _case(case), load(rules)
     with progress("credits", quiet) as shown:
         shown(0.0, "reading accounts")
         computing.settle(
@@ -390,10 +390,10 @@ def simulate(
 
     Nothing is recorded. To use the result, compute a ledger.
     """
-    from evac.app.credit import computing, rule_sets
+    from evac.app.credit import case, computing
     from evac.views.credit_view import simulation_sheet
 
-    chosen = rule_sets.load(rules) if rules else None
+    chosen = case.load(rules) if rules else None
     found = computing.simulate([_case(case) for case in cases], chosen, earlier, later)
     _show(found, output, simulation_sheet, target)
 

@@ -89,7 +89,8 @@ async def _tried(
 ) -> tuple[str, tuple[Tried, ...]]:
     from evac import estate as estates
     from evac.app.controlling import hands_of
-    from evac.app.driver_test import action_of, done_and_undone, questions
+    from evac.app.doctor import done_and_undone, questions
+    from evac.app.doctor import given_action as action_of
     from evac.drivers.registry import Drivers
 
     loaded = estates.load(path)

@@ -23,8 +23,7 @@ from evac.cli.options import (
 )
 from evac.estate import CheckResult
 from evac.estate import check as check_estate
-from evac.views.json_out import check_json
-from evac.views.problems import Alert, in_format, of_diagnostics
+from evac.views.json_out import Alert, check_json, in_format, of_diagnostics
 from evac.views.small_texts import check_text
 from evac.views.words import plural
 

@@ -31,8 +31,7 @@ from evac.estate.importers import (
 )
 from evac.model.diagnostic import Place
 from evac.model.errors import InvalidInput
-from evac.views.json_out import alert_rows, document, plain
-from evac.views.problems import of_diagnostics
+from evac.views.json_out import alert_rows, document, of_diagnostics, plain
 from evac.views.words import listed, plural
 
 

@@ -223,8 +223,7 @@ def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -
     from evac import estate as estates
     from evac.estate.codecs import plan as plan_codec
     from evac.incident import runbook as books
-    from evac.views.incident_view import runbook_json, runbook_sheet
-    from evac.views.runbook_page import runbook_page
+    from evac.views.incident_view import runbook_json, runbook_page, runbook_sheet
 
     made, digest = plan_codec.read(plan)
     book = books.runbook(made, digest, estates.load(estate) if estate is not None else None)

@@ -25,8 +25,8 @@ from evac.cli.options import (
     plan_argument,
     quiet_option,
 )
-from evac.cli.situation import lines, situation_of
-from evac.cli.target import Where, where_options
+from evac.cli.target import Where, situation_of, where_options
+from evac.cli.target import situation_lines as lines
 from evac.derive.planning_instance import derive
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest

@@ -45,7 +45,7 @@ COMMANDS: Final = {
     "run": ("evac.cli.run_command:run", "Show and control runs."),
     "incident": ("evac.cli.incident_command:incident", "Record an incident, update users, write reports."),
     "credit": ("evac.cli.credit_command:credit", "Calculate what customers are owed after an outage."),
-    "site": ("evac.cli.site_command:site", "Clear a site's lost or evacuated mark."),
+    "site": ("evac.cli.apply_command:site", "Clear a site's lost or evacuated mark."),
     "backup": ("evac.cli.backup_command:backup", "Show, take, check and restore backups."),
     "hold": ("evac.cli.apply_command:hold", "Stop all runs before their next effect."),
     "serve": ("evac.cli.serve_command:serve", "Run the controller of a site, or the demo."),

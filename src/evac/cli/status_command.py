@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evac.cli import completion
+from evac.cli import completion, console
 from evac.cli.console import emit, say, screen, write_whole
 from evac.cli.options import ESTATE, output_option
 from evac.cli.target import Where, where_options
@@ -34,7 +34,6 @@ def status(estate: Path | None, where: Where, output: str) -> int:
     With ESTATE, also shows what is not where the files declare it, since when and by which run. Exit 17: a
     store has two writable primaries.
     """
-    from evac.cli import console
     from evac.views.status_document import StatusDocument, status_text
 
     async def ask(control: Control) -> tuple[StatusDocument, Observation | None]:

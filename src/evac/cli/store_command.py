@@ -11,7 +11,7 @@ import click
 from evac.cli import console
 from evac.cli.console import emit, say
 from evac.cli.options import output_option, quiet_option
-from evac.store.sealed import Sealing
+from evac.store.opening import Sealing
 
 NAMED_MOST = 10
 
@@ -60,8 +60,7 @@ def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
     Run it once after adding a seal to the URL (with --trust-unsealed, while no controller runs), and once
     after replacing a key (seal=NEW,OLD). It is safe to repeat.
     """
-    from evac.store.opening import open_unsealed
-    from evac.store.sealed import seal_all, seal_of
+    from evac.store.opening import open_unsealed, seal_all, seal_of
 
     async def work() -> Sealing:
         opened, references = open_unsealed(url)

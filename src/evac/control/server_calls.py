@@ -21,8 +21,7 @@ import aiohttp
 import orjson
 
 from evac import __version__
-from evac.model.error_kinds import error_of
-from evac.model.errors import EvacError, InvalidInput, NotAllowed, OutcomeUnknown
+from evac.model.errors import EvacError, InvalidInput, NotAllowed, OutcomeUnknown, error_of
 from evac.net.http_calls import open_session
 from evac.net.secrets import Secret
 from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, trouble_of, why_cut

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from evac.credit import formulas
+from evac.credit.formulas import Bands
 from evac.credit.rules import MONEY, Rule, RuleSet
 from evac.credit.windows import Window
-from evac.model.canonical import canonical_json
 from evac.model.diagnostic import NOWHERE, Diagnostic, Place
+from evac.model.digest import canonical_json
 from evac.model.errors import InvalidInput
 
 Tranche = Literal["paying", "free"]
@@ -265,7 +265,7 @@ def _judged(
     rules: RuleSet, claim: Claim, cycle: str, decision: Decision | None, taken: set[tuple[str, str, str]]
 ) -> Judged:
     rule = _rule_of(rules, claim)
-    if rule is None or not isinstance(rule.formula, formulas.Bands):
+    if rule is None or not isinstance(rule.formula, Bands):
         return Judged(claim, "no-rule", cycle)
     if (claim.account, claim.service, cycle) in taken:
         return Judged(claim, "twice", cycle)

@@ -15,8 +15,8 @@ from typing import Any, Final, Literal, get_args
 
 from evac.credit import formulas
 from evac.credit.windows import UTC_ZONE, WEEK_MINUTES, Hours, Zone
-from evac.model.canonical import digest
 from evac.model.diagnostic import NOWHERE, Diagnostic, Place, Severity
+from evac.model.digest import digest
 
 Kind = Literal["refund", "balance", "days", "voucher", "goods"]
 MONEY: Final[tuple[Kind, ...]] = ("refund", "balance")

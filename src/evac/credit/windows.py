@@ -16,8 +16,8 @@ from itertools import pairwise
 from typing import Any, Final, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from evac.model.canonical import digest
 from evac.model.diagnostic import NOWHERE, Diagnostic, Place
+from evac.model.digest import digest
 from evac.model.errors import InvalidInput
 
 MINUTE_MS: Final = 60_000

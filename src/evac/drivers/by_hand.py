@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evac.drivers.port import Value, Verb
 from evac.drivers.registry import spec_of
-from evac.drivers.typed import NOTHING, ByHand
+from evac.drivers.spec import NOTHING, ByHand
 from evac.model.estate import Endpoint
 
 

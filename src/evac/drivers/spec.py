@@ -2,6 +2,9 @@
 
 Each driver's folder ends in such a value, `DRIVER`. `evac check`, the reference of drivers, the engine and
 the audit read it; only what talks to a real system imports the driver's own modules.
+What a person types to do what the driver does comes from it too: commands of the systems' own tools, with the
+settings of an endpoint filled in, and none where no single command does the same safely. A secret is never
+written: a reference to a file is, as the file.
 """
 
 from __future__ import annotations
@@ -10,11 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 from evac.drivers.capabilities import ABOUT, AnswersProbe, Fences, Subject
 from evac.drivers.port import Driver, Value, Verb
-from evac.drivers.typed import ByHand
 from evac.model.errors import Permanent
 from evac.model.run_policy import Proof
 
@@ -29,6 +31,49 @@ DOES = "does"
 """The setting of an endpoint that names the verbs which its program does."""
 FENCE = "fence"
 """The setting of an endpoint for a site that says which proof it gives: it fences, and does nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """do: the command; done_when: another one, with what it prints then. Empty where none is known."""
+
+    do: str = ""
+    done_when: str = ""
+
+
+NOTHING: Final = ByHand()
+
+
+def file_of(value: Value | None) -> str:
+    """The path of a reference to a file; empty for any other."""
+    return str(value).removeprefix("file:") if str(value).startswith("file:") else ""
+
+
+def options(settings: Mapping[str, Value], names: Mapping[str, str]) -> list[str]:
+    """names: setting -> option of the program, of those that are given."""
+    parts = []
+    for name, option in names.items():
+        if name in settings:
+            parts += [option, file_of(settings[name]) or str(settings[name])]
+    return parts
+
+
+def addresses(settings: Mapping[str, Value], to: str) -> list[tuple[str, str]]:
+    """(name, address there) of an endpoint's `records`: `NAME=SITE:ADDRESS,SITE:ADDRESS`."""
+    value, zone = settings.get("records"), str(settings.get("zone", "")).strip(".")
+    found = []
+    for row in value if isinstance(value, tuple) else (value,) if isinstance(value, str) else ():
+        name, _, places = str(row).partition("=")
+        there = dict(part.split(":", 1) for part in places.split(",") if ":" in part)
+        if to in there:
+            found.append((zone if name == "@" else f"{name}.{zone}", there[to]))
+    return found
+
+
+def dig(names: list[tuple[str, str]], server: str = "") -> str:
+    """How the first of these names is asked for, and what is printed then."""
+    name, address = names[0]
+    return f"dig +short {f'@{server} ' if server else ''}{name} prints {address}"
 
 
 @dataclass(frozen=True, slots=True)

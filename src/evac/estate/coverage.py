@@ -18,7 +18,7 @@ from evac.derive.stores import commits_wait
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN
 from evac.model.objectives import rpo_for, rto_for
-from evac.model.steps import DARK_ROLES, HUMAN_ROLES, TOOL_ROLES
+from evac.model.step_id import DARK_ROLES, HUMAN_ROLES, TOOL_ROLES
 
 LISTED_MAX: Final = 10
 """Groups that are named as most worth adding."""

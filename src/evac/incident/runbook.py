@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers.by_hand import move_traffic, promote, scale
-from evac.drivers.typed import NOTHING, ByHand
+from evac.drivers.spec import NOTHING, ByHand
 from evac.model.errors import InvalidInput
 from evac.model.estate import Endpoint, Estate
 from evac.model.fleet import ON_POOL, ON_SERVER

@@ -1,9 +1,12 @@
 """Errors every room may raise: a stable code, a message in plain words, and what to do next.
 
-This module owns the hierarchy only; it knows nothing of files, rendering or exit codes.
+Families of them are named as the API and the store name them: whoever asked makes the same error again. This
+module knows nothing of files, rendering or exit codes.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from evac.model.diagnostic import Diagnostic
 
@@ -137,3 +140,35 @@ class Permanent(ActionError):
 
 class OutcomeUnknown(ActionError):
     """It may have been done or not: the world is observed before anything is tried again."""
+
+
+KINDS: Final[tuple[tuple[str, type[EvacError]], ...]] = (
+    ("stale-plan", StalePlan),
+    ("unsafe-plan", UnsafePlan),
+    ("unknown-domain", UnknownDomain),
+    ("invalid-input", InvalidInput),
+    ("not-allowed", NotAllowed),
+    ("lock-held", LockHeld),
+    ("outcome-unknown", OutcomeUnknown),
+    ("run", RunError),
+    ("store", StoreError),
+    ("error", EvacError),
+)
+_BY_STATUS: Final = {401: "not-allowed", 403: "not-allowed", 422: "invalid-input", 400: "invalid-input"}
+
+
+def kind_of(error: EvacError) -> str:
+    return next(name for name, kind in KINDS if isinstance(error, kind))
+
+
+def error_of(kind: str, status: int, code: str, message: str, hint: str) -> EvacError:
+    """The error of a problem. kind: as `kind_of` wrote it; where it is not known, the status says it."""
+    if status in (401, 403):
+        kind = "not-allowed"
+    known = dict(KINDS)
+    found = known.get(kind) or known[_BY_STATUS.get(status, "error")]
+    if found is LockHeld:
+        held = LockHeld("", "")
+        held.code, held.message, held.hint = code, message, hint
+        return held
+    return found(code, message, hint)

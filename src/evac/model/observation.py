@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evac.model.backup import NOTHING_SEEN, BackupFacts
-from evac.model.canonical import digest
+from evac.model.digest import digest
 from evac.model.situation import Effects, Rivals, Silent
 
 Role = Literal["primary", "sync", "async", "detached", "none", "unreachable"]

@@ -2,6 +2,9 @@
 
 All times are integer milliseconds from the release of the plan. The codec to and from canonical
 JSON lives at the edge; this module owns the values.
+
+The certificate of a lower bound is non-negative integers from which anybody can recompute it: any such
+integers give a true bound (weak duality over a finite box), so a bug in the planner can only weaken it.
 """
 
 from __future__ import annotations
@@ -12,17 +15,65 @@ from datetime import date
 from types import MappingProxyType
 from typing import Final, Literal
 
-from evac.model.certificate import Certificate
 from evac.model.estate import Lead
 from evac.model.instance import LeftOff
 from evac.model.reason import Reason
 from evac.model.scenario import Policy, Scenario
 
+SCALE: Final = 2**20
 ServiceState = Literal["restored", "degraded", "shed", "unplaced", "unknown", "running"]
 """degraded: it serves with less than all of its replicas, or without what it needs softly, until the horizon;
 unknown: nobody can say what the loss does to it."""
 Proof = Literal["full", "partial"]
 Parameter = int | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class SupplyRow:
+    """Weight that milestones put on one limit, or on a combination of pool limits (rule R3).
+
+    limits: (limit id, factor) sorted by id; shares: (milestone, integer weight) sorted by milestone.
+    """
+
+    limits: tuple[tuple[str, int], ...]
+    shares: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityRow:
+    """Room as boots and sheds free it, priced per pool and resource (rule R4).
+
+    prices: (pool, resource, factor) sorted; shares: (milestone, integer weight) sorted by milestone,
+    running ones included.
+    """
+
+    prices: tuple[tuple[str, int, int], ...]
+    shares: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRows:
+    """Prices of the final placement (rule R5), zero entries left out, sorted.
+
+    room: (pool, resource, price); fit: (service, pool, price); site: (service, site, price). What a
+    replica pays where it is cheapest follows from them.
+    """
+
+    room: tuple[tuple[str, int, int], ...] = ()
+    fit: tuple[tuple[str, str, int], ...] = ()
+    site: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """All multipliers of one bound. arcs: (from milestone, to milestone, multiplier), where the
+    first waits for the second (rule R2). What weight no row takes stands on the heads (R1)."""
+
+    scale: int = SCALE
+    arcs: tuple[tuple[str, str, int], ...] = ()
+    supply: tuple[SupplyRow, ...] = ()
+    capacity: tuple[CapacityRow, ...] = ()
+    placement: PlacementRows = PlacementRows()
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,9 @@ from evac.model.observation import Observation
 from evac.model.run_policy import PROFILES
 from evac.office.doctor import DoctorDesk, Examiner, Examines
 from evac.office.facts import EstateFacts
-from evac.office.hub import Hub, News
 from evac.office.incidents import IncidentDesk
 from evac.office.notices.overview import NoticeBoard
-from evac.office.reckoning import CapacityOf, Reckoner, Rules, WhatIf, Worker
+from evac.office.reckoning import CapacityOf, PlanVerdict, Reckoner, Rules, WhatIf, Worker, judged, verdict_of
 from evac.office.runs import Register
 from evac.office.values import (
     NOBODY,
@@ -57,14 +56,15 @@ from evac.office.values import (
     ControllerSeen,
     EstateOnDisk,
     HoldSeen,
+    Hub,
     LeaderSeen,
     NewerSeen,
+    News,
     QuorumSeen,
     ReadyPlan,
     RunShort,
     Situation,
 )
-from evac.office.verdicts import PlanVerdict, judged, verdict_of
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.journal import head_of, records_after, tail
 from evac.store.opening import open_store

@@ -25,8 +25,7 @@ from evac.engine.runs.binding import was_bound_again
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import decode_all, run_of_incident
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
-from evac.office.hub import Hub, News
-from evac.office.values import RunShort
+from evac.office.values import Hub, News, RunShort
 from evac.run.state import apply
 from evac.run.values import CORRUPT, ENDED, Event, left_of, left_words
 from evac.run.view import RunView

@@ -25,7 +25,7 @@ from evac.model.errors import Conflict, Corrupt, NotAllowed, StoreError
 from evac.model.generation import GENERATION_MOST
 from evac.store.anchors import decode as segment_of
 from evac.store.port import MAX_CHANGES, Compare, Entry, Put, Store, check_transaction, entries
-from evac.store.sqlite_file import connect, in_words, prepare
+from evac.store.sqlite import connect, in_words, prepare
 
 KEY: Final = "generation"
 SUPERSEDED_KEY: Final = "superseded"

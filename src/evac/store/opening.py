@@ -1,22 +1,52 @@
 """Opens the store that a URL names: `memory:`, `sqlite:PATH`, `etcd:https://a:2379,https://b:2379?...`.
 
 An etcd on another machine is spoken to over TLS, and everything that evac writes there is sealed with a key
-that etcd does not have (`evac.store.sealed`), unless the URL says `plain=allowed` or `unsealed=allowed`.
+that etcd does not have, unless the URL says `plain=allowed` or `unsealed=allowed`:
+
+    stored value = HMAC-SHA256(key, purpose, name of the entry, value) followed by the value
+
+Anyone who can write to the store itself, and has no key, can remove entries or put an older value of the same
+entry back, which the heads of journals that agents keep show. Such a person cannot make controllers run a
+program, approve a run, or vote on a site: an entry without a good seal is skipped in lists, and refused when
+it is read by its name. Source: HMAC as in RFC 2104, tags compared in constant time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import hmac
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-from evac.model.errors import StoreError
+from evac.model.errors import Corrupt, Permanent, StoreError
+from evac.net.secrets import Secret, resolve
 from evac.net.tls import is_here
-from evac.store.memory import MemoryStore
-from evac.store.port import Store
-from evac.store.sealed import SealedStore, seal_of
+from evac.store.port import (
+    SEAL_BYTES,
+    Change,
+    Compare,
+    Entry,
+    Lease,
+    MemoryStore,
+    Put,
+    SealedPut,
+    Store,
+    check_transaction,
+)
 
+KEY_LEAST: Final = 32
+"""Bytes of a key at least: as many as the tag has."""
+KEYS_MOST: Final = 4
+SKIPPED_MOST: Final = 10_000
+"""Entries without a good seal that one list passes over before it gives up."""
+NAMED_MOST: Final = 100
+_PURPOSE: Final = b"evac store value 1\0"
+
+_log = logging.getLogger("evac.store")
 FORMS: Final = "memory:  |  sqlite:PATH  |  etcd:https://HOST:2379,https://HOST:2379?OPTIONS"
 ETCD_OPTIONS: Final = frozenset(
     {"user", "password", "ca", "cert", "key", "prefix", "seal", "plain", "unsealed"}
@@ -24,6 +54,163 @@ ETCD_OPTIONS: Final = frozenset(
 SEAL_MARK: Final = "?seal="
 ALLOWED: Final = "allowed"
 LOCK_HINT: Final = "see the page Secure the store"
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """keys: the first one seals, each of them is accepted, so that a key can be replaced without a gap."""
+
+    keys: tuple[Secret, ...]
+
+    def close(self, name: str, value: bytes) -> bytes:
+        return _tag(self.keys[0], name, value) + value
+
+    def open(self, name: str, stored: bytes) -> bytes | None:
+        """The value; None for one that no key of ours sealed under this name."""
+        return self.opened_by(name, stored)[1]
+
+    def opened_by(self, name: str, stored: bytes) -> tuple[int, bytes | None]:
+        """The number of the key that sealed it, and the value."""
+        tag, value = stored[:SEAL_BYTES], stored[SEAL_BYTES:]
+        for number, key in enumerate(self.keys):
+            if hmac.compare_digest(tag, _tag(key, name, value)):
+                return number, value
+        return -1, None
+
+
+def seal_of(references: str) -> Seal:
+    """The keys of `REF` or `REF,REF`, each `file:/path` or `env:NAME`. Raises `StoreError`."""
+    names = [one.strip() for one in references.split(",") if one.strip()]
+    if not 0 < len(names) <= KEYS_MOST:
+        raise StoreError("store-seal", f"seal names 1 to {KEYS_MOST} keys", "write seal=file:/path")
+    try:
+        keys = tuple(resolve(name) for name in names)
+    except Permanent as error:
+        raise StoreError("store-seal", f"a key of the store's seal: {error.message}", error.hint) from error
+    short = next((key for key in keys if len(key.reveal_bytes()) < KEY_LEAST), None)
+    if short is not None:
+        raise StoreError(
+            "store-seal",
+            f"{short.reference} has fewer than {KEY_LEAST} bytes",
+            "make one: openssl rand -base64 48 > FILE; chmod 600 FILE",
+        )
+    return Seal(keys)
+
+
+def _tag(key: Secret, name: str, value: bytes) -> bytes:
+    return hmac.digest(key.reveal_bytes(), b"".join((_PURPOSE, name.encode(), b"\0", value)), hashlib.sha256)
+
+
+class SealedStore:
+    """As `inner`, but for whoever holds the key."""
+
+    def __init__(self, inner: Store, seal: Seal) -> None:
+        self.inner, self._seal = inner, seal
+        self.name, self.quorum = inner.name, inner.quorum
+        self.unsealed: dict[str, int] = {}
+        """Entries that were passed over, with the revision at which they were seen. At most `NAMED_MOST`."""
+
+    async def get(self, key: str) -> Entry | None:
+        entry = await self.inner.get(key)
+        if entry is None:
+            return None
+        opened = self._opened(entry)
+        if opened is None:
+            raise Corrupt(f"{key} in the store was not written with a key of this installation")
+        return opened
+
+    async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
+        found: list[Entry] = []
+        skipped = 0
+        while len(found) < limit:
+            asked = limit - len(found)
+            page = await self.inner.list(prefix, after, asked)
+            good = [one for entry in page if (one := self._opened(entry)) is not None]
+            found += good
+            skipped += len(page) - len(good)
+            if len(page) < asked:
+                break
+            if skipped > SKIPPED_MOST:
+                raise StoreError(
+                    "store-unsealed",
+                    f"more than {SKIPPED_MOST:,} entries below {prefix} were not written with our key",
+                    "find out who writes to the store, and remove them",
+                )
+            after = page[-1].key
+        return found
+
+    async def transact(
+        self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
+    ) -> int:
+        check_transaction(compares, changes)
+        sealed = [
+            SealedPut(one.key, self._seal.close(one.key, one.value), one.lease)
+            if isinstance(one, Put)
+            else one
+            for one in changes
+        ]
+        return await self.inner.transact(compares, sealed, guard)
+
+    async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
+        return await self.inner.acquire(name, owner, ttl_ms)
+
+    async def renew(self, lease: Lease) -> None:
+        await self.inner.renew(lease)
+
+    async def release(self, lease: Lease) -> None:
+        await self.inner.release(lease)
+
+    async def holder(self, name: str) -> Lease | None:
+        return await self.inner.holder(name)
+
+    def watch(self, prefix: str) -> AsyncIterator[None]:
+        return self.inner.watch(prefix)
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    def _opened(self, entry: Entry) -> Entry | None:
+        value = self._seal.open(entry.key, entry.value)
+        if value is not None:
+            return Entry(entry.key, value, entry.revision)
+        if self.unsealed.get(entry.key) != entry.revision and len(self.unsealed) < NAMED_MOST:
+            self.unsealed[entry.key] = entry.revision
+            _log.warning("passed over %s: not written with a key of this installation", entry.key)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """What `seal_all` found: entries that were good already, sealed by it, and left without a seal."""
+
+    good: int
+    sealed: int
+    left: tuple[str, ...]
+
+
+async def seal_all(inner: Store, seal: Seal, trust_unsealed: bool) -> Sealing:
+    """Seals every entry with the first key: those of an older key of `seal`, and with `trust_unsealed` those
+    that no key sealed. inner: the store as it is. Each is replaced only while it is as it was read, so it can
+    be repeated. Raises `StoreError`, `Conflict` where somebody writes meanwhile.
+    """
+    good = sealed = 0
+    left: list[str] = []
+    after = ""
+    while page := await inner.list("", after, 256):
+        for entry in page:
+            number, value = seal.opened_by(entry.key, entry.value)
+            if number == 0:
+                good += 1
+                continue
+            if value is None and not trust_unsealed:
+                left.append(entry.key)
+                continue
+            plain = entry.value if value is None else value
+            put = SealedPut(entry.key, seal.close(entry.key, plain))
+            await inner.transact((Compare(entry.key, entry.revision),), (put,))
+            sealed += 1
+        after = page[-1].key
+    return Sealing(good, sealed, tuple(left))
 
 
 def open_store(url: str) -> Store:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from evac.model.certificate import Certificate
 from evac.model.instance import Instance
+from evac.model.plan import Certificate
 from evac.verify.bound_capacity import capacity_of
 from evac.verify.bound_heads import Heads, heads_of
 from evac.verify.bound_rows import (

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.model.certificate import CapacityRow, PlacementRows, SupplyRow
 from evac.model.instance import WHOLE, Use
+from evac.model.plan import CapacityRow, PlacementRows, SupplyRow
 from evac.verify.bound_capacity import NEVER, BootGroup
 from evac.verify.bound_heads import Heads, start_uses, wave
 

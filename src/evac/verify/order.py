@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evac.model.plan import FROM_LOSS_MS
-from evac.model.steps import FENCE_RUNGS
+from evac.model.step_id import FENCE_RUNGS
 from evac.steps.kind import Need
 from evac.steps.registry import kind_of
 from evac.verify.reading import (

@@ -17,8 +17,7 @@ from evac.audit.auditing import VERDICTS, Verdict, causes, proof_command
 from evac.audit.impacts.all_losses import PLANNED
 from evac.model.diagnostic import SEVERITIES
 from evac.views import svg
-from evac.views.json_out import alert_rows, document
-from evac.views.problems import alert_of
+from evac.views.json_out import alert_of, alert_rows, document
 from evac.views.sheet import Page
 from evac.views.svg import Card
 from evac.views.words import assumed_words, duration, listed, number, people, plural

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from evac.model.plan import Plan
 from evac.planning.simulation.simulate import PERCENTILES, Simulation
+from evac.views.json_out import Alert, counts
 from evac.views.plan_view import assumed_times, unjudged_words
-from evac.views.problems import Alert, counts
 from evac.views.sheet import Page
 from evac.views.words import duration, listed, number, people, percent, plural, share, user_minutes
 

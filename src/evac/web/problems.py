@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from evac.model import errors as e
-from evac.model.error_kinds import kind_of
-from evac.office.hub import TooManyViewers
+from evac.model.errors import kind_of
+from evac.office.values import TooManyViewers
 from evac.web.access.port import TooMany, Unauthenticated
 
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ from starlette.types import Message, Scope, Send
 from evac.model.access import Role
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.office.facts import EstateFacts
-from evac.office.hub import Hub, News
 from evac.office.office import Office
 from evac.office.requests import Counter
+from evac.office.values import Hub, News
 from evac.web.access.port import Access
 from evac.web.metrics import Metrics
 from evac.web.setting import WebSetting

@@ -19,7 +19,7 @@ from evac.engine.clock import SystemClock
 from evac.engine.lead.generations import Generations, GuardedDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable, Superseded
 from evac.model.generation import token_in
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from evac_lab.process import family
 from tests.contract.capabilities.hostile import Attack, Wire, attacks
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from evac.drivers.http.contract import signed_headers
 from evac.drivers.http.driver import HttpDriver
-from evac.drivers.http.signed import signed_headers
 from evac.drivers.port import Action, Evidence
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac.net.http_calls import MAX_ANSWER_BYTES, Answer

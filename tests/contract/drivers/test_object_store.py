@@ -28,7 +28,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Site
-from evac.store.memory import MemoryStore, host_monotonic_ms
+from evac.store.port import MemoryStore, host_monotonic_ms
 from tests.contract.adapters import restic
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]

@@ -28,7 +28,7 @@ from evac.engine.clock import SystemClock
 from evac.model.backup import BackupEvent
 from evac.model.errors import LockHeld
 from evac.model.estate import Endpoint
-from evac.store.memory import MemoryStore, host_monotonic_ms
+from evac.store.port import MemoryStore, host_monotonic_ms
 from tests.contract.adapters import pgbackrest, restic
 from tests.contract.adapters.command import script
 from tests.contract.ports import free_port

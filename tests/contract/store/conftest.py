@@ -13,9 +13,8 @@ import pytest
 
 from evac.net.secrets import Secret
 from evac.store.etcd import EtcdStore
-from evac.store.memory import MemoryStore
-from evac.store.port import Compare, Lease, Put, Store
-from evac.store.sealed import Seal, SealedStore
+from evac.store.opening import Seal, SealedStore
+from evac.store.port import Compare, Lease, MemoryStore, Put, Store
 from evac.store.sqlite import SqliteStore
 from tests.contract.store.members import Members, etcd_program
 

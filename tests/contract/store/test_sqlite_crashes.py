@@ -18,8 +18,7 @@ from evac.model.errors import Corrupt, LeaseLost, LockHeld, StoreError, Unavaila
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.journal import Journal, read
 from evac.store.port import Compare, Put, Store
-from evac.store.sqlite import SqliteStore
-from evac.store.sqlite_file import HostClock
+from evac.store.sqlite import HostClock, SqliteStore
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -277,7 +276,7 @@ def test_a_locked_file_is_unavailable_in_time_and_usable_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "evac.db"
-    monkeypatch.setattr("evac.store.sqlite_file.BUSY_MS", 200)
+    monkeypatch.setattr("evac.store.sqlite.BUSY_MS", 200)
 
     async def story() -> None:
         store = SqliteStore(path)

@@ -24,9 +24,8 @@ from evac.engine.stores.guards import HOLD_KEY
 from evac.model.errors import EvacError, OutcomeUnknown, Permanent, Unavailable
 from evac.store.anchors import Anchor, key_of, verify_chain
 from evac.store.journal import Journal, head_of
-from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
-from evac.store.port import Delete, Put, Store
+from evac.store.port import Delete, MemoryStore, Put, Store
 from tests.unit.bundle.test_bundle import estate
 from tests.unit.engine import agents
 from tests.web.rooms import play

@@ -11,8 +11,7 @@ import pytest
 from evac.app import detached
 from evac.app.detached import Background, Started, in_background, last_started, remember, until_idle
 from evac.engine.runs.open_runs import OPEN
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Put
+from evac.store.port import Delete, MemoryStore, Put
 
 
 def ends_after(

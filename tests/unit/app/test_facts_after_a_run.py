@@ -19,8 +19,7 @@ from evac.engine.runs.effects import EFFECTS, encode
 from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
 from evac.model.run_policy import RunPolicy
 from evac.model.situation import Moved
-from evac.store.memory import MemoryStore
-from evac.store.port import Lease, Put
+from evac.store.port import Lease, MemoryStore, Put
 
 ESTATE = Estate(
     "two",

@@ -14,7 +14,7 @@ from evac.drivers.postgres.link import SyncSet
 from evac.drivers.registry import Drivers
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import PROFILES, RunPolicy
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 
 ESTATE = """evac: 1
 sites: {pangyo: {}, anyang: {}, ansan: {}}

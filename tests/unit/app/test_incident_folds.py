@@ -18,8 +18,7 @@ from evac.incident.timeline import timeline
 from evac.model.errors import Corrupt, RunError
 from evac.run.values import Event
 from evac.store.anchors import prefix_of
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Put
+from evac.store.port import Delete, MemoryStore, Put
 from tests.unit.app.test_incidents import burnt
 from tests.unit.incident.stories import T0
 

@@ -23,8 +23,8 @@ from evac.engine.runs.reading import encode_all
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.incident import summary
 from evac.incident.timeline import timeline
-from evac.model.certificate import Certificate
 from evac.model.errors import Conflict, InvalidInput, RunError
+from evac.model.plan import Certificate
 from evac.store.journal import Journal
 from evac.store.opening import open_store
 from evac.store.port import Lease, Put, Store

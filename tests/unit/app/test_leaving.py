@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evac.app.leaving import look_at
+from evac.app.observing import look_at
 from evac.drivers.capabilities import ProbeReport, RoleReport
 from evac.drivers.registry import Drivers
 from evac.model.errors import Permanent, Retryable

@@ -20,7 +20,7 @@ from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.model.scenario import Scenario
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from evac.verify import check
 from evac.views.plan_text import plan_text
 

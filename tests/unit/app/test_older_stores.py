@@ -16,6 +16,7 @@ import pytest
 
 from evac.app import incidents, runs
 from evac.app.controlling import Setting, compose
+from evac.app.tracing import RunSpans
 from evac.engine.clock import SystemClock
 from evac.engine.runs import requests
 from evac.engine.runs.open_runs import OPEN
@@ -26,7 +27,6 @@ from evac.run.view import RunView
 from evac.store.journal import read
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
-from evac.views.run_spans import RunSpans
 
 STORES = sorted((Path(__file__).parents[2] / "fixtures" / "stores").glob("*.jsonl"))
 RUN = "inc-1-5704c69d"

@@ -24,7 +24,7 @@ from evac.model.errors import InvalidInput, UnsafePlan
 from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy
 from evac.model.scenario import lose
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from evac.verify.check import check
 from tests.web.rooms import ESTATE
 

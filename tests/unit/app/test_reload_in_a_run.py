@@ -23,8 +23,7 @@ from evac.engine.runs.reading import events_of
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import read_register
 from evac.run.view import RunView
-from evac.store.memory import MemoryStore
-from evac.store.port import Store
+from evac.store.port import MemoryStore, Store
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.slow]
 SITES = ("anyang", "ansan", "busan", "daegu", "pangyo")

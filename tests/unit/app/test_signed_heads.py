@@ -23,9 +23,8 @@ from evac.net.secrets import HEAD_KEY, ROOM_KEY
 from evac.run.values import ENDED
 from evac.store.anchors import Anchor, key_of, verify_chain
 from evac.store.journal import Journal
-from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
-from evac.store.port import Delete, Put, Store
+from evac.store.port import Delete, MemoryStore, Put, Store
 from tests.unit.app.test_store_writer import PATIENCE_S, House, rewritten
 
 pytestmark = [pytest.mark.enable_socket]

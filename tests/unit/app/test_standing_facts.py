@@ -20,8 +20,7 @@ from evac.engine.stores.datasets import DataSets
 from evac.model.errors import Retryable
 from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
 from evac.model.run_policy import RunPolicy, StorePolicy
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Put
+from evac.store.port import Delete, MemoryStore, Put
 
 POLICY = RunPolicy(stores={"chat": StorePolicy("chat", proofs=("sync",))})
 ESTATE = Estate(

@@ -19,7 +19,7 @@ from evac.app import incidents, status_export
 from evac.app.status_export import REFRESH_MS, About, Exporter, ExportFailed, Target, target_of
 from evac.engine.clock import Clock
 from evac.model.errors import InvalidInput
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from tests.unit.app.test_incidents import ESTATE, ask, burnt
 from tests.unit.incident.stories import T0, note
 

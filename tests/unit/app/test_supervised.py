@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.app.systemd_notify import LOOK_S, STATUS_MOST, Supervisor
+from evac.cli.serve_command import LOOK_S, STATUS_MOST, Supervisor
 
 ESTATE = Path(__file__).parents[2] / "fixtures" / "estates" / "small"
 

@@ -19,16 +19,14 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from evac.app import tracing
-from evac.app.tracing import PREFIX, RunTraces, Tracer, tracer_of, wanted
+from evac.app.tracing import PREFIX, RunSpan, RunTraces, Tracer, tracer_of, wanted
 from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import encode_all
 from evac.office.office import Office
 from evac.store.journal import Journal
-from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
-from evac.store.port import Delete, Put, Store
-from evac.views.run_spans import RunSpan
+from evac.store.port import Delete, MemoryStore, Put, Store
 from evac.web.serving import application
 from tests.unit.views.test_run_spans import STORY
 from tests.web.rooms import BASE, Loopback, WebSetting, office_of, primed

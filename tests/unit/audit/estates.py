@@ -24,7 +24,7 @@ from evac.model.estate import (
     Traffic,
 )
 from evac.model.fleet import AT_SITE, ON_POOL, Replicas
-from evac.model.steps import TOOL_ROLES
+from evac.model.step_id import TOOL_ROLES
 
 TODAY = date(2026, 11, 25)
 HOUR = 3_600_000

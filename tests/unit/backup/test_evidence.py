@@ -12,7 +12,7 @@ from evac.backup.evidence import SEEN, STREAM, Evidence
 from evac.backup.known import ALARM_MS, Known, after, sudden_changes
 from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord
 from evac.store.journal import head_of, read
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from tests.unit.derive.test_backups import DAY, GOOD, NOW, POLICY, PROOFS, judged
 from tests.unit.virtual_time import LOOP_MS, run_virtually
 

@@ -8,7 +8,7 @@ from evac.engine.clock import SystemClock
 from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord
 from evac.model.observation import Observation
 from evac.office.notices.looking import NoticeReckoner
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 
 
 def test_what_is_known_of_backups_is_in_the_audit_that_alerts(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from evac.drivers.spec import DriverSpec
 from evac.engine.clock import Clock
 from evac.model.errors import ActionError
 from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Site
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from tests.unit.virtual_time import LOOP_MS, LoopClock
 
 SPEC = DriverSpec("vault", "repositories of tests", (TakesBackups, RestoresData), (), "tests:none")

@@ -61,7 +61,7 @@ def test_no_cell_is_a_formula_and_no_file_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from evac.app.access import MayDo
-    from evac.views.access_log import may_csv
+    from evac.cli.access_command import may_csv
 
     assert ",'=1+1," in may_csv([MayDo("group", "=1+1", "viewer", "read", "login")])
     assert command(["access", "list", str(tmp_path)]) == 2

@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("duckdb")
 
-from evac.app.credit import computing, intake, rule_sets
-from evac.app.credit.case import JOURNAL, Case, Entry
+from evac.app.credit import computing, intake
+from evac.app.credit.case import JOURNAL, Case, Entry, load
 from evac.credit.exact import Account, lines_of
 from evac.credit.windows import Window, Windows
 from evac.model.errors import Corrupt, EstateError, EvacError, InvalidInput, LockHeld
@@ -134,7 +134,7 @@ def case(tmp_path: Path) -> Case:
 
 
 def compute(case: Case, **more: Any) -> dict[str, Any]:
-    rules = rule_sets.load(str(case.folder.parent / "rules.yaml"))
+    rules = load(str(case.folder.parent / "rules.yaml"))
     digest, count = intake.take_in(case, [case.folder.parent / "a.parquet"], partitions=8)
     return computing.compute(case, rules, case.windows(), digest, count, **more)
 
@@ -145,7 +145,7 @@ def ledger(case: Case, document: dict[str, Any]) -> pl.DataFrame:
 
 def test_a_ledger_is_that_of_fractions_and_holds_no_personal_data(case: Case) -> None:
     document = compute(case)
-    rules = rule_sets.load(str(case.folder.parent / "rules.yaml"))
+    rules = load(str(case.folder.parent / "rules.yaml"))
     rows = pl.read_parquet(case.folder.parent / "a.parquet").drop("home_address")
     exact = [line for row in rows.iter_rows(named=True) for line in lines_of(rules, DOWN.now, Account(**row))]
     lines = ledger(case, document)
@@ -326,7 +326,7 @@ def test_a_fee_whose_products_need_128_bits_is_computed_and_compared_all_the_sam
     (tmp_path / "rules.yaml").write_text(RULES)
     fee = 2**53
     (tmp_path / "a.csv").write_text(HEAD + f"a,mobile,plus,{fee},KRW,2022-10,\n")
-    case, rules = Case(tmp_path / "case"), rule_sets.load(str(tmp_path / "rules.yaml"))
+    case, rules = Case(tmp_path / "case"), load(str(tmp_path / "rules.yaml"))
     with case.changing(create=True):
         digest, partitions = intake.take_in(case, [tmp_path / "a.csv"])
         document = computing.compute(case, rules, DOWN, digest, partitions)

@@ -11,21 +11,21 @@ import pytest
 
 pytest.importorskip("duckdb")
 
-from evac.app.credit import rule_sets
+from evac.app.credit import case
 from evac.app.credit.case import Case
 from evac.cli.main import run
 from evac.credit.formulas import Money
 from evac.credit.ledger import Claim, Decision, Judged, State, decided, judged
 from evac.credit.rules import RuleSet
 from evac.credit.windows import Window
-from evac.estate.codecs.credit_claims import load_claims
+from evac.estate.codecs.credit_tables import load_claims
 from evac.model.errors import EstateError, InvalidInput
 
 BEGIN = 1_665_815_580_000
 DAY = 86_400_000
 SHOP = "talk-business"
 DOWN = [Window("w", SHOP, BEGIN, BEGIN + 5 * DAY)]
-KAKAO = rule_sets.load("kakao-2022")
+KAKAO = case.load("kakao-2022")
 
 
 def claim(id: str, account: str, loss: int, day: float = 1.0) -> Claim:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from evac.app.credit import rule_sets
+from evac.app.credit import case
 from evac.credit.exact import Account, lines_of
 from evac.credit.explain import LANGUAGES, TEMPLATES, checked, explained, in_words
 from evac.credit.formulas import Days, Money, ProRata, Voucher, decimal_text, money_words
@@ -22,7 +22,7 @@ DOWN = [Window("w", "melon", BEGIN, BEGIN + 89 * 60_000), Window("m", "mobile", 
 
 
 def words(name: str, row: Account, language: str = "en") -> str:
-    (found,) = explained(rule_sets.load(name), DOWN, row, language).sentences  # type: ignore[arg-type]
+    (found,) = explained(case.load(name), DOWN, row, language).sentences  # type: ignore[arg-type]
     return found
 
 
@@ -65,7 +65,7 @@ def test_the_calculation_is_written_out() -> None:
 def test_the_least_and_the_most_that_is_paid_are_named() -> None:
     """1,009 won by the calculation."""
     row = Account("a", "mobile", "individual", 50_000, "KRW", "2022-10")
-    rules = rule_sets.load("kt-2021")
+    rules = case.load("kt-2021")
 
     def why(**limits: object) -> str:
         limited = replace(rules, rules=tuple(replace(rule, **limits) for rule in rules.rules))  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def test_every_random_case_is_explained_in_both_languages_with_its_amount() -> N
 
 def test_a_company_changes_a_text_and_keeps_the_others() -> None:
     made = checked({"en": {"extended": "We moved your billing day."}})
-    rules = rule_sets.load("melon-2022")
+    rules = case.load("melon-2022")
     (found,) = explained(rules, DOWN, MELON, "en", made).sentences
     assert found.endswith("You receive 3 more days. We moved your billing day.")
     assert made["ko"] == TEMPLATES["ko"]
@@ -128,7 +128,7 @@ def test_a_company_changes_a_text_and_keeps_the_others() -> None:
 def test_one_day_is_no_days_and_the_text_of_a_company_counts_for_one_too(
     texts: dict[str, str], words: str
 ) -> None:
-    rules = rule_sets.load("melon-2022")
+    rules = case.load("melon-2022")
     one = replace(rules, rules=tuple(replace(r, formula=Days(1)) for r in rules.rules))
     (found,) = explained(one, DOWN, MELON, "en", checked({"en": texts})).sentences
     assert words in found

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 import yaml
 
-from evac.app.credit import rule_sets
+from evac.app.credit import case
 from evac.credit.windows import Window
 from evac.estate.codecs.credit_rules import load_rules
-from evac.estate.codecs.credit_windows import load_windows
+from evac.estate.codecs.credit_tables import load_windows
 from evac.model.errors import InvalidInput
 
 OUTAGES = Path(__file__).parents[4] / "shared" / "data" / "outages" / "outages.yaml"
@@ -22,7 +22,7 @@ def lengths(windows: tuple[Window, ...]) -> dict[str, int]:
 
 
 def test_the_sample_has_the_shares_that_are_named(tmp_path: Path) -> None:
-    rule_sets.write(tmp_path / "october", 47_000)
+    case.write(tmp_path / "october", 47_000)
     rows = pl.read_parquet(tmp_path / "october" / "accounts.parquet")
     counts = dict(rows.group_by("service").len().rows())
     assert counts == {"talk": 47_000, "melon": 4_700, "talk-business": 8}
@@ -38,7 +38,7 @@ def test_the_sample_has_the_shares_that_are_named(tmp_path: Path) -> None:
 def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InvalidInput, match="is not empty"):
-        rule_sets.write(tmp_path)
+        case.write(tmp_path)
 
 
 @pytest.mark.data
@@ -47,7 +47,7 @@ def test_the_windows_are_those_of_the_published_timeline(tmp_path: Path) -> None
         pytest.skip("the published timelines are not in ../shared/data/outages")
     cases = yaml.safe_load(OUTAGES.read_text(encoding="utf-8"))
     (told,) = [case for case in cases if case["id"] == "kakao-2022-10-15"]
-    rule_sets.write(tmp_path / "october", 1_000)
+    case.write(tmp_path / "october", 1_000)
     found = lengths(load_windows(tmp_path / "october" / "windows.csv"))
     hours, _, minutes = told["outage_total"].removeprefix("PT").removesuffix("M").partition("H")
     assert found["talk-business"] == int(hours) * 60 + int(minutes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.app.credit import rule_sets
+from evac.app.credit import case
 from evac.cli.main import run
 from evac.credit.explain import in_words
 from evac.credit.formulas import Days, Money, ProRata
@@ -18,12 +18,12 @@ from tests.unit.credit import random_cases
 
 
 def test_shipped_rules_read_as_their_sources_do() -> None:
-    kt = in_words(rule_sets.load("kt-2021").rules[0])
+    kt = in_words(case.load("kt-2021").rules[0])
     assert kt.claimants == "Accounts of mobile and internet with a fee, plan individual or business."
     assert kt.basis.startswith(
         "10 times the fee of the cycle for the time of the outage, in whole units of 1 h"
     )
-    losses = in_words(rule_sets.load("kakao-2022").rules[0])
+    losses = in_words(case.load("kakao-2022").rules[0])
     assert "30,000 KRW up to 300,000 KRW" in losses.basis
     assert losses.procedure.startswith("On a claim by 2022-11-06.")
 

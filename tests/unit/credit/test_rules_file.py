@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.app.credit import rule_sets
+from evac.app.credit import case
 from evac.credit.formulas import money_words
 from evac.credit.rules import CODES
 from evac.credit.windows import Hours, Zone
@@ -118,7 +118,7 @@ def test_a_zone_is_an_offset_or_a_name_and_hours_are_read(tmp_path: Path) -> Non
 
 
 def test_a_rule_set_without_hours_and_names_has_the_digest_that_it_always_had(tmp_path: Path) -> None:
-    data = rule_sets.load("kt-2021").to_data()
+    data = case.load("kt-2021").to_data()
     assert "zone_name" not in data
     assert not any("hours" in row for row in data["rules"])
     assert rules_of_data(data).to_data() == data

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from evac.app.credit import rule_sets
+from evac.app.credit import case
 from evac.credit.exact import Account, Line, lines_of
 from evac.credit.windows import Window
 from evac.model.errors import InvalidInput
@@ -23,7 +23,7 @@ def minutes(service: str, count: int) -> Window:
 
 
 def lines(name: str, window: Window, row: Account) -> tuple[Line, ...]:
-    return lines_of(rule_sets.load(name), [window], row)
+    return lines_of(case.load(name), [window], row)
 
 
 def amount(name: str, window: Window, row: Account) -> int:
@@ -36,7 +36,7 @@ def usd(service: str, fee: int, plan: str = "") -> Account:
 
 
 def test_each_is_free_of_problems_and_names_its_source() -> None:
-    assert rule_sets.shipped_names() == (
+    assert case.shipped_names() == (
         "aws",
         "azure-vm",
         "google-compute",
@@ -46,8 +46,8 @@ def test_each_is_free_of_problems_and_names_its_source() -> None:
         "melon-2022",
         "ofcom",
     )
-    for name in rule_sets.shipped_names():
-        made, problems = rule_sets.check(name)
+    for name in case.shipped_names():
+        made, problems = case.check(name)
         assert problems == ()
         assert made is not None
         assert made.id == name
@@ -56,7 +56,7 @@ def test_each_is_free_of_problems_and_names_its_source() -> None:
 
 def test_a_name_that_is_neither_a_file_nor_a_set_lists_the_sets() -> None:
     with pytest.raises(InvalidInput) as caught:
-        rule_sets.load("aw")
+        case.load("aw")
     assert "aws, azure-vm" in caught.value.hint
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("sqlglot")
 import duckdb
 import sqlglot
 
-from evac.app.credit import rule_sets, warehouse
+from evac.app.credit import case, computing
 from evac.cli.main import run
 from evac.credit.rules import RuleSet
 from evac.credit.windows import Window
@@ -32,19 +32,19 @@ def test_duckdb_finds_the_lines_of_random_rules(tmp_path: Path) -> None:
         frame(rows).write_parquet(tmp_path / "accounts.parquet")
         with duckdb.connect() as link:
             link.execute(f"CREATE VIEW bill AS SELECT * FROM '{tmp_path / 'accounts.parquet'}'")
-            found = sorted(link.execute(warehouse.statement(rules, windows, "duckdb", "bill")).fetchall())
+            found = sorted(link.execute(computing.statement(rules, windows, "duckdb", "bill")).fetchall())
         assert found == by_fractions(rules, windows, rows), rules
         lines += len(found)
     assert lines > 50
 
 
-@pytest.mark.parametrize("dialect", warehouse.DIALECTS)
+@pytest.mark.parametrize("dialect", computing.DIALECTS)
 def test_every_dialect_can_be_read_again_and_has_no_word_of_duckdb(
-    dialect: warehouse.Dialect, caplog: pytest.LogCaptureFixture
+    dialect: computing.Dialect, caplog: pytest.LogCaptureFixture
 ) -> None:
     rng = random.Random(5)
-    for rules in (rule_sets.load("kakao-2022"), random_cases.rule_set(rng)):
-        text = warehouse.statement(rules, DOWN, dialect, "billing.accounts")
+    for rules in (case.load("kakao-2022"), random_cases.rule_set(rng)):
+        text = computing.statement(rules, DOWN, dialect, "billing.accounts")
         tree = sqlglot.parse_one(text, dialect=dialect)
         tables = {table.sql(dialect=dialect) for table in tree.find_all(sqlglot.exp.Table) if table.db}
         assert len({name.split()[0] for name in tables}) == 1
@@ -56,7 +56,7 @@ def test_every_dialect_can_be_read_again_and_has_no_word_of_duckdb(
 
 def test_no_window_is_refused() -> None:
     with pytest.raises(InvalidInput, match="without an outage window"):
-        warehouse.statement(RuleSet("r", ()), [], "trino")
+        computing.statement(RuleSet("r", ()), [], "trino")
 
 
 def test_the_command_prints_it(

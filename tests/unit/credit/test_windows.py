@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evac.credit.windows import Correction, Hours, Window, Windows, Zone, cycle_of, merged, spans_of
-from evac.estate.codecs.credit_windows import load_windows
+from evac.estate.codecs.credit_tables import load_windows
 from evac.model.errors import EstateError, InvalidInput
 
 HOUR = 3_600_000

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evac.derive.affected import components, reachable
-from evac.model.canonical import canonical_json, digest, written
+from evac.model.digest import canonical_json, digest, written
 from evac.model.errors import InvalidInput
 
 graphs = st.integers(1, 12).flatmap(

@@ -19,7 +19,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.model.errors import Permanent
 from evac.model.estate import Endpoint
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from tests.contract.adapters.backup_reader import snapshot
 
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from evac.drivers.by_hand import move_traffic, promote, scale
-from evac.drivers.typed import NOTHING
+from evac.drivers.spec import NOTHING
 from evac.model.estate import Endpoint, Setting
 
 

@@ -26,8 +26,7 @@ from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
 from evac.run.values import RunSpec, RunStep
 from evac.store.anchors import Anchor
-from evac.store.memory import MemoryStore
-from evac.store.port import Change, Compare, Entry, Lease, Store
+from evac.store.port import Change, Compare, Entry, Lease, MemoryStore, Store
 from evac.watch.verdict import EvidenceKind, Seen
 from evac.watch.witness import Probe
 from evac_lab.virtual_loop import VirtualLoop, VirtualProcess

@@ -17,8 +17,7 @@ from evac.model.access import AccessRecord
 from evac.model.errors import InvalidInput
 from evac.store.anchors import Anchor
 from evac.store.journal import head_of
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Lease, Put
+from evac.store.port import Delete, Lease, MemoryStore, Put
 
 DAY_MS = 86_400_000
 BEGIN_MS = int(datetime(2026, 1, 15, tzinfo=UTC).timestamp() * 1_000)

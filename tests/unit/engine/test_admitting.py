@@ -19,8 +19,7 @@ from evac.engine.stores.guards import Guards, Permit, ensure_register
 from evac.model.errors import Conflict, NotAllowed, Retryable
 from evac.model.run_policy import RunPolicy, StorePolicy, Window
 from evac.run.values import Event, RunStep
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Put
+from evac.store.port import Delete, MemoryStore, Put
 
 SITES = ("anyang", "ansan", "pangyo")
 POLICY = RunPolicy(stores={"chat": StorePolicy("chat", proofs=("sync", "attest"))})

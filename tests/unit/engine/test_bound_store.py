@@ -7,8 +7,7 @@ import pytest
 
 from evac.engine.runs.binding import PART_BYTES, decode_bound, encode_bound, get_bound, put_bound
 from evac.model.errors import Conflict, Corrupt
-from evac.store.memory import MemoryStore
-from evac.store.port import Compare, Delete, Put
+from evac.store.port import Compare, Delete, MemoryStore, Put
 from tests.unit.engine.test_binding import bound, estate
 
 

@@ -11,8 +11,7 @@ import pytest
 from evac.engine.lead.controller import Candidacy
 from evac.engine.lead.leadership import LEADER, SIGN
 from evac.model.errors import Corrupt, Superseded, Unavailable
-from evac.store.memory import MemoryStore
-from evac.store.port import Lease, Put
+from evac.store.port import Lease, MemoryStore, Put
 from evac.store.sqlite import SqliteStore
 from tests.unit.engine.small_world import World, play, policy_of
 

@@ -13,8 +13,7 @@ from evac.model.errors import Corrupt, LeaseLost, Unavailable
 from evac.run.values import Event
 from evac.store.anchors import verify_chain
 from evac.store.journal import read
-from evac.store.memory import MemoryStore
-from evac.store.port import Change, Compare, Entry, Lease
+from evac.store.port import Change, Compare, Entry, Lease, MemoryStore
 from tests.unit.virtual_time import LOOP_MS, run_virtually
 
 

@@ -26,8 +26,7 @@ from evac.engine.stores.datasets import (
 from evac.engine.stores.guards import Permit
 from evac.model.errors import Conflict, LeaseLost, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import StorePolicy
-from evac.store.memory import MemoryStore
-from evac.store.port import Entry, Lease
+from evac.store.port import Entry, Lease, MemoryStore
 from tests.unit.virtual_time import LOOP_MS, LoopClock, run_virtually
 
 POLICY = StorePolicy("chat", proofs=("sync", "attest"))

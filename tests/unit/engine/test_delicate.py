@@ -18,8 +18,7 @@ from evac.engine.runs.requests import Request
 from evac.engine.stores.guards import Permit
 from evac.model.errors import LeaseLost, NotAllowed, Retryable, RunError, Unavailable
 from evac.run.values import Event, RunLimit, RunStep
-from evac.store.memory import MemoryStore
-from evac.store.port import Compare, Put
+from evac.store.port import Compare, MemoryStore, Put
 from tests.unit.engine.worlds import PATIENCE, Crash, Ground, WorldDriver, chain, spec_of
 from tests.unit.virtual_time import LOOP_MS, run_virtually
 

@@ -28,8 +28,7 @@ from evac.engine.plans.library import (
 )
 from evac.engine.plans.queue import WantedPlan, Work
 from evac.model.errors import Corrupt, InvalidInput, LeaseLost, PlanError, UnsafePlan
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Entry, Lease, Put
+from evac.store.port import Delete, Entry, Lease, MemoryStore, Put
 
 SITES = ("anyang", "ansan", "pangyo")
 NO_LUCK = PlanError("no-plan", "no luck")

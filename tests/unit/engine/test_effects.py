@@ -20,8 +20,7 @@ from evac.model.situation import Moved
 from evac.run.state import replay
 from evac.run.values import RunSpec, RunStep
 from evac.steps.registry import kind_of
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Put, Store
+from evac.store.port import Delete, MemoryStore, Put, Store
 from tests.unit.run.world import World
 from tests.web.rooms import ESTATE as SMALL
 

@@ -19,8 +19,7 @@ from evac.model.errors import Conflict, LeaseLost, Unavailable
 from evac.model.run_policy import Envelope
 from evac.run.state import fingerprint, replay
 from evac.run.values import RunLimit, RunStep
-from evac.store.memory import MemoryStore
-from evac.store.port import Compare, Delete, Put
+from evac.store.port import Compare, Delete, MemoryStore, Put
 from tests.unit.engine.worlds import Crash, Ground, WorldDriver, chain, run_async, spec_of
 from tests.unit.run.test_replay import starts_without_a_look_between
 from tests.unit.virtual_time import LOOP_MS, pass_s, run_virtually

@@ -18,8 +18,7 @@ from evac.model.errors import NotAllowed, Permanent, Retryable, Superseded
 from evac.model.generation import token_in
 from evac.store.generation import Newer, raise_generation, read_newer
 from evac.store.journal import read
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Lease, Put
+from evac.store.port import Delete, Lease, MemoryStore, Put
 from tests.unit.agent.test_agent import start_unit
 from tests.unit.engine import agents
 from tests.unit.engine.small_world import Systems, World, play, policy_of

@@ -15,8 +15,7 @@ from evac.drivers.port import Action, Verb
 from evac.engine.stores.guards import Guards, Permit, check_mode, ensure_register, read_register
 from evac.model.errors import Conflict, NotAllowed, Retryable
 from evac.model.run_policy import Window
-from evac.store.memory import MemoryStore
-from evac.store.port import Compare, Put
+from evac.store.port import Compare, MemoryStore, Put
 
 SITES = ("anyang", "ansan", "pangyo")
 POOLED = {"chat": ("pangyo",), "search": ("anyang", "pangyo")}

@@ -14,8 +14,7 @@ import pytest
 
 from evac.engine.lead.leadership import Leadership, begin
 from evac.model.errors import LeaseLost, LockHeld, Unavailable
-from evac.store.memory import MemoryStore
-from evac.store.port import Lease
+from evac.store.port import Lease, MemoryStore
 from tests.unit.virtual_time import LOOP_MS, LoopClock, run_virtually
 
 
@@ -102,7 +101,7 @@ import asyncio, sys
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership
 from evac.model.errors import LeaseLost
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 
 async def main():
     leading = await Leadership.acquire(MemoryStore(), "a", 600, SystemClock())

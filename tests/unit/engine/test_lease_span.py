@@ -10,8 +10,7 @@ from evac.engine.lead.controller import LeaseSpan
 from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.open_runs import OPEN
 from evac.model.errors import LeaseLost, Unavailable
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Entry, Lease, Put
+from evac.store.port import Delete, Entry, Lease, MemoryStore, Put
 from evac_lab.virtual_loop import VirtualLoop, run
 from tests.unit.virtual_time import LOOP_MS, LoopClock, run_virtually
 

@@ -21,7 +21,7 @@ from evac.model.run_policy import Patience
 from evac.run.state import fingerprint, replay
 from evac.run.values import RunPhase, RunSpec, RunStep
 from evac.run.view import RunView
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 
 BOOTS = tuple(RunStep(f"boot:{name}", "boot", name, 0, 10) for name in ("a", "b", "c"))
 START = RunStep("start:chat:base:1", "start", "chat", 10, 10, ("boot:a", "boot:b"), act="on a, b")

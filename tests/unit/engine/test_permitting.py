@@ -15,8 +15,7 @@ from evac.engine.stores.guards import SITES_KEY
 from evac.engine.stores.permits import LeaseDriver, Permitting, wait_ms
 from evac.model.errors import Retryable
 from evac.model.run_policy import RunPolicy, StorePolicy
-from evac.store.memory import MemoryStore
-from evac.store.port import Put
+from evac.store.port import MemoryStore, Put
 
 TTL_MS = 60
 POLICY = RunPolicy(stores={"db": StorePolicy("db", ("lease",), self_fence=True, lease_ttl_ms=TTL_MS)})

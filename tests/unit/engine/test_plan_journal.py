@@ -12,8 +12,7 @@ from evac.engine.plans.journal import STREAM, PlanJournal, plan_records
 from evac.engine.plans.library import key_of
 from evac.model.errors import LeaseLost
 from evac.store.journal import read
-from evac.store.memory import MemoryStore
-from evac.store.port import Lease, Put
+from evac.store.port import Lease, MemoryStore, Put
 
 
 async def lies(

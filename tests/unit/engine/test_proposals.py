@@ -23,8 +23,7 @@ from evac.model.errors import (
     UnsafePlan,
 )
 from evac.model.observation import seen_in
-from evac.store.memory import MemoryStore
-from evac.store.port import Change, Compare, Delete, Lease, Put, Store
+from evac.store.port import Change, Compare, Delete, Lease, MemoryStore, Put, Store
 from tests.unit.engine.small_world import World, play, policy_of
 
 Between = Callable[[Sequence[Change]], Awaitable[None]]

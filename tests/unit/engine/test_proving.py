@@ -20,7 +20,7 @@ from evac.net.secrets import ROOM_KEY
 from evac.run.state import apply, replay
 from evac.run.values import Event
 from evac.run.view import RunView
-from evac.store.memory import MemoryStore
+from evac.store.port import MemoryStore
 from tests.unit.engine.worlds import spec_of
 
 NOW = 1_800_000_000_000

@@ -25,8 +25,7 @@ from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
 from evac.model.access import Proven
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy
-from evac.store.memory import MemoryStore
-from evac.store.port import Change, Compare, Lease, Put, Store
+from evac.store.port import Change, Compare, Lease, MemoryStore, Put, Store
 
 KIM, EVE = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 POLICY = RunPolicy(approvers=(Approver("kim", public_text(KIM.public_key())),))

@@ -12,8 +12,7 @@ from evac.engine.lead.challenges import Challenge
 from evac.engine.lead.verdict_answers import VotePublisher, VoteReader, decode, encode, key_of
 from evac.model.errors import LeaseLost, Unavailable
 from evac.model.run_policy import WatchProfile
-from evac.store.memory import MemoryStore
-from evac.store.port import Change, Compare, Entry, Lease, Put
+from evac.store.port import Change, Compare, Entry, Lease, MemoryStore, Put
 from evac.watch.verdict import Vote
 from tests.unit.virtual_time import LOOP_MS, run_virtually
 

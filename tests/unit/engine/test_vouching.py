@@ -14,8 +14,7 @@ from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import StorePolicy
-from evac.store.memory import MemoryStore
-from evac.store.port import Lease, Put
+from evac.store.port import Lease, MemoryStore, Put
 from tests.unit.virtual_time import LOOP_MS, LoopClock, run_virtually
 
 POLICY = StorePolicy("chat", ("sync",))

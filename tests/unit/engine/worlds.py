@@ -15,8 +15,7 @@ from evac.engine.runs.reading import create_run, take_over
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac.model.run_policy import Patience
 from evac.run.values import RunSpec, RunStep
-from evac.store.memory import MemoryStore
-from evac.store.port import Store
+from evac.store.port import MemoryStore, Store
 from tests.unit.virtual_time import LOOP_MS, LoopClock
 
 T = TypeVar("T")

@@ -10,11 +10,10 @@ import jsonschema
 import pytest
 
 from evac.estate.codecs import plan as plan_codec
-from evac.model.canonical import written
-from evac.model.certificate import Certificate
+from evac.model.digest import written
 from evac.model.errors import PlanError
 from evac.model.instance import LeftOff
-from evac.model.plan import Plan
+from evac.model.plan import Certificate, Plan
 from evac.model.reason import OffReason, Reason
 from evac.views.json_out import PLAN_SCHEMA
 from tests.unit.planning.instances import worked_example

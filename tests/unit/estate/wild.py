@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evac.estate.format.checks import REPLICAS_MAX
 from evac.model import estate as m
 from evac.model.fleet import AT_SITE, BMC_YES, ON_POOL, ON_SERVER, Fleet, NameColumn, Replicas, no_names
-from evac.model.steps import FENCE_RUNGS, TOOL_ROLES
+from evac.model.step_id import FENCE_RUNGS, TOOL_ROLES
 from evac.model.units import QUANTITY_LIMIT
 from evac.steps.registry import STATED_KINDS
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from evac.incident.incident import Dossier
 from evac.incident.records import Note, Notice, RunRecord, StoreLoss
-from evac.model.certificate import Certificate
-from evac.model.plan import Outcome, Plan, Step
+from evac.model.plan import Certificate, Outcome, Plan, Step
 from evac.model.scenario import Scenario, ScenarioKind
 from evac.run.values import Event, RunSpec, RunStep
 from tests.unit.run.world import World

@@ -17,8 +17,8 @@ from evac.incident.runbook import runbook
 from evac.incident.services import fates
 from evac.incident.timeline import TOGETHER, grouped, timeline
 from evac.model.errors import InvalidInput, RunError
-from evac.views.impact import impact_of
 from evac.views.incident_view import show_sheet
+from evac.views.live_charts import impact_of
 from evac.views.sheet import sheet_markdown
 from tests.unit.incident.stories import (
     DIGEST,

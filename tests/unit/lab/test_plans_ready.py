@@ -10,8 +10,7 @@ from evac import __version__
 from evac.app.observed_stores import KEY, encode
 from evac.engine.plans.library import key_of
 from evac.model.observation import Observation
-from evac.store.memory import MemoryStore
-from evac.store.port import Put
+from evac.store.port import MemoryStore, Put
 from evac_lab.status import plans_ready
 
 

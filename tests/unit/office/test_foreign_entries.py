@@ -11,8 +11,7 @@ from evac.engine.clock import SystemClock
 from evac.engine.runs.effects import EffectsReader
 from evac.office import status_summary
 from evac.run.values import CORRUPT
-from evac.store.memory import MemoryStore
-from evac.store.port import Put, all_entries
+from evac.store.port import MemoryStore, Put, all_entries
 from evac.views.status_document import status_text
 from tests.web.burning import RUN, burn
 from tests.web.rooms import office_of

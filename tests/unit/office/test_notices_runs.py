@@ -14,8 +14,7 @@ from evac.notices.values import State
 from evac.office import runs
 from evac.office.notices.looking import Looker
 from evac.store.anchors import key_of
-from evac.store.memory import MemoryStore
-from evac.store.port import Delete, Put, Store
+from evac.store.port import Delete, MemoryStore, Put, Store
 from tests.unit.office.test_notices_telling import NOW_MS, Hand, Told
 from tests.web.burning import BROKEN, RUN, burn
 

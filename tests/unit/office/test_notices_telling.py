@@ -37,9 +37,8 @@ from evac.office.notices.process import Teller, changed
 from evac.office.notices.sending import Outcome
 from evac.store import generation as generations
 from evac.store.journal import Journal, read, records_after
-from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
-from evac.store.port import Lease, Put, Store
+from evac.store.port import Lease, MemoryStore, Put, Store
 from tests.unit.app.receivers import KEY, Receiver
 
 ESTATE = Path(__file__).parents[2] / "fixtures" / "estates" / "small"

@@ -12,9 +12,9 @@ import pytest
 from evac.app.planner import plans
 from evac.derive.planning_instance import derive
 from evac.estate.examples import pangyo
-from evac.model.certificate import Certificate
 from evac.model.errors import PlanError
 from evac.model.instance import Instance
+from evac.model.plan import Certificate
 from evac.model.scenario import lose
 from evac.planning.bound import bound
 from evac.planning.plan import BOUND_WORK, plan_instance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.model.steps import TOOL_ROLES
+from evac.model.step_id import TOOL_ROLES
 from evac.planning.bound import heads
 from evac.planning.evacuation import board
 from evac.steps.kind import StepKind

@@ -11,8 +11,7 @@ import pytest
 from evac.model.errors import Conflict, LeaseLost, Unavailable
 from evac.store.anchors import verify_chain
 from evac.store.journal import Journal, read
-from evac.store.memory import MemoryStore
-from evac.store.port import Compare, Lease, Put
+from evac.store.port import Compare, Lease, MemoryStore, Put
 from tests.unit.store.lossy import LossyStore
 
 

@@ -8,8 +8,7 @@ from builtins import list as listed
 import pytest
 
 from evac.store.journal import FEW, Journal, head_of
-from evac.store.memory import MemoryStore
-from evac.store.port import Entry
+from evac.store.port import Entry, MemoryStore
 
 
 class Counting(MemoryStore):

@@ -14,8 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from evac.model.errors import Conflict, LeaseLost, Unavailable
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.journal import Journal, read
-from evac.store.memory import MemoryStore
-from evac.store.port import Compare, Delete, Lease, Put, Store
+from evac.store.port import Compare, Delete, Lease, MemoryStore, Put, Store
 from evac.store.sqlite import SqliteStore
 from tests.unit.store.lossy import LossyStore
 

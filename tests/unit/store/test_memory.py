@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from evac.model.errors import LeaseLost, LockHeld, Unavailable
-from evac.store.memory import MemoryStore
-from evac.store.port import Entry, Put, entries
+from evac.store.port import Entry, MemoryStore, Put, entries
 
 
 class Clock:

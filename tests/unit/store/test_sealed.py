@@ -11,11 +11,9 @@ from evac.cli import console
 from evac.cli.main import run
 from evac.model.errors import Corrupt, StoreError
 from evac.net.secrets import Secret
-from evac.store import sealed
-from evac.store.memory import MemoryStore
-from evac.store.opening import open_store
-from evac.store.port import Compare, Put
-from evac.store.sealed import Seal, SealedStore, seal_all, seal_of
+from evac.store import opening
+from evac.store.opening import Seal, SealedStore, open_store, seal_all, seal_of
+from evac.store.port import Compare, MemoryStore, Put
 
 OURS, NEXT, THEIRS = (Secret(letter * 40, f"file:/{letter}") for letter in "abc")
 
@@ -60,7 +58,7 @@ def test_entries_of_strangers_hide_none_of_ours(good: int) -> None:
 
 
 def test_a_flood_of_strange_entries_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed, "SKIPPED_MOST", 20)
+    monkeypatch.setattr(opening, "SKIPPED_MOST", 20)
 
     async def story() -> None:
         inner = MemoryStore()

@@ -9,8 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from evac.store.sqlite import SqliteStore
-from evac.store.sqlite_file import connect
+from evac.store.sqlite import SqliteStore, connect
 
 OTHER = """\
 import sqlite3, sys

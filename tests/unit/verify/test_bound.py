@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evac.model.certificate import CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.model.instance import Instance
+from evac.model.plan import CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.planning.bound import bound
 from evac.verify.bound import certified_bound
 from tests.unit.planning.instances import random_variant, worked_example

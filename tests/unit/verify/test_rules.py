@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evac.model.certificate import Certificate, SupplyRow
 from evac.model.instance import Instance, Limit, ToolNeed, Use
-from evac.model.plan import Plan, Step
+from evac.model.plan import Certificate, Plan, Step, SupplyRow
 from evac.verify import check_instance
 from evac.verify.capacity import NEVER, Ready
 from evac.verify.outcome import Slots, time_left

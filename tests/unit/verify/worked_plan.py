@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evac.model.certificate import Certificate
 from evac.model.instance import Instance
-from evac.model.plan import Outcome, Plan, Step, StoreOutcome
+from evac.model.plan import Certificate, Outcome, Plan, Step, StoreOutcome
 from evac.model.scenario import lose
 from evac.steps.places import Places
 from evac.steps.registry import kind_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from evac.views.capacity_chart import bar, both, bottleneck
+from evac.views.plan_charts import bar, both, bottleneck
 
 ROWS = [
     bar("east", "cpu_millicores", 100, 54, 49, 48, 100),

@@ -6,7 +6,7 @@ import json
 from xml.etree import ElementTree
 
 from evac.model.diagnostic import Diagnostic, Place
-from evac.views.problems import Alert, alerts_markdown, github, junit, of_diagnostics, sarif
+from evac.views.json_out import Alert, alerts_markdown, github, junit, of_diagnostics, sarif
 
 ODD = 'a <b> & "c" 50 % | `x`\x07\nnext'
 ALERTS = of_diagnostics(

@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.model.plan import Outcome
-from evac.views.impact import impact_of
-from evac.views.live_charts import HALF, NARROW, GanttBar, GanttRow, curve, gantt, short, table_rows
+from evac.views.live_charts import (
+    HALF,
+    NARROW,
+    GanttBar,
+    GanttRow,
+    curve,
+    gantt,
+    impact_of,
+    short,
+    table_rows,
+)
 
 LOST = 1_790_000_000_000
 BEGUN = LOST + 15_000

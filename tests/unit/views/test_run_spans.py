@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from evac.app.tracing import RunSpan, RunSpans
 from evac.run.values import Event
-from evac.views.run_spans import RunSpan, RunSpans
 from tests.journals.recording import from_file
 
 JOURNALS = sorted((Path(__file__).parents[2] / "journals").glob("*.jsonl"))

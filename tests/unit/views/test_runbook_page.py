@@ -11,7 +11,7 @@ from markupsafe import escape
 
 from evac.estate import load
 from evac.incident.runbook import Runbook, runbook
-from evac.views.runbook_page import runbook_page
+from evac.views.incident_view import runbook_page
 from tests.unit.incident.stories import outcome, plan_of, step
 
 STEPS = (

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from evac.cli.run_screen import KEYS, Recent, watch_screen
 from evac.run.state import replay
 from evac.run.values import Event, RunSpec, RunStep
 from evac.views.documents import RunDocument, RunShown, run_document
-from evac.views.watch_screen import KEYS, Recent, watch_screen
 
 BY_HAND = RunStep("boot:s1", "boot", "s1", 0, 100, manual=True, words="power on a server: s1")
 OTHER = RunStep("start:web", "start", "web", 0, 100)

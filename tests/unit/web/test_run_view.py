@@ -5,8 +5,7 @@ from __future__ import annotations
 from evac.run.waits import step_verbs
 from evac.views.documents import RunShown, run_document, run_head
 from evac.views.wait_words import forecast_facts
-from evac.web.pages.projection import Shown, projected
-from evac.web.pages.run_charts import charts
+from evac.web.pages.projection import Shown, charts, projected
 from evac.web.pages.run_view import steps_page, wait_line
 from tests.unit.run.test_boots import begun, forget, gone_silent, roomy
 from tests.unit.run.test_forecast import fleet

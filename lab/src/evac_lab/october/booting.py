@@ -43,8 +43,7 @@ from evac.model.step_id import StepId, plan_id
 from evac.run.values import Event, RunPhase, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
-from evac.store.memory import MemoryStore
-from evac.store.port import Store
+from evac.store.port import MemoryStore, Store
 from evac.store.sqlite import SqliteStore
 from evac_lab.fleet.ground import CIRCUITS_ADDRESS, address_of
 from evac_lab.process import ServerFailed

@@ -5,21 +5,24 @@ A partition is done when its mark (`part-NNNN.json`) is there; its mark is writt
 So a computation that ends at any moment continues where it was: no line is there twice, none is missing.
 
 Of a simulation nothing is recorded, and one engine is enough: a decision needs a ledger, and on that two
-engines must agree.
+engines must agree. For a database that holds the accounts, rules and windows become one statement of its SQL.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
 
 import duckdb
 import orjson
 import polars as pl
+import sqlglot
+from sqlglot import exp
 
 from evac.app.credit import intake
 from evac.app.credit.case import Case, write_once, writing
@@ -37,9 +40,9 @@ from evac.credit.ledger import (
     summed,
 )
 from evac.credit.rules import MONEY, Rule, RuleSet
-from evac.credit.windows import Window, Windows
-from evac.model.canonical import canonical_json, digest
-from evac.model.errors import EvacError
+from evac.credit.windows import Cycle, Window, Windows, cycle_of
+from evac.model.digest import canonical_json, digest
+from evac.model.errors import EvacError, InvalidInput
 
 SCHEMA_VERSION: Final = 1
 LARGEST: Final = 10
@@ -47,6 +50,12 @@ SAMPLED: Final = 100
 """Rows of each partition that are computed again with fractions."""
 _FORMAT: Final = "evac credit ledger 2"
 Progress = Callable[[int, int], None]
+Dialect = Literal["bigquery", "duckdb", "postgres", "redshift", "snowflake", "spark", "trino"]
+DIALECTS: Final[tuple[Dialect, ...]] = get_args(Dialect)
+_WIDE: Final[Mapping[Dialect, str]] = MappingProxyType({"bigquery": "BIGNUMERIC", "duckdb": "HUGEINT"})
+"""A type of 38 digits; elsewhere DECIMAL(38, 0)."""
+_WHOLE_QUOTIENT: Final[Mapping[Dialect, str]] = MappingProxyType({"bigquery": "DIV", "postgres": "DIV"})
+"""A function for it."""
 
 
 class LedgersDiffer(EvacError):
@@ -376,3 +385,68 @@ def _longer(window: Window, earlier_ms: int, later_ms: int) -> Window:
     if window.kind != "outage":
         return window
     return replace(window, from_ms=window.from_ms - earlier_ms, to_ms=window.to_ms + later_ms)
+
+
+def statement(rules: RuleSet, windows: Sequence[Window], dialect: Dialect, table: str = "accounts") -> str:
+    """One SELECT with a row for each line of the ledger, in the columns `credit.sql.COMPARED`.
+
+    table: where the accounts are, with the columns of an accounts file. Raises InvalidInput, EvacError.
+    """
+    if not windows:
+        raise InvalidInput("windows-missing", "without an outage window no line is due", "add a window")
+    text = sql.statement(rules, calendar=cycles_of(rules, windows), windows=windows)
+    tree = sqlglot.parse_one(text, dialect="duckdb")
+    place = exp.to_table(table, dialect=dialect)
+    for found in list(tree.find_all(exp.Table)):
+        if found.name == "accounts":
+            found.replace(exp.alias_(place.copy(), found.alias) if found.alias else place.copy())
+    for cte in tree.find_all(exp.CTE):
+        cte.set("materialized", None)
+    _rewrite(tree, dialect)
+    made = tree.sql(dialect=dialect, pretty=True)
+    try:
+        sqlglot.parse_one(made, dialect=dialect)
+    except sqlglot.errors.ParseError as error:  # of a release of SQLGlot that writes what it cannot read
+        words = str(error).splitlines()[0][:160]
+        raise EvacError(
+            "sql-unreadable", f"the {dialect} text cannot be read again: {words}", "report it"
+        ) from error
+    return made
+
+
+def cycles_of(rules: RuleSet, windows: Sequence[Window]) -> list[Cycle]:
+    """Every month that a window touches."""
+    first = rules.zone.local(min(w.from_ms for w in windows))
+    last = rules.zone.local(max(w.to_ms for w in windows))
+    months = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
+    return [cycle_of(f"{month // 12:04}-{month % 12 + 1:02}", rules.zone) for month in months]
+
+
+def _rewrite(tree: exp.Expr, dialect: Dialect) -> None:
+    """In place, what the dialect has no word for; the innermost expression first."""
+    ordering = sqlglot.Dialect.get_or_raise(dialect).NULL_ORDERING
+    for node in tree.find_all(exp.Ordered):  # no column holds a null, so the order of nulls needs no words
+        descending = bool(node.args.get("desc"))
+        node.set(
+            "nulls_first",
+            descending if ordering == "nulls_are_large" else ordering == "nulls_are_small" and not descending,
+        )
+    for limit in tree.find_all(exp.Least, exp.Greatest):
+        limit.set("ignore_nulls", False)
+    wide = exp.DataType.build(_WIDE.get(dialect, "DECIMAL(38, 0)"), dialect=dialect)
+    for cast in tree.find_all(exp.Cast):
+        if cast.to.is_type(exp.DType.INT128):
+            cast.set("to", wide.copy())
+    if dialect not in ("duckdb", "spark"):
+        for quotient in reversed(list(tree.find_all(exp.IntDiv))):
+            quotient.replace(_quotient(quotient.this, quotient.expression, dialect))
+
+
+def _quotient(a: exp.Expr, b: exp.Expr, dialect: Dialect) -> exp.Expr:
+    """Of whole numbers that are not negative. Where no operator gives it for 38 digits, what is divided is a
+    multiple, so that nothing is rounded.
+    """
+    if dialect in _WHOLE_QUOTIENT:
+        return exp.func(_WHOLE_QUOTIENT[dialect], a, b, dialect=dialect)
+    rest = exp.paren(exp.Sub(this=exp.paren(a), expression=exp.func("MOD", a.copy(), b.copy())))
+    return exp.Div(this=rest, expression=exp.paren(b), typed=True, safe=False)

@@ -1,4 +1,5 @@
-"""Accounts from Parquet and CSV files, checked, into partitions by a hash of the account.
+"""Accounts from a PostgreSQL database, Parquet and CSV files, checked, into partitions by a hash of the
+account.
 
 All rows of an account are in one partition, so a partition can be computed without the others. Only known
 columns are read: names, addresses and whatever else a file holds stays where it is.
@@ -6,13 +7,17 @@ columns are read: names, addresses and whatever else a file holds stays where it
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg
 import orjson
 import polars as pl
 
@@ -20,10 +25,11 @@ from evac.app.credit.case import Case, write_once, writing
 from evac.credit.columns import KEY, ROWS
 from evac.credit.ledger import Judged
 from evac.estate.format.problems import shown
-from evac.model.canonical import canonical_json
 from evac.model.diagnostic import Diagnostic, Place
+from evac.model.digest import canonical_json
 from evac.model.errors import EstateError, EvacError, InvalidInput
 from evac.model.units import QUANTITY_LIMIT
+from evac.net.secrets import resolve, scrub
 from evac.views.words import listed
 
 NEEDED: Final = ("account", "service", "plan", "fee", "currency", "cycle")
@@ -47,6 +53,10 @@ LISTED_MOST: Final = 20
 _TRUE: Final = ("true", "t", "yes", "y", "1")
 _FALSE: Final = ("false", "f", "no", "n", "0")
 HASH_SEED: Final = 20221015
+ROWS_AT_ONCE: Final = 50_000
+"""Rows in memory, whatever the table holds."""
+ANSWER_S: Final = 60.0
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?", re.ASCII)
 
 
 def take_in(
@@ -307,3 +317,97 @@ def rows_of(files: Sequence[Path], account: str) -> list[dict[str, Any]]:
 def partition_of(account: str, partitions: int) -> int:
     """Where the rows of an account are, by the same hash as `take_in`."""
     return int(pl.Series([account]).hash(HASH_SEED).item() % partitions)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the accounts are."""
+
+    host: str
+    port: int
+    name: str
+    user: str
+    password: str
+    """A reference, such as env:NAME or file:/path."""
+
+    def __str__(self) -> str:
+        return f"database {self.name} at {self.host}:{self.port}"
+
+
+def fetch(database: Database, table: str, target: Path) -> int:
+    """How many rows `target` holds now; sorted, so that the same rows give the same file.
+
+    Raises InvalidInput, Permanent for a reference that names nothing, EvacError.
+    """
+    if not _NAME.fullmatch(table):
+        hint = "name a table or a view, such as billing.accounts"
+        raise InvalidInput("table-invalid", f"'{table[:80]}' is not the name of a table", hint)
+    secret = resolve(database.password)
+    try:
+        return asyncio.run(_fetch(database, secret.reveal(), table, target))
+    except asyncpg.UndefinedTableError as error:
+        words = f"{database} has no table {table}"
+        raise InvalidInput("table-unknown", words, "name a table or a view") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ConnectionError) as error:
+        words = scrub(str(error).partition("\n")[0][:160] or "no answer in time", [secret])
+        hint = "check host, user, password and rights, then run the same command"
+        raise EvacError("accounts-unavailable", f"{database} gives no accounts: {words}", hint) from error
+
+
+async def _fetch(database: Database, password: str, table: str, target: Path) -> int:
+    link = await asyncpg.connect(
+        host=database.host,
+        port=database.port,
+        database=database.name,
+        user=database.user,
+        password=password,
+        timeout=ANSWER_S,
+    )
+    try:
+        async with link.transaction(isolation="repeatable_read", readonly=True):
+            names = await _columns(link, table)
+            with writing(target):
+                return await _copied(link, table, names, target)
+    finally:
+        await link.close(timeout=ANSWER_S)
+
+
+async def _columns(link: Any, table: str) -> list[str]:
+    """Those of an accounts file that the table has. Raises InvalidInput where one is missing."""
+    statement = await link.prepare(f"SELECT * FROM {table} LIMIT 0")
+    there = {attribute.name for attribute in statement.get_attributes()}
+    missing = [name for name in NEEDED if name not in there]
+    if missing:
+        hint = f"make a view with the columns {', '.join(NEEDED)}"
+        raise InvalidInput("column-missing", f"{table} has no column {', '.join(missing)}", hint)
+    return [name for name in ROWS.names() if name in there]
+
+
+async def _copied(link: Any, table: str, names: list[str], target: Path) -> int:
+    """Values come as text, and are checked when the ledger is computed: no fee is rounded on the way."""
+    columns = ", ".join(f"CAST({name} AS text) AS {name}" for name in names)
+    order = ", ".join(f'CAST({name} AS text) COLLATE "C"' for name in KEY)
+    schema = pl.Schema({name: pl.String() for name in names})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    count, rows = 0, list[tuple[Any, ...]]()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+
+        def keep() -> None:
+            frame = pl.DataFrame(rows, schema, orient="row")
+            frame.write_parquet(Path(folder) / f"{count:012}.parquet")
+            rows.clear()
+
+        cursor = link.cursor(f"SELECT {columns} FROM {table} ORDER BY {order}", prefetch=ROWS_AT_ONCE)
+        async for record in cursor:
+            rows.append(tuple(record))
+            count += 1
+            if len(rows) == ROWS_AT_ONCE:
+                keep()
+        if rows:
+            keep()
+        if not count:
+            raise InvalidInput("accounts-missing", f"{table} has no row", "name another table or view")
+        whole = Path(folder) / "whole"
+        pl.scan_parquet(Path(folder) / "*.parquet").sink_parquet(whole, compression="zstd")
+        whole.replace(target)
+    return count

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from evac.app.credit import computing, deliveries, rule_sets
-from evac.app.credit.case import Case
+from evac.app.credit import computing, deliveries
+from evac.app.credit.case import Case, load
 from evac.app.credit.showing import windows_of_incident
 from evac.incident.incident import Summary
 from evac.views.incident_view import summary_row
@@ -38,7 +38,7 @@ def write_case(folder: Path, incident: Summary, now_ms: int) -> None:
     rules = folder / "rules.yaml"
     text = resources.files("evac.app").joinpath("demo_company", "credit-rules.yaml").read_text("utf-8")
     rules.write_text(text, encoding="utf-8")
-    computing.settle(case, rule_sets.load(str(rules)), [accounts], WHO, now_ms, rules_from=str(rules))
+    computing.settle(case, load(str(rules)), [accounts], WHO, now_ms, rules_from=str(rules))
     with case.changing():
         deliveries.approve(case, WHO, "the totals match our estimate", None, None, now_ms)
 

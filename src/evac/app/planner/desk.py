@@ -38,9 +38,8 @@ from evac.derive.planning_instance import derive, limits_in
 from evac.derive.rows import RowSet, rows_of
 from evac.engine.plans.queue import scenarios_of
 from evac.estate.codecs import plan as plan_codec
-from evac.model.canonical import written
 from evac.model.collector import collector_at_rest
-from evac.model.digest import estate_digest
+from evac.model.digest import estate_digest, written
 from evac.model.errors import EvacError
 from evac.model.estate import Estate
 from evac.model.instance import Instance

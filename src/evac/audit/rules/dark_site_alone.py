@@ -8,7 +8,7 @@ from typing import Final
 from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
 from evac.model.diagnostic import Severity
-from evac.model.steps import DARK_ROLES
+from evac.model.step_id import DARK_ROLES
 from evac.steps.registry import PLANNED
 
 NEEDED: Final = tuple(sorted({*PLANNED["boot"].tools, *DARK_ROLES, "dns-control", "secrets"}))

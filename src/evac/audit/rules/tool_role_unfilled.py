@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
-from evac.model.steps import DARK_ROLES, TOOL_ROLES
+from evac.model.step_id import DARK_ROLES, TOOL_ROLES
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -6,8 +6,7 @@ from types import MappingProxyType
 
 from evac.drivers.capabilities import RoutesTraffic
 from evac.drivers.port import Value
-from evac.drivers.spec import DriverSpec, Need, Setting
-from evac.drivers.typed import NOTHING, ByHand, addresses, dig, file_of
+from evac.drivers.spec import NOTHING, ByHand, DriverSpec, Need, Setting, addresses, dig, file_of
 
 _ALL: tuple[Need, ...] = ("service",)
 

@@ -39,8 +39,16 @@ from evac.drivers.capabilities import (
     Verifies,
 )
 from evac.drivers.http import DRIVER
-from evac.drivers.http.contract import Contract, speaks
-from evac.drivers.http.signed import authority, body_of, judge, plain, secret_of, signed_headers
+from evac.drivers.http.contract import (
+    Contract,
+    authority,
+    body_of,
+    judge,
+    plain,
+    secret_of,
+    signed_headers,
+    speaks,
+)
 from evac.drivers.parameters import text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable

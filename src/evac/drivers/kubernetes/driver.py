@@ -29,14 +29,15 @@ from evac.drivers.kubernetes.cluster import (
     WORKLOADS,
     Changed,
     KubernetesCluster,
+    Reconciler,
     Values,
     notes_of,
+    reconciler_of,
     replaced,
     seen_token,
     standing_on,
     table,
 )
-from evac.drivers.kubernetes.reconciler import Reconciler, reconciler_of
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 

@@ -6,8 +6,7 @@ from types import MappingProxyType
 
 from evac.drivers.capabilities import Fences, Follows, Promotes, Protects, ReportsRole
 from evac.drivers.port import Value
-from evac.drivers.spec import DriverSpec, Need, Setting
-from evac.drivers.typed import ByHand
+from evac.drivers.spec import ByHand, DriverSpec, Need, Setting
 
 _ALL: tuple[Need, ...] = ("store",)
 

@@ -14,8 +14,7 @@ from evac.drivers.capabilities import (
     ReportsRole,
 )
 from evac.drivers.port import Value
-from evac.drivers.spec import DriverSpec, Setting
-from evac.drivers.typed import ByHand
+from evac.drivers.spec import ByHand, DriverSpec, Setting
 
 
 def _promoted_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value]) -> ByHand:

@@ -6,8 +6,7 @@ from types import MappingProxyType
 
 from evac.drivers.capabilities import AnswersProbe, Follows, Promotes, Protects, ReportsRole
 from evac.drivers.port import Value
-from evac.drivers.spec import DriverSpec, Setting
-from evac.drivers.typed import ByHand
+from evac.drivers.spec import ByHand, DriverSpec, Setting
 
 
 def _promoted_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value]) -> ByHand:

@@ -52,8 +52,8 @@ from evac.net.internal_errors import enduring, in_own_task
 from evac.store.anchors import Anchor
 from evac.store.generation import Newer
 from evac.store.journal import Journal
+from evac.store.opening import SealedStore
 from evac.store.port import Lease, Put, Store
-from evac.store.sealed import SealedStore
 from evac.watch.verdict import SiteState, Standing, Vote, judge, judge_halls
 from evac.watch.witness import Probe, Witness
 

@@ -18,7 +18,7 @@ from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, get_args
 
-from evac.model.canonical import digest
+from evac.model.digest import digest
 from evac.model.run_policy import (
     Approver,
     Envelope,

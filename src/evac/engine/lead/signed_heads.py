@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from evac.engine.clock import Clock
 from evac.engine.runs.signatures import parse_key, public_text
-from evac.model.canonical import canonical_json
+from evac.model.digest import canonical_json
 from evac.model.errors import NotAllowed, Permanent
 from evac.net.secrets import secret_of
 from evac.store.anchors import Anchor

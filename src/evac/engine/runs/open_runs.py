@@ -34,7 +34,7 @@ from evac.engine.runs.step_actions import old_of
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards, Mark, Permit
-from evac.model.canonical import canonical_json
+from evac.model.digest import canonical_json
 from evac.model.errors import Conflict, Corrupt, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.run.values import RunSpec

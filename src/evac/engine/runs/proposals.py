@@ -40,9 +40,17 @@ from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import Mark, Permit
 from evac.model.access import Proven
-from evac.model.canonical import canonical_json
-from evac.model.error_kinds import kind_of
-from evac.model.errors import Conflict, Corrupt, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
+from evac.model.digest import canonical_json
+from evac.model.errors import (
+    Conflict,
+    Corrupt,
+    EvacError,
+    LeaseLost,
+    NotAllowed,
+    RunError,
+    Unavailable,
+    kind_of,
+)
 from evac.model.names import alike
 from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope

@@ -29,7 +29,7 @@ from evac.engine.runs.reading import decode_all
 from evac.engine.runs.requests import Request, content_of
 from evac.engine.runs.signatures import Approval, check, public_text
 from evac.model.access import Person, Proven, least, role_for
-from evac.model.canonical import canonical_json
+from evac.model.digest import canonical_json
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy
 from evac.run.values import bound_in

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from evac.engine.runs.requests import TEXT_MOST, VERBS
 from evac.model.access import GlassRules, Grant
-from evac.model.canonical import canonical_json
+from evac.model.digest import canonical_json
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.run_policy import Envelope, RunPolicy
 

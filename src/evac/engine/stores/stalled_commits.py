@@ -38,7 +38,7 @@ from evac.engine.runs.proposals import Wanted
 from evac.engine.runs.reading import incident_key
 from evac.engine.stores.datasets import Epoch
 from evac.engine.stores.guards import Permit, check_mode, read_register
-from evac.model.canonical import canonical_json
+from evac.model.digest import canonical_json
 from evac.model.errors import Conflict, Corrupt, EvacError, LeaseLost, RunError, StalePlan, Unavailable
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.run_policy import Envelope, RunPolicy

@@ -23,7 +23,7 @@ from typing import IO, Any, Final
 
 import orjson
 
-from evac.model.canonical import canonical_json
+from evac.model.digest import canonical_json
 from evac.model.errors import InvalidInput
 from evac.model.generation import GENERATION_MOST
 

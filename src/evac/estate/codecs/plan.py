@@ -18,7 +18,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from evac.model.canonical import fields_in_order, keys_in_order, written
+from evac.model.digest import fields_in_order, keys_in_order, written
 from evac.model.errors import InvalidInput, PlanError
 from evac.model.instance import LeftOff
 from evac.model.plan import Outcome, Plan, Step

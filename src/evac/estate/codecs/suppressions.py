@@ -16,8 +16,8 @@ from typing import Any, Final
 from evac.audit.findings import Baseline, Suppression
 from evac.estate.format.document import LIST, MAP, SCALAR, Node, read_root
 from evac.estate.format.problems import Problems, shown
-from evac.model.canonical import canonical_json
 from evac.model.diagnostic import SEVERITIES
+from evac.model.digest import canonical_json
 from evac.model.errors import EstateError, EvacError
 
 BASELINE_VERSION: Final = 1

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 
 from evac.estate.examples.company import Blueprint, catalogue, service_target
-from evac.estate.examples.dependencies import Needs, add_flaws, draw_needs
 from evac.estate.examples.grounds import (
     FULL_SERVERS,
     LOST_SITE,
@@ -32,7 +31,16 @@ from evac.estate.examples.grounds import (
     with_budgets,
 )
 from evac.estate.examples.placing import Wanted, place
-from evac.estate.examples.services import Kit, draw_stores, recovery_groups, services, spread_rules
+from evac.estate.examples.services import (
+    Kit,
+    Needs,
+    add_flaws,
+    draw_needs,
+    draw_stores,
+    recovery_groups,
+    services,
+    spread_rules,
+)
 from evac.estate.examples.sizes import Sizes, draw_sizes, site_counts
 from evac.model.errors import InvalidInput
 from evac.model.estate import (
@@ -50,7 +58,7 @@ from evac.model.estate import (
     Site,
 )
 from evac.model.fleet import ON_SERVER, SERVER_STATES, SERVING, IntColumn
-from evac.model.steps import TOOL_ROLES
+from evac.model.step_id import TOOL_ROLES
 
 
 def describe(estate: Estate) -> tuple[str, ...]:

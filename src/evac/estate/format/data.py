@@ -24,7 +24,7 @@ from evac.estate.format.kinds import (
     text,
 )
 from evac.model import estate as m
-from evac.model.steps import FENCE_RUNGS
+from evac.model.step_id import FENCE_RUNGS
 
 _DURATION: Final = measure(q.DURATION)
 _TAKES: Final = measure(q.DURATION, "high")

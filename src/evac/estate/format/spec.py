@@ -32,7 +32,7 @@ from evac.estate.format.kinds import (
 )
 from evac.estate.format.services import SERVICE, capacity
 from evac.model import estate as m
-from evac.model.steps import TOOL_ROLES
+from evac.model.step_id import TOOL_ROLES
 from evac.steps.registry import MANUAL_KINDS, STATED_KINDS
 
 FORMAT_VERSION: Final = 1

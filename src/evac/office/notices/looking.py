@@ -38,8 +38,8 @@ from evac.model.observation import Observation
 from evac.notices import rule
 from evac.notices.rule import Drawn, Lag
 from evac.notices.values import Concern, Kind, Known, News, State
-from evac.office.hub import Hub
 from evac.office.runs import OPEN_MOST, Register
+from evac.office.values import Hub
 from evac.store.journal import head_of, records_after
 from evac.store.port import Entry, Store, all_entries
 from evac.views.situation_view import rivals_hint, rivals_words, silent_hint, silent_words

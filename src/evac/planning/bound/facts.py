@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from evac.model.certificate import PlacementRows
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance, Use
+from evac.model.plan import PlacementRows
 from evac.planning.bound.capacity import Capacity, Needs, Sweep, needs_of
 from evac.planning.bound.heads import Heads, by_hand, heads_of, needs_tools, pools_of
 

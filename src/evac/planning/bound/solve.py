@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evac.model.certificate import SCALE, CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.model.errors import PlanError
 from evac.model.instance import Instance
+from evac.model.plan import SCALE, CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.planning.bound import supply
 from evac.planning.bound.ascent import Split, ascend, relaxed_split
 from evac.planning.bound.facts import Facts, facts_of_lost, whole

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from evac.web.api import backups, doctor, estate, incidents, logins, papers, plans, requests, runs, situation
+from evac.web.api import estate, incidents, papers, plans, requests, runs, situation
 
 ROUTERS: Sequence[APIRouter] = (
     situation.router,
@@ -26,8 +26,8 @@ ROUTERS: Sequence[APIRouter] = (
     runs.proofs_router,
     papers.router,
     situation.me_router,
-    backups.router,
-    doctor.router,
-    logins.router,
+    estate.backups_router,
+    estate.doctor_router,
+    situation.logins_router,
     situation.health_router,
 )

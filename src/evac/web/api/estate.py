@@ -1,5 +1,5 @@
 """The estate as it was read and audited: counts, domains, services, stores, findings, what each loss does,
-and what-ifs.
+what-ifs, its backups, and what evac can do for each service and store.
 
 Rows are made into bytes once for each digest of the estate; a page is cut out of them.
 """
@@ -12,14 +12,21 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from evac.backup.evidence import Evidence
+from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.errors import EvacError
 from evac.office import facts as f
+from evac.office.doctor import DoctorSeen
 from evac.office.reckoning import WhatIf
 from evac.web.access.port import Actor, need
 from evac.web.api.shapes import LIMIT, After, Limit, WhatIfBody, answers, paged
-from evac.web.room import JSON, WarRoom, dump, page, room_of
+from evac.web.room import JSON, WarRoom, dump, page, room_of, tag_of, tagged
 
 what_if_router = APIRouter(prefix="/v1", tags=["what if"])
+backups_router = APIRouter(prefix="/v1/backups", tags=["backups"], dependencies=[Depends(need("viewer"))])
+DataSet = Annotated[str, Query(min_length=1, max_length=200, description="A store, or another data set.")]
+Most = Annotated[int, Query(ge=1, le=1_000, description="Maximum number of events.")]
+doctor_router = APIRouter(prefix="/v1", tags=["estate"])
 
 
 @what_if_router.post("/what-if", responses=answers(WhatIf, 404, 400, 413, 422, 503))
@@ -154,3 +161,39 @@ async def findings(request: Request, after: After = "", limit: Limit = LIMIT) ->
 async def losses(request: Request, after: After = "", limit: Limit = LIMIT, kind: Kind = "") -> Response:
     """One row a loss: sites first, then groups, providers, halls, feeds and racks."""
     return _page(request, "losses", after, limit, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class BackupHistory:
+    items: list[BackupEvent]
+
+
+@backups_router.get("/facts", responses=answers(BackupFacts, 304, 503))
+async def facts(request: Request) -> Response:
+    """What the tools of backups listed and what checks showed, by which verdicts are made."""
+    body = dump(await Evidence(room_of(request).office.store).facts())
+    return tagged(request, body, tag_of(body))
+
+
+@backups_router.get("/history", responses=answers(BackupHistory, 422, 503))
+async def history(request: Request, data_set: DataSet, limit: Most = 100) -> Response:
+    """What happened to the backups of one data set, newest first: who, when, with which tool and version."""
+    events = await Evidence(room_of(request).office.store).history(data_set, limit)
+    return Response(dump(BackupHistory(list(events))), 200, {"cache-control": "no-store"}, JSON)
+
+
+@doctor_router.get("/doctor", dependencies=[Depends(need("viewer"))], responses=answers(DoctorSeen, 304))
+async def seen(request: Request) -> Response:
+    """The last answer of all systems, as `evac doctor` gives it, and whether they are being asked now."""
+    body = dump(room_of(request).office.doctor.seen)
+    return tagged(request, body, tag_of(body))
+
+
+@doctor_router.post("/doctor", status_code=202, responses=answers(DoctorSeen, 409, status=202))
+async def ask(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
+    """Asks every system, without changing anything, what it can do; the answer is there within two minutes.
+    While they are being asked, asking again changes nothing. 409 (`no-systems`) in a room that reaches none.
+    """
+    desk = room_of(request).office.doctor
+    desk.begin(actor.name)
+    return Response(dump(desk.seen), 202, {"cache-control": "no-store"}, JSON)

@@ -25,7 +25,7 @@ from evac.model.errors import EvacError, InvalidInput, RunError, Unavailable
 from evac.office.incidents import IncidentFile, IncidentShort, felt
 from evac.office.requests import Answer, Asked, NoteTold, body_digest
 from evac.views import incident_view as views
-from evac.views.runbook_page import runbook_page
+from evac.views.incident_view import runbook_page
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
 from evac.views.words import listed, wall_clock_here
 from evac.web.access.port import Actor, need

@@ -14,9 +14,8 @@ from evac.app import runs as cases
 from evac.app import runs as floor
 from evac.model.errors import EvacError
 from evac.model.plan import Plan
-from evac.office.hub import News
 from evac.office.runs import topic_of
-from evac.office.values import RunShort
+from evac.office.values import News, RunShort
 from evac.run.values import ENDED, Event
 from evac.run.view import RunView
 from evac.store.anchors import Anchor

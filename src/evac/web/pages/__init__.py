@@ -1,11 +1,13 @@
-"""Pages, rendered here and complete without a script. `PAGES` is their register and the menu."""
+"""Pages, rendered here and complete without a script. `PAGES` is their register and the menu. The page
+Keys shows the shortcuts of every page: they follow links that the pages have.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from evac.web.pages import (
     backups,
@@ -15,15 +17,25 @@ from evac.web.pages import (
     frame,
     hold,
     incident,
-    keys,
     notices,
     now_view,
     plan_view,
     run,
-    site_clear,
     waiting,
     what_if_view,
 )
+from evac.web.room import room_of
+
+KEYS_PAGE: Final = frame.Page("/keys", "")
+SHORTCUTS: Final[tuple[tuple[str, str], ...]] = (
+    ("?", "Show this page"),
+    ("a", "Review the first decision on the page"),
+    ("u", "Write a status update (on an incident page)"),
+    ("m", "Open the menu with more actions"),
+    ("Esc", "Close a menu"),
+    ("Tab", "The first stop is a link that skips the menu"),
+)
+"""(key, what it does), of every page. The letters of pages are in the register of pages."""
 
 PAGES: Final[Sequence[frame.Page]] = (
     now_view.PAGE,
@@ -37,8 +49,8 @@ PAGES: Final[Sequence[frame.Page]] = (
     notices.PAGE,
     hold.PAGE,
     credits.PAGE,
-    site_clear.PAGE,
-    keys.PAGE,
+    hold.SITE_PAGE,
+    KEYS_PAGE,
 )
 """In the order of the menu; one without a word is linked from elsewhere."""
 ROUTERS: Final[Sequence[APIRouter]] = (
@@ -46,6 +58,19 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     create_run.router,
     frame.router,
 )
+
+
+@KEYS_PAGE.router.get(KEYS_PAGE.path)
+async def keys(request: Request) -> Response:
+    """Every shortcut, and the pages they lead to as links."""
+    menu = ((page.key, page.path, page.word) for page in PAGES if page.key)
+    pages = [(f"g {key}", path, word) for key, path, word in (*menu, *frame.LINKED)]
+
+    def make() -> bytes:
+        now_ms = room_of(request).office.situation.at_ms
+        return frame.render("keys.html.j2", KEYS_PAGE.path, now_ms, pages=pages, shortcuts=SHORTCUTS)
+
+    return frame.answer(request, "page keys", "", make)
 
 
 def mount_static(app: FastAPI) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from evac.engine.runs.proposals import ANSWERS
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.plan import Plan
-from evac.office.verdicts import verdict_of
+from evac.office.reckoning import verdict_of
 from evac.views.words import listed, plural
 from evac.web.access.port import Actor, need
 from evac.web.api import plans as api

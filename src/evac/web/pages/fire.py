@@ -17,12 +17,10 @@ from evac.office.values import RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT, ENDED
 from evac.views import live_charts
 from evac.views.documents import run_head
-from evac.views.impact import Impact
-from evac.views.live_charts import at
+from evac.views.live_charts import Impact, at
 from evac.views.words import duration, figure_and_unit, listed, people, plural
 from evac.web.api.runs import kept_plan, shown_of
-from evac.web.pages.projection import Shown, projection_of, stamp_of
-from evac.web.pages.run_charts import curves, impact
+from evac.web.pages.projection import Shown, curves, impact, projection_of, stamp_of
 from evac.web.pages.run_view import NOTABLE_MS, hour, next_action
 from evac.web.room import WarRoom
 

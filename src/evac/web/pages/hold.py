@@ -1,4 +1,6 @@
-"""The page Hold: stops everything before its next effect, and lets it go on. Linked from every page."""
+"""Two forms: Hold stops everything before its next effect, and lets it go on (linked from every page); the
+other takes back that a site, or a domain below one, is lost or evacuated (linked from Now).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from evac.model.errors import EvacError, InvalidInput
@@ -19,6 +21,7 @@ from evac.web.room import room_of
 PAGE: Final = frame.Page("/hold", "", "operator")
 FIELDS_MOST: Final = 8
 RUNS_MOST: Final = 20
+SITE_PAGE: Final = frame.Page("/sites/clear", "", "operator")
 
 
 @PAGE.router.get(PAGE.path)
@@ -70,4 +73,40 @@ def _form(request: Request, actor: Actor, fields: Mapping[str, str], status: int
         runs=[run.run for run in open_runs[:RUNS_MOST]],
         rest=max(0, len(open_runs) - RUNS_MOST),
     )
+    return Response(body, status, {"cache-control": "no-store"}, frame.HTML)
+
+
+@SITE_PAGE.router.get(SITE_PAGE.path)
+async def site_form(
+    request: Request,
+    actor: Annotated[Actor, Depends(need("operator"))],
+    domain: Annotated[str, Query(min_length=1, max_length=256)],
+) -> Response:
+    """The form: what follows, why, and the name that must be typed."""
+    return _site_form(request, actor, {"domain": domain})
+
+
+@SITE_PAGE.router.post(SITE_PAGE.path)
+async def clear(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
+    """Clears the mark, by the code of the API. What is missing is said in the form."""
+    fields = frame.fields_of(await request.body(), FIELDS_MOST)
+    domain, key = fields.get("domain", "").strip(), fields.get("key", "")
+    try:
+        frame.confirmed(fields, (domain,))
+        who, reason = fields.get("who", "").strip(), fields["reason"].strip()
+        body = requests.ClearSite(domain=domain, reason=reason, who=who)
+        await requests.clear(request, body, actor, key if key.isalnum() else "")
+    except ValidationError:
+        wrong = InvalidInput("request-invalid", "the form does not say which site to clear", "go back")
+        return _site_form(request, actor, fields | {"problem": frame.sentence(wrong)}, 422)
+    except EvacError as error:
+        return _site_form(request, actor, fields | {"problem": frame.sentence(error)}, 422)
+    return frame.back_to("/now", "cleared")
+
+
+def _site_form(request: Request, actor: Actor, fields: Mapping[str, str], status: int = 200) -> Response:
+    names = ("domain", "reason", "who", "typed", "problem")
+    shown = {name: fields.get(name, "") for name in names} | {"key": secrets.token_hex(16)}
+    now_ms = room_of(request).office.clock.now_ms()
+    body = frame.render("site_clear.html.j2", SITE_PAGE.path, now_ms, actor=actor, fields=shown)
     return Response(body, status, {"cache-control": "no-store"}, frame.HTML)

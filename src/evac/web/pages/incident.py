@@ -18,7 +18,7 @@ from evac.incident.records import COMPONENT_STATES, PHASES
 from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
 from evac.office.incidents import IncidentFile, felt
-from evac.views.runbook_page import runbook_body
+from evac.views.incident_view import runbook_body
 from evac.views.status_page import preview_headline, status_body
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api

@@ -16,13 +16,12 @@ from fastapi import Query, Request, Response
 from evac.engine.runs.requests import to_apply
 from evac.model.errors import EvacError
 from evac.model.plan import Plan, Step
-from evac.model.steps import FENCE_RUNGS
+from evac.model.step_id import FENCE_RUNGS
 from evac.office.facts import EstateFacts
-from evac.office.reckoning import CapacityOf
+from evac.office.reckoning import CapacityOf, verdict_of
 from evac.office.values import ReadyPlan, Situation
-from evac.office.verdicts import verdict_of
 from evac.steps.registry import PLANNED, kind_of
-from evac.views import capacity_chart, plan_charts, svg
+from evac.views import plan_charts, svg
 from evac.views import plan_view as views
 from evac.views.plan_charts import Chain, seconds, step_words
 from evac.views.plan_view import Planned
@@ -163,8 +162,8 @@ def plan_context(
         "cards": _cards(plan, digest),
         "runs": [run for run in (*now.open_runs, *now.ended_runs) if run.plan == digest][:RUNS],
         "lead": duration(plan.lead.ms),
-        "capacity": capacity_chart.both(rows),
-        "bottleneck": capacity_chart.bottleneck(rows),
+        "capacity": plan_charts.both(rows),
+        "bottleneck": plan_charts.bottleneck(rows),
         "work": _work(plan, upto),
         "gantt": _gantt(plan),
         "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
@@ -179,8 +178,8 @@ def plan_context(
     }
 
 
-def capacity_bar(one: CapacityOf) -> capacity_chart.CapacityBar:
-    return capacity_chart.bar(
+def capacity_bar(one: CapacityOf) -> plan_charts.CapacityBar:
+    return plan_charts.bar(
         one.site, one.resource, one.total, one.used, one.used_left, one.moved_in, one.total_left
     )
 

@@ -23,13 +23,12 @@ from evac.views.documents import (
     took_ms,
     trouble_of,
 )
-from evac.views.impact import Impact
+from evac.views.live_charts import Impact
 from evac.views.plan_view import GONE
 from evac.views.run_report import STYLE_OF, limit_words
 from evac.views.wait_words import WaitRow, urgency
 from evac.views.words import duration, listed, moment_ms, number, people, plural, wall_clock_here
-from evac.web.pages.projection import TOLERANCE_MS, Projection, Shown
-from evac.web.pages.run_charts import charts, curves, impact, words_of
+from evac.web.pages.projection import TOLERANCE_MS, Projection, Shown, charts, curves, impact, words_of
 
 WAITS_MOST: Final = 12
 SERVICES_MOST: Final = 100

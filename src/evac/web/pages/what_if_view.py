@@ -18,9 +18,8 @@ from evac.audit.context import measured
 from evac.model.errors import EvacError, Unavailable
 from evac.model.plan import Plan
 from evac.office.facts import DomainFacts, EstateFacts
-from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf
-from evac.office.verdicts import loss_by, verdict_of
-from evac.views import capacity_chart, svg
+from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf, loss_by, verdict_of
+from evac.views import plan_charts, svg
 from evac.views.words import assumed_words, duration, listed, number, people, plural
 from evac.web.api.runs import plan_of
 from evac.web.pages import frame
@@ -43,8 +42,8 @@ def _capacity(rows: Sequence[CapacityOf]) -> dict[str, Any]:
     """The picture, and rows of a table."""
     bars = [capacity_bar(row) for row in rows]
     return {
-        "pictures": capacity_chart.both(bars[:BARS_MOST]),
-        "bottleneck": capacity_chart.bottleneck(bars),
+        "pictures": plan_charts.both(bars[:BARS_MOST]),
+        "bottleneck": plan_charts.bottleneck(bars),
         "rows": [_words(row) for row in rows],
     }
 

@@ -14,7 +14,7 @@ from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.model.fleet import DARK
-from evac.model.steps import TOOL_ROLES
+from evac.model.step_id import TOOL_ROLES
 
 
 def test_pangyo_has_the_published_32000_servers_of_90000(flawed: Estate) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evac.model.certificate import SCALE, CapacityRow, Certificate, PlacementRows, SupplyRow
+from evac.model.plan import SCALE, CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.planning.bound import supply
 from evac.planning.bound.facts import Facts
 

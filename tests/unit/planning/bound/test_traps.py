@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from evac.model.certificate import CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.model.errors import PlanError
 from evac.model.instance import BootKind, Instance, Limit, Use
+from evac.model.plan import CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.planning.bound import bound
 from evac.planning.bound.facts import Facts, facts_of
 from evac.planning.bound.solve import evaluate

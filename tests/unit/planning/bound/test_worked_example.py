@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.model.certificate import CapacityRow, Certificate, SupplyRow
+from evac.model.plan import CapacityRow, Certificate, SupplyRow
 from evac.planning.bound import bound
 from evac.planning.bound.facts import Facts, facts_of
 from evac.planning.bound.solve import evaluate

@@ -1,19 +1,32 @@
-"""Rows of a small CSV or JSON file that a person made, as cells that know their places."""
+"""Small CSV or JSON files that a person made for credits, claims and outage windows, read row by row: cells
+know their places, and every problem is found at once.
+
+Columns other than those of a claim are refused: a form has names and addresses, which stay where they are.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
+from evac.credit import ledger
+from evac.credit import windows as outages
+from evac.estate.codecs.credit_rules import read_money
 from evac.estate.format.document import LIST, MAP, SCALAR, YAML_BYTES_MAX, Node, read_document, read_text
 from evac.estate.format.problems import Problems, shown
-from evac.estate.format.quantities import QuantityError, parse_moment
+from evac.estate.format.quantities import QuantityError, parse_moment, parse_permille
 from evac.model.diagnostic import Diagnostic, Place
+from evac.model.errors import EstateError
 
 Row = tuple[Place, dict[str, tuple[str, Place]]]
+CLAIM_COLUMNS: Final = ("id", "account", "service", "loss", "received", "cycle")
+CLAIM_NEEDED: Final = ("id", "account", "service", "loss", "received")
+WINDOW_COLUMNS: Final = ("id", "service", "from", "to", "site", "kind", "users")
+WINDOW_NEEDED: Final = ("service", "from", "to")
 
 
 @dataclass(slots=True)
@@ -121,3 +134,86 @@ class CellReader:
                 self.problems.add("wrong-type", f"{key} is a single value", value.place, "write it as text")
             elif not value.is_unknown:
                 yield key, (value.text, value.place)
+
+
+def load_claims(path: Path) -> tuple[ledger.Claim, ...]:
+    """Raises EstateError with every problem."""
+    reader = CellReader(path, "claim", "claims", CLAIM_COLUMNS, CLAIM_NEEDED)
+    claims = [claim for row in reader.rows() if (claim := _claim(row, reader)) is not None]
+    everything = (*reader.everything(), *ledger.problems_of(claims))
+    if everything:
+        raise EstateError(tuple(sorted(everything, key=lambda d: d.sort_key)), "claims")
+    return tuple(claims)
+
+
+def _claim(row: Row, reader: CellReader) -> ledger.Claim | None:
+    place, cells = row
+    if any(not cells.get(key, ("",))[0] for key in CLAIM_NEEDED):
+        return None
+    received = reader.moment(cells["received"])
+    try:
+        loss = read_money(cells["loss"][0])
+    except QuantityError as error:
+        reader.problems.add(error.code, error.message, cells["loss"][1], error.hint)
+        return None
+    if received is None:
+        return None
+    id, account, service, cycle = (
+        cells.get(key, ("", place))[0] for key in ("id", "account", "service", "cycle")
+    )
+    return ledger.Claim(id, account, service, loss.minor, loss.currency, received, cycle, place)
+
+
+def load_windows(path: Path) -> tuple[outages.Window, ...]:
+    """Raises EstateError with every problem: values, reversed, empty and overlapping windows."""
+    reader = CellReader(path, "window", "windows", WINDOW_COLUMNS, WINDOW_NEEDED)
+    windows = [
+        window
+        for number, row in enumerate(reader.rows(), 1)
+        if (window := _window(row, number, reader)) is not None
+    ]
+    everything = (*reader.everything(), *outages.problems_of(windows))
+    if any(one.severity == "error" for one in everything):
+        raise EstateError(tuple(sorted(everything, key=lambda d: d.sort_key)), "windows")
+    return tuple(windows)
+
+
+def _window(row: Row, number: int, reader: CellReader) -> outages.Window | None:
+    (place, cells), problems = row, reader.problems
+    times = {key: reader.moment(cells[key]) for key in ("from", "to") if cells.get(key, ("",))[0]}
+    kind, where = cells.get("kind", ("", place))
+    if kind and kind not in outages.KINDS:
+        problems.add(
+            "not-a-choice",
+            f"{shown(kind)} is not a kind of window",
+            where,
+            f"one of: {', '.join(outages.KINDS)}",
+        )
+        return None
+    users = _permille(cells, problems)
+    if not cells.get("service", ("", place))[0] or len(times) < 2 or None in times.values() or users is None:
+        return None
+    values: Mapping[str, Any] = {key: cells.get(key, ("", place))[0] for key in ("id", "service", "site")}
+    return outages.Window(
+        values["id"] or f"w{number}",
+        values["service"],
+        times["from"] or 0,
+        times["to"] or 0,
+        values["site"],
+        kind or "outage",
+        users,
+        reader.path.name,
+        place,
+    )
+
+
+def _permille(cells: Mapping[str, tuple[str, Place]], problems: Problems) -> int | None:
+    """Share of users, `45.5 %`; all of them where nothing is said."""
+    raw, place = cells.get("users", ("", Place("")))
+    if not raw:
+        return 1_000
+    try:
+        return parse_permille(raw)
+    except QuantityError as error:
+        problems.add(error.code, error.message, place, error.hint)
+        return None
