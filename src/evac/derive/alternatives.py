@@ -3,7 +3,8 @@
 A service that needs one of several others is up while any of them is. Planner and checker know plain needs
 only, so of each group of alternatives one is chosen, which then is a plain need: one that is up where there
 is any, else the one that can be back first. Of those that are up, one that can't be stopped is preferred, so
-that shedding may take the others. A bound that is true of every choice is proved without these needs.
+that shedding may take the others. A bound that is true of every choice is proved without these needs, but for
+what all alternatives of a group need: whichever is chosen waits for that.
 
 Back first is found as by Knuth's generalisation of Dijkstra's algorithm (1977): services in the order of the
 earliest time at which all that they need is there. What is left comes back together where its needs are needs
@@ -71,6 +72,33 @@ def counted_on(
 def without(graph: ServiceGraph) -> ServiceGraph:
     """The graph without any need of alternatives."""
     return replace(graph, alternatives=tuple(() for _ in graph.alternatives))
+
+
+def in_common(graph: ServiceGraph) -> ServiceGraph:
+    """The graph in which a service that needs one of several also needs what each of them cannot do without:
+    services and families of stores, by chains of any length. What would close a circle is left out.
+    """
+    hard, families = list(graph.hard), list(graph.families)
+    for service, group in graph.choices:
+        closures = [_closure(graph, member) for member in group.members]
+        services = frozenset.intersection(*closures)
+        stores = frozenset.intersection(
+            *(frozenset(name for one in closure for name in graph.families[one]) for closure in closures)
+        )
+        if not any(service in closure for closure in closures):
+            hard[service] = tuple(sorted({*hard[service], *services}))
+            families[service] = tuple(sorted({*families[service], *stores}))
+    return replace(graph, hard=tuple(hard), families=tuple(families))
+
+
+def _closure(graph: ServiceGraph, first: int) -> frozenset[int]:
+    """A service and all that it hard-needs, alternatives left out."""
+    seen, work = {first}, [first]
+    while work:
+        fresh = set(graph.hard[work.pop()]) - seen
+        seen |= fresh
+        work += fresh
+    return frozenset(seen)
 
 
 def _pick(members: tuple[int, ...], when: Sequence[int | None], standing: Standing) -> int:

@@ -25,7 +25,7 @@ from evac.derive.affected import (
     service_graph,
     sites_left,
 )
-from evac.derive.alternatives import Standing, chosen, counted_on, without
+from evac.derive.alternatives import Standing, chosen, counted_on, in_common, without
 from evac.derive.circles import without_circles
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.homing import WayHome, way_home
@@ -136,10 +136,11 @@ def derive(
     """The planning instance of a scenario. Raises UnknownDomain.
 
     `top` spares building the topology again; rows: of this scenario, or `no_rows` where only the rest is
-    asked. good: what is lost of pools is rounded in our favour, and nothing waits for alternatives.
+    asked. good: what is lost of pools is rounded in our favour; of alternatives, what all need is waited for.
     """
     top = top or topology(estate)
-    lost, graph = lost_in(top, scenario), top.once("graph", lambda: service_graph(estate))
+    plain = top.once("graph", lambda: service_graph(estate))
+    lost, graph = lost_in(top, scenario), in_common(plain) if good else plain
     homing = way_home(top, lost) if scenario.kind == "failback" else None
     unknown, weights, limits = set[str](), policy.tier_weights or estate.tier_weights, limits_in(top, tick_ms)
     rows = rows or rows_of(top, lost, scenario, limits, tick_ms, good)
@@ -147,9 +148,8 @@ def derive(
     stores, store_rows = lost_stores_of(top, lost, policy, limits, tick_ms, scenario, unknown)
     hit = _hits(top, lost, graph, stores, store_rows, homing, good)
     ways, counted = _lost_choices(estate, graph, hit.base_lost), dict[tuple[int, ...], int]()
-    if good:
-        graph = without(graph) if graph.has_alternatives else graph
-    elif graph.has_alternatives or ways:
+    graph = without(graph) if good else graph
+    if not good and (graph.has_alternatives or ways):
         doubtful = _open_questions(top, lost, graph, store_rows, scenario)
         standing = _standing(estate, hit, doubtful, policy.passed_over)
         counted, graph, hit = counted_on(graph, standing, ways), *_settled(graph, hit, standing)

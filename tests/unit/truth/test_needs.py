@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evac.audit import audit
 from evac.audit.impacts.all_losses import FATES
@@ -133,3 +136,67 @@ def test_needs_to_serve_never_cost_more_and_every_bound_holds(seed: int) -> None
     assert verdict.holds, verdict.violations
     assert made.bound <= made.objective
     assert made.heads <= plan_instance(strict).heads
+
+
+CHOICE = """
+  NAME: {tier: 0, people: PEOPLE, replicas: {pb: 1}, start: 60 s, verify: CHECK s, traffic: {kind: none},
+         demand: {cpu: 1 core, memory: 1 GiB}, needs: [NEEDS]}
+"""
+CHOICES = """
+name: choices
+sites: {a: {}, b: {}}
+pools: {pb: {site: b, cpu: 80 cores, memory: 640 GiB}, pa: {site: a, cpu: 8 cores, memory: 64 GiB}}
+stores:
+  orders: {engine: postgresql, promote: 60 s, fence: 30 s, rpo: 0 s,
+           members: [{at: a, mode: primary}, {at: b, mode: sync}]}
+  films: {engine: postgresql, promote: 20 s, fence: 5 s, rpo: 0 s,
+          members: [{at: a, mode: primary}, {at: b, mode: sync}]}
+services:
+"""
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_the_bound_waits_for_what_all_alternatives_need(data: st.DataObject) -> None:
+    """It holds whatever is chosen, and no service that needs one of several is thought to be back before
+    what none of them can do without.
+    """
+    count = data.draw(st.integers(3, 7))
+    text = CHOICES
+    for number in range(count):
+        needs = data.draw(st.lists(st.sampled_from(["{store: orders}", "{store: films}"]), max_size=1))
+        earlier = [f"x{n}" for n in range(number)]
+        needs += data.draw(st.lists(st.sampled_from(earlier), max_size=1)) if earlier else []
+        if number > 1:
+            some = data.draw(st.lists(st.sampled_from(earlier), min_size=2, max_size=3, unique=True))
+            needs.append(f"{{any_of: [{', '.join(some)}]}}")
+        replicas = data.draw(st.sampled_from(["pa", "pb"]))
+        one = CHOICE.replace("pb", replicas).replace("NEEDS", ", ".join(dict.fromkeys(needs)))
+        one = one.replace("CHECK", str(data.draw(st.integers(0, 30)))).replace("NAME", f"x{number}")
+        text += one.replace("PEOPLE", str(data.draw(st.sampled_from([1, 1_000]))))
+    with tempfile.TemporaryDirectory() as folder:
+        estate = written(Path(folder), text)
+    made = plan(estate, lose("a"))
+    verdict = check(estate, made)
+    assert verdict.holds, verdict.violations
+
+
+@given(st.integers(1, 5), st.integers(0, 30))
+@settings(max_examples=10, deadline=None)
+def test_alternatives_that_wait_for_one_store_wait_for_it_in_the_bound(links: int, check_s: int) -> None:
+    """Of a service that needs one of two, nothing but the quicker check of these is left out."""
+    text, last = CHOICES, "{store: orders}"
+    for number in range(links):
+        one = CHOICE.replace("NAME", f"link{number}").replace("NEEDS", last).replace("PEOPLE", "0")
+        text, last = text + one.replace("CHECK", str(check_s)), f"link{number}"
+    for name, needs, people in (("m1", last, 0), ("m2", last, 0), ("shop", "{any_of: [m1, m2]}", 1_000)):
+        one = CHOICE.replace("NAME", name).replace("NEEDS", needs).replace("PEOPLE", str(people))
+        text += one.replace("CHECK", str(check_s))
+    with tempfile.TemporaryDirectory() as folder:
+        estate = written(Path(folder), text)
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    shop = next(one for one in made.outcomes if one.service == "shop")
+    assert shop.base_ms == 90_000 + (links + 2) * check_s * 1_000
+    missed = made.objective - made.bound
+    assert missed * made.tick_ms <= 8 * 1_000 * check_s * 1_000
