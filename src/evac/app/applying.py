@@ -36,7 +36,7 @@ from evac.engine.runs.dry_run import ASKING_TOKEN, Kept, Known, problems_of
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proving import Act, asked_of, sign_act
 from evac.engine.runs.signatures import read_key
-from evac.engine.stores.guards import WHOLE
+from evac.engine.stores.guards import WHOLE, as_allowed
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, StalePlan, Superseded, Unavailable
@@ -125,6 +125,7 @@ async def fit(
 
     drivers.know(hands_of(estate))
     policy = read_policy(estate_path, policy_path, estate)
+    policy = policy if store is None else as_allowed(policy, store.quorum)
     found = of(estate, known or await facts_now(estate, store, drivers, now_ms))
     now = found.estate
     if plan.estate_digest != estate_digest(now):

@@ -19,6 +19,7 @@ from evac.drivers.registry import is_by_person, spec_of
 from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
 from evac.engine.runs.reading import incident_key
 from evac.engine.stores import stalled_commits
+from evac.engine.stores.guards import as_allowed
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Estate
@@ -48,7 +49,7 @@ async def bind_once(
         return await bind_anew(store, seen, policy, data, run, incident, digest)
     must_reach_own(bound, seen.files)
     if policy == now:
-        await _must_be_bound_so(bound, seen, policy, data)
+        await _must_be_bound_so(bound, seen, as_allowed(policy, store.quorum), data)
     return bound
 
 
@@ -125,7 +126,14 @@ async def bind_anew(
     plan = await asyncio.to_thread(decoded, data)
     must_fit(plan, seen.digest)
     bound = await asyncio.to_thread(
-        bind, seen.estate, plan, policy, run=run, incident=incident, digest=digest, losses=seen.losses(plan)
+        bind,
+        seen.estate,
+        plan,
+        as_allowed(policy, store.quorum),
+        run=run,
+        incident=incident,
+        digest=digest,
+        losses=seen.losses(plan),
     )
     if run == "envelope":
         return bound

@@ -12,9 +12,10 @@ from evac.derive.stores import observed
 from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.binding import Bound, _digest, bind
 from evac.engine.runs.step_actions import followers, ground_of
+from evac.engine.stores.guards import as_allowed
 from evac.estate.examples import pangyo
 from evac.model.errors import StalePlan
-from evac.model.estate import Endpoint, Estate
+from evac.model.estate import NO_TIMEOUT_MS, Endpoint, Estate
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import Pace, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario, lose
@@ -499,6 +500,25 @@ def test_a_loss_of_the_copy_that_confirms_commits_never_ends_as_if_nothing_was_l
         "a run of its own goes on without it"
     )
     assert waits not in bound(now, lose("ansan"), CAREFUL).spec.leaves
+
+
+def test_commits_that_no_run_of_evac_releases_are_asked_of_a_person_and_never_called_done(
+    tmp_path: Path,
+) -> None:
+    """They hang at the primary until somebody acts: a step that does nothing must not succeed."""
+    now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
+    now = replace(now, stores=(replace(now.stores[0], sync_timeout_ms=NO_TIMEOUT_MS),))
+    next_one = replace(CAREFUL, stores={"messages": replace(CAREFUL.stores["messages"], on_sync_loss="next")})
+    for policy, asks in (
+        (next_one, True),
+        (replace(next_one, mode="act"), False),
+        (as_allowed(replace(next_one, mode="act"), quorum=True), False),
+        (as_allowed(replace(next_one, mode="hold"), quorum=False), True),
+    ):
+        found = bound(now, lose("anyang"), policy)
+        (step,) = (one for one in found.spec.steps if one.kind == "unprotect")
+        assert step.manual is asks
+        assert (Left("messages", "unprotected") in found.spec.leaves) is asks
 
 
 @pytest.mark.parametrize(("rpo_ms", "kept"), [(0, ("dc-ansan",)), (1_000, ()), (None, ())])

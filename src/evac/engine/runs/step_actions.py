@@ -130,10 +130,10 @@ def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -
 
 def _asks_a_person(ground: Ground, step: Step) -> bool:
     """Whether a primary holds its commits until a person acts at the database: evac asks in a run of its own
-    only for those that it protects."""
+    only for those that it protects, and only where it may do more than advise."""
     store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
     holds = site == primary_site(ground.top, store) and store.sync_timeout_ms == NO_TIMEOUT_MS
-    return holds and not is_protected_by_us(ground, store, site)
+    return holds and (ground.policy.mode == "advise" or not is_protected_by_us(ground, store, site))
 
 
 def _by_hand(ground: Ground, step: Step) -> Action:

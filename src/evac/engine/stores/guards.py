@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import orjson
@@ -22,7 +22,7 @@ import orjson
 from evac.drivers.port import Action
 from evac.engine.clock import Clock
 from evac.model.errors import NotAllowed, Retryable
-from evac.model.run_policy import Mode, Window
+from evac.model.run_policy import Mode, RunPolicy, Window
 from evac.store.port import Change, Compare, Delete, Put, Store
 
 SITES_KEY: Final = "sites"
@@ -82,6 +82,11 @@ def marks_in(value: bytes) -> dict[str, str] | None:
         if isinstance(found, dict):
             return {site: mark for site, mark in sorted(found.items()) if isinstance(mark, str)}
     return None
+
+
+def as_allowed(policy: RunPolicy, quorum: bool) -> RunPolicy:
+    """The policy as far as a store allows it: without a quorum evac does only what a person asked for."""
+    return policy if quorum else replace(policy, mode="advise")
 
 
 class Draft:
