@@ -42,7 +42,7 @@ HINTS: Final = {
     "run-unknown": "evac run list",
     "not-found": "evac --help",
     "incident-unknown": "evac incident list",
-    "plan-unknown": "evac plan, and apply its file",
+    "plan-unknown": "make one with evac plan, and apply its file",
     "what-if-domains": "name 1 to 64 fault domains",
     "not-authenticated": "set EVAC_TOKEN, or --token-file FILE",
     "cursor-unknown": "ask again",
