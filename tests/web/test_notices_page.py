@@ -26,7 +26,7 @@ CHANNELS = {
     "desk": Channel("desk", "webhook", "env:A", "env:B", least="info"),
     "plans": Channel("plans", "apprise", "env:C", kinds=frozenset({"plan"})),
 }
-LOST = Concern("site/north", "site", "critical", "north is lost: no votes", "look at page Now")
+LOST = Concern("site/north", "site", "critical", "north is lost: no votes", "see the Now page")
 WORSE = Concern("plan/worse/north", "plan", "warning", "the plan for the loss of north is 31 % worse")
 
 

@@ -67,10 +67,10 @@ def test_a_room_that_hears_nothing_for_long_is_not_ready(monkeypatch: pytest.Mon
         assert await ready(client) == (200, "")
         monkeypatch.setattr(offices, "SILENT_MS", -1)
         status, why = await ready(client)
-        assert (status, "the store was not read for" in why) == (503, True)
+        assert (status, "the store has not been read for" in why) == (503, True)
         monkeypatch.setattr(office, "_looked_at", office.clock.monotonic_ms() + 60_000)
         status, why = await ready(client)
-        assert (status, "the controller here has said nothing for" in why) == (503, True)
+        assert (status, "the local controller has been silent for" in why) == (503, True)
 
     play(story)
 

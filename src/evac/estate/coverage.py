@@ -61,82 +61,86 @@ def _group(weight: int, what: str, why: str) -> _Group:
 _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
     {
         "services/*/replicas": _group(
-            10, "where and how often a service runs", "without it nobody can say what a loss takes"
+            10,
+            "where a service runs, and with how many replicas",
+            "without it, the effect of a loss is unknown",
         ),
         "services/*/people": _group(
-            6, "how many people notice that a service is down", "an outage is weighed by people"
+            6, "how many people notice that a service is down", "outages are weighted by people"
         ),
-        "services/*/rto": _group(5, "the longest outage that is accepted", "a recovery is judged against it"),
+        "services/*/rto": _group(5, "the longest acceptable outage", "recoveries are measured against it"),
         "services/*/tier": _group(
             4, "how much a service matters", "tiers decide what is restored first and shed first"
         ),
         "services/*/demand": _group(
-            5, "cpu and memory of one replica", "without them nobody can say whether it fits elsewhere"
+            5, "cpu and memory of one replica", "without them, it is unknown whether it fits elsewhere"
         ),
-        "services/*/start": _group(3, "how long a replica takes to start", "predicted recoveries add it up"),
-        "services/*/rpo": _group(
-            2, "the loss of data that is accepted", "a replica that lags is judged against it"
+        "services/*/start": _group(
+            3, "how long a replica takes to start", "it is part of predicted recovery times"
         ),
+        "services/*/rpo": _group(2, "the acceptable data loss", "replication lag is measured against it"),
         "services/*/sheddable": _group(
-            2, "whether a service may be stopped", "room for others comes from what may be shed"
+            2, "whether a service may be stopped", "capacity for others comes from what may be shed"
         ),
         "services/*/traffic": _group(
-            3, "how users reach a service", "moving traffic can take longer than all the rest"
+            3, "how users reach a service", "moving traffic can take longer than everything else"
         ),
         "services/*/owner": _group(1, "who answers for a service", "someone must act on a finding"),
         "stores/*/members": _group(
-            10, "where the copies of a store are", "without them nobody can say what data a loss takes"
+            10, "where the copies of a store are", "without them, it is unknown what data a loss takes"
         ),
         "stores/*/rebuild": _group(3, "how long a rebuild takes", "its users wait for it"),
-        "stores/*/lag": _group(4, "how far a copy is behind", "lost data is judged by it"),
+        "stores/*/lag": _group(4, "how far a replica lags", "data loss depends on it"),
         "stores/*/rpo": _group(
-            4, "the loss of data that a store accepts", "a promotion is allowed or refused by it"
+            4, "the acceptable data loss of a store", "it decides whether a promotion is allowed"
         ),
-        "stores/*/promote": _group(3, "how long a promotion takes", "predicted recoveries add it up"),
+        "stores/*/promote": _group(3, "how long a promotion takes", "it is part of predicted recovery times"),
         "stores/*/automatic": _group(
-            2, "whether a replica is promoted by itself", "what waits for a person is slower"
+            2, "whether a replica is promoted automatically", "waiting for a person takes longer"
         ),
         "stores/*/sync_timeout": _group(
-            3, "how long commits wait for a lost copy", "what needs the store is down so long"
+            3, "how long commits wait for a lost replica", "services that need the store are down that long"
         ),
         "stores/*/backups": _group(
             3, "size, age and restore rate of a backup", "a restore cannot be predicted without them"
         ),
         "sites/*/capacity": _group(
-            20, "servers or pool totals of a site", "without room nothing can be moved there"
+            20, "servers or pool totals of a site", "without capacity, nothing can be moved there"
         ),
         "sites/*/ingress": _group(4, "traffic that fits into a site", "moved users may not fit in"),
         "pools/*/capacity": _group(
-            12, "cpu and memory totals of a pool", "without them nobody can say what fits"
+            12, "cpu and memory totals of a pool", "without them, it is unknown what fits"
         ),
         "links": _group(4, "bandwidth between two sites", "what is moved may not fit through"),
         "servers/capacity": _group(
-            2, "cpu and memory of servers, or their class", "unknown room is not counted on"
+            2, "cpu and memory of servers, or their class", "unknown capacity is not counted"
         ),
         "servers/rack": _group(1, "which rack a server is in", "losses below a site cannot be judged"),
-        "servers/bmc": _group(1, "which servers can be powered on remotely", "the others wait for a hand"),
+        "servers/bmc": _group(1, "which servers can be powered on remotely", "the others need on-site staff"),
         "servers/bmc_address": _group(
-            1, "where the BMC of a server is", "without it nothing can power the server on remotely"
+            1, "where the BMC of a server is", "without it, the server cannot be powered on remotely"
         ),
-        "servers/serial": _group(1, "serial numbers of servers", "a BMC may be that of another server"),
+        "servers/serial": _group(1, "serial numbers of servers", "a BMC may belong to another server"),
         "halls/*/cooling": _group(2, "heat that the cooling of a hall removes", "power alone is not a limit"),
         "classes/*/power_on": _group(
-            2, "what a class does when power returns", "what comes on by itself may trip its feed"
+            2,
+            "what a class does when power returns",
+            "servers that power on by themselves may trip their feed",
         ),
         "racks/*/feeds": _group(2, "which feeds power a rack", "the loss of a feed cannot be judged"),
         "classes/*/watts": _group(4, "power of a server class", "power budgets cannot be checked"),
-        "classes/*/boot": _group(4, "how long a server boots", "spares that are off count only with it"),
+        "classes/*/boot": _group(4, "how long a server boots", "powered-off spares only count with it"),
         "classes/*/boot_odds": _group(2, "how many cold spares come up", "spares are counted at their odds"),
         "feeds/*/power_budget": _group(3, "power that a feed carries", "what is started may trip it"),
         "tools/*": _group(
             8,
             "which service fills the role of a recovery tool",
-            "a tool lost with what it must recover is the worst case",
+            "a tool lost with the services it must recover is the worst case",
         ),
         "limits/*": _group(
             4,
-            "how much of one kind of step goes at one time",
-            "without a limit recovery looks faster than it is",
+            "how many steps of one kind can run at once",
+            "without a limit, recovery looks faster than it is",
         ),
         "rehearsals": _group(6, "when a loss was last rehearsed", "a plan never rehearsed is a guess"),
     }

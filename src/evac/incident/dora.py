@@ -75,14 +75,14 @@ def _major(critical: Criterion, malicious: Criterion, others: Sequence[Criterion
     if critical.met == "not met":
         return "not met", "no critical service is affected"
     if malicious.met != "met" and possible < 2 and malicious.met == "not met":
-        return "not met", "fewer than two thresholds are met, whatever the facts that are missing"
+        return "not met", "fewer than two thresholds are met, whatever the missing facts are"
     if critical.met == "met" and malicious.met == "met":
         return "met", "critical services are affected, and there was malicious access"
     if critical.met == "met" and sure >= 2:
         return "met", f"critical services are affected, and {sure} thresholds are met"
     missing = [one.name for one in (critical, malicious, *others) if one.met == "not known"]
     met = "1 threshold is" if sure == 1 else f"{sure} thresholds are"
-    return "not known", f"{met} met so far; not known: {', '.join(missing)}"
+    return "not known", f"{met} met so far; unknown: {', '.join(missing)}"
 
 
 def _of_yes(article: str, name: str, said: Said, fact: str) -> Criterion:
@@ -143,10 +143,10 @@ def _duration(report: Basics, critical: Criterion) -> Criterion:
         return Criterion(article, name, "met", "a service was down for more than 2 hours")
     if down_ms > DOWNTIME_MOST_MS and critical.met == "not known":
         return Criterion(
-            article, name, "not known", "down for more than 2 hours; whether it is critical is not known"
+            article, name, "not known", "down for more than 2 hours; it is unknown whether it is critical"
         )
     if length is None or report.state != "over":
-        return Criterion(article, name, "not known", "it is ongoing, or its start is not known")
+        return Criterion(article, name, "not known", "it is ongoing, or its start is unknown")
     return Criterion(
         article, name, "not met", "shorter than 24 hours, and no critical service down beyond 2 hours"
     )
@@ -322,4 +322,4 @@ def _activated(dossier: Dossier) -> Stated:
         for number, event in enumerate(record.events, 1):
             if event.kind == "run_started":
                 return Stated("yes", f"a recovery run began, {record.run}#{number}")
-    return Stated(None, "no recovery run began; whether another plan was used is not known")
+    return Stated(None, "no recovery run began; it is unknown whether another plan was used")

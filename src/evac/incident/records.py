@@ -72,11 +72,11 @@ def checked(note: Note) -> Note:
     if note.kind not in NOTE_KINDS:
         raise _wrong(f"{note.kind[:40]!r} is not a kind of note", f"one of {', '.join(NOTE_KINDS)}")
     if note.at_ms <= 0:
-        raise _wrong("a note has a time", "give the moment in milliseconds since 1970")
+        raise _wrong("a note needs a time", "give the moment in milliseconds since 1970")
     if note.due_ms < 0 or (note.due_ms and note.kind not in ("update", "draft")):
-        raise _wrong("only a status update promises the next one", "leave the moment out")
+        raise _wrong("only a status update can announce the next one", "leave the moment out")
     if not note.who.strip():
-        raise _wrong("a note says who wrote it", "name a person")
+        raise _wrong("a note must say who wrote it", "name a person")
     for what, words, most in (
         ("who", note.who, NAME_MOST),
         ("text", note.text, TEXT_MOST),
@@ -94,9 +94,9 @@ def checked_new(note: Note) -> Note:
     """The same for one that is written now. Raises InvalidInput also for letters that mislead who reads."""
     for what, words in (("who", note.who), ("text", note.text), ("name", note.name), ("value", note.value)):
         if _MISLEADING.search(words):
-            raise _wrong(f"{what} holds letters that change how text is shown", "write plain text")
+            raise _wrong(f"{what} contains characters that change how text is displayed", "write plain text")
     if note.kind in ("resolved", "reopened") and not note.text.strip():
-        raise _wrong(f"an incident is {note.kind} for a reason", "give the reason")
+        raise _wrong(f"an incident can only be {note.kind} with a reason", "give the reason")
     if note.kind == "resolved" and note.value.strip() != note.incident:
         raise _wrong("resolving an incident needs its name", f"type {note.incident} to confirm")
     if note.kind in ("update", "draft") and note.value not in ("", *PHASES):
@@ -107,13 +107,13 @@ def checked_new(note: Note) -> Note:
 def _fits(note: Note) -> Note:
     """What each kind cannot do without."""
     if note.kind in ("note", "draft", "update") and not note.text.strip():
-        raise _wrong(f"a {note.kind} without words says nothing", "give a text")
+        raise _wrong(f"a {note.kind} needs text", "give a text")
     if note.kind in ("state", "fact") and not note.name.strip():
-        raise _wrong(f"a {note.kind} is of something", "give its name")
+        raise _wrong(f"a {note.kind} needs a subject", "give its name")
     if note.kind == "state" and note.value not in COMPONENT_STATES:
         raise _wrong(f"{note.value[:40]!r} is not a state", f"one of {', '.join(COMPONENT_STATES)}")
     if note.kind == "fact" and not note.value.strip():
-        raise _wrong("a fact without a value says nothing", "give its value, or write no fact")
+        raise _wrong("a fact needs a value", "give its value, or leave the fact out")
     return note
 
 
@@ -130,12 +130,12 @@ def to_data(note: Note) -> dict[str, Any]:
 def from_data(incident: str, id: str, row: Any) -> Note:
     """Raises InvalidInput for what is not a note of this version."""
     if not isinstance(row, Mapping) or row.get("version") != _VERSION:
-        raise _wrong(f"the note {id[:40]} cannot be read here", "look at it with a newer version")
+        raise _wrong(f"the note {id[:40]} cannot be read here", "open it with a newer version")
     texts = {key: row.get(key, "") for key in ("kind", "who", "text", "name", "value")}
     at_ms, due_ms = row.get("at_ms"), row.get("due_ms", 0)
     plain = all(isinstance(value, str) for value in texts.values())
     if not plain or type(at_ms) is not int or type(due_ms) is not int:
-        raise _wrong(f"the note {id[:40]} is misshapen", "leave it out")
+        raise _wrong(f"note {id[:40]} is malformed", "leave it out")
     return checked(Note(id, incident, at_ms=at_ms, due_ms=due_ms, **texts))
 
 

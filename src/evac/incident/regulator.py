@@ -6,7 +6,7 @@ What a journal cannot know is given by notes of the kind `fact`, by the names of
 What Korean law asks a provider to tell its users after an interruption, with the day it is due. Pure.
 
 Telecommunications Business Act, Article 33(2), and its Enforcement Decree, Article 37-13: without delay the
-fact of the interruption, its cause, what is done about it and where to ask; within 30 days after the
+fact of the interruption, its cause, what is being done about it and where to ask; within 30 days after the
 service resumed or its cause was removed who may claim damages, on which basis, and how. Whether an
 exception of the decree applies is a question of law and not answered here. Nor is whether a report to the
 Ministry of Science and ICT is due (operators of data centres, and designated operators); the basics of this
@@ -162,7 +162,7 @@ def check_fact(note: Note) -> Note:
     if kind == "count" and not (note.value.isascii() and note.value.isdigit() and len(note.value) <= 15):
         raise InvalidInput("fact-invalid", f"{note.name} is a whole number", "write digits only")
     if kind == "yes or no" and note.value not in ("yes", "no"):
-        raise InvalidInput("fact-invalid", f"{note.name} is yes or no", "write yes, or no")
+        raise InvalidInput("fact-invalid", f"{note.name} must be yes or no", "write yes or no")
     if kind == "moment" and moment_of(note.value) is None:
         raise InvalidInput("fact-invalid", f"{note.name} is a moment", "write it like 2026-11-25T06:30:00Z")
     return note
@@ -251,7 +251,9 @@ def _end(about: Summary) -> Stated:
     if down:
         are = "is" if len(down) == 1 else "are"
         return Stated(
-            None, f"resolved by a person ({about.ended}), but {', '.join(down)} {are} down by records"
+            None,
+            f"resolved by a person ({about.ended}), but {', '.join(down)} {are} "
+            "down according to the records",
         )
     last = _last_restored(about)
     if last is not None and last.at_ms > about.ended_ms:
@@ -276,7 +278,7 @@ def affected(said: Said, about: Summary) -> Stated:
         more = f"an estimate: of {about.people_unstated} more services nobody states how many people use them"
         return Stated(f"at least {about.people_least:,}", more) if about.people_least else NOT_KNOWN
     if about.people_least == about.people_most:
-        return Stated(about.people_most, "an estimate: people who notice, as the estate says")
+        return Stated(about.people_most, "an estimate: people who notice, according to the estate")
     return Stated(
         f"{about.people_least:,} to {about.people_most:,}",
         "an estimate from the estate: at least those of the largest service, at most the sum of all",
@@ -330,20 +332,20 @@ def duties(dossier: Dossier, about: Summary, report: Basics) -> tuple[Duty, ...]
     return (
         Duty(
             "Telecommunications Business Act, Article 33(2); Enforcement Decree, Article 37-13",
-            "tell users of the interruption",
+            "inform users of the interruption",
             "without delay",
             about.detected_ms or None,
             told,
             (
                 ("that the service is interrupted", report.start),
                 ("cause", report.cause),
-                ("what is done about it", measures),
+                ("what is being done about it", measures),
                 ("where to ask", said.text("contact")),
             ),
         ),
         Duty(
             "Telecommunications Business Act, Article 33(2); Enforcement Decree, Article 37-13",
-            "tell users of damages",
+            "inform users of damages",
             f"within {DAMAGES_DAYS} days after the service resumed or its cause was removed",
             due_ms,
             said.moment("damages_notified_at"),

@@ -51,7 +51,7 @@ def _cut(words: Any) -> str:
 def _dropped(data: Mapping[str, Any]) -> str:
     """Whose earlier approval counts no longer."""
     names = data.get("dropped") or ()
-    return f"; no longer counted, because not listed any more: {', '.join(map(_cut, names))}" if names else ""
+    return f"; no longer counted, because no longer listed: {', '.join(map(_cut, names))}" if names else ""
 
 
 def _by(data: Mapping[str, Any]) -> str:
@@ -83,12 +83,12 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
     {
         "run_created": lambda d: (
             "decided",
-            f"a run was made for {d.get('scenario') or 'its plan'}{_by(d)}",
+            f"a run was created for {d.get('scenario') or 'its plan'}{_by(d)}",
             "main",
         ),
         "approval_needed": lambda d: (
             "waits",
-            "an approval is needed"
+            "approval is needed"
             + (f": {_cut('; '.join(map(str, d['outside'])))}" if d.get("outside") else ""),
             "main",
         ),
@@ -106,11 +106,11 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
         "cancelled": lambda d: ("cancelled", f"cancelled{_by(d)}", "main"),
         "rollback_started": lambda d: ("rolled back", f"completed steps are rolled back{_by(d)}", "main"),
         "plan_replaced": _replaced,
-        "made_ungraceful": lambda d: ("decided", f"no grace any more: {_cut(d.get('why', ''))}", "main"),
+        "made_ungraceful": lambda d: ("decided", f"no grace period left: {_cut(d.get('why', ''))}", "main"),
         "pace_changed": lambda d: ("pace", f"the pace changed: {_cut(d.get('why', ''))}", "detail"),
         "limit_changed": lambda d: (
             "limit",
-            f"the limit {d.get('limit', '')} is {d.get('capacity', '?')} now{_by(d)}",
+            f"the limit {d.get('limit', '')} is now {d.get('capacity', '?')}{_by(d)}",
             "main",
         ),
         "feeds_seen": lambda d: (
@@ -126,7 +126,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
         ),
         "boot_server_lost": lambda d: (
             "power",
-            f"the boot server {d.get('server', '')} was given up: {_cut(d.get('why', ''))}",
+            f"the boot server {d.get('server', '')} was given up on: {_cut(d.get('why', ''))}",
             "main",
         ),
         "request_refused": lambda d: (
@@ -137,7 +137,11 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
             "main",
         ),
         "drift_seen": lambda d: ("drift", "someone else changed what was done", "main"),
-        "monitoring_started": lambda d: ("watched", "all steps are done; the result is watched", "main"),
+        "monitoring_started": lambda d: (
+            "watched",
+            "all steps are done; the result is being monitored",
+            "main",
+        ),
         "run_ended": _ended,
     }
 )
@@ -158,11 +162,11 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
         return (
             ("failed", f"{event.step} failed: {why}", "main")
             if again < 0
-            else ("retried", f"{event.step} failed and is tried again: {why}", "detail")
+            else ("retried", f"{event.step} failed and is being retried: {why}", "detail")
         )
     plain: dict[str, Told] = {
         "step_started": ("begun", f"{event.step} begun, try {event.attempt}", "detail"),
-        "step_unknown": ("unknown", f"nobody knows the outcome of {event.step}; evac looks", "main"),
+        "step_unknown": ("unknown", f"the outcome of {event.step} is unknown; evac is checking", "main"),
         "step_observed": ("looked", f"{event.step}: it looks {data.get('outcome', 'unclear')}", "detail"),
         "step_waits": ("waits", f"{event.step} waits: {_cut(data.get('why', ''))}", "detail"),
         "step_skipped": ("skipped", f"{event.step} was left out{by}", "main"),
@@ -207,8 +211,8 @@ _Placed = tuple[int, int, str, int, int, Entry]
 _LEVEL_WORDS: Final[dict[Level, tuple[str, str]]] = {
     "down": ("down", "is down"),
     "degraded": ("degraded", "serves at reduced capacity"),
-    "moving": ("moving", "is being moved while it serves"),
-    "up": ("restored", "is back in full"),
+    "moving": ("moving", "is being moved while serving"),
+    "up": ("restored", "is fully restored"),
 }
 _NOTE_KINDS: Final = {
     "command": "command taken",
@@ -342,7 +346,7 @@ def _of_services(dossier: Dossier, about: Summary, told_by: Iterable[Telling]) -
         for change in fate.changes:
             kind, words = _LEVEL_WORDS[change.level]
             if change.level == "degraded" and _came_from_down(fate, change.at_ms):
-                kind, words = "restored", "serves again, not in full yet"
+                kind, words = "restored", "is serving again at reduced capacity"
             moved = any(other.level == "moving" for other in fate.changes) and not fate.was_down
             if change.level == "up" and moved:
                 kind, words = "moved", "has moved"
@@ -384,7 +388,7 @@ def _said(note: Note) -> str:
     more = f": {text}" if text else ""
     if note.kind == "command":
         return (
-            f"{note.value} commands" if note.value else "nobody commands any more"
+            f"{note.value} commands" if note.value else "there is no incident commander any more"
         ) + f" ({note.who}){more}"
     if note.kind == "state":
         return f"{note.who} says that {note.name} is {note.value}{more}"

@@ -90,7 +90,7 @@ def of_sites(verdicts: Mapping[str, tuple[str, str]]) -> tuple[Concern, ...]:
         if state in grave:
             severity, patience_ms = grave[state]
             words = short(f"{site} is {state}" + (f": {reason}" if reason else ""))
-            found.append(Concern(f"site/{site}", "site", severity, words, "look at page Now", patience_ms))
+            found.append(Concern(f"site/{site}", "site", severity, words, "see the Now page", patience_ms))
     return tuple(found)
 
 
@@ -125,10 +125,10 @@ def of_tools(tools: Mapping[str, Collection[str]], gone: Collection[str]) -> tup
         left = sorted(set(sites) - set(gone))
         if len(left) > 1:
             continue
-        where = f"runs at {left[0]} only" if left else "runs at no site any more"
+        where = f"runs at {left[0]} only" if left else "no longer runs at any site"
         severity: Severity = "error" if left else "critical"
         words = f"{tool}, which recovery needs, {where}"
-        found.append(Concern(f"tool/{tool}", "tool", severity, words, "bring up a copy in another site"))
+        found.append(Concern(f"tool/{tool}", "tool", severity, words, "bring up a replica at another site"))
     return tuple(found)
 
 
@@ -162,7 +162,7 @@ def of_pages(exports: Iterable[tuple[str, int, str]], now_ms: int) -> tuple[Conc
             f"status-page/{site}",
             "status-page",
             "warning",
-            short(f"the public status page is not written by {site}: {problem}"),
+            short(f"{site} cannot write the public status page: {problem}"),
             "check the status-page target",
         )
         for site, since_ms, problem in sorted(exports)
@@ -181,7 +181,7 @@ def of_plans(
         if one.problem:
             words = short(f"there is no plan for the loss of {one.loss}: {one.problem}")
             key = f"plan/none/{one.loss}"
-            found.append(Concern(key, "plan", "error", words, "look at page Plans", NO_PLAN_MS))
+            found.append(Concern(key, "plan", "error", words, "see the Plans page", NO_PLAN_MS))
         known = references.get(one.loss)
         if one.cost is not None and (known is not None or len(references) < PLANS_MOST):
             known = references[one.loss] = _compared(known, one.cost)
@@ -189,7 +189,7 @@ def of_plans(
             found.append(_worse(one.loss, known.least, known.cost))
     if stale:
         words = f"{stale} of {all_of_them} standby plans are for an earlier state of the estate"
-        found.append(Concern("plan/stale", "plan", "warning", words, "look at page Plans", STALE_MS))
+        found.append(Concern("plan/stale", "plan", "warning", words, "see the Plans page", STALE_MS))
     return references, tuple(found)
 
 
@@ -203,7 +203,7 @@ def _compared(before: Reference | None, cost: int) -> Reference:
 
 def _worse(loss: str, least: int, cost: int) -> Concern:
     words = f"the plan for the loss of {loss} has {_more(least, cost)} it had, all services together"
-    return Concern(f"plan/worse/{loss}", "plan", "warning", words, "look at page Plans")
+    return Concern(f"plan/worse/{loss}", "plan", "warning", words, "see the Plans page")
 
 
 def _more(least: int, cost: int) -> str:
@@ -221,7 +221,7 @@ def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
     """
     words = short(words)
     if data.get("break_glass"):
-        return News("break-glass", "critical", words, "check that it was one of you")
+        return News("break-glass", "critical", words, "check that it was one of your team")
     if kind == "loss":
         return News("site", "critical", words)
     if kind in ("refused", "trouble"):
@@ -278,18 +278,18 @@ ADOPTING: Final[frozenset[Kind]] = frozenset({"finding", "tool"})
 _MANY: Final[Mapping[Kind, str]] = MappingProxyType(
     {
         "site": "verdicts on sites",
-        "run": "things wait for a person",
+        "run": "items are waiting for a person",
         "break-glass": "uses of break-glass",
-        "trouble": "things could not be done",
+        "trouble": "actions failed",
         "tool": "tools run at one site only",
-        "lag": "copies lag beyond what was promised",
+        "lag": "replicas lag more than promised",
         "plan": "plans got worse, or are missing",
-        "finding": "new errors of the audit",
-        "status-page": "status pages are not written",
+        "finding": "new audit errors",
+        "status-page": "status pages cannot be written",
         "update": "updates were published",
     }
 )
-_OVER: Final[Mapping[Kind, str]] = MappingProxyType({"finding": "errors of the audit are gone"})
+_OVER: Final[Mapping[Kind, str]] = MappingProxyType({"finding": "audit errors were fixed"})
 
 
 def tell(memory: Memory, known: Known, now_ms: int) -> tuple[Memory, tuple[Message, ...]]:

@@ -86,7 +86,7 @@ class DoctorDesk:
     def begin(self, asked_by: str) -> bool:
         """Starts an examination; False if one is under way. Raises EvacError."""
         if self._examine is None:
-            raise EvacError("no-systems", "this room reaches no systems", "run: evac doctor ESTATE")
+            raise EvacError("no-systems", "this war room cannot reach any systems", "run: evac doctor ESTATE")
         if self._task is not None and not self._task.done():
             return False
         self._know(began_ms=self._clock.now_ms(), asked_by=asked_by)

@@ -476,16 +476,16 @@ def _why(report: AuditReport, row: LossRow) -> str:
     if row.short:
         first = row.short[0]
         if not first.missing:
-            return f"no single server has room for {counted(first.replicas, 'replica')}"
-        return f"room for every replica is short of {amount(first.resource, first.missing)}"
+            return f"no single server has capacity for {counted(first.replicas, 'replica')}"
+        return f"{amount(first.resource, first.missing)} short of capacity for every replica"
     if row.late:
         return f"{counted(row.late, 'service')} {is_or_are(row.late)} back later than promised"
     if row.unknown:
         return "facts are missing"
     if row.not_proved:
         if row.method == PLANNED:
-            return f"no place was found for them; {proof_command(row)} searches longer"
-        return f"the estimate proves it for none of them; {proof_command(row)} does"
+            return f"no placement was found for them; {proof_command(row)} searches longer"
+        return f"the estimate proves it for none of them; {proof_command(row)} can"
     return "every service comes back in time" if row.down else "nothing stops"
 
 

@@ -173,11 +173,14 @@ class Office:
     def ready(self) -> str:
         """Why it is too early, or too late, to believe what is shown; empty when it is not."""
         if not self.looked_ms:
-            return self._unread or "the store was not read yet"
+            return self._unread or "the store has not been read yet"
         if not self._answers:
             return f"the store does not answer: {self._unread}"
         if self._newer is not None:
-            return f"generation {self._newer.generation} was opened elsewhere: nothing of this store acts"
+            return (
+                f"generation {self._newer.generation} was opened elsewhere: "
+                "controllers of this store do not act"
+            )
         if self._unread:
             return f"the store cannot be read: {self._unread}"
         return self._out_of_touch or ("" if self.facts is not None else self._problem)
@@ -187,9 +190,9 @@ class Office:
         """Why the controller here is no part of the house; empty where it is, or where there is none."""
         now_ms, seen = self.clock.monotonic_ms(), self._controller
         if now_ms - self._looked_at > SILENT_MS:
-            return f"the store was not read for {(now_ms - self._looked_at) // 1_000} s"
+            return f"the store has not been read for {(now_ms - self._looked_at) // 1_000} s"
         if seen is not None and now_ms - self._heard_at > SILENT_MS:
-            return f"the controller here has said nothing for {(now_ms - self._heard_at) // 1_000} s"
+            return f"the local controller has been silent for {(now_ms - self._heard_at) // 1_000} s"
         if seen is not None and seen.state == NEITHER:
             return f"the controller here can neither lead nor follow: {seen.why}"
         return ""

@@ -261,7 +261,7 @@ class Worker:
         if not 0 < len(wanted) <= DOMAINS_MOST:
             raise InvalidInput(
                 "what-if-domains",
-                f"a question names 1 to {DOMAINS_MOST} fault domains, not {len(wanted)}",
+                f"a request must name 1 to {DOMAINS_MOST} fault domains, not {len(wanted)}",
                 "GET /v1/domains lists them",
             )
         return await self._ask(_what_if, observation, wanted)
@@ -286,7 +286,7 @@ class Worker:
             async with asyncio.timeout(ANSWER_S):
                 found = await ask(work, edition_of(path), as_of, policy and edition_of(policy), *more)
         except BrokenProcessPool as error:
-            raise Unavailable("the process that reckons ended; it is started again") from error
+            raise Unavailable("the what-if process ended; it is being restarted") from error
         except TimeoutError as error:
             raise Unavailable(f"no answer of the reckoning in {ANSWER_S:.0f} s") from error
         if isinstance(found, tuple):

@@ -195,7 +195,7 @@ class Counter:
         if known is not None:
             return known
         if not asked.who.strip() or not asked.reason.strip() or len(asked.reason) > TEXT_MOST:
-            raise InvalidInput("hold-unsigned", "a hold says who holds and why", "send a reason")
+            raise InvalidInput("hold-unsigned", "a hold must say who and why", "send a reason")
         now_ms = self._clock.now_ms()
         told = HoldLine(asked.who, asked.reason, now_ms)
         compares = (Compare(HOLD_KEY, 0),)
@@ -207,7 +207,7 @@ class Counter:
         if known is not None:
             return known
         if not asked.who.strip() or not asked.reason.strip() or len(asked.reason) > TEXT_MOST:
-            raise InvalidInput("clear-unsigned", "clearing a mark says who does and why", "send a reason")
+            raise InvalidInput("clear-unsigned", "clearing a mark must say who and why", "send a reason")
         if asked.proof is None and await proof_needed(self._store):
             raise NotAllowed("unproven", f"{asked.who[:80]} is a typed name", "sign in first")
         now_ms = self._clock.now_ms()
@@ -240,7 +240,7 @@ class Counter:
         now_ms = self._clock.now_ms()
         made = replace(note, id=runs.new_id(now_ms), who=asked.who, at_ms=now_ms)
         if begins and made.incident in await incidents.names(self._store):
-            raise Conflict(made.incident, f"there is an incident {made.incident} already")
+            raise Conflict(made.incident, f"incident {made.incident} already exists")
         _, compares, changes = await incidents.note_changes(self._store, made, new or begins)
         told = NoteTold(made.id, made.incident, made.kind, made.who, now_ms)
         return await self._once(asked, 201, told, compares, changes)
@@ -250,7 +250,9 @@ class Counter:
         if not asked.key:
             return None
         if len(asked.key) > KEY_LONGEST:
-            raise InvalidInput("idempotency-key", f"an idempotency key has {KEY_LONGEST} letters at most")
+            raise InvalidInput(
+                "idempotency-key", f"an idempotency key can have at most {KEY_LONGEST} characters"
+            )
         entry = await self._store.get(_key(asked))
         if entry is None:
             return None
@@ -258,8 +260,8 @@ class Counter:
         if kept["body"] != asked.body:
             raise InvalidInput(
                 "idempotency-reused",
-                "this idempotency key was used for another question",
-                "send a new key with a new question",
+                "this idempotency key was used for a different request",
+                "send a new key with a new request",
             )
         return Answer(int(kept["status"]), kept["answer"], again=True)
 

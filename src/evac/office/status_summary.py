@@ -25,7 +25,7 @@ from evac.views.status_document import SCHEMA_VERSION, PlanLine, StatusDocument
 from evac.views.words import moment
 
 NOTICES_SHOWN: Final = 10
-NOT_JUDGED: Final = "the checker of this version has not judged it yet"
+NOT_JUDGED: Final = "the checker of this version has not checked it yet"
 
 
 async def status(store: Store) -> StatusDocument:

@@ -184,14 +184,14 @@ def _weigh_fresh(
     living = tuple(sorted({kind for vote in votes for kind, opinion in vote.evidence if opinion == "up"}))
     answered = alive or bool(ups or living)
     if ups and downs:
-        said = f"{', '.join(ups)} says up, {', '.join(downs)} says down"
+        said = f"{', '.join(ups)} reports up, {', '.join(downs)} reports down"
         return Weighed("doubtful", downs, (), said, answered)
     if ups:
         return Weighed("up", ups, living, "", answered)
     if not downs:
-        return Weighed("nothing", (), (), "no witness can say", answered)
+        return Weighed("nothing", (), (), "no witness can tell", answered)
     if len(downs) < quorum:
-        few = f"only {', '.join(downs)} says down; {quorum} are needed"
+        few = f"only {', '.join(downs)} reports down; {quorum} are needed"
         return Weighed("doubtful", downs, (), few, answered)
     if alive:
         return Weighed("cut", downs, living, f"the witness of {site} still votes", answered)
@@ -301,9 +301,9 @@ def _own_side(sites: Sequence[str], heard: set[str], own: Weighed | None, own_si
     """Why this controller may say nothing of the others; empty when it may."""
     seen = len(heard.intersection(sites))
     if seen < quorum_of(sites):
-        return f"votes of {seen} of {len(sites)} sites are fresh: a minority says nothing"
+        return f"only {seen} of {len(sites)} sites have fresh votes: a minority cannot decide"
     if own is not None and own.belief in ("down", "cut"):
-        return f"the other sites do not reach {own_site}: it says nothing of them"
+        return f"the other sites cannot reach {own_site}, so it cannot judge them"
     return ""
 
 

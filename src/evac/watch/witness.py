@@ -332,7 +332,7 @@ class Witness:
             async with asyncio.timeout(self._profile.deadline_ms / 1_000):
                 return await probe.ask()
         except TimeoutError:
-            detail = f"{probe.name}: no answer in {self._profile.deadline_ms} ms"
+            detail = f"{probe.name}: no answer within {self._profile.deadline_ms} ms"
         except OSError as error:
             opinion = "down" if error.errno in NO_ANSWER else "unknown"
             detail = f"{probe.name}: {errno.errorcode.get(error.errno or 0, type(error).__name__)}"

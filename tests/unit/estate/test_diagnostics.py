@@ -148,7 +148,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
     (
         "group-cycle",
         f"{HEAD}groups:\n  g: {{members: [h, a]}}\n  h: {{members: ‹[g, b]}}\n",
-        "take one of them out",
+        "remove one of them",
     ),
     ("group-cycle", f"{HEAD}groups:\n  g: {{members: ‹[g]}}\n", ""),
     (
@@ -179,7 +179,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),
-    ("endpoint-never-asked", _end("driver: ‹haproxy", of="a"), "say so: fence: network"),
+    ("endpoint-never-asked", _end("driver: ‹haproxy", of="a"), "state it: fence: network"),
     (
         "endpoint-never-asked",
         _end("driver: ‹haproxy, settings: {fence: power}", of="a"),
@@ -219,7 +219,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
     (
         "alternatives-alike",
         f"{HEAD}services:\n  x: {{needs: [‹{{any_of: [y]}}]}}\n  y: {{tier: 1}}\n",
-        "two services at least",
+        "at least two different services",
     ),
     ("provider-of-own", services("provider: ‹p") + "providers: {p: {}}\n", "add external: true"),
     ("name-unknown", services("external: true, provider: ‹strpe") + "providers: {stripe: {}}\n", "stripe"),

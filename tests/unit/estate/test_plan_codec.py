@@ -153,7 +153,7 @@ def test_what_evac_wrote_itself_is_read_the_same_and_every_other_mistake_is_stil
         (b"", "Expecting value"),
         (b"{", "not JSON"),
         (b"\xff\xfe", "byte 1 is not UTF-8 text"),
-        (b'{"bound":' + b"9" * 5_000 + b"}", "a number of thousands of digits"),
+        (b'{"bound":' + b"9" * 5_000 + b"}", "a number with thousands of digits"),
         (b'{"bound":NaN}', "NaN is not an integer"),
         (b"[]", "not an evac plan"),
         (b'{"kind":"evac-plan","shed":[],"shed":[]}', "the key 'shed' appears twice"),

@@ -136,7 +136,7 @@ def test_the_timeline_holds_every_record_once_and_in_order() -> None:
     words = [e.words for e in entries if e.weight == "main"]
     assert "lee commands (kim)" in words
     assert "db accepts writes in anyang" in words
-    assert "web serves again, not in full yet" in words
+    assert "web is serving again at reduced capacity" in words
     assert not any("another run" in word for word in words), "it names a run of another incident"
     shuffled = list(dossier.notes)
     random.Random(1).shuffle(shuffled)

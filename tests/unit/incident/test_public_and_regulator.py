@@ -265,7 +265,7 @@ def test_restore_times_are_of_records_and_never_of_who_resolves_it() -> None:
     (gone,) = (s for s in report.services if s.service == "gone")
     assert gone.down_ms == T0 + HOUR - gone.down_since_ms, "it is down until now"
     assert not report.end.known
-    assert "ads, gone are down by records" in report.end.basis
+    assert "ads, gone are down according to the records" in report.end.basis
     assert report.duration.basis == "until now; ongoing"
 
 

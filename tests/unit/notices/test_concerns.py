@@ -56,7 +56,7 @@ def test_a_tool_is_a_concern_once_a_single_site_is_left_to_it() -> None:
     found = of_tools(tools, ("a",))
     assert [(one.key, one.severity) for one in found] == [("tool/deploy", "error"), ("tool/dns", "critical")]
     assert found[0].words == "deploy, which recovery needs, runs at b only"
-    assert found[1].words == "dns, which recovery needs, runs at no site any more"
+    assert found[1].words == "dns, which recovery needs, no longer runs at any site"
 
 
 def test_a_lag_is_a_concern_beyond_what_was_promised_and_not_at_it() -> None:

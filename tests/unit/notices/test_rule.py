@@ -88,7 +88,7 @@ def test_many_at_once_are_one_message() -> None:
     memory, _ = told(Memory(), holds(kind="finding"), 0)
     memory, messages = tell(memory, holds(*rows, kind="finding"), 1)
     assert len(messages) == 1
-    assert messages[0].words.startswith("40 new errors of the audit: EV000 is not well; ")
+    assert messages[0].words.startswith("40 new audit errors: EV000 is not well; ")
     assert messages[0].words.endswith("and 37 more")
     assert len(messages[0].keys) == 40
     _, messages = tell(memory, Known({"finding": ()}), 2)
@@ -100,7 +100,7 @@ def test_more_than_can_be_followed_are_counted() -> None:
     rows = [concern(f"EV{n:04}", "finding") for n in range(OPEN_MOST + 7)]
     memory, messages = tell(memory, holds(*rows, kind="finding"), 1)
     assert len(memory.open) == OPEN_MOST
-    assert any(one.words.startswith("7 more new errors") for one in messages)
+    assert any(one.words.startswith("7 more new audit errors") for one in messages)
     assert tell(memory, holds(*rows, kind="finding"), 2)[1] == ()
 
 

@@ -25,7 +25,7 @@ MESSAGE = Message(
     "begins",
     "critical",
     "pangyo is lost: no votes",
-    "look at page Now",
+    "see the Now page",
     1_792_000_000_000,
     ("site/pangyo",),
 )
@@ -99,9 +99,9 @@ def test_what_an_answer_means(status: int, after: str, expected: Outcome) -> Non
 @pytest.mark.parametrize(
     ("url", "key", "words"),
     [
-        ("http://192.0.2.7/secret-path", KEY, "its address is not hidden by TLS"),
-        ("ftp://secret-path", KEY, "its address is none"),
-        ("https://secret-path:99999/", KEY, "its address is none"),
+        ("http://192.0.2.7/secret-path", KEY, "its address does not use TLS"),
+        ("ftp://secret-path", KEY, "its address is not valid"),
+        ("https://secret-path:99999/", KEY, "its address is not valid"),
         ("http://127.0.0.1:1/secret-path", "c2VjcmV0LXBhdGg=", "its key is not base64 of 24 to 64 bytes"),
         ("http://127.0.0.1:1/secret-path", "secret-path", "its key is not base64 of 24 to 64 bytes"),
         ("http://127.0.0.1:1/secret-path", KEY, "it cannot be reached (ClientConnectorError)"),
@@ -144,9 +144,9 @@ def test_apprise_reaches_a_local_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert send(replace(CHAT, url=f"file:{file}"), over) == Outcome()
         assert chat.got[1][1]["type"] == "success"
         chat.answers = [(500, {})]
-        assert send(replace(CHAT, url=f"file:{file}")) == Outcome("it was refused, or could not be reached")
+        assert send(replace(CHAT, url=f"file:{file}")) == Outcome("it was refused or unreachable")
     monkeypatch.setenv("CHAT_URL", "no-such-chat://secret-path")
-    assert send(CHAT) == Outcome("apprise cannot make out the address")
+    assert send(CHAT) == Outcome("apprise does not understand the address")
 
 
 def test_a_receiver_that_says_nothing_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_words_for_people_say_what_to_do_next_and_which_notice_it_is() -> None:
     title, body = text_of(MESSAGE, "https://war.example/notices")
     assert title == "evac, critical: pangyo is lost: no votes"
     assert body.splitlines()[1:] == [
-        "Next: look at page Now",
+        "Next: see the Now page",
         "https://war.example/notices",
         "2026-10-14 17:46:40 UTC, alert evac_0123456",
     ]

@@ -296,7 +296,7 @@ def test_a_channel_that_is_named_later_hears_what_comes_later_and_one_that_is_go
         assert again.boxes["pager"].waiting == ()
         assert await store.get(BOX + "desk") is None
         found = await rows_of(store)
-        assert found[-1] == Delivery(1, "desk", "given up", 0, NOW_MS, "the channel is gone")
+        assert found[-1] == Delivery(1, "desk", "given up", 0, NOW_MS, "the channel no longer exists")
         await again.keep(State(), new_messages([lost("south")], lambda: "m2"))
         (one,) = again.boxes["pager"].waiting
         assert (await again.message(one.number)).words == "south is lost"
@@ -461,7 +461,7 @@ def test_a_channel_that_fails_is_said_once_and_what_it_missed_comes_later() -> N
         house.teller("north", wire)
         house.leader = "north"
         await house.until(lambda: bool(house.said))
-        assert house.said == ["the channel desk does not work: it answers 503; it is tried again"]
+        assert house.said == ["the channel desk does not work: it answers 503; evac will retry"]
         entry = await house.store.get(BOX + "desk")
         assert entry is not None
         (one,) = box_of(entry.value).waiting
@@ -494,13 +494,13 @@ def test_a_file_that_changes_is_read_again_and_a_wrong_one_is_not_taken(tmp_path
         file.write_text("channels: {a: {}}\n")
         while not said:
             await asyncio.sleep(0.01)
-        assert said[0].startswith("notices.yaml is not taken: 1 problem in the notices")
+        assert said[0].startswith("notices.yaml was not accepted: 1 problem in the notices")
         file.unlink()
         await asyncio.sleep(0.05)
         file.write_text("channels: {b: {apprise: env:A}}\n")
         async with asyncio.timeout(30):
             await watching
-        assert said[-1] == "notices.yaml changed, and is read again"
+        assert said[-1] == "notices.yaml changed and was reloaded"
 
     asyncio.run(story())
 

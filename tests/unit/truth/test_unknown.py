@@ -1,5 +1,5 @@
 """Taking a fact away from an estate never turns a verdict better: a start time, how long a fence, a promotion
-or a boot takes, how far a copy is behind, what a backup is, what a replica needs, what a pool has.
+or a boot takes, how far a replica lags, what a backup is, what a replica needs, what a pool has.
 """
 
 from __future__ import annotations

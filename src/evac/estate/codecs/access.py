@@ -61,13 +61,13 @@ def read_reference(raw: str) -> str:
 def _read_digest(raw: str) -> str:
     if _DIGEST.fullmatch(raw):
         return raw.removeprefix("sha256:")
-    raise QuantityError("not-a-hash", "this is not a hash of a token", "evac access token NAME prints one")
+    raise QuantityError("not-a-hash", "this is not a token hash", "create one: evac access token NAME")
 
 
 def _read_argon(raw: str) -> str:
     if _ARGON2ID.fullmatch(raw):
         return raw
-    raise QuantityError("not-a-hash", "this is not an argon2id hash", "evac access password NAME prints one")
+    raise QuantityError("not-a-hash", "this is not an argon2id hash", "create one: evac access password NAME")
 
 
 def _read_network(raw: str) -> str:
@@ -97,21 +97,19 @@ def _read_url(raw: str) -> str:
         raise QuantityError("not-an-address", f"'{raw[:60]}' is not an address", "write https://HOST")
     if is_hidden(parts):
         return raw
-    raise QuantityError("address-open", f"'{raw[:60]}' is not hidden by TLS", "write https://HOST")
+    raise QuantityError("address-open", f"'{raw[:60]}' does not use TLS", "write https://HOST")
 
 
 def _read_host(raw: str) -> str:
     if _HOST.fullmatch(raw):
         return raw.lower()
-    raise QuantityError(
-        "not-a-host", f"'{raw[:60]}' is not the name of a host", "leave out scheme, port and path"
-    )
+    raise QuantityError("not-a-host", f"'{raw[:60]}' is not a host name", "leave out scheme, port and path")
 
 
 def _read_path(raw: str) -> str:
     if raw.startswith("/") and "\0" not in raw:
         return raw
-    raise QuantityError("not-a-path", f"'{raw[:60]}' is not a whole path", "write it from / on")
+    raise QuantityError("not-a-path", f"'{raw[:60]}' is not a full path", "write it from / on")
 
 
 _TEXT_SCHEMA: Final = MappingProxyType({"type": "string"})
@@ -150,7 +148,7 @@ _URL: Final = Scalar("address, such as `https://id.example.com`", _read_url, str
 _HOST_NAME: Final = Scalar(
     "name of a host, such as `war.example.com`", _read_host, str, _TEXT_SCHEMA, quoted=True
 )
-_PATH: Final = Scalar("path of a PEM file, from `/` on", _read_path, str, _TEXT_SCHEMA, quoted=True)
+_PATH: Final = Scalar("full path of a PEM file", _read_path, str, _TEXT_SCHEMA, quoted=True)
 _DURATION: Final = measure(q.DURATION)
 _ROLE: Final = choice(a.ROLES)
 
@@ -200,12 +198,12 @@ TOKEN_FIELDS: Final = (
         "the person it acts for; without one it neither approves nor attests",
         default="",
     ),
-    Field("ends", "ends_ms", MOMENT, "from then on it is refused", default=0),
+    Field("ends", "ends_ms", MOMENT, "date from which it is rejected", default=0),
 )
 _PROVIDER: Final = Record(
     (
-        Field("issuer", "issuer", _URL, "its issuer, exactly as it calls itself", required=True),
-        Field("client", "client", text(), "the client id that it gave to evac", required=True),
+        Field("issuer", "issuer", _URL, "its issuer, exactly as published", required=True),
+        Field("client", "client", text(), "the client id it assigned to evac", required=True),
         Field("client_secret", "secret", REFERENCE, "reference to the client secret", default=""),
         Field(
             "scopes",
@@ -218,7 +216,7 @@ _PROVIDER: Final = Record(
             "name_claim",
             "name_claim",
             text(),
-            "claim that names a person; one that people cannot change",
+            "claim that identifies a person; must not be user-editable",
             default="sub",
         ),
         Field("role_claim", "role_claim", text(), "claim that holds groups or roles", default="groups"),
@@ -229,7 +227,7 @@ _PROVIDER: Final = Record(
 )
 _TLS: Final = Record(
     (
-        Field("cert", "cert", _PATH, "certificate, and those between it and its authority", required=True),
+        Field("cert", "cert", _PATH, "certificate with its chain", required=True),
         Field("key", "key", _PATH, "its private key", required=True),
         Field(
             "client_ca",
@@ -243,15 +241,13 @@ _TLS: Final = Record(
 )
 _SESSIONS: Final = Record(
     (
-        Field(
-            "idle", "idle_ms", _DURATION, "how long a login lasts without anything asked", default=3_600_000
-        ),
-        Field("whole", "whole_ms", _DURATION, "how long it lasts in all", default=43_200_000),
+        Field("idle", "idle_ms", _DURATION, "how long an idle login lasts", default=3_600_000),
+        Field("whole", "whole_ms", _DURATION, "how long it lasts at most", default=43_200_000),
         Field(
             "grave",
             "grave_ms",
             _DURATION,
-            "how long it is good for approve, attest, undo and cancel",
+            "how long it is valid for approve, attest, undo and cancel",
             default=900_000,
         ),
     ),
@@ -271,7 +267,7 @@ _LIMITS: Final = Record(
             "sign_in",
             "sign_in",
             rate(),
-            "false proofs from one address before it is slowed down",
+            "failed attempts from one address before it is throttled",
             default=_DEFAULTS.sign_in,
         ),
         Field(
@@ -283,13 +279,13 @@ _LIMITS: Final = Record(
 )
 
 FIELDS: Final = (
-    Field("address", "address", _URL, "address of the room as browsers know it", default=""),
-    Field("hosts", "hosts", Listed(_HOST_NAME), "more names that it goes by", default=()),
+    Field("address", "address", _URL, "address of the war room as browsers know it", default=""),
+    Field("hosts", "hosts", Listed(_HOST_NAME), "additional host names", default=()),
     Field(
         "trusted_proxies",
         "proxies",
         Listed(_NETWORK),
-        "networks of proxies whose X-Forwarded-For is believed",
+        "networks of proxies whose X-Forwarded-For is trusted",
         default=(),
     ),
     Field("oidc", "provider", _PROVIDER, "the identity provider"),
@@ -398,12 +394,12 @@ def _check_people(
                 "certificate-unseen",
                 f"nobody asks {shown(name)} for a certificate",
                 place,
-                "name the authority that signed it: tls: {client_ca: FILE}",
+                "name the CA that signed it: tls: {client_ca: FILE}",
             )
         if person.subject is None and rules.provider is not None:
             problems.add(
                 "subject-missing",
-                f"it is not said who {shown(name)} is at the identity provider",
+                f"it is not stated who {shown(name)} is at the identity provider",
                 place,
                 "write subject: SUB, or subject: '' for someone who is not known there",
             )
@@ -418,9 +414,9 @@ def _check_tokens(rules: a.AccessRules, pair: tuple[Node, Node] | None, problems
         if not token.of and token.role in ("approver", "admin"):
             problems.add(
                 "program-approves",
-                f"{shown(name)} acts for nobody, and may not approve",
+                f"{shown(name)} acts for no one, so it may not approve",
                 place,
-                "say whom it acts for: of: PERSON, or give it the role operator",
+                "state whom it acts for: of: PERSON, or give it the role operator",
             )
         if not token.of and alike(name) in taken:
             problems.add("id-taken", f"a person is called {shown(name)} too", place, "rename the token")
@@ -432,14 +428,17 @@ def _check_provider(rules: a.AccessRules, root: Node, problems: Problems) -> Non
     """What an identity provider cannot do without."""
     if rules.sessions.idle_ms > rules.sessions.whole_ms or not rules.sessions.idle_ms:
         problems.add(
-            "out-of-range", "a login ends before its idle time, or at once", root.place, "let idle <= whole"
+            "out-of-range",
+            "a login would end before its idle time, or at once",
+            root.place,
+            "let idle <= whole",
         )
     if rules.provider is None:
         return
     place = root.fields["oidc"][0].place if "oidc" in root.fields else root.place
     if not rules.address:
         problems.add(
-            "value-missing", "with oidc the room needs its address", place, "add address: https://HOST"
+            "value-missing", "with oidc, the war room needs its address", place, "add address: https://HOST"
         )
     if "openid" not in rules.provider.scopes:
         problems.add("value-missing", "scopes must name openid", place, "write scopes: [openid, profile]")

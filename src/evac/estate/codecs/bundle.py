@@ -224,8 +224,8 @@ def _check_written(beside: Path) -> None:
     except BundleDamaged as error:
         raise InvalidInput(
             "bundle-unreadable",
-            f"what was written cannot be read again: {error.message}",
-            "make the bundle again; on another disk, if it stays so",
+            f"what was written cannot be read back: {error.message}",
+            "make the bundle again; if it happens again, use another disk",
         ) from error
 
 
@@ -301,7 +301,7 @@ class Bundle:
         """The bytes of a part, which are those that were written. Raises BundleDamaged with its name."""
         part = self._part(name)
         if part.size > MAX_READ_BYTES:
-            raise BundleDamaged(f"{name} is larger than anything that is read of a bundle", name)
+            raise BundleDamaged(f"{name} is larger than any bundle part evac reads", name)
         return b"".join(self._blocks(part))
 
     def copy(self, name: str, target: Path) -> None:
@@ -340,7 +340,7 @@ class Bundle:
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
             raise BundleDamaged(f"{part.name} cannot be read from {self.path.name}", part.name) from error
         if (size, digest.hexdigest()) != (part.size, part.sha256):
-            raise BundleDamaged(f"{part.name} is not what was written into the bundle", part.name)
+            raise BundleDamaged(f"{part.name} is not what was written to the bundle", part.name)
 
 
 @contextlib.contextmanager
@@ -367,7 +367,7 @@ def _refuse_unsafe(path: Path, file: IO[bytes]) -> None:
     file.seek(size - _END.size)
     mark, disk, first, here, entries, length, offset, comment = _END.unpack(file.read(_END.size))
     if mark != b"PK\x05\x06" or comment:
-        raise BundleDamaged(f"{path.name} is not a bundle, or was cut off at its end")
+        raise BundleDamaged(f"{path.name} is not a bundle, or is truncated")
     plain = not disk and not first and here == entries and offset + length + _END.size == size
     if not plain or entries > MAX_PARTS or length > MAX_DIRECTORY_BYTES:
         raise BundleDamaged(f"the table of contents of {path.name} is damaged")
@@ -381,7 +381,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> bytes:
         raise BundleDamaged(f"{path.name} has no manifest, or names a part twice", MANIFEST)
     for info in infos:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 0x1:
-            raise BundleDamaged(f"{info.filename} is packed as no bundle packs", info.filename)
+            raise BundleDamaged(f"{info.filename} is packed in an unsupported way", info.filename)
     if sum(info.compress_size for info in infos) > path.stat().st_size:
         raise BundleDamaged(f"the parts of {path.name} are larger than the file")
     if sum(info.file_size for info in infos) > MAX_RATIO * path.stat().st_size:
@@ -413,7 +413,7 @@ def _read_manifest(data: bytes) -> dict[str, Any]:
     if type(values.get("version")) is not int or values["version"] not in READ:
         raise InvalidInput(
             "bundle-version",
-            f"this bundle has the format {str(values.get('version'))[:20]}, not one of 1 to {VERSION}",
+            f"this bundle has format {str(values.get('version'))[:20]}, not one of 1 to {VERSION}",
             "open it with the evac of its own wheelhouse",
         )
     return values
@@ -489,7 +489,7 @@ def manifest_of(bundle: Bundle) -> Mapping[str, Any]:
         named.append(values["encrypted"])
     for name in named:
         if name not in bundle.parts:
-            raise BundleDamaged(f"{name} is named in the manifest, and is not in the bundle", name)
+            raise BundleDamaged(f"{name} is listed in the manifest but missing from the bundle", name)
     return values
 
 
@@ -511,4 +511,4 @@ def _check(value: Any, shape: Any, where: str) -> None:
 
 
 def _wrong(where: str) -> BundleDamaged:
-    return BundleDamaged(f"what the manifest says under {where} is not of its kind", MANIFEST)
+    return BundleDamaged(f"the manifest has a value of the wrong kind under {where}", MANIFEST)

@@ -106,7 +106,7 @@ def _read_zone(raw: str) -> Zone:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             pass  # a folder of the database, such as Europe, is an OSError
     hint = 'write it like "+09:00" or Europe/Berlin'
-    raise QuantityError("not-a-number", f"'{raw[:40]}' is not an offset from UTC and no time zone", hint)
+    raise QuantityError("not-a-number", f"'{raw[:40]}' is neither a UTC offset nor a time zone", hint)
 
 
 def _zone_words(zone: Zone) -> str:
@@ -141,7 +141,7 @@ _HOURS: Final = Record(
     (
         Field("from", "from_minute", _CLOCK_KIND, "when they begin", required=True),
         Field("to", "to_minute", _CLOCK_KIND, "when they end; if not after `from`, next day", required=True),
-        Field("days", "days", Listed(choice(WEEKDAYS)), "when they begin; else every day", default=()),
+        Field("days", "days", Listed(choice(WEEKDAYS)), "when they start; otherwise every day", default=()),
     ),
     lambda from_minute, to_minute, days=(): Hours(
         from_minute, to_minute, tuple(sorted({WEEKDAYS.index(day) for day in days}))
@@ -150,17 +150,17 @@ _HOURS: Final = Record(
 
 _WHEN: Final = Record(
     (
-        Field("continuous", "continuous_ms", _DURATION, "one outage lasted at least so long"),
-        Field("total", "total_ms", _DURATION, "all outages of the cycle lasted at least so long"),
-        Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime of the cycle was below it"),
+        Field("continuous", "continuous_ms", _DURATION, "one outage lasted at least this long"),
+        Field("total", "total_ms", _DURATION, "all outages of the cycle lasted at least this long"),
+        Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime of the cycle was below this"),
     ),
     r.When,
 )
 _TIER: Final = Record(
     (
         Field("share", "share_ppm", _SHARE_KIND, "share of the fee", required=True),
-        Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime of the cycle was below it"),
-        Field("lasting", "lasting_ms", _DURATION, "all outages of the cycle lasted at least so long"),
+        Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime of the cycle was below this"),
+        Field("lasting", "lasting_ms", _DURATION, "all outages of the cycle lasted at least this long"),
     ),
     formulas.Tier,
 )
@@ -180,8 +180,8 @@ _RATE: Final = Record(
 )
 _PER_DAY: Final = Record(
     (
-        Field("rates", "rates", Records(_RATE), "amounts, each from a day on", required=True),
-        Field("after", "after_ms", _DURATION, "the first days that nothing is paid for", default=0),
+        Field("rates", "rates", Records(_RATE), "amounts, each starting on a day", required=True),
+        Field("after", "after_ms", _DURATION, "the first days for which nothing is paid", default=0),
     ),
     dict,
 )
@@ -205,16 +205,16 @@ FORMULAS: Final = ("tiers", "pro_rata", "fixed", "per_day", "days", "voucher", "
 _RULE: Final = Record(
     (
         Field("id", "id", reference("rule", "name"), "name of the rule", required=True),
-        Field("services", "services", _NAMES, "services it is about; empty: all", required=True),
-        Field("when", "when", _WHEN, "how long an outage must be; any one is enough", default=r.When()),
-        Field("hours", "hours", _HOURS, "only these hours of the day count; else all"),
+        Field("services", "services", _NAMES, "services it applies to; empty: all", required=True),
+        Field("when", "when", _WHEN, "minimum outage lengths; meeting any one is enough", default=r.When()),
+        Field("hours", "hours", _HOURS, "only these hours of the day count; otherwise all"),
         Field("base", "base", choice(("fee", "hourly_fee")), "what a fee is for", default="fee"),
         Field("pay", "pay", choice(("refund", "balance")), "how money is paid", default="balance"),
         Field("tiers", "tiers", Records(_TIER), "formula: shares of the fee; the largest one reached"),
         Field("pro_rata", "pro_rata", _PRO_RATA, "formula: the fee for the time of the outage"),
         Field("fixed", "fixed", _MONEY_KIND, "formula: one amount"),
         Field("per_day", "per_day", _PER_DAY, "formula: an amount for each day"),
-        Field("days", "days", small_count(1, 3_660), "formula: days that a subscription is extended by"),
+        Field("days", "days", small_count(1, 3_660), "formula: days by which a subscription is extended"),
         Field("voucher", "voucher", _VOUCHER, "formula: a voucher"),
         Field("goods", "goods", _GOODS, "formula: goods"),
         Field("bands", "bands", Records(_BAND), "formula: by reported loss"),
@@ -222,7 +222,8 @@ _RULE: Final = Record(
         Field("regions", "regions", _NAMES, "regions; else all", default=()),
         Field("channels", "channels", _NAMES, "channels; else all", default=()),
         Field("paid", "paid", flag(), "true: only accounts with a fee; false: only those without one"),
-        Field("used", "used", flag(), "true: only those who used the service meanwhile", default=False),
+        Field("used", "used", flag(), "true: only those who used the service during the "
+        "outage", default=False),
         Field("excludes", "excludes", Listed(choice(KINDS)), "kinds of windows that do not count",
               default=("maintenance",)),
         Field("rounding", "rounding", choice(r.ROUNDINGS), "to whole minor units", default="half_up"),
@@ -230,13 +231,14 @@ _RULE: Final = Record(
         Field("cap", "cap", _MONEY_KIND, "at most this amount"),
         Field("floor", "floor", _MONEY_KIND, "at least this amount, if anything"),
         Field("claim_by", "claim_by", day(), "last day for claims"),
-        Field("first", "first", small_count(1, QUANTITY_LIMIT), "most claims, by time of receipt"),
+        Field("first", "first", small_count(1, QUANTITY_LIMIT), "maximum number of claims, by time of "
+        "receipt"),
         Field("pool", "pool", _MONEY_KIND, "at most this amount for all claims, by receipt"),
         Field("expires", "expires_days", measure(q.DAYS), "how long the credit can be used", default=0),
         Field("fallback", "fallback", Mapped(reference("channel", "name"), _MONEY_KIND),
               "channel that cannot take days, vouchers or goods -> amount instead", default={}),
-        Field("renews", "renews", flag(), "must be false: no grant renews itself", default=False),
-        Field("source", "source", text(), "where the promise is published", default=""),
+        Field("renews", "renews", flag(), "must be false: no grant renews automatically", default=False),
+        Field("source", "source", text(), "where the commitment is published", default=""),
         Field("note", "note", text(), "what the rule assumes", default=""),
     ),
     dict,
@@ -247,7 +249,13 @@ _TOP: Final = Record(
         Field("id", "id", reference("rule set", "name"), "name of the rule set", required=True),
         Field("title", "title", text(), "for people", default=""),
         Field("zone", "zone", _ZONE_KIND, "time zone of cycles, days and hours", default=UTC_ZONE),
-        Field("overlap", "overlap", choice(("max", "sum")), "of several rules that pay money", default="max"),
+        Field(
+            "overlap",
+            "overlap",
+            choice(("max", "sum")),
+            "which of several money rules applies",
+            default="max",
+        ),
         Field("rules", "rules", Records(_RULE), "the rules", required=True),
     ),
     dict,
@@ -307,7 +315,7 @@ def _rule(row: dict[str, Any], zone: Zone, place: Place, found: list[Diagnostic]
     given = [name for name in FORMULAS if row.get(name) is not None]
     name = f"rule {row['id']}"
     if row.pop("renews", False):
-        message = f"{name}: a grant must not renew itself, because it would charge the customer later"
+        message = f"{name}: a grant must not renew automatically, because it would charge the customer later"
         found.append(Diagnostic("grant-renews", message, place, hint="remove renews"))
     if len(given) != 1:
         code = "formula-several" if given else "formula-missing"

@@ -55,7 +55,7 @@ def schema() -> dict[str, Any]:
         **_or_empty(TOOLS.schema()),
     }
     properties["facts"] = {
-        "description": "where values are from, by path such as services/pay/rto",
+        "description": "source of values, by path such as services/pay/rto",
         **_or_empty({"type": "object", "additionalProperties": record_schema(FACT.fields)}),
     }
     return {
@@ -346,7 +346,7 @@ def write(
     target = Path(folder)
     if target.exists() and (not target.is_dir() or (not replace and any(target.iterdir()))):
         raise EvacError(
-            "folder-not-empty", f"{target} exists and is not empty", "name another folder, or say --replace"
+            "folder-not-empty", f"{target} exists and is not empty", "choose another folder, or use --replace"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

@@ -28,9 +28,7 @@ CHANNELS_MOST: Final = 16
 
 def _read_link(raw: str) -> str:
     """An address of a page, as browsers open it."""
-    wrong = QuantityError(
-        "not-an-address", f"'{raw[:60]}' is not the address of a page", "write https://HOST"
-    )
+    wrong = QuantityError("not-an-address", f"'{raw[:60]}' is not a web address", "write https://HOST")
     try:
         parts = urlsplit(raw)
         parts.port  # noqa: B018 - raises ValueError for a wrong one
@@ -50,7 +48,7 @@ _LINK: Final = Scalar(
 )
 
 CHANNEL_FIELDS: Final = (
-    Field("apprise", "apprise", REFERENCE, "reference to the URL that Apprise sends to", default=""),
+    Field("apprise", "apprise", REFERENCE, "reference to the URL Apprise sends to", default=""),
     Field("webhook", "webhook", REFERENCE, "or reference to the address of a signed webhook", default=""),
     Field(
         "secret", "secret", REFERENCE, "reference to the key of a webhook, `whsec_` and base64", default=""
@@ -58,8 +56,8 @@ CHANNEL_FIELDS: Final = (
     Field(
         "kinds", "kinds", Listed(choice(KINDS), one_allowed=True), "only messages of these kinds", default=()
     ),
-    Field("least", "least", choice(SEVERITIES), "nothing milder is sent there", default="warning"),
-    Field("clear", "clear", flag(), "a webhook may go where TLS does not hide it", default=False),
+    Field("least", "least", choice(SEVERITIES), "minimum severity sent there", default="warning"),
+    Field("clear", "clear", flag(), "a webhook may be sent without TLS", default=False),
 )
 FIELDS: Final = (
     Field("room", "room", _LINK, "address of the war room, for links in messages", default=""),
@@ -155,7 +153,7 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
         if UPDATE in written.kinds and len(set(written.kinds)) > 1:
             problems.add(
                 "channel-mixed",
-                f"{shown(name)} would tell users what is for you alone",
+                f"{shown(name)} would send internal messages to users",
                 key.place,
                 "name kinds: update alone, and another channel for the rest",
             )
@@ -181,9 +179,12 @@ def _check(name: str, value: Node, key: Node, problems: Problems) -> None:
             "value-missing",
             f"the webhook {shown(name)} has no key to sign with",
             key.place,
-            "add secret: env:NAME; evac notices key makes one",
+            "add secret: env:NAME; create one: evac notices key",
         )
     if "apprise" in said and "webhook" not in said and ("secret" in said or "clear" in said):
         problems.add(
-            "channel-way", f"secret and clear of {shown(name)} are of webhooks", key.place, "leave them out"
+            "channel-way",
+            f"secret and clear of {shown(name)} are only for webhooks",
+            key.place,
+            "leave them out",
         )

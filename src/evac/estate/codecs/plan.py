@@ -262,7 +262,7 @@ def _whole(document: dict[str, Any], name: str) -> int:
 
 def _step_arguments(step: dict[str, Any]) -> dict[str, Any]:
     if step["kind"] not in PLANNED:
-        raise ValueError(f"a step is of the kind {str(step['kind'])[:40]}, which this evac does not know")
+        raise ValueError(f"unknown step kind: {str(step['kind'])[:40]}")
     body = {key: value for key, value in step.items() if key not in ("duration_ms", "uses")}
     body["end_ms"] = _whole(step, "start_ms") + _whole(step, "duration_ms")
     body["uses"] = sorted(step["uses"].items())
@@ -327,18 +327,14 @@ def _words(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start + 1:,} is not UTF-8 text"
     words = str(error)
-    return "it holds a number of thousands of digits" if "digits" in words else words[:200]
+    return "it contains a number with thousands of digits" if "digits" in words else words[:200]
 
 
 def _shape(error: Exception) -> str:
     """What is wrong with the shape of a document, without names of the program's own insides."""
     if isinstance(error, KeyError):
         return f"{str(error.args[0])[:80]} is missing"
-    return (
-        str(error)[:200]
-        if isinstance(error, ValueError)
-        else "its lists and mappings are not where they belong"
-    )
+    return str(error)[:200] if isinstance(error, ValueError) else "its structure is invalid"
 
 
 class _TwiceError(Exception):
@@ -414,7 +410,7 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, str | int):
         return value
-    raise InvalidInput("canonical-type", f"{kind.__name__} has no place in a plan")
+    raise InvalidInput("canonical-type", f"{kind.__name__} is not allowed in a plan")
 
 
 @lru_cache(maxsize=64)

@@ -54,7 +54,7 @@ def _read_key(raw: str) -> str:
             return raw
     except (binascii.Error, ValueError):
         pass
-    raise QuantityError("not-a-key", "this is not an ed25519 public key", "evac key FILE makes one")
+    raise QuantityError("not-a-key", "this is not an ed25519 public key", "create one: evac key FILE")
 
 
 def _show_moment(value: int) -> str:
@@ -86,8 +86,10 @@ _WATCH: Final = Record(
             default="cautious",
         ),
         Field("period", "period_ms", _DURATION, "between two probes"),
-        Field("deadline", "deadline_ms", _DURATION, "until a probe without an answer is missed"),
-        Field("misses", "misses", small_count(1, 1_000), "missed in a row until a witness says down"),
+        Field("deadline", "deadline_ms", _DURATION, "time until an unanswered probe counts as missed"),
+        Field(
+            "misses", "misses", small_count(1, 1_000), "probes missed in a row until a witness reports down"
+        ),
         Field("suspect", "suspect_ms", _DURATION, "how long until a site is suspected"),
         Field("confirm", "confirm_ms", _DURATION, "how long a quorum must agree until a site counts as lost"),
         Field("clear", "clear_ms", _DURATION, "how long it must answer until it counts as healthy again"),
@@ -98,12 +100,12 @@ _WATCH: Final = Record(
 
 _ENVELOPE: Final = Record(
     (
-        Field("sites", "sites", _SITES, "sites that may be left", default=()),
+        Field("sites", "sites", _SITES, "sites that may be evacuated", default=()),
         Field("stores", "stores", _STORES, "stores that may be promoted", default=()),
+        Field("most_lost", "most_lost_ms", _DURATION, "maximum data that may be lost, per store", default=0),
         Field(
-            "most_lost", "most_lost_ms", _DURATION, "the most data that may be lost, of any store", default=0
+            "most_shed", "most_shed", _COUNT, "maximum number of people whose services may be shed", default=0
         ),
-        Field("most_shed", "most_shed", _COUNT, "the most people whose services may be shed", default=0),
     ),
     rp.Envelope,
 )
@@ -113,7 +115,7 @@ STORE_FIELDS: Final = (
         "fence_proofs",
         "proofs",
         Listed(choice(rp.FENCE_PROOFS), ordered=True),
-        "proofs of the fence of the old primary that are good enough",
+        "accepted proofs that the old primary is fenced",
         default=("network", "power", "attest"),
     ),
     Field(
@@ -138,14 +140,14 @@ STORE_FIELDS: Final = (
         "whether a replica that may have lost writes is promoted",
         default="ask",
     ),
-    Field("most_lost", "most_lost_ms", _DURATION, "with `allow`: the most that may be lost", default=0),
+    Field("most_lost", "most_lost_ms", _DURATION, "with `allow`: maximum loss", default=0),
 )
 
 _WINDOW: Final = Record(
     (
         Field("from", "begin_ms", MOMENT, "when it begins", required=True),
         Field("to", "end_ms", MOMENT, "when it ends", required=True),
-        Field("sites", "sites", _SITES, "the sites it is about; else all", default=()),
+        Field("sites", "sites", _SITES, "the sites it applies to; otherwise all", default=()),
         Field("reason", "reason", text(), "why", default=""),
     ),
     rp.Window,
@@ -153,7 +155,7 @@ _WINDOW: Final = Record(
 
 _PATIENCE: Final = Record(
     (
-        Field("attempts", "attempts", small_count(1, 100), "tries of a step in all", default=4),
+        Field("attempts", "attempts", small_count(1, 100), "attempts per step in total", default=4),
         Field("deadline_factor", "deadline_factor", small_count(1, 100), "of the predicted time", default=4),
         Field(
             "deadline_least",
@@ -162,8 +164,8 @@ _PATIENCE: Final = Record(
             "the shortest deadline of a step, also where its plan says less",
             default=10_000,
         ),
-        Field("backoff", "backoff_ms", _DURATION, "before the second try; doubles", default=500),
-        Field("backoff_most", "backoff_most_ms", _DURATION, "the longest wait between tries", default=30_000),
+        Field("backoff", "backoff_ms", _DURATION, "delay before the second attempt; doubles", default=500),
+        Field("backoff_most", "backoff_most_ms", _DURATION, "maximum delay between attempts", default=30_000),
         Field(
             "stuck_factor",
             "stuck_factor",
@@ -181,7 +183,7 @@ _PACE: Final = Record(
             "shares",
             "shares",
             _SHARES,
-            "shares of the traffic that is moved, growing to 100 %",
+            "shares of traffic moved, growing to 100 %",
             default=(1_000,),
         ),
         Field("wait", "wait_ms", _DURATION, "between two shares", default=0),
@@ -189,7 +191,7 @@ _PACE: Final = Record(
             "errors",
             "errors_permille",
             permille(),
-            "above it evac slows down; above twice that it stops",
+            "above this evac slows down; above twice this it stops",
             default=50,
         ),
     ),
@@ -224,7 +226,7 @@ FIELDS: Final = (
         "controllers",
         "controllers",
         Mapped(text(), ED25519_KEY),
-        "controllers that sign the heads of journals, for `evac run verify`: site -> ed25519 public key",
+        "controllers that sign journal heads, for `evac run verify`: site -> ed25519 public key",
         default={},
     ),
     Field(
@@ -250,7 +252,7 @@ FIELDS: Final = (
         "generation",
         "generation",
         choice(("told", "asked")),
-        "whether an effect waits for the agent of its site to know of no newer generation",
+        "whether an effect waits until the agent of its site reports no newer generation",
         default="told",
     ),
     Field("longest_pause", "pause_most_ms", _DURATION, "a pause never lasts longer", default=3_600_000),
@@ -328,10 +330,13 @@ def _check_sense(policy: rp.RunPolicy, root: Node, problems: Problems) -> None:
         problems.add("out-of-range", "shares grow and end at 100 %", root.place, "write [10 %, 50 %, 100 %]")
     if 0 < policy.access_log_ms < ACCESS_LOG_LEAST_MS:
         problems.add(
-            "out-of-range", "the log of access is kept for 31 days or more", root.place, "access_log: 400 d"
+            "out-of-range",
+            "the access log must be kept for at least 31 days",
+            root.place,
+            "access_log: 400 d",
         )
     if policy.approvers and policy.approvals > len(policy.approvers):
-        message = f"{policy.approvals} approvals are needed, but {len(policy.approvers)} persons may approve"
+        message = f"{policy.approvals} approvals are needed, but {len(policy.approvers)} people may approve"
         problems.add("out-of-range", message, root.place, "name more approvers, or ask for fewer")
     names: dict[str, str] = {}
     keys: dict[str, str] = {}

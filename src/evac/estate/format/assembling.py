@@ -254,7 +254,7 @@ def _merge(documents: list[Node], problems: Problems) -> dict[str, list[Node]]:
 def _check_version(top: dict[str, list[Node]], documents: list[Node], problems: Problems) -> None:
     if documents and "evac" not in top:
         problems.add(
-            "version-missing", "no file says its version", documents[0].place, f"add evac: {FORMAT_VERSION}"
+            "version-missing", "no file states its version", documents[0].place, f"add evac: {FORMAT_VERSION}"
         )
     for node in top.get("evac", []):
         if node.text != str(FORMAT_VERSION):
@@ -333,12 +333,13 @@ def _entry(section: Section, name: str, key: Node, value: Node, path: str, reade
     reader.places[path] = (key.file, key.line, key.column)
     if len(name) > ID_MAX or not ID.fullmatch(name):
         hint = (
-            "ids begin with a letter or digit and hold letters, digits and . _ - : @, parts of a path with /"
+            "ids begin with a letter or digit and contain letters, digits and . _ "
+            "- : @, with / between path parts"
         )
         reader.problems.add("id-invalid", f"{shown(name)} is not an id", key.place, hint)
         return BAD
     if section.path_id and "/" not in name:
-        message = f"{shown(name)} does not say its site"
+        message = f"{shown(name)} does not state its site"
         reader.problems.add("domain-path-invalid", message, key.place, f"write SITE/{name}")
         return BAD
     gone = reader.facts.any_expired and reader.facts.is_expired(path)

@@ -150,16 +150,16 @@ def _never_asked(endpoint: Endpoint, kind: Subject, reader: Reader) -> None:
     """Why nothing is asked of it, and which drivers would be."""
     spec, proof = DRIVERS[endpoint.driver], endpoint.settings.get(FENCE)
     if kind == "site" and proof is not None:
-        message = f"{endpoint.driver} cannot prove a fence by {shown(str(proof))}: nothing is asked of it"
+        message = f"{endpoint.driver} cannot prove a fence by {shown(str(proof))}: it is never used"
         others = {FENCE: proof}
     else:
-        message = f"{endpoint.driver} does nothing for a {kind}: nothing is asked of {shown(endpoint.id)}"
+        message = f"{endpoint.driver} does nothing for a {kind}: {shown(endpoint.id)} is never used"
         others = {}
     able = [name for name, one in DRIVERS.items() if one.serves(kind, others)]
     hint = f"drivers for a {kind}: {', '.join(able)}"
     proofs = [one for one in spec.proofs if one in ("network", "power")]
     if kind == "site" and proof is None and proofs:
-        hint = f"if it fences the site, say so: {FENCE}: {' or '.join(proofs)}"
+        hint = f"if it fences the site, state it: {FENCE}: {' or '.join(proofs)}"
     elif spec.by_person or not spec.acts:
         hint = "leave it out: a step without an endpoint is done by a person"
     path = f"endpoints/{endpoint.id}"
@@ -178,7 +178,7 @@ def _check_setting(
     worded = any(word in key for word in _SECRET_WORDS) and not key.endswith(_NOT_SECRET)
     is_secret = worded if setting is None else worded or setting.kind == "secret"
     if is_secret and not str(value).startswith(("env:", "file:")):
-        message = f"{key} of {shown(endpoint.id)} is written in clear"
+        message = f"{key} of {shown(endpoint.id)} is written in plain text"
         reader.problems.add("secret-in-clear", message, place, "write env:NAME or file:/path; change it")
     elif setting is None:
         hint = reader.problems.suggest(key, known) or f"{endpoint.driver} reads: {', '.join(sorted(known))}"
@@ -389,7 +389,7 @@ def _check_groups(groups: tuple[SharedFate, ...], reader: Reader) -> None:
 def _note_cycle(loop: list[str], reader: Reader) -> None:
     shape = " > ".join(loop[:10])
     place = _place(reader, f"groups/{loop[-2]}/members")
-    reader.problems.add("group-cycle", f"groups contain each other: {shape}", place, "take one of them out")
+    reader.problems.add("group-cycle", f"groups contain each other: {shape}", place, "remove one of them")
 
 
 def _check_store(store: Store, reader: Reader) -> None:
@@ -412,7 +412,7 @@ def _check_rebuilds(stores: tuple[Store, ...], reader: Reader) -> None:
         path = f"stores/{store.id}"
         if store.rebuilt_from is None:
             if store.rebuild_ms is not None:
-                message = f"store {shown(store.id)} says how long a rebuild takes, and not from what"
+                message = f"store {shown(store.id)} states how long a rebuild takes, but not its source"
                 place = _place(reader, f"{path}/rebuild", path)
                 reader.problems.add("rebuild-circle", message, place, "add rebuilt_from: FAMILY")
             continue
@@ -493,7 +493,7 @@ _RUNS_HERE: Final = (
 
 def _runs_here(service: Service, key: str, reader: Reader) -> None:
     path = f"services/{service.id}"
-    message = f"{shown(service.id)} is external, so it has no {key} here"
+    message = f"{shown(service.id)} is external, so it cannot have {key} here"
     place = _place(reader, f"{path}/{key}", path)
     reader.problems.add("external-runs-here", message, place, "take it out, or say external: false")
 
@@ -504,7 +504,7 @@ def _check_external(assembly: Assembly, reader: Reader) -> None:
     for service in services.values():
         path = f"services/{service.id}"
         if service.provider is not None and not service.external:
-            message = f"{shown(service.id)} has a provider and is not external"
+            message = f"{shown(service.id)} has a provider but is not external"
             place = _place(reader, f"{path}/provider", path)
             reader.problems.add("provider-of-own", message, place, "add external: true, or take provider out")
         if not service.external:
@@ -536,7 +536,7 @@ def _check_service(service: Service, reader: Reader) -> None:
         place = f"services/{service.id}/needs/{row}"
         if need.any_of and len(set(need.any_of)) < max(2, len(need.any_of)):
             message = f"{shown(service.id)} needs any of {', '.join(need.any_of)}, which is not a choice"
-            hint = "name two services at least, each once, or write a plain need"
+            hint = "name at least two different services, or write a plain need"
             reader.problems.add("alternatives-alike", message, _place(reader, place), hint)
         if need.kind == "service" and service.id in need.targets:
             reader.problems.add(

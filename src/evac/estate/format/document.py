@@ -87,7 +87,7 @@ def find_files(path: Path, problems: Problems) -> EstateFiles:
             "estate-empty",
             "no YAML file in this folder",
             Place(str(path)),
-            "evac example pangyo -o DIR writes one",
+            "create one: evac example pangyo -o DIR",
         )
     if len(documents) > FILES_MAX:
         problems.add(
@@ -377,7 +377,7 @@ class _Composer:
         while (event := next_event()).__class__ is not yaml.StreamEndEvent:
             if roots and not several:
                 message = "a second document starts here"
-                self._refuse("several-documents", message, event, "keep one document in a file")
+                self._refuse("several-documents", message, event, "use one document per file")
             self._anchors.clear()
             root = self._node(next_event(), 0)
             roots.append(root)

@@ -383,7 +383,7 @@ def _read_id(raw: str) -> str:
         raise QuantityError(
             "id-invalid",
             f"'{raw[:60]}' is not an id",
-            "letters, digits and . _ - : @, parts of a path with /",
+            "letters, digits and . _ - : @, with / between path parts",
         )
     return raw
 

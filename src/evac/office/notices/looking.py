@@ -76,7 +76,7 @@ class NoticeReckoner:
             try:
                 found = await self._apart.ask(_reckon, path, as_of, observation, backups)
             except BrokenProcessPool as error:
-                raise Unavailable("the process that reckons ended; it is started again") from error
+                raise Unavailable("the what-if process ended; it is being restarted") from error
         if isinstance(found, tuple):
             raise InvalidInput(*found)
         return found

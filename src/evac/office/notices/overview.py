@@ -95,7 +95,7 @@ class Ledger:
     async def _let_go(self, kept: Mapping[str, Box]) -> None:
         """Boxes of channels that are named no more: what waited there is given up."""
         for name, box in kept.items():
-            rows = [self._ended(name, one, "given up", "the channel is gone") for one in box.waiting]
+            rows = [self._ended(name, one, "given up", "the channel no longer exists") for one in box.waiting]
             await self._write(rows, [Delete(BOX + name)])
 
     async def keep(self, state: State, messages: Sequence[Message] = ()) -> None:
@@ -187,7 +187,7 @@ async def _journal(store: Store, lease: Lease) -> Journal:
 def _about(channel: Channel) -> str:
     """What a channel is, for people who may not see its address."""
     if channel.public:
-        return f"{channel.way}; for users: what is published on the status page"
+        return f"{channel.way}; for users: updates published on the status page"
     kinds = ", ".join(sorted(channel.kinds)) if channel.kinds else "all kinds"
     return f"{channel.way}; {kinds}; {channel.least} and graver"
 

@@ -133,7 +133,7 @@ class Teller:
         """Said once, and once more when it works again."""
         before = self._problems.get(name, "")
         if problem and problem != before:
-            self._say(f"the channel {name} does not work: {problem}; it is tried again")
+            self._say(f"the channel {name} does not work: {problem}; evac will retry")
         elif before and not problem:
             self._say(f"the channel {name} works again")
         self._problems[name] = problem
@@ -169,9 +169,11 @@ async def changed(path: Path, say: Say, look_s: float = FILE_S) -> None:
             check_ways(load_notices(path).channels)
         except EvacError as error:
             bad = now
-            say(f"{path.name} is not taken: {error.message}; evac notices check {path.name} says where")
+            say(
+                f"{path.name} was not accepted: {error.message}; to see where: evac notices check {path.name}"
+            )
         else:
-            say(f"{path.name} changed, and is read again")
+            say(f"{path.name} changed and was reloaded")
             return
 
 

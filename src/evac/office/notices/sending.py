@@ -210,7 +210,7 @@ class Apprise:
 
     async def send(self, message: Message) -> Outcome:
         if self._trying is not None and not self._trying.done():
-            return Outcome("the try before has not ended yet")
+            return Outcome("the previous attempt has not finished yet")
         self._trying = asyncio.ensure_future(_apart(lambda: self._notify(message)))
         try:
             async with asyncio.timeout(TRY_S):
@@ -230,13 +230,13 @@ class Apprise:
         name = "Status" if self._channel.public else "evac"
         notifier = apprise.Apprise(asset=apprise.AppriseAsset(app_id=name, app_desc=name))
         if not notifier.add(secret_of(self._channel.url).reveal()):
-            return "apprise cannot make out the address"
+            return "apprise does not understand the address"
         title, body = text_of(message, self._link)
         try:
             sent = notifier.notify(body=body, title=title, notify_type=_type_of(message))
         except Exception as error:  # whatever a plug-in raises is its failure, and no reason to end
             return f"apprise failed ({type(error).__name__})"
-        return "" if sent else "it was refused, or could not be reached"
+        return "" if sent else "it was refused or unreachable"
 
     async def close(self) -> None:
         if self._trying is not None:
@@ -261,10 +261,10 @@ def _check_address(url: str, channel: Channel) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise InvalidInput("not-an-address", "its address is none", "write https://HOST/PATH")
+        raise InvalidInput("not-an-address", "its address is not valid", "write https://HOST/PATH")
     if not channel.clear and not is_hidden(parts):
         raise InvalidInput(
-            "address-open", "its address is not hidden by TLS", "write https://HOST, or clear: true"
+            "address-open", "its address does not use TLS", "write https://HOST, or clear: true"
         )
 
 
@@ -280,7 +280,7 @@ def _key(text: str) -> bytes:
     if not KEY_BYTES[0] <= len(found) <= KEY_BYTES[1]:
         least, most = KEY_BYTES
         raise InvalidInput(
-            "webhook-key", f"its key is not base64 of {least} to {most} bytes", "evac notices key makes one"
+            "webhook-key", f"its key is not base64 of {least} to {most} bytes", "create one: evac notices key"
         )
     return found
 
