@@ -89,8 +89,7 @@ async def _tried(
 ) -> tuple[str, tuple[Tried, ...]]:
     from evac import estate as estates
     from evac.app.controlling import hands_of
-    from evac.app.doctor import done_and_undone, questions
-    from evac.app.doctor import given_action as action_of
+    from evac.app.doctor import done_and_undone, given_action, questions
     from evac.drivers.registry import Drivers
 
     loaded = estates.load(path)
@@ -98,7 +97,7 @@ async def _tried(
     if endpoint is None:
         known = ", ".join(one.id for one in loaded.endpoints[:20]) or "none"
         raise InvalidInput("endpoint-unknown", f"the estate has no endpoint {name}", f"endpoints: {known}")
-    action = None if verb is None else action_of(endpoint, verb, parameters)
+    action = None if verb is None else given_action(endpoint, verb, parameters)
     drivers = Drivers(hands_of(loaded))
     try:
         tried = await questions(loaded, endpoint, drivers)

@@ -180,10 +180,10 @@ CODES: Final = MappingProxyType(
         "formula-several": ("error", "A rule with more than one formula."),
         "rule-twice": ("error", "Two rules with the same id."),
         "currencies-mixed": ("error", "Amounts in two currencies in one rule."),
-        "floor-above-cap": ("error", "A least amount that is more than the cap."),
+        "floor-above-cap": ("error", "A minimum amount that is more than the cap."),
         "base-contradiction": (
             "error",
-            "An hourly fee where the formula or the cap needs the fee of the cycle.",
+            "An hourly fee although the formula or the cap needs the fee of the cycle.",
         ),
         "tier-ambiguous": ("error", "A tier that names neither or both of an uptime and a length."),
         "tier-unreachable": (

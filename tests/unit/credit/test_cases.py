@@ -252,8 +252,8 @@ def test_a_full_disk_leaves_nothing_half_done_and_the_next_run_continues(
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from evac.app.credit import computing, intake, rule_sets
-from evac.app.credit.case import Case
+from evac.app.credit import computing, intake
+from evac.app.credit.case import Case, load
 folder, moment = Path(sys.argv[1]), int(sys.argv[2])
 seen = 0
 def trace(event, arguments):
@@ -264,7 +264,7 @@ def trace(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 case = Case(folder / "case")
 with case.changing():
-    rules = rule_sets.load(str(folder / "rules.yaml"))
+    rules = load(str(folder / "rules.yaml"))
     digest, count = intake.take_in(case, [folder / "a.parquet"], partitions=8)
     windows = case.windows()
     sys.addaudithook(trace)
