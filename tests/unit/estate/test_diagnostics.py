@@ -175,7 +175,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
         "endpoint-never-asked",
         _end("driver: ‹process"),
         "drivers for a store: backup_command, backup_reader, borg, command, etcd_snapshot, mariabackup,"
-        " mariadb, patroni, pg_basebackup, pgbackrest, postgres, redis, redis_rdb, restic",
+        " mariadb, patroni, pg_basebackup, pgbackrest, postgres, rabbitmq, redis, redis_rdb, restic",
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),
