@@ -91,8 +91,8 @@ estate.schema.json`.
 - **Intervals**: where a table below allows it, `[60 s, 150 s]` means that the true value is between the two,
   both included. The plan and the audit use the worse end: the high one for durations, demands and people,
   the low one for capacity, limits and rates. The bound uses the better end, so it is valid whatever the true
-  value is: see [Why a plan can be trusted](../explanation/proof.md). Both ends of a rate have the same
-  window.
+  value is: see [Why a plan can be trusted](../explanation/proof.md). Every plan begins after `detection` and
+  `approval`, so the bound uses the worse end of these two. Both ends of a rate have the same window.
   Values that are decided rather than measured (`rto`, `rpo`, `share`, counts of replicas) have no interval,
   and neither do cells of tables. Servers follow the interval of their class if their cells are empty or
   contain the worse end of the class.

@@ -56,7 +56,7 @@ def test_every_server_is_on_off_or_unknown_for_a_reason(tmp_path: Path) -> None:
     assert stats["resets"]["all"] == 10, "a look switches nothing"
     assert "another machine answers at this address" in text.stdout
     said = text.stderr
-    assert re.search(f"the power of [34] of {SERVERS} servers is not known: ", said), "sessions end by then"
+    assert re.search(f"the power of [34] of {SERVERS} servers is unknown: ", said), "sessions end by then"
     assert "another machine answers at this address (1)" in said
     assert "next: " in said
 
@@ -74,7 +74,7 @@ def test_a_refused_password_fails_and_is_tried_a_handful_of_times(tmp_path: Path
         said = observe(estate, code=console.FAILED)
         told = json.loads(observe(estate, "--output", "json", code=console.FAILED).stdout)["power"]
         stats = fleet.admin("stats")
-    assert f"error: the power of {SERVERS} of {SERVERS} servers is not known: " in said.stderr
+    assert f"error: the power of {SERVERS} of {SERVERS} servers is unknown: " in said.stderr
     assert "user name or password refused (5)" in said.stderr
     assert f"it was not queried after that ({SERVERS - 5})" in said.stderr
     assert "next: fix evac's password" in said.stderr

@@ -69,7 +69,8 @@ def test_the_good_ends_are_all_better_and_nothing_else_changes(tmp_path: Path) -
     assert (web.capacity[0], web.watts, web.boot_ms, web.boot_odds_permille) == (48_000, 300, 120_000, 980)
     assert (good.links[0].bandwidth_mbps, good.sites[0].ingress_mbps) == (10_000, 2_000)
     assert (good.feeds[0].boots_at_once, good.limits.promotions_at_once) == (5, 3)
-    assert (good.detection_ms, dict(good.limits.manual_ms)) == (30_000, {"start": 300_000})
+    assert dict(good.limits.manual_ms) == {"start": 300_000}
+    assert good.detection_ms == estate.detection_ms == 120_000, "a plan and its bound begin at one moment"
     assert (web.capacity[1], login.id, good.intervals) == (65_536, "login", ())
 
 

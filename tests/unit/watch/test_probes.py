@@ -131,7 +131,7 @@ def test_a_connection_alone_is_never_an_answer() -> None:
             ):
                 seen = await ask(driver, **settings)
                 assert seen.opinion == "down"
-                assert "no answer in 500 ms" in seen.detail
+                assert "no answer within 500 ms" in seen.detail
                 assert seen.took_ms >= 450
 
     asyncio.run(play())
