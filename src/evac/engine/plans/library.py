@@ -381,7 +381,7 @@ class Drawer:
     async def plan_now(self, lost: Sequence[str], guard: Lease) -> tuple[Ready, bytes] | None:
         """Makes the plan of a loss at once: where the drawer has none, or for more sites than a pair."""
         names = tuple(sorted(lost))
-        alone = "hall" if "/" in names[0] else "site"
+        alone = "hall" if any("/" in name for name in names) else "site"
         wanted = WantedPlan(names, alone if len(names) == 1 else "pair")
         ready = await self._make(Choice(wanted, "now"), self._estate(), guard, self._planning.lanes)
         return (ready, await get_plan(self._store, ready.plan)) if ready.plan else None
