@@ -70,7 +70,7 @@ def test_cases_are_listed_with_what_they_owe_and_how_far_they_are(folder: Path) 
 def test_a_case_shows_windows_totals_and_approvals(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         first = await client.get("/credits/2022-10")
-        assert "0 of 2 persons approved" in first.text
+        assert "0 of 2 people have approved" in first.text
         for words in (
             "Outage windows",
             "Totals",
@@ -85,7 +85,7 @@ def test_a_case_shows_windows_totals_and_approvals(folder: Path, capsys: pytest.
         approve = ["credit", "approve", str(folder / "2022-10"), "--who", "ada", "--reason", "<b>fine</b>"]
         assert run(approve) == 13
         text = (await client.get("/credits/2022-10")).text
-        assert "1 of 2 persons approved" in text
+        assert "1 of 2 people have approved" in text
         assert "&lt;b&gt;fine&lt;/b&gt;" in text
 
     play(story, credits=folder)
@@ -135,7 +135,7 @@ def test_two_persons_approve_the_totals_that_they_saw(folder: Path) -> None:
         second = await approve(who="bob", reason="rules match the notice")
         assert second.headers["location"] == "/credits/2022-10?done=credits"
         text = (await client.get(second.headers["location"])).text
-        assert "2 of 2 persons approved" in text
+        assert "2 of 2 people have approved" in text
         assert "can be released" in text
         assert "/approve" not in text
         assert "Two people have approved" in (await client.get("/credits/2022-10/approve")).text

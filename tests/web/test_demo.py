@@ -136,7 +136,7 @@ def looked_at(client: httpx2.Client, browser: Browser) -> None:
 
 def credited(client: httpx2.Client) -> None:
     """Once the incident is resolved, its customers: windows, totals, an explanation, and the approval."""
-    until(lambda: "1 of 2 persons approved" in client.get("/credits").text, "the first person approves")
+    until(lambda: "1 of 2 people have approved" in client.get("/credits").text, "the first person approves")
     text = client.get("/credits/pangyo-fire?account=c04001").text
     for words in ("pangyo-fire-talk-1", "Paying", "4,000 goods", "You receive 500 KRW"):
         assert words in text
@@ -146,7 +146,7 @@ def credited(client: httpx2.Client) -> None:
     done = client.post(
         "/credits/pangyo-fire/approve", data=fields | {"typed": typed, "reason": "as promised", "who": "kim"}
     )
-    assert "2 of 2 persons approved" in client.get(done.headers["location"]).text
+    assert "2 of 2 people have approved" in client.get(done.headers["location"]).text
 
 
 def test_it_needs_nothing_and_takes_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
