@@ -81,7 +81,7 @@ def test_what_is_told_stands_in_the_api_and_on_the_page() -> None:
         assert again.status_code == 304
         page = (await client.get("/notices")).text
         assert "desk: notifications do not get through." in page
-        assert "fails</span> it answers 503; 1 message waiting, tried again in" in page
+        assert "fails</span> it answers 503; 1 message waiting, retrying in" in page
         assert 'desk <span class="state ok">delivered</span>' in page
         assert 'desk <span class="state error">waits</span> after 1 try: it answers 503' in page
         assert "Sent by the controller of south." in page

@@ -162,7 +162,7 @@ def test_a_real_controller_on_a_full_disk(tmp_path: Path, sockets: None) -> None
             assert "evac.sqlite" in answer.json()["detail"]
             until(lambda: not leader(), "nobody leads")
             assert asked("/healthz").status_code == 200
-            until(lambda: "the one here cannot: " in asked("/now").text, "the page says why nobody leads")
+            until(lambda: "here cannot lead: " in asked("/now").text, "the page says why nobody leads")
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
             until(lambda: is_ready(200) and leader(), "it leads again")
     finally:

@@ -224,7 +224,7 @@ def test_the_same_is_read_both_ways(evac: Evac, fire: str, ways: Ways) -> None:
     assert refused.code == 4
     assert "site-left" in refused.words, "the fire has its run"
     told = evac("server", "incident", "timeline", fire).out
-    assert re.search(r"made for loss of pangyo by kim \([a-z- ]+\): fire", " ".join(told.split()))
+    assert re.search(r"created for loss of pangyo by kim \([a-z- ]+\): fire", " ".join(told.split()))
     digest = shown["plan_digest"]
     assert evac.alike("drawer", "get", digest[:19]).out == (ways.folder / "p").read_text()
     files = []

@@ -25,7 +25,7 @@ OTHER_ROOMS = (
     "drivers",
     "estate/importers",
     "estate/examples",
-    "app/credit/warehouse",
+    "app/credit/computing",
     "app/demo_company",
     "model/extras",
 )
