@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import httpx2
 import orjson
@@ -13,6 +14,7 @@ from evac.office.office import Office
 from evac.office.status_summary import NOT_JUDGED, plan_lines
 from evac.store.port import MemoryStore, Put
 from evac.views.words import percent
+from evac.web.pages.plan_view import _cards
 from tests.web.burning import LOST, RUN, burn, followed, made
 from tests.web.rooms import play
 
@@ -51,6 +53,15 @@ def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
         assert f'<th scope="row" class="id">{final.id}</th>' in last
 
     play(story, MemoryStore())
+
+
+def test_data_that_does_not_come_back_is_never_shown_as_no_loss() -> None:
+    plan = made().plan
+    (whole,) = (card for card in _cards(plan, "d") if card.name == "Maximum data loss")
+    stores = tuple(replace(one, primary_ms=None, loss_ms=0) for one in plan.stores[:2])
+    (card,) = (c for c in _cards(replace(plan, stores=stores), "d") if c.name == "Maximum data loss")
+    assert (card.value, card.state) == ("all data of 2 stores", "error")
+    assert whole.state == ""
 
 
 def test_a_plan_that_lies_ready_says_how_it_is_carried_out() -> None:

@@ -61,7 +61,7 @@ _ASKED: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "reopened": (
         "Reopen incident",
-        "Incident reopened. The timeline keeps the earlier resolution.",
+        "This reopens the incident. The timeline keeps the earlier resolution.",
     ),
     "new": (
         "Open an incident",

@@ -231,6 +231,8 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
         if found.data_loss_ms
         else "none"
     )
+    ended = sum(1 for s in plan.stores if s.primary_ms is None)
+    lost = f"all data of {plural(ended, 'store')}" if ended else lost
     lead = f"Includes {duration(plan.detection_ms)} to detect and {duration(plan.approval_ms)} to approve"
     ends = svg.Card("Last one back after", duration(found.worst_ms) if found.worst_ms else "-", lead)
     if plan.scenario.kind != "lose":
@@ -251,7 +253,12 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
             f"Missed: {listed(missed, 3)}" if missed else "No objective is missed",
             "error" if missed else "",
         ),
-        svg.Card("Maximum data loss", lost, listed(losing, 3) if losing else "No database loses writes"),
+        svg.Card(
+            "Maximum data loss",
+            lost,
+            listed(losing, 3) if losing else "No database loses writes",
+            "error" if ended else "",
+        ),
         svg.Card("Proof", gap, proof),
     ]
 
