@@ -43,19 +43,25 @@ def estate(world: DataSet) -> str:
     return json.dumps(told)
 
 
+def planned(databases: DataSet, tmp_path: Path) -> tuple[World, Path, str, tuple[str, str]]:
+    """A world with the plan for the loss of pangyo: (world, estate, plan, options that name its store)."""
+    folder = tmp_path / "estate"
+    folder.mkdir()
+    (folder / "estate.yaml").write_text(estate(databases))
+    (folder / "policy.yaml").write_text(POLICY)
+    env = {**os.environ, "EVAC_WHO": "kim", "EVAC_TEST_PASSWORD": PASSWORD, "COLUMNS": "160"}
+    world = World(tmp_path, env, f"sqlite:{tmp_path}/new.sqlite")
+    plan, at = str(tmp_path / "p"), ("--store", world.store)
+    world.evac("plan", str(folder), "--observe", "--budget", "0s", "--lose", "pangyo", "-o", plan, *at)
+    return world, folder, plan, at
+
+
 def test_a_lost_store_is_adopted_above_what_the_members_have_obeyed(
     server_folder: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     with data_set(server_folder, replicas=("dc-anyang", "dc-ansan")) as databases:
-        folder = tmp_path / "estate"
-        folder.mkdir()
-        (folder / "estate.yaml").write_text(estate(databases))
-        (folder / "policy.yaml").write_text(POLICY)
-        env = {**os.environ, "EVAC_WHO": "kim", "EVAC_TEST_PASSWORD": PASSWORD, "COLUMNS": "160"}
-        world = World(tmp_path, env, f"sqlite:{tmp_path}/new.sqlite")
-        plan, at = str(tmp_path / "p"), ("--store", world.store)
-        world.evac("plan", str(folder), "--observe", "--budget", "0s", "--lose", "pangyo", "-o", plan, *at)
+        world, folder, plan, at = planned(databases, tmp_path)
         said = world.evac("apply", plan, str(folder), *at)
         assert "would work once pangyo is down" in said
         assert "pangyo answers (db); its primary accepts writes (db)" in said
@@ -93,14 +99,7 @@ def test_a_promotion_that_a_person_did_is_taken_as_done_and_never_begun_again(
     tmp_path: Path,
 ) -> None:
     with data_set(server_folder, replicas=("dc-anyang", "dc-ansan")) as databases:
-        folder = tmp_path / "estate"
-        folder.mkdir()
-        (folder / "estate.yaml").write_text(estate(databases))
-        (folder / "policy.yaml").write_text(POLICY)
-        env = {**os.environ, "EVAC_WHO": "kim", "EVAC_TEST_PASSWORD": PASSWORD, "COLUMNS": "160"}
-        world = World(tmp_path, env, f"sqlite:{tmp_path}/new.sqlite")
-        plan, at = str(tmp_path / "p"), ("--store", world.store)
-        world.evac("plan", str(folder), "--observe", "--budget", "0s", "--lose", "pangyo", "-o", plan, *at)
+        world, folder, plan, at = planned(databases, tmp_path)
         databases.pangyo.kill()
         (row,) = asyncio.run(query(databases.anyang, "SELECT pg_promote()"))
         assert row[0] is True
