@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evac.derive.domains import Loss, Topology, is_lost
+from evac.derive.domains import Loss, Topology, is_lost, site_of_replicas
 from evac.derive.stores import store_is_lost
 from evac.model.estate import Estate, Service, Store
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas
+from evac.model.fleet import BoolColumn, IntColumn, Replicas
 
 
 def components(edges: Sequence[Sequence[int]]) -> list[int]:
@@ -204,13 +204,7 @@ def counts_by_service(replicas: Replicas, counts: IntColumn, services: int) -> I
 def sites_left(top: Topology, gone: IntColumn) -> BoolColumn:
     """(S,) services that lose every replica they have at some site; `gone`: (K,) lost replicas."""
     estate = top.estate
-    replicas = estate.replicas
-    site = np.full(len(replicas), -1, np.int64)
-    for kind, lookup in ((ON_SERVER, estate.fleet.site), (ON_POOL, top.pool_site)):
-        rows = replicas.kind == kind
-        site[rows] = lookup[replicas.target[rows]]
-    rows = replicas.kind == AT_SITE
-    site[rows] = replicas.target[rows]
+    replicas, site = estate.replicas, site_of_replicas(top)
     width = max(1, len(estate.sites))
     key = replicas.service.astype(np.int64) * width + site
     size = len(estate.services) * width

@@ -16,7 +16,7 @@ import numpy as np
 
 from evac.model.errors import UnknownDomain
 from evac.model.estate import PROVIDER_PREFIX, Estate, SharedFate
-from evac.model.fleet import CONDEMNED, BoolColumn, IndexColumn
+from evac.model.fleet import AT_SITE, CONDEMNED, ON_POOL, ON_SERVER, BoolColumn, IndexColumn, IntColumn
 from evac.model.scenario import Scenario
 
 Kept = TypeVar("Kept")
@@ -322,6 +322,18 @@ def is_lost(top: Topology, lost: Loss, at: str) -> bool:
 def site_of(top: Topology, at: str) -> str | None:
     """The site of a domain path or server name. Raises UnknownDomain."""
     return resolve(top, at).site
+
+
+def site_of_replicas(top: Topology) -> IntColumn:
+    """(K,) the site of each binding of replicas; -1 where it is not known."""
+    estate, replicas = top.estate, top.estate.replicas
+    site = np.full(len(replicas), -1, np.int64)
+    for kind, lookup in ((ON_SERVER, estate.fleet.site), (ON_POOL, top.pool_site)):
+        rows = replicas.kind == kind
+        site[rows] = lookup[replicas.target[rows]]
+    rows = replicas.kind == AT_SITE
+    site[rows] = replicas.target[rows]
+    return site
 
 
 def halls_of_endpoints(top: Topology) -> dict[str, str]:

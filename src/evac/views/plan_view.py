@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
+from evac.derive.domains import Loss, Topology, lost_in, lost_now, site_of_replicas, topology
 from evac.derive.pools import replicas_lost
 from evac.model.estate import Estate
-from evac.model.fleet import AT_SITE, CONDEMNED, DARK, ON_POOL, ON_SERVER, BoolColumn
+from evac.model.fleet import CONDEMNED, DARK, BoolColumn
 from evac.model.plan import Outcome, Plan
 from evac.model.reason import fact_words
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
@@ -189,13 +189,7 @@ class GivenUp:
 def by_site(estate: Estate, top: Topology, counts: Ints) -> Ints:
     """(S, sites) the sum of (K,) counts over the bindings of each service at each site."""
     table = np.zeros((len(estate.services), len(estate.sites)), np.int64)
-    r = estate.replicas
-    site = np.full(len(r), -1, np.int64)
-    for kind, lookup in ((ON_SERVER, estate.fleet.site), (ON_POOL, top.pool_site)):
-        rows = r.kind == kind
-        site[rows] = lookup[r.target[rows]]
-    rows = r.kind == AT_SITE
-    site[rows] = r.target[rows]
+    r, site = estate.replicas, site_of_replicas(top)
     known = site >= 0
     np.add.at(table, (r.service[known], site[known]), counts[known])
     return table
