@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from evac.derive.domains import Topology, halls_of_endpoints, site_of, topology
+from evac.derive.domains import Topology, halls_of_endpoints, site_of, site_of_replicas, topology
 from evac.derive.situation import services_at
 from evac.drivers.capabilities import (
     AnswersProbe,
@@ -43,7 +43,7 @@ from evac.engine.runs.live_actions import Standing
 from evac.engine.stores.datasets import Epoch
 from evac.model.errors import ActionError, InvalidInput, Permanent
 from evac.model.estate import Endpoint, Estate, Store
-from evac.model.fleet import AT_SITE, BMC_NO, ON_POOL, ON_SERVER, BoolColumn
+from evac.model.fleet import BMC_NO, BoolColumn
 from evac.model.observation import LeavingSite, MemberSeen, Observation
 from evac.model.run_policy import RunPolicy
 from evac.run.pacing import SAMPLES_LEAST, Health
@@ -401,6 +401,7 @@ async def _site(
     answering = {one.store for one in members if _answers(one)}
     answering |= {subjects.get(probe.name, AGENT) for probe, up in zip(probes, ups, strict=True) if up}
     there = _served_from(topology(estate), site)
+    counts = [service.people for service, is_there in zip(estate.services, there, strict=True) if is_there]
     others = {one.id for one in estate.sites if one.role == "full"} - {*estate.lost, *leaving}
     return LeavingSite(
         site,
@@ -408,11 +409,10 @@ async def _site(
         now_ms,
         tuple(sorted(answering)),
         tuple(sorted(one.store for one in members if one.role == "primary")),
-        int(there.sum()),
-        sum(
-            service.people or 0 for service, is_there in zip(estate.services, there, strict=True) if is_there
-        ),
+        len(counts),
+        sum(count or 0 for count in counts),
         not others,
+        counts.count(None),
     )
 
 
@@ -432,13 +432,6 @@ async def _is_up(probe: Probe, timeout_s: float) -> bool:
 def _served_from(top: Topology, site: str) -> BoolColumn:
     """(S,) services with replicas at this site."""
     estate, number = top.estate, [one.id for one in top.estate.sites].index(site)
-    replicas = estate.replicas
-    where = np.full(len(replicas), -1, np.int64)
-    for kind, lookup in ((ON_SERVER, estate.fleet.site), (ON_POOL, top.pool_site)):
-        rows = replicas.kind == kind
-        where[rows] = lookup[replicas.target[rows]]
-    rows = replicas.kind == AT_SITE
-    where[rows] = replicas.target[rows]
     found = np.zeros(len(estate.services), np.bool_)
-    found[replicas.service[where == number]] = True
+    found[estate.replicas.service[site_of_replicas(top) == number]] = True
     return found

@@ -116,9 +116,12 @@ class StoreAlarms:
             families = families_without_instance(graph, gone)
             down = np.array([not families.isdisjoint(needed) for needed in graph.families], np.bool_)
             hit = hit_by_dependency(graph, down)
-            people = sum(s.people or 0 for s, is_hit in zip(estate.services, hit, strict=True) if is_hit)
+            counts = [s.people for s, is_hit in zip(estate.services, hit, strict=True) if is_hit]
             lives = states.get(one.site) in ("healthy", "isolated")
-            yield replace(one, services=int(hit.sum()), people=people, answers=lives)
+            people = sum(count or 0 for count in counts)
+            yield replace(
+                one, services=len(counts), people=people, answers=lives, unstated=counts.count(None)
+            )
 
 
 class StoreAlarmChore:

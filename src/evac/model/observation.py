@@ -79,6 +79,8 @@ class LeavingSite:
     """Users of these services, once for each service."""
     is_last: bool = False
     """Whether no other site is left to serve."""
+    unstated: int = 0
+    """Of these services, those of which nobody states how many people use them."""
 
 
 def seen_in(fields: Mapping[str, Any]) -> LeavingSite:

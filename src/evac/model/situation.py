@@ -70,6 +70,8 @@ class Silent:
     people: int = 0
     answers: bool = False
     """Whether something else at the site answers."""
+    unstated: int = 0
+    """Of these services, those of which nobody states how many people use them."""
 
 
 @dataclass(frozen=True, slots=True)

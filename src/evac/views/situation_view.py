@@ -61,9 +61,15 @@ def silent_words(one: Silent) -> str:
     words = f"the primary of {one.store} in {one.site} does not answer"
     words += f", although {one.site} does" if one.answers else ""
     if one.services:
-        users = f", {people(one.people)} users" if one.people else ""
-        words += f": {plural(one.services, 'service')} cannot serve{users}"
+        words += f": {plural(one.services, 'service')} cannot serve, {_users(one.people, one.unstated)}"
     return words
+
+
+def _users(count: int, unstated: int) -> str:
+    """unstated: services among them of which nobody states how many people use them."""
+    if unstated and not count:
+        return "an unknown number of users"
+    return f"{people(count, unstated)} users"
 
 
 def silent_hint(one: Silent) -> str:
@@ -84,7 +90,7 @@ def site_words(one: LeavingSite) -> str:
         its = "its primary accepts" if len(one.writable) == 1 else "its primaries accept"
         words += f"; {its} writes ({listed(one.writable, 3)})"
     if one.services:
-        words += f"; {plural(one.services, 'service')}, {people(one.people)} users"
+        words += f"; {plural(one.services, 'service')}, {_users(one.people, one.unstated)}"
     return words + ("; it is the last full site" if one.is_last else "")
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from evac.app.observing import look_at
 from evac.drivers.capabilities import ProbeReport, RoleReport
@@ -16,6 +17,7 @@ from evac.model.errors import Permanent, Retryable
 from evac.model.estate import Endpoint, Estate, Service, Site, Store, StoreMember
 from evac.model.fleet import AT_SITE, Replicas
 from evac.model.observation import LeavingSite
+from evac.views.situation_view import site_words
 
 SITES = ("east", "west")
 ESTATE = Estate(
@@ -61,6 +63,21 @@ def look(estate: Estate, **found: Any) -> LeavingSite:
 def test_says_what_answers_and_what_is_given_up() -> None:
     seen = look(ESTATE, west="primary", east="replica")
     assert seen == LeavingSite("west", "answers", 7, ("db",), ("db",), 2, 41_000_000)
+
+
+@pytest.mark.parametrize(
+    ("people", "said"),
+    [
+        ((None, 1_000_000), "at least 1 million users"),
+        ((None, None), "an unknown number of users"),
+        ((0, 5), "5 users"),
+    ],
+)
+def test_people_whom_nobody_states_are_not_nobody(people: tuple[int | None, int | None], said: str) -> None:
+    services = (Service("shop", people=people[0]), Service("wiki", people=people[1]))
+    seen = look(replace(ESTATE, services=services), west="primary", east="replica")
+    assert seen.unstated == people.count(None)
+    assert f"; 2 services, {said}" in site_words(seen)
 
 
 def test_a_database_that_lets_nobody_in_answers() -> None:

@@ -59,6 +59,20 @@ def silent(
     return alarms.silent(estate, now, known, moving, {"west": state}, at_ms, BELIEVED_MS)
 
 
+def test_people_whom_nobody_states_are_not_nobody(estate: Estate) -> None:
+    """Of two services one states nothing: what is known is the least; of none known it is unknown."""
+    for unstated, said in (
+        ({"front"}, "at least 2 million users"),
+        ({"front", "shop"}, "an unknown number of users"),
+    ):
+        services = tuple(replace(s, people=None if s.id in unstated else s.people) for s in estate.services)
+        alarms, changed = StoreAlarms(), replace(estate, services=services)
+        silent(alarms, changed, look(), 0)
+        (found,) = silent(alarms, changed, look(at_ms=9), BELIEVED_MS)
+        assert found.unstated == len(unstated)
+        assert silent_words(found).endswith(f": 2 services cannot serve, {said}")
+
+
 def test_it_names_the_place_who_is_without_service_and_what_to_do(estate: Estate) -> None:
     alarms = StoreAlarms()
     assert not silent(alarms, estate, look(), 0), "one look may have met a restart"
