@@ -13,10 +13,14 @@ from playwright.sync_api import Browser
 
 from evac import __version__
 from evac.app.observed_stores import KEY, encode
+from evac.app.planner.plans import Made, make_plan
+from evac.derive.situation import of as situation_of
 from evac.engine.plans.library import key_of, put_plan
 from evac.engine.stores.guards import SITES_KEY
+from evac.estate import load
 from evac.model.observation import Observation
 from evac.model.run_policy import SUCCEEDED
+from evac.model.scenario import lose
 from evac.model.situation import Away, Cause, Effects, LostNow, Rivals, Silent
 from evac.office.office import Office
 from evac.office.reckoning import verdict_of
@@ -24,15 +28,15 @@ from evac.office.values import Standing
 from evac.store.port import MemoryStore, Put
 from evac.web.pages.run_view import hour
 from tests.web.burning import LOST, RUN, burn, followed, made
-from tests.web.rooms import play
+from tests.web.rooms import ESTATE, play
 from tests.web.test_now_page import opened
 from tests.web.test_run_page import fields
 
 
-async def ready(office: Office) -> None:
+async def ready(office: Office, plan: Made | None = None, lost: str = LOST) -> None:
     """The plan for the loss of a site is ready, for the estate as it is now."""
     assert office.facts is not None
-    digest = await put_plan(office.store, made().data)
+    digest = await put_plan(office.store, (plan or made()).data)
     told = {
         "plan": digest,
         "estate": office.facts.digest,
@@ -41,7 +45,7 @@ async def ready(office: Office) -> None:
         "problem": "",
         "judged": __version__,
     }
-    await office.store.transact((), (Put(key_of((LOST,)), orjson.dumps(told)),))
+    await office.store.transact((), (Put(key_of((lost,)), orjson.dumps(told)),))
     await office.look()
     office.refresh()
 
@@ -84,6 +88,27 @@ def test_a_plan_of_another_estate_says_nothing() -> None:
         await office.look()
         rows = (await client.get("/v1/audit/losses")).json()["items"]
         assert all(row["plan"] == "" for row in rows)
+
+    play(story, MemoryStore())
+
+
+def test_a_second_loss_is_judged_by_what_it_makes_worse() -> None:
+    """A service that is down already is not down because of a second loss."""
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        observation = Observation(1, effects=Effects((LostNow(LOST, "lost"),)))
+        await observed(office, observation)
+        now = situation_of(load(ESTATE), observation).estate
+        first, second = (make_plan(now, lose(name), budget_ms=0) for name in (LOST, "south"))
+        for name, one in ((LOST, first), ("south", second)):
+            await ready(office, one, name)
+        words = verdict_of(second.digest, second.plan, first.plan).words
+        assert "already down" in words
+        assert words != verdict_of(second.digest, second.plan).words
+        row = '<th scope="row">south</th>'
+        page = (await client.get("/now")).text
+        assert words.lower() in page[page.index(row) :].lower()
+        assert words in (await client.get("/what-if?lose=south")).text
 
     play(story, MemoryStore())
 

@@ -226,11 +226,13 @@ class EstateFacts:
     """What is not where the files declare it, and why."""
     plans: tuple[str, ...] = ()
     """Plans whose verdicts are in `losses`."""
+    before: str = ""
+    """The plan for what is lost already: verdicts leave out what a loss makes no worse. Empty: none."""
 
     @property
     def stamp(self) -> tuple[object, ...]:
         """The same for the same facts."""
-        return self.digest, self.plans, self.lost, self.services_away, self.stores_away
+        return self.digest, self.plans, self.before, self.lost, self.services_away, self.stores_away
 
 
 def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> EstateFacts:

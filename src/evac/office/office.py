@@ -43,6 +43,7 @@ from evac.incident.runbook import Runbook
 from evac.model.backup import BackupEvent
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
+from evac.model.plan import Plan
 from evac.model.run_policy import PROFILES
 from evac.office.doctor import DoctorDesk, Examiner, Examines
 from evac.office.facts import EstateFacts
@@ -131,8 +132,10 @@ class Office:
         self.facts: EstateFacts | None = None
         self._estimated: EstateFacts | None = None
         """Facts by the audit alone."""
-        self._verdicts: OrderedDict[str, PlanVerdict] = OrderedDict()
-        """Of plans that are ready, by their digests."""
+        self._verdicts: OrderedDict[tuple[str, str], PlanVerdict] = OrderedDict()
+        """Of plans that are ready, by their digests and that of the plan for what is lost already."""
+        self._before: tuple[str, Plan | None] = "", None
+        """The plan for what is lost already, by its digest; empty where nothing is lost."""
         self.rules: Rules | None = None
         self._reckoner = reckoner
         self._observation = Observation(0)
@@ -298,28 +301,48 @@ class Office:
 
     async def _read_verdicts(self) -> None:
         """What plans that are ready come to, so many at a look; then facts go by them."""
-        wanted = [one.plan for one in self._drawer if len(one.lost) == 1 and one.plan and not one.problem]
-        missing = [digest for digest in wanted if digest not in self._verdicts]
-        for digest in missing[:VERDICTS_A_LOOK]:
+        effects = self._observation.effects
+        lost = {one.domain for one in effects.lost if one.state != "evacuating"} if effects else set()
+        ready = [one for one in self._drawer if one.plan and not one.problem]
+        now = self._estimated.digest if self._estimated else ""
+        first = next((o.plan for o in ready if lost and set(o.lost) == lost and o.estate == now), "")
+        if first != self._before[0]:
+            self._before = "", None
             with contextlib.suppress(Corrupt, InvalidInput):
-                data = await library.get_plan(self.store, digest)
-                plan = await asyncio.to_thread(plan_codec.decode, data, digest)
-                self._verdicts[digest] = verdict_of(digest, plan)
+                self._before = first, await self._plan(first) if first else None
+        wanted = [(one.plan, self._before[0]) for one in ready if len(one.lost) == 1]
+        missing = [key for key in wanted if key not in self._verdicts]
+        for digest, before in missing[:VERDICTS_A_LOOK]:
+            with contextlib.suppress(Corrupt, InvalidInput):
+                self._verdicts[digest, before] = verdict_of(
+                    digest, await self._plan(digest), self._before[1] if digest != before else None
+                )
         while len(self._verdicts) > VERDICTS_MOST:
             self._verdicts.popitem(last=False)
         self._judge()
+
+    @property
+    def before(self) -> Plan | None:
+        """The plan for what is lost already."""
+        return self._before[1]
+
+    async def _plan(self, digest: str) -> Plan:
+        """Raises Corrupt, InvalidInput, Unavailable."""
+        data = await library.get_plan(self.store, digest)
+        return await asyncio.to_thread(plan_codec.decode, data, digest)
 
     def _judge(self) -> None:
         """Facts by the verdicts of plans of the estate as it is now, else by the audit."""
         known = self._estimated
         if known is None:
             return
+        before = self._before[0]
         plans = {
-            one.lost[0]: self._verdicts[one.plan]
+            one.lost[0]: self._verdicts[one.plan, before]
             for one in self._drawer
-            if len(one.lost) == 1 and one.estate == known.digest and one.plan in self._verdicts
+            if len(one.lost) == 1 and one.estate == known.digest and (one.plan, before) in self._verdicts
         }
-        facts = judged(known, plans)
+        facts = judged(known, plans, before)
         if self.facts is None or self.facts.stamp != facts.stamp:
             self.facts = facts
             self._bell.set()

@@ -38,14 +38,14 @@ from evac.model.estate import Estate, Lead
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.objectives import LOSS_CLASSES, rto_for
 from evac.model.observation import Observation
-from evac.model.plan import Plan
+from evac.model.plan import Outcome, Plan, StoreOutcome
 from evac.model.run_policy import Mode, RunPolicy, WatchProfile
 from evac.model.situation import Situation
 from evac.model.units import RESOURCE_COUNT, RESOURCES
 from evac.office.facts import EstateFacts, LossFacts, loss_facts
 from evac.views.backup_view import BackupsDocument
 from evac.views.plan_view import capacity, standing
-from evac.views.words import duration, listed, people, plural
+from evac.views.words import duration, listed, number, people, plural
 
 _GONE = frozenset({"shed", "unplaced", "unknown"})
 
@@ -187,13 +187,13 @@ def _amounts(report: AuditReport, servers: BoolColumn, pools: BoolColumn) -> tup
     for n in range(RESOURCE_COUNT):
         total[:, n] += np.bincount(site, known[:, n], len(total)).astype(np.int64)
         used[:, n] += np.bincount(site, supply.stock.used.servers[rows, n], len(total)).astype(np.int64)
-    for number in np.flatnonzero(pools).tolist():
-        quota = impacts.estate.pools[number].quota_permille
-        place = int(top.pool_site[number])
-        for n, amount in enumerate(pool_capacity(top, number)):
+    for row in np.flatnonzero(pools).tolist():
+        quota = impacts.estate.pools[row].quota_permille
+        place = int(top.pool_site[row])
+        for n, amount in enumerate(pool_capacity(top, row)):
             if amount is not None:
                 total[place, n] += amount * quota // 1_000
-                used[place, n] += int(supply.stock.used.pools[number, n])
+                used[place, n] += int(supply.stock.used.pools[row, n])
     return total, used
 
 
@@ -434,6 +434,8 @@ class PlanVerdict:
     stores_gone: int
     data_loss_ms: int | None
     """Most data lost by a store; None where it is not known."""
+    already: int = 0
+    """Services down because of what is lost already, and no worse off after this loss; not counted above."""
 
     @property
     def verdict(self) -> str:
@@ -447,8 +449,9 @@ class PlanVerdict:
     @property
     def words(self) -> str:
         """`6 services down, 5 restored, the last after 2 min; not coming back: mail (8 million people)`."""
-        if not self.affected:
-            return "no service is affected"
+        if not self.affected and not self.stores_gone:
+            more = f"; {number(self.already)} already down" if self.already else ""
+            return "no service is affected" if not more else f"no other service is affected{more}"
         parts = [f"{plural(self.down, 'service')} down"]
         if self.restored:
             last = f", the last after {duration(self.worst_ms)}" if self.worst_ms else ""
@@ -464,15 +467,49 @@ class PlanVerdict:
             parts.append(f"{plural(self.degraded, 'service')} restored in part")
         if self.stores_gone:
             parts.append(f"all data of {plural(self.stores_gone, 'store')} is lost")
+        if self.already:
+            parts.append(f"{plural(self.already, 'other service')} already down")
         return "; ".join(parts)
 
 
-def verdict_of(digest: str, plan: Plan) -> PlanVerdict:
-    outcomes = [one for one in plan.outcomes if one.state != "running"]
+def _as_before(one: Outcome, was: Outcome | None) -> bool:
+    """Whether a second loss leaves the service no worse off than the first. Unknown counts as worse."""
+    if was is None or not (was.goes_down or was.state in _GONE):
+        return False
+    if one.state in _GONE or was.state in _GONE:
+        return one.state == was.state or one.state not in _GONE
+    late = one.meets_rto is False and was.meets_rto is not False
+    untimed = one.recovery_ms is None and was.recovery_ms is not None
+    return not late and not untimed and (one.state == "restored" or was.state == "degraded")
+
+
+def _lost_before(one: StoreOutcome, was: StoreOutcome | None) -> bool:
+    """Whether a second loss leaves the store no worse off than the first."""
+    if was is None or (one.primary_ms is None and was.primary_ms is not None):
+        return False
+    return was.loss_ms is None or (one.loss_ms is not None and one.loss_ms <= was.loss_ms)
+
+
+def made_worse(plan: Plan, before: Plan | None) -> tuple[list[Outcome], list[StoreOutcome]]:
+    """Services and stores that are worse off by the plan than by that for what is lost already; where nothing
+    is lost, all that are affected.
+    """
+    services = {one.service: one for one in before.outcomes} if before else {}
+    stores = {one.store: one for one in before.stores} if before else {}
+    return (
+        [o for o in plan.outcomes if o.state != "running" and not _as_before(o, services.get(o.service))],
+        [one for one in plan.stores if not _lost_before(one, stores.get(one.store))],
+    )
+
+
+def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdict:
+    """before: the plan for what is lost already. Only what the loss makes worse then counts."""
+    every = [one for one in plan.outcomes if one.state != "running"]
+    outcomes, stores = made_worse(plan, before)
     ordered = sorted(outcomes, key=lambda one: (one.tier, -one.people, one.service))
     back = [one for one in ordered if one.state not in _GONE]
     down = [one for one in ordered if one.goes_down or one.state in _GONE]
-    losses = [one.loss_ms for one in plan.stores if one.primary_ms is not None]
+    losses = [one.loss_ms for one in stores if one.primary_ms is not None]
     return PlanVerdict(
         digest,
         len(outcomes),
@@ -485,9 +522,10 @@ def verdict_of(digest: str, plan: Plan) -> PlanVerdict:
         tuple(one.service for one in ordered if one.state == "unknown"),
         max((one.people for one in ordered if one.state == "unplaced"), default=0),
         max((one.recovery_ms or 0 for one in back if one.goes_down), default=0),
-        len(plan.stores),
-        sum(1 for one in plan.stores if one.primary_ms is None),
+        len(stores),
+        sum(1 for one in stores if one.primary_ms is None),
         None if None in losses else max((one for one in losses if one is not None), default=0),
+        len(every) - len(outcomes),
     )
 
 
@@ -515,12 +553,15 @@ def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
     )
 
 
-def judged(facts: EstateFacts, plans: Mapping[str, PlanVerdict]) -> EstateFacts:
-    """The facts with the verdicts of plans. plans: domain -> that of its plan, of the estate as it is now."""
+def judged(facts: EstateFacts, plans: Mapping[str, PlanVerdict], before: str = "") -> EstateFacts:
+    """The facts with the verdicts of plans. plans: domain -> that of its plan, of the estate as it is now;
+    before: the plan for what is lost already, by its digest.
+    """
     if not plans:
         return facts
     losses = tuple(loss_by(one, plans[one.domain]) if one.domain in plans else one for one in facts.losses)
     domains = tuple(
         replace(one, verdict=plans[one.id].verdict) if one.id in plans else one for one in facts.domains
     )
-    return replace(facts, losses=losses, domains=domains, plans=tuple(sorted(p.plan for p in plans.values())))
+    used = tuple(sorted(one.plan for one in plans.values()))
+    return replace(facts, losses=losses, domains=domains, plans=used, before=before)

@@ -90,7 +90,7 @@ def _plan_words(plan: ReadyPlan | None) -> str:
     if plan.problem:
         return f"none: {plan.problem}"
     if plan.current is False:
-        return "for an older estate" if plan.estate else "not assessed yet"
+        return "out of date" if plan.estate else "not assessed yet"
     return "ready"
 
 

@@ -213,7 +213,7 @@ def _warnings(now: Situation) -> list[str]:
     others = now.silent if now.rivals or now.lost_sites else now.silent[1:]
     found += [f"{_begun(silent_words(one))}. {_begun(silent_hint(one))}." for one in others]
     if not now.quorum.survives:
-        found.append("The store runs in one place only: it does not survive the loss of its site.")
+        found.append("The store of evac itself runs in one place only: evac stops if that site is lost.")
     if now.leader.owner and (why := _neither(now)):
         found.append(f"The controller here can neither lead nor follow: {why}. Another one leads.")
     if now.problem:

@@ -120,7 +120,7 @@ def _ready(plan: ReadyPlan) -> dict[str, Any]:
     if plan.problem or not plan.plan:
         words, state = "none", "error"
     elif plan.current is False:
-        words, state = "for an older estate" if plan.estate else "not assessed yet", "warning"
+        words, state = "out of date" if plan.estate else "not assessed yet", "warning"
     elif plan.current is None:
         words, state = "not compared yet", "unknown"
     elif not plan.searched:

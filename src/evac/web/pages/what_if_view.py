@@ -18,7 +18,7 @@ from evac.audit.context import measured
 from evac.model.errors import EvacError, Unavailable
 from evac.model.plan import Plan
 from evac.office.facts import DomainFacts, EstateFacts
-from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf, loss_by, verdict_of
+from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf, loss_by, made_worse, verdict_of
 from evac.views import plan_charts, svg
 from evac.views.words import assumed_words, duration, listed, number, people, plural
 from evac.web.api.runs import plan_of
@@ -261,20 +261,18 @@ async def _answer(room: WarRoom, wanted: tuple[str, ...]) -> WhatIf:
     for ready in room.office.situation.drawer:
         if ready.lost == answer.domains and ready.current and ready.plan and ready.estate == answer.estate:
             with contextlib.suppress(EvacError):
-                found = by_plan(answer, ready.plan, await plan_of(room, ready.plan))
+                found = by_plan(answer, ready.plan, await plan_of(room, ready.plan), room.office.before)
                 return replace(found, capacity=await room.office.capacity(ready.plan))
     return answer
 
 
-def by_plan(answer: WhatIf, digest: str, plan: Plan) -> WhatIf:
+def by_plan(answer: WhatIf, digest: str, plan: Plan, before: Plan | None) -> WhatIf:
     """The answer as a verified plan gives it; why a service is down is known from the audit."""
     known = {one.service: one for one in answer.services}
     fates = {"restored": "recovers", "shed": "lost", "unplaced": "lost"}
     services = []
-    for one in plan.outcomes:
+    for one in made_worse(plan, before)[0]:
         fate = fates.get(one.state, one.state)
-        if one.state == "running":
-            continue
         if one.state == "restored" and not one.goes_down:
             fate = "degraded"
         seen = known.get(one.service) or FateOf(
@@ -287,7 +285,7 @@ def by_plan(answer: WhatIf, digest: str, plan: Plan) -> WhatIf:
             (one.service, one.reason or fate),
         )
         services.append(replace(seen, fate=fate, recovery_ms=one.recovery_ms, rto_ms=one.rto_ms))
-    loss = loss_by(answer.loss, verdict_of(digest, plan))
+    loss = loss_by(answer.loss, verdict_of(digest, plan, before))
     return replace(answer, loss=loss, services=tuple(services))
 
 
