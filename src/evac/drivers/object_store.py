@@ -11,7 +11,7 @@ Object Lock".
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +44,8 @@ class Bucket:
     secret: str = ""
     token: str = ""
     ca_file: str = ""
+    is_verified: bool = True
+    """Whether the certificate of its server is verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,12 @@ def bucket_of(where: str, env: Mapping[str, str]) -> Bucket:
     )
 
 
+Passes = Callable[[str, bool], bool]
+"""Whether an object needs no lock, because it comes and goes: by its key below the prefix, and by whether it
+is hidden, as after a deletion.
+"""
+
+
 class Asked:
     """One bucket. held: what is known to be locked, key and version -> until when, kept by the caller: a
     retention in compliance mode is never shortened, so it is asked for once.
@@ -95,14 +103,14 @@ class Asked:
                 raise Permanent("backup-output", f"the bucket holds more than {OBJECTS_MOST:,} objects")
         return found
 
-    def deletable(self, passing: tuple[str, ...] = ()) -> Deletable:
-        """Whether these credentials can destroy what it holds; passing: beginnings of keys that come and go.
-        Raises `Retryable` where the bucket does not answer.
+    def deletable(self, passes: Passes) -> Deletable:
+        """Whether these credentials can destroy what it holds. Raises `Retryable` where the bucket does not
+        answer.
         """
         try:
             if not self._is_locking():
                 return self._without_lock("the bucket has no object lock")
-            versions = dict(self._versions(passing))
+            versions = dict(self._versions(passes))
             if not versions:
                 return Deletable(None, "the bucket holds nothing yet")
             ends = self._ends_of(versions)
@@ -125,14 +133,16 @@ class Asked:
             raise
         return bool(found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
-    def _versions(self, passing: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-        """Key and newest version of every object, hidden ones included."""
+    def _versions(self, passes: Passes) -> Iterator[tuple[str, str]]:
+        """Key and newest version of every object that does not pass. A marker comes before what it hides."""
         pages = self._pages("list_object_versions", Prefix=self._bucket.prefix)
         seen: set[str] = set()
+        hidden: set[str] = set()
         for page in pages:
+            hidden.update(one["Key"] for one in page.get("DeleteMarkers", ()) if one["IsLatest"])
             for one in page.get("Versions", ()):
                 key = one["Key"]
-                if key not in seen and not key.removeprefix(self._bucket.prefix).startswith(passing):
+                if key not in seen and not passes(key.removeprefix(self._bucket.prefix), key in hidden):
                     seen.add(key)
                     yield key, one["VersionId"]
             if len(seen) > OBJECTS_MOST:
@@ -212,7 +222,7 @@ def _client(bucket: Bucket) -> Any:
         aws_access_key_id=bucket.key or None,
         aws_secret_access_key=bucket.secret or None,
         aws_session_token=bucket.token or None,
-        verify=bucket.ca_file or None,
+        verify=(bucket.ca_file or None) if bucket.is_verified else False,
         config=Config(
             connect_timeout=5,
             read_timeout=20,

@@ -245,6 +245,7 @@ def _backups(folder: Path) -> Iterator[AskedBackups]:
             wires=wires(folder, program),
             change=change,
             spoil=world.spoil,
+            deletable=True,
             wrong={
                 "backup-no-repository": world.action(stanza="other"),
                 "backup-other-repository": world.action(system_id="12"),

@@ -1,5 +1,5 @@
-"""Buckets of a real S3 server (moto), with real restic: what a check read is counted, and only a lock that is
-in force proves that nobody can delete a backup.
+"""Buckets of a real S3 server (moto), with real restic and pgBackRest: what a check read is counted, and only
+a lock that is in force proves that nobody can delete a backup.
 """
 
 from __future__ import annotations
@@ -7,16 +7,26 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 from botocore.session import get_session
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from moto.s3.models import s3_backends
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
+from werkzeug.serving import make_server
 
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
@@ -24,12 +34,14 @@ from evac.derive.backups import verdicts
 from evac.derive.domains import topology
 from evac.drivers.capabilities import READ
 from evac.drivers.object_store import HOLDS_S, Asked, Bucket
+from evac.drivers.pgbackrest.driver import PgbackrestDriver
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Site
 from evac.store.port import MemoryStore, host_monotonic_ms
-from tests.contract.adapters import restic
+from tests.contract.adapters import pgbackrest, restic
+from tests.unit.engine.authorities import Authority
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "lighthouse-of-copies-41"}
@@ -87,7 +99,7 @@ def put(cloud: Cloud, bucket: Bucket, *keys: str, **how: Any) -> None:
 
 
 def asked(bucket: Bucket) -> Any:
-    return Asked(bucket, {}).deletable(("locks/",))
+    return Asked(bucket, {}).deletable(lambda key, _: key.startswith("locks/"))
 
 
 def everything(cloud: Cloud, bucket: Bucket) -> Any:
@@ -252,3 +264,133 @@ def test_a_second_repository_in_a_locked_bucket_is_the_one_that_nobody_can_delet
     digit = next(one for one in verdict.digits if one.name == "undeletable")
     assert (digit.state, digit.known, digit.possible) == ("missed", 1, 1)
     assert "objects are locked until" in "".join(one.deletable_why for one in verdict.copies)
+
+
+class EndsTls(MotoRequestHandler):
+    """Says so when it ends a connection: else that is an attack to pgBackRest, which asks again."""
+
+    def finish(self) -> None:
+        super().finish()
+        with suppress(OSError):
+            self.connection.unwrap()
+
+
+@contextmanager
+def over_tls(folder: Path) -> Iterator[tuple[int, Path]]:
+    """The same buckets over TLS, as pgBackRest asks for it: a port of localhost, and whom to believe."""
+    files = Authority(folder).sign("buckets", "localhost")
+    server = make_server(
+        *("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), True),
+        request_handler=EndsTls,
+        ssl_context=(str(files.cert), str(files.key)),
+    )
+    serving = Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        yield int(server.server_address[1]), files.ca
+    finally:
+        server.shutdown()
+        serving.join()
+
+
+@contextmanager
+def postgres_in(folder: Path, cloud: Cloud, mode: str) -> Iterator[pgbackrest.Store]:
+    """A running store whose second repository is in a bucket."""
+    cloud.bucket("backups", mode)
+    with pgbackrest.store(folder) as world, over_tls(folder) as (port, authority):
+        path = folder / "pgbackrest.conf"
+        begins, _, ends = path.read_text().partition(f"repo2-path={folder}/repo2\n")
+        options = {
+            "type": "s3",
+            "path": "/two",
+            "s3-bucket": "backups",
+            "s3-region": "us-east-1",
+            "bundle": "y",
+            "s3-endpoint": "localhost",
+            "storage-port": port,
+            "storage-ca-file": authority,
+            "s3-uri-style": "path",
+            "s3-key": "testing",
+            "s3-key-secret": KEYS["AWS_SECRET_ACCESS_KEY"],
+        }
+        path.write_text(begins + "".join(f"repo2-{name}={one}\n" for name, one in options.items()) + ends)
+        pgbackrest.give(folder)
+        with pgbackrest.running(folder / "data", world.port):
+            pgbackrest.as_owner("pgbackrest", f"--config={path}", "--stanza=m", "stanza-create")
+            yield world
+
+
+def hide(cloud: Cloud, part: str) -> None:
+    """Deletes what has this part in its key, as anyone may in spite of its lock."""
+    for one in cloud.s3.list_objects_v2(Bucket="backups")["Contents"]:
+        if part in one["Key"]:
+            cloud.s3.delete_object(Bucket="backups", Key=one["Key"])
+
+
+def unlock(cloud: Cloud, part: str) -> None:
+    """The retention of what has this part in its key has ended."""
+    for key, version in everything(cloud, Bucket("backups", "")):
+        held = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].get_object("backups", key, version_id=version)
+        if part in key and held is not None and hasattr(held, "lock_until"):
+            held.lock_until = "2020-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(("mode", "verdict"), [("COMPLIANCE", False), ("", True)])
+def test_backups_of_pgbackrest_in_a_bucket(
+    server_folder: Path, cloud: Cloud, mode: str, verdict: bool
+) -> None:
+    """Taken, listed, checked by bytes and restored. What pgBackRest expired needs no lock any more; what a
+    backup needs and somebody deleted does.
+    """
+    with postgres_in(server_folder, cloud, mode) as world:
+        action = world.action(2)
+        endpoint = Endpoint("r-s3", "messages", "ansan", "pgbackrest", action.settings)
+        store = MemoryStore(host_monotonic_ms)
+        worker = Worker(store, Evidence(store, 0.0), Drivers(), SystemClock(), world.places, "one")
+
+        def do(*jobs: Any) -> list[BackupEvent]:
+            async def story() -> list[BackupEvent]:
+                tasks = [Task(job, "messages", "s3", endpoint, 0, level=READ, compare=False) for job in jobs]
+                return [await worker.do(one) for one in tasks]
+
+            return asyncio.run(story())
+
+        def can_delete() -> bool | None:
+            return asyncio.run(PgbackrestDriver().list_copies(action, 60.0)).deletable
+
+        taken, listed, proven, restored = do("take", "list", "prove", "restore-test")
+        assert taken.outcome == "done", taken
+        assert listed.seen is not None
+        assert (listed.seen.count, listed.seen.deletable) == (1, verdict), listed
+        assert proven.proof is not None
+        assert (proven.proof.outcome, proven.proof.bytes_read > 100_000) == ("passed", True), proven
+        assert restored.proof is not None
+        assert restored.proof.outcome == "passed", restored
+        if not mode:
+            return
+        first, second = taken.snapshot, do("take")[0].snapshot
+        argv = (f"--config={world.folder}/pgbackrest.conf", "--stanza=m", "--repo=2")
+        pgbackrest.as_owner("pgbackrest", *argv, "--repo2-retention-full=1", "expire")
+        unlock(cloud, f"/{first}/")
+        assert can_delete() is False, "the first backup was expired: it needs no lock"
+        hide(cloud, f"/{second}/bundle/")
+        assert can_delete() is False, "it is hidden, and nobody can destroy it"
+        unlock(cloud, f"/{second}/bundle/")
+        assert can_delete() is True
+
+
+def test_a_repository_whose_kind_is_not_known_is_not_called_undeletable(server_folder: Path) -> None:
+    """A server of its own may be append-only or not; a file that cannot be read says nothing."""
+    with pgbackrest.store(server_folder) as world:
+        path = server_folder / "pgbackrest.conf"
+        whole = path.read_text()
+        for words, verdict, why in (
+            (whole, True, ""),
+            (f"{whole}repo1-host=backup.example\n", None, ""),
+            (f"{whole}repo1-type=azure\n", None, ""),
+            (f"{whole}repo1-type=s3\n", None, "sets no s3-bucket"),
+            ("[m]\nrepo1-type=s3\n[m", None, "cannot read"),
+        ):
+            path.write_text(words)
+            found = PgbackrestDriver()._can_delete(world.action(), ())
+            assert (found.verdict, why in found.why, bool(found.why)) == (verdict, True, bool(why)), words

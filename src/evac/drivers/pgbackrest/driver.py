@@ -3,14 +3,19 @@
 `verify` prints nothing and ends with 0 whatever it finds, unless it is asked for text: its counts are read,
 and a set that it does not mention was not checked. A backup whose `error` is true has pages with wrong
 checksums, although the command ended with 0. A restored database is asked once its recovery has ended.
+Whether the source can delete a repository is read from its kind, and a bucket is asked for its locks.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from configparser import Error as ConfigError
+from configparser import RawConfigParser
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from evac.drivers.backups import (
@@ -19,6 +24,7 @@ from evac.drivers.backups import (
     Filling,
     Stopwatch,
     Tool,
+    in_time,
     number,
     objects,
     unreadable,
@@ -34,6 +40,7 @@ from evac.drivers.capabilities import (
     Taken,
     TakesBackups,
 )
+from evac.drivers.object_store import Asked, Bucket, Deletable, Passes
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action
 from evac.drivers.programs import given
@@ -84,19 +91,41 @@ _WAL: Final = re.compile(r"total WAL checked: (\d+), total valid WAL: (\d+)")
 _STATUS: Final = re.compile(r"^status: (\w+)", re.MULTILINE)
 
 
+_LOG: Final = re.compile(r"[0-9A-F]{24}[-.]")
+_POSITION: Final = slice(8, 24)
+"""Of the name of a segment: what comes before it is its timeline."""
+
+
 @dataclass(frozen=True, slots=True)
 class Set:
-    """One backup set. stored: bytes that it alone added to the repository."""
+    """One backup set."""
 
     copy: CopyReport
     read: int
     stored: int
+    """Bytes that it alone added to the repository."""
+    cluster: int
+    """pgBackRest's number of the cluster that it is of."""
+    needs_log_from: str
+    """The first segment that a restore needs."""
 
 
 class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresData):
     """One repository of one stanza for each endpoint."""
 
     name = "pgbackrest"
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+        """Repository in a bucket -> its objects that nobody can delete, and until when."""
+
+    async def list_copies(self, action: Action, timeout_s: float) -> Listing:
+        watch = Stopwatch(timeout_s)
+        listing, sets = await self._sets(action, watch)
+        found: Deletable = await in_time(
+            lambda: self._can_delete(action, sets), watch, "asking whether the repository can be deleted"
+        )
+        return replace(listing, deletable=found.verdict, deletable_why=found.why)
 
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         listing, _ = await self._sets(action, Stopwatch(timeout_s))
@@ -207,6 +236,26 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         version = said[1][:40] if len(said) > 1 else ""
         return Listing(f"{stanza}/{system}", tuple(s.copy for s in sets), self.name, version, held), sets
 
+    def _can_delete(self, action: Action, sets: Sequence[Set]) -> Deletable:
+        """Whether the source, whose configuration this is, can delete the repository. A repository server may
+        run with an account of its own: nothing is known of it.
+        """
+        try:
+            options = _options(action)
+            kind = options.get("type", "posix")
+            if "host" in options:
+                return Deletable(None, "")
+            if kind in ("posix", "cifs"):
+                path = options.get("path", "/var/lib/pgbackrest")
+                return Deletable(os.access(path, os.W_OK) or None, "")
+            if kind != "s3":
+                return Deletable(None, "")
+            bucket = _bucket(options)
+            held = self._held.setdefault((bucket.name, bucket.prefix), {})
+            return Asked(bucket, held).deletable(_comes_and_goes(text(action.settings, "stanza"), sets))
+        except Permanent as error:  # the copies can be listed all the same
+            return Deletable(None, error.message)
+
     async def _fill(self, into: Filling) -> Filled:
         """The set and the log after it, recovered; up to a moment, or to the end of the archive."""
         action, folder, watch = into.action, into.folder, into.watch
@@ -271,6 +320,76 @@ def _config(action: Action) -> str:
     return text(action.settings, "config", "/etc/pgbackrest/pgbackrest.conf")
 
 
+def _options(action: Action) -> dict[str, str]:
+    """What is set for the repository, as pgBackRest finds it: in its environment, for the stanza, for all.
+    Raises `Permanent` for a configuration that cannot be read.
+    """
+    parser = RawConfigParser(delimiters=("=",), comment_prefixes=("#",), strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    config, stanza = _config(action), text(action.settings, "stanza")
+    try:
+        parser.read_string(Path(config).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        words = f"whether the backups can be deleted is not known: evac cannot read {config}"
+        raise Permanent("setting-wrong", words, "let the account of evac read it") from error
+    begins = f"repo{whole(action.settings, 'repo', 1)}-"
+    found: dict[str, str] = {}
+    for section in ("global", stanza):
+        if parser.has_section(section):
+            items = parser.items(section)
+            found |= {key.removeprefix(begins): value for key, value in items if key.startswith(begins)}
+    env, _ = given(action.settings)
+    named = {key.removeprefix("PGBACKREST_").lower().replace("_", "-"): value for key, value in env.items()}
+    return found | {key.removeprefix(begins): one for key, one in named.items() if key.startswith(begins)}
+
+
+def _bucket(options: Mapping[str, str]) -> Bucket:
+    """Raises `Permanent` for options that name no bucket."""
+    missing = [name for name in ("s3-bucket", "s3-endpoint") if not options.get(name)]
+    if missing:
+        raise Permanent("setting-wrong", f"the configuration of pgBackRest sets no {missing[0]}")
+    host, port = options.get("storage-host") or options["s3-endpoint"], options.get("storage-port", "")
+    prefix = options.get("path", "/var/lib/pgbackrest").strip("/")
+    return Bucket(
+        options["s3-bucket"],
+        f"{prefix}/" if prefix else "",
+        f"https://{host.removeprefix('https://')}{f':{port}' if port else ''}",
+        options.get("s3-region", ""),
+        options.get("s3-key", ""),
+        options.get("s3-key-secret", ""),
+        options.get("s3-token", ""),
+        options.get("storage-ca-file", ""),
+        options.get("storage-verify-tls", "y") != "n",
+    )
+
+
+def _comes_and_goes(stanza: str, sets: Sequence[Set]) -> Passes:
+    """Objects that no restore of these sets needs: of other stanzas, and what pgBackRest expired. What is
+    hidden and a set needs does not pass: somebody deleted it.
+    """
+    labels, first = {one.copy.id for one in sets}, dict[str, str]()
+    for one in sets:
+        begins, cluster = one.needs_log_from[_POSITION], str(one.cluster)
+        first[cluster] = min(begins, first.get(cluster, begins))
+
+    def passes(key: str, hidden: bool) -> bool:
+        kind, _, rest = key.partition("/")
+        name, _, rest = rest.partition("/")
+        if kind not in ("archive", "backup") or name != stanza:
+            return True
+        part, _, rest = rest.partition("/")
+        if not hidden or not rest:
+            return False
+        if kind == "backup":
+            return part not in labels
+        segment, cluster = rest.rpartition("/")[2], part.rpartition("-")[2]
+        if not _LOG.match(segment):
+            return False
+        return cluster not in first or segment[_POSITION] < first[cluster]
+
+    return passes
+
+
 def _where(action: Action) -> tuple[str, ...]:
     stanza, repo = text(action.settings, "stanza"), whole(action.settings, "repo", 1)
     return (f"--config={_config(action)}", f"--stanza={stanza}", f"--repo={repo}")
@@ -290,7 +409,8 @@ def _set(entry: Mapping[str, Any], stanza: str) -> Set:
         added=None if entry.get("type") == "full" else read,
         packed=stored,
     )
-    return Set(copy, read, stored)
+    cluster = number(_at(entry, "database", "id"), name)
+    return Set(copy, read, stored, cluster, word(_at(entry, "archive", "start") or "", name))
 
 
 def _at(found: object, *path: str) -> Any:

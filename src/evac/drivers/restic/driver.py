@@ -89,8 +89,6 @@ _REASONS: Final = (
 _GROUP: Final = re.compile(r"^read group #(\d+) of (\d+) data packs \(out of total (\d+) packs", re.MULTILINE)
 _ORPHAN: Final = re.compile(r"^pack ([0-9a-f]{64}): not referenced in any index", re.MULTILINE)
 _PACK: Final = re.compile(r"[0-9a-f]{64}")
-_PASSING: Final = ("locks/",)
-"""What comes and goes in a repository."""
 _SLICES: Final = 256
 """restic divides packs by the first byte of their names."""
 
@@ -269,7 +267,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             bucket = bucket_of(where, _tool(action).env)
             try:
                 found: Deletable = await in_time(
-                    lambda: Asked(bucket, held).deletable(_PASSING), watch, "asking the bucket for its locks"
+                    lambda: Asked(bucket, held).deletable(_is_lock), watch, "asking the bucket for its locks"
                 )
             except Permanent as error:  # the copies can be listed all the same
                 return Deletable(None, error.message)
@@ -304,6 +302,11 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
 
 _AMOUNTS: Final = ("total_bytes_processed", "data_added_packed")
+
+
+def _is_lock(key: str, hidden: bool) -> bool:
+    """Locks come and go in a repository."""
+    return key.startswith("locks/")
 
 
 def _tool(action: Action) -> Tool:
