@@ -52,6 +52,8 @@ class Tool:
     account: Any = None
     first: tuple[str, ...] = ()
     """Arguments before those of every call, such as the server that is meant."""
+    hopeless: Sequence[str] = ()
+    """As of `run_program`."""
 
     async def run(
         self,
@@ -78,6 +80,7 @@ class Tool:
             apart=True,
             account=self.account,
             keeps=keeps,
+            hopeless=self.hopeless,
         )
         if not ended.whole:
             raise Permanent(

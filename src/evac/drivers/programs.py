@@ -24,6 +24,9 @@ from evac.net.secrets import Secret
 
 MAX_OUTPUT_BYTES: Final = 65_536
 REAP_S: Final = 1.0
+INTERRUPTED_S: Final = 10.0
+"""So long a program that was interrupted may clean up."""
+_LONGEST_WORDS: Final = 200
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "HOME")
 """The only variables of our own environment that a program gets without being named."""
@@ -40,7 +43,7 @@ class Ended:
     whole: bool
     """Whether that is all."""
     errors: str = ""
-    """What it wrote to its standard error, where that is kept apart."""
+    """The last bytes of its standard error, where that is kept apart: they say why it ended."""
     raw: bytes = b""
     """The same as `output`, as it was written: a program may answer with a file."""
 
@@ -79,13 +82,15 @@ async def run_program(
     apart: bool = False,
     account: pwd.struct_passwd | None = None,
     keeps: Sequence[int] = (),
+    hopeless: Sequence[str] = (),
 ) -> Ended:
     """Runs it to its end, or until its time is over; then nothing of its group is left. Raises `Permanent`
     when it cannot be started at all.
 
     most: bytes of output that are kept. apart: its standard error is kept apart, and a program that writes
     more than `most` is ended. account: as whom it runs. keeps: open files that it inherits, such as a lock
-    that must be held while any part of it lives.
+    that must be held while any part of it lives. hopeless: words, in small letters, on its standard error;
+    it is interrupted then, because it would try the same again for long.
     """
     if not argv or not all(argv[:1]):
         raise Permanent("command-missing", "no command is given")
@@ -104,15 +109,19 @@ async def run_program(
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "an argument holds a null character"
         raise Permanent("command-not-started", f"{Path(argv[0]).name} cannot be started: {why}") from error
-    kept, errors, full = bytearray(), bytearray(), asyncio.Event()
+    kept, errors, full, lost = bytearray(), bytearray(), asyncio.Event(), asyncio.Event()
     reading = [asyncio.ensure_future(_drain(process.stdout, kept, most, full if apart else None))]
     if apart:
-        reading.append(asyncio.ensure_future(_drain(process.stderr, errors, MAX_OUTPUT_BYTES)))
+        reading.append(asyncio.ensure_future(_listen(process.stderr, errors, hopeless, lost)))
     code: int | None = None
     try:
         async with asyncio.timeout(timeout_s):
-            code = await _exit_code(process, full)
-    except TimeoutError:
+            code = await _exit_code(process, full, lost)
+        if code is None and lost.is_set():
+            os.killpg(process.pid, signal.SIGINT)
+            async with asyncio.timeout(INTERRUPTED_S):
+                code = await _exit_code(process, full)
+    except (TimeoutError, ProcessLookupError):
         pass
     finally:
         # Also after an ordinary end: a child that stays behind would go on acting for nobody.
@@ -120,7 +129,7 @@ async def run_program(
             os.killpg(process.pid, signal.SIGKILL)
         await _settle(process, reading)
     raw = bytes(kept[:most])
-    said = bytes(errors[:MAX_OUTPUT_BYTES]).decode("utf-8", "replace")
+    said = bytes(errors).decode("utf-8", "replace")
     return Ended(code, raw.decode("utf-8", "replace"), len(kept) <= most, said, raw)
 
 
@@ -131,12 +140,12 @@ def _identity(account: pwd.struct_passwd | None) -> dict[str, Any]:
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
 
 
-async def _exit_code(process: asyncio.subprocess.Process, full: asyncio.Event) -> int | None:
-    """The exit status as soon as there is one, or None once too much was written. `Process.wait` also waits
-    for other processes that hold the output.
+async def _exit_code(process: asyncio.subprocess.Process, *over: asyncio.Event) -> int | None:
+    """The exit status as soon as there is one, or None once it is over for another reason, such as too much
+    output. `Process.wait` also waits for other processes that hold the output.
     """
     pause = 0.001
-    while process.returncode is None and not full.is_set():
+    while process.returncode is None and not any(one.is_set() for one in over):
         await asyncio.sleep(pause)
         pause = min(2 * pause, 0.02)
     return process.returncode
@@ -153,11 +162,24 @@ async def _drain(
             full.set()
 
 
+async def _listen(
+    stream: asyncio.StreamReader | None, kept: bytearray, hopeless: Sequence[str], lost: asyncio.Event
+) -> None:
+    """Reads all it writes, and keeps the last part. lost: is set once it says one of these words."""
+    assert stream is not None
+    while part := await stream.read(65_536):
+        new = (kept[-_LONGEST_WORDS:] + part).lower()
+        kept += part
+        del kept[:-MAX_OUTPUT_BYTES]
+        if any(words.encode() in new for words in hopeless):
+            lost.set()
+
+
 async def _settle(process: asyncio.subprocess.Process, reading: Sequence[asyncio.Future[None]]) -> None:
     """Waits shortly for process and output; a grandchild in a session of its own may keep the pipe."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(REAP_S):
-            await _exit_code(process, asyncio.Event())
+            await _exit_code(process)
             await asyncio.shield(asyncio.gather(*reading))
     for one in reading:
         if not one.done():

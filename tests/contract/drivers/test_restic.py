@@ -173,7 +173,7 @@ def test_a_full_repository_says_so(server_folder: Path) -> None:
 
         async def story() -> None:
             with pytest.raises(Permanent) as raised:
-                await ResticDriver().take(world.action(), 6.0)
+                await ResticDriver().take(world.action(), 86_400.0)
             assert raised.value.code == "backup-full"
 
         asyncio.run(story())

@@ -33,6 +33,29 @@ def test_a_program_that_was_killed_is_named(
     assert (error.code, error.message) == (code, "restic was killed by signal 9 before it ended")
 
 
+def test_what_a_program_says_last_is_known_however_much_it_says(tmp_path: Path) -> None:
+    program = script(tmp_path, "mariabackup", "seq 1 30000 >&2", "echo completed OK! >&2")
+    ended = asyncio.run(Tool(program, {}).run("backup", timeout_s=60.0))
+    assert ended.errors.endswith("30000\ncompleted OK!\n")
+
+
+def test_a_program_that_can_no_longer_succeed_is_interrupted_and_cleans_up(tmp_path: Path) -> None:
+    """restic tries again for a quarter of an hour where a disk is full; this one does for ever."""
+    program = script(
+        tmp_path,
+        "restic",
+        f"trap 'touch {tmp_path}/tidy; exit 130' INT",
+        "echo Save returned error, retrying: No space left on device >&2",
+        "while :; do sleep 0.05; done",
+    )
+    full = Permanent("backup-full", "the repository has no space left")
+    tool = Tool(program, {}, reasons=(("no space left", full),), hopeless=("no space left",))
+    with pytest.raises(Permanent) as caught:
+        asyncio.run(tool.run("backup", timeout_s=86_400.0, changes=True))
+    assert caught.value.code == "backup-full"
+    assert (tmp_path / "tidy").exists()
+
+
 def test_a_password_that_is_part_of_the_reason_does_not_hide_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,15 +66,19 @@ LOG_BYTES: Final = 64 << 20
 NO_PACK: Final = "0" * 64
 _DELETE: Final = re.compile(rb'"DELETE (\S+) [^"\n]*" 40[13] ')
 _FULL: Final = Permanent("backup-full", "the repository has no space left", "give it more space, or prune it")
+_FULL_WORDS: Final = (
+    "no space left",
+    "disk quota exceeded",
+    "insufficient storage",
+    "413 request entity too large",
+)
+"""restic would try again for a quarter of an hour."""
 _REASONS: Final = (
     ("wrong password or no key found", Permanent("backup-password", "wrong password", "check `password`")),
     ("401 unauthorized", Permanent("backup-password", "wrong user name or password", "check `user`")),
     ("repository does not exist", Permanent("backup-no-repository", "there is no repository", "create it")),
     ("unable to open config file", Permanent("backup-no-repository", "there is no repository", "create it")),
-    ("no space left", _FULL),
-    ("insufficient storage", _FULL),
-    ("413 request entity too large", _FULL),
-    ("507 ", _FULL),
+    *((words, _FULL) for words in _FULL_WORDS),
     ("already locked", Retryable("backup-locked", "another program holds the repository", "", 60_000)),
     ("connection refused", Retryable("backup-silent", "the repository does not answer", "start its server")),
     ("connection reset", Retryable("backup-silent", "the repository does not answer", "start its server")),
@@ -208,6 +212,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             },
             (*here.hidden, *there.hidden),
             _REASONS,
+            hopeless=_FULL_WORDS,
         )
         argv = ("copy", "--quiet", *_bounds(to), copy.id)
         before = await _packs(to, watch)
@@ -323,7 +328,8 @@ def _tool(action: Action) -> Tool:
         env["RESTIC_CACHE_DIR"] = cache
     else:
         env["RESTIC_CACHE_DIR"] = "/nonexistent"
-    return Tool(text(action.settings, "program", "restic"), env, tuple(found), _REASONS)
+    program = text(action.settings, "program", "restic")
+    return Tool(program, env, tuple(found), _REASONS, hopeless=_FULL_WORDS)
 
 
 def _bounds(action: Action) -> tuple[str, ...]:
