@@ -19,7 +19,7 @@ from evac.incident.regulator import Basics, Duty, Stated
 from evac.incident.runbook import Runbook, RunbookService, RunbookStep
 from evac.views import rendered
 from evac.views.sheet import Sheet, SheetPart, local_and_utc, utc
-from evac.views.words import duration, listed, number, people, people_between, plural
+from evac.views.words import OUTCOME_WORDS, duration, listed, number, people, people_between, plural
 
 SCHEMA_VERSION: Final = 1
 _MOMENTS: Final = frozenset({"2.2", "2.3", "3.2", "3.3", "4.7", "4.8"})
@@ -279,18 +279,7 @@ def runbook_sheet(book: Runbook) -> Sheet:
         )
         for part in book.parts
     ]
-    services = [
-        (
-            s.service,
-            str(s.tier),
-            s.owner or "-",
-            s.state,
-            duration(s.recovery_ms),
-            duration(s.rto_ms) if s.rto_ms else "-",
-            s.reason or "-",
-        )
-        for s in book.services
-    ]
+    services = [_service(one) for one in book.services]
     last = SheetPart(
         "When each service is back",
         "Counted from the loss, as planned.",
@@ -426,8 +415,12 @@ def _service(one: RunbookService) -> tuple[str, ...]:
         one.service,
         str(one.tier),
         one.owner or "-",
-        one.state,
-        duration(one.recovery_ms),
+        OUTCOME_WORDS[one.state],
+        "-"
+        if one.state not in _BACK
+        else "unknown"
+        if one.recovery_ms is None
+        else duration(one.recovery_ms),
         duration(one.rto_ms) if one.rto_ms else "-",
         one.reason or "-",
     )

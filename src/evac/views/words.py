@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -30,6 +31,15 @@ def spelled(text: str) -> Markup:
 
 
 NEVER_WORD: Final = "not within the horizon"
+OUTCOME_WORDS: Final[Mapping[str, str]] = {
+    "restored": "restored",
+    "running": "stays up",
+    "degraded": "restored in part",
+    "shed": "shed",
+    "unplaced": "not restored",
+    "unknown": "cannot be judged",
+}
+"""State of a service after a plan, for people."""
 
 
 _STEERS: Final = dict.fromkeys(

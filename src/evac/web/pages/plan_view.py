@@ -25,7 +25,16 @@ from evac.views import plan_charts, svg
 from evac.views import plan_view as views
 from evac.views.plan_charts import Chain, seconds, step_words
 from evac.views.plan_view import Planned
-from evac.views.words import duration, listed, number, people, percent, plural, user_minutes
+from evac.views.words import (
+    OUTCOME_WORDS,
+    duration,
+    listed,
+    number,
+    people,
+    percent,
+    plural,
+    user_minutes,
+)
 from evac.web.api.runs import plan_of
 from evac.web.api.shapes import Digest
 from evac.web.pages import frame
@@ -389,15 +398,15 @@ def _waves(plan: Plan) -> list[dict[str, Any]]:
     return rows[:STEPS]
 
 
-_RESULTS: Final[Mapping[str, tuple[str, str, str]]] = {
-    "restored": ("Restored", "good", "check"),
-    "running": ("Stays up", "good", "check"),
-    "degraded": ("Restored in part", "", "minus"),
-    "shed": ("Shed", "", "minus"),
-    "unplaced": ("Not restored", "bad", "x"),
-    "unknown": ("Cannot be judged", "", "info"),
+_LOOKS: Final[Mapping[str, tuple[str, str]]] = {
+    "restored": ("good", "check"),
+    "running": ("good", "check"),
+    "degraded": ("", "minus"),
+    "shed": ("", "minus"),
+    "unplaced": ("bad", "x"),
+    "unknown": ("", "info"),
 }
-"""State of a service after a plan -> (words, look, icon)."""
+"""State of a service after a plan -> (look, icon)."""
 _ATTENTION: Final = ("unplaced", "unknown", "missed", "shed", "degraded", "restored", "running")
 
 
@@ -409,7 +418,7 @@ def _services(plan: Plan, begin: int) -> dict[str, Any]:
             places.setdefault(step.target, Counter())[step.pool.removeprefix("site:")] += step.count
     rows = []
     for row in views.outcome_rows(plan):
-        words, look, icon = _RESULTS[row["state"]]
+        words, (look, icon) = OUTCOME_WORDS[row["state"]].capitalize(), _LOOKS[row["state"]]
         goes = ", ".join(
             f"{pool} {number(count)}" for pool, count in sorted(places.get(row["service"], {}).items())
         )

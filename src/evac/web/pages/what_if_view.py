@@ -270,6 +270,7 @@ def by_plan(answer: WhatIf, digest: str, plan: Plan, before: Plan | None) -> Wha
     """The answer as a verified plan gives it; why a service is down is known from the audit."""
     known = {one.service: one for one in answer.services}
     fates = {"restored": "recovers", "shed": "lost", "unplaced": "lost"}
+    reasons = {one.service: one.reason for one in plan.outcomes}
     services = []
     for one in made_worse(plan, before)[0]:
         fate = fates.get(one.state, one.state)
@@ -284,7 +285,10 @@ def by_plan(answer: WhatIf, digest: str, plan: Plan, before: Plan | None) -> Wha
             one.rto_ms,
             (one.service, one.reason or fate),
         )
-        services.append(replace(seen, fate=fate, recovery_ms=one.recovery_ms, rto_ms=one.rto_ms))
+        chain = seen.chain
+        if len(chain) > 1 and (reason := reasons.get(chain[-2])):
+            chain = (*chain[:-1], reason)
+        services.append(replace(seen, fate=fate, recovery_ms=one.recovery_ms, rto_ms=one.rto_ms, chain=chain))
     loss = loss_by(answer.loss, verdict_of(digest, plan, before))
     return replace(answer, loss=loss, services=tuple(services))
 
