@@ -57,7 +57,7 @@ precedence: see [Import an estate](../how-to/import.md).
 
 ```yaml
 # yaml-language-server: $schema=estate.schema.json
-evac: 1
+evac: 2
 sites:
   east: {}
   west: {}
@@ -98,6 +98,24 @@ estate.schema.json`.
   contain the worse end of the class.
 - **Dates** are written as `2026-11-25`.
 - Anchors, aliases and `<<` work; tags do not.
+
+## Versions of the format
+
+`evac: 2` states the version. Version 1 is read as well, and will always be; the files of one estate may be of
+both versions, and a file without a version is of the oldest one that the others state. New keys do not need
+a new version. Version 2 exists because two keys of version 1 had misleading names:
+
+| version 1 | version 2 | why |
+|---|---|---|
+| `people` of a site | `staff` | everywhere else, `people` is the number of users |
+| `hands_at_once` in `limits` | `manual_steps_at_once` | it limits steps that are done by hand, not people |
+
+No value and no default has changed, so an estate means the same in both versions. In particular, a need that
+does not say `needed_to` is needed to serve in both, as evac has read version 1 for a long time.
+
+`evac estate upgrade ESTATE` lists the words that would change, with their places; `--write` changes them.
+Comments, order and layout stay, and a second upgrade changes nothing. Programs older than version 2 refuse
+upgraded files, so upgrade all controllers first, then the estate, then its schema (`evac schema`).
 
 ## Units
 

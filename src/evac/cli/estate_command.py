@@ -1,4 +1,4 @@
-"""evac example, evac import, evac check and evac schema: the files of an estate, made and checked."""
+"""evac example, evac check, evac estate and evac schema: the files of an estate, made and checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from evac import estate as estates
 from evac.cli import console
-from evac.cli.console import emit, say, screen
+from evac.cli.console import emit, say, screen, write_whole
 from evac.cli.options import (
     Day,
     as_of_option,
@@ -116,6 +116,43 @@ def _contents(found: CheckResult) -> str:
         *([plural(len(e.intervals), "fact") + " within bounds"] if e.intervals else []),
     )
     return ", ".join(parts)
+
+
+@click.group("estate")
+def estate_group() -> None:
+    """Keep the files of an estate in the newest format."""
+
+
+@estate_group.command()
+@estate_argument
+@click.option("--write", is_flag=True, help="Write the files; without it, the changes are only shown.")
+@quiet_option
+def upgrade(estate: Path, write: bool, quiet: bool) -> None:
+    """Rewrite an estate of version 1 in version 2 of the format.
+
+    Only the words that change are replaced: comments, order and layout stay. Estates of version 1 stay
+    valid, so this is never urgent.
+    """
+    from evac.estate.format.problems import Problems
+    from evac.estate.format.versions import upgrade as upgraded
+    from evac.model.errors import EstateError
+
+    problems = Problems()
+    files = upgraded(estate, problems)
+    if problems.has_errors:
+        raise EstateError(problems.all())
+    for file in files:
+        for one in file.changes:
+            emit(f"{one.place}: {one.old} -> {one.new}\n", None)
+    if not files:
+        say(f"{estate} is in the newest format", quiet)
+        return
+    if not write:
+        say(f"nothing is written yet\nnext: evac estate upgrade {estate} --write", quiet)
+        return
+    for file in files:
+        write_whole(file.path, file.data)
+    say(f"{plural(len(files), 'file')} upgraded\nnext: evac check {estate}", quiet)
 
 
 @click.command()

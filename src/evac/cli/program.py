@@ -27,6 +27,7 @@ COMMANDS: Final = {
         "Import an estate from an inventory, Kubernetes or Compose.",
     ),
     "check": ("evac.cli.estate_command:check", "Check estate files and list missing facts."),
+    "estate": ("evac.cli.estate_command:estate_group", "Upgrade estate files to the newest format."),
     "schema": ("evac.cli.estate_command:schema", "Print the JSON Schema of estates, plans or audits."),
     "audit": (
         "evac.cli.audit_command:audit",
@@ -65,7 +66,7 @@ OF_EXTRAS: Final = {
 }
 """Commands of other distributions, with the extra that installs each."""
 GROUPS: Final = {
-    "Start": ("init", "example", "import", "check", "schema"),
+    "Start": ("init", "example", "import", "check", "estate", "schema"),
     "Before a loss": (
         "audit",
         "backup",

@@ -45,6 +45,7 @@ from evac.estate.format.problems import Problems
 from evac.estate.format.reading import Ends, FactBook, PlaceIndex, Reader
 from evac.estate.format.residency import check_residency
 from evac.estate.format.spec import HEAD, SECTIONS, Section
+from evac.estate.format.versions import as_newest
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError
 from evac.model.estate import ASSUMED_APPROVAL_MS, Estate, Interval
@@ -234,7 +235,7 @@ def _document(file: Path, root: Path, problems: Problems) -> Node | None:
 def _assemble(
     documents: list[Node], files: EstateFiles, root: Path, as_of: date | None, problems: Problems
 ) -> Estate:
-    documents = merge_overlay(documents, problems)
+    documents = merge_overlay(as_newest(documents), problems)
     day = day_of(documents, as_of, problems)
     reader = Reader(problems, FactBook(day, problems))
     reader.places[""] = (files.documents[0].name, 1, 1)

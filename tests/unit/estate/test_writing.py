@@ -81,7 +81,7 @@ def test_csv_and_parquet_say_the_same(tmp_path: Path) -> None:
 def test_units_are_readable_and_exact(tmp_path: Path) -> None:
     write(load(ESTATES / "small"), tmp_path / "out")
     text = (tmp_path / "out" / "estate.yaml").read_text()
-    assert text.startswith("# yaml-language-server: $schema=estate.schema.json\nevac: 1\nname: small\n")
+    assert text.startswith("# yaml-language-server: $schema=estate.schema.json\nevac: 2\nname: small\n")
     for line in (
         "    rto: 12 h",
         "    rpo: 0 s",
@@ -106,7 +106,7 @@ def test_notes_become_facts(tmp_path: Path) -> None:
         "services/pay/rto": "published",
         "sites/north": "assumed",
     }
-    assert "# Made up.\n# Nothing here is real.\nevac: 1\n" in (tmp_path / "out" / "estate.yaml").read_text()
+    assert "# Made up.\n# Nothing here is real.\nevac: 2\n" in (tmp_path / "out" / "estate.yaml").read_text()
 
 
 def test_expired_facts_stay_unknown(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def schema() -> dict[str, Any]:
     properties: dict[str, Any] = {
         "evac": {
             "description": "version of the format",
-            "anyOf": [{"const": FORMAT_VERSION}, {"const": str(FORMAT_VERSION)}],
+            "enum": [one for version in range(1, FORMAT_VERSION + 1) for one in (version, str(version))],
         }
     }
     for spec in HEAD:
@@ -292,7 +292,7 @@ def placed_by_service(estate: Estate) -> dict[int, list[tuple[str, int]]]:
 
 def document(teller: Teller, keys: tuple[str, ...], heading: tuple[str, ...], head: bool) -> str:
     """The text of one file: `heading` as comments, the version, then the sections asked for."""
-    lines = [f"# {line}".rstrip() for line in heading] + ["evac: 1"]
+    lines = [f"# {line}".rstrip() for line in heading] + [f"evac: {FORMAT_VERSION}"]
     if head:
         for key, tree in teller.head().items():
             lines += lines_of(key, tree, 0)

@@ -257,12 +257,12 @@ def _check_version(top: dict[str, list[Node]], documents: list[Node], problems: 
             "version-missing", "no file states its version", documents[0].place, f"add evac: {FORMAT_VERSION}"
         )
     for node in top.get("evac", []):
-        if node.text != str(FORMAT_VERSION):
+        if node.text not in {str(version) for version in range(1, FORMAT_VERSION + 1)}:
             message = f"version {shown(node.text)} of the format is not known here"
-            hint = f"this program reads version {FORMAT_VERSION}"
+            hint = f"this program reads versions 1 to {FORMAT_VERSION}"
             if node.text.isascii() and node.text.isdigit() and int(node.text[:9]) > FORMAT_VERSION:
                 message = f"version {node.text[:9]} of the format is newer than this program"
-                hint = f"update evac: {__version__} reads version {FORMAT_VERSION}"
+                hint = f"update evac: {__version__} reads versions 1 to {FORMAT_VERSION}"
             problems.add("version-unknown", message, node.place, hint)
 
 

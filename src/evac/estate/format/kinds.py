@@ -116,6 +116,8 @@ class Field:
     slot: int | None = None
     required: bool = False
     default: Any = None
+    was: str = ""
+    """Its key in version 1 of the format, if that was another."""
 
     def of(self, thing: Any) -> Any:
         """The value of this field in a model object."""
@@ -214,6 +216,8 @@ def record_schema(fields: tuple[Field, ...]) -> dict[str, Any]:
     properties = {}
     for f in fields:
         properties[f.key] = {"description": f.doc, **with_fact(f.kind)}
+        if f.was:
+            properties[f.was] = {**properties[f.key], "deprecated": True}
     schema: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
     required = [f.key for f in fields if f.required]
     return {**schema, "required": required} if required else schema

@@ -60,6 +60,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("too-deep", _YAML, "Nested more than 32 levels deep."),
     ("value-too-long", _YAML, "One value of more than 4,096 characters."),
     ("version-missing", _VALUES, "No file says which version of the format it is written in."),
+    ("not-upgraded", _VALUES, "A file that `evac estate upgrade` cannot rewrite word by word."),
     ("version-unknown", _VALUES, "A version of the format that this program does not read."),
     ("key-unknown", _VALUES, "A key that the format does not have."),
     ("value-missing", _VALUES, "A required value is missing or unknown."),

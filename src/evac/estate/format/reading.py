@@ -181,7 +181,13 @@ class Reader:
         for key, (key_node, value_node) in node.fields.items():
             spec = record.by_key.get(key)
             if spec is None:
-                hint = self.problems.suggest(key, record.by_key) or f"keys: {', '.join(record.by_key)}"
+                now = next((one.key for one in record.fields if one.was == key), None)
+                hint = (
+                    f"since version 2 it is called {now}"
+                    if now
+                    else self.problems.suggest(key, record.by_key)
+                )
+                hint = hint or f"keys: {', '.join(record.by_key)}"
                 self.problems.add("key-unknown", f"unknown key {shown(key)}", key_node.place, hint)
                 continue
             value = self.value(spec, value_node, f"{path}/{key}", gone)

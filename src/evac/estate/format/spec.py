@@ -35,7 +35,7 @@ from evac.model import estate as m
 from evac.model.step_id import TOOL_ROLES
 from evac.steps.registry import MANUAL_KINDS, STATED_KINDS
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _DURATION: Final = measure(q.DURATION)
 _TAKES: Final = measure(q.DURATION, "high")
 """A duration that is measured: more is worse, and an interval may be written."""
@@ -171,7 +171,13 @@ _LIMITS: Final[tuple[Field, ...]] = (
     Field("traffic_changes_at_once", "traffic_changes_at_once", _AT_ONCE, "traffic changes at one time"),
     Field("backups_at_once", "backups_at_once", _AT_ONCE, "backups, checks and restore tests at one time"),
     Field("starts", "starts", rate("low"), "replica starts in any window, over the whole company"),
-    Field("hands_at_once", "hands_at_once", _AT_ONCE, "steps that people do by hand at one time"),
+    Field(
+        "manual_steps_at_once",
+        "hands_at_once",
+        _AT_ONCE,
+        "steps that people do by hand at one time",
+        was="hands_at_once",
+    ),
     Field(
         "power_margin",
         "power_margin_permille",
@@ -200,7 +206,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 "a witness only votes; an edge only serves traffic",
                 default="full",
             ),
-            Field("people", "people", text(), "who is there or comes first"),
+            Field("staff", "people", text(), "who is there or comes first", was="people"),
             Field("ingress", "ingress_mbps", _ROOM, "traffic from users that fits in"),
             Field(
                 "ingress_connections", "ingress_connections", _AT_ONCE, "connections from users that fit in"

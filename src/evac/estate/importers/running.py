@@ -31,6 +31,7 @@ from evac.estate.format.document import (
     read_document,
 )
 from evac.estate.format.problems import Problems
+from evac.estate.format.spec import FORMAT_VERSION
 from evac.estate.importers.combining import SourcePart, combine, renamed
 from evac.estate.importers.imported import (
     HEADER_MARK,
@@ -554,7 +555,7 @@ def _example_overlay(name: str, stated: tuple[str, ...], imported: Imported) -> 
         "# What only you know. This file is yours: an import creates it once and never changes it again.",
         "# It is merged over the imported facts, and what it says wins. Take the sign # away where you know",
         "# the answer; what stays unknown is treated as unknown, never guessed.",
-        "evac: 1",
+        f"evac: {FORMAT_VERSION}",
         f"name: {scalar_text(name[:100])}",
         *stated,
         "",
