@@ -50,6 +50,10 @@ def test_fire_restore_failback_and_the_next_fire(world: World) -> None:  # noqa:
     refused = world.evac("plan", estate, "--observe", "--failback", "pangyo", code=2)
     assert "failback-lost" in refused
     assert "evac site clear pangyo" in refused
+    again, lose = str(world.folder / "again"), ("--lose", "pangyo", "-o")
+    world.evac("plan", estate, "--observe", "--budget", "0s", *lose, again)
+    refused = world.evac("apply", again, estate, code=4)
+    assert f"nothing is left to move; once it is back: evac plan {estate} --restore pangyo" in refused
     said = carry_out(world, "--restore", "pangyo")
     assert "pangyo is lost since" in said
     assert "web runs in anyang (1) since" in said
@@ -79,6 +83,9 @@ def test_a_mark_that_a_drill_left_is_cleared_by_a_person(world: World) -> None: 
     )
     run = world.run()
     words = ("site", "clear", "pangyo", "--reason", "it was a drill")
+    status = world.evac("status", estate)
+    assert "pangyo is lost since" in status
+    assert [line for line in status.splitlines() if "next:" in line] == [f"  next: evac run show {run}"]
     assert "site-in-run" in world.evac(*words, code=4)
     world.evac("run", "cancel", run, "--reason", "it was a drill")
     world.until(run, "cancelled")

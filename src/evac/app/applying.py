@@ -132,13 +132,15 @@ async def fit(
         _must_not_be_left(plan, found)
         by_files = plan.estate_digest == estate_digest(estate)
         raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
+    if not plan.steps and {one.domain for one in found.lost}.issuperset(plan.scenario.domains):
+        _must_not_be_left(plan, found)
     must_hold(now, plan)
     return LoadedPlan(plan, data, digest, now, policy)
 
 
 def _must_not_be_left(plan: Plan, found: Situation) -> None:
     """Raises NotAllowed where a plan leaves what is marked as left already: that says more than that it is
-    stale.
+    stale, and one without steps has nothing left to do.
     """
     for one in found.lost if plan.scenario.kind in ("lose", "evacuate") else ():
         if one.domain in plan.scenario.domains:
@@ -147,6 +149,8 @@ def _must_not_be_left(plan: Plan, found: Situation) -> None:
                 "continue with that run: evac run list; or plan from what is now: "
                 "evac plan ESTATE --observe; "
             )
+            if not plan.steps:
+                hint = f"nothing is left to move; once it is back: evac plan ESTATE --restore {one.domain}; "
             hint += f"if {one.domain} is well: evac site clear {one.domain} --reason WHY"
             raise NotAllowed("site-left", f"{one.domain} is {one.state} already{by}", hint)
 

@@ -44,7 +44,7 @@ def status(estate: Path | None, where: Where, output: str) -> int:
             return document, None
 
     document, facts = where.do(ask)
-    situation, page = _situation(estate, facts), screen()
+    situation, page = _situation(estate, facts, document.runs[0].run if document.runs else ""), screen()
     if output == "json":
         emit(_json({**document.row, "situation": situation}), None)
     else:
@@ -52,8 +52,10 @@ def status(estate: Path | None, where: Where, output: str) -> int:
     return console.TWO_PRIMARIES if facts is not None and facts.rivals else console.DONE
 
 
-def _situation(estate: Path | None, facts: Observation | None) -> dict[str, Any] | None:
-    """What differs from the files, as data and in words; without the files only what is lost, and rivals."""
+def _situation(estate: Path | None, facts: Observation | None, run: str) -> dict[str, Any] | None:
+    """What differs from the files, as data and in words; without the files only what is lost, and rivals.
+    run: the first one under way.
+    """
     if facts is None:
         return None
     import time
@@ -70,7 +72,7 @@ def _situation(estate: Path | None, facts: Observation | None) -> dict[str, Any]
     else:
         found = situation.of(estates.load(estate), facts)
     words = list(lines_of(found, now_ms))
-    next_words = next_of(found, str(estate or "ESTATE"))
+    next_words = next_of(found, str(estate or "ESTATE"), run)
     return {"compared": estate is not None, **document(found), "words": words, "next": next_words}
 
 

@@ -91,10 +91,11 @@ def of(estate: Estate, seen: Observation) -> Situation:
             traffic=MappingProxyType(traffic),
         )
     now = observed(now, seen)
-    away = _away(top, now, causes, traffic, sent)
+    ended = {one.run for one in effects.moved}
+    burning = {one.domain: one for one in lost if one.domain in gone and one.run and one.run not in ended}
+    away = _away(top, now, causes, traffic, sent, burning)
     primaries = _stores_away(top, now, seen, effects.moved)
-    rivals, silent = seen.rivals, seen.silent
-    return Situation(estate, now, seen.at_ms, lost, away, primaries, rivals, seen.backups, silent)
+    return Situation(estate, now, seen.at_ms, lost, away, primaries, seen.rivals, seen.backups, seen.silent)
 
 
 def _is_known(top: Topology, domain: str) -> bool:
@@ -225,16 +226,10 @@ def _replicas(top: Topology, placed: Mapping[str, Mapping[str, int]]) -> Replica
     places = _places(top, [place for _, place, _ in found])
     known = [(row, *place, count) for (row, _, count), place in zip(found, places, strict=True) if place]
     new = np.array(known, np.int64).reshape(-1, 4)
-    table = np.stack(
-        [c[kept].astype(np.int64) for c in (old.service, old.kind, old.target, old.count)], axis=1
-    )
-    made = _summed(np.concatenate([table, new]))
-    return old if _same(made, old) else made
-
-
-def _same(one: Replicas, other: Replicas) -> bool:
-    names = ("service", "kind", "target", "count")
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+    was = np.stack([c.astype(np.int64) for c in (old.service, old.kind, old.target, old.count)], axis=1)
+    made = _summed(np.concatenate([was[kept], new]))
+    now = np.stack([c.astype(np.int64) for c in (made.service, made.kind, made.target, made.count)], axis=1)
+    return old if np.array_equal(was, now) else made
 
 
 def _summed(table: IntColumn) -> Replicas:
@@ -318,8 +313,11 @@ def _away(
     causes: Mapping[str, Cause],
     traffic: Mapping[str, tuple[str, ...]],
     sent: Mapping[str, Cause],
+    burning: Mapping[str, LostNow],
 ) -> tuple[Away, ...]:
-    """Services with another count at some site than at home, or with their users sent where home has none."""
+    """Services with another count at some site than at home, or with their users sent where home has none.
+    burning: sites that runs under way leave; they are why nothing runs there, whatever moved it before.
+    """
     names = sorted({*causes, *sent})
     home, there = _Counts(top), _Counts(topology(now))
     found = []
@@ -328,6 +326,8 @@ def _away(
         users = traffic.get(service, ())
         if declared != present or not set(users) <= {site for site, _ in declared}:
             cause = causes.get(service) or sent[service]
+            for site in sorted({there.site(place) for place in there.of(service)} & burning.keys()):
+                cause = Cause("run", burning[site].run, at_ms=burning[site].since_ms)
             found.append(Away(service, declared, present, users, cause))
     return tuple(found)
 

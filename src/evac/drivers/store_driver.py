@@ -139,7 +139,8 @@ def standing_problems(action: Action, name: str) -> list[str]:
     if standing != name:
         return [f"the prechecked replica is {standing}, not {name}"]
     if age > most:
-        return [f"the precheck is {age} ms old, older than the {most} ms that are believed"]
+        old, oldest = f"{age / 60_000:.1f} min", f"{most / 60_000:g} min"
+        return [f"the precheck is {old} old; at most {oldest} are believed"]
     return []
 
 

@@ -459,7 +459,9 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
         for step in gates[:SHOWN]:
             page.line(f"{step.id}: {step.gate}", "warning")
     page.line()
-    if alive:
+    if stuck:
+        page.line(f"next: remove what is in the way, then ask again: evac apply {saved_as} ESTATE", "dim")
+    elif alive:
         page.line(abandon_hint(alive, f"evac apply {saved_as} ESTATE --execute"), "dim")
     else:
         typed = "".join(f" --confirm {one.site}" for one in document.leaving)

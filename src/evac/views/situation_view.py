@@ -154,12 +154,16 @@ def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
     return "this plan was made from a different estate; now everything is as the files declare", again
 
 
-def next_of(situation: Situation, estate: str) -> str:
-    """The command that comes next; empty where everything is at home."""
+def next_of(situation: Situation, estate: str, run: str = "") -> str:
+    """The one command that comes next; empty where everything is at home. run: under way; what it moves is
+    not done yet.
+    """
     if situation.rivals:
         return rivals_hint(situation.rivals[0], situation.lost, situation.stores).replace("ESTATE", estate)
     if situation.silent:
         return silent_hint(situation.silent[0]).replace("ESTATE", estate)
+    if run:
+        return f"evac run show {run}"
     if situation.lost:
         domain, moved = (
             situation.lost[0].domain,

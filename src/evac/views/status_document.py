@@ -195,9 +195,9 @@ def status_text(
         page.table(
             ("when", "what"), [((moment(one.at_ms) or "-")[:19], one.words) for one in document.notices]
         )
-    if runs or not (situation and situation["next"]):
-        page.line()
-        page.line(f"next: evac run show {runs[0].run}" if runs else "next: evac drawer list", "dim")
+    next_words = situation["next"] if situation else runs and f"evac run show {runs[0].run}"
+    page.line()
+    page.line(f"next: {next_words or 'evac drawer list'}", "dim")
     return page.text()
 
 
@@ -216,8 +216,6 @@ def _differences(page: Page, situation: Mapping[str, Any] | None) -> None:
     severe = len(situation["rivals"]) + len(situation["silent"])
     for place, words in enumerate(situation["words"]):
         page.line(words, "error" if place < severe else "")
-    if situation["next"]:
-        page.line(f"next: {situation['next']}", "dim")
 
 
 _DRAWER: Final = ("if lost", "plan", "made, UTC", "")

@@ -17,6 +17,7 @@ from evac.model.errors import Permanent, Retryable
 from evac.model.estate import Endpoint, Estate, Service, Site, Store, StoreMember
 from evac.model.fleet import AT_SITE, Replicas
 from evac.model.observation import LeavingSite
+from evac.views.documents import StepChecked, dry_run_of, dry_run_text
 from evac.views.situation_view import site_words
 
 SITES = ("east", "west")
@@ -94,3 +95,16 @@ def test_silence_and_not_knowing_are_different() -> None:
 def test_the_last_site_is_said_to_be_that() -> None:
     assert look(replace(ESTATE, lost=("east",)), west="primary").is_last
     assert not look(ESTATE, west="primary").is_last
+
+
+@pytest.mark.parametrize("state", ["silent", "answers"])
+@pytest.mark.parametrize("problems", [(), ("the server refuses connections",)])
+def test_a_dry_run_says_one_next_step_and_not_to_execute_what_would_fail(
+    problems: tuple[str, ...], state: str
+) -> None:
+    step = StepChecked("redirect:shop", ("shift",), problems, False, "")
+    seen = replace(look(ESTATE, west=RoleReport("primary")), state=state)  # type: ignore[arg-type]
+    text = dry_run_text(dry_run_of("sha256:p", "loss of west", [step], (), (seen,)), "p.json", 200, False)
+    last = text.splitlines()[-1]
+    assert ("--execute" not in last) == bool(problems), last
+    assert ("ask again: evac apply p.json ESTATE" in last) == bool(problems), last

@@ -28,7 +28,7 @@ from evac.model.fleet import ON_POOL, Replicas
 from evac.model.observation import MemberSeen, Observation, TrafficSeen, UnitsSeen
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
-from evac.model.situation import Effects, LostNow, Moved
+from evac.model.situation import Cause, Effects, LostNow, Moved
 from evac.verify import check
 
 SITES = ("east", "north", "west")
@@ -122,6 +122,20 @@ class World:
         assert placement(self.now) == placement(situation_after(before, plan).estate)
         assert roles(self.now) == roles(situation_after(before, plan).estate)
         return plan
+
+
+def test_a_fire_under_way_is_why_nothing_runs_there_whatever_moved_it_before() -> None:
+    named = 0
+    for seed in range(20):
+        world = World(estate_of(seed))
+        for kind in ("lose", "restore", "failback"):
+            world.run(Scenario(kind, ("east",)))  # type: ignore[arg-type]
+        there = {name for (name, site), count in placement(world.now).items() if site == "east" and count}
+        fire = Effects((LostNow("east", "lost", 77, "fire"),), tuple(world.moved))
+        for one in of(world.files, Observation(0, effects=fire)).services:
+            assert (one.service in there) == (one.cause == Cause("run", "fire", at_ms=77)), one
+            named += 1
+    assert named
 
 
 def placement(estate: Estate) -> dict[tuple[str, str], int]:

@@ -71,11 +71,35 @@ def test_a_lost_site_has_its_run_and_its_time_and_records_are_in_the_order_of_th
     asyncio.run(work())
 
 
+def test_what_is_lost_names_the_run_that_left_it_and_not_a_later_one_about_the_same_loss() -> None:
+    async def work() -> None:
+        store, opened = MemoryStore(), Put(OPEN + "fire-3", orjson.dumps({"leaving": ["east"]}))
+        fires = [moved(f"fire-{at}", "lose", "east", "west/h1", at_ms=at * 10) for at in (1, 2)]
+        await put(store, *fires, east="lost", west="active")
+        await store.transact((), (opened,))
+        first = [("east", 10, "fire-1"), ("west/h1", 10, "fire-1")]
+        found = (await EffectsReader(store).read(99)).lost
+        assert [(one.domain, one.since_ms, one.run) for one in found] == first
+        back = [moved(f"back-{n}", "restore", site, at_ms=30) for n, site in enumerate(("east", "west/h1"))]
+        await put(store, *back, moved("fire-4", "lose", "east", at_ms=40), east="lost", west="active")
+        found = (await EffectsReader(store).read(99)).lost
+        assert [(one.domain, one.since_ms, one.run) for one in found] == [("east", 40, "fire-4")]
+        await store.transact((), (Delete(OPEN + "fire-3"),))
+        await clear(store, "east", "kim", "a drill", 50)
+        await put(store, moved("fire-6", "lose", "east", at_ms=60), east="lost", west="active")
+        found = (await EffectsReader(store).read(99)).lost
+        assert [(one.domain, one.since_ms, one.run) for one in found] == [("east", 60, "fire-6")]
+
+    asyncio.run(work())
+
+
 def test_a_run_under_way_marks_its_site_and_counts_once_it_has_ended() -> None:
     async def work() -> None:
-        store, opened = MemoryStore(), orjson.dumps({"leaving": ["east"]})
+        store, opened = MemoryStore(), {"leaving": ["east"]}
         await put(store, east="lost", west="active")
-        await store.transact((), (Put(OPEN + "fire-1", opened),))
+        await store.transact((), (Put(OPEN + "fire-1", orjson.dumps({**opened, "made": "3.40"})),))
+        assert (await EffectsReader(store).read(90)).lost[0].since_ms == 40, "whoever leads by now"
+        await store.transact((), (Put(OPEN + "fire-1", orjson.dumps(opened)),))
         reader = EffectsReader(store)
         before = await reader.read(50)
         assert (before.lost[0].run, before.lost[0].since_ms, before.moved) == ("fire-1", 50, ())

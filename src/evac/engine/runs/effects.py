@@ -27,7 +27,7 @@ from evac.derive.situation import Done, moved
 from evac.drivers.port import Action
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
-from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.open_runs import OPEN, made_in
 from evac.engine.stores.guards import SITES_KEY, WHOLE, Permit, marks_in
 from evac.model.access import Proven
 from evac.model.errors import Corrupt, NotAllowed
@@ -45,6 +45,7 @@ CLEARED_S: Final = 2.0
 _GONE: Final[Mapping[str, DomainState]] = MappingProxyType(
     {"lost": "lost", "evacuated": "evacuated", "evacuating": "evacuating"}
 )
+_LEAVES: Final[Mapping[str, DomainState]] = MappingProxyType({"lose": "lost", "evacuate": "evacuated"})
 
 
 BYTES_MOST: Final = 64 << 20
@@ -171,7 +172,9 @@ class EffectsReader:
             entry.key.removeprefix(CLEARED): cleared_in(entry.value).get("at_ms", 0)
             for entry in await all_entries(self._store, CLEARED)
         }
-        lost = [*self._sites(marks, runs, _leaving(opened), now_ms), *_below_sites(runs, marks, cleared)]
+        left = _left_by(runs, marks, cleared)
+        lost = list(self._sites(marks, left, _leaving(opened), now_ms))
+        lost += [one for domain, one in sorted(left.items()) if domain not in marks]
         self._since = {(one.domain, one.state): one.since_ms for one in lost}
         return Effects(tuple(lost), runs)
 
@@ -196,49 +199,54 @@ class EffectsReader:
                     self._known[run] = decode(entry.value)
 
     def _sites(
-        self, marks: Mapping[str, str], runs: Sequence[Moved], leaving: Mapping[str, str], now_ms: int
+        self,
+        marks: Mapping[str, str],
+        left: Mapping[str, LostNow],
+        leaving: Mapping[str, tuple[str, int]],
+        now_ms: int,
     ) -> Iterator[LostNow]:
         for site, mark in sorted(marks.items()):
             state = _GONE.get(mark)
             if state is None:
                 continue
-            last = next((one for one in reversed(runs) if _leaves(one, site)), None)
-            began_ms = now_ms if last is None or site in leaving else last.began_ms
-            run = leaving.get(site) or ("" if last is None else last.run)
-            yield LostNow(site, state, self._since.get((site, state)) or began_ms, run)
+            run, made_ms = leaving.get(site, ("", 0))
+            by = left.get(site, LostNow(site, state, made_ms, run))
+            since_ms = self._since.get((site, state)) or by.since_ms or now_ms
+            yield replace(by, state=state, since_ms=since_ms)
 
 
-def _leaving(opened: Iterable[Entry]) -> dict[str, str]:
-    """Site -> the run under way that leaves it."""
-    found: dict[str, str] = {}
+def _leaving(opened: Iterable[Entry]) -> dict[str, tuple[str, int]]:
+    """Site -> the run under way that leaves it, and when that was made; 0 where it does not say it."""
+    found: dict[str, tuple[str, int]] = {}
     for entry in opened:
         with contextlib.suppress(ValueError, TypeError, AttributeError):
-            found |= dict.fromkeys(orjson.loads(entry.value).get("leaving", ()), entry.key.removeprefix(OPEN))
+            made_ms = int(made_in(entry.value).partition(".")[2] or 0)
+            run = (entry.key.removeprefix(OPEN), made_ms)
+            found |= dict.fromkeys(orjson.loads(entry.value).get("leaving", ()), run)
     return found
 
 
-def _leaves(one: Moved, domain: str) -> bool:
-    return one.scenario in ("lose", "evacuate") and domain in one.domains
-
-
-def _below_sites(
+def _left_by(
     runs: Sequence[Moved], marks: Mapping[str, str], cleared: Mapping[str, int]
-) -> list[LostNow]:
-    """Halls, feeds, racks and groups that a run left and none restored: the register knows only sites."""
+) -> dict[str, LostNow]:
+    """Domain -> the first run that left it since it was last restored or cleared: a later run about the same
+    loss is not its cause. Of sites, the register (marks) says whether they are left.
+    """
     found: dict[str, LostNow] = {}
     for one in runs:
+        state = _LEAVES.get(one.scenario)
         for domain in one.domains:
-            if domain in marks:
-                if one.scenario == "restore" and one.phase in SUCCEEDED:
+            if state is None:
+                if one.phase in SUCCEEDED:
+                    found.pop(domain, None)
+                if domain in marks and one.scenario == "restore" and one.phase in SUCCEEDED:
                     found = {name: lost for name, lost in found.items() if not name.startswith(f"{domain}/")}
-            elif _leaves(one, domain) and (one.scenario == "lose" or one.phase in SUCCEEDED):
-                state: DomainState = "lost" if one.scenario == "lose" else "evacuated"
+                continue
+            known = domain in found and found[domain].state == state
+            known |= 0 < one.began_ms <= cleared.get(domain, 0)
+            if not known and (domain in marks or state == "lost" or one.phase in SUCCEEDED):
                 found[domain] = LostNow(domain, state, one.began_ms, one.run)
-            elif one.phase in SUCCEEDED:
-                found.pop(domain, None)
-    return [
-        one for name, one in sorted(found.items()) if not one.since_ms or cleared.get(name, 0) < one.since_ms
-    ]
+    return found
 
 
 async def mark_digest(store: Store, domain: str, now_ms: int) -> str:
@@ -256,8 +264,8 @@ async def may_clear(
     """To take back that a domain is lost or evacuated, because a person says so. proof: how that person was
     proven. Raises NotAllowed where it is not, and while a run is under way that leaves it.
     """
-    run = _leaving(await all_entries(store, OPEN)).get(domain)
-    if run is not None:
+    run, _ = _leaving(await all_entries(store, OPEN)).get(domain, ("", 0))
+    if run:
         words = f"{run} is in progress and treats {domain} as lost or evacuated"
         raise NotAllowed("site-in-run", words, f"cancel it first: evac run cancel {run} --reason WHY")
     marks = await store.get(SITES_KEY)
