@@ -245,6 +245,8 @@ def _merge(documents: list[Node], problems: Problems) -> dict[str, list[Node]]:
         for key, (key_node, node) in document.fields.items():
             if key not in TOP_KEYS:
                 hint = problems.suggest(key, TOP_KEYS) or f"keys: {', '.join(TOP_KEYS)}"
+                if key in ("schema_version", "version"):
+                    hint = f"the version of the format is stated as evac: {FORMAT_VERSION}"
                 problems.add("key-unknown", f"unknown key {shown(key)}", key_node.place, hint)
             elif not (node.kind == SCALAR and node.is_unknown):
                 top.setdefault(key, []).append(node)

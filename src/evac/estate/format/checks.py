@@ -255,7 +255,7 @@ def check_references(reader: Reader, known: Known, assembly: Assembly) -> None:
             reference.name in described and _refused(reference, assembly)
         ):
             continue
-        _dangling(reference, known, reader.problems)
+        _dangling(reference, assembly, known, reader.problems)
 
 
 _SECTION_OF: Final = {
@@ -270,20 +270,31 @@ _SECTION_OF: Final = {
 }
 
 
+_SECTIONS_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "domain": _DOMAIN_SECTIONS,
+    "domain or provider": (*_DOMAIN_SECTIONS, "providers"),
+    "site, region or group": ("sites", "groups"),
+    "store family": ("stores",),
+    "site or pool": ("sites", "pools"),
+    "subject": ("services", "stores", "data_sets", "sites", "feeds"),
+}
+"""Where what has a name of several kinds is described."""
+
+
 def _refused(reference: Reference, assembly: Assembly) -> bool:
-    """Whether the name is described, but its entry had a problem of its own."""
-    sections = (
-        (_SECTION_OF[reference.names],)
-        if reference.names in _SECTION_OF
-        else (*_DOMAIN_SECTIONS, "pools", "stores", "services", "data_sets")
-    )
+    """Whether the name is described as what it must be, but its entry had a problem of its own."""
+    sections = _SECTIONS_OF.get(reference.names, (_SECTION_OF.get(reference.names, ""),))
     return any(f"{section}/{reference.name}" in assembly.entries for section in sections)
 
 
-def _dangling(reference: Reference, known: Known, problems: Problems) -> None:
+def _dangling(reference: Reference, assembly: Assembly, known: Known, problems: Problems) -> None:
     what = "fault domain or server" if reference.names.startswith("domain") else reference.names
     code = "hall-unknown" if reference.names == "hall" else "name-unknown"
-    hint = problems.suggest(reference.name, known.names[reference.names])
+    others = {"a service": "services", "a store": "stores", "a data set": "data_sets", "a pool": "pools"}
+    other = next((kind for kind, at in others.items() if f"{at}/{reference.name}" in assembly.entries), "")
+    hint = f"it is {other}" if other else problems.suggest(reference.name, known.names[reference.names])
+    if other == "a store" and "/needs" in reference.path:
+        hint += f": write {{store: {reference.name}}}"
     section = _SECTION_OF.get(reference.names, "")
     hint = hint or (f"describe it under {section}:" if section else "")
     problems.add(code, f"no {what} is named {shown(reference.name)}", reference.node.place, hint)

@@ -159,6 +159,12 @@ class Placement:
     node: Node
 
 
+def _within(record: Record, key: str) -> str:
+    """Where a key belongs that is one level too high."""
+    inner = (one.key for one in record.fields if isinstance(one.kind, Record) and key in one.kind.by_key)
+    return next((f"write it under {name}:" for name in inner), "")
+
+
 @dataclass(slots=True)
 class Reader:
     """One reading of all documents: what it gathers beside the values it returns."""
@@ -187,7 +193,7 @@ class Reader:
                     if now
                     else self.problems.suggest(key, record.by_key)
                 )
-                hint = hint or f"keys: {', '.join(record.by_key)}"
+                hint = hint or _within(record, key) or f"keys: {', '.join(record.by_key)}"
                 self.problems.add("key-unknown", f"unknown key {shown(key)}", key_node.place, hint)
                 continue
             value = self.value(spec, value_node, f"{path}/{key}", gone)
