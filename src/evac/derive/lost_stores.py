@@ -31,6 +31,7 @@ from evac.model.scenario import Policy, Scenario
 from evac.model.units import ticks_up
 
 _LEAVES: Final = ("lose", "evacuate")
+_ORDERLY: Final = ("evacuate", "failback")
 
 
 def lost_stores_of(
@@ -62,6 +63,10 @@ def lost_stores_of(
         fenced = scenario.kind not in _LEAVES or (is_fenced(store, gone) and store_is_lost(store, gone))
         if fenced and fence_is_unknown(store, rung):
             unknown.add(f"stores/{store.id}/fence")
+        by_itself = any(way.by_itself for way in candidates)
+        first = scenario.kind in _ORDERLY and store.backup_before_move and not by_itself
+        if first and store.backup_time_ms is None:
+            unknown.add(f"stores/{store.id}/backup_time")
         found.append(
             LostStore(
                 id=store.id,
@@ -70,6 +75,7 @@ def lost_stores_of(
                 fence_uses=limits.fence if fenced else (),
                 has_majority=not store.quorum or has_majority(store, gone),
                 candidates=candidates,
+                backup=ticks_up(store.backup_time_ms or 0, tick_ms) if first else None,
             )
         )
     return tuple(found), rows

@@ -80,7 +80,8 @@ def _cut_store(store: LostStore, most: int) -> LostStore:
         replace(candidate, duration=min(candidate.duration, most), uses=_cut_uses(candidate.uses, most))
         for candidate in store.candidates
     )
-    return replace(store, fence=min(store.fence, most), candidates=found)
+    backup = None if store.backup is None else min(store.backup, most)
+    return replace(store, fence=min(store.fence, most), candidates=found, backup=backup)
 
 
 def _cut_tools(tools: Mapping[str, ToolNeed], most: int) -> dict[str, ToolNeed]:

@@ -149,6 +149,8 @@ def _of_store(estate: Estate, store: LostStore) -> str:
         return f"stores/{store.id}/lag"
     if store.allowed and fence_is_unknown(stated, store.fence_rung):
         return f"stores/{store.id}/fence"
+    if store.allowed and store.backup is not None and stated.backup_time_ms is None:
+        return f"stores/{store.id}/backup_time"
     by_hand = people_take(estate)
     takes_ms = {"promote": stated.promote_ms, "restore": stated.promote_ms, "elect": 0} | by_hand
     takes_ms["unprotect"] = commits_wait_ms(stated, by_hand)

@@ -189,7 +189,16 @@ _LATER_FIELDS: Final = MappingProxyType(
         Service: frozenset({"data_in", "external", "objectives", "provider", "public_name", "purges"}),
         Site: frozenset({"region"}),
         Store: frozenset(
-            {"backup_policy", "data_in", "objectives", "rebuild_ms", "rebuilt_from", "sync_timeout_ms"}
+            {
+                "backup_before_move",
+                "backup_policy",
+                "backup_time_ms",
+                "data_in",
+                "objectives",
+                "rebuild_ms",
+                "rebuilt_from",
+                "sync_timeout_ms",
+            }
         ),
         StoreMember: frozenset({"detached", "left"}),
     }

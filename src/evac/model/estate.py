@@ -402,6 +402,10 @@ class Store:
     objectives: Objectives | None = None
     rebuilt_from: str | None = None
     rebuild_ms: int | None = None
+    backup_before_move: bool = False
+    """Whether a fresh backup is taken before an evacuation or a failback moves its primary."""
+    backup_time_ms: int | None = None
+    """How long taking one takes."""
 
     @property
     def primary(self) -> StoreMember | None:

@@ -150,6 +150,8 @@ class LostStore:
     fence_rung: str
     fence_uses: tuple[Use, ...]
     candidates: tuple[Candidate, ...]
+    backup: int | None = None
+    """Ticks of the fresh backup that precedes its fence; None where none does."""
     has_majority: bool = True
     """Whether more than half of its votes are left, where it writes only with a majority."""
 

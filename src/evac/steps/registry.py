@@ -8,6 +8,7 @@ from typing import Final
 
 from evac.steps.approve import Approve
 from evac.steps.attest import Attest
+from evac.steps.backup import Backup
 from evac.steps.boot import Boot
 from evac.steps.elect import Elect
 from evac.steps.fence import Fence
@@ -29,6 +30,7 @@ from evac.steps.verify import Verify
 
 KINDS: Final[tuple[StepKind, ...]] = (
     Approve(),
+    Backup(),
     Fence(),
     Promote(),
     Restore(),

@@ -210,7 +210,7 @@ def _stores(heads: Heads) -> None:
     horizon = heads.instance.horizon
     heads.fenced = []
     for row, store in enumerate(heads.instance.stores):
-        fenced = 0 if store.elects else heads.finish("fence", 0, store.fence)
+        fenced = 0 if store.elects else heads.finish("fence", store.backup or 0, store.fence)
         ends = [
             heads.finish("promote", fenced, c.duration) if c.kind == "promote" else fenced + c.duration
             for c in store.allowed

@@ -124,8 +124,11 @@ def check_components(reading: Reading, times: Milestones) -> None:
 
 
 def check_stores(reading: Reading) -> None:
-    """F14 and F2: one primary a store, allowed by rpo or waived by name, fenced hard enough before."""
+    """F14 and F2: one primary a store, allowed by rpo or waived by name, fenced hard enough before, and
+    backed up before that where the estate asks for it.
+    """
     waived = set(reading.plan.waivers)
+    _check_backups(reading)
     for store, timed in sorted(reading.promotes.items()):
         lost = reading.instance.stores[store]
         candidate = way_of(reading, timed)
@@ -146,6 +149,26 @@ def check_stores(reading: Reading) -> None:
             reading.complain("F14", timed.step.id, "the old primary is not fenced first")
         elif _rung(fence.step.rung) < _rung(lost.fence_rung):
             reading.complain("F14", fence.step.id, f"the policy requires fence rung {lost.fence_rung}")
+
+
+def _check_backups(reading: Reading) -> None:
+    """One fresh backup of each store that asks for it, as long as it takes, and the fence waits for it."""
+    taken: dict[int, Timed] = {}
+    for timed in reading.of_kind("backup"):
+        if taken.setdefault(timed.store, timed) is not timed:
+            reading.complain("F14", timed.step.id, "takes a second backup")
+        elif reading.instance.stores[timed.store].backup != timed.end - timed.start:
+            reading.complain(
+                "F14", timed.step.id, "takes another time than the estate says, or is not asked for"
+            )
+    for store, fence in sorted(reading.fences.items()):
+        if reading.instance.stores[store].backup is None:
+            continue
+        before = taken.get(store)
+        if before is None:
+            reading.complain("F14", fence.step.id, "no fresh backup is taken first")
+        elif before.step.id not in fence.step.after or before.end > fence.start:
+            reading.complain("F14", fence.step.id, f"does not wait for {before.step.id}")
 
 
 def _rung(name: str) -> int:

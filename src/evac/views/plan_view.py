@@ -388,7 +388,10 @@ def write_outages(plan: Plan) -> list[tuple[int, str]]:
     ends = {store.store: store.primary_ms for store in plan.stores if store.primary_ms is not None}
     begins = dict(ends)
     for step in plan.steps:
-        if kind_of(step.kind).target == "store" and step.end_ms <= ends.get(step.target, -1):
+        kind = kind_of(step.kind)
+        if (kind.fences or kind.makes_primary or kind.is_awaited) and step.end_ms <= ends.get(
+            step.target, -1
+        ):
             begins[step.target] = min(step.start_ms, begins[step.target])
     return sorted(((end - begins[store], store) for store, end in ends.items()), reverse=True)
 

@@ -152,6 +152,14 @@ STORE: Final[tuple[Field, ...]] = (
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
     Field("backup_policy", "backup_policy", _POLICY, "its backup requirements"),
     Field(
+        "backup_before_move",
+        "backup_before_move",
+        flag(),
+        "whether a fresh backup is taken before an evacuation or a failback moves its primary",
+        default=False,
+    ),
+    Field("backup_time", "backup_time_ms", _TAKES, "how long taking a backup takes"),
+    Field(
         "rebuilt_from",
         "rebuilt_from",
         reference("store family"),

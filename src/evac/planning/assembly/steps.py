@@ -80,6 +80,10 @@ def _stores(draft: Draft) -> None:
             )
             continue
         at = int(entry["fence_at"])
+        first: tuple[str, ...] = ()
+        if store.backup is not None:
+            name = target_step("backup", store.id)
+            first = (draft.add("backup", store.id, name, 0, store.backup, manual=True),)
         length = draft.manual_ticks("fence", store.fence, bool(entry["fence_manual"]))
         fence = draft.add(
             "fence",
@@ -89,6 +93,7 @@ def _stores(draft: Draft) -> None:
             at + length,
             rung=store.fence_rung,
             manual=bool(entry["fence_manual"]),
+            after=first,
         )
         candidate = store.candidates[int(entry["candidate"])]
         draft.promote_of[row] = draft.add(

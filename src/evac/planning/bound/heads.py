@@ -163,6 +163,7 @@ def _tables(instance: Instance, needs: Needs, capacity: Capacity, heads: Heads) 
         *_columns([need.services for need in tools]),
         manual=_column(-1 if need.manual is None else need.manual for need in tools),
         place=_column(kinds.index(kind) if kind in kinds else -1 for kind in KINDS),
+        backup=_column(store.backup or 0 for store in stores),
         fence=_column(store.fence for store in stores),
         elects=np.array([store.elects for store in stores], np.bool_),
         base_lost=s.base_lost,
@@ -248,6 +249,7 @@ class Tables(NamedTuple):
     tool: IntColumn
     manual: IntColumn
     place: IntColumn
+    backup: IntColumn
     fence: IntColumn
     elects: BoolColumn
     base_lost: BoolColumn
@@ -345,7 +347,7 @@ def _begin(t: Tables, step: int, tick: int) -> int:
 def _stores(t: Tables, horizon: int) -> bool:
     changed = False
     for d in range(len(t.store)):
-        fenced = 0 if t.elects[d] else _finish(t, FENCE, 0, t.fence[d])
+        fenced = 0 if t.elects[d] else _finish(t, FENCE, t.backup[d], t.fence[d])
         t.fenced[d] = fenced
         end = NEVER
         for k in range(t.option_first[d], t.option_first[d + 1]):

@@ -137,7 +137,7 @@ POOL_TYPE: Final = _record(
     ("begun_at", *_PAIR),
 )
 STORE_TYPE: Final = _record(
-    *_fields("fence fence_set first_candidate last_candidate elects"),
+    *_fields("backup fence fence_set first_candidate last_candidate elects"),
     *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at recovered"),
 )
 PRESENT_TYPE: Final = _record(*_fields("service row count", "left to_shed kept"))

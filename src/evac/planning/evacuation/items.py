@@ -191,7 +191,10 @@ def recover_store(board: Board, store: int, choice: int) -> int:
         board.store[store].primary_at = end
         return end
     held = board.size[HELD]
-    at, fenced, by_hand = schedule(board, FENCE, board.store[store].fence_set, board.store[store].fence, 0)
+    since = board.store[store].backup
+    at, fenced, by_hand = schedule(
+        board, FENCE, board.store[store].fence_set, board.store[store].fence, since
+    )
     if at >= NEVER:
         return NEVER
     best, best_end = first, NEVER

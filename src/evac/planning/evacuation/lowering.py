@@ -328,6 +328,7 @@ def _stores(instance: Instance, sets: _UseSets, heap: _Heap) -> Table:
     for d, store in enumerate(instance.stores):
         chosen = _candidates(instance, d)
         distinct = list(dict.fromkeys(freshness(store.candidates[k]) for k in chosen))
+        table[d]["backup"] = store.backup or 0
         table[d]["fence"], table[d]["fence_set"] = store.fence, sets.number(store.fence_uses)
         table[d]["elects"] = int(store.elects)
         table[d]["first_candidate"], table[d]["last_candidate"] = len(columns), len(columns) + len(chosen)
