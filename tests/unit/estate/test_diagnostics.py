@@ -185,8 +185,9 @@ YAML_CASES: list[tuple[str, str, str]] = [
     (
         "endpoint-never-asked",
         _end("driver: ‹process"),
-        "drivers for a store: backup_command, backup_reader, borg, command, etcd_snapshot, mariabackup,"
-        " mariadb, patroni, pg_basebackup, pgbackrest, postgres, rabbitmq, redis, redis_rdb, restic",
+        "drivers for a store: backup_command, backup_reader, borg, command, etcd_snapshot, kafka,"
+        " mariabackup, mariadb, patroni, pg_basebackup, pgbackrest, postgres, rabbitmq, redis, redis_rdb,"
+        " restic",
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),

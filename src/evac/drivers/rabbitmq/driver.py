@@ -8,19 +8,16 @@ known only as nothing: nothing waits at the source. Source: the HTTP API referen
 from __future__ import annotations
 
 import asyncio
-from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-import orjson
-
 from evac.drivers.capabilities import ReportsRole, RoleReport
+from evac.drivers.observed_api import ObservedApi
 from evac.drivers.parameters import text
 from evac.drivers.port import Action
 from evac.model.errors import Permanent, Retryable
-from evac.net import secrets
-from evac.net.http_calls import Caller, NotAnswered, NotReached
+from evac.net.http_calls import Caller
 
 RUNNING: Final = "running"
 PLUGINS: Final[Mapping[str, str]] = {"federation-links": "rabbitmq_federation", "shovels": "rabbitmq_shovel"}
@@ -36,6 +33,9 @@ class RabbitmqDriver(ReportsRole):
 
     def __init__(self) -> None:
         self._caller = Caller()
+        self._api = ObservedApi(
+            self._caller, "rabbitmq", "management API of RabbitMQ", "it needs the tag monitoring"
+        )
 
     async def close(self) -> None:
         await self._caller.close()
@@ -50,9 +50,9 @@ class RabbitmqDriver(ReportsRole):
 
     async def _report(self, action: Action, timeout_s: float) -> RoleReport:
         url, vhost = text(action.settings, "url"), quote(text(action.settings, "vhost", "/"), safe="")
-        overview = await self._ask(action, url, "overview", timeout_s)
+        overview = await self._api.ask(action, url, "api/overview", timeout_s)
         if not isinstance(overview, dict) or not isinstance(overview.get("cluster_name"), str):
-            raise _unreadable(url)
+            raise self._api.unreadable(url)
         links = await self._feeds(action, url, "federation-links", vhost, timeout_s)
         shovels = await self._feeds(action, url, "shovels", vhost, timeout_s)
         states = [one.get("status") for one in links] + [one.get("state") for one in shovels]
@@ -64,8 +64,8 @@ class RabbitmqDriver(ReportsRole):
         if not source:
             return RoleReport("replica")
         fed = {str(one["src_queue"]) for one in shovels if one.get("src_queue")}
-        path = f"queues/{vhost}?columns=name,messages"
-        queues = _objects(await self._ask(action, source, path, timeout_s), source)
+        path = f"api/queues/{vhost}?columns=name,messages"
+        queues = self._api.objects(await self._api.ask(action, source, path, timeout_s), source)
         waiting = [
             one.get("messages")
             for one in queues
@@ -80,49 +80,13 @@ class RabbitmqDriver(ReportsRole):
         """Links or shovels. Where the API knows of none, there are none only if no node runs their plugin.
         Raises `Permanent` where one does.
         """
-        found = await self._ask(action, url, f"{what}/{vhost}", timeout_s)
+        found = await self._api.ask(action, url, f"api/{what}/{vhost}", timeout_s)
         if found is not None:
-            return _objects(found, url)
-        nodes = await self._ask(action, url, "nodes?columns=name,enabled_plugins", timeout_s)
-        for node in _objects(nodes, url):
+            return self._api.objects(found, url)
+        nodes = await self._api.ask(action, url, "api/nodes?columns=name,enabled_plugins", timeout_s)
+        for node in self._api.objects(nodes, url):
             plugins = node.get("enabled_plugins")
             if not isinstance(plugins, list) or PLUGINS[what] in plugins:
                 words = f"{url} does not show its {what}, and {PLUGINS[what]} may run"
                 raise Permanent("rabbitmq-blind", words, f"enable the plugin {PLUGINS[what]}_management")
         return []
-
-    async def _ask(self, action: Action, url: str, path: str, timeout_s: float) -> Any:
-        """The document; None for a path that is not there. Raises `Retryable`, `Permanent`."""
-        user = text(action.settings, "user")
-        password = secrets.resolve(text(action.settings, "password")).reveal()
-        signed = b64encode(f"{user}:{password}".encode()).decode()
-        try:
-            answer = await self._caller.call(
-                "GET",
-                f"{url.rstrip('/')}/api/{path}",
-                headers={"Authorization": f"Basic {signed}"},
-                timeout_s=max(0.0, timeout_s),
-            )
-        except (NotReached, NotAnswered) as error:
-            raise Retryable("rabbitmq-unreachable", str(error), after_ms=200) from error
-        if answer.status == 404 and path != "overview":
-            return None
-        if answer.status in (401, 403):
-            words = f"{url} refuses this user: {answer.status}"
-            raise Permanent("rabbitmq-refused", words, "check user and password; it needs the tag monitoring")
-        if answer.status != 200:
-            raise Retryable("rabbitmq-trouble", f"{url} answers {answer.status}", after_ms=500)
-        try:
-            return orjson.loads(answer.body)
-        except orjson.JSONDecodeError as error:
-            raise _unreadable(url) from error
-
-
-def _objects(found: Any, url: str) -> list[Mapping[str, Any]]:
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise _unreadable(url)
-    return found
-
-
-def _unreadable(url: str) -> Retryable:
-    return Retryable("rabbitmq-unreadable", f"{url} answers like no management API of RabbitMQ", after_ms=500)

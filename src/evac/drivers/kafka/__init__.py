@@ -1,0 +1,25 @@
+"""Kafka, observed: a cluster stays where it is, and MirrorMaker copies its messages."""
+
+from evac.drivers.capabilities import ReportsRole
+from evac.drivers.spec import DriverSpec, Setting
+
+DRIVER = DriverSpec(
+    "kafka",
+    "reports whether MirrorMaker 2 copies the messages of a Kafka cluster, and whether all have arrived",
+    (ReportsRole,),
+    (
+        Setting("url", "text", "REST API of Kafka Connect", needed=("store",), reaches="host"),
+        Setting("cluster", "text", "alias that MirrorMaker has of the cluster here", needed=("store",)),
+        Setting("origin", "text", "alias of the cluster that takes the messages in", needed=("store",)),
+        Setting(
+            "bridge",
+            "text",
+            "HTTP bridge (Strimzi) or REST proxy of the cluster that takes the messages in",
+            needed=("store",),
+            reaches="host",
+        ),
+        Setting("user", "text", "who may look", "no authentication"),
+        Setting("password", "secret", "a reference to the password"),
+    ),
+    "evac.drivers.kafka.driver:KafkaDriver",
+)
