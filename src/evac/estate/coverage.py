@@ -78,6 +78,11 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         "services/*/start": _group(
             3, "how long a replica takes to start", "it is part of predicted recovery times"
         ),
+        "services/*/share": _group(
+            3,
+            "the smallest share of its replicas that still serves",
+            "until it is stated, a service is down as soon as one replica is",
+        ),
         "services/*/rpo": _group(2, "the acceptable data loss", "replication lag is measured against it"),
         "services/*/sheddable": _group(
             2, "whether a service may be stopped", "capacity for others comes from what may be shed"
@@ -201,7 +206,7 @@ def coverage(estate: Estate) -> Coverage:
     bound = np.bincount(estate.replicas.service, minlength=len(estate.services)) > 0
     for service, is_bound in zip(estate.services, bound.tolist(), strict=True):
         if not service.external:
-            _service(service, is_bound, tally)
+            _service(estate, service, is_bound, tally)
     for store in estate.stores:
         _store(store, tally)
     _ground(estate, tally)
@@ -216,7 +221,7 @@ def coverage(estate: Estate) -> Coverage:
     return tally.result()
 
 
-def _service(service: Service, is_bound: bool, tally: _Tally) -> None:
+def _service(estate: Estate, service: Service, is_bound: bool, tally: _Tally) -> None:
     tier = service.tier
     importance = _UNTIERED if tier is None else _TIER_WEIGHT[min(tier, len(_TIER_WEIGHT) - 1)]
     facts = {
@@ -230,6 +235,8 @@ def _service(service: Service, is_bound: bool, tally: _Tally) -> None:
         "traffic": service.traffic.kind is not None,
         "owner": service.owner is not None,
     }
+    if service.replicas is None or service.replicas > 1:
+        facts["share"] = service.share != 1 or f"services/{service.id}/share" in estate.places
     if any(need.kind == "store" for need in service.needs):
         facts["rpo"] = rpo_for(service, "site") is not None
     for key, is_known in facts.items():

@@ -397,15 +397,12 @@ class Store:
     sync_timeout_ms: int | None = None
     """How long a primary holds its commits once every synchronous copy is gone."""
     backup_policy: BackupPolicy | None = None
-    data_in: tuple[str, ...] | None = None
-    """As for a data set."""
+    data_in: tuple[str, ...] | None = None  # as for a data set
     objectives: Objectives | None = None
     rebuilt_from: str | None = None
     rebuild_ms: int | None = None
     backup_before_move: bool = False
-    """Whether a fresh backup is taken before an evacuation or a failback moves its primary."""
     backup_time_ms: int | None = None
-    """How long taking one takes."""
 
     @property
     def primary(self) -> StoreMember | None:

@@ -48,6 +48,8 @@ class Server(BaseHTTPRequestHandler):
     status: ClassVar[int] = 0
     busy: ClassVar[int] = 0
     seen: ClassVar[list[str]] = []
+    rules: ClassVar[list[Any]] = []
+    """Groups of recording rules of a server that does not keep the raw series."""
 
     def do_GET(self) -> None:
         Server.seen.append(self.headers.get("Authorization", ""))
@@ -58,6 +60,13 @@ class Server(BaseHTTPRequestHandler):
             self._send(429, {}, {"Retry-After": "7"})
         elif Server.status:
             self._send(Server.status, {}, {"Location": "http://elsewhere.example/"})
+        elif url.path == "/api/v1/rules":
+            self._send(200 if Server.rules else 404, {"status": "success", "data": {"groups": Server.rules}})
+        elif url.path == "/api/v1/query" and Server.rules:
+            known = {
+                "max_over_time((sum by (namespace, pod) (pod:cpu:rate5m))[7d:5m])": PEAKS["container_cpu"]
+            }
+            self._send(200, known.get(query["query"][0], vector()))
         elif url.path == "/api/v1/query":
             self._send(200, next(body for name, body in PEAKS.items() if name in query["query"][0]))
         else:
@@ -81,7 +90,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    Server.status, Server.busy, Server.seen = 0, 0, []
+    Server.status, Server.busy, Server.seen, Server.rules = 0, 0, [], []
     running = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     thread = threading.Thread(target=running.serve_forever)
     thread.start()
@@ -106,6 +115,35 @@ def test_peaks_are_demands_and_calls_are_needs(
     assert set(Server.seen) == {"Bearer s3cret"}
     written = "".join(path.read_text() for path in (tmp_path / "estate").iterdir())
     assert "s3cret" not in written
+
+
+CPU = "container_cpu_usage_seconds_total"
+JOINED = "* on (cluster, pod) group_left(node) topk by (pod) (1, max by (pod) (kube_pod_info{node!=''}))"
+SUMMED = "sum by (cluster, namespace, pod, container) ("
+
+
+@pytest.mark.parametrize(
+    ("query", "counts"),
+    [
+        (f"{SUMMED}rate({CPU}[5m]))", True),
+        (f'{SUMMED}irate({CPU}{{job="kubelet", path="/metrics/a+b"}}[5m])) {JOINED}', True),
+        (f"sum by (namespace) (rate({CPU}[5m]))", False),
+        (f"{SUMMED}rate({CPU}[5m])) / 4", False),
+        (f"{SUMMED}rate({CPU}[5m]) * 100)", False),
+        (f"{SUMMED}{CPU})", False),
+        ("sum by (namespace, pod) (kube_pod_container_resource_limits)", False),
+    ],
+)
+def test_recording_rules_say_what_the_raw_series_do_not(
+    server: str, tmp_path: Path, query: str, counts: bool
+) -> None:
+    other = {"type": "recording", "name": "pod:cpu:other", "query": f"{SUMMED}rate({CPU}[1m]))"}
+    rules = [other, {"type": "recording", "name": "pod:cpu:rate5m", "query": query}, {"type": "alerting"}, 7]
+    Server.rules = [{"name": "k8s", "rules": rules}, "odd"]
+    done = CliRunner().invoke(cli, ["import", "prometheus", server, "-o", str(tmp_path / "estate")])
+    assert done.exit_code == 0, done.output
+    services = {s.id: s for s in load(tmp_path / "estate").services}
+    assert [services[name].demand[:2] for name in ("shop",) if name in services] == [(750, None)] * counts
 
 
 def test_netbox_is_read_page_by_page(server: str, tmp_path: Path) -> None:

@@ -51,6 +51,17 @@ def test_every_missing_fact_lowers_the_score_and_is_named() -> None:
         assert any(fact.path == f"services/pay/{key}" for fact in after.missing)
 
 
+def test_a_share_that_no_one_stated_is_missing_and_one_of_all_replicas_is_not(tmp_path: Path) -> None:
+    def missing(values: str) -> bool:
+        (tmp_path / "e.yaml").write_text(f"evac: 2\nsites: {{a: {{}}}}\nservices: {{s: {{{values}}}}}\n")
+        return any(fact.path.endswith("share") for fact in coverage(load(tmp_path)).missing)
+
+    assert missing("replicas: {a: 3}")
+    assert not missing("replicas: {a: 3}, share: 100 %")
+    assert not missing("replicas: {a: 3}, share: 50 %")
+    assert not missing("replicas: {a: 1}")
+
+
 def test_how_long_commits_wait_counts_where_a_copy_confirms_them() -> None:
     def found(sync_timeout_ms: int | None) -> tuple[int, list[str]]:
         members = (StoreMember("s", "primary"), StoreMember("t", "sync", lag_ms=0))

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from evac.estate.importers.prometheus import QUERIES
+from evac.estate.importers.prometheus import QUERIES, recorded
 from evac.model.errors import InvalidInput
 from evac.net.http_calls import check_url
 from evac.net.secrets import resolve
 
 TIMEOUT_S: Final = 60.0
 ANSWER_BYTES_MAX: Final = 64 * 2**20
+RULES_MAX: Final = 20
 PAGES_MAX: Final = 2_000
 PAGE_SIZE: Final = 200
 TRIES_MAX: Final = 5
@@ -122,7 +123,27 @@ def _patience(stated: str) -> float:
 
 
 def _prometheus(server: _Server) -> Mapping[str, Any]:
-    return {name: server.get("/api/v1/query", "Bearer", query=query) for name, query in QUERIES.items()}
+    """The answers to QUERIES; what the raw series do not say, recording rules of the server may."""
+    found = {name: server.get("/api/v1/query", "Bearer", query=query) for name, query in QUERIES.items()}
+    missing = [key for key in ("cpu", "memory") if not _samples(found[key])]
+    if not missing:
+        return found
+    try:
+        rules = server.get("/api/v1/rules", "Bearer", type="record")
+    except InvalidInput:  # a server may keep series and know no rules
+        return found
+    for key in missing:
+        for query in recorded(rules, key)[:RULES_MAX]:
+            answer = server.get("/api/v1/query", "Bearer", query=query)
+            if _samples(answer):
+                found[key] = answer
+                break
+    return found
+
+
+def _samples(answer: Any) -> Any:
+    data = answer.get("data") if isinstance(answer, dict) else None
+    return data.get("result") if isinstance(data, dict) else None
 
 
 def _netbox(server: _Server) -> Mapping[str, Any]:

@@ -30,6 +30,47 @@ QUERIES: Final[Mapping[str, str]] = {
     "calls": "sum by (client, server) (increase(traces_service_graph_request_total[7d]))",
 }
 """Name of an answer -> the query that it answers."""
+_RAW: Final = {"cpu": "container_cpu_usage_seconds_total", "memory": "container_memory_working_set_bytes"}
+_SUMMED: Final = re.compile(r"sum\s*by\s*\(([\w\s,]*)\)\s*\((.*)", re.ASCII | re.DOTALL)
+_TEXTS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'')
+_INFO: Final = re.compile(r"\)\s*\*\s*on\s*\([\w\s,]*\)\s*group_left\b.*", re.ASCII | re.DOTALL)
+"""The join with a series of ones that adds a label, such as the node."""
+_METRIC: Final = re.compile(r"[a-zA-Z_:][\w:]{0,200}", re.ASCII)
+
+
+def recorded(rules: object, key: str) -> tuple[str, ...]:
+    """Queries for the peak of each pod from recording rules, for a server that does not keep the raw series.
+
+    rules: what `/api/v1/rules` answers. A rule counts if it sums the raw series, or its rate, by namespace
+    and pod, and does nothing else with it: a ratio is no demand.
+    """
+    found = []
+    for rule in _rules(rules):
+        name, query = rule.get("name"), rule.get("query")
+        if not isinstance(name, str) or not isinstance(query, str) or not _METRIC.fullmatch(name):
+            continue
+        bare = _INFO.sub(")", _TEXTS.sub("", query[:_QUERY_MAX]).strip())
+        summed = _SUMMED.fullmatch(bare)
+        if summed is None or not {"namespace", "pod"} <= {one.strip() for one in summed[1].split(",")}:
+            continue
+        inner, rate = re.sub(r"\s", "", summed[2]), r"i?rate\(" if key == "cpu" else ""
+        window, end = (r"\[\w+\]", r"\)\)") if key == "cpu" else ("", r"\)")
+        if re.fullmatch(rate + _RAW[key] + r"(\{[^{}]*\})?" + window + end, inner):
+            found.append(f"max_over_time((sum by (namespace, pod) ({name}))[7d:5m])")
+    return tuple(dict.fromkeys(found))
+
+
+def _rules(answer: object) -> Iterator[Mapping[str, object]]:
+    data = answer.get("data") if isinstance(answer, dict) else None
+    groups = data.get("groups") if isinstance(data, dict) else None
+    for group in groups if isinstance(groups, list) else []:
+        rules = group.get("rules") if isinstance(group, dict) else None
+        for rule in rules if isinstance(rules, list) else []:
+            if isinstance(rule, dict) and rule.get("type") == "recording":
+                yield rule
+
+
+_QUERY_MAX: Final = 4_000
 
 _POD: Final = re.compile(r"(.+?)(?:-[a-z0-9]{6,10}-[a-z0-9]{5}|-\d{1,5}|-[a-z0-9]{5})", re.ASCII)
 _NUMBER: Final = re.compile(r"\d{1,25}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?", re.ASCII)
