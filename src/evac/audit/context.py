@@ -55,8 +55,9 @@ def amount(resource: str, value: int) -> str:
 def measured(resource: str, value: int) -> tuple[str, str]:
     """The number and the unit of a capacity, in the larger unit once it is large."""
     size, unit = _LARGER.get(resource, (1, ""))
-    if unit and value >= 10 * size:
-        return f"{-(-value // size):,}", unit
+    if unit and (value >= 10 * size or value % size == 0):
+        whole = -(-value // size)
+        return f"{whole:,}", "core" if (whole, unit) == (1, "cores") else unit
     return f"{value:,}", _RESOURCE_UNITS.get(resource, resource)
 
 
