@@ -22,6 +22,7 @@ import click
 from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
 from evac.cli.options import (
+    BUDGET_MOST_S,
     Command,
     Length,
     as_of_option,
@@ -251,7 +252,7 @@ def bundle() -> None:
 @click.option("--seal", multiple=True, metavar="REF|FILE", help="Another reference or file to seal.")
 @click.option(
     "--budget",
-    type=Length(),
+    type=Length(BUDGET_MOST_S),
     default="60s",
     show_default=True,
     help="Search effort for halls, feeds and groups without a standby plan, measured in work.",

@@ -40,6 +40,10 @@ class Day(click.ParamType[date]):
             self.fail(f"'{value[:40]}' is not a date; write it like 2026-11-25", param, ctx)
 
 
+BUDGET_MOST_S: Final = 86_400
+"""The longest search for a plan."""
+
+
 class Length(click.ParamType[int]):
     """A duration with its unit, as milliseconds: 90 s, 15m, 2 h. Nothing is nothing in every unit: 0 needs
     none. most_s: refuses longer ones.
@@ -61,7 +65,7 @@ class Length(click.ParamType[int]):
             self.fail(f"'{text[:40]}' is not a duration; write it like 90s, 15m or 2h", param, ctx)
         found: int = int(digits) * self._UNITS[unit]
         if self._most_s is not None and found > self._most_s * 1_000:
-            self.fail(f"'{text[:40]}' is more than {self._most_s}s", param, ctx)
+            self.fail(f"'{text[:40]}' is more than {self._most_s} s", param, ctx)
         return found
 
 

@@ -15,6 +15,7 @@ from evac.app.planner.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan,
 from evac.cli import completion, console
 from evac.cli.console import emit, progress, reporter, say, screen, write_whole
 from evac.cli.options import (
+    BUDGET_MOST_S,
     SEED_MAX,
     Length,
     as_of_option,
@@ -195,7 +196,7 @@ def verify(
 )
 @click.option(
     "--budget",
-    type=Length(),
+    type=Length(BUDGET_MOST_S),
     default=DEFAULT_BUDGET_MS,
     help="Search effort, like 60s; measured in work. [default: 20s]",
 )

@@ -84,6 +84,8 @@ def test_a_command_of_an_extra_names_it_where_it_is_not_installed(
         ["plan", "x", "--budget", "soon"],
         ["audit", "x", "--nope"],
         ["plan", "x", "--budget", "5"],
+        ["plan", "tests", "--lose", "x", "--budget", "2d"],
+        ["bundle", "tests", "-o", "x", "--budget", "25h"],
         ["lab", "october-2022", "--budget", "5"],
         ["lab", "october-2022", "--budget", "11m"],
     ],
