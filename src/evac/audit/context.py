@@ -56,8 +56,7 @@ def measured(resource: str, value: int) -> tuple[str, str]:
     """The number and the unit of a capacity, in the larger unit once it is large."""
     size, unit = _LARGER.get(resource, (1, ""))
     if unit and (value >= 10 * size or value % size == 0):
-        whole = -(-value // size)
-        return f"{whole:,}", "core" if (whole, unit) == (1, "cores") else unit
+        return f"{-(-value // size):,}", unit.removesuffix("s") if value == size else unit
     return f"{value:,}", _RESOURCE_UNITS.get(resource, resource)
 
 
