@@ -35,6 +35,8 @@ COPIES_MOST: Final = 100_000
 WORDS_MOST: Final = 600
 SHORT_ID: Final = 8
 """Letters that the beginning of an id has at least."""
+AHEAD_S: Final = 300
+"""So far ahead of this clock a copy may be dated."""
 SPARE_BYTES: Final = 64 << 20
 """That stay free in a place beyond what is restored."""
 
@@ -290,7 +292,7 @@ class BackupDriver(ABC):
             refuse_older(at, record, order)
             if not self._is_ours(at, record, order):
                 at.refuse()
-            found = newest(await self._list(action, watch.left_s), copy, until)
+            found = await self._chosen(action, copy, until, watch)
             problems = [self._too_small(at, found)]
             if until is not None and not self._is_ours(at, record, order):
                 await self._refuse_uncovered(action, until, watch)
@@ -349,7 +351,7 @@ class BackupDriver(ABC):
         order: Order | None,
     ) -> Record:
         at.refuse()
-        found = newest(await self._list(action, watch.left_s), copy, until)
+        found = await self._chosen(action, copy, until, watch)
         if problem := self._too_small(at, found):
             raise Permanent("place-full", problem, "free some space, or name another place")
         if until is not None:
@@ -394,6 +396,17 @@ class BackupDriver(ABC):
         if order is not None:  # a test leaves nothing running
             await self._start(action, at.path, watch)
         return done
+
+    async def _chosen(self, action: Action, copy: str, until: int | None, watch: Stopwatch) -> CopyReport:
+        """As `newest`. Raises `Permanent` where the clock that dated the newest copy, or this one, has
+        jumped: it may be older than the others.
+        """
+        found = newest(await self._list(action, watch.left_s), copy, until)
+        ahead_s = found.taken_at - int(time.time())
+        if not copy and ahead_s > AHEAD_S:
+            words = f"the newest copy, {found.id}, is dated {ahead_s:,} s ahead of this clock"
+            raise Permanent("backup-clock", words, "correct the clock, or name a copy")
+        return found
 
     def _asked(self, action: Action) -> tuple[RestorePlace, str, int | None]:
         """The place, copy and moment that a step of a run asks for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,22 @@ class Archives:
     async def change(self) -> None:
         (self.data / "inner" / "another").write_bytes(os.urandom(5_000))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        holds = ("borg", "with-lock", str(self.folder / "one"), "cat")
+        with subprocess.Popen(holds, env=self.env, stdin=subprocess.PIPE) as holder:
+            while not list((self.folder / "one").glob("lock.exclusive/*")):
+                assert holder.poll() is None
+                time.sleep(0.02)
+            yield
+            assert holder.stdin is not None
+            holder.stdin.close()
+
+    async def corrupt(self) -> None:
+        """Which segments hold what: Borg writes it again from the segments."""
+        (index,) = (self.folder / "one").glob("index.*")
+        flip(index)
+
     async def spoil(self) -> None:
         """One bit of the content of a file."""
         segments = (path for path in (self.folder / "one" / "data").glob("*/*"))
@@ -119,6 +136,9 @@ def _backups(folder: Path) -> Iterator[AskedBackups]:
             },
             deletable=True,
             parts=1,
+            disk=folder / "one",
+            held=world.held,
+            corrupt=world.corrupt,
         )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
+from evac.drivers.copy_folder import copy_folder
 from evac.drivers.port import Action, Value, Verb
 from evac.drivers.spec import DriverSpec
 from tests.contract.adapters.command import script
@@ -122,6 +123,9 @@ class World:
     async def spoil(self) -> None:
         flip(self.source.spoiled(self.copies[0] / "content"))
 
+    async def corrupt(self) -> None:
+        flip(self.copies[0] / "copy.json")
+
     async def change(self) -> None:
         await asyncio.to_thread(self.source.change)
 
@@ -184,6 +188,9 @@ def adapter(kind: type[Source]) -> Adapter:
                 to=made.action("two"),
                 lost=made.action("three"),
                 deletable=True,
+                disk=folder / "one",
+                held=copy_folder(made.action()).alone,
+                corrupt=made.corrupt,
             )
 
     @contextmanager

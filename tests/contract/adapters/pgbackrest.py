@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import fcntl
 import os
 import pwd
 import shutil
@@ -148,6 +149,21 @@ class Store:
         }
         return Action("restore", "store-messages", "pgbackrest", "ansan", settings)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """As another backup of the stanza holds it."""
+        lock = self.folder / "lock" / "m-backup-1.lock"
+        lock.parent.mkdir(exist_ok=True)
+        with lock.open("w") as file:
+            give(lock.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    async def corrupt(self) -> None:
+        """Both copies of the list of backups."""
+        for path in (self.folder / "repo1" / "backup" / "m").glob("backup.info*"):
+            flip(path)
+
     async def spoil(self) -> None:
         """One bit in the largest file of the backup."""
         files = (self.folder / "repo1" / "backup").rglob("pg_data/base/*/*")
@@ -247,11 +263,16 @@ def _backups(folder: Path) -> Iterator[AskedBackups]:
             spoil=world.spoil,
             deletable=True,
             wrong={
+                "backup-password": world.action(env=("PGBACKREST_REPO1_CIPHER_TYPE=aes-256-cbc", *_CIPHER)),
                 "backup-no-repository": world.action(stanza="other"),
                 "backup-other-repository": world.action(system_id="12"),
                 "backup-tool-missing": world.action(program="/nowhere/pgbackrest"),
             },
             levels=(2,),
+            disk=folder / "repo1",
+            room_bytes=1 << 20,
+            held=world.held,
+            corrupt=world.corrupt,
         )
 
 
@@ -303,5 +324,6 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
         )
 
 
+_CIPHER = ("PGBACKREST_REPO1_CIPHER_PASS=another",)
 _DONE = [".here.evac-lock", ".here.evac-restored", "here"]
 ADAPTER = Adapter(DRIVER, acts={RestoresData: _acts}, asks={TakesBackups: _backups, RestoresData: _restores})

@@ -155,6 +155,26 @@ class Copies:
     async def change(self) -> None:
         (self.data / "inner" / "another").write_bytes(os.urandom(5_000))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Another restic holds the repository alone, and is stopped in the middle."""
+        locks = self.folder / "served" / "one" / "locks"
+        env = {"RESTIC_PASSWORD": PASSWORD, "PATH": os.environ["PATH"]}
+        argv = ("restic", "check", "--read-data", "--no-cache", "-r", str(locks.parent))
+        with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL) as process:
+            try:
+                while not any(locks.iterdir()):
+                    assert process.poll() is None
+                    time.sleep(0.002)
+                process.send_signal(signal.SIGSTOP)
+                yield
+            finally:
+                process.kill()
+
+    async def corrupt(self) -> None:
+        (index,) = (self.folder / "served" / "one" / "index").iterdir()
+        flip(index)
+
     async def spoil(self) -> None:
         """One bit in the middle of the largest pack: in the content of a file."""
         flip(max(self.packs(), key=lambda path: path.stat().st_size))
@@ -221,6 +241,9 @@ def _backups(folder: Path) -> Iterator[AskedBackups]:
             to=world.action("two"),
             lost=world.action("three"),
             deletable=False,
+            disk=folder / "served" / "one",
+            held=world.held,
+            corrupt=world.corrupt,
         )
 
 

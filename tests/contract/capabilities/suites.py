@@ -143,6 +143,14 @@ class AskedBackups(Asked):
     """Levels of proof that the tool can give."""
     blind: bool = True
     """Whether a look at the structure misses a byte that was flipped."""
+    disk: Path | None = None
+    """The folder of the repository."""
+    room_bytes: int = 4_096
+    """What is left on a full disk: too little for a copy, and enough for what its source does meanwhile."""
+    held: Callable[[], AbstractContextManager[object]] | None = None
+    """Another program holds the repository alone."""
+    corrupt: Step | None = None
+    """Damages the catalogue of the repository."""
 
 
 @dataclass(slots=True)
@@ -199,15 +207,17 @@ def acting(capability: type, *verbs: Verb, hostile: bool = True) -> pytest.MarkD
     )
 
 
-def asking(capability: type) -> pytest.MarkDecorator:
-    """Runs a test, with what is `asked`, for every driver that has the capability."""
+def asking(capability: type, *, real: bool = False) -> pytest.MarkDecorator:
+    """Runs a test, with what is `asked`, for every driver that has the capability. real: of real servers
+    only.
+    """
     assert questions(capability)
     return pytest.mark.parametrize(
         "asked",
         [
             pytest.param(one.asks[capability], id=_name(one), marks=one.marks)
             for one in adapters()
-            if capability in one.asks
+            if capability in one.asks and (one.world == "real" or not real)
         ],
         indirect=True,
     )

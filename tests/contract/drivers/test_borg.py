@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 
 from evac.drivers.borg.driver import BorgDriver
 from evac.drivers.port import Action
-from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.errors import ActionError, Permanent
 from tests.contract.adapters.borg import archives
 from tests.contract.adapters.command import script
 
@@ -32,7 +30,7 @@ def ask(question: str, *given: Any) -> Any:
     return asyncio.run(story())
 
 
-def test_a_missing_path_a_lock_and_a_repair_are_each_named(server_folder: Path) -> None:
+def test_a_missing_path_and_a_repair_are_each_named(server_folder: Path) -> None:
     place = server_folder / "places" / "here"
     with archives(server_folder) as world:
         lacking = world.action(paths=(str(world.data), "/nowhere/at/all"))
@@ -41,18 +39,6 @@ def test_a_missing_path_a_lock_and_a_repair_are_each_named(server_folder: Path) 
         assert "/nowhere/at/all" in entry["command_line"], "Borg tells them apart now"
         assert [one.failed for one in ask("list_copies", lacking).copies][-1]
         assert ask("restore", lacking, "", str(place), None).code == "copy-unknown"
-
-        holds = ("borg", "with-lock", str(server_folder / "one"), "cat")
-        with subprocess.Popen(holds, env=world.env, stdin=subprocess.PIPE) as holder:
-            deadline = time.monotonic() + 20.0
-            while not list((server_folder / "one").glob("lock.exclusive/*")):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            error = ask("list_copies", world.action())
-            assert isinstance(error, Retryable)
-            assert error.code == "backup-locked"
-            assert holder.stdin is not None
-            holder.stdin.close()
 
         # A repair puts zeros where content was lost; its extraction ends with a warning.
         asyncio.run(world.spoil())

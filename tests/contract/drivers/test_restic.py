@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from evac.backup.known import Job
 from evac.drivers.capabilities import READ, STRUCTURE
 from evac.drivers.places import place_at
 from evac.drivers.restic.driver import ResticDriver
 from evac.model.errors import ActionError, Permanent, Retryable
-from tests.contract.adapters.restic import PASSWORD, copies, flip, restic, write_files
+from tests.contract.adapters.restic import Copies, copies, restic, write_files
+from tests.contract.capabilities.test_backups_in_trouble import controller, digests, task
+from tests.contract.ports import free_port
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 LONG_S = 60.0
+DAY_S = 86_400.0
+How = Literal["silent", "reset"]
 
 
 def ask(question: str, *given: Any) -> Any:
@@ -124,29 +126,11 @@ def test_a_server_that_goes_away_in_the_middle_damages_nothing(
         assert not place.exists()
 
 
-@contextmanager
-def holding(world: Any) -> Iterator[None]:
-    """Another restic holds the repository alone, and is stopped in the middle."""
-    locks = world.folder / "served" / "one" / "locks"
-    env = {"RESTIC_PASSWORD": PASSWORD, "PATH": os.environ["PATH"]}
-    argv = ("restic", "check", "--read-data", "--no-cache", "-r", str(locks.parent))
-    with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL) as process:
-        try:
-            deadline = time.monotonic() + 20.0
-            while not any(locks.iterdir()):
-                assert time.monotonic() < deadline
-                time.sleep(0.002)
-            process.send_signal(signal.SIGSTOP)
-            yield
-        finally:
-            process.kill()
-
-
 def test_a_locked_repository_waits_and_the_lock_of_a_killed_program_does_not_last(
     server_folder: Path,
 ) -> None:
     with copies(server_folder) as world:
-        with holding(world):
+        with world.held():
             assert ask("list_copies", world.action()).locked
             error = ask("take", world.action())
             assert isinstance(error, Retryable)
@@ -180,17 +164,6 @@ def test_a_full_repository_says_so(server_folder: Path) -> None:
         assert [one.failed for one in ask("list_copies", world.action()).copies] == [False]
 
 
-def test_a_corrupt_index_is_damage_and_no_copy(server_folder: Path) -> None:
-    with copies(server_folder) as world:
-        (index,) = (server_folder / "served" / "one" / "index").iterdir()
-        flip(index)
-        proof = ask("prove", world.action(), STRUCTURE, 1, 1)
-        assert (proof.outcome, proof.code) == ("damaged", "backup-corrupt")
-        place = server_folder / "place"
-        assert isinstance(ask("restore", world.action(), "", str(place), None), Permanent)
-        assert not place.exists()
-
-
 def test_what_a_killed_restore_left_is_started_over(server_folder: Path) -> None:
     with copies(server_folder) as world:
         at = place_at(str(server_folder / "place"))
@@ -203,3 +176,130 @@ def test_what_a_killed_restore_left_is_started_over(server_folder: Path) -> None
         done = ask("restore", world.action(), "", str(at.path), None)
         assert done.facts["started_over"] == 1
         assert not (at.path / "half").exists()
+
+
+@contextmanager
+def days() -> Iterator[Callable[[], None]]:
+    """A function that lets a day pass for all that waits in this loop: limits of hours end at once, and only
+    after what they wait for has gone wrong.
+    """
+    loop, passed = asyncio.get_running_loop(), 0.0
+    true_time = loop.time
+
+    def one_passes() -> None:
+        nonlocal passed
+        passed += DAY_S
+
+    loop.time = lambda: true_time() + passed  # type: ignore[method-assign]
+    try:
+        yield one_passes
+    finally:
+        loop.time = true_time  # type: ignore[method-assign]
+
+
+class Wire:
+    """A connection to a server that lets so many bytes through to it, and then is silent or breaks."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.to = free_port(), port
+        self.left: int | None = None
+        self.how: How = "silent"
+        self.passed = 0
+        self.is_cut = False
+        self._serving: list[asyncio.Task[None]] = []
+
+    @asynccontextmanager
+    async def laid(self) -> AsyncIterator[None]:
+        with days() as self._day_passes:
+            server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            try:
+                yield
+            finally:
+                server.close()
+                for serving in self._serving:
+                    serving.cancel()
+                await asyncio.gather(*self._serving, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine = asyncio.current_task()
+        assert mine is not None
+        self._serving.append(mine)
+        if self.is_cut:
+            self._day_passes()
+        ends = [writer]
+        try:
+            there = await asyncio.open_connection("127.0.0.1", self.to)
+            ends.append(there[1])
+            await asyncio.gather(self._pass(reader, there[1], True), self._pass(there[0], writer, False))
+        except OSError:
+            pass
+        finally:
+            for end in ends:
+                end.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there: bool) -> None:
+        with contextlib.suppress(OSError):
+            while part := await reader.read(16_384):
+                if there and self.left is not None and self.passed + len(part) > self.left:
+                    self._cut()
+                if self.is_cut:
+                    if self.how == "reset":
+                        writer.transport.abort()
+                        raise ConnectionResetError
+                    await asyncio.Event().wait()
+                self.passed += len(part) if there else 0
+                writer.write(part)
+                await writer.drain()
+        writer.close()
+
+    def _cut(self) -> None:
+        if not self.is_cut:
+            self.is_cut = True
+            self._day_passes()
+
+    def mend(self) -> None:
+        self.left, self.is_cut, self.passed = None, False, 0
+
+
+@pytest.mark.parametrize("how", ["silent", "reset"])
+@pytest.mark.parametrize("job", ["take", "copy"])
+def test_a_network_that_goes_away_in_the_middle_costs_one_window(
+    server_folder: Path, job: Job, how: How
+) -> None:
+    async def story(world: Copies) -> None:
+        wire = Wire(world.port)
+        name = "one" if job == "take" else "two"
+        where = f"rest:http://127.0.0.1:{wire.port}/{name}/"
+        there = world.action(name, repository=where)
+        origin = None if job == "take" else world.action()
+        worker = controller(server_folder)
+        async with wire.laid():
+            assert (await worker.do(task(job, there, origin))).outcome == "done"
+            whole, wire.passed = wire.passed, 0
+            for number, share in enumerate((0.3, 0.8)):
+                write_files(world.data / f"more-{how}-{number}", 20)
+                if job == "copy":
+                    assert (
+                        await controller(server_folder).do(task("take", world.action()))
+                    ).outcome == "done"
+                before = digests(server_folder / "served")
+                wire.left, wire.how, wire.passed = int(whole * share), how, 0
+                cut = await worker.do(task(job, there, origin))
+                assert wire.is_cut
+                assert cut.outcome in ("unknown", "failed"), cut
+                assert cut.code in ("backup-unknown", "backup-silent", "backup-killed"), cut
+                assert cut.detail
+                wire.mend()
+                after = digests(server_folder / "served")
+                assert {path: after.get(path) for path in before} == before, "nothing was overwritten"
+                again = await worker.do(task(job, there, origin))
+                assert (again.outcome, again.code) == ("done", "")
+                proof = (await worker.do(task("prove", there))).proof
+                assert proof is not None
+                assert (proof.outcome, proof.bytes_read > 0) == ("passed", True)
+            newest = await worker.do(task("restore-test", there))
+            assert newest.proof is not None
+            assert newest.proof.outcome == "passed", newest
+
+    with copies(server_folder) as world:
+        asyncio.run(story(world))

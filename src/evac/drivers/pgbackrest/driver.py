@@ -43,7 +43,7 @@ from evac.drivers.capabilities import (
 from evac.drivers.object_store import Asked, Bucket, Deletable, Passes
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action
-from evac.drivers.programs import given
+from evac.drivers.programs import Ended, given
 from evac.drivers.restored_postgres import (
     NO_TRANSACTION,
     OWNER,
@@ -64,7 +64,10 @@ _SHELF: Final = 16
 """A folder of the archive is named by that many letters of its segments."""
 NO_BACKUPS: Final = 2
 """Status of a repository that holds none yet."""
+UNREADABLE: Final = 99
+"""Status of one whose catalogue could not be read."""
 _REASONS: Final = (
+    ("clock skew", Permanent("backup-clock", "the clock is behind the newest backup", "correct the clock")),
     ("unable to acquire lock", Retryable("backup-locked", "another backup runs", "", 60_000)),
     ("no space left", Permanent("backup-full", "the repository has no space left", "make space in it")),
     (
@@ -80,6 +83,10 @@ _REASONS: Final = (
     ("HostConnectError", Retryable("backup-silent", "the repository does not answer", "start its server")),
     ("permission denied", Permanent("backup-forbidden", "a file may not be written or read", "check owners")),
     ("input/output error", Permanent("backup-refused", "a disk fails", "look for the reason: dmesg")),
+    (
+        "unable to load info file",
+        Permanent("backup-corrupt", "the list of backups is damaged", "use another repository"),
+    ),
     # A disk that takes only the first part of what is written gives no reason with it.
     ("unable to write", Permanent("backup-full", "the repository has no space left", "make space in it")),
     ("[032]", Permanent("backup-no-repository", "the configuration is wrong", "check `config`")),
@@ -219,7 +226,11 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         argv = (f"--config={_config(action)}", f"--stanza={stanza}", "info", "--output=json")
         found = objects(await tool.json(*argv, timeout_s=watch.left_s), self.name)
         one = next((one for one in found if one.get("name") == stanza), {})
-        state = next((_at(s, "status", "code") for s in _many(one, "repo") if s.get("key") == repo), None)
+        status = next((s.get("status") for s in _many(one, "repo") if s.get("key") == repo), None)
+        state, why = _at(status, "code"), str(_at(status, "message") or "")
+        if state == UNREADABLE:
+            error = tool.reason(Ended(1, why, True))
+            raise error or Permanent("backup-refused", f"pgBackRest cannot read the repository: {why[:300]}")
         if state not in (0, NO_BACKUPS):
             words = f"the stanza {stanza} is not in repository {repo}"
             raise Permanent("backup-no-repository", words, "run: pgbackrest stanza-create")
