@@ -206,7 +206,7 @@ class SeenEstate:
         newer = {epoch.store: epoch.holder for epoch in self._unheeded(epochs)}
         seen = aged(merged(self.observation, now, holders, newer), self._sightings)
         restores = measured_restores((await self._backups.read()).facts)
-        rivals, silent = self._alarms.rivals(now), self._silent(now, seen, epochs)
+        rivals, silent = self._alarms.rivals(now, self.observation.rivals), self._silent(now, seen, epochs)
         seen = replace(seen, effects=effects, rivals=rivals, silent=silent, restores=restores)
         heeded = {name: epoch.changes for name, epoch in before.items() if epoch.changes}
         same = seen.facts == self.observation.facts and self._heeded == heeded
@@ -480,7 +480,7 @@ def encode(observation: Observation, digest: str, changes: Mapping[str, int]) ->
         told["lost"] = [[o.domain, o.state, o.since_ms, o.run] for o in observation.effects.lost]
         told["runs"] = [one.run for one in observation.effects.moved]
     if observation.rivals:
-        told["rivals"] = [[one.store, list(one.sites), one.since_ms] for one in observation.rivals]
+        told["rivals"] = [[o.store, o.sites, o.since_ms, o.unheard] for o in observation.rivals]
     if observation.silent:
         told["silent"] = [asdict(one) for one in observation.silent]
     if observation.restores:
@@ -505,6 +505,10 @@ def digest_in(value: bytes) -> str:
         raise Corrupt("what was observed cannot be read from the store") from error
 
 
+def _rivals_in(store: str, sites: list[str], since_ms: int, unheard: Collection[str] = ()) -> Rivals:
+    return Rivals(store, tuple(sites), since_ms, tuple(unheard))
+
+
 def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> Observation:
     """moved: what each run that is named left behind. Raises Corrupt for what is not an observation."""
     try:
@@ -517,7 +521,7 @@ def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> O
         return Observation(
             int(found["at_ms"]),
             tuple(MemberSeen(*row) for row in rows),
-            rivals=tuple(Rivals(name, tuple(sites), at) for name, sites, at in found.get("rivals", ())),
+            rivals=tuple(_rivals_in(*one) for one in found.get("rivals", ())),
             silent=tuple(Silent(**one) for one in found.get("silent", ())),
             effects=effects,
             restores=_restores_in(found),
@@ -569,7 +573,7 @@ def facts_from(found: Mapping[str, Any]) -> Observation:
             tuple(MemberSeen(**one) for one in members),
             tuple(UnitsSeen(**one) for one in found["units"]),
             tuple(TrafficSeen(**{**one, "sites": tuple(one["sites"])}) for one in found["traffic"]),
-            tuple(Rivals(**{**one, "sites": tuple(one["sites"])}) for one in found["rivals"]),
+            tuple(_rivals_in(**one) for one in found["rivals"]),
             kept,
             restores=_restores_in(found),
             silent=tuple(Silent(**one) for one in found.get("silent", ())),

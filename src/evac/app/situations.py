@@ -13,7 +13,7 @@ from typing import Final
 
 from evac.app.observed_stores import Published, merged
 from evac.app.observing import observe
-from evac.app.store_alarms import rivals_in
+from evac.app.store_alarms import rivals_still
 from evac.backup.evidence import Evidence
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
@@ -64,7 +64,7 @@ async def facts_now(
     return replace(
         merged(before, looked, holders),
         effects=before.effects,
-        rivals=rivals_in(looked),
+        rivals=rivals_still(before.rivals, looked),
         backups=before.backups,
         restores=before.restores,
     )

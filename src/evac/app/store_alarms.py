@@ -9,7 +9,7 @@ loss.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -37,6 +37,21 @@ def rivals_in(seen: Observation) -> tuple[Rivals, ...]:
     )
 
 
+def rivals_still(known: Iterable[Rivals], seen: Observation) -> tuple[Rivals, ...]:
+    """Those of now, and those that were known of which a member only fell silent: that ends nothing."""
+    found = {one.store: one for one in rivals_in(seen)}
+    roles = {(one.store, one.site): one.role for one in seen.members}
+    for one in known:
+        now = {site: roles.get((one.store, site)) for site in one.sites}
+        silent = tuple(site for site, role in now.items() if role == "unreachable")
+        writing = sum(role == "primary" for role in now.values())
+        if one.store in found:
+            found[one.store] = replace(found[one.store], since_ms=one.since_ms)
+        elif silent and writing + len(silent) > 1:
+            found[one.store] = replace(one, unheard=silent)
+    return tuple(one for _, one in sorted(found.items()))
+
+
 def _primaries(seen: Observation) -> dict[str, tuple[str, ...]]:
     """Store -> sites of the members that say that they are the primary; of each store that was asked."""
     found: dict[str, list[str]] = {member.store: [] for member in seen.members}
@@ -54,15 +69,14 @@ class StoreAlarms:
         self._silent: dict[str, tuple[Silent, int]] = {}
         """Store -> what is silent, and when that was first seen, by the monotonic clock."""
 
-    def rivals(self, now: Observation) -> tuple[Rivals, ...]:
-        """Stores of which two looks in a row found more than one writable member."""
-        found = {one.store: one for one in rivals_in(now)}
-        for name, one in found.items():
-            before = self._rivals.get(name)
-            found[name] = one if before is None else replace(one, since_ms=before.since_ms)
-        again = tuple(one for name, one in sorted(found.items()) if name in self._rivals)
-        self._rivals = found
-        return again
+    def rivals(self, now: Observation, known: Sequence[Rivals]) -> tuple[Rivals, ...]:
+        """Stores of which two looks in a row found more than one writable member. known: what was published
+        before.
+        """
+        first, named = self._rivals, {one.store for one in known}
+        found = rivals_still([*(one for name, one in first.items() if name not in named), *known], now)
+        self._rivals = {one.store: one for one in found if not one.unheard}
+        return tuple(one for one in found if one.store in named or (one.store in first and not one.unheard))
 
     def silent(
         self,
@@ -140,7 +154,7 @@ class StoreAlarmChore:
             if self._rivals.get(name) != one.sites:
                 self._say("two-primaries", name, one.sites, f"{rivals_words(one)}; {rivals_hint(one, lost)}")
         for name in self._rivals.keys() - rivals.keys():
-            self._say("two-primaries", name, (), f"{name} has one writable primary again")
+            self._say("two-primaries", name, (), f"{name}: at most one member accepts writes again")
         self._rivals = {name: one.sites for name, one in rivals.items()}
         silent = {one.store: one for one in seen.silent}
         for name, mute in silent.items():

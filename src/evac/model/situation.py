@@ -54,6 +54,8 @@ class Rivals:
     store: str
     sites: tuple[str, ...]
     since_ms: int = 0
+    unheard: tuple[str, ...] = ()
+    """Sites of those that took writes when last heard, and are silent now: nobody knows that they stopped."""
 
 
 @dataclass(frozen=True, slots=True)

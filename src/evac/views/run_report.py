@@ -198,6 +198,8 @@ def _next(document: RunDocument) -> str:
     """The command that ends the wait that matters most, or else the one that shows more."""
     run = document.run
     if document.state in ENDED:
+        if document.left:
+            return "evac status ESTATE"
         return f"evac run verify {run}, then evac run events {run}"
     waits = [one for one in document.waits if one.next]
     if waits:

@@ -51,7 +51,11 @@ def lost_words(one: LostNow, now_ms: int) -> str:
 
 def rivals_words(one: Rivals) -> str:
     """The most severe thing that can be said of a store."""
-    return f"{one.store} has {len(one.sites)} writable primaries: {', '.join(one.sites)}"
+    words = f"{len(one.sites)} writable primaries: {', '.join(one.sites)}"
+    if not one.unheard:
+        return f"{one.store} has {words}"
+    silent = f"{listed(one.unheard, 3)} {'does' if len(one.unheard) == 1 else 'do'} not answer now"
+    return f"{one.store} had {words}; {silent}, so nobody knows whether writes there have stopped"
 
 
 def silent_words(one: Silent) -> str:
@@ -203,7 +207,13 @@ def document(situation: Situation) -> dict[str, Any]:
             for o in situation.stores
         ],
         "rivals": [
-            {"store": o.store, "sites": list(o.sites), "since": moment(o.since_ms)} for o in situation.rivals
+            {
+                "store": o.store,
+                "sites": list(o.sites),
+                "since": moment(o.since_ms),
+                "unheard": list(o.unheard),
+            }
+            for o in situation.rivals
         ],
         "silent": [
             {

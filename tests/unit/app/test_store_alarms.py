@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac import estate as estates
-from evac.app.store_alarms import StoreAlarmChore, StoreAlarms
+from evac.app.store_alarms import StoreAlarmChore, StoreAlarms, rivals_still
 from evac.engine.lead.watch_journal import Notice
 from evac.model.estate import Estate
 from evac.model.observation import MemberSeen, Observation, Role
-from evac.model.situation import Silent
+from evac.model.situation import Rivals, Silent
 from evac.notices.rule import of_silent
 from evac.store.port import Lease
-from evac.views.situation_view import silent_hint, silent_words
+from evac.views.situation_view import rivals_words, silent_hint, silent_words
 from evac.watch.verdict import SiteState
 from tests.unit.virtual_time import LoopClock, run_virtually
 
@@ -57,6 +57,31 @@ def silent(
     moving: tuple[str, ...] = (),
 ) -> tuple[Silent, ...]:
     return alarms.silent(estate, now, known, moving, {"west": state}, at_ms, BELIEVED_MS)
+
+
+ROLES: tuple[Role, ...] = ("primary", "unreachable", "none", "replica", "detached", "sync")
+
+
+@given(st.lists(st.tuples(st.sampled_from(ROLES), st.sampled_from(ROLES)), min_size=1, max_size=8))
+def test_two_writable_members_are_over_only_once_one_of_them_says_that_it_does_not_write(
+    looks: list[tuple[Role, Role]],
+) -> None:
+    """Whoever leads meanwhile: what was told once is not taken back because a member fell silent."""
+    alarms, told, both = StoreAlarms(), tuple[Rivals, ...](), 0
+    for at_ms, roles in enumerate(looks, 1):
+        was_told, both = bool(told), both + 1 if roles == ("primary", "primary") else 0
+        now = look(*roles, at_ms=at_ms)
+        told = alarms.rivals(now, told)
+        known = rivals_still(told, now)
+        assert known == told or both == 1, "what commands say without a leader is the same"
+        assert bool(told) == (both > 1 or (was_told and set(roles) <= {"primary", "unreachable"}))
+        silent = tuple(
+            sorted(s for s, role in zip(("west", "east"), roles, strict=True) if role != "primary")
+        )
+        assert not told or (told[0].unheard == silent and told[0].since_ms <= at_ms)
+        assert not told or ("answer now" in rivals_words(told[0])) == bool(silent)
+        if was_told:
+            alarms = StoreAlarms()
 
 
 def test_people_whom_nobody_states_are_not_nobody(estate: Estate) -> None:

@@ -15,7 +15,7 @@ from evac.run.state import apply, replay
 from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.run.waits import Failure, Gate, Paused, waiting
-from evac.views.documents import LimitRow, RunDocument, RunShown, run_document, run_head, slow_words
+from evac.views.documents import LeftRow, LimitRow, RunDocument, RunShown, run_document, run_head, slow_words
 from evac.views.run_report import run_text
 from evac.views.wait_words import words_of
 
@@ -216,6 +216,8 @@ def test_a_run_that_has_ended_asks_nobody_for_what_can_no_longer_be_said() -> No
     assert waiting(view) == []
     text = run_text(run_document(RunShown(view, "", 900_000)), 120, False)
     assert "next: evac run verify dark-1" in text
+    unprotected = replace(run_document(RunShown(view, "", 9)), left=(LeftRow("db", "unprotected", 0),))
+    assert run_text(unprotected, 120, False).splitlines()[-1].endswith("next: evac status ESTATE")
     assert "5 s" in text, "what was under way took until the end of the run"
     assert "15 min" not in text
 
