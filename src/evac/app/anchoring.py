@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from evac import estate as estates
+from evac.app.runs import who_am_i
 from evac.backup import evidence
 from evac.drivers.process.client import (
     PLAIN_HINT,
@@ -26,7 +27,7 @@ from evac.drivers.process.client import (
     plain_problem,
 )
 from evac.drivers.process.driver import AgentAnchors
-from evac.engine.clock import Clock
+from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead import access_journal, watch_journal
 from evac.engine.lead.access_chapters import newest_of
 from evac.engine.lead.watch_journal import Notice, Tell
@@ -49,8 +50,8 @@ from evac.net.secrets import Secret, resolve
 from evac.net.tls import client_context
 from evac.notices import values as notices
 from evac.store.anchors import Anchor, hash_of, key_of
-from evac.store.journal import head_of, read
-from evac.store.opening import SealedStore
+from evac.store.journal import Journal, head_of, read
+from evac.store.opening import Repair, SealedStore, open_store, open_unsealed, repair_journal
 from evac.store.port import Compare, Lease, Put, Store
 
 Sink = Callable[[Anchor], Awaitable[None]]
@@ -67,6 +68,7 @@ KEEP_S: Final = 2.0
 READ_ON: Final = (notices.STREAM, plan_journal.STREAM, access_journal.STREAM, evidence.STREAM)
 JOURNALS: Final = (watch_journal.STREAM, *READ_ON)
 """Those that are no run's."""
+REPAIR_TRIES: Final = 10
 CONTRADICTED: Final = frozenset({"anchor-backwards", "anchor-changed"})
 SAID_MOST: Final = 64
 """Journals of one site of which something is said at a time."""
@@ -318,6 +320,57 @@ def _all_in(against: Mapping[str, list[int | str]], value: bytes) -> bool:
         known = orjson.loads(value)
         return all(known.get(site) == head for site, head in against.items())
     return False
+
+
+async def repair(
+    url: str, journal: str, reason: str, keep: Callable[[bytes], None] | None, clock: Clock | None = None
+) -> Repair:
+    """Repairs a journal that is no run's, and records in the journal of watching that it was. keep: as
+    `repair_journal`. Raises NotAllowed for one of a run, Conflict, Unavailable.
+    """
+    if journal not in JOURNALS and not journal.startswith(f"{access_journal.STREAM}-"):
+        raise NotAllowed(
+            "journal-unrepairable",
+            f"{journal} is not a journal that can be repaired",
+            f"name one of: {', '.join(JOURNALS)}, access-YYYY-MM; for a run, look at the real systems first",
+        )
+    at_ms = (clock or SystemClock()).now_ms()
+    gone = "this record was changed or deleted in the store"
+    lost = {
+        watch_journal.STREAM: watch_journal.encode(Notice("trouble", at_ms, "", gone)),
+        notices.STREAM: notices.record_of(notices.Delivery(0, "", "given up", 0, at_ms, gone)),
+    }
+    saved = list[bytes]()
+
+    def keep_first(data: bytes) -> None:
+        if keep is not None and not saved:
+            keep(data)
+        saved.append(data)
+
+    inner, seal = open_unsealed(url)
+    try:
+        for tries_left in reversed(range(REPAIR_TRIES)):
+            try:
+                done = keep and keep_first
+                found = await repair_journal(inner, seal, journal, lost.get(journal, b""), done)
+                break
+            except Conflict:  # a controller wrote meanwhile
+                if not tries_left:
+                    raise
+    finally:
+        await inner.close()
+    if not saved:
+        return found
+    words = f"{who_am_i()} repaired the journal {journal}; {found.lost} records or more are lost"
+    told = {"journal": journal, "segments": list(found.segments[:100]), "code": "journal-repaired"}
+    store = open_store(url)
+    try:
+        writer = await Journal.at_end(store, watch_journal.STREAM, None)
+        record = Notice("trouble", at_ms, "", f"{words}: {reason}", told)
+        await writer.append([watch_journal.encode(record)], None)
+    finally:
+        await store.close()
+    return found
 
 
 def controllers_of(path: str, given: Path | None = None) -> Mapping[str, str]:

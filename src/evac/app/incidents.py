@@ -316,7 +316,7 @@ def check_note(note: Note) -> None:
 async def watched(store: Store) -> tuple[Notice, ...]:
     """The journal of watching, numbered."""
     found = await runs.notices(store)
-    return tuple(Notice(n, o.kind, o.at_ms, o.site, o.words, o.data) for n, o in enumerate(found, 1))
+    return tuple(Notice(n, o.kind, o.at_ms, o.site, o.words, o.data) for n, o in sorted(found.items()))
 
 
 async def dossier(

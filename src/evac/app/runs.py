@@ -57,7 +57,7 @@ from evac.run.values import CORRUPT, ENDED, Event, RunPhase, RunSpec
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 from evac.store.anchors import Anchor, verify_chain
-from evac.store.journal import read
+from evac.store.journal import read, readable
 from evac.store.port import Compare, Delete, Put, Store, entries
 from evac.views.decisions import Decision, decision_of
 from evac.views.documents import LossRow, RunShown
@@ -553,12 +553,13 @@ async def _verify_access(store: Store, anchors: list[Anchor]) -> Proof:
     )
 
 
-async def notices(store: Store) -> list[Notice]:
-    """The journal of watching: verdicts, leaders, losses."""
-    found: list[Notice] = []
-    with contextlib.suppress(Corrupt):
-        async for segment in read(store, WATCH):
-            found += [decode_notice(record) for record in segment.records]
+async def notices(store: Store) -> dict[int, Notice]:
+    """The journal of watching by number: verdicts, leaders, losses. What cannot be read is left out."""
+    found: dict[int, Notice] = {}
+    async for segment in readable(store, WATCH):
+        for number, record in enumerate(segment.records, segment.first):
+            with contextlib.suppress(Corrupt):
+                found[number] = decode_notice(record)
     return found
 
 

@@ -49,7 +49,7 @@ from evac.engine.runs.reading import run_of_incident
 from evac.incident.components import StatusPage, public_names, status_page
 from evac.incident.incident import Dossier, Summary
 from evac.model.errors import EvacError, InvalidInput, Permanent, StoreError
-from evac.store.journal import head_of
+from evac.store.journal import head_of, last_of
 from evac.store.opening import open_store
 from evac.store.port import Put, Store, all_entries
 from evac.views.status_page import status_feed, status_html, status_json
@@ -269,7 +269,7 @@ class Exporter:
         """What the page is made of: notes of people, the journal of watching, and those of open runs."""
         noted = await self._store.get(incidents.NOTED)
         runs = [entry.key.removeprefix(OPEN) for entry in await all_entries(self._store, OPEN)]
-        heads = [await head_of(self._store, stream) for stream in (WATCH, *runs)]
+        heads = [await last_of(self._store, stream) for stream in (WATCH, *runs)]
         counts = tuple(head.records if head else 0 for head in heads)
         return (noted.revision if noted else 0, tuple(runs), counts)
 

@@ -24,7 +24,7 @@ from evac.backup.known import Known, after
 from evac.engine.clock import Clock
 from evac.model.backup import NOTHING_SEEN, BackupEvent, BackupFacts, Stray
 from evac.model.errors import Conflict, Corrupt, Unavailable
-from evac.store.journal import Journal, head_of, records_after
+from evac.store.journal import Journal, last_of, records_after
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store, all_entries
 from evac.views.documents import Mismatch, read
 
@@ -126,10 +126,10 @@ class Evidence:
     async def history(self, data_set: str, most: int) -> list[BackupEvent]:
         """The newest events of one data set, newest first. Raises Corrupt, Unavailable."""
         found: dict[bytes, BackupEvent] = {}
-        head = await head_of(self._store, STREAM)
-        if head is not None:
-            start = max(0, head.records - HISTORY_READ)
-            async for _, record in records_after(self._store, STREAM, start):
+        end = await last_of(self._store, STREAM)
+        if end is not None:
+            start = max(0, end.records - HISTORY_READ)
+            async for _, record in records_after(self._store, STREAM, start, proven=False):
                 if f'"{data_set}"'.encode() in record and (event := event_of(record)).data_set == data_set:
                     found[record] = event
         for entry in await all_entries(self._store, SEEN):
@@ -152,19 +152,13 @@ class Evidence:
 
     async def _move(self, entry: Entry, guard: Lease) -> None:
         if self._guard != guard or self._journal is None:
-            head = await head_of(self._store, STREAM)
-            if head is not None:
-                self._journal = await Journal.open(self._store, STREAM, after=head)
-            else:
-                try:
-                    self._journal = await Journal.create(self._store, STREAM, guard)
-                except Conflict:
-                    self._journal = await Journal.open(self._store, STREAM)
-            self._guard = guard
+            self._journal, self._guard = await Journal.at_end(self._store, STREAM, guard), guard
         assert self._journal is not None
         moved = (Compare(entry.key, entry.revision),)
-        with contextlib.suppress(Conflict):  # another leader moved it
+        try:
             await self._journal.append([entry.value], guard, moved, (Delete(entry.key),))
+        except Conflict:  # another leader moved it, or someone else writes the journal
+            self._journal = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,18 @@
-"""evac store: check what of a store is not locked, and seal every entry with the key that its URL names."""
+"""evac store: check what of a store is not locked, seal its entries, repair its journals."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from evac.cli import console
 from evac.cli.console import emit, say
 from evac.cli.options import output_option, quiet_option
-from evac.store.opening import Sealing
+from evac.store.opening import Repair, Sealing
 
 NAMED_MOST = 10
 
@@ -60,12 +61,12 @@ def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
     Run it once after adding a seal to the URL (with --trust-unsealed, while no controller runs), and once
     after replacing a key (seal=NEW,OLD). It is safe to repeat.
     """
-    from evac.store.opening import open_unsealed, seal_all, seal_of
+    from evac.store.opening import open_unsealed, seal_all
 
     async def work() -> Sealing:
-        opened, references = open_unsealed(url)
+        opened, keys = open_unsealed(url)
         try:
-            return await seal_all(opened, seal_of(references), trust_unsealed)
+            return await seal_all(opened, keys, trust_unsealed)
         finally:
             await opened.close()
 
@@ -80,4 +81,55 @@ def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
         "next: evac store seal --trust-unsealed, if you know that evac wrote them",
         quiet=False,
     )
+    return console.FINDINGS
+
+
+@store.command()
+@click.argument("journal")
+@click.option("--store", "url", required=True, envvar="EVAC_STORE", help="The store, as controllers name it.")
+@click.option("--execute", is_flag=True, help="Repair it. Without this, only report what is damaged.")
+@click.option(
+    "--copy",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to save every entry of the journal as it was: a new file.",
+)
+@click.option("--reason", default="", help="Why, for the record.")
+@quiet_option
+def repair(journal: str, url: str, execute: bool, target: Path | None, reason: str, quiet: bool) -> int:
+    """Repair JOURNAL after someone changed or deleted parts of it in the store: watch, notices, plans,
+    backups, or a month of the access log (access-2026-11).
+
+    Saves a copy first, keeps everything that can still be read, marks what is lost, and records the repair
+    in the journal watch. Controllers keep running. The journal of a run is never repaired. Exit 3: it is
+    damaged, and --execute is missing.
+    """
+    from evac.app.anchoring import repair as repaired
+
+    if execute and (target is None or not reason):
+        raise click.UsageError("--execute needs --copy FILE and --reason TEXT")
+    if target is not None and target.exists():
+        raise click.BadParameter(f"{target} exists; name a new file", param_hint="--copy")
+
+    def keep(data: bytes) -> None:
+        assert target is not None
+        console.write_whole(target, data)
+
+    found: Repair = asyncio.run(repaired(url, journal, reason, keep if execute else None))
+    if found.sound:
+        say(f"the journal {journal} is sound: {found.records:,} records", quiet)
+        return console.DONE
+    places = ", ".join(f"{one:,}" for one in found.segments[:NAMED_MOST]) or "none"
+    more = " and more" if len(found.segments) > NAMED_MOST else ""
+    say(
+        f"segments changed or missing: {len(found.segments):,} ({places}{more})\n"
+        f"segments that do not follow from the one before: {found.linked:,}\n"
+        f"keys that do not belong to the journal: {len(found.foreign):,}\n"
+        f"records that can be read: {found.records:,}; lost: {found.lost:,} or more",
+        quiet=False,
+    )
+    if execute:
+        say(f"repaired; everything as it was: {target}", quiet)
+        return console.DONE
+    say(f"next: evac store repair {journal} --execute --copy FILE --reason TEXT", quiet=False)
     return console.FINDINGS

@@ -30,7 +30,7 @@ from evac.incident.timeline import grouped, timeline
 from evac.model.errors import RunError
 from evac.office.runs import Borrowed, Register
 from evac.office.values import ExportSeen, RunShort
-from evac.store.journal import head_of
+from evac.store.journal import head_of, last_of
 from evac.store.port import Entry as StoreEntry
 from evac.store.port import Store
 from evac.views.wait_words import LARGE
@@ -199,7 +199,7 @@ class IncidentDesk:
 
     async def _stamp(self, name: str) -> object:
         """What an incident is made of: records of its run, of watching, and the last note of all."""
-        head = await head_of(self._store, WATCH)
+        head = await last_of(self._store, WATCH)
         watched = head.records if head else 0
         row = next((row for row in self._runs() if name in (row.incident, row.run)), None)
         if row is None:
@@ -228,10 +228,10 @@ class IncidentDesk:
 
     async def _made(self, name: str, now_ms: int) -> IncidentFile:
         store = cast(Store, self._borrowed)
-        head = await head_of(store, WATCH)
+        head = await last_of(store, WATCH)
         if self._watched[0] != (head.records if head else 0):
             seen = await incidents.watched(store)
-            self._watched = (len(seen), seen)
+            self._watched = (seen[-1].number if seen else 0, seen)
         dossier = await incidents.dossier(store, name, now_ms, self._watched[1], self._folds.of)
         about = self._folds.summary_of(dossier)
         runs = [record.run for record in dossier.runs]

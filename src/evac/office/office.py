@@ -67,7 +67,7 @@ from evac.office.values import (
     Situation,
 )
 from evac.store.generation import read_generation, read_newer, takes_place_of
-from evac.store.journal import head_of, records_after, tail
+from evac.store.journal import last_of, records_after, tail
 from evac.store.opening import open_store
 from evac.store.port import Entry, Store, all_entries
 from evac.views.backup_view import BackupsDocument
@@ -259,7 +259,7 @@ class Office:
         if kept and kept[0].number <= after + 1:
             return [one for one in kept if one.number > after][:limit]
         found = []
-        async for number, record in records_after(self.store, WATCH, after, limit):
+        async for number, record in records_after(self.store, WATCH, after, limit, proven=False):
             found.append(_notice(number, record))
         return found
 
@@ -360,9 +360,9 @@ class Office:
         """The last notices, then each new one as soon as it is written."""
         while True:
             try:
-                head = await head_of(self.store, WATCH)
-                begin = max(0, head.segment - SEGMENTS_BACK) if head else 0
-                async with aclosing(tail(self.store, WATCH, begin)) as segments:
+                end = await last_of(self.store, WATCH)
+                begin = max(0, end.segment - SEGMENTS_BACK) if end else 0
+                async with aclosing(tail(self.store, WATCH, begin, proven=False)) as segments:
                     async for segment in segments:
                         for number, record in enumerate(segment.records, segment.first):
                             self._take(_notice(number, record))

@@ -7,6 +7,7 @@ written, so a record is never there twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -34,6 +35,7 @@ from evac.store.port import MAX_KEY_BYTES, MAX_TRANSACTION_BYTES, Change, Compar
 TRIES: Final = 3
 """Tries of one segment before the caller is told that its outcome is not known."""
 PENDING_MOST: Final = 100_000
+STEPPED_OVER_MOST: Final = 1_000
 FEW: Final = 8
 """Segments that are asked for at once where the last of them is looked for."""
 
@@ -78,6 +80,8 @@ class Journal:
         self._pending: deque[_Waiting] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._doubts: tuple[bytes, ...] = ()
+        self.unread = 0
+        """The first segment that `at_end` found missing or changed; 0: none."""
 
     @property
     def head(self) -> Anchor:
@@ -127,6 +131,35 @@ class Journal:
         if head is None:
             raise Corrupt(f"there is no journal {stream}")
         return cls(store, stream, head, token)
+
+    @classmethod
+    async def at_end(cls, store: Store, stream: str, guard: Lease | None) -> Journal:
+        """A stream whose writer does not need its past, open after its end; made where it is not there.
+
+        An entry in the next place that cannot be read keeps that place, and is stepped over: neither it nor a
+        gap stops who writes on, and readers that want proof see both. Raises Corrupt (too many such entries),
+        LeaseLost, Unavailable.
+        """
+        end, proven = await last_of(store, stream), 0
+        with contextlib.suppress(Corrupt):
+            head = await head_of(store, stream)
+            proven = head.segment if head else 0
+        number = first = end.segment if end else 0
+        while await _entry(store, key_of(stream, number + 1), taken=True) is not None:
+            number += 1
+            if number - first > STEPPED_OVER_MOST:
+                raise Corrupt(f"someone else filled the journal {stream}")
+        if end is not None or number:
+            entry = await store.get(key_of(stream, end.segment)) if end and guard is None else None
+            token = decode(stream, first, entry.value).token if entry else 0
+            end = end or Anchor(stream, 0, 0, "")
+            made = cls(store, stream, Anchor(stream, number, end.records, end.hash), token)
+            made.unread = proven + 1 if proven < number else 0
+            return made
+        try:
+            return await cls.create(store, stream, guard)
+        except Conflict:
+            return await cls.open(store, stream)
 
     async def append(
         self,
@@ -355,14 +388,19 @@ class _Follow:
         return segment
 
 
-async def tail(store: Store, stream: str, after: Anchor | int = 0) -> AsyncGenerator[Segment, None]:
+async def tail(
+    store: Store, stream: str, after: Anchor | int = 0, proven: bool = True
+) -> AsyncGenerator[Segment, None]:
     """Segments after one, those that are there and then each new one soon after it is written, for ever.
 
-    Close it (`contextlib.aclosing`) when enough was seen. Raises as `read` does.
+    Close it (`contextlib.aclosing`) when enough was seen. Raises as `read` does; with proven=False, which
+    needs a number, as `readable`.
     """
     async with _watching(store, prefix_of(stream)) as hints:
         async for _ in hints:
-            async with aclosing(read(store, stream, after)) as segments:
+            number = after.segment if isinstance(after, Anchor) else after
+            found = read(store, stream, after) if proven else readable(store, stream, number)
+            async with aclosing(found) as segments:
                 async for segment in segments:
                     yield segment
                     after = Anchor(stream, segment.number, segment.last, segment.hash)
@@ -380,11 +418,19 @@ async def _watching(store: Store, prefix: str) -> AsyncGenerator[AsyncIterator[N
 
 
 async def records_after(
-    store: Store, stream: str, number: int, limit: int = 1_000_000
+    store: Store, stream: str, number: int, limit: int = 1_000_000, proven: bool = True
 ) -> AsyncGenerator[tuple[int, bytes], None]:
-    """Records above `number` with their numbers, from 1, at most `limit`; finds the place by halving."""
-    start = await _segment_before(store, stream, number + 1)
-    async for segment in read(store, stream, start):  # closed with this one: it holds nothing open
+    """Records above `number` with their numbers, from 1, at most `limit`; finds the place by halving. With
+    proven=False also beyond what is missing or changed, as `readable`.
+    """
+    try:
+        start = await _segment_before(store, stream, number + 1)
+    except Corrupt:
+        if proven:
+            raise
+        start = 0
+    found = read(store, stream, start) if proven else readable(store, stream, start)
+    async for segment in found:  # closed with this one: it holds nothing open
         for position, record in enumerate(segment.records, segment.first):
             if position <= number:
                 continue
@@ -394,18 +440,32 @@ async def records_after(
             yield position, record
 
 
+async def readable(store: Store, stream: str, after: int = 0) -> AsyncGenerator[Segment, None]:
+    """Every segment after a number that can be decoded, whatever is missing or changed between them: nothing
+    proves that it is all. Raises `Unavailable`.
+    """
+    prefix, last = prefix_of(stream), key_of(stream, after)
+    while page := await store.list(prefix, last, PAGE_SEGMENTS):
+        for entry in page:
+            with contextlib.suppress(Corrupt, ValueError):
+                segment = decode(stream, int(entry.key.removeprefix(prefix)), entry.value)
+                if entry.key == key_of(stream, segment.number):
+                    yield segment
+        last = page[-1].key
+
+
 async def head_of(store: Store, stream: str) -> Anchor | None:
     """The last segment; None where there is no such stream. A short one is one request; the end of a long one
-    is found by halving, without reading the whole.
+    is found by halving, without reading the whole. Raises Corrupt, Unavailable.
     """
     found = await _few(store, stream, 1)
     if len(found) == FEW:
         low, high = FEW, FEW * 2
-        while await store.get(key_of(stream, high)) is not None:
+        while await _entry(store, key_of(stream, high)) is not None:
             low, high = high, high * 2
         while high - low >= FEW:
             middle = (low + high) // 2
-            if await store.get(key_of(stream, middle)) is None:
+            if await _entry(store, key_of(stream, middle)) is None:
                 high = middle
             else:
                 low = middle
@@ -415,6 +475,26 @@ async def head_of(store: Store, stream: str) -> Anchor | None:
     number, entry = found[-1]
     segment = decode(stream, number, entry.value)
     return Anchor(stream, number, segment.last, segment.hash)
+
+
+async def last_of(store: Store, stream: str) -> Anchor | None:
+    """The last segment that can be read, also where one before it is missing or changed: a writer that does
+    not need the past goes on after it. Raises Unavailable.
+    """
+    found = None
+    with contextlib.suppress(Corrupt):
+        found = await head_of(store, stream)
+    async for segment in readable(store, stream, found.segment if found else 0):
+        found = Anchor(stream, segment.number, segment.last, segment.hash)
+    return found
+
+
+async def _entry(store: Store, key: str, taken: bool = False) -> Entry | None:
+    """None also for one that somebody else wrote; taken: then an entry without a value."""
+    try:
+        return await store.get(key)
+    except Corrupt:
+        return Entry(key, b"", 0) if taken else None
 
 
 async def _few(store: Store, stream: str, number: int) -> list[tuple[int, Entry]]:
@@ -430,7 +510,7 @@ async def _segment_before(store: Store, stream: str, record: int) -> int:
     low, high = 0, head.segment if head else 0
     while high - low > 1:
         middle = (low + high) // 2
-        entry = await store.get(key_of(stream, middle))
+        entry = await _entry(store, key_of(stream, middle))
         segment = None if entry is None else decode(stream, middle, entry.value)
         if segment is not None and segment.last < record:
             low = middle

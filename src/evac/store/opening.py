@@ -13,22 +13,38 @@ it is read by its name. Source: HMAC as in RFC 2104, tags compared in constant t
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import hmac
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+import orjson
+
 from evac.model.errors import Corrupt, Permanent, StoreError
 from evac.net.secrets import Secret, resolve
 from evac.net.tls import is_here
+from evac.store.anchors import (
+    MAX_RECORDS,
+    PAGE_SEGMENTS,
+    Segment,
+    decode,
+    encode,
+    hash_of,
+    key_of,
+    prefix_of,
+)
 from evac.store.port import (
     SEAL_BYTES,
     Change,
     Compare,
+    Delete,
     Entry,
     Lease,
     MemoryStore,
@@ -105,7 +121,7 @@ class SealedStore:
     """As `inner`, but for whoever holds the key."""
 
     def __init__(self, inner: Store, seal: Seal) -> None:
-        self.inner, self._seal = inner, seal
+        self.inner, self.seal = inner, seal
         self.name, self.quorum = inner.name, inner.quorum
         self.unsealed: dict[str, int] = {}
         """Entries that were passed over, with the revision at which they were seen. At most `NAMED_MOST`."""
@@ -144,7 +160,7 @@ class SealedStore:
     ) -> int:
         check_transaction(compares, changes)
         sealed = [
-            SealedPut(one.key, self._seal.close(one.key, one.value), one.lease)
+            SealedPut(one.key, self.seal.close(one.key, one.value), one.lease)
             if isinstance(one, Put)
             else one
             for one in changes
@@ -170,7 +186,7 @@ class SealedStore:
         await self.inner.close()
 
     def _opened(self, entry: Entry) -> Entry | None:
-        value = self._seal.open(entry.key, entry.value)
+        value = self.seal.open(entry.key, entry.value)
         if value is not None:
             return Entry(entry.key, value, entry.revision)
         if self.unsealed.get(entry.key) != entry.revision and len(self.unsealed) < NAMED_MOST:
@@ -188,11 +204,14 @@ class Sealing:
     left: tuple[str, ...]
 
 
-async def seal_all(inner: Store, seal: Seal, trust_unsealed: bool) -> Sealing:
+async def seal_all(inner: Store, seal: Seal | None, trust_unsealed: bool) -> Sealing:
     """Seals every entry with the first key: those of an older key of `seal`, and with `trust_unsealed` those
     that no key sealed. inner: the store as it is. Each is replaced only while it is as it was read, so it can
     be repeated. Raises `StoreError`, `Conflict` where somebody writes meanwhile.
     """
+    if seal is None:
+        hint = "add seal=file:/path to its options"
+        raise StoreError("store-seal", "the URL of the store names no seal", hint)
     good = sealed = 0
     left: list[str] = []
     after = ""
@@ -211,6 +230,102 @@ async def seal_all(inner: Store, seal: Seal, trust_unsealed: bool) -> Sealing:
             sealed += 1
         after = page[-1].key
     return Sealing(good, sealed, tuple(left))
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What is wrong with one journal."""
+
+    segments: tuple[int, ...]
+    """Missing, or not to be read."""
+    linked: int
+    """Segments that do not follow from the one before."""
+    foreign: tuple[str, ...]
+    """Keys below it that are no place of it."""
+    records: int
+    """Still there."""
+    lost: int
+    """Not there any more, as far as numbers show."""
+
+    @property
+    def sound(self) -> bool:
+        return not (self.segments or self.linked or self.foreign)
+
+
+async def repair_journal(
+    inner: Store, seal: Seal | None, stream: str, lost: bytes, keep: Callable[[bytes], None] | None = None
+) -> Repair:
+    """Makes one chain again of what can be read of a journal that no run depends on. inner: the store as it
+    is. keep: is given every entry as it was, one JSON line [key, revision, base64] each, before anything
+    changes; None changes nothing. Each place keeps its segment, and each record its number: `lost` is written
+    for one that is gone (b"": later ones move up). An empty segment follows the last place, so that a
+    controller which is writing opens the journal again.
+
+    Each entry is replaced only while it is as it was read: it can be repeated. Raises `Conflict` where
+    somebody writes meanwhile, `Unavailable`.
+    """
+    there, after = dict[str, Entry](), ""
+    while page := await inner.list(prefix_of(stream), after, PAGE_SEGMENTS):
+        there |= {entry.key: entry for entry in page}
+        after = page[-1].key
+    good = dict[int, Segment]()
+    for key, entry in there.items():
+        tail = key.removeprefix(prefix_of(stream))
+        value = entry.value if seal is None else seal.open(key, entry.value)
+        if value is not None and tail.isdecimal() and key == key_of(stream, int(tail)):
+            with contextlib.suppress(Corrupt):
+                good[int(tail)] = decode(stream, int(tail), value)
+    last = end = max(good, default=0)
+    while key_of(stream, end + 1) in there and end < last + SKIPPED_MOST:
+        end += 1
+    values, broken, gone = _one_chain(stream, good, end, lost)
+    foreign = tuple(sorted(there.keys() - {key_of(stream, number) for number in range(1, end + 1)}))
+    linked = max(0, len(values) - len(broken) - 1)
+    found = Repair(tuple(broken), linked, foreign, sum(len(one.records) for one in good.values()), gone)
+    if keep is None or found.sound:
+        return found
+    rows = ([one.key, one.revision, base64.b64encode(one.value).decode()] for one in there.values())
+    keep(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    for key in foreign:
+        await inner.transact((Compare(key, there[key].revision),), (Delete(key),))
+    for number, value in sorted(values.items()):
+        key = key_of(stream, number)
+        put = Put(key, value) if seal is None else SealedPut(key, seal.close(key, value))
+        revision = there[key].revision if key in there and key not in foreign else 0
+        await inner.transact((Compare(key, revision),), (put,))
+    return found
+
+
+def _one_chain(
+    stream: str, good: Mapping[int, Segment], end: int, lost: bytes
+) -> tuple[dict[int, bytes], list[int], int]:
+    """What to write by place, with an empty segment after the last; the places of which nothing can be read;
+    how many records are gone.
+    """
+    values, broken, gone = dict[int, bytes](), list[int](), 0
+    following, previous, records, token = deque(sorted(good)), "", 0, 0
+    for number in range(1, end + 1):
+        segment = good.get(number)
+        rows: Sequence[bytes]
+        if segment is not None:
+            following.popleft()
+            token = max(token, segment.token)
+            if (segment.previous, segment.first, segment.token) == (previous, records + 1, token):
+                previous, records = segment.hash, segment.last
+                continue
+            rows = segment.records
+        else:
+            broken.append(number)
+            missing = good[following[0]].first - 1 - records if following else 0
+            places = following[0] - number if following else 1
+            count = min(MAX_RECORDS, missing) if 0 < missing <= places * MAX_RECORDS else 0
+            gone += count
+            rows = [lost] * count if lost else ()
+        values[number] = encode(stream, number, records + 1, token, previous, rows)
+        previous, records = hash_of(values[number]), records + len(rows)
+    if values:
+        values[end + 1] = encode(stream, end + 1, records + 1, token, previous, ())
+    return values, broken, gone
 
 
 def open_store(url: str) -> Store:
@@ -234,18 +349,10 @@ def open_store(url: str) -> Store:
     raise _no_store(url)
 
 
-def open_unsealed(url: str) -> tuple[Store, str]:
-    """The store as it is below its seal, and the references of the seal's keys: to seal it. Raises as
-    `open_store`, and where the URL names no seal.
-    """
-    kind, _, rest = url.partition(":")
-    if kind == "sqlite" and rest:
-        path, seal = _read_sqlite(rest)
-        if seal:
-            return _open_sqlite(path), seal
-    elif kind == "etcd" and rest and (seal := _read_etcd(rest)[1].get("seal", "")):
-        return _open_etcd(rest), seal
-    raise StoreError("store-seal", "the URL of the store names no seal", "add seal=file:/path to its options")
+def open_unsealed(url: str) -> tuple[Store, Seal | None]:
+    """The store as it is below its seal, and the seal that its URL names. Raises as `open_store`."""
+    found = open_store(url)
+    return (found.inner, found.seal) if isinstance(found, SealedStore) else (found, None)
 
 
 def _sealed(store: Store, references: str) -> Store:

@@ -263,7 +263,7 @@ def test_what_a_leader_tells_beside_its_runs_is_in_its_journal_too(house: House)
             await effects.clear(store, "west", "kim", "it was a drill", SystemClock().now_ms())
             words = "west: the mark lost was cleared by kim: it was a drill"
             async with asyncio.timeout(PATIENCE_S):
-                while words not in [one.words for one in await runs.notices(store)]:
+                while words not in [one.words for one in (await runs.notices(store)).values()]:
                     await asyncio.sleep(0.05)
             assert words in [one.words for one in house.notices]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,18 @@ def test_a_key_is_replaced_without_a_gap() -> None:
         assert (await new.get("planted")).value == b"x"  # type: ignore[union-attr]
 
     asyncio.run(story())
+
+
+def test_the_steps_of_the_page_leave_no_two_controllers_that_do_not_read_each_other() -> None:
+    """While controllers restart one at a time, some are a step behind."""
+    page = (Path(__file__).parents[3] / "docs/how-to/lock-the-store.md").read_text()
+    steps = re.findall(r"^\d\. Write `seal=([^`]+)`", page, re.MULTILINE)
+    keys = {"file:OLD": OURS, "file:NEW": NEXT}
+    seals = [Seal((OURS,)), *(Seal(tuple(keys[one] for one in step.split(","))) for step in steps)]
+    assert seals[-1] == Seal((NEXT,))
+    for before, after in pairwise(seals):
+        assert after.open("a", before.close("a", b"1")) == b"1"
+        assert before.open("a", after.close("a", b"1")) == b"1"
 
 
 @pytest.mark.parametrize(

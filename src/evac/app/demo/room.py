@@ -409,7 +409,7 @@ class _Story:
 
     async def _believed(self) -> bool:
         told = await runs.notices(self.store)
-        return any(one.kind == "loss" and one.site == LOST for one in told)
+        return any(one.kind == "loss" and one.site == LOST for one in told.values())
 
     async def _apply(self, digest: str) -> str:
         """As `evac apply` does; whoever began to lead a moment ago may not take it at once."""

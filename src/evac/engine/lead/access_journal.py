@@ -21,7 +21,7 @@ import orjson
 from evac.engine.lead import access_chapters as chapters
 from evac.model.access import AccessRecord
 from evac.model.errors import Conflict, Corrupt, Unavailable
-from evac.store.journal import Journal, head_of, records_after
+from evac.store.journal import Journal, head_of, last_of, records_after
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 
 STREAM: Final = chapters.STREAM
@@ -90,8 +90,10 @@ class AccessJournal:
             assert self._journal is not None
             records = list(_rows(entry.value))
             changes: tuple[Change, ...] = (Delete(entry.key),)
-            with contextlib.suppress(Conflict):  # another leader moved it
+            try:
                 await self._journal.append(records, guard, (Compare(entry.key, entry.revision),), changes)
+            except Conflict:  # another leader moved it, or someone else writes the journal
+                self._journal = None
 
     def _is_over(self, stream: str) -> bool:
         """Whether another chapter is due; a clock that goes back begins none."""
@@ -100,9 +102,9 @@ class AccessJournal:
     async def _open(self, guard: Lease) -> None:
         """The chapter of this month, which is begun where it is not there."""
         stream, now_ms = await chapters.newest_of(self.store), self.now_ms()
-        head = await head_of(self.store, stream) if stream else None
+        head = await last_of(self.store, stream) if stream else None
         if head is not None and not self._is_over(stream):
-            self._journal = await Journal.open(self.store, stream, after=head)
+            self._journal = await Journal.at_end(self.store, stream, guard)
         else:
             begun = chapters.Chapter(chapters.stream_at(now_ms), now_ms)
             first = () if head is None else (chapters.link_record(now_ms, head),)
@@ -111,7 +113,7 @@ class AccessJournal:
                     self.store, begun.stream, guard, (), (begun.put(),), first
                 )
             except Conflict:
-                self._journal = await Journal.open(self.store, begun.stream)
+                self._journal = await Journal.at_end(self.store, begun.stream, guard)
         self._guard = guard
 
     async def _expire(self, guard: Lease) -> None:

@@ -390,7 +390,8 @@ class Controller:
                 tasks.create_task(self._span.mind(term.leadership, self._desk.store), name="span")
                 tasks.create_task(term.leadership.hang_out_sign(), name="sign")
                 tasks.create_task(term.conductor.run(), name="runs")
-                tasks.create_task(term.chronicle.run(self._unwritten), name="chronicle")
+                say = partial(self._say, term, "trouble", "")
+                tasks.create_task(term.chronicle.run(say), name="chronicle")
                 answers = VerdictAnswers(
                     self._desk,
                     self.parts.sites,
@@ -405,7 +406,6 @@ class Controller:
                 )
                 tasks.create_task(answers.run(), name="verdicts")
                 for what, work in self._duties(term):
-                    say = partial(self._say, term, "trouble", "")
                     tasks.create_task(enduring(what, work, say), name=what)
         except* (LeaseLost, Conflict, Unavailable) as group:
             why = "; ".join([*map(str, _leaves(group)), *term.leadership.trouble])
@@ -454,9 +454,6 @@ class Controller:
             return
         if permit.changes:
             await self._desk.store.transact(permit.compares, permit.changes, term.leadership.lease)
-
-    def _unwritten(self, words: str) -> None:
-        self._desk.tell(Notice("trouble", self._desk.clock.now_ms(), self.parts.site, words))
 
     def _state_of(self, site: str) -> SiteState:
         standing = self.standings.get(site)

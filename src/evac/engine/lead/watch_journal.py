@@ -19,7 +19,7 @@ from evac.model.access import GlassUse
 from evac.model.errors import Conflict, Corrupt, StoreError, Unavailable
 from evac.run.patience import is_alarm
 from evac.run.values import Event
-from evac.store.journal import Journal, head_of
+from evac.store.journal import Journal
 from evac.store.port import Lease, Store
 from evac.watch.verdict import Standing
 
@@ -29,6 +29,7 @@ BATCH: Final = 64
 AGAIN_S: Final = 0.2
 BROKEN_S: Final = 5.0
 CURE: Final = "restore the entry from a backup of the store, and find out what else writes to it"
+REPAIR: Final = "evac store repair watch, and find out what else writes to the store"
 """Of entries that are not what evac wrote."""
 LAST_WORDS_S: Final = 1.0
 
@@ -143,8 +144,8 @@ class Chronicle:
         return not self._waiting and not self._flying
 
     async def run(self, say: Callable[[str], None] = lambda words: None) -> None:
-        """Writes until cancelled. Raises `LeaseLost`, and `Conflict` when somebody else writes the stream. If
-        what is there cannot be read, it says so once and tries again: a leader goes on without its journal.
+        """Writes until cancelled. Raises `LeaseLost`. If someone else writes the stream, or it cannot be
+        read, it says so once and opens it again: that is no other leader, for nobody else has the lease.
         """
         told = ""
         while True:
@@ -155,11 +156,17 @@ class Chronicle:
                     await self._write()
                 except Unavailable:
                     await asyncio.sleep(AGAIN_S)
-                except Corrupt as error:
+                except (Corrupt, Conflict) as error:
                     if error.message != told:
-                        say(f"cannot write notices: {error.message}; next: {CURE}")
+                        say(f"cannot write notices: {error.message}; next: {REPAIR}")
                     told, self.journal = error.message, None
+                    self._waiting.extendleft(reversed(self._flying))
+                    self._flying = []
                     await asyncio.sleep(BROKEN_S)
+                if self.journal is not None and self.journal.unread:
+                    which = f"segment {self.journal.unread} of the journal {STREAM}"
+                    say(f"{which} was changed or deleted in the store; new records follow it; next: {REPAIR}")
+                    self.journal.unread = 0
 
     async def last_words(self, notice: Notice) -> None:
         """Writes what is left, and this, after `run` was cancelled; not for long, and not at any price."""
@@ -175,7 +182,7 @@ class Chronicle:
     async def _write(self) -> None:
         """One batch. What is in doubt is settled before anything else is written."""
         if self.journal is None:
-            self.journal = await self._open()
+            self.journal = await Journal.at_end(self._store, STREAM, self._guard)
         if self.journal.in_doubt:
             if not await self.journal.settle(self._guard):
                 self._waiting.extendleft(reversed(self._flying))
@@ -194,13 +201,3 @@ class Chronicle:
                 self._waiting.extendleft(reversed(self._flying))
                 self._flying = []
             raise
-
-    async def _open(self) -> Journal:
-        """The stream from its head: whoever leads does not read the whole past."""
-        head = await head_of(self._store, STREAM)
-        if head is not None:
-            return await Journal.open(self._store, STREAM, after=head)
-        try:
-            return await Journal.create(self._store, STREAM, self._guard)
-        except Conflict:
-            return await Journal.open(self._store, STREAM)

@@ -16,8 +16,8 @@ from typing import Final
 import orjson
 
 from evac.engine.plans import library
-from evac.model.errors import Conflict, Corrupt
-from evac.store.journal import Journal, head_of, records_after
+from evac.model.errors import Corrupt
+from evac.store.journal import Journal, records_after
 from evac.store.port import Lease, Store, all_entries
 
 STREAM: Final = "plans"
@@ -62,14 +62,7 @@ class PlanJournal:
         await asyncio.sleep(self._look_s)
 
     async def _open(self, guard: Lease) -> None:
-        head = await head_of(self._store, STREAM)
-        if head is not None:
-            self._journal = await Journal.open(self._store, STREAM, after=head)
-        else:
-            try:
-                self._journal = await Journal.create(self._store, STREAM, guard)
-            except Conflict:
-                self._journal = await Journal.open(self._store, STREAM)
+        self._journal = await Journal.at_end(self._store, STREAM, guard)
         self._last = {}
         begin = max(0, self._journal.head.records - BACK)
         for row in await plan_records(self._store, begin, BACK):
@@ -95,7 +88,7 @@ class PlanJournal:
 async def plan_records(store: Store, after: int, limit: int) -> Sequence[PlanRecord]:
     """Records after a number. Raises Corrupt, Unavailable."""
     found = []
-    async for number, record in records_after(store, STREAM, after, limit):
+    async for number, record in records_after(store, STREAM, after, limit, proven=False):
         try:
             at_ms, scenario, plan, estate, problem = orjson.loads(record)
             found.append(PlanRecord(number, int(at_ms), str(scenario), str(plan), str(estate), str(problem)))

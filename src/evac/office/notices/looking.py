@@ -27,6 +27,7 @@ from evac.app.observed_stores import Published, digest_in
 from evac.app.side_process import Apart
 from evac.backup.evidence import NO_BACKUPS, BackupsReader, BackupsSeen
 from evac.engine.clock import Clock
+from evac.engine.lead.watch_journal import REPAIR
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import decode as decode_record
 from evac.engine.plans import library
@@ -40,7 +41,7 @@ from evac.notices.rule import Drawn, Lag
 from evac.notices.values import Concern, Kind, Known, News, State
 from evac.office.runs import OPEN_MOST, Register
 from evac.office.values import Hub
-from evac.store.journal import head_of, records_after
+from evac.store.journal import last_of, records_after
 from evac.store.port import Entry, Store, all_entries
 from evac.views.situation_view import rivals_hint, rivals_words, silent_hint, silent_words
 from evac.views.wait_words import words_of
@@ -234,13 +235,20 @@ class Looker:
         return replace(state, published=known), news
 
     async def _watched(self, state: State) -> tuple[State, list[News]]:
-        """What the journal of watching has new. Of the past before the first look only verdicts count."""
-        first, begin = state.watched < 0, state.watched
+        """What the journal of watching has new, also where its chain is broken: alerts prove nothing, and
+        must come. Of the past before the first look only verdicts count, and also where the journal ends
+        before what was read: someone deleted its end, and nobody knows which records are new.
+        """
+        end = await last_of(self._store, WATCH)
+        records = end.records if end else 0
+        first, begin = not 0 <= state.watched <= records, state.watched
+        verdicts, news = dict(state.verdicts), list[News]()
         if first:
-            head = await head_of(self._store, WATCH)
-            begin = max(0, head.records - BACK) if head else 0
-        verdicts, news = dict(state.verdicts), []
-        async for number, record in records_after(self._store, WATCH, begin, RECORDS_MOST):
+            begin = max(0, records - BACK)
+            if state.watched > records:
+                words = f"someone cut off the journal watch: it ends at record {records}, not {state.watched}"
+                news.append(News("trouble", "error", words, REPAIR))
+        async for number, record in records_after(self._store, WATCH, begin, RECORDS_MOST, proven=False):
             begin = number
             with contextlib.suppress(Corrupt):
                 one = decode_record(record)

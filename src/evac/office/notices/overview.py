@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from evac.engine.clock import Clock
-from evac.model.errors import Conflict, Corrupt
+from evac.model.errors import Corrupt
 from evac.notices import values as boxes
 from evac.notices.values import (
     STREAM,
@@ -46,7 +46,7 @@ from evac.notices.values import (
     state_of,
 )
 from evac.store.anchors import Anchor
-from evac.store.journal import Journal, head_of, read, records_after
+from evac.store.journal import Journal, last_of, readable, records_after
 from evac.store.port import Change, Delete, Lease, Put, Store, all_entries
 
 LEASE: Final = "notices"
@@ -70,7 +70,7 @@ class Ledger:
     @classmethod
     async def open(cls, store: Store, lease: Lease, clock: Clock, channels: Mapping[str, Channel]) -> Ledger:
         """Raises LeaseLost, Conflict, Unavailable, and Corrupt where a box or the journal cannot be read."""
-        made = cls(store, lease, clock, await _journal(store, lease))
+        made = cls(store, lease, clock, await Journal.at_end(store, STREAM, lease))
         entry = await store.get(STATE)
         if entry is not None:
             with contextlib.suppress(
@@ -122,7 +122,7 @@ class Ledger:
     async def message(self, number: int) -> Message:
         """Raises Corrupt where there is none."""
         if number not in self._messages:
-            async for found, record in records_after(self._store, STREAM, number - 1, 1):
+            async for found, record in records_after(self._store, STREAM, number - 1, 1, proven=False):
                 row = row_of(record)
                 if found == number and isinstance(row, Message):
                     self._remember(number, row)
@@ -172,16 +172,6 @@ class Ledger:
         self._messages[number] = message
         while len(self._messages) > KEPT:
             self._messages.popitem(last=False)
-
-
-async def _journal(store: Store, lease: Lease) -> Journal:
-    head = await head_of(store, STREAM)
-    if head is not None:
-        return await Journal.open(store, STREAM, after=head)
-    try:
-        return await Journal.create(store, STREAM, lease)
-    except Conflict:
-        return await Journal.open(store, STREAM)
 
 
 def _about(channel: Channel) -> str:
@@ -302,13 +292,11 @@ class NoticeBoard:
 
     async def _read_on(self) -> None:
         if self._head is None:
-            head = await head_of(self._store, STREAM)
-            if head is None:
-                return
-            begin: Anchor | int = max(0, head.segment - SEGMENTS_BACK)
+            end = await last_of(self._store, STREAM)
+            begin = max(0, end.segment - SEGMENTS_BACK) if end else 0
         else:
-            begin = self._head
-        async for segment in read(self._store, STREAM, begin):
+            begin = self._head.segment
+        async for segment in readable(self._store, STREAM, begin):
             for number, record in enumerate(segment.records, segment.first):
                 with suppress(Corrupt):
                     self._rows.append((number, row_of(record)))

@@ -118,7 +118,11 @@ class Teller:
             if one is None:
                 await asyncio.sleep(IDLE_S)
                 continue
-            message = await ledger.message(one.number)
+            try:
+                message = await ledger.message(one.number)
+            except Corrupt as error:  # someone changed it in the store; the others must still come
+                await ledger.given_up(name, one, error.message)
+                continue
             leadership.check()
             outcome = await self._sendings[name].send(message)
             if not outcome.problem:
