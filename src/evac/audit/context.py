@@ -77,10 +77,6 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def is_or_are(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
 _CLASS_RANK: Final = {name: rank for rank, name in enumerate(DOMAIN_CLASSES)}
 
 
@@ -123,6 +119,8 @@ class Reason:
     """Of `store-rebuilt`, the family it is made from."""
     takes_ms: int | None = None
     """Of `store-rebuilt`, how long that takes."""
+    rpo: bool = True
+    """Of `no-copy`, whether a store of the family states one."""
 
     @property
     def words(self) -> str:
@@ -144,7 +142,7 @@ class Reason:
             case "fewer-replicas":
                 return f"{self.replicas:,} of {self.of:,} replicas left"
             case "no-copy":
-                return f"store {stores} has no copy that meets its RPO outside {self.loss}"
+                return f"store {stores} has no copy{' that meets its RPO' * self.rpo} outside {self.loss}"
             case "majority-lost":
                 return f"store {stores} loses the majority of its votes with {self.loss}, so writes stop"
             case "no-headroom":
@@ -438,7 +436,7 @@ def why_down(context: Context, service: int, number: int) -> Chain:
     return Chain(_ids(context, path), _why_hit(context, path[-1], number) if path else None)
 
 
-def _ids(context: Context, path: tuple[int, ...]) -> tuple[str, ...]:
+def _ids(context: Context, path: Iterable[int]) -> tuple[str, ...]:
     return tuple(context.estate.services[node].id for node in path)
 
 
@@ -474,9 +472,8 @@ def _source_gone(context: Context, family: str, number: int) -> str:
     """The family that one would be rebuilt from, if that does not come back either; empty otherwise."""
     impacts, stores = context.impacts, context.estate.stores
     rows = impacts.graph.family_stores[family]
-    sources = sorted({stores[row].rebuilt_from or "" for row in rows} - {""})
-    gone = (name for name in sources if number in impacts.families.losses[impacts.families.index[name]])
-    return next(gone, "")
+    sources, families = sorted({stores[row].rebuilt_from or "" for row in rows} - {""}), impacts.families
+    return next((name for name in sources if number in families.losses[families.index[name]]), "")
 
 
 def _stores(context: Context, family: str) -> tuple[str, ...]:
@@ -541,9 +538,10 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
             for _ in impacts.families.names:
                 family = _source_gone(context, family, number) or family
             stores = impacts.graph.family_stores[family]
-            outcomes = [impacts.stores.at(store, number) for store in stores]
+            outcomes = (impacts.stores.at(store, number) for store in stores)
             tied = any(o is not None and not o.has_majority and o.data_members_left for o in outcomes)
-            return Reason("majority-lost" if tied else "no-copy", loss, _stores(context, family))
+            rpo = any(context.estate.stores[store].rpo_ms is not None for store in stores)
+            return Reason("majority-lost" if tied else "no-copy", loss, _stores(context, family), rpo=rpo)
     planned = impacts.reasons.get((number, service))
     if planned is None or planned.kind in ("no-capacity", "capacity-not-found"):
         short = impacts.capacity.short.get(number)
@@ -563,14 +561,12 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
 def _start_circle(context: Context, service: int, number: int) -> tuple[str, ...]:
     """The services that need each other with one that can never start; empty where it is in no such circle,
     or people break it."""
-    impacts = context.impacts
-    damage = impacts.damage
+    impacts, damage = context.impacts, context.impacts.damage
     rows = damage.rows_of(number)
     mine = rows[damage.pairs.service[rows] == service]
     if impacts.times.start_cycle is not None or not damage.circle[mine].any():
         return ()
-    members = impacts.order.members[impacts.order.component[service]]
-    return tuple(context.estate.services[member].id for member in members)
+    return _ids(context, impacts.order.members[impacts.order.component[service]])
 
 
 def start_circles(context: Context) -> list[list[int]]:

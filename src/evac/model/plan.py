@@ -156,10 +156,11 @@ class Outcome:
 
     @property
     def needs(self) -> str:
-        """The service that does not come back and that this one cannot do without; empty where that is not
-        the reason.
+        """The service that does not come back and that this one, or its recovery, cannot do without; empty
+        where that is not the reason.
         """
-        return self.why.services[0] if self.why is not None and self.why.kind == "needs" else ""
+        waits = self.why is not None and self.why.kind in ("needs", "needs-tool")
+        return self.why.services[0] if self.why is not None and waits else ""
 
     @property
     def goes_down(self) -> bool:

@@ -13,6 +13,7 @@ ReasonKind = Literal[
     "start-cycle",
     "tool-cycle",
     "needs",
+    "needs-tool",
     "store-late",
     "majority-lost",
     "loss-above-rpo",
@@ -25,14 +26,19 @@ ReasonKind = Literal[
     "text",
 ]
 NAMED_MOST: Final = 3
-_NAMES_SERVICES: Final = frozenset({"capacity-for", "place-unknown", "start-cycle", "tool-cycle", "needs"})
+_NAMES_SERVICES: Final = frozenset(
+    {"capacity-for", "place-unknown", "start-cycle", "tool-cycle", "needs", "needs-tool"}
+)
 
 
 def fact_words(path: str) -> str:
     """A fact that is missing, by its path: `pools/a-k8s/cpu` is the cpu of pool a-k8s."""
     section, name, what = path.split("/", 2)
+    if section == "limits":
+        return f"how long {what} takes (limits: {name}:)"
     if section == "services":
-        return f"{' '.join(reversed(what.split('/')))} of {name}"
+        parts = what.split("/")
+        return f"{' '.join(parts if parts[0] == 'traffic' else reversed(parts))} of {name}"
     return f"{what} of {section.removesuffix('s')} {name}"
 
 
@@ -42,8 +48,8 @@ class Reason:
 
     kind: ReasonKind
     services: tuple[str, ...] = ()
-    """Of `needs` and `place-unknown`, the other one; of `capacity-for`, those that get the capacity, the
-    first few; of a circle, what the service needs, and itself where that needs it in turn."""
+    """Of `needs`, `needs-tool` and `place-unknown`, the other one; of `capacity-for`, those that get the
+    capacity, the first few; of a circle, what the service needs, and itself where that needs it in turn."""
     more: int = 0
     """How many more `services` there are."""
     store: str = ""
@@ -88,6 +94,8 @@ class Reason:
                 )
             case "needs":
                 return f"needs {self.services[0]}, which does not come back"
+            case "needs-tool":
+                return f"steps of its recovery need the tool {self.services[0]}, which does not come back"
             case "provider":
                 return f"only its provider {self.provider} can restore it, and when is not known"
             case "late":

@@ -15,7 +15,7 @@ import numpy as np
 
 from evac.audit import AuditReport, Finding, LossRow, headline
 from evac.audit.auditing import proof_command
-from evac.audit.context import amount, counted, is_or_are
+from evac.audit.context import amount, counted
 from evac.audit.impacts.all_losses import PLANNED
 from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
@@ -481,7 +481,7 @@ def _why(report: AuditReport, row: LossRow) -> str:
             return f"no single server has capacity for {counted(first.replicas, 'replica')}"
         return f"{amount(first.resource, first.missing)} short of capacity for every replica"
     if row.late:
-        return f"{counted(row.late, 'service')} {is_or_are(row.late)} back later than promised"
+        return f"{counted(row.late, 'service')} {'is' if row.late == 1 else 'are'} back later than promised"
     if row.unknown:
         return "facts are missing"
     if row.not_proved:

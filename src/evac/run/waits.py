@@ -267,11 +267,16 @@ def _ends_with_its_gates(view: RunView) -> bool:
 
 
 def _gates_and_hands(view: RunView) -> Iterator[Wait]:
-    """Steps that need an approval of their own, and those that a person does."""
-    for i, phase in enumerate(view.phases):
-        if phase == "ready" and (reason := view.gate_of(i)):
+    """Steps that need an approval of their own, and those that a person does: fences first, as the old
+    primary writes until then, and the others as the plan has them.
+    """
+    urgent = sorted(
+        range(len(view.steps)), key=lambda i: (not kind_of(view.steps[i].kind).fences, view.rank[i])
+    )
+    for i in urgent:
+        if view.phases[i] == "ready" and (reason := view.gate_of(i)):
             yield _of_step(view, i, Gate(reason, view.steps[i].data_set))
-    for i in sorted(view.manual_running):
+    for i in (i for i in urgent if i in view.manual_running):
         step = view.steps[i]
         lost = view.waits[i] > 0
         yield _of_step(view, i, ByHandLater() if lost else ByHand(step.kind, step.target, step.words))

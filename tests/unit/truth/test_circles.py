@@ -44,6 +44,7 @@ def test_a_tool_that_needs_itself_is_unplaced_and_what_needs_it_says_so(tmp_path
     found = outcomes(tmp_path, ESTATE)
     assert found["deploy"].reason.startswith("circular dependency: restoring deploy needs deploy")
     assert found["back"].needs == "deploy"
+    assert [found[name].why and found[name].why.kind for name in ("back", "front")] == ["needs-tool", "needs"]
     assert found["front"].needs == "back"
     assert found["other"].state == "degraded"
     assert found["other"].base_ms == 5_000

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evac.audit import audit
 from evac.audit.impacts.all_losses import FATES
 from evac.derive.stores import commits_wait, is_down, store_is_lost
+from evac.engine.stores.sightings import losses_of
 from evac.estate import check as check_estate
 from evac.model.estate import Estate, Store, StoreMember
 from evac.model.plan import Plan
@@ -149,3 +150,10 @@ def test_more_losses_never_let_a_store_write(
     for row in range(len(gone)):
         more = (*gone[:row], True, *gone[row + 1 :])
         assert is_down(store, more) or not is_down(store, gone)
+
+
+def test_a_primary_that_stays_loses_nothing_and_no_one_is_told_of_a_loss(tmp_path: Path) -> None:
+    made = planned(estate_of(tmp_path / "kept", more=", sync_timeout: 30 s"), "b")
+    assert losses_of(estate_of(tmp_path / "kept", more=", sync_timeout: 30 s"), made, {}, 0) == {}
+    moved = estate_of(tmp_path / "moved")
+    assert list(losses_of(moved, planned(moved, "a"), {}, 0)) == ["orders"]

@@ -58,3 +58,20 @@ def test_how_far_a_copy_is_behind_is_how_long_it_takes_and_unknown_where_nothing
         row = next(row for row in audit(estate).rows if row.domain == "a")
         (fate,) = row.fates(("shop",))
         assert (fate.fate, fate.recovery_ms) == ("recovers", back_ms)
+
+
+@pytest.mark.parametrize(("rpo", "meets"), [("rpo: 5 s, ", True), ("", False)])
+def test_only_a_store_with_an_rpo_is_said_to_miss_it(tmp_path: Path, rpo: str, meets: bool) -> None:
+    text = """
+name: alone
+sites: {a: {}, b: {}}
+pools: {pb: {site: b, cpu: 8 cores, memory: 8 GiB}}
+services:
+  shop: {tier: 0, people: 9, replicas: {pb: 1}, needs: [{store: orders}], start: 1 s,
+         demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+stores: {orders: {engine: postgresql, RPO members: [{at: a, mode: primary}]}}
+"""
+    told = audit(written(tmp_path, text.replace("RPO", rpo))).findings
+    words = " ".join(f"{one.message} {one.fix}" for one in told if one.rule == "service-lost")
+    assert "has no copy" in words
+    assert ("RPO" in words, "its rpo" in words) == (meets, meets)

@@ -243,3 +243,18 @@ def test_names_that_must_be_typed_stand_in_the_command_that_agrees() -> None:
     ]
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "next: evac approve dark-1 --confirm anyang --confirm pangyo --reason WHY" in text
+
+
+def test_of_what_people_do_fences_come_first_and_the_rest_as_planned() -> None:
+    """The old primary writes until it is fenced; names say nothing of what is urgent."""
+    steps = (
+        RunStep("boot:s1", "boot", "s1", 0, 100, manual=True),
+        RunStep("fence:zeta", "fence", "zeta", 50, 100, manual=True),
+        RunStep("shift:alpha", "shift", "alpha", 40, 100, manual=True),
+        RunStep("boot:s0", "boot", "s0", 60, 100, manual=True),
+        RunStep("fence:beta", "fence", "beta", 70, 100, manual=True),
+    )
+    spec = RunSpec("r", "i", "p1", steps, approvals=0)
+    begun = (Event("step_started", 2, step.id, 1, {"token": 1}) for step in steps)
+    asked = [wait.step for wait in waiting(under_way(*begun, spec=spec)) if wait.kind == "by_hand"]
+    assert asked == ["fence:zeta", "fence:beta", "boot:s1", "shift:alpha", "boot:s0"]

@@ -57,9 +57,8 @@ def _way_out(context: Context, cause: Cause | None, number: int) -> tuple[str, t
             )
             return words, (f"stores/{store}/members", f"stores/{store}")
         case "no-copy":
-            words = (
-                f"Keep a copy of {store} within its rpo, or a backup that restores in time, at another site."
-            )
+            within = " within its rpo" if reason.rpo else ""
+            words = f"Keep a copy of {store}{within}, or a backup that restores in time, at another site."
             return words, (f"stores/{store}/members", f"stores/{store}")
         case "nowhere-else":
             return f"Run {name} at a second site, or state capacity for it there.", root_paths(context, name)

@@ -277,18 +277,19 @@ async def read_sightings(store: Store) -> dict[str, Sighting]:
 
 def losses_of(estate: Estate, plan: Plan, sightings: Mapping[str, Sighting], now_ms: int) -> dict[str, Loss]:
     """Store -> the most that its promotion loses, where its fence is complete at the time that is planned.
-    Only where a site is lost: an orderly way out loses nothing.
+    Only where a site is lost: an orderly way out loses nothing, nor does a primary that stays where it is.
     """
     if plan.scenario.kind != "lose":
         return {}
     top = topology(estate)
     stores = {store.id: store for store in estate.stores}
     fenced = {step.target: step.end_ms for step in plan.steps if kind_of(step.kind).fences}
+    moved = {step.target for step in plan.steps if kind_of(step.kind).makes_primary}
     found: dict[str, Loss] = {}
     moments, of_class = dict(plan.scenario.moments), loss_class(top, plan.scenario.domains)
     for outcome in plan.stores:
         store = stores.get(outcome.store)
-        if store is None or not outcome.candidate:
+        if store is None or not outcome.candidate or (store.id not in moved and outcome.loss_ms == 0):
             continue
         primary, until_ms = primary_site(top, store), now_ms + fenced.get(store.id, 0)
         candidate, rpo_ms = site_of(top, outcome.candidate) or "", judged_as(store, of_class).rpo_ms

@@ -344,7 +344,7 @@ def _waits_in_vain(draft: Draft, times: Times, service: int, among: bool = False
             return Reason("needs", (s.id[other],))
     for tool in tools_of_base(s, instance.tools, service) if s.base_lost[service] else ():
         if times.base_at[tool] >= instance.horizon and tool != service:
-            return Reason("needs", (s.id[tool],))
+            return Reason("needs-tool", (s.id[tool],))
     if not among:
         for other in draft.members.get(int(s.component[service]), ()):
             if other != service and _waits_in_vain(draft, times, other, among=True) is not None:
@@ -360,7 +360,7 @@ def _no_data(draft: Draft, times: Times, store: LostStore) -> Reason:
             tools = instance.tools.get(kind)
             for tool in () if tools is None or tools.manual is not None else tools.services:
                 if times.base_at[tool] >= instance.horizon:
-                    return Reason("needs", (instance.services.id[tool],))
+                    return Reason("needs-tool", (instance.services.id[tool],))
         return Reason("store-late", store=store.id)
     if any(c.forced for c in store.candidates) and not store.has_majority:
         return Reason("majority-lost", store=store.id)
