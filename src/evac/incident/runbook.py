@@ -56,7 +56,7 @@ class RunbookPart:
 
 @dataclass(frozen=True, slots=True)
 class RunbookService:
-    """recovery_ms: from the loss on; None: it does not come back in this plan."""
+    """recovery_ms: from the loss on; None: it does not come back in this plan, or no one knows when."""
 
     service: str
     tier: int

@@ -162,6 +162,8 @@ class LossFacts:
     """The same without its name and without why."""
     not_proved: int = 0
     """Services whose fate the estimate cannot prove. A plan can."""
+    untimed: int = 0
+    """Services that come back at a time that no one knows."""
     plan: str = ""
     """The plan that is ready for it and whose verdict this is; empty: the estimate of the audit."""
     people_unstated: int = 0
@@ -468,6 +470,7 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
         because=because,
         what=what,
         not_proved=row.not_proved,
+        untimed=row.untimed,
     )
 
 

@@ -436,6 +436,8 @@ class PlanVerdict:
     """Most data lost by a store; None where it is not known."""
     already: int = 0
     """Services down because of what is lost already, and no worse off after this loss; not counted above."""
+    untimed: int = 0
+    """Services that come back at a time that no one knows."""
 
     @property
     def verdict(self) -> str:
@@ -455,6 +457,8 @@ class PlanVerdict:
         parts = [f"{plural(self.down, 'service')} down"]
         if self.restored:
             last = f", the last after {duration(self.worst_ms)}" if self.worst_ms else ""
+            if self.untimed:
+                last = f", {self.untimed:,} of them at an unknown time"
             parts[0] += f", {plural(self.restored, 'service')} restored{last}"
         if self.unplaced:
             who = f" ({people(self.people_gone)} people)" if self.people_gone else ""
@@ -526,6 +530,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         sum(1 for one in stores if one.primary_ms is None),
         None if None in losses else max((one for one in losses if one is not None), default=0),
         len(every) - len(outcomes),
+        sum(1 for one in back if one.goes_down and one.recovery_ms is None),
     )
 
 
@@ -542,6 +547,7 @@ def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
         not_proved=0,
         late=plan.late,
         worst_recovery_ms=plan.worst_ms,
+        untimed=plan.untimed,
         data_loss_ms=plan.data_loss_ms,
         stores_lost=plan.stores_lost,
         stores_gone=plan.stores_gone,

@@ -6,7 +6,7 @@ What it shows of a plan and of a simulation is made here, ready to be printed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from evac.audit.context import amount
@@ -17,7 +17,18 @@ from evac.steps.registry import PLANNED
 from evac.views import plan_charts, plan_view, rendered, svg
 from evac.views.plan_charts import Chain, Curve, seconds, step_words, wave_context
 from evac.views.plan_view import Planned, answer, cards, tier_rows, writes_words
-from evac.views.words import duration, number, people, people_words, percent, plural, share, user_minutes
+from evac.views.small_texts import at_risk, odds_words, untimed_words
+from evac.views.words import (
+    duration,
+    number,
+    people,
+    people_words,
+    percent,
+    plural,
+    share,
+    time_back,
+    user_minutes,
+)
 
 MATRIX_OPEN: Final = 25
 GROUPS_OPEN: Final = 12
@@ -25,6 +36,17 @@ STORES_OPEN: Final = 12
 CHAIN_OPEN: Final = 12
 SITES_OPEN: Final = 8
 Facts = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRow:
+    """Replicas of one service: (before, after) for each site."""
+
+    service: str
+    tier: int | None
+    people: int | None
+    state: str
+    cells: tuple[tuple[int, int], ...]
 
 
 def plan_context(estate: Estate, planned: Planned) -> dict[str, Any]:
@@ -48,7 +70,7 @@ def plan_context(estate: Estate, planned: Planned) -> dict[str, Any]:
         "rooms": _rooms(estate, plan_view.capacity(estate, plan, where)),
         "given_up": _given_up(plan),
         "stores": _stores(plan),
-        "matrix": _matrix(estate, where, plan_view.matrix(estate, plan, where)),
+        "matrix": _matrix(estate, where, _replicas(estate, plan, where)),
         "facts": _facts(planned),
         "sensitivity": _sensitivity(plan),
         "outcomes": outcomes,
@@ -285,7 +307,19 @@ def _store(plan: Plan, store: StoreOutcome) -> dict[str, str]:
     }
 
 
-def _matrix(estate: Estate, where: plan_view.Standing, rows: Sequence[plan_view.MatrixRow]) -> dict[str, Any]:
+def _replicas(estate: Estate, plan: Plan, where: plan_view.Standing) -> tuple[MatrixRow, ...]:
+    """Every service the loss touches, highest tier and most people first."""
+    number_of = {service.id: n for n, service in enumerate(estate.services)}
+    rows = []
+    for outcome in plan.by_weight(o for o in plan.outcomes if o.service in number_of):
+        n = number_of[outcome.service]
+        cells = tuple(zip(where.before[n].tolist(), where.after[n].tolist(), strict=True))
+        service = estate.services[n]
+        rows.append(MatrixRow(service.id, service.tier, service.people, outcome.state, cells))
+    return tuple(rows)
+
+
+def _matrix(estate: Estate, where: plan_view.Standing, rows: Sequence[MatrixRow]) -> dict[str, Any]:
     """Sites that carry any of the services, and the rows over them, the first ones open."""
     shown = [n for n in range(len(estate.sites)) if any(row.cells[n] != (0, 0) for row in rows)]
     heads = [
@@ -343,19 +377,20 @@ def _sensitivity(plan: Plan) -> list[dict[str, str]]:
 def simulation_context(plan: Plan, found: Simulation) -> dict[str, Any]:
     """Percentiles of recovery per tier, who is at risk, and what is critical most often."""
     steps = {s.id: s for s in plan.steps}
-    stated = [s for s in found.services if s.meets_rto_permille is not None]
-    at_risk = [s for s in stated if (s.meets_rto_permille or 0) < 990]
-    at_risk.sort(key=lambda s: (s.meets_rto_permille or 0, s.tier, s.service))
     return {
         "simulation": found,
         "simulation_words": (
             f"{number(found.trials)} trials with uncertain durations and failing steps, seed {found.seed}: "
-            f"{number(len(stated) - len(at_risk))} of {plural(len(stated), 'service')} with an rto "
-            "meet it in at least 99 % of them."
+            f"{odds_words(plan, found)}."
         ),
+        "simulation_unknown": untimed_words(found),
         "percentiles": PERCENTILES,
         "simulation_tiers": [
-            {"tier": t.tier, "planned": duration(t.planned_ms), "cells": [duration(x) for x in t.last_ms]}
+            {
+                "tier": t.tier,
+                "planned": time_back(t.planned_ms, bool(t.untimed)),
+                "cells": [time_back(x, bool(t.untimed)) for x in t.last_ms],
+            }
             for t in found.tiers
         ],
         "at_risk": [
@@ -366,7 +401,7 @@ def simulation_context(plan: Plan, found: Simulation) -> dict[str, Any]:
                 "p90": duration(s.recovery_ms[1]),
                 "rto": duration(s.rto_ms),
             }
-            for s in at_risk[:20]
+            for s in at_risk(found)[:20]
         ],
         "often": [{"name": _words(c, steps), "odds": share(c.permille)} for c in found.critical[:10]],
     }

@@ -19,7 +19,16 @@ from evac.incident.regulator import Basics, Duty, Stated
 from evac.incident.runbook import Runbook, RunbookService, RunbookStep
 from evac.views import rendered
 from evac.views.sheet import Sheet, SheetPart, local_and_utc, utc
-from evac.views.words import OUTCOME_WORDS, duration, listed, number, people, people_between, plural
+from evac.views.words import (
+    OUTCOME_WORDS,
+    duration,
+    listed,
+    number,
+    people,
+    people_between,
+    plural,
+    time_back,
+)
 
 SCHEMA_VERSION: Final = 1
 _MOMENTS: Final = frozenset({"2.2", "2.3", "3.2", "3.3", "4.7", "4.8"})
@@ -416,11 +425,7 @@ def _service(one: RunbookService) -> tuple[str, ...]:
         str(one.tier),
         one.owner or "-",
         OUTCOME_WORDS[one.state],
-        "-"
-        if one.state not in _BACK
-        else "unknown"
-        if one.recovery_ms is None
-        else duration(one.recovery_ms),
+        "-" if one.state not in _BACK else time_back(one.recovery_ms),
         duration(one.rto_ms) if one.rto_ms else "-",
         one.reason or "-",
     )

@@ -33,6 +33,7 @@ from evac.views.words import (
     percent,
     plural,
     since,
+    time_back,
     user_minutes_number,
 )
 
@@ -50,28 +51,62 @@ _PLACES_SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many services a loss affects, by what becomes of them."""
+    """How many services a loss affects, by what becomes of them. Only what goes down comes back."""
 
     restored: int
     degraded: int
-    """They serve, with less than all, until the horizon."""
+    """They were down, and serve, with less than all, until the horizon."""
+    stay: int
+    """They never go down; some have less than all for a while, or move."""
+    reduced: int
+    """Of `stay`, those that have less than all until the horizon."""
     shed: int
     unplaced: int
     unknown: int
 
     @property
+    def down(self) -> int:
+        return self.back + self.shed + self.unplaced
+
+    @property
     def known(self) -> int:
-        return self.restored + self.degraded + self.shed + self.unplaced
+        return self.down + self.stay
 
     @property
     def back(self) -> int:
         return self.restored + self.degraded
 
+    @property
+    def back_words(self) -> str:
+        """`all 5 affected services come back`; where others stay up, `2 of 5 services that go down ...`."""
+        noun = ("service that goes down", "services that go down") if self.stay else ("affected service",)
+        if not self.down:
+            return "no service goes down"
+        if self.down == 1:
+            return f"the one {noun[0]} {'comes' if self.back else 'does not come'} back"
+        all_of_it = "all" if self.back == self.down else f"{number(self.back)} of"
+        verb = "comes" if self.back == 1 else "come"
+        return f"{all_of_it} {plural(self.down, *noun)} {verb} back"
+
+    @property
+    def stay_words(self) -> str:
+        """`2 more stay up, 1 of them degraded until the horizon`; empty for none."""
+        if not self.stay:
+            return ""
+        more, stay = " more" if self.down else "", "stays" if self.stay == 1 else "stay"
+        words = f"{number(self.stay)}{more} {stay} up"
+        if not self.reduced:
+            return words
+        of = "" if self.reduced == self.stay else f" {number(self.reduced)} of them"
+        return f"{words},{of} degraded until the horizon"
+
 
 def tally(plan: Plan) -> Tally:
     """Every outcome of a plan, once."""
-    counts = Counter("restored" if o.state == "running" else o.state for o in plan.outcomes)
-    return Tally(*(counts[state] for state in ("restored", "degraded", "shed", "unplaced", "unknown")))
+    up = Counter[str](o.state for o in plan.outcomes if o.state not in GONE and not o.goes_down)
+    counts = Counter[str](o.state for o in plan.outcomes) - up
+    gone = (counts[state] for state in GONE)
+    return Tally(counts["restored"], counts["degraded"], up.total(), up["degraded"], *gone)
 
 
 def untimed(plan: Plan) -> int:
@@ -105,20 +140,14 @@ def verdict_words(plan: Plan) -> str:
     found = tally(plan)
     if not found.known:
         return unjudged_words(plan) or "no service is affected"
-    total = plural(found.known, "affected service")
-    if found.known == 1 and not found.back:
-        words = "the one affected service does not come back"
-    elif found.restored == found.known:
-        all_of_it = f"all {plural(found.known, 'service')} come back"
-        words = all_of_it if found.known > 1 else "the one affected service comes back"
-    else:
-        words = f"{number(found.back)} of {total} {'comes' if found.back == 1 else 'come'} back"
-        if found.degraded:
-            stay = "stays" if found.degraded == 1 else "stay"
-            words += f", {number(found.degraded)} of them {stay} degraded until the horizon"
-        gone = found.shed + found.unplaced
-        if gone:
-            words += f", {number(gone)} {'does' if gone == 1 else 'do'} not"
+    words, gone = found.back_words, found.down - found.back
+    if found.degraded:
+        stay = "stays" if found.degraded == 1 else "stay"
+        words += f", {number(found.degraded)} of them {stay} degraded until the horizon"
+    if gone and found.down > 1:
+        words += f", {number(gone)} {'does' if gone == 1 else 'do'} not"
+    if found.stay:
+        words += f"; {found.stay_words}"
     if late := untimed(plan):
         which = "" if late == found.back else f" for {number(late)} of them"
         words += f"; time unknown{which}"
@@ -136,17 +165,6 @@ class Standing:
     off_before: BoolColumn
     off_after: BoolColumn
     """Sites that are lost or without power then."""
-
-
-@dataclass(frozen=True, slots=True)
-class MatrixRow:
-    """Replicas of one service: (before, after) for each site."""
-
-    service: str
-    tier: int | None
-    people: int | None
-    state: str
-    cells: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,18 +246,6 @@ def standing(estate: Estate, plan: Plan) -> Standing:
     none = np.zeros_like(lost.sites)
     off = (lost.sites, none) if returns else (none, lost.sites)
     return Standing(before, left + moved_by_site(estate, top, plan), *off)
-
-
-def matrix(estate: Estate, plan: Plan, where: Standing) -> tuple[MatrixRow, ...]:
-    """Every service the loss touches, highest tier and most people first."""
-    number_of = {service.id: n for n, service in enumerate(estate.services)}
-    rows = []
-    for outcome in plan.by_weight(o for o in plan.outcomes if o.service in number_of):
-        n = number_of[outcome.service]
-        cells = tuple(zip(where.before[n].tolist(), where.after[n].tolist(), strict=True))
-        service = estate.services[n]
-        rows.append(MatrixRow(service.id, service.tier, service.people, outcome.state, cells))
-    return tuple(rows)
 
 
 def capacity(estate: Estate, plan: Plan, where: Standing) -> tuple[CapacityRow, ...]:
@@ -346,11 +352,7 @@ def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
             "tier": str(o.tier),
             "people": people(*felt(plan, [o])),
             "state": o.state,
-            "back": "-"
-            if o.state in GONE
-            else "unknown"
-            if o.recovery_ms is None
-            else duration(o.recovery_ms),
+            "back": "-" if o.state in GONE else time_back(o.recovery_ms),
             "rto": "-" if o.rto_ms is None else duration(o.rto_ms),
             "met": {True: "met", False: "missed", None: "-" if o.rto_ms is None else "unknown"}[o.meets_rto],
             "why": o.reason or _waits_for(o, targets),
@@ -428,19 +430,17 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
     counts, unjudged = tally(plan), unjudged_words(plan)
     if not counts.known:
         return (f"The loss {unjudged}.",), "unknown"
-    back, last = _back(plan), _last(plan)
-    total = plural(counts.known, "affected service")
-    words = f"{number(len(back))} of {total} {'comes' if len(back) == 1 else 'come'} back"
-    if counts.known == 1 and not back:
-        words = "The one affected service does not come back"
-    elif len(back) == counts.known:
-        words = f"All {total} come back" if len(back) > 1 else "The one affected service comes back"
+    back, last = [o for o in plan.outcomes if o.state not in GONE], _last(plan)
+    words = f"{counts.back_words[:1].upper()}{counts.back_words[1:]}"
     known = " known" if untimed(plan) else ""
     words += f", the last{known} {duration(last)} {since(plan.scenario.kind)}." if last is not None else "."
     told, state = [words], "ok"
     if counts.degraded:
         stay = "stays" if counts.degraded == 1 else "stay"
         told.append(f"{number(counts.degraded)} of them {stay} degraded until the horizon.")
+    if counts.stay:
+        told.append(f"{counts.stay_words}.")
+    if counts.degraded or counts.reduced:
         state = "warning"
     if counts.unknown:
         told.append(f"{number(counts.unknown)} {unjudged}.")
@@ -474,18 +474,15 @@ def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
         yield f"{assumed[:1].upper()}{assumed[1:]}."
 
 
-def _back(plan: Plan) -> list[Outcome]:
-    return [o for o in plan.outcomes if o.state not in GONE]
-
-
 def _last(plan: Plan) -> int | None:
-    return max((o.recovery_ms for o in _back(plan) if o.recovery_ms is not None), default=None)
+    """Of those that go down."""
+    return max(recovery_times(plan.outcomes), default=None)
 
 
 def cards(planned: Planned) -> list[Card]:
     """The figures of the answer: eight, so that rows of four or two are full."""
     plan = planned.plan
-    back, total, last = _back(plan), len(plan.outcomes), _last(plan)
+    counts, last = tally(plan), _last(plan)
     lead = plan.lead.ms
     outage = user_minutes_number(plan.unweighted, plan.tick_ms)
     outage_of = writes_words(plan) or f"user-minutes in {duration(plan.horizon_ms)}"
@@ -493,7 +490,12 @@ def cards(planned: Planned) -> list[Card]:
     if plan.scenario.kind != "lose":
         ends = Card("finished after", duration(work_ms(plan)), f"{number(len(plan.steps))} steps")
     return [
-        Card("come back", f"{number(len(back))} of {number(total)}", "affected services", _grave(plan)),
+        Card(
+            "come back",
+            f"{number(counts.back)} of {number(counts.down + counts.unknown)}",
+            f"services that go down; {counts.stay_words}" if counts.stay else "affected services",
+            _grave(plan),
+        ),
         ends,
         _objectives(plan),
         _data(plan),

@@ -6,11 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from evac.model.plan import Plan
-from evac.planning.simulation.simulate import PERCENTILES, Simulation
+from evac.model.reason import fact_words
+from evac.planning.simulation.simulate import PERCENTILES, ServiceForecast, Simulation
 from evac.views.json_out import Alert, counts
-from evac.views.plan_view import assumed_times, unjudged_words
+from evac.views.plan_view import GONE, assumed_times, unjudged_words
 from evac.views.sheet import Page
-from evac.views.words import duration, listed, number, people, percent, plural, share, user_minutes
+from evac.views.words import (
+    duration,
+    listed,
+    number,
+    people,
+    percent,
+    plural,
+    share,
+    time_back,
+    user_minutes,
+)
 
 if TYPE_CHECKING:  # the checker takes a third of a second to load
     from evac.verify import Verdict
@@ -147,7 +158,11 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
     page.line()
     heads = ("", "services", "planned", *(f"p{p}" for p in PERCENTILES))
     rows = [
-        (f"tier {t.tier}", number(t.services), duration(t.planned_ms), *(duration(x) for x in t.last_ms))
+        (
+            f"tier {t.tier}",
+            number(t.services),
+            *(time_back(x, bool(t.untimed)) for x in (t.planned_ms, *t.last_ms)),
+        )
         for t in found.tiers
     ]
     page.line("When the last service of a tier is back, counted from the loss", "bold")
@@ -157,6 +172,8 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
         f"p{p} {user_minutes(z, plan.tick_ms)}" for p, z in zip(PERCENTILES, found.objective, strict=True)
     )
     page.line(f"weighted outage: planned {user_minutes(found.planned_objective, plan.tick_ms)}; {costs}")
+    if unknown := untimed_words(found):
+        page.line(unknown, "unknown")
     _unlikely(page, plan, found)
     if found.critical:
         page.line()
@@ -174,24 +191,49 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
     return page.text()
 
 
-def _unlikely(page: Page, plan: Plan, found: Simulation) -> None:
-    stated = [s for s in found.services if s.meets_rto_permille is not None]
-    at_risk = sorted(
-        (s for s in stated if (s.meets_rto_permille or 0) < 990),
-        key=lambda s: (s.meets_rto_permille or 0, s.tier, s.service),
+def untimed_words(found: Simulation) -> str:
+    """Which services come back at a time that no trial can say, and why; empty for none."""
+    open_ones = [s for s in found.services if s.untimed]
+    if not open_ones:
+        return ""
+    facts = listed(sorted({fact_words(s.untimed) for s in open_ones}), 3)
+    names = listed([s.service for s in open_ones], 3)
+    be = "is" if len(open_ones) == 1 else "are"
+    return (
+        f"when {names} {be} back is unknown: the estate does not state {facts};"
+        " the weighted outage counts that time as nothing"
     )
-    page.line()
+
+
+def at_risk(found: Simulation) -> list[ServiceForecast]:
+    """Those that miss their objective in more than one trial of 100, the least likely to meet it first."""
+    rows = [s for s in found.services if s.meets_rto_permille is not None and s.meets_rto_permille < 990]
+    return sorted(rows, key=lambda s: (s.meets_rto_permille or 0, s.tier, s.service))
+
+
+def odds_words(plan: Plan, found: Simulation) -> str:
+    """How many meet their objective almost always, of all that have one: also of those whose time nobody
+    knows, and of those that do not come back.
+    """
+    stated = sum(o.rto_ms is not None for o in plan.outcomes)
     if not stated:
-        gone = sum(o.rto_ms is not None for o in plan.outcomes)
-        words = f"of {plural(gone, 'service')} with an rto none comes back in this plan"
-        page.line(words if gone else "no service of the plan has an rto", "error" if gone else "unknown")
-        return
-    safe = len(stated) - len(at_risk)
-    page.line(
-        f"{number(safe)} of {plural(len(stated), 'service')} meet their RTO in at least 99 % of the trials",
-        "bold",
-    )
-    if at_risk:
+        return "no affected service has an RTO"
+    timed = sum(s.meets_rto_permille is not None for s in found.services)
+    safe = timed - len(at_risk(found))
+    total = plural(stated, "service")
+    words = f"{number(safe)} of {total} {'meets its' if stated == 1 else 'meet their'} RTO"
+    words += " in at least 99 % of the trials"
+    unknown = sum(bool(s.untimed) and s.rto_ms is not None for s in found.services)
+    down = sum(o.rto_ms is not None and o.state in GONE for o in plan.outcomes)
+    parts = [f"{number(unknown)} unknown"] if unknown else []
+    parts += [f"{number(down)} not restored by this plan"] if down else []
+    return words + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _unlikely(page: Page, plan: Plan, found: Simulation) -> None:
+    page.line()
+    page.line(odds_words(plan, found), "bold")
+    if risky := at_risk(found):
         rows = [
             (
                 s.service,
@@ -200,6 +242,6 @@ def _unlikely(page: Page, plan: Plan, found: Simulation) -> None:
                 duration(s.recovery_ms[1]),
                 duration(s.rto_ms),
             )
-            for s in at_risk[:SHOWN]
+            for s in risky[:SHOWN]
         ]
         page.table(("least likely to", "", "odds", "p90", "rto"), rows, right=(2, 3, 4))

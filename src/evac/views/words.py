@@ -77,6 +77,11 @@ def duration(milliseconds: int | None) -> str:
     return f"{days} d {hours:02} h" if hours else f"{days} d"
 
 
+def time_back(milliseconds: int | None, unknown: bool = True) -> str:
+    """When something is back. unknown: None is a time that no one knows, and not one after the horizon."""
+    return "unknown" if milliseconds is None and unknown else duration(milliseconds)
+
+
 def assumed_words(lead: Lead, alone: bool = False) -> str:
     """`detection 1 min and approval 5 min assumed: the estate does not state them`; empty where both are
     stated. alone: whether something is back sooner, because it happens by itself.

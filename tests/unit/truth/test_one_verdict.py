@@ -271,3 +271,16 @@ def test_the_audit_gives_the_reason_of_the_plan(seed: int) -> None:
         if "the others are back" in said or ", all back" in said:
             assert not row.untimed
             assert row.recovered + row.reduced >= row.down - row.lost
+
+
+def test_only_what_goes_down_is_said_to_come_back(tmp_path: Path) -> None:
+    """A service with a replica left at the other site serves on."""
+    text = pools(cores=3) + (
+        "  news: {tier: 0, people: 9, start: 1 s, traffic: {kind: none}, share: 50 %,\n"
+        "         demand: {cpu: 1 core, memory: 1 GiB}, replicas: {pa: 1, pb: 1}}\n"
+    )
+    made = plan(written(tmp_path, text), lose("a"))
+    assert [(one.service, one.goes_down) for one in made.outcomes] == [("news", False), ("shop", True)]
+    words = "the one service that goes down comes back; 1 more stays up"
+    assert verdict_words(made).startswith(words)
+    assert answer(Planned(made, ""))[0].startswith("The one service that goes down comes back")

@@ -23,7 +23,7 @@ from evac.planning.plan import plan
 from evac.steps.registry import PLANNED
 from evac.verify import check_instance
 from evac.views import plan_charts, plan_view
-from evac.views.html_report import curve_words
+from evac.views.html_report import _replicas, curve_words
 from evac.views.plan_view import Planned, answer, cards, tier_rows
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
@@ -84,7 +84,7 @@ def test_the_matrix_is_what_rows_and_steps_add_up_to(
 ) -> None:
     estate, made = planned[case]
     before, after = counted(estate, made)
-    rows = plan_view.matrix(estate, made, plan_view.standing(estate, made))
+    rows = _replicas(estate, made, plan_view.standing(estate, made))
     assert {row.service for row in rows} == {o.service for o in made.outcomes}
     for row in rows:
         for site, (was, is_now) in zip(estate.sites, row.cells, strict=True):

@@ -28,7 +28,7 @@ from evac.planning.simulation.simulate import Simulation, simulate
 from evac.verify import Verdict, check
 from evac.views.audit_view import audit_context
 from evac.views.html_report import html_report
-from evac.views.plan_view import Planned, recovery_times
+from evac.views.plan_view import Planned, recovery_times, tally
 from evac.views.words import duration, number, percent, plural
 
 SOURCE: Final = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "wikimedia"
@@ -118,11 +118,9 @@ def _page(name: str, story: Story) -> str:
 
 
 def _verdict(story: Story) -> str:
-    outcomes = story.made.plan.outcomes
-    back = [o for o in outcomes if o.state in ("restored", "degraded", "running")]
-    times = recovery_times(outcomes)
+    words, times = tally(story.made.plan).back_words, recovery_times(story.made.plan.outcomes)
     last = f", the last after {duration(times[-1])}" if times else ""
-    return f"{number(len(back))} of {plural(len(outcomes), 'affected service')} come back{last}."
+    return f"{words[:1].upper()}{words[1:]}{last}."
 
 
 def _tell(story: Story) -> None:

@@ -86,7 +86,8 @@ NOT_BACK: Final = 2**60
 @dataclass(frozen=True, slots=True)
 class ServiceForecast:
     """recovery_ms: at PERCENTILES, from the loss on (detection and approval included); None: not
-    within the horizon. meets_rto_permille: of the trials; None without an objective."""
+    within the horizon, or, with `untimed`, unknown. meets_rto_permille: of the trials; None without an
+    objective, and where nobody knows."""
 
     service: str
     tier: int
@@ -94,6 +95,8 @@ class ServiceForecast:
     recovery_ms: tuple[int | None, ...]
     meets_rto_permille: int | None
     rto_ms: int | None
+    untimed: str = ""
+    """Path of the fact without which nobody knows when the service is back; empty where it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ class TierForecast:
     services: int
     planned_ms: int | None
     last_ms: tuple[int | None, ...]
+    untimed: str = ""
+    """Path of a fact without which nobody knows it; empty where it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,8 +369,8 @@ def _summary(
     planned = {o.service: o for o in plan.outcomes}
     rows = []
     for column, service in enumerate(services):
-        name = instance.services.id[service]
-        rows.append(_forecast(planned[name], back[:, column]))
+        name, untimed = instance.services.id[service], instance.untimed.get(service, "")
+        rows.append(_forecast(planned[name], back[:, column], untimed))
     return Simulation(
         trials=trials,
         seed=seed,
@@ -388,10 +393,11 @@ def _known(times_ms: tuple[int, ...]) -> tuple[int | None, ...]:
     return tuple(None if ms >= NOT_BACK else ms for ms in times_ms)
 
 
-def _forecast(outcome: Outcome, back: Ints) -> ServiceForecast:
-    met = None if outcome.rto_ms is None else int(1000 * (back <= outcome.rto_ms).sum() // len(back))
-    recovery = _known(_percentiles(back))
-    return ServiceForecast(outcome.service, outcome.tier, outcome.recovery_ms, recovery, met, outcome.rto_ms)
+def _forecast(outcome: Outcome, back: Ints, untimed: str) -> ServiceForecast:
+    rto_ms = outcome.rto_ms
+    met = None if rto_ms is None or untimed else int(1000 * (back <= rto_ms).sum() // len(back))
+    recovery = (None,) * len(PERCENTILES) if untimed else _known(_percentiles(back))
+    return ServiceForecast(outcome.service, outcome.tier, outcome.recovery_ms, recovery, met, rto_ms, untimed)
 
 
 def _tiers(
@@ -400,7 +406,12 @@ def _tiers(
     tiers = instance.services.tier[services]
     for tier in sorted(set(tiers.tolist())):
         columns = np.flatnonzero(tiers == tier)
-        plans = [planned[instance.services.id[services[c]]].recovery_ms for c in columns]
+        rows = [services[c] for c in columns]
+        untimed = next((instance.untimed[row] for row in rows if row in instance.untimed), "")
+        if untimed:
+            yield TierForecast(int(tier), len(columns), None, (None,) * len(PERCENTILES), untimed)
+            continue
+        plans = [planned[instance.services.id[row]].recovery_ms for row in rows]
         known = [p for p in plans if p is not None]
         last = _known(_percentiles(back[:, columns].max(axis=1)))
         yield TierForecast(int(tier), len(columns), max(known, default=None), last)

@@ -102,6 +102,8 @@ def _exceptions(loss: LossFacts) -> str:
     """What does not come back in full and in time, of a loss that takes no service for good."""
     if loss.late:
         return "restored too late"
+    if loss.untimed:
+        return "restored at an unknown time"
     if loss.sheds:
         return "lower tiers are shed"
     return "restored in part" if loss.degraded else ""

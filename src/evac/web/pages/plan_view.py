@@ -251,8 +251,8 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
     return [
         svg.Card(
             "Restored",
-            f"{number(counts.back)} of {number(len(plan.outcomes))}",
-            ", ".join(gone) or "All affected services",
+            f"{number(counts.back)} of {number(counts.down + counts.unknown)}",
+            ", ".join(gone) or counts.stay_words or "All affected services",
             "error" if counts.unplaced else "",
         ),
         ends,

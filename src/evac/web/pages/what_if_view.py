@@ -20,7 +20,7 @@ from evac.model.plan import Plan
 from evac.office.facts import DomainFacts, EstateFacts
 from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf, loss_by, made_worse, verdict_of
 from evac.views import plan_charts, svg
-from evac.views.words import assumed_words, duration, listed, number, people, plural
+from evac.views.words import assumed_words, duration, listed, number, people, plural, time_back
 from evac.web.api.runs import plan_of
 from evac.web.pages import frame
 from evac.web.pages.losses_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
@@ -216,7 +216,10 @@ def _cards(answer: WhatIf) -> list[svg.Card]:
     loss, counts = answer.loss, Counter(one.fate for one in answer.services)
     lost = counts["lost"] + counts["shed"]
     names = [one.service for one in sorted(answer.services, key=gravity) if one.fate in ("lost", "shed")]
+    untimed = sum(1 for one in answer.services if one.fate == "recovers" and one.recovery_ms is None)
     worst = f"The last after {duration(loss.worst_recovery_ms)}" if counts["recovers"] else "None"
+    if untimed:
+        worst = f"No one knows when {number(untimed)} of them {'is' if untimed == 1 else 'are'} back"
     stores = (
         f"{plural(loss.stores_lost, 'primary is', 'primaries are')} lost, {number(loss.stores_gone)} for good"
     )
@@ -248,7 +251,7 @@ def _row(one: FateOf) -> dict[str, Any]:
         "late": late,
         "path": row_of(one)["path"],
         "why": row_of(one)["why"],
-        "back": "-" if one.recovery_ms is None or one.fate != "recovers" else duration(one.recovery_ms),
+        "back": "-" if one.fate != "recovers" else time_back(one.recovery_ms),
         "rto": "-" if one.rto_ms is None else duration(one.rto_ms),
     }
 

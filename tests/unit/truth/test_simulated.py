@@ -1,0 +1,85 @@
+"""A simulation says no more than its plan: what no one knows stays unknown, and each objective counts."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evac.derive.planning_instance import derive
+from evac.model.plan import Plan
+from evac.model.scenario import lose
+from evac.planning.plan import plan
+from evac.planning.simulation.simulate import Simulation, simulate
+from evac.views.html_report import simulation_context
+from evac.views.small_texts import odds_words, simulate_text
+from tests.unit.truth.written import written
+
+ESTATE = """
+name: press
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 8 GiB}, pb: {site: b, cpu: 8 cores, memory: 8 GiB}}
+services:
+"""
+SERVICE = (
+    "  NAME: {tier: TIER, people: 10, replicas: {pa: 1}, demand: {cpu: 1 core, memory: 1 GiB}, verify: 0 s,"
+    " traffic: {kind: none}, MORE}\n"
+)
+
+
+def played(folder: Path, services: list[tuple[bool, bool, bool, int]]) -> tuple[Plan, Simulation]:
+    """The loss of the only site of some services. services: whether it is stated how
+    long each starts, whether it has an objective, whether it may start at the other site, and its tier.
+    """
+    text = ESTATE
+    for number, (timed, stated, moves, tier) in enumerate(services):
+        more = [f"start: {10 + number} s"] if timed else []
+        more += ["rto: 1 h"] if stated else []
+        more += ["needs: []"] if moves else ["eligible_sites: [a]"]
+        one = SERVICE.replace("NAME", f"x{number}").replace("TIER", str(tier))
+        text += one.replace("MORE", ", ".join(more))
+    estate = written(folder, text)
+    made = plan(estate, lose("a"), work=0)
+    return made, simulate(derive(estate, made.scenario, made.policy, made.tick_ms), made, trials=2)
+
+
+SERVICES = st.lists(
+    st.tuples(st.booleans(), st.booleans(), st.sampled_from([True, True, False]), st.integers(0, 1)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(SERVICES)
+def test_a_simulation_knows_a_time_exactly_where_its_plan_does(
+    services: list[tuple[bool, bool, bool, int]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made, found = played(Path(folder), services)
+    outcomes = {one.service: one for one in made.outcomes}
+    for one in found.services:
+        unknown = outcomes[one.service].recovery_ms is None
+        assert bool(one.untimed) is unknown
+        if unknown:
+            assert one.planned_ms is one.meets_rto_permille is None
+            assert set(one.recovery_ms) == {None}
+    for tier in found.tiers:
+        unknown = any(one.untimed for one in found.services if one.tier == tier.tier)
+        assert bool(tier.untimed) is unknown
+        if unknown:
+            assert {tier.planned_ms, *tier.last_ms} == {None}
+    stated = sum(has_objective for _, has_objective, _, _ in services)
+    assert f" of {stated} service" in odds_words(made, found) or not stated
+
+
+def test_screen_and_report_say_that_a_time_is_unknown_and_why(tmp_path: Path) -> None:
+    made, found = played(tmp_path, [(False, True, True, 0), (True, True, True, 1), (True, True, False, 1)])
+    for words in (simulate_text(made, found, 100, False), str(simulation_context(made, found))):
+        told = " ".join(words.split())
+        assert "when x0 is back is unknown: the estate does not state start of x0" in told
+        assert "1 of 3 services meet their RTO" in told
+        assert "(1 unknown, 1 not restored by this plan)" in told
+        assert "not within the horizon" not in told
