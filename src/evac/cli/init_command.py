@@ -22,7 +22,7 @@ from evac.estate.format import quantities as q
 from evac.estate.format.kinds import ID
 from evac.estate.importers import import_recipe
 from evac.estate.importers.discovery import Found, look_around
-from evac.estate.importers.imported import scalar_text
+from evac.estate.importers.imported import SourceError, scalar_text
 from evac.model.errors import InvalidInput
 from evac.views.words import plural
 
@@ -215,10 +215,12 @@ def _finish(context: click.Context, folder: Path, answers: _Answers, no_audit: b
     recipe.write_text(_recipe_text(answers), encoding="utf-8")
     try:
         into, found = import_recipe(recipe, name=answers.name, stated=tuple(answers.stated), fetch=fetch_live)
-    except BaseException:
+    except BaseException as error:
         recipe.unlink()
         if answers.services:
             by_hand.unlink()
+        if isinstance(error, SourceError):
+            error.hint = "fix these lines, or leave the source out with --skip NAME; then run evac init again"
         raise
     say(f"wrote {recipe}: edit it, then run evac import {recipe} --update")
     tell_import(found, into, False)

@@ -24,6 +24,9 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
+IMPORTED: Final = "imported-"
+"""How the files begin that an import writes again each time; what people know is in the overlay."""
+OVERLAY: Final = "overlay.yaml"
 NOWHERE: Final = Place("")
 """Of a value that no file holds."""
 

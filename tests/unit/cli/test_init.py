@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from evac.cli import init_command
 from evac.cli.program import cli
 from evac.estate import load
+from evac.estate.importers import SourceError
 from tests.unit.app.api_server import kubeconfig, serving
 
 HOSTS = "host;site;cores;role\nweb-1;fra;32;shop\nweb-2;muc;32;shop\n"
@@ -106,6 +107,26 @@ def test_a_source_that_cannot_be_read_leaves_nothing_behind(company: Path) -> No
     assert done.exit_code != 0
     assert not (company / "estate.yaml").exists()
     assert not (company / "estate").exists()
+    assert isinstance(done.exception, SourceError)
+    assert "--skip NAME; then run evac init again" in done.exception.hint
+    assert invoke(company, "--skip", "hosts").exit_code == 0, "the others are enough"
+
+
+def test_a_dump_of_netbox_is_found_and_an_inventory_in_sections_has_its_command(company: Path) -> None:
+    device = {"name": "db", "site": {"slug": "fra"}, "device_type": {"model": "R740"}}
+    (company / "assets.json").write_text(json.dumps({"devices": [device]}))
+    (company / "hosts.ini").write_text("[web]\nweb1\n")
+    done = invoke(company, "--no-audit")
+    assert "assets: netbox, assets.json" in done.output
+    assert "ansible-inventory -i hosts.ini --list > inventory.json" in done.output
+
+
+def test_what_to_fix_is_never_in_a_file_that_the_next_import_overwrites(company: Path) -> None:
+    done = invoke(company)
+    assert "Fix first" in done.output
+    changes = [line for line in done.output.splitlines() if line.strip().startswith("change ")]
+    assert changes
+    assert not [line for line in changes if "imported-" in line], changes
 
 
 def test_a_mistake_in_a_flag_is_named(company: Path) -> None:

@@ -20,8 +20,9 @@ from evac.estate.format.kinds import ID, ID_MAX, Field
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.reading import BAD, FactBook, Reader, _Bad
 from evac.estate.format.spec import FACT, FORMAT_VERSION, HEAD, SECTIONS, TOOLS, TOP_KEYS, Section
+from evac.model.diagnostic import OVERLAY
 
-OVERLAY_FILES: Final = ("overlay.yaml", "overlay.yml")
+OVERLAY_FILES: Final = (OVERLAY, "overlay.yml")
 
 _SINGLE: Final = frozenset(field.key for field in HEAD)
 _IDS: Final = frozenset(section.key for section in SECTIONS if section.style == "ids")

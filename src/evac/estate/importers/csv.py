@@ -68,7 +68,7 @@ STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "deployed inbetrieb aktiv produktiv 운영 운영중 사용중",
         "spare": "spare standby idle available free reserve frei verfügbar 예비 대기",
         "dark": "dark off offline poweredoff poweroff stopped cold coldspare instock stored "
-        "außerbetrieb ausgeschaltet eingelagert 정지 전원꺼짐",
+        "außerbetrieb ausgeschaltet eingelagert lager 정지 전원꺼짐",
         "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty "
         "dead rma planned staged inventory ordered defekt ausgemustert stillgelegt "
         "geplant 폐기 고장 장애 예정",
@@ -232,6 +232,8 @@ class _Reading:
     spelled: dict[tuple[str, str], str] = field(default_factory=dict)
     changed: set[tuple[str, str]] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
+    states: dict[str, list[Row]] = field(default_factory=dict)
+    """Unknown state, as it is compared -> the rows that have it."""
     decimal_signs: dict[str, str] = field(default_factory=dict)
     """Column by meaning -> the sign before its fractions, where its cells settle that."""
 
@@ -373,12 +375,20 @@ def _state(row: Row, reading: _Reading) -> str | None:
         return None
     state = STATES.get(bare(text))
     if state is None:
-        hint = (
-            "it counts as no capacity until its state is known; "
-            f"write {', '.join(STATE_WORDS)}, or another word that docs/how-to/import.md lists"
-        )
-        reading.note("import-word-unknown", f"unknown state {shown(text)}", row, "state", hint)
+        reading.states.setdefault(bare(text), []).append(row)
     return state or "condemned"
+
+
+def _note_states(reading: _Reading) -> None:
+    """One note for each unknown state, at the first row that has it."""
+    hint = (
+        "it counts as no capacity until its state is known; "
+        f"write {', '.join(STATE_WORDS)}, or another word that docs/how-to/import.md lists"
+    )
+    for rows in reading.states.values():
+        text = rows[0].cells[reading.columns["state"].position]
+        words = f"unknown state {shown(text)}" + (f" in {len(rows):,} rows" if len(rows) > 1 else "")
+        reading.note("import-word-unknown", words, rows[0], "state", hint)
 
 
 def _decimal_signs(table: Cells, columns: dict[str, Column]) -> dict[str, str]:
@@ -505,6 +515,7 @@ def _services(row: Row, reading: _Reading) -> list[str]:
 
 
 def _note_rest(reading: _Reading) -> None:
+    _note_states(reading)
     for key, count in sorted(reading.counts.items()):
         code, _, meaning = key.partition(" ")
         if count > LISTED_MAX:

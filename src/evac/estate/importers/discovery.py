@@ -58,7 +58,8 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
         if known is not None:
             found[where] = known
         elif path.name in ("inventory.ini", "hosts.ini", "inventory") or path.name == "ansible.cfg":
-            hints.append(f"{where}: ansible-inventory --list > inventory.json, in its folder")
+            given = "" if path.name == "ansible.cfg" else f" -i {path.name}"
+            hints.append(f"{where}: ansible-inventory{given} --list > inventory.json, in its folder")
         elif path.name.endswith(".tfstate"):
             hints.append(f"{where}: terraform show -json > terraform.json, in its folder")
     hints += [f"kubectl context {one}: evac init --context {one}" for one in contexts]

@@ -29,7 +29,8 @@ _POSITION: Final = re.compile(r"(\d{1,3})(?:\.0)?", re.ASCII)
 
 def looks_like(name: str, head: str) -> Sign | None:
     """What a file that begins like this says, if it is a source of this kind."""
-    return "placed" if '"device_type"' in head and '"results"' in head else None
+    is_answer = '"results"' in head or '"devices"' in head
+    return "placed" if '"device_type"' in head and is_answer else None
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

@@ -49,6 +49,7 @@ from evac.estate.importers.imported import (
 )
 from evac.estate.importers.recipe import RecipeSource, read_recipe
 from evac.estate.loading import check
+from evac.model.diagnostic import IMPORTED
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate, Service, Store
 from evac.model.units import RESOURCE_WORDS
@@ -160,7 +161,7 @@ class Before:
 
 
 def document_name(kind: str) -> str:
-    return f"imported-{kind}.yaml"
+    return f"{IMPORTED}{kind}.yaml"
 
 
 def read_before(target: Path, kind: str) -> Before:
@@ -265,7 +266,7 @@ def write_all(target: Path, texts: dict[str, str], gone: list[str]) -> None:
     """
     was_there = target.exists()
     target.mkdir(parents=True, exist_ok=True)
-    names = sorted(texts, key=lambda n: (n.startswith("imported-"), n))
+    names = sorted(texts, key=lambda n: (n.startswith(IMPORTED), n))
     drafts = {name: target / f".{name}.new" for name in names}
     try:
         for name, draft in drafts.items():

@@ -136,6 +136,13 @@ def test_a_server_whose_state_is_not_known_is_no_capacity(tmp_path: Path, word: 
     assert bool(reported) == (word in ("levitating", "unknown", "?"))
 
 
+def test_one_unknown_state_is_one_warning_with_its_number_of_rows(tmp_path: Path) -> None:
+    rows = "".join(f"h{number};x;{'levitating' if number % 2 else 'Gone!'}\n" for number in range(90))
+    _, result = imported(tmp_path, f"host;site;state\n{rows}")
+    told = [(one.message, one.place.line) for one in result.diagnostics if one.code == "import-word-unknown"]
+    assert told == [("unknown state 'Gone!' in 45 rows", 2), ("unknown state 'levitating' in 45 rows", 3)]
+
+
 @pytest.mark.parametrize("meaning", sorted(NAMES))
 def test_every_documented_name_is_recognised(meaning: str) -> None:
     for name in NAMES[meaning]:
