@@ -20,7 +20,7 @@ from evac.audit.impacts.dependencies import Pairs
 from evac.audit.impacts.stores import NEVER, Outcome
 from evac.derive.backups import day_ms, verdicts
 from evac.model.backup import NOTHING_SEEN, BackupFacts, DataVerdict, ProofRecord
-from evac.model.diagnostic import IMPORTED, OVERLAY, Place, Severity
+from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
 
@@ -397,13 +397,8 @@ class Rule:
             place=context.estate.place(*paths),
             root=roots[-1] if roots else "",
             key=roots[0] if roots else "",
-            key_place=_to_change(context.estate.place(*roots)),
+            key_place=context.estate.place(*roots).to_change,
         )
-
-
-def _to_change(place: Place) -> Place:
-    """Where a person changes what stands at a place: an import would write its own files again."""
-    return Place(OVERLAY) if place.file.startswith(IMPORTED) else place
 
 
 Edges = tuple[tuple[int, ...], ...]

@@ -12,6 +12,11 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
+IMPORTED: Final = "imported-"
+"""How the files begin that an import writes again each time; what people know is in the overlay."""
+OVERLAY: Final = "overlay.yaml"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
     """Where a fact stands: `line` and `column` count from 1; 0 means the file as a whole."""
@@ -23,10 +28,12 @@ class Place:
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
+    @property
+    def to_change(self) -> Place:
+        """Where a person changes what is here: an import writes its own files again."""
+        return Place(OVERLAY) if self.file.startswith(IMPORTED) else self
 
-IMPORTED: Final = "imported-"
-"""How the files begin that an import writes again each time; what people know is in the overlay."""
-OVERLAY: Final = "overlay.yaml"
+
 NOWHERE: Final = Place("")
 """Of a value that no file holds."""
 

@@ -96,7 +96,8 @@ def _devices(root: Node) -> Iterator[Node]:
 def _unique(name: str, site: str, device: Node, hosts: dict[str, Host], problems: Problems) -> str | None:
     """A name that no other host has; None, with a word, where there is none."""
     made = "-".join(name.split())
-    if made in hosts:
+    is_second = made in hosts
+    if is_second:
         made = f"{made}@{site}"
     if made in hosts:
         message = f"{shown(name)} is there twice at one site"
@@ -106,6 +107,9 @@ def _unique(name: str, site: str, device: Node, hosts: dict[str, Host], problems
         message = f"{shown(name)} is skipped: it cannot be the name of a host"
         problems.add("import-skipped", message, device.place, "letters, digits and . _ - : @")
         return None
+    if is_second:
+        message = f"{shown(name)} is the name of several devices: this one is called {made}"
+        problems.add("import-name-changed", message, device.place, "rename one in NetBox")
     return made
 
 

@@ -111,7 +111,7 @@ def test_netbox_devices_in_their_racks_and_two_of_one_name(tmp_path: Path) -> No
     assert estate.fleet.bmc_address[0] == b"10.0.0.9"
     assert estate.fleet.position[0] == b"17"
     assert [SERVER_STATES[code] for code in estate.fleet.state] == ["serving", "condemned"]
-    assert [d.code for d in result.diagnostics] == ["import-twice"]
+    assert [d.code for d in result.diagnostics] == ["import-name-changed", "import-twice"]
     assert {u.what: u.count for u in result.unknown if "devices" in u.what} == {
         "devices without a name; left out": 1,
         "devices of the network": 1,
@@ -140,6 +140,14 @@ def test_a_replica_in_a_state_is_a_copy_and_never_a_primary_of_its_own(tmp_path:
     members = {store.id: [(one.at, one.mode) for one in store.members] for store in estate.stores}
     assert members == {"shop": [("east-1a", "primary"), ("west-1a", "async")], "wide": []}
     assert sorted(one.code for one in result.diagnostics) == ["import-dangling", "import-host-nowhere"]
+
+
+def test_a_device_that_gets_another_name_in_netbox_is_told(tmp_path: Path) -> None:
+    devices = [device("a", "x"), device("b", "x"), device("a", "x"), device("a", "y"), device("a", "x")]
+    estate, result, _ = imported(tmp_path, "netbox", {"results": devices})
+    assert sorted(estate.fleet.name.tolist()) == [b"a", b"a@x", b"a@y", b"b"]
+    assert [one.code for one in result.diagnostics] == ["import-name-changed"] * 2 + ["import-twice"]
+    assert "this one is called a@x" in result.diagnostics[0].message
 
 
 def test_terraform_keeps_machines_and_data_and_no_secret(tmp_path: Path) -> None:

@@ -256,6 +256,25 @@ def test_a_template_names_the_place_and_the_command(tmp_path: Path) -> None:
     assert (problem.place.line, "helm template" in problem.hint) == (3, True)
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_template_of_json_is_named_as_one(tmp_path: Path, indent: int | None) -> None:
+    objects = [node(f"n{number}") for number in range(200)]
+    text = json.dumps(
+        {"kind": "List", "items": [*objects, {"kind": "Deployment", "spec": 4711}]}, indent=indent
+    )
+    source = tmp_path / "dump.json"
+    source.write_text(text.replace("4711", "{{ .Values.spec }}"))
+    with pytest.raises(SourceError) as caught:
+        import_estate("kubernetes", source, tmp_path / "estate")
+    (problem,) = caught.value.diagnostics
+    assert problem.message == "dump.json is a template, not a manifest"
+    assert "helm template" in problem.hint
+    source.write_text(text.replace("4711", "{ 4711 }"))
+    with pytest.raises(SourceError) as caught:
+        import_estate("kubernetes", source, tmp_path / "estate")
+    assert "is not JSON" in caught.value.diagnostics[0].message
+
+
 def test_lists_of_the_api_server_name_no_kind_in_their_items(tmp_path: Path) -> None:
     items = [{key: value for key, value in node("n1").items() if key not in ("kind", "apiVersion")}]
     text = json.dumps({"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": items})

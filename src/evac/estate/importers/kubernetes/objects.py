@@ -164,13 +164,16 @@ def yaml_objects(
             yield from _of_document(root)
 
 
+RENDER_FIRST: Final = "render it first, for example with: helm template RELEASE CHART > rendered.yaml"
+
+
 def _is_template(chunk: str, file: str, first_line: int) -> Problems:
     found = Problems()
     found.add(
         "import-shape",
         f"{file} is a template, not a manifest",
         Place(file, first_line + chunk.count("\n", 0, chunk.index("{{")), 1),
-        "render it first, for example with: helm template RELEASE CHART > rendered.yaml",
+        RENDER_FIRST,
     )
     return found
 

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.imported import Options
 from evac.estate.importers.kubernetes.objects import (
     DUMP_AGAIN,
+    RENDER_FIRST,
     JsonObjects,
     NotJson,
     Object,
@@ -212,6 +213,14 @@ def _files(source: Path, problems: Problems) -> list[Path]:
     return found
 
 
+def _is_template_at(handle: TextIO, place: Place) -> bool:
+    """Whether what is no JSON at a place is a template."""
+    handle.seek(0)
+    for _ in range(place.line - 1):
+        handle.readline()
+    return "{{" in handle.readline()[max(0, place.column - 40) : place.column + 40]
+
+
 def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: Problems) -> Iterator[Object]:
     """The objects of one file, JSON or YAML, whatever its ending says."""
     if not os.path.lexists(path):
@@ -232,6 +241,9 @@ def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: P
                 problems.add(
                     "import-truncated", f"{name} ends in the middle of an object", error.place, DUMP_AGAIN
                 )
+            elif _is_template_at(handle, error.place):
+                message = f"{name} is a template, not a manifest"
+                problems.add("import-shape", message, error.place, RENDER_FIRST)
             else:
                 message = f"{name} is not JSON: {error.words}"
                 problems.add("import-shape", message, error.place, "is this the file that kubectl wrote?")
