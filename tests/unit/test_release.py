@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,28 @@ def test_a_release_is_signed_and_says_what_it_needs(tmp_path: Path) -> None:
         1,
         True,
     )
+
+
+def test_openssl_checks_a_release_as_the_page_says(tmp_path: Path) -> None:
+    """Before anything of it runs. A changed file or signature ends the commands with an error."""
+    public, dist = new_key(tmp_path / "key"), tmp_path / "dist"
+    dist.mkdir()
+    (dist / "evac-0.1.0-py3-none-any.whl").write_bytes(b"a wheel")
+    assert release("make", str(dist), "--key", str(tmp_path / "key")).returncode == 0
+    page = (SCRIPT.parents[1] / "SECURITY.md").read_text()
+    block = re.findall(r"^    (.*)$", page.split("obtained separately:")[1], re.MULTILINE)
+    commands = "\n".join(block).replace("DIST", "dist").replace("KEY", public)
+
+    def fails() -> bool:
+        done = subprocess.run(["bash", "-ec", commands], cwd=tmp_path, capture_output=True, check=False)
+        return done.returncode != 0
+
+    assert "openssl" in commands
+    assert not fails()
+    assert release("check", str(dist), "--public", public).returncode == 0, "the commands leave nothing there"
+    whole = {path: path.read_bytes() for path in dist.iterdir()}
+    for path, data in whole.items():
+        path.write_bytes(data[:-2] + b"0" + data[-1:])
+        assert fails(), path.name
+        path.write_bytes(data)
+    assert not fails()

@@ -158,7 +158,9 @@ class Chronicle:
                     await asyncio.sleep(AGAIN_S)
                 except (Corrupt, Conflict) as error:
                     if error.message != told:
-                        say(f"cannot write notices: {error.message}; next: {REPAIR}")
+                        words = f"cannot write notices: {error.message}; next: {REPAIR}"
+                        other = f"someone else wrote to the journal {STREAM}; new records follow theirs"
+                        say(words if isinstance(error, Corrupt) else other)
                     told, self.journal = error.message, None
                     self._waiting.extendleft(reversed(self._flying))
                     self._flying = []
