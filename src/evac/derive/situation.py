@@ -228,8 +228,7 @@ def _replicas(top: Topology, placed: Mapping[str, Mapping[str, int]]) -> Replica
     new = np.array(known, np.int64).reshape(-1, 4)
     was = np.stack([c.astype(np.int64) for c in (old.service, old.kind, old.target, old.count)], axis=1)
     made = _summed(np.concatenate([was[kept], new]))
-    now = np.stack([c.astype(np.int64) for c in (made.service, made.kind, made.target, made.count)], axis=1)
-    return old if np.array_equal(was, now) else made
+    return old if made.same(old) else made
 
 
 def _summed(table: IntColumn) -> Replicas:

@@ -37,6 +37,7 @@ from evac.model.estate import (
     Store,
     StoreMember,
 )
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
 from evac.model.units import QUANTITY_LIMIT
 
 _FEW_KEYS: Final = 64
@@ -142,8 +143,10 @@ def estate_digest(estate: Estate) -> str:
 def _digest(estate: Estate) -> str:
     apart = _LEFT_OUT | _NOW
     summary = {f.name: _plain(getattr(estate, f.name)) for f in fields(estate) if f.name not in apart}
-    if estate.lost or estate.traffic:
-        summary["now"] = [list(estate.lost), _plain(estate.traffic)]
+    at_home = estate.home is None or estate.replicas.same(estate.home)
+    sent = _sent_elsewhere(estate) if estate.home is not None and at_home else estate.traffic
+    if estate.lost or sent:
+        summary["now"] = [list(estate.lost), _plain(sent)]
     summary["stores"] = [_store(store) for store in estate.stores]
     for section in ("data_sets", "providers"):
         if not summary[section]:
@@ -151,12 +154,8 @@ def _digest(estate: Estate) -> str:
     if estate.intervals:
         summary["intervals"] = _plain(estate.intervals)
     state = hashlib.sha256(written({name: summary[name] for name in keys_in_order(tuple(summary))}))
-    tables = (
-        (estate.fleet, estate.replicas)
-        if estate.home is None
-        else (estate.fleet, estate.replicas, estate.home)
-    )
-    for table in tables:
+    away = () if at_home or estate.home is None else (estate.home,)
+    for table in (estate.fleet, estate.replicas, *away):
         for column in fields(table):
             values = getattr(table, column.name)
             if column.name not in _LATER or values.any():
@@ -164,6 +163,26 @@ def _digest(estate: Estate) -> str:
                 state.update(f"{column.name}:{data.dtype.str}:{data.shape}".encode())
                 state.update(data.tobytes())
     return "sha256:" + state.hexdigest()
+
+
+def _sent_elsewhere(estate: Estate) -> dict[str, tuple[str, ...]]:
+    """Of services at home, those whose users are not sent to all sites that have their replicas: what came
+    home is what the files say, whatever moved it once.
+    """
+    fleet, r = estate.fleet, estate.replicas
+    site_of: dict[int, Callable[[int], str]] = {
+        ON_SERVER: lambda row: estate.sites[fleet.site[row]].id,
+        ON_POOL: lambda row: estate.pools[row].site,
+        AT_SITE: lambda row: estate.sites[row].id,
+    }
+    found = {}
+    for row, service in enumerate(estate.services):
+        if service.id in estate.traffic:
+            mine = range(*np.searchsorted(r.service, (row, row + 1)).tolist())
+            runs = {site_of[int(r.kind[i])](int(r.target[i])) for i in mine}
+            if runs != set(estate.traffic[service.id]):
+                found[service.id] = estate.traffic[service.id]
+    return found
 
 
 def _store(store: Store) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Unknown is a mask beside a column, never NaN or zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -98,6 +98,12 @@ class Replicas:
 
     def __len__(self) -> int:
         return len(self.service)
+
+    def same(self, other: Replicas) -> bool:
+        """Whether both hold the same bindings."""
+        return self is other or all(
+            np.array_equal(getattr(self, column.name), getattr(other, column.name)) for column in fields(self)
+        )
 
 
 def no_names(count: int) -> NameColumn:

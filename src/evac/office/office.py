@@ -434,6 +434,7 @@ class Office:
             version=version,
             at_ms=self.clock.now_ms(),
             sites=self._ballots.sites(self._marks),
+            lost_halls=self._ballots.lost_halls(),
             leader=self._leader,
             quorum=QuorumSeen(
                 self.store.name,

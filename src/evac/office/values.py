@@ -30,7 +30,7 @@ from evac.model.situation import LostNow, Rivals, Silent
 from evac.store.opening import SealedStore
 from evac.store.port import Store
 from evac.views.status_document import HoldLine, PlanLine, RunLine
-from evac.watch.verdict import Ballot, judge
+from evac.watch.verdict import Ballot, judge, judge_halls
 from evac.watch.verdict import Standing as Judged
 
 Standing = Literal["healthy", "suspect", "lost", "isolated", "unknown", "unwatched"]
@@ -249,6 +249,8 @@ class Situation:
     """Stores whose primary does not answer, though its site is not lost."""
     lost: tuple[LostNow, ...] = ()
     """What is lost or evacuated, as the leader published it: known before anything is reckoned of it."""
+    lost_halls: tuple[str, ...] = ()
+    """Halls that are lost at sites that live, as the witnesses see them."""
 
     @property
     def lost_sites(self) -> tuple[SiteSeen, ...]:
@@ -286,6 +288,7 @@ class Ballots:
         """Why no witness can read the challenge of this process."""
         self._reader = VoteReader(store, clock, profile, self._challenge)
         self._standings: dict[str, Judged] = {}
+        self._halls: dict[str, Judged] = {}
         self._since_ms: dict[str, tuple[str, int]] = {}
 
     def follow(self, profile: WatchProfile, sites: Sequence[tuple[str, str]]) -> None:
@@ -320,11 +323,14 @@ class Ballots:
     def judge(self) -> bool:
         """Judges anew; whether any state, reason or vote may look different."""
         names = [site for site, _ in self._sites]
-        before = self._standings
-        self._standings = judge(
-            self._reader.ballots, names, before, self._profile, self._clock.monotonic_ms(), self._site
-        )
+        ballots, profile, now_ms = self._reader.ballots, self._profile, self._clock.monotonic_ms()
+        self._standings = judge(ballots, names, self._standings, profile, now_ms, self._site)
+        self._halls = judge_halls(ballots, names, self._halls, profile, now_ms, self._standings)
         return bool(names)
+
+    def lost_halls(self) -> tuple[str, ...]:
+        """Halls that are lost at sites that live."""
+        return tuple(hall for hall, one in sorted(self._halls.items()) if one.verdict.state == "lost")
 
     def voting(self) -> tuple[str, ...]:
         """Sites whose witness has a fresh vote."""

@@ -124,6 +124,27 @@ class World:
         return plan
 
 
+def test_an_estate_that_came_home_is_that_of_its_files() -> None:
+    """Whoever lost the journal carries on with a plan that was made while it was there."""
+    home = 0
+    for seed in range(40):
+        world = World(estate_of(seed))
+        for kind in ("lose", "restore", "failback"):
+            world.run(Scenario(kind, ("east",)))  # type: ignore[arg-type]
+        found = of(world.files, world.seen)
+        away = found.services or found.stores or found.lost
+        modes = [[m.mode for m in store.members] for store in found.estate.stores]
+        same = modes == [[m.mode for m in store.members] for store in world.files.stores]
+        if away or not same:
+            continue
+        home += bool(world.moved[0].placed)
+        assert estate_digest(found.estate) == estate_digest(world.files), seed
+        for site in SITES:
+            plans = [make_plan(one, lose(site), budget_ms=0).plan for one in (found.estate, world.files)]
+            assert plans[0] == plans[1], (seed, site)
+    assert home > 5
+
+
 def test_a_fire_under_way_is_why_nothing_runs_there_whatever_moved_it_before() -> None:
     named = 0
     for seed in range(20):

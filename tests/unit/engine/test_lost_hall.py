@@ -22,9 +22,12 @@ from evac.engine.runs.step_actions import old_of
 from evac.engine.stores.guards import SITES_KEY
 from evac.model.run_policy import PROFILES, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario
-from evac.model.situation import Moved
+from evac.model.situation import LostNow, Moved
+from evac.office.values import Ballots, LeaderSeen, QuorumSeen
+from evac.office.values import Situation as Now
 from evac.store.port import Entry, Put
 from evac.watch.verdict import Ballot, Opinion, Standing, Vote, judge, judge_halls
+from evac.web.pages.now_view import now_context
 from tests.unit.engine.small_world import QUICK, World, play, policy_of
 
 HALL = "pangyo/hall-1"
@@ -69,6 +72,41 @@ def test_without_the_policy_to_act_a_person_is_asked(mode: str, said: str) -> No
         assert not world.systems.log
 
     play(story, World(policy_of(mode), halls=True))
+
+
+def test_now_says_it_of_a_hall_whose_site_answers_with_what_comes_next() -> None:
+    """Where evac only advises, no run and no mark would say it."""
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        rooms = Ballots(world.store, world.clock, QUICK, "anyang")
+        rooms.follow(QUICK, [(site, "") for site in ("anyang", "ansan", "pangyo")])
+
+        async def said(halls: tuple[str, ...]) -> Now:
+            while True:
+                await rooms.read()
+                rooms.judge()
+                if rooms.lost_halls() == halls and all(one.state == "healthy" for one in rooms.sites({})):
+                    break
+                await world.until(lambda: True)
+            leader, quorum = LeaderSeen("anyang/1/x", 1), QuorumSeen("etcd", True, (), 2, True, 1)
+            return Now(
+                1, 1, rooms.sites({}), leader, quorum, None, (), (), (), (), 0, "", "", lost_halls=halls
+            )
+
+        calm = await said(())
+        assert HALL not in now_context(calm, None, 1)["answer"][0]
+        world.dark.add(HALL)
+        burnt = await said((HALL,))
+        words, state = now_context(burnt, None, 1)["answer"]
+        assert state == "error"
+        assert words.startswith(f"{HALL} is lost, although its site answers")
+        assert f"evac plan ESTATE --observe --lose {HALL}" in words
+        left = now_context(replace(burnt, lost=(LostNow(HALL, "lost", 1, "fire"),)), None, 1)["answer"][0]
+        assert f"evac plan ESTATE --restore {HALL}" in left
+        assert "--lose" not in left
+
+    play(story, World(policy_of("advise"), halls=True))
 
 
 def test_an_envelope_that_does_not_cover_it_asks() -> None:

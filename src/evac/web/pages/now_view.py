@@ -69,7 +69,7 @@ def now_context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[s
         "now": now,
         "at_ms": at_ms,
         "answer": _answer(now, facts),
-        "warnings": _warnings(now),
+        "warnings": _warnings(now, facts),
         "cards": list(_cards(now, facts)),
         "runs": [_run(run) for run in now.open_runs],
         "ended": now.ended_runs[:5],
@@ -159,6 +159,8 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     if bad:
         told = "; ".join(f"{site.id} is {words_of(site.state)}" for site in bad)
         return f"{told}. {_acting(now)}", "error"
+    if now.lost_halls:
+        return f"{next(_lost_halls(now, facts))} {_acting(now)}", "error"
     if now.silent:
         told = f"{_begun(silent_words(now.silent[0]))}. {_acting(now)}"
         return told if now.open_runs else f"{told} {_begun(silent_hint(now.silent[0]))}.", "error"
@@ -176,6 +178,26 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
         return f"All {plural(len(watched), 'site')} answer.{acting}", "ok"
     unknown = len(now.sites) - len(watched)
     return f"{plural(unknown, 'site')} of {len(now.sites)} cannot be judged. {_acting(now)}", "unknown"
+
+
+def _lost_halls(now: Situation, facts: EstateFacts | None) -> Iterator[str]:
+    """Each hall that is lost at a site that lives: who is affected, and what comes next."""
+    marked, known = (
+        {one.domain for one in now.lost},
+        {one.domain: one for one in facts.losses} if facts else {},
+    )
+    for hall in now.lost_halls:
+        words, loss = f"{hall} is lost, although its site answers", known.get(hall)
+        if hall in marked:
+            yield f"{words}. Once it is back: evac plan ESTATE --restore {hall}."
+            continue
+        words += f": {loss.what.rstrip('.')}." if loss is not None and loss.what else "."
+        idle = loss is not None and not (loss.down or loss.degraded or loss.stores_lost or loss.stores_gone)
+        yield (
+            words
+            if idle or now.open_runs
+            else f"{words} Move away: evac plan ESTATE --observe --lose {hall}."
+        )
 
 
 def _begun(words: str) -> str:
@@ -208,9 +230,11 @@ def _acting(now: Situation) -> str:
     return "Nothing is in progress."
 
 
-def _warnings(now: Situation) -> list[str]:
+def _warnings(now: Situation, facts: EstateFacts | None) -> list[str]:
     found = [f"{rivals_words(one)}. {rivals_hint(one, now.lost)}." for one in now.rivals[1:]]
-    others = now.silent if now.rivals or now.lost_sites else now.silent[1:]
+    worse = bool(now.rivals or now.lost_sites)
+    found += list(_lost_halls(now, facts))[0 if worse else 1 :]
+    others = now.silent if worse or now.lost_halls else now.silent[1:]
     found += [f"{_begun(silent_words(one))}. {_begun(silent_hint(one))}." for one in others]
     if not now.quorum.survives:
         found.append("The store of evac itself runs in one place only: evac stops if that site is lost.")
