@@ -446,7 +446,7 @@ def history_sheet(document: HistoryDocument) -> Sheet:
     ]
     lead = f"{plural(len(cells), 'event')}, newest first." if cells else "Nothing has happened yet."
     head = ("at", "what", "copy", "outcome", "read", "by", "tool", "detail")
-    part = SheetPart("", head=head, rows=cells)
+    part = SheetPart("", head=head, rows=cells, whole=(0,))
     return Sheet(f"History of {document.data_set}", lead, (part,), "next: evac backup status ESTATE")
 
 

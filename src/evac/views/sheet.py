@@ -183,6 +183,8 @@ class SheetPart:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     """A table."""
+    whole: Sequence[int] = ()
+    """Its columns that a terminal does not break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,7 @@ def sheet_of(data: Any) -> Sheet:
                 [(str(name), str(value)) for name, value in part["facts"]],
                 [str(one) for one in part["head"]],
                 [[str(cell) for cell in row] for row in part["rows"]],
+                [int(column) for column in part.get("whole", ())],
             )
             for part in data["parts"]
         )
@@ -242,7 +245,7 @@ def sheet_text(sheet: Sheet, width: int, colour: bool) -> str:
         if part.facts:
             page.facts((name, value, "") for name, value in part.facts)
         if part.rows:
-            page.table(part.head, part.rows)
+            page.table(part.head, part.rows, whole=part.whole)
     if sheet.footer:
         page.line()
         page.line(sheet.footer, "dim")

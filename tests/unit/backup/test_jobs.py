@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evac.backup.known import Known
+from evac.derive.backups import verdicts
+from evac.derive.domains import topology
 from evac.drivers.capabilities import CopyReport
-from evac.model.backup import COMPARED, READ, RESTORED, BackupEvent, ProofOutcome
+from evac.model.backup import COMPARED, READ, RESTORED, BackupEvent, CopyState, ProofOutcome
 from evac.model.errors import LockHeld, OutcomeUnknown, Permanent, Retryable
-from tests.unit.backup.world import Repository, endpoint, task, world_of
+from evac.model.estate import BackupPolicy
+from tests.unit.backup.world import Repository, endpoint, estate_of, task, world_of
 from tests.unit.virtual_time import run_virtually
 
 
@@ -187,3 +193,58 @@ def test_parts_and_levels_reach_the_driver(do: Any) -> None:
     assert repository.parts == [(3, 4)]
     proof = known.proofs[-1]
     assert (proof.level, proof.part, proof.of, proof.share_read) == (READ, 3, 4, 250_000)
+
+
+SILENT = Retryable("backup-silent", "the repository does not answer")
+FEW = st.integers(0, 9)
+COPIES = st.builds(CopyReport, st.just("c0"), FEW, st.none() | FEW, failed=st.booleans())
+ANSWERS = st.fixed_dictionaries(
+    {
+        "copies": st.lists(COPIES, min_size=1, max_size=3),
+        "deletable": st.sampled_from([None, False, True]),
+        "error": st.sampled_from([None, None, None, SILENT, Permanent("backup-corrupt", "it is damaged")]),
+        "missing": st.sampled_from([(), ("/srv/missing",)]),
+        "outcome": st.sampled_from(["passed", "damaged", "could-not-run"]),
+        "bytes_read": st.integers(0, 2),
+        "restored": st.sampled_from([None, {"rows": 7}, {"rows": 8}, {}]),
+        "changes": st.booleans(),
+        "size": st.integers(0, 2),
+    }
+)
+JOBS = st.sampled_from(["list", "take", "prove", "restore-test"])
+
+
+@given(st.lists(st.tuples(JOBS, ANSWERS), min_size=1, max_size=8))
+def test_whatever_tools_answer_nothing_unread_is_proven_and_what_could_not_run_is_seen(
+    story: list[tuple[Any, dict[str, Any]]],
+) -> None:
+    """What could not run changes nothing that is met, and is shown until the next check."""
+    estate = estate_of(BackupPolicy(level=READ))
+
+    def proven(copy: CopyState) -> object:
+        return copy.level, copy.failed, copy.proven
+
+    async def judged(world: Any) -> CopyState:
+        (found,) = verdicts(topology(estate), await world.evidence.facts(), 3_600_000)
+        return found.copies[0]
+
+    async def played(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        world = world_of(monkeypatch, folder, {"r-wiki": Repository()})
+        before = await judged(world)
+        for job, answers in story:
+            read = max(answers["bytes_read"], int(answers["outcome"] == "passed"))  # else none says so
+            world.repositories["r-wiki"] = Repository(**answers | {"bytes_read": read})
+            event = await world.worker.do(task(job))
+            after = await judged(world)
+            if after.level is not None and after.level >= READ:
+                assert after.proof is not None
+                assert after.proof.bytes_read
+            if event.proof is not None and event.proof.outcome == "could-not-run":
+                assert after.not_run is not None
+                assert proven(after) == proven(before)
+            if job in ("list", "take") and event.outcome != "done":
+                assert proven(after) == proven(before)
+            before = after
+
+    with pytest.MonkeyPatch.context() as monkeypatch, TemporaryDirectory() as folder:
+        run_virtually(played(Path(folder), monkeypatch))
