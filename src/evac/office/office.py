@@ -136,6 +136,8 @@ class Office:
         """Of plans that are ready, by their digests and that of the plan for what is lost already."""
         self._before: tuple[str, Plan | None] = "", None
         """The plan for what is lost already, by its digest; empty where nothing is lost."""
+        self._before_is_made = False
+        """Whether that plan is being made again: until then nothing tells what another loss makes worse."""
         self.rules: Rules | None = None
         self._reckoner = reckoner
         self._observation = Observation(0)
@@ -305,7 +307,9 @@ class Office:
         lost = {one.domain for one in effects.lost if one.state != "evacuating"} if effects else set()
         ready = [one for one in self._drawer if one.plan and not one.problem]
         now = self._estimated.digest if self._estimated else ""
-        first = next((o.plan for o in ready if lost and set(o.lost) == lost and o.estate == now), "")
+        about = [one for one in ready if lost and set(one.lost) == lost]
+        first = next((one.plan for one in about if one.estate == now), "")
+        self._before_is_made = bool(about) and not first
         if first != self._before[0]:
             self._before = "", None
             with contextlib.suppress(Corrupt, InvalidInput):
@@ -342,6 +346,7 @@ class Office:
             for one in self._drawer
             if len(one.lost) == 1 and one.estate == known.digest and (one.plan, before) in self._verdicts
         }
+        plans = {} if self._before_is_made else plans
         facts = judged(known, plans, before)
         if self.facts is None or self.facts.stamp != facts.stamp:
             self.facts = facts

@@ -478,7 +478,7 @@ class PlanVerdict:
 
 def _as_before(one: Outcome, was: Outcome | None) -> bool:
     """Whether a second loss leaves the service no worse off than the first. Unknown counts as worse."""
-    if was is None or not (was.goes_down or was.state in _GONE):
+    if was is None or (one.goes_down and not (was.goes_down or was.state in _GONE)):
         return False
     if one.state in _GONE or was.state in _GONE:
         return one.state == was.state or one.state not in _GONE
@@ -529,7 +529,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         len(stores),
         sum(1 for one in stores if one.primary_ms is None),
         None if None in losses else max((one for one in losses if one is not None), default=0),
-        len(every) - len(outcomes),
+        sum(1 for one in every if one not in outcomes and (one.goes_down or one.state in _GONE)),
         sum(1 for one in back if one.goes_down and one.recovery_ms is None),
     )
 

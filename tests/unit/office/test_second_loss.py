@@ -39,9 +39,17 @@ def test_a_second_loss_counts_what_it_makes_worse_and_nothing_else(
             assert one.service in worse, "it is up before this loss"
         if one.state in GONE and old is not None and old.state not in GONE:
             assert one.service in worse, "it would have come back"
+        old = next((o for o in before.outcomes if o.service == one.service), None)
         if old is not None and (one.state, one.recovery_ms) == (old.state, old.recovery_ms):
             assert one.service not in worse, "it is down in the same way without this loss"
-    assert found.affected + found.already == len([one for one in plan.outcomes if one.state != "running"])
+    as_before = {one.service for one in plan.outcomes if one.state != "running"} - worse
+    assert found.already == sum(
+        one.service in as_before and (one.goes_down or one.state in GONE) for one in plan.outcomes
+    )
+    assert found.affected == len(worse)
+    for one in plan.outcomes:
+        if one.service in as_before:
+            assert one.service in {old.service for old in before.outcomes}, "it was not affected before"
     for store in plan.stores:
         olds = [one for one in before.stores if one.store == store.store]
         if store.primary_ms is None and not any(one.primary_ms is None for one in olds):

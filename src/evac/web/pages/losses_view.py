@@ -122,7 +122,7 @@ def loss_row(loss: LossFacts) -> dict[str, Any]:
         "verdict": verdict_words(loss),
         "state": VERDICT_CLASS[loss.verdict],
         "text": loss.what or f"{plural(loss.down, 'service')} down",
-        "because": loss.because,
+        "because": "" if loss.because == verdict_words(loss) else loss.because,
         "people": people(loss.people_down, loss.people_unstated),
         "plan_digest": loss.plan,
         "look": {"loss": "bad", "unknown": ""}.get(loss.verdict, "" if loss.late else "good"),
