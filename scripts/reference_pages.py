@@ -352,7 +352,7 @@ A route that does not say which role it needs is refused to everyone.
 
 ## One person, one name
 
-A run counts approvals by name, so nobody may have two names. Names that look the same count as one name, even
+A run counts approvals by name, so no one may have two names. Names that look the same count as one name, even
 if they differ in case, spaces, invisible characters or alphabet. Whatever acts for a person (a password, a
 token with `of`, a key, the identity provider) acts under the name that the person has here. With `oidc`,
 every entry must therefore state the person's `subject` at the provider. Someone whose name at the identity
@@ -432,7 +432,7 @@ does not send errors and single-site tools that already existed when it first lo
 `update` is for people outside, such as a mailing list of your customers or a chat that they use. Each update
 is sent on its own, exactly as published, with title, text and the address of the status page; `least` does
 not apply. A channel gets updates only if it names this kind, and such a channel must not name any other kind.
-So nobody outside receives what is only for you. To publish an update, use the form in the war room or
+So no one outside receives what is only for you. To publish an update, use the form in the war room or
 `evac incident note INCIDENT TEXT --kind update`.
 
 """
