@@ -103,6 +103,31 @@ class Asked:
                 raise Permanent("backup-output", f"the bucket holds more than {OBJECTS_MOST:,} objects")
         return found
 
+    def objects(self, most: int = 0) -> dict[str, tuple[str, float]]:
+        """Key below the prefix -> what tells its version, and when it was written. most: enough; 0: all.
+        Raises `Permanent` where there are more than anybody lists.
+        """
+        found: dict[str, tuple[str, float]] = {}
+        for page in self._pages("list_objects_v2", Prefix=self._bucket.prefix, MaxKeys=most or 1_000):
+            for one in page.get("Contents", ()):
+                version = f"{one['Size']} {one['ETag']}"
+                found[one["Key"].removeprefix(self._bucket.prefix)] = version, one["LastModified"].timestamp()
+            if len(found) >= (most or OBJECTS_MOST):
+                break
+        if len(found) >= OBJECTS_MOST:
+            raise Permanent("backup-output", f"the bucket holds more than {OBJECTS_MOST:,} objects")
+        return found
+
+    def replication(self) -> list[dict[str, Any]]:
+        """The rules by which it is replicated; empty where there are none."""
+        try:
+            found = self._call("get_bucket_replication")
+        except Permanent as error:
+            if "ReplicationConfigurationNotFound" in error.message:
+                return []
+            raise
+        return list(found.get("ReplicationConfiguration", {}).get("Rules", ()))
+
     def deletable(self, passes: Passes) -> Deletable:
         """Whether these credentials can destroy what it holds. Raises `Retryable` where the bucket does not
         answer.

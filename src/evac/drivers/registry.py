@@ -38,6 +38,7 @@ from evac.drivers import (
     redis,
     redis_rdb,
     restic,
+    s3,
 )
 from evac.drivers.port import Driver, Value
 from evac.drivers.spec import DriverSpec
@@ -75,6 +76,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
             redis.DRIVER,
             redis_rdb.DRIVER,
             restic.DRIVER,
+            s3.DRIVER,
         )
     }
 )

@@ -187,7 +187,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
         _end("driver: ‹process"),
         "drivers for a store: backup_command, backup_reader, borg, command, etcd_snapshot, kafka,"
         " mariabackup, mariadb, patroni, pg_basebackup, pgbackrest, postgres, rabbitmq, redis, redis_rdb,"
-        " restic",
+        " restic, s3",
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),
