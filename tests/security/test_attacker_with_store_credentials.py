@@ -29,12 +29,15 @@ from evac.engine.stores.guards import ensure_register
 from evac.model.access import Proven
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Endpoint
+from evac.net.secrets import Secret
 from evac.run.values import RunSpec
+from evac.store import opening
 from evac.store.anchors import Anchor, decode, encode, hash_of, key_of, verify_chain
 from evac.store.journal import Journal
-from evac.store.opening import SealedStore, open_store, seal_of
+from evac.store.opening import Seal, SealedStore, open_store, seal_of
 from evac.store.port import Delete, MemoryStore, Put
 from tests.unit.app.test_store_writer import PATIENCE_S, House
+from tests.unit.engine.small_world import World, play, policy_of
 
 SEAL = "env:EVAC_RED_SEAL"
 
@@ -246,3 +249,45 @@ def test_a_spoilt_run_that_somebody_asks_something_of_stops_no_controller(
         await raw.close()
 
     asyncio.run(story())
+
+
+FLOODED = (
+    "votes",
+    "challenge",
+    "open",
+    "request",
+    "proposal",
+    "release",
+    "drawer",
+    "permit",
+    "journal/watch",
+    "",
+)
+
+
+@pytest.mark.parametrize("prefix", FLOODED)
+def test_a_flood_of_entries_ends_no_controller(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than evac is willing to pass over. While they are there nothing may be known; then all goes on."""
+    monkeypatch.setattr(opening, "SKIPPED_MOST", 20)
+    world = World(policy_of("act"))
+    raw, world.store = world.store, SealedStore(world.store, Seal((Secret("s" * 32),)))
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        run = (await world.store.list("open/"))[:1]
+        assert not run
+        places = [f"{one}/" for one in FLOODED if prefix in ("", one) and one]
+        keys = [f"{place}{number:012d}" for place in places for number in range(900, 2_000)]
+        for key in keys:
+            await raw.transact([], [Put(key, b"planted")])
+        for _ in range(20):
+            await asyncio.sleep(0.5)
+            await world.until(lambda: True)
+        for key in keys:
+            await raw.transact([], [Delete(key)])
+        await world.until(lambda: bool(world.leader), 60)
+        await world.until_planned(60)
+        world.burn("pangyo")
+        await world.until(lambda: "shift" in world.systems.verbs_done(), 60)
+
+    play(story, world)

@@ -115,6 +115,16 @@ class Unavailable(StoreError):
         super().__init__("store-unavailable", message, "check that a majority of the members can be reached")
 
 
+class Flooded(Unavailable):
+    """Someone else wrote more entries than are passed over: what evac wrote there is not known until they are
+    gone, as where the store does not answer.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code, self.hint = "store-flooded", "find out who writes to the store, and remove them"
+
+
 class Corrupt(StoreError):
     """What was read is not what was written: a hash, a length or an order is wrong."""
 

@@ -35,7 +35,7 @@ from evac.store.port import MAX_KEY_BYTES, MAX_TRANSACTION_BYTES, Change, Compar
 TRIES: Final = 3
 """Tries of one segment before the caller is told that its outcome is not known."""
 PENDING_MOST: Final = 100_000
-STEPPED_OVER_MOST: Final = 1_000
+STEPPED_OVER_MOST: Final = 10_000
 FEW: Final = 8
 """Segments that are asked for at once where the last of them is looked for."""
 

@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 
-from evac.model.errors import Corrupt, Permanent, StoreError
+from evac.model.errors import Corrupt, Flooded, Permanent, StoreError
 from evac.net.secrets import Secret, resolve
 from evac.net.tls import is_here
 from evac.store.anchors import (
@@ -147,10 +147,8 @@ class SealedStore:
             if len(page) < asked:
                 break
             if skipped > SKIPPED_MOST:
-                raise StoreError(
-                    "store-unsealed",
-                    f"more than {SKIPPED_MOST:,} entries below {prefix} were not written with our key",
-                    "find out who writes to the store, and remove them",
+                raise Flooded(
+                    f"more than {SKIPPED_MOST:,} entries below {prefix} were not written with our key"
                 )
             after = page[-1].key
         return found
