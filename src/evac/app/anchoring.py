@@ -361,7 +361,7 @@ async def repair(
         await inner.close()
     if not saved:
         return found
-    words = f"{who_am_i()} repaired the journal {journal}; {found.lost} records or more are lost"
+    words = f"{who_am_i()} repaired the journal {journal} (records lost: {found.lost} or more)"
     told = {"journal": journal, "segments": list(found.segments[:100]), "code": "journal-repaired"}
     store = open_store(url)
     try:

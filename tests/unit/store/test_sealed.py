@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 from itertools import pairwise
 from pathlib import Path
 
+import orjson
 import pytest
 
 from evac.cli import console
 from evac.cli.main import run
+from evac.engine.lead.watch_journal import Notice, decode, encode
 from evac.model.errors import Corrupt, StoreError
 from evac.net.secrets import Secret
 from evac.store import opening
+from evac.store.anchors import key_of
+from evac.store.journal import Journal, records_after
 from evac.store.opening import Seal, SealedStore, open_store, seal_all, seal_of
-from evac.store.port import Compare, MemoryStore, Put
+from evac.store.port import Compare, MemoryStore, Put, Store
 
 OURS, NEXT, THEIRS = (Secret(letter * 40, f"file:/{letter}") for letter in "abc")
 
@@ -148,3 +153,58 @@ def test_an_embedded_store_is_sealed_and_sealed_again_by_command(
     assert run(["store", "seal", "--store", f"{plain}?seal=env:TWO,env:ONE", "--quiet"]) == console.DONE
     assert asyncio.run(keys(f"{plain}?seal=env:TWO")) == ["before"]
     assert asyncio.run(keys(first)) == []
+
+
+def test_a_journal_is_repaired_by_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Looking changes nothing, nothing is repaired without a copy, and no copy is written over."""
+    monkeypatch.setenv("ONE", "1" * 40)
+    url, copy = f"sqlite:{tmp_path / 'evac.sqlite'}?seal=env:ONE", tmp_path / "copy"
+
+    async def spoil() -> dict[str, bytes]:
+        inner, _ = opening.open_unsealed(url)
+        store = open_store(url)
+        for stream in ("watch", "fire"):
+            journal = await Journal.create(store, stream, None)
+            for number in range(3):
+                await journal.append([encode(Notice("run", number, "", "x"))], None)
+        await inner.transact([], [Put(key_of(stream, 2), b"junk") for stream in ("watch", "fire")])
+        await store.close()
+        return await entries_of(inner)
+
+    async def entries_of(inner: Store) -> dict[str, bytes]:
+        found = {one.key: one.value for one in await inner.list("")}
+        await inner.close()
+        return found
+
+    spoiled = asyncio.run(spoil())
+    base = ["store", "repair", "watch", "--store", url]
+    execute = [*base, "--execute", "--copy", str(copy), "--reason", "ticket 1"]
+    assert run(base) == 3
+    assert "segments changed or missing: 1 (2)" in capsys.readouterr().err
+    assert run([*base, "--execute"]) == 2
+    assert run(["store", "repair", "fire", *execute[3:]]) != 0
+    assert "fire is not a journal that can be repaired" in capsys.readouterr().err
+    copy.write_text("kept")
+    assert run(execute) == 2
+    assert copy.read_text() == "kept"
+    copy.unlink()
+    assert asyncio.run(entries_of(opening.open_unsealed(url)[0])) == spoiled
+    assert run(execute) == 0
+    assert copy.stat().st_mode & 0o777 == 0o600
+    rows = [orjson.loads(line) for line in copy.read_bytes().splitlines()]
+    assert {key: base64.b64decode(value) for key, _, value in rows} == {
+        key: value for key, value in spoiled.items() if key.startswith("journal/watch/")
+    }
+    assert run(base) == 0
+
+    async def told() -> list[str]:
+        store = open_store(url)
+        found = [decode(record).words async for _, record in records_after(store, "watch", 0)]
+        await store.close()
+        return found
+
+    words = asyncio.run(told())
+    assert "this record was changed or deleted in the store" in words
+    assert words[-1].endswith("repaired the journal watch (records lost: 1 or more): ticket 1")
