@@ -292,7 +292,7 @@ class BackupDriver(ABC):
             refuse_older(at, record, order)
             if not self._is_ours(at, record, order):
                 at.refuse()
-            found = await self._chosen(action, copy, until, watch)
+            found = newest(await self._list(action, watch.left_s), copy, until)
             problems = [self._too_small(at, found)]
             if until is not None and not self._is_ours(at, record, order):
                 await self._refuse_uncovered(action, until, watch)
@@ -351,7 +351,11 @@ class BackupDriver(ABC):
         order: Order | None,
     ) -> Record:
         at.refuse()
-        found = await self._chosen(action, copy, until, watch)
+        found = newest(await self._list(action, watch.left_s), copy, until)
+        ahead_s = found.taken_at - int(time.time())
+        if order is None and not copy and ahead_s > AHEAD_S:  # a run goes on: its clock may be the wrong one
+            words = f"the newest copy, {found.id}, is dated {ahead_s:,} s ahead of this clock"
+            raise Permanent("backup-clock", words, "correct the clock, or name a copy")
         if problem := self._too_small(at, found):
             raise Permanent("place-full", problem, "free some space, or name another place")
         if until is not None:
@@ -396,17 +400,6 @@ class BackupDriver(ABC):
         if order is not None:  # a test leaves nothing running
             await self._start(action, at.path, watch)
         return done
-
-    async def _chosen(self, action: Action, copy: str, until: int | None, watch: Stopwatch) -> CopyReport:
-        """As `newest`. Raises `Permanent` where the clock that dated the newest copy, or this one, has
-        jumped: it may be older than the others.
-        """
-        found = newest(await self._list(action, watch.left_s), copy, until)
-        ahead_s = found.taken_at - int(time.time())
-        if not copy and ahead_s > AHEAD_S:
-            words = f"the newest copy, {found.id}, is dated {ahead_s:,} s ahead of this clock"
-            raise Permanent("backup-clock", words, "correct the clock, or name a copy")
-        return found
 
     def _asked(self, action: Action) -> tuple[RestorePlace, str, int | None]:
         """The place, copy and moment that a step of a run asks for."""

@@ -12,6 +12,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
 from evac.backup.known import Job
 from evac.drivers.capabilities import READ, RestoresData, TakesBackups
-from evac.drivers.port import Action
+from evac.drivers.port import Action, Order
 from evac.drivers.registry import Drivers, can
 from evac.engine.clock import SystemClock
 from evac.model.backup import BackupEvent
@@ -228,10 +229,12 @@ def test_a_full_disk_is_named_and_a_larger_one_is_gone_on_with(
 
 
 @asking(RestoresData, real=True)
-def test_a_copy_of_the_future_is_restored_by_name_only(
+def test_a_copy_of_the_future_is_restored_by_name_or_in_a_run(
     asked: AskedRestore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clock jumped: the copy that is called newest may be older than all the others."""
+    """A clock jumped: the copy that is called newest may be older than all the others. In a run the clock
+    here may be the wrong one, and nothing stops that.
+    """
     place = str(asked.place)
 
     async def story() -> None:
@@ -244,5 +247,8 @@ def test_a_copy_of_the_future_is_restored_by_name_only(
         assert (error.code, await asked.left()) == ("backup-clock", before)
         assert not isinstance(await ask(asked, "restore", LONG_S, copy.id, place, None), ActionError)
         assert await ask(asked, "clean_up", LONG_S, place) is None
+        order = Order("r", "restore", 1, 1, 1, "a test", LONG_S, "k")
+        action = replace(asked.action, settings={**asked.action.settings, "place": place})
+        assert (await asked.driver.check(action, order)).problems == ()
 
     asked.run(story())
