@@ -60,7 +60,7 @@ def test_data_that_does_not_come_back_is_never_shown_as_no_loss() -> None:
     (whole,) = (card for card in _cards(plan, "d") if card.name == "Maximum data loss")
     stores = tuple(replace(one, primary_ms=None, loss_ms=0) for one in plan.stores[:2])
     (card,) = (c for c in _cards(replace(plan, stores=stores), "d") if c.name == "Maximum data loss")
-    assert (card.value, card.state) == ("all data of 2 stores", "error")
+    assert (card.value, card.state) == ("2 stores not restored", "error")
     assert whole.state == ""
 
 

@@ -215,7 +215,7 @@ def test_what_is_and_what_is_expected_are_apart_and_other_days_are_named() -> No
     paused = Wait(Paused("operator", "kim", "x", NOW_MS + day_ms, "resume"), since_ms=NOW_MS)
     assert f"at {clock(NOW_MS + day_ms, NOW_MS)} UTC" in words_of(paused)
     said = what_if_of_all_data_gone()
-    assert said == "all data of 4 stores"
+    assert said == "4 stores not restored"
 
 
 def what_if_of_all_data_gone() -> str:

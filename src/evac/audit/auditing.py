@@ -209,7 +209,7 @@ class LossRow:
     """Most data lost by a store; None where it is not known."""
     stores_lost: int
     stores_gone: int
-    """Stores without any copy left."""
+    """Stores that do not come back: no copy may be taken, or none is back before the horizon."""
     to_place: int
     """Replicas that ask for a place."""
     placed: int
@@ -349,7 +349,9 @@ def _verdict(lost: int, stores_gone: int, open_ones: int, down: int, degraded: i
 
 
 def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
-    """(most data lost, stores lost, stores with no copy left) of each loss."""
+    """(most data lost, stores lost, stores that do not come back) of each loss: without a copy that may be
+    taken, or not before the horizon.
+    """
     found: list[list[int]] = [[0, 0, 0, 0] for _ in range(len(impacts.losses))]
     hits = impacts.stores
     for number, which in zip(hits.loss.tolist(), hits.outcome.tolist(), strict=True):
@@ -358,7 +360,7 @@ def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
             continue
         row = found[number]
         row[1] += not outcome.keeps_primary
-        if outcome.loss_ms == NEVER:
+        if outcome.loss_ms == NEVER or outcome.ready_ms >= impacts.estate.horizon_ms:
             row[2] += 1
         elif outcome.loss_ms == UNKNOWN_MS:
             row[3] += 1

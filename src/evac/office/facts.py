@@ -477,7 +477,8 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
 def _why(report: AuditReport, row: LossRow) -> str:
     """What else speaks for a verdict: data without a copy, room or facts that are missing."""
     if row.stores_gone:
-        return f"{counted(row.stores_gone, 'store')} {'has' if row.stores_gone == 1 else 'have'} no copy left"
+        be = "is" if row.stores_gone == 1 else "are"
+        return f"{counted(row.stores_gone, 'store')} {be} not restored"
     if row.short:
         first = row.short[0]
         if not first.missing:

@@ -438,6 +438,8 @@ class PlanVerdict:
     """Services down because of what is lost already, and no worse off after this loss; not counted above."""
     untimed: int = 0
     """Services that come back at a time that no one knows."""
+    kept: int = 0
+    """Services that stay up, with less than all for a while or until the horizon."""
 
     @property
     def verdict(self) -> str:
@@ -446,7 +448,7 @@ class PlanVerdict:
             return "loss"
         if self.unknown:
             return "unknown"
-        return "degraded" if self.down or self.shed or self.degraded else "ok"
+        return "degraded" if self.down or self.shed or self.degraded or self.kept else "ok"
 
     @property
     def words(self) -> str:
@@ -454,7 +456,9 @@ class PlanVerdict:
         if not self.affected and not self.stores_gone:
             more = f"; {number(self.already)} already down" if self.already else ""
             return "no service is affected" if not more else f"no other service is affected{more}"
-        parts = [f"{plural(self.down, 'service')} down"]
+        parts = [f"{plural(self.down, 'service')} down" if self.down else "no service goes down"]
+        if not self.down and self.unknown:
+            parts = []
         if self.restored:
             last = f", the last after {duration(self.worst_ms)}" if self.worst_ms else ""
             if self.untimed:
@@ -469,8 +473,10 @@ class PlanVerdict:
             parts.append(f"cannot be judged: {listed(self.unknown)}")
         if self.degraded:
             parts.append(f"{plural(self.degraded, 'service')} restored in part")
+        if self.kept:
+            parts.append(f"{plural(self.kept, 'service')} degraded, but up")
         if self.stores_gone:
-            parts.append(f"all data of {plural(self.stores_gone, 'store')} is lost")
+            parts.append(f"{plural(self.stores_gone, 'store')} not restored")
         if self.already:
             parts.append(f"{plural(self.already, 'other service')} already down")
         return "; ".join(parts)
@@ -512,14 +518,14 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
     outcomes, stores = made_worse(plan, before)
     ordered = sorted(outcomes, key=lambda one: (one.tier, -one.people, one.service))
     back = [one for one in ordered if one.state not in _GONE]
-    down = [one for one in ordered if one.goes_down or one.state in _GONE]
+    down = [one for one in ordered if one.goes_down or one.state in ("shed", "unplaced")]
     losses = [one.loss_ms for one in stores if one.primary_ms is not None]
     return PlanVerdict(
         digest,
         len(outcomes),
         len(down),
         sum(1 for one in back if one.goes_down),
-        sum(1 for one in back if one.state == "degraded"),
+        sum(1 for one in back if one.state == "degraded" and one.goes_down),
         sum(1 for one in ordered if one.meets_rto is False),
         tuple(one.service for one in ordered if one.state == "unplaced"),
         tuple(one.service for one in ordered if one.state == "shed"),
@@ -531,6 +537,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         None if None in losses else max((one for one in losses if one is not None), default=0),
         sum(1 for one in every if one not in outcomes and (one.goes_down or one.state in _GONE)),
         sum(1 for one in back if one.goes_down and one.recovery_ms is None),
+        sum(1 for one in back if not one.goes_down),
     )
 
 
@@ -541,7 +548,7 @@ def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
         verdict=plan.verdict,
         down=plan.down,
         recovers=plan.restored,
-        degraded=plan.degraded,
+        degraded=plan.degraded + plan.kept,
         never_back=len(plan.unplaced),
         unknown=len(plan.unknown),
         not_proved=0,

@@ -319,7 +319,7 @@ def audit_answer(report: AuditReport) -> tuple[str, str]:
         words = f"{words} for good." if losing else "Every site can be lost, but not every smaller domain."
         never = f"{number(worst.lost)} never come back"
         if not worst.lost:
-            never = f"{plural(worst.stores_gone, 'store')} lost for good"
+            never = f"{plural(worst.stores_gone, 'store')} not restored"
         return f"{words} Worst is {worst.domain}: {plural(worst.down, 'service')} down, {never}.", "error"
     unknown = sum(1 for row in report.rows if row.verdict == "unknown")
     if unknown:

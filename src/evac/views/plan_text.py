@@ -328,7 +328,7 @@ def _data(page: Page, plan: Plan) -> None:
         page.line()
     if gone:
         names = listed([s.store for s in gone])
-        page.line(f"Data lost for good: {plural(len(gone), 'store')} ({names})", "error")
+        page.line(f"Stores not restored: {number(len(gone))} ({names})", "error")
     worst = [s for s in losing if s.primary_ms is not None]
     if worst:
         longest = max((s.loss_ms for s in worst if s.loss_ms is not None), default=None)

@@ -81,10 +81,10 @@ class Tally:
         """`all 5 affected services come back`; where others stay up, `2 of 5 services that go down ...`."""
         noun = ("service that goes down", "services that go down") if self.stay else ("affected service",)
         if not self.down:
-            return "no service goes down"
+            return "no service goes down" if not self.unknown else self.stay_words
         if self.down == 1:
             return f"the one {noun[0]} {'comes' if self.back else 'does not come'} back"
-        all_of_it = "all" if self.back == self.down else f"{number(self.back)} of"
+        all_of_it = "all" if self.restored == self.down else f"{number(self.back)} of"
         verb = "comes" if self.back == 1 else "come"
         return f"{all_of_it} {plural(self.down, *noun)} {verb} back"
 
@@ -146,7 +146,7 @@ def verdict_words(plan: Plan) -> str:
         words += f", {number(found.degraded)} of them {stay} degraded until the horizon"
     if gone and found.down > 1:
         words += f", {number(gone)} {'does' if gone == 1 else 'do'} not"
-    if found.stay:
+    if found.stay and words != found.stay_words:
         words += f"; {found.stay_words}"
     if late := untimed(plan):
         which = "" if late == found.back else f" for {number(late)} of them"
@@ -438,7 +438,7 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
     if counts.degraded:
         stay = "stays" if counts.degraded == 1 else "stay"
         told.append(f"{number(counts.degraded)} of them {stay} degraded until the horizon.")
-    if counts.stay:
+    if counts.stay and counts.stay_words != counts.back_words:
         told.append(f"{counts.stay_words}.")
     if counts.degraded or counts.reduced:
         state = "warning"
@@ -449,7 +449,8 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
         found = [o for o in plan.outcomes if o.state == which]
         if found:
             be = "is" if len(found) == 1 else "are"
-            told.append(f"{number(len(found))} {be} {fate} ({people_words(*felt(plan, found))}).")
+            whom = f" ({people_words(*felt(plan, found))})" if any(felt(plan, found)) else ""
+            told.append(f"{number(len(found))} {be} {fate}{whom}.")
             state = "error" if which == "unplaced" else "warning"
     told += _timing(plan, back)
     if any(o.meets_rto is False for o in back):

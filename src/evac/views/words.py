@@ -89,7 +89,7 @@ def assumed_words(lead: Lead, alone: bool = False) -> str:
     times = {"detection": lead.detection_ms, "approval": lead.approval_ms}
     words = " and ".join(f"{name} {duration(times[name])}" for name in lead.assumed)
     them = "it" if len(lead.assumed) == 1 else "them"
-    but = "; a service that comes back by itself does not wait for them" if alone else ""
+    but = f"; a service that comes back by itself does not wait for {them}" if alone else ""
     return f"{words} assumed: the estate does not state {them}{but}" if words else ""
 
 

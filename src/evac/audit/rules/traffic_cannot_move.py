@@ -36,14 +36,20 @@ def _slow(context: Context) -> Iterator[Finding]:
         )
         grave = least > strictest and not service.sheddable
         severity: Severity = "error" if grave else "warning"
-        ttl = "an unknown TTL" if unknown else f"a TTL of {duration(service.traffic.ttl_ms or 0)}"
+        traffic, lead_ms = service.traffic, context.estate.lead.ms
+        how = f" with a TTL of {duration(traffic.ttl_ms)}" if traffic.ttl_ms else ""
+        how = " with an unknown TTL" if unknown else how
+        slow = "Lower the TTL well below the rto, or use anycast or a load balancer in front."
+        if least - lead_ms <= strictest < least:
+            slow = "Detect a loss or approve its plan sooner, or state an rto that can be met."
         yield RULE.finding(
             context,
             severity,
             service.id,
-            f"the traffic of {service.id} takes at least {duration(least)} to move with {ttl};"
+            f"the traffic of {service.id} takes at least {duration(least)} to move{how},"
+            f" {duration(lead_ms)} of it until a plan is approved;"
             f" its rto is {duration(strictest)} (loss of {listed(context.names(ordered))})",
-            "Lower the TTL well below the rto, or use anycast or a load balancer in front.",
+            slow,
             losses=ordered,
             paths=(f"services/{service.id}/traffic/ttl", f"services/{service.id}/traffic"),
         )

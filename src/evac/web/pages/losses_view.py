@@ -134,7 +134,7 @@ def loss_row(loss: LossFacts) -> dict[str, Any]:
 def _data(loss: LossFacts) -> str:
     """What is lost for good, at most."""
     if loss.stores_gone:
-        return f"all of {plural(loss.stores_gone, 'store')}"
+        return f"{plural(loss.stores_gone, 'store')} not restored"
     if loss.data_loss_ms is None:
         return "not known"
     return f"up to {duration(loss.data_loss_ms)}" if loss.data_loss_ms else "none"

@@ -241,7 +241,7 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
         else "none"
     )
     ended = sum(1 for s in plan.stores if s.primary_ms is None)
-    lost = f"all data of {plural(ended, 'store')}" if ended else lost
+    lost = f"{plural(ended, 'store')} not restored" if ended else lost
     lead = f"Includes {duration(plan.detection_ms)} to detect and {duration(plan.approval_ms)} to approve"
     ends = svg.Card("Last one back after", duration(found.worst_ms) if found.worst_ms else "-", lead)
     if plan.scenario.kind != "lose":

@@ -186,26 +186,27 @@ def _heading(answer: WhatIf) -> str:
     not_proved = sum(1 for one in answer.services if one.fate == "not proved")
     if not answer.services:
         return f"Losing {lost} affects no service."
-    down = loss.recovers + len(gone)
-    if not down and not doubt and not not_proved:
+    down, back = loss.down, max(0, loss.down - len(gone) - doubt - not_proved)
+    reduced = max(0, back - sum(1 for one in answer.services if one.fate == "recovers"))
+    if not down and (doubt or not_proved):
+        words = f"No service is known to go down with {lost}."
+    elif not down:
         return (
             f"Losing {lost} takes down no service. {plural(loss.degraded, 'service')} "
             "will run at reduced capacity."
         )
-    words = f"Losing {lost} takes down {plural(down, 'service')}."
-    if not gone:
-        words += (
-            " All of them come back." if loss.recovers > 1 else " It comes back." if loss.recovers else ""
-        )
     else:
-        back = (
-            f"{number(loss.recovers)} {'comes' if loss.recovers == 1 else 'come'} back, "
-            if loss.recovers
-            else ""
-        )
+        words = f"Losing {lost} takes down {plural(down, 'service')}."
+    some = f"{number(back)} {'comes' if back == 1 else 'come'} back" if back else ""
+    some += f", {number(reduced)} of them degraded until the horizon" if reduced else ""
+    if gone:
         names = " and ".join(gone) if len(gone) == 2 else listed(gone, 3)
-        rest = "not" if back else "not come back"
-        words += f" {back}{names} {'does' if len(gone) == 1 else 'do'} {rest}."
+        rest = "not" if some else "not come back"
+        words += f" {some}{', ' if some else ''}{names} {'does' if len(gone) == 1 else 'do'} {rest}."
+    elif reduced or back < down:
+        words += f" {some}." if some else ""
+    elif back:
+        words += " All of them come back." if back > 1 else " It comes back."
     if not_proved:
         verb = "is" if not_proved == 1 else "are"
         words += f" {plural(not_proved, 'service')} {verb} not proved to stay up or come back: make a plan."
@@ -216,22 +217,21 @@ def _cards(answer: WhatIf) -> list[svg.Card]:
     loss, counts = answer.loss, Counter(one.fate for one in answer.services)
     lost = counts["lost"] + counts["shed"]
     names = [one.service for one in sorted(answer.services, key=gravity) if one.fate in ("lost", "shed")]
-    untimed = sum(1 for one in answer.services if one.fate == "recovers" and one.recovery_ms is None)
-    worst = f"The last after {duration(loss.worst_recovery_ms)}" if counts["recovers"] else "None"
-    if untimed:
-        worst = f"No one knows when {number(untimed)} of them {'is' if untimed == 1 else 'are'} back"
-    stores = (
-        f"{plural(loss.stores_lost, 'primary is', 'primaries are')} lost, {number(loss.stores_gone)} for good"
-    )
+    back = max(0, loss.down - lost - counts["unknown"] - counts["not proved"])
+    worst = f"The last after {duration(loss.worst_recovery_ms)}" if back else "None"
+    if loss.untimed:
+        be = "is" if loss.untimed == 1 else "are"
+        worst = f"No one knows when {number(loss.untimed)} of them {be} back"
+    stores = f"{plural(loss.stores_lost, 'primary is', 'primaries are')} lost"
     data = "not known" if loss.data_loss_ms is None else duration(loss.data_loss_ms)
     if loss.stores_gone:
-        data = f"all data of {plural(loss.stores_gone, 'store')}"
+        data = f"{plural(loss.stores_gone, 'store')} not restored"
     doubt = f"; {number(counts['unknown'])} more cannot be judged" if counts["unknown"] else ""
     doubt += f"; {number(counts['not proved'])} more not proved" if counts["not proved"] else ""
     late = f"{plural(loss.late, 'service')} later than promised" if loss.late else "None later than promised"
     return [
         svg.Card("Not restored", number(lost), (listed(names, 3) or "None") + doubt, "error" if lost else ""),
-        svg.Card("Down, then back", number(counts["recovers"]), worst),
+        svg.Card("Down, then back", number(back), worst),
         svg.Card("Degraded", number(counts["degraded"]), "Serve at reduced capacity"),
         svg.Card("Maximum people without a service", people(loss.people_down, loss.people_unstated), late),
         svg.Card("Maximum data loss", data or "none", stores, "error" if loss.stores_gone else ""),

@@ -1,0 +1,37 @@
+"""Audit, plan and page count alike: what goes down, what stays degraded, and what cannot be judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from bench.random_estates import random_estate
+from evac.audit import audit
+from evac.model.scenario import lose
+from evac.office.reckoning import verdict_of, what_if_of
+from evac.planning.plan import plan
+from evac.views.plan_view import tally, verdict_words
+from evac.web.pages.what_if_view import _heading, by_plan
+
+
+@pytest.mark.parametrize("seed", [s for s in range(60) if len(random_estate(s).services) <= 4])
+def test_each_loss_takes_down_as_many_in_the_audit_the_plan_and_the_page(seed: int) -> None:
+    estate = random_estate(seed)
+    report = audit(estate)
+    for row in report.rows:
+        made = plan(estate, lose(*row.members), work=0)
+        told, found = verdict_of("", made), tally(made)
+        if row.not_proved:
+            continue
+        assert (told.verdict, told.down, told.degraded + told.kept) == (row.verdict, row.down, row.degraded)
+        assert (told.untimed, len(told.unknown)) == (row.untimed, row.unknown)
+        assert found.down + len(told.unknown) == found.known - found.stay + found.unknown
+        answer = what_if_of(report, row.members)
+        planned = by_plan(answer, "", made, None)
+        assert _heading(answer) == _heading(planned)
+        fates = [Counter(one.fate for one in given.services) for given in (answer, planned)]
+        assert fates[0] == fates[1] | Counter()
+        if found.degraded:
+            assert "all " not in verdict_words(made)
+            assert "All " not in _heading(planned)
