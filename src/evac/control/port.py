@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from evac.app.incidents import PaperForm, PaperKind
 from evac.engine.runs.requests import Request
 from evac.incident.records import Note
 from evac.model.backup import BackupEvent, BackupFacts
@@ -22,6 +21,9 @@ from evac.views.decisions import Decision
 from evac.views.documents import DryRun, RunDocument
 from evac.views.sheet import Sheet
 from evac.views.status_document import PlanLine, RunLine, StatusDocument
+
+if TYPE_CHECKING:
+    from evac.app.incidents import PaperForm, PaperKind
 
 RELEASED: Final = "released by evac hold --release"
 """Why a hold ends where nobody says it."""

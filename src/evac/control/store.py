@@ -7,15 +7,9 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from evac import estate as estates
-from evac.app import applying, incidents, runs
-from evac.app.access_log import access_log
-from evac.app.anchoring import JOURNALS
-from evac.app.applying import check_fit, rehearse
-from evac.app.incidents import PaperForm, PaperKind
-from evac.app.situations import facts_now
+from evac.app import runs
 from evac.backup.evidence import Evidence
 from evac.control.port import (
     RELEASED,
@@ -27,16 +21,12 @@ from evac.control.port import (
     StatusFiles,
     Taken,
 )
-from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.plans.library import find_plan, get_plan
 from evac.engine.runs import effects
-from evac.engine.runs.dry_run import read_kept
 from evac.engine.runs.reading import decode_all
 from evac.engine.runs.releases import proof_needed
 from evac.engine.runs.requests import Request
-from evac.incident.components import public_names
-from evac.incident.incident import summary
 from evac.incident.records import Note
 from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.errors import InvalidInput, NotAllowed
@@ -53,9 +43,13 @@ from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_pa
 from evac.views.run_report import event_row
 from evac.views.sheet import Sheet
 from evac.views.status_document import PlanLine, RunLine, StatusDocument
-from evac.views.status_page import status_files
 from evac.views.words import moment
 
+if TYPE_CHECKING:
+    from evac.app.incidents import PaperForm, PaperKind
+
+# What starts controllers, looks at real systems or writes papers takes a quarter of a second to load: methods
+# that only read the store do without.
 PAUSE_S: Final = 0.3
 
 
@@ -117,6 +111,8 @@ class StoreControl:
         return (await self.ask_all(name, (request,)))[0]
 
     async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
+        from evac.app import applying
+
         now_ms, who = self._clock.now_ms(), runs.who_am_i()
         found = await runs.resolve(self.store, name)
         await applying.go_on(self.store, self._url, self._log)
@@ -138,6 +134,8 @@ class StoreControl:
         return told
 
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
+        from evac.app.anchoring import JOURNALS
+
         found = name if name in JOURNALS else await runs.resolve(self.store, name)
         return asdict(await runs.verify(self.store, found, list(heads)))
 
@@ -156,15 +154,20 @@ class StoreControl:
         return await status_summary.plan_lines(self.store)
 
     async def rehearse(self, plan: PlanGiven) -> DryRun:
+        from evac.app.applying import rehearse
+        from evac.engine.runs.dry_run import read_kept
+
         estate, known = _estate(plan.estate), await self.facts(plan.estate, True)
         now_ms = self._clock.now_ms()
         kept = await read_kept(self.store)
         return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known, kept)
 
     async def ready(self, plan: PlanGiven) -> str:
+        from evac.app import applying
+
         estate = _estate(plan.estate)
         known = await self.facts(plan.estate, True)
-        await check_fit(plan.data, plan.digest, estate, plan.policy, self._clock.now_ms(), known)
+        await applying.check_fit(plan.data, plan.digest, estate, plan.policy, self._clock.now_ms(), known)
         return await applying.ensure_controller(
             self.store, self._url, estate.absolute(), plan.policy, self._log
         )
@@ -188,6 +191,8 @@ class StoreControl:
         return await Evidence(self.store).history(data_set, most)
 
     async def access_log(self, since_ms: int) -> Sequence[Document]:
+        from evac.app.access_log import access_log
+
         return [asdict(one) for one in await access_log(self.store, since_ms)]
 
     async def logins(self) -> Sequence[Document]:
@@ -197,6 +202,10 @@ class StoreControl:
         return await logins.end(self.store, name, login)
 
     async def facts(self, estate: Path | None, look: bool) -> Observation:
+        from evac import estate as estates
+        from evac.app.situations import facts_now
+        from evac.drivers.registry import Drivers
+
         now_ms = self._clock.now_ms()
         if not look:
             return await facts_now(None, self.store, None, now_ms)
@@ -235,10 +244,15 @@ class StoreControl:
         return await status_summary.what_if(self.store, domains, _estate(estate))
 
     async def incidents(self, form: PaperForm) -> str | Sheet:
+        from evac.app import incidents
+
         found = await incidents.all_of(self.store, self._clock.now_ms())
         return incidents.list_paper([about for _, about in found], form)
 
     async def paper(self, name: str, kind: PaperKind, form: PaperForm) -> str | Sheet:
+        from evac.app import incidents
+        from evac.incident.incident import summary
+
         now_ms = self._clock.now_ms()
         found = await incidents.dossier(self.store, name, now_ms)
         return incidents.paper(found, summary(found), kind, form, now_ms)
@@ -255,6 +269,8 @@ class StoreControl:
             )
 
     async def note(self, note: Note, new: bool) -> str:
+        from evac.app import incidents
+
         if note.kind in ("resolved", "reopened"):
             await self._must_not_need_proof(await self.name(note.who), f"an incident that is {note.kind}")
         now_ms = self._clock.now_ms()
@@ -262,6 +278,11 @@ class StoreControl:
         return await incidents.add_note(self.store, made, new)
 
     async def status_page(self, about: StatusAbout) -> StatusFiles:
+        from evac import estate as estates
+        from evac.app import incidents
+        from evac.incident.components import public_names
+        from evac.views.status_page import status_files
+
         loaded = estates.load(_estate(about.estate))
         title, names = about.title or loaded.name, public_names(loaded)
         page = await incidents.public_status(self.store, title, names, self._clock.now_ms())

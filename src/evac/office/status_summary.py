@@ -11,7 +11,6 @@ from typing import Any, Final
 import orjson
 
 from evac.app import detached, runs
-from evac.app.incidents import watched
 from evac.app.observed_stores import Published
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans import library
@@ -30,6 +29,8 @@ NOT_JUDGED: Final = "the checker of this version has not checked it yet"
 
 async def status(store: Store) -> StatusDocument:
     """The document of `evac status`."""
+    from evac.app.incidents import watched
+
     lease, hold = await store.holder(LEADER), await runs.held(store)
     opened = {entry.key.removeprefix(OPEN) for entry in await all_entries(store, OPEN)}
     marks = await store.get(SITES_KEY)

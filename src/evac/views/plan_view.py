@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from evac.model.reason import fact_words
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 from evac.planning.simulation.simulate import Simulation
 from evac.steps.registry import kind_of
-from evac.verify import Verdict
 from evac.views.svg import Card
 from evac.views.words import (
     assumed_words,
@@ -36,6 +35,9 @@ from evac.views.words import (
     time_back,
     user_minutes_number,
 )
+
+if TYPE_CHECKING:
+    from evac.verify import Verdict
 
 Ints = NDArray[np.int64]
 GONE = ("shed", "unplaced", "unknown")

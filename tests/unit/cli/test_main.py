@@ -48,6 +48,8 @@ def test_who_only_looks_loads_no_controller_and_no_planner(command: str, small: 
         "evac.engine.lead.controller",
         "evac.app.planner.plans",
         "evac.planning.plan",
+        "evac.app.applying",
+        "evac.verify",
         "numba",
         "highspy",
     }
