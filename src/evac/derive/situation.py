@@ -91,9 +91,9 @@ def of(estate: Estate, seen: Observation) -> Situation:
             traffic=MappingProxyType(traffic),
         )
     now = observed(now, seen)
-    ended = {one.run for one in effects.moved}
-    burning = {one.domain: one for one in lost if one.domain in gone and one.run and one.run not in ended}
-    away = _away(top, now, causes, traffic, sent, burning)
+    turns = {one.run: turn for turn, one in enumerate(effects.moved)}
+    fires = {one.domain: one for one in lost if one.domain in gone and one.run}
+    away = _away(top, now, causes, traffic, sent, fires, turns)
     primaries = _stores_away(top, now, seen, effects.moved)
     return Situation(estate, now, seen.at_ms, lost, away, primaries, seen.rivals, seen.backups, seen.silent)
 
@@ -312,10 +312,12 @@ def _away(
     causes: Mapping[str, Cause],
     traffic: Mapping[str, tuple[str, ...]],
     sent: Mapping[str, Cause],
-    burning: Mapping[str, LostNow],
+    fires: Mapping[str, LostNow],
+    turns: Mapping[str, int],
 ) -> tuple[Away, ...]:
     """Services with another count at some site than at home, or with their users sent where home has none.
-    burning: sites that runs under way leave; they are why nothing runs there, whatever moved it before.
+    fires: sites that runs left, which is why nothing runs there, whatever moved it before. turns: of runs
+    that ended; one under way is the last.
     """
     names = sorted({*causes, *sent})
     home, there = _Counts(top), _Counts(topology(now))
@@ -325,8 +327,9 @@ def _away(
         users = traffic.get(service, ())
         if declared != present or not set(users) <= {site for site, _ in declared}:
             cause = causes.get(service) or sent[service]
-            for site in sorted({there.site(place) for place in there.of(service)} & burning.keys()):
-                cause = Cause("run", burning[site].run, at_ms=burning[site].since_ms)
+            for site in sorted({there.site(place) for place in there.of(service)} & fires.keys()):
+                if turns.get(fires[site].run, len(turns)) > turns.get(cause.by, -1):
+                    cause = Cause("run", fires[site].run, at_ms=fires[site].since_ms)
             found.append(Away(service, declared, present, users, cause))
     return tuple(found)
 

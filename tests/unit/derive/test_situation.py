@@ -152,10 +152,13 @@ def test_a_fire_under_way_is_why_nothing_runs_there_whatever_moved_it_before() -
         for kind in ("lose", "restore", "failback"):
             world.run(Scenario(kind, ("east",)))  # type: ignore[arg-type]
         there = {name for (name, site), count in placement(world.now).items() if site == "east" and count}
-        fire = Effects((LostNow("east", "lost", 77, "fire"),), tuple(world.moved))
-        for one in of(world.files, Observation(0, effects=fire)).services:
-            assert (one.service in there) == (one.cause == Cause("run", "fire", at_ms=77)), one
-            named += 1
+        mark = (LostNow("east", "lost", 77, "fire"),)
+        drill = Moved("fire", "lose", ("east",), 77, 78, "cancelled")
+        for ended in ((), (drill,)):
+            fire = Effects(mark, (*world.moved, *ended))
+            for one in of(world.files, Observation(0, effects=fire)).services:
+                assert (one.service in there) == (one.cause == Cause("run", "fire", at_ms=77)), one
+                named += 1
     assert named
 
 
