@@ -62,21 +62,25 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
     {
         "services/*/replicas": _group(
             10,
-            "where a service runs, and with how many replicas",
+            "where a service runs, and how many replicas it has",
             "without it, the effect of a loss is unknown",
         ),
         "services/*/people": _group(
             6, "how many people notice that a service is down", "outages are weighted by people"
         ),
-        "services/*/rto": _group(5, "the longest acceptable outage", "recoveries are measured against it"),
+        "services/*/rto": _group(
+            5, "the longest acceptable outage", "recovery times are measured against it"
+        ),
         "services/*/tier": _group(
-            4, "how much a service matters", "tiers decide what is restored first and shed first"
+            4, "how much a service matters", "tiers decide what is restored first and what is shed first"
         ),
         "services/*/demand": _group(
-            5, "cpu and memory of one replica", "without them, it is unknown whether it fits elsewhere"
+            5,
+            "CPU and memory of one replica",
+            "without them, it is unknown whether the service fits elsewhere",
         ),
         "services/*/start": _group(
-            3, "how long a replica takes to start", "it is part of predicted recovery times"
+            3, "how long a replica takes to start", "predicted recovery times include it"
         ),
         "services/*/share": _group(
             3,
@@ -85,23 +89,23 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         ),
         "services/*/rpo": _group(2, "the acceptable data loss", "replication lag is measured against it"),
         "services/*/sheddable": _group(
-            2, "whether a service may be stopped", "capacity for others comes from what may be shed"
+            2, "whether a service may be stopped", "shedding is where capacity for other services comes from"
         ),
         "services/*/traffic": _group(
-            3, "how users reach a service", "moving traffic can take longer than everything else"
+            3, "how users reach a service", "moving traffic can take longer than anything else"
         ),
-        "services/*/owner": _group(1, "who answers for a service", "someone must act on a finding"),
+        "services/*/owner": _group(1, "who is responsible for a service", "someone must act on a finding"),
         "stores/*/members": _group(
-            10, "where the copies of a store are", "without them, it is unknown what data a loss takes"
+            10, "where the copies of a store are", "without them, it is unknown what data would be lost"
         ),
-        "stores/*/rebuild": _group(3, "how long a rebuild takes", "its users wait for it"),
+        "stores/*/rebuild": _group(3, "how long a rebuild takes", "services that use the store wait for it"),
         "stores/*/lag": _group(4, "how far a replica lags", "data loss depends on it"),
         "stores/*/rpo": _group(
             4, "the acceptable data loss of a store", "it decides whether a promotion is allowed"
         ),
-        "stores/*/promote": _group(3, "how long a promotion takes", "it is part of predicted recovery times"),
+        "stores/*/promote": _group(3, "how long a promotion takes", "predicted recovery times include it"),
         "stores/*/automatic": _group(
-            2, "whether a replica is promoted automatically", "waiting for a person takes longer"
+            2, "whether a replica is promoted automatically", "waiting for a person would take longer"
         ),
         "stores/*/sync_timeout": _group(
             3, "how long commits wait for a lost replica", "services that need the store are down that long"
@@ -110,33 +114,45 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
             3, "size, age and restore rate of a backup", "a restore cannot be predicted without them"
         ),
         "sites/*/capacity": _group(
-            20, "servers or pool totals of a site", "without capacity, nothing can be moved there"
+            20,
+            "servers of a site, or the totals of its pools",
+            "without capacity, nothing can be moved there",
         ),
-        "sites/*/ingress": _group(4, "traffic that fits into a site", "moved users may not fit in"),
+        "sites/*/ingress": _group(
+            4, "user traffic that a site can take", "the site may be too small for the users moved to it"
+        ),
         "pools/*/capacity": _group(
-            12, "cpu and memory totals of a pool", "without them, it is unknown what fits"
+            12, "total CPU and memory of a pool", "without them, it is unknown what fits"
         ),
-        "links": _group(4, "bandwidth between two sites", "what is moved may not fit through"),
+        "links": _group(4, "bandwidth between two sites", "the link may be too slow for what is moved"),
         "servers/capacity": _group(
-            2, "cpu and memory of servers, or their class", "unknown capacity is not counted"
+            2, "CPU and memory of servers, or their class", "unknown capacity is not counted"
         ),
-        "servers/rack": _group(1, "which rack a server is in", "losses below a site cannot be judged"),
-        "servers/bmc": _group(1, "which servers can be powered on remotely", "the others need on-site staff"),
+        "servers/rack": _group(1, "which rack a server is in", "losses smaller than a site cannot be judged"),
+        "servers/bmc": _group(1, "which servers can be powered on remotely", "all others need on-site staff"),
         "servers/bmc_address": _group(
-            1, "where the BMC of a server is", "without it, the server cannot be powered on remotely"
+            1, "BMC addresses of servers", "without one, a server cannot be powered on remotely"
         ),
-        "servers/serial": _group(1, "serial numbers of servers", "a BMC may belong to another server"),
-        "halls/*/cooling": _group(2, "heat that the cooling of a hall removes", "power alone is not a limit"),
+        "servers/serial": _group(
+            1, "serial numbers of servers", "without them, a BMC may turn out to belong to another server"
+        ),
+        "halls/*/cooling": _group(2, "cooling capacity of a hall", "power is not the only limit"),
         "classes/*/power_on": _group(
             2,
-            "what a class does when power returns",
+            "what servers of a class do when power returns",
             "servers that power on by themselves may trip their feed",
         ),
         "racks/*/feeds": _group(2, "which feeds power a rack", "the loss of a feed cannot be judged"),
-        "classes/*/watts": _group(4, "power of a server class", "power budgets cannot be checked"),
-        "classes/*/boot": _group(4, "how long a server boots", "powered-off spares only count with it"),
-        "classes/*/boot_odds": _group(2, "how many cold spares come up", "spares are counted at their odds"),
-        "feeds/*/power_budget": _group(3, "power that a feed carries", "what is started may trip it"),
+        "classes/*/watts": _group(
+            4, "power draw of a server class", "without it, power budgets cannot be checked"
+        ),
+        "classes/*/boot": _group(
+            4, "how long a server takes to boot", "powered-off spares do not count without it"
+        ),
+        "classes/*/boot_odds": _group(
+            2, "share of cold spares that boot successfully", "spares are counted in proportion"
+        ),
+        "feeds/*/power_budget": _group(3, "power budget of a feed", "starting servers may trip the feed"),
         "tools/*": _group(
             8,
             "which service fills the role of a recovery tool",
@@ -147,7 +163,7 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
             "how many steps of one kind can run at once",
             "without a limit, recovery looks faster than it is",
         ),
-        "rehearsals": _group(6, "when a loss was last rehearsed", "a plan never rehearsed is a guess"),
+        "rehearsals": _group(6, "when a loss was last rehearsed", "an unrehearsed plan is a guess"),
     }
 )
 

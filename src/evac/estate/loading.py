@@ -61,7 +61,7 @@ def check_loads(estate: Estate, problems: Problems) -> None:
         place = next((estate.places[p] for p in (path, name) if p in estate.places), Place(""))
         problems.add(
             "load-above-budget",
-            f"{name.partition('/')[2]} carries {load:,} W today, and its {what} is {budget:,} W",
+            f"{name.partition('/')[2]} carries {load:,} W today, but its {what} is {budget:,} W",
             place,
             "correct the budget or the watts of its servers, or move servers elsewhere",
         )
@@ -210,9 +210,9 @@ def _read(path: Path, as_of: date | None) -> tuple[Estate | None, Problems]:
                 minutes = ASSUMED_APPROVAL_MS // 60_000
                 problems.add(
                     "approval-not-believed",
-                    f"approval is 0 s, and the policy waits for a person: {minutes} min is assumed",
+                    f"approval is 0 s, but the policy waits for a person; {minutes} min is assumed",
                     estate.place("approval"),
-                    "state how long people take, or set mode: act in policy.yaml",
+                    "set how long people take to approve, or set mode: act in policy.yaml",
                 )
     return (None if problems.has_errors else estate), problems
 

@@ -159,7 +159,7 @@ def test_a_token_ends_when_it_can_be_written() -> None:
 
 
 def test_a_program_may_not_approve_unless_it_acts_for_a_person() -> None:
-    with pytest.raises(InvalidInput, match="acts for a person"):
+    with pytest.raises(InvalidInput, match="must act for a person"):
         new_token("ci", "approver")
     assert "of: kim" in new_token("laptop", "approver", "kim").line
     assert new_token("ci", "viewer").text != new_token("ci", "viewer").text

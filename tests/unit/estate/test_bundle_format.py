@@ -65,7 +65,7 @@ def test_a_damaged_part_is_named_and_no_other(tmp_path: Path) -> None:
 
 
 def test_no_part_is_in_a_folder_that_is_a_part(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"estate/estate\.yaml/x is in a folder that is also a part"):
+    with pytest.raises(InvalidInput, match=r"estate/estate\.yaml/x is inside a folder that is itself a part"):
         write_bundle(tmp_path / "b.zip", {}, [*SOURCES, Source("estate/estate.yaml/x", b"")])
 
 

@@ -241,7 +241,7 @@ def test_damaged_bytes_are_told_in_plain_words(tmp_path: Path, capfd: pytest.Cap
             broken[chance.randrange(len(broken))] = chance.randrange(256)
         (tmp_path / "servers.parquet").write_bytes(broken)
         told |= {d.message for d in check(tmp_path).diagnostics if d.code == "table-unreadable"}
-    assert "servers.parquet is not readable: its bytes are damaged" in told
+    assert "servers.parquet is not readable: its contents are corrupt" in told
     assert not [message for message in told if "Panic" in message or "unwrap" in message]
     assert capfd.readouterr().err == ""
 

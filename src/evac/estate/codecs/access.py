@@ -54,7 +54,9 @@ def read_reference(raw: str) -> str:
     if (kind == "env" and rest) or (kind in ("file", "command") and rest.startswith("/")):
         return raw
     raise QuantityError(
-        "secret-in-clear", "a secret is not given by reference", "write env:NAME, file:/path or command:/path"
+        "secret-in-clear",
+        "a secret must be given by reference",
+        "write env:NAME, file:/path or command:/path",
     )
 
 
@@ -75,7 +77,7 @@ def _read_network(raw: str) -> str:
         return str(ipaddress.ip_network(raw))
     except ValueError as error:
         raise QuantityError(
-            "not-a-network", f"'{raw[:60]}' is no network", "write it like 10.0.0.0/8 or 10.0.0.7"
+            "not-a-network", f"'{raw[:60]}' is not a network", "write it like 10.0.0.0/8 or 10.0.0.7"
         ) from error
 
 
@@ -109,7 +111,7 @@ def _read_host(raw: str) -> str:
 def _read_path(raw: str) -> str:
     if raw.startswith("/") and "\0" not in raw:
         return raw
-    raise QuantityError("not-a-path", f"'{raw[:60]}' is not a full path", "write it from / on")
+    raise QuantityError("not-a-path", f"'{raw[:60]}' is not an absolute path", "start it with /")
 
 
 _TEXT_SCHEMA: Final = MappingProxyType({"type": "string"})
@@ -145,10 +147,8 @@ _NETWORK: Final = Scalar(
     "network or address, such as `10.0.0.0/8`", _read_network, str, {"type": "string"}, quoted=True
 )
 _URL: Final = Scalar("address, such as `https://id.example.com`", _read_url, str, _TEXT_SCHEMA, quoted=True)
-_HOST_NAME: Final = Scalar(
-    "name of a host, such as `war.example.com`", _read_host, str, _TEXT_SCHEMA, quoted=True
-)
-_PATH: Final = Scalar("full path of a PEM file", _read_path, str, _TEXT_SCHEMA, quoted=True)
+_HOST_NAME: Final = Scalar("host name, such as `war.example.com`", _read_host, str, _TEXT_SCHEMA, quoted=True)
+_PATH: Final = Scalar("absolute path of a PEM file", _read_path, str, _TEXT_SCHEMA, quoted=True)
 _DURATION: Final = measure(q.DURATION)
 _ROLE: Final = choice(a.ROLES)
 
@@ -167,7 +167,9 @@ def _provider(roles: Mapping[str, Any] | None = None, **values: Any) -> a.Provid
 
 PERSON_FIELDS: Final = (
     Field("role", "role", _ROLE, "what the person may do", required=True),
-    Field("password", "password", REFERENCE, "reference to the password for the sign-in page", default=""),
+    Field(
+        "password", "password", REFERENCE, "reference to the password used on the sign-in page", default=""
+    ),
     Field(
         "password_hash",
         "password_hash",
@@ -185,7 +187,10 @@ PERSON_FIELDS: Final = (
     ),
     Field("key", "key", ED25519_KEY, "public key for signed requests and break-glass", default=""),
     Field(
-        "subject", "subject", text(), "`sub` of the person at the identity provider; `''`: not known there"
+        "subject",
+        "subject",
+        text(),
+        "`sub` of the person at the identity provider; `''` if the provider does not know them",
     ),
 )
 TOKEN_FIELDS: Final = (
@@ -198,18 +203,18 @@ TOKEN_FIELDS: Final = (
         "the person it acts for; without one it neither approves nor attests",
         default="",
     ),
-    Field("ends", "ends_ms", MOMENT, "date from which it is rejected", default=0),
+    Field("ends", "ends_ms", MOMENT, "date from which the token is rejected", default=0),
 )
 _PROVIDER: Final = Record(
     (
-        Field("issuer", "issuer", _URL, "its issuer, exactly as published", required=True),
-        Field("client", "client", text(), "the client id it assigned to evac", required=True),
+        Field("issuer", "issuer", _URL, "issuer URL, exactly as the provider publishes it", required=True),
+        Field("client", "client", text(), "client ID that the provider assigned to evac", required=True),
         Field("client_secret", "secret", REFERENCE, "reference to the client secret", default=""),
         Field(
             "scopes",
             "scopes",
             Listed(text(), ordered=True),
-            "what is asked for",
+            "scopes to request",
             default=("openid", "profile"),
         ),
         Field(
@@ -220,15 +225,15 @@ _PROVIDER: Final = Record(
             default="sub",
         ),
         Field("role_claim", "role_claim", text(), "claim that holds groups or roles", default="groups"),
-        Field("roles", "roles", Mapped(text(), _ROLE), "value of that claim -> role", default={}),
-        Field("acr", "acr", text(), "required strength of the login: its `acr`", default=""),
+        Field("roles", "roles", Mapped(text(), _ROLE), "maps a value of that claim to a role", default={}),
+        Field("acr", "acr", text(), "required authentication strength (`acr`)", default=""),
     ),
     _provider,
 )
 _TLS: Final = Record(
     (
-        Field("cert", "cert", _PATH, "certificate with its chain", required=True),
-        Field("key", "key", _PATH, "its private key", required=True),
+        Field("cert", "cert", _PATH, "certificate, with its chain", required=True),
+        Field("key", "key", _PATH, "private key of the certificate", required=True),
         Field(
             "client_ca",
             "client_ca",
@@ -241,13 +246,13 @@ _TLS: Final = Record(
 )
 _SESSIONS: Final = Record(
     (
-        Field("idle", "idle_ms", _DURATION, "how long an idle login lasts", default=3_600_000),
-        Field("whole", "whole_ms", _DURATION, "how long it lasts at most", default=43_200_000),
+        Field("idle", "idle_ms", _DURATION, "how long an idle login stays valid", default=3_600_000),
+        Field("whole", "whole_ms", _DURATION, "maximum lifetime of a login", default=43_200_000),
         Field(
             "grave",
             "grave_ms",
             _DURATION,
-            "how long it is valid for approve, attest, undo and cancel",
+            "how long a login may be used to approve, attest, undo and cancel",
             default=900_000,
         ),
     ),
@@ -255,8 +260,8 @@ _SESSIONS: Final = Record(
 )
 _GLASS: Final = Record(
     (
-        Field("most", "most_ms", _DURATION, "a credential never lasts longer", default=14_400_000),
-        Field("uses", "uses", small_count(1, 100), "a credential is never used more often", default=3),
+        Field("most", "most_ms", _DURATION, "maximum lifetime of a credential", default=14_400_000),
+        Field("uses", "uses", small_count(1, 100), "maximum number of uses of a credential", default=3),
     ),
     a.GlassRules,
 )
@@ -271,15 +276,25 @@ _LIMITS: Final = Record(
             default=_DEFAULTS.sign_in,
         ),
         Field(
-            "requests", "requests", rate(), "requests of one person or program", default=_DEFAULTS.requests
+            "requests",
+            "requests",
+            rate(),
+            "maximum requests by one person or program",
+            default=_DEFAULTS.requests,
         ),
-        Field("streams", "streams", small_count(1, 1_000), "streams of one person or program", default=20),
+        Field(
+            "streams",
+            "streams",
+            small_count(1, 1_000),
+            "maximum streams open to one person or program",
+            default=20,
+        ),
     ),
     a.AccessLimits,
 )
 
 FIELDS: Final = (
-    Field("address", "address", _URL, "address of the war room as browsers know it", default=""),
+    Field("address", "address", _URL, "address of the war room as browsers see it", default=""),
     Field("hosts", "hosts", Listed(_HOST_NAME), "additional host names", default=()),
     Field(
         "trusted_proxies",
@@ -289,9 +304,9 @@ FIELDS: Final = (
         default=(),
     ),
     Field("oidc", "provider", _PROVIDER, "the identity provider"),
-    Field("tls", "tls", _TLS, "certificate of the room"),
-    Field("sessions", "sessions", _SESSIONS, "how long a login lasts", default=a.Sessions()),
-    Field("break_glass", "glass", _GLASS, "bounds of credentials signed offline", default=a.GlassRules()),
+    Field("tls", "tls", _TLS, "certificate of the war room"),
+    Field("sessions", "sessions", _SESSIONS, "lifetime of logins", default=a.Sessions()),
+    Field("break_glass", "glass", _GLASS, "limits on credentials signed offline", default=a.GlassRules()),
     Field("limits", "limits", _LIMITS, "how often", default=_DEFAULTS),
 )
 _PERSON_RECORD: Final = Record(PERSON_FIELDS, _person)
@@ -318,8 +333,8 @@ def access_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of an access file."""
     top = record_schema(FIELDS)
     for key, fields, words in (
-        ("people", PERSON_FIELDS, "people, by the one name used in the journal"),
-        ("tokens", TOKEN_FIELDS, "tokens of programs, by name"),
+        ("people", PERSON_FIELDS, "people, by the name used in the journal"),
+        ("tokens", TOKEN_FIELDS, "tokens for programs, by name"),
     ):
         entries = {"type": "object", "additionalProperties": record_schema(fields)}
         top["properties"][key] = {"description": words, "anyOf": [entries, {"type": "null"}]}
@@ -344,7 +359,7 @@ def _rules(root: Node, problems: Problems) -> a.AccessRules:
     for row in reader.references:
         if row.names == "person" and row.path.startswith("tokens/") and row.name not in people:
             hint = problems.suggest(row.name, people)
-            problems.add("name-unknown", f"there is no person {shown(row.name)}", row.node.place, hint)
+            problems.add("name-unknown", f"no such person: {shown(row.name)}", row.node.place, hint)
     _check_people(rules, sections["people"], root, problems)
     _check_tokens(rules, sections["tokens"], problems)
     _check_provider(rules, root, problems)
@@ -356,7 +371,9 @@ def _entries(pair: tuple[Node, Node] | None, record: Record, make: Any, section:
     if pair is None or pair[1].is_unknown:
         return {}
     if pair[1].kind != MAP:
-        reader.problems.add("wrong-type", f"{section} is a mapping of names", pair[1].place, "write NAME: {}")
+        reader.problems.add(
+            "wrong-type", f"{section} must be a mapping of names", pair[1].place, "write NAME: {}"
+        )
         return {}
     found = {}
     for name, (key, value) in pair[1].fields.items():
@@ -372,7 +389,7 @@ def _check_people(
 ) -> None:
     """One person, one name: whoever has two could approve twice."""
     if not (pair and pair[1].fields) and rules.provider is None and "oidc" not in root.fields:
-        problems.add("nobody", "nobody may do anything", root.place, "name people, or an identity provider")
+        problems.add("nobody", "no one may do anything", root.place, "add people, or an identity provider")
     names: dict[str, str] = {}
     subjects: dict[str, str] = {}
     shown_by: dict[str, str] = {}
@@ -382,26 +399,33 @@ def _check_people(
         if (other := names.setdefault(alike(name), name)) != name:
             problems.add("id-taken", f"{shown(name)} and {shown(other)} look the same", place, "rename one")
         if person.subject and (other := subjects.setdefault(person.subject, name)) != name:
-            problems.add("id-taken", f"{shown(other)} has the same subject", place, "one person, one entry")
+            problems.add(
+                "id-taken", f"{shown(other)} has the same subject", place, "give each person one entry"
+            )
         if person.key and (other := keys.setdefault(person.key, name)) != name:
-            problems.add("id-taken", f"{shown(other)} has the same key", place, "one person, one key")
+            problems.add(
+                "id-taken", f"{shown(other)} has the same key", place, "give each person their own key"
+            )
         if person.certificate and (other := shown_by.setdefault(person.certificate, name)) != name:
             problems.add(
-                "id-taken", f"{shown(other)} has the same certificate", place, "one person, one certificate"
+                "id-taken",
+                f"{shown(other)} has the same certificate",
+                place,
+                "give each person their own certificate",
             )
         if person.certificate and (rules.tls is None or not rules.tls.client_ca):
             problems.add(
                 "certificate-unseen",
-                f"nobody asks {shown(name)} for a certificate",
+                f"{shown(name)} has a certificate, but no client CA is set",
                 place,
-                "name the CA that signed it: tls: {client_ca: FILE}",
+                "set the CA that signed it: tls: {client_ca: FILE}",
             )
         if person.subject is None and rules.provider is not None:
             problems.add(
                 "subject-missing",
-                f"it is not stated who {shown(name)} is at the identity provider",
+                f"{shown(name)} has no identity at the identity provider",
                 place,
-                "write subject: SUB, or subject: '' for someone who is not known there",
+                "write subject: SUB, or subject: '' if the provider does not know this person",
             )
 
 
@@ -414,14 +438,14 @@ def _check_tokens(rules: a.AccessRules, pair: tuple[Node, Node] | None, problems
         if not token.of and token.role in ("approver", "admin"):
             problems.add(
                 "program-approves",
-                f"{shown(name)} acts for no one, so it may not approve",
+                f"{shown(name)} does not act for a person, so it may not approve",
                 place,
-                "state whom it acts for: of: PERSON, or give it the role operator",
+                "add the person it acts for (of: PERSON), or give it the role operator",
             )
         if not token.of and alike(name) in taken:
-            problems.add("id-taken", f"a person is called {shown(name)} too", place, "rename the token")
+            problems.add("id-taken", f"a person is also named {shown(name)}", place, "rename the token")
         if (other := digests.setdefault(token.digest, name)) != name:
-            problems.add("id-taken", f"{shown(other)} has the same hash", place, "make a new token")
+            problems.add("id-taken", f"{shown(other)} has the same hash", place, "create a new token")
 
 
 def _check_provider(rules: a.AccessRules, root: Node, problems: Problems) -> None:
@@ -429,16 +453,19 @@ def _check_provider(rules: a.AccessRules, root: Node, problems: Problems) -> Non
     if rules.sessions.idle_ms > rules.sessions.whole_ms or not rules.sessions.idle_ms:
         problems.add(
             "out-of-range",
-            "a login would end before its idle time, or at once",
+            "a login would end immediately, or before it becomes idle",
             root.place,
-            "let idle <= whole",
+            "make idle no longer than whole",
         )
     if rules.provider is None:
         return
     place = root.fields["oidc"][0].place if "oidc" in root.fields else root.place
     if not rules.address:
         problems.add(
-            "value-missing", "with oidc, the war room needs its address", place, "add address: https://HOST"
+            "value-missing",
+            "with oidc, the address of the war room is required",
+            place,
+            "add address: https://HOST",
         )
     if "openid" not in rules.provider.scopes:
-        problems.add("value-missing", "scopes must name openid", place, "write scopes: [openid, profile]")
+        problems.add("value-missing", "scopes must include openid", place, "write scopes: [openid, profile]")

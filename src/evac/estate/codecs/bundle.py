@@ -80,7 +80,7 @@ def check_name(name: str) -> str:
     steps = name.split("/")
     fine = len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES and name.isprintable()
     if not fine or not all(_STEP.fullmatch(step) and step not in (".", "..") for step in steps):
-        raise BundleDamaged(f"a part is named {name[:80]!r}, which no bundle has")
+        raise BundleDamaged(f"unknown bundle part: {name[:80]!r}")
     return name
 
 
@@ -145,7 +145,7 @@ def bundle_beside(
     """
     ordered = sorted(sources, key=lambda one: one.name)
     if len(ordered) >= MAX_PARTS or len({one.name for one in ordered}) != len(ordered):
-        raise InvalidInput("bundle-size", f"a bundle has fewer than {MAX_PARTS:,} parts, each once")
+        raise InvalidInput("bundle-size", f"a bundle must have fewer than {MAX_PARTS:,} parts, each once")
     parts = [_measured(source) for source in ordered]
     listed = [{"name": part.name, "size": part.size, "sha256": part.sha256} for part in parts]
     whole: dict[str, Any] = {**values, "kind": KIND, "version": VERSION, "parts": listed}
@@ -153,7 +153,7 @@ def bundle_beside(
         whole["signature"] = dict(sign(signed_bytes(whole)))
     manifest = canonical_json(whole)
     if len(manifest) > MAX_MANIFEST_BYTES:
-        raise InvalidInput("bundle-size", "the manifest of a bundle has at most 16 MB")
+        raise InvalidInput("bundle-size", "the manifest of a bundle must not exceed 16 MB")
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         try:
@@ -177,7 +177,7 @@ def sync_folder(path: Path) -> None:
 
 def _not_written(path: Path, error: OSError) -> InvalidInput:
     return InvalidInput(
-        "bundle-target", f"{path} cannot be written: {error.strerror}", "name another file: -o FILE"
+        "bundle-target", f"{path} cannot be written: {error.strerror}", "choose another file: -o FILE"
     )
 
 
@@ -206,7 +206,9 @@ def _packed(
                 raise _too_large(source.name) from error
             if part is not None and written != (part.size, part.sha256):
                 raise InvalidInput(
-                    "bundle-changed", f"{source.name} changed while it was read", "make the bundle again"
+                    "bundle-changed",
+                    f"{source.name} changed while it was being read",
+                    "make the bundle again",
                 )
             if beside.stat().st_size > MAX_FILE_BYTES:
                 raise _too_large("")
@@ -224,17 +226,17 @@ def _check_written(beside: Path) -> None:
     except BundleDamaged as error:
         raise InvalidInput(
             "bundle-unreadable",
-            f"what was written cannot be read back: {error.message}",
+            f"cannot read back what was written: {error.message}",
             "make the bundle again; if it happens again, use another disk",
         ) from error
 
 
 def _too_large(part: str) -> InvalidInput:
-    what = f"{part} would be a part of more than" if part else "the bundle would have more than"
+    what = f"{part} would be a part of more than" if part else "the bundle would exceed"
     return InvalidInput(
         "bundle-size",
         f"{what} {MAX_FILE_BYTES:,} bytes (2 GiB), which no bundle has",
-        "carry less: fewer wheels in --wheelhouse, a smaller --budget, or no --store",
+        "include less: fewer wheels in --wheelhouse, a smaller --budget, or no --store",
     )
 
 
@@ -340,7 +342,7 @@ class Bundle:
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
             raise BundleDamaged(f"{part.name} cannot be read from {self.path.name}", part.name) from error
         if (size, digest.hexdigest()) != (part.size, part.sha256):
-            raise BundleDamaged(f"{part.name} is not what was written to the bundle", part.name)
+            raise BundleDamaged(f"{part.name} does not match what was written to the bundle", part.name)
 
 
 @contextlib.contextmanager
@@ -378,10 +380,10 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> bytes:
     infos = archive.infolist()
     names = [check_name(info.filename) for info in infos]
     if len(set(names)) != len(names) or MANIFEST not in names:
-        raise BundleDamaged(f"{path.name} has no manifest, or names a part twice", MANIFEST)
+        raise BundleDamaged(f"{path.name} has no manifest, or lists a part twice", MANIFEST)
     for info in infos:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 0x1:
-            raise BundleDamaged(f"{info.filename} is packed in an unsupported way", info.filename)
+            raise BundleDamaged(f"{info.filename} uses an unsupported compression method", info.filename)
     if sum(info.compress_size for info in infos) > path.stat().st_size:
         raise BundleDamaged(f"the parts of {path.name} are larger than the file")
     if sum(info.file_size for info in infos) > MAX_RATIO * path.stat().st_size:
@@ -395,7 +397,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> bytes:
     sizes = {info.filename: info.file_size for info in infos if info.filename != MANIFEST}
     listed = {part.name: part.size for part in _parts(_read_manifest(manifest))}
     for name in sorted(sizes.keys() ^ listed.keys()):
-        where = "is missing" if name in listed else "is in no list"
+        where = "is missing" if name in listed else "is not listed"
         raise BundleDamaged(f"{name} {where}", name)
     for name, size in listed.items():
         if sizes[name] != size:
@@ -409,12 +411,12 @@ def _read_manifest(data: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise BundleDamaged("the manifest is damaged", MANIFEST) from error
     if not isinstance(values, dict) or values.get("kind") != KIND:
-        raise BundleDamaged("the manifest is not that of a bundle", MANIFEST)
+        raise BundleDamaged("the manifest does not belong to a bundle", MANIFEST)
     if type(values.get("version")) is not int or values["version"] not in READ:
         raise InvalidInput(
             "bundle-version",
             f"this bundle has format {str(values.get('version'))[:20]}, not one of 1 to {VERSION}",
-            "open it with the evac of its own wheelhouse",
+            "open it with the evac from its own wheelhouse",
         )
     return values
 
@@ -433,7 +435,7 @@ def _parts(values: Mapping[str, Any]) -> list[Part]:
     for name in sorted(names):
         steps = name.split("/")
         if any("/".join(steps[:count]) in names for count in range(1, len(steps))):
-            raise BundleDamaged(f"{name} is in a folder that is also a part", MANIFEST)
+            raise BundleDamaged(f"{name} is inside a folder that is itself a part", MANIFEST)
     return found
 
 
@@ -511,4 +513,4 @@ def _check(value: Any, shape: Any, where: str) -> None:
 
 
 def _wrong(where: str) -> BundleDamaged:
-    return BundleDamaged(f"the manifest has a value of the wrong kind under {where}", MANIFEST)
+    return BundleDamaged(f"the manifest has a value of the wrong type under {where}", MANIFEST)

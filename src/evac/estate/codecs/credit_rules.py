@@ -76,7 +76,7 @@ def _read_share(raw: str) -> int:
     found = _SHARE.fullmatch(raw)
     value = Fraction(found[1]) * 10_000 if found else Fraction(1, 2)
     if value.denominator != 1:
-        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a share", "write it like 99.99 %")
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a percentage", "write it like 99.99 %")
     if value > 100 * r.PPM:
         raise QuantityError("share-above-one", f"{raw} is more than 10,000 %", "check it")
     return int(value)
@@ -91,7 +91,7 @@ def _read_uptime(raw: str) -> int:
 
 def _read_times(raw: str) -> int:
     if not _TIMES.fullmatch(raw):
-        raise QuantityError("not-a-number", f"'{raw[:40]}' is no factor", "write it like 10 or 1.5")
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a factor", "write it like 10 or 1.5")
     return int(Fraction(raw) * 1_000)
 
 
@@ -139,9 +139,21 @@ _CLOCK_KIND: Final = Scalar('time of day, such as `"09:00"`', _read_clock, clock
 
 _HOURS: Final = Record(
     (
-        Field("from", "from_minute", _CLOCK_KIND, "when they begin", required=True),
-        Field("to", "to_minute", _CLOCK_KIND, "when they end; if not after `from`, next day", required=True),
-        Field("days", "days", Listed(choice(WEEKDAYS)), "when they start; otherwise every day", default=()),
+        Field("from", "from_minute", _CLOCK_KIND, "start of the hours", required=True),
+        Field(
+            "to",
+            "to_minute",
+            _CLOCK_KIND,
+            "end of the hours; if not after `from`, on the next day",
+            required=True,
+        ),
+        Field(
+            "days",
+            "days",
+            Listed(choice(WEEKDAYS)),
+            "days on which the hours start; default: every day",
+            default=(),
+        ),
     ),
     lambda from_minute, to_minute, days=(): Hours(
         from_minute, to_minute, tuple(sorted({WEEKDAYS.index(day) for day in days}))
@@ -150,110 +162,118 @@ _HOURS: Final = Record(
 
 _WHEN: Final = Record(
     (
-        Field("continuous", "continuous_ms", _DURATION, "one outage lasted at least this long"),
-        Field("total", "total_ms", _DURATION, "all outages of the cycle lasted at least this long"),
-        Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime of the cycle was below this"),
+        Field("continuous", "continuous_ms", _DURATION, "at least one outage lasted this long"),
+        Field("total", "total_ms", _DURATION, "all outages of the cycle together lasted at least this long"),
+        Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime in the cycle was below this"),
     ),
     r.When,
 )
 _TIER: Final = Record(
     (
         Field("share", "share_ppm", _SHARE_KIND, "share of the fee", required=True),
-        Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime of the cycle was below this"),
-        Field("lasting", "lasting_ms", _DURATION, "all outages of the cycle lasted at least this long"),
+        Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime in the cycle was below this"),
+        Field(
+            "lasting", "lasting_ms", _DURATION, "all outages of the cycle together lasted at least this long"
+        ),
     ),
     formulas.Tier,
 )
 _PRO_RATA: Final = Record(
     (
-        Field("times", "times_permille", _TIMES_KIND, "factor on the time of the outage", default=1_000),
-        Field("unit", "unit_ms", _DURATION, "the multiplied time is rounded up to whole units", default=1),
+        Field("times", "times_permille", _TIMES_KIND, "factor applied to the outage time", default=1_000),
+        Field(
+            "unit",
+            "unit_ms",
+            _DURATION,
+            "the multiplied time is rounded up to whole units of this length",
+            default=1,
+        ),
     ),
     formulas.ProRata,
 )
 _RATE: Final = Record(
     (
-        Field("from", "start", day(), "for outages that begin on this day or later", required=True),
-        Field("amount", "money", _MONEY_KIND, "for each day", required=True),
+        Field("from", "start", day(), "applies to outages that begin on or after this day", required=True),
+        Field("amount", "money", _MONEY_KIND, "amount for each day", required=True),
     ),
     dict,
 )
 _PER_DAY: Final = Record(
     (
-        Field("rates", "rates", Records(_RATE), "amounts, each starting on a day", required=True),
-        Field("after", "after_ms", _DURATION, "the first days for which nothing is paid", default=0),
+        Field("rates", "rates", Records(_RATE), "daily amounts, each with the day it starts", required=True),
+        Field("after", "after_ms", _DURATION, "initial outage time that is not paid for", default=0),
     ),
     dict,
 )
 _GRANT: Final = (
-    Field("name", "name", text(), "what is given", required=True),
+    Field("name", "name", text(), "name of the item", required=True),
     Field("count", "count", small_count(1, 1_000), "how many", default=1),
 )
 _VOUCHER: Final = Record(
-    (*_GRANT, Field("worth", "worth", _MONEY_KIND, "value of one")),
+    (*_GRANT, Field("worth", "worth", _MONEY_KIND, "value of one item")),
     formulas.Voucher,
 )
 _GOODS: Final = Record(_GRANT, lambda **values: formulas.Voucher(**values, goods=True))
 _BAND: Final = Record(
     (
-        Field("up_to", "up_to", _MONEY_KIND, "reported loss, included", required=True),
-        Field("pays", "pays", _MONEY_KIND, "what is paid for it", required=True),
+        Field("up_to", "up_to", _MONEY_KIND, "reported loss, up to and including", required=True),
+        Field("pays", "pays", _MONEY_KIND, "amount paid", required=True),
     ),
     formulas.Band,
 )
 FORMULAS: Final = ("tiers", "pro_rata", "fixed", "per_day", "days", "voucher", "goods", "bands")
 _RULE: Final = Record(
     (
-        Field("id", "id", reference("rule", "name"), "name of the rule", required=True),
+        Field("id", "id", reference("rule", "name"), "ID of the rule", required=True),
         Field("services", "services", _NAMES, "services it applies to; empty: all", required=True),
-        Field("when", "when", _WHEN, "minimum outage lengths; meeting any one is enough", default=r.When()),
-        Field("hours", "hours", _HOURS, "only these hours of the day count; otherwise all"),
-        Field("base", "base", choice(("fee", "hourly_fee")), "what a fee is for", default="fee"),
-        Field("pay", "pay", choice(("refund", "balance")), "how money is paid", default="balance"),
-        Field("tiers", "tiers", Records(_TIER), "formula: shares of the fee; the largest one reached"),
-        Field("pro_rata", "pro_rata", _PRO_RATA, "formula: the fee for the time of the outage"),
-        Field("fixed", "fixed", _MONEY_KIND, "formula: one amount"),
-        Field("per_day", "per_day", _PER_DAY, "formula: an amount for each day"),
+        Field("when", "when", _WHEN, "minimum outage lengths; any one is enough", default=r.When()),
+        Field("hours", "hours", _HOURS, "hours of the day that count; default: all"),
+        Field("base", "base", choice(("fee", "hourly_fee")), "period that a fee covers", default="fee"),
+        Field("pay", "pay", choice(("refund", "balance")), "how the money is paid", default="balance"),
+        Field("tiers", "tiers", Records(_TIER), "formula: a share of the fee, from the highest tier reached"),
+        Field("pro_rata", "pro_rata", _PRO_RATA, "formula: the fee for the time of the outage, pro rata"),
+        Field("fixed", "fixed", _MONEY_KIND, "formula: a fixed amount"),
+        Field("per_day", "per_day", _PER_DAY, "formula: a daily amount"),
         Field("days", "days", small_count(1, 3_660), "formula: days by which a subscription is extended"),
         Field("voucher", "voucher", _VOUCHER, "formula: a voucher"),
         Field("goods", "goods", _GOODS, "formula: goods"),
-        Field("bands", "bands", Records(_BAND), "formula: by reported loss"),
-        Field("plans", "plans", _NAMES, "plans; else all", default=()),
-        Field("regions", "regions", _NAMES, "regions; else all", default=()),
-        Field("channels", "channels", _NAMES, "channels; else all", default=()),
-        Field("paid", "paid", flag(), "true: only accounts with a fee; false: only those without one"),
-        Field("used", "used", flag(), "true: only those who used the service during the "
-        "outage", default=False),
-        Field("excludes", "excludes", Listed(choice(KINDS)), "kinds of windows that do not count",
+        Field("bands", "bands", Records(_BAND), "formula: bands by reported loss"),
+        Field("plans", "plans", _NAMES, "plans it applies to; default: all", default=()),
+        Field("regions", "regions", _NAMES, "regions it applies to; default: all", default=()),
+        Field("channels", "channels", _NAMES, "sales channels it applies to; default: all", default=()),
+        Field("paid", "paid", flag(), "true: only accounts that pay a fee; false: only accounts that do not"),
+        Field("used", "used", flag(), "true: only accounts that used the service during "
+        "the outage", default=False),
+        Field("excludes", "excludes", Listed(choice(KINDS)), "kinds of outage windows that do not count",
               default=("maintenance",)),
-        Field("rounding", "rounding", choice(r.ROUNDINGS), "to whole minor units", default="half_up"),
-        Field("cap_share", "cap_ppm", _SHARE_KIND, "at most this share of the fee"),
-        Field("cap", "cap", _MONEY_KIND, "at most this amount"),
-        Field("floor", "floor", _MONEY_KIND, "at least this amount, if anything"),
-        Field("claim_by", "claim_by", day(), "last day for claims"),
-        Field("first", "first", small_count(1, QUANTITY_LIMIT), "maximum number of claims, by time of "
+        Field("rounding", "rounding", choice(r.ROUNDINGS), "how to round to minor units", default="half_up"),
+        Field("cap_share", "cap_ppm", _SHARE_KIND, "maximum, as a share of the fee"),
+        Field("cap", "cap", _MONEY_KIND, "maximum amount"),
+        Field("floor", "floor", _MONEY_KIND, "minimum amount, if anything is paid"),
+        Field("claim_by", "claim_by", day(), "last day on which a claim can be made"),
+        Field("first", "first", small_count(1, QUANTITY_LIMIT), "maximum number of claims, in order of "
         "receipt"),
-        Field("pool", "pool", _MONEY_KIND, "at most this amount for all claims, by receipt"),
-        Field("expires", "expires_days", measure(q.DAYS), "how long the credit can be used", default=0),
+        Field("pool", "pool", _MONEY_KIND, "maximum amount for all claims together, in order of receipt"),
+        Field("expires", "expires_days", measure(q.DAYS), "how long the credit stays valid", default=0),
         Field("fallback", "fallback", Mapped(reference("channel", "name"), _MONEY_KIND),
-              "channel that cannot take days, vouchers or goods -> amount instead", default={}),
-        Field("renews", "renews", flag(), "must be false: no grant renews automatically", default=False),
+              "amounts paid instead, by channel that cannot take days, vouchers or goods", default={}),
+        Field("renews", "renews", flag(), "must be false: grants never renew automatically", default=False),
         Field("source", "source", text(), "where the commitment is published", default=""),
-        Field("note", "note", text(), "what the rule assumes", default=""),
+        Field("note", "note", text(), "assumptions the rule makes", default=""),
     ),
     dict,
 )  # fmt: skip
 _TOP: Final = Record(
     (
         Field("credit_rules", "version", small_count(1, VERSION), "version of the format", required=True),
-        Field("id", "id", reference("rule set", "name"), "name of the rule set", required=True),
+        Field("id", "id", reference("rule set", "name"), "ID of the rule set", required=True),
         Field("title", "title", text(), "for people", default=""),
-        Field("zone", "zone", _ZONE_KIND, "time zone of cycles, days and hours", default=UTC_ZONE),
+        Field("zone", "zone", _ZONE_KIND, "time zone used for cycles, days and hours", default=UTC_ZONE),
         Field(
             "overlap",
             "overlap",
             choice(("max", "sum")),
-            "which of several money rules applies",
+            "which rule applies when several pay money",
             default="max",
         ),
         Field("rules", "rules", Records(_RULE), "the rules", required=True),
@@ -303,7 +323,7 @@ def _rule_set(values: dict[str, Any], root: Node) -> tuple[r.RuleSet | None, lis
             continue  # its formula cannot be read, which is a problem of its own
         rules += list(_rule(row, zone, item.place, found))
     if not values["rules"]:
-        found.append(Diagnostic("value-missing", "the rule set has no rule", node.place, hint="add a rule"))
+        found.append(Diagnostic("value-missing", "the rule set has no rules", node.place, hint="add a rule"))
     made_set = r.RuleSet(
         values["id"], tuple(rules), zone, values.get("overlap", "max"), values.get("title", "")
     )

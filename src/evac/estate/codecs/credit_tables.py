@@ -54,9 +54,7 @@ class CellReader:
         for place, cells in rows:
             for key in self.needed:
                 if not cells.get(key, ("", place))[0]:
-                    self.problems.add(
-                        "value-missing", f"{key} of a {self.noun} is missing", place, f"add {key}"
-                    )
+                    self.problems.add("value-missing", f"a {self.noun} has no {key}", place, f"add {key}")
         return rows
 
     def everything(self) -> tuple[Diagnostic, ...]:
@@ -105,7 +103,7 @@ class CellReader:
         except csv.Error as error:
             message, place = f"not readable as CSV: {error}", Place(name, reader.line_num, 1)
             self.found.append(
-                Diagnostic("table-unreadable", message, place, hint="check quotes and line ends")
+                Diagnostic("table-unreadable", message, place, hint="check the quotes and line endings")
             )
 
     def _json(self, content: str) -> Iterator[Row]:
@@ -116,12 +114,12 @@ class CellReader:
         listed = root.fields[self.many][1] if root.kind == MAP and self.many in root.fields else root
         if listed.kind != LIST:
             hint = f'write {{"{self.many}": [...]}}'
-            self.problems.add("wrong-type", f"a list of {self.many} is needed", listed.place, hint)
+            self.problems.add("wrong-type", f"a list of {self.many} is required", listed.place, hint)
             return
         for item in listed.items:
             if item.kind != MAP:
                 hint = f"keys: {', '.join(self.columns)}"
-                self.problems.add("wrong-type", f"a {self.noun} is an object", item.place, hint)
+                self.problems.add("wrong-type", f"a {self.noun} must be an object", item.place, hint)
                 continue
             yield item.place, dict(self._cells(item))
 
@@ -131,7 +129,9 @@ class CellReader:
                 hint = self.problems.suggest(key, self.columns) or f"keys: {', '.join(self.columns)}"
                 self.problems.add("key-unknown", f"unknown key {shown(key)}", key_node.place, hint)
             elif value.kind != SCALAR:
-                self.problems.add("wrong-type", f"{key} is a single value", value.place, "write it as text")
+                self.problems.add(
+                    "wrong-type", f"{key} must be a single value", value.place, "write it as text"
+                )
             elif not value.is_unknown:
                 yield key, (value.text, value.place)
 
@@ -185,7 +185,7 @@ def _window(row: Row, number: int, reader: CellReader) -> outages.Window | None:
     if kind and kind not in outages.KINDS:
         problems.add(
             "not-a-choice",
-            f"{shown(kind)} is not a kind of window",
+            f"{shown(kind)} is not a kind of outage window",
             where,
             f"one of: {', '.join(outages.KINDS)}",
         )

@@ -51,18 +51,18 @@ def schema() -> dict[str, Any]:
     for section in SECTIONS:
         properties[section.key] = {"description": section.doc, **_or_empty(_section(section))}
     properties["tools"] = {
-        "description": "services that recovery itself needs, by role",
+        "description": "services that recovery depends on, by role",
         **_or_empty(TOOLS.schema()),
     }
     properties["facts"] = {
-        "description": "source of values, by path such as services/pay/rto",
+        "description": "where values come from, by path, such as services/pay/rto",
         **_or_empty({"type": "object", "additionalProperties": record_schema(FACT.fields)}),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
         "title": "evac estate",
-        "description": "What a company runs, where, on what, and what needs what.",
+        "description": "What a company runs, where it runs, and what depends on what.",
         "type": "object",
         "properties": properties,
         "additionalProperties": False,

@@ -48,20 +48,34 @@ _LINK: Final = Scalar(
 )
 
 CHANNEL_FIELDS: Final = (
-    Field("apprise", "apprise", REFERENCE, "reference to the URL Apprise sends to", default=""),
-    Field("webhook", "webhook", REFERENCE, "or reference to the address of a signed webhook", default=""),
+    Field("apprise", "apprise", REFERENCE, "reference to the Apprise URL", default=""),
     Field(
-        "secret", "secret", REFERENCE, "reference to the key of a webhook, `whsec_` and base64", default=""
+        "webhook",
+        "webhook",
+        REFERENCE,
+        "reference to the URL of a signed webhook, instead of `apprise`",
+        default="",
     ),
     Field(
-        "kinds", "kinds", Listed(choice(KINDS), one_allowed=True), "only messages of these kinds", default=()
+        "secret",
+        "secret",
+        REFERENCE,
+        "reference to the signing key of a webhook: `whsec_` followed by base64",
+        default="",
     ),
-    Field("least", "least", choice(SEVERITIES), "minimum severity sent there", default="warning"),
-    Field("clear", "clear", flag(), "a webhook may be sent without TLS", default=False),
+    Field(
+        "kinds",
+        "kinds",
+        Listed(choice(KINDS), one_allowed=True),
+        "kinds of messages to send; default: all",
+        default=(),
+    ),
+    Field("least", "least", choice(SEVERITIES), "minimum severity to send", default="warning"),
+    Field("clear", "clear", flag(), "true: the webhook may be sent without TLS", default=False),
 )
 FIELDS: Final = (
-    Field("room", "room", _LINK, "address of the war room, for links in messages", default=""),
-    Field("page", "page", _LINK, "address of the public status page, for links in updates", default=""),
+    Field("room", "room", _LINK, "address of the war room, used for links in messages", default=""),
+    Field("page", "page", _LINK, "address of the public status page, used for links in updates", default=""),
 )
 
 
@@ -115,7 +129,7 @@ def notices_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
         "title": "evac notices",
-        "description": "Who is notified of what, over which channel.",
+        "description": "Who is notified, about what, and over which channel.",
         **top,
         "required": ["channels"],
         "$defs": {"fact": {"type": "object", "required": ["value"]}},
@@ -130,13 +144,13 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
     if pair is None or pair[1].is_unknown or (pair[1].kind == MAP and not pair[1].fields):
         problems.add(
             "nobody-told",
-            "no channel is named, so no alerts are sent",
+            "no channels are configured, so no alerts are sent",
             root.place,
             "write channels: {NAME: {apprise: env:NAME}}",
         )
         return NoticeRules()
     if pair[1].kind != MAP:
-        problems.add("wrong-type", "channels is a mapping of names", pair[1].place, "write NAME: {}")
+        problems.add("wrong-type", "channels must be a mapping of names", pair[1].place, "write NAME: {}")
         return NoticeRules()
     found: dict[str, Channel] = {}
     for name, (key, value) in pair[1].fields.items():
@@ -146,7 +160,7 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
             continue
         if "/" in name:
             problems.add(
-                "id-invalid", f"{shown(name)} is not the name of a channel", key.place, "leave out the /"
+                "id-invalid", f"{shown(name)} is not a valid channel name", key.place, "leave out the /"
             )
         written = _Written(**made)
         _check(name, value, key, problems)
@@ -155,11 +169,11 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
                 "channel-mixed",
                 f"{shown(name)} would send internal messages to users",
                 key.place,
-                "name kinds: update alone, and another channel for the rest",
+                "give this channel only the kind update, and use another channel for the rest",
             )
         found[name] = written.channel(name)
     if len(found) > CHANNELS_MOST:
-        hint = "let several people share one"
+        hint = "let several people share a channel"
         problems.add("too-many-channels", f"{len(found)} channels; at most {CHANNELS_MOST}", root.place, hint)
     return NoticeRules(MappingProxyType(dict(sorted(found.items()))), **links)
 
@@ -170,21 +184,21 @@ def _check(name: str, value: Node, key: Node, problems: Problems) -> None:
     if ("apprise" in said) == ("webhook" in said):
         problems.add(
             "channel-way",
-            f"{shown(name)} needs apprise: or webhook:, and one of them",
+            f"{shown(name)} needs either apprise: or webhook:",
             key.place,
             "write apprise: env:NAME, or webhook: env:NAME with secret: env:NAME",
         )
     if "webhook" in said and "secret" not in said:
         problems.add(
             "value-missing",
-            f"the webhook {shown(name)} has no key to sign with",
+            f"the webhook {shown(name)} has no signing key",
             key.place,
             "add secret: env:NAME; create one: evac notices key",
         )
     if "apprise" in said and "webhook" not in said and ("secret" in said or "clear" in said):
         problems.add(
             "channel-way",
-            f"secret and clear of {shown(name)} are only for webhooks",
+            f"secret and clear apply only to webhooks, not to {shown(name)}",
             key.place,
-            "leave them out",
+            "remove them",
         )

@@ -33,8 +33,8 @@ DEPTH_LIMIT: Final = 12
 WEIGHT_MAX: Final = 10**6
 _SHOWN: Final = 20
 _BACKUP: Final = "backup@"
-_MAKE_ONE: Final = "make one: evac plan ESTATE --lose SITE -o PLAN"
-_FIRST: Final = "name the plan first, then the estate; make one: evac plan ESTATE --lose SITE -o PLAN"
+_MAKE_ONE: Final = "create one: evac plan ESTATE --lose SITE -o PLAN"
+_FIRST: Final = "name the plan first, then the estate; create one: evac plan ESTATE --lose SITE -o PLAN"
 
 
 def encode(plan: Plan) -> bytes:
@@ -191,21 +191,21 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
         raise PlanError(
             "plan-version",
             f"{name} has schema version {version}; this evac reads {SCHEMA_VERSION}",
-            "make a new one: evac plan",
+            "create a new one: evac plan",
         )
     _name_restores(document)
     try:
         plan = _adapter().validate_python(_arguments(document))
     except ValidationError as error:
-        raise PlanError("plan-invalid", _problems(name, error), "make a new one: evac plan") from error
+        raise PlanError("plan-invalid", _problems(name, error), "create a new one: evac plan") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         words = f"{name} is not a valid plan: {_shape(error)}"
-        raise PlanError("plan-invalid", words, "make a new one: evac plan") from error
+        raise PlanError("plan-invalid", words, "create a new one: evac plan") from error
     if not own and document_of(plan) != document:
         raise PlanError(
             "plan-inconsistent",
-            f"{name} says the same thing twice and differently",
-            "make a new one: evac plan",
+            f"{name} contradicts itself",
+            "create a new one: evac plan",
         )
     return plan
 
@@ -236,7 +236,7 @@ def _arguments(document: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} is not a multiple of tick_ms")
     weights = document["tier_weights"]
     if not weights or not all(type(w) is int and 0 <= w <= WEIGHT_MAX for w in weights):
-        raise ValueError(f"tier_weights are not numbers from 0 to {WEIGHT_MAX:,}")
+        raise ValueError(f"tier_weights must be numbers from 0 to {WEIGHT_MAX:,}")
     body["scenario"] = {
         "kind": document["question"],
         "domains": document["lost"],
@@ -294,7 +294,9 @@ def read(path: Path) -> tuple[Plan, str]:
             )
         data = path.read_bytes()
     except OSError as error:
-        raise PlanError("plan-unreadable", f"{path}: {error.strerror}", "let this user read it") from error
+        raise PlanError(
+            "plan-unreadable", f"{path}: {error.strerror}", "give this user read permission"
+        ) from error
     return decode(data, str(path)), plan_digest(data)
 
 
@@ -304,7 +306,7 @@ def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
             raise PlanError(
                 "plan-too-deep",
                 f"{name} is nested deeper than {DEPTH_LIMIT} levels",
-                "make a new one: evac plan",
+                "create a new one: evac plan",
             )
         document = json.loads(
             data.decode(),
@@ -314,7 +316,7 @@ def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
         )
     except _TwiceError as error:
         words = f"{name}: the key {error} appears twice"
-        raise PlanError("plan-format", words, "make a new one: evac plan") from error
+        raise PlanError("plan-format", words, "create a new one: evac plan") from error
     except (ValueError, RecursionError) as error:
         raise PlanError("plan-format", f"{name} is not JSON: {_words(error)}", _FIRST) from error
     if not isinstance(document, dict):

@@ -63,7 +63,7 @@ def _show_moment(value: int) -> str:
 
 ED25519_KEY: Final = Scalar("ed25519 public key, base64", _read_key, str, {"type": "string"}, quoted=True)
 MOMENT: Final = Scalar(
-    "moment, such as `2026-11-25T03:00:00Z`", parse_moment, _show_moment, {"type": "string"}, quoted=True
+    "time, such as `2026-11-25T03:00:00Z`", parse_moment, _show_moment, {"type": "string"}, quoted=True
 )
 _SHARES: Final = Listed(permille(), ordered=True)
 
@@ -82,10 +82,10 @@ _WATCH: Final = Record(
             "profile",
             "profile",
             choice(tuple(sorted(rp.PROFILES))),
-            "how fast to believe",
+            "how quickly a loss is believed",
             default="cautious",
         ),
-        Field("period", "period_ms", _DURATION, "between two probes"),
+        Field("period", "period_ms", _DURATION, "time between probes"),
         Field("deadline", "deadline_ms", _DURATION, "time until an unanswered probe counts as missed"),
         Field(
             "misses", "misses", small_count(1, 1_000), "probes missed in a row until a witness reports down"
@@ -100,12 +100,10 @@ _WATCH: Final = Record(
 
 _ENVELOPE: Final = Record(
     (
-        Field("sites", "sites", _SITES, "sites that may be evacuated", default=()),
-        Field("stores", "stores", _STORES, "stores that may be promoted", default=()),
-        Field("most_lost", "most_lost_ms", _DURATION, "maximum data that may be lost, per store", default=0),
-        Field(
-            "most_shed", "most_shed", _COUNT, "maximum number of people whose services may be shed", default=0
-        ),
+        Field("sites", "sites", _SITES, "sites that evac may evacuate", default=()),
+        Field("stores", "stores", _STORES, "stores that evac may promote", default=()),
+        Field("most_lost", "most_lost_ms", _DURATION, "maximum data loss, per store", default=0),
+        Field("most_shed", "most_shed", _COUNT, "maximum number of people affected by shedding", default=0),
     ),
     rp.Envelope,
 )
@@ -122,7 +120,7 @@ STORE_FIELDS: Final = (
         "self_fence",
         "self_fence",
         flag(),
-        "true: members turn read-only when their lease ends",
+        "true: members become read-only when their lease ends",
         default=False,
     ),
     Field("lease", "lease_ttl_ms", _DURATION, "how long that lease lasts", default=15_000),
@@ -130,7 +128,7 @@ STORE_FIELDS: Final = (
         "on_sync_loss",
         "on_sync_loss",
         choice(("next", "async", "ask")),
-        "when the synchronous replica is lost: the next one, asynchronous, or ask",
+        "what to do when the synchronous replica is lost: use the next one, go asynchronous, or ask",
         default="ask",
     ),
     Field(
@@ -140,37 +138,49 @@ STORE_FIELDS: Final = (
         "whether a replica that may have lost writes is promoted",
         default="ask",
     ),
-    Field("most_lost", "most_lost_ms", _DURATION, "with `allow`: maximum loss", default=0),
+    Field("most_lost", "most_lost_ms", _DURATION, "with `allow`: maximum data loss", default=0),
 )
 
 _WINDOW: Final = Record(
     (
-        Field("from", "begin_ms", MOMENT, "when it begins", required=True),
-        Field("to", "end_ms", MOMENT, "when it ends", required=True),
-        Field("sites", "sites", _SITES, "the sites it applies to; otherwise all", default=()),
-        Field("reason", "reason", text(), "why", default=""),
+        Field("from", "begin_ms", MOMENT, "start of the window", required=True),
+        Field("to", "end_ms", MOMENT, "end of the window", required=True),
+        Field("sites", "sites", _SITES, "sites it applies to; default: all", default=()),
+        Field("reason", "reason", text(), "why the window is needed", default=""),
     ),
     rp.Window,
 )
 
 _PATIENCE: Final = Record(
     (
-        Field("attempts", "attempts", small_count(1, 100), "attempts per step in total", default=4),
-        Field("deadline_factor", "deadline_factor", small_count(1, 100), "of the predicted time", default=4),
+        Field("attempts", "attempts", small_count(1, 100), "maximum attempts per step", default=4),
+        Field(
+            "deadline_factor",
+            "deadline_factor",
+            small_count(1, 100),
+            "deadline of a step, as a multiple of its predicted time",
+            default=4,
+        ),
         Field(
             "deadline_least",
             "deadline_least_ms",
             _DURATION,
-            "the shortest deadline of a step, also where its plan says less",
+            "minimum deadline of a step, even if its plan says less",
             default=10_000,
         ),
-        Field("backoff", "backoff_ms", _DURATION, "delay before the second attempt; doubles", default=500),
+        Field(
+            "backoff",
+            "backoff_ms",
+            _DURATION,
+            "delay before the second attempt; doubles with each further attempt",
+            default=500,
+        ),
         Field("backoff_most", "backoff_most_ms", _DURATION, "maximum delay between attempts", default=30_000),
         Field(
             "stuck_factor",
             "stuck_factor",
             small_count(1, 100),
-            "of the predicted time, until an alarm",
+            "time until a step raises an alarm, as a multiple of its predicted time",
             default=2,
         ),
     ),
@@ -183,15 +193,15 @@ _PACE: Final = Record(
             "shares",
             "shares",
             _SHARES,
-            "shares of traffic moved, growing to 100 %",
+            "shares of traffic to move, increasing to 100 %",
             default=(1_000,),
         ),
-        Field("wait", "wait_ms", _DURATION, "between two shares", default=0),
+        Field("wait", "wait_ms", _DURATION, "wait between two shares", default=0),
         Field(
             "errors",
             "errors_permille",
             permille(),
-            "above this evac slows down; above twice this it stops",
+            "error rate above which evac slows down; at twice this rate it stops",
             default=50,
         ),
     ),
@@ -203,18 +213,24 @@ FIELDS: Final = (
         "mode",
         "mode",
         choice(("advise", "hold", "act")),
-        "advise only; hold: prepare and wait for approval; act by itself",
+        "advise: only advise; hold: prepare, then wait for approval; act: proceed without asking",
         default="advise",
     ),
-    Field("approvals", "approvals", small_count(1, 5), "persons who must approve", default=1),
+    Field("approvals", "approvals", small_count(1, 5), "number of people who must approve", default=1),
     Field(
         "four_eyes",
         "four_eyes",
         flag(),
-        "true: the proposer of a run does not approve it; always so with two approvals or more",
+        "true: the proposer of a run may not approve it; always true when two or more approvals are required",
         default=False,
     ),
-    Field("approvers", "approvers", Mapped(text(), ED25519_KEY), "name -> ed25519 public key", default={}),
+    Field(
+        "approvers",
+        "approvers",
+        Mapped(text(), ED25519_KEY),
+        "people who may approve: name -> ed25519 public key",
+        default={},
+    ),
     Field(
         "rooms",
         "rooms",
@@ -233,21 +249,33 @@ FIELDS: Final = (
         "access_log",
         "access_log_ms",
         _DURATION,
-        "how long the access log of war rooms is kept, at least 31 d; then whole months are deleted",
+        "how long the access log of war rooms is kept, at least 31 d; deleted in whole months",
         default=0,
     ),
     Field(
         "envelope",
         "envelope",
         _ENVELOPE,
-        "what evac may do without asking, in mode act",
+        "what evac may do without asking when mode is act",
         default=rp.Envelope(),
     ),
     Field("watch", "profile", _WATCH, "how a lost site is recognised", default=rp.PROFILES["cautious"]),
-    Field("windows", "windows", Records(_WINDOW), "maintenance: no new effect inside", default=()),
-    Field("patience", "patience", _PATIENCE, "how steps are tried", default=rp.Patience()),
-    Field("pace", "pace", _PACE, "how traffic is moved", default=rp.Pace()),
-    Field("driver_limits", "driver_limits", Mapped(text(), _COUNT), "actions at once, by driver", default={}),
+    Field(
+        "windows",
+        "windows",
+        Records(_WINDOW),
+        "maintenance windows, in which no new effects start",
+        default=(),
+    ),
+    Field("patience", "patience", _PATIENCE, "deadlines and retries of steps", default=rp.Patience()),
+    Field("pace", "pace", _PACE, "how gradually traffic is moved", default=rp.Pace()),
+    Field(
+        "driver_limits",
+        "driver_limits",
+        Mapped(text(), _COUNT),
+        "maximum simultaneous actions, by driver",
+        default={},
+    ),
     Field(
         "generation",
         "generation",
@@ -255,7 +283,7 @@ FIELDS: Final = (
         "whether an effect waits until the agent of its site reports no newer generation",
         default="told",
     ),
-    Field("longest_pause", "pause_most_ms", _DURATION, "a pause never lasts longer", default=3_600_000),
+    Field("longest_pause", "pause_most_ms", _DURATION, "maximum length of a pause", default=3_600_000),
 )
 _STORE_RECORD: Final = Record(STORE_FIELDS, _store_policy)
 _TOP: Final = Record(FIELDS, dict)
@@ -297,7 +325,7 @@ def _policy(root: Node, estate: Estate | None, problems: Problems) -> rp.RunPoli
 
 def _stores(node: Node, reader: Reader) -> dict[str, rp.StorePolicy]:
     if node.kind != 2:
-        reader.problems.add("wrong-type", "stores is a mapping of ids", node.place, "write ID: {...}")
+        reader.problems.add("wrong-type", "stores must be a mapping of ids", node.place, "write ID: {...}")
         return {}
     found: dict[str, rp.StorePolicy] = {}
     for name, (key, value) in node.fields.items():
@@ -327,7 +355,9 @@ def _check_sense(policy: rp.RunPolicy, root: Node, problems: Problems) -> None:
     """What cannot be: shares that do not end at the whole, windows that end before they begin."""
     shares = policy.pace.shares
     if not shares or list(shares) != sorted(set(shares)) or shares[-1] != 1_000:
-        problems.add("out-of-range", "shares grow and end at 100 %", root.place, "write [10 %, 50 %, 100 %]")
+        problems.add(
+            "out-of-range", "shares must increase and end at 100 %", root.place, "write [10 %, 50 %, 100 %]"
+        )
     if 0 < policy.access_log_ms < ACCESS_LOG_LEAST_MS:
         problems.add(
             "out-of-range",
@@ -337,16 +367,16 @@ def _check_sense(policy: rp.RunPolicy, root: Node, problems: Problems) -> None:
         )
     if policy.approvers and policy.approvals > len(policy.approvers):
         message = f"{policy.approvals} approvals are needed, but {len(policy.approvers)} people may approve"
-        problems.add("out-of-range", message, root.place, "name more approvers, or ask for fewer")
+        problems.add("out-of-range", message, root.place, "add approvers, or require fewer approvals")
     names: dict[str, str] = {}
     keys: dict[str, str] = {}
     for one in policy.approvers:
         if (other := names.setdefault(alike(one.name), one.name)) != one.name:
             message = f"the approvers {shown(one.name)} and {shown(other)} look the same"
-            problems.add("id-taken", message, root.place, "one person, one name: rename one")
+            problems.add("id-taken", message, root.place, "give each approver a distinct name")
         if (other := keys.setdefault(one.key, one.name)) != one.name:
             message = f"the approvers {shown(one.name)} and {shown(other)} have the same key"
-            problems.add("id-taken", message, root.place, "one person, one key")
+            problems.add("id-taken", message, root.place, "give each approver their own key")
     for window in policy.windows:
         if window.end_ms <= window.begin_ms:
             problems.add("out-of-range", "a window ends before it begins", root.place, "swap from and to")

@@ -38,14 +38,14 @@ def read_baseline(path: Path) -> Baseline:
             raise ValueError("too large")
         document = json.loads(path.read_bytes())
         if document.get("kind") != "evac-baseline" or document.get("schema_version") != BASELINE_VERSION:
-            raise ValueError("not written by evac audit --write-baseline")
+            raise ValueError("it was not written by evac audit --write-baseline")
         known = tuple(
             (_fingerprint(row[0]), SEVERITIES[SEVERITIES.index(row[1])]) for row in document["known"]
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        hint = "write one: evac audit ESTATE --write-baseline FILE"
+        hint = "create one: evac audit ESTATE --write-baseline FILE"
         why = error.strerror if isinstance(error, OSError) else str(error)[:200]
-        raise EvacError("baseline-invalid", f"{path} is no baseline: {why}", hint) from error
+        raise EvacError("baseline-invalid", f"{path} is not a baseline: {why}", hint) from error
     return Baseline(known)
 
 
@@ -73,14 +73,18 @@ def _entries(root: Node, problems: Problems) -> tuple[Suppression, ...]:
     if root.kind == MAP and not root.fields:
         return ()
     if root.kind != LIST or len(root.items) > ENTRIES_MAX:
-        problems.add("wrong-type", "suppressions are a list", root.place, "begin each entry with `- rule:`")
+        problems.add(
+            "wrong-type", "suppressions must be a list", root.place, "begin each entry with `- rule:`"
+        )
         return ()
     return tuple(entry for node in root.items if (entry := _entry(node, problems)) is not None)
 
 
 def _entry(node: Node, problems: Problems) -> Suppression | None:
     if node.kind != MAP:
-        problems.add("wrong-type", "a suppression is a mapping", node.place, f"its keys: {', '.join(FIELDS)}")
+        problems.add(
+            "wrong-type", "a suppression must be a mapping", node.place, f"its keys: {', '.join(FIELDS)}"
+        )
         return None
     values: dict[str, str] = {}
     until: date | None = None
@@ -89,14 +93,14 @@ def _entry(node: Node, problems: Problems) -> Suppression | None:
             hint = problems.suggest(name, FIELDS)
             problems.add("key-unknown", f"a suppression has no key {shown(name)}", key.place, hint)
         elif value.kind != SCALAR:
-            problems.add("wrong-type", f"{name} is a single value", value.place, "write it as text")
+            problems.add("wrong-type", f"{name} must be a single value", value.place, "write it as text")
         elif name == "until" and not value.is_unknown:
             until = _day(value, problems)
         elif not value.is_unknown:
             values[name] = value.text
     if "rule" not in values:
         problems.add(
-            "value-missing", "a suppression names no rule", node.place, "write `rule:`, a slug or a code"
+            "value-missing", "a suppression has no rule", node.place, "add `rule:` with a slug or a code"
         )
         return None
     return Suppression(

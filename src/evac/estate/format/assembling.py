@@ -187,7 +187,7 @@ def _report_strays(rest: Node, known: dict[str, dict[str, None]], problems: Prob
             hint = problems.suggest(name, known[section])
             if needed or hint:
                 message = f"only the overlay describes {shown(name)} in {section}"
-                hint = hint or f"take it out, or say {' or '.join(sorted(needed))}"
+                hint = hint or f"remove it, or add {' or '.join(sorted(needed))}"
                 problems.add("overlay-only", message, key.place, hint, "warning")
 
 
@@ -238,7 +238,7 @@ def _merge(documents: list[Node], problems: Problems) -> dict[str, list[Node]]:
         if document.kind != MAP:
             problems.add(
                 "wrong-type",
-                "an estate file is a mapping of sections",
+                "an estate file must be a mapping of sections",
                 document.place,
                 f"keys: {', '.join(TOP_KEYS)}",
             )
@@ -257,11 +257,14 @@ def _merge(documents: list[Node], problems: Problems) -> dict[str, list[Node]]:
 def _check_version(top: dict[str, list[Node]], documents: list[Node], problems: Problems) -> None:
     if documents and "evac" not in top:
         problems.add(
-            "version-missing", "no file states its version", documents[0].place, f"add evac: {FORMAT_VERSION}"
+            "version-missing",
+            "no file states the format version",
+            documents[0].place,
+            f"add evac: {FORMAT_VERSION}",
         )
     for node in top.get("evac", []):
         if node.text not in {str(version) for version in range(1, FORMAT_VERSION + 1)}:
-            message = f"version {shown(node.text)} of the format is not known here"
+            message = f"version {shown(node.text)} of the format is unknown"
             hint = f"this program reads versions 1 to {FORMAT_VERSION}"
             if node.text.isascii() and node.text.isdigit() and int(node.text[:9]) > FORMAT_VERSION:
                 message = f"version {node.text[:9]} of the format is newer than this program"
@@ -274,7 +277,10 @@ def _facts(nodes: list[Node], reader: Reader) -> set[str]:
     for node in nodes:
         if node.kind != MAP:
             reader.problems.add(
-                "wrong-type", "facts are a mapping of paths", node.place, "services/pay/rto: {source: ...}"
+                "wrong-type",
+                "facts must be a mapping of paths",
+                node.place,
+                "services/pay/rto: {source: ...}",
             )
             continue
         for path, (key, value) in node.fields.items():
@@ -297,7 +303,7 @@ def _head(top: dict[str, list[Node]], reader: Reader, assembly: Assembly) -> Non
     assembly.values["as_of"] = assembly.as_of
     weights = assembly.values["tier_weights"]
     if not weights and top.get("tier_weights"):
-        reader.problems.add("out-of-range", "at least one weight is needed", top["tier_weights"][0].place)
+        reader.problems.add("out-of-range", "at least one weight is required", top["tier_weights"][0].place)
 
 
 def _only_once(key: str, nodes: list[Node], problems: Problems) -> None:
@@ -315,7 +321,7 @@ def _ids(section: Section, nodes: list[Node], reader: Reader, assembly: Assembly
     for node in nodes:
         if node.kind != MAP:
             reader.problems.add(
-                "wrong-type", f"{section.key} is a mapping of ids", node.place, "write ID: {...}"
+                "wrong-type", f"{section.key} must be a mapping of IDs", node.place, "write ID: {...}"
             )
             continue
         for name, (key, value) in node.fields.items():
@@ -336,13 +342,13 @@ def _entry(section: Section, name: str, key: Node, value: Node, path: str, reade
     reader.places[path] = (key.file, key.line, key.column)
     if len(name) > ID_MAX or not ID.fullmatch(name):
         hint = (
-            "ids begin with a letter or digit and contain letters, digits and . _ "
+            "IDs start with a letter or digit and contain letters, digits and . _ "
             "- : @, with / between path parts"
         )
-        reader.problems.add("id-invalid", f"{shown(name)} is not an id", key.place, hint)
+        reader.problems.add("id-invalid", f"{shown(name)} is not a valid ID", key.place, hint)
         return BAD
     if section.path_id and "/" not in name:
-        message = f"{shown(name)} does not state its site"
+        message = f"{shown(name)} has no site"
         reader.problems.add("domain-path-invalid", message, key.place, f"write SITE/{name}")
         return BAD
     gone = reader.facts.any_expired and reader.facts.is_expired(path)
@@ -358,7 +364,7 @@ def _list(section: Section, nodes: list[Node], reader: Reader, assembly: Assembl
             items += node.items
         else:
             reader.problems.add(
-                "wrong-type", f"{section.key} is a list", node.place, "begin each entry with - "
+                "wrong-type", f"{section.key} must be a list", node.place, "begin each entry with - "
             )
     made: list[Any] = []
     for item in sorted(items, key=_order_of):
@@ -385,7 +391,10 @@ def _link_or_other(section: Section, item: Node, reader: Reader, path: str) -> A
         ends = item.fields["ends"][1]
         if ends.kind == LIST and (len(ends.items) != 2 or len({end.text for end in ends.items}) != 2):
             reader.problems.add(
-                "same-ends", "a link has two different ends", ends.place, "write ends: [SITE, OTHER-SITE]"
+                "same-ends",
+                "a link must have two different ends",
+                ends.place,
+                "write ends: [SITE, OTHER-SITE]",
             )
             return BAD
     arguments = reader.arguments(section.record, item, path)

@@ -91,7 +91,9 @@ def with_counts(services: tuple[Service, ...], rows: ReplicaRows, reader: Reader
         elif count and service.replicas is not None and service.replicas != count:
             message = f"{shown(service.id)} has {service.replicas:,} replicas, but {count:,} are placed"
             place = Place(*reader.places[f"services/{service.id}/replicas"])
-            reader.problems.add("replicas-do-not-add-up", message, place, "correct the number, or the table")
+            reader.problems.add(
+                "replicas-do-not-add-up", message, place, "correct either the number or the table"
+            )
         found.append(service)
     return tuple(found)
 
@@ -157,6 +159,6 @@ def _check_spread(services: tuple[Service, ...], rows: ReplicaRows, problems: Pr
         mask,
         "target",
         "replicas-exceed-servers",
-        "more replicas on {} than their spread allows",
+        "{} has more replicas than their spread allows",
         hint,
     )

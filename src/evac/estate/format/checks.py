@@ -38,7 +38,7 @@ def check_extremes(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader: 
     """Note what no plan could be made of. `rows`: where replicas are, from YAML and the table."""
     values, problems = assembly.values, reader.problems
     if not HORIZON_MIN_MS <= values["horizon_ms"] <= HORIZON_MAX_MS:
-        message = "the horizon is not between 1 second and 366 days"
+        message = "the horizon must be between 1 second and 366 days"
         problems.add("out-of-range", message, _place(reader, "horizon"), "write it like 24 h")
     weights = values["tier_weights"] or (1,)
     placed = totals(rows.replicas, len(values["services"])).tolist()
@@ -66,14 +66,14 @@ def _check_demand(service: Service, count: int, reader: Reader) -> None:
         if (amount or 0) * count > QUANTITY_LIMIT:
             message = f"{count:,} replicas of {shown(service.id)} demand more than 2^53 base units of {word}"
             place = _place(reader, f"services/{service.id}/demand/{word}")
-            reader.problems.add("quantity-too-large", message, place, "check the unit, and the count")
+            reader.problems.add("quantity-too-large", message, place, "check the unit and the count")
 
 
 def _check_fleet(fleet: Fleet, problems: Problems) -> None:
     """Columns are added up in 64 bits, so the whole fleet has to stay well within them."""
     for resource, word in enumerate(RESOURCE_WORDS):
         if fleet.capacity[:, resource].sum(dtype=np.float64) > 2**61:
-            message = f"the servers have more than 2^61 base units of {word} together"
+            message = f"together, the servers have more than 2^61 base units of {word}"
             problems.add("quantity-too-large", message, Place("servers"), "check the unit of the column")
 
 
@@ -124,7 +124,7 @@ def check_endpoints(assembly: Assembly, reader: Reader) -> None:
                 f"{shown(endpoint.id)} is at {shown(endpoint.at)}, and its hall {shown(endpoint.hall)} is not"
             )
             reader.problems.add(
-                "hall-elsewhere", message, place, f"name a hall of {endpoint.at}, or leave it out"
+                "hall-elsewhere", message, place, f"use a hall of {endpoint.at}, or remove it"
             )
         for one in missing.values():
             message = f"{shown(endpoint.id)} lacks {one.key}: {one.meaning}"
@@ -141,27 +141,28 @@ def _check_agent(endpoint: Endpoint, keys: dict[Value, Endpoint], reader: Reader
     if (first.at, first.settings["agent"]) != (endpoint.at, agent):
         place = _place(reader, f"endpoints/{endpoint.id}/settings/secret", f"endpoints/{endpoint.id}")
         message = (
-            f"{shown(endpoint.id)} and {shown(first.id)} are of two agents with one key, {shown(str(key))}"
+            f"{shown(endpoint.id)} and {shown(first.id)} belong to two agents with "
+            f"the same key, {shown(str(key))}"
         )
-        reader.problems.add("agent-key-shared", message, place, "give each agent a key of its own")
+        reader.problems.add("agent-key-shared", message, place, "give each agent its own key")
 
 
 def _never_asked(endpoint: Endpoint, kind: Subject, reader: Reader) -> None:
     """Why nothing is asked of it, and which drivers would be."""
     spec, proof = DRIVERS[endpoint.driver], endpoint.settings.get(FENCE)
     if kind == "site" and proof is not None:
-        message = f"{endpoint.driver} cannot prove a fence by {shown(str(proof))}: it is never used"
+        message = f"{endpoint.driver} cannot prove a fence by {shown(str(proof))}, so it is never used"
         others = {FENCE: proof}
     else:
-        message = f"{endpoint.driver} does nothing for a {kind}: {shown(endpoint.id)} is never used"
+        message = f"{endpoint.driver} cannot act on a {kind}, so {shown(endpoint.id)} is never used"
         others = {}
     able = [name for name, one in DRIVERS.items() if one.serves(kind, others)]
     hint = f"drivers for a {kind}: {', '.join(able)}"
     proofs = [one for one in spec.proofs if one in ("network", "power")]
     if kind == "site" and proof is None and proofs:
-        hint = f"if it fences the site, state it: {FENCE}: {' or '.join(proofs)}"
+        hint = f"if it fences the site, add {FENCE}: {' or '.join(proofs)}"
     elif spec.by_person or not spec.acts:
-        hint = "leave it out: a step without an endpoint is done by a person"
+        hint = "remove it; a person does steps that have no endpoint"
     path = f"endpoints/{endpoint.id}"
     reader.problems.add("endpoint-never-asked", message, _place(reader, f"{path}/driver", path), hint)
 
@@ -179,9 +180,14 @@ def _check_setting(
     is_secret = worded if setting is None else worded or setting.kind == "secret"
     if is_secret and not str(value).startswith(("env:", "file:")):
         message = f"{key} of {shown(endpoint.id)} is written in plain text"
-        reader.problems.add("secret-in-clear", message, place, "write env:NAME or file:/path; change it")
+        reader.problems.add(
+            "secret-in-clear", message, place, "write env:NAME or file:/path instead, and change the secret"
+        )
     elif setting is None:
-        hint = reader.problems.suggest(key, known) or f"{endpoint.driver} reads: {', '.join(sorted(known))}"
+        hint = (
+            reader.problems.suggest(key, known)
+            or f"settings of {endpoint.driver}: {', '.join(sorted(known))}"
+        )
         reader.problems.add("setting-unknown", f"{endpoint.driver} has no setting {shown(key)}", place, hint)
     elif problem := setting.problem(endpoint.settings[key]):
         message = f"{key} of {shown(endpoint.id)} {problem}"
@@ -296,8 +302,8 @@ def _dangling(reference: Reference, assembly: Assembly, known: Known, problems: 
     if other == "a store" and "/needs" in reference.path:
         hint += f": write {{store: {reference.name}}}"
     section = _SECTION_OF.get(reference.names, "")
-    hint = hint or (f"describe it under {section}:" if section else "")
-    problems.add(code, f"no {what} is named {shown(reference.name)}", reference.node.place, hint)
+    hint = hint or (f"define it under {section}:" if section else "")
+    problems.add(code, f"no such {what}: {shown(reference.name)}", reference.node.place, hint)
 
 
 def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
@@ -316,19 +322,22 @@ def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
         _check_service(service, reader)
     for placement in reader.placements:
         if placement.target in witnesses:
-            message = f"{shown(placement.target)} is a witness: it votes and runs nothing"
+            message = f"{shown(placement.target)} is a witness site: it only votes and runs nothing"
             reader.problems.add(
                 "replicas-at-witness",
                 message,
                 placement.node.place,
-                "give the site another role, or move them",
+                "give the site another role, or move the replicas",
             )
     links = assembly.values["links"]
     for row, link in enumerate(links[1:], 1):
         if link.ends == links[row - 1].ends:
             message = f"a second link between {link.ends[0]} and {link.ends[1]}"
             reader.problems.add(
-                "link-twice", message, assembly.entries[f"links/{row}"].place, "add up their bandwidth"
+                "link-twice",
+                message,
+                assembly.entries[f"links/{row}"].place,
+                "merge the two and add up their bandwidth",
             )
 
 
@@ -338,8 +347,8 @@ def _check_paths(assembly: Assembly, reader: Reader, known: Known) -> None:
         for entry in assembly.values[section]:
             node = assembly.entries.get(f"{section}/{entry.id}")
             if entry.site not in sites and node is not None and f"sites/{entry.site}" not in assembly.entries:
-                hint = reader.problems.suggest(entry.site, sites) or "the first part of the path is a site"
-                message = f"no site is named {shown(entry.site)}"
+                hint = reader.problems.suggest(entry.site, sites) or "the path must start with a site"
+                message = f"no such site: {shown(entry.site)}"
                 reader.problems.add("domain-path-invalid", message, node.place, hint)
     halls = known.names["hall"]
     for rack in assembly.values["racks"]:
@@ -347,10 +356,9 @@ def _check_paths(assembly: Assembly, reader: Reader, known: Known) -> None:
         said = f"racks/{rack.id}/hall" in reader.places
         if node is not None and rack.hall is not None and not said and rack.hall not in halls:
             hint = (
-                reader.problems.suggest(rack.hall, halls)
-                or "describe it under halls:, or write hall: unknown"
+                reader.problems.suggest(rack.hall, halls) or "define it under halls:, or write hall: unknown"
             )
-            message = f"rack {shown(rack.id)} is in a hall {shown(rack.hall)} that is not described"
+            message = f"rack {shown(rack.id)} is in hall {shown(rack.hall)}, which is not defined"
             reader.problems.add("hall-unknown", message, node.place, hint)
 
 
@@ -366,14 +374,14 @@ def _check_shared_names(assembly: Assembly, reader: Reader, known: Known) -> Non
                 other = seen.setdefault(entry.id, section)
                 if other != section or known.servers.has(entry.id):
                     what = other if other != section else "servers"
-                    message = f"{shown(entry.id)} is also the name of an entry of {what}"
+                    message = f"{shown(entry.id)} is also used as a name in {what}"
                     reader.problems.add("id-taken", message, node.place, "rename one of them")
     looks: dict[str, str] = {}
     for site in assembly.values["sites"]:
         other = looks.setdefault(alike(site.id), site.id)
         node = assembly.entries.get(f"sites/{site.id}")
         if node is not None and other.casefold() != site.id.casefold():
-            message = f"the sites {shown(site.id)} and {shown(other)} look the same and are not"
+            message = f"the sites {shown(site.id)} and {shown(other)} look the same but are different"
             reader.problems.add("id-taken", message, node.place, "rename one of them")
 
 
@@ -400,7 +408,7 @@ def _check_groups(groups: tuple[SharedFate, ...], reader: Reader) -> None:
 def _note_cycle(loop: list[str], reader: Reader) -> None:
     shape = " > ".join(loop[:10])
     place = _place(reader, f"groups/{loop[-2]}/members")
-    reader.problems.add("group-cycle", f"groups contain each other: {shape}", place, "remove one of them")
+    reader.problems.add("group-cycle", f"circular groups: {shape}", place, "remove one of them")
 
 
 def _check_store(store: Store, reader: Reader) -> None:
@@ -409,7 +417,7 @@ def _check_store(store: Store, reader: Reader) -> None:
         message = f"store {shown(store.id)} has {len(primaries)} primaries"
         place = _place(reader, f"stores/{store.id}/members/{primaries[1]}")
         reader.problems.add(
-            "two-primaries", message, place, "one member is primary; the others are sync, async or none"
+            "two-primaries", message, place, "make one member primary and the others sync, async or none"
         )
 
 
@@ -423,7 +431,7 @@ def _check_rebuilds(stores: tuple[Store, ...], reader: Reader) -> None:
         path = f"stores/{store.id}"
         if store.rebuilt_from is None:
             if store.rebuild_ms is not None:
-                message = f"store {shown(store.id)} states how long a rebuild takes, but not its source"
+                message = f"store {shown(store.id)} has a rebuild time, but no source to rebuild from"
                 place = _place(reader, f"{path}/rebuild", path)
                 reader.problems.add("rebuild-circle", message, place, "add rebuilt_from: FAMILY")
             continue
@@ -435,7 +443,9 @@ def _check_rebuilds(stores: tuple[Store, ...], reader: Reader) -> None:
         if store.family in found:
             message = f"store {shown(store.id)} would be rebuilt from itself"
             place = _place(reader, f"{path}/rebuilt_from", path)
-            reader.problems.add("rebuild-circle", message, place, "name the store that holds the original")
+            reader.problems.add(
+                "rebuild-circle", message, place, "give the family of the store that holds the original"
+            )
 
 
 def _check_backups(assembly: Assembly, reader: Reader) -> None:
@@ -454,13 +464,13 @@ def _check_backups(assembly: Assembly, reader: Reader) -> None:
                 endpoint, origin = backup.endpoint, backup.copied_from
                 if endpoint is not None and holds.setdefault(endpoint, where) != where:
                     message = f"the endpoint {shown(endpoint)} already holds another backup"
-                    hint = "give each copy of each data set an endpoint of its own"
+                    hint = "give each backup of each data set its own endpoint"
                     place = _place(reader, f"{where}/endpoint", where)
                     reader.problems.add("backup-endpoint-shared", message, place, hint)
                 if origin is not None and (origin not in own or origin == endpoint):
                     message = f"{shown(data.id)} has no other backup at the endpoint {shown(origin)}"
                     place = _place(reader, f"{where}/copied_from", where)
-                    hint = "copied_from names the endpoint of another backup of the same data"
+                    hint = "set copied_from to the endpoint of another backup of the same data"
                     reader.problems.add("backup-copied-from-nothing", message, place, hint)
             _check_policy(data.backup_policy, path, reader)
 
@@ -470,7 +480,7 @@ def _check_policy(policy: BackupPolicy | None, path: str, reader: Reader) -> Non
         return
     most, message = policy.copies, ""
     if max(policy.outside, policy.undeletable) >= most:
-        message = f"of {most} copies one is the original, so at most {most - 1} are backups"
+        message = f"one of the {most} copies is the original, so at most {most - 1} can be backups"
     elif policy.systems > most:
         message = f"{most} copies cannot be on {policy.systems} systems"
     if message:
@@ -506,7 +516,7 @@ def _runs_here(service: Service, key: str, reader: Reader) -> None:
     path = f"services/{service.id}"
     message = f"{shown(service.id)} is external, so it cannot have {key} here"
     place = _place(reader, f"{path}/{key}", path)
-    reader.problems.add("external-runs-here", message, place, "take it out, or say external: false")
+    reader.problems.add("external-runs-here", message, place, "remove it, or set external: false")
 
 
 def _check_external(assembly: Assembly, reader: Reader) -> None:
@@ -517,7 +527,7 @@ def _check_external(assembly: Assembly, reader: Reader) -> None:
         if service.provider is not None and not service.external:
             message = f"{shown(service.id)} has a provider but is not external"
             place = _place(reader, f"{path}/provider", path)
-            reader.problems.add("provider-of-own", message, place, "add external: true, or take provider out")
+            reader.problems.add("provider-of-own", message, place, "add external: true, or remove provider")
         if not service.external:
             continue
         stated = [key for key in _RUNS_HERE if f"{path}/{key}" in reader.places]
@@ -529,14 +539,14 @@ def _check_external(assembly: Assembly, reader: Reader) -> None:
             ours = [name for name, one in pairs if one is None or not one.external]
             if ours:
                 message = f"{shown(service.id)} is external and needs {shown(ours[0])}, which is not"
-                hint = "an external service needs external services only; take the need out"
+                hint = "external services can only need external services; remove the need"
                 reader.problems.add(
                     "external-needs-ours", message, _place(reader, f"{path}/needs/{row}", path), hint
                 )
     for section in ("sites", "groups"):
         for entry in assembly.values[section]:
             if entry.id.startswith(PROVIDER_PREFIX):
-                message = f"{shown(entry.id)} is the name of a provider as a fault domain"
+                message = f"{shown(entry.id)} is reserved for a provider as a fault domain"
                 place = assembly.entries[f"{section}/{entry.id}"].place
                 reader.problems.add("id-taken", message, place, "rename it")
 
@@ -546,12 +556,14 @@ def _check_service(service: Service, reader: Reader) -> None:
     for row, need in enumerate(service.needs):
         place = f"services/{service.id}/needs/{row}"
         if need.any_of and len(set(need.any_of)) < max(2, len(need.any_of)):
-            message = f"{shown(service.id)} needs any of {', '.join(need.any_of)}, which is not a choice"
-            hint = "name at least two different services, or write a plain need"
+            message = (
+                f"{shown(service.id)} needs any of {', '.join(need.any_of)}, which offers no alternative"
+            )
+            hint = "list at least two different services, or write a plain need"
             reader.problems.add("alternatives-alike", message, _place(reader, place), hint)
         if need.kind == "service" and service.id in need.targets:
             reader.problems.add(
-                "needs-itself", f"{shown(service.id)} needs itself", _place(reader, place), "take it out"
+                "needs-itself", f"{shown(service.id)} needs itself", _place(reader, place), "remove it"
             )
         key = (need.kind, need.targets, need.needed_to)
         if key in seen:
@@ -565,5 +577,5 @@ def _check_service(service: Service, reader: Reader) -> None:
         )
         place = f"services/{service.id}/degraded_people"
         reader.problems.add(
-            "degraded-above-people", message, _place(reader, place), "degraded_people counts at most people"
+            "degraded-above-people", message, _place(reader, place), "degraded_people must not exceed people"
         )

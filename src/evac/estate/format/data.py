@@ -28,7 +28,7 @@ from evac.model.step_id import FENCE_RUNGS
 
 _DURATION: Final = measure(q.DURATION)
 _TAKES: Final = measure(q.DURATION, "high")
-_DOMAIN: Final = reference("domain", "path of a fault domain, or name of a server")
+_DOMAIN: Final = reference("domain", "path of a fault domain, or server name")
 _LEVEL: Final = small_count(0, 5)
 
 _MEMBER: Final = Record(
@@ -48,57 +48,65 @@ _MEMBER: Final = Record(
 )
 _BACKUP: Final = Record(
     (
-        Field("at", "at", _DOMAIN, "where the copy lies", required=True),
-        Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "bytes to be restored"),
-        Field("age", "age_ms", _TAKES, "maximum age of the newest copy"),
-        Field("restore", "restore_mbps", measure(q.BANDWIDTH_HELD, "low"), "how fast it is restored"),
-        Field("verified", "verified", day(), "when it was last restored and checked"),
+        Field("at", "at", _DOMAIN, "where the backup is stored", required=True),
+        Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "amount of data to restore"),
+        Field("age", "age_ms", _TAKES, "maximum age of the newest backup"),
+        Field("restore", "restore_mbps", measure(q.BANDWIDTH_HELD, "low"), "restore rate"),
+        Field("verified", "verified", day(), "when it was last restored and verified"),
         Field(
             "proven",
             "proven",
             _LEVEL,
-            "proof level reached then: 3 restored (else), 4 compared, 5 served",
+            "proof level reached by that restore: 3 restored (default), 4 compared, 5 served",
         ),
-        Field("endpoint", "endpoint", reference("endpoint"), "the endpoint whose driver holds it"),
-        Field("system", "system", text(), "storage medium: `disk`, `tape`, ...; default: the driver"),
-        Field("deletable", "deletable", flag(), "whether the credentials of the source can delete it"),
-        Field("schedule", "schedule", cron(), "when it is taken, instead of the schedule of the policy"),
-        Field("copied_from", "copied_from", reference("endpoint"), "endpoint of the copy it is made from"),
+        Field("endpoint", "endpoint", reference("endpoint"), "endpoint whose driver manages it"),
+        Field("system", "system", text(), "storage medium: `disk`, `tape`, ...; default: name of the driver"),
+        Field("deletable", "deletable", flag(), "whether the source's credentials can delete it"),
+        Field("schedule", "schedule", cron(), "when it is taken; overrides the schedule of the policy"),
+        Field(
+            "copied_from", "copied_from", reference("endpoint"), "endpoint of the backup it is copied from"
+        ),
     ),
     m.Backup,
 )
 _POLICY: Final = Record(
     (
-        Field("copies", "copies", small_count(1, 20), "copies, including the original", default=3),
-        Field("systems", "systems", small_count(1, 20), "different systems that hold a copy", default=2),
+        Field("copies", "copies", small_count(1, 20), "number of copies, including the original", default=3),
+        Field(
+            "systems",
+            "systems",
+            small_count(1, 20),
+            "number of different systems that hold a copy",
+            default=2,
+        ),
         Field(
             "outside",
             "outside",
             small_count(0, 20),
-            "backups that no single domain loss takes out together with the original",
+            "number of backups that no single loss destroys together with the original",
             default=1,
         ),
         Field(
             "undeletable",
             "undeletable",
             small_count(0, 20),
-            "backups that the credentials of the source cannot delete",
+            "number of backups that the source's credentials cannot delete",
             default=1,
         ),
-        Field("rpo", "rpo_ms", _DURATION, "maximum age of the newest copy"),
-        Field("keep", "keep_ms", _DURATION, "how far back restores can go"),
-        Field("level", "level", _LEVEL, "minimum proof level of every copy", default=3),
+        Field("rpo", "rpo_ms", _DURATION, "maximum age of the newest backup"),
+        Field("keep", "keep_ms", _DURATION, "how far back a restore can go"),
+        Field("level", "level", _LEVEL, "minimum proof level of every backup", default=3),
         Field(
             "proof_age",
             "proof_age_ms",
             _DURATION,
-            "maximum age of a proof of that level",
+            "maximum age of that proof",
             default=180 * 86_400_000,
         ),
         Field("schedule", "schedule", cron(), "when backups are taken, in UTC"),
-        Field("prove", "prove", cron(), "when the next part of every copy is read and checked"),
-        Field("parts", "parts", small_count(1, 1_000), "number of parts in which a copy is read", default=7),
-        Field("restore_test", "restore_test", cron(), "when a copy is restored into an empty place"),
+        Field("prove", "prove", cron(), "when the next part of every backup is read and verified"),
+        Field("parts", "parts", small_count(1, 1_000), "number of parts a backup is read in", default=7),
+        Field("restore_test", "restore_test", cron(), "when a backup is restored to an empty location"),
         Field(
             "restore_needs",
             "restore_needs",
@@ -106,7 +114,7 @@ _POLICY: Final = Record(
             "services required for any restore: catalogue, key store, repository server",
             default=(),
         ),
-        Field("keys_at", "keys_at", Listed(_DOMAIN), "where the keys of the copies are kept", default=()),
+        Field("keys_at", "keys_at", Listed(_DOMAIN), "where the keys of the backups are stored", default=()),
         Field("waived", "waived", text(), "why no backup is needed"),
     ),
     m.BackupPolicy,
@@ -116,22 +124,27 @@ _DATA_IN: Final = Field(
     "data_in",
     "data_in",
     Listed(reference("site, region or group")),
-    "sites, regions or groups of sites its data may be in; default: all",
+    "sites, regions or groups of sites where its data may be stored; default: all",
 )
 STORE: Final[tuple[Field, ...]] = (
-    Field("family", "family", text(), "stores of one family are alternatives; the id unless said otherwise"),
-    Field("engine", "engine", text(), "what it runs on, such as postgresql", default="unknown"),
+    Field(
+        "family",
+        "family",
+        text(),
+        "stores of one family are alternatives to each other; default: the ID of the store",
+    ),
+    Field("engine", "engine", text(), "database engine, such as postgresql", default="unknown"),
     Field("members", "members", Records(_MEMBER), "its copies", default=()),
-    Field("quorum", "quorum", flag(), "true: it writes only with a majority of votes", default=False),
+    Field("quorum", "quorum", flag(), "true: it accepts writes only with a majority of votes", default=False),
     Field("automatic", "automatic", flag(), "whether a replica becomes primary automatically"),
-    Field("rpo", "rpo_ms", _DURATION, "maximum acceptable data loss"),
+    Field("rpo", "rpo_ms", _DURATION, "RPO: maximum acceptable data loss"),
     Field(
         "objectives",
         "objectives",
-        objectives(Field("rpo", "rpo_ms", _DURATION, "maximum acceptable data loss then")),
-        "another rpo by class of loss, such as `{region: {rpo: 1 h}}`",
+        objectives(Field("rpo", "rpo_ms", _DURATION, "RPO for that class")),
+        "different RPO by class of loss, such as `{region: {rpo: 1 h}}`",
     ),
-    Field("fence", "fence_ms", _TAKES, "how long it takes to be sure that the old primary is stopped"),
+    Field("fence", "fence_ms", _TAKES, "how long it takes to make sure that the old primary has stopped"),
     Field(
         "fence_rung",
         "fence_rung",
@@ -139,17 +152,23 @@ STORE: Final[tuple[Field, ...]] = (
         "how reliably the old primary is stopped",
         default="isolate",
     ),
-    Field("promote", "promote_ms", _TAKES, "how long it takes to make a replica the primary"),
+    Field("promote", "promote_ms", _TAKES, "how long it takes to promote a replica"),
     Field(
-        "elect", "elect_ms", _TAKES, "how long members take to elect a primary on their own; default: 30 s"
+        "elect", "elect_ms", _TAKES, "how long members take to elect a primary by themselves; default: 30 s"
     ),
     Field(
         "sync_timeout",
         "sync_timeout_ms",
         measure(q.DURATION, "high", {"never": m.NO_TIMEOUT_MS}),
-        "how long its primary blocks commits once its sync replicas are lost; `never`: until a person acts",
+        "how long its primary blocks commits after losing its sync replicas; `never`: until a person acts",
     ),
-    Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
+    Field(
+        "backups",
+        "backups",
+        Records(_BACKUP),
+        "its backups; they must be restored before they can serve",
+        default=(),
+    ),
     Field("backup_policy", "backup_policy", _POLICY, "its backup requirements"),
     Field(
         "backup_before_move",
@@ -163,9 +182,9 @@ STORE: Final[tuple[Field, ...]] = (
         "rebuilt_from",
         "rebuilt_from",
         reference("store family"),
-        "family of stores from which a search index or cache is rebuilt when no copy of it is left",
+        "family of stores that a search index or cache is rebuilt from when it has no copy left",
     ),
-    Field("rebuild", "rebuild_ms", _TAKES, "how long that takes, once those stores accept writes"),
+    Field("rebuild", "rebuild_ms", _TAKES, "how long the rebuild takes, once those stores accept writes"),
     _DATA_IN,
 )
 
@@ -173,8 +192,14 @@ DATA_SET: Final[tuple[Field, ...]] = (
     Field("kind", "kind", text(), "volume, repository, configuration, secrets, zones, ...", default="volume"),
     Field("at", "at", _DOMAIN, "where the original is"),
     Field("used_by", "used_by", Listed(reference("service")), "services that need it", default=()),
-    Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "bytes of the original"),
-    Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
+    Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "size of the original"),
+    Field(
+        "backups",
+        "backups",
+        Records(_BACKUP),
+        "its backups; they must be restored before they can serve",
+        default=(),
+    ),
     Field("backup_policy", "backup_policy", _POLICY, "its backup requirements"),
     _DATA_IN,
 )

@@ -1,7 +1,7 @@
 """The files of an estate, found, opened and read within bounds, and their YAML as a tree of nodes that know
 their place.
 
-Refuses what is not a plain file, what lies outside the folder, what is too large, has a line too long, is
+Refuses what is not a regular file, what lies outside the folder, what is too large, has a line too long, is
 not UTF-8 or holds NUL bytes. Memory stays constant until a file has passed. YAML is read in one pass over
 parser events. Scalars stay text: YAML 1.1 would make `off` a boolean and `1:30` a number. Depth, the number
 of nodes and what aliases expand to are limited while events arrive, so a bomb is refused before it expands.
@@ -28,7 +28,7 @@ TABLE_BYTES_MAX: Final = 2 * 2**30
 LINE_BYTES_MAX: Final = 2**16
 ENCODING_BYTES: Final = 2**16
 FILES_MAX: Final = 1_000
-_LET_IN: Final = "let this user read it, or put the file itself there"
+_LET_IN: Final = "give this user read permission, or put the file itself there"
 POLICY_FILE: Final = "policy.yaml"
 ACCESS_FILE: Final = "access.yaml"
 NOTICES_FILE: Final = "notices.yaml"
@@ -67,9 +67,9 @@ def find_files(path: Path, problems: Problems) -> EstateFiles:
     if not os.path.lexists(path):
         problems.add(
             "estate-not-found",
-            f"there is no {path.name or path}",
+            f"not found: {path.name or path}",
             Place(str(path)),
-            "name a folder or a YAML file",
+            "give a folder or a YAML file",
         )
         return EstateFiles((), {})
     if not path.is_dir():
@@ -77,7 +77,7 @@ def find_files(path: Path, problems: Problems) -> EstateFiles:
     try:
         names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        message = f"the folder cannot be read: {error.strerror}"
+        message = f"cannot read the folder: {error.strerror}"
         problems.add("file-unreadable", message, Place(str(path)), _LET_IN)
         return EstateFiles((), {})
     apart = (POLICY_FILE, ACCESS_FILE, NOTICES_FILE)
@@ -85,7 +85,7 @@ def find_files(path: Path, problems: Problems) -> EstateFiles:
     if not documents:
         problems.add(
             "estate-empty",
-            "no YAML file in this folder",
+            "there are no YAML files in this folder",
             Place(str(path)),
             "create one: evac example pangyo -o DIR",
         )
@@ -105,7 +105,7 @@ def _tables(folder: Path, names: list[str], problems: Problems) -> dict[str, Pat
         if len(files) > 1:
             problems.add(
                 "table-twice",
-                f"{' and '.join(files)} say the same twice",
+                f"{' and '.join(files)} contain the same data",
                 Place(files[0]),
                 "keep one of them",
             )
@@ -124,7 +124,7 @@ def read_bytes(path: Path, root: Path, limit: int, lines_checked: bool, problems
     ):
         problems.add(
             "file-outside",
-            f"{path.name} leads out of the estate's folder",
+            f"{path.name} points outside the folder of the estate",
             place,
             "copy the file into the folder",
         )
@@ -151,7 +151,9 @@ def _read_open(
 ) -> bytes | None:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
-        problems.add("file-special", f"{place.file} is not a plain file", place, "only plain files are read")
+        problems.add(
+            "file-special", f"{place.file} is not a regular file", place, "only regular files are read"
+        )
         return None
     parts: list[bytes] = []
     size = line = 0
@@ -160,7 +162,7 @@ def _read_open(
         full = len(chunk) == LINE_BYTES_MAX
         if lines_checked and full and b"\n" not in chunk and b"\r" not in chunk:
             message = f"a line is longer than {LINE_BYTES_MAX:,} bytes"
-            problems.add("line-too-long", message, Place(place.file, line + 1, 1), "break the line")
+            problems.add("line-too-long", message, Place(place.file, line + 1, 1), "split the line")
             return None
         size += len(chunk)
         line += chunk.count(b"\n")
@@ -179,7 +181,7 @@ def decode(data: bytes, name: str, problems: Problems) -> str | None:
     if nul >= 0 and encoding != "UTF-16":
         problems.add(
             "nul-byte",
-            "a NUL byte: this is not a text file",
+            "contains a NUL byte, so it is not a text file",
             _place_of_byte(data, nul, name),
             "save it as UTF-8 text",
         )
@@ -225,7 +227,7 @@ NODES_MAX: Final = 1_000_000
 SCALAR_MAX: Final = 4_096
 ALIASES_MAX: Final = 20_000
 _TOO_DEEP: Final = f"nested more than {DEPTH_MAX} levels deep"
-_ENOUGH: Final = "an estate needs seven"
+_ENOUGH: Final = "an estate needs at most seven"
 
 SCALAR: Final = 0
 LIST: Final = 1
@@ -336,7 +338,7 @@ def _syntax_problem(
     rows = text.split("\n", count)[:count]
     hint = "quote a value that holds ': ', ' #' or starts with a sign such as % or @"
     if rows and "\t" in rows[-1]:
-        hint = "there is a tab here; YAML needs spaces"
+        hint = "found a tab; YAML requires spaces"
     words = " ".join(part for part in (error.context, error.problem) if part)
     if "exceeded maximum nesting depth" in words:
         problems.add("too-deep", _TOO_DEEP, Place(file, line, column), _ENOUGH)
@@ -399,7 +401,7 @@ class _Composer:
             node.tag = event.tag
         elif event.tag is not None and not (self._core_tags and event.tag in _CORE_TAGS):
             self._refuse(
-                "yaml-tag", f"the tag {shown(event.tag)} is not used here", event, "write the plain value"
+                "yaml-tag", f"the tag {shown(event.tag)} is not supported", event, "write the plain value"
             )
         if event.anchor is not None:
             self._anchors[event.anchor] = node
@@ -444,7 +446,7 @@ class _Composer:
             self._weigh(node)
             if key.kind != SCALAR:
                 self._refuse(
-                    "key-not-text", "a key must be a single word", event, "put the braces after the colon"
+                    "key-not-text", "a key must be a single word", event, "put braces after the colon"
                 )
             if key.text == "<<" and key.plain:
                 merged.append(value)
@@ -463,7 +465,7 @@ class _Composer:
         for source in sources:
             if source.kind != MAP:
                 self._problems.add(
-                    "merge-not-mapping", "only a mapping can be merged in", other.place, "write <<: *anchor"
+                    "merge-not-mapping", "only a mapping can be merged", other.place, "write <<: *anchor"
                 )
                 continue
             for key, pair in source.fields.items():
@@ -475,10 +477,10 @@ class _Composer:
         if node is None:
             self._refuse("yaml-syntax", f"no anchor &{event.anchor[:40]} before this alias", event)
         if id(node) in self._open:
-            self._refuse("alias-loop", f"*{event.anchor[:40]} contains itself", event, "write the value out")
+            self._refuse("alias-loop", f"*{event.anchor[:40]} contains itself", event, "write out the value")
         if self._aliases > ALIASES_MAX:
             self._refuse(
-                "too-many-aliases", f"more than {ALIASES_MAX:,} aliases", event, "write the values out"
+                "too-many-aliases", f"more than {ALIASES_MAX:,} aliases", event, "write out the values"
             )
         return node
 
@@ -496,7 +498,7 @@ class _Composer:
     def _refuse_weight(self, node: Node) -> NoReturn:
         message = f"aliases expand to more than {NODES_MAX:,} values"
         self._problems.add(
-            "too-many-values", message, node.place, "write the values out, without nested aliases"
+            "too-many-values", message, node.place, "write out the values, without nested aliases"
         )
         raise _Refused
 

@@ -227,7 +227,7 @@ def objectives(*fields: Field) -> Record:
     """Objectives by class of loss, each with these fields."""
     each = Record(fields, by_class.Objective)
     docs = {
-        "software": "a provider is down; nothing of ours is lost",
+        "software": "a provider is down, but nothing of ours is lost",
         "server": "one server is lost",
         "rack": "a rack is lost",
         "hall": "a hall, a power feed, or a group within one site is lost",
@@ -245,7 +245,14 @@ def text() -> Scalar:
 
 def reference(names: str, words: str | None = None) -> Scalar:
     """The name of something else in the estate; `names` says of what."""
-    return Scalar(words or f"name of a {names}", _read_id, str, _NAME_SCHEMA, names, quoted=True)
+    return Scalar(
+        words or f"name of {'an' if names[0] in 'aeiou' else 'a'} {names}",
+        _read_id,
+        str,
+        _NAME_SCHEMA,
+        names,
+        quoted=True,
+    )
 
 
 def measure(quantity: Quantity, worse: Worse = "", named: Mapping[str, int] = MappingProxyType({})) -> Scalar:
@@ -296,11 +303,12 @@ def choice(options: tuple[str, ...]) -> Scalar:
             return raw
         raise QuantityError(
             "not-a-choice",
-            f"'{raw[:40]}' is not one of the words allowed here",
+            f"'{raw[:40]}' is not allowed here",
             f"{did_you_mean(raw, options)}one of: {', '.join(options)}",
         )
 
-    return Scalar(" or ".join(f"`{o}`" for o in options), read, str, {"enum": list(options)}, quoted=True)
+    words = " or ".join(", ".join(f"`{o}`" for o in options).rsplit(", ", 1))
+    return Scalar(words, read, str, {"enum": list(options)}, quoted=True)
 
 
 def share() -> Scalar:
@@ -354,11 +362,11 @@ def _read_cron(raw: str) -> str:
         if len(fields) == 5:
             next(CronSim(" ".join(fields), datetime(2026, 1, 1, tzinfo=UTC)))
             return " ".join(fields)
-        problem = f"it has {len(fields)} fields, and 5 are needed"
+        problem = f"it has {len(fields)} fields instead of 5"
     except CronSimError as error:
         problem = str(error).lower()
     except StopIteration:
-        problem = "it names no day that ever comes"
+        problem = "it never matches a date"
     raise QuantityError(
         "not-a-schedule",
         f"'{raw[:40]}' is not a schedule: {problem}",
@@ -378,7 +386,7 @@ def _schema_of(quantity: Quantity) -> dict[str, Any]:
 
 def _read_text(raw: str) -> str:
     if len(raw) > TEXT_MAX:
-        raise QuantityError("text-too-long", f"a text of {len(raw):,} characters", f"at most {TEXT_MAX}")
+        raise QuantityError("text-too-long", f"the text has {len(raw):,} characters", f"at most {TEXT_MAX}")
     return raw
 
 

@@ -201,7 +201,7 @@ def _unknown_unit(quantity: Quantity, unit: str) -> QuantityError:
     if unit in _DIMENSIONS and unit not in quantity.units:
         return QuantityError(
             "unit-wrong-dimension",
-            f"'{unit}' measures {_DIMENSIONS[unit]}, but {quantity.name} is wanted here",
+            f"'{unit}' measures {_DIMENSIONS[unit]}, but {quantity.name} is expected here",
             f"write it like {quantity.example}",
         )
     near = _SPELLINGS.get(unit.lower(), "")
@@ -240,7 +240,7 @@ def parse_share(text: str) -> Fraction:
     """A share in (0, 1] from `60 %` or `3/5`. Raises QuantityError."""
     value = _share(text)
     if value > 1:
-        raise QuantityError("share-above-one", f"{text} is more than the whole", "a share is at most 100 %")
+        raise QuantityError("share-above-one", f"{text} is more than 100 %", "a share is at most 100 %")
     return value
 
 
@@ -258,7 +258,7 @@ def _share(text: str) -> Fraction:
         value = _exact(_PERCENT, text)
     if not value:
         raise QuantityError(
-            "share-zero", "a share of nothing says nothing", "leave it out, or write at least 0.1 %"
+            "share-zero", "a share must be greater than zero", "remove it, or write at least 0.1 %"
         )
     if max(value.numerator, value.denominator) > QUANTITY_LIMIT:
         raise QuantityError("quantity-too-large", f"{text} has too many digits", "round it")
@@ -290,7 +290,7 @@ def parse_moment(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise QuantityError("not-a-moment", f"'{text[:40]}' is not a moment", hint) from error
+        raise QuantityError("not-a-moment", f"'{text[:40]}' is not a time", hint) from error
     if moment.tzinfo is None:
         raise QuantityError("not-a-moment", f"'{text[:40]}' has no time zone", hint)
     return round(moment.timestamp() * 1_000)
@@ -306,9 +306,7 @@ def parse_rate(text: str) -> Rate:
     window = _RATE_WINDOWS.get(match[2])
     rate = Rate(parse(COUNT, match[1]), window if window is not None else parse(DURATION, match[2]))
     if not rate.count or not rate.window_ms:
-        raise QuantityError(
-            "not-a-rate", f"'{text}' allows nothing at all", "leave it out if it is not known"
-        )
+        raise QuantityError("not-a-rate", f"'{text}' is a rate of zero", "remove it if it is unknown")
     return rate
 
 

@@ -62,9 +62,10 @@ class FactBook:
         if expired:
             self._expired.add(path)
             message = (
-                f"{shown(path)} was observed on {observed} and good for {days} days: it counts as unknown"
+                f"{shown(path)} was observed on {observed} and valid for {days} "
+                "days; it now counts as unknown"
             )
-            self._problems.add("fact-expired", message, place, "look again and write the new date")
+            self._problems.add("fact-expired", message, place, "check the fact and update the date")
 
     def _is_past(self, observed: date | None, days: int | None) -> bool:
         if self.as_of is None or observed is None or days is None:
@@ -94,13 +95,16 @@ class FactBook:
         }
         for path in sorted(stated - paths):
             hint = (
-                self._problems.suggest(path, paths) or "the path is SECTION/ID/KEY, such as services/pay/rto"
+                self._problems.suggest(path, paths)
+                or "write the path as SECTION/ID/KEY, such as services/pay/rto"
             )
-            message = f"no value is stated at {shown(path)}"
+            message = f"there is no value at {shown(path)}"
             self._problems.add("fact-unknown", message, self._facts[path][1], hint)
         dated = next((place for fact, place in self._facts.values() if fact.good_for_days is not None), None)
         if self.as_of is None and dated is not None:
-            message = "shelf lives are set, but not the day to judge them by: nothing counts as expired"
+            message = (
+                "facts have a shelf life, but there is no date to judge them by, so none count as expired"
+            )
             self._problems.add("facts-never-expire", message, dated, "add as_of: YYYY-MM-DD, or give --as-of")
 
 
@@ -232,7 +236,7 @@ class Reader:
         gone = gone or (self.facts.any_expired and self.facts.is_expired(path))
         if (gone and not spec.required and not isinstance(kind, Record | Records)) or node.is_unknown:
             if spec.default is not None and spec.default != () and not gone:
-                message = f"{spec.key} cannot be unknown: its default counts"
+                message = f"{spec.key} cannot be unknown; its default is used"
                 self.problems.add("default-taken", message, node.place, f"write what is true of {spec.key}")
             return None
         return self._known(kind, node, path, gone)
@@ -272,14 +276,14 @@ class Reader:
         single = replace(kind, worse="")
         ends = [self.scalar(single, item, path) for item in node.items]
         if len(ends) != 2:
-            message = f"an interval has two ends, {len(ends)} found"
+            message = f"an interval has two ends, but {len(ends)} were found"
             self.problems.add("interval-ends", message, node.place, "write [LOW, HIGH]")
             return BAD
         if BAD in ends:
             return BAD
         low, high = ends
         if isinstance(low, Rate) and low.window_ms != high.window_ms:
-            message = "the two rates of an interval count in different windows"
+            message = "the two rates of an interval have different time windows"
             self.problems.add("interval-windows", message, node.place, "write both per minute, or per 10 s")
             return BAD
         if amount_of(low) > amount_of(high):
@@ -327,8 +331,8 @@ class Reader:
             arguments = self.arguments(Record((group,), dict), item, f"{path}/{row}")
             names = () if isinstance(arguments, _Bad) else arguments["any_of"]
             if not isinstance(arguments, _Bad) and len(set(names)) < max(2, len(names)):
-                message = f"any of {', '.join(names) or 'nothing'} is not a choice"
-                hint = "name two services at least, each once, or write one name"
+                message = f"any of {', '.join(names) or 'nothing'} offers no alternative"
+                hint = "list at least two different services, or write one name"
                 self.problems.add("alternatives-alike", message, item.place, hint)
             found.add(names or BAD)
         return tuple(sorted(found - {BAD}, key=lambda one: (one,) if isinstance(one, str) else one))
@@ -357,7 +361,7 @@ class Reader:
         made = record.make(**arguments)
         if made is None:
             hint = "write {service: NAME}, {store: FAMILY} or {any_of: [NAME, OTHER]}"
-            message = "a need names a service, a store or any_of, and only one of them"
+            message = "a need must have exactly one of service, store and any_of"
             self.problems.add("target-ambiguous", message, node.place, hint)
             return BAD
         return made
@@ -390,6 +394,6 @@ class Reader:
         return total
 
     def _wrong_type(self, node: Node, wanted: str) -> _Bad:
-        message = f"{KIND_WORDS[node.kind]} found, but {wanted} is needed"
+        message = f"{KIND_WORDS[node.kind]} found, but {wanted} is expected"
         self.problems.add("wrong-type", message, node.place)
         return BAD

@@ -62,7 +62,7 @@ def _outside(
 def _note(reader: Reader, words: str, path: str) -> None:
     paths = (path, "/".join(path.split("/")[:2]))
     row = next((reader.places[one] for one in paths if one in reader.places), None)
-    message = f"{words}, where its data may not be"
+    message = f"{words}, where its data must not be"
     reader.problems.add("data-outside", message, Place("") if row is None else Place(*row), _HINT)
 
 

@@ -44,8 +44,8 @@ _MANY: Final = measure(q.COUNT, "high")
 _AT_ONCE: Final = measure(q.COUNT, "low")
 _ROOM: Final = measure(q.BANDWIDTH_HELD, "low")
 _POWER: Final = measure(q.POWER_HELD, "low")
-_DOMAIN: Final = reference("domain", "path of a fault domain, or name of a server")
-_FATE: Final = reference("domain or provider", "path of a fault domain, name of a server, or `provider:NAME`")
+_DOMAIN: Final = reference("domain", "path of a fault domain, or server name")
+_FATE: Final = reference("domain or provider", "path of a fault domain, server name, or `provider:NAME`")
 _SERVICES: Final = Listed(reference("service"), one_allowed=True)
 
 
@@ -125,22 +125,28 @@ def _limits(manual_ms: dict[str, int] | None = None, **values: Any) -> m.Limits:
 
 
 HEAD: Final[tuple[Field, ...]] = (
-    Field("name", "name", text(), "what the estate is called", default="estate"),
-    Field("as_of", "as_of", day(), "the day these files speak of, by which facts expire"),
+    Field("name", "name", text(), "name of the estate", default="estate"),
+    Field("as_of", "as_of", day(), "the date these files describe; facts expire as of this date"),
     Field("changed", "changed", day(), "when someone last changed the estate"),
-    Field("horizon", "horizon_ms", _DURATION, "until when an outage is counted", default=86_400_000),
-    Field("detection", "detection_ms", _TAKES, "from the loss until it is known; 1 min is assumed"),
+    Field(
+        "horizon",
+        "horizon_ms",
+        _DURATION,
+        "period after the loss in which outages are counted",
+        default=86_400_000,
+    ),
+    Field("detection", "detection_ms", _TAKES, "time from a loss until it is detected; default: 1 min"),
     Field(
         "approval",
         "approval_ms",
         _TAKES,
-        "from knowing until a person has approved; 0 s where a policy acts by itself; 5 min is assumed",
+        "time from detection to approval by a person; 0 s if the policy acts without asking; default: 5 min",
     ),
     Field(
         "tier_weights",
         "tier_weights",
         Listed(small_count(0, 10**6), ordered=True),
-        "what a user-minute of tier 0, 1, 2, ... weighs",
+        "weights of a user-minute of tier 0, 1, 2, ...",
         default=(8, 4, 2, 1),
     ),
 )
@@ -164,32 +170,39 @@ def _endpoint(id: str, settings: dict[str, Any] | None = None, **values: Any) ->
 
 
 _LIMITS: Final[tuple[Field, ...]] = (
-    Field("approvals_at_once", "approvals_at_once", _AT_ONCE, "approvals at one time"),
-    Field("fences_at_once", "fences_at_once", _AT_ONCE, "fences at one time"),
-    Field("promotions_at_once", "promotions_at_once", _AT_ONCE, "promotions at one time"),
-    Field("sheds_at_once", "sheds_at_once", _AT_ONCE, "services being stopped at one time"),
-    Field("traffic_changes_at_once", "traffic_changes_at_once", _AT_ONCE, "traffic changes at one time"),
-    Field("backups_at_once", "backups_at_once", _AT_ONCE, "backups, checks and restore tests at one time"),
-    Field("starts", "starts", rate("low"), "replica starts in any window, over the whole company"),
+    Field("approvals_at_once", "approvals_at_once", _AT_ONCE, "maximum simultaneous approvals"),
+    Field("fences_at_once", "fences_at_once", _AT_ONCE, "maximum simultaneous fences"),
+    Field("promotions_at_once", "promotions_at_once", _AT_ONCE, "maximum simultaneous promotions"),
+    Field("sheds_at_once", "sheds_at_once", _AT_ONCE, "maximum number of services being stopped at once"),
+    Field(
+        "traffic_changes_at_once", "traffic_changes_at_once", _AT_ONCE, "maximum simultaneous traffic changes"
+    ),
+    Field(
+        "backups_at_once",
+        "backups_at_once",
+        _AT_ONCE,
+        "maximum simultaneous backups, checks and restore tests",
+    ),
+    Field("starts", "starts", rate("low"), "maximum rate of replica starts, across the company"),
     Field(
         "manual_steps_at_once",
         "hands_at_once",
         _AT_ONCE,
-        "steps that people do by hand at one time",
+        "maximum number of steps that people do by hand at once",
         was="hands_at_once",
     ),
     Field(
         "power_margin",
         "power_margin_permille",
         permille(),
-        "share of every budget of power, inrush and cooling that stays free",
+        "share of every power, inrush and cooling budget to keep free",
         default=0,
     ),
     Field(
         "manual",
         "manual_ms",
         Mapped(choice(MANUAL_KINDS), _TAKES),
-        "how long a kind of step takes by hand, without the tools",
+        "how long each kind of step takes by hand, without tools",
     ),
 )
 
@@ -203,16 +216,16 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 "role",
                 "role",
                 choice(("full", "witness", "edge")),
-                "a witness only votes; an edge only serves traffic",
+                "full, witness (only votes) or edge (only serves traffic)",
                 default="full",
             ),
-            Field("staff", "people", text(), "who is there or comes first", was="people"),
-            Field("ingress", "ingress_mbps", _ROOM, "traffic from users that fits in"),
+            Field("staff", "people", text(), "who is on site or arrives first", was="people"),
+            Field("ingress", "ingress_mbps", _ROOM, "user traffic the site can take"),
             Field(
-                "ingress_connections", "ingress_connections", _AT_ONCE, "connections from users that fit in"
+                "ingress_connections", "ingress_connections", _AT_ONCE, "user connections the site can take"
             ),
-            Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
-            Field("region", "region", text(), "the country or other area that `data_in` may name"),
+            Field("power_budget", "power_budget_watts", _POWER, "power available to servers"),
+            Field("region", "region", text(), "country or other area, as used in `data_in`"),
         ),
         m.Site,
         "Buildings.",
@@ -222,24 +235,24 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "halls",
         "ids",
         (
-            Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
-            Field("cooling", "cooling_watts", _POWER, "heat of servers that its cooling carries off"),
+            Field("power_budget", "power_budget_watts", _POWER, "power available to servers"),
+            Field("cooling", "cooling_watts", _POWER, "server heat that its cooling can remove"),
             Field(
                 "network_up",
                 "network_up_ms",
                 _TAKES,
-                "from power until its switches and BMCs answer",
+                "time from power-on until its switches and BMCs answer",
                 default=0,
             ),
             Field(
                 "bmc_requests_at_once",
                 "bmc_requests_at_once",
                 _AT_ONCE,
-                "simultaneous requests to BMCs that its management network can take",
+                "simultaneous BMC requests that its management network can handle",
             ),
         ),
         _hall,
-        "Halls; the path begins with the site.",
+        "Halls. The path starts with the site.",
         path_id=True,
     ),
     Section(
@@ -247,13 +260,13 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "feeds",
         "ids",
         (
-            Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
-            Field("inrush_budget", "inrush_budget_watts", _POWER, "power it can take during boots"),
-            Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot behind it at one time"),
+            Field("power_budget", "power_budget_watts", _POWER, "power it can supply"),
+            Field("inrush_budget", "inrush_budget_watts", _POWER, "power it can supply while servers boot"),
+            Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot on it at the same time"),
             Field("close", "close_ms", _TAKES, "how long it takes to close its breaker remotely", default=0),
         ),
         _feed,
-        "Power feeds; the path begins with the site.",
+        "Power feeds. The path starts with the site.",
         path_id=True,
     ),
     Section(
@@ -261,12 +274,18 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "racks",
         "ids",
         (
-            Field("hall", "hall", reference("hall"), "the hall it is in; otherwise taken from its path"),
-            Field("feeds", "feeds", Listed(reference("feed")), "its feeds; lost when all are", default=()),
-            Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
+            Field("hall", "hall", reference("hall"), "the hall it is in; default: taken from its path"),
+            Field(
+                "feeds",
+                "feeds",
+                Listed(reference("feed")),
+                "its feeds; the rack is lost when all of them are lost",
+                default=(),
+            ),
+            Field("power_budget", "power_budget_watts", _POWER, "power it can supply"),
         ),
         _rack,
-        "Racks; the path begins with the site. Many racks go into the table `racks`.",
+        "Racks. The path starts with the site. List many racks in the table `racks`.",
         path_id=True,
     ),
     Section(
@@ -275,10 +294,12 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "ids",
         (
             Field("kind", "kind", text(), "campus, utility, cooling, spine, ...", default="shared fate"),
-            Field("members", "members", Listed(_FATE), "what fails together", required=True, default=()),
+            Field(
+                "members", "members", Listed(_FATE), "domains that fail together", required=True, default=()
+            ),
         ),
         _group,
-        "Shared-fate groups that lie across sites, halls and racks.",
+        "Shared-fate groups across sites, halls and racks.",
     ),
     Section(
         "classes",
@@ -286,17 +307,36 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "ids",
         (
             *capacity("capacity"),
-            Field("watts", "watts", measure(q.POWER_NEEDED, "high"), "power under load"),
-            Field("boot", "boot_ms", _TAKES, "from power-on until work can start"),
-            Field("boot_odds", "boot_odds_permille", permille("low"), "how many of the cold spares come up"),
-            Field("inrush", "inrush_watts", measure(q.POWER_NEEDED, "high"), "power while it boots"),
+            Field("watts", "watts", measure(q.POWER_NEEDED, "high"), "power draw under load"),
+            Field("boot", "boot_ms", _TAKES, "time from power-on until it can take work"),
+            Field(
+                "boot_odds",
+                "boot_odds_permille",
+                permille("low"),
+                "share of cold spares that boot successfully",
+            ),
+            Field("inrush", "inrush_watts", measure(q.POWER_NEEDED, "high"), "power draw while it boots"),
             Field("inrush_hold", "inrush_ms", _TAKES, "how long the inrush lasts", default=0),
             Field(
-                "image", "image_mbps", measure(q.BANDWIDTH_NEEDED, "high"), "bandwidth its boot image needs"
+                "image",
+                "image_mbps",
+                measure(q.BANDWIDTH_NEEDED, "high"),
+                "bandwidth needed to fetch its boot image",
             ),
-            Field("image_offset", "image_offset_ms", _DURATION, "from power-on to the fetch", default=0),
-            Field("image_hold", "image_hold_ms", _TAKES, "how long the image is fetched", default=0),
-            Field("power_on", "power_on", choice(("on", "dark", "last")), "what it does when power returns"),
+            Field(
+                "image_offset",
+                "image_offset_ms",
+                _DURATION,
+                "time from power-on until it fetches its image",
+                default=0,
+            ),
+            Field("image_hold", "image_hold_ms", _TAKES, "how long it takes to fetch the image", default=0),
+            Field(
+                "power_on",
+                "power_on",
+                choice(("on", "dark", "last")),
+                "what it does when power returns: turn on, stay off (`dark`), or return to its last state",
+            ),
         ),
         m.ServerClass,
         "Kinds of servers.",
@@ -306,13 +346,15 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "boot_servers",
         "ids",
         (
-            Field("site", "site", reference("site"), "the site it serves; else all"),
-            Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot from it at one time"),
+            Field("site", "site", reference("site"), "the site it serves; default: all sites"),
+            Field(
+                "boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot from it at the same time"
+            ),
             Field("image", "image_mbps", _ROOM, "bandwidth for boot images"),
-            Field("boots", "boots", rate("low"), "addresses (DHCP) it gives out in any window"),
+            Field("boots", "boots", rate("low"), "maximum rate of DHCP leases"),
         ),
         m.BootServer,
-        "What a boot needs.",
+        "Servers that others boot from (DHCP and boot images).",
     ),
     Section(
         "pools",
@@ -322,21 +364,25 @@ SECTIONS: Final[tuple[Section, ...]] = (
             Field("site", "site", reference("site"), "the site it is at", required=True),
             *capacity("capacity"),
             Field(
-                "quota", "quota_permille", permille("low"), "share of it that may be filled", default=1_000
+                "quota",
+                "quota_permille",
+                permille("low"),
+                "share of its capacity that may be used",
+                default=1_000,
             ),
-            Field("starts", "starts", rate("low"), "replica starts in any window"),
+            Field("starts", "starts", rate("low"), "maximum rate of replica starts"),
         ),
         m.Pool,
-        "What schedules itself: Kubernetes, a VM cloud.",
+        "Pools that schedule their own work, such as Kubernetes or a VM cloud.",
     ),
     Section(
         "links",
         "links",
         "list",
         (
-            Field("ends", "ends", Listed(reference("site")), "the two sites", required=True),
-            Field("bandwidth", "bandwidth_mbps", _ROOM, "traffic that fits through"),
-            Field("connections", "connections", _AT_ONCE, "connections that fit through"),
+            Field("ends", "ends", Listed(reference("site")), "the two sites it connects", required=True),
+            Field("bandwidth", "bandwidth_mbps", _ROOM, "traffic it can carry"),
+            Field("connections", "connections", _AT_ONCE, "connections it can carry"),
         ),
         _link,
         "Links between sites.",
@@ -346,13 +392,13 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "providers",
         "ids",
         (
-            Field("contact", "contact", text(), "who is called when it is down"),
-            Field("status_page", "status_page", text(), "where it says how it is"),
+            Field("contact", "contact", text(), "who to call when it is down"),
+            Field("status_page", "status_page", text(), "address of its status page"),
         ),
         m.ServiceProvider,
         "Companies that provide external services. Each is a fault domain, `provider:NAME`.",
     ),
-    Section("limits", "limits", "mapping", _LIMITS, _limits, "Limits of the company as a whole."),
+    Section("limits", "limits", "mapping", _LIMITS, _limits, "Limits that apply to the whole company."),
     Section("services", "services", "ids", SERVICE, m.Service, "Services.", lines=True),
     Section("stores", "stores", "ids", STORE, _store, "Data.", lines=True),
     Section(
@@ -361,7 +407,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "ids",
         DATA_SET,
         m.DataSet,
-        "Data that is not a store: volumes, repositories, configurations, what tools need.",
+        "Data that is not in a store: volumes, repositories, configuration, data that tools need.",
         lines=True,
     ),
     Section(
@@ -370,10 +416,12 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "ids",
         (
             Field("stores", "stores", Listed(reference("store")), "the stores", required=True, default=()),
-            Field("tolerance", "tolerance_ms", _DURATION, "how far apart they may be", default=0),
+            Field(
+                "tolerance", "tolerance_ms", _DURATION, "how far apart their restore points may be", default=0
+            ),
         ),
         _recovery_group,
-        "Stores that must come back to one point in time.",
+        "Stores that must be restored to the same point in time.",
     ),
     Section(
         "expiring",
@@ -381,12 +429,12 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "ids",
         (
             Field("kind", "kind", text(), "certificate, key, licence, signature, ...", default="certificate"),
-            Field("expires", "expires", day(), "the last day it is good for"),
-            Field("at", "at", _DOMAIN, "where it is kept"),
-            Field("used_by", "used_by", Listed(reference("service")), "what needs it", default=()),
+            Field("expires", "expires", day(), "last day on which it is valid"),
+            Field("at", "at", _DOMAIN, "where it is stored"),
+            Field("used_by", "used_by", Listed(reference("service")), "services that need it", default=()),
         ),
         _expiring,
-        "What expires: certificates, keys, licences, signatures.",
+        "Things that expire: certificates, keys, licences, signatures.",
     ),
     Section(
         "automations",
@@ -396,14 +444,12 @@ SECTIONS: Final[tuple[Section, ...]] = (
             Field(
                 "kind", "kind", text(), "gitops, configuration management, autoscaler, ...", default="gitops"
             ),
-            Field(
-                "undoes", "undoes", Listed(choice(STATED_KINDS)), "kinds of steps it would undo", default=()
-            ),
+            Field("undoes", "undoes", Listed(choice(STATED_KINDS)), "kinds of steps it may undo", default=()),
             Field("manages", "manages", Listed(reference("service")), "the services it manages", default=()),
-            Field("can_be_paused", "can_be_paused", flag(), "whether a person can hold it"),
+            Field("can_be_paused", "can_be_paused", flag(), "whether a person can pause it"),
         ),
         _automation,
-        "Automation that would undo a step.",
+        "Automation that may undo a step.",
     ),
     Section(
         "rehearsals",
@@ -413,7 +459,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
             Field("domain", "domain", _FATE, "the fault domain whose loss was rehearsed", required=True),
             Field("done", "done", day(), "when", required=True),
             Field("kind", "kind", text(), "live, isolated, tabletop, ...", default="live"),
-            Field("estate_digest", "estate_digest", text(), "digest of the estate it was done on"),
+            Field("estate_digest", "estate_digest", text(), "digest of the estate at that time"),
         ),
         m.Rehearsal,
         "Losses that were rehearsed.",
@@ -426,22 +472,29 @@ SECTIONS: Final[tuple[Section, ...]] = (
             Field(
                 "for",
                 "subject",
-                reference("subject", "name of a service, a store, a data set, a site or a feed"),
-                "what it acts for",
+                reference("subject", "name of a service, store, data set, site or feed"),
+                "what it acts on",
                 required=True,
             ),
             Field("at", "at", reference("site"), "the site where it acts", required=True),
-            Field("hall", "hall", reference("hall"), "its hall there; a store's is that of its member"),
-            Field("driver", "driver", choice(tuple(DRIVERS)), "what speaks to it", required=True),
+            Field(
+                "hall",
+                "hall",
+                reference("hall"),
+                "its hall at that site; for a store, the hall of its member",
+            ),
+            Field(
+                "driver", "driver", choice(tuple(DRIVERS)), "driver that evac reaches it with", required=True
+            ),
             Field(
                 "settings",
                 "settings",
                 Mapped(text(), _TEXTS),
-                "addresses, names, references of secrets (`env:NAME`, `file:/path`); never a secret",
+                "addresses, names, references to secrets (`env:NAME`, `file:/path`); never a secret itself",
             ),
         ),
         _endpoint,
-        "How the real systems are reached.",
+        "How evac reaches the real systems.",
         lines=True,
     ),
 )
@@ -451,9 +504,9 @@ TOOLS: Final = Mapped(choice(TOOL_ROLES), Choices(reference("service")))
 
 FACT: Final = Record(
     (
-        Field("source", "source", text(), "where the value is from"),
+        Field("source", "source", text(), "where the value comes from"),
         Field("observed", "observed", day(), "when it was true"),
-        Field("good_for", "good_for_days", measure(q.DAYS), "how long it may be relied on"),
+        Field("good_for", "good_for_days", measure(q.DAYS), "how long it can be relied on"),
     ),
     m.Fact,
 )

@@ -75,7 +75,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             "import-shape",
             f"{source.name} is not the output of ansible-inventory",
             Place(source.name, 1, 1) if tree is None else tree.place,
-            f"write it with: ansible-inventory -i {source.name} --list > inventory.json",
+            f"create it with: ansible-inventory -i {source.name} --list > inventory.json",
         )
         return imported
     hosts: dict[str, Host] = {}
@@ -91,7 +91,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         if options.site is not None:
             host.facts.setdefault("site", options.site)
         if "site" not in host.facts:
-            message = f"{shown(name)} is at no site: it and its replicas are left out"
+            message = f"{shown(name)} has no site; it and its replicas are left out"
             hint = "give it a variable such as datacenter, put it in a group such as site_fra, or use --site"
             problems.add("import-host-nowhere", message, places[name], hint)
     add_hosts(hosts, imported)
@@ -106,7 +106,7 @@ def is_id_of_host(name: str, place: Place, problems: Problems) -> bool:
         return True
     problems.add(
         "import-skipped",
-        f"host {shown(name)} is skipped: it cannot be a name in an estate",
+        f"host {shown(name)} is skipped: its name is not valid in an estate",
         place,
         "letters, digits and . _ - : @",
     )
@@ -148,8 +148,11 @@ def _leave_places(hosts: Mapping[str, Host], places: Mapping[str, Place], proble
         if all(hosts[name].services - found.keys() for name in members[group]):
             for name in members[group]:
                 hosts[name].services.discard(group)
-            message = f"the group {shown(group)} holds exactly the hosts of {site}: it is no service"
-            hint = "if it is one, describe it in the overlay"
+            message = (
+                f"the group {shown(group)} holds exactly the hosts of {site}, so it "
+                "is not imported as a service"
+            )
+            hint = "if it is a service, describe it in the overlay"
             problems.add("import-ignored", message, places[min(members[group])], hint)
 
 

@@ -50,7 +50,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             stated = [*items_in(entity, "spec", "targets"), at(entity, "spec", "target")]
             for target in (one for one in stated if one is not None and one.kind == SCALAR):
                 message = f"the location {shown(target.text)} is not followed"
-                hint = "what it names is read if it is in the folder that is imported"
+                hint = "it is read if it is in the imported folder"
                 problems.add("import-ignored", message, target.place, hint)
         if name is None or kind not in ("component", "resource"):
             continue
@@ -61,7 +61,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     if not catalogue.services and not catalogue.stores and not problems.has_errors:
         problems.add(
             "import-shape",
-            f"no component in {source.name}",
+            f"no components in {source.name}",
             Place(source.name),
             "give catalog-info.yaml files, or the JSON of /api/catalog/entities",
         )
@@ -106,7 +106,7 @@ def _files(source: Path, problems: Problems) -> list[tuple[Path, str]]:
                 found.append((path, path.relative_to(source).as_posix()))
         if len(found) > FILES_MAX:
             message = f"more than {FILES_MAX:,} files in {source.name}"
-            problems.add("too-many-files", message, Place(source.name), "name a smaller folder")
+            problems.add("too-many-files", message, Place(source.name), "give a smaller folder")
             return []
     return found
 

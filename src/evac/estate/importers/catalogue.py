@@ -68,7 +68,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     if not catalogue.services and not catalogue.stores and not problems.has_errors:
         problems.add(
             "import-shape",
-            f"no service in {source.name}",
+            f"no services in {source.name}",
             Place(source.name),
             "give a table with a column such as service, or YAML such as: services: {shop: {tier: 1}}",
         )
@@ -98,17 +98,15 @@ def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
         if meaning is None or meaning in columns:
             problems.add(
                 "import-ignored",
-                f"the column {shown(name)} means nothing to evac",
+                f"the column {shown(name)} is unknown to evac",
                 table.header.place(position, table.delimiter),
                 f"rename it if it is one of: {', '.join(_NAMES)}",
             )
         else:
             columns[meaning] = position
     if "name" not in columns:
-        hint = f"name one column {', '.join(_NAMES['name'][:4])}"
-        problems.add(
-            "import-column-missing", "no column holds the names of services", table.header.place(), hint
-        )
+        hint = f"name the column one of: {', '.join(_NAMES['name'][:4])}"
+        problems.add("import-column-missing", "no column contains service names", table.header.place(), hint)
         return
     for row in table.rows:
         facts: Facts = {}

@@ -88,7 +88,9 @@ def _at_home(parts: list[SourcePart], problems: Problems) -> list[SourcePart]:
         names = {name: min(behind[host]) for name, host in hosts.items() if len(behind.get(host, ())) == 1}
         for name, service in names.items():
             message = f"{hosts[name]}, which {part.name} calls, is {service}: {by[hosts[name]]} publishes it"
-            problems.add("import-name-changed", message, part.place, "if it is not, say so under names:")
+            problems.add(
+                "import-name-changed", message, part.place, "if that is wrong, correct it under names:"
+            )
         if not names:
             found.append(part)
             continue
@@ -153,7 +155,8 @@ def _report(
         "import-conflict",
         f"{what} is {here} in {by.name}, but {there} in {part.name}",
         part.place,
-        f"{by.name} counts, because the recipe lists it first; state it in the overlay to settle it",
+        f"{by.name} is used, because the recipe lists it first; to decide "
+        "otherwise, set the fact in the overlay",
     )
 
 

@@ -88,7 +88,7 @@ class _Variables:
                     "import-word-unknown",
                     f"the variable {shown(name)} is not set",
                     node.place,
-                    f"what uses it stays unknown; set {name} in the .env file next to the Compose file",
+                    f"values that use it stay unknown; set {name} in the .env file next to the Compose file",
                 )
         return None if missing else filled
 
@@ -115,9 +115,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         return imported
     found = at(tree, "services")
     if found is None or found.kind != MAP or not found.fields:
-        problems.add(
-            "import-shape", f"{path.name} has no services", tree.place, "is it a Compose file? name one"
-        )
+        problems.add("import-shape", f"{path.name} has no services", tree.place, "give a Compose file")
         return imported
     variables = _Variables(files.env, problems)
     services = {
@@ -159,7 +157,7 @@ def _file(source: Path, problems: Problems) -> Path | None:
         "import-source-missing",
         f"no Compose file in {source.name or source}",
         Place(str(source)),
-        f"it is looked for as {', '.join(NAMES)}",
+        f"it looks for {', '.join(NAMES)}",
     )
     return None
 
@@ -195,9 +193,9 @@ class _Files:
                     theirs = _env(other.parent / ".env", self.problems)
                     self.env |= {k: v for k, v in theirs.items() if k not in self.env}
                     if items_in(found, "include"):
-                        message = f"{other.name} includes more files, which are not read"
+                        message = f"{other.name} includes other files, which are not read"
                         self.problems.add(
-                            "import-ignored", message, found.place, "include them in the first file"
+                            "import-ignored", message, found.place, "include those files in the first file"
                         )
                     tree = _merged(self._resolved(found, other), tree)
         return tree
@@ -214,7 +212,7 @@ class _Files:
             found = self._included(self._resolved(found, other), other)
             whole = found if whole is None else _merged(whole, found)
         if whole is None:
-            self.problems.add("import-source-missing", f"{LIST_OF_FILES} names no file", line.place, "")
+            self.problems.add("import-source-missing", f"{LIST_OF_FILES} lists no files", line.place, "")
         return whole
 
     def environment(self, node: Node) -> Node:
@@ -226,7 +224,7 @@ class _Files:
             if other is None or named is None:
                 continue
             if not other.is_file() and word(item, "required") != "false":
-                message = f"{shown(other.name)} is not there: what it sets is not known"
+                message = f"{shown(other.name)} does not exist, so what it sets is unknown"
                 self.problems.add("import-skipped", message, named.place, "put it next to the Compose file")
             for key, value in _env(other, self.problems).items():
                 text = Node(SCALAR, other.name, 1, 1, value)
@@ -265,8 +263,8 @@ class _Files:
         other = None if not name else (path.parent / name).resolve()
         if other is not None and other.is_relative_to(self.root) and len(self.trees) < FILES_MAX:
             return other
-        message = f"{shown(name or node.text)} is not read: what it describes is missing"
-        hint = "put it in the folder of the first file, or import what docker compose config prints"
+        message = f"{shown(name or node.text)} is not read, so what it describes is missing"
+        hint = "put it in the folder of the first file, or import the output of docker compose config"
         self.problems.add("import-skipped", message, node.place, hint)
         return None
 
@@ -292,7 +290,7 @@ class _Files:
             return own
         if at(found, "services", base) is None or (path, name) in chain or len(chain) >= EXTENDS_MAX:
             message = f"{shown(name)} extends {shown(base)}, which is not there or extends it in turn"
-            self.problems.add("import-dangling", message, stated.place, "its own settings count")
+            self.problems.add("import-dangling", message, stated.place, "only its own settings are used")
             return own
         return _merged(self._service(base, found, other, (*chain, (path, name))), own)
 
@@ -377,7 +375,7 @@ def _service(node: Node, variables: _Variables) -> tuple[dict[str, Value], list[
         notes.append("publishes ports")
     by_profile = bool(items_in(node, "profiles"))
     if by_profile:
-        notes.append("starts only with a profile, so how many run is not known")
+        notes.append("starts only with a profile, so its number of replicas is unknown")
     count = variables.text(at(node, "deploy", "replicas") or at(node, "scale"))
     runs_on_every_node = variables.text(at(node, "deploy", "mode")) == "global"
     if by_profile:
@@ -478,7 +476,7 @@ def _needs(
                 found.setdefault(target, {"service": target})
         elif is_sure and not is_own_machine(host) and ID.fullmatch(host) and len(host) <= ID_MAX:
             if host not in outside and "." not in host:
-                message = f"{shown(name)} has the address {shown(host)}, which the file does not describe"
+                message = f"{shown(name)} uses the address {shown(host)}, which the file does not describe"
                 hint_here = variables.problems.suggest(host, sorted(known)) or hint
                 variables.problems.add("import-dangling", message, place, hint_here)
             outside.add(host)
@@ -544,9 +542,7 @@ def _stores(name: str, node: Node, tree: Node, variables: _Variables, imported: 
             found.append(volume)
     if engine is not None and not found:
         store = f"{name}-data"
-        comment = (
-            f"{name} has no named volume: the data ends with its container, and no backup of it is possible"
-        )
+        comment = f"{name} has no named volume: its data is lost with its container and cannot be backed up"
         imported.add("stores", store, {"engine": engine}, comment)
         found.append(store)
     return sorted(set(found))

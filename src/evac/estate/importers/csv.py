@@ -268,10 +268,10 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     if table is None:
         return imported
     columns = _columns(table, problems)
-    for meaning, words in (("host", "no column holds the names of hosts"), ("site", "no column holds sites")):
+    for meaning, words in (("host", "no column contains host names"), ("site", "no column contains sites")):
         if meaning not in columns and (meaning == "host" or options.site is None):
-            hint = f"name one column {', '.join(NAMES[meaning][:5])}"
-            hint += ", or name the site of all hosts with --site" if meaning == "site" else ""
+            hint = f"name the column one of: {', '.join(NAMES[meaning][:5])}"
+            hint += ", or set the site of all hosts with --site" if meaning == "site" else ""
             problems.add("import-column-missing", words, table.header.place(), hint)
     if "host" not in columns or ("site" not in columns and options.site is None):
         return imported
@@ -309,13 +309,13 @@ def _read_row(row: Row, reading: _Reading) -> None:
     name = _cell(row, "host", reading)
     if name is None:
         reading.note(
-            "import-cell", "a row without the name of a host", row, "host", "name it, or take the row out"
+            "import-cell", "a row without a host name", row, "host", "add the name, or remove the row"
         )
         return
     if len(name) > ID_MAX or not _NAME.fullmatch(name):
         reading.note(
             "import-name",
-            f"{shown(name)} cannot be the name of a host",
+            f"{shown(name)} is not a valid host name",
             row,
             "host",
             "letters, digits and . _ - : @",
@@ -361,7 +361,7 @@ def _fact(row: Row, meaning: str, reading: _Reading) -> str | None:
     if meaning in _PLAIN:
         if _PLAIN[meaning].fullmatch(text):
             return text
-        message = f"{shown(text)} cannot be the {meaning} of a host"
+        message = f"{shown(text)} is not a valid {meaning}"
         reading.note("import-word-unknown", message, row, meaning, "it stays unknown")
         return None
     return _id(text, row, meaning, reading)
@@ -394,7 +394,7 @@ def _note_states(reading: _Reading) -> None:
 def _decimal_signs(table: Cells, columns: dict[str, Column]) -> dict[str, str]:
     """The sign before fractions in each column of amounts, where its cells settle that and agree, else those
     of all other columns. Empty where they do not, or where semicolons part the cells, as they do because
-    commas are in numbers: a point before three digits has two readings then.
+    commas are in numbers: a point before three digits is ambiguous then.
     """
     signs: dict[str, str] = {}
     for meaning in _QUANTITIES:
@@ -420,10 +420,10 @@ def _decimal_signs(table: Cells, columns: dict[str, Column]) -> dict[str, str]:
 
 
 def plain_number(text: str, decimal_sign: str | None) -> str | None:
-    """A number with a decimal point and nothing else; None for no number, and where it has two readings.
+    """A number with a decimal point and nothing else; None for no number, and where it is ambiguous.
 
     decimal_sign: of the other cells; None: they do not settle it. One point before three digits is a fraction
-    then; one comma has two readings. Empty: both have.
+    then; one comma is ambiguous. Empty: both have.
     """
     match = _NUMBER.fullmatch(text)
     if match is None:
@@ -447,7 +447,7 @@ def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     if len(name) > ID_MAX or not ID.fullmatch(name) or ("/" in name and meaning not in ("rack", "hall")):
         reading.note(
             "import-name",
-            f"{shown(text)} cannot be the name of a {meaning}",
+            f"{shown(text)} is not a valid {meaning} name",
             row,
             meaning,
             "letters, digits and . _ - : @",
@@ -457,12 +457,12 @@ def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     if first != text and (meaning, text) not in reading.changed:
         reading.changed.add((meaning, text))
         message = f"{shown(text)} is taken as the {meaning} {shown(first)}"
-        reading.note("import-name-changed", message, row, meaning, "spell it one way")
+        reading.note("import-name-changed", message, row, meaning, "use one spelling")
     return first
 
 
 def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
-    """A quantity in base units. Signs between thousands are allowed; what has two readings is refused."""
+    """A quantity in base units. Signs between thousands are allowed; what is ambiguous is refused."""
     match = _AMOUNT.fullmatch(text)
     if match is None:
         reading.note(
@@ -476,7 +476,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     number = plain_number(match[1], reading.decimal_signs.get(meaning))
     if number is None:
         two = _NUMBER.fullmatch(match[1]) is not None
-        message = f"{shown(text)} has two readings" if two else f"{shown(text)} is not an amount of {meaning}"
+        message = f"{shown(text)} is ambiguous" if two else f"{shown(text)} is not an amount of {meaning}"
         plain, fraction = re.sub("[.,]", "", match[1]), match[1].replace(",", ".")
         hint = f"write {plain} or {fraction}" if two else "write it like 1024 or 7.68"
         reading.note("import-cell", message, row, meaning, hint)
@@ -484,7 +484,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     unit = _unit(match[2], meaning, reading)
     if unit is None and meaning in _MEASURED:
         example = "power_w" if meaning == "watts" else f"{meaning.replace(' ', '_')}_gib"
-        hint = f"say it in the header, such as {example}"
+        hint = f"put the unit in the header, such as {example}"
         reading.note("import-unit-missing", f"{shown(text)} has no unit", row, meaning, hint)
         return None
     try:
@@ -529,8 +529,8 @@ def _report_nowhere(reading: _Reading) -> None:
     """Hosts at no site cannot be part of any verdict: left out, and reported one by one."""
     for name, host in reading.hosts.items():
         if "site" not in host.facts:
-            message = f"{shown(name)} is at no site: it and its replicas are left out"
-            reading.note("import-host-nowhere", message, host.row, "site", "say where it is")
+            message = f"{shown(name)} has no site; it and its replicas are left out"
+            reading.note("import-host-nowhere", message, host.row, "site", "add its site")
 
 
 def _add_services(reading: _Reading, imported: Imported) -> None:

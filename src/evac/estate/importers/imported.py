@@ -56,7 +56,7 @@ class SourceError(EstateError):
         errors = sum(1 for d in diagnostics if d.severity == "error")
         noun = "problem" if errors == 1 else "problems"
         self.code = "import-impossible"
-        self.message = f"{errors} {noun} in the source; nothing was written"
+        self.message = f"{errors} {noun} in the source; nothing was imported"
         self.hint = "fix these lines, then run the import again"
         self.args = (self.message,)
 

@@ -44,9 +44,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     if not devices and not problems.has_errors:
         problems.add(
             "import-shape",
-            f"no device in {source.name}",
+            f"no devices in {source.name}",
             Place(source.name),
-            "give the answer of /api/dcim/devices/?limit=0",
+            "give the response of /api/dcim/devices/?limit=0",
         )
     return of_devices(devices, options, problems)
 
@@ -70,12 +70,12 @@ def of_devices(devices: list[Node], options: Options, problems: Problems) -> Imp
         if made is None:
             continue
         if "site" not in facts:
-            message = f"{shown(name)} is at no site: it is left out"
-            problems.add("import-host-nowhere", message, device.place, "say where it is in NetBox")
+            message = f"{shown(name)} has no site; it is left out"
+            problems.add("import-host-nowhere", message, device.place, "set its site in NetBox")
         services = {role} if role and is_id(role, device.place, Problems()) else set()
         hosts[made] = Host(facts, services)
     add_hosts(hosts, imported)
-    for what, count in (("devices without a name; left out", nameless), ("devices of the network", others)):
+    for what, count in (("devices without a name; left out", nameless), ("network devices", others)):
         if count:
             imported.unknown.append(Unknown(what, count))
     imported.examples = host_examples(imported)
@@ -100,11 +100,11 @@ def _unique(name: str, site: str, device: Node, hosts: dict[str, Host], problems
     if is_second:
         made = f"{made}@{site}"
     if made in hosts:
-        message = f"{shown(name)} is there twice at one site"
-        problems.add("import-twice", message, device.place, "the first counts; rename one in NetBox")
+        message = f"{shown(name)} appears twice at the same site"
+        problems.add("import-twice", message, device.place, "the first is used; rename one in NetBox")
         return None
     if "/" in made or not is_id(made, device.place, Problems()):
-        message = f"{shown(name)} is skipped: it cannot be the name of a host"
+        message = f"{shown(name)} is skipped: its name is not a valid host name"
         problems.add("import-skipped", message, device.place, "letters, digits and . _ - : @")
         return None
     if is_second:

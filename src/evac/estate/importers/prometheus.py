@@ -90,8 +90,8 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     if tree is None:
         return imported
     if tree.kind != MAP or not any(at(tree, name, "data", "result") for name in QUERIES):
-        hint = "name a server: evac import prometheus http://prometheus:9090 -o DIR"
-        problems.add("import-shape", f"{source.name} holds no answers of Prometheus", tree.place, hint)
+        hint = "give a server: evac import prometheus http://prometheus:9090 -o DIR"
+        problems.add("import-shape", f"{source.name} contains no Prometheus responses", tree.place, hint)
         return imported
     catalogue = Catalogue()
     for key in ("cpu", "memory"):

@@ -86,8 +86,8 @@ def read_recipe(path: Path, kinds: tuple[str, ...], problems: Problems) -> Recip
         return None
     _check_keys(tree, _TOP, problems)
     if word(tree, "recipe") != RECIPE_VERSION:
-        message = f"{path.name} does not say recipe: {RECIPE_VERSION}"
-        problems.add("import-shape", message, tree.place, "a recipe begins with that line; see evac init")
+        message = f"{path.name} does not start with recipe: {RECIPE_VERSION}"
+        problems.add("import-shape", message, tree.place, "a recipe must start with that line; see evac init")
         return None
     listed = entries(tree, "sources")
     if not listed or len(listed) > SOURCES_MAX:
@@ -100,7 +100,7 @@ def read_recipe(path: Path, kinds: tuple[str, ...], problems: Problems) -> Recip
     for name, key, _ in entries(tree, "names"):
         if name not in {source for source, _, _ in listed}:
             hint = problems.suggest(name, [source for source, _, _ in listed])
-            problems.add("name-unknown", f"no source is called {shown(name)}", key.place, hint)
+            problems.add("name-unknown", f"no such source: {shown(name)}", key.place, hint)
     sources = [
         found
         for name, key, node in listed
@@ -130,30 +130,30 @@ def _source(
     problems: Problems,
 ) -> RecipeSource | None:
     if node.kind != MAP:
-        message = f"the source {shown(name)} is not a mapping"
+        message = f"the source {shown(name)} must be a mapping"
         problems.add("wrong-type", message, node.place, "write it like {kind: csv, from: hosts.csv}")
         return None
     _check_keys(node, _OF_SOURCE, problems)
     kind, where = word(node, "kind"), word(node, "from")
     if kind not in kinds:
         hint = problems.suggest(kind or "", kinds) or f"kinds: {', '.join(kinds)}"
-        message = f"the source {shown(name)} is of no kind that evac imports"
+        message = f"the source {shown(name)} is of a kind that evac cannot import"
         problems.add("not-a-choice", message, (at(node, "kind") or node).place, hint)
     live = _live(node, kind, where, folder)
     if where is not None and word(node, "context") is not None:
-        message = f"the source {shown(name)} names a file and a context"
+        message = f"the source {shown(name)} has both a file and a context"
         problems.add("wrong-type", message, node.place, "keep one of them: from or context")
     if where is None and live is None:
-        message = f"the source {shown(name)} does not say where it is"
+        message = f"the source {shown(name)} has no location"
         problems.add(
             "value-missing",
             message,
             node.place,
-            "from: a file or folder, next to the recipe; of a cluster, context: NAME",
+            "add from: with a file or folder relative to the recipe, or context: NAME for a cluster",
         )
     if where is not None and "\0" in where:
-        message = f"the source {shown(name)} is at no path"
-        problems.add("import-shape", message, (at(node, "from") or node).place, "name a file or a folder")
+        message = f"the source {shown(name)} has an empty path"
+        problems.add("import-shape", message, (at(node, "from") or node).place, "give a file or a folder")
         return None
     if kind not in kinds or (where is None and live is None):
         return None
@@ -165,7 +165,10 @@ def _source(
         if text is not None and not pattern.fullmatch(text):
             place = (at(node, field) or node).place
             problems.add(
-                "not-a-date", f"{shown(text)} is not a value of {field}", place, f"write it like {like}"
+                "not-a-date",
+                f"{shown(text)} is not a valid value for {field}",
+                place,
+                f"write it like {like}",
             )
     site = word(node, "site")
     if site is not None and not is_id(site, (at(node, "site") or node).place, problems):

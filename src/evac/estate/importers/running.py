@@ -79,12 +79,12 @@ def read_source(kind: str, source: Path, problems: Problems, options: Options) -
 
 _SERVICE_FACTS: Final[tuple[tuple[str, Callable[[Service], bool]], ...]] = (
     ("services without a number of replicas", lambda s: s.replicas is None),
-    ("services without a demand of cpu or memory", lambda s: s.demand[0] is None or s.demand[1] is None),
+    ("services without a CPU or memory demand", lambda s: s.demand[0] is None or s.demand[1] is None),
     ("services without a tier", lambda s: s.tier is None),
     ("services without a number of people who notice", lambda s: s.people is None),
-    ("services without an rto", lambda s: s.rto_ms is None),
+    ("services without an RTO", lambda s: s.rto_ms is None),
     ("services without a start time", lambda s: s.start_ms is None),
-    ("services whose way to move traffic is not known", lambda s: s.traffic.kind is None),
+    ("services without a known way to move their traffic", lambda s: s.traffic.kind is None),
     ("services that may or may not be shed", lambda s: s.sheddable is None),
 )
 _STORE_FACTS: Final[tuple[tuple[str, Callable[[Store], bool]], ...]] = (
@@ -118,7 +118,7 @@ def _group(what: str, names: Iterable[str]) -> Unknown:
 
 def _of_sites(estate: Estate) -> list[Unknown]:
     pools = [p.id for p in estate.pools if p.capacity[0] is None or p.capacity[1] is None]
-    nowhere = [] if estate.sites else [Unknown("sites: none is described", 1)]
+    nowhere = [] if estate.sites else [Unknown("sites: none described", 1)]
     return [*nowhere, _group("pools without a capacity", pools)]
 
 
@@ -126,7 +126,7 @@ def _of_services(estate: Estate) -> list[Unknown]:
     own = [s for s in estate.services if not s.external]  # another company knows these facts of its own
     placed = {estate.services[row].id for row in np.unique(estate.replicas.service).tolist()}
     nowhere = [s.id for s in own if s.id not in placed and not s.sites]
-    groups = [_group("services that run nowhere we know of", nowhere)]
+    groups = [_group("services that run nowhere, as far as the source shows", nowhere)]
     for what, is_open in _SERVICE_FACTS:
         groups.append(_group(what, (s.id for s in own if is_open(s))))
     return groups
@@ -201,7 +201,7 @@ def _text(path: Path, limit: int) -> str | None:
     text = None if data is None else decode(data, path.name, problems)
     if text is None:
         raise InvalidInput(
-            "import-unreadable", problems.all()[0].message, f"look at {path.name} in the target"
+            "import-unreadable", problems.all()[0].message, f"check {path.name} in the target folder"
         )
     return text
 
@@ -210,7 +210,7 @@ def check_free(target: Path, before: Before, texts: dict[str, str]) -> None:
     """Raises InvalidInput where a file that is about to be written belongs to somebody else."""
     if os.path.lexists(target) and not target.is_dir():
         raise InvalidInput(
-            "import-target-not-folder", f"{target.name} is not a folder", "name a folder with -o"
+            "import-target-not-folder", f"{target.name} is not a folder", "choose a folder with -o"
         )
     own = {f"{name}.csv" for name in before.tables}
     for name in sorted(texts):
@@ -221,7 +221,7 @@ def check_free(target: Path, before: Before, texts: dict[str, str]) -> None:
         if taken:
             raise InvalidInput(
                 "import-would-overwrite",
-                f"{taken[0]} is there already and was not written by this import",
+                f"{taken[0]} already exists and was not written by this import",
                 "move it away, or import into another folder",
             )
 
@@ -243,8 +243,8 @@ def overlay_text(target: Path, given: Path | None, example: str) -> str | None:
     if given is not None and given.resolve() != there.resolve() and _text(there, YAML_BYTES_MAX) != wanted:
         raise InvalidInput(
             "overlay-exists",
-            f"{there.name} is in the folder already and differs from {given.name}",
-            "an overlay is never overwritten: merge the two by hand, then import without --overlay",
+            f"{there.name} already exists in the folder and differs from {given.name}",
+            "evac never overwrites an overlay: merge the two by hand, then import without --overlay",
         )
     return None
 
@@ -253,7 +253,7 @@ def _given_overlay(given: Path) -> str:
     text = _text(given, YAML_BYTES_MAX)
     if text is None:
         raise InvalidInput(
-            "overlay-not-found", f"there is no overlay {given.name}", "check the path after --overlay"
+            "overlay-not-found", f"overlay not found: {given.name}", "check the path after --overlay"
         )
     return text
 
@@ -402,7 +402,7 @@ def import_estate(
     """
     if kind not in KINDS:
         raise InvalidInput(
-            "import-kind-unknown", f"no source of kind '{kind[:40]}' is known", f"kinds: {', '.join(KINDS)}"
+            "import-kind-unknown", f"unknown kind of source: '{kind[:40]}'", f"kinds: {', '.join(KINDS)}"
         )
     problems = Problems()
     imported = read_source(kind, source, problems, options or Options())
@@ -437,7 +437,7 @@ def import_recipe(
     if update and not (into / document_name(RECIPE_KIND)).exists():
         raise InvalidInput(
             "import-nothing-before",
-            f"{into.name} holds no import of {path.name} to update",
+            f"{into.name} contains no import of {path.name} to update",
             f"run it without --update first: evac import {path.name}",
         )
     imported = combine(_read_sources(recipe.sources, fetch, problems), problems)
@@ -474,8 +474,8 @@ def _read_sources(
         for number, source in enumerate(sources):
             if source.live is not None:
                 if fetch is None:
-                    message = f"{source.name} is asked over the network"
-                    raise InvalidInput("import-unreachable", message, "give a file: from: FILE")
+                    message = f"{source.name} would be read over the network"
+                    raise InvalidInput("import-unreachable", message, "use a file: from: FILE")
                 into = Path(folder) / str(number)
                 into.mkdir()
                 try:
@@ -553,7 +553,7 @@ _WORTH_MAX: Final = 10
 
 def _example_overlay(name: str, stated: tuple[str, ...], imported: Imported) -> str:
     lines = [
-        "# What only you know. This file is yours: an import creates it once and never changes it again.",
+        "# Facts that only you know. This file is yours: evac creates it once and never changes it again.",
         "# It is merged over the imported facts, and what it says wins. Take the sign # away where you know",
         "# the answer; what stays unknown is treated as unknown, never guessed.",
         f"evac: {FORMAT_VERSION}",

@@ -52,14 +52,14 @@ class Catalogue:
         if not is_id(name, place, scratch):
             problems.add(
                 "import-skipped",
-                f"{shown(name)} is skipped: it cannot be a name in an estate",
+                f"{shown(name)} is skipped: its name is not valid in an estate",
                 place,
                 "letters, digits and . _ - : @ /",
             )
             return None
         if (section, name) in self.places:
             message = f"{shown(name)} is described twice, first at {self.places[section, name]}"
-            problems.add("import-twice", message, place, "the first counts; keep one of the two")
+            problems.add("import-twice", message, place, "the first is used; keep one of the two")
             return None
         self.places[section, name] = place
         values: dict[str, Value] = {}
@@ -138,7 +138,7 @@ def fill_in(values: dict[str, Value], key: str, text: str, place: Place, problem
     else:
         made = text[:200]
     if made is None:
-        problems.add("import-word-unknown", f"{shown(text)} is no {key} that evac can read", place, hint)
+        problems.add("import-word-unknown", f"{shown(text)} is not a valid {key}", place, hint)
     elif key in ("cpu", "memory"):
         known = values.setdefault("demand", {})
         if isinstance(known, dict):

@@ -80,7 +80,7 @@ def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
     first = next((n for n, line in enumerate(lines) if _counts(line)), None)
     if first is None:
         problems.add(
-            "import-shape", "the table is empty", Place(file), "it needs a header and a row for each host"
+            "import-shape", "the table is empty", Place(file), "add a header and a row for each host"
         )
         return None
     said = _SEPARATOR.fullmatch(lines[first])
@@ -135,8 +135,8 @@ def _rows(lines: list[str], first: int, file: str, delimiter: str, problems: Pro
         row, used = _quoted(lines, number, file, delimiter)
         if row is None:
             place = Place(file, number + 1, 1 + line.index('"'))
-            hint = "close it, or double a quote that is meant"
-            problems.add("import-shape", "a quote opens here and does not close", place, hint)
+            hint = "close it, or double the quote to use it literally"
+            problems.add("import-shape", "a quote is opened here but never closed", place, hint)
             return []
         rows.append(row)
         number += used
@@ -211,7 +211,7 @@ def read_text(
     if not os.path.lexists(path):
         problems.add(
             "import-source-missing",
-            f"there is no {path.name}",
+            f"not found: {path.name}",
             Place(str(path)),
             "check the path of the source",
         )
@@ -237,7 +237,9 @@ def read_tree(
     text = read_text(path, root, YAML_BYTES_MAX, problems)
     node = None if text is None else read_document(text, path.name, problems, kept_tags)
     if node is not None and node.kind != MAP:
-        problems.add("import-shape", f"{path.name} is not a mapping", node.place, "is this the right file?")
+        problems.add(
+            "import-shape", f"{path.name} is not a mapping", node.place, "check that this is the right file"
+        )
         return None
     return node
 
@@ -310,6 +312,6 @@ def is_id(name: str, place: Place, problems: Problems) -> bool:
     """Whether a name can be an id of an estate; noted where not."""
     if len(name) <= ID_MAX and ID.fullmatch(name) and "," not in name:
         return True
-    hint = "ids begin with a letter or digit and hold letters, digits and . _ - : @ /"
-    problems.add("import-name", f"{shown(name)} cannot be a name in an estate", place, hint)
+    hint = "IDs start with a letter or digit and contain letters, digits and . _ - : @ /"
+    problems.add("import-name", f"{shown(name)} is not a valid name in an estate", place, hint)
     return False

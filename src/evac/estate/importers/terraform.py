@@ -108,9 +108,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         return imported
     root = at(tree, "values", "root_module") or at(tree, "planned_values", "root_module")
     if root is None:
-        hint = "write it with: terraform show -json > show.json"
+        hint = "create it with: terraform show -json > show.json"
         if at(tree, "resources") is not None and at(tree, "lineage") is not None:
-            hint = f"this is the state itself; {hint}"
+            hint = f"this is the state file itself; {hint}"
         message = f"{source.name} is not the output of terraform show -json"
         problems.add("import-shape", message, tree.place, hint)
         return imported
@@ -132,12 +132,12 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     for resource, original in copies:
         _add_copy(resource, stores.get(original, original), imported, problems)
     if not hosts and not imported.sections.get("stores"):
-        message = "neither machines nor managed databases that evac knows"
+        message = "it has no machines or managed databases that evac knows"
         problems.add("import-shape", message, tree.place, "see docs/how-to/import.md for what is read")
         return imported
     add_hosts(hosts, imported)
     if unread:
-        what = "kinds of resources that evac does not read"
+        what = "resource types that evac does not read"
         imported.unknown.append(Unknown(what, len(unread), tuple(sorted(unread))))
     imported.examples = service_examples(imported)
     return imported
@@ -168,7 +168,7 @@ def _name(resource: _Resource, names: tuple[str, ...], problems: Problems) -> st
         plain = name.replace('"', "")
         if plain and "/" not in plain and is_id(plain, resource.node.place, Problems()):
             return plain
-    message = f"{shown(resource.address)} is skipped: its name cannot be a name in an estate"
+    message = f"{shown(resource.address)} is skipped: its name is not valid in an estate"
     problems.add("import-skipped", message, resource.node.place, "describe it in the overlay")
     return None
 
@@ -188,8 +188,8 @@ def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, 
     if site and is_id(site, resource.node.place, Problems()):
         facts["site"] = site
     else:
-        message = f"{shown(resource.address)} has no zone: it is left out"
-        problems.add("import-host-nowhere", message, resource.node.place, "name its site with --site")
+        message = f"{shown(resource.address)} has no zone; it is left out"
+        problems.add("import-host-nowhere", message, resource.node.place, "set its site with --site")
     size = _first(resource.values, kind.kinds).rpartition("/")[2]
     if size and is_id(size, resource.node.place, Problems()):
         facts["class"] = size
@@ -205,13 +205,13 @@ def _add_copy(resource: _Resource, original: str, imported: Imported, problems: 
         message = f"{address} is a replica of {shown(original)}, which the state does not have"
         problems.add("import-dangling", message, place, "describe the store and its copies in the overlay")
     elif not site or not is_id(site, place, Problems()):
-        message = f"{address} is a replica of {shown(original)}, and where it is the state does not say"
+        message = f"{address} is a replica of {shown(original)}, whose location is not in the state"
         problems.add(
             "import-host-nowhere", message, place, "add it to the members of the store in the overlay"
         )
     elif not isinstance(members := known.values.get("members"), list):
-        message = f"{address} is a replica of {shown(original)}, whose own zones the state does not name"
-        problems.add("import-host-nowhere", message, place, "state the members of the store in the overlay")
+        message = f"{address} is a replica of {shown(original)}, whose zones are not in the state"
+        problems.add("import-host-nowhere", message, place, "list the members of the store in the overlay")
     else:
         imported.add("sites", site)
         members.append({"at": site, "mode": "async"})
@@ -236,7 +236,7 @@ def _add_data(resource: _Resource, imported: Imported, stores: dict[str, str], p
         imported.add("sites", site)
         values["members"] = [{"at": site, "mode": "primary"}]
     if spread:
-        notes.append("in several zones, which the state does not name")
+        notes.append("in several zones that are not in the state")
     stores[_first(resource.values, kind.names)] = name
     days = _first(resource.values, ("backup_retention_period",))
     if days and days != "0":

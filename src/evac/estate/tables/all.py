@@ -55,14 +55,14 @@ def stated_in_table(
     for column in ("service", "target", "count"):
         empty = mask_of(table.frame[column].is_null())
         table.report(
-            problems, empty, column, "cell-missing", f"a row without {column}", "every row says all three"
+            problems, empty, column, "cell-missing", f"a row without {column}", "every row needs all three"
         )
     service, _ = lookup(table, "service", [s.id for s in values["services"]], problems)
     kind, target = _targets(table, values, fleet, problems)
     count, known, _ = whole_numbers(table, "count", problems)
     later = _said_before(service, kind, target, len(fleet) + len(values["pools"]) + len(values["sites"]))
     table.report(
-        problems, later, "target", "row-twice", "a second row for the same service on {}", "add them up"
+        problems, later, "target", "row-twice", "a second row for the same service on {}", "merge the rows"
     )
     usable = (service >= 0) & (target >= 0) & known & (count > 0) & ~later
     rows = np.flatnonzero(usable)
@@ -95,7 +95,7 @@ def _targets(
         names = [*sites["name"], *pools["name"], *fleet.name[:_NAMES_COMPARED].tolist()]
         first = str(cells[int(np.flatnonzero(bad)[0])])
         near = problems.suggest(first, [name.decode() for name in names])
-        table.report(problems, bad, "target", "name-unknown", "no server, pool or site is named {}", near)
+        table.report(problems, bad, "target", "name-unknown", "no such server, pool or site: {}", near)
     return found["kind"].fill_null(-1).to_numpy(), found["row"].fill_null(-1).to_numpy()
 
 
@@ -108,8 +108,8 @@ def _rows_of(names: list[bytes], kind: int) -> pl.DataFrame:
 def _note_stated_twice(table: Table, placed: IntColumn, in_yaml: IntColumn, problems: Problems) -> None:
     stated = np.zeros(len(table), np.bool_)
     stated[placed[4][np.isin(placed[0], in_yaml[0])]] = True
-    hint = "let the table say where, and write a plain number or nothing in YAML"
-    message = "replicas of {} are placed in YAML too"
+    hint = "place them in the table, and write only a number, or nothing, in YAML"
+    message = "replicas of {} are also placed in YAML"
     table.report(problems, stated, "service", "replicas-stated-twice", message, hint)
 
 
@@ -219,7 +219,7 @@ def add_racks(table: Table, assembly: Assembly, reader: Reader) -> None:
     problems = reader.problems
     ids = text_of(table, "rack")
     empty = mask_of(ids.is_null())
-    table.report(problems, empty, "rack", "cell-missing", "a rack without a name", "every row names a rack")
+    table.report(problems, empty, "rack", "cell-missing", "a rack without a name", "every row needs a rack")
     twice = mask_of(ids.is_duplicated() & ~ids.is_first_distinct()) & ~empty
     table.report(problems, twice, "rack", "row-twice", "a second row for rack {}", "keep one of the two")
     watts, watts_known, _ = whole_numbers(table, "power_budget_watts", problems)
@@ -251,11 +251,11 @@ def _check(table: Table, racks: list[Rack], assembly: Assembly, problems: Proble
     stated = {rack.id for rack in assembly.values["racks"]}
     bad_ids = [len(r.id) > ID_MAX or not ID.fullmatch(r.id) or "/" not in r.id for r in racks]
     table.report(
-        problems, _mask(bad_ids), "rack", "id-invalid", "{} is not the path of a rack", "write SITE/HALL/RACK"
+        problems, _mask(bad_ids), "rack", "id-invalid", "{} is not a rack path", "write SITE/HALL/RACK"
     )
     twice = [r.id in stated for r in racks]
     table.report(
-        problems, _mask(twice), "rack", "id-twice", "rack {} is described in YAML too", "keep one of the two"
+        problems, _mask(twice), "rack", "id-twice", "rack {} is also described in YAML", "keep one of the two"
     )
     no_site = [r.site not in sites and not bad for r, bad in zip(racks, bad_ids, strict=True)]
     table.report(
@@ -263,14 +263,14 @@ def _check(table: Table, racks: list[Rack], assembly: Assembly, problems: Proble
         _mask(no_site),
         "rack",
         "domain-path-invalid",
-        "{} begins with no site",
+        "{} does not start with a site",
         "write SITE/HALL/RACK",
     )
     no_hall = [r.hall is not None and r.hall not in halls for r in racks]
     column = "hall" if "hall" in table.columns else "rack"
-    hint = "describe the hall under halls:, or write unknown in the column hall"
+    hint = "define the hall under halls:, or write unknown in the column hall"
     table.report(
-        problems, _mask(no_hall), column, "hall-unknown", "{} is in a hall that is not described", hint
+        problems, _mask(no_hall), column, "hall-unknown", "{} is in a hall that is not defined", hint
     )
     _check_feeds(table, racks, feeds, problems)
 
@@ -278,8 +278,8 @@ def _check(table: Table, racks: list[Rack], assembly: Assembly, problems: Proble
 def _check_feeds(table: Table, racks: list[Rack], feeds: dict[str, None], problems: Problems) -> None:
     dangling = [(row, feed) for row, rack in enumerate(racks) for feed in rack.feeds if feed not in feeds]
     for row, feed in dangling[:LISTED_MAX]:
-        hint = problems.suggest(feed, feeds) or "describe it under feeds:"
-        problems.add("name-unknown", f"no feed is named {shown(feed)}", table.place(row, "feeds"), hint)
+        hint = problems.suggest(feed, feeds) or "define it under feeds:"
+        problems.add("name-unknown", f"no such feed: {shown(feed)}", table.place(row, "feeds"), hint)
     if len(dangling) > LISTED_MAX:
         message = f"and {len(dangling) - LISTED_MAX:,} more rows like this in {table.file}"
         problems.add("name-unknown", message, table.place(dangling[LISTED_MAX][0], "feeds"))

@@ -106,7 +106,7 @@ def _check_columns(
         if name not in columns:
             hint = problems.suggest(name, columns) or f"columns: {', '.join(columns)}"
             if ";" in name or "\t" in name:
-                hint = "part the cells by commas"
+                hint = "separate the cells with commas"
             problems.add("column-unknown", f"unknown column {shown(name)}", place, hint)
         elif name in found[:position]:
             problems.add("column-twice", f"the column {name} appears twice", place, "keep one of the two")
@@ -252,7 +252,7 @@ def _typed(table: Table, required: tuple[str, ...], problems: Problems) -> Table
             casts.append(pl.lit(None, pl.String).alias(name))
             place = Place(table.file, 1, table.columns.index(name) + 1)
             problems.add(
-                "cell-invalid", f"the column {name} holds {kind}", place, "text or whole numbers are wanted"
+                "cell-invalid", f"the column {name} holds {kind}", place, "use text or whole numbers"
             )
     if not usable:
         return None
@@ -265,10 +265,10 @@ def _guarded(read: Any, file: str, problems: Problems) -> Any:
         with _hushed():
             return read()
     except pl.exceptions.PanicException:
-        words = "its bytes are damaged"
+        words = "its contents are corrupt"
     except (pl.exceptions.PolarsError, OSError, ValueError, MemoryError, OverflowError) as error:
         words = (str(error).splitlines() or [""])[0][:160]
-        words = "its bytes are damaged" if "Panic" in words else words
+        words = "its contents are corrupt" if "Panic" in words else words
     problems.add("table-unreadable", f"{file} is not readable: {words}", Place(file), "write the table again")
     return None
 

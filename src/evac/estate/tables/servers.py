@@ -51,7 +51,7 @@ _HOST_MAX: Final = 253
 _ADDRESS_MAX: Final = _HOST_MAX + len(":65535")
 _SERIAL: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._:/#-]{0,62}[A-Za-z0-9])?$"
 _POSITION: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9 ._/-]{0,14}[A-Za-z0-9])?$"
-_ADDRESS_HINT: Final = "NAME, 10.1.2.3 or [fd00::1], with :PORT if it is not the usual one"
+_ADDRESS_HINT: Final = "NAME, 10.1.2.3 or [fd00::1], with :PORT if it is not the default"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,14 +75,19 @@ def read_bmcs(
         table, serial, "serial", _SERIAL, "letters, digits, blanks and . _ : / # -, at most 64", problems
     )
     _check_shape(
-        table, position, "position", _POSITION, "the rack unit, such as 17; at most 16 signs", problems
+        table, position, "position", _POSITION, "the rack unit, such as 17; at most 16 characters", problems
     )
     _note_twice(table, address, "bmc_address", "bmc-address-twice", "BMC address", problems)
     _note_twice(table, serial, "serial", "serial-twice", "serial number", problems)
     contradicts = known & (bmc == BMC_NO)
-    message = "a server without BMC whose BMC is at {}"
+    message = "a server without a BMC has the BMC address {}"
     table.report(
-        problems, contradicts, "bmc_address", "bmc-contradiction", message, "write bmc yes, or no address"
+        problems,
+        contradicts,
+        "bmc_address",
+        "bmc-contradiction",
+        message,
+        "set bmc to yes, or remove the address",
     )
     found = Reached(_column(address), _column(serial), _column(position))
     return np.where(known, BMC_YES, bmc).astype(np.uint8), found
@@ -118,7 +123,7 @@ def _check_shape(
 ) -> None:
     if cells.null_count() < len(cells):
         bad = mask_of(~cells.str.contains(pattern))
-        table.report(problems, bad, column, "cell-invalid", f"{{}} is no {column}", hint)
+        table.report(problems, bad, column, "cell-invalid", f"{{}} is not a {column}", hint)
 
 
 def _check_addresses(table: Table, cells: pl.Series, problems: Problems) -> None:
@@ -143,7 +148,9 @@ def _note_twice(
     if cells.null_count() == len(cells):
         return
     twice = mask_of(cells.is_duplicated() & ~cells.is_first_distinct() & cells.is_not_null())
-    table.report(problems, twice, column, code, f"a second server with the {words} {{}}", "keep the true one")
+    table.report(
+        problems, twice, column, code, f"a second server with the {words} {{}}", "keep the correct one"
+    )
 
 
 COLUMNS: Final = (
@@ -213,11 +220,11 @@ def _check_names(table: Table, problems: Problems) -> None:
     names = text_of(table, "server")
     empty = mask_of(names.is_null())
     table.report(
-        problems, empty, "server", "cell-missing", "a server without a name", "every row names a server"
+        problems, empty, "server", "cell-missing", "a server without a name", "every row needs a server name"
     )
     bad = ~mask_of(names.str.contains(_NAME)) | mask_of(names.str.len_bytes() > ID_MAX)
     hint = "letters, digits and . _ - : @"
-    table.report(problems, bad & ~empty, "server", "id-invalid", "{} is not the name of a server", hint)
+    table.report(problems, bad & ~empty, "server", "id-invalid", "{} is not a valid server name", hint)
     twice = mask_of(names.is_duplicated() & ~names.is_first_distinct())
     table.report(
         problems, twice & ~empty, "server", "row-twice", "a second row for server {}", "keep one of the two"
@@ -240,7 +247,7 @@ def lookup(
     bad = mask_of(rows.is_null() & cells.is_not_null()) & ~said
     if bad.any():
         first = str(cells[int(np.flatnonzero(bad)[0])])
-        hint = problems.suggest(first, names) or "describe it in the YAML file, or leave the cell empty"
+        hint = problems.suggest(first, names) or "define it in the YAML file, or leave the cell empty"
         what = column.replace("_", " ")
         table.report(problems, bad, column, "name-unknown", f"no {what} is named {{}}", hint)
     return rows.fill_null(-1).to_numpy().astype(np.int32), said
@@ -262,14 +269,14 @@ def _sites(
             wrong,
             column,
             "site-contradiction",
-            f"the {column} {{}} is at another site than the server",
+            f"the {column} {{}} is not at the site of the server",
         )
     named = [
         pl.col(column).cast(pl.String).fill_null(UNKNOWN) != UNKNOWN for column in ("site", "rack", "pool")
     ]
     placed = mask_of(table.frame.select(pl.any_horizontal(named)).to_series())
-    hint = "name a site, a rack or a pool"
-    table.report(problems, (site < 0) & ~placed, "site", "cell-missing", "a server at no site", hint)
+    hint = "give a site, a rack or a pool"
+    table.report(problems, (site < 0) & ~placed, "site", "cell-missing", "the server has no site", hint)
     return site
 
 
@@ -303,7 +310,7 @@ def lookup_words(
         wrong,
         column,
         "not-a-choice",
-        "{} is not one of the words allowed here",
+        "{} is not allowed here",
         f"one of: {', '.join(words)}",
     )
     return codes.fill_null(-1).to_numpy().astype(np.int32), wrong

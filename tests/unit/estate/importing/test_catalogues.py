@@ -54,7 +54,7 @@ def test_a_plain_catalogue(tmp_path: Path, name: str, text: str) -> None:
     assert [need.target for need in services["login"].needs] == ["users"]
     assert [store.id for store in estate.stores] == ["orders", "users"]
     odd = [d for d in result.diagnostics if d.code == "import-word-unknown"]
-    assert [d.message.split(" is no ")[0] for d in odd] == ["'critical'", "'soon'"]
+    assert [d.message.split(" is not a valid ")[0] for d in odd] == ["'critical'", "'soon'"]
     assert all(d.place.line > 1 and d.hint for d in odd)
     codes = {d.code for d in result.diagnostics}
     assert ("import-twice" in codes) == (name == "services.csv")

@@ -63,7 +63,7 @@ def test_a_database_is_a_store_with_its_volume_or_without(tmp_path: Path) -> Non
         "data": "postgresql",
     }
     text = (tmp_path / "estate" / "imported-compose.yaml").read_text()
-    assert "no backup of it is possible" in text, "a database whose data ends with its container is named"
+    assert "cannot be backed up" in text, "a database whose data ends with its container is named"
 
 
 def test_reservations_count_before_limits_and_amounts_are_rounded_up_once(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_netbox_devices_in_their_racks_and_two_of_one_name(tmp_path: Path) -> No
     assert [d.code for d in result.diagnostics] == ["import-name-changed", "import-twice"]
     assert {u.what: u.count for u in result.unknown if "devices" in u.what} == {
         "devices without a name; left out": 1,
-        "devices of the network": 1,
+        "network devices": 1,
     }
 
 

@@ -301,7 +301,7 @@ def test_lists_folders_and_what_is_ignored(tmp_path: Path) -> None:
     result = import_estate("kubernetes", folder, tmp_path / "estate")
     assert [s.id for s in load(tmp_path / "estate").services] == ["api", "web"]
     assert [(d.code, d.message) for d in result.diagnostics] == [
-        ("import-ignored", "1 of kind Secret: nothing in them that evac uses")
+        ("import-ignored", "1 of kind Secret: evac does not use them")
     ]
 
 

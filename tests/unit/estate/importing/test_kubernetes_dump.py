@@ -110,7 +110,7 @@ def test_another_number_of_pods_than_is_asked_for_is_said(
     items = [workload("Deployment", "web", asked) if one["kind"] == "Deployment" else one for one in shop()]
     estate, result, _ = imported(tmp_path, dumped(items))
     assert next(one.replicas for one in estate.services if one.id == "web") == 3
-    found = [one.names for one in result.unknown if "than is asked for" in one.what]
+    found = [one.names for one in result.unknown if "running than requested" in one.what]
     assert found == ([told] if told else [])
 
 

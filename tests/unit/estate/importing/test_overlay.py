@@ -102,7 +102,7 @@ def test_a_slip_in_an_id_is_named(tmp_path: Path) -> None:
         "overlay-only": "overlay.yaml:2:3 only the overlay describes 'pya' in services (did you mean 'pay'?)"
     }
     _, problems = merged(tmp_path, "sites: {esat: {power_budget: 2 MW}}\nservices: {zzzzzz: {tier: 1}}\n")
-    assert problems["overlay-only"].endswith("(take it out, or say external or replicas or sites)")
+    assert problems["overlay-only"].endswith("(remove it, or add external or replicas or sites)")
 
 
 def test_problems_of_merged_entries_stand_where_they_were_written(tmp_path: Path) -> None:

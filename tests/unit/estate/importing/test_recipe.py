@@ -290,9 +290,9 @@ def test_the_command_takes_a_recipe(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("{kind: kubernetes, context: a, from: east.yaml}", "names a file and a context"),
-        ("{kind: csv, context: a}", "does not say where it is"),
-        ("{kind: kubernetes, context: a}", "is asked over the network"),
+        ("{kind: kubernetes, context: a, from: east.yaml}", "has both a file and a context"),
+        ("{kind: csv, context: a}", "has no location"),
+        ("{kind: kubernetes, context: a}", "would be read over the network"),
     ],
 )
 def test_a_live_source_is_a_context_or_a_server_and_nothing_else(

@@ -184,9 +184,7 @@ def test_stores_are_families_with_an_instance_at_each_site(
     assert len(sections) == 23
     assert all([m.at for m in s.members] == ["codfw", "eqiad"] and s.primary is None for s in sections)
     assert all(member.lag_ms is None for s in sections for member in s.members)
-    assert "database sections whose primary site the source does not state" in {
-        u.what for u in result.unknown
-    }
+    assert "database sections whose primary site is not in the source" in {u.what for u in result.unknown}
 
 
 @pytest.mark.data

@@ -148,7 +148,7 @@ def _add_nodes(
         cluster.only_site = options.site
     if nowhere:
         message = f"nodes without a zone, left out: {len(nowhere):,}"
-        hint = "name the site of the cluster: evac import kubernetes ... --site NAME"
+        hint = "set the site of the cluster: evac import kubernetes ... --site NAME"
         problems.add("import-host-nowhere", message, nowhere[0], hint)
 
 

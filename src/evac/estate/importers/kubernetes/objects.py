@@ -130,7 +130,7 @@ class Skipped:
             if as_errors:
                 problems.add(one.code, one.message, one.place, one.hint, "error")
             else:
-                hint = one.hint or "fix it, or describe what it says in the overlay"
+                hint = one.hint or "fix it, or describe its contents in the overlay"
                 problems.add("import-skipped", f"{what} is skipped: {one.message}", one.place, hint)
 
 

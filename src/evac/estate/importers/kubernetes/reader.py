@@ -127,7 +127,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     for service, host in outside.items():
         imported.add("services", service, {"external": True}, f"nothing in the source describes {host}")
     if drifted:
-        what = "services that run another number of replicas than is asked for; what runs counts"
+        what = (
+            "services with a different number of replicas running than requested; the running number is used"
+        )
         imported.unknown.append(Unknown(what, len(drifted), tuple(sorted(drifted))))
     if outside:
         what = "external services: called, but not described by the source"
@@ -186,7 +188,7 @@ def _service(
     asked = asked and (workload.namespace, kind, workload.object.name) not in rules.scalers
     if placed:
         if asked and replicas not in (None, sum(placed.values())):
-            notes.append(f"{replicas} replicas are asked for")
+            notes.append(f"{replicas} replicas are requested")
             drifted.append(workload.id)
         replicas = sum(placed.values())
     if replicas is not None:
@@ -287,7 +289,7 @@ def _spread(workload: Workload, replicas: int, seen: int, notes: list[str]) -> d
         if word(term, "topologyKey") == _HOST_KEY:
             most = 1
         else:
-            notes.append(f"never two replicas in one {word(term, 'topologyKey')}")
+            notes.append(f"never two replicas in the same {word(term, 'topologyKey')}")
     for rule in _items(at(workload.pod_spec, "topologySpreadConstraints")):
         key, skew = word(rule, "topologyKey"), word(rule, "maxSkew") or "1"
         strict = word(rule, "whenUnsatisfiable") != "ScheduleAnyway"

@@ -185,7 +185,7 @@ def read_manifests(source: Path, problems: Problems, options: Options) -> Manife
     if is_empty and not problems.has_errors:
         problems.add(
             "import-shape",
-            "no Kubernetes object in it",
+            "it contains no Kubernetes objects",
             Place(source.name),
             "give rendered manifests, or a dump: kubectl get ... -A -o json",
         )
@@ -201,12 +201,12 @@ def _files(source: Path, problems: Problems) -> list[Path]:
         found += [Path(folder) / name for name in sorted(names) if name.endswith(_ENDINGS) and name[0] != "."]
         if len(found) > FILES_MAX or visited > FOLDERS_MAX:
             message = f"more than {FILES_MAX:,} files in {source.name}"
-            problems.add("too-many-files", message, Place(source.name), "name a smaller folder")
+            problems.add("too-many-files", message, Place(source.name), "give a smaller folder")
             return []
     if not found:
         problems.add(
             "import-source-missing",
-            f"no YAML file in {source.name}",
+            f"there are no YAML files in {source.name}",
             Place(str(source)),
             "check the path of the source",
         )
@@ -246,7 +246,9 @@ def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: P
                 problems.add("import-shape", message, error.place, RENDER_FIRST)
             else:
                 message = f"{name} is not JSON: {error.words}"
-                problems.add("import-shape", message, error.place, "is this the file that kubectl wrote?")
+                problems.add(
+                    "import-shape", message, error.place, "check that this is the file that kubectl wrote"
+                )
             return
         except UnicodeDecodeError:
             message = f"{name} is not UTF-8 text"
@@ -294,7 +296,9 @@ class _Sorting:
         key = (item.group, *item.key)
         if key in self._seen:
             message = f"{item.kind} {shown(item.name)} is described twice, first at {self._seen[key]}"
-            self._problems.add("import-twice", message, item.place, "the first counts; import one of the two")
+            self._problems.add(
+                "import-twice", message, item.place, "the first is used; import only one of the two"
+            )
             return
         self._seen[key] = item.place
         if item.kind == "Pod":
@@ -343,7 +347,7 @@ class _Sorting:
             for label, value in workload.labels.items():
                 found.labelled.setdefault((workload.namespace, label, value), []).append(workload)
         for kind, place in sorted(self._first_ignored.items()):
-            message = f"{self.ignored[kind]:,} of kind {kind}: nothing in them that evac uses"
+            message = f"{self.ignored[kind]:,} of kind {kind}: evac does not use them"
             self._problems.add("import-ignored", message, place)
         return found
 
@@ -425,12 +429,12 @@ def _is_whole(item: Object, problems: Problems) -> bool:
             return True
         if node.kind != MAP:
             message = f"{key} of {item.kind} {shown(item.name)} is not a mapping"
-            problems.add("import-shape", message, node.place, "is this the manifest that is applied?")
+            problems.add("import-shape", message, node.place, "check that this is the manifest you apply")
             return False
     containers = at(node, "containers")
     if containers is not None and containers.kind != LIST:
         message = f"containers of {item.kind} {shown(item.name)} are not a list"
-        problems.add("import-shape", message, containers.place, "is this the manifest that is applied?")
+        problems.add("import-shape", message, containers.place, "check that this is the manifest you apply")
         return False
     return True
 

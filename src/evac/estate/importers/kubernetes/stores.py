@@ -97,7 +97,10 @@ def add_stores(manifests: Manifests, cluster: Cluster, imported: Imported, probl
             message = (
                 f"the dump does not say where {what} are, so the location of {shown(store)} is not known"
             )
-            hint = "dump nodes, pods and volume claims too, or state the members of the store in the overlay"
+            hint = (
+                "include nodes, pods and volume claims in the dump, or list the members "
+                "of the store in the overlay"
+            )
             problems.add("import-store-nowhere", message, place, hint)
     return found
 
@@ -168,7 +171,7 @@ def _volumes(workload: Workload, engine: str | None, cluster: Cluster, problems:
                 _Volume(_qualified(claim, workload), words, members, f"volume claims {shown(claim)}")
             )
         elif at(volume, "emptyDir") is not None and engine is not None:
-            words = f"emptyDir {name} of {workload.id}: it dies with its pod, so no backup of it is possible"
+            words = f"emptyDir {name} of {workload.id}: it is deleted with its pod, so it cannot be backed up"
             found.append(_Volume(f"{workload.id}-{name}", words, [], ""))
     for template in _items(at(workload.object.node, "spec", "volumeClaimTemplates")):
         claim = word(template, "metadata", "name") or "data"
@@ -181,7 +184,7 @@ def _volumes(workload: Workload, engine: str | None, cluster: Cluster, problems:
         message = f"{shown(workload.id)} runs {engine} without a volume: its data is lost with its pod"
         problems.add("import-no-volume", message, workload.object.place, "give it a volume claim")
     if engine is not None and not found:
-        words = f"{workload.id} has no volume: the data ends with its pod, and no backup of it is possible"
+        words = f"{workload.id} has no volume: its data is lost with its pod and cannot be backed up"
         found.append(_Volume(f"{workload.id}-data", words, [], ""))
     return found
 

@@ -73,7 +73,7 @@ def _add_instance(name: str, family: str, kind: str, site: str | None, imported:
     engine = kind.partition("-")[0]
     values: dict[str, Value] = {"family": family, "engine": engine}
     if site is None:
-        imported.add("stores", name, values, "the source names no site for it")
+        imported.add("stores", name, values, "the source gives no site for it")
         return
     imported.add("stores", name, {**values, "members": [{"at": site, "mode": "primary"}]})
 
@@ -98,11 +98,11 @@ def add_database_sections(found: WikimediaSource, imported: Imported) -> None:
         comment = (
             ""
             if known
-            else "database section; one of its copies is the primary, the source does not say which"
+            else "database section; one of its copies is the primary, but the source does not say which"
         )
         imported.add("stores", name, {"engine": DATABASE_ENGINE, "members": members}, comment)
     if copies and found.primary_site is None:
-        what = "database sections whose primary site the source does not state"
+        what = "database sections whose primary site is not in the source"
         imported.unknown.append(Unknown(what, len(copies), tuple(sorted(copies))))
 
 
@@ -112,7 +112,7 @@ def example_lines(found: WikimediaSource, imported: Imported) -> list[str]:
     pools = sorted(imported.sections.get("pools", {}))
     first = next(iter(sorted(imported.sections.get("services", {}))), "SERVICE")
     lines = [
-        "as_of: 2026-11-25  # the day this is true of: facts past their shelf life then count as unknown",
+        "as_of: 2026-11-25  # the date these facts describe; facts past their shelf life count as unknown",
         "",
         "services:",
         f"  {first}: {{tier: 2, people: 1 M, rto: 1 h, demand: {{cpu: 2 cores, memory: 4 GiB}}}}",
@@ -183,7 +183,7 @@ def _add_sites(found: WikimediaSource, imported: Imported, problems: Problems) -
         imported.add("sites", site, {} if full else {"role": "edge"})
     if not found.sections:
         place = next(iter(found.catalogue.values())).place
-        message = "no dbconfig-section: which sites hold databases is not known"
+        message = "no dbconfig-section, so the sites of databases are unknown"
         problems.add("import-shape", message, place, "add conftool-data/dbconfig-section")
     return tuple(sorted(imported.sections.get("sites", {})))
 
@@ -225,7 +225,7 @@ def _add_calls(
         deployed.setdefault(source, [])
         if target not in found.catalogue:
             unresolved.append(f"{source} -> {target or listener}")
-            message = f"{shown(source)} calls {shown(target or listener)}, which the catalogue does not have"
+            message = f"{shown(source)} calls {shown(target or listener)}, which is not in the catalogue"
             problems.add(
                 "import-dangling", message, edge.places["listener"], "describe it in the overlay if it exists"
             )
@@ -236,8 +236,8 @@ def _add_calls(
     for source, target in bound:
         flag: dict[str, Value] = {"hard": False} if (source, target) in soft else {}
         needs[source]["service", target] = {"service": target, **flag}
-    imported.unknown.append(_group("calls whose target the catalogue does not have; left out", unresolved))
-    what = "calls to the copy in one site, counted as soft: whether they are hard is not known"
+    imported.unknown.append(_group("calls to targets that are not in the catalogue; left out", unresolved))
+    what = "calls to the copy at one site, counted as soft, because whether they are hard is unknown"
     imported.unknown.append(_group(what, {f"{source} -> {target}" for source, target in soft}))
 
 
@@ -272,7 +272,7 @@ def _add_services(
             more: dict[str, Value] = {"sites": [*sorted(set(sites))]} if sites else {}
             if needs[name]:
                 more["needs"] = [needs[name][key] for key in sorted(needs[name])]
-            imported.add("services", name, more, "not in the catalogue; known from its edges")
+            imported.add("services", name, more, "not in the catalogue; known only from its edges")
 
 
 def _placed(entry: CatalogueEntry, hosts: Hosts, imported: Imported, problems: Problems) -> dict[str, Value]:
@@ -286,8 +286,8 @@ def _placed(entry: CatalogueEntry, hosts: Hosts, imported: Imported, problems: P
     rows = imported.tables.setdefault("replicas", [])
     for site, names in by_site.items():
         if site not in entry.sites:
-            message = f"{shown(entry.name)} has hosts at {site}, where the catalogue does not have it"
-            problems.add("import-ignored", message, entry.place, "their replicas count all the same")
+            message = f"{shown(entry.name)} has hosts at {site}, but the catalogue does not list it there"
+            problems.add("import-ignored", message, entry.place, "their replicas are counted anyway")
         rows.extend((entry.name, host, "1") for host in sorted(set(names)))
     return _share(entry, {site: len(set(names)) for site, names in by_site.items()}, problems)
 

@@ -86,15 +86,15 @@ def read_wikimedia(source: Path, problems: Problems) -> WikimediaSource:
             "import-source-missing",
             f"{source.name} is not a folder",
             Place(str(source)),
-            "name the folder that holds puppet/service.yaml",
+            "give the folder that contains puppet/service.yaml",
         )
         return found
     catalogue = next((source / name for name in CATALOGUE_FILES if (source / name).exists()), None)
     conftool = next((source / name for name in CONFTOOL_FOLDERS if (source / name).is_dir()), None)
     for path, what in ((catalogue, "service.yaml"), (conftool, "conftool-data")):
         if path is None:
-            message = f"there is no {what} in {source.name}"
-            hint = "name the folder that holds puppet/service.yaml and puppet/conftool-data"
+            message = f"{source.name} has no {what}"
+            hint = "give the folder that contains puppet/service.yaml and puppet/conftool-data"
             problems.add("import-source-missing", message, Place(str(source)), hint)
     if catalogue is not None:
         _read_catalogue(read_tree(catalogue, source, problems), found, problems)
@@ -114,7 +114,10 @@ def _read_catalogue(root: Node | None, found: WikimediaSource, problems: Problem
     services = entries(root, "service::catalog")
     if not services:
         problems.add(
-            "import-shape", "no services under service::catalog", root.place, "is this the service catalogue?"
+            "import-shape",
+            "no services under service::catalog",
+            root.place,
+            "check that this is the service catalogue",
         )
     for name, key, node in services:
         found.catalogue[name] = CatalogueEntry(
@@ -157,9 +160,9 @@ def _read_conftool(folder: Path, root: Path, found: WikimediaSource, problems: P
     if not nodes:
         problems.add(
             "import-source-missing",
-            "no hosts: there is no node/*.yaml",
+            "no hosts: node/*.yaml is missing",
             Place(folder.name),
-            "is it complete?",
+            "check that it is complete",
         )
     if len(nodes) > NODE_FILES_MAX:
         problems.add(
