@@ -143,10 +143,10 @@ alone() {
     me=$BASHPID
     environment base evac
     without_extras base "$(commands | grep -vx lab | paste -sd "|")"
-    fails 2 "evac serve needs the packages of an extra: pip install 'evac[serve]' [extra-serve]" serve --demo
+    fails 2 "evac serve needs extra packages: pip install 'evac[serve]' [extra-serve]" serve --demo
     fails 2 "pip install 'evac[notices]' [extra-notices]" notices check notices.yaml
     fails 2 "pip install 'evac[bundle]' [extra-bundle]" bundle shop -o shared.bundle --share 2/3 --shares-to .
-    fails 2 "evac lab needs the packages of an extra: pip install 'evac[lab]' [extra-lab]" lab
+    fails 2 "evac lab needs extra packages: pip install 'evac[lab]' [extra-lab]" lab
 }
 
 with_all() {

@@ -31,7 +31,7 @@ def test_it_answers_when_the_command_comes_back_and_ends_when_told(tmp_path: Pat
     assert "--end" in again.stderr
     assert _fleet(tmp_path, "--end").returncode == 0
     assert read_state(tmp_path / "state") is None
-    assert "no fleet runs" in _fleet(tmp_path, "--end").stderr
+    assert "no fleet is running" in _fleet(tmp_path, "--end").stderr
 
 
 def test_nothing_is_left_of_one_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

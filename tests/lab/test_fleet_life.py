@@ -56,7 +56,7 @@ def test_a_second_fleet_in_the_same_folder_is_refused_and_a_killed_one_is_not_in
     tmp_path: Path,
 ) -> None:
     fleet = start(tmp_path, "--servers", "5", *FAST)
-    assert "a fleet runs here already" in _refused(tmp_path, "--servers", "5")
+    assert "a fleet is already running here" in _refused(tmp_path, "--servers", "5")
     fleet.process.kill()
     end(fleet)
     with running(tmp_path, "--servers", "5", *FAST) as again:
@@ -67,14 +67,14 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         words = _refused(tmp_path, "--servers", "5", "--admin-port", port)
-        assert f"127.0.0.1:{port} cannot be had" in words
-        assert f"port {port} cannot be had" in _refused(tmp_path, "--servers", "5", "--port", port)
+        assert f"127.0.0.1:{port} is not available" in words
+        assert f"port {port} is not available" in _refused(tmp_path, "--servers", "5", "--port", port)
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "estate.yaml").write_text("evac: 1\n")
-    assert "holds something else" in _refused(tmp_path, "--servers", "5", "-o", str(tmp_path / "mine"))
+    assert "contains something else" in _refused(tmp_path, "--servers", "5", "-o", str(tmp_path / "mine"))
     assert (tmp_path / "mine" / "estate.yaml").read_text() == "evac: 1\n"
 
 
@@ -185,8 +185,8 @@ def test_it_ends_by_itself_and_its_estate_is_as_fast_as_it_is(tmp_path: Path) ->
     assert fleet.process.wait(15) == 0
     end(fleet)
     assert "boot: 3 s" in (tmp_path / "estate" / "estate.yaml").read_text()
-    assert "there is no boot server nobody" in _refused(tmp_path, "--servers", "5", "--dies", "nobody@10")
-    assert "nobody is not a moment" in _refused(tmp_path, "--servers", "5", "--dies", "nobody")
+    assert "no such boot server: nobody" in _refused(tmp_path, "--servers", "5", "--dies", "nobody@10")
+    assert "nobody is not a time" in _refused(tmp_path, "--servers", "5", "--dies", "nobody")
 
 
 def test_without_uvloop_it_serves_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,13 +203,13 @@ def test_without_uvloop_it_serves_as_well(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("nothing", None, "", "there is no GET /nothing"),
         ("servers?state=flying", None, "", "flying is not a state"),
-        ("faults", {"fault": "tired"}, "", "tired is no fault"),
-        ("faults", {"fault": "dead"}, "", "it is not said who has the fault"),
-        ("faults", {"fault": "dead", "servers": ["nobody"]}, "", "there is no server nobody"),
+        ("faults", {"fault": "tired"}, "", "tired is not a fault"),
+        ("faults", {"fault": "dead"}, "", "the request does not say what has the fault"),
+        ("faults", {"fault": "dead", "servers": ["nobody"]}, "", "no such server: nobody"),
         ("feeds/none/open", {}, "", "there is no none"),
         ("budget/pangyo", {"power_watts": -1}, "PUT", "power_watts is not a number of watts"),
-        ("budget/pangyo", {"volts": 1}, "PUT", "volts is no part of a budget"),
-        ("boot-servers/none/kill", {}, "", "there is no boot server none"),
+        ("budget/pangyo", {"volts": 1}, "PUT", "volts is not part of a budget"),
+        ("boot-servers/none/kill", {}, "", "no such boot server: none"),
     ],
 )
 def test_the_admin_interface_says_what_is_wrong(

@@ -36,5 +36,5 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     (tmp_path / "mine.txt").write_text("keep", encoding="utf-8")
     done = _evac("lab", "october-2022", "-o", str(tmp_path), "--servers", "3000")
     assert done.returncode == 2
-    assert "name an empty folder" in done.stderr
+    assert "choose an empty folder" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

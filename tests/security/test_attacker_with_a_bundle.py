@@ -49,19 +49,19 @@ def test_a_bundle_of_their_own_is_not_opened_with_our_shares(made: Path, tmp_pat
     renamed = tmp_path / "renamed.bundle"
     kept["sealed"] = {**kept["sealed"], "name": lock["name"]}
     write_bundle(renamed, kept, [Source(name, data) for name, data in parts.items()])
-    with pytest.raises(EvacError, match="do not open the material"):
+    with pytest.raises(EvacError, match="do not open the bundle"):
         opening(tmp_path, renamed, shares=ours, digest="")
 
 
 def test_without_shares_or_digest_or_signer_nothing_starts(tmp_path: Path) -> None:
     estate(tmp_path)
     bundle = make(tmp_path, store=None)
-    with pytest.raises(NotAllowed, match="nothing shows that two"):
+    with pytest.raises(NotAllowed, match="nothing proves that two"):
         opening(tmp_path, bundle, digest="")
     assert not (tmp_path / "laptop").exists()
 
 
 def test_fewer_shares_than_needed_open_nothing(made: Path, tmp_path: Path) -> None:
     one = [sealing.read_share_file(next(iter((tmp_path / "shares").iterdir())))]
-    with pytest.raises(EvacError, match="1 of 2 shares are here"):
+    with pytest.raises(EvacError, match="1 of the 2 required shares were given"):
         opening(tmp_path, made, shares=one, digest="")

@@ -76,7 +76,7 @@ def test_no_file_of_the_agent_is_sent_to_them(tmp_path: Path, driver: str) -> No
             action = Action("promote", "db", driver, "pangyo", settings[driver])
             for token in (0, 1, 2**40):
                 checked = await hand.check(action, order(token))
-                assert "lets no order of" in checked.problems[0]
+                assert "does not allow orders of" in checked.problems[0]
                 with pytest.raises(Permanent) as caught:
                     await hand.execute(action, order(token))
                 assert caught.value.code == "order-not-allowed"
@@ -102,7 +102,7 @@ def test_no_program_runs_that_the_file_does_not_list(tmp_path: Path) -> None:
             ):
                 hand = RemoteDriver(name, frozenset({"rejoin"}), agents.at(made))
                 action = Action("rejoin", "db", name, "pangyo", settings, {"primary_host": "127.0.0.1"})
-                with pytest.raises(Permanent, match="lets no order of"):
+                with pytest.raises(Permanent, match="does not allow orders of"):
                     await hand.execute(action, order(9))
                 await hand.check(action, order(9))
                 await hand.observe(action, order(9))

@@ -159,7 +159,7 @@ class PostgresSimulated(_DatabaseDriver, Promotes, Fences, ProvesSync, Follows, 
             if not member.writable or left != [candidate]:
                 return (f"not every commit of {member.name} needs {candidate}",)
             streams = self.database(action).streams(member, self.database(action).of(sites[candidate]))
-            return () if streams else (f"{candidate} does not stream now",)
+            return () if streams else (f"{candidate} is not streaming",)
 
         try:
             return Checked(await self._look(action, question(timeout_s), missing))
@@ -194,7 +194,7 @@ class PostgresSimulated(_DatabaseDriver, Promotes, Fences, ProvesSync, Follows, 
         database = self.database(action)
         streaming = {one.name for one in database.members.values() if database.streams(member, one)}
         return [
-            f"{name} does not stream now"
+            f"{name} is not streaming"
             for name in parameters.many(action.parameters, "synchronous")
             if name not in streaming
         ]
@@ -231,7 +231,7 @@ class PostgresSimulated(_DatabaseDriver, Promotes, Fences, ProvesSync, Follows, 
         if member.role == "primary":
             if member.fence and member.fence == order.epoch:
                 return {**member.evidence(), "already": True}
-            raise Permanent("not-a-standby", f"{member.name} is a primary: it cannot be cut off")
+            raise Permanent("not-a-standby", f"{member.name} is a primary, so it cannot be cut off")
         member.obey(order)
         member.fence = max(1, order.epoch)
         member.kept, member.upstream = member.upstream or member.kept, ""
@@ -239,7 +239,7 @@ class PostgresSimulated(_DatabaseDriver, Promotes, Fences, ProvesSync, Follows, 
 
     def _unfence(self, order: Order, member: Member) -> Evidence:
         if member.role == "primary":
-            raise Permanent("store-moved", f"{member.name} is a primary now: a store that moved stays")
+            raise Permanent("store-moved", f"{member.name} is now a primary: a store that moved stays")
         member.obey(order)
         member.upstream, member.fence = member.upstream or member.kept, 0
         self.world.check_primaries()
@@ -294,7 +294,7 @@ def _least(action: Action) -> int:
 
 
 def _short_of(member: Member, least: int) -> str:
-    return f"{member.name} holds {len(member.log)}, and {least} is the least that may be promoted"
+    return f"{member.name} holds {len(member.log)}, but must hold at least {least} to be promoted"
 
 
 class RedisSimulated(_DatabaseDriver, Promotes, Follows, Protects):

@@ -210,7 +210,7 @@ class Database:
         member, theirs = self.members[site], self.members[primary]
         if not (theirs.writable and self.alive(theirs)):
             raise Retryable(
-                "not-a-primary", f"{theirs.name} is not a primary that takes writes", after_ms=200
+                "not-a-primary", f"{theirs.name} is not a primary that accepts writes", after_ms=200
             )
         if not self.reach(site, primary):
             raise Retryable("postgres-silent", f"{theirs.name} does not answer {member.name}", after_ms=200)

@@ -165,9 +165,9 @@ def room() -> Iterator[str]:
 def test_a_container_says_whether_it_is_well(room: str) -> None:
     assert check("") == ""
     assert check(f"{room}/healthz") == ""
-    assert check(f"{room}/readyz") == "it answers 503"
+    assert check(f"{room}/readyz") == "it returned status 503"
     assert check("http://127.0.0.1:1/healthz") == "no answer (ConnectionRefusedError)"
-    assert check("http://192.0.2.7/healthz") == "EVAC_HEALTH is not the address of this machine"
+    assert check("http://192.0.2.7/healthz") == "EVAC_HEALTH is not an address of this machine"
     assert check("http://127.0.0.1:99999/") == "EVAC_HEALTH is not an address"
 
 

@@ -161,7 +161,7 @@ def test_a_login_ends_with_what_the_file_says_of_its_provider(
         ({"email": ""}, "no name"),
         ({"email": ["a"]}, "no name"),
         ({"email": "a\u202eb"}, "no name"),
-        ({"email": "KIM"}, "someone else is named"),
+        ({"email": "KIM"}, "someone else here is named"),
         ({"groups": []}, "no role"),
         ({"groups": "other"}, "no role"),
         ({"groups": {"sre": 1}}, "no role"),

@@ -98,7 +98,7 @@ def test_one_customer_is_explained_in_both_languages_quickly(folder: Path) -> No
         assert "You receive 1,009 KRW. Your fee of 50,000 KRW x 15 h / 744 h" in text
         assert "드립니다" in (await client.get("/credits/2022-10?account=kim&language=ko")).text
         unknown = (await client.get("/credits/2022-10?account=%3Cscript%3E")).text
-        assert "No row of account &lt;script&gt; is in this case" in unknown
+        assert "This case has no rows for account &lt;script&gt;" in unknown
         begin = time.process_time()
         for _ in range(5):
             await client.get("/credits/2022-10?account=lee")
@@ -131,7 +131,7 @@ def test_two_persons_approve_the_totals_that_they_saw(folder: Path) -> None:
         assert (first.status_code, first.headers["location"]) == (303, "/credits/2022-10?done=credits-first")
         assert "One more person must approve" in (await client.get(first.headers["location"])).text
         again = await approve()
-        assert "Ada approved this ledger already" in again.text
+        assert "Ada has already approved this ledger" in again.text
         second = await approve(who="bob", reason="rules match the notice")
         assert second.headers["location"] == "/credits/2022-10?done=credits"
         text = (await client.get(second.headers["location"])).text
@@ -211,7 +211,7 @@ def test_a_claim_above_the_last_band_is_decided_on_the_page(
         assert "Windows or claims have changed since: compute again." in text
         assert "evac credit compute" in text
         assert (
-            "does not wait for a person"
+            "is not waiting for a person"
             in (await client.get(path, headers={"accept": "application/json"})).text
         )
 
@@ -232,7 +232,8 @@ def test_what_is_no_case_is_not_listed(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert names_of(tmp_path) == names_of(None) == names_of(tmp_path / "none") == []
     assert answer_of(tmp_path, []) == (
-        f"No case yet. Resolve an incident, then run evac credit windows {tmp_path}/CASE --incident NAME.",
+        "There are no cases yet. Resolve an incident, then run evac credit windows "
+        f"{tmp_path}/CASE --incident NAME.",
         "note",
     )
 

@@ -108,7 +108,7 @@ def looked_at(client: httpx2.Client, browser: Browser) -> None:
         "the run ends, and mail stays down",
     )
     assert "taxi" not in client.get("/v1/incidents/pangyo-fire").json()["incident"]["still_down"]
-    assert "No case yet. Resolve an incident" in client.get("/credits").text
+    assert "There are no cases yet. Resolve an incident" in client.get("/credits").text
     until(lambda: "Step 3 of 5." in client.get("/now").text, "the next step is to publish")
     assert client.get("/v1/status").json()["incidents"] == []
     narrow = sat_down(browser, 390, "light", scripts=False)

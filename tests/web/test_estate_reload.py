@@ -108,7 +108,7 @@ def test_a_controller_takes_a_changed_estate_and_keeps_the_old_one_where_it_is_b
     assert b"start:mail" in urllib.request.urlopen(f"{running.url}/v1/plans/{second}", timeout=20).read()
 
     running.write(ESTATE + MAIL.replace("*d", "*e"))
-    words = "The estate on disk has 1 problem, evac continues with that of"
+    words = "The estate on disk has 1 problem, evac continues with the one from"
     until(lambda: words in running.text("/now"), "the page Now does not say it")
     assert "estate.yaml:" in running.situation()["on_disk"]["first"]
     assert "evac_estate_reload_problems 1.0" in running.text("/metrics")
@@ -147,6 +147,6 @@ def test_a_controller_takes_a_changed_policy_and_says_what_is_wrong_with_a_broke
     assert told["data"]["policy"] == running.situation()["policy"]
     assert "evac_policy_reload_timestamp_seconds" in running.text("/metrics")
     write("watch: {profile: fast}\n")
-    words = "The policy on disk is not taken while evac runs, because how a lost site is recognised"
+    words = "The policy on disk cannot be loaded while evac is running, because how a lost site is recognised"
     until(lambda: words in running.text("/now"), "the page Now does not say what waits")
     assert "evac_estate_reload_restart 1.0" in running.text("/metrics")

@@ -197,7 +197,7 @@ def test_it_rests_on_the_access_file_of_now_and_on_a_whole_record(rooms: Rooms) 
         kim = replace(changed.rules.people["kim"], password="env:OTHER")
         changed.rules = replace(changed.rules, people={**changed.rules.people, "kim": kim})
         async with begun(rooms) as (_, value), rooms.client(changed, value) as other:
-            assert await name_of(other) == "", "the password is another one"
+            assert await name_of(other) == "", "the password is different"
         (entry,) = [one for one in await rooms.store.list(PREFIX) if b"kim" in one.value]
         told = orjson.loads(entry.value)
         for wrong in (

@@ -112,13 +112,15 @@ def require(topology: Topology, folder: Path) -> None:
     if taken := taken_ports(topology):
         shown = ", ".join(taken[:4]) + (" ..." if len(taken) > 4 else "")
         raise LabError(
-            "lab-ports", f"somebody listens at {shown}", "end it, or take another lab: evac lab up --offset 1"
+            "lab-ports",
+            f"something is already listening at {shown}",
+            "stop it, or use another lab: evac lab up --offset 1",
         )
     if (free := free_mib(folder)) < SPACE_MIB:
         raise LabError(
             "lab-space",
-            f"{free} MiB are free at {folder}, the lab needs {SPACE_MIB}",
-            "free some, or set EVAC_LAB",
+            f"{free} MiB are free at {folder}; the lab needs {SPACE_MIB}",
+            "free some space, or set EVAC_LAB",
         )
 
 
@@ -189,17 +191,19 @@ def _old_lab(folder: LabFolder) -> Checkup:
     except LabError as error:
         if living(None, folder):
             return Checkup("old lab", "missing", error.message, error.hint)
-        return Checkup("old lab", "note", f"{error.message}; nothing of it runs", "evac lab up removes it")
+        return Checkup("old lab", "note", f"{error.message}; none of it is running", "evac lab up removes it")
     alive = len(living(state, folder))
     if alive and state is not None and state.phase == "up":
-        return Checkup("old lab", "note", f"a lab is up in {folder.path}: {alive} processes", "evac lab down")
+        return Checkup(
+            "old lab", "note", f"a lab is running in {folder.path}: {alive} processes", "evac lab down"
+        )
     if alive:
-        words = f"a lab that is not complete runs in {folder.path}: {alive} processes"
+        words = f"an incomplete lab is running in {folder.path}: {alive} processes"
         return Checkup("old lab", "missing", words, "evac lab down")
     if state is not None:
-        words = f"a lab was left in {folder.path}; nothing of it runs"
+        words = f"a lab was left in {folder.path}; none of it is running"
         return Checkup("old lab", "note", words, "evac lab up removes it")
-    return Checkup("old lab", "good", "none is left over")
+    return Checkup("old lab", "good", "no lab is left over")
 
 
 def _ports(folder: LabFolder, offset: int) -> Checkup:
@@ -207,9 +211,11 @@ def _ports(folder: LabFolder, offset: int) -> Checkup:
     if not taken:
         return Checkup("ports", "good", "all addresses of the lab are free")
     if living(None, folder):
-        return Checkup("ports", "note", f"{len(taken)} are used, by the lab itself")
-    words = f"somebody listens at {', '.join(taken[:3])}" + (" and more" if len(taken) > 3 else "")
-    return Checkup("ports", "missing", words, f"end it, or: evac lab up --offset {offset + 1}")
+        return Checkup("ports", "note", f"{len(taken)} are in use by the lab itself")
+    words = f"something is already listening at {', '.join(taken[:3])}" + (
+        " and more" if len(taken) > 3 else ""
+    )
+    return Checkup("ports", "missing", words, f"stop it, or: evac lab up --offset {offset + 1}")
 
 
 def _space(folder: LabFolder) -> Checkup:
@@ -223,7 +229,7 @@ def _space(folder: LabFolder) -> Checkup:
 def _linux() -> Checkup:
     system = platform.system()
     if system == "Linux":
-        return Checkup("system", "good", "Linux: every address of 127/8 is at hand")
+        return Checkup("system", "good", "Linux: every address in 127/8 is available")
     return Checkup("system", "missing", f"{system}: the lab needs Linux", "use a Linux machine")
 
 
@@ -231,7 +237,7 @@ def _namespaces() -> Checkup:
     reason = namespaces.why_not()
     if reason:
         return Checkup("namespaces", "note", f"{reason}; the lab runs on loopback addresses instead")
-    return Checkup("namespaces", "good", "network namespaces and WAN delays are at hand")
+    return Checkup("namespaces", "good", "network namespaces and WAN delays are available")
 
 
 def _clocks() -> Checkup:
@@ -247,8 +253,8 @@ def _certificates() -> list[Checkup]:
     rows = []
     for name, path in own_certificates().items():
         words = words_of(f"the certificate for {name} ({path})", end_of(path), now_ms)
-        good = f"the certificate for {name} is good for long"
-        cure = f"renew the file that {CERT} names; it is read again by itself"
+        good = f"the certificate for {name} is valid for a long time"
+        cure = f"renew the file that {CERT} names; it is reloaded automatically"
         rows.append(Checkup("trust", "note" if words else "good", words or good, cure if words else ""))
     return rows
 
@@ -282,7 +288,7 @@ def _controllers() -> list[Checkup]:
             "controller",
             "note",
             f"process {one.pid} runs in the background for runs of {one.estate}",
-            f"evac status --store {shlex.quote(one.store)} shows what it waits for",
+            f"evac status --store {shlex.quote(one.store)} shows what it is waiting for",
         )
         for one in in_background()
     ]
@@ -297,7 +303,7 @@ def as_text(diagnosis: Diagnosis) -> str:
         if one.cure and one.verdict != "good":
             lines.append(f"{'':<23}{one.cure}")
     if diagnosis.command:
-        lines += ["", f"one command installs what is missing: {diagnosis.command}"]
+        lines += ["", f"this command installs what is missing: {diagnosis.command}"]
     up = any(one.subject == "old lab" and one.cure == "evac lab down" for one in diagnosis.checkups)
     well = "next: evac lab status" if up else "next: evac lab up"
     lines += ["", well if diagnosis.well else "next: fix what is missing, then run evac lab doctor again"]

@@ -151,7 +151,7 @@ def timeline(fire: Fire) -> str:
     rows = [(_WORDS[name], fire.seconds.get(name)) for name in MILESTONES]
     rows += [
         ("first write acknowledged", fire.first_write_seconds),
-        (f"last of {fire.clients} clients writes again", fire.last_client_seconds),
+        (f"last of {fire.clients} clients writing again", fire.last_client_seconds),
     ]
     known = sorted(((at, words) for words, at in rows if at is not None), key=lambda row: row[0])
     lines += [f"  {at:>8.2f} s  {words}" for at, words in known]
@@ -354,7 +354,7 @@ async def _lost(folder: LabFolder, database: Database) -> list[str]:
     ids = clients.acknowledged(clients.read_ledger(folder.ledger))
     found = await find_primary(database, "lab-report")
     if found is None:
-        raise LabError("lab-no-primary", "no PostgreSQL takes writes", "evac lab status")
+        raise LabError("lab-no-primary", "no PostgreSQL accepts writes", "evac lab status")
     _, connection = found
     try:
         return await missing(connection, ids)
@@ -379,7 +379,7 @@ def move(folder: LabFolder, site: str) -> None:
     state = folder.need()
     others = [one for one in state.processes if one.role == _ROLE and one.site != site and one.alive]
     if not any(one.role == _ROLE and one.site == site and one.alive for one in state.processes):
-        raise LabError("lab-no-controller", f"no controller runs in {site}", "evac lab status")
+        raise LabError("lab-no-controller", f"no controller is running in {site}", "evac lab status")
     try:
         _stop_until(state.topology, site, others)
     finally:

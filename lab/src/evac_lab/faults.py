@@ -69,7 +69,7 @@ def _finish(state: LabState, folder: LabFolder, site: str) -> None:
         processes.send(left, signal.SIGKILL)
         processes.wait_gone(left, 0.5)
     if left:
-        raise LabError("lab-burn", f"{len(left)} processes of {site} do not end", "evac lab down")
+        raise LabError("lab-burn", f"{len(left)} processes of {site} are still running", "evac lab down")
 
 
 def half(folder: LabFolder, site: str, hall: str = "hall-1") -> Struck:
@@ -77,7 +77,7 @@ def half(folder: LabFolder, site: str, hall: str = "hall-1") -> Struck:
     with _changing(folder) as state:
         _check(state, site)
         if hall not in HALLS:
-            raise LabError("lab-hall", f"no hall {hall[:40]}", f"one of: {', '.join(HALLS)}")
+            raise LabError("lab-hall", f"no such hall: {hall[:40]}", f"one of: {', '.join(HALLS)}")
         pids = family([one for one in state.of_site(site) if one.role in HALLS[hall]])
         at = time.time()
         processes.send(pids, signal.SIGKILL)
@@ -232,7 +232,7 @@ def _check(state: LabState, site: str) -> None:
     """Raises where the site does not exist or is gone already."""
     state.topology.site(site)
     if site in state.burnt:
-        raise LabError("lab-burnt", f"{site} has burnt already", f"evac lab restore {site}")
+        raise LabError("lab-burnt", f"{site} has already burnt", f"evac lab restore {site}")
 
 
 PACKAGE: Final = "faketime"
@@ -280,7 +280,7 @@ def jump(folder: LabFolder, state: LabState, site: str, seconds: float) -> None:
     if not any("FAKETIME_TIMESTAMP_FILE" in one.env for one in state.of_site(site)):
         raise LabError(
             "lab-clocks",
-            "this lab came up without clocks that jump",
+            "this lab was started without clocks that can jump",
             "evac lab down, then evac lab up --clocks",
         )
     clock_file(folder, site).write_text(f"{seconds:+g}", encoding="ascii")

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--servers", type=click.IntRange(1, 64_516), default=1_000, show_default=True)
-@click.option("--site", default="pangyo", show_default=True, help="The site's name; of an estate: which one.")
+@click.option(
+    "--site", default="pangyo", show_default=True, help="Name of the site; with --estate, the site to serve."
+)
 @click.option(
     "--estate",
     type=click.Path(path_type=Path, exists=True),
@@ -32,9 +34,11 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Write the fleet as an estate."
 )
-@click.option("--port", type=click.IntRange(0, 65_535), default=8_000, show_default=True, help="Of all BMCs.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8_000, show_default=True, help="Password of all BMCs."
+)
 @click.option("--admin-port", type=click.IntRange(0, 65_535), default=8_001, show_default=True)
-@click.option("--tls", is_flag=True, help="HTTPS, with an authority and a certificate of its own.")
+@click.option("--tls", is_flag=True, help="Serve HTTPS, with its own CA and certificate.")
 @click.option("--user", default="evac", show_default=True)
 @click.option(
     "--password", default="", metavar="REFERENCE", help="env:NAME or file:/path. Default: a new one."
@@ -48,18 +52,18 @@ if TYPE_CHECKING:
     help="Divides every duration.",
 )
 @click.option(
-    "--spread", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Of boot times."
+    "--spread", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Spread of boot times."
 )
 @click.option(
     "--faults",
     "faulty",
     default="",
     metavar="SHARES",
-    help="Such as dead=2%,slow=1%; none is nobody. Default: a few of each kind.",
+    help="Faults, like dead=2%,slow=1%; none: no faults. Default: a few of each kind.",
 )
-@click.option("--racks-down", type=click.IntRange(0), default=0, help="So many racks have a dead switch.")
+@click.option("--racks-down", type=click.IntRange(0), default=0, help="Number of racks with a dead switch.")
 @click.option(
-    "--dies", multiple=True, metavar="BOOT-SERVER@SECONDS", help="A boot server dies in the middle."
+    "--dies", multiple=True, metavar="BOOT-SERVER@SECONDS", help="Stop a boot server halfway through."
 )
 @click.option(
     "--power-on",
@@ -75,25 +79,31 @@ if TYPE_CHECKING:
     show_default=True,
     help="off: breakers closed, servers off; on: all up; open: no power.",
 )
-@click.option("--no-limits", is_flag=True, help="Feeds, racks and halls carry everything.")
+@click.option("--no-limits", is_flag=True, help="Feeds, racks and halls have unlimited power.")
 @click.option(
-    "--latency", type=click.FloatRange(0, 10_000), default=5.0, show_default=True, help="ms an answer."
+    "--latency",
+    type=click.FloatRange(0, 10_000),
+    default=5.0,
+    show_default=True,
+    help="Milliseconds per response.",
 )
 @click.option(
     "--bmc-boot",
     type=click.FloatRange(0, 3_600),
     default=30.0,
     show_default=True,
-    help="Seconds until a BMC answers once it has power.",
+    help="Seconds until a BMC with power answers.",
 )
-@click.option("--for", "longest", type=click.FloatRange(0.1), help="Seconds, then it ends by itself.")
+@click.option(
+    "--for", "longest", type=click.FloatRange(0.1), help="Stop automatically after this many seconds."
+)
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where password, certificates and pid file lie. Default: in the lab's.",
+    help="Folder for the password, certificates and pid file. Default: in the lab's folder.",
 )
-@click.option("--detach", is_flag=True, help="Return once it answers; it continues in the background.")
-@click.option("--end", "ending", is_flag=True, help="End the fleet that runs in this folder.")
+@click.option("--detach", is_flag=True, help="Return once it answers; keep running in the background.")
+@click.option("--end", "ending", is_flag=True, help="Stop the fleet that is running in this folder.")
 @quiet_option
 def fleet(quiet: bool, **options: Any) -> int:
     """Serve thousands of simulated servers that speak Redfish, until interrupted.
@@ -126,7 +136,7 @@ def _detach(folder: Path, quiet: bool) -> int:
     from evac_lab.fleet import running
 
     about = running.begin([word for word in sys.argv[1:] if word != "--detach"], folder)
-    _tell(about, quiet, f"end it: evac lab fleet --end --folder {folder}")
+    _tell(about, quiet, f"stop it: evac lab fleet --end --folder {folder}")
     return console.DONE
 
 
@@ -134,7 +144,7 @@ def _end(folder: Path, quiet: bool) -> int:
     from evac_lab.fleet import running
 
     ended = running.end(folder)
-    say("the fleet has ended" if ended else f"no fleet runs in {folder}", quiet)
+    say("the fleet has been stopped" if ended else f"no fleet is running in {folder}", quiet)
     return console.DONE
 
 
@@ -150,7 +160,7 @@ def _running() -> ModuleType:
 def _ground(options: Mapping[str, Any]) -> FleetGround:
     if options["estate"] is not None:
         if options["out"] is not None:
-            raise InvalidInput("fleet-folder", "the estate is there already", "leave out -o or --estate")
+            raise InvalidInput("fleet-folder", "the estate already exists", "remove -o or --estate")
         from evac_lab.fleet import estates
 
         return estates.read(options["estate"], options["site"])
@@ -195,11 +205,11 @@ def _moment(word: str) -> tuple[str, int]:
     """`boot-1@90` as (boot-1, 90_000)."""
     id, _, seconds = word.rpartition("@")
     if not id or not seconds.isascii() or not seconds.isdigit() or len(seconds) > 6:
-        raise InvalidInput("fleet-boot-server", f"{word[:80]} is not a moment", "write pangyo-boot-1@90")
+        raise InvalidInput("fleet-boot-server", f"{word[:80]} is not a time", "write pangyo-boot-1@90")
     return id, int(seconds) * 1_000
 
 
-def _tell(about: Mapping[str, Any], quiet: bool, how_to_end: str = "end it with Ctrl-C") -> None:
+def _tell(about: Mapping[str, Any], quiet: bool, how_to_end: str = "stop it with Ctrl-C") -> None:
     """The ready line: the first line on stdout, JSON, written once the fleet answers."""
     click.echo(json.dumps({"ready": True, **about}))
     if not quiet:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evac_lab.state import LabFolder, LabState
 
 
-_SEVERE_HINT = "say so: --confirm SITE --reason WHY"
+_SEVERE_HINT = "confirm it: --confirm SITE --reason WHY"
 
 
 @click.group()
@@ -43,14 +43,16 @@ def folder_option(command: Command) -> Command:
     return click.option(
         "--folder",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Where the lab keeps its state. Default: $EVAC_LAB, or the folder for states of this user.",
+        help="Where the lab keeps its state. Default: $EVAC_LAB, or this user's state folder.",
     )(command)
 
 
 def severe(command: Command) -> Command:
     """What destroys or isolates asks for the site's name to be typed."""
-    named = click.option("--confirm", metavar="SITE", help="The site's name once more; else it is asked for.")
-    why = click.option("--reason", default="", help="Why; it is kept with the fire.")
+    named = click.option(
+        "--confirm", metavar="SITE", help="The site's name again, to confirm; otherwise evac asks for it."
+    )
+    why = click.option("--reason", default="", help="Reason; recorded with the fire.")
     return named(why(command))
 
 
@@ -74,22 +76,25 @@ def _confirm(site: str, confirm: str | None) -> None:
     type=click.Choice(["auto", "loopback", "namespaces"]),
     default="auto",
     show_default=True,
-    help="loopback needs no root; namespaces have links with delays and real cuts.",
+    help="loopback needs no root; namespaces have links that can be delayed and cut.",
 )
 @click.option(
     "--offset",
     type=click.IntRange(0, 59),
     default=0,
-    help="Another lab next to the first one; up to 15 with namespaces.",
+    help="Number of another lab next to the first one; up to 15 with namespaces.",
 )
 @click.option("--clients", "writers", type=click.IntRange(1, 500), default=20, show_default=True)
 @click.option(
-    "--delay", type=click.FloatRange(0, 1_000), default=0.0, help="Milliseconds one way, namespaces."
+    "--delay",
+    type=click.FloatRange(0, 1_000),
+    default=0.0,
+    help="One-way delay in milliseconds, with namespaces.",
 )
-@click.option("--by-hand", is_flag=True, help="Without controllers: people put the fires out.")
-@click.option("--ask", is_flag=True, help="Controllers wait for approvals, and serve the war room.")
-@click.option("--halls", is_flag=True, help="The estate says in which hall everything is: for evac lab half.")
-@click.option("--clocks", is_flag=True, help="With libfaketime, so that clocks may jump.")
+@click.option("--by-hand", is_flag=True, help="Without controllers: people handle the fires.")
+@click.option("--ask", is_flag=True, help="Controllers wait for approvals and serve the war room.")
+@click.option("--halls", is_flag=True, help="The estate states the hall of everything, for evac lab half.")
+@click.option("--clocks", is_flag=True, help="With libfaketime, so that clocks can jump.")
 @folder_option
 @quiet_option
 def up(
@@ -156,21 +161,21 @@ def _plans_lacking(state: LabState) -> str:
     words = []
     if left:
         words.append(
-            f"no plan is ready yet for the loss of {', '.join(left)}: a fire waits for the planner\n"
+            f"no plan is ready yet for the loss of {', '.join(left)}: a fire would wait for the planner\n"
         )
     if seen is None or SYNCHRONOUS not in seen.proven:
         words.append(
-            f"no synchronous copy is proven to hold all of {SYNCHRONOUS}: a fire waits for a person\n"
+            f"no synchronous copy is proven to hold all of {SYNCHRONOUS}: a fire would wait for a person\n"
         )
     return "".join(words)
 
 
 @lab.command()
-@click.option("--watch", "-w", "live", is_flag=True, help="A live screen, until interrupted.")
+@click.option("--watch", "-w", "live", is_flag=True, help="Show a live screen, until interrupted.")
 @output_option("text", "json")
 @folder_option
 def status(live: bool, output: str, folder: Path | None) -> None:
-    """What lives, who takes writes, how the clients fare."""
+    """Show what is running, which servers accept writes, and how clients are doing."""
     import json
 
     from evac_lab import status as screens
@@ -198,9 +203,11 @@ def _to_show(place: LabFolder, run: str) -> str:
 
 @lab.command()
 @site_argument
-@click.option("--leader", is_flag=True, help="Make sure that evac's leader, and etcd's, burn with it.")
-@click.option("--no-wait", is_flag=True, help="Light it and return at once; nothing is measured.")
-@click.option("--longest", type=click.FloatRange(1, 3_600), default=60.0, help="Seconds to follow it.")
+@click.option("--leader", is_flag=True, help="Make sure that evac's leader, and etcd's, are in it.")
+@click.option("--no-wait", is_flag=True, help="Start the fire and return immediately; nothing is measured.")
+@click.option(
+    "--longest", type=click.FloatRange(1, 3_600), default=60.0, help="How many seconds to follow it."
+)
 @severe
 @output_option("text", "json")
 @folder_option
@@ -242,18 +249,18 @@ def _show(fire: Fire, output: str, folder: LabFolder) -> int:
     if fire.state in {*SUCCEEDED, "over"}:
         return console.DONE
     after = f"{_to_show(folder, fire.run)}, or " if fire.run else ""
-    say(f"it is not over: evac may wait for a person\nnext: {after}evac lab status")
+    say(f"it has not ended: evac may be waiting for a person\nnext: {after}evac lab status")
     return console.FAILED
 
 
 @lab.command()
 @site_argument
-@click.option("--wait", is_flag=True, help="Follow what evac does, and measure it.")
+@click.option("--wait", is_flag=True, help="Follow and measure what evac does.")
 @severe
 @folder_option
 @quiet_option
 def cut(site: str, wait: bool, confirm: str | None, reason: str, folder: Path | None, quiet: bool) -> int:
-    """Isolate a site that lives on; evac lab heal SITE joins it again."""
+    """Isolate a site that keeps running; evac lab heal SITE reconnects it."""
     from evac_lab import episodes, faults
 
     place = _place(folder)
@@ -269,19 +276,19 @@ def cut(site: str, wait: bool, confirm: str | None, reason: str, folder: Path | 
 
 @lab.command()
 @site_argument
-@click.option("--loss", type=click.IntRange(0, 100), default=0, help="Per cent of the packets.")
-@click.option("--delay", type=click.FloatRange(0, 10_000), default=0.0, help="Milliseconds one way.")
-@click.option("--one-way", type=click.Choice(["in", "out"]), help="Cut in one direction only.")
+@click.option("--loss", type=click.IntRange(0, 100), default=0, help="Percentage of packets to drop.")
+@click.option("--delay", type=click.FloatRange(0, 10_000), default=0.0, help="One-way delay in milliseconds.")
+@click.option("--one-way", type=click.Choice(["in", "out"]), help="Cut only one direction.")
 @folder_option
 @quiet_option
 def disturb(
     site: str, loss: int, delay: float, one_way: str | None, folder: Path | None, quiet: bool
 ) -> None:
-    """Lose or delay packets of a site (namespaces); evac lab heal SITE ends it."""
+    """Drop or delay packets of a site (namespaces); evac lab heal SITE ends it."""
     from evac_lab import faults
 
     faults.disturb(_place(folder), site, loss / 100, delay, one_way or "")
-    say(f"the links of {site} are disturbed\nnext: evac lab heal {site}", quiet)
+    say(f"the links of {site} are impaired\nnext: evac lab heal {site}", quiet)
 
 
 @lab.command()
@@ -289,15 +296,15 @@ def disturb(
 @folder_option
 @quiet_option
 def heal(site: str, folder: Path | None, quiet: bool) -> None:
-    """Join a site that was cut off."""
+    """Reconnect a site that was cut off."""
     from evac_lab import faults
     from evac_lab.status import left_sites
 
     place = _place(folder)
     faults.heal(place, site)
-    say(f"{site} is joined again", quiet)
+    say(f"{site} is reconnected", quiet)
     if site in left_sites(place.need().topology):
-        words = "evac left it in the meantime, and it serves nobody until it is restored"
+        words = "evac evacuated it in the meantime, and it serves no one until it is restored"
         say(f"{words}\nnext: evac lab restore {site}")
 
 
@@ -326,11 +333,11 @@ def half(site: str, hall: str, confirm: str | None, reason: str, folder: Path | 
 @folder_option
 @quiet_option
 def flap(site: str, times: int, down_s: float, up_s: float, folder: Path | None, quiet: bool) -> None:
-    """Cut a site off and join it again, several times."""
+    """Cut a site off and reconnect it, several times."""
     from evac_lab import faults
 
     faults.flap(_place(folder), site, times, down_s, up_s)
-    say(f"{site} was cut off {times} times and is joined again", quiet)
+    say(f"{site} was cut off {times} times and is reconnected", quiet)
 
 
 @lab.command()
@@ -339,7 +346,7 @@ def flap(site: str, times: int, down_s: float, up_s: float, folder: Path | None,
 @folder_option
 @quiet_option
 def slow(site: str, for_s: float, folder: Path | None, quiet: bool) -> None:
-    """For a while a site runs only a fifth of the time."""
+    """Slow a site down for a while: it runs only a fifth of the time."""
     from evac_lab import faults
 
     faults.slow(_place(folder), site, for_s)
@@ -348,11 +355,11 @@ def slow(site: str, for_s: float, folder: Path | None, quiet: bool) -> None:
 
 @lab.command(name="disk-full")
 @site_argument
-@click.option("--free", is_flag=True, help="Make room again.")
+@click.option("--free", is_flag=True, help="Free the space again.")
 @folder_option
 @quiet_option
 def disk_full(site: str, free: bool, folder: Path | None, quiet: bool) -> None:
-    """No file of a site can be written any more."""
+    """Make every file in a site unwritable, as on a full disk."""
     from evac_lab import faults
 
     struck = faults.disk_full(_place(folder), site, full=not free)
@@ -365,7 +372,7 @@ def disk_full(site: str, free: bool, folder: Path | None, quiet: bool) -> None:
 @folder_option
 @quiet_option
 def clock_jump(site: str, seconds: float, folder: Path | None, quiet: bool) -> None:
-    """The clock of evac's processes in a site jumps."""
+    """Make the clock of evac's processes in a site jump."""
     from evac_lab import faults
 
     faults.clock_jump(_place(folder), site, seconds)
@@ -374,14 +381,14 @@ def clock_jump(site: str, seconds: float, folder: Path | None, quiet: bool) -> N
 
 @lab.command()
 @site_argument
-@click.option("--failback", is_flag=True, help="Also bring the traffic and the primaries home.")
+@click.option("--failback", is_flag=True, help="Also move the traffic and the primaries back.")
 @severe
 @folder_option
 @quiet_option
 def restore(
     site: str, failback: bool, confirm: str | None, reason: str, folder: Path | None, quiet: bool
 ) -> int:
-    """Bring a burnt site back: start it, archive, rewind, rejoin, protect."""
+    """Restore a burnt site: start it, archive, rewind, rejoin, protect."""
     from evac_lab import restoring
 
     place = _place(folder)
@@ -396,7 +403,7 @@ def restore(
 @output_option("text", "json")
 @folder_option
 def report(output: str, folder: Path | None) -> None:
-    """The timeline of the fires, as the clients measured them."""
+    """Show the timeline of the fires, as clients measured them."""
     from evac_lab import episodes
     from evac_lab import episodes as reports
 
@@ -408,7 +415,7 @@ def report(output: str, folder: Path | None) -> None:
 @folder_option
 @quiet_option
 def down(folder: Path | None, quiet: bool) -> None:
-    """End everything and leave nothing behind but the reports, also after a crash."""
+    """Stop everything and remove all but the reports, even after a crash."""
     from evac_lab.world import down as end
 
     place = _place(folder)
@@ -426,21 +433,21 @@ PAGE = "october-2022.html"
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("october-2022"),
     show_default=True,
-    help="Folder for the page and all that was made on the way.",
+    help="Folder for the page and all intermediate files.",
 )
 @click.option(
     "--servers",
     type=click.IntRange(3_000, 90_000),
     default=90_000,
     show_default=True,
-    help="Of the whole company; Pangyo has 32,000 of every 90,000.",
+    help="Servers of the whole company; Pangyo has 32,000 of every 90,000.",
 )
 @click.option(
     "--speed",
     type=click.IntRange(1, 600),
     default=100,
     show_default=True,
-    help="Seconds of the cold start in one second here.",
+    help="Seconds of the cold start per second here.",
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same faults.")
 @click.option(
@@ -448,7 +455,7 @@ PAGE = "october-2022.html"
     type=Length(most_s=600),
     default="5s",
     show_default=True,
-    help="Search effort of each plan, like 60s; counted in work.",
+    help="Search effort for each plan, like 60s; measured in work.",
 )
 @quiet_option
 def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, quiet: bool) -> int:
@@ -462,7 +469,9 @@ def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, qu
     from evac_lab.october.story import Setting, october
 
     if out.exists() and any(out.iterdir()) and not (out / "company").is_dir():
-        raise InvalidInput("october-folder", f"{out} holds something else", "name an empty folder: -o DIR")
+        raise InvalidInput(
+            "october-folder", f"{out} contains something else", "choose an empty folder: -o DIR"
+        )
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
@@ -478,15 +487,13 @@ def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, qu
 
 
 @lab.command()
-@click.option(
-    "--install", is_flag=True, help="Run the one command that installs what is missing; asks first."
-)
+@click.option("--install", is_flag=True, help="Run the command that installs what is missing, after asking.")
 @click.option("--yes", is_flag=True, help="With --install: do not ask.")
-@click.option("--offset", type=click.IntRange(0, 59), default=0, help="Which lab: see evac lab up.")
+@click.option("--offset", type=click.IntRange(0, 59), default=0, help="Number of the lab; see evac lab up.")
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), help="Where the lab keeps its state."
 )
-@click.option("--store", envvar="EVAC_STORE", default="", help="Also say what of this store is not locked.")
+@click.option("--store", envvar="EVAC_STORE", default="", help="Also list what is not secured in this store.")
 @output_option("text", "json")
 def doctor(install: bool, yes: bool, offset: int, folder: Path | None, store: str, output: str) -> int:
     """What is missing on this machine for the lab, and the one command that installs it; and what of a store
@@ -513,7 +520,7 @@ def doctor(install: bool, yes: bool, offset: int, folder: Path | None, store: st
 def _install(command: str, yes: bool) -> None:
     """Runs it after the user has agreed; a package manager is never started unasked."""
     if not yes and not sys.stdin.isatty():
-        say(f"not installed, because nobody could be asked: {command}")
+        say(f"not installed, because no one could be asked: {command}")
         return
     if yes or click.confirm(f"run: {command}", err=True):
         words = shlex.split(command)

@@ -131,7 +131,7 @@ class Messenger:
             body = json.loads(await request.read())
             row = tuple(str(body[key]) for key in ("id", "room", "sender", "text"))
         except (ValueError, KeyError, TypeError):
-            return _answer(400, error="a message has id, room, sender and text")
+            return _answer(400, error="a message must have id, room, sender and text")
         try:
             async with self.connection() as connection:
                 await connection.execute(_INSERT, *row, seconds=WRITE_SECONDS)
@@ -153,7 +153,7 @@ class Messenger:
 
         key = f"presence:{request.match_info['name'][:100]}"
         if not self._redis_master:
-            return _answer(503, error="no Redis takes writes")
+            return _answer(503, error="no Redis accepts writes")
         try:
             async with asyncio.timeout(ASK_SECONDS), self._redis() as client:
                 if request.method == "PUT":

@@ -266,7 +266,7 @@ class Process:
         deadline = time.monotonic() + timeout_s
         while not ready():
             if not self.alive:
-                raise ServerFailed("server-failed", f"{self.name} ended by itself: {self.last_lines()}")
+                raise ServerFailed("server-failed", f"{self.name} ended unexpectedly: {self.last_lines()}")
             if time.monotonic() > deadline:
                 raise ServerFailed(
                     "server-failed", f"{self.name} was not ready in {timeout_s:g} s: {self.last_lines()}"

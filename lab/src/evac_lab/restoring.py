@@ -158,12 +158,12 @@ def restore(
     started = start_site(folder, site, told)
     state = folder.need()
     if not any(one.role == "controller" for one in state.processes):
-        return Restored(site, started, True, ("no controller runs: its data stays as it is",))
+        return Restored(site, started, True, ("no controller is running: its data stays as it is",))
     url = store_url(state.topology, state.topology.others(site)[0].name)
     words: list[str] = []
     whole = True
     if asyncio.run(as_it_was(folder, url, site, partial(_old_primary, folder, site))):
-        words.append("nobody else was promoted: its PostgreSQL runs on as the primary")
+        words.append("no other server was promoted: its PostgreSQL continues as the primary")
         started = (*started, "postgres")
     for question in ("restore", "failback") if failback else ("restore",):
         back = asyncio.run(bring_back(folder, url, site, question, reason, told))
@@ -262,9 +262,9 @@ async def bring_back(
                 return Returned(rejoined, trouble)
             domains = await _left(store, site)
             if not rejoined and not domains:
-                return Returned({}, (), idle=f"{site} was not left: there is nothing to bring back")
+                return Returned({}, (), idle=f"{site} was not evacuated: there is nothing to restore")
             asked = Question(restore=domains or (site,))
-        why_so = reason or f"{site} came back"
+        why_so = reason or f"{site} is back"
         run, phase, why = await _carry_out(store, files, drivers, site, asked, why_so, told)
         return Returned(rejoined, why, run, phase)
 
@@ -277,7 +277,7 @@ async def _leading(store: Store) -> int:
         if lease is not None:
             return lease.token
         await asyncio.sleep(_PAUSE_SECONDS)
-    raise LabError("lab-no-leader", "no controller leads", "evac lab status")
+    raise LabError("lab-no-leader", "no controller is leading", "evac lab status")
 
 
 async def as_it_was(folder: LabFolder, store_url: str, site: str, start: Callable[[], bool]) -> bool:
@@ -343,7 +343,7 @@ async def _rejoin_all(
         action = _rejoin(now, ends[site], ends[primary])
         epoch = await _epoch(store, data_set.id)
         step, key = str(StepId("rejoin", data_set.id)), f"lab/{site}/{data_set.id}"
-        order = Order("lab", step, 1, token, epoch, "the site came back", REJOIN_SECONDS, key)
+        order = Order("lab", step, 1, token, epoch, "the site is back", REJOIN_SECONDS, key)
         try:
             driver = drivers.get(action.driver)
             rejoined[data_set.id] = await _once_free(partial(driver.execute, action, order))
@@ -377,8 +377,8 @@ def _words(evidence: Evidence) -> str:
     """What became of what the member had alone."""
     alone = evidence.get("diverged_transactions", 0)
     if not alone:
-        return "it had nothing that nobody else has"
-    return f"{alone} transactions that nobody else has are kept in {evidence.get('archive')}"
+        return "it had no data of its own"
+    return f"{alone} transactions that no other server has are kept in {evidence.get('archive')}"
 
 
 async def _epoch(store: Store, name: str) -> int:
@@ -426,7 +426,7 @@ async def _patiently(work: Callable[[], Awaitable[str]]) -> str:
             if error.code not in ("plan-stale", "store-conflict"):
                 raise
             await asyncio.sleep(_PAUSE_SECONDS * 2)
-    raise LabError("lab-stale", "the roles of stores do not come to rest", "evac observe")
+    raise LabError("lab-stale", "the roles of stores do not settle", "evac observe")
 
 
 async def _followed(store: Store, run: str) -> RunView:

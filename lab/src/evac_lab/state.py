@@ -147,7 +147,7 @@ def topology(world: World = "loopback", offset: int = 0, folder: str = "") -> To
 
 def _check_offset(offset: int, most: int) -> None:
     if not 0 <= offset < most:
-        raise InvalidInput("lab-offset", f"no lab number {offset}", f"one of 0 to {most - 1}")
+        raise InvalidInput("lab-offset", f"no such lab: {offset}", f"one of 0 to {most - 1}")
 
 
 OPERATOR: Final = "operator"
@@ -318,7 +318,7 @@ class LabFolder:
             deadline = time.monotonic() + _LOCK_SECONDS
             while not _try_lock(lock.fileno()):
                 if time.monotonic() > deadline:
-                    raise LabError("lab-busy", "another command is changing the lab", "wait until it ends")
+                    raise LabError("lab-busy", "another command is changing the lab", "wait for it to finish")
                 time.sleep(0.05)
             yield
 

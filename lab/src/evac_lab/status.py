@@ -525,7 +525,7 @@ def _runs(status: Status) -> list[Text]:
     waits = not status.watchers.proven and any("controller" in site.servers for site in status.sites)
     words = "no synchronous copy is proven to hold every message: a fire would wait for a person"
     return [Text(words, style="yellow")] * waits + [
-        Text(f"under way: {run}", style="yellow") for run in status.watchers.open_runs
+        Text(f"in progress: {run}", style="yellow") for run in status.watchers.open_runs
     ]
 
 
@@ -552,7 +552,7 @@ def _clients(status: Status) -> Text:
     well = status.last_write_seconds is not None and status.last_write_seconds < 1.0
     words = (
         f"clients: {status.writes_per_second:g} writes/s acknowledged, last one {last}; "
-        f"{status.failures_per_second:g} tries/s failed"
+        f"{status.failures_per_second:g} attempts/s failed"
     )
     return Text(words, style="green" if well else "red")
 

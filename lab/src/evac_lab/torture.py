@@ -114,10 +114,10 @@ def _waits(folder: LabFolder, fire: Fire) -> str:
     async def look(store: Store) -> str:
         rows = await runs.list_runs(store)
         if not rows:
-            return "no run was made"
+            return "no run was created"
         view = await runs.view_of(store, rows[-1].run)
         words = [words_of(one) for one in waiting(view)]
-        return f"{view.spec.run} is {view.phase}; {'; '.join(words) or 'it waits for nobody'}"
+        return f"{view.spec.run} is {view.phase}; {'; '.join(words) or 'it is not waiting for anyone'}"
 
     others = folder.need().topology.others(fire.lost_site)
     return status.ask(folder.need().topology, look, others[0].name)
@@ -191,7 +191,7 @@ def summary(rounds: Sequence[Round]) -> str:
     double_s = sum(one.fire.double_primary_seconds for one in rounds)
     times = f"first write {statistics.median(firsts):.1f} / {max(firsts):.1f} s" if firsts else "no write"
     times += " (median, worst)" if firsts else ""
-    return f"{good} of {len(rounds)} by themselves; {times}; lost {lost}; two primaries {double_s:.1f} s"
+    return f"{good} of {len(rounds)} without help; {times}; lost {lost}; two primaries {double_s:.1f} s"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", choices=KINDS, action="append")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--patience", type=float, default=PATIENCE.longest_s, help="seconds a fire may take")
-    parser.add_argument("--logs", type=Path, help="keep the logs of a fire that went wrong in this folder")
+    parser.add_argument("--logs", type=Path, help="keep the logs of failed fires in this folder")
     given = parser.parse_args(argv)
     failed = False
     for kind in given.kind or KINDS:

@@ -281,7 +281,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         else:
             if self._stopping:  # type: ignore[attr-defined]
                 return []
-            raise Idle("nothing will ever happen again")
+            raise Idle("nothing is scheduled, so nothing will ever happen")
         when = self.now
         if at > when:
             when = self.now = at

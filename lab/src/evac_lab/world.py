@@ -357,7 +357,7 @@ def _clear_dead_lab(place: LabFolder) -> None:
         state = None
     if living(state, place):
         phase = state.phase if state is not None else "starting"
-        what = "a lab is up" if phase == "up" else "a lab that never came up is left over"
+        what = "a lab is running" if phase == "up" else "a lab that did not start is left over"
         raise LabError("lab-up", f"{what} in {place.path}", "evac lab down")
     _end_all(place, state)
 

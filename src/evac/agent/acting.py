@@ -104,8 +104,8 @@ class Acting:
         if action.driver not in self._config.drivers:
             raise Permanent(
                 "driver-not-allowed",
-                f"the agent of {self._config.site} does nothing with {action.driver}",
-                "name it under drivers in the agent's file",
+                f"the agent of {self._config.site} does not support {action.driver}",
+                "add it under drivers in the agent's file",
             )
         self.allow.refuse_other(action, self._config.site)
         return self._drivers.get(action.driver)
@@ -125,7 +125,7 @@ class _Turn:
 
     async def __aenter__(self) -> None:
         if self._acting._room <= 0:
-            raise Retryable("agent-busy", "the agent has too much to do", after_ms=500)
+            raise Retryable("agent-busy", "the agent is overloaded", after_ms=500)
         self._acting._room -= 1
         try:
             await self._lock.acquire()
@@ -160,7 +160,7 @@ def read_action(values: Mapping[str, Any]) -> Action:
     said = _table(values, "action")
     verb = _words(said, "verb")
     if verb not in get_args(Verb):
-        raise Permanent("order-wrong", f"nobody can {verb}")
+        raise Permanent("order-wrong", f"no one can {verb}")
     return Action(
         cast("Verb", verb),
         _words(said, "target"),
@@ -179,7 +179,7 @@ def _settings(values: Mapping[str, Any], key: str) -> dict[str, str | int | bool
         elif isinstance(value, str | int | bool):
             found[name] = value
         else:
-            raise Permanent("order-wrong", f"{key}.{name} is not a plain value")
+            raise Permanent("order-wrong", f"{key}.{name} is not a simple value")
     return found
 
 
@@ -189,7 +189,9 @@ async def _bounded(call: Any, order: Order) -> Any:
         async with asyncio.timeout(order.timeout_s + _SLACK_S):
             return await call
     except TimeoutError as error:
-        raise OutcomeUnknown("driver-hangs", "the driver did not end in time", "observe it first") from error
+        raise OutcomeUnknown(
+            "driver-hangs", "the driver did not finish in time", "observe it first"
+        ) from error
 
 
 def _seen(seen: UnitSeen, verb: str, count: int) -> dict[str, Any]:
@@ -214,7 +216,7 @@ def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _words(values: Mapping[str, Any], key: str) -> str:
     found = values.get(key, "")
     if not isinstance(found, str) or len(found) > 4_096:
-        raise Permanent("order-wrong", f"{key} must be a text")
+        raise Permanent("order-wrong", f"{key} must be text")
     return found
 
 

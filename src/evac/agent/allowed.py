@@ -51,8 +51,9 @@ class Allowed:
                 table = _TABLES[names]
                 raise Permanent(
                     "order-not-allowed",
-                    f"the agent of {site} lets no order of {action.driver} name {named[:200]} ({where})",
-                    f"if it may, add it to {table} under [allow] in the agent's file",
+                    f"the agent of {site} does not allow orders of {action.driver} to "
+                    f"use {named[:200]} ({where})",
+                    f"to allow it, add it to {table} under [allow] in the agent's file",
                 )
 
     def _has(self, names: Names, named: str) -> bool:
@@ -82,13 +83,13 @@ class Allowed:
                 try:
                     ipaddress.ip_network(one)
                 except ValueError:
-                    yield f"hosts of [allow]: {one!r} is no network"
+                    yield f"hosts of [allow]: {one!r} is not a network"
         for one in self.secrets:
             if not one.startswith(_REFERENCES):
-                yield "secrets of [allow] are references: env:NAME or file:/path"
+                yield "secrets of [allow] must be references: env:NAME or file:/path"
         for one in (*self.data, *self.sockets):
             if not one.startswith("/"):
-                yield f"[allow]: {one!r} is not a full path"
+                yield f"[allow]: {one!r} is not an absolute path"
 
 
 _TABLES: Final[dict[Names, str]] = {

@@ -67,7 +67,9 @@ def check_plain(host: str, tls: TlsConfig | None, allowed: bool) -> str:
     """Why an agent may not listen there; empty where it may."""
     if tls is not None or allowed or is_here(host):
         return ""
-    return f"{host} can be reached by others, and there is no [tls]; or say allow_plain = true"
+    return (
+        f"{host} can be reached from other machines, but there is no [tls]; add it, or set allow_plain = true"
+    )
 
 
 class Door:
@@ -97,7 +99,7 @@ class Door:
             soon = self.ends_ms - self._wall_ms() < SOON_MS
             if soon and not told:
                 _log.warning(
-                    "the certificate of this agent ends in %s", _left(self.ends_ms - self._wall_ms())
+                    "the certificate of this agent expires in %s", _left(self.ends_ms - self._wall_ms())
                 )
             told = soon
             await asyncio.sleep(LOOK_S)
@@ -114,9 +116,9 @@ class Door:
             self.names = names_of(self._tls.files.cert)
         except EvacError as error:
             self.problem = f"{error.message} [{error.code}]"
-            _log.error("new certificates are not taken: %s", self.problem)
+            _log.error("new certificates were not loaded: %s", self.problem)
         else:
-            _log.info("certificates were read again")
+            _log.info("certificates were reloaded")
 
     def report(self) -> dict[str, Any]:
         return {"ends_ms": self.ends_ms, "problem": self.problem}
@@ -129,7 +131,7 @@ class Door:
         async def checked(request: web.Request, handler: _Handler) -> web.StreamResponse:
             code = self._refused(request)
             if code:
-                _log.warning("%s was refused: %s", request.remote, code)
+                _log.warning("%s was rejected: %s", request.remote, code)
                 return web.json_response({"error": {"code": code}}, status=403)
             return await handler(request)
 
@@ -290,7 +292,7 @@ def _made(kind: type[_T], values: Mapping[str, Any], where: str) -> _T:
     known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:
-        raise InvalidInput("agent-config", f"{where}: nobody knows {', '.join(unknown)}")
+        raise InvalidInput("agent-config", f"{where}: unknown: {', '.join(unknown)}")
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     try:
         return kind(**plain)
@@ -312,25 +314,25 @@ def _problems(config: AgentConfig) -> Iterable[str]:
     if config.tls is not None:
         yield from config.tls.problems
     elif config.host in _ANY and not config.addresses:
-        yield f"{config.host} names no address: list the host:port of this agent under addresses"
+        yield f"{config.host} has no address: list this agent's host:port under addresses"
     yield from config.allow.problems
     if not _NAME.fullmatch(config.site):
-        yield f"{config.site!r} is not the name of a site"
+        yield f"{config.site!r} is not a valid site name"
 
 
 def _unit_problems(unit: UnitConfig) -> Iterable[str]:
     if not _NAME.fullmatch(unit.name):
-        yield f"{unit.name!r} is not the name of a unit"
+        yield f"{unit.name!r} is not a valid unit name"
     if bool(unit.argv) == bool(unit.systemd):
         yield f"{unit.name} needs either argv or systemd"
     if not 0 <= unit.count <= unit.most:
         yield f"{unit.name}: count must be between 0 and most"
     elif unit.count > unit.room:
-        yield f"{unit.name}: {unit.systemd} is one instance; name it with {{index}} for more"
+        yield f"{unit.name}: {unit.systemd} is a single instance; put {{index}} in its name to run more"
     if unit.check_url and unit.check_argv:
         yield f"{unit.name} has two checks"
     if unit.resume_alone and unit.store:
-        yield f"{unit.name} serves {unit.store}, so only a leader may start it again: no resume_alone"
+        yield f"{unit.name} serves {unit.store}, so only a leader may restart it: remove resume_alone"
 
 
 def _fence_problems(fence: FenceConfig, units: list[str]) -> Iterable[str]:

@@ -78,7 +78,7 @@ class Permits:
             if before.boot == self._boot and before.epoch == epoch:
                 until = max(until, before.until_ms)
             if self._now_ms() >= until - self._fences[store].margin_ms:
-                raise Permanent("permit-late", "the permit is over already, or about to be", "send it again")
+                raise Permanent("permit-late", "the permit has expired, or is about to", "send it again")
         return self._keep(store, Standing(epoch, until, self._boot, "permitted"))
 
     def release(self, store: str, epoch: int) -> Standing:
@@ -155,8 +155,8 @@ class Permits:
         if standing is None:
             raise Permanent(
                 "store-unknown",
-                f"no fence of {store} is configured here",
-                "write its fence into the agent's file",
+                f"no fence for {store} is configured here",
+                "add its fence to the agent's file",
             )
         if epoch < standing.epoch:
             raise Permanent("stale-epoch", f"{store} has the epoch {standing.epoch}; {epoch} is older")
@@ -166,7 +166,7 @@ class Permits:
         boot, _, moment = mark.rpartition(":")
         if boot != self._boot or not moment.isdigit() or int(moment) > self._now_ms():
             raise Permanent(
-                "mark-unknown", "the permit names no moment of this agent", "ask for a mark first"
+                "mark-unknown", "the permit does not contain a mark from this agent", "ask for a mark first"
             )
         return int(moment)
 
@@ -275,7 +275,7 @@ class FenceHand:
         else:
             self._permits.settle(fence.store)
             self._to_write.set()
-            self._words.put((logging.WARNING, f"the permit of {fence.store} ran out; it is fenced"))
+            self._words.put((logging.WARNING, f"the permit of {fence.store} expired; it is fenced"))
 
     def _say(self) -> None:
         """Logs what fences did, until an empty word."""
@@ -327,7 +327,7 @@ class FenceHand:
             attempt=1,
             token=0,
             epoch=self._permits.epoch(fence.store),
-            reason="the permit ran out",
+            reason="the permit expired",
             timeout_s=max(timeout_s, 0.1),
             key=f"self-fence/{fence.store}",
         )
@@ -339,7 +339,7 @@ class FenceHand:
         finally:
             await driver.close()
         if observed.outcome != "done":
-            raise FenceFailed("fence-not-seen", f"{action.driver} says {observed.outcome}")
+            raise FenceFailed("fence-not-seen", f"{action.driver} reports {observed.outcome}")
 
 
 def action_of(values: Mapping[str, Any], store: str, site: str) -> Action:
@@ -372,7 +372,7 @@ def _run(fence: FenceConfig, timeout_s: float, epoch: int) -> None:
         try:
             code = process.wait(max(timeout_s, 0.1))
         except subprocess.TimeoutExpired as error:
-            raise FenceFailed("fence-slow", f"{fence.argv[0]} did not end in time") from error
+            raise FenceFailed("fence-slow", f"{fence.argv[0]} did not finish in time") from error
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)

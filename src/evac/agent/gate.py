@@ -68,11 +68,11 @@ class Keys:
         except EvacError as error:
             words = f"{error.message} [{error.code}]"
             if words != self.problem:
-                _log.error("the keys of this agent stay as they are: %s", words)
+                _log.error("the keys of this agent were not reloaded: %s", words)
             self.problem = words
             return
         if found != self.now:
-            _log.info("the keys of this agent were read again: %d accepted", len(found))
+            _log.info("the keys of this agent were reloaded: %d accepted", len(found))
         self._references, self.now, self.problem = wanted, found, ""
 
 
@@ -153,12 +153,12 @@ class Gate:
         now, at_ms = self.now_ms(), order.at_ms
         self._forget(self._steady_ms())
         if order.nonce in self._seen:
-            raise Permanent("order-repeated", "this very order was here before", "sign a new one")
+            raise Permanent("order-repeated", "this order was already received", "sign a new one")
         if abs(now - at_ms) > self._window_ms:
             raise Retryable(
                 "clock-skew",
-                f"the clocks of controller and agent are {abs(now - at_ms)} ms apart",
-                "set the clocks",
+                f"the clocks of the controller and the agent differ by {abs(now - at_ms)} ms",
+                "synchronise the clocks",
                 after_ms=5_000,
             )
         if at_ms < self._started_ms:
@@ -171,8 +171,8 @@ class Gate:
             try:
                 self._write(at_ms + AHEAD_MS)
             except OSError as error:
-                words = f"the agent cannot write down what it admits: {error.strerror}"
-                raise Retryable("agent-disk", words, "make room on its disk", after_ms=1_000) from error
+                words = f"the agent cannot record the orders it accepts: {error.strerror}"
+                raise Retryable("agent-disk", words, "free some space on its disk", after_ms=1_000) from error
         self._newest = max(self._newest, at_ms)
         self._seen.add(order.nonce)
         self._order.append((self._steady_ms(), order.nonce))
@@ -200,23 +200,25 @@ class Gate:
         if order.version == client.OLDER:
             if own.older_orders:
                 return
-            self._log_once("", "an order of an older version of evac was refused: it names no agent")
+            self._log_once(
+                "", "an order from an older version of evac was rejected: it does not name an agent"
+            )
             raise Permanent(
                 "order-older",
-                f"the agent of {own.site} takes orders that name their agent; this one names none",
-                "upgrade this evac; until then older_orders = true in the agent's file",
+                f"the agent of {own.site} only accepts orders that name it; this one does not name an agent",
+                "upgrade this evac; until then, set older_orders = true in the agent's file",
             )
         if order.site != own.site:
             self._log_once(
                 order.site,
                 f"an order for the agent of {order.site!r} was signed with a key of this one: two agents "
-                "have one key, or the endpoint is of another site",
+                "share a key, or the endpoint belongs to another site",
             )
             raise Permanent(
                 "order-elsewhere",
                 f"the order is for the agent of {order.site}, and this is the agent of {own.site}; "
-                "both have one key, or the endpoint is of another site",
-                "give each agent a key of its own, and check at and agent of the endpoint",
+                "both share a key, or the endpoint belongs to another site",
+                "give each agent its own key, and check at and agent of the endpoint",
             )
         if order.address not in own.addresses():
             raise Permanent(

@@ -227,7 +227,9 @@ class OwnInstance:
         kill(members)
         await self._until_gone(members, _GONE_S)
         if any(member.alive for member in members):
-            raise OutcomeUnknown("unit-not-stopped", f"{self._unit.name} does not end, though it was killed")
+            raise OutcomeUnknown(
+                "unit-not-stopped", f"{self._unit.name} is still running, although it was killed"
+            )
         self._forget()
 
     def kill_now(self) -> None:
@@ -473,12 +475,10 @@ class SystemdInstance:
         within_s = timeout_s or self._unit.stop_ms / 1_000
         ended = await run_program(argv, env=environment({}), timeout_s=within_s)
         if ended.code is None:
-            raise OutcomeUnknown("unit-unknown", f"systemctl {verb} {self.name} did not end in time")
+            raise OutcomeUnknown("unit-unknown", f"systemctl {verb} {self.name} did not finish in time")
         if ended.code != 0:
             why = f"systemctl {verb} {self.name} ended with {ended.code}: {_line(ended.output)}"
-            raise Permanent(
-                "unit-refused", why, "name the unit in the rules of polkit, and look at its journal"
-            )
+            raise Permanent("unit-refused", why, "allow the unit in the polkit rules, and check its journal")
 
 
 def _read(names: Mapping[str, bool], output: str) -> dict[str, SystemdState]:
@@ -493,17 +493,17 @@ def _read(names: Mapping[str, bool], output: str) -> dict[str, SystemdState]:
         if load not in _THERE and (needed or load != "not-found"):
             raise Permanent(
                 "unit-not-there",
-                f"systemd has no unit {name} ({_line(load) or 'it says nothing'})",
+                f"systemd has no unit {name} ({_line(load) or 'no output'})",
                 "fix its name in the agent's file",
             )
         if not active:
-            raise _unseen([name], "it does not say how the unit is")
+            raise _unseen([name], "it did not report the state of the unit")
         found[name] = SystemdState(load, active, told.get("TasksCurrent", "") not in _NONE)
     return found
 
 
 def _unseen(names: Collection[str], why: str) -> ActionError:
-    said = f"systemd cannot be asked of {next(iter(names))}: {_line(why) or 'it says nothing'}"
+    said = f"cannot ask systemd about {next(iter(names))}: {_line(why) or 'no output'}"
     return OutcomeUnknown("unit-unseen", said)
 
 

@@ -85,7 +85,7 @@ class Unread(logging.Filter):
         number, self._count, self._said_s = self._count, 0, self._now_s()
         record.exc_info, record.exc_text, record.levelno, record.levelname = None, None, 30, "WARNING"
         record.msg, record.args = (
-            "what came over %d connections was no request; last: %.80r",
+            "received something other than a request over %d connections; last: %.80r",
             (number, str(error)),
         )
         return True
@@ -274,7 +274,7 @@ class Listener:
             plain.setblocking(False)
             self._admit(plain, str(address[0]))
         except Exception:  # a mistake with one connection must not end the accepting
-            _log.exception("a connection was not admitted")
+            _log.exception("a connection was rejected")
             plain.close()
 
     def _admit(self, plain: socket.socket, address: str) -> None:

@@ -80,7 +80,7 @@ def read_values(path: Path) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise Corrupt(f"{path.name} of the agent cannot be read") from error
     if not isinstance(values, dict):
-        raise Corrupt(f"{path.name} of the agent holds something else")
+        raise Corrupt(f"{path.name} of the agent contains something else")
     return values
 
 
@@ -115,7 +115,7 @@ class TokenLedger:
     def obey(self, token: int) -> None:
         """Raises `Permanent` for a token lower than any before, or none at all."""
         if generation_of(token) > GENERATION_MOST:
-            raise Permanent("order-wrong", f"no store gives out the token {token}")
+            raise Permanent("order-wrong", f"{token} is not a token that a store issues")
         self.refuse(token)
         if token > self.highest:
             newer = generation_of(token) > self.generation
@@ -127,14 +127,14 @@ class TokenLedger:
         if token < max(1, self.highest):
             raise Permanent(
                 "stale-token",
-                f"the agent has obeyed the token {self.highest}; {token} is from an older leader",
+                f"the agent has already seen token {self.highest}; {token} is from an older leader",
                 "stop: another controller leads",
             )
 
     def heed(self, generation: int, opener: str) -> None:
         """Remembers a newer generation. The first who opens one keeps it: two never share a number here."""
         if not 0 <= generation <= GENERATION_MOST or len(opener) > OPENER_MOST:
-            raise Permanent("generation-wrong", f"a generation is a number up to {GENERATION_MOST:,}")
+            raise Permanent("generation-wrong", f"a generation must be a number up to {GENERATION_MOST:,}")
         unnamed = generation == self.generation > 0 and not self.opener
         if generation > self.generation or (unnamed and opener):
             self._keep(self.highest, generation, opener)
@@ -144,7 +144,7 @@ class TokenLedger:
         if generation < self.generation:
             raise Permanent(
                 SUPERSEDED,
-                f"the agent obeys generation {self.generation}; {generation} is an older one",
+                f"the agent follows generation {self.generation}; {generation} is older",
                 "stop: a controller of a newer generation acts",
             )
 
@@ -201,7 +201,7 @@ class Anchors:
         """
         path = self._path(stream, generation)
         if head.segment < 0 or head.records < 0 or not _HASH.fullmatch(head.hash):
-            raise Permanent("anchor-wrong", "a head is a segment, a number of records and a hash")
+            raise Permanent("anchor-wrong", "a head must have a segment, a number of records and a hash")
         last, count = self._newest(path)
         if last == head:
             return head
@@ -210,8 +210,8 @@ class Anchors:
         elif len(list(self._folder.glob("*.jsonl"))) >= MAX_STREAMS:
             raise Permanent(
                 "anchor-full",
-                f"the agent keeps heads of {MAX_STREAMS:,} journals and takes no other",
-                "take files of journals that are over out of the folder anchors of its state",
+                f"the agent already stores heads of {MAX_STREAMS:,} journals and accepts no more",
+                "remove the files of closed journals from the folder anchors in its state folder",
             )
         if count >= LINES_MOST:
             count = self._thin(path)
@@ -242,7 +242,7 @@ class Anchors:
     def _path(self, stream: str, generation: int) -> Path:
         """No name of a stream holds an @, so that none of another generation can be meant."""
         if not _STREAM.fullmatch(stream):
-            raise Permanent("anchor-wrong", "the name of a stream holds a character that it may not have")
+            raise Permanent("anchor-wrong", "the name of a stream contains a character that is not allowed")
         return self._folder / (f"{stream}@{generation}.jsonl" if generation else f"{stream}.jsonl")
 
 
@@ -273,13 +273,13 @@ def _refuse_backwards(stream: str, last: Head, head: Head) -> None:
         raise Permanent(
             "anchor-backwards",
             f"the head of {stream} was at segment {last.segment} with {last.records} records; "
-            f"{head.segment} with {head.records} is before it",
-            "someone cut the journal off: evac run verify",
+            f"{head.segment} with {head.records} is older",
+            "someone truncated the journal: evac run verify",
         )
     if head.segment == last.segment:
         raise Permanent(
             "anchor-changed",
-            f"segment {head.segment} of {stream} had another hash",
+            f"segment {head.segment} of {stream} had a different hash",
             "someone changed the journal: evac run verify",
         )
 

@@ -217,7 +217,7 @@ class Agent:
             self.keys.read_again(None if config is None else config.secrets)
             self._acting.allow = self._acting.allow if config is None else config.allow
         except EvacError as error:
-            _log.error("the agent's file was not read again: %s", error.message)
+            _log.error("the agent's file was not reloaded: %s", error.message)
 
     async def _health(self, request: web.Request) -> web.Response:
         """An answer of the application, not of the kernel: it comes from the loop that does the work. Without
@@ -295,7 +295,9 @@ class Agent:
             self._acting.obey(token)
             self._units.resume(_names(values, "units"), _names(values, "stores"))
         elif what != "mark":
-            raise Permanent("order-wrong", "a permit is marked, granted or released, or units are resumed")
+            raise Permanent(
+                "order-wrong", "a permit can be marked, granted or released, and units can be resumed"
+            )
         return {"mark": mark, "fences": self._permits.report(), "held": self._units.held}
 
     async def _anchor(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,7 +338,7 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event | None = None, path
     agent = await start_agent(config)
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # a thread hears no signals
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, agent.read_again, path)
-    _log.info("the agent of %s listens at %s", config.site, agent.url)
+    _log.info("the agent of %s is listening at %s", config.site, agent.url)
     try:
         await (stop or asyncio.Event()).wait()
     finally:

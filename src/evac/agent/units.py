@@ -83,7 +83,7 @@ class Units:
             if not (unit.config.systemd or unit.config.resume_alone) and await self._is_short(unit):
                 self._held.add(unit.config.name)
                 _log.warning(
-                    "%s ended while no agent ran; it is held until a leader says that it runs here",
+                    "%s ended while no agent was running; it is held until a leader says that it runs here",
                     unit.config.name,
                 )
         self._watching = asyncio.create_task(self._watch())
@@ -191,9 +191,11 @@ class Units:
             time.sleep(GONE_S)
             left = self._left(own, by_systemd)
         if left:
-            raise OutcomeUnknown("unit-not-stopped", f"killed, and still there: {', '.join(left)}")
+            raise OutcomeUnknown("unit-not-stopped", f"still running after being killed: {', '.join(left)}")
         if trouble:
-            raise OutcomeUnknown("unit-not-seen", f"what they started was not seen: {', '.join(trouble)}")
+            raise OutcomeUnknown(
+                "unit-not-seen", f"could not see which processes they started: {', '.join(trouble)}"
+            )
 
     def _left(self, own: list[tuple[str, Instance]], by_systemd: Mapping[str, bool]) -> list[str]:
         found = [name for name, instance in own if not instance.is_gone()]
@@ -303,7 +305,7 @@ class Units:
         except Exception as error:
             words = str(error) if isinstance(error, OSError | EvacError) else internal(error).message
         if words and words != unit.trouble:
-            _log.error("%s is not looked after: %s", unit.config.name, words)
+            _log.error("%s is not supervised: %s", unit.config.name, words)
         unit.trouble = words
 
     async def _tend(self, unit: _Unit) -> None:
@@ -320,7 +322,7 @@ class Units:
             pause = FIRST_PAUSE_S if steady else unit.pauses.get(index, FIRST_PAUSE_S)
             unit.pauses[index] = min(2 * pause, LAST_PAUSE_S)
             unit.not_before[index] = now + pause
-            _log.warning("%s.%d ended and is started again", unit.config.name, index)
+            _log.warning("%s.%d ended and is being restarted", unit.config.name, index)
             try:
                 await self._begin(unit, index)
             except (ActionError, OSError) as error:

@@ -61,7 +61,7 @@ def must_hold(estate: Estate, plan: Plan) -> None:
     except EvacError as error:
         raise refused(error.message) from error
     except Exception as error:
-        raise refused(f"it cannot be judged ({type(error).__name__})") from error
+        raise refused(f"it cannot be checked ({type(error).__name__})") from error
     if words:
         raise refused(words)
 
@@ -162,4 +162,8 @@ def _accept(data: bytes, estate: Estate, digest: str) -> None:
 def must_fit(plan: Plan, estate: str) -> None:
     """Raises StalePlan unless the plan is of the estate with this digest."""
     if plan.estate_digest != estate:
-        raise StalePlan("plan-stale", "the plan was made from another estate", "evac plan, and apply that")
+        raise StalePlan(
+            "plan-stale",
+            "the plan was made from another estate",
+            "make a new plan with evac plan, and apply it",
+        )

@@ -44,10 +44,12 @@ def new_token(name: str, role: Role, of: str = "", ends_ms: int = 0) -> NewToken
         raise InvalidInput("role-unknown", f"{role} is not a role", f"one of: {', '.join(ROLES)}")
     if role in ("approver", "admin") and not of:
         raise InvalidInput(
-            "program-approves", f"a token that may do what an {role} may acts for a person", "add --of PERSON"
+            "program-approves", f"a token with the role {role} must act for a person", "add --of PERSON"
         )
     if ends_ms > ENDS_MOST_MS:
-        raise InvalidInput("ends-too-late", "a token ends before the year 10000", "say --for with less")
+        raise InvalidInput(
+            "ends-too-late", "a token must expire before the year 10000", "use a smaller --for"
+        )
     text = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
     made = Token(name, role, digest_of(text), of, ends_ms)
     return NewToken(text, _line(made))
@@ -79,7 +81,7 @@ MAY: Final = MappingProxyType(
         "viewer": "read",
         "operator": f"read, {_ASK}",
         "approver": f"read, {_ASK}, approve",
-        "admin": f"read, {_ASK}, approve, read the log of access, end logins",
+        "admin": f"read, {_ASK}, approve, read the access log, end logins",
     }
 )
 """Role -> what it may do, for people."""
@@ -108,7 +110,7 @@ def may_do(estate: Path, access: Path | None = None, policy: Path | None = None)
         raise InvalidInput(
             "access-none",
             f"{estate} is not a folder with an access.yaml or a policy.yaml: anyone on this machine is admin",
-            "name the folder, as for evac serve; see the page Control access",
+            "give the folder, as for evac serve; see the page Control access",
         )
     rows = [] if access is None else _of_access(load_access(access))
     return rows + ([] if policy is None else _of_policy(load_policy(policy)))
@@ -149,6 +151,6 @@ def _of_policy(policy: RunPolicy) -> list[MayDo]:
     rows = [MayDo("approver", one.name, "", "approve runs", f"key {one.key}") for one in policy.approvers]
     rows += [MayDo("war room", name, "", "prove logins", f"key {key}") for name, key in policy.rooms.items()]
     return rows + [
-        MayDo("controller", site, "", "sign heads of journals", f"key {key}")
+        MayDo("controller", site, "", "sign journal heads", f"key {key}")
         for site, key in policy.controllers.items()
     ]

@@ -97,7 +97,7 @@ async def archive(store: Store, folder: Path) -> list[Archived]:
             raise InvalidInput(
                 "archive-differs",
                 f"{path} is not the beginning of {one.stream} in the store",
-                "keep it, and find out which of the two was changed: evac run verify access --estate ESTATE",
+                "keep it, and find out which of the two has changed: evac run verify access --estate ESTATE",
             )
         if len(lines) > len(kept):
             _append(path, lines[len(kept) :])
@@ -124,7 +124,9 @@ def check_archive(folder: Path) -> list[Archived]:
     for path in sorted(folder.glob(f"{chapters.STREAM}*{SUFFIX}")):
         found.append(_checked(path, found[-1].head if found else None))
     if not found:
-        raise InvalidInput("archive-empty", f"{folder} has no chapter of the log", "evac access archive DIR")
+        raise InvalidInput(
+            "archive-empty", f"{folder} contains no chapter of the access log", "evac access archive DIR"
+        )
     return found
 
 
@@ -142,9 +144,9 @@ def _checked(path: Path, before: Anchor | None) -> Archived:
     except (Corrupt, ValueError, KeyError, TypeError, AttributeError) as error:
         return Archived(chapter, head, (*problems, f"unreadable after segment {head.segment}: {error}"))
     if before is not None and link is None:
-        problems.append(f"changed: it does not say that it follows {before.stream}")
+        problems.append(f"changed: it does not follow {before.stream}")
     elif before is not None and link is not None and link.stream != before.stream:
-        problems.append(f"missing: the file of {link.stream}, which it follows")
+        problems.append(f"missing: the file for {link.stream}, which it follows")
     elif before is not None and link != before:
-        problems.append(f"changed: {before.stream} does not end where this one says")
+        problems.append(f"changed: {before.stream} does not end where this one says it does")
     return Archived(chapter, head, tuple(problems))

@@ -106,8 +106,8 @@ def check_agents(estate: Estate) -> None:
         if other is not None:
             raise NotAllowed(
                 "agent-key-shared",
-                f"the agents of {other.site} and {at.site} have one key: {other.secret} and {at.secret}",
-                "give each agent a key of its own: one that is stolen then opens one site",
+                f"the agents of {other.site} and {at.site} share a key: {other.secret} and {at.secret}",
+                "give each agent its own key, so that a stolen key opens only one site",
             )
     if any(at.url.startswith("https:") for at, _ in found.values()):
         client_context(next(iter(found.values()))[1].files)
@@ -126,7 +126,9 @@ def heard(site: str, keep: Sink, say: Callable[[str, Mapping[str, Any]], None]) 
             own = error.code != SUPERSEDED and not error.code.startswith("tls-")
             if own and said.get(head.stream) != error.code and len(said) < SAID_MOST:
                 said[head.stream] = error.code
-                words = f"the agent of {site} keeps no head of the journal {head.stream}: {error.message}"
+                words = (
+                    f"the agent of {site} did not store the head of journal {head.stream}: {error.message}"
+                )
                 say(f"{words}; {error.hint}" if error.hint else words, {"code": error.code, "agent": site})
             raise
         said.pop(head.stream, None)
@@ -163,7 +165,7 @@ class StrangeEntryChore:
         if new:
             self._reported = found
             named = ", ".join(new[:STRANGE_NAMED]) + (" and more" if len(new) > STRANGE_NAMED else "")
-            words = f"someone else writes to the store; ignored: {named}"
+            words = f"someone else is writing to the store; ignored: {named}"
             self._tell(
                 Notice(
                     "trouble", self._clock.now_ms(), "", words, {"code": "store-strange", "keys": new[:100]}
@@ -217,7 +219,7 @@ class HeadChore:
                 chapter = await newest_of(self._store) if stream == access_journal.STREAM else stream
                 head = await self._read_on(chapter) if chapter else None
             except Corrupt as error:
-                self._say("", stream, f"the journal {stream} cannot be proved any more: {error.message}")
+                self._say("", stream, f"journal {stream} can no longer be verified: {error.message}")
                 continue
             if head is not None:
                 late = [site for site in self._sinks if self._left.get((site, stream)) != head]
@@ -241,7 +243,9 @@ class HeadChore:
         except Permanent as error:
             if error.code in CONTRADICTED:
                 self._say(
-                    site, head.stream, f"the agent of {site} keeps another head of a journal: {error.message}"
+                    site,
+                    head.stream,
+                    f"the agent of {site} has a different head of a journal: {error.message}",
                 )
         except (EvacError, TimeoutError, OSError):
             return
@@ -291,12 +295,12 @@ class HeldJournals:
         found, key = orjson.dumps(against, option=orjson.OPT_SORT_KEYS), PUT_BACK + run
         known = await self._store.get(key)
         is_released = known is not None and _all_in(against, known.value)
-        words = f"the journal of {run} is not the one whose heads the agents of {', '.join(against)} keep"
+        words = f"the journal of {run} does not match the heads stored by the agents of {', '.join(against)}"
         told = {"run": run, "code": "journal-put-back", "agents": list(against)}
         if agree:
             words += "; another agent agrees with it, so the run continues"
         elif is_released:
-            words += "; a hold for this was released, so the run continues"
+            words += "; the hold for this was released, so the run continues"
         else:
             words += "; everything is on hold: find out who put an older state of the store back"
             hold = {"who": HOLDER, "reason": words, "at_ms": self._clock.now_ms()}
@@ -398,6 +402,9 @@ async def heads_of(path: str, stream: str, generation: int = 0) -> tuple[list[An
         finally:
             await client.close()
     if agents and len(silent) == len(agents):
-        hint = "check that they run, and that they believe EVAC_AGENT_CERT and are believed by EVAC_AGENT_CA"
+        hint = (
+            "check that they are running, trust EVAC_AGENT_CERT, and have "
+            "certificates that EVAC_AGENT_CA trusts"
+        )
         raise StoreError("agents-silent", f"no agent answers: {', '.join(silent)}", hint)
     return found, silent

@@ -151,7 +151,7 @@ def _must_not_be_left(plan: Plan, found: Situation) -> None:
             )
             if not plan.steps:
                 hint = f"nothing is left to move; once it is back: evac plan ESTATE --restore {one.domain}; "
-            hint += f"if {one.domain} is well: evac site clear {one.domain} --reason WHY"
+            hint += f"if {one.domain} is healthy: evac site clear {one.domain} --reason WHY"
             raise NotAllowed("site-left", f"{one.domain} is {one.state} already{by}", hint)
 
 
@@ -179,7 +179,7 @@ async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int, kept: Kept)
     for step in bound.spec.steps:
         problems, gate = found[step.id], step.gate
         if problems and kind_of(step.kind).fences and "attest" in loaded.policy.store(step.target).proofs:
-            problems, gate = (), f"{'; '.join(problems)}; a person who has checked can attest it instead"
+            problems, gate = (), f"{'; '.join(problems)}; instead, a person who has checked can attest it"
         steps.append(StepChecked(step.id, words_of(bound.actions[step.id]), problems, step.manual, gate))
     needs_approval = outside(loaded.policy.envelope, bound.spec.envelope)
     return dry_run_of(loaded.digest, scenario.title, steps, needs_approval, leaving)
@@ -225,7 +225,7 @@ async def ensure_controller(
     if newer is not None and takes_place_of(newer, own) and generation <= newer.number:
         raise Superseded(own.number, newer.number)
     if store.quorum:
-        raise Unavailable("no controller leads; start one in each site: evac serve")
+        raise Unavailable("no controller is leading; start one at each site: evac serve")
     argv = [
         sys.executable,
         "-m",
@@ -315,9 +315,9 @@ def adopt(
             proposal = runs.proposal_of(loaded.data, incident, reason, typed)
             run = await runs.propose(store, replace(proposal, abandoned=abandoned), now_ms, key=key)
             for i, step in enumerate(found.done):
-                await _say(store, run, "attest", step, f"seen to be done: {reason}", now_ms + i, key)
+                await _say(store, run, "attest", step, f"observed as done: {reason}", now_ms + i, key)
             for i, step in enumerate(found.needless):
-                words = f"its store was seen to have its new primary: {reason}"
+                words = f"its store was observed with its new primary: {reason}"
                 await _say(store, run, "skip", step, words, now_ms + len(found.done) + i, key)
             return run, (*promoted, *found.done)
         finally:
@@ -436,9 +436,9 @@ async def _say(
         if event.kind == "request_refused" and event.data.get("request") == request.id:
             why = str(event.data.get("why") or runs.REFUSED)
     if why:
-        words = f"{run} was made, and the leader did not accept what was seen of {step}: {why}"
+        words = f"{run} was created, but the leader did not accept what was observed of {step}: {why}"
         raise NotAllowed(
-            "adopt-not-taken", words, f"cancel it and ask again: evac run cancel {run} --reason WHY"
+            "adopt-not-taken", words, f"cancel it and try again: evac run cancel {run} --reason WHY"
         )
 
 
@@ -541,4 +541,6 @@ class Rehearser:
             try:
                 return await asyncio.to_thread(lambda: asyncio.run(bounded()))
             except TimeoutError as error:
-                raise Unavailable(f"the systems of the plan did not answer in {ANSWER_S:.0f} s") from error
+                raise Unavailable(
+                    f"the systems in the plan did not answer within {ANSWER_S:.0f} s"
+                ) from error

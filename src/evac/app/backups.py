@@ -58,7 +58,7 @@ def tools(estate: Estate, facts: BackupFacts, now_ms: int) -> list[ToolRow]:
                 for name in names
             ]
             if not names:
-                words = "the estate names no data of it: list it under data_sets with used_by"
+                words = "the estate lists no data for it: add it under data_sets, with used_by"
                 rows.append(ToolRow(role, service, "", "unknown", words))
     return rows
 
@@ -175,7 +175,7 @@ async def perform(
         sites = frozenset(entry.endpoint.at for entry in entries)
         why = ("", "") if anyway or kept else await blocked(store, policy, sites, clock.now_ms())
         if why[0]:
-            raise NotAllowed(why[0], f"nothing was started: {why[1]}", "wait for its end, or say --anyway")
+            raise NotAllowed(why[0], f"nothing was started: {why[1]}", "wait for it to end, or use --anyway")
         evidence = Evidence(store)
         if kept:
             entries = [_best(estate, await evidence.facts(), clock.now_ms(), entries)]
@@ -202,7 +202,7 @@ def _best(estate: Estate, facts: BackupFacts, now_ms: int, entries: Sequence[Ent
     able = [entry for entry in entries if entry.copy in usable]
     if not able:
         words = f"every backup of {found.data_set} is lost, damaged or empty"
-        raise Permanent("backup-unusable", words, "name one of them all the same: --copy NAME")
+        raise Permanent("backup-unusable", words, "choose one anyway: --copy NAME")
 
     def worth(entry: Entry) -> tuple[int, float, str]:
         state = usable[entry.copy]
@@ -217,7 +217,7 @@ def _asked(estate: Estate, job: Job, data_set: str, copy: str) -> list[Entry]:
     every += [(one.id, one.backups) for one in estate.data_sets]
     backups = next((backups for name, backups in every if name == data_set), None)
     if backups is None:
-        has = ", ".join(name for name, found in every if found) or "none with a backup"
+        has = ", ".join(name for name, found in every if found) or "none have a backup"
         raise InvalidInput("data-set-unknown", f"the estate has no data set {data_set}", f"it has: {has}")
     names = [backup.name for backup in backups if copy in ("", backup.name)]
     entries = []
@@ -230,7 +230,7 @@ def _asked(estate: Estate, job: Job, data_set: str, copy: str) -> list[Entry]:
         if entry is not None:
             entries.append(entry)
     if not entries:
-        known = ", ".join(backup.name for backup in backups if backup.endpoint) or "none with an endpoint"
+        known = ", ".join(backup.name for backup in backups if backup.endpoint) or "none have an endpoint"
         raise InvalidInput(
             "backup-not-driven",
             f"no backup {copy + ' ' if copy else ''}of {data_set} can do that",

@@ -78,9 +78,10 @@ def must_do_the_same(bound: Bound, own: Bound) -> None:
             continue
         raise NotAllowed(
             "bound-differs",
-            f"{step} of {bound.spec.run} does something else than this controller would do by the same plan",
-            "where evac is another version than when the run was made, finish it with that version, or let "
-            "evac run adopt make another run; else someone changed the store",
+            f"{step} of {bound.spec.run} does something other than what this controller "
+            "would do under the same plan",
+            "if the run was created by another version of evac, finish it with that version, or create a new "
+            "run with evac run adopt; otherwise, someone changed the store",
         )
 
 
@@ -107,8 +108,8 @@ def must_reach_own(bound: Bound, estate: Estate) -> None:
                     "bound-differs",
                     f"{step} of {bound.spec.run} reaches with {action.driver} at {action.at} what no "
                     f"endpoint of this controller's estate does: {', '.join(reached)}",
-                    "put the endpoint back as it was when the run was made, or let evac run adopt make "
-                    "another run; if nobody changed the estate, someone changed the store",
+                    "restore the endpoint as it was when the run was created, or create a new run with "
+                    "evac run adopt; if no one changed the estate, someone changed the store",
                 )
 
 

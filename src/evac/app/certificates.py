@@ -49,7 +49,7 @@ def words_of(what: str, end_ms: int, now_ms: int) -> str:
     if end_ms == 0:
         return f"{what} cannot be read"
     day = datetime.fromtimestamp(end_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"{what} has ended on {day}" if end_ms <= now_ms else f"{what} ends on {day}"
+    return f"{what} expired on {day}" if end_ms <= now_ms else f"{what} expires on {day}"
 
 
 class CertificateChore:

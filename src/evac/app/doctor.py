@@ -83,7 +83,7 @@ class Answer:
 NOT_ASKED: Final = Answer(
     object,
     "not-asked",
-    "nothing can be asked of this endpoint that shows whether it works",
+    "evac cannot test this endpoint without acting on it",
     "try it: evac driver test ESTATE ENDPOINT --act VERB",
 )
 
@@ -124,14 +124,14 @@ async def _answer(endpoint: Endpoint, capability: type, drivers: Drivers, within
         return Answer(capability, error.code, error.message, error.hint or _try(endpoint))
     except TimeoutError:
         why = f"{endpoint.driver} does not answer in {within_s:g} s"
-        return Answer(capability, "no-answer", why, "check that it runs, and the network")
+        return Answer(capability, "no-answer", why, "check that it is running, and check the network")
     except OSError as error:
         why = f"{endpoint.driver} does not answer: {error.strerror or type(error).__name__}"
-        return Answer(capability, "no-answer", why, "check that it runs, and the network")
+        return Answer(capability, "no-answer", why, "check that it is running, and check the network")
 
 
 def _try(endpoint: Endpoint) -> str:
-    return f"check that it runs, then try it: evac driver test ESTATE {endpoint.id}"
+    return f"check that it is running, then test it: evac driver test ESTATE {endpoint.id}"
 
 
 async def _asked(endpoint: Endpoint, capability: type, drivers: Drivers, within_s: float) -> Answer:
@@ -153,7 +153,7 @@ async def _asked(endpoint: Endpoint, capability: type, drivers: Drivers, within_
     if observed.outcome != "unclear":
         return Answer(capability, said=observed.outcome)
     evidence = observed.evidence
-    why = str(evidence.get("why") or evidence.get("problem") or "it cannot tell what it is now")
+    why = str(evidence.get("why") or evidence.get("problem") or "it cannot tell its current state")
     return Answer(capability, str(evidence.get("code", "unclear")), why, _try(endpoint))
 
 
@@ -240,7 +240,7 @@ def _ability(
     """Done by evac if an endpoint is there and answered well; else by a person."""
     kind: Literal["service", "store"] = "store" if isinstance(subject, Store) else "service"
     if endpoint is None or answer is None:
-        why = "no endpoint of the estate does it"
+        why = "no endpoint in the estate can do it"
         return Ability(subject.id, kind, what, "by hand", why=why, next=ADD_ENDPOINT)
     verdict: Verdict = "by hand" if answer.code else "automatic"
     return Ability(subject.id, kind, what, verdict, endpoint.id, answer.code, answer.why, answer.next)
@@ -265,7 +265,7 @@ def _of_store(store: Store, policy: RunPolicy, known: _Asked) -> list[Ability]:
     if home:
         end = ends.get(home)
         answer = None if end is None else known.answer(end, ReportsRole)
-        found.append(_ability(store, f"give up its role at {home}", end, answer))
+        found.append(_ability(store, f"step down at {home}", end, answer))
         found.append(_fence(store, home, policy, known))
     return found
 
@@ -285,11 +285,11 @@ def _without_a_copy(store: Store, home: str | None, known: _Asked) -> list[Abili
         return found
     if store.backups:
         why = f"its only copy is {where}, so a backup must be restored"
-        hint = "add a second copy, or an endpoint of the backup with a place to restore it to"
+        hint = "add a second copy, or give the backup an endpoint with a place to restore to"
         return [Ability(store.id, "store", "restore elsewhere", "by hand", why=why, next=hint)]
     why, hint = (
-        f"its only copy is {where}, and the estate names no backup of it",
-        "add a copy, or name its backup",
+        f"its only copy is {where}, and the estate lists no backup of it",
+        "add a copy or a backup",
     )
     return [Ability(store.id, "store", "recover after a loss", "nobody", why=why, next=hint)]
 
@@ -300,15 +300,15 @@ def _fence(store: Store, home: str, policy: RunPolicy, known: _Asked) -> Ability
     rules, broken = policy.store(store.id), ""
     for proof in rules.proofs:
         if proof == "none":
-            return Ability(store.id, "store", what, "automatic", why="policy asks for no proof")
+            return Ability(store.id, "store", what, "automatic", why="the policy requires no proof")
         if proof == "lease" and rules.self_fence:
             return Ability(store.id, "store", what, "automatic", why="its lease ends")
         if proof == "sync" and store.id in known.proven:
             return Ability(
-                store.id, "store", what, "automatic", why="every commit needs its synchronous copy"
+                store.id, "store", what, "automatic", why="every commit needs its synchronous replica"
             )
         if proof == "sync" and known.ends(store.id, ProvesSync):
-            broken = broken or "no copy is proven to hold every commit now"
+            broken = broken or "no replica is currently proven to hold every commit"
         closers = [
             end
             for end in known.top.estate.endpoints
@@ -324,11 +324,14 @@ def _fence(store: Store, home: str, policy: RunPolicy, known: _Asked) -> Ability
                 return _ability(store, what, end, answer)
     accepted = ", ".join(rules.proofs) or "none"
     if "attest" in rules.proofs:
-        why = f"policy accepts {accepted}{f', and {broken}' if broken else ''}: a person looks and attests it"
-        hint = f"add an endpoint for {home} with fence, or make a copy synchronous"
+        why = (
+            f"policy accepts {accepted}{f', and {broken}' if broken else ''}: a "
+            "person must check and attest it"
+        )
+        hint = f"add an endpoint with fence for {home}, or make a replica synchronous"
         return Ability(store.id, "store", what, "by hand", why=why, next=hint)
-    why = f"policy accepts {accepted}, and nothing can prove it{f': {broken}' if broken else ''}"
-    hint = f"add an endpoint for {home} with fence, or accept attest in the policy"
+    why = f"policy accepts {accepted}, but nothing can prove it{f': {broken}' if broken else ''}"
+    hint = f"add an endpoint with fence for {home}, or accept attest in the policy"
     return Ability(store.id, "store", what, "nobody", why=why, next=hint)
 
 
@@ -337,8 +340,8 @@ def _of_service(service: Service, known: _Asked) -> list[Ability]:
     may = may_run_at(known.top.estate, service)
     sites = [site for site in full if may is None or site in may]
     if not sites:
-        why = "no site of the estate may run it"
-        hint = "see eligible_sites and data_in"
+        why = "no site in the estate may run it"
+        hint = "check eligible_sites and data_in"
         return [Ability(service.id, "service", "start", "nobody", why=why, next=hint)]
     found = []
     for capability, words in ((RunsUnits, "start"), (RoutesTraffic, "move traffic to"), (Verifies, "verify")):
@@ -414,18 +417,18 @@ async def done_and_undone(action: Action, drivers: Drivers) -> list[Tried]:
     try:
         checked = await driver.check(action, asking)
         tried.append(
-            Tried("check says whether it can be done", checked.ready, _said(checked.problems or "ready"))
+            Tried("check reports whether it can be done", checked.ready, _said(checked.problems or "ready"))
         )
         before = await _observed(
-            driver, action, asking, tried, "observe says what is now", ("absent", "done")
+            driver, action, asking, tried, "observe reports the current state", ("absent", "done")
         )
         dry = await driver.execute(action, replace(asking, dry_run=True))
-        tried.append(Tried("a dry run says what it would do", bool(dry), _said(dry)))
+        tried.append(Tried("a dry run reports what it would do", bool(dry), _said(dry)))
         after = await driver.observe(action, asking)
         same = after.outcome == before.outcome
         tried.append(Tried("a dry run changes nothing", same, f"{before.outcome}, then {after.outcome}"))
         if before.outcome == "done":
-            why = f"{action.verb} is done already: choose other parameters with --set"
+            why = f"{action.verb} is already done: choose other parameters with --set"
             tried.append(Tried("there is something to do", False, why))
         if not all(one.passed for one in tried):
             return tried
@@ -433,7 +436,7 @@ async def done_and_undone(action: Action, drivers: Drivers) -> list[Tried]:
     except EvacError as error:
         tried.append(Tried("it answers without an error", False, _said(f"{error.message} [{error.code}]")))
     except TimeoutError:
-        tried.append(Tried("it ends in time", False, f"no answer in {WITHIN_S:g} s"))
+        tried.append(Tried("it finishes in time", False, f"no answer in {WITHIN_S:g} s"))
     return tried
 
 
@@ -443,14 +446,14 @@ async def _act(driver: Driver, action: Action, order: Order, asking: Order, trie
         async with asyncio.timeout(WITHIN_S + 5):
             evidence = await driver.execute(action, order)
             tried.append(Tried(f"{action.verb} is done", bool(evidence), _said(evidence)))
-            await _observed(driver, action, asking, tried, "what is done is observed as done", ("done",))
+            await _observed(driver, action, asking, tried, "the result is observed as done", ("done",))
             again = await driver.execute(action, replace(order, attempt=2))
-            tried.append(Tried("doing it again is harmless", True, _said(again)))
+            tried.append(Tried("doing it again changes nothing", True, _said(again)))
     finally:
         async with asyncio.timeout(WITHIN_S + 5):
             undone = await driver.undo(action, order)
-            tried.append(Tried("undo takes it back", True, _said(undone)))
-    await _observed(driver, action, asking, tried, "what is undone is observed as not done", ("absent",))
+            tried.append(Tried("undo reverses it", True, _said(undone)))
+    await _observed(driver, action, asking, tried, "the reversed action is observed as not done", ("absent",))
 
 
 async def _observed(

@@ -30,7 +30,7 @@ def check(address: str) -> str:
     except ValueError:
         return "EVAC_HEALTH is not an address"
     if parts.scheme not in ("http", "https") or host not in HERE:
-        return "EVAC_HEALTH is not the address of this machine"
+        return "EVAC_HEALTH is not an address of this machine"
     try:
         if parts.scheme == "https":
             context = ssl.create_default_context()
@@ -47,7 +47,7 @@ def check(address: str) -> str:
             asked.close()
     except (OSError, http.client.HTTPException) as error:
         return f"no answer ({type(error).__name__})"
-    return "" if 200 <= status < 300 else f"it answers {status}"
+    return "" if 200 <= status < 300 else f"it returned status {status}"
 
 
 def main() -> int:

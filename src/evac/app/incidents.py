@@ -116,7 +116,7 @@ class RunFold:
             new += decode_all(segment.records)
             head = Anchor(self.run, segment.number, segment.last, segment.hash)
         if head is None:
-            raise RunError("run-unknown", f"there is no run {self.run[:80]}", "evac run list")
+            raise RunError("run-unknown", f"no such run: {self.run[:80]}", "evac run list")
         events = [*self._events, *new]
         if self._telling is None or any(event.kind == "plan_replaced" for event in new):
             await self._begin(store, events)
@@ -298,10 +298,10 @@ async def note_changes(
     check_note(note)
     if not new and note.incident not in await names(store):
         raise RunError(
-            "incident-unknown", f"there is no incident {note.incident}", "evac incident list; or add --new"
+            "incident-unknown", f"no such incident: {note.incident}", "evac incident list; or add --new"
         )
     if len(await notes_of(store, note.incident)) >= NOTES_MOST:
-        raise InvalidInput("notes-full", f"{NOTES_MOST:,} notes are kept of an incident", "write elsewhere")
+        raise InvalidInput("notes-full", f"{NOTES_MOST:,} notes are kept per incident", "write elsewhere")
     key = f"{NOTE}{note.incident}/{note.id}"
     return key, (Compare(key, 0),), (Put(key, orjson.dumps(to_data(note))), Put(NOTED, key.encode()))
 
@@ -340,7 +340,7 @@ async def dossier(
         incident = await _incident_of(store, name)
     notes = await notes_of(store, incident)
     if not run and not notes:
-        raise RunError("incident-unknown", f"there is no incident {name[:80]}", "evac incident list")
+        raise RunError("incident-unknown", f"no such incident: {name[:80]}", "evac incident list")
     seen = await watched(store) if notices is None else notices
     if not run:
         return Dossier(incident, (), seen, notes)
@@ -356,7 +356,7 @@ async def _incident_of(store: Store, run: str) -> str:
     async with aclosing(read(store, run)) as segments:
         async for segment in segments:
             return str(decode_all(segment.records[:1])[0].data["incident"])
-    raise RunError("incident-unknown", f"there is no incident {run[:80]}", "evac incident list")
+    raise RunError("incident-unknown", f"no such incident: {run[:80]}", "evac incident list")
 
 
 async def all_of(store: Store, now_ms: int) -> list[tuple[Dossier, Summary]]:

@@ -579,4 +579,4 @@ def facts_from(found: Mapping[str, Any]) -> Observation:
             silent=tuple(Silent(**one) for one in found.get("silent", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt("what the server says of the situation cannot be read") from error
+        raise Corrupt("cannot read what the server reports about the situation") from error

@@ -54,7 +54,7 @@ OLDEST_MS: Final = 3_600_000
 """Power facts that are older say nothing about now: who has gone off since would never be booted."""
 _LARGEST_BYTES: Final = 64 << 20
 _ON: Final = frozenset({"on", "rising"})
-_HINT: Final = "make a new one: evac observe ESTATE --power --output json"
+_HINT: Final = "create a new one: evac observe ESTATE --power --output json"
 LOOK_S: Final = 2.0
 AGENT: Final = "agent"
 
@@ -63,19 +63,17 @@ def servers_on(path: Path, now_ms: int) -> tuple[str, ...]:
     """Names of the servers that were seen on or on their way there, sorted. Raises InvalidInput."""
     power = _read(path).get("power")
     if not isinstance(power, dict):
-        raise InvalidInput("power-facts", f"{path} says nothing of the power of servers", _HINT)
+        raise InvalidInput("power-facts", f"{path} says nothing about the power state of servers", _HINT)
     age_ms = now_ms - _moment_ms(path, power.get("observed_at"))
     if not -OLDEST_MS <= age_ms <= OLDEST_MS:
-        raise InvalidInput("power-facts-old", f"what {path} says was not seen within the last hour", _HINT)
+        raise InvalidInput("power-facts-old", f"{path} is more than an hour old", _HINT)
     try:
         rows = [row for site in power["sites"] for row in site["servers"]]
         found = {row["server"] for row in rows if row["power"] in _ON}
     except (KeyError, TypeError) as error:
-        raise InvalidInput(
-            "power-facts", f"{path} does not say server by server what is on", _HINT
-        ) from error
+        raise InvalidInput("power-facts", f"{path} does not list which servers are on", _HINT) from error
     if not all(isinstance(name, str) for name in found):
-        raise InvalidInput("power-facts", f"{path} names servers by something that is not a name", _HINT)
+        raise InvalidInput("power-facts", f"{path} contains server names that are not valid", _HINT)
     return tuple(sorted(found))
 
 
@@ -89,7 +87,7 @@ def _read(path: Path) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise InvalidInput("power-facts", f"{path} is not JSON: {error}", _HINT) from error
     if not isinstance(found, dict):
-        raise InvalidInput("power-facts", f"{path} is not what `evac observe` writes", _HINT)
+        raise InvalidInput("power-facts", f"{path} was not written by `evac observe`", _HINT)
     return found
 
 
@@ -97,7 +95,7 @@ def _moment_ms(path: Path, stated: object) -> int:
     try:
         moment = datetime.fromisoformat(str(stated))
     except ValueError as error:
-        raise InvalidInput("power-facts", f"{path} does not say when it was seen", _HINT) from error
+        raise InvalidInput("power-facts", f"{path} does not say when it was observed", _HINT) from error
     return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1_000)
 
 

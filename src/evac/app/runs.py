@@ -141,11 +141,11 @@ async def propose(
     except Unavailable as error:
         raise OutcomeUnknown(
             "proposal-unsure",
-            f"{error.message}; a run may have been made, or may yet be",
-            "look first: evac run list",
+            f"{error.message}; a run may have been created, or may still be",
+            "check first: evac run list",
         ) from error
     if answer is None:
-        raise Unavailable("no controller leads, so the plan was not taken")
+        raise Unavailable("no controller is leading, so the plan was not accepted")
     if "run" in answer:
         return str(answer["run"])
     raise refusal(Refusal.of(answer))
@@ -226,7 +226,7 @@ async def resolve(store: Store, name: str) -> str:
         return name
     entry = await store.get(INCIDENT + name)
     if entry is None:
-        raise RunError("run-unknown", f"there is no run or incident {name[:80]}", "evac run list")
+        raise RunError("run-unknown", f"no such run or incident: {name[:80]}", "evac run list")
     run = run_of_incident(entry.value)
     if not run:
         raise Corrupt(f"{INCIDENT}{name} in the store names no run")
@@ -459,8 +459,8 @@ async def release(
         if await proof_needed(store):
             raise NotAllowed(
                 "unproven",
-                f"{who[:80]} is a typed name, and the end of a hold needs a person who is proven",
-                "sign it with --key FILE, or ask through the war room: --server URL",
+                f"{who[:80]} is a typed name; releasing a hold needs a verified identity",
+                "sign with --key FILE, or go through the war room: --server URL",
             )
         changes = (Delete(HOLD_KEY), released(who, reason, now_ms, Proven()))
         await store.transact((Compare(HOLD_KEY, entry.revision),), changes)

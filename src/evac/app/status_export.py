@@ -94,16 +94,18 @@ def target_of(folder: Path, push: str = "") -> Target:
     try:
         words = tuple(shlex.split(push))
     except ValueError as error:
-        raise InvalidInput("status-push", f"'{push[:60]}' has an open quote", "close it") from error
+        raise InvalidInput("status-push", f"'{push[:60]}' has an unclosed quote", "close it") from error
     if words and not any(FOLDER in word for word in words):
         raise InvalidInput(
             "status-push",
-            "the command does not say where the folder goes",
+            "the command does not use the folder",
             "write {folder} where its path belongs: rsync -a {folder}/ status.example:/srv/status/",
         )
     if len(words) > ARGUMENTS_MOST:
         raise InvalidInput(
-            "status-push", f"a command has {ARGUMENTS_MOST} arguments at most", "write a script, and name it"
+            "status-push",
+            f"a command can have at most {ARGUMENTS_MOST} arguments",
+            "write a script, and use its path",
         )
     return Target(folder, words)
 
@@ -142,7 +144,7 @@ async def _run(arguments: list[str]) -> None:
     except Permanent as error:
         raise ExportFailed(error.message) from error
     if ended.code is None:
-        raise ExportFailed(f"{name} did not end within {PUSH_S:.0f} s")
+        raise ExportFailed(f"{name} did not finish within {PUSH_S:.0f} s")
     if ended.code:
         plain = "".join(letter if letter.isprintable() else " " for letter in ended.output)
         words = " ".join(plain.split())[-SAID_MOST:]
@@ -275,7 +277,7 @@ class Exporter:
 
     async def _worked(self) -> None:
         if self._problem:
-            self._tell("the public status page is written again")
+            self._tell("the public status page is being written again")
         self._problem, self._since_ms, self._ok_ms = "", 0, self._clock.now_ms()
         await self._say()
 
@@ -285,7 +287,7 @@ class Exporter:
             return
         self._since_ms = self._since_ms or self._clock.now_ms()
         self._problem = why
-        self._tell(f"the public status page is not up to date: {why}; it is tried again")
+        self._tell(f"the public status page is not up to date: {why}; evac will try again")
         await self._say()
 
     async def _say(self) -> None:

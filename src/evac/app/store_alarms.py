@@ -161,7 +161,7 @@ class StoreAlarmChore:
             if self._silent.get(name) != mute.site:
                 self._say("primary-silent", name, (mute.site,), f"{silent_words(mute)}; {silent_hint(mute)}")
         for name in self._silent.keys() - silent.keys():
-            self._say("primary-silent", name, (), f"{name}: its primary is not silent any more")
+            self._say("primary-silent", name, (), f"{name}: its primary answers again")
         self._silent = {name: mute.site for name, mute in silent.items()}
         await asyncio.sleep(AGAIN_S)
 

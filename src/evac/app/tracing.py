@@ -513,7 +513,7 @@ async def trace(store: str, site: str) -> None:
 
     tracer = tracer_of("runs", site, say)
     if tracer is None:
-        raise Unavailable("no collector is named, or libraries are missing")
+        raise Unavailable("no collector is configured, or libraries are missing")
     opened = open_store(store)
     leads = led_by_parent(opened, site, os.getppid())
     try:

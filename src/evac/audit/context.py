@@ -156,7 +156,7 @@ class Reason:
             case "by-plan":
                 return self.planned
             case "tools-lost":
-                return f"nothing starts without {' and '.join(self.services)}; no way by hand is stated"
+                return f"nothing starts without {' and '.join(self.services)}; no manual way is stated"
 
 
 @dataclass(frozen=True, slots=True)

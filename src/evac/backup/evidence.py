@@ -57,7 +57,7 @@ def _read(shape: type[Any], value: bytes) -> Any:
     try:
         return read(shape, orjson.loads(value), "$")
     except (Mismatch, ValueError) as error:
-        raise Corrupt(f"what the store holds of backups cannot be read: {error}") from error
+        raise Corrupt(f"cannot read the backup records in the store: {error}") from error
 
 
 class Evidence:
@@ -86,7 +86,9 @@ class Evidence:
             with contextlib.suppress(Conflict):
                 await self._store.transact(compares, [Put(key, value), put])
                 return known
-        raise Unavailable(f"what is known of the backups of {event.data_set} changed {TRIES} times meanwhile")
+        raise Unavailable(
+            f"the records for backups of {event.data_set} changed {TRIES} times in the meantime"
+        )
 
     async def note_strays(self, endpoint: str, strays: Iterable[Stray]) -> None:
         """Replaces what a repository holds of no data set."""

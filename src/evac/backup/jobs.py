@@ -211,7 +211,7 @@ class Worker:
         if taken.missing:
             detail = f"not in the backup: {', '.join(taken.missing[:10])}"
         elif bad:
-            detail = "the tool says that it failed, whatever it ended with"
+            detail = "the tool reports that it failed, whatever its exit status"
         return self._event(
             task,
             outcome="failed" if bad else "done",
@@ -274,7 +274,7 @@ class Worker:
             version=found.version,
             snapshot=found.copy,
             code="nothing-read" if empty else found.code,
-            detail="the check read nothing, so it proves nothing" if empty else found.detail,
+            detail="the check read no data, so it proves nothing" if empty else found.detail,
         )
 
     async def _restore(self, task: Task) -> BackupEvent:
@@ -334,7 +334,7 @@ class Worker:
             bytes_read=restored.bytes,
             took_ms=restored.took_ms,
             detail=f"{restored.copy} is in {task.place}"
-            + (", equal to what was seen when the backup was taken" if equal else ""),
+            + ("; it matches what was recorded when the backup was taken" if equal else ""),
         )
 
     async def _listing(self, task: Task, action: Action) -> Listing | None:
@@ -394,13 +394,16 @@ class Worker:
             outcome, detail = "could-not-run", "nothing was restored, so it proves nothing"
         elif outcome == "passed" and task.rto_ms is not None and restored.took_ms > task.rto_ms:
             outcome = "too-slow"
-            detail = f"the restore took {restored.took_ms // 1_000} s; {task.rto_ms // 1_000} s are allowed"
+            detail = (
+                f"the restore took {restored.took_ms // 1_000} s, longer than the "
+                f"allowed {task.rto_ms // 1_000} s"
+            )
         elif outcome == "passed" and None not in (task.rpo_ms, newest_ms):
             assert task.rpo_ms is not None
             assert newest_ms is not None
             if now_ms - newest_ms > task.rpo_ms:
                 outcome, age_s = "too-old", (now_ms - newest_ms) // 1_000
-                detail = f"the newest data is {age_s} s old; {task.rpo_ms // 1_000} s are allowed"
+                detail = f"the newest data is {age_s} s old, older than the allowed {task.rpo_ms // 1_000} s"
         return self._proven(
             task,
             level,
@@ -429,7 +432,7 @@ def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple
     ]
     if wrong:
         words = "; ".join(
-            f"{name} is {facts[name]}, and was {witnessed.facts[name]} when the backup was taken"
+            f"{name} is {facts[name]}, but was {witnessed.facts[name]} when the backup was taken"
             for name in wrong[:5]
         )
         return COMPARED, "damaged", words

@@ -103,13 +103,15 @@ def sudden_changes(before: CopySeen | None, now: CopySeen) -> list[tuple[AlarmCo
         found.append(("backup-size-jumped", words))
     new, usual = now.new_share, now.usual_share
     if new is not None and usual is not None and new >= NEW_MOST and usual <= NEW_USUAL:
-        words = f"{new // 10_000} % of the newest backup is new data; at most {usual // 10_000} % is usual"
+        words = (
+            f"{new // 10_000} % of the newest backup is new data; usually it is at most {usual // 10_000} %"
+        )
         found.append(("backup-rewritten", words))
     packed, usual = now.packing, now.usual_packing
     if packed is not None and usual is not None and packed >= PACKED_LEAST and usual <= PACKED_USUAL:
         words = (
-            "what is new in the newest backup does not compress, like encrypted data; "
-            f"what came before was packed into {usual // 10_000} % of its size"
+            "the new data in the newest backup does not compress, as if it were encrypted; "
+            f"earlier data compressed to {usual // 10_000} % of its size"
         )
         found.append(("backup-incompressible", words))
     return found

@@ -110,7 +110,7 @@ class Scheduler:
                 self._waiting[_key(entry)] = _Waiting(entry, now_ms)
             elif missed:
                 waiting = _Waiting(entry, entry.last_before(now_ms), missed - 1)
-                waiting.code, waiting.words = "not-running", "no controller led"
+                waiting.code, waiting.words = "not-running", "no controller was leading"
                 self._waiting.setdefault(_key(entry), waiting)
             heapq.heappush(self._queue, (entry.next_after(now_ms), number, entry))
 
@@ -119,7 +119,7 @@ class Scheduler:
         jumped_ms = now_ms - self.clock.monotonic_ms() - self._offset_ms
         if abs(jumped_ms) > JUMP_MS:
             self.say(
-                f"the clock jumped by {jumped_ms // 1_000} s: the timetable of backups starts over",
+                f"the clock jumped by {jumped_ms // 1_000} s; the backup schedule starts over",
                 {"code": "clock-jumped", "jumped_ms": jumped_ms},
             )
             await self._begin()
@@ -214,13 +214,13 @@ class Scheduler:
         pause_ms = min(RETRY_MOST_MS, RETRY_MS << min(failures, 10))
         if now_ms + pause_ms < entry.next_after(now_ms):
             self._waiting[_key(entry)] = _Waiting(
-                entry, now_ms + pause_ms, code="retry", words="it failed before"
+                entry, now_ms + pause_ms, code="retry", words="it failed earlier"
             )
 
     async def _tell_missed(self, waiting: _Waiting, now_ms: int) -> None:
         entry = waiting.entry
         windows = "window" if waiting.missed == 1 else "windows"
-        why = waiting.words or "the work before it took too long"
+        why = waiting.words or "the previous job took too long"
         words = f"{waiting.missed} {windows} of {entry.job} missed: {why}"
         await self.evidence.add(
             BackupEvent(

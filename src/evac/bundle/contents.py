@@ -71,13 +71,15 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
     lock = "nothing"
     if sealed:
         lock = (
-            f"everything; {sealed['needed']} of {sealed['people']} people open it (shares {sealed['name']})"
+            f"everything; {sealed['needed']} of {sealed['people']} people are needed to "
+            f"open it (shares {sealed['name']})"
         )
     if sealed and not told["encrypted"]:
         secrets = sum(1 for row in told["references"] if row["sealed"])
         lock = (
             f"{secrets} secrets and {len(sealed['files'])} files; "
-            f"{sealed['needed']} of {sealed['people']} people open them (shares {sealed['name']})"
+            f"{sealed['needed']} of {sealed['people']} people are needed to open "
+            f"them (shares {sealed['name']})"
         )
     facts = (
         (
@@ -86,13 +88,13 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
         ),
         ("digest", told["digest"]),
         ("signed by", told["signed_by"] or "nobody"),
-        ("encrypted", "all but START.txt and evac itself" if told["encrypted"] else "secrets only"),
+        ("encrypted", "everything except START.txt and evac itself" if told["encrypted"] else "secrets only"),
         ("size", f"{told['bytes']:,} bytes in {len(told['parts'])} parts"),
         ("estate", f"{told['estate']['name']} {told['estate']['digest']}"),
-        ("generation", f"{generation.get('number', 0)}; starting from here opens the next one"),
+        ("generation", f"{generation.get('number', 0)}; starting from this bundle opens the next one"),
         ("under way", ", ".join(told["open_runs"] or ()) or "no run"),
         ("under lock", lock),
-        ("evac itself", f"{len(told['wheels'])} wheels" if told["wheels"] else "not in it"),
+        ("evac itself", f"{len(told['wheels'])} wheels" if told["wheels"] else "not included"),
     )
     plans = [
         (

@@ -157,9 +157,9 @@ def make_bundle(
     each time. Raises EstateError, InvalidInput, StoreError.
     """
     if asked.shares_to and asked.shares is None:
-        raise InvalidInput("share-count", "folders for shares are named without --share", "add --share 2/3")
+        raise InvalidInput("share-count", "--shares-to was used without --share", "add --share 2/3")
     if asked.shares is not None and not asked.shares_to:
-        raise InvalidInput("share-folders", "nobody would get the shares", "add --shares-to DIR")
+        raise InvalidInput("share-folders", "no one would receive the shares", "add --shares-to DIR")
     if asked.encrypt and asked.shares is None:
         raise InvalidInput("share-count", "no one could open it", "add --share 2/3 and --shares-to DIR")
     if asked.shares is not None:
@@ -227,8 +227,8 @@ def _check_shape(path: Path) -> None:
     except BundleDamaged as error:
         raise InvalidInput(
             "bundle-unreadable",
-            f"what was written would not be opened: {error.message}",
-            "names of files and secrets that cannot be printed are not carried: rename them",
+            f"the bundle could not be opened again: {error.message}",
+            "files and secrets with unprintable names cannot be included: rename them",
         ) from error
 
 
@@ -275,11 +275,11 @@ def _add_files(making: _Making) -> None:
         making.sources = [one for one in making.sources if one.name != f"estate/{POLICY_FILE}"]
         making.sources.append(Source(f"estate/{POLICY_FILE}", asked.policy.read_bytes()))
     if policy is None:
-        making.leave_out("a policy", "there is none: the careful one holds")
+        making.leave_out("a policy", "there is none, so the cautious default policy applies")
     if path.is_dir():
         for other in sorted(one.name for one in path.iterdir() if not one.name.startswith(".")):
             if other not in names:
-                making.leave_out(f"estate/{other}", "evac does not read it, and it may be a secret")
+                making.leave_out(f"estate/{other}", "evac does not read it, and it may contain a secret")
 
 
 def _copy(url: str | None) -> tuple[Copied, Generation]:
@@ -299,9 +299,11 @@ def _copy(url: str | None) -> tuple[Copied, Generation]:
 def _add_store(making: _Making, copied: Copied, generation: Generation) -> None:
     """Journals with their heads, everything else with its key, and which generation it is of."""
     if making.asked.store is None:
-        making.leave_out("journals, registers and epochs", "no store was named: --store")
+        making.leave_out("journals, registers and epochs", "no store was given: --store")
     if not copied.still:
-        making.leave_out("one moment of the store", "it changed while it was copied: make another")
+        making.leave_out(
+            "a snapshot of the store", "it changed while it was being copied: make another bundle"
+        )
     lines = [
         orjson.dumps([key, _text(value)])
         for key, value in sorted(without_small_plans(copied.entries).items())
@@ -342,12 +344,12 @@ def _epochs(entries: Mapping[str, bytes]) -> list[dict[str, Any]]:
 def _add_wheels(making: _Making) -> list[str]:
     folder = making.asked.wheelhouse
     if folder is None:
-        making.leave_out("evac itself", "no --wheelhouse: the laptop must have evac already")
+        making.leave_out("evac itself", "no --wheelhouse: evac must already be installed on the laptop")
         return []
     wheels = sorted(folder.glob("*.whl"))
     if not any(wheel.name.startswith("evac-") for wheel in wheels) or len(wheels) > WHEELS_MOST:
         raise InvalidInput(
-            "wheelhouse-no-evac", f"{folder} holds no wheel of evac", "make wheelhouse DIR=folder writes one"
+            "wheelhouse-no-evac", f"{folder} contains no evac wheel", "create one: make wheelhouse DIR=folder"
         )
     making.sources += [Source(f"wheelhouse/{wheel.name}", wheel) for wheel in wheels]
     return [wheel.name for wheel in wheels]
@@ -358,9 +360,9 @@ def _add_tools(making: _Making) -> None:
     carried: dict[str, Path] = {}
     for path in making.asked.tools:
         if not (path.is_file() and os.access(path, os.X_OK)):
-            raise InvalidInput("tool-unusable", f"{path} is no program", "name one that runs here")
+            raise InvalidInput("tool-unusable", f"{path} is not a program", "give one that runs here")
         if path.name in carried:
-            raise InvalidInput("tool-twice", f"two tools are called {path.name}", "name one of them")
+            raise InvalidInput("tool-twice", f"two tools are called {path.name}", "give only one of them")
         carried[path.name] = path
     making.sources += [Source(f"{sealing.TOOLS}/{name}", path) for name, path in sorted(carried.items())]
     users: dict[str, set[str]] = {}
@@ -434,7 +436,7 @@ def _material(making: _Making) -> sealing.Material | None:
     files = {name: _file(path) for name, path in _files_of(asked.sealed).items()}
     files |= _certificates(making)
     if asked.shares is None and asked.sealed:
-        raise InvalidInput("share-count", "nothing is locked up without shares", "add --share 2/3")
+        raise InvalidInput("share-count", "nothing is encrypted without shares", "add --share 2/3")
     for reference in sorted(rows) if asked.shares is not None else ():
         try:
             values[reference] = secret_of(reference, whole=True).reveal()
@@ -461,8 +463,8 @@ def _files_of(sealed: Sequence[str]) -> dict[str, Path]:
         if path.name in found and found[path.name].resolve() != path.resolve():
             raise InvalidInput(
                 "seal-name",
-                f"two files would be {path.name} under the lock: {found[path.name]} and {path}",
-                "give one of them another name",
+                f"two encrypted files would be named {path.name}: {found[path.name]} and {path}",
+                "rename one of them",
             )
         found[path.name] = path
         agents.discard(path.name)
@@ -476,7 +478,7 @@ def _certificates(making: _Making) -> dict[str, bytes]:
     if any(url.startswith("https:") for url in agents):
         for name in (CERT, KEY):
             if name not in named:
-                making.leave_out("a certificate to show to agents", f"{name} is not set here")
+                making.leave_out("a certificate to present to agents", f"{name} is not set here")
         if making.asked.shares is None and named:
             making.leave_out("certificates for agents", "no --share k/n")
     return {name: _file(Path(path)) for name, path in named.items()} if making.asked.shares else {}

@@ -175,7 +175,7 @@ def _inside(outer: Bundle, asked: OpeningRequest, place: Path) -> Iterator[Bundl
         return
     sealed = outer.values.get("sealed")
     if not asked.shares or not sealed:
-        raise InvalidInput("bundle-encrypted", "all of this bundle is under lock", "add --share FILE")
+        raise InvalidInput("bundle-encrypted", "everything in this bundle is encrypted", "add --share FILE")
     lock = sealing.Lock(sealed["name"], sealed["needed"], sealed["people"])
     path = place / INSIDE
     _write_private(path, sealing.unlock_inside(lock, outer.read(part), asked.shares, outer.content))
@@ -197,11 +197,11 @@ def _kept(asked: OpeningRequest, bundle: Bundle) -> dict[str, Any] | None:
         if told["bundle"] != bundle.digest or not isinstance(told["generation"], int):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
-        raise _other_folder(folder, "is there, and nothing of this bundle") from None
+        raise _other_folder(folder, "already exists, and is not from this bundle") from None
     if asked.generation not in (0, told["generation"]):
         raise _other_folder(folder, f"has generation {told['generation']}, not {asked.generation}")
     if asked.store and asked.store != told.get("store", ""):
-        raise _other_folder(folder, "was opened with another store than --store names")
+        raise _other_folder(folder, "was opened with a different store from --store")
     if asked.shares and not (folder / GLASS).is_dir():
         with beside(folder) as place:
             _unlock(bundle, asked, place)
@@ -210,7 +210,7 @@ def _kept(asked: OpeningRequest, bundle: Bundle) -> dict[str, Any] | None:
 
 
 def _other_folder(folder: Path, why: str) -> InvalidInput:
-    return InvalidInput("bundle-folder", f"{folder} {why}", "name a new folder: --into NEWDIR")
+    return InvalidInput("bundle-folder", f"{folder} {why}", "choose a new folder: --into NEWDIR")
 
 
 def _opened(folder: Path, bundle: Bundle, told: Mapping[str, Any], *, again: bool) -> Opened:
@@ -279,7 +279,7 @@ def _unlock(bundle: Bundle, asked: OpeningRequest, place: Path) -> None:
     if not asked.shares:
         return
     if sealed is None:
-        raise InvalidInput("share-foreign", "this bundle has nothing under lock", "leave the shares out")
+        raise InvalidInput("share-foreign", "nothing in this bundle is encrypted", "remove the shares")
     lock = sealing.Lock(sealed["name"], sealed["needed"], sealed["people"])
     material = sealing.unlock(lock, bundle.read(sealed["part"]), asked.shares, bundle.content)
     files = {secrets.name_of(reference): text.encode() for reference, text in material.values.items()}
@@ -305,7 +305,7 @@ def _ask_agents(
     estate = estates.load(_estate(folder, bundle.values))
     sites = [site.id for site in estate.sites]
     if strange := sorted(set(confirm).difference(sites)):
-        words = f"the estate of the bundle has no site {listed(strange)} that could be confirmed as lost"
+        words = f"the estate of the bundle has no site {listed(strange)} to confirm as lost"
         raise UnknownDomain("unknown-domain", words, f"its sites are: {listed(sites, 20)}")
     agents = agents_of(estate)
 
@@ -336,8 +336,9 @@ def _next(
         why = "; ".join(f"{site}: {silent[site]}" for site in unnamed)
         raise NotAllowed(
             "site-silent",
-            f"nobody can tell the agents of {', '.join(unnamed)}: {why}",
-            f"if these sites are lost, say so: {typed}; what their controllers can still do, docs tell",
+            f"no one can notify the agents of {', '.join(unnamed)}: {why}",
+            f"if these sites are lost, confirm it: {typed}; the docs explain what "
+            "their controllers can still do",
         )
     own: int = bundle.values["generation"]["number"]
     newest = max([own, *(number for number, _ in known.values())])
@@ -347,8 +348,8 @@ def _next(
     if not newest < number <= GENERATION_MOST:
         raise NotAllowed(
             "generation-older",
-            f"generation {newest} was opened already; {number} does not follow it",
-            f"name one above {newest}: --generation {newest + 1}",
+            f"generation {newest} has already been opened; {number} does not come after it",
+            f"choose one above {newest}: --generation {newest + 1}",
         )
     return number
 
@@ -379,7 +380,7 @@ def _contents(bundle: Bundle, generation: Generation, asked: OpeningRequest) -> 
         if key.startswith(datasets.PREFIX):
             entries[key] = _above(key, value, generation.number)
     if held:
-        words = f"opened from a bundle: look at {', '.join(held)} first; it may have gone on since"
+        words = f"opened from a bundle: check {', '.join(held)} first; it may have continued since then"
         entries[HOLD_KEY] = orjson.dumps({"who": asked.who, "reason": words, "at_ms": generation.at_ms})
     for stream, segments in journals.items():
         entries |= {key_of(stream, number): value for number, value in enumerate(segments, 1)}
@@ -478,7 +479,7 @@ def _journals(bundle: Bundle) -> dict[str, list[bytes]]:
         except (ValueError, IndexError, Corrupt) as error:
             raise BundleDamaged(f"the journal {stream} cannot be read", part) from error
         if last.hash != head:
-            raise BundleDamaged(f"the journal {stream} does not end where the manifest says", part)
+            raise BundleDamaged(f"the journal {stream} does not end where the manifest says it does", part)
         found[stream] = segments
     return found
 

@@ -100,7 +100,7 @@ def plans_of(
         rows.append({"lost": list(lost), "kind": kind, "from": source, **row})
     if spent:
         words = f"plans for the loss of {plural(len(spent), 'smaller domain')}: {listed(spent, SHOWN)}"
-        left.append({"what": words, "why": "the budget is spent: --budget"})
+        left.append({"what": words, "why": "the time budget is used up: --budget"})
     return Planned(tuple(sources), tuple(rows), tuple(left))
 
 

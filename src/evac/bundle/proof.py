@@ -47,7 +47,7 @@ def signed_by(bundle: Bundle) -> str:
         key, value = (base64.b64decode(found[name], validate=True) for name in ("key", "value"))
         Ed25519PublicKey.from_public_bytes(key).verify(value, signed_bytes(bundle.values))
     except (InvalidSignature, ValueError, KeyError, TypeError) as error:
-        raise BundleDamaged("the signature is not of this manifest", MANIFEST) from error
+        raise BundleDamaged("the signature does not match this manifest", MANIFEST) from error
     return str(found["key"])
 
 
@@ -57,14 +57,14 @@ def check_digest(bundle: Bundle, written: str) -> None:
     if len(digits) < DIGITS_LEAST:
         raise InvalidInput(
             "digest-short",
-            f"{len(digits)} letters of a digest are too few to tell bundles apart",
+            f"{len(digits)} characters of a digest are too few to tell bundles apart",
             f"give at least the first {DIGITS_LEAST}",
         )
     if not bundle.digest.startswith(digits):
         raise NotAllowed(
             "bundle-other",
-            f"{bundle.path.name} is not the bundle whose digest was given: its own is sha256:{bundle.digest}",
-            "take another copy; what carried this one may have been changed",
+            f"{bundle.path.name} does not have the given digest; its digest is sha256:{bundle.digest}",
+            "take another copy; this one may have been tampered with",
         )
 
 
@@ -76,7 +76,7 @@ def check_signer(bundle: Bundle, trusted: str) -> None:
             with Path(trusted).open(encoding="ascii") as file:
                 wanted = file.read(_KEY_BYTES_MOST).strip()
         except (OSError, ValueError) as error:
-            raise InvalidInput("key-missing", f"{trusted} holds no public key in base64") from error
+            raise InvalidInput("key-missing", f"{trusted} contains no public key in base64") from error
     found = signed_by(bundle)
     if found != wanted:
         said = f"by the owner of {found}" if found else "by nobody"
@@ -97,9 +97,10 @@ def prove(bundle: Bundle, digest: str, trusted: str, by_shares: bool) -> None:
         check_signer(bundle, trusted)
     if digest or trusted or (by_shares and bundle.content):
         return
-    older = " Its format is an older one, whose seal covers only itself." if by_shares else ""
+    older = " It has an older format, whose seal covers only itself." if by_shares else ""
     raise NotAllowed(
         "bundle-unproven",
-        f"nothing shows that {bundle.path.name} is the bundle that was made.{older}",
-        "add --digest SHA256, which is in each share file and was shown when it was made; or --signer KEY",
+        f"nothing proves that {bundle.path.name} is the original bundle.{older}",
+        "add --digest SHA256, which is in each share file and was shown when the "
+        "bundle was made; or --signer KEY",
     )

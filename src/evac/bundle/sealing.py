@@ -81,7 +81,7 @@ def put(made: Path, target: Path) -> None:
         raise InvalidInput(
             "bundle-folder",
             f"{target} cannot be put in place: {error.strerror}",
-            "name a new folder: --into NEWDIR",
+            "choose a new folder: --into NEWDIR",
         ) from error
     _sync(target.parent)
 
@@ -107,8 +107,8 @@ def remove_leftovers(folder: Path, own: Path | None = None) -> None:
         except OSError as error:
             raise InvalidInput(
                 "bundle-leftover",
-                f"{path} was left by an opening that was cut off, and cannot be removed: {error.strerror}",
-                "remove it: it may hold secrets that shares opened",
+                f"{path} was left behind by an interrupted opening, and cannot be removed: {error.strerror}",
+                "remove it: it may contain decrypted secrets",
             ) from error
 
 
@@ -120,16 +120,17 @@ def _remove(path: Path, folder: Path) -> None:
         if foreign:
             raise InvalidInput(
                 "bundle-leftover",
-                f"{path} looks like what an opening left that was cut off, but holds "
-                f"{foreign[0][:80]!r}, which no opening writes",
-                "look at it, and move it away or remove it",
+                f"{path} looks like it was left behind by an interrupted opening, but contains "
+                f"{foreign[0][:80]!r}, which opening a bundle never writes",
+                "check it, then move it away or remove it",
             )
         locked = _lock(handle)
         if locked is None:
             raise InvalidInput(
                 "bundle-leftover",
-                f"whether another process still needs {path} cannot be known: no file is locked on this disk",
-                "when none opens a bundle, remove it: it may hold secrets",
+                f"cannot tell whether another process still needs {path}: this disk "
+                "does not support file locks",
+                "if no process is opening a bundle, remove it: it may contain secrets",
             )
         if not locked:
             raise _busy(folder)
@@ -185,8 +186,8 @@ def _absolute(folder: Path) -> Path:
 def _busy(folder: Path) -> InvalidInput:
     return InvalidInput(
         "bundle-busy",
-        f"another process is opening {folder} at this moment",
-        "wait for it, or name a new folder: --into NEWDIR",
+        f"another process is opening {folder} right now",
+        "wait for it, or choose a new folder: --into NEWDIR",
     )
 
 
@@ -272,12 +273,12 @@ def lock_up_all(
     if not 1 < needed <= people <= MOST:
         raise InvalidInput(
             "share-count",
-            f"{needed} of {people} cannot be asked for",
+            f"cannot require {needed} of {people} shares",
             f"write k/n with 2 <= k <= n <= {MOST}",
         )
     data = material.encoded()
     if len(data) > MAX_MATERIAL_BYTES:
-        raise InvalidInput("sealed-size", f"at most {MAX_MATERIAL_BYTES >> 20} MB are locked up")
+        raise InvalidInput("sealed-size", f"at most {MAX_MATERIAL_BYTES >> 20} MB can be encrypted")
     shamir = _shamir()
     key, lock = draw(KEY_BYTES), Lock(draw(8).hex(), needed, people)
     nonce, bound, cipher = draw(12), content(lock), _cipher(key, lock)
@@ -312,18 +313,20 @@ def _opened(lock: Lock, sealed: bytes, shares: Sequence[Share], bound: bytes) ->
     from cryptography.exceptions import InvalidTag
 
     if not 1 < lock.needed <= lock.people <= MOST or not _NAME.fullmatch(lock.name):
-        raise InvalidInput("share-wrong", "the bundle has no lock that people can open", "take another copy")
+        raise InvalidInput("share-wrong", "the bundle has no lock that shares can open", "take another copy")
     found = {share.point: share for share in shares}
     strangers = [share for share in shares if share.lock != lock]
     if strangers:
         raise InvalidInput(
             "share-foreign",
             f"share {strangers[0].point} belongs to another bundle",
-            f"this one asks for shares of {lock.name}",
+            f"this one needs shares of {lock.name}",
         )
     if len(found) < lock.needed:
         raise InvalidInput(
-            "share-missing", f"{len(found)} of {lock.needed} shares are here", "ask more people for theirs"
+            "share-missing",
+            f"{len(found)} of the {lock.needed} required shares were given",
+            "ask more people for their shares",
         )
     chosen = [found[point] for point in sorted(found)][: lock.needed]
     key = _shamir().combine([(share.point, share.part) for share in chosen])
@@ -332,7 +335,7 @@ def _opened(lock: Lock, sealed: bytes, shares: Sequence[Share], bound: bytes) ->
     except (InvalidTag, ValueError) as error:
         raise InvalidInput(
             "share-wrong",
-            "the shares do not open the material, or something in this bundle was changed",
+            "the shares do not open the bundle, or something in it was changed",
             "compare its digest with the one in the share files; take another copy",
         ) from error
 
@@ -342,16 +345,16 @@ def read_share(text: str, where: str = "a share") -> Share:
     words = text.split()
     hint = "copy the whole line, from evac-share-1 to its last eight letters"
     if len(words) != 6 or words[0] != _WORD or not text.isascii():
-        raise InvalidInput("share-wrong", f"{where} is not the line of a share", hint)
+        raise InvalidInput("share-wrong", f"{where} is not a share line", hint)
     if _check(" ".join(words[:5])) != words[5]:
-        raise InvalidInput("share-wrong", f"{where} has a slip in it: its checksum does not fit", hint)
+        raise InvalidInput("share-wrong", f"{where} has a typo: its checksum does not match", hint)
     try:
         needed, _, people = words[2].partition("/")
         share = Share(Lock(words[1], int(needed), int(people)), int(words[3]), bytes.fromhex(words[4]))
     except ValueError as error:
-        raise InvalidInput("share-wrong", f"{where} is not the line of a share", hint) from error
+        raise InvalidInput("share-wrong", f"{where} is not a share line", hint) from error
     if len(share.part) != KEY_BYTES or not 1 <= share.point <= share.lock.people <= MOST:
-        raise InvalidInput("share-wrong", f"{where} is not the line of a share", hint)
+        raise InvalidInput("share-wrong", f"{where} is not a share line", hint)
     return share
 
 
@@ -373,13 +376,13 @@ def check_folders(people: int, folders: Sequence[Path]) -> None:
     if len(folders) not in (1, people):
         raise InvalidInput(
             "share-folders",
-            f"{len(folders)} folders are named for {people} shares",
-            "name one folder a person, or one for all",
+            f"{len(folders)} folders were given for {people} shares",
+            "give one folder per person, or one for all",
         )
     for folder in folders:
         if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
             raise InvalidInput(
-                "share-folders", f"{folder} is not a folder that this user can write to", "make it first"
+                "share-folders", f"{folder} is not a folder that this user can write to", "create it first"
             )
 
 
@@ -412,8 +415,8 @@ def write_shares(shares: Sequence[Share], folders: Sequence[Path], title: str) -
         take_back(written)
         raise InvalidInput(
             "share-folders",
-            f"{path} cannot be written: {error.strerror}; nobody was given a share",
-            "name other folders: --shares-to DIR",
+            f"{path} cannot be written: {error.strerror}; no shares were handed out",
+            "choose other folders: --shares-to DIR",
         ) from error
     except BaseException:
         take_back(written)
@@ -450,5 +453,5 @@ def _shamir() -> type[Shamir]:
     try:
         from Crypto.Protocol.SecretSharing import Shamir
     except ModuleNotFoundError as error:
-        raise extras.needs("bundle", "a lock that people share") from error
+        raise extras.needs("bundle", "a lock with shares") from error
     return Shamir

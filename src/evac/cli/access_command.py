@@ -144,8 +144,10 @@ def access() -> None:
 
 @access.command()
 @click.argument("name")
-@click.option("--role", type=click.Choice(ROLES), default="viewer", show_default=True, help="What it may do.")
-@click.option("--of", "person", default="", metavar="PERSON", help="The person it acts for.")
+@click.option(
+    "--role", type=click.Choice(ROLES), default="viewer", show_default=True, help="Role of the token."
+)
+@click.option("--of", "person", default="", metavar="PERSON", help="Person that the token acts for.")
 @click.option(
     "--for", "length", type=Length(), default=0, help="How long it is valid, like 90d. [default: no limit]"
 )
@@ -253,7 +255,7 @@ def totp(name: str, file: Path, quiet: bool) -> None:
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
-        raise InvalidInput("file-exists", f"{file} already exists", "name another file") from None
+        raise InvalidInput("file-exists", f"{file} already exists", "choose another file") from None
     with os.fdopen(handle, "w") as target:
         target.write(secret + "\n")
     emit(address, None)
@@ -295,7 +297,7 @@ def logout(name: str, login: str, where: Where, quiet: bool) -> None:
 @access.command()
 @where_options
 @click.option(
-    "--last", "length", type=Length(), default=0, help="Only the last part, like 24h. [default: all]"
+    "--last", "length", type=Length(), default=0, help="Only this recent part, like 24h. [default: all]"
 )
 @output_option("jsonl", "cef")
 def log(where: Where, length: int, output: str) -> None:
@@ -350,7 +352,7 @@ def archive(folder: Path, url: str | None, only_check: bool, quiet: bool) -> int
 @access.command(name="list")
 @click.argument("estate", type=click.Path(path_type=Path))
 @click.option(
-    "--access", "file", type=click.Path(path_type=Path, dir_okay=False), help="Another access file."
+    "--access", "file", type=click.Path(path_type=Path, dir_okay=False), help="Access file to use instead."
 )
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Another policy.")
 @output_option("text", "json", "csv")
@@ -370,7 +372,9 @@ def list_all(estate: Path, file: Path | None, policy: Path | None, output: str) 
 @click.option("--run", "run", default="", help="The run it is for.")
 @click.option("--incident", default="", help="Instead of a run: the incident whose run it is for.")
 @click.option("--purpose", type=click.Choice(VERBS), required=True, help="The one request it allows.")
-@click.option("--who", required=True, metavar="PERSON", help="Who signs; the access file must list the key.")
+@click.option(
+    "--who", required=True, metavar="PERSON", help="Person who signs; the access file must list their key."
+)
 @click.option("--reason", required=True, help="Reason, recorded in the journal with every use.")
 @click.option(
     "--key",
@@ -412,7 +416,7 @@ def break_glass(
     often = "once" if uses == 1 else f"{uses} times at most"
     emit(glass.issue(grant, _private_key(key)), None)
     say(
-        f"{who} may ask {purpose} of {run or incident}, {often}, for {minutes} minutes, "
+        f"{who} may request {purpose} of {run or incident}, {often}, for {minutes} minutes, "
         "in war rooms whose access file has the public key\n"
         "next: paste it into the sign-in page, or send it as Authorization: Bearer CREDENTIAL",
         quiet,

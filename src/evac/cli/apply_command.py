@@ -101,7 +101,7 @@ def apply(
     A new run waits for approval: evac approve RUN.
     """
     if estate is None and not where.server:
-        raise click.UsageError("name the ESTATE the plan was made from, or a --server")
+        raise click.UsageError("give the ESTATE that the plan was made from, or use --server")
     where.refuse(ESTATE=estate, _policy=policy)
     if not execute:
         return _dry(plan, estate, policy, where, output)
@@ -305,7 +305,7 @@ def new_key(file: Path) -> None:
     try:
         public = make(file)
     except FileExistsError as error:
-        raise InvalidInput("key-exists", f"{file} already exists", "name another file") from error
+        raise InvalidInput("key-exists", f"{file} already exists", "choose another file") from error
     emit(public, None)
     say(f"the private key is in {file}; only you can read it\nnext: add it to approvers in policy.yaml")
 

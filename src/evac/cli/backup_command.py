@@ -159,8 +159,8 @@ def _perform(
     if where.server:
         raise InvalidInput(
             "backup-needs-store",
-            "this starts programs on this machine, and a server cannot do that for you",
-            "name the store instead: --store",
+            "this starts programs on this machine, which a server cannot do for you",
+            "use the store instead: --store",
         )
     loaded = _loaded(estate)
     found = read_policy(estate, policy, loaded)
@@ -212,7 +212,7 @@ def _job(name: str, job: Job, words: str) -> None:
 _job(
     "list",
     "list",
-    "Ask the backup tools of a DATA_SET what they hold.\n\nWhat it says is kept as evidence.",
+    "Ask the backup tools of a DATA_SET which backups they have.\n\nThe answers are kept as evidence.",
 )
 _job(
     "run",
@@ -245,7 +245,7 @@ _job(
 )
 @copy_option
 @click.option(
-    "--backup", "snapshot", default="", metavar="ID", help="The tool's id of the backup. [default: newest]"
+    "--backup", "snapshot", default="", metavar="ID", help="ID of the backup in its tool. [default: newest]"
 )
 @click.option(
     "--until",
@@ -280,7 +280,7 @@ def restore(
     except QuantityError as error:
         raise InvalidInput("moment-wrong", f"--until: {error}", error.hint) from error
     if until_s is not None and until_s * 1_000 > _now_ms():
-        hint = "check the time zone, or leave --until out for everything that was backed up"
+        hint = "check the time zone, or omit --until to restore everything that was backed up"
         raise InvalidInput("moment-wrong", f"--until: {until} is in the future", hint)
     kept = {"place": str(into.absolute()), "snapshot": snapshot, "until_s": until_s}
     events = _perform("restore", estate, data_set, anyway=True, kept=kept, **given)

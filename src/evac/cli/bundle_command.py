@@ -67,7 +67,7 @@ def bundle_options(command: Command) -> Command:
     @click.option(
         "--into",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Of --bundle: the new folder. [default: named after its digest, in this user's state folder]",
+        help="With --bundle: the new folder. [default: named after its digest, in this user's state folder]",
     )
     @click.option("--share", type=file, multiple=True, help="With --bundle: file with one person's share.")
     @click.option(
@@ -152,7 +152,7 @@ def _prompted(bundle: Path, have: int) -> list[Any]:
     if not sealed:
         return []
     if not sys.stdin.isatty():
-        raise InvalidInput("share-missing", "there is no terminal", "name files: --share FILE")
+        raise InvalidInput("share-missing", "no terminal is available", "give files: --share FILE")
     found = []
     for number in range(have, int(sealed["needed"])):
         words = f"share {number + 1} of {sealed['needed']} (it is not shown)"
@@ -357,7 +357,7 @@ def verify(file: Path, digest: str | None, signer: str | None) -> int:
             check_signer(opened, signer)
     click.echo(f"{file}: {len(told['parts'])} parts are intact; {told['digest']}")
     if digest is None and signer is None:
-        say("intact, but nothing shows who made it: add --digest or --signer")
+        say("intact, but nothing proves who made it: add --digest or --signer")
     return console.DONE
 
 
@@ -366,9 +366,7 @@ def _shares(text: str | None) -> tuple[int, int] | None:
         return None
     needed, _, people = text.partition("/")
     if not (needed.isdecimal() and people.isdecimal() and len(text) <= 9):
-        raise InvalidInput(
-            "share-count", f"{text[:20]!r} does not say how many of how many", "write it like 2/3"
-        )
+        raise InvalidInput("share-count", f"{text[:20]!r} is not of the form K/N", "write it like 2/3")
     return int(needed), int(people)
 
 

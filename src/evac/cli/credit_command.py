@@ -87,7 +87,7 @@ class Moment(click.ParamType[int]):
         except ValueError:
             at = None
         if at is None or at.tzinfo is None:
-            self.fail(f"'{value[:40]}' is not a moment; write it like 2022-10-15T15:33:00+09:00", param, ctx)
+            self.fail(f"'{value[:40]}' is not a time; write it like 2022-10-15T15:33:00+09:00", param, ctx)
         return round(at.timestamp() * 1_000)
 
 
@@ -184,7 +184,7 @@ def _add_windows(case: Case, source: Path | None, incident: str, who: str, where
         summary = where.do(lambda control: control.paper(incident, "summary", "json"))
         found = windows_of_incident(json.loads(str(summary)))
     new = case.add_windows(found, _now_ms(), who)
-    say(f"{plural(new, 'new window')}; {len(found) - new:,} known already", quiet)
+    say(f"{plural(new, 'new window')}; {len(found) - new:,} already known", quiet)
 
 
 def _correct(case: Case, change: Correction, quiet: bool) -> None:
@@ -235,7 +235,7 @@ def claims(
         found = load_claims(source)
         new = chosen.add_claims(found, _now_ms(), _who(who))
         known = len(found) - new
-        say(f"{new:,} new {'claim' if new == 1 else 'claims'}; {known:,} known already", quiet)
+        say(f"{new:,} new {'claim' if new == 1 else 'claims'}; {known:,} already known", quiet)
     elif accept or refuse:
         granted, currency = (0, "") if amount is None else (amount.minor, amount.currency)
         decision = Decision(accept or refuse, _who(who), reason, _now_ms(), granted)

@@ -65,7 +65,7 @@ def test_driver(estate: Path, endpoint: str, verb: str | None, given: tuple[str,
 
     Without --act, nothing is changed: every capability of the driver is queried. With --act VERB, the
     action is checked, rehearsed, done, observed, done again and undone. It carries no leader's token, so
-    that systems which remember a leader refuse it. Exit 3: a promise was broken.
+    systems that remember a leader refuse it. Exit 3: the driver broke the contract.
     """
     from evac.views.doctor_view import tried_json, tried_text
     from evac.views.json_out import document

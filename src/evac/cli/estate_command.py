@@ -54,7 +54,7 @@ def example(
     """Write an example estate: NAME is pangyo or pangyo-mended.
 
     pangyo is a company like the one hit in October 2022, with its published flaws; pangyo-mended is the same
-    company after the fixes. The files state for each number whether it was published or assumed.
+    company after the fixes. For each number, the files state whether it was published or assumed.
     """
     from evac.estate.examples import describe, pangyo
 

@@ -64,7 +64,7 @@ from evac.views.words import listed, plural
     "plugins",
     multiple=True,
     metavar="PROGRAM",
-    help="Kubernetes: let the kubeconfig run this program for credentials; repeatable.",
+    help="Kubernetes: allow the kubeconfig to run this program for credentials; repeatable.",
 )
 @click.option("--strict", is_flag=True, help="Reject the source if any object in it cannot be used.")
 @click.option("--update", is_flag=True, help="Run a recipe again; fail if it has never been run.")
@@ -111,7 +111,7 @@ def import_(
         if target is None:
             raise click.UsageError("Missing option '-o' / '--out'.")
         if update:
-            raise click.UsageError("--update is for a recipe; an import of one source updates by itself")
+            raise click.UsageError("--update is for recipes; importing a single source updates automatically")
         into = target
         if contexts:
             clusters = _clusters(contexts, kubeconfig, plugins, options)

@@ -203,7 +203,7 @@ def status_page(estate: Path | None, target: Path, title: str, url: str, where: 
     from evac.control.port import StatusAbout
 
     if estate is None and not where.server:
-        raise click.UsageError("name the ESTATE (its services have public names) or a --server")
+        raise click.UsageError("give the ESTATE (its services have public names), or use --server")
     where.refuse(ESTATE=estate)
     if not url.startswith(("https://", "http://")):
         raise InvalidInput("url-invalid", f"{url[:60]} is not a web address", "start it with https://")
@@ -219,7 +219,7 @@ def status_page(estate: Path | None, target: Path, title: str, url: str, where: 
 @output_option("text", "json", "markdown", "html")
 @file_option
 def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -> None:
-    """Write a plan for print, with the same step ids, for when no screen works."""
+    """Write a printable runbook of a plan, with the same step IDs, for when no screen works."""
     from evac import estate as estates
     from evac.estate.codecs import plan as plan_codec
     from evac.incident import runbook as books

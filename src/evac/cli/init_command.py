@@ -143,11 +143,11 @@ def _ask_sites(answers: _Answers, given: dict[str, str], questions: _Questions) 
     unknown = sorted(given.keys() - {source.name for source in answers.sources})
     if unknown:
         listed = ", ".join(source.name for source in answers.sources)
-        raise InvalidInput("init-source", f"no source is named {unknown[0]}", f"sources: {listed}")
+        raise InvalidInput("init-source", f"no such source: {unknown[0]}", f"sources: {listed}")
     for source in answers.sources:
         site = given.get(source.name)
         if site is None and source.sign == "unplaced":
-            words = f"{source.path} does not say where it runs. Its site? (empty: unknown)"
+            words = f"{source.path} does not state its site. Which site is it? (empty: unknown)"
             site = questions.ask(words, None, "")
         if site and ID.fullmatch(site):
             answers.sites[source.name] = site
@@ -162,8 +162,8 @@ def _ask_by_hand(answers: _Answers, places: str | None, named: str | None, quest
     if not sites or not services:
         raise InvalidInput(
             "init-nothing",
-            "no source was found here, and no site or service was named",
-            "add a dump, a host list or a catalogue, or name them: --at fra,muc --services shop,login",
+            "no source was found here, and no site or service was given",
+            "add a dump, a host list or a catalogue, or give them: --at fra,muc --services shop,login",
         )
     where = "[" + ", ".join(scalar_text(site) for site in sites) + "]"
     answers.services = services

@@ -74,7 +74,7 @@ def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
     outcomes = asyncio.run(try_channels(chosen, rules.room, rules.page))
     lines = [f"{name}: {problem or 'sent'}" for name, problem in outcomes.items()]
     left = [one.name for one in rules.channels.values() if one.public and one not in chosen and not names]
-    lines += [f"{name}: skipped, as it is for users; name it with --channel {name}" for name in left]
+    lines += [f"{name}: skipped, because it is for users; to include it: --channel {name}" for name in left]
     emit("\n".join(lines) + "\n", None)
     if any(outcomes.values()):
         say("next: fix what failed; addresses are resolved again for every attempt", quiet)
@@ -85,12 +85,12 @@ def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
 @notices.command()
 @quiet_option
 def key(quiet: bool) -> None:
-    """Make a new key for signing webhooks and print it: the receiver needs the same key."""
+    """Create and print a new key for signing webhooks. The receiver needs the same key."""
     import base64
     import secrets
 
     emit("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() + "\n", None)
     say(
-        "store it where secret: of the channel points, readable only by evac, and give it to the receiver",
+        "store it where the channel's secret: points, readable only by evac, and give it to the receiver",
         quiet,
     )

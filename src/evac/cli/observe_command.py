@@ -67,7 +67,7 @@ def observe(estate: Path, power: bool, output: str) -> int:
         ]
         page.table(("store", "site", "role", "lag"), rows_text)
     elif facts is None:
-        page.line("the estate names no store endpoint; add some under endpoints:")
+        page.line("the estate has no store endpoints; add some under endpoints:")
     if facts is not None:
         _power_page(page, facts)
     emit(page.text(), None)
@@ -117,7 +117,7 @@ def _known(facts: PowerFacts | None) -> int:
         say(f"next: {BOOT_CODES[REFUSED].remedy}; nothing more was sent, so that no account gets locked")
     else:
         first = next((code for code in unknown if code in BOOT_CODES), "")
-        remedy = BOOT_CODES[first].remedy if first else "see what each said: --output json"
+        remedy = BOOT_CODES[first].remedy if first else "to see each answer: --output json"
         say(f"next: {remedy}; then ask again" if unknown.keys() != {NOT_ASKED} else "next: ask again")
     return console.FAILED if many == facts.asked else console.UNKNOWN
 
@@ -167,7 +167,7 @@ def _power_page(page: Page, facts: PowerFacts) -> None:
             known = key in powers
             rows.append((site.site, key if known else "unknown", f"{count:,}", "" if known else _why(key)))
         if site.beside:
-            rows.append((site.site, "unknown", f"{site.beside:,}", "no endpoint, or no address known"))
+            rows.append((site.site, "unknown", f"{site.beside:,}", "no endpoint, or unknown address"))
     if rows:
         page.table(("site", "power", "servers", "why"), rows)
     else:

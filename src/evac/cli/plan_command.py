@@ -77,7 +77,7 @@ def simulate(
 ) -> None:
     """Simulate a PLAN thousands of times with uncertain durations and failing steps.
 
-    Shows when each tier is restored at the 50th to 99th percentile, how likely each rto is met, and which
+    Shows when each tier is restored at the 50th to 99th percentile, how likely each RTO is met, and which
     steps are most often on the critical chain. Verifies the plan first.
     """
     uncertainty = parse_faults(faults)
@@ -90,7 +90,7 @@ def simulate(
     wrong = check(loaded, made).violations
     if wrong:
         words = f"the plan does not verify: {wrong[0].rule} {wrong[0].subject}: {wrong[0].message}"
-        raise UnsafePlan("plan-wrong", words, f"see them all: evac verify {plan} {estate}")
+        raise UnsafePlan("plan-wrong", words, f"to see all of them: evac verify {plan} {estate}")
     instance = derive(loaded, made.scenario, made.policy, made.tick_ms)
     with (
         progress("simulating", quiet) as told,
@@ -328,7 +328,7 @@ def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
     from evac.app.observing import servers_on
 
     if not restore:
-        raise InvalidInput("plan-seen", "--seen needs --restore", "leave it out")
+        raise InvalidInput("plan-seen", "--seen needs --restore", "remove it")
     return servers_on(seen, time.time_ns() // 1_000_000)
 
 

@@ -322,7 +322,7 @@ def request_each(
     from evac.engine.runs.requests import Request
 
     if not (steps or racks or halls):
-        raise click.UsageError("name a STEP, or use --rack or --hall for every listed server there")
+        raise click.UsageError("give a STEP, or use --rack or --hall for every listed server there")
 
     async def work(control: Control) -> tuple[list[str], list[Any]]:
         found = list(dict.fromkeys((*steps, *await _on_the_list(control, run, racks, halls))))
@@ -361,7 +361,7 @@ async def _on_the_list(control: Control, run: str, racks: Named, halls: Named) -
     known = {one.rack for one in down} | {one.hall for one in down}
     if missing := [place for place in (*racks, *halls) if place not in known]:
         words = f"no server of {', '.join(missing)} is on the hands-on list"
-        raise InvalidInput("nobody-listed", words, f"list them: evac run quarantine {run}")
+        raise InvalidInput("nobody-listed", words, f"to list them: evac run quarantine {run}")
     return found
 
 

@@ -179,7 +179,7 @@ class StatusAsked:
             raise InvalidInput(
                 "status-store",
                 "no other process can see a store in memory",
-                "name one: --store sqlite:PATH",
+                "use a file: --store sqlite:PATH",
             )
         if self.url and not self.url.startswith(("https://", "http://")):
             raise InvalidInput(
@@ -312,7 +312,7 @@ def serve(
         return _demo(port)
     if asked.bundle is not None:
         if estate is not None or policy is not None:
-            raise click.UsageError("--bundle has its own estate and policy: leave them out")
+            raise click.UsageError("--bundle has its own estate and policy: remove them")
         if store is not None and site is None:
             raise click.UsageError("--bundle with --store fills a multi-site store: add --site for ours")
         opened = open_bundle(asked, generation, store or "")
@@ -322,7 +322,7 @@ def serve(
     elif asked.named:
         raise click.UsageError("--into, --share, --confirm, --reason, --digest and the like need --bundle")
     if estate is None or site is None:
-        raise click.UsageError("name an ESTATE and its --site; or --demo, which needs neither")
+        raise click.UsageError("give an ESTATE and its --site, or use --demo, which needs neither")
     if port is not None:
         raise click.UsageError("--port needs --demo; for the war room, use --listen")
     if listen is None and (idle := _given("access", "tls_cert", "tls_key", "credits")):
@@ -393,7 +393,7 @@ def _given(*only: str) -> list[str]:
 def _demo(port: int | None) -> int:
     """Until somebody ends it. Raises InvalidInput."""
     if others := [name for name in _given() if name not in ("--demo", "--port", "--time-zone")]:
-        raise click.UsageError(f" --demo uses its own company: leave {listed(others)} out")
+        raise click.UsageError(f" --demo uses its own company: remove {listed(others)}")
     from evac.app.demo import room as demo_room
 
     with in_time_zone(os.environ.get(ZONE, demo_room.ZONE)):
@@ -422,7 +422,7 @@ def _room(
     opened = choose(setting.estate, address, access, cert, key)
     if setting.store == "memory:":
         raise InvalidInput(
-            "listen-store", "no other process can see a store in memory", "name one: --store sqlite:PATH"
+            "listen-store", "no other process can see a store in memory", "use a file: --store sqlite:PATH"
         )
     told = [str(setting.estate), "--store", setting.store, "--listen", listen, "--site", setting.site]
     # By name: should the file go, a room that starts again is refused, and not open to everybody.
@@ -451,7 +451,7 @@ def _notices(setting: Setting, named: Path | None) -> list[str] | None:
     check_ways(load_notices(path).channels)
     if setting.store == "memory:":
         raise InvalidInput(
-            "notices-store", "no other process can see a store in memory", "name one: --store sqlite:PATH"
+            "notices-store", "no other process can see a store in memory", "use a file: --store sqlite:PATH"
         )
     told = [str(setting.estate), "--store", setting.store, "--notices", str(path), "--site", setting.site]
     return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
@@ -489,7 +489,7 @@ async def _serve(
     notices: list[str] | None,
     copies: Copies | None = None,
 ) -> None:
-    """The controller, and beside it, as long as it lives, the war room, the export of the status page, what
+    """The controller, and beside it, as long as it lives, the war room, the status page export, what
     tells people, and what takes a changed estate.
     """
     from evac.app import controlling, side_process
@@ -511,15 +511,13 @@ async def _serve(
 
     beside = [asyncio.create_task(side_process.keep(room, _log, line=line), name="war room")] if room else []
     if status:
-        export = side_process.keep(
-            status, _log, module=side_process.EXPORT, name="the export of the status page"
-        )
+        export = side_process.keep(status, _log, module=side_process.EXPORT, name="the status page export")
         beside.append(asyncio.create_task(export, name="status page"))
     if notices:
-        teller = side_process.keep(notices, _log, module=side_process.NOTICES, name="the process of notices")
+        teller = side_process.keep(notices, _log, module=side_process.NOTICES, name="the alerts process")
         beside.append(asyncio.create_task(teller, name="notices"))
     if traces := _traces(setting):
-        tracer = side_process.keep(traces, _log, module=side_process.TRACES, name="the process of traces")
+        tracer = side_process.keep(traces, _log, module=side_process.TRACES, name="the traces process")
         beside.append(asyncio.create_task(tracer, name="traces"))
     try:
         await controlling.serve(setting, lambda notice: _log(controlling.notice_line(notice)), ready)

@@ -127,7 +127,7 @@ def what_if(domains: tuple[str, ...], estate: Path | None, where: Where, output:
     from evac.views.small_texts import what_if_text
 
     if estate is None and not where.server:
-        raise click.UsageError("name the --estate, or a --server that has one")
+        raise click.UsageError("give an --estate, or a --server that has one")
     where.refuse(_estate=estate)
     document = where.do(lambda control: control.what_if(domains, estate))
     page = screen()

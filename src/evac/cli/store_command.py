@@ -71,7 +71,7 @@ def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
             await opened.close()
 
     found = asyncio.run(work())
-    say(f"entries sealed: {found.sealed:,}; sealed already: {found.good:,}", quiet)
+    say(f"entries sealed: {found.sealed:,}; already sealed: {found.good:,}", quiet)
     if not found.left:
         return console.DONE
     named = "\n".join(f"  {key}" for key in found.left[:NAMED_MOST])

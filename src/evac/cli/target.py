@@ -135,7 +135,7 @@ def where_options(command: Command) -> Command:
         **named: Any,
     ) -> Any:
         if store and server:
-            raise click.UsageError("--store and --server are mutually exclusive: name one")
+            raise click.UsageError("--store and --server are mutually exclusive: use one of them")
         chosen = "" if store else server or os.environ.get("EVAC_SERVER", "")
         if not chosen and (token_file or token_command or client_cert or client_key or ca):
             raise click.UsageError("tokens and certificates need --server")

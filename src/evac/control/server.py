@@ -141,7 +141,7 @@ class Parser:
         self._rest = lines.pop()
         found = [message for line in lines if (message := self._line(line.removesuffix(b"\r"))) is not None]
         if self._held + len(self._rest) > MESSAGE_MOST:
-            raise strange("a message without end")
+            raise strange("the message has no end")
         return found
 
     def _line(self, line: bytes) -> Message | None:
@@ -160,11 +160,11 @@ class Parser:
             return None
         number = fields.get("id", ["0"])[-1]
         if not (number.isascii() and number.isdigit()) or len(number) > 16:
-            raise strange("a message has no number")
+            raise strange("the message has no number")
         try:
             data = orjson.loads("\n".join(fields["data"]))
         except orjson.JSONDecodeError as error:
-            raise strange("a message is not JSON") from error
+            raise strange("the message is not JSON") from error
         return Message(int(number), fields.get("event", ["message"])[-1], data)
 
 
@@ -311,7 +311,7 @@ class ServerControl:
     async def plan(self, named: str) -> bytes:
         data = (await self._calls.read(_path("plans", named))).body
         if not digest_of(data).startswith(named):
-            raise strange("a plan is not what its digest says")
+            raise strange("the plan does not match its digest")
         return data
 
     async def plans(self) -> Sequence[PlanLine]:
@@ -327,7 +327,7 @@ class ServerControl:
         """Whether the plan fits is found out when it is proposed."""
         leader = str((await self._read(_path("situation")))["leader"]["owner"])
         if not leader:
-            raise Unavailable("no controller leads; start one in each site: evac serve")
+            raise Unavailable("no controller is leading; start one at each site: evac serve")
         await self._hand_over(plan)
         return leader
 
@@ -357,7 +357,7 @@ class ServerControl:
             said = (shown(told.get(name, "")) for name in ("code", "why", "kind", "hint"))
             raise runs.refusal(runs.Refusal(*said))
         if told["state"] != "made":
-            raise Unavailable("no controller leads, so the plan was not taken")
+            raise Unavailable("no controller is leading, so the plan was not accepted")
         return str(told["run"])
 
     async def backup_facts(self) -> BackupFacts:
@@ -478,7 +478,7 @@ class ServerControl:
         try:
             return (await self._calls.read(path, params)).body.decode()
         except UnicodeDecodeError as error:
-            raise strange("a document is not text") from error
+            raise strange("the document is not text") from error
 
     async def _change(
         self,
@@ -504,13 +504,13 @@ class ServerControl:
             for row in _items(page):
                 left -= 1
                 if left < 0:
-                    raise strange("a list without end")
+                    raise strange("the list never ends")
                 yield row
             told = page.get("next")
             if told is None:
                 return
             if told == following or not page["items"]:
-                raise strange("a list that goes in circles")
+                raise strange("the pages of the list form a loop")
             following = str(told)
 
 
@@ -525,8 +525,8 @@ def _check_version(document: Mapping[str, Any]) -> None:
     if document.get("schema_version") != SCHEMA_VERSION:
         raise EvacError(
             "server-version",
-            f"the server writes version {shown(document.get('schema_version'))} of this",
-            "use the evac of the server's version",
+            f"the server uses version {shown(document.get('schema_version'))} of this",
+            "use the same evac version as the server",
         )
 
 

@@ -36,22 +36,22 @@ WAIT_MOST_S: Final = 20.0
 ANSWER_MOST: Final = 64 << 20
 PROBLEM_MOST: Final = 65_536
 WORDS_MOST: Final = 600
-AGAIN: Final = "try again, or look into the log of the server"
+AGAIN: Final = "try again, or check the log of the server"
 PROBLEM: Final = "application/problem+json"
 HINTS: Final = {
     "run-unknown": "evac run list",
     "not-found": "evac --help",
     "incident-unknown": "evac incident list",
-    "plan-unknown": "make one with evac plan, and apply its file",
+    "plan-unknown": "create one with evac plan, and apply its file",
     "what-if-domains": "name 1 to 64 fault domains",
     "not-authenticated": "set EVAC_TOKEN, or --token-file FILE",
     "cursor-unknown": "ask again",
     "request-invalid": "evac COMMAND --help",
-    "host-unknown": "use the name that the server goes by",
-    "tls-authority": "name its authority: --ca FILE",
+    "host-unknown": "use the server's name as in its certificate",
+    "tls-authority": "give its CA: --ca FILE",
     "tls-client-missing": "add --client-cert FILE --client-key FILE",
-    "tls-client-refused": "show one that the server believes: --client-cert FILE --client-key FILE",
-    "tls-plain": "write http:// where it serves without TLS",
+    "tls-client-refused": "use one that the server trusts: --client-cert FILE --client-key FILE",
+    "tls-plain": "use http:// if the server does not use TLS",
 }
 """What to type next, where the server's own hint is for programs."""
 
@@ -88,17 +88,17 @@ class Reply:
         try:
             found = orjson.loads(self.body)
         except orjson.JSONDecodeError as error:
-            raise strange("an answer is not JSON") from error
+            raise strange("the response is not JSON") from error
         if not isinstance(found, dict):
-            raise strange("an answer is not an object")
+            raise strange("the response is not an object")
         return found
 
 
 def strange(words: str) -> EvacError:
     return EvacError(
         "server-answer",
-        f"the server does not answer as a war room does: {words}",
-        "check --server; server and program are best of one version",
+        f"the server does not respond like a war room: {words}",
+        "check --server, and use the same version of evac here as on the server",
     )
 
 
@@ -147,12 +147,12 @@ class ServerCalls:
             )
         except Cut as error:
             if not key:
-                error.hint = "ask again: nothing of it is done twice"
+                error.hint = "try again: nothing is done twice"
                 raise
             raise OutcomeUnknown(
                 "server-no-answer",
-                f"{error.message}; what was asked may have been done",
-                f"look first: {_where_to_look(path)}",
+                f"{error.message}; the request may have been executed",
+                f"check first: {_where_to_look(path)}",
             ) from error
 
     async def _again(self, call: Callable[[], Any], lasting: bool = False) -> Reply:
@@ -251,7 +251,7 @@ class ServerCalls:
             return EvacError(
                 UNREACHABLE,
                 f"{self._base} cannot be reached",
-                "is it up, and is that its address? evac serve --listen",
+                "check that it is running and listens on this address: evac serve --listen",
             )
         if self._context is not None and isinstance(error, aiohttp.ClientConnectionError):
             parts = urlsplit(self._base)
@@ -260,20 +260,22 @@ class ServerCalls:
             )
             if trouble is not None:
                 return _tls(self._base, trouble)
-        return Cut("server-broke-off", f"{self._base} broke off: {type(error).__name__}", "try again")
+        return Cut(
+            "server-broke-off", f"{self._base} broke the connection: {type(error).__name__}", "try again"
+        )
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
         """Raises EvacError for an answer that is not a good one."""
         status = response.status
         if 200 <= status < 300:
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise strange("it is compressed, which nobody asked for")
+                raise strange("it is compressed, which was not requested")
             return
         if 300 <= status < 400:
             raise EvacError(
                 "server-redirect",
-                f"{self._base} points elsewhere ({status}), which is not followed",
-                "name the server itself with --server",
+                f"{self._base} redirects elsewhere ({status}), which evac does not follow",
+                "give the server itself with --server",
             )
         error = await self._problem(response)
         if status in (429, 503):
@@ -285,22 +287,22 @@ class ServerCalls:
         if response.content_type != PROBLEM:
             if status == 401:
                 return NotAllowed(
-                    "not-authenticated", f"{self._base} asks who you are", HINTS["not-authenticated"]
+                    "not-authenticated", f"{self._base} requires you to sign in", HINTS["not-authenticated"]
                 )
-            return strange(f"it answers {status}")
+            return strange(f"it returned status {status}")
         told = Reply(status, {}, await _whole(response, PROBLEM_MOST)).document()
         code, words = shown(told.get("code", "")) or "server-problem", shown(told.get("detail", ""))
         hint = _hint(code, shown(told.get("hint", "")), response.url.raw_path)
         if code in ("not-found", "method") and told.get("route") != "known":
             return EvacError(
                 "server-version",
-                f"{self._base} does not know this; it may be of another version than {__version__}",
-                "use the evac of the server's version",
+                f"{self._base} does not know this request; it may be a different version from {__version__}",
+                "use the same evac version as the server",
             )
         if status == 429:
             hint = f"try again in {response.headers.get('Retry-After', 'a few')} s"
         return error_of(
-            str(told.get("kind", "")), status, code, words or f"it answers {status}", hint or AGAIN
+            str(told.get("kind", "")), status, code, words or f"it returned status {status}", hint or AGAIN
         )
 
     def _authority(self) -> dict[str, str]:
@@ -345,10 +347,10 @@ def checked_url(server: Server) -> str:
     if parts.scheme == "http":
         if (server.token is not None or server.cert is not None) and not is_here(parts.hostname or ""):
             raise InvalidInput(
-                "server-plain", f"{parts.hostname} would get the token in plain text", "use https://"
+                "server-plain", f"{parts.hostname} would receive the token in plain text", "use https://"
             )
         if server.cert is not None or server.ca is not None:
-            raise InvalidInput("server-plain", "certificates belong to https://", "use https://")
+            raise InvalidInput("server-plain", "certificates can only be used with https://", "use https://")
     return server.url.rstrip("/")
 
 
@@ -365,8 +367,8 @@ async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
         if len(parts) > most:
             raise EvacError(
                 "server-answer-large",
-                f"an answer of more than {most:,} bytes was not read on",
-                "check --server: no war room says so much",
+                f"a response larger than {most:,} bytes was not read",
+                "check --server: a war room does not send that much",
             )
     return bytes(parts)
 

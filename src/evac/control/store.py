@@ -221,7 +221,7 @@ class StoreControl:
             await runs.clear_mark(self.store, domain, name, reason, now_ms, key)
             return
         await self._must_not_need_proof(
-            name, "clearing a mark", "sign it with --key FILE, or ask through the war room: --server URL"
+            name, "clearing a mark", "sign with --key FILE, or go through the war room: --server URL"
         )
         await effects.clear(self.store, domain, name, reason, now_ms)
 
@@ -258,13 +258,13 @@ class StoreControl:
         return incidents.paper(found, summary(found), kind, form, now_ms)
 
     async def _must_not_need_proof(
-        self, who: str, what: str, ways: str = "ask through the war room: --server URL"
+        self, who: str, what: str, ways: str = "go through the war room: --server URL"
     ) -> None:
         """Raises NotAllowed where the last leader takes nothing on a typed name."""
         if await proof_needed(self.store):
             raise NotAllowed(
                 "unproven",
-                f"{who[:80]} is a typed name, and {what} needs a person who is proven",
+                f"{who[:80]} is a typed name; {what} needs a verified identity",
                 ways,
             )
 
@@ -292,7 +292,7 @@ class StoreControl:
 def _estate(path: Path | None) -> Path:
     """Raises InvalidInput: without a war room the estate is read here."""
     if path is None:
-        raise InvalidInput("estate-missing", "the estate is not named", "name ESTATE, or ask a --server")
+        raise InvalidInput("estate-missing", "no estate was given", "give ESTATE, or use --server")
     return path
 
 

@@ -52,8 +52,9 @@ TEMPLATES: Final[Templates] = {
         "per_day_one": "{days} day beyond the first {after}.",
         "extended": "Your subscription is extended; the next billing day moves.",
         "instead": "Your store cannot move a billing day, so you receive this amount instead.",
-        "instead_of_it": "It cannot be given where you subscribed, so you receive this amount instead.",
-        "given": "It does not renew itself and is never charged.",
+        "instead_of_it": "It is not available through the store where you subscribed, so you "
+        "receive this amount instead.",
+        "given": "It does not renew automatically and is never charged.",
         "bands": "You reported a loss of {claimed}.",
         "granted": "You reported a loss of {claimed}, and we have reviewed it.",
         "hours": "Outages count from {begin} to {end}.",
@@ -65,12 +66,12 @@ TEMPLATES: Final[Templates] = {
         "fri": "Fridays",
         "sat": "Saturdays",
         "sun": "Sundays",
-        "at_least": "This is the least that we pay.",
-        "at_most": "This is the most that we pay.",
+        "at_least": "This is the minimum that we pay.",
+        "at_most": "This is the maximum that we pay.",
         "nothing": "{service} in {cycle}: no credit. {why}",
         "no_rule": "No rule covers this service, plan and account.",
         "no_outage": "No outage was recorded for this service in this cycle.",
-        "too_short": "The outage of {length} is shorter than rule {rule} asks for.",
+        "too_short": "The outage of {length} is shorter than rule {rule} requires.",
         "tax_on_top": "Tax of {tax} is added to it.",
         "d": "{count} d",
         "h": "{count} h",
@@ -137,17 +138,17 @@ def checked(templates: Templates) -> Templates:
     for language, rows in templates.items():
         if language not in made:
             hint = f"languages: {', '.join(LANGUAGES)}"
-            raise InvalidInput("template-unknown", f"there are no templates for '{language[:20]}'", hint)
+            raise InvalidInput("template-unknown", f"no templates for '{language[:20]}'", hint)
         for name, text in rows.items():
             if name not in TEMPLATES["en"]:
                 hint = f"templates: {', '.join(TEMPLATES['en'])}"
-                raise InvalidInput("template-unknown", f"there is no template '{name[:40]}'", hint)
+                raise InvalidInput("template-unknown", f"no such template: '{name[:40]}'", hint)
             parsed = string.Formatter().parse(TEMPLATES["en"][name])
             known = {field for _, field, _, _ in parsed if field}
             try:
                 used = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
             except ValueError as error:
-                hint = "write a brace in the text twice"
+                hint = "to write a brace, double it"
                 raise InvalidInput("template-invalid", f"template {name}: {error}", hint) from error
             if used - known:
                 hint = f"it may use: {', '.join(sorted(known)) or 'nothing'}"
@@ -364,10 +365,10 @@ def _formula(rule: Rule) -> str:
             whole = f", in whole units of {length_words(unit)}" if unit > 1 else ""
             return f"{factor}the {fee} for the time of the outage{whole}".capitalize()
         case formulas.Fixed(money):
-            return f"{_money(money)} for each account and cycle"
+            return f"{_money(money)} per account and cycle"
         case formulas.PerDay(rates, after):
             later = f" beyond the first {length_words(after)}" if after else ""
-            return f"{_money(rates[-1].money)} for each day{later}"
+            return f"{_money(rates[-1].money)} per day{later}"
         case formulas.Days(days):
             return f"The subscription is extended by {_days(days)}"
         case formulas.Voucher(name, count, worth):
@@ -375,7 +376,7 @@ def _formula(rule: Rule) -> str:
             return f"{count} x {name}{value}"
         case formulas.Bands(bands):
             steps = ", ".join(f"{_money(band.pays)} up to {_money(band.up_to)}" for band in bands)
-            return f"By reported loss: {steps}; above that a person decides by documents"
+            return f"By reported loss: {steps}; above that, a person reviews the documents and decides"
 
 
 def _when_words(rule: Rule) -> str:
@@ -398,11 +399,11 @@ def _procedure(rule: Rule) -> Iterator[str]:
         if rule.first is not None:
             yield f"The first {rule.first:,} claims count."
         if rule.pool is not None:
-            yield f"{_money(rule.pool)} for all claims, in the order of receipt."
+            yield f"{_money(rule.pool)} for all claims, in order of receipt."
     else:
         yield "No claim is needed."
-    ways = {"refund": "It is refunded.", "balance": "It is put on the account's balance."}
-    yield ways.get(rule.kind, "It is put on the account; it does not renew itself.")
+    ways = {"refund": "It is refunded.", "balance": "It is credited to the account balance."}
+    yield ways.get(rule.kind, "It is added to the account and does not renew automatically.")
     if rule.expires_days:
         yield f"It can be used for {_days(rule.expires_days)}."
 

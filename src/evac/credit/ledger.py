@@ -137,10 +137,10 @@ WORDS: Final[Mapping[State, str]] = {
     "review": "waits for a decision",
     "accepted": "accepted by a person",
     "refused": "refused by a person",
-    "late": "after the last day for claims",
+    "late": "made after the last day for claims",
     "twice": "an earlier claim of the same account counts",
     "pool-empty": "the pool was empty",
-    "no-rule": "no rule takes claims for it",
+    "no-rule": "no rule accepts claims for it",
 }
 
 
@@ -213,7 +213,7 @@ def problems_of(claims: Sequence[Claim]) -> tuple[Diagnostic, ...]:
             message = f"claim {claim.id} is listed twice, first at {first}"
             if first == NOWHERE:
                 message = f"claim {claim.id} is in this case already, with other values"
-            found.append(Diagnostic("claim-twice", message, claim.place, hint="give each its own id"))
+            found.append(Diagnostic("claim-twice", message, claim.place, hint="give each its own ID"))
         seen.setdefault(claim.id, claim)
     return tuple(found)
 
@@ -286,14 +286,14 @@ def decided(claims: Iterable[Claim], decision: Decision, currency: str = "") -> 
     """The decision itself. Raises InvalidInput for one that does not hold together."""
     claim = next((one for one in claims if one.id == decision.claim), None)
     if claim is None:
-        words = f"there is no claim {decision.claim[:80]}"
-        raise InvalidInput("claim-unknown", words, "evac credit claims CASE lists those that wait")
+        words = f"no such claim: {decision.claim[:80]}"
+        raise InvalidInput("claim-unknown", words, "to list open claims: evac credit claims CASE")
     if not decision.who.strip() or not decision.reason.strip():
         raise InvalidInput("decision-unsigned", "a decision needs a person and a reason", "add --reason WHY")
     if currency and currency != claim.currency:
-        words = f"claim {claim.id} is in {claim.currency}, and the amount in {currency}"
+        words = f"claim {claim.id} is in {claim.currency}, but the amount is in {currency}"
         raise InvalidInput("currencies-mixed", words, f"give the amount in {claim.currency}")
     if decision.granted > claim.loss:
-        words = f"more is granted than claim {claim.id} reported"
+        words = f"the amount granted is more than claim {claim.id} reported"
         raise InvalidInput("granted-too-much", words, "grant at most the reported loss")
     return decision

@@ -76,7 +76,7 @@ def stripe(row: Row) -> Request | LeftOut:
     total = _with_tax(row) * stripe_factor(row["currency"])
     headers = {"Idempotency-Key": row["key"]}
     if minor_digits(row["currency"]) == 3 and total % 10:
-        return LeftOut(row["key"], f"Stripe takes amounts in {row['currency']} in whole tens")
+        return LeftOut(row["key"], f"Stripe accepts amounts in {row['currency']} only in multiples of ten")
     metadata = {"evac_line": row["id"], "evac_key": row["key"]}
     if not row["invoice"]:
         if row["kind"] == "refund":
@@ -104,7 +104,7 @@ def stripe(row: Row) -> Request | LeftOut:
 def lago(row: Row) -> Request | LeftOut:
     """Items without tax, totals with it. https://getlago.com/docs/api-reference/credit-notes/create"""
     if not row["invoice"] or not row["invoice_line"]:
-        return LeftOut(row["key"], "a credit note needs the columns invoice and invoice_line")
+        return LeftOut(row["key"], "a credit note requires the columns invoice and invoice_line")
     total = _with_tax(row)
     note = {
         "invoice_id": row["invoice"],
@@ -182,7 +182,7 @@ SYSTEMS: Final[Mapping[str, Callable[[Row], Request | LeftOut]]] = MappingProxyT
 def request_of(system: str, row: Row) -> Request | LeftOut:
     """Money only: no billing system moves billing days or hands out goods by such a request."""
     if row["kind"] not in MONEY:
-        return LeftOut(row["key"], f"{row['kind']} are not money; export them as csv")
+        return LeftOut(row["key"], f"{row['kind']} are not money; export them as CSV")
     return SYSTEMS[system](row)
 
 
@@ -272,7 +272,7 @@ def objects_of(document: Any) -> Iterator[Object]:
             yield from objects_of(one)
         return
     if not isinstance(document, Mapping):
-        raise TypeError("an object was expected")
+        raise TypeError("expected an object")
     for name in _LISTS:
         if isinstance(document.get(name), list):
             yield from objects_of(document[name])

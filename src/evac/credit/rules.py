@@ -176,26 +176,26 @@ def plain(value: Any) -> Any:
 
 CODES: Final = MappingProxyType(
     {
-        "formula-missing": ("error", "A rule without a formula, so that it pays nothing."),
+        "formula-missing": ("error", "A rule without a formula, so it pays nothing."),
         "formula-several": ("error", "A rule with more than one formula."),
-        "rule-twice": ("error", "Two rules with the same id."),
+        "rule-twice": ("error", "Two rules with the same ID."),
         "currencies-mixed": ("error", "Amounts in two currencies in one rule."),
         "floor-above-cap": ("error", "A minimum amount that is more than the cap."),
         "base-contradiction": (
             "error",
             "An hourly fee although the formula or the cap needs the fee of the cycle.",
         ),
-        "tier-ambiguous": ("error", "A tier that names neither or both of an uptime and a length."),
+        "tier-ambiguous": ("error", "A tier must have either an uptime or a length."),
         "tier-unreachable": (
             "error",
             "A tier that never counts, because another one always pays at least as much.",
         ),
         "never-pays": ("error", "A rule that pays nothing to any account."),
-        "grant-renews": ("error", "A grant that would renew itself and charge the customer later."),
-        "fallback-unused": ("error", "A fallback by channel for a rule that pays money."),
-        "hours-all": ("error", "Hours that leave nothing out."),
-        "pool-without-claims": ("error", "A pool or `first` for a rule that takes no claims."),
-        "order-wrong": ("error", "Bands or rates that are not in rising order."),
+        "grant-renews": ("error", "A grant that would renew automatically and charge the customer later."),
+        "fallback-unused": ("error", "A channel fallback in a rule that pays money."),
+        "hours-all": ("error", "Hours that cover the whole week."),
+        "pool-without-claims": ("error", "A pool or `first` in a rule that does not take claims."),
+        "order-wrong": ("error", "Bands or rates that are not in ascending order."),
         "pays-twice": ("error", "With `overlap: sum`, two rules that share one fee for the same minute."),
         "pays-in-addition": ("warning", "With `overlap: sum`, two rules that pay for the same outage."),
         "rule-covered": ("warning", "With `overlap: max`, a rule that never pays more than an earlier one."),
@@ -240,19 +240,19 @@ def _limits(rule: Rule) -> Iterator[Diagnostic]:
         message = f"the floor of {rule.floor.minor:,} is above the cap of {rule.cap.minor:,} (minor units)"
         yield _problem(rule, "floor-above-cap", message, "lower the floor or raise the cap")
     if rule.base == "hourly_fee" and not isinstance(rule.formula, formulas.ProRata):
-        hint = "write base: fee, or use pro_rata"
+        hint = "use base: fee, or pro_rata"
         yield _problem(rule, "base-contradiction", "only pro_rata can use an hourly fee", hint)
     if rule.base == "hourly_fee" and rule.cap_ppm is not None:
         message = "a cap as a share needs the fee of the cycle, and the base is hourly"
         yield _problem(rule, "base-contradiction", message, "write the cap as an amount")
     if (rule.pool is not None or rule.first is not None) and not rule.needs_claim:
-        message = "a pool and first count claims, and the rule takes none"
+        message = "pool and first apply to claims, but this rule does not take any"
         yield _problem(rule, "pool-without-claims", message, "remove them, or use bands")
     if rule.fallback and not rule.in_kind:
         hint = "remove fallback, or use days, voucher or goods"
         yield _problem(rule, "fallback-unused", "money needs no fallback", hint)
     if rule.hours is not None and len(rule.hours.minutes_of_week) == WEEK_MINUTES:
-        yield _problem(rule, "hours-all", "these hours are the whole week", "remove hours")
+        yield _problem(rule, "hours-all", "these hours cover the whole week", "remove hours")
 
 
 def _never(rule: Rule) -> Iterator[Diagnostic]:
@@ -277,7 +277,9 @@ def _never(rule: Rule) -> Iterator[Diagnostic]:
         case formulas.PerDay(rates) if not any(rate.money.minor for rate in rates):
             why = "every daily amount is 0"
     if why:
-        yield _problem(rule, "never-pays", f"no account can ever get anything: {why}", "remove or correct it")
+        yield _problem(
+            rule, "never-pays", f"no account can ever receive anything: {why}", "remove or correct it"
+        )
 
 
 def _tiers(rule: Rule) -> Iterator[Diagnostic]:
@@ -286,7 +288,7 @@ def _tiers(rule: Rule) -> Iterator[Diagnostic]:
     tiers = rule.formula.tiers
     for i, tier in enumerate(tiers):
         if (tier.uptime_below_ppm is None) == (tier.lasting_ms is None):
-            message = f"tier {i + 1} must name one of uptime_below and lasting"
+            message = f"tier {i + 1} must have one of uptime_below and lasting"
             yield _problem(rule, "tier-ambiguous", message, "keep one of the two")
             continue
         for k, other in enumerate(tiers):
@@ -300,7 +302,7 @@ def _tiers(rule: Rule) -> Iterator[Diagnostic]:
                 message = (
                     f"tier {i + 1} never counts: tier {k + 1} is reached whenever it is, and pays as much"
                 )
-                yield _problem(rule, "tier-unreachable", message, "a longer outage pays a larger share")
+                yield _problem(rule, "tier-unreachable", message, "longer outages must pay larger shares")
                 break
 
 
@@ -314,7 +316,7 @@ def _order(rule: Rule) -> Iterator[Diagnostic]:
             return
     if any(after <= before for before, after in pairwise(steps)):
         what = "bands" if isinstance(rule.formula, formulas.Bands) else "rates"
-        yield _problem(rule, "order-wrong", f"{what} are not in rising order", "sort them")
+        yield _problem(rule, "order-wrong", f"{what} are not in ascending order", "sort them")
 
 
 _CHECKS: Final[Sequence[Callable[[Rule], Iterator[Diagnostic]]]] = (

@@ -203,7 +203,7 @@ class Windows:
         if made.digest == self.digest:
             raise InvalidInput(
                 "correction-empty",
-                f"the correction changes nothing of {change.window}",
+                f"the correction does not change {change.window}",
                 "give --from or --to",
             )
         return made
@@ -233,10 +233,10 @@ def problems_of(windows: Sequence[Window]) -> tuple[Diagnostic, ...]:
     for window in windows:
         if window.id in seen:
             message = f"window {window.id} is listed twice, first at {seen[window.id].place}"
-            hint = "give each its own id"
+            hint = "give each its own ID"
             if seen[window.id].place == NOWHERE:
                 message = f"window {window.id} is in this case already, with other values"
-                hint = "give it another id, or correct the first one: evac credit windows CASE --correct"
+                hint = "give it another ID, or correct the first one: evac credit windows CASE --correct"
             found.append(Diagnostic("window-twice", message, window.place, hint=hint))
         seen.setdefault(window.id, window)
         if window.to_ms == window.from_ms:
@@ -274,10 +274,10 @@ def _of_two_kinds(windows: Sequence[Window]) -> Iterator[Diagnostic]:
             if kind != window.kind and meets and window.from_ms < before.to_ms:
                 message = (
                     f"{window.kind.replace('_', ' ')} {window.id} of {window.service} begins at "
-                    f"{moment(window.from_ms)}, and {before.kind.replace('_', ' ')} {before.id} ends only at "
+                    f"{moment(window.from_ms)}, but {before.kind.replace('_', ' ')} {before.id} ends only at "
                     f"{moment(before.to_ms)}"
                 )
-                hint = "a minute is of one kind: end one window where the other one begins"
+                hint = "windows of different kinds must not overlap: end one where the other begins"
                 yield Diagnostic("window-overlap", message, window.place, hint=hint)
         key = (window.site, window.kind)
         if key not in last or last[key].to_ms < window.to_ms:

@@ -169,7 +169,7 @@ def resolve(top: Topology, path: str) -> Domain:
     row = server_row(estate, path)
     if row >= 0:
         return Domain(path, "server", estate.sites[int(estate.fleet.site[row])].id)
-    raise UnknownDomain("unknown-domain", f"no fault domain '{path[:200]}' in the estate", _near(top, path))
+    raise UnknownDomain("unknown-domain", f"the estate has no fault domain '{path[:200]}'", _near(top, path))
 
 
 def resolve_each(top: Topology, paths: Iterable[str]) -> tuple[Domain, ...]:

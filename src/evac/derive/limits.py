@@ -219,7 +219,7 @@ def _table(top: Topology, budgets: dict[str, int]) -> PowerTable:
     )
 
 
-_HINT: Final = "name a site, a hall, a feed or a rack"
+_HINT: Final = "give a site, a hall, a feed or a rack"
 
 
 def stated_budgets(top: Topology) -> dict[str, int]:

@@ -105,7 +105,7 @@ def rows_of(
     where = ("eligible", tuple(pool_names), tuple(pool_rows), tuple(shadow_sites))
     eligible = top.once(where, lambda: _eligible(top, pools, pool_names, len(pool_rows)))
     notes = (
-        ("some rows already exceed their capacity; nothing more is placed on them",) if _clip(rows) else ()
+        ("some rows already exceed their capacity, so nothing more is placed on them",) if _clip(rows) else ()
     )
     if scenario.kind == "restore":
         unknown |= unknown_servers(top, lost, pool_rows)

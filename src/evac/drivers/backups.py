@@ -71,8 +71,8 @@ class Tool:
         """
         name = Path(self.program).name
         if shutil.which(self.program) is None:
-            words = f"{self.program} is not installed, or may not be run"
-            raise Permanent("backup-tool-missing", words, f"install {name} where evac runs it")
+            words = f"{self.program} is not installed, or evac may not run it"
+            raise Permanent("backup-tool-missing", words, f"install {name} on the machine where evac runs it")
         ended = await run_program(
             (self.program, *self.first, *argv),
             env=environment(self.env),
@@ -85,9 +85,7 @@ class Tool:
             hopeless=self.hopeless,
         )
         if not ended.whole:
-            raise Permanent(
-                "backup-output", f"{name} wrote more than {most:,} bytes", "look at its repository"
-            )
+            raise Permanent("backup-output", f"{name} wrote more than {most:,} bytes", "check its repository")
         if ended.code in allowed:
             return ended
         whole = f"{ended.errors}\n{ended.output}"
@@ -95,17 +93,15 @@ class Tool:
         if error := self.reason(ended):
             raise error
         if ended.code is None:
-            slow = f"{name} {argv[0] if argv else ''} did not end in {timeout_s:.0f} s"
+            slow = f"{name} {argv[0] if argv else ''} did not finish within {timeout_s:.0f} s"
             if changes:
-                raise OutcomeUnknown("backup-unknown", slow, "list the copies first")
+                raise OutcomeUnknown("backup-unknown", slow, "list the backups first")
             raise Retryable("backup-silent", slow, "check that the repository answers")
         if ended.code < 0:
-            killed = f"{name} was killed by signal {-ended.code} before it ended"
+            killed = f"{name} was killed by signal {-ended.code}"
             if changes:
-                raise OutcomeUnknown("backup-unknown", killed, "list the copies first")
-            raise Retryable(
-                "backup-killed", killed, "look for the reason: dmesg names what the kernel killed"
-            )
+                raise OutcomeUnknown("backup-unknown", killed, "list the backups first")
+            raise Retryable("backup-killed", killed, "to find the reason, run: dmesg")
         tail = " ".join(said.split())[-WORDS_MOST:]
         raise Permanent("backup-refused", f"{name} ended with {ended.code}: {tail}")
 
@@ -133,13 +129,13 @@ def document(text: str, name: str) -> Any:
 
 def unreadable(name: str, why: str) -> Permanent:
     """The answer to output that is not what the tool promises."""
-    return Permanent("backup-output", f"{name} answered with {why}", f"check the version of {name}")
+    return Permanent("backup-output", f"{name} returned {why}", f"check the version of {name}")
 
 
 def objects(found: object, name: str) -> list[Mapping[str, Any]]:
     """A list of objects, no longer than anyone's. Raises `Permanent` for anything else."""
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise unreadable(name, "no list of objects")
+        raise unreadable(name, "something other than a list of objects")
     if len(found) > COPIES_MOST:
         raise unreadable(name, f"more than {COPIES_MOST:,} copies")
     return found
@@ -148,14 +144,14 @@ def objects(found: object, name: str) -> list[Mapping[str, Any]]:
 def number(found: object, name: str) -> int:
     """A whole number that is not negative. Raises `Permanent`."""
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 2**63:
-        raise unreadable(name, "no number where one belongs")
+        raise unreadable(name, "something other than a number")
     return int(found)
 
 
 def word(found: object, name: str, most: int = 4_096) -> str:
     """A text of bounded length. Raises `Permanent`."""
     if not isinstance(found, str) or len(found) > most:
-        raise unreadable(name, "no text where one belongs")
+        raise unreadable(name, "something other than text")
     return found
 
 
@@ -204,13 +200,13 @@ def newest(listing: Listing, copy: str, until: int | None) -> CopyReport:
     if not whole and len(copy) >= SHORT_ID:
         whole = [one for one in listing.copies if one.id.startswith(copy)]
     if not whole or (copy and len(whole) > 1):
-        what = f"no copy {copy}" if copy else "no whole copy"
-        raise Permanent("copy-unknown", f"the repository holds {what} of it", "evac backup status ESTATE")
+        what = f"no copy {copy}" if copy else "no complete backup"
+        raise Permanent("copy-unknown", f"the repository contains {what} of it", "evac backup status ESTATE")
     found = [one for one in whole if until is None or _reaches_back_to(one) <= until]
     if not found:
         first = moment_words(min(map(_reaches_back_to, whole)))
-        words = f"no backup reaches back to {moment_words(until or 0)}: the earliest moment is {first}"
-        raise Permanent("moment-uncovered", words, "ask for a later moment")
+        words = f"no backup goes back to {moment_words(until or 0)}: the earliest point in time is {first}"
+        raise Permanent("moment-uncovered", words, "choose a later point in time")
     return found[-1]
 
 
@@ -228,8 +224,8 @@ class BackupDriver(ABC):
         return await self._list(action, timeout_s)
 
     async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
-        words = f"{self.name} copies nothing between repositories"
-        raise Permanent("copy-unsupported", words, "take a backup through the endpoint of the other one")
+        words = f"{self.name} cannot copy between repositories"
+        raise Permanent("copy-unsupported", words, "take a backup through the other repository's endpoint")
 
     def _proof(
         self,
@@ -267,14 +263,16 @@ class BackupDriver(ABC):
         at, watch = place_at(place), Stopwatch(timeout_s)
         if not (at.lock.exists() or at.record.exists() or at.partial.exists()):
             if at.path.is_dir() and any(at.path.iterdir()):
-                raise Permanent("place-foreign", f"no restore created {place}: it is left alone")
+                raise Permanent("place-foreign", f"{place} was not created by a restore, so it is left alone")
             return
         if at.partial.is_dir():
             await self._stop(action, at.partial, watch)
         with at.held():
             record = at.read()
             if record.complete and record.key:
-                raise Permanent("place-in-use", f"a run restored {place} for use: it is left alone")
+                raise Permanent(
+                    "place-in-use", f"{place} was restored by a run and may be in use, so it is left alone"
+                )
             if at.path.is_dir() and not record.complete:
                 at.refuse()  # what is there without a complete record is not ours
             if at.path.is_dir():
@@ -319,7 +317,7 @@ class BackupDriver(ABC):
         return self._evidence(at, record)
 
     async def observe(self, action: Action, order: Order) -> Observed:
-        """Done once the place is complete and its engine answers; unclear while it is being filled."""
+        """Done once the place is complete and its engine answers; unclear while it is being restored to."""
         try:
             self._refuse_others(action)
             at, _, _ = self._asked(action)
@@ -329,13 +327,15 @@ class BackupDriver(ABC):
                     return Observed("done", self._evidence(at, record))
                 return Observed("absent", {"place": str(at.path), "engine": "stopped"})
             if at.lock.exists() and at.is_held():
-                return Observed("unclear", {"why": f"{at.path} is being filled"})
+                return Observed("unclear", {"why": f"{at.path} is being restored to"})
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
         return Observed("absent", {"place": str(at.path)})
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        raise Permanent("not-undone", "a restore is not rolled back: users may have written to it since")
+        raise Permanent(
+            "not-undone", "a restore is not rolled back, because users may have written to it since"
+        )
 
     async def close(self) -> None:
         """Nothing is open between two calls."""
@@ -357,7 +357,7 @@ class BackupDriver(ABC):
             words = f"the newest copy, {found.id}, is dated {ahead_s:,} s ahead of this clock"
             raise Permanent("backup-clock", words, "correct the clock, or name a copy")
         if problem := self._too_small(at, found):
-            raise Permanent("place-full", problem, "free some space, or name another place")
+            raise Permanent("place-full", problem, "free some space, or choose another place")
         if until is not None:
             await self._refuse_uncovered(action, until, watch)
         with at.held() as lock:
@@ -374,8 +374,8 @@ class BackupDriver(ABC):
             try:
                 filled = await self._fill(Filling(action, found, at.partial, until, watch, lock))
                 if until is not None and (filled.reached_at or 0) > until:
-                    words = f"what came back holds writes of after {moment_words(until)}"
-                    raise Permanent("restore-incomplete", words, "restore an older copy")
+                    words = f"the restored data contains writes made after {moment_words(until)}"
+                    raise Permanent("restore-incomplete", words, "restore an older backup")
             except BaseException:
                 with contextlib.suppress(ActionError, OSError):
                     await self._stop(action, at.partial, Stopwatch(20.0))
@@ -415,7 +415,7 @@ class BackupDriver(ABC):
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(at.path.parent).free
             if found.bytes is not None and free < found.bytes + SPARE_BYTES:
-                return f"{at.path.parent} has {free:,} bytes free; the copy needs {found.bytes:,}"
+                return f"{at.path.parent} has {free:,} bytes free; the backup needs {found.bytes:,}"
         return ""
 
     def _refuse_others(self, action: Action) -> None:
@@ -460,4 +460,4 @@ async def in_time(work: Callable[[], Any], watch: Stopwatch, what: str) -> Any:
     try:
         return await asyncio.wait_for(asyncio.to_thread(work), max(watch.left_s, 0.1))
     except TimeoutError as error:
-        raise Retryable("backup-silent", f"{what} did not end in {watch.timeout_s:.0f} s") from error
+        raise Retryable("backup-silent", f"{what} did not finish within {watch.timeout_s:.0f} s") from error

@@ -344,21 +344,21 @@ def _about(meaning: str, subject: Subject, *verbs: Verb) -> About:
 
 ABOUT: Final[Mapping[type, About]] = MappingProxyType(
     {
-        ReportsRole: _about("which role a copy has", "store"),
+        ReportsRole: _about("report the role of a copy", "store"),
         Promotes: _about("promote, demote", "store", "promote", "demote"),
         Fences: About("fence", frozenset({"store", "site"}), frozenset({"fence"})),
-        ProvesSync: _about("whether a synchronous copy can be the fence", "store"),
+        ProvesSync: _about("report whether a synchronous copy can prove the fence", "store"),
         Follows: _about("follow another primary", "store", "rejoin"),
-        Protects: _about("set who confirms commits", "store", "protect"),
+        Protects: _about("set which copies confirm commits", "store", "protect"),
         RunsUnits: _about("start, scale, stop", "service", "start", "scale", "stop"),
         RoutesTraffic: _about("shift traffic", "service", "shift", "drain", "ready"),
         Verifies: _about("verify", "service", "verify"),
-        ReportsHealth: _about("requests and errors, while traffic moves in shares", "service"),
-        BootsServers: _about("boot servers, look at their power", "site", "boot"),
+        ReportsHealth: _about("report requests and errors while traffic moves in shares", "service"),
+        BootsServers: _about("boot servers, report their power state", "site", "boot"),
         SwitchesPower: _about("switch the circuit", "feed", "start", "stop"),
         TakesBackups: About("list, take, check and copy backups", frozenset({"store", "backup"})),
         RestoresData: About("restore", frozenset({"store", "backup"}), frozenset({"restore"})),
-        AnswersProbe: About("whether it is alive", frozenset({"store", "service", "site"})),
+        AnswersProbe: About("report whether it is alive", frozenset({"store", "service", "site"})),
     }
 )
 """Every capability."""

@@ -99,7 +99,7 @@ class Kept:
         """What a look at names and sizes finds wrong. Raises OSError."""
         found = {name: path.stat().st_size for name, path in files_of(self.content)}
         wrong = [f"{name} is missing" for name in self.sums.keys() - found.keys()]
-        wrong += [f"{name} is not of the copy" for name in found.keys() - self.sums.keys()]
+        wrong += [f"{name} is not part of the backup" for name in found.keys() - self.sums.keys()]
         wrong += [
             f"{name} has {found[name]:,} bytes instead of {one.bytes:,}"
             for name, one in self.sums.items()
@@ -110,7 +110,7 @@ class Kept:
     def damaged(self, names: Iterable[str]) -> list[str]:
         """Which of its files do not have the content that was taken. Raises OSError."""
         wrong = [name for name in names if summed(self.content / name) != self.sums[name]]
-        return [f"{self.report.id}: the content of {name} is not what was taken" for name in wrong]
+        return [f"{self.report.id}: the content of {name} differs from what was backed up" for name in wrong]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +131,14 @@ class CopyFolder:
         except (OSError, UnicodeDecodeError):
             id_ = ""
         if not id_:
-            words = f"{self.repository} is no repository: it holds no file {MARK} with an id"
-            hint = f"mount it; or make one, with an id of yours: echo ID > {self.repository}/{MARK}"
+            words = f"{self.repository} is not a repository: it has no file {MARK} with an ID"
+            hint = (
+                "mount it, or create a repository with an ID of your choice: echo ID "
+                f"> {self.repository}/{MARK}"
+            )
             raise Permanent("backup-no-repository", words, hint)
         if pinned and id_ != pinned:
-            words = f"this is the repository {id_[:36]}, and {pinned[:36]} was expected"
+            words = f"this is the repository {id_[:36]}, but {pinned[:36]} was expected"
             raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
         return id_
 
@@ -157,8 +160,8 @@ class CopyFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                words = f"another backup writes to {self.path}"
-                raise Retryable("backup-locked", words, "wait for it to end", 60_000) from error
+                words = f"another backup is being written to {self.path}"
+                raise Retryable("backup-locked", words, "wait for it to finish", 60_000) from error
             for left in self.path.glob(f"{PARTIAL}*"):
                 shutil.rmtree(left)
             yield handle
@@ -235,10 +238,10 @@ class CopyFolderDriver(BackupDriver):
                 content = partial / CONTENT
                 content.mkdir(mode=0o700)
                 dumped = await self._dump(action, content, watch, lock)
-                sums = await in_time(lambda: _sums(content, dumped.sums), watch, "reading the copy")
+                sums = await in_time(lambda: _sums(content, dumped.sums), watch, "reading the backup")
                 if not any(one.bytes for one in sums.values()):
-                    words = f"{self.program} ended well and wrote nothing"
-                    raise Permanent("backup-incomplete", words, "look at the log of the store")
+                    words = f"{self.program} succeeded but wrote nothing"
+                    raise Permanent("backup-incomplete", words, "check the log of the store")
                 record = {
                     "taken_at": int(began.timestamp()),
                     "consistent_at": dumped.consistent_at,
@@ -248,7 +251,7 @@ class CopyFolderDriver(BackupDriver):
                     "version": version,
                     "files": {name: [one.bytes, one.sha256] for name, one in sorted(sums.items())},
                 }
-                kept = await in_time(lambda: folder.keep(partial, record, id_), watch, "writing the copy")
+                kept = await in_time(lambda: folder.keep(partial, record, id_), watch, "writing the backup")
         size = kept.report.bytes or 0
         return Taken(kept.report, size, size, watch.took_ms)
 
@@ -281,7 +284,7 @@ class CopyFolderDriver(BackupDriver):
         if level == STRUCTURE:
             return self._proof(action, watch, level, "passed", version)
         if not read:
-            why = f"part {part} of {of} holds no data"
+            why = f"part {part} of {of} contains no data"
             return self._proof(
                 action, watch, level, "could-not-run", version, code="nothing-read", detail=why
             )
@@ -297,14 +300,14 @@ class CopyFolderDriver(BackupDriver):
             found = there.path / report.id
             if found.exists():
                 if _kept(found).report.tree != report.tree:
-                    words = f"{found} has another content than {kept.path}"
-                    raise Permanent("copy-differs", words, "prove both copies")
+                    words = f"{found} and {kept.path} have different contents"
+                    raise Permanent("copy-differs", words, "prove both backups")
                 return Taken(_kept(found).report, report.bytes or 0, 0, watch.took_ms)
             with there.partial(report.id) as partial:
                 await in_time(lambda: _copied(kept, partial / CONTENT), watch, "copying")
                 record = _record(kept.path) | {"original": report.original or report.id}
                 made = await in_time(
-                    lambda: there.keep(partial, record, report.id), watch, "writing the copy"
+                    lambda: there.keep(partial, record, report.id), watch, "writing the backup"
                 )
         return Taken(made.report, report.bytes or 0, made.report.bytes or 0, watch.took_ms)
 
@@ -326,7 +329,7 @@ class CopyFolderDriver(BackupDriver):
         """Raises `Permanent` for content that is not what was taken; for engines that read it in place."""
         wrong = await in_time(lambda: kept.misplaced() or kept.damaged(kept.sums), into.watch, "reading")
         if wrong:
-            raise Permanent("backup-corrupt", wrong[0], "prove the copy, or restore an older one")
+            raise Permanent("backup-corrupt", wrong[0], "prove the backup, or restore an older one")
 
     async def _version(self, action: Action, watch: Stopwatch) -> str:
         """The first number in what the program says of its version."""
@@ -354,7 +357,9 @@ def copy_folder(action: Action) -> CopyFolder:
     """Where the copies of an endpoint's store are. Raises `Permanent`."""
     repository = Path(text(action.settings, "repository"))
     if not repository.is_absolute() or ".." in repository.parts:
-        raise Permanent("setting-wrong", "repository is the full path of a folder", "write /path/to/folder")
+        raise Permanent(
+            "setting-wrong", "repository must be the absolute path of a folder", "write /path/to/folder"
+        )
     return CopyFolder(repository, plain_name(action.target, "the store"))
 
 
@@ -405,7 +410,7 @@ def _part(copies: Sequence[Kept], part: int, of: int) -> tuple[list[tuple[Kept, 
 def _copied(kept: Kept, to: Path, exists: bool = False) -> None:
     """Copies the content, and compares every file with its sum while it is copied. Raises `Permanent`."""
     if wrong := kept.misplaced():
-        raise Permanent("backup-corrupt", wrong[0], "prove the copy, or restore an older one")
+        raise Permanent("backup-corrupt", wrong[0], "prove the backup, or restore an older one")
     if not exists:
         to.mkdir(mode=0o700)
     for top, folders, _ in os.walk(kept.content):
@@ -418,8 +423,8 @@ def _copied(kept: Kept, to: Path, exists: bool = False) -> None:
                 digest.update(part)
                 target.write(part)
         if digest.hexdigest() != wanted.sha256:
-            words = f"{kept.report.id}: the content of {name} is not what was taken"
-            raise Permanent("backup-corrupt", words, "prove the copy, or restore an older one")
+            words = f"{kept.report.id}: the content of {name} differs from what was backed up"
+            raise Permanent("backup-corrupt", words, "prove the backup, or restore an older one")
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -428,7 +433,7 @@ def _record(path: Path) -> dict[str, Any]:
         head, _, body = file.read(RECORD_BYTES).partition(b"\n")
     said = document(head.decode("utf-8", "replace"), RECORD)
     if not isinstance(said, dict) or said.get("sha256") != hashlib.sha256(body).hexdigest():
-        raise unreadable(RECORD, "another content than was written")
+        raise unreadable(RECORD, "its content differs from what was written")
     found = document(body.decode("utf-8", "replace"), RECORD)
     if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
         raise unreadable(RECORD, "no files")
@@ -467,8 +472,10 @@ def _refuse_past(folder: CopyFolder, now: int) -> None:
     """A copy that is dated before the newest one would never be restored by itself."""
     last = max((one.report.taken_at for one in folder.copies()), default=0)
     if last > now:
-        words = f"the clock is {last - now:,} s behind the newest copy in {folder.path}"
-        raise Permanent("backup-clock", words, "correct the clock, or remove the copy of the future")
+        words = f"the clock is {last - now:,} s behind the newest backup in {folder.path}"
+        raise Permanent(
+            "backup-clock", words, "correct the clock, or remove the backup that is dated in the future"
+        )
 
 
 async def _on_disk(work: Any, watch: Stopwatch, folder: CopyFolder) -> Any:
@@ -485,13 +492,13 @@ def _written(folder: CopyFolder) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             words = f"{folder.repository} has no space left"
-            raise Permanent("backup-full", words, "give it more space, or remove old copies") from error
+            raise Permanent("backup-full", words, "free some space, or remove old backups") from error
         if isinstance(error, PermissionError):
-            words = f"evac may not use {error.filename or folder.path}"
-            hint = f"let the account of evac write to {folder.path}"
+            words = f"evac has no permission to use {error.filename or folder.path}"
+            hint = f"give evac's account write permission for {folder.path}"
             raise Permanent("backup-forbidden", words, hint) from error
         words = f"{error.filename or folder.path}: {error.strerror}"
-        raise Retryable("backup-silent", words, "check that the disk answers") from error
+        raise Retryable("backup-silent", words, "check that the disk works") from error
 
 
 _FULL: Final = frozenset({28, 122})

@@ -92,8 +92,8 @@ class Credential:
         if self._closed:
             raise NothingSent(
                 CODE,
-                f"controllers in a row refused {self.user}: nothing more is sent for five minutes",
-                "fix evac's password, then start again",
+                f"controllers in a row rejected {self.user}; no more logins are tried for five minutes",
+                "correct evac's password, then start again",
             )
         self._in_flight += 1
 
@@ -156,7 +156,8 @@ class Credential:
             del self._here[address]
             return
         raise NothingSent(
-            self._whose(), f"{address} refused {self.user} {found[1]} times: it is not asked for a while"
+            self._whose(),
+            f"{address} rejected {self.user} {found[1]} times; evac will not try again for a while",
         )
 
 

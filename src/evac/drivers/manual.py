@@ -53,7 +53,7 @@ class NoopDriver:
 
 NOOP = DriverSpec(
     "noop",
-    "does nothing, for measuring; plans use it by themselves",
+    "does nothing; for measurements, and plans use it automatically",
     (),
     (),
     "evac.drivers.manual:NoopDriver",
@@ -102,8 +102,8 @@ class ManualDriver:
     async def undo(self, action: Action, order: Order) -> Evidence:
         raise Permanent(
             "undo-by-hand",
-            "a person did it, so a person must undo it",
-            "take it back by hand, then attest it",
+            "a person did this step, so a person must undo it",
+            "undo it by hand, then attest it",
         )
 
     async def close(self) -> None:
@@ -130,9 +130,10 @@ def _attested(action: Action) -> Evidence | None:
 
 DRIVER = DriverSpec(
     "manual",
-    "asks a person to do the step, which is done when a person attests it; plans use this driver by default",
+    "asks a person to do the step; the step is done when a person attests it; "
+    "plans use this driver by default",
     (),
-    (Setting("instructions", "text", "instructions for a step that has none"),),
+    (Setting("instructions", "text", "instructions for steps that have none"),),
     "evac.drivers.manual:ManualDriver",
     acts=False,
     by_person=True,

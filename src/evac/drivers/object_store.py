@@ -64,7 +64,9 @@ def bucket_of(where: str, env: Mapping[str, str]) -> Bucket:
     parts = urlsplit(rest if "://" in rest else f"https://{rest}")
     name, _, prefix = parts.path.strip("/").partition("/")
     if not parts.hostname or not name:
-        raise Permanent("setting-wrong", "the repository names no bucket", "s3:https://HOST/BUCKET/PREFIX")
+        raise Permanent(
+            "setting-wrong", "the repository does not name a bucket", "s3:https://HOST/BUCKET/PREFIX"
+        )
     return Bucket(
         name,
         f"{prefix}/" if prefix else "",
@@ -100,7 +102,7 @@ class Asked:
             for one in page.get("Contents", ()):
                 found[one["Key"].removeprefix(self._bucket.prefix)] = int(one["Size"])
             if len(found) > OBJECTS_MOST:
-                raise Permanent("backup-output", f"the bucket holds more than {OBJECTS_MOST:,} objects")
+                raise Permanent("backup-output", f"the bucket contains more than {OBJECTS_MOST:,} objects")
         return found
 
     def objects(self, most: int = 0) -> dict[str, tuple[str, float]]:
@@ -137,7 +139,7 @@ class Asked:
                 return self._without_lock("the bucket has no object lock")
             versions = dict(self._versions(passes))
             if not versions:
-                return Deletable(None, "the bucket holds nothing yet")
+                return Deletable(None, "the bucket is still empty")
             ends = self._ends_of(versions)
         except Permanent as error:
             return Deletable(None, error.message)
@@ -145,7 +147,7 @@ class Asked:
         if unheld:
             return self._without_lock(f"{unheld:,} of {all_:,} objects are not locked for another day")
         if len(ends) < all_:
-            return Deletable(None, f"of {all_ - len(ends):,} objects the lock was not asked for yet")
+            return Deletable(None, f"the locks of {all_ - len(ends):,} objects have not been checked yet")
         first = datetime.fromtimestamp(min(ends), UTC)
         return Deletable(False, f"all {all_:,} objects are locked until {first:%Y-%m-%d} or later")
 
@@ -171,7 +173,7 @@ class Asked:
                     seen.add(key)
                     yield key, one["VersionId"]
             if len(seen) > OBJECTS_MOST:
-                raise Permanent("backup-output", f"the bucket holds more than {OBJECTS_MOST:,} objects")
+                raise Permanent("backup-output", f"the bucket contains more than {OBJECTS_MOST:,} objects")
 
     def _ends_of(self, versions: Mapping[str, str]) -> list[float]:
         """Until when each object is held, in seconds since 1970, as far as that was asked for."""
@@ -200,8 +202,10 @@ class Asked:
 
     def _without_lock(self, why: str) -> Deletable:
         if self._may_delete():
-            return Deletable(True, f"{why}, and these credentials may delete")
-        return Deletable(None, f"{why}; they may still be overwritten, or deleted by a rule of the bucket")
+            return Deletable(True, f"{why}, and these credentials can delete")
+        return Deletable(
+            None, f"{why}; they may still be overwritten, or deleted by a lifecycle rule of the bucket"
+        )
 
     def _may_delete(self, bypass: bool = False) -> bool | None:
         """Whether we may delete a version; that of an object that does not exist, in no bucket."""
@@ -262,12 +266,10 @@ def _error(error: Exception) -> ActionError:
     """What an error of the library means; its words name the request and no secret."""
     code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
-        return Permanent(
-            "backup-password", f"the bucket does not know these credentials: {code}", "check `env`"
-        )
+        return Permanent("backup-password", f"the bucket rejects these credentials: {code}", "check `env`")
     if code == "NoSuchBucket":
-        return Permanent("backup-no-repository", "there is no such bucket: NoSuchBucket", "create it")
+        return Permanent("backup-no-repository", "the bucket does not exist: NoSuchBucket", "create it")
     if code and not code.isdecimal() and code not in ("SlowDown", "InternalError", "ServiceUnavailable"):
-        return Permanent("backup-refused", f"the bucket refuses the question: {code}")
+        return Permanent("backup-refused", f"the bucket refuses the request: {code}")
     words = f"the bucket does not answer: {code or type(error).__name__}"
-    return Retryable("backup-silent", words, "check that its server runs")
+    return Retryable("backup-silent", words, "check its server")

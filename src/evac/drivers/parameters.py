@@ -30,7 +30,7 @@ def text(values: Mapping[str, Value], key: str, default: str | None = None) -> s
         raise Permanent("setting-wrong", f"{key} must be a text")
     if value is None or value == "":
         if default is None:
-            raise Permanent("setting-missing", f"{key} is not given", f"write {key} into the endpoint")
+            raise Permanent("setting-missing", f"{key} is not set", f"set {key} on the endpoint")
         return default
     return str(value)
 
@@ -69,7 +69,9 @@ def flag(values: Mapping[str, Value], key: str, default: bool = False) -> bool:
 def plain_name(name: str, what: str) -> str:
     """The name itself, if it can stand in a command of a line protocol: no space, newline or separator."""
     if not _PLAIN_NAME.fullmatch(name):
-        raise Permanent("setting-wrong", f"{what} {name!r} holds a character that a name may not have")
+        raise Permanent(
+            "setting-wrong", f"{what} {name!r} contains a character that is not allowed in a name"
+        )
     return name
 
 
@@ -93,7 +95,7 @@ def shares(action: Action) -> tuple[tuple[str, ...], tuple[str, ...], int]:
     """Of a shift: sites that get the traffic, sites that lose it, and the share in permille of the former."""
     to, away = sites(action.parameters, "to"), sites(action.parameters, "away")
     if not to:
-        raise Permanent("setting-missing", "a shift does not say to which site")
+        raise Permanent("setting-missing", "a shift must name the site to move to")
     if set(to) & set(away):
         raise Permanent("setting-wrong", f"a shift from {', '.join(away)} to itself")
     return to, away, whole(action.parameters, "share", PERMILLE, PERMILLE)
@@ -110,14 +112,14 @@ def reversed_traffic(action: Action) -> Action:
         if len(to) != 1 or len(away) != 1:
             raise Permanent(
                 "undo-unknown",
-                "the shift was not from one site to another, and what was before is not recorded",
+                "the shift was not from one site to another, and the previous state was not recorded",
             )
         before = whole(parameters, "from_share", 0, PERMILLE)
         parameters |= {"to": away, "away": to, "share": PERMILLE - before}
     elif verb in _OPPOSITES:
         verb = _OPPOSITES[verb]
     else:
-        raise Permanent("undo-nothing", f"{verb} changes nothing that could be rolled back")
+        raise Permanent("undo-nothing", f"{verb} changes nothing that can be rolled back")
     return Action(verb, action.target, action.driver, action.at, action.settings, parameters)
 
 
@@ -141,11 +143,12 @@ def stale_token(target: str, seen: int, order: Order) -> Permanent:
     if newer > own:
         return Permanent(
             SUPERSEDED,
-            f"{target} has seen generation {newer}; {order.token} is from a leader of generation {own}",
+            f"{target} has already seen generation {newer}; {order.token} is from "
+            f"a leader of generation {own}",
             "stop: a controller of a newer generation acts",
         )
     return Permanent(
         "stale-token",
-        f"{target} has seen the token {seen}; {order.token} is from an older leader",
+        f"{target} has already seen token {seen}; {order.token} is from an older leader",
         "stop: another controller leads",
     )

@@ -81,7 +81,7 @@ class RestorePlace:
         except OSError as error:
             problem = f"{self.path} cannot be read: {error.strerror}"
         if problem:
-            hint = "name a folder that is empty or does not exist yet; evac overwrites nothing"
+            hint = "choose a folder that is empty or does not exist yet; evac overwrites nothing"
             raise Permanent(code, problem, hint)
 
     @contextlib.contextmanager
@@ -95,8 +95,8 @@ class RestorePlace:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError as error:
-                    words = f"another restore fills {self.path}, or a program that it left behind"
-                    raise Retryable("restore-under-way", words, "wait for it to end", 1_000) from error
+                    words = f"another restore, or a program that it left running, is writing to {self.path}"
+                    raise Retryable("restore-under-way", words, "wait for it to finish", 1_000) from error
                 if _same(handle, self.lock):
                     yield handle
                     return
@@ -120,7 +120,7 @@ class RestorePlace:
         except FileNotFoundError:
             return Record()
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise Permanent("place-record", f"{self.record} cannot be read", "look at it by hand") from error
+            raise Permanent("place-record", f"{self.record} cannot be read", "check it by hand") from error
 
     def write(self, record: Record) -> None:
         """Keeps a record, on the disk, whatever happens next."""
@@ -154,7 +154,9 @@ def place_at(name: str) -> RestorePlace:
     """The place of that name. Raises `Permanent` for what is no full path of a folder below another one."""
     path = Path(name)
     if not path.is_absolute() or ".." in path.parts or len(path.parts) < 3:
-        raise Permanent("place-wrong", f"{name!r} is not the full path of a folder", "write /path/to/folder")
+        raise Permanent(
+            "place-wrong", f"{name!r} is not the absolute path of a folder", "write /path/to/folder"
+        )
     return RestorePlace(path)
 
 
@@ -163,8 +165,8 @@ def refuse_older(place: RestorePlace, record: Record, order: Order) -> None:
     if order.token < record.token:
         raise stale_token(str(place.path), record.token, order)
     if order.epoch < record.epoch:
-        words = f"{place.path} was restored under epoch {record.epoch}; {order.epoch} is over"
-        raise Permanent("stale-epoch", words, "stop: its store was moved since")
+        words = f"{place.path} was restored under epoch {record.epoch}; {order.epoch} is no longer valid"
+        raise Permanent("stale-epoch", words, "stop: its store has moved since then")
 
 
 def sync(folder: Path) -> None:

@@ -126,7 +126,7 @@ def _clients(said: Said, about: Summary) -> Criterion:
     met = [words for holds, words in rows if holds]
     open_ = [words for holds, words in rows if holds is None]
     if met:
-        basis = "" if told is not None else " (people as the estate says, an estimate)"
+        basis = "" if told is not None else " (an estimate, from the number of people in the estate)"
         return Criterion(article, name, "met", "; ".join(met) + basis)
     if open_:
         return Criterion(article, name, "not known", f"not known: {'; '.join(open_)}")
@@ -171,7 +171,7 @@ def _costs(said: Said) -> Criterion:
 def _percent(permille: int | None) -> Stated:
     if permille is None:
         return Stated(None, "both numbers are needed")
-    return Stated(f"{permille // 10}.{permille % 10}", "from the numbers that people gave, rounded down")
+    return Stated(f"{permille // 10}.{permille % 10}", "from the numbers people entered, rounded down")
 
 
 def span(milliseconds: int) -> str:
@@ -204,7 +204,7 @@ def _first_fields(dossier: Dossier, report: Basics, said: Said) -> tuple[_Row, .
         (
             "2.1",
             "Incident reference code assigned by the financial entity",
-            Stated(dossier.incident, "its name here"),
+            Stated(dossier.incident, "its name in evac"),
         ),
         ("2.2", "Date and time of detection of the major ICT-related incident", report.detected),
         (
@@ -215,7 +215,7 @@ def _first_fields(dossier: Dossier, report: Basics, said: Said) -> tuple[_Row, .
         (
             "2.4",
             "Description of the major ICT-related incident",
-            Stated(report.title, "the question of its first run"),
+            Stated(report.title, "the scenario of its first run"),
         ),
         (
             "2.8",
@@ -233,7 +233,7 @@ def _first_fields(dossier: Dossier, report: Basics, said: Said) -> tuple[_Row, .
         (
             "3.3",
             "Date and time when services, activities or operations have been recovered",
-            Stated(all_back, "the last service that came back" if all_back else "not all are back"),
+            Stated(all_back, "the last service to be restored" if all_back else "not all are back"),
         ),
         ("3.4", "Number of clients affected", report.people),
         (
@@ -281,7 +281,7 @@ def _later_fields(report: Basics, said: Said) -> tuple[_Row, ...]:
         (
             "3.21",
             "Description of the data losses",
-            _first(said.text("data_losses_words"), Stated(losses, "the most that promotions lost")),
+            _first(said.text("data_losses_words"), Stated(losses, "the largest loss from a promotion")),
         ),
         ("3.22", "Classification criterion 'Critical services affected'", said.text("critical_services")),
         (

@@ -56,7 +56,7 @@ def install(extra: str) -> str:
 
 def needs(extra: str, what: str) -> InvalidInput:
     """The error for `what`, a command or a part of evac, without its extra."""
-    return InvalidInput(f"extra-{extra}", f"{what} needs the packages of an extra: {install(extra)}")
+    return InvalidInput(f"extra-{extra}", f"{what} needs extra packages: {install(extra)}")
 
 
 def extra_of(module: str) -> str:

@@ -52,7 +52,7 @@ class Refused(StoreError):
     """etcd answered, and did nothing. grpc: the code of its answer."""
 
     def __init__(self, grpc: int, message: str) -> None:
-        super().__init__("etcd-refused", f"etcd refused: {message}", "see the log of the etcd member")
+        super().__init__("etcd-refused", f"etcd refused: {message}", "check the log of the etcd member")
         self.grpc = grpc
 
 
@@ -196,7 +196,7 @@ class Gateway:
             return b""
         except (aiohttp.ClientError, OSError) as error:
             self._avoid(member, began)
-            raise Unavailable(f"{self.endpoints[member]} broke off") from error
+            raise Unavailable(f"{self.endpoints[member]} broke the connection") from error
 
     async def ask(self, member: int, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
         """Of one member, by its place; no other is tried. Raises `NotSent`, `Unavailable`, `Refused`."""
@@ -218,7 +218,7 @@ class Gateway:
                 if not self._token or self._token == refused:
                     await self._log_in(member, deadline)
         except TimeoutError as error:
-            raise NotSent(f"{self.endpoints[member]} did not log {self._user} in in time") from error
+            raise NotSent(f"{self.endpoints[member]} did not log in {self._user} in time") from error
 
     async def _log_in(self, member: int, deadline: float) -> None:
         try:
@@ -253,7 +253,9 @@ class Gateway:
                 self._token, self._silent = "", 0
             raise Unavailable(f"{endpoint} did not answer in {patience:.1f} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _told(Unavailable, endpoint, f"broke off: {type(error).__name__}", error) from error
+            raise _told(
+                Unavailable, endpoint, f"broke the connection: {type(error).__name__}", error
+            ) from error
         self._silent = 0
         return _answer(endpoint, status, content)
 
@@ -319,7 +321,9 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
         size += len(piece)
         if size > ANSWER_MOST_BYTES:
             response.close()
-            raise AnswerTooLarge("etcd-answer", f"an answer of etcd is above {ANSWER_MOST_BYTES} bytes")
+            raise AnswerTooLarge(
+                "etcd-answer", f"a response from etcd is larger than {ANSWER_MOST_BYTES} bytes"
+            )
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -330,12 +334,12 @@ def _answer(endpoint: str, status: int, content: bytes) -> dict[str, Any]:
         answer = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         if status == 400 and content.startswith(COMMON_NAME):
-            words = f"{endpoint} refuses our certificate, because its subject has a common name"
-            hint = "make one with names as alternatives only, such as: openssl req -subj /O=evac"
+            words = f"{endpoint} rejects our certificate, because its subject has a common name"
+            hint = "create one with subject alternative names only, such as: openssl req -subj /O=evac"
             raise StoreError("store-common-name", words, hint) from error
-        raise Unavailable(f"{endpoint} gave no JSON (HTTP {status})") from error
+        raise Unavailable(f"{endpoint} did not return JSON (HTTP {status})") from error
     if not isinstance(answer, dict):
-        raise Unavailable(f"{endpoint} gave an answer of the wrong kind")
+        raise Unavailable(f"{endpoint} returned a response of the wrong type")
     failed = answer.get("error")
     if status == 200 and failed is None:
         return answer

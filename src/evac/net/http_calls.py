@@ -54,7 +54,7 @@ class Prober:
                 raise
             raise ConnectionResetError(errno.ECONNRESET, f"{url}: the connection ended") from error
         except aiohttp.ClientPayloadError as error:
-            raise ConnectionResetError(errno.ECONNRESET, f"{url}: the answer ended early") from error
+            raise ConnectionResetError(errno.ECONNRESET, f"{url}: the response ended early") from error
 
     async def problem(self, url: str, line: ssl.SSLContext | None = None) -> str:
         """Why an answer does not show that the application lives; empty if it does. A proxy that answers for
@@ -193,7 +193,7 @@ class Caller:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             trouble = trouble_of(error)
             words = trouble.words if trouble else type(error).__name__
-            raise NotAnswered(f"{_shown(url)} broke off: {words}", trouble) from error
+            raise NotAnswered(f"{_shown(url)} broke the connection: {words}", trouble) from error
 
     async def _call(
         self, method: str, url: str, body: bytes, headers: Mapping[str, str], line: ssl.SSLContext | None
@@ -213,7 +213,7 @@ class Caller:
             async for part in response.content.iter_chunked(65_536):
                 parts += part
                 if len(parts) > MAX_ANSWER_BYTES:
-                    raise NotAnswered(f"{_shown(url)} answers more than {MAX_ANSWER_BYTES} bytes")
+                    raise NotAnswered(f"{_shown(url)} returned more than {MAX_ANSWER_BYTES} bytes")
             found = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, found, bytes(parts))
 
@@ -258,9 +258,11 @@ def check_url(url: str) -> None:
         good = False
         parts = urlsplit("")
     if not good:
-        raise Permanent("setting-wrong", "an URL must begin with http:// or https:// and name a host")
+        raise Permanent("setting-wrong", "a URL must start with http:// or https:// and contain a host")
     if parts.username or parts.password:
-        raise Permanent("setting-wrong", "an URL must not hold a password", "give the secret by reference")
+        raise Permanent(
+            "setting-wrong", "a URL must not contain a password", "give the password by reference"
+        )
 
 
 def _shown(url: str) -> str:

@@ -61,7 +61,7 @@ def internal(error: Exception) -> EvacError:
     if frames := traceback.extract_tb(error.__traceback__):
         path = PurePath(frames[-1].filename)
         place = f"{'/'.join(path.parts[-2:])}:{frames[-1].lineno}"
-    _log.debug("a mistake of evac", exc_info=error)
+    _log.debug("an internal error", exc_info=error)
     words = f"internal error ({kind} at {place})"
     return EvacError(INTERNAL, words, "report it, with what evac serve prints under EVAC_DEBUG=1")
 
@@ -95,7 +95,7 @@ async def enduring(what: str, work: Callable[[], Awaitable[None]], say: Say) -> 
                 raise
             if loop.time() - began_s > PAUSE_MOST_S:
                 pause_s = PAUSE_S
-            words = f"{what}: {internal(error).message}; it is restarted, and everything else continues"
+            words = f"{what}: {internal(error).message}; it is being restarted, and everything else continues"
         if words != told:
             say(words, {"code": INTERNAL, "what": what})
             told = words

@@ -61,7 +61,7 @@ class Secret:
         return hash(self.reference)
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        raise TypeError("a secret is not written anywhere")
+        raise TypeError("a secret must never be written anywhere")
 
 
 def resolve(reference: str, environ: Mapping[str, str] | None = None) -> Secret:
@@ -76,7 +76,7 @@ def resolve(reference: str, environ: Mapping[str, str] | None = None) -> Secret:
         return Secret(_from_file(Path(name)), reference)
     raise Permanent(
         "secret-reference",
-        "a secret is not given by reference",
+        "a secret must be given by reference",
         "write env:NAME or file:/path in the estate, never the secret itself",
     )
 
@@ -114,7 +114,7 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> str:
     if not text:
         raise Permanent("secret-missing", f"the environment variable {name} is not set", f"set {name}")
     if len(text) > MAX_SECRET_BYTES:
-        raise Permanent("secret-too-large", f"{name} holds more than {MAX_SECRET_BYTES} bytes")
+        raise Permanent("secret-too-large", f"{name} contains more than {MAX_SECRET_BYTES} bytes")
     return text
 
 
@@ -132,19 +132,19 @@ def _from_file(path: Path) -> str:
     finally:
         os.close(handle)
     if len(data) > MAX_SECRET_BYTES:
-        raise Permanent("secret-too-large", f"{path} holds more than {MAX_SECRET_BYTES} bytes")
+        raise Permanent("secret-too-large", f"{path} contains more than {MAX_SECRET_BYTES} bytes")
     try:
         text = data.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         # The cause would carry bytes of the secret.
-        raise Permanent("secret-unreadable", f"{path} is not text in UTF-8") from None
+        raise Permanent("secret-unreadable", f"{path} is not UTF-8 text") from None
     if not text:
         raise Permanent("secret-missing", f"{path} is empty")
     return text
 
 
 def is_open(path: Path) -> bool:
-    """Whether a file of a secret can be read or written by everybody. One that cannot be seen is not."""
+    """Whether a file of a secret can be read or written by everyone. One that cannot be seen is not."""
     try:
         return bool(path.stat().st_mode & _FOR_OTHERS)
     except OSError:
@@ -156,10 +156,10 @@ def _refuse_unsafe(path: Path, found: os.stat_result) -> None:
         raise Permanent("secret-unreadable", f"{path} is not a file")
     if found.st_mode & _FOR_OTHERS:
         raise Permanent(
-            "secret-open", f"{path} can be read or written by everybody", f"run: chmod o-rw {path}"
+            "secret-open", f"{path} can be read or written by everyone", f"run: chmod o-rw {path}"
         )
     if found.st_size > MAX_SECRET_BYTES:
-        raise Permanent("secret-too-large", f"{path} holds more than {MAX_SECRET_BYTES} bytes")
+        raise Permanent("secret-too-large", f"{path} contains more than {MAX_SECRET_BYTES} bytes")
 
 
 def _read_all(handle: int) -> bytes:
@@ -193,7 +193,9 @@ def _from_command(line: str, whole: bool) -> str:
         words = []
     program = words[0] if words else ""
     if not program.startswith("/"):
-        raise Permanent("secret-reference", "a command of a secret begins with /", "write command:/path")
+        raise Permanent(
+            "secret-reference", "the command of a secret must start with /", "write command:/path"
+        )
     try:
         said, code = output_of(words, COMMAND_S)
     except (TimeoutError, subprocess.TimeoutExpired):
@@ -201,16 +203,16 @@ def _from_command(line: str, whole: bool) -> str:
     except OSError as error:
         raise Permanent("secret-missing", f"{program} cannot be run: {error.strerror}") from None
     if len(said) > MAX_SECRET_BYTES:
-        raise Permanent("secret-too-large", f"{program} says more than {MAX_SECRET_BYTES} bytes")
+        raise Permanent("secret-too-large", f"{program} printed more than {MAX_SECRET_BYTES} bytes")
     if code:
         raise Permanent("secret-missing", f"{program} ended with {code}")
     try:
         text = said.decode("utf-8")
     except UnicodeDecodeError:
-        raise Permanent("secret-unreadable", f"{program} does not say text in UTF-8") from None
+        raise Permanent("secret-unreadable", f"{program} did not print UTF-8 text") from None
     text = text if whole else text.partition("\n")[0].removesuffix("\r")
     if not text:
-        raise Permanent("secret-missing", f"{program} says nothing")
+        raise Permanent("secret-missing", f"{program} printed nothing")
     return text
 
 

@@ -46,7 +46,7 @@ _PLAIN: Final = ("wrong_version_number", "wrong version number", "http_request",
 
 
 _GIVE: Final = "give a certificate and its key"
-_BELIEVED: Final = "show one that its authority signed and that is good now"
+_BELIEVED: Final = "present one that is signed by its CA and valid now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=None if files.ca is None else str(files.ca))
     except (OSError, ssl.SSLError) as error:
-        raise InvalidInput("tls-ca", f"{files.ca} holds no certificates", "give a PEM file") from error
+        raise InvalidInput("tls-ca", f"{files.ca} contains no certificates", "give a PEM file") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     judge_alike(context)
     _load(context, files)
@@ -125,13 +125,13 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     if files.cert is None:
-        raise InvalidInput("tls-cert", "who listens with TLS shows a certificate", "give cert and key")
+        raise InvalidInput("tls-cert", "a TLS listener needs a certificate", "give cert and key")
     _load(context, files)
     if files.ca is not None:
         try:
             context.load_verify_locations(files.ca)
         except (OSError, ssl.SSLError) as error:
-            raise InvalidInput("tls-ca", f"{files.ca} holds no certificates", "give a PEM file") from error
+            raise InvalidInput("tls-ca", f"{files.ca} contains no certificates", "give a PEM file") from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -188,30 +188,32 @@ def trouble_of(error: BaseException) -> TlsTrouble | None:
 def _unbelieved(error: ssl.SSLCertVerificationError) -> TlsTrouble:
     words = str(error.verify_message)[:200].rstrip(".")
     if error.verify_code in _EXPIRED:
-        return TlsTrouble("tls-expired", f"its certificate is not good now: {words}", "renew its certificate")
+        return TlsTrouble(
+            "tls-expired", f"its certificate is not valid now: {words}", "renew its certificate"
+        )
     if error.verify_code in _NAME:
         return TlsTrouble(
             "tls-name",
-            f"its certificate is of another name: {words}",
-            "use the name that is in it, or make one of that name",
+            f"its certificate is for a different name: {words}",
+            "use the name in the certificate, or create one for this name",
         )
     return TlsTrouble(
         "tls-authority",
-        f"its certificate was not signed by a trusted authority: {words}",
-        "name the authority that did (ca)",
+        f"its certificate was not signed by a trusted CA: {words}",
+        "set the CA that signed it (ca)",
     )
 
 
 def _failed(error: ssl.SSLError) -> TlsTrouble:
     said = f"{error.reason or ''} {error}".lower()
     if any(one in said for one in _MISSING):
-        return TlsTrouble("tls-client-missing", "it wants a certificate of this side", _GIVE)
+        return TlsTrouble("tls-client-missing", "it requires a client certificate", _GIVE)
     if any(one in said for one in _REFUSED):
-        words = "it does not believe the certificate of this side"
+        words = "it does not trust our certificate"
         return TlsTrouble("tls-client-refused", words, _BELIEVED)
     if any(one in said for one in _PLAIN):
         return TlsTrouble("tls-plain", "it does not speak TLS", "write http://, or let it listen with TLS")
-    return TlsTrouble("tls-failed", f"TLS failed: {error.reason or 'no reason given'}", "look at its log")
+    return TlsTrouble("tls-failed", f"TLS failed: {error.reason or 'no reason given'}", "check its log")
 
 
 def ends_ms(path: Path | None) -> int:
@@ -243,11 +245,11 @@ def _certificate(path: Path) -> Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes()[:CERT_MOST])
     except (OSError, ValueError) as error:
-        raise InvalidInput("tls-cert", f"{path} holds no certificate", "give a PEM file") from error
+        raise InvalidInput("tls-cert", f"{path} contains no certificate", "give a PEM file") from error
 
 
 _ASK: Final = b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-_HUNG_UP: Final = "it hung up right after the handshake, as a side does that "
+_HUNG_UP: Final = "it closed the connection right after the handshake, which usually means that it "
 
 
 async def why_cut(
@@ -279,6 +281,6 @@ def _look(host: str, port: int, context: ssl.SSLContext, shown: bool, timeout_s:
     except OSError as error:
         return trouble_of(error)
     if shown:
-        words = _HUNG_UP + "does not believe the certificate of this one"
+        words = _HUNG_UP + "does not trust our certificate"
         return TlsTrouble("tls-client-refused", words, _BELIEVED)
-    return TlsTrouble("tls-client-missing", _HUNG_UP + "wants a certificate of this one", _GIVE)
+    return TlsTrouble("tls-client-missing", _HUNG_UP + "requires a client certificate", _GIVE)

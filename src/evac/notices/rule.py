@@ -127,7 +127,7 @@ def of_tools(tools: Mapping[str, Collection[str]], gone: Collection[str]) -> tup
             continue
         where = f"runs at {left[0]} only" if left else "no longer runs at any site"
         severity: Severity = "error" if left else "critical"
-        words = f"{tool}, which recovery needs, {where}"
+        words = f"{tool}, which recovery depends on, {where}"
         found.append(Concern(f"tool/{tool}", "tool", severity, words, "bring up a replica at another site"))
     return tuple(found)
 
@@ -136,7 +136,9 @@ def of_lags(lags: Iterable[Lag]) -> tuple[Concern, ...]:
     found = []
     for one in sorted(lags, key=lambda lag: (lag.store, lag.site)):
         if one.lag_ms > one.rpo_ms:
-            words = f"{one.store}: the copy in {one.site} is {_span(one.lag_ms)} behind, promised are "
+            words = (
+                f"{one.store}: the copy in {one.site} is {_span(one.lag_ms)} behind; the promised maximum is "
+            )
             words += f"{_span(one.rpo_ms)}"
             hint = "check replication; failing over now would exceed the RPO"
             key = f"lag/{one.store}/{one.site}"
@@ -188,7 +190,7 @@ def of_plans(
         if known is not None and known.worse:
             found.append(_worse(one.loss, known.least, known.cost))
     if stale:
-        words = f"{stale} of {all_of_them} standby plans are for an earlier state of the estate"
+        words = f"{stale} of {all_of_them} standby plans were made for an earlier state of the estate"
         found.append(Concern("plan/stale", "plan", "warning", words, "see the Plans page", STALE_MS))
     return references, tuple(found)
 
@@ -202,7 +204,7 @@ def _compared(before: Reference | None, cost: int) -> Reference:
 
 
 def _worse(loss: str, least: int, cost: int) -> Concern:
-    words = f"the plan for the loss of {loss} has {_more(least, cost)} it had, all services together"
+    words = f"the plan for the loss of {loss} has {_more(least, cost)} before, across all services"
     return Concern(f"plan/worse/{loss}", "plan", "warning", words, "see the Plans page")
 
 
@@ -211,7 +213,7 @@ def _more(least: int, cost: int) -> str:
     if not least:
         return "more outage than"
     if cost >= 2 * least:
-        return f"{cost // least} times the outage that"
+        return f"{cost // least} times as much outage as"
     return f"{(cost - least) * 100 // least} % more outage than"
 
 
@@ -221,7 +223,7 @@ def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
     """
     words = short(words)
     if data.get("break_glass"):
-        return News("break-glass", "critical", words, "check that it was one of your team")
+        return News("break-glass", "critical", words, "check that this was someone on your team")
     if kind == "loss":
         return News("site", "critical", words)
     if kind in ("refused", "trouble"):
@@ -277,11 +279,11 @@ ADOPTING: Final[frozenset[Kind]] = frozenset({"finding", "tool"})
 
 _MANY: Final[Mapping[Kind, str]] = MappingProxyType(
     {
-        "site": "verdicts on sites",
+        "site": "site verdicts",
         "run": "items are waiting for a person",
         "break-glass": "uses of break-glass",
         "trouble": "actions failed",
-        "tool": "tools run at one site only",
+        "tool": "tools run at only one site",
         "lag": "replicas lag more than promised",
         "plan": "plans got worse, or are missing",
         "finding": "new audit errors",
@@ -349,8 +351,8 @@ def _draft(concern: Concern, state: MessageState, severity: Severity, now_ms: in
 
 def _uncounted(kind: Kind, rest: list[Concern], now_ms: int) -> Message:
     severity = max((one.severity for one in rest), key=rank)
-    words = f"{len(rest)} more {_MANY[kind]}: too many to follow one by one"
-    return Message("", kind, "once", severity, words, "look in the war room", now_ms)
+    words = f"{len(rest)} more {_MANY[kind]}: too many to list one by one"
+    return Message("", kind, "once", severity, words, "see the war room", now_ms)
 
 
 def _news(

@@ -296,7 +296,7 @@ def row_of(record: bytes) -> Message | Delivery:
             return Message(**told | {"keys": tuple(told["keys"])})
         return Delivery(**told)
     except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt("a record of the journal of notices cannot be read") from error
+        raise Corrupt("cannot read a record of the alert journal") from error
 
 
 def box_bytes(box: Box) -> bytes:
@@ -309,7 +309,7 @@ def box_of(value: bytes) -> Box:
         told: dict[str, Any] = orjson.loads(value)
         return Box(**told | {"waiting": tuple(Waiting(**row) for row in told["waiting"])})
     except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt("the box of a channel cannot be read") from error
+        raise Corrupt("cannot read the outbox of a channel") from error
 
 
 def state_bytes(state: State) -> bytes:
@@ -350,4 +350,4 @@ def state_of(value: bytes) -> State:
             None if published is None else {str(key): int(at_ms) for key, at_ms in published.items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Corrupt("what was known of notices cannot be read") from error
+        raise Corrupt("cannot read the state of alerts") from error

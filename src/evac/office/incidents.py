@@ -289,4 +289,4 @@ def _export(row: StoreEntry) -> ExportSeen | None:
 
 
 def _unknown(name: str) -> RunError:
-    return RunError("incident-unknown", f"there is no incident {name[:80]}", "GET /v1/incidents lists them")
+    return RunError("incident-unknown", f"no such incident: {name[:80]}", "to list them: GET /v1/incidents")

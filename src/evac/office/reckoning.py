@@ -261,7 +261,7 @@ class Worker:
         if not 0 < len(wanted) <= DOMAINS_MOST:
             raise InvalidInput(
                 "what-if-domains",
-                f"a request must name 1 to {DOMAINS_MOST} fault domains, not {len(wanted)}",
+                f"a request must list 1 to {DOMAINS_MOST} fault domains, not {len(wanted)}",
                 "GET /v1/domains lists them",
             )
         return await self._ask(_what_if, observation, wanted)
@@ -288,7 +288,7 @@ class Worker:
         except BrokenProcessPool as error:
             raise Unavailable("the what-if process ended; it is being restarted") from error
         except TimeoutError as error:
-            raise Unavailable(f"no answer of the reckoning in {ANSWER_S:.0f} s") from error
+            raise Unavailable(f"the calculation did not finish within {ANSWER_S:.0f} s") from error
         if isinstance(found, tuple):
             raise InvalidInput(*found)
         return found

@@ -64,7 +64,7 @@ class Borrowed:
     async def _ask(self, question: Coroutine[Any, Any, Answer]) -> Answer:
         if self._over.is_set() or self._loop.is_closed():
             question.close()
-            raise Unavailable("the room closes")
+            raise Unavailable("the war room is shutting down")
         asked = asyncio.run_coroutine_threadsafe(question, self._loop)
         self._asked.add(asked)
         if self._over.is_set():  # `end` may have looked before this was there to be found
@@ -73,7 +73,7 @@ class Borrowed:
             async with asyncio.timeout(ANSWER_S):
                 return await asyncio.wrap_future(asked)
         except TimeoutError as error:
-            raise Unavailable(f"no answer of the store in {ANSWER_S:.0f} s") from error
+            raise Unavailable(f"the store did not answer within {ANSWER_S:.0f} s") from error
         finally:
             self._asked.discard(asked)
 
@@ -337,7 +337,7 @@ class Register:
     async def _ends(self, run: str) -> tuple[Event, Event, int]:
         head = await head_of(self._store, run)
         if head is None:
-            raise RunError("run-unknown", f"there is no run {run[:80]}", "evac run list")
+            raise RunError("run-unknown", f"no such run: {run[:80]}", "evac run list")
         found: list[Event] = []
         async with aclosing(read(self._store, run)) as segments:
             async for segment in segments:
@@ -380,7 +380,7 @@ class Register:
             return name
         if name in self._incidents:
             return self._incidents[name]
-        raise RunError("run-unknown", f"there is no run or incident {name[:80]}", "GET /v1/runs lists them")
+        raise RunError("run-unknown", f"no such run or incident: {name[:80]}", "to list them: GET /v1/runs")
 
     @property
     def problems(self) -> dict[str, str]:

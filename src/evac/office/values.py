@@ -393,7 +393,7 @@ class TooManyViewers(EvacError):
     """More viewers than this process feeds."""
 
     def __init__(self, most: int) -> None:
-        super().__init__("too-many-viewers", f"{most} viewers follow already", "try again in a minute")
+        super().__init__("too-many-viewers", f"{most} viewers are already following", "try again in a minute")
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Segment:
 def prefix_of(stream: str) -> str:
     """The prefix of a stream's keys. Raises `StoreError` for a name that would mix with another stream."""
     if not stream or "/" in stream or not stream.isprintable() or len(stream.encode()) > MAX_STREAM_BYTES:
-        hint = f"use a name without a slash, of {MAX_STREAM_BYTES} bytes at most"
+        hint = f"use a name without a slash, at most {MAX_STREAM_BYTES} bytes long"
         raise StoreError("journal-stream", f"{stream[:80]!r} cannot name a journal", hint)
     return f"journal/{stream}/"
 
@@ -95,7 +95,9 @@ def decode(stream: str, number: int, value: bytes) -> Segment:
     head, *records = value.split(b"\n")
     header = _header(head, stream, number)
     if header["stream"] != stream or header["segment"] != number:
-        raise Corrupt(f"segment {number} of {stream} says it is another: it was moved or copied")
+        raise Corrupt(
+            f"segment {number} of {stream} claims to be a different segment: it was moved or copied"
+        )
     if header["count"] != len(records):
         raise Corrupt(f"segment {number} of {stream} has {len(records)} records, not {header['count']}")
     return Segment(
@@ -107,7 +109,9 @@ def check_record(record: bytes) -> int:
     """The size a record takes. Raises `StoreError` for one that cannot be a line."""
     if b"\n" in record or len(record) >= MAX_BODY_BYTES:
         raise StoreError(
-            "journal-record", "a record is one line of less than 768 KiB", "keep large values elsewhere"
+            "journal-record",
+            "a record must be a single line of less than 768 KiB",
+            "store large values elsewhere",
         )
     return len(record) + 1
 
@@ -119,10 +123,10 @@ def _header(line: bytes, stream: str, number: int) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise Corrupt(f"the header of segment {where} cannot be read") from error
     if not isinstance(header, dict) or header.keys() != HEADER_FIELDS or header["v"] != FORMAT:
-        raise Corrupt(f"the header of segment {where} is not one of this format")
+        raise Corrupt(f"the header of segment {where} is not in this format")
     for name, kind in _KINDS:
         if type(header[name]) is not kind:
-            raise Corrupt(f"the header of segment {where} holds values of the wrong kind")
+            raise Corrupt(f"the header of segment {where} contains values of the wrong type")
     return header
 
 

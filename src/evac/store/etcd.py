@@ -74,7 +74,7 @@ class EtcdStore:
         deadline_s: float = 5.0,
     ) -> None:
         if not endpoints:
-            raise StoreError("store-url", "etcd needs the address of a member", "name one for each site")
+            raise StoreError("store-url", "etcd needs the address of a member", "give one for each site")
         self._gateway = Gateway(
             endpoints,
             user=user,
@@ -138,7 +138,7 @@ class EtcdStore:
         key, revision = self._key_of(row), int(row["mod_revision"])
         if self.foreign.get(key) != revision and len(self.foreign) < FOREIGN_MOST:
             self.foreign[key] = revision
-            _log.warning("passed over: %s", error)
+            _log.warning("skipped: %s", error)
 
     async def transact(
         self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
@@ -157,7 +157,7 @@ class EtcdStore:
                 raise
             except NotSent:
                 if unsure:
-                    raise Unavailable("no member answers; a try before may have been done") from None
+                    raise Unavailable("no member answers; an earlier attempt may have succeeded") from None
                 raise
             except Unavailable:
                 unsure = True
@@ -228,7 +228,7 @@ class EtcdStore:
         """
         try:
             if not int(row.get("lease", 0)):
-                raise Corrupt(f"the lease {name} in etcd was not written by evac: it never ends")
+                raise Corrupt(f"the lease {name} in etcd was not written by evac: it never expires")
             return _read_holder(name, row)
         except Corrupt as error:
             self._pass_over(row, error)
@@ -322,7 +322,9 @@ class EtcdStore:
             if witness is not None and revision <= witness.revision:
                 return 0
             body["revision"] = str(revision - 1)
-        raise Unavailable("the reply of etcd was lost, and its history does not show whether it was done")
+        raise Unavailable(
+            "the reply of etcd was lost, and its history does not show whether the change was made"
+        )
 
     async def _look_for(self, mark: bytes, changes: Sequence[Change], deadline: float) -> int:
         """The revision of a transaction that is seen to be done; 0 where nothing of it is seen (now)."""
@@ -355,7 +357,7 @@ class EtcdStore:
         try:
             answer = await self._gateway.call("/v3/kv/txn", body, deadline)
         except Refused as refused:
-            raise Unavailable(f"the lease {name} ended before it was claimed") from refused
+            raise Unavailable(f"the lease {name} expired before it was claimed") from refused
         if answer.get("succeeded"):
             return int(answer["header"]["revision"])
         found = answer["responses"][0]["response_range"].get("kvs", [])
@@ -389,7 +391,7 @@ def _against(answer: dict[str, Any], compares: Sequence[Compare], guard: Lease |
     for compare, found in zip(compares, reads, strict=False):
         if (int(found[0]["mod_revision"]) if found else 0) != compare.revision:
             return Conflict(compare.key)
-    return Unavailable("etcd refused a transaction and does not say why")
+    return Unavailable("etcd rejected a transaction without a reason")
 
 
 def _refusal(refused: Refused, changes: Sequence[Change]) -> StoreError:

@@ -82,8 +82,8 @@ async def raise_generation(store: Store, number: int, opener: str, at_ms: int) -
         if number < found.number:
             raise NotAllowed(
                 "generation-older",
-                f"this store is of generation {found.number}, above {number}",
-                f"leave --generation out, or name one above {found.number}",
+                f"this store has generation {found.number}, which is above {number}",
+                f"remove --generation, or choose one above {found.number}",
             )
         wanted = Generation(number, opener, at_ms)
         try:
@@ -135,23 +135,23 @@ def _table(entry: Entry) -> dict[str, Any]:
     try:
         told = orjson.loads(entry.value)
     except orjson.JSONDecodeError as error:
-        raise Corrupt(f"what {entry.key} holds is not JSON") from error
+        raise Corrupt(f"the value of {entry.key} is not JSON") from error
     if not isinstance(told, dict):
-        raise Corrupt(f"what {entry.key} holds is not an object")
+        raise Corrupt(f"the value of {entry.key} is not an object")
     return told
 
 
 def _number(entry: Entry, told: dict[str, Any]) -> int:
     found = told.get("number")
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= GENERATION_MOST:
-        raise Corrupt(f"{entry.key} does not say a generation")
+        raise Corrupt(f"{entry.key} has no generation")
     return found
 
 
 def _at(entry: Entry, told: dict[str, Any]) -> int:
     found = told.get("at_ms", 0)
     if isinstance(found, bool) or not isinstance(found, int):
-        raise Corrupt(f"{entry.key} does not say a time")
+        raise Corrupt(f"{entry.key} has no time")
     return found
 
 
@@ -227,9 +227,9 @@ async def fill_store(store: Store, entries: Iterable[tuple[str, bytes]], last: t
     if await store.list("", limit=1):
         raise StoreError(
             "store-not-empty",
-            "the store holds something already, and what it holds is not overwritten",
-            "name an empty one: new members, or another prefix (?prefix=NAME); if the "
-            "command was interrupted after the store was full, run the very same command again",
+            "the store is not empty, and evac does not overwrite what it contains",
+            "use an empty one: new members, or another prefix (?prefix=NAME); if this "
+            "command was interrupted after filling the store, run the same command again",
         )
     batch: list[Put] = []
     size = 0

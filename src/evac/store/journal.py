@@ -129,7 +129,7 @@ class Journal:
                 visit(segment)
             head, token = Anchor(stream, segment.number, segment.last, segment.hash), segment.token
         if head is None:
-            raise Corrupt(f"there is no journal {stream}")
+            raise Corrupt(f"no such journal: {stream}")
         return cls(store, stream, head, token)
 
     @classmethod
@@ -176,9 +176,9 @@ class Journal:
         """
         assert records or compares or changes
         if self._doubts:
-            raise Unavailable(f"the end of {self.stream} is in doubt: settle it first")
+            raise Unavailable(f"the end of {self.stream} is uncertain: resolve that first")
         if len(self._pending) >= PENDING_MOST:
-            raise Unavailable(f"{PENDING_MOST} appends to {self.stream} are waiting already")
+            raise Unavailable(f"{PENDING_MOST} appends to {self.stream} are already waiting")
         answer: asyncio.Future[Anchor] = asyncio.get_running_loop().create_future()
         sizes = [check_record(record) for record in records]
         self._pending.append(_Waiting(records, sizes, guard, compares, changes, answer))
@@ -284,7 +284,9 @@ class Journal:
         while self._pending:
             answer = self._pending.popleft().answer
             if not answer.done():
-                answer.set_exception(Unavailable(f"the end of {self.stream} is in doubt: settle it first"))
+                answer.set_exception(
+                    Unavailable(f"the end of {self.stream} is uncertain: resolve that first")
+                )
 
     async def _commit(
         self,
@@ -336,7 +338,7 @@ class Journal:
             return False
         if entry.value not in self._doubts:
             self._doubts = ()
-            raise Conflict(key, f"someone else writes the journal {self.stream}: open it again")
+            raise Conflict(key, f"someone else is writing to the journal {self.stream}: reopen it")
         segment = decode(self.stream, self._head.segment + 1, entry.value)
         self._head = Anchor(self.stream, segment.number, segment.last, segment.hash)
         self._token, self._doubts = segment.token, ()
@@ -361,7 +363,7 @@ async def read(store: Store, stream: str, after: Anchor | int = 0) -> AsyncGener
 async def _check_anchor(store: Store, anchor: Anchor) -> None:
     entry = await store.get(key_of(anchor.stream, anchor.segment))
     if entry is None or hash_of(entry.value) != anchor.hash:
-        raise Corrupt(f"segment {anchor.segment} of {anchor.stream} is not the one that was anchored")
+        raise Corrupt(f"segment {anchor.segment} of {anchor.stream} differs from the one that was anchored")
 
 
 class _Follow:

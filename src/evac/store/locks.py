@@ -73,14 +73,14 @@ def _of_the_url(members: Sequence[str], options: Mapping[str, str]) -> Iterator[
     named = [options.get(name, "").removeprefix("file:") for name in ("key", "password")]
     for path in (*(one.removeprefix("file:") for one in options.get("seal", "").split(",")), *named):
         if path.startswith("/") and is_open(Path(path)):
-            words = f"{path} can be read or written by everybody on this machine"
-            yield OpenLock("key-open", words, f"run: chmod o-rw {path}; it was open: make a new one")
+            words = f"{path} can be read or written by everyone on this machine"
+            yield OpenLock("key-open", words, f"run: chmod o-rw {path}; it was exposed, so create a new one")
     yield from _of_own_certificate(options.get("cert", ""))
     plain = [one for one in members if one.startswith("http:")]
     if plain:
         yield OpenLock(
             "plain",
-            f"{plain[0]} is asked in the clear: anyone on the way can read and change what evac does",
+            f"{plain[0]} is contacted without TLS: anyone in between can read and change what evac does",
             "start etcd with --cert-file and --key-file, and write https:// and ca=FILE",
         )
 
@@ -91,9 +91,10 @@ def _of_own_certificate(path: str) -> Iterator[OpenLock]:
         ends = ends_ms(Path(path)) if path else 0
         if ends and ends <= time.time() * 1_000:
             words = (
-                f"the certificate {path} ended at {moment_words(ends // 1_000)}, so etcd does not let evac in"
+                f"the certificate {path} expired at {moment_words(ends // 1_000)}, "
+                "so etcd does not let evac in"
             )
-            yield OpenLock("expired", words, "make a new one with the same authority")
+            yield OpenLock("expired", words, "create a new one from the same CA")
 
 
 async def _of_etcd(members: Sequence[str], options: Mapping[str, str]) -> list[OpenLock]:
@@ -105,7 +106,7 @@ async def _of_etcd(members: Sequence[str], options: Mapping[str, str]) -> list[O
         found.append(
             OpenLock(
                 "no-certificate",
-                "etcd takes clients without a certificate",
+                "etcd accepts clients without a certificate",
                 "start etcd with --client-cert-auth and --trusted-ca-file",
             )
         )
@@ -114,7 +115,7 @@ async def _of_etcd(members: Sequence[str], options: Mapping[str, str]) -> list[O
         found.append(
             OpenLock(
                 "no-user",
-                "etcd asks for no user: anyone whom it lets in reads and deletes every key",
+                "etcd does not require a user: anyone who can connect can read and delete every key",
                 "add a user and a role for the prefix, then: etcdctl auth enable",
             )
         )
@@ -124,7 +125,7 @@ async def _of_etcd(members: Sequence[str], options: Mapping[str, str]) -> list[O
         if user:
             found += await _of_the_role(gateway, user, prefix, deadline)
         elif asked:
-            words = "etcd asks for a user, and the URL of the store names none"
+            words = "etcd requires a user, but the URL of the store has none"
             found.append(OpenLock("not-checked", words, "add user=NAME and password=file:/path to the URL"))
             return found
         found += await _of_the_members(gateway, deadline)
@@ -168,7 +169,7 @@ async def _of_the_role(gateway: Gateway, user: str, prefix: str, deadline: float
     roles = (await gateway.call("/v3/auth/user/get", {"name": user}, deadline)).get("roles", [])
     cure = f"give {user} one role: etcdctl role grant-permission evac --prefix=true readwrite {prefix}"
     if ROOT in roles:
-        words = f"the user {user} of etcd has the role root: it may change every key, user and member"
+        words = f"the user {user} of etcd has the role root: it can change every key, user and member"
         return [OpenLock("role-too-wide", words, cure)]
     wide: list[str] = []
     for role in roles:
@@ -181,7 +182,7 @@ async def _of_the_role(gateway: Gateway, user: str, prefix: str, deadline: float
         wide += [_named(one) for one in answer.get("perm", []) if not _inside(one, prefix.encode())]
     if not wide:
         return []
-    words = f"the user {user} of etcd may touch more than {prefix}: {', '.join(wide[:3])}"
+    words = f"the user {user} of etcd can access more than {prefix}: {', '.join(wide[:3])}"
     return [OpenLock("role-too-wide", words, cure)]
 
 
@@ -207,11 +208,11 @@ async def _of_the_members(gateway: Gateway, deadline: float) -> list[OpenLock]:
     rows = (await gateway.call("/v3/cluster/member/list", {}, deadline)).get("members", [])
     found: list[OpenLock] = []
     if plain := _plain(rows, "peerURLs"):
-        words = f"members of etcd speak to each other in the clear: {', '.join(plain[:3])}"
+        words = f"etcd members talk to each other without TLS: {', '.join(plain[:3])}"
         cure = "give them https:// peer URLs, --peer-cert-file, --peer-key-file, --peer-client-cert-auth"
         found.append(OpenLock("peers-plain", words, cure))
     if plain := _plain(rows, "clientURLs"):
-        words = f"members of etcd also take clients in the clear: {', '.join(plain[:3])}"
+        words = f"etcd members also accept clients without TLS: {', '.join(plain[:3])}"
         found.append(OpenLock("members-plain", words, "remove http:// from --listen-client-urls"))
     return found
 

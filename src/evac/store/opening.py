@@ -98,7 +98,7 @@ def seal_of(references: str) -> Seal:
     """The keys of `REF` or `REF,REF`, each `file:/path` or `env:NAME`. Raises `StoreError`."""
     names = [one.strip() for one in references.split(",") if one.strip()]
     if not 0 < len(names) <= KEYS_MOST:
-        raise StoreError("store-seal", f"seal names 1 to {KEYS_MOST} keys", "write seal=file:/path")
+        raise StoreError("store-seal", f"seal must have 1 to {KEYS_MOST} keys", "write seal=file:/path")
     try:
         keys = tuple(resolve(name) for name in names)
     except Permanent as error:
@@ -108,7 +108,7 @@ def seal_of(references: str) -> Seal:
         raise StoreError(
             "store-seal",
             f"{short.reference} has fewer than {KEY_LEAST} bytes",
-            "make one: openssl rand -base64 48 > FILE; chmod 600 FILE",
+            "create one: openssl rand -base64 48 > FILE; chmod 600 FILE",
         )
     return Seal(keys)
 
@@ -189,7 +189,7 @@ class SealedStore:
             return Entry(entry.key, value, entry.revision)
         if self.unsealed.get(entry.key) != entry.revision and len(self.unsealed) < NAMED_MOST:
             self.unsealed[entry.key] = entry.revision
-            _log.warning("passed over %s: not written with a key of this installation", entry.key)
+            _log.warning("skipped %s: not written with a key of this installation", entry.key)
         return None
 
 
@@ -385,12 +385,14 @@ def etcd_members(url: str) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def _no_store(url: str) -> StoreError:
-    return StoreError("store-url", f"{_without_secrets(url)!r} names no store", f"write one of: {FORMS}")
+    return StoreError(
+        "store-url", f"{_without_secrets(url)!r} is not the address of a store", f"use one of: {FORMS}"
+    )
 
 
 def _check_folder(path: Path) -> None:
     if not path.parent.is_dir():
-        raise StoreError("store-folder", f"there is no folder {path.parent}", f"mkdir -p {path.parent}")
+        raise StoreError("store-folder", f"no such folder: {path.parent}", f"mkdir -p {path.parent}")
 
 
 def _open_sqlite(path: Path) -> Store:
@@ -410,10 +412,10 @@ def _read_etcd(rest: str) -> tuple[tuple[str, ...], dict[str, str]]:
             raise StoreError(
                 "store-url",
                 f"{_without_secrets(endpoint)!r} is not the address of an etcd member",
-                f"write one of: {FORMS}",
+                f"use one of: {FORMS}",
             )
     if not endpoints:
-        raise StoreError("store-url", "etcd needs the address of a member", f"write one of: {FORMS}")
+        raise StoreError("store-url", "etcd needs the address of a member", f"use one of: {FORMS}")
     options = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := sorted(set(options) - ETCD_OPTIONS):
         raise StoreError(
@@ -437,7 +439,8 @@ def _check_locked(endpoints: Sequence[str], options: Mapping[str, str]) -> None:
     if plain and "plain" not in options:
         raise StoreError(
             "store-plain",
-            f"{plain[0]} would be asked in the clear: anyone on the way could read and change what evac does",
+            f"{plain[0]} would be contacted without TLS: anyone in between could "
+            "read and change what evac does",
             f"write https:// and ca=FILE, or plain={ALLOWED}; {LOCK_HINT}",
         )
     if not options.get("seal") and "unsealed" not in options:

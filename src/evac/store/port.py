@@ -189,7 +189,7 @@ def check_transaction(compares: Sequence[Compare], changes: Sequence[Change]) ->
     for change in changes:
         total += _size(change)
     if total > MAX_TRANSACTION_BYTES:
-        raise _beyond(f"a transaction of {total} bytes is above {MAX_TRANSACTION_BYTES}")
+        raise _beyond(f"a transaction of {total} bytes is larger than {MAX_TRANSACTION_BYTES}")
     if len(changes) > 1 and len({change.key for change in changes}) != len(changes):
         raise _beyond("a transaction changes a key at most once")
 
@@ -198,7 +198,7 @@ def check_lease(name: str, ttl_ms: int) -> None:
     """Raises `StoreError` for a lease that no driver can keep."""
     check_key(name)
     if ttl_ms <= 0:
-        raise _beyond(f"a lease of {ttl_ms} ms is over before it begins")
+        raise _beyond(f"a lease of {ttl_ms} ms would expire immediately")
 
 
 def _size(change: Change) -> int:

@@ -149,7 +149,9 @@ def read_entries(
     ).fetchall()
     for key, value, _, crc in rows:
         if zlib.crc32(value) != crc:
-            raise Corrupt(f"the value of {key} is not what was written: the disk or someone changed it")
+            raise Corrupt(
+                f"the value of {key} is not what was written: someone changed it, or the disk is faulty"
+            )
     return [Entry(key, value, revision) for key, value, revision, _ in rows]
 
 
@@ -170,11 +172,11 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _CUT_OFF: Final = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
 _HINTS: Final = {
-    sqlite3.SQLITE_FULL: "make room on the disk; nothing of this was written",
-    sqlite3.SQLITE_IOERR: "look at the disk and its free space; the kernel's log may say more",
-    sqlite3.SQLITE_BUSY: "another process keeps the file locked: find it with: fuser -v FILE",
-    sqlite3.SQLITE_READONLY: "give this user the right to write the file and its folder",
-    sqlite3.SQLITE_CANTOPEN: "check that the folder exists and may be written",
+    sqlite3.SQLITE_FULL: "free some space on the disk; nothing was written",
+    sqlite3.SQLITE_IOERR: "check the disk and its free space; the kernel log may say more",
+    sqlite3.SQLITE_BUSY: "another process has locked the file; to find it: fuser -v FILE",
+    sqlite3.SQLITE_READONLY: "give this user write permission for the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: "check that the folder exists and is writable",
 }
 
 
@@ -205,10 +207,10 @@ def translated(path: Path, error: sqlite3.Error) -> StoreError:
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     if code & 0xFF in _BROKEN or code in _CUT_OFF:
         found: StoreError = Corrupt(f"{path} is damaged: {error}")
-        found.hint = "keep a copy as it is; restore the file, or continue without it: evac run adopt"
+        found.hint = "keep a copy of it as it is; restore the file, or continue without it: evac run adopt"
         return found
     found = Unavailable(f"{path} cannot be used: {error}")
-    found.hint = _HINTS.get(code & 0xFF, "look at the file, its folder and the disk")
+    found.hint = _HINTS.get(code & 0xFF, "check the file, its folder and the disk")
     return found
 
 
@@ -260,7 +262,7 @@ def _refuse_others(connection: sqlite3.Connection, path: Path, version: int, kno
         )
     used = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if used and not _is_ours(connection):
-        raise StoreError("store-foreign", f"{path} is a database of another program", "name another file")
+        raise StoreError("store-foreign", f"{path} is another program's database", "name another file")
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:
@@ -318,7 +320,7 @@ class Writer:
     async def do(self, work: Callable[[Turn], Any], deadline_s: float) -> Any:
         """The answer of `work`, durable. Raises `Unavailable` when the disk does not answer in time."""
         if self._queue.qsize() >= WAITING_MOST:
-            raise Unavailable(f"{WAITING_MOST} transactions wait for {self._path} already")
+            raise Unavailable(f"{WAITING_MOST} transactions are already waiting for {self._path}")
         loop = asyncio.get_running_loop()
         job = Job(work, loop, loop.create_future())
         self._queue.put(job)

@@ -224,7 +224,7 @@ def _unreckonable(estate: Estate, plan: Plan) -> str | None:
         )
     if plan.lead != estate.lead and plan.lead == replace(estate, waits_for_people=True).lead:
         return (
-            "was made next to a policy.yaml that has a person approve every plan, and there is none next to "
+            "was made with a policy.yaml that has a person approve every plan, but there is none next to "
             "this estate: verify it next to that policy"
         )
     most = max((s.people or 0 for s in estate.services), default=0)

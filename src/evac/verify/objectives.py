@@ -20,7 +20,7 @@ def check_objectives(estate: Estate, plan: Plan) -> list[Violation]:
     for outcome in plan.outcomes:
         wanted = rto_ms.get(outcome.service)
         if outcome.rto_ms != wanted:
-            words = f"rto is {wanted} ms, the plan says {outcome.rto_ms}"
+            words = f"RTO is {wanted} ms, the plan says {outcome.rto_ms}"
             found.append(Violation("F19", outcome.service, words))
     rpo_ms = {store.id: rpo_for(store, of_class) for store in estate.stores}
     for store in plan.stores:

@@ -28,7 +28,7 @@ def check_durations(reading: Reading) -> None:
             continue
         regular = regular_ticks(reading, timed)
         if regular is None:
-            reading.complain("F3", timed.step.id, "nothing in the estate says how long this takes")
+            reading.complain("F3", timed.step.id, "the estate does not state how long this takes")
             continue
         need = need_of(reading, timed)
         only_by_hand = kind_of(timed.step.kind).boots and boots_by_hand(reading.instance, timed.rows[0][0])
@@ -142,7 +142,9 @@ def check_stores(reading: Reading) -> None:
             own = -1 if candidate is None else candidate.from_loss
             said = timed.step.parameters.get(FROM_LOSS_MS, -1)
             if said != (own * reading.instance.tick_ms if own >= 0 else -1):
-                reading.complain("F3", timed.step.id, "does not say truly how long it takes from the loss on")
+                reading.complain(
+                    "F3", timed.step.id, "does not state correctly how long it takes from the loss"
+                )
             continue
         fence = reading.fences.get(store)
         if fence is None or fence.end > timed.start:

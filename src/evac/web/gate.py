@@ -135,7 +135,7 @@ class Gate:
         if actor is None or not actor.streams or not scope["path"].endswith("/stream"):
             return
         if self._streams[actor.name] >= actor.streams:
-            raise TooMany("too-many-streams", f"{actor.name} already follows {actor.streams} streams", 5_000)
+            raise TooMany("too-many-streams", f"{actor.name} already has {actor.streams} open streams", 5_000)
         self._streams[actor.name] += 1
         scope[STREAM] = actor.name
 
@@ -168,11 +168,9 @@ class Gate:
         """Raises EvacError for what is refused before anything is read."""
         host = headers.get(b"host", b"").decode("latin-1")
         if sum(name == b"host" for name, _ in scope["headers"]) > 1:
-            raise InvalidInput("host-twice", "a request names one host", "send one Host header")
+            raise InvalidInput("host-twice", "a request must have exactly one host", "send one Host header")
         if self._setting.hosts and _name(host) not in self._setting.hosts:
-            raise NotAllowed(
-                "host-unknown", "this war room is not known under that name", "use its own address"
-            )
+            raise NotAllowed("host-unknown", "this war room does not use that name", "use its own address")
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self._setting.header_most:
             raise InvalidInput("header-too-large", "the headers are too long", "send fewer cookies")
         length = headers.get(b"content-length", b"0")
@@ -226,6 +224,6 @@ def _check_origin(headers: dict[bytes, bytes], host: str) -> None:
     if foreign or site not in (b"none", b"same-origin"):
         raise NotAllowed(
             "cross-site",
-            "a page on another site requested a change",
+            "another website requested a change",
             "send it from the pages of this war room",
         )

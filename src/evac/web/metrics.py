@@ -100,7 +100,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "evac_http_request_seconds",
-            "Time until the answer was sent.",
+            "Time until the response was sent.",
             ("route",),
             buckets=BUCKETS_S,
             registry=self.registry,
@@ -142,14 +142,14 @@ class _Situation(Collector):
         yield _one("evac_store_answers", "1 while the store answers.", int(now.quorum.answers))
         yield _one("evac_leader_term", "Fencing token of the leader, 0 without a leader.", now.leader.term)
         yield _one("evac_generation", "Generation of the store.", now.generation)
-        yield _one("evac_superseded", "1 where a newer generation was opened.", int(now.newer is not None))
+        yield _one("evac_superseded", "1 if a newer generation was opened.", int(now.newer is not None))
         yield _one("evac_held", "1 while a hold is in place.", int(now.hold is not None))
         yield _one("evac_viewers", "Viewers that follow a stream.", self._office.hub.viewers)
         yield _one("evac_runs_open", "Runs in progress.", len(now.open_runs))
         yield _one(
             "evac_runs_waiting", "Runs waiting for a person.", sum(1 for r in now.open_runs if r.waits)
         )
-        yield _one("evac_notices_total", "Number of the last notice of the watch journal.", now.notice)
+        yield _one("evac_notices_total", "Number of the last record in the watch journal.", now.notice)
         yield from _on_disk(now.on_disk)
         yield from self._sites()
         yield from _notices(self._office.board.seen)
@@ -193,7 +193,7 @@ def _notices(seen: NoticesSeen) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("evac_notices_waiting", "Messages waiting.", labels=("channel",))
     oldest = GaugeMetricFamily(
         "evac_notices_oldest_timestamp_seconds",
-        "Since when the oldest one has been waiting; 0: none.",
+        "Time since which the oldest one has been waiting; 0: none.",
         labels=("channel",),
     )
     failing = GaugeMetricFamily("evac_notices_failing", "1 while nothing gets through.", labels=("channel",))
@@ -222,7 +222,11 @@ def _on_disk(seen: EstateOnDisk | None) -> Iterator[Metric]:
     yield _one(
         "evac_estate_reload_restart", "1 while files on disk wait for a restart.", int(bool(seen.restart))
     )
-    yield _one("evac_estate_reload_since_timestamp_seconds", "Since when; 0: not.", seen.since_ms / 1_000)
+    yield _one(
+        "evac_estate_reload_since_timestamp_seconds",
+        "Time since which files have been waiting; 0: none.",
+        seen.since_ms / 1_000,
+    )
 
 
 def _one(name: str, words: str, value: float) -> Metric:

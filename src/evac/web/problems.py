@@ -151,7 +151,7 @@ def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> N
         assert isinstance(error, RequestValidationError)
         fields = [_field(one) for one in error.errors()[:20]]
         words = "; ".join(f"{one['at']}: {one['words']}" for one in fields[:3])
-        hint = "the shape is in /v1/openapi.json"
+        hint = "see /v1/openapi.json for the format"
         more = {"fields": fields}
         found = problem(422, "request-invalid", words, hint, _id(request), more, "invalid-input")
         return told(request, found)
@@ -161,7 +161,7 @@ def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> N
         if isinstance(error.__cause__, e.EvacError):  # a bound that was met while the body was read
             return told(request, problem_of(error.__cause__, _id(request)))
         code = {404: "not-found", 405: "method", 400: "request-invalid"}.get(error.status_code, "http")
-        hint = "the routes are in /v1/openapi.json" if error.status_code in (404, 405) else ""
+        hint = "see /v1/openapi.json for the routes" if error.status_code in (404, 405) else ""
         detail, kind = str(error.detail), "error"
         if code == "request-invalid":  # the body cannot be read at all
             detail, hint, kind = _UNREADABLE, _SEND_JSON, "invalid-input"
@@ -181,7 +181,7 @@ def _field(one: Mapping[str, Any]) -> dict[str, str]:
     at, words = ".".join(str(part) for part in one["loc"]), str(one["msg"])
     if one["type"] == "json_invalid":
         why = one.get("ctx", {}).get("error", "")
-        at, words = "body", f"no JSON from character {one['loc'][-1]} on: {why}"
+        at, words = "body", f"invalid JSON at character {one['loc'][-1]}: {why}"
     elif one["loc"] == ("body",) and one["type"] != "missing":
         words = f"not a JSON object; {_SEND_JSON}"
     return {"at": at[:200], "words": words[:200]}

@@ -66,7 +66,7 @@ class Changed(EvacError):
     """`If-Match` names a state that is over."""
 
     def __init__(self, what: str) -> None:
-        super().__init__("changed-meanwhile", f"{what} has changed", "read it again, then decide")
+        super().__init__("changed-meanwhile", f"{what} has changed", "review it again, then decide")
 
 
 def check_match(request: Request, tag: str, what: str) -> None:
@@ -104,7 +104,7 @@ def page(rows: list[bytes], ids: list[str], after: str, limit: int, more: Mappin
             begin = ids.index(after) + 1
         except ValueError as error:
             raise EvacError(
-                "cursor-unknown", f"there is no row {after[:80]}", "start again without after"
+                "cursor-unknown", f"no such row: {after[:80]}", "start again without after"
             ) from error
     end = begin + limit
     following = ids[end - 1] if end < len(ids) and end > begin else None
@@ -272,7 +272,7 @@ def after_of(request: Request) -> int | None:
     if given is None or given == "":
         return None
     if not (given.isascii() and given.isdigit()) or int(given[:20]) > NUMBER_MOST:
-        raise InvalidInput("cursor", f"'{given[:40]}' is not a message number", "leave it out")
+        raise InvalidInput("cursor", f"'{given[:40]}' is not a message number", "remove it")
     return int(given)
 
 

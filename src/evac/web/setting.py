@@ -75,7 +75,7 @@ def check_listen(listen: Listen, *, tls: bool, authenticated: bool) -> None:
     )
     raise NotAllowed(
         "listen-public",
-        f"{listen.host} can be reached by others, but there is no {missing}",
+        f"{listen.host} can be reached from other machines, but there is no {missing}",
         "give it --tls-cert, --tls-key and an access.yaml; or listen on 127.0.0.1, and reach it through SSH: "
         "ssh -L 8400:127.0.0.1:8400 HOST",
     )

@@ -244,7 +244,7 @@ class _Script:
 
 @dataclass(frozen=True)
 class ProgramWire:
-    """A program whose output is the answer. through: the action, with another path of the program."""
+    """A program whose output is the answer. through: the action, with path of the program."""
 
     program: str
     folder: Path

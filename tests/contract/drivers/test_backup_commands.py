@@ -104,7 +104,7 @@ def test_a_store_is_backed_up_proven_and_restored_by_hand(kind: type[Source], ty
         assert typed.left() == []
         code, (event,) = typed.say("restore", "--into", str(made.place))
         assert (code, event["kind"], event["outcome"]) == (console.DONE, "restored", "done")
-        assert "equal to what was seen when the backup was taken" in event["detail"]
+        assert "it matches what was recorded when the backup was taken" in event["detail"]
         assert not (made.place / kind.pid_file).exists(), "nothing is started"
         before = sorted((path, path.stat().st_mtime_ns) for path in made.place.rglob("*"))
         code, (event,) = typed.say("restore", "--into", str(made.place))

@@ -61,7 +61,7 @@ def test_nothing_of_the_group_is_left_when_its_time_is_over(tmp_path: Path) -> N
         tmp_path, "do", f"sleep 60 & echo $! > {pids}", f"echo $$ >> {pids}", "trap '' TERM", "wait"
     )
     began = time.monotonic()
-    with pytest.raises(OutcomeUnknown, match="its time was over"):
+    with pytest.raises(OutcomeUnknown, match="timed out"):
         asyncio.run(CommandDriver().execute(action(program), order(timeout_s=0.6)))
     assert time.monotonic() - began < 30, "it was not waited for"
     assert all(until_gone(int(pid)) for pid in pids.read_text().split())

@@ -57,7 +57,7 @@ def test_the_contract_is_kept_for_a_priority_class_that_is_not_there_yet(
 def test_written_is_not_ready(server: ApiServer, kubeconfig: str) -> None:
     server.ready = False
     scale = action(kubeconfig, "scale", "Deployment", "chat", replicas=6)
-    with pytest.raises(OutcomeUnknown, match="not as wanted"):
+    with pytest.raises(OutcomeUnknown, match="not in the requested state"):
         asyncio.run(KubernetesDriver().execute(scale, order(timeout_s=8.0)))
     assert asyncio.run(KubernetesDriver().observe(scale, order())).outcome == "unclear"
     server.ready = True
@@ -102,7 +102,7 @@ def test_a_later_step_does_not_take_back_what_an_earlier_one_did(server: ApiServ
     asyncio.run(KubernetesDriver().execute(first, order(key="run-1/one")))
     second = action(kubeconfig, "scale", "Deployment", "chat", replicas=6)
     asyncio.run(KubernetesDriver().execute(second, order(key="run-1/two")))
-    with pytest.raises(Permanent, match="does not say what it was"):
+    with pytest.raises(Permanent, match="has no record of its state"):
         asyncio.run(KubernetesDriver().undo(first, order(key="run-1/one")))
     asyncio.run(KubernetesDriver().undo(second, order(key="run-1/two")))
     assert server.objects[CHAT]["spec"]["replicas"] == 4

@@ -89,7 +89,7 @@ def test_it_goes_on_once_no_workload_needs_the_pause(server: ApiServer, kubeconf
 
 def test_what_somebody_else_paused_stays_paused(server: ApiServer, kubeconfig: str) -> None:
     del server.objects[ARGO]["spec"]["syncPolicy"]["automated"]
-    assert done(scale(kubeconfig, 6), "one")["reconciler"] == "paused by somebody else"
+    assert done(scale(kubeconfig, 6), "one")["reconciler"] == "paused by someone else"
     asyncio.run(DRIVER.undo(scale(kubeconfig, 6), order(key="run-1/one")))
     assert automated(server) is None
     assert server.objects[CHAT]["spec"]["replicas"] == 2
@@ -130,4 +130,4 @@ def test_a_reconciler_that_is_gone_holds_nothing_up(
     assert asyncio.run(DRIVER.check(wanted, order())).ready
     found = done(wanted, "one")
     assert found["replicas"] == 6
-    assert "not reached, and may be paused" in found["reconciler"]
+    assert "not reached, but may be paused" in found["reconciler"]

@@ -75,7 +75,7 @@ def test_a_wrong_password_is_said_and_a_silent_copy_is_an_answer(
     ]
     assert f"error: db at a: {HOST}:{port}: " in error
     assert "[redis-refused]" in error
-    assert "next: check the password and rights of the endpoint" in error
+    assert "next: check the password and permissions of the endpoint" in error
     assert "db at b" not in error
     assert run(["observe", estate, "--output", "json"]) == console.UNKNOWN
     out, error = capsys.readouterr()

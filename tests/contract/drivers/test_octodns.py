@@ -45,7 +45,7 @@ def test_what_is_no_plain_address_is_never_replaced(tmp_path: Path) -> None:
             await driver.execute(ready, order())
         assert files.held() == zone
         other = replace(ready, settings={**ready.settings, "zone": "another.test"})
-        with pytest.raises(Permanent, match=r"local holds no zone another\.test"):
+        with pytest.raises(Permanent, match=r"local has no zone another\.test"):
             await driver.execute(other, order())
         assert sorted(path.name for path in files.zone.parent.iterdir()) == [files.zone.name]
 

@@ -25,7 +25,7 @@ def test_what_is_dead_is_not_fenced_and_without_a_proof_no_one_is_promoted(serve
             driver = PatroniDriver()
             await until_ready(driver, promote)
             early = await driver.check(promote, order())
-            assert any("answers as a primary" in problem for problem in early.problems)
+            assert any("answers as a running primary" in problem for problem in early.problems)
             unproven = world.action("promote", world.anyang)
             assert not (await driver.check(unproven, order())).ready
             with pytest.raises(Permanent, match="no fence proof"):
@@ -80,5 +80,5 @@ def test_a_look_that_the_deadline_cuts_after_something_was_written_is_no_failure
 
     with pytest.raises(OutcomeUnknown, match="in time"):
         asyncio.run(look(changed=True))
-    with pytest.raises(Retryable, match="no member of etcd answers"):
+    with pytest.raises(Retryable, match="no etcd member answers"):
         asyncio.run(look(changed=False))

@@ -105,7 +105,7 @@ def test_a_store_returns_to_a_moment_and_its_log_is_read(server_folder: Path) ->
         assert asyncio.run(archive_problems(*checked, Stopwatch(20.0))) == []
         before.rename(made.folder / before.name)
         (problem,) = asyncio.run(archive_problems(*checked, Stopwatch(20.0)))
-        assert problem == f"the segment {before.name} of the archived log is missing"
+        assert problem == f"the segment {before.name} of the archived WAL is missing"
         nowhere = made.folder / "places" / "nowhere"
         error = ask("restore", action, "", str(nowhere), None)
         assert (error.code, error.message) == (

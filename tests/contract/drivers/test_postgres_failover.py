@@ -183,7 +183,7 @@ def test_the_precheck_names_every_reason_why_a_replica_is_no_fence(server_folder
             world.pangyo.sql("SELECT pg_reload_conf()")
             world.anyang.kill()
             await asyncio.sleep(0.3)
-            assert "does not stream" in await problems()
+            assert "is not streaming" in await problems()
 
         asyncio.run(story())
 
@@ -208,7 +208,7 @@ def test_commits_that_hang_for_a_lost_replica_go_on_when_the_next_protects(serve
             lost = world.action("protect", "dc-pangyo", synchronous=("dc-anyang",))
             assert (await driver.observe(lost, order())).outcome == "absent"
             gone = world.action("protect", "dc-pangyo", synchronous=("dc-nowhere",))
-            with pytest.raises(Retryable, match="does not stream"):
+            with pytest.raises(Retryable, match="is not streaming"):
                 await driver.execute(gone, order())
             evidence = await driver.execute(
                 world.action("protect", "dc-pangyo", synchronous=("dc-ansan",)), order()

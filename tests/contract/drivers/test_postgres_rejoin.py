@@ -241,7 +241,7 @@ def test_nothing_is_rewound_without_a_place_for_what_it_had_alone(server_folder:
             await _promote_after_power_off_of(world)
             action = world.rejoin("dc-pangyo", "dc-anyang", archive="")
             assert not (await driver.check(action, PATIENT)).ready
-            with pytest.raises(Permanent, match="no folder is given"):
+            with pytest.raises(Permanent, match="no folder is set"):
                 await driver.execute(action, PATIENT)
             assert (world.pangyo.data / "PG_VERSION").exists()
             assert not (world.pangyo.data / "standby.signal").exists()

@@ -132,8 +132,8 @@ def test_an_agent_does_only_what_its_file_allows(site: Site) -> None:
     async def story() -> None:
         driver = RemoteDriver("redis", frozenset({"promote"}), agents.at(site.config))
         promote = Action("promote", "presence", "redis", "pangyo")
-        assert "does nothing with redis" in (await driver.check(promote, order())).problems[0]
-        with pytest.raises(Permanent, match="does nothing with redis"):
+        assert "does not support redis" in (await driver.check(promote, order())).problems[0]
+        with pytest.raises(Permanent, match="does not support redis"):
             await driver.execute(promote, order())
         people = RemoteDriver("manual", frozenset({"run"}), agents.at(site.config))
         with pytest.raises(OutcomeUnknown, match="a person must do this"):

@@ -67,7 +67,7 @@ def test_a_run_is_created_once_with_what_belongs_to_it(case: Case) -> None:
             with pytest.raises(Conflict):
                 await Journal.create(store, stream, lease, *once, lines(1))
         assert await head_of(store, "run-2") is None
-        with pytest.raises(Corrupt, match="no journal"):
+        with pytest.raises(Corrupt, match="no such journal"):
             await Journal.open(store, "run-2")
         await store.release(lease)
 

@@ -316,7 +316,7 @@ def test_heads_of_journals_are_kept_and_never_go_back(tmp_path: Path) -> None:
             anchors = AgentAnchors(agents.at(made))
             await anchors.put("run-1", 0, 10, "a" * 64, 2)
             await anchors.put("run-1", 1, 20, "b" * 64, 2)
-            with pytest.raises(Permanent, match="is before it"):
+            with pytest.raises(Permanent, match="is older"):
                 await anchors.put("run-1", 0, 10, "a" * 64, 2)
             assert [head["segment"] for head in await anchors.heads("run-1", 2)] == [0, 1]
             assert await anchors.heads("run-2", 2) == []
@@ -439,9 +439,9 @@ def test_it_stops_when_told_and_its_port_is_free_again(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ('[[units]]\nname = "a"', "needs either argv or systemd"),
-        ('[[units]]\nname = "a/b"\nargv = ["x"]', "not the name of a unit"),
+        ('[[units]]\nname = "a/b"\nargv = ["x"]', "not a valid unit name"),
         ('[[units]]\nname = "a"\nargv = ["x"]\ncount = 99', "between 0 and most"),
-        ('[[units]]\nname = "a"\nargv = ["x"]\nshell = "x"', "nobody knows shell"),
+        ('[[units]]\nname = "a"\nargv = ["x"]\nshell = "x"', "unknown: shell"),
         ('[[units]]\nname = "a"\nargv = ["x"]\n[[units]]\nname = "a"\nargv = ["x"]', "the same name"),
         ('[[fences]]\nstore = "s"', "does nothing"),
         ('[[fences]]\nstore = "s"\nargv = ["x"]\nmargin_ms = 100', "longer than its margin"),

@@ -62,7 +62,7 @@ def test_a_signed_order_is_believed_and_admitted_once() -> None:
     believed = gate.believe("POST", "/v1/unit", b"{}", headers())
     assert believed == order()
     gate.admit(believed)
-    with pytest.raises(Permanent, match="was here before"):
+    with pytest.raises(Permanent, match="was already received"):
         gate.admit(believed)
 
 
@@ -100,7 +100,7 @@ def test_an_order_that_names_no_agent_is_refused_unless_the_file_says_so() -> No
     del older[client.SITE], older[client.ADDRESS]
     gate = Clock().gate()
     believed = gate.believe("POST", "/v1/unit", b"{}", older)
-    with pytest.raises(Permanent, match="names none") as caught:
+    with pytest.raises(Permanent, match="does not name an agent") as caught:
         gate.admit(believed)
     assert caught.value.code == "order-older"
     gate = Clock().gate(older=True)
@@ -134,7 +134,7 @@ def test_a_clean_end_leaves_the_time_where_it_was(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_admits_nothing_and_says_so(tmp_path: Path) -> None:
     gate = Clock().gate(kept=tmp_path / "newest.json")
     (tmp_path / "newest.json.new").mkdir()
-    with pytest.raises(Retryable, match="cannot write down") as caught:
+    with pytest.raises(Retryable, match="cannot record") as caught:
         gate.admit(order())
     assert caught.value.code == "agent-disk"
     (tmp_path / "newest.json.new").rmdir()
@@ -188,7 +188,7 @@ def test_clocks_that_are_apart_are_told_apart_from_a_wrong_key() -> None:
     gate = clock.gate()
     clock.steady += 45_000
     believed = gate.believe("POST", "/v1/unit", b"{}", headers())
-    with pytest.raises(Retryable, match="45000 ms apart") as caught:
+    with pytest.raises(Retryable, match="differ by 45000 ms") as caught:
         gate.admit(believed)
     assert caught.value.code == "clock-skew"
 
@@ -211,7 +211,7 @@ def test_an_order_is_remembered_as_long_as_it_could_come_again_whatever_the_wall
     clock.wall = NOW - 7_200_000
     clock.steady += 39_000
     assert gate.now_ms() == NOW + 59_000
-    with pytest.raises(Permanent, match="was here before"):
+    with pytest.raises(Permanent, match="was already received"):
         gate.admit(order(NOW + 29_000))
 
 

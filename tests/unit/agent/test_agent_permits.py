@@ -62,7 +62,7 @@ def test_a_permit_held_up_on_its_way_grants_nothing_more(book: Book) -> None:
     book.permits.grant("chat-store", 1, 15_000, mark)
     assert book.permits.report()[0]["left_ms"] == 5_000
     book.now += 2_000
-    with pytest.raises(Permanent, match="over already"):
+    with pytest.raises(Permanent, match="has expired"):
         book.permits.grant("chat-store", 1, 15_000, mark)
     assert book.due() == ["chat-store"]
 
@@ -154,5 +154,5 @@ def test_a_release_ends_the_watch(book: Book) -> None:
 
 
 def test_a_store_without_a_fence_cannot_be_permitted(book: Book) -> None:
-    with pytest.raises(Permanent, match="no fence of other"):
+    with pytest.raises(Permanent, match="no fence for other"):
         book.permits.grant("other", 1, 15_000, book.permits.mark())

@@ -164,7 +164,7 @@ def test_an_order_to_start_ends_the_hold_and_one_that_may_resume_alone_has_none(
 
 
 def test_a_unit_of_a_store_cannot_resume_alone(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="only a leader may start it again"):
+    with pytest.raises(InvalidInput, match="only a leader may restart it"):
         agents.config(tmp_path, agents.sleeper(store="db", resume_alone=True))
 
 
@@ -191,9 +191,9 @@ def test_units_are_looked_after_again_after_a_look_that_failed(
         await units.close()
 
     asyncio.run(story())
-    said = [one.getMessage() for one in caplog.records if "is not looked after" in one.getMessage()]
-    assert said[0] == "sleeper is not looked after: [Errno 28] No space left on device"
-    assert said[1].startswith("sleeper is not looked after: internal error (KeyError at agent/")
+    said = [one.getMessage() for one in caplog.records if "is not supervised" in one.getMessage()]
+    assert said[0] == "sleeper is not supervised: [Errno 28] No space left on device"
+    assert said[1].startswith("sleeper is not supervised: internal error (KeyError at agent/")
     assert len(said) == 2, "each is said once"
 
 
@@ -387,7 +387,9 @@ def test_what_is_not_seen_to_be_down_is_no_fence(tmp_path: Path, state: dict[str
 
     async def story() -> None:
         units = await started(made)
-        with pytest.raises(OutcomeUnknown, match=r"systemd cannot be asked|still there: postgres"):
+        with pytest.raises(
+            OutcomeUnknown, match=r"cannot ask systemd|still running after being killed: postgres"
+        ):
             await asyncio.to_thread(units.fence, ("db",), 0.2)
         if state.get("gone"):
             with pytest.raises(OutcomeUnknown, match="Transport endpoint is not connected"):
@@ -439,7 +441,7 @@ def test_a_systemd_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
 
     async def story() -> None:
         units = await started(made)
-        with pytest.raises(OutcomeUnknown, match="did not end in time"):
+        with pytest.raises(OutcomeUnknown, match="did not finish in time"):
             await units.set("chat", 1, 5)
         await units.close()
 

@@ -29,7 +29,7 @@ class ApiServer:
     token: str = ""
     """Bearer token of the one account; without it everybody may ask."""
     forbidden: set[str] = field(default_factory=set)
-    """Plurals of kinds that the account may not list; `/apis` for the list of kinds."""
+    """Plurals of kinds that the account has no permission to list; `/apis` for the list of kinds."""
     busy: int = 0
     """Requests that are turned away with 429 first."""
     expired: int = 0

@@ -117,7 +117,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
     with pytest.raises(UnsafePlan, match="atlantis"):
         must_hold(estate, replace(plan, scenario=replace(plan.scenario, domains=("atlantis",))))
     start = next(step for step in plan.steps if step.kind == "start")
-    with pytest.raises(UnsafePlan, match="cannot be judged"):
+    with pytest.raises(UnsafePlan, match="cannot be checked"):
         must_hold(estate, replace(plan, steps=(replace(start, servers=None),)))  # type: ignore[arg-type]
 
 
@@ -212,7 +212,10 @@ def test_no_run_is_made_of_it_even_by_a_leader_that_is_asked_directly(
         assert "the checker does not accept this plan: F" in error.value.message
         with pytest.raises(StalePlan) as stale:
             await runs.propose(made.store, runs.proposal_of(old, "fire-1", "fire", ("north",)), 1)
-        assert (stale.value.code, stale.value.hint) == ("plan-stale", "evac plan, and apply that")
+        assert (stale.value.code, stale.value.hint) == (
+            "plan-stale",
+            "make a new plan with evac plan, and apply it",
+        )
         for nothing in ("open/", "incident/", "journal/fire", "bound/"):
             assert await made.store.list(nothing) == []
         run = await runs.propose(made.store, runs.proposal_of(good, "fire-1", "fire", ("north",)), 2)

@@ -108,7 +108,7 @@ def test_a_run_of_a_store_that_was_put_back_waits_for_a_person(tmp_path: Path, k
         for _ in range(2):  # the next leaders take it over
             await held.compare("fire-1")
             assert await store.get(HOLD_KEY) is None, "a person released it"
-        assert "a hold for this was released, so the run continues" in told[-1].words
+        assert "the hold for this was released, so the run continues" in told[-1].words
         other = Site(tmp_path / "other")
         await other.keep(Anchor("fire-1", 9, 9, "f" * 64))
         both = {"near": sites["near"].newest, "other": other.newest}
@@ -216,7 +216,7 @@ def test_what_an_agent_refuses_to_keep_is_said_once_until_it_keeps_it_again() ->
     asyncio.run(story())
     assert [code for _, code in told] == ["anchor-full", "agent-failed", "agent-failed"]
     assert told[0][0] == (
-        "the agent of near keeps no head of the journal run-1: the agent keeps heads of 4,096 journals; "
+        "the agent of near did not store the head of journal run-1: the agent keeps heads of 4,096 journals; "
         "take some away"
     )
 

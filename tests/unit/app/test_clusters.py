@@ -119,7 +119,7 @@ def test_pages_that_expire_for_ever_end_in_an_error(
     fra.expired = 10_000
     with pytest.raises(InvalidInput, match="expired 6 times") as caught:
         fetch_cluster(Live(kubeconfig=config(tmp_path, fra=fra)), (), tmp_path, Problems())
-    assert "quieter" in caught.value.hint
+    assert "less busy" in caught.value.hint
 
 
 def test_a_page_of_large_objects_is_asked_for_in_smaller_parts(
@@ -191,11 +191,15 @@ def test_namespaces_are_listed_one_by_one(tmp_path: Path, fra: ApiServer) -> Non
         ({"token": "another"}, "does not accept the credentials of context prod-fra", "log in again"),
         (
             {"forbidden": {plural(one["kind"]) for one in recorded("fra")}},
-            "may list nothing",
+            "has no permission to list anything",
             "the role view",
         ),
-        ({"answers": {"/apis": (302, b"")}}, "answers with status 302", "is this the API server"),
-        ({"answers": {"/apis": (200, b"<html>")}}, "the answer is not JSON", "is this the API server"),
+        ({"answers": {"/apis": (302, b"")}}, "returned status 302", "check that this is the API server"),
+        (
+            {"answers": {"/apis": (200, b"<html>")}},
+            "the response is not JSON",
+            "check that this is the API server",
+        ),
         ({"busy": 1_000}, "was busy 8 times in a row", "import again later"),
     ],
 )
@@ -237,9 +241,9 @@ def test_tls_with_a_token_and_with_a_client_certificate(tmp_path: Path) -> None:
         problems = Problems()
         fetch_cluster(Live(context="unverified", kubeconfig=path), (), tmp_path, problems)
         assert [one.code for one in problems.all()] == ["import-unverified"]
-        with pytest.raises(InvalidInput, match="not signed by a trusted authority"):
+        with pytest.raises(InvalidInput, match="not signed by a trusted CA"):
             fetch_cluster(Live(context="unknown-authority", kubeconfig=path), (), tmp_path, Problems())
-        with pytest.raises(InvalidInput, match="of another name"):
+        with pytest.raises(InvalidInput, match="for a different name"):
             fetch_cluster(Live(context="other-name", kubeconfig=path), (), tmp_path, Problems())
 
 
@@ -255,7 +259,7 @@ def test_a_program_for_credentials_runs_only_if_it_is_named(tmp_path: Path, fra:
     flags = ("--site", "fra", "--kubeconfig", path, "-o", tmp_path / "estate")
     refused = invoke("kubernetes", "--context", "prod", *flags)
     assert refused.exit_code == 2
-    assert "gets its credentials from a program: ./get-token" in refused.output
+    assert "gets its credentials from a command: ./get-token" in refused.output
     assert "--exec get-token" in refused.output
     assert not fra.asked
     done = invoke("kubernetes", "--context", "prod", *flags, "--exec", "get-token")
@@ -270,7 +274,7 @@ def test_a_program_for_credentials_runs_only_if_it_is_named(tmp_path: Path, fra:
         ({"server": "http://127.0.0.1:1", "proxy-url": "http://p"}, {}, "through a proxy"),
         ({"server": "http://127.0.0.1:1"}, {"username": "a", "password": TOKEN}, "has username"),
         ({"server": "http://127.0.0.1:1"}, {"as": "root", "token": TOKEN}, "has as"),
-        ({"server": "ftp://127.0.0.1"}, {}, "names no cluster with the address"),
+        ({"server": "ftp://127.0.0.1"}, {}, "has no cluster with a server address"),
         ({"server": "http://127.0.0.1:1"}, {"tokenFile": "gone"}, "the token of context prod cannot be read"),
     ],
 )
@@ -290,7 +294,7 @@ def test_a_broken_kubeconfig_is_never_quoted(tmp_path: Path) -> None:
         read_access((path,), "prod")
     assert TOKEN not in f"{caught.value} {caught.value.hint}"
     path.write_text("contexts: [{name: prod-eu, context: {}}]")
-    with pytest.raises(InvalidInput, match="there is no context prod-us") as caught:
+    with pytest.raises(InvalidInput, match="not found: context prod-us") as caught:
         read_access((path,), "prod-us")
     assert "prod-eu" in caught.value.hint
 
@@ -314,7 +318,7 @@ def test_a_recipe_asks_its_clusters_again_on_update(tmp_path: Path, fra: ApiServ
     failed = invoke(recipe, "--update")
     assert failed.exit_code == 2
     assert "east: " in failed.output
-    assert "west: there is no context gone" in failed.output
+    assert "west: not found: context gone" in failed.output
     assert written(tmp_path / "estate") == before
 
 

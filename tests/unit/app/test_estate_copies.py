@@ -90,11 +90,11 @@ def test_what_is_not_what_it_seems_is_not_copied(folder: Path, tmp_path: Path) -
     (tmp_path / "secret.yaml").write_text("evac: 1\n")
     link = folder / "b.yaml"
     link.symlink_to(tmp_path / "secret.yaml")
-    with pytest.raises(NotCopied, match="leads out"):
+    with pytest.raises(NotCopied, match="points outside"):
         Copies(folder, base=base)
     link.unlink()
     os.mkfifo(link)
-    with pytest.raises(NotCopied, match="plain file"):
+    with pytest.raises(NotCopied, match="regular file"):
         Copies(folder, base=base)
     link.unlink()
     for name in ("servers.csv", "servers.parquet"):
@@ -146,7 +146,7 @@ def test_a_standing_is_read_as_it_was_said_and_put_into_words(folder: Path, tmp_
     copies.say(bad)
     assert read_standing(copies.standing) == bad
     assert words_of(bad) == (
-        "the estate on disk has 3 problems, evac continues with that of 14:17 UTC; the first is "
+        "the estate on disk has 3 problems, evac continues with the one from 14:17 UTC; the first is "
         "estate.yaml:4:2: no such site"
     )
     assert words_of(Standing(at_ms)) == ""
@@ -195,7 +195,7 @@ def test_a_full_disk_is_said_and_gone_on_from(folder: Path, tmp_path: Path) -> N
         [*own, code, sys.executable, FULL, folder, small], capture_output=True, text=True, check=True
     )
     assert told.stdout.splitlines() == [
-        f"no copy of it can be made in {small}: No space left on device",
+        f"cannot copy it to {small}: No space left on device",
         "it is full",
         "True",
         "16384",
@@ -204,5 +204,5 @@ def test_a_full_disk_is_said_and_gone_on_from(folder: Path, tmp_path: Path) -> N
 
 
 def test_what_has_no_line_of_a_file_is_said_as_it_is() -> None:
-    standing = Standing(1_000, 1, "no copy of it can be made in /tmp: No space left on device", "", 1_000)
-    assert words_of(standing).startswith("the estate on disk is not taken: no copy of it can be made in /tmp")
+    standing = Standing(1_000, 1, "cannot copy it to /tmp: No space left on device", "", 1_000)
+    assert words_of(standing).startswith("the estate on disk was not loaded: cannot copy it to /tmp")

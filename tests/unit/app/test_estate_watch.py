@@ -159,10 +159,12 @@ def test_what_needs_a_new_start_is_refused_and_said(tmp_path: Path) -> None:
         world.policy("watch: {profile: fast}\n")
         standing = await world.look()
         assert (standing.restart, standing.policy) == (
-            "how a lost site is recognised is another (watch)",
+            "the rules for recognising a lost site have changed (watch)",
             True,
         )
-        assert words_of(standing).startswith("the policy on disk is not taken while evac runs, because how")
+        assert words_of(standing).startswith(
+            "the policy on disk cannot be loaded while evac is running, because the rules"
+        )
         assert world.services == ["mail", "web"], "the estate is taken beside the policy in use"
         assert world.copies.policy is None, "the processes beside go by the policy in use"
         await world.look()
@@ -170,10 +172,12 @@ def test_what_needs_a_new_start_is_refused_and_said(tmp_path: Path) -> None:
         world.write("evac: [")
         assert (await world.look()).problems
         world.write(ESTATE.replace("stores:\n", MAIL, 1))
-        assert (await world.look()).restart.endswith("is another (watch)")
+        assert (await world.look()).restart.endswith("have changed (watch)")
         (world.folder / "policy.yaml").unlink()
         assert (await world.look()).well
-        assert [notice.words for notice in world.notices][-1] == "the policy on disk is the one in use again"
+        assert [notice.words for notice in world.notices][
+            -1
+        ] == "the policy on disk matches the one in use again"
 
     play(tmp_path, story)
 
@@ -184,7 +188,9 @@ def test_a_changed_policy_is_taken_whole_and_said_with_what_changed(tmp_path: Pa
         before, digest = desk.policies.digest, seen.digest
         first = world.watch.standing
         world.policy("approvals: 2\nstores: {db: {fence_proofs: [sync]}}\n")
-        assert (await world.look()).restart.startswith("plans may promote db by another rule (stores/db")
+        assert (await world.look()).restart.startswith(
+            "plans may promote db under a different rule (stores/db"
+        )
         assert desk.policy == RunPolicy()
         desk.policies.keep("r1", desk.policy)
         world.notices.clear()
@@ -228,7 +234,7 @@ def test_a_broken_policy_is_said_with_its_place_and_the_old_one_stays(tmp_path: 
         standing = await world.look()
         assert standing.first == "policy.yaml:2:20: the estate has no site 'pangy'"
         words = words_of(standing)
-        assert words.startswith("the policy on disk has 1 problem, evac continues with that of ")
+        assert words.startswith("the policy on disk has 1 problem, evac continues with the one from ")
         world.policy("approvals: 2\nmode: act\n")
         assert (await world.look()).first.startswith(
             "policy.yaml:2:7: mode act is refused: the store would not"
@@ -249,18 +255,22 @@ def test_a_broken_policy_is_said_with_its_place_and_the_old_one_stays(tmp_path: 
     ("old", "new", "why"),
     [
         ({}, {"mode": "act", "approvals": 3, "pause_most_ms": 1, "generation": "asked"}, ""),
-        ({}, {"profile": PROFILES["fast"]}, "how a lost site is recognised is another (watch)"),
-        ({}, {"store": StorePolicy("db")}, "plans may promote db by another rule"),
+        ({}, {"profile": PROFILES["fast"]}, "the rules for recognising a lost site have changed (watch)"),
+        ({}, {"store": StorePolicy("db")}, "plans may promote db under a different rule"),
         ({"store": StorePolicy("db")}, {"store": StorePolicy("db", ("power",), most_lost_ms=5)}, ""),
         ({"store": StorePolicy("db")}, {"store": StorePolicy("db", async_promotion="allow")}, ""),
         ({"store": StorePolicy("db")}, {"store": StorePolicy("db", async_promotion="never")}, "plans may"),
         (
             {"store": StorePolicy("db")},
             {"store": StorePolicy("db", self_fence=True)},
-            "the lease by which db",
+            "the lease that db",
         ),
         ({"store": StorePolicy("db")}, {"store": StorePolicy("db", lease_ttl_ms=1)}, ""),
-        ({"store": StorePolicy("db", self_fence=True)}, {}, "the lease by which db fences itself is another"),
+        (
+            {"store": StorePolicy("db", self_fence=True)},
+            {},
+            "the lease that db fences itself with has changed",
+        ),
     ],
 )
 def test_what_of_a_policy_waits_for_a_new_start(old: dict[str, Any], new: dict[str, Any], why: str) -> None:
@@ -294,7 +304,7 @@ def test_what_could_not_be_copied_is_tried_again_though_no_file_changes(
 ) -> None:
     async def story(world: World) -> None:
         def full() -> Edition:
-            raise NotCopied("no copy of it can be made in /run: No space left on device")
+            raise NotCopied("cannot copy it to /run: No space left on device")
 
         world.write(ESTATE.replace("stores:\n", MAIL, 1))
         with monkeypatch.context() as patch:
@@ -366,8 +376,8 @@ AGENT = """  p: {for: pangyo, at: pangyo, driver: process,
     [
         ("anyang: {}", "ansan: {}", "the site anyang is gone"),
         ("pangyo: {}, ", "", "the site pangyo, where this controller runs, is gone"),
-        ("anyang: {}", "anyang: {role: witness}", "the site anyang is there for something else"),
-        ("endpoints:\n", f"endpoints:\n{AGENT}", "the agent of pangyo is reached in another way"),
+        ("anyang: {}", "anyang: {role: witness}", "the site anyang is now used for something else"),
+        ("endpoints:\n", f"endpoints:\n{AGENT}", "the agent of pangyo has a different address or key"),
         ("tier: 0", "tier: 1", ""),
         ("127.0.0.1:9", "127.0.0.1:10", ""),
     ],

@@ -117,5 +117,5 @@ def test_every_extra_names_itself_for_the_modules_that_it_brings() -> None:
     assert extras.extra_of("uvicorn") == "serve"
     assert extras.extra_of("evac.nowhere") == ""
     assert extras.needs("serve", "evac serve").message == (
-        "evac serve needs the packages of an extra: pip install 'evac[serve]'"
+        "evac serve needs extra packages: pip install 'evac[serve]'"
     )

@@ -171,7 +171,7 @@ def test_a_command_that_hangs_or_floods_leaves_nothing(
     monkeypatch.setattr(status_export, "PUSH_S", 1.0)
     alive = tmp_path / "alive"
     hangs = f"sh -c '(while sleep 0.05; do echo x >> {alive}; done) & sleep 60; : {{folder}}'"
-    with pytest.raises(ExportFailed, match="sh did not end within 1 s"):
+    with pytest.raises(ExportFailed, match="sh did not finish within 1 s"):
         asyncio.run(target_of(tmp_path / "page", hangs).put({"index.html": b"x"}))
     before = alive.read_bytes()
     time.sleep(0.3)

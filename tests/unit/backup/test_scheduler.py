@@ -207,7 +207,7 @@ def test_what_was_missed_while_no_controller_led_is_said(
         await told.stop()
         assert told.asked("r-wiki", "take") == [3_600.0, pytest.approx(6.5 * 3_600, abs=10)]
         missed = [one.detail for one in await told.world.evidence.history("wiki", 99) if one.kind == "missed"]
-        assert missed == ["4 windows of take missed: no controller led"]
+        assert missed == ["4 windows of take missed: no controller was leading"]
 
     run_virtually(story(), 10 * 3_600)
 

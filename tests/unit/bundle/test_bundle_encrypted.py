@@ -50,7 +50,7 @@ def test_it_shows_nothing_of_the_estate_and_opens_as_any_other(made: Path, tmp_p
 
 
 def test_nothing_of_it_opens_without_shares_or_when_it_was_changed(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="all of this bundle is under lock"):
+    with pytest.raises(InvalidInput, match="everything in this bundle is encrypted"):
         opening(tmp_path, made)
     with open_bundle(made) as found:
         parts = {name: found.read(name) for name in found.parts}
@@ -62,7 +62,7 @@ def test_nothing_of_it_opens_without_shares_or_when_it_was_changed(made: Path, t
     ):
         changed = tmp_path / "changed.bundle"
         write_bundle(changed, kept, [Source(key, one) for key, one in {**parts, name: data}.items()])
-        with pytest.raises(InvalidInput, match="do not open the material"):
+        with pytest.raises(InvalidInput, match="do not open the bundle"):
             opening(tmp_path, changed, shares=shares_of(tmp_path), digest="")
         assert not (tmp_path / "laptop").exists()
 

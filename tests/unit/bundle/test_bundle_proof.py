@@ -102,7 +102,7 @@ def test_a_signature_shows_who_made_it(tmp_path: Path) -> None:
     with pytest.raises(NotAllowed, match="is signed by the owner of"):
         opening(tmp_path, made, digest="", signer=other)
     carried = rewritten(made, "estate/policy.yaml", b"advise", b"act   ")
-    with open_bundle(carried) as found, pytest.raises(BundleDamaged, match="not of this manifest"):
+    with open_bundle(carried) as found, pytest.raises(BundleDamaged, match="does not match this manifest"):
         check_signer(found, public)
     assert run(["bundle", "verify", str(carried)]) == console.FAILED
     unsigned = rewritten(made, "estate/policy.yaml", b"advise", b"act   ", {"signature": None})
@@ -125,7 +125,7 @@ def test_a_bundle_of_an_older_format_needs_its_digest(
     older = tmp_path / "older.bundle"
     write_bundle(older, kept, [Source(name, one) for name, one in parts.items()])
     monkeypatch.undo()
-    with pytest.raises(NotAllowed, match="older one, whose seal covers only itself"):
+    with pytest.raises(NotAllowed, match="older format, whose seal covers only itself"):
         opening(tmp_path, older, shares=shares[:2], digest="")
     assert opening(tmp_path, older, shares=shares[:2]).secrets is not None
 

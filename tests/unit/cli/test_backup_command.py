@@ -162,7 +162,7 @@ def test_history_says_who_when_and_by_which_tool(
 def test_tools_come_first(estate: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["backup", "tools", estate]) == console.FINDINGS
     text = capsys.readouterr().out
-    assert "the estate names no data of it" in text, "nobody knows whether the pager could be restored"
+    assert "the estate lists no data for it" in text, "nobody knows whether the pager could be restored"
     assert "wiki-files" in text, "what the tool needs through another service"
 
 
@@ -190,9 +190,9 @@ def test_a_tool_whose_restore_burns_with_it_is_not_met(
     [
         (["status", "ESTATE", "elsewhere"], "no data set elsewhere"),
         (["run", "ESTATE", "elsewhere"], "it has: wiki-files"),
-        (["run", "ESTATE", "forgotten"], "none with an endpoint"),
+        (["run", "ESTATE", "forgotten"], "none have an endpoint"),
         (["prove", "ESTATE", "wiki-files", "--copy", "middle"], "backups with an endpoint: near, far"),
-        (["run", "ESTATE", "wiki-files", "--server", "http://127.0.0.1:1"], "name the store instead"),
+        (["run", "ESTATE", "wiki-files", "--server", "http://127.0.0.1:1"], "use the store instead"),
     ],
 )
 def test_what_does_not_exist_is_named(

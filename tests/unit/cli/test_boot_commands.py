@@ -149,7 +149,7 @@ def test_several_steps_are_asked_for_in_order_and_each_once(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "name a STEP, or use --rack or --hall"),
+        ((), "give a STEP, or use --rack or --hall"),
         (("--rack", "pangyo/h1/r9", "--hall", "h7"), "no server of pangyo/h1/r9, h7 is on the hands-on list"),
     ],
 )

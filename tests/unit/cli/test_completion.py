@@ -71,7 +71,7 @@ def test_the_next_command_names_the_files_of_this_one() -> None:
     console.remember_path("PLAN", "p.json")
     wanted = "next: evac verify p.json 'my shop', then evac simulate p.json 'my shop'"
     assert console.with_way(line) == wanted
-    assert console.with_way("make one: evac plan ESTATE") == "make one: evac plan ESTATE"
+    assert console.with_way("create one: evac plan ESTATE") == "create one: evac plan ESTATE"
     assert console.with_way("next: evac plan ESTATE -o PLAN") == "next: evac plan 'my shop' -o PLAN"
     console.forget()
 

@@ -99,11 +99,11 @@ def test_who_does_what_and_what_is_broken(estate: Path, capsys: pytest.CaptureFi
     )
     assert orders["fence fra if it is lost"]["verdict"] == "automatic"
     assert orders["fence fra if it is lost"]["endpoint"] == "close-fra"
-    assert "no endpoint" in orders["give up its role at fra"]["why"]
+    assert "no endpoint" in orders["step down at fra"]["why"]
     shop = {one["what"]: one for one in subjects["shop"]["abilities"]}
     assert shop["verify at fra"]["verdict"] == "automatic"
     assert not any("zrh" in what for what in shop), "a witness runs nothing"
-    assert "names no backup" in subjects["carts"]["abilities"][0]["why"]
+    assert "lists no backup" in subjects["carts"]["abilities"][0]["why"]
     assert "a backup must be restored" in subjects["files"]["abilities"][0]["why"]
 
 
@@ -114,7 +114,7 @@ def test_the_page_of_text_says_the_same_with_the_next_step(
     text = " ".join(capsys.readouterr().out.split())
     assert "carts store nobody - - 1" in text
     assert "Endpoints that cannot do their job" in text
-    assert "next: add a copy, or name its backup" in text
+    assert "next: add a copy or a backup" in text
     assert "4 endpoints checked; nothing was changed." in text
 
 
@@ -144,8 +144,8 @@ def test_a_script_is_tried_done_and_undone(estate: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("script_name", "line", "broken"),
     [
-        ("do", "true", "what is done is observed as done"),
-        ("undo", "true", "what is undone is observed as not done"),
+        ("do", "true", "the result is observed as done"),
+        ("undo", "true", "the reversed action is observed as not done"),
         ("do", "exit 64", "it answers without an error"),
         ("look", "exit 9", "Fences"),
     ],
@@ -228,6 +228,6 @@ def test_what_is_the_same_of_many_is_said_once_and_nobody_moves_traffic_that_is_
     )
     run(["doctor", str(tmp_path)])
     said = capsys.readouterr().out
-    assert "  batch, shop: start: no endpoint of the estate does it\n" in said
-    assert "  shop: move traffic: no endpoint of the estate does it\n" in said
+    assert "  batch, shop: start: no endpoint in the estate can do it\n" in said
+    assert "  shop: move traffic: no endpoint in the estate can do it\n" in said
     assert said.count("batch") == 3

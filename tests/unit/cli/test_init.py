@@ -66,7 +66,9 @@ def test_a_terminal_is_asked_at_most_ten_questions(company: Path, monkeypatch: p
 
     def prompt(words: str, default: str, **_: object) -> str:
         asked.append(words)
-        return {"Name of the estate?": "Acme"}.get(words, "muc" if "does not say" in words else default)
+        return {"Name of the estate?": "Acme"}.get(
+            words, "muc" if "does not state its site" in words else default
+        )
 
     monkeypatch.setattr(click, "prompt", prompt)
     monkeypatch.setattr(init_command, "has_terminal", lambda: True)

@@ -71,7 +71,7 @@ def test_a_command_of_an_extra_names_it_where_it_is_not_installed(
     monkeypatch.setattr(program, "ENTRY_POINTS", "evac.commands.of-nobody")
     assert run([command, "--help"]) == console.USAGE
     assert capsys.readouterr().err.splitlines() == [
-        f"error: evac {command} needs the packages of an extra: pip install 'evac[lab]' [extra-lab]",
+        f"error: evac {command} needs extra packages: pip install 'evac[lab]' [extra-lab]",
     ]
     assert run(["--help"]) == console.DONE
     assert f"  {command} " in capsys.readouterr().out
@@ -367,9 +367,9 @@ def test_a_store_that_is_none_is_refused_before_a_dry_run(
     planned: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["apply", planned[1], planned[0], "--store", "nonsense:x"]) == console.FAILED
-    assert "names no store" in capsys.readouterr().err
+    assert "is not the address of a store" in capsys.readouterr().err
     assert run(["apply", planned[1], planned[0], "--store", f"sqlite:{tmp_path}/none/x"]) == console.FAILED
-    assert "no folder" in capsys.readouterr().err
+    assert "no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["json", "sarif", "junit", "github", "markdown", "html"])

@@ -46,7 +46,7 @@ def test_options_of_this_command_are_repeated_in_the_next() -> None:
             "next: evac run verify --estate ESTATE W",
         ),
         ("next: evac what-if pangyo; look", "next: evac what-if pangyo W; look", None),
-        ("next: make one with evac plan, and apply its file", None, None),
+        ("next: create one with evac plan, and apply its file", None, None),
         ("next: evac status --store sqlite:x", None, None),
         ("next: evac running late", None, None),
         ("a notice: evac approve r1", None, None),

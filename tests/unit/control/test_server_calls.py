@@ -172,7 +172,7 @@ def test_a_change_of_which_nobody_knows_says_so() -> None:
 
     error = refused(never, lambda calls: ServerControl(calls).ask("r", Request("", "pause", "kim", "why")))
     assert (error.code, exit_code(error)) == ("server-no-answer", 16)
-    assert error.hint == "look first: evac run show r"
+    assert error.hint == "check first: evac run show r"
     plan = PlanGiven(b"plan", "sha256:1")
     for hint, change in (
         ("evac status", lambda calls: ServerControl(calls).hold("kim", "why")),
@@ -187,7 +187,7 @@ def test_a_change_of_which_nobody_knows_says_so() -> None:
         assert (heard[0].code, exit_code(heard[0]), heard[0].hint) == (
             "server-no-answer",
             16,
-            f"look first: {hint}",
+            f"check first: {hint}",
         )
         assert len({one.headers["idempotency-key"] for one in heard[1]}) == 1
 
@@ -203,7 +203,7 @@ def test_what_changes_nothing_or_the_same_twice_leaves_no_doubt_when_its_answer_
     ):
         error, asked = asyncio.run(ask(never, question))
         assert (error.code, exit_code(error), len(asked) >= 3) == ("server-broke-off", 1, True)
-        assert error.hint == "ask again: nothing of it is done twice"
+        assert error.hint == "try again: nothing is done twice"
 
 
 LATER = [
@@ -368,7 +368,7 @@ def test_a_list_without_end_is_left() -> None:
     error = refused(
         always(answer({"items": [{"a": 1}], "next": "b"})), lambda calls: ServerControl(calls).runs()
     )
-    assert "circles" in error.message
+    assert "form a loop" in error.message
 
 
 async def listen(calls: ServerCalls) -> list[Message]:

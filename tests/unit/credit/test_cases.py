@@ -93,14 +93,14 @@ def test_a_parquet_file_that_was_cut_is_refused(tmp_path: Path, share: float) ->
     accounts(200).write_parquet(whole)
     data = whole.read_bytes()
     whole.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(InvalidInput, match="cannot be read as a whole"):
+    with pytest.raises(InvalidInput, match="cannot be read completely"):
         intake.take_in(Case(tmp_path / "case"), [whole])
 
 
 def test_a_csv_file_that_was_cut_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text(HEAD + "a,melon,plus,10900,KRW,2022-10,\nb,melon,plus,109")
-    with pytest.raises(InvalidInput, match="its last line has no end"):
+    with pytest.raises(InvalidInput, match="its last line is incomplete"):
         intake.take_in(Case(tmp_path / "case"), [file])
     file.write_text(HEAD.replace("plan,", "") + "a,melon,10900,KRW,2022-10,\n")
     with pytest.raises(InvalidInput, match=r"a\.csv has no column plan"):
@@ -318,7 +318,7 @@ def test_one_process_changes_a_case_at_a_time(case: Case) -> None:
 
 
 def test_a_folder_that_is_no_case_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="is not a case for credits"), Case(tmp_path).changing():
+    with pytest.raises(InvalidInput, match="is not a credit case"), Case(tmp_path).changing():
         pass
 
 

@@ -168,7 +168,7 @@ def test_from_the_file_to_the_ledger(
     capsys.readouterr()
     for words in (["approve", "case", "--who", "bob"], ["tranche", "case", "free"]):
         assert run(["credit", *words, "--reason", "go"]) == 2
-        assert "it was decided that claim c1 gets less since ledger" in capsys.readouterr().err
+        assert "a decision reduced claim c1 since ledger" in capsys.readouterr().err
     assert "claim-decided" in [entry.kind for entry in Case(tmp_path / "case").entries()]
     Path("more.csv").write_text(
         FILE.splitlines()[0] + "\nc4,s1,talk-business,400000 KRW,2022-10-23T10:00:00+09:00\n"

@@ -40,9 +40,11 @@ def test_a_voucher_that_a_channel_cannot_give_is_an_amount() -> None:
     voucher = Rule("r", Voucher("film ticket"), ("melon",), fallback={"app-store": Money(900, "KRW")})
     rules = RuleSet("r", (voucher,), Zone(540))
     (given,) = explained(rules, DOWN, MELON, "en").sentences
-    assert given.endswith("You receive 1 x film ticket. It does not renew itself and is never charged.")
+    assert given.endswith(
+        "You receive 1 x film ticket. It does not renew automatically and is never charged."
+    )
     (instead,) = explained(rules, DOWN, replace(MELON, channel="app-store"), "en").sentences
-    assert "You receive 900 KRW. It cannot be given where you subscribed" in instead
+    assert "You receive 900 KRW. It is not available through the store where you subscribed" in instead
 
 
 def test_hours_that_count_are_named_and_cut_the_outage() -> None:
@@ -72,8 +74,8 @@ def test_the_least_and_the_most_that_is_paid_are_named() -> None:
         return explained(limited, DOWN, row, "en").sentences[0]
 
     assert "You receive 2,000 KRW." in why(floor=Money(2_000, "KRW"))
-    assert why(floor=Money(2_000, "KRW")).endswith("This is the least that we pay.")
-    assert why(cap=Money(700, "KRW")).endswith("This is the most that we pay.")
+    assert why(floor=Money(2_000, "KRW")).endswith("This is the minimum that we pay.")
+    assert why(cap=Money(700, "KRW")).endswith("This is the maximum that we pay.")
     assert "that we pay" not in why()
 
 

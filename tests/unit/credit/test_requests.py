@@ -84,7 +84,7 @@ def test_kill_bill_and_chargebee_need_no_invoice() -> None:
 def test_grants_in_kind_are_left_to_csv(system: str, kind: str) -> None:
     found = request_of(system, ROW | {"kind": kind})
     assert isinstance(found, LeftOut)
-    assert "export them as csv" in found.reason
+    assert "export them as CSV" in found.reason
 
 
 @pytest.mark.parametrize("kind", ["balance", "refund"])

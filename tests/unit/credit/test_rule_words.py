@@ -64,7 +64,7 @@ def test_every_random_rule_has_words_for_all_three() -> None:
             assert (rule.cap is not None) == (
                 rule.cap is not None and f"At most {rule.cap.minor:,}" in words.basis
             )
-            assert rule.kind in MONEY or "does not renew itself" in words.procedure
+            assert rule.kind in MONEY or "does not renew automatically" in words.procedure
 
 
 WINDOW = "id,service,from,to\nw,mobile,2022-10-15T15:33:00+09:00,2022-10-15T17:02:00+09:00\n"

@@ -137,7 +137,7 @@ def test_the_audit_counts_who_is_late_by_the_class_and_says_which(folder: Path) 
     assert (rows["fra"], rows["north"]) == (1, 0)
     late = [one.message for one in report.findings if one.rule == "recovery-above-rto"]
     assert len(late) == 1
-    assert "its rto for the loss of a site is 5 min (loss of fra" in late[0]
+    assert "its RTO for the loss of a site is 5 min (loss of fra" in late[0]
 
 
 def test_the_audit_allows_the_loss_of_data_of_the_class(folder: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_promise_for_one_class_that_what_it_needs_does_not_make(folder: Path) 
     needs = (replace(shop.needs[1], target="login", hard=True),)
     report = audit(replace(estate, services=(login, pay, replace(shop, needs=needs))))
     (found,) = [one for one in report.findings if one.rule == "contradicting-objectives"]
-    assert found.message.endswith("rto 5 min for the loss of a site, but login has 1 h")
+    assert found.message.endswith("RTO 5 min for the loss of a site, but login has 1 h")
 
 
 def test_estates_without_them_keep_their_digest(folder: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_program_that_was_killed_is_named(
 ) -> None:
     error = error_of(Tool(script(tmp_path, "restic", "kill -9 $$"), {}), changes)
     assert isinstance(error, kind)
-    assert (error.code, error.message) == (code, "restic was killed by signal 9 before it ended")
+    assert (error.code, error.message) == (code, "restic was killed by signal 9")
 
 
 def test_what_a_program_says_last_is_known_however_much_it_says(tmp_path: Path) -> None:

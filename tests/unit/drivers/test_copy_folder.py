@@ -106,7 +106,7 @@ def test_a_clock_that_went_back_is_named(one: Action) -> None:
         folder.keep(partial, {"taken_at": 4_000_000_000, "files": {}}, "future")
     error = ask(driver, "take", one)
     assert code(error) == "backup-clock"
-    assert "behind the newest copy" in error.message
+    assert "behind the newest backup" in error.message
     assert len(folder.copies()) == 1
 
 
@@ -158,7 +158,7 @@ def test_a_file_that_is_missing_or_foreign_is_seen_without_reading(one: Action) 
     assert ask(driver, "prove", one, STRUCTURE, 1, 1).outcome == "passed"
     (content / "more").write_text("of someone else")
     found = ask(driver, "prove", one, STRUCTURE, 1, 1)
-    assert (found.outcome, "more is not of the copy" in found.detail) == ("damaged", True)
+    assert (found.outcome, "more is not part of the backup" in found.detail) == ("damaged", True)
     (content / "more").unlink()
     (content / "names").unlink()
     found = ask(driver, "prove", one, READ, 1, 1)

@@ -37,7 +37,7 @@ def test_nothing_shows_it() -> None:
     assert "env:KEY" in shown
     assert HIDDEN in repr(Secret(TEXT))
     for write in (pickle.dumps, copy.deepcopy):
-        with pytest.raises(TypeError, match="not written anywhere"):
+        with pytest.raises(TypeError, match="never be written anywhere"):
             write(secret)
 
 
@@ -60,7 +60,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o646, 0o777])
 def test_a_file_that_everybody_can_read_or_write_is_no_secret(tmp_path: Path, mode: int) -> None:
-    with pytest.raises(Permanent, match="by everybody"):
+    with pytest.raises(Permanent, match="by everyone"):
         resolve(file(tmp_path, b"x", mode))
 
 

@@ -256,7 +256,7 @@ def test_a_plan_is_named_by_the_beginning_of_its_digest() -> None:
         digest = await put_plan(store, b"x" * (PART_BYTES + 1))
         assert await find_plan(store, digest[:19]) == await find_plan(store, digest) == digest
         for named in ("sha256:00", digest[:18], "sha256:" + "g" * 12, digest + "0", "plan/"):
-            with pytest.raises(InvalidInput, match="names no plan"):
+            with pytest.raises(InvalidInput, match="does not identify a plan"):
                 await find_plan(store, named)
         with pytest.raises(InvalidInput, match="is not in the store"):
             await find_plan(store, "sha256:" + "0" * 12)
@@ -280,7 +280,7 @@ class _Keeper:
 
     async def scenarios(self) -> list[WantedPlan]:
         if self.more is None:
-            raise PlanError("planner-died", "the planning process ended")
+            raise PlanError("planner-died", "the planning process ended unexpectedly")
         return self.more
 
     async def stand(

@@ -181,7 +181,7 @@ def test_a_withdrawal_of_which_nobody_knows_is_no_promise() -> None:
             _between(store, "proposal/", silent)
 
         _between(store, "proposal/", silent)
-        with pytest.raises(OutcomeUnknown, match="may yet be"):
+        with pytest.raises(OutcomeUnknown, match="may still be"):
             await runs.propose(store, runs.Proposal("i", b"{}", "why"), 1, 0.001)
         assert await store.list("proposal/"), "it may still be taken"
 

@@ -62,7 +62,9 @@ def test_no_search_for_what_has_no_plan() -> None:
 def test_what_has_no_plan_is_tried_again_soon_but_never_most_of_the_time() -> None:
     """A planner that died or ran out of time says nothing about the estate."""
     ready = entries("now")
-    ready[("b",)] = replace(ready[("b",)], plan="", problem="the planning process ended", took_ms=200)
+    ready[("b",)] = replace(
+        ready[("b",)], plan="", problem="the planning process ended unexpectedly", took_ms=200
+    )
     assert choose(ORDER, ready, "now", (), 16_000, AGE, True) is None
     assert choose(ORDER, ready, "now", (), 16_001, AGE, True) == Choice(ORDER[1], "make")
     ready[("b",)] = replace(ready[("b",)], took_ms=5_000)

@@ -42,7 +42,7 @@ def test_every_server_stands_in_one_hall() -> None:
 
 @pytest.mark.parametrize(("world", "offset"), [("loopback", -1), ("loopback", 60), ("namespaces", 16)])
 def test_an_offset_out_of_range_is_refused(world: World, offset: int) -> None:
-    with pytest.raises(InvalidInput, match="no lab number"):
+    with pytest.raises(InvalidInput, match="no such lab:"):
         topology(world, offset)
 
 

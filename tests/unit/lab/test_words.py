@@ -178,11 +178,11 @@ def test_the_doctor_ends_with_one_command() -> None:
     text = doctor.as_text(
         doctor.Diagnosis((bad,), "sudo apt-get install --no-install-recommends etcd-server knot")
     )
-    assert "one command installs what is missing: sudo apt-get install" in text
+    assert "this command installs what is missing: sudo apt-get install" in text
     assert "evac lab doctor" in text.splitlines()[-1]
     good = doctor.as_text(doctor.Diagnosis((doctor.Checkup("space", "good", "plenty"),), ""))
     assert "evac lab up" in good
-    assert "one command" not in good
+    assert "this command" not in good
 
 
 def test_links_drop_what_they_should_and_nothing_else(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_the_status_says_who_leads_and_for_which_loss_a_plan_lies_ready() -> Non
     rows = {line.split("  ")[0]: line for line in text.splitlines()}
     assert rows["evac"].split()[1:] == ["watches", "leads", "watches"]
     assert rows["plan for it"].split()[3:] == ["ready", "being", "made", "none"]
-    assert "under way: run-7" in text
+    assert "in progress: run-7" in text
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "no answer" in status.as_text(_status(None), 80, colour=False)
 

@@ -55,15 +55,15 @@ def test_a_tool_is_a_concern_once_a_single_site_is_left_to_it() -> None:
     assert [one.key for one in of_tools(tools, ())] == ["tool/dns"]
     found = of_tools(tools, ("a",))
     assert [(one.key, one.severity) for one in found] == [("tool/deploy", "error"), ("tool/dns", "critical")]
-    assert found[0].words == "deploy, which recovery needs, runs at b only"
-    assert found[1].words == "dns, which recovery needs, no longer runs at any site"
+    assert found[0].words == "deploy, which recovery depends on, runs at b only"
+    assert found[1].words == "dns, which recovery depends on, no longer runs at any site"
 
 
 def test_a_lag_is_a_concern_beyond_what_was_promised_and_not_at_it() -> None:
     rows = [Lag("db", "b", 60_000, 60_000), Lag("db", "c", 60_001, 60_000), Lag("kv", "b", 7_200_000, 5_000)]
     found = of_lags(rows)
     assert [one.key for one in found] == ["lag/db/c", "lag/kv/b"]
-    assert found[1].words == "kv: the copy in b is 2 h behind, promised are 5 s"
+    assert found[1].words == "kv: the copy in b is 2 h behind; the promised maximum is 5 s"
 
 
 def test_each_thing_that_a_run_waits_for_is_a_concern_of_its_own() -> None:
@@ -109,22 +109,22 @@ def test_a_plan_is_worse_from_a_fifth_on_against_the_best_there_was(
 @pytest.mark.parametrize(
     ("least", "cost", "words"),
     [
-        (100, 134, "34 % more outage than it had"),
-        (100, 1_442, "14 times the outage that it had"),
-        (0, 5, "more outage than it had"),
+        (100, 134, "34 % more outage than"),
+        (100, 1_442, "14 times as much outage as"),
+        (0, 5, "more outage than"),
     ],
 )
 def test_how_much_worse_is_said_in_words(least: int, cost: int, words: str) -> None:
     references, _ = of_plans({}, [Drawn("pangyo", least, "", True)])
     _, (found,) = of_plans(references, [Drawn("pangyo", cost, "", True)])
-    assert found.words == f"the plan for the loss of pangyo has {words}, all services together"
+    assert found.words == f"the plan for the loss of pangyo has {words} before, across all services"
 
 
 def test_plans_that_are_missing_or_of_an_earlier_estate_are_told() -> None:
     rows = [Drawn("a", None, "no room", True), Drawn("b", 5, "", False), Drawn("a+b", 5, "", False)]
     _, found = of_plans({}, rows)
     assert [one.key for one in found] == ["plan/none/a", "plan/stale"]
-    assert found[1].words == "2 of 3 standby plans are for an earlier state of the estate"
+    assert found[1].words == "2 of 3 standby plans were made for an earlier state of the estate"
 
 
 def test_what_the_journal_of_watching_says_is_news_or_is_not() -> None:

@@ -63,21 +63,21 @@ def test_a_webhook_verifies_and_says_what_there_is(receiver: Receiver) -> None:
 
 def test_a_try_again_has_the_same_id(receiver: Receiver) -> None:
     receiver.answers = [(503, {})]
-    assert send(HOOK) == Outcome("it answers 503")
+    assert send(HOOK) == Outcome("it returned status 503")
     assert send(HOOK) == Outcome()
     assert [name for name, _ in receiver.got] == [MESSAGE.id, MESSAGE.id]
 
 
 def test_another_key_is_refused_by_the_receiver(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_KEY", "whsec_" + "QUFB" * 12)
-    assert send(HOOK) == Outcome("it answers 400", whole=False)
+    assert send(HOOK) == Outcome("it returned status 400", whole=False)
     assert (receiver.refused, receiver.got) == (1, [])
 
 
 def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
     with Receiver() as other:
         receiver.answers = [(307, {"location": other.url})]
-        assert send(HOOK) == Outcome("it answers 307", whole=False)
+        assert send(HOOK) == Outcome("it returned status 307", whole=False)
         assert other.got == []
 
 
@@ -85,11 +85,11 @@ def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
     ("status", "after", "expected"),
     [
         (200, "", Outcome()),
-        (410, "", Outcome("it answers 410", whole=False, hopeless=True)),
-        (404, "60", Outcome("it answers 404", whole=False)),
-        (429, "120", Outcome("it answers 429", 120_000)),
-        (503, "soon", Outcome("it answers 503")),
-        (503, "9" * 40, Outcome("it answers 503")),
+        (410, "", Outcome("it returned status 410", whole=False, hopeless=True)),
+        (404, "60", Outcome("it returned status 404", whole=False)),
+        (429, "120", Outcome("it returned status 429", 120_000)),
+        (503, "soon", Outcome("it returned status 503")),
+        (503, "9" * 40, Outcome("it returned status 503")),
     ],
 )
 def test_what_an_answer_means(status: int, after: str, expected: Outcome) -> None:
@@ -201,5 +201,5 @@ def test_users_receive_what_was_published_and_nothing_else(receiver: Receiver) -
 def test_a_missing_library_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     check_ways({"desk": HOOK, "chat": CHAT})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InvalidInput, match="apprise and standardwebhooks needs the packages of an extra"):
+    with pytest.raises(InvalidInput, match="apprise and standardwebhooks needs extra packages"):
         check_ways({"desk": HOOK, "chat": CHAT})

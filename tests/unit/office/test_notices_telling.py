@@ -231,11 +231,11 @@ def test_what_is_told_waits_for_every_channel_that_wants_it_and_nothing_is_half_
         assert [(w.number, w.tries, w.problem) for w in waiting] == [(1, 1, "no answer"), (2, 0, "")]
         assert (await again.message(1)).id == "m1", "read again under the same id"
         await again.delivered("desk", waiting[0])
-        await again.given_up("desk", again.boxes["desk"].waiting[0], "it answers 410")
+        await again.given_up("desk", again.boxes["desk"].waiting[0], "it returned status 410")
         found = await rows_of(store)
         assert [type(row).__name__ for row in found] == ["Message", "Message", "Delivery", "Delivery"]
         assert found[2] == Delivery(1, "desk", "delivered", 2, NOW_MS)
-        assert found[3] == Delivery(2, "desk", "given up", 0, NOW_MS, "it answers 410")
+        assert found[3] == Delivery(2, "desk", "given up", 0, NOW_MS, "it returned status 410")
         box = again.boxes["desk"]
         assert (box.sent, box.given_up, box.waiting) == (1, 1, ())
 
@@ -456,16 +456,16 @@ def test_a_store_that_is_away_delays_what_is_told_and_loses_nothing() -> None:
 
 def test_a_channel_that_fails_is_said_once_and_what_it_missed_comes_later() -> None:
     async def story(house: House) -> None:
-        wire = Wire(Outcome("it answers 503"))
+        wire = Wire(Outcome("it returned status 503"))
         await watched(house.store, verdict("mid", "lost"))
         house.teller("north", wire)
         house.leader = "north"
         await house.until(lambda: bool(house.said))
-        assert house.said == ["the channel desk does not work: it answers 503; evac will retry"]
+        assert house.said == ["the channel desk does not work: it returned status 503; evac will retry"]
         entry = await house.store.get(BOX + "desk")
         assert entry is not None
         (one,) = box_of(entry.value).waiting
-        assert (one.tries, one.problem) == (1, "it answers 503")
+        assert (one.tries, one.problem) == (1, "it returned status 503")
         assert one.next_ms > 0
 
     tell_story(story)

@@ -89,7 +89,7 @@ def test_a_login_may_take_longer_than_another_call(monkeypatch: pytest.MonkeyPat
             member.login_s = 0.3
             assert await gateway.call(READ, {}) == {}
             member.login_s, member.restarts = 9.0, 1
-            with pytest.raises(NotSent, match="did not log evac in in time"):
+            with pytest.raises(NotSent, match="did not log in evac in time"):
                 await gateway.call_once(READ, {}, time.monotonic() + 0.2)
 
     asyncio.run(story())

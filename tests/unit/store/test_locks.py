@@ -70,8 +70,8 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
         url = here.url(**files, user="evac", password=f"file:{tmp_path / 'password'}")
         assert found(url) == ["key-open", "key-open", "key-open", "expired", "not-checked"]
         (told,) = asyncio.run(open_locks(here.url(ca=str(ended), cert="", key="")))
-    assert "its certificate was not signed by a trusted authority" in told.words
-    assert told.cure == "name the authority that did (ca)"
+    assert "its certificate was not signed by a trusted CA" in told.words
+    assert told.cure == "set the CA that signed it (ca)"
 
 
 def test_a_role_for_more_than_the_keys_of_evac_is_named() -> None:
@@ -88,7 +88,7 @@ def test_a_role_for_more_than_the_keys_of_evac_is_named() -> None:
         (one,) = asyncio.run(open_locks(url))
         assert (one.code, one.words) == (
             "role-too-wide",
-            "the user evac of etcd may touch more than evac/: other/*",
+            "the user evac of etcd can access more than evac/: other/*",
         )
         assert found(made.url(**made.users("root"))) == ["role-too-wide"]
         assert found(made.url()) == ["not-checked"]

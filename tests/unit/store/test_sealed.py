@@ -142,13 +142,13 @@ def test_an_embedded_store_is_sealed_and_sealed_again_by_command(
 
     asyncio.run(put(plain, "before"))
     assert run(["store", "seal", "--store", plain]) == console.FAILED
-    assert "names no seal" in capsys.readouterr().err
+    assert "has no seal" in capsys.readouterr().err
     first = f"{plain}?seal=env:ONE"
     assert run(["store", "seal", "--store", first]) == console.FINDINGS
     assert "before" in capsys.readouterr().err
     assert asyncio.run(keys(first)) == []
     assert run(["store", "seal", "--store", first, "--trust-unsealed"]) == console.DONE
-    assert "entries sealed: 1; sealed already: 0" in capsys.readouterr().err
+    assert "entries sealed: 1; already sealed: 0" in capsys.readouterr().err
     assert asyncio.run(keys(first)) == ["before"]
     assert run(["store", "seal", "--store", f"{plain}?seal=env:TWO,env:ONE", "--quiet"]) == console.DONE
     assert asyncio.run(keys(f"{plain}?seal=env:TWO")) == ["before"]

@@ -61,8 +61,8 @@ class AdminDoor:
             status = 404 if error.code == "fleet-domain" else 400
             return Answer(status, {"code": error.code, "message": error.message, "hint": error.hint})
         if body is None:
-            words = {"code": "fleet-admin", "message": f"there is no {request.method} /{path[:80]}"}
-            return Answer(404, {**words, "hint": "GET / names everything"})
+            words = {"code": "fleet-admin", "message": f"not found: {request.method} /{path[:80]}"}
+            return Answer(404, {**words, "hint": "GET / lists everything"})
         return Answer(200, body)
 
     def _route(self, request: Request, path: str) -> Json | None:
@@ -186,7 +186,7 @@ class AdminDoor:
         watts = {name: _watts(body, name) for name in ("power_watts", "inrush_watts")}
         if unknown := set(body) - set(watts):
             raise InvalidInput(
-                "fleet-admin", f"{min(unknown)[:40]} is no part of a budget", "power_watts, inrush_watts"
+                "fleet-admin", f"{min(unknown)[:40]} is not part of a budget", "power_watts, inrush_watts"
             )
         before = self.fleet.machines.trip_count
         self.fleet.machines.set_budget(domain, watts["power_watts"], watts["inrush_watts"], self.fleet.now())
@@ -220,7 +220,7 @@ class AdminDoor:
             wanted = np.array([one.encode() for one in names] or [b""])
             if unknown := set(wanted.tolist()) - set(ground.name[np.isin(ground.name, wanted)].tolist()):
                 raise InvalidInput(
-                    "fleet-faults", f"there is no server {min(unknown).decode()[:80]}", "GET /servers"
+                    "fleet-faults", f"no such server: {min(unknown).decode()[:80]}", "GET /servers"
                 )
             return np.flatnonzero(np.isin(ground.name, wanted))
         for kind in ("rack", "hall", "feed"):
@@ -229,7 +229,9 @@ class AdminDoor:
         share, seed = body.get("share"), body.get("seed", 1)
         if not isinstance(share, int | float) or not 0 <= share <= 1 or not isinstance(seed, int) or seed < 0:
             raise InvalidInput(
-                "fleet-faults", "it is not said who has the fault", "servers, rack, hall, feed or share"
+                "fleet-faults",
+                "the request does not say what has the fault",
+                "servers, rack, hall, feed or share",
             )
         count = round(share * len(ground))
         return np.sort(np.random.default_rng(seed).permutation(len(ground))[:count])

@@ -65,7 +65,9 @@ def check_folder(folder: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not file.is_file() or not file.read_text(encoding="utf-8").startswith(MARK):
-        raise InvalidInput("fleet-folder", f"{folder} holds something else", "name an empty folder: -o DIR")
+        raise InvalidInput(
+            "fleet-folder", f"{folder} contains something else", "choose an empty folder: -o DIR"
+        )
 
 
 def write(folder: Path, fleet: Fleet, reach: Reach) -> None:
@@ -313,11 +315,11 @@ def ground_of(estate: Estate, site: str) -> FleetGround:
     """The servers of a site by their addresses; where none is known, by their names."""
     sites = [one.id for one in estate.sites]
     if site not in sites:
-        raise InvalidInput("fleet-site", f"there is no site {site[:80]}", f"--site {' or '.join(sites[:9])}")
+        raise InvalidInput("fleet-site", f"no such site: {site[:80]}", f"--site {' or '.join(sites[:9])}")
     fleet = estate.fleet
     rows = np.flatnonzero(fleet.site == sites.index(site))
     if not len(rows):
-        raise InvalidInput("fleet-site", f"{site} has no servers", "name another site")
+        raise InvalidInput("fleet-site", f"{site} has no servers", "choose another site")
     rows = rows[_order(fleet.bmc_address[rows], site)]
     racks = _racks(estate, site)
     rack_ids = [rack.id for rack in racks]

@@ -259,7 +259,7 @@ class Fleet:
         """Its number. Raises `InvalidInput`."""
         ids = self.ground.boot_servers
         if id not in ids:
-            raise InvalidInput("fleet-boot-server", f"there is no boot server {id[:80]}", ", ".join(ids[:20]))
+            raise InvalidInput("fleet-boot-server", f"no such boot server: {id[:80]}", ", ".join(ids[:20]))
         return ids.index(id)
 
     def now(self) -> int:

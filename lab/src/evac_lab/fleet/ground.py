@@ -150,23 +150,23 @@ FAULTS: Final = (
 
 MEANING: Final = MappingProxyType(
     {
-        "dead": "no packet comes back",
-        "refusing": "the connection is closed at once",
+        "dead": "no packet is answered",
+        "refusing": "the connection is closed immediately",
         "slow": "every answer takes seconds",
-        "hanging": "it takes connections and never answers",
-        "half-dead": "the root answers; systems, chassis and managers give 500",
-        "lying": "a reset is answered with 204, and nothing happens",
-        "boot-loop": "it starts again and again, and never gets to the system",
-        "no-boot": "power is on, and the system never comes up",
+        "hanging": "it accepts connections but never answers",
+        "half-dead": "the root answers; systems, chassis and managers return 500",
+        "lying": "a reset is answered with 204, but nothing happens",
+        "boot-loop": "it keeps restarting and never reaches the operating system",
+        "no-boot": "power is on, but the system never comes up",
         "slow-boot": "the boot takes five times as long",
         "wrong-serial": "another machine answers at this address",
         "wrong-image": "it comes up with the host name of another server",
         "degraded": "it comes up with a failed drive",
-        "sessions-full": "503 with Retry-After; room comes a while after the first call",
-        "rebooting": "it is silent for a while from the first call on",
-        "crashing": "it does the reset, drops the connection, and is silent for a while",
-        "changed-password": "the password is another one",
-        "read-only": "the user may read and not switch",
+        "sessions-full": "503 with Retry-After, until a while after the first call",
+        "rebooting": "it is silent for a while after the first call",
+        "crashing": "it resets, drops the connection, and is silent for a while",
+        "changed-password": "the password is different",
+        "read-only": "the user may read but not switch power",
     }
 )
 DEFAULT_SHARES: Final = MappingProxyType(
@@ -185,18 +185,16 @@ class Shares:
             code_of(fault)
             if not 0 <= share <= 1:
                 raise InvalidInput(
-                    "fleet-faults", f"{share:g} is not a share of {fault}", "a number from 0 to 1"
+                    "fleet-faults", f"{share:g} is not a valid share for {fault}", "a number from 0 to 1"
                 )
         if sum(self.of.values()) > 1:
-            raise InvalidInput(
-                "fleet-faults", "the shares of the faults are more than the whole", "lower them"
-            )
+            raise InvalidInput("fleet-faults", "the shares of the faults add up to more than 1", "lower them")
 
 
 def code_of(fault: str) -> int:
     """Raises `InvalidInput` for a word that is no fault."""
     if fault not in FAULTS:
-        raise InvalidInput("fleet-faults", f"{fault[:40]} is no fault", f"one of {', '.join(FAULTS)}")
+        raise InvalidInput("fleet-faults", f"{fault[:40]} is not a fault", f"one of {', '.join(FAULTS)}")
     return FAULTS.index(fault)
 
 
@@ -229,7 +227,7 @@ def read_shares(words: str) -> dict[str, float]:
             found[fault] = float(share.rstrip("%")) / (100 if share.endswith("%") else 1)
         except ValueError as error:
             raise InvalidInput(
-                "fleet-faults", f"{word.strip()[:40]} is not a share of a fault", "write dead=2%,slow=1%"
+                "fleet-faults", f"{word.strip()[:40]} is not a share for a fault", "write dead=2%,slow=1%"
             ) from error
     return found
 
@@ -290,7 +288,7 @@ class PowerGrid:
     def number(self, id: str) -> int:
         """Raises `InvalidInput` where there is no such domain."""
         if id not in self._number:
-            raise InvalidInput("fleet-domain", f"there is no {id[:80]}", "GET /power names them all")
+            raise InvalidInput("fleet-domain", f"there is no {id[:80]}", "GET /power lists them all")
         return self._number[id]
 
     def has_power(self, server: int) -> bool:

@@ -349,8 +349,8 @@ class Machines:
         able = (self.fault != _CODE["boot-loop"]) & (self.fault != _CODE["no-boot"])
         running = able & self.grid.rack_live[self.grid.rack_of]
         if above := self.grid.start_with(running):
-            words = f"{self.grid.ids[above[0]]} cannot carry what hangs on it"
-            raise InvalidInput("fleet-power", words, "begin with all servers off")
+            words = f"{self.grid.ids[above[0]]} cannot supply what is connected to it"
+            raise InvalidInput("fleet-power", words, "start with all servers off")
         self.state[running] = ON
         self.was_on[running] = self.up[running] = True
         self.boots[running] = 1

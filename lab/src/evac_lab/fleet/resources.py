@@ -62,28 +62,34 @@ class Message:
 MESSAGES: Final = MappingProxyType(
     {
         "GeneralError": Message("A general error has occurred.", "Critical", "Try again."),
-        "MalformedJSON": Message("The body is not a JSON object.", "Critical", "Send another body."),
-        "ResourceMissingAtURI": Message("There is no resource at %1.", "Critical", "Ask for another.", 1),
-        "OperationNotAllowed": Message("The method is not allowed.", "Critical", "Use one that Allow names."),
+        "MalformedJSON": Message("The body is not a JSON object.", "Critical", "Send a valid body."),
+        "ResourceMissingAtURI": Message(
+            "There is no resource at %1.", "Critical", "Request another resource.", 1
+        ),
+        "OperationNotAllowed": Message(
+            "The method is not allowed.", "Critical", "Use a method listed in Allow."
+        ),
         "ActionParameterMissing": Message("The action %1 needs %2.", "Critical", "Send the parameter.", 2),
-        "ActionParameterNotSupported": Message("%1 is not a parameter of %2.", "Warning", "Leave it out.", 2),
+        "ActionParameterNotSupported": Message("%1 is not a parameter of %2.", "Warning", "Remove it.", 2),
         "ActionParameterValueNotInList": Message(
             "%1 is not a value of %2 of %3.", "Warning", "Use an allowed value.", 3
         ),
         "PropertyMissing": Message("The property %1 is missing.", "Warning", "Send the property.", 1),
-        "PropertyNotWritable": Message("The property %1 cannot be written.", "Warning", "Leave it out.", 1),
+        "PropertyNotWritable": Message("The property %1 cannot be written.", "Warning", "Remove it.", 1),
         "PropertyValueNotInList": Message(
-            "%1 is not a value of %2.", "Warning", "Use a value of the list.", 2
+            "%1 is not a value of %2.", "Warning", "Use a value from the list.", 2
         ),
         "PropertyValueTypeError": Message(
-            "%1 has the wrong type for %2.", "Warning", "Use the right one.", 2
+            "%1 has the wrong type for %2.", "Warning", "Use the correct type.", 2
         ),
-        "InsufficientPrivilege": Message("The user may not do this.", "Critical", "Use another account."),
+        "InsufficientPrivilege": Message(
+            "The user is not allowed to do this.", "Critical", "Use another account."
+        ),
         "NoValidSession": Message("There is no valid session.", "Critical", "Log in first."),
         "SessionLimitExceeded": Message(
             "The maximum number of user sessions is reached.", "Critical", "Close one, or wait."
         ),
-        "InternalError": Message("The service has met an error of its own.", "Critical", "Reset it."),
+        "InternalError": Message("The service encountered an internal error.", "Critical", "Reset it."),
     }
 )
 """Words of our own for the keys of the registry."""

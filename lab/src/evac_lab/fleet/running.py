@@ -101,7 +101,9 @@ def listen(host: str, port: int) -> socket.socket:
         found.close()
         where = f"port {port}" if host == "0.0.0.0" else f"{host}:{port}"
         raise FleetFailed(
-            "fleet-port", f"{where} cannot be had: {error.strerror}", "take another: --port, --admin-port"
+            "fleet-port",
+            f"{where} is not available: {error.strerror}",
+            "choose another: --port, --admin-port",
         ) from error
     found.setblocking(False)
     return found
@@ -241,7 +243,7 @@ class Wish:
 
 def check_size(servers: int) -> None:
     if not 1 <= servers <= SERVERS_MOST:
-        raise InvalidInput("fleet-size", f"{servers} servers have no room", f"1 to {SERVERS_MOST}")
+        raise InvalidInput("fleet-size", f"{servers} servers do not fit", f"1 to {SERVERS_MOST}")
 
 
 def run(ground: FleetGround, wish: Wish, told: Callable[[Mapping[str, Any]], None]) -> None:
@@ -316,7 +318,9 @@ def _only_one(folder: Path) -> Iterator[None]:
     file = folder / STATE_FILE
     if (found := read_state(folder)) is not None:
         raise FleetFailed(
-            "fleet-runs", f"a fleet runs here already, pid {found['pid']}", "end it, or name another --folder"
+            "fleet-runs",
+            f"a fleet is already running here, pid {found['pid']}",
+            "stop it, or choose another --folder",
         )
     try:
         yield
@@ -364,7 +368,9 @@ def begin(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     """
     if (found := read_state(folder)) is not None:
         raise FleetFailed(
-            "fleet-runs", f"a fleet runs here already, pid {found['pid']}", "end it: evac lab fleet --end"
+            "fleet-runs",
+            f"a fleet is already running here, pid {found['pid']}",
+            "stop it: evac lab fleet --end",
         )
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOG_FILE).open("wb") as log:
@@ -400,6 +406,6 @@ def end(folder: Path) -> bool:
     until = time.monotonic() + END_S
     while processes.same(pid, started):
         if time.monotonic() > until:
-            raise FleetFailed("fleet-end", f"pid {pid} does not end", f"kill -9 {pid}")
+            raise FleetFailed("fleet-end", f"pid {pid} is still running", f"kill -9 {pid}")
         time.sleep(_LOOK_S)
     return True

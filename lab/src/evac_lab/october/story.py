@@ -49,10 +49,10 @@ POWER_PERMILLE: Final = 900
 """Nine tenths of the power came back first; that all of the site's share of it does is assumed."""
 FAULT_WORDS: Final = MappingProxyType(
     {
-        "dead": "servers whose controller is dead",
+        "dead": "servers with a dead controller",
         "slow": "controllers that answer slowly",
         "boot-loop": "servers in a boot loop",
-        "wrong-serial": "addresses at which another server answers",
+        "wrong-serial": "addresses where another server answers",
     }
 )
 
@@ -213,7 +213,7 @@ def _stays_off(plan: Plan) -> Iterator[str]:
         reasons[entry.reason] = reasons.get(entry.reason, 0) + len(entry.servers)
     for reason, count in sorted(reasons.items()):
         stay = "stays" if count == 1 else "stay"
-        yield f"{plural(count, 'server')} {stay} off, as the plan says: {reason}."
+        yield f"{plural(count, 'server')} {stay} off, as planned: {reason}."
 
 
 def _give_less(fleet: ServedFleet, scenario: Scenario) -> None:
@@ -234,7 +234,7 @@ def _fail_back(estate: Estate, setting: Setting, book: _Book) -> int:
             begin,
             end,
             "shift",
-            (f"{plural(moved, 'service')} run in Pangyo again; nobody notices.",),
+            (f"{plural(moved, 'service')} run in Pangyo again; no one notices.",),
             "planned, checked, and executed by the engine in virtual time",
             told.real_ms,
         )
@@ -359,11 +359,11 @@ def assumptions(
         Assumption("servers in the building", number(_servers_at(estate, site)), source(f"sites/{site}")),
         Assumption("power is back after", duration(PUBLISHED_POWER_MS), f"{_PRESS}: most of it, after a day"),
         Assumption(
-            "power that is back at first",
+            "power available at first",
             percent(share_permille),
-            f"{_PRESS}; that all feeds get the same share is assumed",
+            f"{_PRESS}; assumed: all feeds get the same share",
         ),
-        Assumption("until the loss is believed", duration(estate.lead.detection_ms), source("detection")),
+        Assumption("until the loss is confirmed", duration(estate.lead.detection_ms), source("detection")),
         Assumption("until a plan is approved", duration(estate.lead.approval_ms), source("approval")),
         *_classes(estate, source),
         *_hands(estate, source),
@@ -396,6 +396,6 @@ def _hands(estate: Estate, source: Callable[[str], str]) -> Iterator[Assumption]
     limits = estate.limits
     if limits.hands_at_once:
         where = source("limits")
-        yield Assumption("people on the floor", number(limits.hands_at_once), where)
+        yield Assumption("on-site staff", number(limits.hands_at_once), where)
         for kind, least in sorted(limits.manual_ms.items()):
             yield Assumption(f"{kind} by hand takes at least", duration(least), where)

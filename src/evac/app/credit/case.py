@@ -73,8 +73,8 @@ class Case:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            hint = f"begin with: evac credit windows {self.folder} --import FILE"
-            raise InvalidInput("case-unknown", f"{self.folder} is not a case for credits", hint) from None
+            hint = f"start with: evac credit windows {self.folder} --import FILE"
+            raise InvalidInput("case-unknown", f"{self.folder} is not a credit case", hint) from None
         found, before = [], _FIRST
         for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
             try:
@@ -250,7 +250,7 @@ def writing(path: Path) -> Iterator[None]:
         words = _system_words(error)
         if not words:
             raise
-        hint = "free space or name another folder, then run the same command: it continues"
+        hint = "free some space or choose another folder, then run the same command again: it continues"
         raise EvacError("case-unwritable", f"cannot write {path}: {words}", hint) from error
 
 
@@ -272,8 +272,8 @@ def shipped_names() -> tuple[str, ...]:
 def shipped_text(name: str) -> str:
     """The file of a shipped rule set, to copy and change. Raises InvalidInput for a name that is none."""
     if name not in shipped_names():
-        hint = f"name a file, or one of: {', '.join(shipped_names())}"
-        raise InvalidInput("rules-unknown", f"there is no file and no rule set {name[:80]}", hint)
+        hint = f"give a file, or one of: {', '.join(shipped_names())}"
+        raise InvalidInput("rules-unknown", f"no such file or rule set: {name[:80]}", hint)
     return (_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -322,7 +322,7 @@ talk-business,talk-business,2022-10-15T15:33:00+09:00,2022-10-20T23:06:00+09:00,
 def write(folder: Path, accounts: int = SAMPLE) -> None:
     """The three files, the same every time. Raises InvalidInput for a folder with files in it."""
     if folder.exists() and any(folder.iterdir()):
-        raise InvalidInput("folder-not-empty", f"{folder} is not empty", "name a new folder")
+        raise InvalidInput("folder-not-empty", f"{folder} is not empty", "choose a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "windows.csv").write_text(WINDOWS, encoding="utf-8")
     (folder / "rules.yaml").write_text(_rules(), encoding="utf-8")

@@ -208,8 +208,8 @@ def _differ(found: Sequence[tuple[Any, ...]]) -> LedgersDiffer:
         f"{row[5]} {row[6]} {row[7]}, tax {row[9]}"
         for row in found
     )
-    hint = "nothing was kept; report it with the rules and one such row"
-    return LedgersDiffer("ledgers-differ", f"the engines do not agree: {words}", hint)
+    hint = "nothing was saved; report this, with the rules and one such row"
+    return LedgersDiffer("ledgers-differ", f"the two engines disagree: {words}", hint)
 
 
 def _sample(
@@ -393,7 +393,7 @@ def statement(rules: RuleSet, windows: Sequence[Window], dialect: Dialect, table
     table: where the accounts are, with the columns of an accounts file. Raises InvalidInput, EvacError.
     """
     if not windows:
-        raise InvalidInput("windows-missing", "without an outage window no line is due", "add a window")
+        raise InvalidInput("windows-missing", "without an outage window, nothing is due", "add a window")
     text = sql.statement(rules, calendar=cycles_of(rules, windows), windows=windows)
     tree = sqlglot.parse_one(text, dialect="duckdb")
     place = exp.to_table(table, dialect=dialect)
@@ -409,7 +409,7 @@ def statement(rules: RuleSet, windows: Sequence[Window], dialect: Dialect, table
     except sqlglot.errors.ParseError as error:  # of a release of SQLGlot that writes what it cannot read
         words = str(error).splitlines()[0][:160]
         raise EvacError(
-            "sql-unreadable", f"the {dialect} text cannot be read again: {words}", "report it"
+            "sql-unreadable", f"the {dialect} text cannot be read back: {words}", "report it"
         ) from error
     return made
 

@@ -57,8 +57,8 @@ def approve(
         raise InvalidInput("reason-missing", "an approval needs a person and a reason", "add --reason WHY")
     known = approvals(case, document)
     if any(alike(row["who"]) == alike(who) for row in known):
-        hint = f"another person must approve: {APPROVALS} persons in all"
-        raise NotAllowed("approved-already", f"{who[:80]} approved this ledger already", hint)
+        hint = f"another person must approve: {APPROVALS} people in total"
+        raise NotAllowed("approved-already", f"{who[:80]} has already approved this ledger", hint)
     approval = CreditApproval(case.name, digest, document["envelope"], who, reason)
     signature = "" if key is None else sign(approval, read_key(key))
     if policy is not None and policy.approvers:
@@ -87,7 +87,7 @@ def _check_current(case: Case, document: Mapping[str, Any]) -> None:
                 for made in (decisions[:-late], decisions)
             )
             less = sorted(claim for claim, pays in before.items() if now[claim] < pays)
-            why = f"it was decided that claim {less[0]} gets less" if less else ""
+            why = f"a decision reduced claim {less[0]}" if less else ""
     if why:
         words = f"{why} since ledger {document['ledger']} was computed"
         raise InvalidInput("ledger-stale", words, case.compute_command())
@@ -148,14 +148,14 @@ def open_or_close(case: Case, tranche: Tranche, change: Change, who: str, reason
         raise InvalidInput("tranche-not-released", f"nothing of the {tranche} tranche was released", hint)
     if (tranche in closed(case)) == (change == "closed"):
         state = "closed" if change == "closed" else "open"
-        words = f"the {tranche} tranche is {state} already"
+        words = f"the {tranche} tranche is already {state}"
         raise InvalidInput(f"tranche-{state}", words, f"evac credit show {case.folder}")
     case.record(change, now_ms, who, {"tranche": tranche, "reason": reason})
 
 
 def _check_reason(reason: str, hint: str) -> None:
     if not reason.strip():
-        raise InvalidInput("reason-missing", "what is paid or not paid any more needs a reason", hint)
+        raise InvalidInput("reason-missing", "starting or stopping payment needs a reason", hint)
 
 
 def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: str, now_ms: int) -> Delivery:
@@ -170,7 +170,7 @@ def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: s
     have = approvals(case, document)
     if len(have) < APPROVALS:
         hint = f"evac credit approve {case.folder} --reason WHY"
-        words = f"{len(have)} of {APPROVALS} persons approved ledger {document['ledger']}"
+        words = f"{len(have)} of {APPROVALS} people have approved ledger {document['ledger']}"
         raise NotAllowed("approvals-missing", words, hint)
     shut = closed(case)
     if tranche in shut:
@@ -197,7 +197,7 @@ def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: s
     last = next((one for one in reversed(before) if one.tranche == tranche), None)
     if not count and last is not None and _sorted(over) in (last.overpaid, {}):
         shutil.rmtree(folder)
-        words = f"nothing more is owed in the {tranche} tranche: {last.name} was the last delivery"
+        words = f"nothing more is owed for the {tranche} tranche: {last.name} was the last delivery"
         raise InvalidInput("nothing-owed", words, f"evac credit show {case.folder}")
     delivery = Delivery(
         name, tranche, document["ledger"], document["partitions"], count, _sorted(amounts), _sorted(over)
@@ -338,8 +338,8 @@ def _known(case: Case, name: str) -> Delivery:
     found = {one.name: one for one in deliveries(case)}
     if name not in found:
         made = f"evac credit tranche {case.folder} paying --reason WHY"
-        hint = f"deliveries: {', '.join(found)}" if found else f"make the first one: {made}"
-        raise InvalidInput("delivery-unknown", f"there is no delivery {name[:60]}", hint)
+        hint = f"deliveries: {', '.join(found)}" if found else f"create the first one: {made}"
+        raise InvalidInput("delivery-unknown", f"no such delivery: {name[:60]}", hint)
     return found[name]
 
 
@@ -427,7 +427,7 @@ def _booked_json(file: Path, system: str) -> pl.DataFrame:
             documents = [json.loads(line, parse_float=str) for line in text.splitlines() if line.strip()]
         rows = [(one.key, one.minor, one.currency) for one in booked_of(system, documents)]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        hint = f"save what the API of {system} lists, as one JSON document or one object a line"
+        hint = f"save the objects that the API of {system} lists, as one JSON document or one object per line"
         raise _unreadable(file, error, hint) from error
     schema = {"key": pl.String, "booked": pl.Int64, "currency": pl.String}
     return pl.DataFrame(rows, schema, orient="row")

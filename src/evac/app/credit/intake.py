@@ -141,10 +141,10 @@ def _files(sources: Sequence[Path]) -> list[Path]:
         if source.is_dir():
             inside = [path for ending in ("parquet", "csv") for path in source.glob(f"*.{ending}")]
             if not inside:
-                raise InvalidInput("accounts-missing", f"{source} has no Parquet or CSV file", "name a file")
+                raise InvalidInput("accounts-missing", f"{source} has no Parquet or CSV file", "give a file")
             found += sorted(inside)
         elif not source.is_file():
-            raise InvalidInput("accounts-missing", f"there is no file {source}", "name Parquet or CSV files")
+            raise InvalidInput("accounts-missing", f"no such file: {source}", "give Parquet or CSV files")
         else:
             found.append(source)
     return found
@@ -168,7 +168,7 @@ def _scan(file: Path) -> pl.LazyFrame:
                 if stream.tell():
                     stream.seek(-1, 2)
                     if stream.read(1) != b"\n":
-                        raise _cut(file, "its last line has no end")
+                        raise _cut(file, "its last line is incomplete")
             frame = pl.scan_csv(file, infer_schema=False, row_index_name="row", missing_columns="raise")
         else:
             frame = pl.scan_parquet(file, row_index_name="row")
@@ -184,7 +184,7 @@ def _scan(file: Path) -> pl.LazyFrame:
 
 def _cut(file: Path, why: str) -> EvacError:
     hint = "the file may have been cut off while it was copied: copy it again"
-    return InvalidInput("accounts-unreadable", f"{file.name} cannot be read as a whole: {why}", hint)
+    return InvalidInput("accounts-unreadable", f"{file.name} cannot be read completely: {why}", hint)
 
 
 def _column(name: str, names: pl.Schema) -> pl.Expr:
@@ -248,7 +248,7 @@ def _bad_rows(file: Path, frame: pl.LazyFrame) -> list[Diagnostic]:
         for i, (code, words, _) in enumerate(_CHECKS):
             if row[f"bad{i}"]:
                 message = f"{words} (account {shown(row['account'] or '')})"
-                hint = "correct the row, or leave it out"
+                hint = "correct the row, or remove it"
                 problems.append(Diagnostic(code, message, _place(file, row["row"]), hint=hint))
     return problems
 
@@ -280,7 +280,7 @@ def _contradictions(folder: Path, number: int) -> Iterator[_Contradiction]:
         several = several.filter(pl.col("currency").list.len() > 1).sort("account")
         for account, found in several.head(LISTED_MOST).iter_rows():
             message = f"account {shown(account)} has {len(found)} currencies: {', '.join(found)}"
-            hint = "split it into one account for each currency"
+            hint = "use a separate account for each currency"
             yield _Contradiction("currencies-several", message, hint, account)
 
 
@@ -340,18 +340,20 @@ def fetch(database: Database, table: str, target: Path) -> int:
     Raises InvalidInput, Permanent for a reference that names nothing, EvacError.
     """
     if not _NAME.fullmatch(table):
-        hint = "name a table or a view, such as billing.accounts"
-        raise InvalidInput("table-invalid", f"'{table[:80]}' is not the name of a table", hint)
+        hint = "give a table or a view, such as billing.accounts"
+        raise InvalidInput("table-invalid", f"'{table[:80]}' is not a table name", hint)
     secret = resolve(database.password)
     try:
         return asyncio.run(_fetch(database, secret.reveal(), table, target))
     except asyncpg.UndefinedTableError as error:
         words = f"{database} has no table {table}"
-        raise InvalidInput("table-unknown", words, "name a table or a view") from error
+        raise InvalidInput("table-unknown", words, "give a table or a view") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ConnectionError) as error:
         words = scrub(str(error).partition("\n")[0][:160] or "no answer in time", [secret])
-        hint = "check host, user, password and rights, then run the same command"
-        raise EvacError("accounts-unavailable", f"{database} gives no accounts: {words}", hint) from error
+        hint = "check host, user, password and permissions, then run the same command again"
+        raise EvacError(
+            "accounts-unavailable", f"cannot read accounts from {database}: {words}", hint
+        ) from error
 
 
 async def _fetch(database: Database, password: str, table: str, target: Path) -> int:
@@ -378,7 +380,7 @@ async def _columns(link: Any, table: str) -> list[str]:
     there = {attribute.name for attribute in statement.get_attributes()}
     missing = [name for name in NEEDED if name not in there]
     if missing:
-        hint = f"make a view with the columns {', '.join(NEEDED)}"
+        hint = f"create a view with the columns {', '.join(NEEDED)}"
         raise InvalidInput("column-missing", f"{table} has no column {', '.join(missing)}", hint)
     return [name for name in ROWS.names() if name in there]
 
@@ -406,7 +408,7 @@ async def _copied(link: Any, table: str, names: list[str], target: Path) -> int:
         if rows:
             keep()
         if not count:
-            raise InvalidInput("accounts-missing", f"{table} has no row", "name another table or view")
+            raise InvalidInput("accounts-missing", f"{table} has no rows", "choose another table or view")
         whole = Path(folder) / "whole"
         pl.scan_parquet(Path(folder) / "*.parquet").sink_parquet(whole, compression="zstd")
         whole.replace(target)

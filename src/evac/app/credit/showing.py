@@ -213,7 +213,7 @@ def templates_of(path: Path | None) -> Templates:
     )
     if not fits:
         hint = "write en: {days: '{count} more days'}"
-        raise InvalidInput("template-invalid", f"{path} does not map languages to templates", hint)
+        raise InvalidInput("template-invalid", f"{path} must map languages to templates", hint)
     return checked(given)
 
 
@@ -245,8 +245,8 @@ def explain(
     number = intake.partition_of(account, document["partitions"])
     rows = intake.rows_of(intake.partition(case, accounts, number), account)
     if not rows:
-        hint = "check the account id; it is the one of the accounts file"
-        raise InvalidInput("account-unknown", f"no row of account {account[:80]} is in this case", hint)
+        hint = "check the account ID; it must match the accounts file"
+        raise InvalidInput("account-unknown", f"this case has no rows for account {account[:80]}", hint)
     rules = ledger_rules(case, document)
     windows = Windows(tuple(Window(**row) for row in document["windows"]["list"])).now
     found = [explained(rules, windows, account_of(row), language, templates) for row in rows]

@@ -246,7 +246,7 @@ def listening(port: int) -> socket.socket:
     except OSError as error:
         taken.close()
         raise InvalidInput(
-            "port-taken", f"port {port} cannot be had: {error.strerror}", "name another: --port N"
+            "port-taken", f"port {port} is not available: {error.strerror}", "choose another port: --port N"
         ) from error
     return taken
 
@@ -298,12 +298,12 @@ class _Demo:
             await asyncio.gather(*self.tasks.values(), return_exceptions=True)
             for made in self.made.values():
                 await made.close()
-        self.say("the demonstration has ended, and left nothing behind")
+        self.say("the demo has ended and left nothing behind")
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         """Nothing of it ends by itself but the story, and nothing in silence."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.say(f"the {task.get_name()} broke off: {repr(error)[:300]}; the rest continues")
+            self.say(f"the {task.get_name()} stopped unexpectedly: {repr(error)[:300]}; the rest continues")
 
     async def _room(self, estate: Path) -> None:
         handed = self.taken.fileno()
@@ -343,7 +343,7 @@ class _Demo:
         try:
             await _Story(self, company, store).tell()
         except EvacError as error:
-            self.say(f"the story broke off: {error.message}; the pages keep working")
+            self.say(f"the story stopped: {error.message}; the pages keep working")
         finally:
             await store.close()
 
@@ -420,8 +420,8 @@ class _Story:
                 run = await runs.propose(self.store, wanted, self.demo.clock.now_ms(), 20)
                 break
         else:
-            raise Unavailable("no controller took the plan")
-        await self._note("command", "", "the demonstration plays the person on duty", value="Demo commander")
+            raise Unavailable("no controller accepted the plan")
+        await self._note("command", "", "the demo plays the person on duty", value="Demo commander")
         await self._note("note", "", "Smoke in the battery room of hall 1; the building is evacuated.")
         return run
 
@@ -440,7 +440,7 @@ class _Story:
             runs.new_id(at_ms),
             "approve",
             WHO,
-            "the demonstration plays the person on duty",
+            "the demo plays the person on duty",
             at_ms=at_ms,
             envelope=replace(view.spec.envelope, most_lost_ms=most),
         )
@@ -454,7 +454,7 @@ class _Story:
     async def _credit(self) -> bool:
         """The case of the incident; False, and words, where what it needs is not installed."""
         if not extras.is_installed("credit"):
-            self.demo.say(f"to see what customers are owed: {extras.install('credit')}, and start again")
+            self.demo.say(f"to see what customers are owed: {extras.install('credit')}, then start again")
             return False
         from evac.app.demo import credits
 

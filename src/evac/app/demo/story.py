@@ -48,13 +48,11 @@ class Story:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; 0 when every part did its job."""
     parser = argparse.ArgumentParser(
-        prog="python -m evac.app.demo.story", description="The main job, start to end."
+        prog="python -m evac.app.demo.story", description="The main job, from start to finish."
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo-output"), help="folder for everything it makes"
-    )
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for all output")
     parser.add_argument("--servers", type=int, default=90_000)
-    parser.add_argument("--budget", type=int, default=10, help="seconds of search for each plan")
+    parser.add_argument("--budget", type=int, default=10, help="search time for each plan, in seconds")
     options = parser.parse_args(arguments)
     begun = time.monotonic()
     print(f"evac {__version__}: a company like the one of 15 October 2022, {options.servers:,} servers\n")
@@ -64,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _tell(mended)
     _wikimedia(options.out)
     page = options.out / "pangyo-mended.html"
-    print(f"\nAll of it took {time.monotonic() - begun:.0f} s. Open {page}, or continue with:")
+    print(f"\nTotal time: {time.monotonic() - begun:.0f} s. Open {page}, or continue with:")
     print(f"  .venv/bin/evac audit {options.out / 'pangyo'}")
     print(f"  .venv/bin/evac plan {options.out / 'pangyo-mended'} --lose gasan")
     print("  .venv/bin/evac serve --demo    a smaller company burns while you watch, and waits for you")

@@ -58,11 +58,11 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class NotCopied(EvacError):
-    """The files cannot be copied: one is not a plain file, leads out of the folder, or is far too large; or
+    """The files cannot be copied: one is not a regular file, leads out of the folder, or is far too large; or
     there is no room for a copy.
     """
 
-    def __init__(self, message: str, hint: str = "evac check ESTATE says what is wrong") -> None:
+    def __init__(self, message: str, hint: str = "to see what is wrong: evac check ESTATE") -> None:
         super().__init__("estate-not-copied", message, hint)
 
 
@@ -200,7 +200,7 @@ class Copies:
             if error.errno not in _NO_ROOM:
                 raise
             raise NotCopied(
-                f"no copy of it can be made in {self.root.parent}: {error.strerror}", "make room there"
+                f"cannot copy it to {self.root.parent}: {error.strerror}", "free some space there"
             ) from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -279,15 +279,15 @@ def words_of(standing: Standing) -> str:
     from evac.views.words import moment, plural
 
     what, since_ms = ("policy", standing.policy_ms) if standing.policy else ("estate", standing.taken_ms)
-    goes_on = f"evac continues with that of {(moment(since_ms) or '')[11:16]} UTC"
+    goes_on = f"evac continues with the one from {(moment(since_ms) or '')[11:16]} UTC"
     if standing.problems == 1 and not _PLACE.match(standing.first):
-        return f"the {what} on disk is not taken: {standing.first}; {goes_on}"
+        return f"the {what} on disk was not loaded: {standing.first}; {goes_on}"
     if standing.problems:
         count = plural(standing.problems, "problem")
         return f"the {what} on disk has {count}, {goes_on}; the first is {standing.first}"
     if standing.restart:
         return (
-            f"the {what} on disk is not taken while evac runs, because {standing.restart}; "
+            f"the {what} on disk cannot be loaded while evac is running, because {standing.restart}; "
             f"{goes_on}: restart "
             "evac serve to load it"
         )
@@ -333,12 +333,12 @@ def _stat(path: Path) -> tuple[str, int, int, int]:
 def _copy(path: Path, target: Path, root: Path | None = None) -> bytes:
     """Its digest. root: where it has to be, unless it is that itself. Raises NotCopied, OSError."""
     if root is not None and path != root and not path.resolve().is_relative_to(root.resolve()):
-        raise NotCopied(f"{path.name} leads out of the folder of the estate")
+        raise NotCopied(f"{path.name} points outside the folder of the estate")
     most = TABLE_BYTES_MAX if path.suffix in (".csv", ".parquet") else YAML_BYTES_MAX
     state = hashlib.sha256()
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as source:
         if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
-            raise NotCopied(f"{path.name} is not a plain file")
+            raise NotCopied(f"{path.name} is not a regular file")
         size = 0
         with target.open("xb") as copy:
             while piece := source.read(_PIECE):

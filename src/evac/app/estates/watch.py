@@ -83,13 +83,13 @@ def needs_restart(old: Estate, new: Estate, site: str, watches: bool) -> str:
     for words, names in (
         ("gone", was.keys() - now.keys()),
         ("new", now.keys() - was.keys()),
-        ("there for something else", {name for name in was.keys() & now.keys() if was[name] != now[name]}),
+        ("now used for something else", {name for name in was.keys() & now.keys() if was[name] != now[name]}),
     ):
         if names:
             return f"the site {min(names)} is {words}"
     agents, others = ({at: found[0] for at, found in agents_of(one).items()} for one in (old, new))
     changed = {at for at in agents.keys() | others.keys() if agents.get(at) != others.get(at)}
-    return f"the agent of {min(changed)} is reached in another way" if changed else ""
+    return f"the agent of {min(changed)} has a different address or key" if changed else ""
 
 
 def policy_waits(old: RunPolicy, new: RunPolicy) -> str:
@@ -97,14 +97,16 @@ def policy_waits(old: RunPolicy, new: RunPolicy) -> str:
     taken as a whole: where this says something, all of it waits.
     """
     if old.profile != new.profile:
-        return "how a lost site is recognised is another (watch)"
+        return "the rules for recognising a lost site have changed (watch)"
     for name in sorted({*old.stores, *new.stores}):
         was, now = old.store(name), new.store(name)
         if was.self_fence != now.self_fence or (now.self_fence and was.lease_ttl_ms != now.lease_ttl_ms):
-            return f"the lease by which {name} fences itself is another (stores/{name})"
+            return f"the lease that {name} fences itself with has changed (stores/{name})"
     waived = set(waivers_of(old)) ^ set(waivers_of(new))
     if waived:
-        return f"plans may promote {min(waived)} by another rule (stores/{min(waived)}: async_promotion)"
+        return (
+            f"plans may promote {min(waived)} under a different rule (stores/{min(waived)}: async_promotion)"
+        )
     return ""
 
 
@@ -144,7 +146,7 @@ async def turn(made: Composed, loaded: LoadedEstate, path: Path, use: Callable[[
 
 
 LOOK_S: Final = 2.0
-_AGAIN: Final = "the {} on disk is the one in use again"
+_AGAIN: Final = "the {} on disk matches the one in use again"
 _OF_POLICY: Final = frozenset({"policy-invalid", "mode-needs-quorum", "mode-needs-witness"})
 """Codes of problems that only a policy has."""
 Say = Callable[[NoticeKind, str, Mapping[str, Any]], None]
@@ -254,7 +256,7 @@ class EstateWatch:
     def _changed_estate(self, before: str, now_ms: int) -> None:
         digest = self._made.seen.digest
         self.standing = replace(self.standing, taken_ms=now_ms)
-        words = f"the estate changed: from now on {digest[:19]}, before {before[:19]}"
+        words = f"the estate changed from {before[:19]} to {digest[:19]}"
         self._say("estate", words, {"estate": digest, "before": before})
 
     def _changed_policy(self, old: RunPolicy, now_ms: int) -> None:
@@ -309,7 +311,7 @@ class EstateWatch:
         try:
             self._copies.say(self.standing)
         except OSError as error:
-            words = f"the state of the estate on disk cannot be shown: {error.strerror or error}"
+            words = f"cannot show the state of the estate on disk: {error.strerror or error}"
             self._say("trouble", words, {"code": "estate-reload"})
 
 

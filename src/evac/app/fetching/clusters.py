@@ -101,7 +101,7 @@ def fetch_cluster(
     folder = into / name
     folder.mkdir()
     if not access.is_verified:
-        hint = "name the authority of the cluster in the kubeconfig"
+        hint = "set the certificate authority of the cluster in the kubeconfig"
         message = f"{access.server} is not verified: insecure-skip-tls-verify"
         problems.add("import-unverified", message, Place(access.context), hint)
     server = _ApiServer(access, pace or Pace())
@@ -134,8 +134,11 @@ def _read_all(
                 refused += 1
                 missing.setdefault(namespace, []).append(resource.title)
     if refused and refused == asked:
-        message = f"the account of {server.access.context} may list nothing"
-        hint = "allow it to list, for example with the role view; with --namespace NAME only there"
+        message = f"the account of {server.access.context} has no permission to list anything"
+        hint = (
+            "give it permission to list, for example the role view; with --namespace "
+            "NAME, only in that namespace"
+        )
         raise InvalidInput("import-cluster", message, hint)
     for namespace, titles in missing.items():
         where = f" in {namespace}" if namespace else ""
@@ -153,7 +156,7 @@ def _resources(server: _ApiServer, place: Place, problems: Problems) -> list[_Re
     except _Refused as error:
         if error.status != 403:
             raise _failed(server, error) from error
-        message = "the account may not ask which kinds there are; databases of operators are missing"
+        message = "the account may not list resource kinds; databases run by operators are missing"
         problems.add("import-forbidden", message, place, "bind it to the role system:discovery")
         groups = [{"name": name, "versions": [{"version": one}]} for name, one in _BUILT_IN.items()]
     found = _kinds_in(server, "/api/v1", "v1", "")
@@ -224,7 +227,7 @@ def _pages(server: _ApiServer, path: str) -> Iterator[list[Any] | None]:
         except _TooLarge:
             if size == 1:
                 message = f"one object under {path} has more than {PAGE_BYTES_MAX // 2**20} MiB"
-                raise InvalidInput("import-cluster", message, "give a dump without it") from None
+                raise InvalidInput("import-cluster", message, "use a dump without it") from None
             size = max(1, size // 8)
             continue
         except _Refused as error:
@@ -233,7 +236,9 @@ def _pages(server: _ApiServer, path: str) -> Iterator[list[Any] | None]:
             restarts += 1
             if restarts > RESTARTS_MAX:
                 message = f"{path}: its pages expired {restarts} times before the last one was read"
-                raise InvalidInput("import-cluster", message, "import when the cluster is quieter") from error
+                raise InvalidInput(
+                    "import-cluster", message, "import again when the cluster is less busy"
+                ) from error
             token = ""
             yield None
             continue
@@ -265,8 +270,8 @@ def _failed(server: _ApiServer, error: _Refused) -> InvalidInput:
         return InvalidInput("import-cluster", message, hint)
     return InvalidInput(
         "import-cluster",
-        f"{address} answers with status {error.status}: {error}",
-        "is this the API server? look at its log",
+        f"{address} returned status {error.status}: {error}",
+        "check that this is the API server, and check its log",
     )
 
 
@@ -307,7 +312,7 @@ class _ApiServer:
                 try:
                     return json.loads(body)
                 except (ValueError, RecursionError):
-                    raise _Refused(status, "the answer is not JSON") from None
+                    raise _Refused(status, "the response is not JSON") from None
             if status not in (429, 503):
                 raise _Refused(status, _words(body))
             self._pace.sleep(_patience_s(headers.get("Retry-After", "")))
@@ -376,13 +381,13 @@ class _ApiServer:
             if len(parts) > PAGE_BYTES_MAX:
                 raise _TooLarge
             if time.monotonic() > end_s:
-                raise TimeoutError(f"no whole answer in {TIMEOUT_S:g} s")
+                raise TimeoutError(f"no complete response within {TIMEOUT_S:g} s")
         return bytes(parts)
 
     def _silent(self, error: BaseException) -> InvalidInput:
         trouble = trouble_of(error)
         words = trouble.words if trouble else f"cannot be reached: {str(error) or type(error).__name__}"
-        hint = trouble.hint if trouble else "check the address in the kubeconfig, and the network"
+        hint = trouble.hint if trouble else "check the address in the kubeconfig, and check the network"
         return InvalidInput("import-cluster", f"{self.access.server}: {words}", hint)
 
 

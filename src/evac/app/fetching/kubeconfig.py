@@ -30,9 +30,9 @@ FILES_MAX: Final = 32
 _REFUSED: Final[Mapping[str, str]] = {
     "username": "the API server no longer accepts passwords; use a token or a certificate",
     "auth-provider": "kubectl no longer has such providers; use an exec plugin, a token or a certificate",
-    "as": "evac does not impersonate; name a context whose own user may read",
-    "as-groups": "evac does not impersonate; name a context whose own user may read",
-    "as-uid": "evac does not impersonate; name a context whose own user may read",
+    "as": "evac does not impersonate users; use a context whose own user has read access",
+    "as-groups": "evac does not impersonate users; use a context whose own user has read access",
+    "as-uid": "evac does not impersonate users; use a context whose own user has read access",
 }
 """Keys of a user that evac does not follow, and what to do instead."""
 
@@ -99,16 +99,16 @@ def read_access(files: Sequence[Path], context: str, plugins: Sequence[str] = ()
     if found is None:
         names = ", ".join(contexts_in(files)) or "none"
         raise InvalidInput(
-            "import-kubeconfig", f"there is no {shown} in {_named(files)}", f"contexts: {names}"
+            "import-kubeconfig", f"not found: {shown} in {_named(files)}", f"contexts: {names}"
         )
     home, cluster = _entry(trees, "clusters", "cluster", word(found, "cluster") or "")
     server = word(cluster, "server")
     if cluster is None or not server or not server.startswith(("http://", "https://")):
-        message = f"{shown} names no cluster with the address of a server"
-        raise InvalidInput("import-kubeconfig", message, f"look at its cluster in {_named(files)}")
+        message = f"{shown} has no cluster with a server address"
+        raise InvalidInput("import-kubeconfig", message, f"check its cluster in {_named(files)}")
     if word(cluster, "proxy-url"):
         message = f"{shown} reaches its server through a proxy, which evac does not use"
-        raise InvalidInput("import-kubeconfig", message, "run evac where the server is reached directly")
+        raise InvalidInput("import-kubeconfig", message, "run evac where it can reach the server directly")
     user_home, user = _entry(trees, "users", "user", word(found, "user") or "")
     for key, hint in _REFUSED.items():
         if at(user, key) is not None:
@@ -143,8 +143,8 @@ def _trees(files: Sequence[Path]) -> list[tuple[Path, Node]]:
             raise InvalidInput("import-kubeconfig", message, "check it with: kubectl config view")
         found.append((path.resolve().parent, tree))
     if not found:
-        message = f"there is no kubeconfig: {_named(files)}"
-        raise InvalidInput("import-kubeconfig", message, "name one with --kubeconfig FILE")
+        message = f"no kubeconfig found: {_named(files)}"
+        raise InvalidInput("import-kubeconfig", message, "give one with --kubeconfig FILE")
     return found
 
 
@@ -203,8 +203,8 @@ def _from_plugin(
     """Credentials that a program prints, as kubectl runs it; only if people allow that program."""
     program = word(plugin, "command") or ""
     if not {program, Path(program).name} & set(plugins):
-        message = f"{shown} gets its credentials from a program: {program[:80]}"
-        raise InvalidInput("import-plugin", message, f"allow it by name: --exec {Path(program).name[:80]}")
+        message = f"{shown} gets its credentials from a command: {program[:80]}"
+        raise InvalidInput("import-plugin", message, f"allow that command: --exec {Path(program).name[:80]}")
     if "/" in program:
         program = str(home / program)
     version = word(plugin, "apiVersion") or "client.authentication.k8s.io/v1"
@@ -230,6 +230,8 @@ def _from_plugin(
     )
     if not token and not (certificate and key):
         message = f"{name} printed no credentials" if not code else f"{name} ended with {code}"
-        raise InvalidInput("import-plugin", message, "run it by hand; does kubectl work with this context?")
+        raise InvalidInput(
+            "import-plugin", message, "run it by hand, and check that kubectl works with this context"
+        )
     secret = Secret(token, f"the token of {shown}") if token else None
     return secret, certificate.encode() or None, key.encode() or None

@@ -47,7 +47,7 @@ def fetch(
         raise InvalidInput(
             "import-source-missing",
             f"{kind} is not imported from a server",
-            f"give a file; from a server come {', '.join(sorted(_KINDS))}",
+            f"use a file; evac can read from a server: {', '.join(sorted(_KINDS))}",
         )
     check_url(url)
     server = _Server(url.rstrip("/"), "" if token is None else resolve(token).reveal().strip(), sleep)
@@ -84,7 +84,9 @@ class _Server:
                 continue
             except (OSError, http.client.HTTPException) as error:
                 raise InvalidInput(
-                    "import-server", f"cannot reach {self.url}: {error}", "check the address and the network"
+                    "import-server",
+                    f"cannot reach {self.url}: {error}",
+                    "check the address, and check the network",
                 ) from error
             return self._parsed(body)
         raise InvalidInput(
@@ -93,22 +95,22 @@ class _Server:
 
     def _refused(self, status: int) -> InvalidInput:
         hints = {
-            401: "give a token: --token env:NAME or file:/path",
-            403: "the token may not read this: ask for read access",
-            404: "is this the address of the server, without a path?",
+            401: "pass a token: --token env:NAME or file:/path",
+            403: "the token lacks permission to read this: request read access",
+            404: "check that this is the address of the server, without a path",
         }
-        hint = hints.get(status, "look at the log of the server")
-        return InvalidInput("import-server", f"{self.url} answers with status {status}", hint)
+        hint = hints.get(status, "check the log of the server")
+        return InvalidInput("import-server", f"{self.url} returned status {status}", hint)
 
     def _parsed(self, body: bytes) -> Any:
         if len(body) > ANSWER_BYTES_MAX:
-            message = f"{self.url} answers with more than {ANSWER_BYTES_MAX // 2**20} MiB"
+            message = f"{self.url} returned more than {ANSWER_BYTES_MAX // 2**20} MiB"
             raise InvalidInput("import-server", message, "give a dump instead")
         try:
             return json.loads(body)
         except (ValueError, RecursionError) as error:
-            hint = "is this the address of the server, without a path?"
-            raise InvalidInput("import-server", f"{self.url} does not answer with JSON", hint) from error
+            hint = "check that this is the address of the server, without a path"
+            raise InvalidInput("import-server", f"{self.url} did not return JSON", hint) from error
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -174,8 +176,8 @@ def _pages(server: _Server, path: str) -> Iterator[Any]:
         answer = server.get(path, "Token", limit=str(PAGE_SIZE), offset=str(page * PAGE_SIZE))
         results = answer.get("results") if isinstance(answer, dict) else None
         if not isinstance(results, list):
-            hint = "is this the address of NetBox, without a path?"
-            raise InvalidInput("import-server", f"{server.url} does not answer as NetBox does", hint)
+            hint = "check that this is the address of NetBox, without a path"
+            raise InvalidInput("import-server", f"{server.url} does not respond like NetBox", hint)
         for device in results:
             if isinstance(device, dict):
                 yield {name: device[name] for name in _OF_DEVICE if name in device}

@@ -18,7 +18,7 @@ _CODE = "plan-moment"
 
 def moments_of(estate: Estate, stated: tuple[str, ...], now_s: int) -> tuple[tuple[str, int], ...]:
     """(store, seconds since 1970), sorted. Raises InvalidInput for what names no store or no moment, for a
-    moment that is yet to come, and for a store of a recovery group whose others return to another one.
+    moment that is in the future, and for a store of a recovery group whose others return to another one.
     """
     stores = {store.id for store in estate.stores}
     groups = {group.id: group.stores for group in estate.recovery_groups}
@@ -27,17 +27,17 @@ def moments_of(estate: Estate, stated: tuple[str, ...], now_s: int) -> tuple[tup
         name, _, words = entry.partition("=")
         if name not in stores and name not in groups:
             hint = "see stores: and recovery_groups: in the estate"
-            raise InvalidInput(_CODE, f"no store or recovery group is called {name[:200]!r}", hint)
+            raise InvalidInput(_CODE, f"no such store or recovery group: {name[:200]!r}", hint)
         try:
             moment_s = parse_moment(words.strip()) // 1_000
         except QuantityError as error:
             raise InvalidInput(_CODE, f"{name}: {error}", error.hint) from error
         if moment_s > now_s:
-            hint = "check the time zone, or leave the moment out for the newest backup"
-            raise InvalidInput(_CODE, f"{name}: {words.strip()} is yet to come", hint)
+            hint = "check the time zone, or omit the moment to use the newest backup"
+            raise InvalidInput(_CODE, f"{name}: {words.strip()} is in the future", hint)
         for store in groups.get(name, (name,)):
             if found.setdefault(store, moment_s) != moment_s:
-                raise InvalidInput(_CODE, f"{store} is to return to two moments", "keep one of the two")
+                raise InvalidInput(_CODE, f"{store} is given two moments", "keep one of the two")
     _refuse_apart(estate, found)
     return tuple(sorted(found.items()))
 
@@ -49,8 +49,11 @@ def _refuse_apart(estate: Estate, found: dict[str, int]) -> None:
             continue
         apart_ms = (max(moments) - min(moments)) * 1_000
         if len(moments) < len(group.stores) or apart_ms > group.tolerance_ms:
-            words = f"{', '.join(group.stores)} return to one moment: they are the recovery group {group.id}"
-            raise InvalidInput("plan-group", words, f"name the group: --moment {group.id}=MOMENT")
+            words = (
+                f"{', '.join(group.stores)} must return to the same moment: they "
+                f"form recovery group {group.id}"
+            )
+            raise InvalidInput("plan-group", words, f"use the group: --moment {group.id}=MOMENT")
 
 
 def refuse_unlost(estate: Estate, scenario: Scenario, instance: Instance) -> None:
@@ -66,14 +69,15 @@ def refuse_unlost(estate: Estate, scenario: Scenario, instance: Instance) -> Non
     }
     for name, _ in scenario.moments:
         if name not in lost or name in keeps:
-            words = f"{name} keeps its primary through the {scenario.title}: nothing is restored"
-            hint = "name every domain that it is lost with, or leave the moment out"
+            words = f"{name} keeps its primary in the {scenario.title}, so nothing is restored"
+            hint = "list every domain that must be lost with it, or omit the moment"
             raise InvalidInput(_CODE, words, hint)
         if name in elects and lost[name].has_majority:
             words = (
-                f"the members of {name} keep a majority and elect a primary: a restored one would be a second"
+                f"the members of {name} keep a majority and elect a primary; a restored "
+                "one would be a second primary"
             )
-            raise InvalidInput(_CODE, words, "leave the moment out, or stop the members and plan their loss")
+            raise InvalidInput(_CODE, words, "omit the moment, or stop the members and plan their loss")
         if not lost[name].candidates:
             words = f"no backup of {name} is left after the {scenario.title}, or its size or rate is unknown"
             raise InvalidInput(_CODE, words, "see `backups` of the store: at, size, restore")

@@ -70,7 +70,7 @@ def _check_names(plan: Plan, instance: Instance) -> None:
 
 def _stale(what: str) -> StalePlan:
     return StalePlan(
-        "plan-stale", f"the estate was changed and has no {what} any more", "the run continues with its plan"
+        "plan-stale", f"the estate has changed and no longer has {what}", "the run continues with its plan"
     )
 
 
@@ -89,7 +89,7 @@ class Mender:
             done = await self._apart.ask(_mended_apart, packed, data, trouble)
         except BrokenProcessPool as error:
             raise PlanError(
-                "mend-failed", "the process that repairs plans died", "the run continues"
+                "mend-failed", "the process that repairs plans has died", "the run continues"
             ) from error
         if isinstance(done, tuple):
             code, message, hint = done
@@ -187,25 +187,25 @@ def scenario_of(estate: Estate, question: Question, now_s: int = 0) -> Scenario:
     ]
     given = [(kind, domains) for kind, domains in asked if domains]
     if len(given) != 1:
-        hint = "say one of --lose DOMAIN, --evacuate SITE, --restore DOMAIN, --failback SITE"
-        raise InvalidInput("plan-question", "a plan answers exactly one question", hint)
+        hint = "use one of --lose DOMAIN, --evacuate SITE, --restore DOMAIN, --failback SITE"
+        raise InvalidInput("plan-question", "a plan needs exactly one scenario", hint)
     kind, domains = given[0]
     if question.deadline_ms is not None and kind != "evacuate":
-        raise InvalidInput("plan-deadline", "--deadline belongs to --evacuate", "leave it out")
+        raise InvalidInput("plan-deadline", "--deadline can only be used with --evacuate", "remove it")
     top = topology(estate)
     found = resolve_each(top, domains)
     if kind != "lose" and any(domain.kind == "provider" for domain in found):
-        hint = "plan for its loss: evac plan ESTATE --lose provider:NAME"
+        hint = "plan its loss: evac plan ESTATE --lose provider:NAME"
         raise InvalidInput("plan-provider", "a provider can only be lost: nothing of ours runs there", hint)
     deadline = question.deadline_ms
     if kind == "evacuate" and deadline is None:
         deadline = estate.horizon_ms
     if question.power and kind != "restore":
-        raise InvalidInput("plan-power", "--power belongs to --restore", "leave it out")
+        raise InvalidInput("plan-power", "--power can only be used with --restore", "remove it")
     if question.on and kind != "restore":
-        raise InvalidInput("plan-seen", "--seen belongs to --restore", "leave it out")
+        raise InvalidInput("plan-seen", "--seen can only be used with --restore", "remove it")
     if question.moments and kind != "lose":
-        raise InvalidInput("plan-moment", "--moment belongs to --lose", "leave it out")
+        raise InvalidInput("plan-moment", "--moment can only be used with --lose", "remove it")
     power, on = power_now(top, question.power), tuple(sorted(set(question.on)))
     moments = moments_of(estate, question.moments, now_s)
     asked_s = now_s if moments else 0
@@ -224,8 +224,8 @@ def power_now(top: Topology, stated: tuple[str, ...]) -> tuple[tuple[str, int], 
         name, _, amount = text.partition("=")
         try:
             if resolve(top, name).kind not in BUDGETED:
-                hint = "name a site, a hall, a feed or a rack"
-                raise InvalidInput("plan-power", f"{name[:200]} has no budget of power", hint)
+                hint = "give a site, a hall, a feed or a rack"
+                raise InvalidInput("plan-power", f"{name[:200]} has no power budget", hint)
             if name in found:
                 raise InvalidInput("plan-power", f"the power of {name} is given twice", "keep one of the two")
             found[name] = 0
@@ -249,7 +249,7 @@ def _watts(name: str, amount: str, budget: int | None) -> int:
     except quantities.QuantityError as error:
         raise InvalidInput("plan-power", f"{name}={amount[:40]}: {error}", hint) from error
     if budget is None:
-        raise InvalidInput("plan-power", f"the budget of {name} is not known", "say watts: DOMAIN=300kW")
+        raise InvalidInput("plan-power", f"the budget of {name} is unknown", "give watts: DOMAIN=300kW")
     return budget * share // 1_000
 
 
@@ -273,7 +273,7 @@ def make_plan(
     unknown = sorted(set(waivers) - {store.id for store in estate.stores})
     if unknown:
         raise InvalidInput(
-            "plan-waiver", f"no store {', '.join(unknown)} to waive", "see stores: in the estate"
+            "plan-waiver", f"no such store to waive: {', '.join(unknown)}", "see stores: in the estate"
         )
     work = work_in(budget_ms, len(estate.fleet))
     if scenario.kind == "restore":

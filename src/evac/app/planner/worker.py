@@ -278,7 +278,9 @@ class PlanningWorker:
         try:
             found = await self._workers[lane].ask(work, self._place, *more)
         except BrokenProcessPool as error:
-            raise PlanError("planner-died", "the planning process ended", "it is started again") from error
+            raise PlanError(
+                "planner-died", "the planning process ended unexpectedly", "it is started again"
+            ) from error
         if isinstance(found, tuple) and found and isinstance(found[0], str):
             raise InvalidInput(*found)
         return found

@@ -10,7 +10,7 @@ from evac.audit.findings import Finding
 from evac.model.backup import RESTORED, CopyState
 from evac.model.estate import BackupPolicy
 
-_DONE: Final = ("listed", "checked", "read", "restored for a test", "compared with a witness", "served from")
+_DONE: Final = ("listed", "checked", "read", "restored as a test", "compared with a witness", "served from")
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ def _slower(service: Service, needs: Sequence[Service], of_class: LossClass) -> 
         return []
     which = "" if own == service.rto_ms else f" for the loss of a {of_class}"
     return [
-        f"rto {duration(own)}{which}, but {other.id} has {duration(late)}"
+        f"RTO {duration(own)}{which}, but {other.id} has {duration(late)}"
         for other in needs
         if (late := rto_for(other, of_class)) is not None and late > own
     ]
@@ -54,7 +54,7 @@ def _looser(
         return []
     which = "" if own == service.rpo_ms else f" for the loss of a {of_class}"
     return [
-        f"rpo {duration(own)}{which}, but store {family} has {duration(loosest[family])}"
+        f"RPO {duration(own)}{which}, but store {family} has {duration(loosest[family])}"
         for family in families
         if loosest.get(family, 0) > own
     ]

@@ -53,7 +53,7 @@ def objective(context: Context, row: int, of_class: LossClass) -> tuple[int | No
     store = context.estate.stores[row]
     own = rpo_for(store, of_class)
     if own is not None:
-        return own, "its rpo" if own == store.rpo_ms else f"its rpo for the loss of a {of_class}"
+        return own, "its rpo" if own == store.rpo_ms else f"its RPO for the loss of a {of_class}"
     requested = [
         (rpo, context.estate.services[s].id)
         for s in context.users_of.get(store.family, ())

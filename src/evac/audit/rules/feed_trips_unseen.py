@@ -18,9 +18,7 @@ LEAST: Final = 2
 _FEW: Final = (
     f"no circuit is known, and fewer than {LEAST} servers behind each have a BMC that can be queried"
 )
-_FIX: Final = (
-    f"Name the circuit of a feed under endpoints, or the BMC addresses of {LEAST} servers behind it."
-)
+_FIX: Final = f"Add the circuit of a feed under endpoints, or the BMC addresses of {LEAST} servers behind it."
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -37,14 +35,14 @@ def check(context: Context) -> Iterator[Finding]:
         feeds = _unseen(context, site.id, count, seen) if site.role == "full" else []
         if not feeds:
             continue
-        why = _FEW if known else "the estate names no circuit, and no endpoint for the BMCs of the site"
+        why = _FEW if known else "the estate has no circuit, and no endpoint for the BMCs of the site"
         yield RULE.finding(
             context,
             "warning" if known else "note",
             site.id,
             f"{counted(len(feeds), 'feed')} of {site.id} could trip unnoticed in a cold start: "
             f"{listed(feeds)}: {why}",
-            _FIX if known else "Name an endpoint for the BMCs of the site (redfish, ipmi), or for each feed.",
+            _FIX if known else "Add an endpoint for the BMCs of the site (redfish, ipmi), or for each feed.",
             losses=[losses[site.id]] if site.id in losses else [],
             paths=(f"feeds/{feeds[0]}", f"sites/{site.id}"),
         )

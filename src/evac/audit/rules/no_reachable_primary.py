@@ -23,7 +23,7 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         if store.primary is None and not store.quorum:
             yield _finding(
-                context, store, "names no primary, so the effect of a loss on it is unknown", [], False
+                context, store, "has no primary, so the effect of a loss on it is unknown", [], False
             )
             continue
         lost = [
@@ -68,7 +68,7 @@ def _finding(context: Context, store: Store, words: str, losses: list[int], erro
         "error" if error else "warning",
         store.id,
         f"{store.id} {words}",
-        "Name its primary and its copies, let a quorum promote it, and set `automatic: true`.",
+        "Add its primary and its copies, let a quorum promote it, and set `automatic: true`.",
         losses=losses,
         paths=(f"stores/{store.id}/automatic", f"stores/{store.id}"),
     )

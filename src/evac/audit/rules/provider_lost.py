@@ -38,7 +38,7 @@ def check(context: Context) -> Iterator[Finding]:
             domain,
             f"the loss of {domain} ({listed(provided)}): {'; '.join(parts)}."
             " Only the provider can restore it; the time is unknown",
-            "Name an alternative, make the dependency soft, or agree on how to work without it.",
+            "Add an alternative, make the dependency soft, or agree on how to work without it.",
             losses=(number,),
             chain=why_down(context, falls[0], number).words if falls else (),
             paths=(f"providers/{domain.removeprefix(PROVIDER_PREFIX)}", f"services/{provided[0]}"),

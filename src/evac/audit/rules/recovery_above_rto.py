@@ -28,7 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
             severity,
             name,
             f"{name} {back(ready)} {_by(impacts.methods[worst])};"
-            f" its rto{own} is {duration(rto)} (loss of {listed(context.names(losses))})",
+            f" its RTO{own} is {duration(rto)} (loss of {listed(context.names(losses))})",
             "Shorten the longest part of its chain, or state an RTO that can be met.",
             losses=losses,
             chain=why_down(context, service, worst).words,

@@ -27,7 +27,7 @@ def check(context: Context) -> Iterator[Finding]:
             "warning",
             verdict.data_set,
             f"a restore of {verdict.data_set} takes {duration(min(times))}; "
-            f"the rto of {service} is {duration(rto_ms)}",
+            f"the RTO of {service} is {duration(rto_ms)}",
             "Keep a replica outside the domain, restore in parallel, or split the data.",
             paths=data_paths(verdict),
         )

@@ -1,4 +1,4 @@
-"""EV124: servers that only a hand can boot."""
+"""EV124: servers that only on-site staff can boot."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def _by_hand(context: Context, number: int, count: int, total: int, losses: list
     needed = None if each is None or not hands else -(-count // hands) * each
     grave = needed is not None and needed > _strictest(context, number) and count * 2 > total
     severity: Severity = "error" if grave else "warning"
-    takes = f": {duration(needed)} with {hands} hands" if needed is not None else ""
+    takes = f": {duration(needed)} with {hands} people" if needed is not None else ""
     return RULE.finding(
         context,
         severity,
         site,
-        f"only a hand can boot {count:,} of {counted(total, 'server')} at {site}{takes}",
+        f"only on-site staff can boot {count:,} of {counted(total, 'server')} at {site}{takes}",
         "Fit them with remote control (a BMC), or plan for on-site staff.",
         losses=losses,
         paths=(f"sites/{site}",),

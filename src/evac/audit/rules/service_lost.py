@@ -57,7 +57,7 @@ def _way_out(context: Context, cause: Cause | None, number: int) -> tuple[str, t
             )
             return words, (f"stores/{store}/members", f"stores/{store}")
         case "no-copy":
-            within = " within its rpo" if reason.rpo else ""
+            within = " within its RPO" if reason.rpo else ""
             words = f"Keep a copy of {store}{within}, or a backup that restores in time, at another site."
             return words, (f"stores/{store}/members", f"stores/{store}")
         case "nowhere-else":
@@ -73,7 +73,9 @@ def _way_out(context: Context, cause: Cause | None, number: int) -> tuple[str, t
         case "tools-lost":
             index = context.impacts.graph.index
             few = "".join(left_but_too_few(context, index[tool], number) for tool in reason.services)
-            words = f"Run {' and '.join(reason.services)} at a second site, or state a way by hand."
+            words = (
+                f"Run {' and '.join(reason.services)} at a second site, or add a manual way to start them."
+            )
             return few + words, ("tools",)
     return _ANY_WAY, (f"services/{name}",)
 

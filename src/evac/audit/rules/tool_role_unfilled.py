@@ -17,9 +17,9 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             "warning",
             "tools",
-            f"no service is named for {', '.join(missing)}: it is unknown whether "
+            f"no service is listed for {', '.join(missing)}: it is unknown whether "
             "recovery would still have it",
-            "Name under `tools:` the service that fills each role, evac included.",
+            "List the service that fills each role under `tools:`, including evac.",
             paths=("tools", ""),
         )
 

@@ -48,7 +48,7 @@ def _slow(context: Context) -> Iterator[Finding]:
             service.id,
             f"the traffic of {service.id} takes at least {duration(least)} to move{how},"
             f" {duration(lead_ms)} of it until a plan is approved;"
-            f" its rto is {duration(strictest)} (loss of {listed(context.names(ordered))})",
+            f" its RTO is {duration(strictest)} (loss of {listed(context.names(ordered))})",
             slow,
             losses=ordered,
             paths=(f"services/{service.id}/traffic/ttl", f"services/{service.id}/traffic"),

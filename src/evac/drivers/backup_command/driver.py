@@ -59,7 +59,7 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
         found = await _ask(action, "list_argv", Stopwatch(timeout_s))
         repository, pinned = _word(found, "repository"), text(action.settings, "repository_id", "")
         if pinned and repository != pinned:
-            words = f"this is the repository {repository[:80]}, and {pinned[:80]} was expected"
+            words = f"this is the repository {repository[:80]}, but {pinned[:80]} was expected"
             raise Permanent("backup-other-repository", words, "check `list_argv` and `repository_id`")
         copies = sorted(map(_copy, objects(found.get("copies"), "list_argv")), key=lambda it: it.taken_at)
         deletable = found.get("deletable")
@@ -80,8 +80,8 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
             read, stored = (_number(found, key) for key in ("bytes_read", "bytes_stored"))
             missing = _words(found, "missing")
         except Permanent as error:
-            words = f"a copy may have been made: {error.message}"
-            raise OutcomeUnknown("backup-unknown", words, "list the copies") from error
+            words = f"a backup may have been taken: {error.message}"
+            raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
         return Taken(copy, read, stored, watch.took_ms, missing)
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
@@ -101,9 +101,9 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
         except ActionError as error:
             return said("could-not-run", 0, 0, error.code, error.message)
         if outcome not in get_args(ProofOutcome) or share > PARTS_PER_MILLION:
-            return said("could-not-run", 0, 0, "backup-output", "prove_argv answered with no known outcome")
+            return said("could-not-run", 0, 0, "backup-output", "prove_argv did not report a known outcome")
         if outcome == "passed" and level >= READ and not read:
-            return said("could-not-run", 0, 0, "nothing-read", "the program says that it read nothing")
+            return said("could-not-run", 0, 0, "nothing-read", "the program reports that it read nothing")
         return said(outcome, read, share, code, detail)  # type: ignore[arg-type]
 
     async def _fill(self, into: Filling) -> Filled:
@@ -116,11 +116,11 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
         wanted = seen.bytes if copy.bytes is None else copy.bytes
         files = seen.files if copy.files is None else copy.files
         if not seen.files or (said, seen.bytes, seen.files) != (wanted, wanted, files):
-            words = f"{seen.files} of {files} files and {seen.bytes} of {wanted} bytes came back"
-            raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
+            words = f"{seen.files} of {files} files and {seen.bytes} of {wanted} bytes were restored"
+            raise Permanent("restore-incomplete", words, "prove the backup, or restore an older one")
         if copy.tree.startswith("sha256:") and copy.tree != seen.digest:
-            words = "what came back is not what was copied: the digest of its files differs"
-            raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
+            words = "the restored files differ from the backup: their digest does not match"
+            raise Permanent("restore-incomplete", words, "prove the backup, or restore an older one")
         facts: dict[str, str | int] = {"files": seen.files, "bytes": seen.bytes, "manifest": seen.digest}
         for name, value in list(_object(found.get("facts", {}), "restore_argv").items())[:FACTS_MOST]:
             if isinstance(value, str | int) and not isinstance(value, bool):
@@ -143,7 +143,7 @@ async def _ask(
     """The object that one of the programs prints. Raises `ActionError`."""
     argv = many(action.settings, key)
     if not argv:
-        raise Permanent("setting-missing", f"{key} is not given", f"name the program: {key}")
+        raise Permanent("setting-missing", f"{key} is not set", f"set the program: {key}")
     env, hidden = given(action.settings)
     env |= {"EVAC_TARGET": action.target, "EVAC_SITE": action.at, **(more or {})}
     keeps = () if lock is None else (lock,)

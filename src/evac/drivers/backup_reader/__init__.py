@@ -5,13 +5,14 @@ from evac.drivers.spec import DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "backup_reader",
-    "reads the backups that Velero, k8up, CloudNativePG, WAL-G or Kopia list; takes and restores none",
+    "reads the list of backups from Velero, k8up, CloudNativePG, WAL-G or "
+    "Kopia; does not take or restore any",
     (TakesBackups,),
     (
         Setting(
             "format",
             "text",
-            "whose words they are",
+            "the tool that wrote the list",
             needed=("store", "backup"),
             choices=("velero", "k8up", "cloudnativepg", "wal-g", "kopia"),
         ),
@@ -23,8 +24,14 @@ DRIVER = DriverSpec(
             unless="file",
             reaches="program",
         ),
-        Setting("file", "text", "full path of a file with the same", "what `argv` prints", reaches="folder"),
-        Setting("source", "text", "only those of this cluster, schedule, host or path", "all of them"),
+        Setting(
+            "file",
+            "text",
+            "absolute path of a file with the same contents",
+            "the output of `argv`",
+            reaches="folder",
+        ),
+        Setting("source", "text", "only backups of this cluster, schedule, host or path", "all backups"),
         Setting(
             "check_argv",
             "list",

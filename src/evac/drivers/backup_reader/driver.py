@@ -35,11 +35,15 @@ class BackupReaderDriver(TakesBackups):
         return Listing(report.repository, in_order, tool, "")
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
-        words = f"evac takes no backups with {_format(action)}: it reads what {_format(action)} says"
-        raise Permanent("take-unsupported", words, "take them with its own schedule")
+        words = (
+            f"evac does not take backups with {_format(action)}; it only reads what {_format(action)} reports"
+        )
+        raise Permanent("take-unsupported", words, "use the tool's own schedule")
 
     async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
-        raise Permanent("copy-unsupported", f"evac copies no backups of {_format(action)}", "let it do so")
+        raise Permanent(
+            "copy-unsupported", f"evac does not copy backups of {_format(action)}", "let that tool copy them"
+        )
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
         """Nothing: evac is not asked when these tools take a backup."""
@@ -62,11 +66,11 @@ class BackupReaderDriver(TakesBackups):
         except ActionError as error:
             return said("could-not-run", error.code, error.message)
         if not report.checks:
-            more = "; name the program that checks: check_argv" if tool in _CHECKED_BY_PROGRAM else ""
+            more = "; set the program that checks: check_argv" if tool in _CHECKED_BY_PROGRAM else ""
             return said("could-not-run", "nothing-read", f"{PROVES_NOTHING[tool]}{more}")
         at, passed, name = report.checks[-1]
         if not passed:
-            return said("could-not-run", "check-failed", f"{name} failed: look at its log", at)
+            return said("could-not-run", "check-failed", f"{name} failed: check its log", at)
         return said("passed", "", PROVES_NOTHING[tool], at)
 
     async def check(self, action: Action, order: Order) -> Checked:
@@ -79,7 +83,7 @@ class BackupReaderDriver(TakesBackups):
         return Observed("unclear", {"why": f"the driver {self.name} only reads"})
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        raise Permanent("not-undone", f"the driver {self.name} does nothing that could be undone")
+        raise Permanent("not-undone", f"the driver {self.name} does nothing that can be undone")
 
     async def close(self) -> None:
         """Nothing is open between two calls."""
@@ -89,7 +93,7 @@ class BackupReaderDriver(TakesBackups):
 def _format(action: Action) -> str:
     tool = text(action.settings, "format")
     if tool not in READERS:
-        raise Permanent("setting-wrong", f"format is one of: {', '.join(READERS)}")
+        raise Permanent("setting-wrong", f"format must be one of: {', '.join(READERS)}")
     return tool
 
 
@@ -97,7 +101,7 @@ async def _report(action: Action, watch: Stopwatch) -> Report:
     """What the tool says now, or said when the file was written. Raises `ActionError`."""
     tool, argv, file = _format(action), many(action.settings, "argv"), text(action.settings, "file", "")
     if not argv and not file:
-        raise Permanent("setting-missing", "neither argv nor file is given", "name the program: argv")
+        raise Permanent("setting-missing", "neither argv nor file is set", "set the program: argv")
     if argv:
         said = await _run(action, argv, watch)
     else:
@@ -110,7 +114,7 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES + 1)
     except OSError as error:
-        hint = "let this user read it"
+        hint = "give this user read permission"
         raise Permanent("backup-no-repository", f"{path} cannot be read: {error.strerror}", hint) from error
     if len(content) > FILE_BYTES:
         raise unreadable(str(path), f"more than {FILE_BYTES:,} bytes")
@@ -124,8 +128,11 @@ async def _run(action: Action, argv: tuple[str, ...], watch: Stopwatch) -> str:
 
 _REASONS: Final = (
     ("connection refused", Retryable("backup-silent", "its server does not answer", "start it")),
-    ("forbidden", Permanent("backup-forbidden", "the account may not list", "give it the right to list")),
-    ("unauthorized", Permanent("backup-password", "the login is refused", "check `env`")),
+    (
+        "forbidden",
+        Permanent("backup-forbidden", "the account has no permission to list", "give it permission to list"),
+    ),
+    ("unauthorized", Permanent("backup-password", "the login was rejected", "check `env`")),
 )
 
 
@@ -140,5 +147,9 @@ async def _checked(action: Action, tool: str, watch: Stopwatch) -> tuple[ProofOu
     if status == "OK":
         return "passed", "", PROVES_NOTHING[tool]
     if status == "FAILURE":
-        return "damaged", "backup-corrupt", "segments of the log are missing: later moments cannot be reached"
-    return "could-not-run", "check-unclear", f"wal-verify says {str(status)[:80]}"
+        return (
+            "damaged",
+            "backup-corrupt",
+            "log segments are missing: later points in time cannot be restored",
+        )
+    return "could-not-run", "check-unclear", f"wal-verify reports {str(status)[:80]}"

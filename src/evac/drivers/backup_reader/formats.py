@@ -34,7 +34,7 @@ def _moment(found: object, name: str) -> int:
     try:
         return int(datetime.fromisoformat(word(found, name)).timestamp())
     except (ValueError, OverflowError) as error:
-        raise unreadable(name, "no time where one belongs") from error
+        raise unreadable(name, "a time is missing") from error
 
 
 def _part(found: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
@@ -42,7 +42,7 @@ def _part(found: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     for name in path:
         found = found.get(name) or {}
         if not isinstance(found, dict):
-            raise unreadable("the list", f"no object in {name}")
+            raise unreadable("the list", f"no objects in {name}")
     return found
 
 
@@ -164,11 +164,11 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
 )
 PROVES_NOTHING: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "velero": "Velero says that a backup completed, and checks none afterwards",
-        "k8up": "k8up's Check compares nothing: it looks at the structure of the repository",
-        "cloudnativepg": "CloudNativePG says that a backup completed, and checks none afterwards",
-        "wal-g": "wal-verify looks whether segments exist, and not what is in them",
-        "kopia": "verify reads 0 % of the contents unless it is asked for more",
+        "velero": "Velero reports that a backup completed, but does not check it afterwards",
+        "k8up": "k8up's Check does not compare data: it only checks the structure of the repository",
+        "cloudnativepg": "CloudNativePG reports that a backup completed, but does not check it afterwards",
+        "wal-g": "wal-verify checks that segments exist, not what they contain",
+        "kopia": "by default, verify reads 0 % of the contents",
     }
 )
 """Why no check of theirs proves that bytes were read."""

@@ -5,27 +5,29 @@ from evac.drivers.spec import DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "borg",
-    "lists, takes, checks and restores copies of folders with Borg",
+    "lists, takes, checks and restores backups of folders with Borg",
     (TakesBackups, RestoresData),
     (
         Setting(
             "repository",
             "text",
-            "as Borg writes it, such as `ssh://backup@host/./orders`",
+            "in Borg's notation, such as `ssh://backup@host/./orders`",
             needed=("store", "backup"),
         ),
-        Setting("passphrase", "secret", "passphrase of the repository", "none: it is not encrypted"),
+        Setting(
+            "passphrase", "secret", "passphrase of the repository", "none: the repository is not encrypted"
+        ),
         Setting("env", "list", "`NAME=value` or `NAME=reference`, such as `BORG_RSH`", "none"),
-        Setting("paths", "list", "full paths of the folders that a copy must hold", reaches="folder"),
+        Setting("paths", "list", "absolute paths of the folders to back up", reaches="folder"),
         Setting(
             "repository_id",
             "text",
-            "id of the repository; another one is refused (`borg info` shows it)",
+            "ID of the repository (`borg info` shows it); evac refuses any other",
             "not compared",
         ),
         Setting("place", "text", "folder that a run restores into", "none", reaches="folder"),
-        Setting("upload_kib", "number", "most KiB/s that are sent", "no bound"),
-        Setting("base", "text", "folder for Borg's keys and caches", "as Borg does", reaches="folder"),
+        Setting("upload_kib", "number", "maximum upload rate in KiB/s", "no bound"),
+        Setting("base", "text", "folder for Borg's keys and caches", "Borg's default", reaches="folder"),
         Setting("program", "text", "the program", "`borg`", reaches="program"),
     ),
     "evac.drivers.borg.driver:BorgDriver",

@@ -58,13 +58,22 @@ MADE: Final = (1, *range(100, 108))
 DAMAGED: Final = (0, 1)
 _REASONS: Final = (
     ("is incorrect", Permanent("backup-password", "wrong passphrase", "check `passphrase`")),
-    ("does not exist", Permanent("backup-no-repository", "there is no repository", "create it")),
-    ("is not a valid repository", Permanent("backup-no-repository", "there is no repository", "create it")),
-    ("unknown unencrypted", Permanent("backup-other-repository", "it is not known", "set `repository_id`")),
-    ("previously located", Permanent("backup-other-repository", "it was moved", "set `repository_id`")),
-    ("no space left", Permanent("backup-full", "the repository has no space left", "make space in it")),
+    ("does not exist", Permanent("backup-no-repository", "the repository does not exist", "create it")),
+    (
+        "is not a valid repository",
+        Permanent("backup-no-repository", "the repository does not exist", "create it"),
+    ),
+    (
+        "unknown unencrypted",
+        Permanent("backup-other-repository", "the repository is unknown", "set `repository_id`"),
+    ),
+    (
+        "previously located",
+        Permanent("backup-other-repository", "the repository was moved", "set `repository_id`"),
+    ),
+    ("no space left", Permanent("backup-full", "the repository has no space left", "free some space in it")),
     ("insufficient free space", Permanent("backup-full", "the repository has no space left", "make space")),
-    ("acquire the lock", Retryable("backup-locked", "another program holds the repository", "", 60_000)),
+    ("acquire the lock", Retryable("backup-locked", "another program is using the repository", "", 60_000)),
     ("connection refused", Retryable("backup-silent", "the repository does not answer", "start its server")),
     ("connection closed", Retryable("backup-silent", "the repository does not answer", "check `BORG_RSH`")),
     ("integrity error", Permanent("backup-corrupt", "data is damaged", "run: borg check --verify-data")),
@@ -98,7 +107,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
     async def take(self, action: Action, timeout_s: float) -> Taken:
         watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))
         if not paths or not all(path.startswith("/") for path in paths):
-            raise Permanent("setting-missing", "paths must name what is backed up, by full paths")
+            raise Permanent("setting-missing", "paths must list the absolute paths to back up")
         if text(action.settings, "repository_id", ""):
             await self._info(action, tool, watch)
         name = datetime.now(UTC).strftime("evac-%Y%m%dT%H%M%S.%fZ")
@@ -113,8 +122,8 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             (copy,) = (_copy(one) for one in objects(listed["archives"], self.name))
             held = await self._held(tool, name, paths, watch)
         except (ActionError, KeyError, TypeError, ValueError) as error:
-            words = "a copy may have been made, and nothing can be said of it"
-            raise OutcomeUnknown("backup-unknown", words, "list the copies") from error
+            words = "a backup may have been taken, but its state is unknown"
+            raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
         missing = tuple(path for path in paths if path not in held)
         if ended.code not in WHOLE and not missing:
             missing = ("files that could not be read",)
@@ -148,7 +157,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         if level == STRUCTURE:
             return self._proof(action, watch, level, "passed", version)
         if not size:
-            words = "the repository holds no data"
+            words = "the repository contains no data"
             return self._proof(
                 action, watch, level, "could-not-run", version, code="nothing-read", detail=words
             )
@@ -163,10 +172,12 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, *MADE), keeps=(into.lock,))
         found = await in_time(lambda: manifest_of(into.folder), watch, "reading what was restored")
         if ended.code or (found.files, found.bytes) != (copy.files, copy.bytes):
-            words = f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes came back"
+            words = (
+                f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes were restored"
+            )
             said = " ".join(secrets.scrub(ended.errors, tool.hidden).split())[:300]
-            words = f"{words}; Borg says: {said}" if said else words
-            raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
+            words = f"{words}; Borg reports: {said}" if said else words
+            raise Permanent("restore-incomplete", words, "prove the backup, or restore an older one")
         return Filled(found.bytes, copy.taken_at, facts_of(found))
 
     async def _held(
@@ -200,7 +211,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             raise unreadable(self.name, "no object")
         id_, pinned = _repository(found), text(action.settings, "repository_id", "")
         if pinned and id_ != pinned:
-            words = f"this is the repository {id_[:8]}, and {pinned[:8]} was expected"
+            words = f"this is the repository {id_[:8]}, but {pinned[:8]} was expected"
             raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
         return found
 
@@ -235,7 +246,7 @@ def _copy(entry: Mapping[str, Any]) -> CopyReport:
     """One archive, as `borg info --json` lists it: its times are UTC, because Borg ran in that zone."""
     stats, argv = entry.get("stats"), entry.get("command_line")
     if not isinstance(stats, dict) or not isinstance(argv, list):
-        raise unreadable("borg", "an archive of another shape")
+        raise unreadable("borg", "an archive in an unexpected format")
     try:
         start = datetime.fromisoformat(word(entry.get("start"), "borg")).replace(tzinfo=UTC)
         taken_at = int(start.timestamp())

@@ -103,7 +103,7 @@ class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTra
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         if not parameters.many(action.settings, "undo_argv"):
-            raise Permanent("undo-unknown", "no undo_argv is given", "take it back by hand, then attest it")
+            raise Permanent("undo-unknown", "undo_argv is not set", "undo it by hand, then attest it")
         return await _do(action, order, "undo_argv", "undo")
 
     async def observe(self, action: Action, order: Order) -> Observed:
@@ -129,7 +129,7 @@ class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTra
 
     async def _look(self, action: Action, order: Order) -> Observed:
         if not parameters.many(action.settings, "observe_argv"):
-            return Observed("unclear", {"why": "no observe_argv is given"})
+            return Observed("unclear", {"why": "observe_argv is not set"})
         ended, hidden = await _run(action, order, "observe_argv", "observe")
         evidence = _evidence(ended, hidden)
         if ended.code == 0:
@@ -204,10 +204,10 @@ async def _run(action: Action, order: Order, key: str, what: str) -> tuple[Ended
 def _not_there(action: Action, key: str) -> list[str]:
     argv = parameters.many(action.settings, key)
     if not argv:
-        return [] if key in ("observe_argv", "check_argv") else [f"{key} is not given"]
+        return [] if key in ("observe_argv", "check_argv") else [f"{key} is not set"]
     if "/" in argv[0] and not argv[0].startswith("/"):
-        return [f"{argv[0]} must be a full path, or a name on the PATH"]
-    return [] if shutil.which(argv[0]) else [f"{argv[0]} is not there, or may not be run"]
+        return [f"{argv[0]} must be an absolute path, or a name on the PATH"]
+    return [] if shutil.which(argv[0]) else [f"{argv[0]} does not exist, or evac may not run it"]
 
 
 def _variables(action: Action, order: Order, what: str) -> tuple[dict[str, str], tuple[Secret, ...]]:
@@ -243,7 +243,7 @@ def _words(value: Value) -> str:
 
 def _ending(ended: Ended) -> str:
     if ended.code is None:
-        return "was stopped, its time was over"
+        return "timed out and was stopped"
     return f"ended with {ended.code}" if ended.code >= 0 else f"was ended by signal {-ended.code}"
 
 

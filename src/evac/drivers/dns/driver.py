@@ -60,7 +60,7 @@ class DnsDriver(RoutesTraffic):
         except (ActionError, NoDnsAnswer) as error:
             return Checked((str(error),))
         problems = [
-            f"{words} is answered, which the estate does not know"
+            f"{words} is in the answer, but not in the estate"
             for words in records.foreign(job.names, wire.values(found))
         ]
         if token > order.token:
@@ -144,7 +144,7 @@ async def _see(job: _DnsJob, timeout_s: float) -> tuple[dict[RecordKey, Found], 
     """What the server answers now, and the highest token its zone has seen (0 for none)."""
     found, texts = await wire.ask_with_texts(job.server, job.keys, job.token_name, timeout_s)
     if len(texts) > 1 or (texts and not texts[0].isdigit()):
-        raise NoDnsAnswer(f"{job.token_name} holds something that is not a token")
+        raise NoDnsAnswer(f"{job.token_name} contains something that is not a token")
     return found, int(texts[0]) if texts else 0
 
 
@@ -179,13 +179,13 @@ async def _verified(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
         try:
             found, token = await _see(job, left)
         except NoDnsAnswer as error:
-            raise OutcomeUnknown("dns-not-seen", str(error), "ask the server what it answers") from error
+            raise OutcomeUnknown("dns-not-seen", str(error), "check what the server answers") from error
         right = wire.values(found) == wanted
         behind = await _behind(job, wanted, deadline - loop.time()) if right else str(job.server)
         if not behind:
             return _evidence(job, found, token)
         if deadline - loop.time() < 2 * _PAUSE_S:
-            raise OutcomeUnknown("dns-not-seen", f"{behind} answers something else still")
+            raise OutcomeUnknown("dns-not-seen", f"{behind} still gives a different answer")
         await asyncio.sleep(_PAUSE_S)
 
 

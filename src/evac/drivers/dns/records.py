@@ -68,14 +68,14 @@ def wanted(names: Names, action: Action, seen: Answers) -> Answers:
     """
     site = parameters.text(action.parameters, "site", action.at)
     if action.verb in ("drain", "ready") and not any(site in sites for sites in names.records.values()):
-        raise Permanent("setting-missing", f"records names no address of the site {site}")
+        raise Permanent("setting-missing", f"records has no address for the site {site}")
     result = {
         key: _wanted_of(sites, action, seen.get(key, frozenset())) for key, sites in names.records.items()
     }
     answered = {key.name for key, addresses in result.items() if addresses}
     empty = sorted({key.name for key in result} - answered)
     if empty:
-        raise Permanent("answers-nothing", f"nothing would be answered for {', '.join(empty[:5])}")
+        raise Permanent("answers-nothing", f"there would be no answer for {', '.join(empty[:5])}")
     return result
 
 

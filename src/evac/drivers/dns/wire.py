@@ -65,7 +65,7 @@ class Key:
     def for_messages(self) -> dns.tsig.Key:
         """As dnspython wants it. Raises `Permanent`; the cause is left out, it could show the secret."""
         if self.algorithm not in _ALGORITHMS:
-            raise Permanent("setting-wrong", f"key_algorithm {self.algorithm} is not known")
+            raise Permanent("setting-wrong", f"unknown key_algorithm: {self.algorithm}")
         try:
             return dns.tsig.Key(self.name, self.secret.reveal(), self.algorithm + ".")
         except ValueError:
@@ -112,7 +112,7 @@ async def _ask_all(server: Server, questions: list[tuple[str, str]], timeout_s: 
     except TimeoutError as error:
         raise NoDnsAnswer(f"{server} did not answer in {max(timeout_s, 0):.1f} s") from error
     except (OSError, EOFError, dns.exception.DNSException) as error:
-        raise NoDnsAnswer(f"{server} cannot be asked: {type(error).__name__}") from error
+        raise NoDnsAnswer(f"{server} cannot be queried: {type(error).__name__}") from error
     return found
 
 
@@ -129,10 +129,10 @@ async def _exchange(
     for _ in queries:
         answer = dns.message.from_wire(await _read_framed(reader))
         if answer.id >= len(queries) or not queries[answer.id].is_response(answer):
-            raise NoDnsAnswer(f"{server} answers what was not asked")
+            raise NoDnsAnswer(f"{server} sent an answer to a different question")
         found[answer.id] = _judged(server, answer, *part[answer.id])
     if len(found) != len(queries):
-        raise NoDnsAnswer(f"{server} answers one question twice")
+        raise NoDnsAnswer(f"{server} answered one question twice")
     return [found[number] for number in range(len(queries))]
 
 
@@ -140,7 +140,7 @@ def _judged(server: Server, answer: dns.message.Message, name: str, kind: str) -
     if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         raise NoDnsAnswer(f"{server} answers {dns.rcode.to_text(answer.rcode())} for {name}")
     if not answer.flags & dns.flags.AA:
-        raise NoDnsAnswer(f"{server} has no authority for {name}")
+        raise NoDnsAnswer(f"{server} is not authoritative for {name}")
     return _found(answer, dns.name.from_text(name), dns.rdatatype.from_text(kind))
 
 
@@ -210,7 +210,7 @@ async def send_update(
         # Nothing was done: only our time was refused, by a clock that is not ours.
         answer, server_s = await _send(server, zone, key, wire, server_s, deadline)
     if server_s is not None:
-        raise Permanent("dns-refused", f"{server} refuses the time of an update twice", "check its clock")
+        raise Permanent("dns-refused", f"{server} rejected the time of an update twice", "check its clock")
     _judge(server, zone, answer)
 
 
@@ -228,9 +228,9 @@ async def _send(
             await writer.drain()
             found = await _read_framed(reader)
     except (OSError, TimeoutError, EOFError) as error:
-        words = f"{server} gave no answer to an update of {zone}"
+        words = f"{server} did not answer an update of {zone}"
         if sent:
-            raise OutcomeUnknown("dns-no-answer", words, "ask the server what it answers") from error
+            raise OutcomeUnknown("dns-no-answer", words, "check what the server answers") from error
         raise Retryable("dns-unreachable", words) from error
     return _read(found, secret, mac, at_s, key)
 
@@ -269,10 +269,10 @@ def _read(
     try:
         return read(data, secret, mac, at_s)
     except dns.tsig.PeerError as error:
-        raise Permanent("dns-refused", f"the server refuses the key {key.name}: {error}") from error
+        raise Permanent("dns-refused", f"the server rejects the key {key.name}: {error}") from error
     except dns.exception.DNSException as error:
         raise OutcomeUnknown(
-            "dns-no-answer", "an answer came that cannot be trusted", "ask the server what it answers"
+            "dns-no-answer", "received an answer that cannot be trusted", "check what the server answers"
         ) from error
 
 
@@ -282,10 +282,10 @@ def _judge(server: Server, zone: str, answer: dns.message.Message) -> None:
         return
     words = f"{server} answers {dns.rcode.to_text(code)} to an update of {zone}"
     if code in _CHANGED:
-        raise Retryable("dns-changed", f"{words}: someone changed it in the meantime")
+        raise Retryable("dns-changed", f"{words}: someone else changed it in the meantime")
     if code == dns.rcode.SERVFAIL:
-        raise OutcomeUnknown("dns-failed", words, "ask the server what it answers")
-    hint = "check the key and the clocks" if code in _BAD_SIGNATURE else "check what the key may do there"
+        raise OutcomeUnknown("dns-failed", words, "check what the server answers")
+    hint = "check the key and the clocks" if code in _BAD_SIGNATURE else "check the permissions of the key"
     raise Permanent("dns-refused", words, hint)
 
 

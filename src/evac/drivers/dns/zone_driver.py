@@ -68,7 +68,7 @@ class ZoneDriver(RoutesTraffic, ABC, Generic[_Zone]):
         problems = [
             *(f"{words} cannot be replaced by addresses" for words in seen.blocked),
             *(
-                f"{words} is answered, which the estate does not know"
+                f"{words} is in the answer, but not in the estate"
                 for words in records.foreign(zone.names, seen.answers)
             ),
         ]
@@ -105,24 +105,26 @@ class ZoneDriver(RoutesTraffic, ABC, Generic[_Zone]):
             return {**_evidence(zone, seen), "would_change": _shown(changed)}
         if towards.verb == "verify":
             if seen.answers != wanted:
-                raise Retryable("not-as-expected", f"{zone.names.zone} answers something else", after_ms=500)
+                raise Retryable(
+                    "not-as-expected", f"{zone.names.zone} gives a different answer", after_ms=500
+                )
             return _evidence(zone, seen)
         if seen.blocked:
             words = f"{seen.blocked[0]} cannot be replaced by addresses"
-            raise Permanent("name-in-use", words, "take it out of records, or change it by hand")
+            raise Permanent("name-in-use", words, "remove it from records, or change it by hand")
         if seen.answers != wanted or seen.token != order.token:
             await self._write(zone, seen, wanted, order.token, ends - loop.time())
         while True:
             try:
                 seen = await self._see(zone, max(0.0, ends - loop.time()))
             except Retryable as error:
-                raise OutcomeUnknown(f"{self.name}-not-seen", error.message, "look at the zone") from error
+                raise OutcomeUnknown(f"{self.name}-not-seen", error.message, "check the zone") from error
             if seen.token > order.token:
                 raise parameters.stale_token(zone.names.zone, seen.token, order)
             if seen.answers == wanted:
                 return _evidence(zone, seen)
             if ends - loop.time() < 2 * _PAUSE_S:
-                words = f"{zone.names.zone} holds something else still"
+                words = f"{zone.names.zone} still contains something else"
                 raise OutcomeUnknown(f"{self.name}-not-seen", words)
             await asyncio.sleep(_PAUSE_S)
 

@@ -5,13 +5,13 @@ from evac.drivers.spec import DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "etcd",
-    "asks the site's member of etcd whether it is alive; plans ask nothing of it",
+    "checks whether the site's etcd member is alive; plans do not use it",
     (AnswersProbe,),
     (
         Setting("url", "text", "client URL of the member", needed=("site",), reaches="host"),
-        Setting("ca", "secret", "`file:/path`: whom to believe", "the machine's"),
-        Setting("cert", "secret", "`file:/path`: what is shown to the member", "none"),
-        Setting("key", "secret", "`file:/path`: its key", "none"),
+        Setting("ca", "secret", "`file:/path`: CA to trust", "the machine's"),
+        Setting("cert", "secret", "`file:/path`: certificate to present to the member", "none"),
+        Setting("key", "secret", "`file:/path`: private key of that certificate", "none"),
     ),
     "evac.drivers.etcd.driver:EtcdDriver",
     probe="member",

@@ -37,7 +37,7 @@ class EtcdDriver(AnswersProbe):
             alive = "health" in orjson.loads(body)
         except (orjson.JSONDecodeError, TypeError):
             alive = False
-        return ProbeReport(alive, "" if alive else f"{url}: no health in it")
+        return ProbeReport(alive, "" if alive else f"{url}: the response has no health")
 
     def _context(self, settings: Mapping[str, Value]) -> ssl.SSLContext:
         """Made again when a file has changed; while new files do not fit each other, the old ones count.

@@ -16,17 +16,24 @@ DRIVER = DriverSpec(
             "`NAME=value` or `NAME=reference`, such as `ETCDCTL_CACERT` and `ETCDCTL_USER`",
             "none",
         ),
-        Setting("facts", "list", "`name=PREFIX`: a witness compares the keys and values below it", "none"),
-        Setting("bump", "number", "how far a restore raises the revision", "1000000000"),
+        Setting(
+            "facts",
+            "list",
+            "`name=PREFIX`: the keys and values below it are compared after a restore",
+            "none",
+        ),
+        Setting("bump", "number", "how much a restore raises the revision", "1000000000"),
         Setting("member", "text", "name of the restored member", "`default`"),
         Setting(
             "client_url",
             "text",
-            "where a restored member takes clients",
+            "where a restored member listens for clients",
             "http://127.0.0.1:2379",
             reaches="host",
         ),
-        Setting("peer_url", "text", "where it takes other members", "http://127.0.0.1:2380", reaches="host"),
+        Setting(
+            "peer_url", "text", "where it listens for other members", "http://127.0.0.1:2380", reaches="host"
+        ),
         Setting("system_user", "text", "owner of a restored member, if evac runs as root", "`etcd`"),
         Setting("program", "text", "the client", "`etcdctl`", reaches="program"),
         Setting("restore_program", "text", "what restores", "`etcdutl`", reaches="program"),

@@ -33,13 +33,13 @@ _ALONE: Final = ("--heartbeat-interval", "10", "--election-timeout", "100")
 _COUNT: Final = ("get", "", "--from-key", "--count-only", "-w", "fields")
 _FIELD: Final = re.compile(r'^"(Count|Revision)" : (\d+)$', re.MULTILINE)
 _SILENT: Final = Retryable("backup-silent", "etcd does not answer", "check `url`, and that it has a leader")
-_FULL: Final = Permanent("backup-full", "no space is left", "give the repository more space")
+_FULL: Final = Permanent("backup-full", "no space is left", "free some space in the repository")
 _DAMAGED: Final = Permanent("backup-corrupt", "the snapshot is damaged", "restore an older one")
 _REASONS: Final = (
-    ("authentication failed", Permanent("backup-password", "etcd refuses this user", "check `env`")),
-    ("user name is empty", Permanent("backup-password", "etcd asks for a user", "set ETCDCTL_USER in `env`")),
-    ("permission denied", Permanent("backup-forbidden", "etcd forbids it to this user", "grant it root")),
-    ("certificate", Permanent("backup-password", "the certificates do not fit", "check `env`")),
+    ("authentication failed", Permanent("backup-password", "etcd rejects this user", "check `env`")),
+    ("user name is empty", Permanent("backup-password", "etcd requires a user", "set ETCDCTL_USER in `env`")),
+    ("permission denied", Permanent("backup-forbidden", "this user has no permission", "grant it root")),
+    ("certificate", Permanent("backup-password", "the certificates do not match", "check `env`")),
     ("no space left", _FULL),
     ("checksum mismatch", _DAMAGED),
     ("sha256", _DAMAGED),
@@ -106,7 +106,7 @@ class EtcdSnapshotDriver(CopyFolderDriver, TakesBackups, RestoresData):
             facts = await _facts(tool, action, into.watch)
         wanted = before + whole(action.settings, "bump", BUMP)
         if revision < wanted:
-            words = f"the revision after the restore is {revision:,}, and must be at least {wanted:,}"
+            words = f"the revision after the restore is {revision:,}, but must be at least {wanted:,}"
             raise Permanent(
                 "restore-incomplete", words, "check the version of etcdutl: it is 3.5.12 or later"
             )
@@ -178,7 +178,7 @@ async def _counted(tool: Tool, watch: Stopwatch) -> tuple[int, int]:
     said = (await tool.run(*_COUNT, timeout_s=watch.left_s)).output
     found = {name: int(value) for name, value in _FIELD.findall(said)}
     if not {"Count", "Revision"} <= found.keys():
-        raise unreadable("etcdctl", "no count of keys")
+        raise unreadable("etcdctl", "the response has no key count")
     return found["Count"], found["Revision"]
 
 
@@ -189,7 +189,7 @@ async def _facts(tool: Tool, action: Action, watch: Stopwatch) -> dict[str, str 
     for entry in many(action.settings, "facts"):
         name, separator, prefix = entry.partition("=")
         if not separator or not name.isidentifier() or not prefix:
-            raise Permanent("setting-wrong", "facts is a list of name=PREFIX")
+            raise Permanent("setting-wrong", "facts must be a list of name=PREFIX")
         said = await tool.json("get", prefix, "--prefix", "-w", "json", timeout_s=watch.left_s)
         pairs = objects(said.get("kvs", []) if isinstance(said, dict) else None, "etcdctl")
         content = [[one.get("key"), one.get("value")] for one in pairs]

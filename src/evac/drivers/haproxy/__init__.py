@@ -7,13 +7,13 @@ _ALL: tuple[Need, ...] = ("service", "fence")
 
 DRIVER = DriverSpec(
     "haproxy",
-    "takes the servers of a site out of one backend, puts them back, and shares work between sites",
+    "removes the servers of a site from one backend, puts them back, and splits traffic between sites",
     (RoutesTraffic, Fences),
     (
         Setting(
             "socket",
             "text",
-            "path of the socket of the runtime API, in place of `host` and `port`",
+            "path of the socket of the runtime API, instead of `host` and `port`",
             reaches="socket",
         ),
         Setting(

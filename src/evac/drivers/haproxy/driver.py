@@ -130,7 +130,7 @@ async def _confirmed(
     except Retryable as error:
         if looked_only:
             raise
-        raise OutcomeUnknown("haproxy-not-seen", error.message, "look at the state of its servers") from error
+        raise OutcomeUnknown("haproxy-not-seen", error.message, "check the state of its servers") from error
     wrong = _wrong(seen, wanted)
     if wrong and looked_only:
         raise Retryable("not-as-expected", wrong, after_ms=500)
@@ -156,7 +156,7 @@ def _read(action: Action) -> _HaproxyJob:
 def _of(job: _HaproxyJob, site: str) -> tuple[str, ...]:
     names = job.sites.get(site)
     if not names:
-        raise Permanent("setting-missing", f"servers names none of the site {site}")
+        raise Permanent("setting-missing", f"servers lists none at the site {site}")
     return names
 
 
@@ -208,7 +208,9 @@ def _problems(job: _HaproxyJob, action: Action, seen: Seen, wanted: Mapping[str,
     weighed = [name for name, want in wanted.items() if want.weight not in (None, FULL_WEIGHT)]
     backups = sorted(seen.backups.intersection(weighed))
     if backups:
-        problems.append(f"{', '.join(backups)} is a backup server: it takes all work or none, no share")
+        problems.append(
+            f"{', '.join(backups)} is a backup server: it takes either all traffic or none, not a share"
+        )
     return tuple(problems)
 
 
@@ -238,7 +240,7 @@ def _wrong(seen: Seen, wanted: Mapping[str, _Wanted]) -> str:
             return f"{name} is {state or 'missing'}, wanted {want.admin}"
     names = [name for name, want in wanted.items() if want.up]
     if names and not any(seen.servers[name].up for name in names):
-        return f"none is up of {', '.join(names)}"
+        return f"none of these is up: {', '.join(names)}"
     return ""
 
 
@@ -342,9 +344,9 @@ async def send(endpoint: Endpoint, commands: Sequence[str], timeout_s: float) ->
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
     except (OSError, TimeoutError) as error:
-        words = f"the runtime API at {endpoint} gave no answer"
+        words = f"the runtime API at {endpoint} did not answer"
         if sent:
-            raise OutcomeUnknown("haproxy-no-answer", words, "look at the state of its servers") from error
+            raise OutcomeUnknown("haproxy-no-answer", words, "check the state of its servers") from error
         raise Retryable("haproxy-unreachable", words) from error
     return answer.decode("utf-8", "replace")
 
@@ -355,7 +357,9 @@ async def change(endpoint: Endpoint, commands: Sequence[str], timeout_s: float) 
     refused = [line.strip() for line in answer.splitlines() if line.strip()]
     if refused:
         raise Permanent(
-            "haproxy-refused", f"{endpoint} refuses: {refused[0][:200]}", "check backend, servers and level"
+            "haproxy-refused",
+            f"{endpoint} rejected the command: {refused[0][:200]}",
+            "check backend, servers and level",
         )
 
 
@@ -389,7 +393,7 @@ async def _read_all(reader: asyncio.StreamReader) -> bytes:
     while part := await reader.read(65_536):
         answer += part
         if len(answer) > MAX_ANSWER_BYTES:
-            raise Permanent("haproxy-answer-large", f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+            raise Permanent("haproxy-answer-large", f"an answer larger than {MAX_ANSWER_BYTES} bytes")
     return bytes(answer)
 
 

@@ -17,7 +17,7 @@ from evac.drivers.spec import DOES, OF_A_COPY, DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "http",
-    "asks another system, signed as Standard Webhooks; a verify only looks",
+    "calls another system, signed as Standard Webhooks; a verify only reads",
     (
         Verifies,
         ReportsHealth,
@@ -33,28 +33,28 @@ DRIVER = DriverSpec(
         Setting(
             "url",
             "text",
-            "what is asked; it holds no user and no password",
+            "the URL to call, without user and password",
             needed=("service", "site", "store"),
             reaches="host",
         ),
         Setting(
             DOES,
             "list",
-            "the verbs that the other system does; every question is then a POST to `url`",
+            "the verbs that the other system supports; every request is then a POST to `url`",
             needed=("store",),
         ),
-        Setting("method", "text", "of what is asked without `does`; a verify does not use it", "`POST`"),
-        Setting("secret", "secret", "reference to the key; without it nothing is signed"),
+        Setting("method", "text", "method of requests without `does`; not used for a verify", "`POST`"),
+        Setting("secret", "secret", "reference to the signing key; without it, requests are not signed"),
         Setting(
             "observe_url",
             "text",
-            'answers GET by `{"outcome": "done"}`, or `absent`, or `unclear`',
+            'answers GET with `{"outcome": "done"}`, or `absent`, or `unclear`',
             reaches="host",
         ),
-        Setting("undo_url", "text", "what is asked to undo it", reaches="host"),
-        Setting("probe", "flag", "`false`: the witness does not ask it as users do", "`true`"),
+        Setting("undo_url", "text", "the URL to call to undo the step", reaches="host"),
+        Setting("probe", "flag", "`false`: the witness does not probe it", "`true`"),
         Setting(
-            "metrics", "text", 'answers `{"requests": N, "errors": N}`, counted without end', reaches="host"
+            "metrics", "text", 'answers `{"requests": N, "errors": N}`, as running totals', reaches="host"
         ),
         *OF_A_COPY,
     ),

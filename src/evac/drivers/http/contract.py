@@ -112,14 +112,14 @@ def judge(answer: Answer, why: str = "") -> None:
     status = answer.status
     if 200 <= status < 300:
         return
-    words = f"it answers {status}: {why}" if why else f"it answers {status}"
+    words = f"it returned status {status}: {why}" if why else f"it returned status {status}"
     if status in AGAIN:
         raise Retryable("http-busy", words, after_ms=answer.after_ms(time.time()))
     if status >= 500:
         raise OutcomeUnknown("http-failed", words, "observe it first")
     if 300 <= status < 400:
         raise Permanent("http-redirect", f"{words}: redirects are not followed", "write the final URL")
-    raise Permanent("http-refused", words, "look at what the other system says")
+    raise Permanent("http-refused", words, "check what the other system reports")
 
 
 def plain(answer: Answer) -> dict[str, str | int | bool]:
@@ -208,7 +208,7 @@ class Contract:
         except OutcomeUnknown as error:
             raise Retryable(error.code, error.message, after_ms=1_000) from error
         if answer.values().get("outcome") != "ready":
-            why = _why(action, answer) or "its answer to check does not say that it is ready"
+            why = _why(action, answer) or "its answer to check does not report that it is ready"
             raise Retryable("http-not-ready", why, after_ms=1_000)
 
     async def _seen(
@@ -228,11 +228,11 @@ class Contract:
             if observed.outcome == wanted or (order.dry_run and action.verb == "verify"):
                 return observed.evidence
             if ends_at - loop.time() < 2 * _PAUSE_S:
-                why = str(observed.evidence.get("why") or f"it says {observed.outcome}")
+                why = str(observed.evidence.get("why") or f"it reports {observed.outcome}")
                 if action.verb == "verify":
                     raise Retryable("not-as-expected", why, after_ms=500)
                 code = str(observed.evidence.get("code", "http-accepted"))
-                raise OutcomeUnknown(code, f"it was accepted, and is not seen {wanted}: {why}")
+                raise OutcomeUnknown(code, f"it was accepted, but is not observed as {wanted}: {why}")
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_S)
 
@@ -246,7 +246,7 @@ class Contract:
             case "absent":
                 return Observed("absent", evidence)
             case _:
-                why = _why(action, answer) or f"it answers {answer.status} without an outcome"
+                why = _why(action, answer) or f"it returned status {answer.status} without an outcome"
                 return Observed("unclear", {**evidence, "why": why})
 
     async def _ask(self, action: Action, order: Order, what: What, ends_at: float) -> Answer:
@@ -256,7 +256,9 @@ class Contract:
         parameters.refuse_proof(action, DRIVER.proofs)
         url, secret, at = _url(action), secret_of(action), time.time()
         if what != "role" and action.verb not in parameters.many(action.settings, DOES):
-            raise Permanent("verb-unknown", f"does does not name {action.verb}", f"add {action.verb} to does")
+            raise Permanent(
+                "verb-unknown", f"does does not include {action.verb}", f"add {action.verb} to does"
+            )
         body = body_of(action, order, what)
         key = f"{order.key}/{what}" if what in CHANGES else f"{order.key}/{what}/{time.time_ns()}"
         headers = signed_headers(secret, key, body, int(at)) | authority(order)

@@ -109,8 +109,8 @@ class HttpDriver(
         except ActionError as error:
             return Checked((error.message,))
         if answer is None or (action.verb != "verify" and not _tells(answer)):
-            why = observed.evidence.get("why", "nothing can be asked")
-            return Checked((f"observe_url cannot be asked: {why}",), observed.evidence)
+            why = observed.evidence.get("why", "no URL is set")
+            return Checked((f"observe_url did not answer: {why}",), observed.evidence)
         return Checked((), observed.evidence)
 
     async def execute(self, action: Action, order: Order) -> Evidence:
@@ -124,7 +124,7 @@ class HttpDriver(
         if speaks(action):
             return await self._contract.undo(action, order)
         if not parameters.text(action.settings, "undo_url", ""):
-            raise Permanent("undo-unknown", "no undo_url is given", "take it back by hand, then attest it")
+            raise Permanent("undo-unknown", "undo_url is not set", "undo it by hand, then attest it")
         return await self._ask(action, order, "undo_url", "undo")
 
     async def observe(self, action: Action, order: Order) -> Observed:
@@ -160,7 +160,7 @@ class HttpDriver(
             if observed.outcome == "done" or order.dry_run:
                 return observed.evidence
             if deadline - loop.time() < 2 * _PAUSE_S:
-                why = observed.evidence.get("why", f"it says {observed.outcome}")
+                why = observed.evidence.get("why", f"it reports {observed.outcome}")
                 raise Retryable("not-as-expected", str(why), after_ms=500)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_S)
@@ -195,7 +195,7 @@ class HttpDriver(
             if observed.outcome == outcome:
                 return
             if answer is None or left < 2 * _PAUSE_S:
-                raise OutcomeUnknown("http-accepted", "it was accepted, and is not seen done")
+                raise OutcomeUnknown("http-accepted", "it was accepted, but is not observed as done")
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_S)
 
@@ -203,7 +203,7 @@ class HttpDriver(
         """What `observe_url` says. Raises `Permanent` for settings that are wrong."""
         which = "observe_url" if parameters.text(action.settings, "observe_url", "") else "url"
         if which == "url" and action.verb != "verify":
-            return Observed("unclear", {"why": "no observe_url is given"}), None
+            return Observed("unclear", {"why": "observe_url is not set"}), None
         url = _request_url(action, which)
         headers = signed_headers(secret_of(action), order.key, b"", int(time.time())) | authority(order)
         try:
@@ -239,7 +239,7 @@ def _outcome(action: Action, answer: Answer) -> Observed:
         return Observed("done", {**evidence, **parameters.proof_of(action)})
     if answer.status == 200 and said == "absent":
         return Observed("absent", evidence)
-    return Observed("unclear", {**evidence, "why": f"it answers {answer.status}"})
+    return Observed("unclear", {**evidence, "why": f"it returned status {answer.status}"})
 
 
 def _tells(answer: Answer) -> bool:

@@ -145,7 +145,9 @@ class Asker:
         words = fields(await self.ask(target, ends, "chassis", "status"))
         power = {"on": "on", "off": "off"}.get(words.get("system power", ""), "")
         if not power:
-            raise Retryable("bmc-half-dead", f"{target.address} does not say whether {target.server} is on")
+            raise Retryable(
+                "bmc-half-dead", f"{target.address} does not report whether {target.server} is on"
+            )
         faults = [
             name
             for name in ("main power fault", "power control fault", "power overload")
@@ -176,7 +178,7 @@ class Asker:
                 finally:
                     network.give()
         except TimeoutError as error:
-            raise Unanswered("bmc-silent", f"{target.address} was not asked to the end in time") from error
+            raise Unanswered("bmc-silent", f"{target.address} did not finish answering in time") from error
         except Refused as error:  # nobody waits for this controller or its network meanwhile
             raise await credential.judged(error, ends) from error
         finally:
@@ -256,9 +258,9 @@ def understood(target: IpmiTarget, ended: Ended) -> str:
     if ended.code is None:
         raise Unanswered("bmc-silent", f"{where} did not answer in time")
     if _says(ended, _REFUSED):
-        raise Refused(REFUSED, f"{where} refuses the user name or password of {target.user}")
+        raise Refused(REFUSED, f"{where} rejects the user name or password of {target.user}")
     if _says(ended, _NOT_ALLOWED):
-        raise Permanent("bmc-not-allowed", f"{where} does not allow it to {target.user}")
+        raise Permanent("bmc-not-allowed", f"{where} does not give {target.user} permission for this")
     if _says(ended, _BUSY):
         raise Retryable("bmc-busy", f"{where} is busy", after_ms=10_000)
     if _says(ended, _UNSUPPORTED):
@@ -338,7 +340,7 @@ class IpmiDriver(BootsServers, Fences):
             return Observed("absent", evidence)
         if self._on_for_s(target) >= _boot_s(target):
             return Observed("done", evidence | _state(seen))
-        return Observed("unclear", evidence | {"why": "it is on, and may still boot"})
+        return Observed("unclear", evidence | {"why": "it is on, but may still be booting"})
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         """Of a boot: off again, gracefully in the first half of the time. A fence is not taken back."""
@@ -374,7 +376,7 @@ class IpmiDriver(BootsServers, Fences):
     async def _boot(self, target: IpmiTarget, ends: float, order: Order) -> Evidence:
         seen = await self._seen(target, ends)
         if order.dry_run:
-            words = "nothing: it is on" if seen.power == "on" else "chassis power on"
+            words = "nothing: it is already on" if seen.power == "on" else "chassis power on"
             return _evidence(target, seen) | {"would_send": words}
         found_on, sure = seen.power == "on", True
         if not found_on:
@@ -418,24 +420,24 @@ class IpmiDriver(BootsServers, Fences):
                 continue
             off += 1
             if off >= SILENT_LOOKS and not sure:
-                raise Retryable("bmc-hanging", f"{target.address} did not accept the request to switch on")
+                raise Retryable("bmc-hanging", f"{target.address} did not act on the request to switch on")
             if off >= SILENT_LOOKS:
                 self._stays_off(target, seen)
             wait = min(wait * 2, PAUSE_MOST_S)
-        raise OutcomeUnknown("bmc-silent", f"{target.server} was not seen up in time", "look at it")
+        raise OutcomeUnknown("bmc-silent", f"{target.server} did not come up in time", "check it on site")
 
     def _stays_off(self, target: IpmiTarget, seen: Chassis) -> None:
         if seen.fault or target.address in self._on_since:
-            words = seen.fault or "the power came on and went away"
+            words = seen.fault or "the power came on, then went off"
             raise Permanent("server-power-fault", f"{target.server}: {words}")
-        raise Permanent("bmc-lying", f"{target.server}: its controller said done, and it stays off")
+        raise Permanent("bmc-lying", f"{target.server}: its controller reported success, but it is still off")
 
     async def _off(
         self, target: IpmiTarget, action: Action, ends: float, how: str, dry_run: bool
     ) -> Evidence:
         seen = await self._seen(target, ends)
         if dry_run:
-            words = "nothing: it is off" if seen.power == "off" else f"chassis power {how}"
+            words = "nothing: it is already off" if seen.power == "off" else f"chassis power {how}"
             return _evidence(target, seen) | {"would_send": words}
         if seen.power != "off":
             with contextlib.suppress(Unanswered):  # it may have arrived: whoever looks sees it
@@ -458,7 +460,7 @@ class IpmiDriver(BootsServers, Fences):
             if seen.power == "off":
                 return seen
         words = trouble or f"{target.server} is still on"
-        raise OutcomeUnknown("bmc-silent" if trouble else "bmc-lying", words, "look at the power light")
+        raise OutcomeUnknown("bmc-silent" if trouble else "bmc-lying", words, "check the power light")
 
     def _on_for_s(self, target: IpmiTarget) -> float:
         """How long it has been seen on."""

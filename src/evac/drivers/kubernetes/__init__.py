@@ -19,28 +19,38 @@ def _scaled_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Valu
     kubectl = ["kubectl", *options(settings, names)]
     return ByHand(
         shlex.join([*kubectl, "scale", what, f"--replicas={parameters['replicas']}"]),
-        shlex.join([*kubectl, "rollout", "status", what]) + " ends without an error",
+        shlex.join([*kubectl, "rollout", "status", what]) + " exits without an error",
     )
 
 
 DRIVER = DriverSpec(
     "kubernetes",
-    "scales one workload of one cluster, and waits until its pods are ready",
+    "scales one workload in one cluster, and waits until its pods are ready",
     (RunsUnits, Verifies),
     (
-        Setting("kubeconfig", "secret", "a reference to the whole file", needed=_ALL),
-        Setting("context", "text", "another context of the file", "the file's own"),
-        Setting("namespace", "text", "where the object is; a class has none", "the context's"),
+        Setting("kubeconfig", "secret", "a reference to the whole kubeconfig", needed=_ALL),
+        Setting("context", "text", "context in the kubeconfig", "its current context"),
+        Setting("namespace", "text", "namespace of the object; a class has none", "the context's"),
         Setting(
             "kind",
             "text",
-            "of the object",
+            "name of the object",
             needed=_ALL,
             choices=("Deployment", "StatefulSet", "ReplicaSet", "ResourceQuota", "PriorityClass"),
         ),
         Setting("name", "text", "the object", needed=_ALL),
-        Setting("reconciler", "text", "of Argo CD or Flux: `KIND/NAMESPACE/NAME`, paused meanwhile", "none"),
-        Setting("reconciler_kubeconfig", "secret", "a reference to the file of its cluster", "`kubeconfig`"),
+        Setting(
+            "reconciler",
+            "text",
+            "object of Argo CD or Flux to pause meanwhile: `KIND/NAMESPACE/NAME`",
+            "none",
+        ),
+        Setting(
+            "reconciler_kubeconfig",
+            "secret",
+            "a reference to the kubeconfig of the reconciler's cluster",
+            "`kubeconfig`",
+        ),
     ),
     "evac.drivers.kubernetes.driver:KubernetesDriver",
     extra="k8s",

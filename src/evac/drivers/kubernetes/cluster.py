@@ -161,17 +161,17 @@ def _code(error: ApiError) -> int:
 def _refusal(error: ApiError, reading: bool) -> Retryable | Permanent | OutcomeUnknown:
     """What the API server's answer means for the next try."""
     code = _code(error)
-    words = f"the API server answers {code}: {str(error.status.message or '')[:200]}"
+    words = f"the API server returned {code}: {str(error.status.message or '')[:200]}"
     if code == 429 or (code >= 500 and reading):
         after = str(error.response.headers.get("Retry-After", "0"))
         return Retryable("kubernetes-busy", words, after_ms=int(after) * 1_000 if after.isdigit() else 0)
     if code >= 500:
         return OutcomeUnknown("kubernetes-failed", words, "observe it first")
-    return Permanent("kubernetes-refused", words, "check what the account may do, and the object")
+    return Permanent("kubernetes-refused", words, "check the permissions of the account, and the object")
 
 
 def _words(error: BaseException) -> str:
-    return f"the API server gave no answer: {type(error).__name__}"
+    return f"the API server did not answer: {type(error).__name__}"
 
 
 def replaced(found: Values, part: Values) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def seen_token(found: Values) -> int:
     """The highest token that changed this object; 0 for none. Raises `Permanent` for no number."""
     words = notes_of(found).get(TOKEN, "0")
     if not words.isdigit():
-        raise Permanent("token-unreadable", f"the annotation {TOKEN} holds something that is not a token")
+        raise Permanent("token-unreadable", f"the annotation {TOKEN} contains something that is not a token")
     return int(words)
 
 
@@ -250,7 +250,7 @@ class Reconciler:
                 return f"not paused: {error.message}"
             note, paused = _note(found), self._is_paused(found)
             if paused and note is None:
-                return "paused by somebody else"
+                return "paused by someone else"
             if paused and note is not None and self.workload in note.held:
                 return "paused"
             part: Values = {} if paused else _PAUSES[self.cluster.kind]
@@ -268,7 +268,7 @@ class Reconciler:
             try:
                 found = await self._found(order)
             except Retryable as error:
-                return f"not reached, and may be paused: {error.message}"
+                return f"not reached, but may be paused: {error.message}"
             note = _note(found)
             if note is None or self.workload not in note.held:
                 return "as it was"
@@ -282,7 +282,7 @@ class Reconciler:
     async def _found(self, order: Order) -> dict[str, Any]:
         found = await self.cluster.get(min(ASK_S, order.timeout_s))
         if found is None:
-            words = f"there is no {self.cluster.kind} {self.cluster.name}"
+            words = f"no such {self.cluster.kind}: {self.cluster.name}"
             raise Permanent("reconciler-missing", words, "correct the reconciler of the endpoint")
         if (token := seen_token(found)) > order.token:
             raise parameters.stale_token(self.cluster.name, token, order)
@@ -322,9 +322,9 @@ async def reconciler_of(action: Action, order: Order) -> AsyncIterator[Reconcile
     namespace, _, name = rest.partition("/")
     if kind not in _PAUSES or not namespace or not name:
         hint = "write it as KIND/NAMESPACE/NAME, such as Application/argocd/chat"
-        raise Permanent("setting-wrong", f"reconciler: {words[:100]!r} is none", hint)
+        raise Permanent("setting-wrong", f"reconciler: {words[:100]!r} is not valid", hint)
     if parameters.text(settings, "kind") not in WORKLOADS:
-        raise Permanent("setting-wrong", "a reconciler is paused for workloads only", "remove reconciler")
+        raise Permanent("setting-wrong", "a reconciler can only be paused for workloads", "remove reconciler")
     elsewhere = parameters.text(settings, "reconciler_kubeconfig", "")
     kubeconfig = elsewhere or parameters.text(settings, "kubeconfig")
     context = "" if elsewhere else parameters.text(settings, "context", "")
@@ -344,6 +344,6 @@ def _note(found: Values) -> Note | None:
         if not isinstance(was, dict):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError):
-        message = f"the annotation {PAUSED} holds something that evac did not write"
+        message = f"the annotation {PAUSED} contains something that evac did not write"
         raise Permanent("reconciler-unreadable", message, "resume it by hand and remove it") from None
     return Note(was, held)

@@ -133,7 +133,7 @@ def _pairs(entries: tuple[str, ...]) -> dict[str, str]:
             raise Permanent("setting-wrong", f"hard: {entry!r} is not resource=amount")
         found[key.strip()] = value.strip()
     if not found:
-        raise Permanent("setting-missing", "hard is not given", "write resource=amount for each limit")
+        raise Permanent("setting-missing", "hard is not set", "write resource=amount for each limit")
     return found
 
 
@@ -231,7 +231,7 @@ class KubernetesDriver(RunsUnits, Verifies):
     async def undo(self, action: Action, order: Order) -> Evidence:
         """Puts back what the annotation of this very step holds. Raises `Permanent` where there is none."""
         if action.verb == "verify":
-            raise Permanent("undo-nothing", "verify changes nothing that could be rolled back")
+            raise Permanent("undo-nothing", "verify changes nothing that can be rolled back")
         wanted = wanted_of(action, parameters.text(action.settings, "kind"))
         deadline = asyncio.get_running_loop().time() + order.timeout_s
         async with (
@@ -263,7 +263,9 @@ def _problems(
     if token > order.token:
         problems.append(parameters.stale_token(cluster.name, token, order).message)
     if cluster.kind == PRIORITY and not fits(found, wanted.part, parse_quantity):
-        problems.append(f"the class {cluster.name} has the value {found.get('value')}, and it cannot change")
+        problems.append(
+            f"the class {cluster.name} has the value {found.get('value')}, which cannot be changed"
+        )
     return tuple(problems)
 
 
@@ -330,7 +332,7 @@ async def _put_back(cluster: KubernetesCluster, wanted: Wanted, order: Order, de
         raise parameters.stale_token(cluster.name, seen_token(found), order)
     kept = _kept(found, order)
     if kept is None:
-        raise Permanent("undo-unknown", f"{cluster.name} does not say what it was before {order.key}")
+        raise Permanent("undo-unknown", f"{cluster.name} has no record of its state before {order.key}")
     was = kept["was"]
     if was is None:
         await cluster.delete(_left(deadline))
@@ -355,7 +357,9 @@ async def _until_ready(
         if found is not None and right and is_ready(found, wanted):
             return _evidence(cluster, found)
         if _left(deadline) < 2 * _PAUSE_S:
-            words = f"{cluster.kind} {cluster.name} is not as wanted: {_evidence(cluster, found)}"
+            words = (
+                f"{cluster.kind} {cluster.name} is not in the requested state: {_evidence(cluster, found)}"
+            )
             if looked_only:
                 raise Retryable("not-as-expected", words, after_ms=1_000)
             raise OutcomeUnknown("kubernetes-not-ready", words, "observe it first")

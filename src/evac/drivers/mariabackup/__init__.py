@@ -5,19 +5,21 @@ from evac.drivers.spec import COPY_FOLDER, DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "mariabackup",
-    "takes, checks, copies and restores physical copies of MariaDB with mariadb-backup, kept in a folder",
+    "takes, checks, copies and restores physical backups of MariaDB with mariadb-backup, kept in a folder",
     (TakesBackups, RestoresData),
     (
         *COPY_FOLDER,
-        Setting("defaults", "text", "`my.cnf` of the server", "as MariaDB does", reaches="folder"),
+        Setting("defaults", "text", "`my.cnf` of the server", "MariaDB's default", reaches="folder"),
         Setting("host", "text", "address of the server on this machine", "127.0.0.1", reaches="host"),
         Setting("port", "number", "its port", "3306", most=65_535),
-        Setting("user", "text", "who signs in", "`evac`"),
-        Setting("password", "secret", "a reference: with which password", needed=("store",)),
-        Setting("facts", "list", "`name=SELECT ...`: what a witness compares, one value each", "none"),
+        Setting("user", "text", "user to sign in as", "`evac`"),
+        Setting("password", "secret", "a reference to the password", needed=("store",)),
+        Setting(
+            "facts", "list", "`name=SELECT ...`: values to compare after a restore, one per query", "none"
+        ),
         Setting("configuration", "text", "`my.cnf` of a restored server", "none", reaches="folder"),
         Setting(
-            "served_host", "text", "where a restored server takes connections", "127.0.0.1", reaches="host"
+            "served_host", "text", "where a restored server accepts connections", "127.0.0.1", reaches="host"
         ),
         Setting("served_port", "number", "its port", "3306", most=65_535),
         Setting("system_user", "text", "owner of restored data, if evac runs as root", "`mysql`"),

@@ -25,21 +25,21 @@ HOST: Final = "127.0.0.1"
 PORT: Final = 3306
 OWN_CONFIGURATION: Final = "backup-my.cnf"
 """In every copy: what its files were written with."""
-_PASSWORD: Final = Permanent("backup-password", "MariaDB refuses this user", "check `user` and `password`")
+_PASSWORD: Final = Permanent("backup-password", "MariaDB rejects this user", "check `user` and `password`")
 _REASONS: Final = (
     ("Access denied for user", _PASSWORD),
     (
         "Access denied; you need",
-        Permanent("backup-forbidden", "MariaDB refuses this user a right", "see the reference of drivers"),
+        Permanent("backup-forbidden", "this user lacks a permission in MariaDB", "see the driver reference"),
     ),
     (
         "missing required privilege",
-        Permanent("backup-forbidden", "MariaDB refuses this user a right", "see the reference of drivers"),
+        Permanent("backup-forbidden", "this user lacks a permission in MariaDB", "see the driver reference"),
     ),
-    ("no space left", Permanent("backup-full", "no space is left", "give the repository more space")),
+    ("no space left", Permanent("backup-full", "no space is left", "free some space in the repository")),
     ("Can't connect", Retryable("backup-silent", "MariaDB does not answer", "start it")),
     ("Failed to connect", Retryable("backup-silent", "MariaDB does not answer", "start it")),
-    ("corrupt", Permanent("backup-corrupt", "the copy is damaged", "restore an older one")),
+    ("corrupt", Permanent("backup-corrupt", "the backup is damaged", "restore an older one")),
 )
 _WRITABLE: Final = "SELECT IF(CONCAT(@@read_only) IN ('0', 'OFF'), 'writable', 'read only')"
 """Later versions answer with a word."""
@@ -72,8 +72,8 @@ class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
         tool = Tool(text(action.settings, "program", self.program), env, (password,), _REASONS)
         ended = await tool.run(*argv, timeout_s=watch.left_s, keeps=(lock,))
         if COMPLETE not in ended.errors[-2_000:]:
-            words = "mariadb-backup ended well, and did not say that the copy is complete"
-            raise Permanent("backup-incomplete", words, "look at the log of MariaDB, and take another")
+            words = "mariadb-backup succeeded, but did not report that the backup is complete"
+            raise Permanent("backup-incomplete", words, "check the log of MariaDB, and take another backup")
         return Dumped(f"{host}:{port}")
 
     async def _recover(self, into: Filling) -> Filled:
@@ -82,8 +82,8 @@ class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
         prepare = ("--prepare", f"--target-dir={folder}")
         ended = await tool.run(*prepare, timeout_s=watch.left_s, keeps=(into.lock,))
         if COMPLETE not in ended.errors[-2_000:]:
-            words = "mariadb-backup did not prepare the copy to its end"
-            raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
+            words = "mariadb-backup did not finish preparing the backup"
+            raise Permanent("restore-incomplete", words, "prove the backup, or restore an older one")
         server = _server(action, folder)
         server.own()
         async with server.private() as place:
@@ -168,7 +168,7 @@ async def _facts(client: Tool, action: Action, watch: Stopwatch) -> dict[str, st
     for entry in many(action.settings, "facts"):
         name, separator, statement = entry.partition("=")
         if not separator or not name.isidentifier():
-            raise Permanent("setting-wrong", "facts is a list of name=SELECT ...")
+            raise Permanent("setting-wrong", "facts must be a list of name=SELECT ...")
         said = await client.run(f"--execute={statement}", timeout_s=watch.left_s)
         value = said.output.strip()[:200]
         found[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 16 else value

@@ -161,13 +161,13 @@ class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Foll
             return Checked((error.message,))
         problems = [*facts.wait_problems, *place_problems(candidate, sites, may_be_lost)]
         if not facts.writable:
-            problems.append("this member is not a primary that accepts writes: ask the primary")
+            problems.append("this member is not a primary that accepts writes: check the primary instead")
         elif candidate not in facts.copies:
             problems.append(f"no copy with report_host {candidate} is connected")
         elif len(facts.copies) > 1:
             problems.append(
-                f"{len(facts.copies)} copies are connected, and a commit needs any one of them: "
-                f"no commit needs {candidate}"
+                f"{len(facts.copies)} copies are connected, and a commit needs any one of them, "
+                f"so no commit needs {candidate}"
             )
         elif not facts.clients:
             problems.append(f"{candidate} does not confirm: rpl_semi_sync_slave_enabled is OFF there")
@@ -175,7 +175,7 @@ class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Foll
             **facts.evidence(),
             "candidate": candidate,
             "strict": not problems,
-            "limits": "reads are not fenced; a session with BINLOG ADMIN may write past the log",
+            "limits": "reads are not fenced; a session with BINLOG ADMIN can write without logging",
         }
         return Checked(tuple(problems), evidence)
 
@@ -211,15 +211,15 @@ async def _problems(action: Action, order: Order, facts: MariadbFacts) -> list[s
     match action.verb:
         case "fence":
             standing = standing_problems(action, member.name)
-            return standing + ([] if facts.upstream else ["it follows no primary: it cannot be cut off"])
+            return standing + ([] if facts.upstream else ["it follows no primary, so it cannot be cut off"])
         case "unfence":
-            return [] if facts.upstream else [f"it follows no one now: {STAYS}"]
+            return [] if facts.upstream else [f"it now follows no primary: {STAYS}"]
         case "promote":
             return _promote_problems(action, facts)
         case "protect":
             return _protect_problems(facts, many(action.parameters, "synchronous"))
         case "verify":
-            return [f"it is {facts.report().role}, and not as expected"]
+            return [f"it is {facts.report().role}, which is not expected"]
         case _:
             return []
 
@@ -229,12 +229,12 @@ async def _fence(link: MariadbLink, action: Action, order: Order) -> Evidence:
     kept, and applied by the promotion.
     """
     if problems := standing_problems(action, link.member.name):
-        raise Permanent("fence-unproven", problems[0], "fence by network, power or a person")
+        raise Permanent("fence-unproven", problems[0], "fence by network, by power, or by hand")
     facts = await alone(link, order)
     if facts.writable and facts.seen.fence and facts.seen.fence == order.epoch:
         return {**facts.evidence(), "proof": "sync", "already": True}
     if not facts.upstream:
-        message = f"{link.member.address} follows no primary: it cannot be cut off"
+        message = f"{link.member.address} follows no primary, so it cannot be cut off"
         raise Permanent("not-a-standby", message)
     await obey(link, facts.seen, order, fence=max(1, order.epoch))
     if not facts.is_cut:
@@ -254,7 +254,7 @@ async def _fence(link: MariadbLink, action: Action, order: Order) -> Evidence:
 async def _unfence(link: MariadbLink, order: Order) -> Evidence:
     facts = await alone(link, order)
     if not facts.upstream:
-        raise Permanent("store-moved", f"{link.member.address} follows no one now: {STAYS}")
+        raise Permanent("store-moved", f"{link.member.address} now follows no primary: {STAYS}")
     await obey(link, facts.seen, order, fence=0)
     if facts.is_cut:
         await link.change("START SLAVE IO_THREAD")
@@ -271,10 +271,10 @@ def _promote_problems(action: Action, facts: MariadbFacts) -> list[str]:
     if proof not in OTHER_PROOFS and not (facts.is_cut and facts.seen.fence):
         problems.append("no fence proof: this copy is not cut off, and no other proof was given")
     if not facts.upstream and facts.seen.demoted:
-        problems.append("it is a primary that was demoted: let it rejoin, or take the demotion back")
+        problems.append("it is a primary that was demoted: let it rejoin, or undo the demotion")
     least = _least(action)
     if not facts.receives and not covers(f"{facts.held},{facts.received}", least):
-        problems.append(f"it holds {facts.held}, and {least} is the least that may be promoted")
+        problems.append(f"it holds {facts.held}, but must hold at least {least} to be promoted")
     if facts.upstream and not facts.applies and not covers(facts.held, facts.received):
         problems.append(_not_applied(facts))
     names = many(action.parameters, "synchronous")
@@ -283,7 +283,7 @@ def _promote_problems(action: Action, facts: MariadbFacts) -> list[str]:
     return problems
 
 
-_ONE_AT_MOST: Final = "MariaDB waits for any one copy: name at most one to confirm"
+_ONE_AT_MOST: Final = "MariaDB waits for any one copy: choose at most one to confirm"
 
 
 def _least(action: Action) -> str:
@@ -336,7 +336,7 @@ async def _until_applied(link: MariadbLink) -> MariadbFacts:
     """
     while not ((facts := await read_facts(link)).is_cut and covers(facts.held, facts.received)):
         if not facts.applies:
-            raise Permanent("promote-refused", _not_applied(facts), "look at SHOW ALL SLAVES STATUS there")
+            raise Permanent("promote-refused", _not_applied(facts), "run SHOW ALL SLAVES STATUS there")
         await link.pause()
     return facts
 
@@ -415,7 +415,7 @@ async def _undo_demote(link: MariadbLink, action: Action, order: Order) -> Evide
         raise Permanent(
             "undo-unsafe",
             "it is not certain that no other primary exists: "
-            f"{', '.join(writable or silent) or 'no peers are named'}",
+            f"{', '.join(writable or silent) or 'no peers are set'}",
         )
     names = many(action.parameters, "synchronous")
     await obey(link, facts.seen, order, demoted=0, confirms=names)
@@ -440,13 +440,13 @@ def _protect_problems(facts: MariadbFacts, names: Sequence[str]) -> list[str]:
     if len(names) > 1:
         return [_ONE_AT_MOST]
     missing = [
-        f"{name} does not follow now; commits would hang" for name in names if name not in facts.copies
+        f"{name} is not following now; commits would block" for name in names if name not in facts.copies
     ]
     if names and not missing and not facts.clients:
         return [f"{names[0]} does not confirm: rpl_semi_sync_slave_enabled is OFF there"]
     if names and facts.clients > 1:
         return [
-            f"{facts.clients} copies confirm, and a commit needs any one of them: "
+            f"{facts.clients} copies confirm, and a commit needs any one of them; "
             f"set rpl_semi_sync_slave_enabled to OFF on all but {names[0]}"
         ]
     return missing
@@ -486,11 +486,11 @@ async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> 
         if not theirs.writable:
             problem = "is not a primary that takes writes"
         elif not theirs.keeps_log:
-            problem = "has no binary log of all it holds: set log_bin and log_slave_updates"
+            problem = "has no complete binary log: set log_bin and log_slave_updates"
         elif only_here := _only_here(facts, theirs):
             own = member_of(action).address
             said = f"{own} holds transactions that {primary.address} never had: {only_here}"
-            hint = "copy what you need out of it and build it again with mariadb-backup; then retry this step"
+            hint = "copy what you need from it, rebuild it with mariadb-backup, then retry this step"
             return Permanent("mariadb-diverged", f"{said}; {hint}")
     return Retryable("mariadb-not-ready", f"{primary.address} {problem}", after_ms=500) if problem else None
 
@@ -540,7 +540,7 @@ async def _rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
     while not (after := await read_facts(link)).follows:
         if after.receive_error in _NO_LONGER_KEPT:
             message = f"{primary.address} no longer has the log that {link.member.address} needs"
-            raise Permanent("mariadb-log-gone", message, "build it again with mariadb-backup")
+            raise Permanent("mariadb-log-gone", message, "rebuild it with mariadb-backup")
         await link.pause()
     await obey(link, after.seen, order, fence=0, demoted=0)
     return {**after.evidence(), "epoch": order.epoch}

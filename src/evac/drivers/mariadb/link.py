@@ -240,7 +240,7 @@ class MariadbLink:
 
     async def pause(self) -> None:
         if self.left_s() < 2 * POLL_S:
-            message = f"{self.member.address} did not get there in time"
+            message = f"{self.member.address} did not finish in time"
             raise (OutcomeUnknown if self.changed else Retryable)("mariadb-slow", message)
         await asyncio.sleep(POLL_S)
 
@@ -263,7 +263,7 @@ class MariadbLink:
         said = scrub(str(error.args[-1] if error.args else type(error).__name__), self.secrets)[:200]
         message = f"{self.member.address}: {said}"
         if number in _RIGHTS:
-            return Permanent(REFUSED, message, "check the password and rights of the endpoint")
+            return Permanent(REFUSED, message, "check the password and permissions of the endpoint")
         if 1_000 <= number < 2_000:
             return Retryable("mariadb-error", message, after_ms=500)
         if self.changed:
@@ -360,12 +360,16 @@ def _wait_problems(variables: Mapping[str, str]) -> tuple[str, ...]:
     """What lets a commit end without a copy that has it."""
     problems = []
     if variables["rpl_semi_sync_master_enabled"] != "ON":
-        problems.append("rpl_semi_sync_master_enabled is OFF: commits wait for no copy")
+        problems.append("rpl_semi_sync_master_enabled is OFF: commits do not wait for a copy")
     if int(variables["rpl_semi_sync_master_timeout"]) < A_YEAR_MS:
         shown = variables["rpl_semi_sync_master_timeout"]
-        problems.append(f"rpl_semi_sync_master_timeout is {shown} ms: after it commits wait for no copy")
+        problems.append(
+            f"rpl_semi_sync_master_timeout is {shown} ms: after that, commits do not wait for a copy"
+        )
     if variables["rpl_semi_sync_master_wait_no_slave"] != "ON":
-        problems.append("rpl_semi_sync_master_wait_no_slave is OFF: without a copy commits do not wait")
+        problems.append(
+            "rpl_semi_sync_master_wait_no_slave is OFF: commits do not wait when no copy is connected"
+        )
     if variables["rpl_semi_sync_master_wait_point"] != "AFTER_SYNC":
         problems.append("rpl_semi_sync_master_wait_point is not AFTER_SYNC")
     return tuple(problems)

@@ -7,20 +7,20 @@ _ALL: tuple[Need, ...] = ("service",)
 
 DRIVER = DriverSpec(
     "octodns",
-    "moves names between sites by a provider of octoDNS",
+    "moves names between sites through an octoDNS provider",
     (RoutesTraffic,),
     (
-        Setting("config", "text", "path of the configuration of octoDNS", needed=_ALL, reaches="folder"),
-        Setting("provider", "text", "the one of its providers that holds the zone", needed=_ALL),
-        Setting("zone", "text", "a zone that the provider holds already", needed=_ALL),
+        Setting("config", "text", "path of the octoDNS configuration", needed=_ALL, reaches="folder"),
+        Setting("provider", "text", "the provider in it that has the zone", needed=_ALL),
+        Setting("zone", "text", "a zone that the provider already has", needed=_ALL),
         Setting("records", "list", "`NAME=SITE:ADDRESS,SITE:ADDRESS`", needed=_ALL),
-        Setting("ttl", "number", "seconds, of records that are new", "60", most=604_800),
+        Setting("ttl", "number", "TTL of new records, in seconds", "60", most=604_800),
         Setting("env", "list", "`NAME=value` or `NAME=reference`, for `env/NAME` of the configuration"),
         Setting(
             "python",
             "list",
-            "the interpreter that has octoDNS and the provider",
-            "that of evac",
+            "the Python interpreter that has octoDNS and the provider installed",
+            "evac's own interpreter",
             reaches="program",
         ),
     ),

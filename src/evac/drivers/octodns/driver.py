@@ -62,7 +62,7 @@ class OctoDnsDriver(ZoneDriver[_ProviderZone]):
         config = parameters.text(settings, "config")
         if not Path(config).is_file():
             raise Permanent(
-                "setting-wrong", f"{config} is not a file", "write the full path of the configuration"
+                "setting-wrong", f"{config} is not a file", "use the absolute path of the configuration"
             )
         return _ProviderZone(
             config,
@@ -85,7 +85,7 @@ class OctoDnsDriver(ZoneDriver[_ProviderZone]):
                 tuple(map(str, said["blocked"])),
             )
         except (KeyError, TypeError, ValueError) as error:
-            words = f"{zone.provider} answers no zone"
+            words = f"{zone.provider} returns no zone"
             raise Retryable("octodns-unreadable", words, after_ms=500) from error
 
     async def _write(
@@ -121,7 +121,7 @@ class OctoDnsDriver(ZoneDriver[_ProviderZone]):
             await worker.end()
             words = f"{zone.provider} did not answer in {timeout_s:.1f} s"
             if not isinstance(error, TimeoutError):
-                words = f"octoDNS ended without an answer for {zone.provider}"
+                words = f"octoDNS ended without an answer from {zone.provider}"
             raise late("octodns-silent", words) from error
         except asyncio.CancelledError:
             await worker.end()
@@ -135,7 +135,7 @@ class OctoDnsDriver(ZoneDriver[_ProviderZone]):
             case "again":
                 raise Retryable("octodns-trouble", why, after_ms=500)
             case _:
-                raise OutcomeUnknown("octodns-trouble", why, "look at the zone")
+                raise OutcomeUnknown("octodns-trouble", why, "check the zone")
 
     async def _worker(self, zone: _ProviderZone) -> _Worker:
         key = (asyncio.get_running_loop(), zone.argv, tuple(sorted(zone.env.items())))

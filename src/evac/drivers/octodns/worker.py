@@ -40,11 +40,11 @@ def opened(asked: dict[str, Any]) -> tuple[Any, Any]:
     if provider is None:
         raise NotDone(f"{asked['config']} has no provider {asked['provider']}")
     if not hasattr(provider, "apply"):
-        raise NotDone(f"{asked['provider']} can only be read")
+        raise NotDone(f"{asked['provider']} is read-only")
     zone = Zone(asked["zone"], [])
     there = provider.populate(zone, target=True, lenient=True)
     if there is False or (there is None and not zone.records):
-        raise NotDone(f"{asked['provider']} holds no zone {asked['zone']}")
+        raise NotDone(f"{asked['provider']} has no zone {asked['zone']}")
     return provider, zone
 
 

@@ -125,7 +125,7 @@ def member_facts(cluster: PatroniCluster, name: str) -> MemberFacts:
     """Of one member. Raises `Retryable` where the cluster does not know it now."""
     seen = cluster.members.get(name)
     if seen is None:
-        raise Retryable("member-unknown", f"{name} is not a member of {cluster.scope} now", after_ms=500)
+        raise Retryable("member-unknown", f"{name} is not a member of {cluster.scope}", after_ms=500)
     leads = cluster.leader == name and seen.get("role") in ("primary", "master")
     ahead = _number(cluster.members.get(cluster.leader, {}).get("xlog_location"))
     own = _number(seen.get("xlog_location"))
@@ -145,7 +145,7 @@ class Dcs:
     def __init__(self, settings: Mapping[str, Value], timeout_s: float) -> None:
         urls = [part.strip() for entry in many(settings, "etcd") for part in entry.split(",") if part.strip()]
         if not urls:
-            raise Permanent("setting-missing", "etcd is not given", "write the client URLs of etcd's members")
+            raise Permanent("setting-missing", "etcd is not set", "set the client URLs of etcd's members")
         members = [(url if "://" in url else f"http://{url}").rstrip("/") for url in urls]
         names = ("etcd_ca", "etcd_cert", "etcd_key")
         authority, cert, key = (path_of(text(settings, name, "")) for name in names)
@@ -182,7 +182,7 @@ class Dcs:
         await asyncio.sleep(seconds)
 
     def _too_late(self) -> OutcomeUnknown | Retryable:
-        message = f"the cluster {self.scope} did not get there in time"
+        message = f"the cluster {self.scope} did not finish in time"
         return (OutcomeUnknown if self.changed else Retryable)("patroni-slow", message)
 
     async def read(self) -> PatroniCluster:
@@ -195,7 +195,7 @@ class Dcs:
             found, claims = (part["response_range"].get("kvs", []) for part in answer.get("responses", []))
             return _cluster(self.scope, self.root, found, claims)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise Retryable("etcd-answer", "etcd's answer was not understood", after_ms=500) from error
+            raise Retryable("etcd-answer", "etcd's response was not understood", after_ms=500) from error
 
     async def claim(self, seen: PatroniCluster, order: Order, purpose: str) -> PatroniCluster:
         """Writes this order's token and epoch, unless somebody newer did. Nothing is changed before."""
@@ -204,7 +204,7 @@ class Dcs:
         if wanted != seen.claim:
             compare = [_unchanged(self.claim_key, seen.claim_revision)]
             if not await self.transact(compare, [(self.claim_key, wanted.text())], []):
-                raise Retryable("patroni-raced", f"another order on {self.scope} came first", after_ms=200)
+                raise Retryable("patroni-raced", f"another order for {self.scope} came first", after_ms=200)
         return await self.read()
 
     async def free_leader(self, seen: PatroniCluster, candidate: str) -> bool:
@@ -254,7 +254,7 @@ class Dcs:
         if self.changed and self.left_s() <= LEAST_S:  # a look that the deadline cut says nothing of etcd
             raise self._too_late() from last
         raise Retryable(
-            "etcd-unreachable", f"no member of etcd answers for {self.scope}", after_ms=300
+            "etcd-unreachable", f"no etcd member answers for {self.scope}", after_ms=300
         ) from last
 
 
@@ -433,12 +433,12 @@ def _warnings(cluster: PatroniCluster) -> dict[str, str | int | bool]:
 def _problems_of_candidate(cluster: PatroniCluster, name: str) -> list[str]:
     problems: list[str] = []
     if name not in cluster.members:
-        problems.append(f"{name} is not a member of {cluster.scope} now")
+        problems.append(f"{name} is not a member of {cluster.scope}")
     elif not cluster.runs(name):
         problems.append(f"{name} is {cluster.members[name].get('state')}, not running")
     if cluster.synchronous and name != cluster.leader:
         if not cluster.sync:
-            problems.append("/sync names no standby: Patroni would promote nobody")
+            problems.append("/sync names no standby, so Patroni would promote none")
         elif name not in cluster.sync:
             problems.append(f"/sync names {', '.join(cluster.sync)}, not {name}")
         if misread_name(name):
@@ -457,14 +457,14 @@ async def _problems(action: Action, order: Order, cluster: PatroniCluster) -> li
             return (
                 []
                 if cluster.runs(cluster.leader)
-                else ["the leader does not run: nothing to switch over from"]
+                else ["the leader is not running, so there is nothing to switch over from"]
             )
         case "fence":
             return []
         case "protect":
             wanted = set(many(action.parameters, "synchronous"))
             away = sorted(name for name in wanted if not cluster.runs(name))
-            return [f"{name} does not run now" for name in away]
+            return [f"{name} is not running" for name in away]
         case "rejoin":
             if cluster.leader == _name(action):
                 return [f"{cluster.leader} leads {cluster.scope}: another member must be promoted first"]
@@ -472,17 +472,17 @@ async def _problems(action: Action, order: Order, cluster: PatroniCluster) -> li
             return (
                 []
                 if known
-                else [f"{_name(action)} is not a member of {cluster.scope} now: is Patroni up there?"]
+                else [f"{_name(action)} is not a member of {cluster.scope}: check that Patroni is running"]
             )
         case _:
-            return [f"{_name(action)} is {cluster.role(_name(action)) or 'unknown'}, and not as expected"]
+            return [f"{_name(action)} is {cluster.role(_name(action)) or 'unknown'}, which is not expected"]
 
 
 async def _problems_of_promote(action: Action, cluster: PatroniCluster) -> list[str]:
     proof = text(action.parameters, "proof", "")
     name, old = _name(action), _old_leader(action)
     if proof not in PROOFS | {"demote"}:
-        return ["no fence proof that Patroni's leader key may be freed after"]
+        return ["no fence proof that allows freeing Patroni's leader key"]
     if cluster.standby_of:
         state = cluster.members.get(name, {}).get("state", "unknown")
         return [] if cluster.runs(name) else [f"{name} does not run: {state}"]
@@ -490,9 +490,9 @@ async def _problems_of_promote(action: Action, cluster: PatroniCluster) -> list[
     if proof == "demote":
         return problems + ([] if cluster.leader else ["there is no leader to switch over from"])
     if cluster.leader and old and cluster.leader != old:
-        problems.append(f"the leader is {cluster.leader}, and {old} is the one that was fenced")
+        problems.append(f"the leader is {cluster.leader}, but {old} is the one that was fenced")
     if cluster.leader and await _answers_as_primary(cluster):
-        problems.append(f"{cluster.leader} answers as a primary that runs")
+        problems.append(f"{cluster.leader} answers as a running primary")
     return problems
 
 
@@ -537,12 +537,15 @@ def _evidence(action: Action, cluster: PatroniCluster) -> dict[str, str | int | 
         return {
             **evidence,
             "proof": "lease",
-            "limits": "a Patroni that hangs demotes nothing; only a watchdog does",
+            "limits": "a hung Patroni does not demote anything; only a watchdog does",
         }
     if action.verb == "demote":
-        return {**evidence, "proof": "demote", "limits": "Patroni demotes it in the switchover, in order"}
+        return {**evidence, "proof": "demote", "limits": "Patroni demotes it during the switchover"}
     if action.verb == "rejoin":
-        return {**evidence, "limits": "Patroni rewinds by itself; what the old primary had alone is not kept"}
+        return {
+            **evidence,
+            "limits": "Patroni rewinds by itself; data only on the old primary is lost",
+        }
     return evidence
 
 
@@ -565,8 +568,8 @@ async def _act(dcs: Dcs, action: Action, order: Order, cluster: PatroniCluster) 
         await _rest(dcs, action, "POST", "/switchover", body)
         return "switchover"
     if cluster.leader and not await dcs.free_leader(cluster, _name(action)):
-        raise Retryable("patroni-raced", f"the leader key of {cluster.scope} changed meanwhile", after_ms=200)
-    return "leader key freed" if cluster.leader else "leader key had ended"
+        raise Retryable("patroni-raced", f"the leader key of {cluster.scope} has changed", after_ms=200)
+    return "leader key freed" if cluster.leader else "leader key had expired"
 
 
 async def _rest(dcs: Dcs, action: Action, method: str, path: str, body: Mapping[str, Any]) -> None:
@@ -588,7 +591,7 @@ async def _rest(dcs: Dcs, action: Action, method: str, path: str, body: Mapping[
     except NotAnswered as error:
         raise OutcomeUnknown("patroni-silent", f"{url} did not answer; it may have been done") from error
     if answer.status in (401, 403):
-        raise Permanent("patroni-refused", f"{url} wants other credentials")
+        raise Permanent("patroni-refused", f"{url} rejects these credentials")
     if answer.status >= 300:
         words = scrub(answer.body.decode("utf-8", "replace"), [secret] if secret else [])[:300]
         raise Retryable("patroni-refused", f"{url}{path} answered {answer.status}: {words}", after_ms=1_000)

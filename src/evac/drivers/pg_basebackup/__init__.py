@@ -5,11 +5,11 @@ from evac.drivers.spec import COPY_FOLDER, RESTORED_POSTGRES, DriverSpec, Settin
 
 DRIVER = DriverSpec(
     "pg_basebackup",
-    "takes, checks, copies and restores base backups of PostgreSQL with the archived log, kept in a folder",
+    "takes, checks, copies and restores base backups of PostgreSQL with archived WAL, kept in a folder",
     (TakesBackups, RestoresData),
     (
         *COPY_FOLDER,
-        Setting("archive", "text", "folder with the archived log, as it is", "none", reaches="folder"),
+        Setting("archive", "text", "folder with the archived WAL, as it is", "none", reaches="folder"),
         Setting("program", "text", "the program", "`pg_basebackup` in `bin`", reaches="program"),
         *RESTORED_POSTGRES,
     ),

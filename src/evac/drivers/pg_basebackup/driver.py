@@ -54,15 +54,15 @@ _REASONS: Final = (
     ),
     (
         "no password supplied",
-        Permanent("backup-password", "a password is asked for", "set `source_password`"),
+        Permanent("backup-password", "a password is required", "set `source_password`"),
     ),
     (
         "no pg_hba.conf entry",
-        Permanent("backup-forbidden", "pg_hba.conf lets evac not in", "allow replication"),
+        Permanent("backup-forbidden", "pg_hba.conf does not let evac in", "allow replication"),
     ),
-    ("permission denied", Permanent("backup-forbidden", "the role may not do it", "grant it REPLICATION")),
-    ("must be superuser", Permanent("backup-forbidden", "the role may not do it", "grant it REPLICATION")),
-    ("no space left", Permanent("backup-full", "the repository has no space left", "give it more space")),
+    ("permission denied", Permanent("backup-forbidden", "the role lacks permission", "grant it REPLICATION")),
+    ("must be superuser", Permanent("backup-forbidden", "the role lacks permission", "grant it REPLICATION")),
+    ("no space left", Permanent("backup-full", "the repository has no space left", "free some space in it")),
     ("connection to server", Retryable("backup-silent", "PostgreSQL does not answer", "start it")),
 )
 
@@ -133,8 +133,8 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
         """PostgreSQL stops at a moment only if it finds a transaction that ended after it."""
         archive = _archive(action)
         if archive is None:
-            words = "a base backup without an archived log returns to no moment"
-            raise Permanent("moment-uncovered", words, "name the folder of the log: archive")
+            words = "without archived WAL, a base backup cannot be restored to a point in time"
+            raise Permanent("moment-uncovered", words, "set the folder of the archived WAL: archive")
         for name in sorted(_segments(archive), reverse=True)[:SEGMENTS_MOST]:
             content = (archive / name).read_bytes()
             if (end := await last_commit(name, content, action.settings, watch)) is None:
@@ -154,9 +154,11 @@ def _archive(action: Action) -> Path | None:
     if not name:
         return None
     if not Path(name).is_absolute() or set(name) & set("'\"\\%$`\n"):
-        raise Permanent("setting-wrong", "archive is a full path without quotes", "write /path/to/folder")
+        raise Permanent(
+            "setting-wrong", "archive must be an absolute path without quotes", "write /path/to/folder"
+        )
     if not Path(name).is_dir():
-        words = f"the archived log is not there: {name} is no folder"
+        words = f"the archived WAL is missing: {name} is not a folder"
         raise Permanent("backup-no-repository", words, "mount it, or correct `archive`")
     return Path(name)
 
@@ -170,7 +172,7 @@ async def _refuse_unreadable(archive: Path, account: Any, watch: Stopwatch) -> N
     if ended.code or ended.output.strip():
         who = account.pw_name if account is not None else "evac"
         words = f"the account {who} may not read {ended.output.strip() or archive}"
-        raise Permanent("backup-forbidden", words, f"let it read the archived log: {archive}")
+        raise Permanent("backup-forbidden", words, f"give it read permission for the archived WAL: {archive}")
 
 
 async def _refuse_damaged(into: Filling) -> None:
@@ -180,7 +182,7 @@ async def _refuse_damaged(into: Filling) -> None:
     problems = await archive_problems(into.action, into.folder, into.copy.source, into.watch)
     if problems:
         words = f"the newest state cannot be restored: {problems[0]}"
-        raise Permanent("archive-damaged", words, "restore a moment before it: --moment STORE=TIME")
+        raise Permanent("archive-damaged", words, "restore an earlier moment: --moment STORE=TIME")
 
 
 def _segments(folder: Path) -> list[str]:
@@ -214,11 +216,11 @@ async def archive_problems(action: Action, content: Path, source: str, watch: St
     if not later or later == [first]:
         return []
     if later[0] != first:
-        return [f"the segment {first} of the archived log is missing"]
+        return [f"the segment {first} of the archived WAL is missing"]
     for name in later:
         system = _system(archive / name)
         if source and source != f"system {system}":
-            return [f"the segment {name} is of the system {system}, and the backup of {source}"]
+            return [f"the segment {name} belongs to the system {system}, but the backup to {source}"]
     tool = _at(action, "pg_waldump")
     argv = ("--quiet", "--path", str(archive), first, later[-1])
     ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, 1))
@@ -227,7 +229,7 @@ async def archive_problems(action: Action, content: Path, source: str, watch: St
     said = ended.errors
     if missing := _NO_FILE.search(said):
         gone = missing[1]
-        return [f"the segment {gone} of the archived log is missing"] if gone <= later[-1] else []
+        return [f"the segment {gone} of the archived WAL is missing"] if gone <= later[-1] else []
     if ends := _ENDS_AT.search(said):
         last, size = archive / later[-1], (archive / later[-1]).stat().st_size
         position = (int(ends[3], 16) << 32) + int(ends[4], 16)
@@ -236,7 +238,7 @@ async def archive_problems(action: Action, content: Path, source: str, watch: St
             file.seek(position % size)
             if name == last.name and not any(file.read()):
                 return []  # the rest of the last segment was never written
-    return [f"the archived log is damaged: {' '.join(said.split())[-200:]}"]
+    return [f"the archived WAL is damaged: {' '.join(said.split())[-200:]}"]
 
 
 def _system(segment: Path) -> int:

@@ -68,27 +68,30 @@ UNREADABLE: Final = 99
 """Status of one whose catalogue could not be read."""
 _REASONS: Final = (
     ("clock skew", Permanent("backup-clock", "the clock is behind the newest backup", "correct the clock")),
-    ("unable to acquire lock", Retryable("backup-locked", "another backup runs", "", 60_000)),
-    ("no space left", Permanent("backup-full", "the repository has no space left", "make space in it")),
+    ("unable to acquire lock", Retryable("backup-locked", "another backup is running", "", 60_000)),
+    ("no space left", Permanent("backup-full", "the repository has no space left", "free some space in it")),
     (
         "because it contains files",
-        Permanent("place-not-empty", "the place holds files", "name an empty one"),
+        Permanent("place-not-empty", "the target folder contains files", "choose an empty one"),
     ),
     ("unable to open missing file", Permanent("backup-no-repository", "a file is missing", "check `config`")),
-    ("zlib threw error", Permanent("backup-corrupt", "the copy is damaged", "restore an older one")),
-    ("checksum", Permanent("backup-corrupt", "the copy is damaged", "restore an older one")),
-    ("FormatError", Permanent("backup-corrupt", "the copy is damaged", "restore an older one")),
+    ("zlib threw error", Permanent("backup-corrupt", "the backup is damaged", "restore an older one")),
+    ("checksum", Permanent("backup-corrupt", "the backup is damaged", "restore an older one")),
+    ("FormatError", Permanent("backup-corrupt", "the backup is damaged", "restore an older one")),
     ("CryptoError", Permanent("backup-password", "wrong cipher passphrase", "check `env`")),
     ("unable to connect", Retryable("backup-silent", "the repository does not answer", "start its server")),
     ("HostConnectError", Retryable("backup-silent", "the repository does not answer", "start its server")),
-    ("permission denied", Permanent("backup-forbidden", "a file may not be written or read", "check owners")),
-    ("input/output error", Permanent("backup-refused", "a disk fails", "look for the reason: dmesg")),
+    ("permission denied", Permanent("backup-forbidden", "a file cannot be read or written", "check owners")),
+    ("input/output error", Permanent("backup-refused", "a disk fails", "to find the reason, run: dmesg")),
     (
         "unable to load info file",
         Permanent("backup-corrupt", "the list of backups is damaged", "use another repository"),
     ),
     # A disk that takes only the first part of what is written gives no reason with it.
-    ("unable to write", Permanent("backup-full", "the repository has no space left", "make space in it")),
+    (
+        "unable to write",
+        Permanent("backup-full", "the repository has no space left", "free some space in it"),
+    ),
     ("[032]", Permanent("backup-no-repository", "the configuration is wrong", "check `config`")),
 )
 _SET: Final = re.compile(
@@ -147,14 +150,14 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         try:
             _, after = await self._sets(action, watch)
         except ActionError as error:
-            words = f"a backup was made, and cannot be listed: {error.message}"
-            raise OutcomeUnknown("backup-unknown", words, "list the copies") from error
+            words = f"a backup was taken, but cannot be listed: {error.message}"
+            raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
         known = {one.copy.id for one in before}
         new = [one for one in after if one.copy.id not in known]
         if not new:
-            raise OutcomeUnknown("backup-unknown", "pgBackRest ended well, and no new backup is listed")
+            raise OutcomeUnknown("backup-unknown", "pgBackRest succeeded, but no new backup is listed")
         found = new[-1]
-        missing = ("pages with right checksums",) if found.copy.failed else ()
+        missing = ("pages with correct checksums",) if found.copy.failed else ()
         return Taken(found.copy, found.read, found.stored, watch.took_ms, missing)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
@@ -186,7 +189,7 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         own, total = (sum(one.stored for one in some) for some in (mine, sets))
         read = total if part == of else own
         if not read:
-            why = f"part {part} of {of} holds no backup"
+            why = f"part {part} of {of} contains no backup"
             return self._proof(
                 action, watch, level, "could-not-run", version, code="nothing-read", detail=why
             )
@@ -207,13 +210,13 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         problems: list[str] = []
         for label in labels:
             if label not in found or int(found[label][3]) == 0:
-                raise Permanent("nothing-read", f"pgBackRest checked no file of {label}")
+                raise Permanent("nothing-read", f"pgBackRest checked no files of {label}")
             _, status, checked, valid = found[label].groups()
             if status != "valid" or checked != valid:
                 problems.append(f"{label}: {status}, {valid} of {checked} files are valid")
         for log in _WAL.finditer(said):
             if log[1] != log[2]:
-                problems.append(f"{log[2]} of {log[1]} segments of the log are valid")
+                problems.append(f"{log[2]} of {log[1]} WAL segments are valid")
         state = _STATUS.search(said)
         if not problems and (state is None or state[1] != "ok"):
             problems.append("pgBackRest reports an error in the stanza")
@@ -238,7 +241,7 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         system = str(number(ids[-1].get("system-id"), self.name)) if ids else ""
         pinned = text(action.settings, "system_id", "")
         if pinned and system != pinned:
-            words = f"these are backups of the system {system}, and {pinned} was expected"
+            words = f"these are backups of the system {system}, but {pinned} was expected"
             raise Permanent("backup-other-repository", words, "check `stanza` and `system_id`")
         held = _at(one, "status", "lock", "backup", "held") is True
         entries = [entry for entry in _many(one, "backup") if _at(entry, "database", "repo-key") == repo]
@@ -434,5 +437,5 @@ def _at(found: object, *path: str) -> Any:
 def _many(found: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
     values = found.get(key, [])
     if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
-        raise unreadable("pgbackrest", f"no list in {key}")
+        raise unreadable("pgbackrest", f"{key} is not a list")
     return values

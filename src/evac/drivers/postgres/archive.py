@@ -169,7 +169,7 @@ async def start(place: Place, timeout_s: float, options: str = "") -> None:
         raise Permanent(
             "not-started",
             f"the member's server does not start: {why or error.message}",
-            f"see {log}; start it by hand, or put right what it names and retry",
+            f"see {log}; start it by hand, or fix the problem it reports and retry",
         ) from error
 
 
@@ -238,8 +238,8 @@ def archive_folder(action: Action, timeline: int, lsn: int) -> Path:
     if not top.startswith("/"):
         raise Permanent(
             "archive-missing",
-            "no folder is given for what the old primary had alone",
-            "write archive into the endpoint or the step",
+            "no folder is set for data that only the old primary had",
+            "set archive on the endpoint or the step",
         )
     name = text(action.settings, "name", "member").replace("/", "_")
     return Path(top) / f"{name}-{timeline:08X}-{lsn_text(lsn).replace('/', '-')}"
@@ -281,7 +281,9 @@ def free_name(folder: Path) -> Path:
         if not folder.exists():
             return folder
         folder = folder.with_name(f"{folder.name.partition('+')[0]}+{number}")
-    raise Permanent("archives-many", f"there are {ARCHIVES_MOST} archives of one fork", "move them away")
+    raise Permanent(
+        "archives-many", f"there are already {ARCHIVES_MOST} archives of one fork", "move them away"
+    )
 
 
 def holds_log_after(place: Place, found: Control, fork: tuple[int, int]) -> bool:
@@ -305,7 +307,7 @@ def _copy_files(place: Place, partial: Path, found: Control, fork: tuple[int, in
     if not any(path.name[8:] == first[8:] for path in segments):
         raise Permanent(
             "log-gone",
-            f"the log from the fork on is no longer there ({first})",
+            f"the WAL from the fork onwards no longer exists ({first})",
             "keep a copy of the data folder by hand, then rejoin with a fresh copy",
         )
     need = sum(path.stat().st_size for path in segments)
@@ -313,7 +315,7 @@ def _copy_files(place: Place, partial: Path, found: Control, fork: tuple[int, in
     partial.chmod(0o700)
     if shutil.disk_usage(partial).free < 2 * need:
         raise Permanent(
-            "archive-full", f"the archive needs {need} bytes and its disk has less than twice that"
+            "archive-full", f"the archive needs {need} bytes, but its disk has less than twice that"
         )
     for name in ("wal", "settings", "rows"):
         (partial / name).mkdir(exist_ok=True)

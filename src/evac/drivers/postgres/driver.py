@@ -104,7 +104,7 @@ def promote_problems(action: Action, facts: PostgresFacts, seen: Authority) -> l
     least = least_lsn(action)
     if facts.lsn < least and not facts.receiver:
         problems.append(
-            f"it holds {lsn_text(facts.lsn)}, and {lsn_text(least)} is the least that may be promoted"
+            f"it holds {lsn_text(facts.lsn)}, but must hold at least {lsn_text(least)} to be promoted"
         )
     return problems
 
@@ -156,7 +156,7 @@ def _promoted_already(link: Link, facts: PostgresFacts, seen: Authority) -> Evid
         raise Permanent(
             "demoted",
             f"{link.member.address} is a primary that was demoted",
-            "let it rejoin, or take the demotion back",
+            "let it rejoin, or undo the demotion",
         )
     return {**facts.evidence(), "epoch": seen.epoch, "already": True}
 
@@ -389,9 +389,9 @@ def _problems(link: Link, action: Action, order: Order, facts: PostgresFacts, se
         case "protect":
             return protect_problems(facts, all_of(many(action.parameters, "synchronous")))
         case "unfence":
-            return [] if facts.role == "standby" else [f"it is a primary now: {STAYS}"]
+            return [] if facts.role == "standby" else [f"it is now a primary: {STAYS}"]
         case "verify":
-            return [f"it is {facts.role}, and not as expected"]
+            return [f"it is {facts.role}, which is not expected"]
         case _:
             return []
 

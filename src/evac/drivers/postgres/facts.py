@@ -216,7 +216,7 @@ async def read_facts(link: Link) -> PostgresFacts:
     try:
         return await _read(link)
     except (LookupError, TypeError, ValueError) as error:
-        words = f"{link.member.address}: an answer cannot be read ({type(error).__name__})"
+        words = f"{link.member.address}: a response cannot be read ({type(error).__name__})"
         raise Retryable(UNREADABLE, words, after_ms=1_000) from error
 
 
@@ -273,14 +273,14 @@ async def precheck_sync(link: Link, candidate: str, sites: Mapping[str, str], ma
         **facts.evidence(),
         "candidate": candidate,
         "strict": not problems,
-        "limits": "reads are not fenced; a session may lower synchronous_commit for itself",
+        "limits": "reads are not fenced; a session can lower synchronous_commit for itself",
     }
     return Checked(tuple(dict.fromkeys(problems)), evidence)
 
 
 def _problems_of_set(facts: PostgresFacts, candidate: str) -> list[str]:
     if facts.role == "standby":
-        return ["this member is a standby: the primary must be asked"]
+        return ["this member is a standby: check the primary instead"]
     problems: list[str] = []
     if not facts.fsync:
         problems.append("fsync is off, so nothing acknowledged is safe")
@@ -289,13 +289,13 @@ def _problems_of_set(facts: PostgresFacts, candidate: str) -> list[str]:
     if candidate not in facts.sync.names:
         problems.append(f"{candidate} is not in synchronous_standby_names")
     elif not facts.sync.every_one:
-        problems.append(f"a commit may be confirmed without {candidate}: {facts.sync.text()}")
+        problems.append(f"a commit can be confirmed without {candidate}: {facts.sync.text()}")
     same_name = [one for one in facts.standbys if one.name == candidate]
     if len(same_name) > 1:
-        problems.append(f"{len(same_name)} connections call themselves {candidate}")
+        problems.append(f"{len(same_name)} connections use the name {candidate}")
     seen = facts.streaming(candidate)
     if seen is None or seen.sync_state not in ("sync", "quorum"):
-        problems.append(f"{candidate} does not stream synchronously now")
+        problems.append(f"{candidate} is not streaming synchronously")
     return problems
 
 
@@ -339,7 +339,7 @@ def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = 
     if order.epoch and order.epoch < seen.epoch:
         raise Permanent(
             "stale-epoch",
-            f"{link.member.address} has seen epoch {seen.epoch}; {order.epoch} is over",
+            f"{link.member.address} has seen epoch {seen.epoch}; {order.epoch} is no longer valid",
             "stop: the data set has moved on",
         )
 
@@ -435,7 +435,7 @@ def fork_of(ours: tuple[Stretch, ...], theirs: tuple[Stretch, ...]) -> tuple[int
             break
         common = (one.timeline, min(one.end, other.end))
     if common is None:
-        raise Permanent("no-common-history", "the two members share no timeline")
+        raise Permanent("no-common-history", "the two members have no timeline in common")
     return common
 
 
@@ -471,7 +471,7 @@ def parse_control(text: str) -> Control:
             int(values["Bytes per WAL segment"]),
         )
     except (KeyError, ValueError) as error:
-        raise Permanent("control-unreadable", "pg_controldata did not say what was expected") from error
+        raise Permanent("control-unreadable", "pg_controldata did not print what was expected") from error
 
 
 _SEGMENT_BYTES = "SELECT pg_size_bytes(current_setting('wal_segment_size'))"

@@ -114,13 +114,13 @@ def cut_off(facts: PostgresFacts, seen: Authority) -> bool:
 async def fence(link: Link, action: Action, order: Order) -> Evidence:
     """Stops the candidate's WAL receiver for good: from then on nothing the old primary does is confirmed."""
     if problems := standing_problems(action, link.member.name):
-        raise Permanent("fence-unproven", problems[0], "fence by network, power or a person")
+        raise Permanent("fence-unproven", problems[0], "fence by network, by power, or by hand")
     async with alone(link, order) as seen:
         facts = await read_facts(link)
         if facts.role == "primary":
             if seen.fence and seen.fence == order.epoch:
                 return {**facts.evidence(), "proof": "sync", "already": True}
-            raise Permanent("not-a-standby", f"{link.member.address} is a primary: it cannot be cut off")
+            raise Permanent("not-a-standby", f"{link.member.address} is a primary, so it cannot be cut off")
         seen = await obey(link, seen, order, fence=max(1, order.epoch))
         if facts.fetching or not cut_off(facts, seen):
             await cut(link, facts)
@@ -177,14 +177,14 @@ async def unfence(link: Link, order: Order) -> Evidence:
         facts = await read_facts(link)
         if facts.role == "primary":
             raise Permanent(
-                "store-moved", f"{link.member.address} is a primary now: a store that moved stays"
+                "store-moved", f"{link.member.address} is now a primary: a store that moved stays"
             )
         if not facts.has_upstream:
             kept = await kept_upstream(link, facts)
             if not kept:
                 raise Permanent(
                     "upstream-forgotten",
-                    f"{link.member.address} does not know whom it followed",
+                    f"{link.member.address} does not know which primary it followed",
                     "let it rejoin the primary",
                 )
             await set_system(link, "primary_conninfo", kept, secret=True)
@@ -250,7 +250,7 @@ async def undo_demote(link: Link, action: Action, order: Order) -> Evidence:
             raise Permanent(
                 "undo-unsafe",
                 "it is not certain that no other primary exists: "
-                f"{', '.join(writable or silent) or 'no peers are named'}",
+                f"{', '.join(writable or silent) or 'no peers are set'}",
             )
         await obey(link, seen, order)
         await set_system(link, "default_transaction_read_only", "off")
@@ -267,9 +267,7 @@ def protect_problems(facts: PostgresFacts, wanted: SyncSet) -> list[str]:
     if facts.read_only or facts.fenced:
         return ["this primary was demoted"]
     return [
-        f"{name} does not stream now; commits would hang"
-        for name in wanted.names
-        if not facts.streaming(name)
+        f"{name} is not streaming; commits would block" for name in wanted.names if not facts.streaming(name)
     ]
 
 

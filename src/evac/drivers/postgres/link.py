@@ -37,7 +37,7 @@ def parse_conninfo(text: str) -> dict[str, str]:
     while position < len(stripped):
         match = _PAIR.match(stripped, position)
         if match is None:
-            raise Permanent("conninfo-unreadable", "primary_conninfo is not made of keywords and values")
+            raise Permanent("conninfo-unreadable", "primary_conninfo does not consist of keywords and values")
         value = match[2] if match[2] is not None else match[3]
         pairs[match[1]] = re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
         position = match.end()
@@ -65,7 +65,7 @@ def literal(text: str) -> str:
     arguments, so their values are written into the text.
     """
     if "\0" in text:
-        raise Permanent("setting-wrong", "a text holds a zero byte")
+        raise Permanent("setting-wrong", "a text contains a zero byte")
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -259,7 +259,7 @@ class Link:
         changed before, else `Retryable`.
         """
         if self.left_s() <= seconds:
-            message = f"{self.member.address} did not get there in time"
+            message = f"{self.member.address} did not finish in time"
             raise (OutcomeUnknown if self._changed else Retryable)("postgres-slow", message)
         await asyncio.sleep(seconds)
 
@@ -463,7 +463,7 @@ class KeptLinks:
 
 def _silent(member: Member, changes: bool) -> ActionError:
     if changes:
-        return OutcomeUnknown("postgres-silent", f"{member.address} did not answer; it may have done it")
+        return OutcomeUnknown("postgres-silent", f"{member.address} did not answer; it may have been done")
     return Retryable("postgres-silent", f"{member.address} did not answer in time", after_ms=200)
 
 
@@ -473,10 +473,10 @@ def translate(member: Member, error: Exception, changes: bool) -> ActionError:
     words = scrub(str(error) or type(error).__name__, [secret] if secret else [])[:300]
     message = f"{member.address}: {words}"
     if isinstance(error, _REFUSED):
-        return Permanent(REFUSED, message, "check user, password and rights of the endpoint")
+        return Permanent(REFUSED, message, "check the user, password and permissions of the endpoint")
     nonsense = isinstance(error, _NONSENSE) and not isinstance(error, asyncpg.InterfaceError)
     if nonsense:
-        message = f"{member.address}: an answer cannot be read ({type(error).__name__})"
+        message = f"{member.address}: a response cannot be read ({type(error).__name__})"
     if changes:
         # Even a clear error tells nothing of what was changed before it.
         return OutcomeUnknown("postgres-cut", f"{message}; it may have been done")

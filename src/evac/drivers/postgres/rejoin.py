@@ -89,7 +89,9 @@ async def rejoin_problems(action: Action, order: Order) -> Checked:
         problems += _problems_of_place(place)
         archive_folder(action, 0, 0)
     elif own is not None and own.role == "primary":
-        problems.append("an old primary is rewound by hand on its machine: data and bin are not given")
+        problems.append(
+            "an old primary must be rewound by hand on its machine, because data and bin are not set"
+        )
     return Checked(tuple(problems), evidence)
 
 
@@ -128,7 +130,7 @@ async def rejoin(action: Action, order: Order) -> Evidence:
         theirs = await read_facts(upstream)
         if theirs.role != "primary" or theirs.read_only or theirs.fenced:
             raise Retryable(
-                "not-a-primary", f"{primary.address} is not a primary that takes writes", after_ms=500
+                "not-a-primary", f"{primary.address} is not a primary that accepts writes", after_ms=500
             )
         history = await history_of(upstream, theirs.timeline)
         done = await _follow_if_standby(action, order, upstream, theirs, history)
@@ -173,7 +175,7 @@ async def _follow_if_standby(
         async with link_up as link, alone(link, order) as seen:
             ours = await read_facts(link)
             if ours.system != theirs.system:
-                raise Permanent("other-data", "the two members do not hold the same data set")
+                raise Permanent("other-data", "the two members have different data sets")
             if ours.role == "primary":
                 return None
             if not follows(ours, primary) or cut_off(ours, seen):
@@ -239,8 +241,8 @@ async def _by_hand(
         if fork[0] == theirs.timeline and not found.was_standby:
             raise Permanent(
                 "same-timeline",
-                "both are primaries of one timeline, so none can be rewound",
-                "keep both, and ask a person",
+                "both are primaries on the same timeline, so neither can be rewound",
+                "keep both, and have a person decide",
             )
         if fork[0] != theirs.timeline and holds_log_after(place, found, fork):
             kept = await archive(place, action, found, fork, deadline - loop.time())
@@ -267,7 +269,7 @@ def _alone_on_disk(place: Place) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Retryable("hands-busy", "another rejoin works on this folder", after_ms=1_000) from error
+            raise Retryable("hands-busy", "another rejoin is using this folder", after_ms=1_000) from error
         yield
     finally:
         os.close(handle)
@@ -292,7 +294,7 @@ def _authority_on_disk(place: Place) -> Authority:
 
 def _refuse_wrong_data(found: Control, theirs: PostgresFacts) -> None:
     if found.system != theirs.system:
-        raise Permanent("other-data", "the data folder holds another data set than the primary to follow")
+        raise Permanent("other-data", "the data folder has a different data set from the primary to follow")
     if found.timeline > theirs.timeline:
         raise Permanent(
             "newer-than-primary",
@@ -444,7 +446,7 @@ async def _until_it_follows(action: Action, deadline: float) -> dict[str, str | 
                 facts = await read_facts(link)
             if follows(facts, primary):
                 return facts.evidence()
-            problem = f"it does not stream from {primary.address} yet, at {lsn_text(facts.lsn)}"
+            problem = f"it is not streaming from {primary.address} yet, at {lsn_text(facts.lsn)}"
         except ActionError as error:
             problem = error.message
         if loop.time() >= deadline:

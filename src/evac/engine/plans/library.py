@@ -200,15 +200,19 @@ async def find_plan(store: Store, named: str) -> str:
     """
     if not _NAMED.fullmatch(named):
         hint = "give a file, or sha256: followed by 12 to 64 hexadecimal digits"
-        raise InvalidInput("plan-name", f"{named[:80]!r} names no plan", hint)
+        raise InvalidInput("plan-name", f"{named[:80]!r} does not identify a plan", hint)
     found = await store.list(f"plan/{named}", limit=1)
     if not found:
         raise InvalidInput(
-            "plan-unknown", f"plan {named} is not in the store", "make one with evac plan, and apply its file"
+            "plan-unknown",
+            f"plan {named} is not in the store",
+            "create one with evac plan, and apply its file",
         )
     digest = found[0].key.split("/")[1]
     if await store.list(f"plan/{named}", f"plan/{digest}/~", 1):
-        raise InvalidInput("plan-name", f"several plans begin with {named}", "give more of the digest")
+        raise InvalidInput(
+            "plan-name", f"several plans begin with {named}", "give more characters of the digest"
+        )
     return digest
 
 

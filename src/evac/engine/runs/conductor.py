@@ -517,7 +517,7 @@ class Conductor:
             raise StalePlan(
                 "plan-stale",
                 "a run ended or a store changed since the systems were last observed",
-                "make the plan again in a few seconds: evac plan",
+                "make a new plan in a few seconds: evac plan",
             )
 
     async def _consent(self, view: RunView, event: Event) -> Permit:

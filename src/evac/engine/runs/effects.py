@@ -61,7 +61,7 @@ def decode(value: bytes) -> Moved:
         packed = zlib.decompressobj()
         data = packed.decompress(value, BYTES_MOST)
         if packed.unconsumed_tail:
-            raise ValueError("it is larger than anything a run can move")
+            raise ValueError("it is larger than the effects of any run")
         return moved_from(orjson.loads(data))
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise Corrupt("cannot read from the store what a run moved") from error
@@ -271,12 +271,12 @@ async def may_clear(
     marks = await store.get(SITES_KEY)
     register = {} if marks is None else marks_in(marks.value)
     if register is None:
-        raise Corrupt(f"{SITES_KEY} in the store cannot be read")
+        raise Corrupt(f"cannot read {SITES_KEY} in the store")
     effects = await EffectsReader(store).read(now_ms)
     mark = next((one.state for one in effects.lost if one.domain == domain), None)
     if mark is None:
         words = f"{domain} is not marked as lost or evacuated"
-        raise NotAllowed("site-active", words, "see the marks: evac status")
+        raise NotAllowed("site-active", words, "to see the marks: evac status")
     said: dict[str, Any] = {"who": who, "reason": reason, "at_ms": now_ms, "mark": mark}
     if proof is not None:
         said["proof"] = proof.to_data()

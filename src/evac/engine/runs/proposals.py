@@ -357,7 +357,7 @@ class Vouching:
         for epoch in (await self._sets.read_all()).values():
             if epoch.run == run and not epoch.settled and step == step_of(epoch):
                 return epoch
-        raise RunError("run-over", f"{run} has ended, and nothing about {step or 'it'} was left in doubt")
+        raise RunError("run-over", f"{run} has ended, and {step or 'it'} has no unknown outcome")
 
 
 def step_of(epoch: Epoch) -> str:

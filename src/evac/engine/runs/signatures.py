@@ -226,7 +226,7 @@ def read_key(path: Path) -> Ed25519PrivateKey:
     with path.open("rb") as file:
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
             raise NotAllowed(
-                "key-exposed", f"other users can read {path.name}", f"chmod 600 {path}, or make a new key"
+                "key-exposed", f"other users can read {path.name}", f"chmod 600 {path}, or create a new key"
             )
         data = file.read(_KEY_FILE_BYTES)
     return parse_key(data, path.name)
@@ -238,10 +238,10 @@ def parse_key(data: bytes, name: str) -> Ed25519PrivateKey:
         key = serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError):
         raise NotAllowed(
-            "key-invalid", f"{name} does not contain a private key", "make one: evac key FILE"
+            "key-invalid", f"{name} does not contain a private key", "create one: evac key FILE"
         ) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise NotAllowed("key-invalid", f"{name} is not an ed25519 key", "make one: evac key FILE")
+        raise NotAllowed("key-invalid", f"{name} is not an ed25519 key", "create one: evac key FILE")
     return key
 
 

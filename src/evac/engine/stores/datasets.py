@@ -143,7 +143,7 @@ def claim(
         raise NotAllowed(
             "roles-stale",
             f"{before.store}: the plan assumes the primary is {holder}, but it is {before.holder}",
-            "make a plan for the stores as they are now",
+            "make a new plan for the current state of the stores",
         )
     if not before.settled:
         is_same = (before.candidate, before.purpose, before.run) == (candidate, purpose, run)

@@ -127,7 +127,7 @@ class Ledger:
                 if found == number and isinstance(row, Message):
                     self._remember(number, row)
         if number not in self._messages:
-            raise Corrupt(f"message {number} is not in the journal of notices")
+            raise Corrupt(f"message {number} is not in the alert journal")
         return self._messages[number]
 
     async def delivered(self, name: str, one: Waiting) -> None:
@@ -147,7 +147,7 @@ class Ledger:
     async def tidy(self, name: str) -> None:
         """Gives up what is too old, or too much."""
         for one in boxes.hopeless(self.boxes[name], self._clock.now_ms()):
-            why = one.problem or "too many waited"
+            why = one.problem or "too many were waiting"
             await self.given_up(name, one, why)
 
     async def _leaves(
@@ -179,7 +179,7 @@ def _about(channel: Channel) -> str:
     if channel.public:
         return f"{channel.way}; for users: updates published on the status page"
     kinds = ", ".join(sorted(channel.kinds)) if channel.kinds else "all kinds"
-    return f"{channel.way}; {kinds}; {channel.least} and graver"
+    return f"{channel.way}; {kinds}; {channel.least} and above"
 
 
 def new_messages(drafts: Iterable[Message], make_id: Callable[[], str]) -> list[Message]:

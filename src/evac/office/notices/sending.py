@@ -198,7 +198,9 @@ def outcome_of(status: int, retry_after: str = "") -> Outcome:
     after = retry_after.strip()
     after_ms = int(after) * 1_000 if after.isascii() and after.isdigit() and len(after) < 10 else 0
     down = status >= 500 or status in (408, 429)
-    return Outcome(f"it answers {status}", after_ms if down else 0, whole=down, hopeless=status == 410)
+    return Outcome(
+        f"it returned status {status}", after_ms if down else 0, whole=down, hopeless=status == 410
+    )
 
 
 class Apprise:

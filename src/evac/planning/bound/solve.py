@@ -46,7 +46,7 @@ def evaluate(facts: Facts, certificate: Certificate) -> int:
 
 
 def _invalid(what: str) -> PlanError:
-    return PlanError("certificate-invalid", f"the certificate names {what}", "make a new plan: evac plan")
+    return PlanError("certificate-invalid", f"the certificate contains {what}", "make a new plan: evac plan")
 
 
 @dataclass(slots=True, eq=False)

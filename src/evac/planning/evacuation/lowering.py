@@ -80,7 +80,7 @@ def _check_memory(limits: int, width: int) -> None:
         days = CELLS_MAX // limits // 86_400
         raise InvalidInput(
             "horizon-too-long",
-            f"{limits:,} limits over {width:,} ticks are more than evac lays out",
+            f"{limits:,} limits over {width:,} ticks are more than evac can schedule",
             f"set a horizon of at most {days} d" if days else "set a shorter horizon",
         )
 

@@ -81,7 +81,7 @@ async def with_token(scope: Scope, headers: dict[bytes, bytes], actor: Actor, re
     if not hmac.compare_digest(given, actor.csrf.encode()):
         raise NotAllowed(
             "csrf",
-            "this request does not carry your login's token",
+            "this request does not contain your login's token",
             "reload the page and send it from there; programs use a token: evac access token",
         )
     return receive if body is None else _again(body, receive)
@@ -93,7 +93,7 @@ async def _whole(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise InvalidInput("request-invalid", "the form was cut off", "send it again")
+            raise InvalidInput("request-invalid", "the form was truncated", "send it again")
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(parts)

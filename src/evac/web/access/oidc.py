@@ -78,7 +78,7 @@ class ProviderDown(EvacError):
         super().__init__(
             "oidc-down",
             f"cannot reach the identity provider {issuer}: {words}",
-            "sign in with a password, or break the glass: evac access break-glass --help",
+            "sign in with a password, or use break-glass: evac access break-glass --help",
         )
 
 
@@ -256,7 +256,7 @@ class Oidc:
             raise ProviderDown(issuer, "its metadata names a different issuer")
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
             if not _is_hidden(told.get(name)):
-                raise ProviderDown(issuer, f"it names no {name} over TLS")
+                raise ProviderDown(issuer, f"it has no {name} over TLS")
         self._about = (self._now(), told)
         return told
 
@@ -284,7 +284,7 @@ class Oidc:
         except (ValueError, RecursionError):
             told = None
         if not isinstance(told, dict):
-            raise ProviderDown(self.provider.issuer, "it does not answer in JSON")
+            raise ProviderDown(self.provider.issuer, "it did not return JSON")
         return answer.status, told
 
     def _sealed(self, flow: Flow) -> str:
@@ -313,7 +313,7 @@ def _check(claims: Mapping[str, Any], provider: Provider, nonce: str, now_s: flo
     if claims.get("iss") != provider.issuer:
         raise _refused("the ID token is from a different issuer")
     if provider.client not in readers:
-        raise _refused("the ID token is for someone else")
+        raise _refused("the ID token is for a different client")
     if (len(readers) > 1 or "azp" in claims) and claims.get("azp") != provider.client:
         raise _refused("the ID token was issued to a different client")
     for name in ("exp", "iat"):
@@ -412,7 +412,7 @@ def router_of(people: People) -> APIRouter:
         """Of the provider as the file has it now. Raises NotAllowed where it has none."""
         provider = people.rules.provider
         if provider is None:
-            raise NotAllowed("oidc-none", "there is no identity provider", "sign in another way")
+            raise NotAllowed("oidc-none", "no identity provider is configured", "sign in another way")
         if not known or known[-1].provider != provider:
             known[:] = [Oidc(provider, people.rules.address, people.clock)]
         return known[-1]
@@ -486,7 +486,7 @@ def _told(error: EvacError) -> EvacError:
     """What cannot be read here (the client secret) is nothing that a browser needs to know."""
     if isinstance(error, Permanent):
         return NotAllowed(
-            "oidc-refused", "cannot read the client secret of this war room", "the log says why"
+            "oidc-refused", "cannot read the client secret of this war room", "see the log for the reason"
         )
     return error
 
@@ -509,7 +509,7 @@ def person_of(rules: AccessRules, claims: Mapping[str, Any]) -> tuple[str, Role]
     name = name.strip()
     if alike(name) in {alike(one) for one in (*rules.people, *rules.tokens)}:
         raise NotAllowed(
-            "oidc-name-taken", f"someone else is named {name} here", "an admin must tell them apart: subject"
+            "oidc-name-taken", f"someone else here is named {name}", "an admin must distinguish them: subject"
         )
     given = claims.get(rules.provider.role_claim)
     values = given if isinstance(given, list) else [given]

@@ -88,7 +88,7 @@ def context_of(tls: Tls) -> ssl.SSLContext:
         raise InvalidInput(
             "tls-unusable",
             f"the certificate cannot be used: {str(words)[:200]}",
-            "name PEM files: the certificate with its chain, and its key without a password",
+            "give PEM files: the certificate with its chain, and its key without a password",
         ) from error
 
 
@@ -97,7 +97,7 @@ def _check_key(path: str) -> None:
         mode = os.stat(path).st_mode  # noqa: PTH116 - a path of a file of settings
     except OSError as error:
         raise InvalidInput(
-            "tls-unusable", f"{path} cannot be read: {error.strerror}", "name a file"
+            "tls-unusable", f"{path} cannot be read: {error.strerror}", "give a file"
         ) from error
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         raise NotAllowed("key-exposed", f"other users can read {path}", f"chmod o-rw {path}")

@@ -144,12 +144,10 @@ class People:
         if kind.lower() == "bearer" and text.startswith(signatures.PREFIX):
             return self.by_glass(text, address)
         if kind.lower() != "bearer" or not text.startswith(TOKEN_PREFIX) or len(text) > TOKEN_LONGEST:
-            raise Unauthenticated(
-                "what was sent is not a token of this war room", "evac access token NAME", "token"
-            )
+            raise Unauthenticated("this is not a token of this war room", "evac access token NAME", "token")
         token = self._tokens.get(digest_of(text))
         if token is None:
-            raise Unauthenticated("this token is not known here", "evac access token NAME", "token-unknown")
+            raise Unauthenticated("this token is unknown here", "evac access token NAME", "token-unknown")
         if token.ends_ms and self.clock.now_ms() >= token.ends_ms:
             raise Unauthenticated(f"token {token.name} has expired", "ask for a new one", "token-ended")
         name = token.of or token.name
@@ -474,8 +472,8 @@ class People:
             ):
                 LOG.warning("tls, address and hosts of %s take effect at the next start", self._path.name)
             self.rules, self._tokens, self._names = rules, _by_digest(rules), _names(rules)
-            self.seen.saw("access-file", what=f"{self._path.name} was read again")
-            LOG.info("%s was read again", self._path.name)
+            self.seen.saw("access-file", what=f"{self._path.name} was reloaded")
+            LOG.info("%s was reloaded", self._path.name)
 
 
 def _as_dict(value: Any) -> Any:

@@ -121,7 +121,7 @@ async def estate(request: Request) -> Response:
 
 
 Kind = Annotated[
-    str, Query(pattern="^(site|group|provider|hall|feed|rack)?$", description="Only of this kind.")
+    str, Query(pattern="^(site|group|provider|hall|feed|rack)?$", description="Only items of this kind.")
 ]
 
 

@@ -48,7 +48,7 @@ IncidentName = Annotated[
 
 class _Written(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-    who: Annotated[Name, Field(description="Who writes; ignored if the login says so.")] = ""
+    who: Annotated[Name, Field(description="Author; ignored if the login identifies them.")] = ""
 
 
 class NoteSaid(_Written):
@@ -142,7 +142,9 @@ router = APIRouter(prefix="/v1", tags=["incidents"])
 READ: Final = [Depends(need("viewer"))]
 MEDIA: Final = {"json": JSON, "html": "text/html", "markdown": "text/markdown"}
 ENDINGS: Final = {"json": "json", "html": "html", "markdown": "md"}
-Form = Annotated[Literal["json", "html", "markdown"], Query(description="Of the document.", alias="format")]
+Form = Annotated[
+    Literal["json", "html", "markdown"], Query(description="Format of the document.", alias="format")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +336,7 @@ def _check_component(room: WarRoom, name: str) -> None:
         raise InvalidInput(
             "component-unknown",
             f"the status page shows no component {name[:80]!r}",
-            f"one of {listed(known, 20)}" if known else "give a service of the estate a public_name",
+            f"use one of: {listed(known, 20)}" if known else "give a service of the estate a public_name",
         )
 
 
@@ -437,7 +439,5 @@ async def book_of(room: WarRoom, digest: str) -> Runbook:
     """Raises EvacError for a plan that is not kept, and InvalidInput for one that no paper holds."""
     office = room.office
     if not await office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError(
-            "plan-unknown", f"there is no plan {digest[:19]}", "GET /v1/plans lists standby plans"
-        )
+        raise EvacError("plan-unknown", f"no such plan: {digest[:19]}", "GET /v1/plans lists standby plans")
     return await office.runbook(digest)

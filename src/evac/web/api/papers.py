@@ -51,7 +51,9 @@ class StatusFilesTold:
 
 
 Title = Annotated[str, Query(max_length=200, description="Owner of the page; the name of the estate.")]
-Address = Annotated[str, Query(max_length=500, pattern="^https?://[!-~]+$", description="Of the page.")]
+Address = Annotated[
+    str, Query(max_length=500, pattern="^https?://[!-~]+$", description="Format of the page.")
+]
 
 
 @status_router.get("/status/files", responses=answers(StatusFilesTold, 304, 422, 503))

@@ -131,13 +131,11 @@ def _rehearser(room: WarRoom) -> Rehearser:
 async def _kept(room: WarRoom, digest: str) -> bytes:
     """Raises EvacError for a plan that is not kept."""
     if not await room.office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError(
-            "plan-unknown", f"there is no plan {digest[:19]}", "GET /v1/plans lists standby plans"
-        )
+        raise EvacError("plan-unknown", f"no such plan: {digest[:19]}", "GET /v1/plans lists standby plans")
     return await room.office.plan(digest)
 
 
-Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait for the leader's answer.")]
+Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait for the leader's response.")]
 
 
 @proposals_router.post(

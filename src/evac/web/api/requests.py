@@ -155,7 +155,7 @@ router = APIRouter(prefix="/v1", tags=["requests"])
 WAIT_MOST_S = 20
 
 
-Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait for the leader's answer.")]
+Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait for the leader's response.")]
 
 
 @router.post(

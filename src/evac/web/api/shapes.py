@@ -41,7 +41,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     reason: Reason
-    who: Annotated[Name, Field(description="Who asks; ignored if the login says so.")] = ""
+    who: Annotated[Name, Field(description="Who is asking; ignored if the login identifies them.")] = ""
 
 
 class EnvelopeBody(BaseModel):

@@ -97,7 +97,7 @@ def _abandoned(fields: Mapping[str, str], wanted: Wanted) -> list[str]:
 async def _wanted(room: WarRoom, digest: str) -> Wanted:
     """Raises EvacError for a plan that is not kept."""
     if not await room.office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError("plan-unknown", f"there is no plan {digest[:19]}", "see /plans for the ready plans")
+        raise EvacError("plan-unknown", f"no such plan: {digest[:19]}", "see /plans for the ready plans")
     plan = await plan_of(room, digest)
     words = (
         f"The leader creates a run of this plan: {plural(len(plan.steps), 'step')}. It "

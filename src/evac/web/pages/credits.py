@@ -119,7 +119,8 @@ def answer_of(folder: Path | None, lines: list[CaseLine]) -> tuple[str, str]:
     if not lines:
         where = shlex.quote(str(folder / "CASE"))
         return (
-            f"No case yet. Resolve an incident, then run evac credit windows {where} --incident NAME.",
+            "There are no cases yet. Resolve an incident, then run evac credit "
+            f"windows {where} --incident NAME.",
             "note",
         )
     troubles = sum(line.trouble for line in lines)
@@ -132,7 +133,7 @@ def _folder_of(room: WarRoom, case: str) -> Path:
     """Raises InvalidInput for what is not a case here."""
     folder = room.setting.credits
     if folder is None or case not in names_of(folder):
-        raise InvalidInput("not-found", f"there is no case {case[:80]}", "see the Credits page")
+        raise InvalidInput("not-found", f"no such case: {case[:80]}", "see the Credits page")
     return folder / case
 
 
@@ -189,7 +190,7 @@ def cards_of(document: Mapping[str, Any]) -> list[Card]:
     """The figures of a case, the total first."""
     windows = [row for row in document["windows"]["list"] if row["kind"] == "outage"]
     longest = max(windows, key=lambda row: row["to_ms"] - row["from_ms"], default=None)
-    outage = Card("Longest outage", "-", "no window counts as an outage")
+    outage = Card("Longest outage", "-", "no windows count as an outage")
     if longest is not None:
         outage = Card("Longest outage", duration(longest["to_ms"] - longest["from_ms"]), longest["service"])
     ledger = document["ledger"]
@@ -270,7 +271,7 @@ def _approve(folder: Path, fields: Mapping[str, str], who: str, proof: Proven) -
         ledger = document["ledger"]
         if ledger is None or ledger["ledger"] != fields.get("ledger", ""):
             raise InvalidInput(
-                "ledger-changed", "the totals have changed since this page was shown", "read them again"
+                "ledger-changed", "the totals have changed since this page was shown", "review them again"
             )
         wanted, typed = to_type(document), fields.get("typed", "")
         if "".join(typed.split()).replace(",", "") != wanted:
@@ -361,7 +362,7 @@ async def _claim_form(
     queue = document["claims"]["queue"] if document["claims"] is not None else []
     found = next((row for row in queue if row["id"] == claim), None)
     if found is None:
-        raise InvalidInput("not-found", f"claim {claim[:80]} does not wait for a person", "see the case")
+        raise InvalidInput("not-found", f"claim {claim[:80]} is not waiting for a person", "see the case")
     body = frame.render(
         "credits_claim.html.j2",
         PAGE.path,

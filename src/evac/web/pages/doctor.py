@@ -65,7 +65,7 @@ def answer_of(seen: DoctorSeen) -> tuple[str, str, str]:
     counts, broken = found.counts(), found.broken()
     total = sum(counts.values())
     if not total:
-        return "The estate names no service and no store.", "Add them, then ask again.", "warn"
+        return "The estate lists no services and no stores.", "Add them, then ask again.", "warn"
     look = "bad" if counts["nobody"] or broken else "warn" if counts["by hand"] else "good"
     more = f"{plural(found.endpoints, 'endpoint')} asked; nothing was changed."
     if broken:

@@ -52,7 +52,7 @@ _ASKED: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "fact": (
         "Add a fact for the report",
-        "Something no record can show. The report names you as the source; a later fact replaces it.",
+        "Something the records cannot show. The report names you as the source; a later fact replaces it.",
     ),
     "resolved": (
         "Resolve incident",

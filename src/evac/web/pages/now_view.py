@@ -150,7 +150,7 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     if now.newer is not None:
         told = f"reported by {now.newer.by}" if now.newer.by else "reported by a person"
         return (
-            f"Generation {now.newer.generation} was opened elsewhere ({told}): nothing here takes action."
+            f"Generation {now.newer.generation} was opened elsewhere ({told}), so nothing here acts."
         ), "error"
     if not now.quorum.answers or now.quorum.problem:
         how = "cannot be read" if now.quorum.answers else "does not answer"
@@ -317,7 +317,7 @@ def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
         "left": site.mark in LEFT,
         "clear": quote(site.id, safe=""),
         "votes": [
-            f"{vote.witness} says {vote.opinion}{'' if vote.fresh else ' (old)'}"
+            f"{vote.witness} reports {vote.opinion}{'' if vote.fresh else ' (old)'}"
             + (f": {vote.reason}" if vote.reason else "")
             for vote in site.votes
         ],

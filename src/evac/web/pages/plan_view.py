@@ -514,7 +514,7 @@ async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Beg
     room = room_of(request)
     office = room.office
     if not await office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError("plan-unknown", f"there is no plan {digest[:19]}", "see /plans for the ready plans")
+        raise EvacError("plan-unknown", f"no such plan: {digest[:19]}", "see /plans for the ready plans")
     found, now = await plan_of(room, digest), office.situation
     capacity: tuple[CapacityOf, ...] = ()
     if found.estate_digest == now.estate:

@@ -88,7 +88,7 @@ def test_servers_without_addresses_are_served_in_the_order_of_their_names(estate
     assert (estates.ground_of(other, "pangyo").name == estate.fleet.name).all()
 
 
-@pytest.mark.parametrize(("site", "words"), [("nowhere", "there is no site"), ("anyang", "has no servers")])
+@pytest.mark.parametrize(("site", "words"), [("nowhere", "no such site:"), ("anyang", "has no servers")])
 def test_a_site_that_cannot_be_a_fleet_is_refused(estate: Estate, site: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         estates.ground_of(estate, site)
