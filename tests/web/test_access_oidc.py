@@ -144,7 +144,7 @@ def test_a_login_ends_with_what_the_file_says_of_its_provider(
     ("change", "words"),
     [
         ({"iss": "http://127.0.0.1/other"}, "different issuer"),
-        ({"aud": "somebody"}, "someone else"),
+        ({"aud": "somebody"}, "different client"),
         ({"aud": ["evac", "other"]}, "different client"),
         ({"azp": "other"}, "different client"),
         ({"exp": 1}, "has expired"),

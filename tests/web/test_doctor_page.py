@@ -133,7 +133,7 @@ def test_the_page_asks_without_waiting_and_shows_what_evac_doctor_says(estate: P
             same = await examine_files(estate, None, found["asked_at_ms"])
             assert found["abilities"] == json.loads(json.dumps([vars_of(a) for a in same.abilities]))
             page = (await ask("GET", "/doctor", "operator")).text
-            for words in ("Ask all systems again", "orders-south", "lists no backup of it", "Add a copy, or"):
+            for words in ("Ask all systems again", "orders-south", "lists no backup of it", "Add a copy or"):
                 assert words in page
             tag = {"x-role": "viewer", "if-none-match": answer.headers["etag"]}
             assert (await client.get("/v1/doctor", headers=tag)).status_code == 304

@@ -147,6 +147,6 @@ def test_a_controller_takes_a_changed_policy_and_says_what_is_wrong_with_a_broke
     assert told["data"]["policy"] == running.situation()["policy"]
     assert "evac_policy_reload_timestamp_seconds" in running.text("/metrics")
     write("watch: {profile: fast}\n")
-    words = "The policy on disk cannot be loaded while evac is running, because how a lost site is recognised"
+    words = "The policy on disk cannot be loaded while evac is running, because the rules for recognising"
     until(lambda: words in running.text("/now"), "the page Now does not say what waits")
     assert "evac_estate_reload_restart 1.0" in running.text("/metrics")

@@ -218,7 +218,7 @@ def test_what_is_told_waits_for_every_channel_that_wants_it_and_nothing_is_half_
             State(watched=7), new_messages([lost(), lost("south")], iter(["m1", "m2"]).__next__)
         )
         assert [one.number for one in ledger.boxes["desk"].waiting] == [1, 2]
-        assert ledger.boxes["plans"] == Box(after=2, about="apprise; plan; warning and graver")
+        assert ledger.boxes["plans"] == Box(after=2, about="apprise; plan; warning and above")
         one = ledger.boxes["desk"].waiting[0]
         await ledger.failed("desk", one, "no answer", 0, True)
         assert (await ledger.message(2)).id == "m2"
