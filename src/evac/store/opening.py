@@ -209,7 +209,7 @@ async def seal_all(inner: Store, seal: Seal | None, trust_unsealed: bool) -> Sea
     """
     if seal is None:
         hint = "add seal=file:/path to its options"
-        raise StoreError("store-seal", "the URL of the store names no seal", hint)
+        raise StoreError("store-seal", "the URL of the store has no seal", hint)
     good = sealed = 0
     left: list[str] = []
     after = ""
