@@ -130,7 +130,7 @@ class Reason:
                 what = "backup" if self.backup else "copy"
                 return f"{store}: its {what} at {self.site} may lack more than its rpo allows; {anyway}"
             case "loss-unknown":
-                return f"{store}: nobody knows what its copy lacks; {anyway}"
+                return f"{store}: it is not known what its copy lacks; {anyway}"
             case _:
                 return f"{store} has no copy and no backup that is left"
 

@@ -50,7 +50,7 @@ def _ready(reading: Reading, row: int, timed: Timed) -> None:
     if bool(timed.step.parameters.get("by_itself", False)) != kind.by_itself:
         reading.complain("F21", timed.step.id, "does not say correctly whether it powers on by itself")
     if kind.by_itself and timed.step.manual:
-        reading.complain("F21", timed.step.id, "what powers on by itself needs no one to press a button")
+        reading.complain("F21", timed.step.id, "a server that powers on by itself needs no person for it")
     if kind.by_hand and not timed.step.manual:
         reading.complain("F15", timed.step.id, "has no management controller: only a person can boot it")
     step = int(instance.powered_by[row]) if len(instance.powered_by) else -1

@@ -39,9 +39,9 @@ def _slow(context: Context) -> Iterator[Finding]:
         traffic, lead_ms = service.traffic, context.estate.lead.ms
         how = f" with a TTL of {duration(traffic.ttl_ms)}" if traffic.ttl_ms else ""
         how = " with an unknown TTL" if unknown else how
-        slow = "Lower the TTL well below the rto, or use anycast or a load balancer in front."
+        slow = "Lower the TTL well below the RTO, or use anycast or a load balancer in front."
         if least - lead_ms <= strictest < least:
-            slow = "Detect a loss or approve its plan sooner, or state an rto that can be met."
+            slow = "Detect a loss or approve its plan sooner, or state an RTO that can be met."
         yield RULE.finding(
             context,
             severity,

@@ -10,11 +10,11 @@ DRIVER = DriverSpec(
     (
         Setting("url", "text", "REST API of Kafka Connect", needed=("store",), reaches="host"),
         Setting("cluster", "text", "alias that MirrorMaker has of the cluster here", needed=("store",)),
-        Setting("origin", "text", "alias of the cluster that takes the messages in", needed=("store",)),
+        Setting("origin", "text", "alias of the cluster that accepts messages", needed=("store",)),
         Setting(
             "bridge",
             "text",
-            "HTTP bridge (Strimzi) or REST proxy of the cluster that takes the messages in",
+            "HTTP bridge (Strimzi) or REST proxy of the cluster that accepts messages",
             needed=("store",),
             reaches="host",
         ),
