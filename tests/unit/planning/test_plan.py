@@ -92,7 +92,7 @@ stores:
         (
             "1 s",
             ", {at: south, mode: async}]}",
-            "store db: nobody knows what its copy lacks; --waive db takes it all the same",
+            "store db: it is not known what its copy lacks; --waive db takes it all the same",
         ),
         ("30 h", ", {at: south, mode: sync}]}", "store db would not be back before the horizon"),
     ],
