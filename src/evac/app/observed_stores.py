@@ -229,9 +229,12 @@ class SeenEstate:
     def _silent(self, now: Observation, seen: Observation, epochs: Mapping[str, Epoch]) -> tuple[Silent, ...]:
         """seen: the roles that are certain after this look."""
         moving = {epoch.store for epoch in epochs.values() if not epoch.settled}
+        homes = {store.id: store.primary.at for store in self._files.stores if store.primary is not None}
+        homes |= {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         at_ms, known = self._clock.monotonic_ms(), self.observation.silent
         certain = observed(self.estate, seen)
-        return self._alarms.silent(certain, now, known, moving, self.states(), at_ms, self._believed_ms)
+        states, believed_ms = self.states(), self._believed_ms
+        return self._alarms.silent(certain, now, known, moving, states, at_ms, believed_ms, homes)
 
     def _unheeded(self, epochs: Mapping[str, Epoch]) -> list[Epoch]:
         """Those that changed since before the last look. None where nobody wrote what that look knew."""

@@ -1,9 +1,9 @@
-"""What people must hear of a store at once: two of its members take writes, or its primary is silent.
+"""What people must hear of a store at once: two of its members take writes, or none does.
 
-A primary is silent where nothing answers at its address for as long as it takes to believe the loss of a
-site, and no other member is the primary. One that answers and lets nobody in is not; nor is one whose roles
-are just being changed by a run, which says itself what it waits for. What a lost site held is part of its
-loss.
+None does where, for as long as it takes to believe the loss of a site, no member is the primary, and the one
+that was does not answer at its address, or answers as something else, like after a restart. One that answers
+and lets nobody in is not silent; nor is one whose roles are just being changed by a run, which says itself
+what it waits for. What a lost site held is part of its loss.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -52,6 +53,20 @@ def rivals_still(known: Iterable[Rivals], seen: Observation) -> tuple[Rivals, ..
     return tuple(one for _, one in sorted(found.items()))
 
 
+def without_primary(estate: Estate, seen: Observation) -> tuple[str, ...]:
+    """Stores of which every copy answers and none takes writes."""
+    top, roles = topology(estate), dict[str, dict[str, str]]()
+    for member in seen.members:
+        roles.setdefault(member.store, {})[member.site] = member.role
+    found = []
+    for store in estate.stores:
+        now = roles.get(store.id, {})
+        asked = now.keys() >= {site_of(top, one.at) for one in store.members if one.mode != "none"}
+        if now and asked and not {"primary", "unreachable"} & set(now.values()):
+            found.append(store.id)
+    return tuple(sorted(found))
+
+
 def _primaries(seen: Observation) -> dict[str, tuple[str, ...]]:
     """Store -> sites of the members that say that they are the primary; of each store that was asked."""
     found: dict[str, list[str]] = {member.store: [] for member in seen.members}
@@ -87,33 +102,34 @@ class StoreAlarms:
         states: Mapping[str, SiteState],
         at_ms: int,
         believed_ms: int,
+        homes: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[Silent, ...]:
-        """Stores whose primary has been silent for `believed_ms`. estate: with its roles as last seen for
-        certain; known: what was published before, which stays believed; moving: stores whose roles a run
-        changes; states: verdicts on sites, of which one that may be lost is given twice as long to be judged;
-        at_ms: of the look, by the monotonic clock.
+        """Stores that take no writes since `believed_ms`. estate: with its roles as last seen for certain;
+        homes: where the primary of a store is that was not seen anywhere; known: what was published before,
+        which stays believed; moving: stores whose roles a run changes; states: verdicts on sites, of which
+        one that may be lost is given twice as long to be judged; at_ms: of the look, by the monotonic clock.
         """
-        unheard = {
-            (one.store, one.site) for one in now.members if one.role == "unreachable" and not one.error
-        }
+        roles = {(one.store, one.site): one.role for one in now.members if not one.error}
         with_primary = {store for store, sites in _primaries(now).items() if sites}
         since = {one.store: one for one in known}
         top, before, self._silent = topology(estate), self._silent, {}
         lost, late = lost_now(top), dict[str, Silent]()
         for store in estate.stores:
-            at = "" if store.primary is None else store.primary.at
+            at = homes.get(store.id, "") if store.primary is None else store.primary.at
             site = (site_of(top, at) or "") if at else ""
-            if (store.id, site) not in unheard or store.id in with_primary or store.id in moving:
+            role = roles.get((store.id, site))
+            if role is None or store.id in with_primary or store.id in moving:
                 continue
             if states.get(site) == "lost" or is_lost(top, lost, at):
                 continue
-            told = Silent(store.id, site, at, now.at_ms)
+            told = Silent(store.id, site, at, now.at_ms, role="" if role == "unreachable" else role)
             one, first_ms = before.get(store.id, (told, at_ms))
             if (one.store, one.site) != (store.id, site):
                 one, first_ms = told, at_ms
+            one = replace(one, role=told.role)
             published = since.get(store.id)
             if published is not None and published.site == site and store.id not in before:
-                one, first_ms = published, at_ms - believed_ms
+                one, first_ms = replace(published, role=told.role), at_ms - believed_ms
             self._silent[store.id] = (one, first_ms)
             if at_ms - first_ms >= believed_ms * (2 if states.get(site) == "suspect" else 1):
                 late[store.id] = one
@@ -144,7 +160,7 @@ class StoreAlarmChore:
     def __init__(self, seen: Callable[[], Observation], clock: Clock, tell: Tell) -> None:
         self._seen, self._clock, self._tell = seen, clock, tell
         self._rivals: dict[str, tuple[str, ...]] = {}
-        self._silent: dict[str, str] = {}
+        self._silent: dict[str, tuple[str, bool]] = {}
 
     async def chore(self, guard: Lease) -> None:
         seen = self._seen()
@@ -158,11 +174,14 @@ class StoreAlarmChore:
         self._rivals = {name: one.sites for name, one in rivals.items()}
         silent = {one.store: one for one in seen.silent}
         for name, mute in silent.items():
-            if self._silent.get(name) != mute.site:
-                self._say("primary-silent", name, (mute.site,), f"{silent_words(mute)}; {silent_hint(mute)}")
+            if self._silent.get(name) != (mute.site, bool(mute.role)):
+                code = "no-primary" if mute.role else "primary-silent"
+                self._say(code, name, (mute.site,), f"{silent_words(mute)}; {silent_hint(mute)}")
         for name in self._silent.keys() - silent.keys():
-            self._say("primary-silent", name, (), f"{name}: its primary answers again")
-        self._silent = {name: mute.site for name, mute in silent.items()}
+            code = "no-primary" if self._silent[name][1] else "primary-silent"
+            ends = "it has a primary again" if code == "no-primary" else "its primary answers again"
+            self._say(code, name, (), f"{name}: {ends}")
+        self._silent = {name: (mute.site, bool(mute.role)) for name, mute in silent.items()}
         await asyncio.sleep(AGAIN_S)
 
     def _say(self, code: str, store: str, sites: tuple[str, ...], words: str) -> None:

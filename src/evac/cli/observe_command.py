@@ -29,15 +29,16 @@ def observe(estate: Path, power: bool, output: str) -> int:
     """Ask every member of every store for its current state: primary, synchronous, how far behind.
 
     A member that does not answer is unreachable; one that answers but receives nothing at the moment is
-    detached. Exit 17: a store has two writable primaries. Exit 16: a member refused evac, or its entry in
-    the estate cannot be used. With --power, exit 16: the power state of some servers is unknown; exit 1: no
-    BMC reported any. A refused password is tried only a few times in total, across all BMCs.
+    detached. Exit 17: a store has two writable primaries. Exit 16: a member refused evac, its entry in the
+    estate cannot be used, or every member of a store answers and none accepts writes. With --power, exit 16:
+    the power state of some servers is unknown; exit 1: no BMC reported any. A refused password is tried only
+    a few times in total, across all BMCs.
     """
     from evac.app.store_alarms import rivals_in
     from evac.views.sheet import Page
     from evac.views.words import moment
 
-    seen, facts = asyncio.run(_look(estate, power))
+    seen, none, facts = asyncio.run(_look(estate, power))
     if output == "json":
         rows = [
             {"store": m.store, "site": m.site, "role": m.role, "lag_ms": m.lag_ms, "error": _error(m)}
@@ -48,11 +49,12 @@ def observe(estate: Path, power: bool, output: str) -> int:
             "observed_at": moment(seen.at_ms),
             "members": rows,
             "two_primaries": [{"store": one.store, "sites": list(one.sites)} for one in rivals_in(seen)],
+            "no_primary": list(none),
         }
         if facts is not None:
             document["power"] = {"observed_at": moment(facts.at_ms), "sites": _power_rows(facts)}
         emit(json.dumps(document, indent=2) + "\n", None)
-        return max(_asked(seen), _known(facts))
+        return max(_asked(seen, none), _known(facts))
     shown = screen()
     page = Page(shown.width, shown.colour)
     if seen.members:
@@ -71,7 +73,7 @@ def observe(estate: Path, power: bool, output: str) -> int:
     if facts is not None:
         _power_page(page, facts)
     emit(page.text(), None)
-    return max(_asked(seen), _known(facts))
+    return max(_asked(seen, none), _known(facts))
 
 
 def _error(member: MemberSeen) -> dict[str, str] | None:
@@ -81,23 +83,26 @@ def _error(member: MemberSeen) -> dict[str, str] | None:
     return {"code": code, "message": message, "hint": hint}
 
 
-def _asked(seen: Observation) -> int:
-    """Says which stores have two writable members, and which copies could not be asked though they may well
-    live; the exit code for it.
+def _asked(seen: Observation, none: tuple[str, ...]) -> int:
+    """Says which stores have two writable members or none, and which copies could not be asked though they
+    may well live; the exit code for it.
     """
     from evac.app.store_alarms import rivals_in
-    from evac.views.situation_view import rivals_hint, rivals_words
+    from evac.views.situation_view import NO_PRIMARY_HINT, rivals_hint, rivals_words
 
     rivals, lost = rivals_in(seen), () if seen.effects is None else seen.effects.lost
     for one in rivals:
         say(f"error: {rivals_words(one)} [two-primaries]")
         say(f"next: {rivals_hint(one, lost)}")
+    for name in none:
+        say(f"error: {name}: every member answers, and none accepts writes [no-primary]")
+        say(f"next: {NO_PRIMARY_HINT}")
     told = [(member, *member.error) for member in seen.members if member.error is not None]
     for member, code, message, hint in told:
         say(f"error: {member.store} at {member.site}: {message} [{code}]")
         if hint:
             say(f"next: {hint}")
-    return console.TWO_PRIMARIES if rivals else console.UNKNOWN if told else console.DONE
+    return console.TWO_PRIMARIES if rivals else console.UNKNOWN if told or none else console.DONE
 
 
 def _known(facts: PowerFacts | None) -> int:
@@ -131,16 +136,19 @@ def _why(code: str) -> str:
     return BOOT_CODES[code].words if code in BOOT_CODES else code
 
 
-async def _look(estate: Path, power: bool) -> tuple[Observation, PowerFacts | None]:
+async def _look(estate: Path, power: bool) -> tuple[Observation, tuple[str, ...], PowerFacts | None]:
+    """What was seen, stores that no one can write to, and the power where it is asked for."""
     from evac import estate as estates
     from evac.app.observing import observe as look
     from evac.app.observing import observe_power
+    from evac.app.store_alarms import without_primary
     from evac.drivers.registry import Drivers
 
     drivers, loaded = Drivers(), estates.load(estate)
     try:
         seen = await look(loaded, drivers, now_ms())
-        return seen, await observe_power(loaded, drivers, now_ms()) if power else None
+        none = without_primary(loaded, seen)
+        return seen, none, await observe_power(loaded, drivers, now_ms()) if power else None
     finally:
         await drivers.close()
 

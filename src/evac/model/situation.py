@@ -60,7 +60,9 @@ class Rivals:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """A store whose primary does not answer, at a site that is not lost."""
+    """A store that takes no writes, at a site that is not lost: its primary does not answer, or answers as
+    something else.
+    """
 
     store: str
     site: str
@@ -74,6 +76,8 @@ class Silent:
     """Whether something else at the site answers."""
     unstated: int = 0
     """Of these services, those of which nobody states how many people use them."""
+    role: str = ""
+    """As what it answers; empty where it does not answer."""
 
 
 @dataclass(frozen=True, slots=True)

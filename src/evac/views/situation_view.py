@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from evac.model.observation import LeavingSite
 from evac.model.situation import Away, Cause, LostNow, Rivals, Silent, Situation, StoreAway
@@ -62,8 +62,13 @@ def silent_words(one: Silent) -> str:
     """`the primary of orders in west does not answer, although west does: 9 services cannot serve, 41 million
     users`.
     """
-    words = f"the primary of {one.store} in {one.site} does not answer"
-    words += f", although {one.site} does" if one.answers else ""
+    if one.role:
+        answer = {"detached": "a copy that follows no one", "none": "a server that is no member"}
+        what = answer.get(one.role, f"{one.role} copy")
+        words = f"no member of {one.store} accepts writes: its primary in {one.site} answers as {what}"
+    else:
+        words = f"the primary of {one.store} in {one.site} does not answer"
+        words += f", although {one.site} does" if one.answers else ""
     if one.services:
         words += f": {plural(one.services, 'service')} cannot serve, {_users(one.people, one.unstated)}"
     return words
@@ -76,8 +81,13 @@ def _users(count: int, unstated: int) -> str:
     return f"{people(count, unstated)} users"
 
 
+NO_PRIMARY_HINT: Final = "if the primary only restarted, make it writable again with the server's own command"
+
+
 def silent_hint(one: Silent) -> str:
     """What to do: it is repaired, or its place is taken for lost."""
+    if one.role:
+        return f"{NO_PRIMARY_HINT}; if it can't serve: evac plan ESTATE --lose {one.at}, and apply it"
     where = f"{one.at} is" if one.at != one.site else f"that part of {one.site} is"
     return f"start it again if possible; if {where} lost: evac plan ESTATE --lose {one.at}, and apply it"
 
@@ -224,6 +234,7 @@ def document(situation: Situation) -> dict[str, Any]:
                 "services": o.services,
                 "people": o.people,
                 "site_answers": o.answers,
+                "role": o.role,
             }
             for o in situation.silent
         ],

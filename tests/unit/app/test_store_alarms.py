@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evac import estate as estates
-from evac.app.store_alarms import StoreAlarmChore, StoreAlarms, rivals_still
+from evac.app.store_alarms import StoreAlarmChore, StoreAlarms, rivals_still, without_primary
 from evac.engine.lead.watch_journal import Notice
 from evac.model.estate import Estate
 from evac.model.observation import MemberSeen, Observation, Role
@@ -55,8 +57,9 @@ def silent(
     state: SiteState = "healthy",
     known: tuple[Silent, ...] = (),
     moving: tuple[str, ...] = (),
+    homes: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Silent, ...]:
-    return alarms.silent(estate, now, known, moving, {"west": state}, at_ms, BELIEVED_MS)
+    return alarms.silent(estate, now, known, moving, {"west": state}, at_ms, BELIEVED_MS, homes)
 
 
 ROLES: tuple[Role, ...] = ("primary", "unreachable", "none", "replica", "detached", "sync")
@@ -116,9 +119,8 @@ def test_it_names_the_place_who_is_without_service_and_what_to_do(estate: Estate
     "now",
     [
         look("primary"),
-        look("none"),
-        look("detached"),
         look(east="primary"),
+        look("none", "primary"),
         replace(look(), members=(replace(look().members[1], error=("password", "refused", "")),)),
         Observation(1),
     ],
@@ -129,6 +131,37 @@ def test_one_that_answers_and_a_store_with_another_primary_are_not_silent(
     alarms = StoreAlarms()
     for at_ms in range(0, 10 * BELIEVED_MS, BELIEVED_MS):
         assert not silent(alarms, estate, now, at_ms)
+
+
+@pytest.mark.parametrize("role", ["none", "detached", "sync"])
+@pytest.mark.parametrize("certain", [True, False])
+def test_a_primary_that_answers_as_something_else_is_told_and_so_is_its_return(
+    estate: Estate, role: Role, certain: bool
+) -> None:
+    """It restarted and came up read-only: no one can write. certain: its old role is still believed."""
+    alarms = StoreAlarms()
+    at = next(store.primary.at for store in estate.stores if store.id == "orders" and store.primary)
+    now = estate
+    if not certain:
+        members = tuple(
+            replace(m, mode="async") for s in estate.stores for m in s.members if s.id == "orders"
+        )
+        now = replace(
+            estate,
+            stores=tuple(replace(s, members=members) if s.id == "orders" else s for s in estate.stores),
+        )
+    homes = {"orders": at}
+    assert not silent(alarms, now, look(role), 0, homes=homes)
+    (found,) = silent(alarms, now, look(role, at_ms=9), BELIEVED_MS, homes=homes)
+    assert (found.store, found.role, found.services) == ("orders", role, 2)
+    assert silent_words(found).startswith(
+        "no member of orders accepts writes: its primary in west answers as"
+    )
+    assert "make it writable again" in silent_hint(found)
+    assert not silent(alarms, now, look("primary"), 2 * BELIEVED_MS, homes=homes)
+    assert without_primary(now, look(role, "sync")) == ("orders",)
+    assert without_primary(now, look(role, "unreachable")) == without_primary(now, look("primary")) == ()
+    assert without_primary(now, replace(look(role), members=look(role).members[:1])) == ()
 
 
 def test_what_a_run_or_the_loss_of_the_site_explains_is_no_alarm_of_its_own(estate: Estate) -> None:
