@@ -170,6 +170,16 @@ def test_from_proposal_to_proof(world: World) -> None:
     assert all(row["evidence"]["attested_by"] == "kim" for row in shown["steps"])
 
 
+def end_controller(world: World) -> None:
+    """As it ends by itself once there is nothing left to do."""
+    pid = world.controller()
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    while world.controller() == pid != 0:
+        time.sleep(0.1)
+
+
 def test_two_persons_sign_and_the_run_may_be_named_by_its_incident(world: World) -> None:
     keys = {}
     for who in ("kim", "lee"):
@@ -192,6 +202,7 @@ def test_two_persons_sign_and_the_run_may_be_named_by_its_incident(world: World)
     world.evac("hold", "--reason", "wait")
     assert "on hold by kim" in world.evac("run", "show", run, code=13)
     signed = ("--who", "kim", "--key", str(world.folder / "kim"))
+    end_controller(world)
     for refused, release in ((4, ()), (0, signed)):
         assert ("unproven" in world.evac("hold", "--release", *release, code=refused)) is bool(refused)
     world.evac("run", "cancel", run, "--reason", "a drill", *signed)
@@ -199,6 +210,7 @@ def test_two_persons_sign_and_the_run_may_be_named_by_its_incident(world: World)
     clear = ("site", "clear", "pangyo", "--reason", "a drill")
     assert "unproven" in world.evac(*clear, code=4)
     assert "lost" in world.evac("status")
+    end_controller(world)
     assert "pangyo is active again" in world.evac(*clear, *signed)
     assert "site-active" in world.evac(*clear, *signed, code=4)
 

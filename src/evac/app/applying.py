@@ -264,9 +264,13 @@ async def ensure_controller(
     raise Unavailable(f"the controller did not start; see {log}")
 
 
-async def go_on(store: Store, url: str, log: Path) -> None:
-    """Starts the controller of an embedded store again where it ended while runs wait. Raises Unavailable."""
-    if store.quorum or await store.holder(LEADER) is not None or not await store.list(OPEN, limit=1):
+async def go_on(store: Store, url: str, log: Path, asked: bool = False) -> None:
+    """Starts the controller of an embedded store again where it ended while runs wait. asked: something else
+    needs it too. Raises Unavailable.
+    """
+    if store.quorum or await store.holder(LEADER) is not None:
+        return
+    if not asked and not await store.list(OPEN, limit=1):
         return
     started = await last_started(store)
     if started is None or not Path(started.estate).exists():

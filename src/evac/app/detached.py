@@ -20,6 +20,7 @@ import orjson
 from evac.app import runs
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import PROPOSAL, REQUESTS
+from evac.engine.runs.releases import RELEASE
 from evac.model.errors import EvacError, StoreError
 from evac.store.port import Put, Store
 
@@ -90,7 +91,9 @@ async def until_idle(
         await pause(LOOK_S)
         with contextlib.suppress(StoreError):
             opened = await store.list(OPEN)
-            asked = await store.list(PROPOSAL, limit=1) or await store.list(REQUESTS, limit=1)
+            asked = [
+                one for prefix in (PROPOSAL, REQUESTS, RELEASE) for one in await store.list(prefix, limit=1)
+            ]
             quiet_s = 0.0 if opened or asked else quiet_s + LOOK_S
             names = [entry.key.removeprefix(OPEN) for entry in opened]
             parked = bool(names) and not asked and all([await _is_parked(store, name) for name in names])

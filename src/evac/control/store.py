@@ -218,12 +218,19 @@ class StoreControl:
     async def clear_site(self, domain: str, who: str, reason: str, key: Path | None = None) -> None:
         name, now_ms = await self.name(who), self._clock.now_ms()
         if key is not None:
+            await self._must_lead()
             await runs.clear_mark(self.store, domain, name, reason, now_ms, key)
             return
         await self._must_not_need_proof(
             name, "clearing a mark", "sign with --key FILE, or go through the war room: --server URL"
         )
         await effects.clear(self.store, domain, name, reason, now_ms)
+
+    async def _must_lead(self) -> None:
+        """What only a leader may do needs one: of an embedded store it ends when nothing is left to do."""
+        from evac.app import applying
+
+        await applying.go_on(self.store, self._url, self._log, asked=True)
 
     async def hold(self, who: str, reason: str) -> Held:
         standing = await runs.held(self.store)
@@ -235,6 +242,8 @@ class StoreControl:
 
     async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
         name, why = await self.name(who), reason or RELEASED
+        if key is not None and await runs.held(self.store) is not None:
+            await self._must_lead()
         return await runs.release(self.store, name, why, self._clock.now_ms(), key)
 
     async def status(self) -> StatusDocument:

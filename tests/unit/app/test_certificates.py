@@ -42,8 +42,8 @@ class Later(SystemClock):
 
 def test_words_say_when_a_certificate_ends_and_nothing_of_a_good_one() -> None:
     assert words_of("it", 40 * DAY_MS, 1) == ""
-    assert words_of("it", 20 * DAY_MS, DAY_MS) == "it ends on 1970-01-21 00:00 UTC"
-    assert words_of("it", DAY_MS, DAY_MS) == "it has ended on 1970-01-02 00:00 UTC"
+    assert words_of("it", 20 * DAY_MS, DAY_MS) == "it expires on 1970-01-21 00:00 UTC"
+    assert words_of("it", DAY_MS, DAY_MS) == "it expired on 1970-01-02 00:00 UTC"
     assert words_of("it", 0, DAY_MS) == "it cannot be read"
 
 
@@ -66,7 +66,7 @@ def test_whoever_leads_tells_once_a_day_of_each_that_ends_soon(
             chore = CertificateChore(agents, clock, told.append)
             await chore.look()
             await chore.look()
-            assert [(one.site, one.words.partition(" ends on")[0]) for one in told] == [
+            assert [(one.site, one.words.partition(" expires on")[0]) for one in told] == [
                 ("", "our certificate for agents"),
                 ("pangyo", "the certificate of the agent of pangyo"),
             ]
@@ -95,6 +95,6 @@ def test_figures_and_the_doctor_name_them(tmp_path: Path, monkeypatch: pytest.Mo
     assert _certificates() == []
     monkeypatch.setenv(CERT, str(soon.cert))
     (row,) = _certificates()
-    assert (row.verdict, "ends on" in row.words) == ("note", True)
+    assert (row.verdict, "expires on" in row.words) == ("note", True)
     monkeypatch.setenv(CERT, str(late.cert))
     assert [row.verdict for row in _certificates()] == ["good"]
