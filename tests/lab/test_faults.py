@@ -76,7 +76,7 @@ def half_a_site_and_a_full_disk(lab: LabFolder) -> None:
     assert struck.processes >= len(HALLS["hall-2"]) - 1
     servers = {site.name: site.servers for site in status.look(lab, lab.need()).sites}["ansan"]
     assert {role for role, state in servers.items() if state == "down"} == set(HALLS["hall-2"]) & set(servers)
-    with pytest.raises(LabError, match="no hall"):
+    with pytest.raises(LabError, match="no such hall"):
         faults.half(lab, "ansan", "hall-9")
     assert writes(lab) >= 5
     # A database that cannot write its log ends itself: that is what a full disk does.

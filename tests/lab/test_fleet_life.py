@@ -201,7 +201,7 @@ def test_without_uvloop_it_serves_as_well(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("path", "body", "method", "words"),
     [
-        ("nothing", None, "", "there is no GET /nothing"),
+        ("nothing", None, "", "not found: GET /nothing"),
         ("servers?state=flying", None, "", "flying is not a state"),
         ("faults", {"fault": "tired"}, "", "tired is not a fault"),
         ("faults", {"fault": "dead"}, "", "the request does not say what has the fault"),

@@ -162,9 +162,9 @@ def test_it_needs_nothing_and_takes_nothing_else(capsys: pytest.CaptureFixture[s
     }
     for name, words in others.items():
         assert evac(["serve", "--demo", *words]) == 2
-        assert f"leave {name} out" in capsys.readouterr().err
+        assert f"remove {name}" in capsys.readouterr().err
     assert evac(["serve", "--demo", "x", "--site", "a"]) == 2
-    assert "leave ESTATE, --site out" in " ".join(capsys.readouterr().err.replace(" and ", ", ").split())
+    assert "remove ESTATE, --site" in " ".join(capsys.readouterr().err.replace(" and ", ", ").split())
 
 
 def test_what_guards_a_room_that_is_not_served_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

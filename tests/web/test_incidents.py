@@ -116,7 +116,7 @@ def test_people_open_an_incident_before_anything_is_carried_out() -> None:
         assert (lost.status_code, lost.json()["code"]) == (404, "incident-unknown")
         page = await client.get("/incidents/<b>", headers={"accept": "text/html,*/*;q=0.8"})
         assert (page.status_code, page.headers["content-type"][:9]) == (404, "text/html")
-        assert 'role="alert">There is no incident &lt;b&gt;.' in page.text
+        assert 'role="alert">No such incident: &lt;b&gt;.' in page.text
         assert page.headers["cache-control"] == "no-store"
         document = await client.get("/v1/incidents/smoke-2", headers={"accept": "text/html"})
         assert document.json()["code"] == "incident-unknown"

@@ -393,7 +393,7 @@ def _given(*only: str) -> list[str]:
 def _demo(port: int | None) -> int:
     """Until somebody ends it. Raises InvalidInput."""
     if others := [name for name in _given() if name not in ("--demo", "--port", "--time-zone")]:
-        raise click.UsageError(f" --demo uses its own company: remove {listed(others)}")
+        raise click.UsageError(f"--demo uses its own company: remove {listed(others)}")
     from evac.app.demo import room as demo_room
 
     with in_time_zone(os.environ.get(ZONE, demo_room.ZONE)):

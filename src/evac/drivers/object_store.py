@@ -96,10 +96,9 @@ class Asked:
 
     def sizes(self, below: str = "") -> dict[str, int]:
         """Key below the prefix -> size, of all that begin with `below`. Raises `ActionError`."""
-        pages = self._pages("list_objects_v2", Prefix=f"{self._bucket.prefix}{below}")
         found: dict[str, int] = {}
-        for page in pages:
-            for one in page.get("Contents", ()):
+        for page in self._listing(f"{self._bucket.prefix}{below}"):
+            for one in page:
                 found[one["Key"].removeprefix(self._bucket.prefix)] = int(one["Size"])
             if len(found) > OBJECTS_MOST:
                 raise Permanent("backup-output", f"the bucket contains more than {OBJECTS_MOST:,} objects")
@@ -110,8 +109,8 @@ class Asked:
         Raises `Permanent` where there are more than anybody lists.
         """
         found: dict[str, tuple[str, float]] = {}
-        for page in self._pages("list_objects_v2", Prefix=self._bucket.prefix, MaxKeys=most or 1_000):
-            for one in page.get("Contents", ()):
+        for page in self._listing(self._bucket.prefix, MaxKeys=most or 1_000):
+            for one in page:
                 version = f"{one['Size']} {one['ETag']}"
                 found[one["Key"].removeprefix(self._bucket.prefix)] = version, one["LastModified"].timestamp()
             if len(found) >= (most or OBJECTS_MOST):
@@ -225,16 +224,31 @@ class Asked:
 
         try:
             return getattr(self._s3, name)(Bucket=self._bucket.name, **given)
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, *_NO_ANSWER) as error:
             raise _error(error) from error
+
+    def _listing(self, prefix: str, **given: Any) -> Iterator[list[dict[str, Any]]]:
+        """Pages of objects. Raises Retryable for an answer that is no listing of this bucket."""
+        for page in self._pages("list_objects_v2", Prefix=prefix, **given):
+            found = page.get("Contents", [])
+            whole = all({"Key", "Size", "ETag", "LastModified"} <= one.keys() for one in found)
+            if page.get("Name") != self._bucket.name or not whole:
+                raise Retryable(
+                    "backup-output", "the bucket's answer is no listing of it", "check its server"
+                )
+            yield found
 
     def _pages(self, name: str, **given: Any) -> Iterator[Any]:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield from self._s3.get_paginator(name).paginate(Bucket=self._bucket.name, **given)
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, *_NO_ANSWER) as error:
             raise _error(error) from error
+
+
+_NO_ANSWER: Final = (AttributeError, KeyError, TypeError, ValueError, OSError)
+"""What the library raises for an answer that no server of the API gives."""
 
 
 def _client(bucket: Bucket) -> Any:
@@ -264,7 +278,8 @@ def _client(bucket: Bucket) -> Any:
 
 def _error(error: Exception) -> ActionError:
     """What an error of the library means; its words name the request and no secret."""
-    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    response = getattr(error, "response", None) or {}
+    code = str((response.get("Error") or {}).get("Code") or "")
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
         return Permanent("backup-password", f"the bucket rejects these credentials: {code}", "check `env`")
     if code == "NoSuchBucket":

@@ -114,10 +114,10 @@ def test_an_argument_is_never_read_by_a_shell(tmp_path: Path) -> None:
 def test_what_is_not_there_is_a_problem_and_permanent(tmp_path: Path) -> None:
     missing = action("/nowhere/program")
     assert not asyncio.run(CommandDriver().check(missing, order())).ready
-    with pytest.raises(Permanent, match="not there"):
+    with pytest.raises(Permanent, match="does not exist"):
         asyncio.run(CommandDriver().execute(missing, order()))
     relative = action("./program")
-    assert "full path" in asyncio.run(CommandDriver().check(relative, order())).problems[0]
+    assert "absolute path" in asyncio.run(CommandDriver().check(relative, order())).problems[0]
     plain = tmp_path / "plain"
     plain.write_text("not a program")
     plain.chmod(0o755)

@@ -98,9 +98,9 @@ def test_what_somebody_else_paused_stays_paused(server: ApiServer, kubeconfig: s
 @pytest.mark.parametrize(
     ("reconciler", "words"),
     [
-        ("Application/argocd/nobody", "there is no Application nobody"),
-        ("Deployment/chat/chat", "is none"),
-        ("Application/chat", "is none"),
+        ("Application/argocd/nobody", "no such Application: nobody"),
+        ("Deployment/chat/chat", "is not valid"),
+        ("Application/chat", "is not valid"),
     ],
 )
 def test_a_reconciler_that_is_wrong_is_said_before_anything_changes(

@@ -263,7 +263,7 @@ def test_a_site_fences_itself_without_a_leader_but_not_for_an_old_epoch(server_f
             driver, demote = PostgresDriver(), world.action("demote", "dc-pangyo")
             protect = world.action("protect", "dc-pangyo", synchronous=("dc-anyang",))
             await driver.execute(protect, order())
-            with pytest.raises(Permanent, match="over"):
+            with pytest.raises(Permanent, match="no longer valid"):
                 await driver.execute(demote, order(token=0, epoch=2))
             assert (await driver.observe(demote, order())).outcome == "absent"
             evidence = await driver.execute(demote, order(token=0))

@@ -96,7 +96,7 @@ def test_a_witness_that_disagrees_proves_damage(do: Any) -> None:
     _, known = do(repository, "take", "restore-test")
     proof = known.proofs[-1]
     assert (proof.level, proof.outcome, proof.code) == (COMPARED, "damaged", "witness-disagrees")
-    assert "rows is 6, and was 7 when the backup was taken" in proof.detail
+    assert "rows is 6, but was 7 when the backup was taken" in proof.detail
     assert repository.places == set()
 
 

@@ -185,7 +185,7 @@ def test_an_archive_grows_outlives_the_store_and_proves_itself(tmp_path: Path) -
             march.write_bytes(changed)
             assert words in " ".join(word for one in check_archive(folder) for word in one.problems)
         march.unlink()
-        assert "missing: the file of access-2026-03" in check_archive(folder)[2].problems[0]
+        assert "missing: the file for access-2026-03" in check_archive(folder)[2].problems[0]
         august = folder / "access-2026-08.jsonl"
         august.write_bytes(august.read_bytes().replace(b"kim-", b"sam-"))
         with pytest.raises(InvalidInput, match="is not the beginning of"):

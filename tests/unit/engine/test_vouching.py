@@ -89,7 +89,7 @@ def test_a_person_says_where_the_primary_is_and_the_store_is_free_again(
     [
         ("attest", "promote:chat", {}, "--seen primary=SITE"),
         ("attest", "promote:chat", {"primary": "nowhere"}, "anyang or pangyo"),
-        ("attest", "promote:mail", {"primary": "anyang"}, "nothing about promote:mail was left in doubt"),
+        ("attest", "promote:mail", {"primary": "anyang"}, "promote:mail has no unknown outcome"),
         ("cancel", "", {}, "run-1 has ended"),
     ],
 )

@@ -63,7 +63,7 @@ def test_what_stays_uncertain_is_in_doubt_until_it_is_settled(last: str, there: 
         with pytest.raises(Unavailable):
             await journal.append([b"second"], lease)
         assert journal.in_doubt
-        with pytest.raises(Unavailable, match="settle"):
+        with pytest.raises(Unavailable, match="resolve that first"):
             await journal.append([b"third"], lease)
         store.faults, store.read_faults = ["question"] * 3, 3
         with pytest.raises(Unavailable):

@@ -74,4 +74,4 @@ stores: {orders: {engine: postgresql, RPO members: [{at: a, mode: primary}]}}
     told = audit(written(tmp_path, text.replace("RPO", rpo))).findings
     words = " ".join(f"{one.message} {one.fix}" for one in told if one.rule == "service-lost")
     assert "has no copy" in words
-    assert ("RPO" in words, "its rpo" in words) == (meets, meets)
+    assert ("that meets its RPO" in words, "within its RPO" in words) == (meets, meets)

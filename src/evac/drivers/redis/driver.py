@@ -322,7 +322,7 @@ class _Server:
         words = (str(error) if known else "") or type(error).__name__
         message = f"{self.address}: {scrub(words, [self._secret] if self._secret else [])[:300]}"
         if isinstance(error, AuthenticationError | NoPermissionError):
-            return Permanent("redis-refused", message, "check the password and rights of the endpoint")
+            return Permanent("redis-refused", message, "check the password and permissions of the endpoint")
         if self._changed and not isinstance(error, ResponseError):
             return OutcomeUnknown("redis-silent", f"{message}; it may have been done")
         if not known:
