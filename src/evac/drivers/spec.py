@@ -120,7 +120,7 @@ class Setting:
 
 
 OF_A_COPY = (
-    Setting("host", "text", "of a copy: given to what acts on the other copies", "none", reaches="host"),
+    Setting("host", "text", "address of a copy, for the drivers of the other copies", "none", reaches="host"),
     Setting("port", "number", "its port, likewise", "none", most=65_535),
     Setting("name", "text", "by which its primary knows it, for each of them", "none"),
 )

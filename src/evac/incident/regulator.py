@@ -275,7 +275,7 @@ def affected(said: Said, about: Summary) -> Stated:
     if not any(fate.was_down for fate in about.fates):
         return NOT_KNOWN
     if about.people_unstated:
-        more = f"an estimate: of {about.people_unstated} more services nobody states how many people use them"
+        more = f"an estimate; {about.people_unstated} more services do not state how many people use them"
         return Stated(f"at least {about.people_least:,}", more) if about.people_least else NOT_KNOWN
     if about.people_least == about.people_most:
         return Stated(about.people_most, "an estimate: people who notice, according to the estate")

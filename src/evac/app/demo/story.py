@@ -134,7 +134,9 @@ def _tell(story: Story) -> None:
     likely = next((t for t in story.simulation.tiers if t.tier == 0), None)
     losses = plural(len(report.rows), "loss", "losses")
     p90 = likely.last_ms[1] if likely else 0
-    whole = "is not whole again in a day" if p90 is None else f"is whole again within {duration(p90)}"
+    whole = (
+        "is not fully restored within a day" if p90 is None else f"is fully restored within {duration(p90)}"
+    )
     print(f"""
   {headline(report, row).text}
   The audit tried {losses} and found {plural(len(errors), "error")} to fix.

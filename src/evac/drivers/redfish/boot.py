@@ -229,7 +229,7 @@ class Boot:
         assert seen is not None
         if course.saw_on or course.resets or seen.health == "critical":
             raise Permanent("server-power-fault", f"{name}: the power came on and went away")
-        raise Permanent("bmc-lying", f"{name}: its controller said done, and it stays off")
+        raise Permanent("bmc-lying", f"{name}: its controller reported success, but the server stays off")
 
     async def _too_late(self, course: _Course) -> None:
         """The time is over. Raises."""

@@ -313,7 +313,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         target = self._reader.target(action)
         if action.verb == "start" and not target.circuit:
             raise Permanent(
-                "setting-missing", f"{action.target} names no circuit", "a server is booted: verb boot"
+                "setting-missing", f"{action.target} names no circuit", "to boot a server, use the verb boot"
             )
         return target
 
