@@ -204,7 +204,7 @@ async def examine(estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: i
     )
     abilities = [
         *(a for store in estate.stores for a in _of_store(store, policy, known)),
-        *(a for service in estate.services for a in _of_service(service, known)),
+        *(a for service in estate.services if not service.external for a in _of_service(service, known)),
     ]
     asked = sum(1 for found in answers if found)
     return Diagnosis(estate.name, now_ms, tuple(abilities), asked)
@@ -272,6 +272,11 @@ def _of_store(store: Store, policy: RunPolicy, known: _Asked) -> list[Ability]:
 
 def _without_a_copy(store: Store, home: str | None, known: _Asked) -> list[Ability]:
     """Each backup elsewhere is restored by evac if an endpoint names a place for it, else by a person."""
+    if not store.members:
+        why = "the estate does not state where its data is"
+        return [
+            Ability(store.id, "store", "recover after a loss", "nobody", why=why, next="list its members")
+        ]
     where = f"at {home}" if home else "in one place"
     found = []
     for backup in store.backups:

@@ -231,3 +231,20 @@ def test_what_is_the_same_of_many_is_said_once_and_nobody_moves_traffic_that_is_
     assert "  batch, shop: start: no endpoint in the estate can do it\n" in said
     assert "  shop: move traffic: no endpoint in the estate can do it\n" in said
     assert said.count("batch") == 3
+
+
+def test_nothing_is_said_that_the_estate_does_not_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a store is, and what another company does to bring its service back."""
+    (tmp_path / "estate.yaml").write_text(
+        "evac: 1\nname: acme\nsites: {fra: {}, muc: {}}\nservices:\n"
+        "  payments: {external: true}\nstores:\n  orders: {engine: e}\n"
+    )
+    _, found = asked(tmp_path, capsys, "doctor", str(tmp_path))
+    assert [row["id"] for row in found["subjects"]] == ["orders"]
+    (ability,) = found["subjects"][0]["abilities"]
+    assert (ability["verdict"], ability["why"]) == (
+        "nobody",
+        "the estate does not state where its data is",
+    )
