@@ -53,7 +53,7 @@ class MariadbSource(Source):
         self.server.kill()
 
     def change(self) -> None:
-        self.server.sql("INSERT INTO app.orders VALUES (0, 'another')")
+        self.server.sql("INSERT INTO app.orders SELECT MAX(id) + 1, 'another' FROM app.orders")
 
     def settings(self, served: int) -> dict[str, Value]:
         return {

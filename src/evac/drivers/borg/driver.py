@@ -93,9 +93,9 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         watch, tool = Stopwatch(timeout_s), _tool(action)
         version, found = await asyncio.gather(self._version(tool, watch), self._info(action, tool, watch))
         wanted = tuple(many(action.settings, "paths"))
-        copies = [_copy(one) for one in objects(found.get("archives"), self.name)]
-        ours = [one for one in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
-        ours.sort(key=lambda one: (one.taken_at, one.id))
+        copies = [(_copy(one), _moment(one)) for one in objects(found.get("archives"), self.name)]
+        copies.sort(key=lambda row: (row[1], row[0].id))  # several may begin within a second
+        ours = [one for one, _ in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
         for place in range(len(ours) - 1, max(len(ours) - 1 - LOOKED_INTO, -1), -1):
             held = await self._held(tool, ours[place].id, wanted, watch)
             ours[place] = replace(ours[place], failed=held != wanted)
@@ -242,23 +242,25 @@ def _repository(found: Mapping[str, Any]) -> str:
     return word(about.get("id"), "borg")
 
 
+def _moment(entry: Mapping[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(word(entry.get("start"), "borg")).replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise unreadable("borg", "no time") from error
+
+
 def _copy(entry: Mapping[str, Any]) -> CopyReport:
     """One archive, as `borg info --json` lists it: its times are UTC, because Borg ran in that zone."""
     stats, argv = entry.get("stats"), entry.get("command_line")
     if not isinstance(stats, dict) or not isinstance(argv, list):
         raise unreadable("borg", "an archive in an unexpected format")
-    try:
-        start = datetime.fromisoformat(word(entry.get("start"), "borg")).replace(tzinfo=UTC)
-        taken_at = int(start.timestamp())
-    except (ValueError, OverflowError) as error:
-        raise unreadable("borg", "no time") from error
     name = word(entry.get("name"), "borg")
     asked = [word(one, "borg") for one in argv]
     places = [place for place, one in enumerate(asked) if one.endswith(f"::{name}")]
     after = asked[places[0] + 1 :] if places else asked
     return CopyReport(
         name,
-        taken_at,
+        int(_moment(entry)),
         number(stats.get("original_size"), "borg"),
         number(stats.get("nfiles"), "borg"),
         tuple(one.rstrip("/") for one in after if one.startswith("/")),

@@ -129,10 +129,10 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             self._refuse_another(action, tool, watch),
         )
         wanted = tuple(many(action.settings, "paths"))
-        copies = (_copy(one, wanted) for one in objects(found, self.name))
-        ours = [one for one in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
-        in_order = tuple(sorted(ours, key=lambda one: (one.taken_at, one.id)))
-        return Listing(repository, in_order, self.name, version)
+        copies = [(_copy(one, wanted), _moment(one)) for one in objects(found, self.name)]
+        copies.sort(key=lambda row: (row[1], row[0].id))  # several may begin within a second
+        ours = [one for one, _ in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
+        return Listing(repository, tuple(ours), self.name, version)
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
         watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))
@@ -346,16 +346,19 @@ def _where(action: Action) -> str:
     return where
 
 
+def _moment(entry: Mapping[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(word(entry.get("time"), "restic")).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise unreadable("restic", "no time") from error
+
+
 def _copy(entry: Mapping[str, Any], wanted: tuple[str, ...]) -> CopyReport:
     """One snapshot, as `restic snapshots --json` lists it. Raises `Permanent`."""
     summary = entry.get("summary") or {}
     paths = entry.get("paths")
     if not isinstance(summary, dict) or not isinstance(paths, list):
         raise unreadable("restic", "a snapshot of another shape")
-    try:
-        taken_at = int(datetime.fromisoformat(word(entry.get("time"), "restic")).timestamp())
-    except (ValueError, OverflowError) as error:
-        raise unreadable("restic", "no time") from error
     held = tuple(word(path, "restic") for path in paths)
     size, files, added, packed = (
         number(summary[key], "restic") if key in summary else None
@@ -363,7 +366,7 @@ def _copy(entry: Mapping[str, Any], wanted: tuple[str, ...]) -> CopyReport:
     )
     return CopyReport(
         word(entry.get("id"), "restic"),
-        taken_at,
+        int(_moment(entry)),
         size,
         files,
         held,
