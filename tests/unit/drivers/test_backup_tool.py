@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evac.drivers.backups import Tool
+from evac.drivers.borg.driver import BorgDriver
+from evac.drivers.port import Action
+from evac.drivers.restic.driver import ResticDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net.secrets import resolve
 from tests.contract.adapters.command import script
 
+ACTION = Action("restore", "db", "restic", "a", {"repository": "/r", "paths": ("/data",)})
+ABOUT = {"repository": {"id": "r"}}
 WRONG = Permanent("backup-password", "wrong password", "check `password`")
 
 
@@ -66,3 +77,43 @@ def test_a_password_that_is_part_of_the_reason_does_not_hide_it(
     assert (error.code, error.message) == ("backup-password", "restic: wrong password")
     unnamed = error_of(Tool(program, {}, (resolve("env:EVAC_TEST_SHORT"),)))
     assert "(secret)" in unnamed.message
+
+
+@given(st.lists(st.integers(0, 2_999_999), min_size=2, max_size=6, unique=True), st.randoms())
+def test_copies_of_one_second_keep_the_order_in_which_they_were_taken(
+    moments_us: list[int], chance: random.Random
+) -> None:
+    """The last one listed is the newest: a restore takes it."""
+
+    def listed(driver: Any, entries: list[dict[str, Any]]) -> list[str]:
+        async def answer(*_args: Any, **_named: Any) -> Any:
+            return entries if isinstance(driver, ResticDriver) else {"archives": entries, **ABOUT}
+
+        async def nothing(*_args: Any, **_named: Any) -> Any:
+            return ("/data",)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"{type(driver).__module__}._tool", lambda action: SimpleNamespace(json=answer))
+            for name in ("_version", "_refuse_another", "_held"):
+                patch.setattr(driver, name, nothing, raising=False)
+            patch.setattr(driver, "_info", answer, raising=False)
+            return [one.id for one in asyncio.run(driver._list(ACTION, 9.0)).copies]
+
+    rows = [
+        (at, f"{chance.getrandbits(64):016x}", datetime.fromtimestamp(1_700_000_000 + at / 1e6, UTC))
+        for at in moments_us
+    ]
+    wanted = [name for _, name, _ in sorted(rows)]
+    chance.shuffle(rows)
+    restic = [{"id": name, "time": at.isoformat(), "paths": ["/data"], "tree": name} for _, name, at in rows]
+    borg = [
+        {
+            "name": name,
+            "start": at.replace(tzinfo=None).isoformat(),
+            "stats": {"original_size": 1, "nfiles": 1},
+            "command_line": ["borg", "create", f"::{name}", "/data"],
+        }
+        for _, name, at in rows
+    ]
+    assert listed(ResticDriver(), restic) == wanted
+    assert listed(BorgDriver(), borg) == wanted
