@@ -177,6 +177,7 @@ class Filled:
 
     bytes: int
     reached_at: int | None
+    """None where no log was replayed: the data is that of the backup."""
     facts: Mapping[str, str | int]
 
 

@@ -13,7 +13,7 @@ from evac.drivers.port import Value
 from evac_lab.process import MissingProgram
 from evac_lab.servers.postgres import program_folder
 from tests.contract.adapters.copy_folder import Source, adapter
-from tests.contract.adapters.pgbackrest import as_owner, give, running, sql
+from tests.contract.adapters.pgbackrest import as_owner, give, next_seconds, running, sql
 from tests.contract.ports import free_port
 
 SETTINGS = """
@@ -50,6 +50,7 @@ class PostgresSource(Source):
         self.runs.enter_context(running(data, self.port))
         self.sql("CREATE TABLE messages (id int, at timestamptz DEFAULT clock_timestamp())")
         self.sql("INSERT INTO messages SELECT generate_series(1, 1000)")
+        next_seconds()
 
     def sql(self, statement: str) -> str:
         return sql(self.folder, self.port, statement)

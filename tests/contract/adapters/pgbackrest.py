@@ -10,6 +10,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -109,11 +110,19 @@ def template() -> Path:
         sql(folder, port, "CREATE TABLE messages (id int, at timestamptz DEFAULT now())")
         sql(folder, port, rows.format(1, 1_000))
         as_owner("pgbackrest", *rest, "--repo=1", "--type=full", "--log-level-console=error", "backup")
+        next_seconds()
         sql(folder, port, rows.format(1_001, ROWS))
         sql(folder, port, "SELECT pg_switch_wal()")
         control(folder / "data", "-m", "fast", "stop")  # the last segments are archived first
         control(folder / "data", "start", options=f"-c unix_socket_directories={folder} -c port={port}")
     return folder
+
+
+def next_seconds() -> None:
+    """What is written next is not of the last second of a backup: its times are whole seconds."""
+    begun = int(time.time())
+    while int(time.time()) < begun + 3:
+        time.sleep(0.05)
 
 
 def give(folder: Path) -> None:

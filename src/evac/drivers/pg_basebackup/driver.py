@@ -127,7 +127,7 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
         refuse_closed(account, folder.parent)
         give(account, folder, *folder.rglob("*"))
         found = await Engine(folder, action.settings).recover(watch)
-        return Filled(found.bytes, found.reached_at or into.copy.taken_at, found.facts)
+        return Filled(found.bytes, found.reached_at, found.facts)
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
         """PostgreSQL stops at a moment only if it finds a transaction that ended after it."""

@@ -289,7 +289,7 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         )
         await _tool(action).run(*_where(action), *argv, timeout_s=watch.left_s, keeps=(into.lock,))
         found = await Engine(folder, action.settings).recover(watch)
-        return Filled(found.bytes, found.reached_at or into.copy.taken_at, found.facts)
+        return Filled(found.bytes, found.reached_at, found.facts)
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
         """PostgreSQL stops at a moment only if it finds a transaction that ended after it. What was written
