@@ -39,7 +39,7 @@ def rivals_in(seen: Observation) -> tuple[Rivals, ...]:
 
 
 def rivals_still(known: Iterable[Rivals], seen: Observation) -> tuple[Rivals, ...]:
-    """Those of now, and those that were known of which a member only fell silent: that ends nothing."""
+    """Stores with several writable members now, and known ones where a member has only fallen silent."""
     found = {one.store: one for one in rivals_in(seen)}
     roles = {(one.store, one.site): one.role for one in seen.members}
     for one in known:
@@ -54,7 +54,7 @@ def rivals_still(known: Iterable[Rivals], seen: Observation) -> tuple[Rivals, ..
 
 
 def without_primary(estate: Estate, seen: Observation) -> tuple[str, ...]:
-    """Stores of which every copy answers and none takes writes."""
+    """Stores whose copies all answer while none accepts writes."""
     top, roles = topology(estate), dict[str, dict[str, str]]()
     for member in seen.members:
         roles.setdefault(member.store, {})[member.site] = member.role

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from abc import abstractmethod
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from evac.drivers.capabilities import ReportsRole, RoleReport
 from evac.drivers.parameters import text
 from evac.drivers.port import Action
 from evac.model.errors import Permanent, Retryable
@@ -18,12 +21,15 @@ from evac.net.http_calls import Caller, NotAnswered, NotReached
 
 @dataclass(frozen=True, slots=True)
 class ObservedApi:
-    """code: what the codes of its errors begin with; what: of which system; rights: what its user needs."""
+    """A caller, and the words of its errors."""
 
     caller: Caller
     code: str
+    """Prefix of error codes."""
     what: str
+    """Name of the API."""
     rights: str
+    """What its user needs."""
 
     async def ask(self, action: Action, url: str, path: str, timeout_s: float) -> Any:
         """The document; None for a path that is not there. Raises `Retryable`, `Permanent`."""
@@ -58,3 +64,29 @@ class ObservedApi:
 
     def unreadable(self, url: str) -> Retryable:
         return Retryable(f"{self.code}-unreadable", f"{url} answers like no {self.what}", after_ms=500)
+
+
+class ObservingDriver(ReportsRole):
+    """Asks such an API for the role of a copy, and changes nothing. One copy for each endpoint."""
+
+    name: str
+    what: str
+    rights: str
+
+    def __init__(self) -> None:
+        self._caller = Caller()
+        self._api = ObservedApi(self._caller, self.name, self.what, self.rights)
+
+    async def close(self) -> None:
+        await self._caller.close()
+
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+        try:
+            async with asyncio.timeout(max(0.0, timeout_s)):
+                return await self._report(action, timeout_s)
+        except TimeoutError as error:
+            words = f"the {self.what} at {text(action.settings, 'url')} did not answer in {timeout_s:.1f} s"
+            raise Retryable(f"{self.name}-unreachable", words, after_ms=200) from error
+
+    @abstractmethod
+    async def _report(self, action: Action, timeout_s: float) -> RoleReport: ...

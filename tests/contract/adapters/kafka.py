@@ -5,8 +5,6 @@ say, for two MirrorMakers' worth of connectors.
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from evac.drivers.capabilities import ReportsRole
 from evac.drivers.kafka import DRIVER
 from evac.drivers.kafka.driver import KafkaDriver
 from evac.drivers.port import Action, Value
-from tests.contract.adapters.rabbitmq import PASSWORD, Cluster
+from tests.contract.adapters.rabbitmq import PASSWORD, Served, serving
 from tests.contract.capabilities.hostile import TcpWire, with_settings
 from tests.contract.capabilities.story import until_stopped
 from tests.contract.capabilities.suites import Adapter, AskedRole
@@ -27,16 +25,11 @@ VARIABLE = "EVAC_TEST_KAFKA"
 CLASS = "org.apache.kafka.connect.mirror.MirrorSourceConnector"
 
 
-class Api(Cluster):
+class Api(Served):
     """An API whose documents are named by their whole path."""
 
-    def say(self, plugins: Any = (), **documents: Any) -> None:
-        raise NotImplementedError
-
     def answer(self, documents: dict[str, Any]) -> None:
-        new = self.folder / f"{self.name}.new"
-        new.write_text(json.dumps({f"/{path}": found for path, found in documents.items()}))
-        new.replace(self.folder / f"{self.name}.json")
+        super().answer({f"/{path}": found for path, found in documents.items()})
 
 
 def mirror(state: str = "RUNNING", tasks: tuple[str, ...] = ("RUNNING",), **config: str) -> dict[str, Any]:
@@ -88,21 +81,10 @@ class Mirrored:
 @contextmanager
 def mirrored(folder: Path) -> Iterator[Mirrored]:
     found = Mirrored(Api(folder, "connect"), Api(folder, "bridge"))
-    os.environ[VARIABLE] = PASSWORD
     found.connect.answer({"connectors": {"m": mirror()}, "connectors/m/offsets": offsets(("orders", 0, 6))})
     found.bridge.answer(bridge(orders=((0, 7),)))
-    apis = (found.connect, found.bridge)
-    try:
-        for one in apis:
-            one.start()
+    with serving(VARIABLE, found.connect, found.bridge):
         yield found
-    finally:
-        for one in apis:
-            if one.process is not None:
-                one.process.send_signal(signal.SIGCONT)
-                one.process.kill()
-                one.process.wait()
-        del os.environ[VARIABLE]
 
 
 @contextmanager

@@ -60,8 +60,8 @@ ThreadingHTTPServer(("127.0.0.1", port), Api).serve_forever()
 
 
 @dataclass
-class Cluster:
-    """One API. documents: path below `/api/` -> what it answers; written again to change it."""
+class Served:
+    """One API that a small server of ours answers for."""
 
     folder: Path
     name: str
@@ -72,15 +72,10 @@ class Cluster:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def say(self, plugins: Any = ("rabbitmq_management",), **documents: Any) -> None:
-        overview = {"cluster_name": self.name, "rabbitmq_version": "4.0.5", "product_name": "RabbitMQ"}
-        found: dict[str, Any] = {f"{key.replace('_', '-')}/%2F": value for key, value in documents.items()}
-        found["overview"] = overview
-        found["nodes"] = [{"name": f"rabbit@{self.name}"}]
-        if plugins is not None:
-            found["nodes"][0]["enabled_plugins"] = list(plugins)
+    def answer(self, documents: dict[str, Any]) -> None:
+        """documents: path, below `/api/` where it begins with no slash -> what is there from now on."""
         new = self.folder / f"{self.name}.new"
-        new.write_text(json.dumps(found))
+        new.write_text(json.dumps(documents))
         new.replace(self.folder / f"{self.name}.json")
 
     def start(self) -> None:
@@ -101,6 +96,19 @@ class Cluster:
                 return
             except OSError:
                 time.sleep(0.01)
+
+
+class Cluster(Served):
+    """The management API of one cluster."""
+
+    def say(self, plugins: Any = ("rabbitmq_management",), **documents: Any) -> None:
+        overview = {"cluster_name": self.name, "rabbitmq_version": "4.0.5", "product_name": "RabbitMQ"}
+        found: dict[str, Any] = {f"{key.replace('_', '-')}/%2F": value for key, value in documents.items()}
+        found["overview"] = overview
+        found["nodes"] = [{"name": f"rabbit@{self.name}"}]
+        if plugins is not None:
+            found["nodes"][0]["enabled_plugins"] = list(plugins)
+        self.answer(found)
 
 
 def link(status: str = "running") -> dict[str, Any]:
@@ -128,23 +136,29 @@ class Pair:
 
 
 @contextmanager
-def pair(folder: Path) -> Iterator[Pair]:
-    found = Pair(Cluster(folder, "upstream"), Cluster(folder, "downstream"))
-    os.environ[VARIABLE] = PASSWORD
-    found.upstream.say(queues=[{"name": QUEUE, "messages": 0}, {"name": "mail", "messages": 9}])
-    found.downstream.say(federation_links=[link()])
-    clusters = (found.upstream, found.downstream)
+def serving(variable: str, *apis: Served) -> Iterator[None]:
+    """The servers run, and their password is in the variable."""
+    os.environ[variable] = PASSWORD
     try:
-        for one in clusters:
+        for one in apis:
             one.start()
-        yield found
+        yield
     finally:
-        for one in clusters:
+        for one in apis:
             if one.process is not None:
                 one.process.send_signal(signal.SIGCONT)
                 one.process.kill()
                 one.process.wait()
-        del os.environ[VARIABLE]
+        del os.environ[variable]
+
+
+@contextmanager
+def pair(folder: Path) -> Iterator[Pair]:
+    found = Pair(Cluster(folder, "upstream"), Cluster(folder, "downstream"))
+    found.upstream.say(queues=[{"name": QUEUE, "messages": 0}, {"name": "mail", "messages": 9}])
+    found.downstream.say(federation_links=[link()])
+    with serving(VARIABLE, found.upstream, found.downstream):
+        yield found
 
 
 @contextmanager

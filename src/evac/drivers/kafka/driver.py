@@ -8,18 +8,15 @@ of Kafka Connect (KIP-875 for offsets), KIP-382 (MirrorMaker 2), and the referen
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from evac.drivers.capabilities import ReportsRole, RoleReport
-from evac.drivers.observed_api import ObservedApi
+from evac.drivers.capabilities import RoleReport
+from evac.drivers.observed_api import ObservingDriver
 from evac.drivers.parameters import text
 from evac.drivers.port import Action
-from evac.model.errors import Retryable
-from evac.net.http_calls import Caller
 
 RUNNING: Final = "RUNNING"
 MIRROR: Final = "MirrorSourceConnector"
@@ -30,27 +27,12 @@ _INTERNAL: Final = ("-internal", ".internal", ".replica")
 """How the topics end that MirrorMaker leaves out unless `topics.exclude` says otherwise."""
 
 
-class KafkaDriver(ReportsRole):
+class KafkaDriver(ObservingDriver):
     """One cluster for each endpoint."""
 
     name = "kafka"
-
-    def __init__(self) -> None:
-        self._caller = Caller()
-        self._api = ObservedApi(
-            self._caller, "kafka", "REST API of Kafka Connect or a bridge", "it needs to read only"
-        )
-
-    async def close(self) -> None:
-        await self._caller.close()
-
-    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
-        try:
-            async with asyncio.timeout(max(0.0, timeout_s)):
-                return await self._report(action, timeout_s)
-        except TimeoutError as error:
-            words = f"{text(action.settings, 'url')} or its bridge did not answer in {timeout_s:.1f} s"
-            raise Retryable("kafka-unreachable", words, after_ms=200) from error
+    what = "REST API of Kafka Connect or a bridge"
+    rights = "it needs to read only"
 
     async def _report(self, action: Action, timeout_s: float) -> RoleReport:
         url, origin = text(action.settings, "url"), text(action.settings, "origin")

@@ -127,7 +127,7 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
-        """Repository in a bucket -> its objects that nobody can delete, and until when."""
+        """Repository in a bucket -> its objects that no one can delete, and until when."""
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         watch = Stopwatch(timeout_s)

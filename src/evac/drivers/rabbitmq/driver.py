@@ -7,17 +7,15 @@ known only as nothing: nothing waits at the source. Source: the HTTP API referen
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from evac.drivers.capabilities import ReportsRole, RoleReport
-from evac.drivers.observed_api import ObservedApi
+from evac.drivers.capabilities import RoleReport
+from evac.drivers.observed_api import ObservingDriver
 from evac.drivers.parameters import text
 from evac.drivers.port import Action
-from evac.model.errors import Permanent, Retryable
-from evac.net.http_calls import Caller
+from evac.model.errors import Permanent
 
 RUNNING: Final = "running"
 PLUGINS: Final[Mapping[str, str]] = {"federation-links": "rabbitmq_federation", "shovels": "rabbitmq_shovel"}
@@ -26,27 +24,12 @@ FEDERATED: Final = "federation: "
 """How the queues begin in which a source keeps what a link has not fetched yet."""
 
 
-class RabbitmqDriver(ReportsRole):
+class RabbitmqDriver(ObservingDriver):
     """One cluster for each endpoint."""
 
     name = "rabbitmq"
-
-    def __init__(self) -> None:
-        self._caller = Caller()
-        self._api = ObservedApi(
-            self._caller, "rabbitmq", "management API of RabbitMQ", "it needs the tag monitoring"
-        )
-
-    async def close(self) -> None:
-        await self._caller.close()
-
-    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
-        try:
-            async with asyncio.timeout(max(0.0, timeout_s)):
-                return await self._report(action, timeout_s)
-        except TimeoutError as error:
-            words = f"{text(action.settings, 'url')} did not answer in {timeout_s:.1f} s"
-            raise Retryable("rabbitmq-unreachable", words, after_ms=200) from error
+    what = "management API of RabbitMQ"
+    rights = "it needs the tag monitoring"
 
     async def _report(self, action: Action, timeout_s: float) -> RoleReport:
         url, vhost = text(action.settings, "url"), quote(text(action.settings, "vhost", "/"), safe="")
