@@ -281,7 +281,7 @@ class SeenEstate:
         now_ms = self._clock.now_ms()
         by_ms = now_ms - self._steady.now_ms()
         seen = {name: one.known.moved(by_ms) for name, one in self._sightings.items() if one.known}
-        return losses_of(self.estate, plan, seen, now_ms)
+        return losses_of(self.estate, plan, seen, now_ms, self.observation.members)
 
     def loss(self, known: Loss, until_ms: int, ago_ms: int) -> Loss:
         """What was known of a promotion when its run was made, by what is seen now. until_ms: by the clock of

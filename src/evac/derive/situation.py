@@ -323,24 +323,24 @@ def _away(
     home, there = _Counts(top), _Counts(topology(now))
     found = []
     for service in names:
-        declared, present = _per_site(home, service), _per_site(there, service, now.lost)
+        declared, placed = _per_site(home, service), _per_site(there, service)
+        present = tuple((site, count) for site, count in placed if site not in now.lost)
         users = traffic.get(service, ())
         if declared != present or not set(users) <= {site for site, _ in declared}:
             cause = causes.get(service) or sent[service]
             for site in sorted({there.site(place) for place in there.of(service)} & fires.keys()):
                 if turns.get(fires[site].run, len(turns)) > turns.get(cause.by, -1):
                     cause = Cause("run", fires[site].run, at_ms=fires[site].since_ms)
-            found.append(Away(service, declared, present, users, cause))
+            in_lost = tuple(row for row in placed if row[0] in now.lost)
+            found.append(Away(service, declared, present, users, cause, in_lost))
     return tuple(found)
 
 
-def _per_site(counts: _Counts, service: str, lost: Sequence[str] = ()) -> Counts:
-    """Replicas by site, without those that wait for a lost one."""
+def _per_site(counts: _Counts, service: str) -> Counts:
     found: dict[str, int] = {}
     for place, count in counts.of(service).items():
         site = counts.site(place)
-        if site not in lost:
-            found[site] = found.get(site, 0) + count
+        found[site] = found.get(site, 0) + count
     return tuple(sorted(found.items()))
 
 

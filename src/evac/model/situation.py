@@ -122,6 +122,8 @@ class Away:
     now: Counts
     traffic: tuple[str, ...]
     cause: Cause
+    in_lost: Counts = ()
+    """Replicas that were not moved from a site that counts as lost: after a drill they may well run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ class Loss:
         match self.basis:
             case "synchronous":
                 return f"{self.figure}: it confirms every commit"
+            case "declared" if self.most_ms == 0:
+                return "nothing, declared in the estate; never seen"
             case "declared":
                 return f"{self.figure}, declared in the estate; never measured"
             case "moment":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from evac.model.observation import LeavingSite
-from evac.model.situation import Away, Cause, LostNow, Rivals, Silent, Situation, StoreAway
+from evac.model.situation import Away, Cause, Counts, LostNow, Rivals, Silent, Situation, StoreAway
 from evac.views.words import listed, moment, people, plural, wall_clock_here
 
 
@@ -25,9 +25,16 @@ def cause_words(cause: Cause, now_ms: int) -> str:
 
 
 def service_words(one: Away, now_ms: int, with_home: bool = True) -> str:
-    places = ", ".join(f"{site} ({count})" for site, count in one.now)
-    home = ", ".join(f"{site} ({count})" for site, count in one.home) or "nowhere"
-    words = f"{one.service} runs {f'in {places}' if places else 'nowhere'}{cause_words(one.cause, now_ms)}"
+    def places(counts: Counts) -> str:
+        return ", ".join(f"{site} ({count})" for site, count in counts)
+
+    home = places(one.home) or "nowhere"
+    runs = f"runs in {places(one.now)}" if one.now else "runs nowhere"
+    if one.in_lost:
+        runs = f"{runs}, and is placed" if one.now else "is placed only"
+        is_marked = "is marked" if len(one.in_lost) == 1 else "are marked"
+        runs += f" in {places(one.in_lost)}, which {is_marked} as lost or evacuated"
+    words = f"{one.service} {runs}{cause_words(one.cause, now_ms)}"
     if not with_home:
         return words
     words += f"; home: {home}"
@@ -179,10 +186,9 @@ def next_of(situation: Situation, estate: str, run: str = "") -> str:
     if run:
         return f"evac run show {run}"
     if situation.lost:
-        domain, moved = (
-            situation.lost[0].domain,
-            situation.stores or any(one.now for one in situation.services),
-        )
+        domain = situation.lost[0].domain
+        more = (n > dict(one.home).get(site, 0) for one in situation.services for site, n in one.now)
+        moved = situation.stores or any(more)
         clear = "" if moved else f", or if it is healthy: evac site clear {domain} --reason WHY"
         return f"evac plan {estate} --restore {domain}{clear}"
     homes = {one.home for one in situation.stores}
@@ -207,6 +213,7 @@ def document(situation: Situation) -> dict[str, Any]:
                 "service": o.service,
                 "home": dict(o.home),
                 "now": dict(o.now),
+                "in_lost": dict(o.in_lost),
                 "traffic": list(o.traffic),
                 "cause": cause(o.cause),
             }

@@ -195,6 +195,10 @@ def test_a_drill_that_moved_nothing_leaves_a_mark_that_a_person_may_clear() -> N
     )
     moved = replace(still, services=(replace(shop, now=(("west", 2),)),))
     assert next_of(moved, "E") == "evac plan E --restore east"
+    both = Away("shop", (("east", 1), ("west", 1)), (("west", 1),), (), Cause(), (("east", 1),))
+    assert "site clear" in next_of(replace(still, services=(both,)), "E"), "what runs at home was not moved"
+    more = replace(still, services=(replace(both, now=(("west", 2),)),))
+    assert "site clear" not in next_of(more, "E")
 
 
 def test_the_way_home_names_a_site_that_lacks_something() -> None:

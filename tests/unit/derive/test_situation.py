@@ -30,6 +30,7 @@ from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
 from evac.model.situation import Cause, Effects, LostNow, Moved
 from evac.verify import check
+from evac.views.situation_view import service_words
 
 SITES = ("east", "north", "west")
 
@@ -159,6 +160,14 @@ def test_a_fire_under_way_is_why_nothing_runs_there_whatever_moved_it_before() -
             for one in of(world.files, Observation(0, effects=fire)).services:
                 assert (one.service in there) == (one.cause == Cause("run", "fire", at_ms=77)), one
                 named += 1
+                # Nobody looked whether it runs there: a drill marks the site and stops nothing.
+                assert (one.service in there) == bool(one.in_lost)
+                words = service_words(one, 99)
+                assert "runs nowhere" not in words
+                assert (f"east ({dict(one.in_lost).get('east')}), which is marked as lost" in words) == bool(
+                    one.in_lost
+                )
+                assert not {"east"} & dict(one.now).keys()
     assert named
 
 

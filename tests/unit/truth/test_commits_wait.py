@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 from evac.audit import audit
 from evac.audit.impacts.all_losses import FATES
 from evac.derive.stores import commits_wait, is_down, store_is_lost
-from evac.engine.stores.sightings import losses_of
+from evac.engine.stores.sightings import again, losses_of
 from evac.estate import check as check_estate
 from evac.model.estate import Estate, Store, StoreMember
+from evac.model.observation import MemberSeen, Role
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
+from evac.run.data_loss import later, loss_in
 from evac.verify import check
 from tests.unit.truth.written import AT_ONCE, written
 
@@ -157,3 +161,25 @@ def test_a_primary_that_stays_loses_nothing_and_no_one_is_told_of_a_loss(tmp_pat
     assert losses_of(estate_of(tmp_path / "kept", more=", sync_timeout: 30 s"), made, {}, 0) == {}
     moved = estate_of(tmp_path / "moved")
     assert list(losses_of(moved, planned(moved, "a"), {}, 0)) == ["orders"]
+
+
+@given(
+    seen=st.dictionaries(st.sampled_from("abc"), st.sampled_from(["primary", "sync", "async", "unreachable"]))
+)
+def test_that_a_copy_confirms_every_commit_is_said_only_if_it_was_seen(seen: dict[str, Role]) -> None:
+    estate, made = _moved()
+    members = tuple(MemberSeen("orders", site, role) for site, role in sorted(seen.items()))
+    loss = losses_of(estate, made, {}, 0, members)["orders"]
+    assert loss.most_ms == 0
+    was_seen = seen.get("b") == "sync"
+    assert ("confirms every commit" in loss.words) == was_seen
+    assert was_seen or loss.words == "nothing, declared in the estate; never seen"
+    assert loss_in(loss.label()) == loss, "and the record keeps it"
+    assert later(loss, 90_000).words == again(loss, None, 90_000).words == loss.words
+
+
+@cache
+def _moved() -> tuple[Estate, Plan]:
+    with tempfile.TemporaryDirectory() as folder:
+        estate = estate_of(Path(folder))
+    return estate, planned(estate, "a")

@@ -317,7 +317,7 @@ def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
 def _planned_loss(ground: Ground, store: str) -> Loss:
     """As the estate declares it."""
     lost_ms = next((s.loss_ms for s in ground.plan.stores if s.store == store), 0)
-    basis: Basis = "unknown" if lost_ms is None else "declared" if lost_ms else "synchronous"
+    basis: Basis = "unknown" if lost_ms is None else "declared"
     return Loss(store, "", ground.candidates.get(store, ""), lost_ms, basis)
 
 

@@ -228,13 +228,15 @@ def loss_of(
     declared_ms: int | None,
     sighting: Sighting | None,
     until_ms: int,
+    is_observed: bool = True,
 ) -> Loss:
     """The most that is lost when the primary may have acknowledged writes until `until_ms`. mode: of the
-    candidate, as observed. What a clock that went back would make too small is not known, nor what is lost of
-    a primary that nobody saw, where another was seen before it.
+    candidate; is_observed: it was seen, and is not only what the files say. What a clock that went back would
+    make too small is not known, nor what is lost of a primary that nobody saw, where another was seen before.
     """
     if mode == "sync":
-        return Loss(store, primary, candidate, 0, "synchronous", until_ms=until_ms)
+        sync: Basis = "synchronous" if is_observed else "declared"
+        return Loss(store, primary, candidate, 0, sync, until_ms=until_ms)
     if sighting is not None and sighting.primary != primary:
         return Loss(store, primary, candidate, None, "unknown", until_ms=until_ms)
     copy = None if sighting is None else sighting.copy(candidate)
@@ -275,9 +277,16 @@ async def read_sightings(store: Store) -> dict[str, Sighting]:
     return found
 
 
-def losses_of(estate: Estate, plan: Plan, sightings: Mapping[str, Sighting], now_ms: int) -> dict[str, Loss]:
+def losses_of(
+    estate: Estate,
+    plan: Plan,
+    sightings: Mapping[str, Sighting],
+    now_ms: int,
+    members: Sequence[MemberSeen] = (),
+) -> dict[str, Loss]:
     """Store -> the most that its promotion loses, where its fence is complete at the time that is planned.
     Only where a site is lost: an orderly way out loses nothing, nor does a primary that stays where it is.
+    members: as last seen with one primary; a copy that none of them shows is as the files declare it.
     """
     if plan.scenario.kind != "lose":
         return {}
@@ -285,6 +294,7 @@ def losses_of(estate: Estate, plan: Plan, sightings: Mapping[str, Sighting], now
     stores = {store.id: store for store in estate.stores}
     fenced = {step.target: step.end_ms for step in plan.steps if kind_of(step.kind).fences}
     moved = {step.target for step in plan.steps if kind_of(step.kind).makes_primary}
+    observed = {(member.store, member.site) for member in members if member.role == "sync"}
     found: dict[str, Loss] = {}
     moments, of_class = dict(plan.scenario.moments), loss_class(top, plan.scenario.domains)
     for outcome in plan.stores:
@@ -300,7 +310,8 @@ def losses_of(estate: Estate, plan: Plan, sightings: Mapping[str, Sighting], now
         # A backup holds what it was made with: its age is what the estate declares.
         sighting = None if outcome.restored else sightings.get(store.id)
         mode = "none" if outcome.restored else _mode(store, outcome.candidate)
-        loss = loss_of(store.id, primary, candidate, mode, outcome.loss_ms, sighting, until_ms)
+        is_observed = (store.id, candidate) in observed
+        loss = loss_of(store.id, primary, candidate, mode, outcome.loss_ms, sighting, until_ms, is_observed)
         found[store.id] = replace(loss, rpo_ms=rpo_ms)
     return found
 
