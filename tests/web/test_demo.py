@@ -22,6 +22,8 @@ from tests.web.keyboard import fill_in, press, sat_down, tab_to
 from tests.web.rooms import PATIENCE_S, until
 
 pytestmark = pytest.mark.slow
+CUT_OFF = """[...document.querySelectorAll('.card .flush')]
+    .filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"""
 PLAY = "from evac.app.demo.room import serve_demo; serve_demo(0, lambda w: print(w, flush=True), 60)"
 
 
@@ -98,6 +100,10 @@ def looked_at(client: httpx2.Client, browser: Browser) -> None:
     assert told["incident"]["commander"] == "Demo commander"
     assert told["incident"]["begun_by"].startswith("watch#")
     wide = sat_down(browser, 1440, "dark", scripts=True)
+    for path in ("/now", "/plans", "/incidents/pangyo-fire", "/waiting", f"/runs/{run}"):
+        wide.goto(f"{room}{path}")
+        assert wide.locator(".btn.primary:visible").count() <= 1, f"one primary button on {path}"
+        assert wide.evaluate(CUT_OFF) == [], path
     wide.goto(f"{room}/now")
     press(wide, "Review and approve")
     assert wide.inner_text("#o-approve") == "If you approve"
