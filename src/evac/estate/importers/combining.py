@@ -51,13 +51,13 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
         name
         for part in parts
         for name, entry in part.imported.sections.get("services", {}).items()
-        if not entry.external
+        if entry.described
     }
     stores = {name for part in parts for name in part.imported.sections.get("stores", {})} - described
     for part in parts:
         for section, entries in part.imported.sections.items():
             for name, entry in entries.items():
-                if not (section == "services" and name in stores and entry.external):
+                if not (section == "services" and name in stores and not entry.described):
                     firm = _firm(entry, part, described, stores)
                     _add_entry(section, name, firm, part, known, problems)
         made.unknown += [replace(one, what=f"{part.name}: {one.what}") for one in part.imported.unknown]
@@ -74,7 +74,7 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
 
 
 def _at_home(parts: list[SourcePart], problems: Problems) -> list[SourcePart]:
-    """The parts in which a host that another one publishes is the service behind it, and not external."""
+    """The parts in which a host that another one publishes is the service behind it."""
     behind: dict[str, set[str]] = {}
     by: dict[str, str] = {}
     for part in parts:
@@ -84,7 +84,7 @@ def _at_home(parts: list[SourcePart], problems: Problems) -> list[SourcePart]:
     found = []
     for part in parts:
         own = part.imported.sections.get("services", {})
-        hosts = {name: name.removeprefix("external:") for name, entry in own.items() if entry.external}
+        hosts = {name: name.removeprefix("external:") for name, entry in own.items() if not entry.described}
         names = {name: min(behind[host]) for name, host in hosts.items() if len(behind.get(host, ())) == 1}
         for name, service in names.items():
             message = f"{hosts[name]}, which {part.name} calls, is {service}: {by[hosts[name]]} publishes it"
@@ -120,12 +120,12 @@ def _add_entry(
     problems: Problems,
 ) -> None:
     found = known.get((section, name))
-    if found is None or (found.entry.external and not entry.external):
+    if found is None or (entry.described and not found.entry.described):
         known[section, name] = _Known(entry, part, dict(entry.values))
         return
-    if entry.external and not found.entry.external:
+    if found.entry.described and not entry.described:
         return
-    if not found.entry.comment and not entry.external:
+    if not found.entry.comment and entry.described:
         found.entry = replace(found.entry, comment=entry.comment)
     for key, value in entry.values.items():
         if key not in found.values or found.values[key] is None:
@@ -195,7 +195,7 @@ def _firm(entry: Entry, part: SourcePart, described: set[str], stores: set[str])
     if not isinstance(needs, list):
         return entry
     own = part.imported.sections.get("services", {})
-    outside = {name for name, one in own.items() if one.external}
+    outside = {name for name, one in own.items() if not one.described}
     firm: list[Value] = []
     for need in needs:
         name = need.get("service") if isinstance(need, dict) else None
@@ -294,7 +294,8 @@ def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
     for section, entries in imported.sections.items():
         for name, entry in entries.items():
             values = {key: _renamed(value, names) for key, value in entry.values.items()}
-            made.add(section, names.get(name, name), values, entry.comment)
+            kept = replace(entry, values=values)
+            made.sections.setdefault(section, {})[names.get(name, name)] = kept
     for table, rows in imported.tables.items():
         width = 2 if table == "replicas" else 6
         made.tables[table] = [

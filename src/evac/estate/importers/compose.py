@@ -20,8 +20,14 @@ from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, MAP, SCALAR, Node, Tagged
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.containers import engine_of_image, hosts_in, hosts_of_variable, is_own_machine
-from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
+from evac.estate.importers.containers import (
+    engine_of_image,
+    hint_undescribed,
+    hosts_in,
+    hosts_of_variable,
+    is_own_machine,
+)
+from evac.estate.importers.imported import Imported, Options, Sign, Value
 from evac.estate.importers.source_files import at, entries, is_id, items_in, read_text, read_tree, word
 from evac.model.diagnostic import Place
 from evac.model.units import QUANTITY_LIMIT
@@ -136,11 +142,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         if needs or stores:
             values["needs"] = needs + [{"store": store} for store in stores]
         imported.add("services", name, values, "; ".join(notes))
-    for host in outside:
-        imported.add("services", host, {"external": True}, f"nothing in the source describes {host}")
-    if outside:
-        what = "external services: needed, but not described by the source"
-        imported.unknown.append(Unknown(what, len(outside), tuple(sorted(outside))))
+    imported.add_undescribed({host: host for host in outside}, are_hosts=True)
     imported.examples = _examples(imported)
     return imported
 
@@ -452,7 +454,6 @@ def _needs(
     address alone is needed to serve. What the file does not describe is external, and needed softly.
     """
     found: dict[str, dict[str, Value]] = {}
-    hint = "it is imported as an external service with a soft need; describe it in the overlay"
     for stated, place, starts, hard in _depends_on(node, variables):
         target = known.get(stated, stated)
         if target in known and target != name:
@@ -465,7 +466,8 @@ def _needs(
             outside.add(target)
             found[target] = {"service": target, "hard": False}
             message = f"{shown(name)} depends on {shown(target)}, which the file does not describe"
-            hint_here = variables.problems.suggest(target, sorted({*known.values()})) or hint
+            hint_here = variables.problems.suggest(target, sorted({*known.values()}))
+            hint_here = hint_here or hint_undescribed(target, is_host=True)
             variables.problems.add("import-dangling", message, place, hint_here)
     linked = {alias: service for key in _LINKS for alias, service, _ in _links(node, key)}
     for host, place, is_sure in _addresses(node, variables):
@@ -477,7 +479,8 @@ def _needs(
         elif is_sure and not is_own_machine(host) and ID.fullmatch(host) and len(host) <= ID_MAX:
             if host not in outside and "." not in host:
                 message = f"{shown(name)} uses the address {shown(host)}, which the file does not describe"
-                hint_here = variables.problems.suggest(host, sorted(known)) or hint
+                hint_here = variables.problems.suggest(host, sorted(known))
+                hint_here = hint_here or hint_undescribed(host, is_host=True)
                 variables.problems.add("import-dangling", message, place, hint_here)
             outside.add(host)
             found.setdefault(host, {"service": host, "hard": False})
@@ -550,7 +553,7 @@ def _stores(name: str, node: Node, tree: Node, variables: _Variables, imported: 
 
 def _examples(imported: Imported) -> list[str]:
     """Lines for a first overlay; every one is valid once the comment sign is taken away."""
-    services = [k for k, one in imported.sections.get("services", {}).items() if not one.external]
+    services = [k for k, one in imported.sections.get("services", {}).items() if one.described]
     lines = ["sites:                       # where the hosts are", "  east: {}", "  west: {}", "services:"]
     lines += [f"  {name}: {{tier: 1, people: 10 K, rto: 1 h}}" for name in sorted(services)]
     stores = sorted(imported.sections.get("stores", {}))

@@ -91,6 +91,27 @@ def hosts_of_variable(name: str, text: str) -> list[tuple[str, bool]]:
     return [(match[1], is_sure) for part, match in parts if match is not None and (is_sure or ":" in part)]
 
 
+_INTERNAL: Final = re.compile(
+    r"[^.]+|.+\.(?:internal|intranet|private|corp|home|lan|local|localdomain|intra|home\.arpa|svc|consul)"
+)
+"""Names that no other company publishes: RFC 6762 (appendix G), RFC 8375, and what clusters use."""
+
+
+def is_internal(host: str) -> bool:
+    """Whether only an own network knows this host: a bare name, an internal domain, a private address."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return _INTERNAL.fullmatch(host.lower().rstrip(".")) is not None
+
+
+def hint_undescribed(name: str, is_host: bool) -> str:
+    """What becomes of a name that a source needs and does not describe."""
+    if is_internal(name) and (is_host or "." in name):
+        return "it is imported with a soft need and without a place; describe it in the overlay"
+    return "it is imported as an external service with a soft need; describe it in the overlay"
+
+
 def is_own_machine(host: str) -> bool:
     """Whether an address leads back to the machine that uses it, or is no address but a number."""
     if not _DIGITS.fullmatch(host):

@@ -10,7 +10,8 @@ from typing import Final
 from evac.estate.format import quantities as q
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
-from evac.estate.importers.imported import Imported, Unknown, Value
+from evac.estate.importers.containers import hint_undescribed
+from evac.estate.importers.imported import Imported, Value
 from evac.estate.importers.source_files import is_id
 from evac.model.diagnostic import Place
 
@@ -83,11 +84,7 @@ class Catalogue:
             imported.add("services", name, values, self.comments.get(name, ""))
         for name, values in self.stores.items():
             imported.add("stores", name, values, self.comments.get(name, ""))
-        for name in sorted(outside):
-            imported.add("services", name, {"external": True}, f"nothing in the source describes {name}")
-        if outside:
-            what = "external services: needed, but not described by the source"
-            imported.unknown.append(Unknown(what, len(outside), tuple(sorted(outside))))
+        imported.add_undescribed({name: name for name in outside}, are_hosts=False)
 
     def _distinct(self, name: str) -> list[Need]:
         found: dict[tuple[str, str], Need] = {}
@@ -105,9 +102,8 @@ class Catalogue:
         if not is_id(need.name, need.place, Problems()):
             return None
         outside.add(need.name)
-        hint = (
-            problems.suggest(need.name, [*self.services, *self.stores])
-            or "it is imported as an external service with a soft need; describe it in the overlay"
+        hint = problems.suggest(need.name, [*self.services, *self.stores]) or hint_undescribed(
+            need.name, is_host=False
         )
         message = f"{shown(name)} needs {shown(need.name)}, which the source does not describe"
         problems.add("import-dangling", message, need.place, hint)
@@ -153,7 +149,7 @@ def service_examples(imported: Imported) -> list[str]:
     lines += [
         f"  {name}: {{replicas: {{east: 1, west: 1}}, rto: 1 h}}"
         for name, entry in sorted(imported.sections.get("services", {}).items())
-        if not entry.external
+        if entry.described
     ]
     stores = sorted(imported.sections.get("stores", {}))
     if stores:

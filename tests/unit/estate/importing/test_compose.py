@@ -98,7 +98,7 @@ def test_variables_come_from_the_env_file_and_unset_ones_are_named_with_their_pl
 def test_a_name_that_the_file_does_not_describe_is_reported_and_stops_nothing(tmp_path: Path) -> None:
     text = "services:\n  a: {image: x, depends_on: [bb]}\n  b: {image: x}\n"
     estate, result = imported(tmp_path, text)
-    assert [(one.id, one.external) for one in estate.services] == [("a", False), ("b", False), ("bb", True)]
+    assert [(one.id, one.external) for one in estate.services] == [("a", False), ("b", False), ("bb", False)]
     assert needs(estate, "a") == [("bb", False, "serve")]
     dangling = [one for one in result.diagnostics if one.code == "import-dangling"]
     assert [(one.place.line, one.hint) for one in dangling] == [(2, "did you mean 'b'?")]
@@ -266,6 +266,10 @@ NOT_HERE: Final = [
 ]
 
 
+_OWN = ["internal", "intranet", "private", "corp", "home", "lan", "local", "intra", "svc", "consul"]
+INTERNAL = tuple(f".{name}" for name in _OWN)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     host=st.from_regex(
@@ -274,7 +278,7 @@ NOT_HERE: Final = [
     given=st.sampled_from(NOT_HERE),
     is_known=st.booleans(),
 )
-def test_every_address_is_a_need_of_what_is_described_or_of_an_external_service(
+def test_every_address_is_a_need_of_what_is_described_or_of_what_nothing_describes(
     tmp_path: Path, host: str, given: tuple[str, str], is_known: bool
 ) -> None:
     value = given[1].format(host=host, secret="s3cret")
@@ -283,11 +287,15 @@ def test_every_address_is_a_need_of_what_is_described_or_of_an_external_service(
         text += f'  the-db: {{image: y, networks: {{back: {{aliases: ["{host}"]}}}}}}\n'
     estate, result = imported(tmp_path, text)
     outside = () if is_known else (host,)
-    assert tuple(one.id for one in estate.services if one.external) == outside
+    inside = host.startswith("10.") or "." not in host or host.endswith(INTERNAL)
+    described = ("the-app", "the-db") if is_known else ("the-app",)
+    rest = tuple(one for one in estate.services if one.id not in described)
+    assert tuple(one.id for one in rest) == outside
+    assert all(one.external != inside for one in rest), "what is our own is taken for another company's"
     assert needs(estate, "the-app") == [("the-db" if is_known else host, is_known, "serve")]
-    assert [one.names for one in result.unknown if one.what.startswith("external")] == [outside] * (
-        not is_known
-    )
+    named = "services with an internal name" if inside else "external services"
+    found = [(one.what.partition(":")[0], one.names) for one in result.unknown if "needed, but" in one.what]
+    assert found == [(named, outside)] * (not is_known)
     dangling = [one for one in result.diagnostics if one.code == "import-dangling"]
     assert len(dangling) == (not is_known and "." not in host), "another network needs no word"
     assert "s3cret" not in (tmp_path / "estate" / "imported-compose.yaml").read_text()
@@ -318,7 +326,11 @@ services:
         ("corp_ldap_1", False, "serve"),
         ("db", True, "serve"),
     ]
-    assert [one.id for one in estate.services if one.external] == ["collector", "corp_ldap_1"]
+    assert [one.id for one in estate.services if one.external] == []
+    assert [one.id for one in estate.services if one.id not in ("app", "db", "cache")] == [
+        "collector",
+        "corp_ldap_1",
+    ]
     named = [one.message.split("'")[3] for one in result.diagnostics if one.code == "import-dangling"]
     assert sorted(named) == ["collector", "corp_ldap_1"]
     assert "#   collector" not in (tmp_path / "estate" / "overlay.yaml").read_text()

@@ -81,7 +81,7 @@ def test_boutique_call_to_a_service_that_is_not_deployed_is_reported(
     assert "shoppingassistantservice" in dangling.message
     frontend = next(s for s in estate.services if s.id == "frontend")
     assert Dependency("shoppingassistantservice", "service", hard=False) in frontend.needs
-    assert next(u for u in result.unknown if u.what.startswith("external services")).count == 1
+    assert next(u for u in result.unknown if u.what.startswith("services with an internal name")).count == 1
 
 
 @pytest.mark.data
@@ -193,8 +193,10 @@ def test_calls_by_address_url_and_config(tmp_path: Path) -> None:
         "'web' calls 'x' (BROKERS), but no manifest describes that service",
         "'web' calls 'log2' (KAFKA_BROKERS), but no manifest describes that service",
     ]
-    assert {u.names for u in result.unknown if u.what.startswith("external services")} == {
-        ("log2", "smtp.example.com", "x")
+    named = {u.what.partition(":")[0]: u.names for u in result.unknown if "needed, but" in u.what}
+    assert named == {
+        "external services": ("smtp.example.com",),
+        "services with an internal name": ("log2", "x"),
     }
 
 

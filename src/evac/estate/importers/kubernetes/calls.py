@@ -15,7 +15,12 @@ from typing import Final
 
 from evac.estate.format.document import LIST, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.containers import hosts_in, hosts_of_variable, is_own_machine
+from evac.estate.importers.containers import (
+    hint_undescribed,
+    hosts_in,
+    hosts_of_variable,
+    is_own_machine,
+)
 from evac.estate.importers.kubernetes.objects import Object
 from evac.estate.importers.kubernetes.operators import has_secret, hosts_of
 from evac.estate.importers.kubernetes.source import Manifests, Workload, texts
@@ -233,7 +238,7 @@ def _add_call(
         message = (
             f"{shown(workload.id)} calls {shown(host)} ({given.why}), but no workload is behind that service"
         )
-        hint = "it is imported as an external service with a soft need; describe it in the overlay"
+        hint = hint_undescribed(host, is_host=True)
         problems.add("import-dangling", message, given.node.place, hint)
     for target in behind:
         # Several workloads behind one Service can replace each other, so none of them is needed by itself.
@@ -251,9 +256,8 @@ def _add_outside(
         message = (
             f"{shown(workload.id)} calls {shown(host)} ({given.why}), but no manifest describes that service"
         )
-        hint = (
-            problems.suggest(host, [name for _, name in names.behind])
-            or "it is imported as an external service with a soft need; describe it in the overlay"
+        hint = problems.suggest(host, [name for _, name in names.behind]) or hint_undescribed(
+            host, is_host=True
         )
         problems.add("import-dangling", message, given.node.place, hint)
     calls.outside.setdefault(host, set()).add(workload.id)

@@ -124,16 +124,12 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         if workload.id in users:
             values["traffic"] = {"kind": "load_balancer"}
         imported.add("services", workload.id, values, "; ".join(notes))
-    for service, host in outside.items():
-        imported.add("services", service, {"external": True}, f"nothing in the source describes {host}")
     if drifted:
         what = (
             "services with a different number of replicas running than requested; the running number is used"
         )
         imported.unknown.append(Unknown(what, len(drifted), tuple(sorted(drifted))))
-    if outside:
-        what = "external services: called, but not described by the source"
-        imported.unknown.append(Unknown(what, len(outside), tuple(sorted(outside))))
+    imported.add_undescribed(outside, are_hosts=True)
     imported.examples = _examples(imported)
     return imported
 
@@ -318,7 +314,7 @@ def _examples(imported: Imported) -> list[str]:
             "  west-k8s: {site: west, cpu: 400 cores, memory: 2 TiB}",
         ]
     lines.append("services:")
-    for name in sorted(name for name, entry in services.items() if not entry.external):
+    for name in sorted(name for name, entry in services.items() if entry.described):
         count = services[name].values.get("replicas")
         placed = f"replicas: {{east-k8s: {count if isinstance(count, int) else 1}}}, "
         lines.append(f"  {name}: {{{'' if sites else placed}tier: 1, people: 10 K, rto: 1 h}}")
