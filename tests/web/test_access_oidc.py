@@ -351,13 +351,15 @@ def test_the_provider_ends_logins_and_nobody_else_does(tmp_path: Path) -> None:
             "iss": provider.issuer,
             "aud": "evac",
             "iat": now,
+            "exp": now + 120,
             "jti": "1",
             "sub": "17",
             "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
         }
 
-        async def told(**other: Any) -> int:
-            token = jwt.encode(provider.header, claims | other, provider.key)
+        async def told(key: Any = None, without: str = "", **other: Any) -> int:
+            said = {name: value for name, value in (claims | other).items() if name != without}
+            token = jwt.encode(provider.header, said, key or provider.key)
             answer = await client.post("/sign-in/oidc/logout", data={"logout_token": token})
             return answer.status_code
 
@@ -365,8 +367,16 @@ def test_the_provider_ends_logins_and_nobody_else_does(tmp_path: Path) -> None:
             {"aud": "other"},
             {"iat": now - 1_000},
             {"nonce": "n"},
+            {"nonce": None},
             {"events": {}},
+            {"events": {"http://schemas.openid.net/event/backchannel-logout": True}},
+            {"exp": now - 100},
+            {"exp": "later"},
+            {"jti": 5},
             {"sub": None},
+            {"sub": 17, "sid": "s"},
+            {"key": jwk.RSAKey.generate_key(2048, {"kid": "one", "use": "sig"})},
+            *({"without": name} for name in claims),
             {"iss": "http://elsewhere"},
         ):
             assert await told(**other) == 400, other
@@ -376,5 +386,13 @@ def test_the_provider_ends_logins_and_nobody_else_does(tmp_path: Path) -> None:
         assert await told() == 200
         assert (await client.get("/v1/me")).status_code == 401
         assert await told() == 400, "once"
+
+        provider.change = lambda claims: claims | {"sid": "here"}
+        await sign_in(client)
+        assert await told(without="sub", sid="elsewhere", jti="3") == 200
+        assert await told(sid="elsewhere", jti="4") == 200
+        assert (await client.get("/v1/me")).status_code == 200, "another session of the same person"
+        assert await told(without="sub", sid="here", jti="5") == 200
+        assert (await client.get("/v1/me")).status_code == 401
 
     tell(tmp_path, story)

@@ -198,22 +198,22 @@ class Oidc:
 
     async def ended(self, token: str) -> tuple[str, str]:
         """(subject, session) whose logins the provider ended. Raises NotAllowed unless it says so, to this
-        client, a moment ago and for the first time.
+        client, a moment ago and for the first time (OpenID Connect Back-Channel Logout 1.0, 2.4 and 2.6).
         """
         claims = await self._signed_claims(token)
-        audience = claims.get("aud")
-        now_s, made = self._now() / 1_000, claims.get("iat")
+        audience, made, until = claims.get("aud"), claims.get("iat"), claims.get("exp")
+        now_s = self._now() / 1_000
         whole = claims.get("iss") == self.provider.issuer and "nonce" not in claims
         whole = whole and self.provider.client in (audience if isinstance(audience, list) else [audience])
-        whole = whole and isinstance(events := claims.get("events"), dict) and LOGOUT_EVENT in events
+        whole = whole and isinstance(events := claims.get("events"), dict)
+        whole = whole and isinstance(events.get(LOGOUT_EVENT), dict)
         fresh = _is_time(made) and abs(now_s - float(made)) <= LOGOUT_GOOD_S
+        fresh = fresh and _is_time(until) and now_s < float(until) + LEEWAY_S
         number = claims.get("jti")
         if not whole or not fresh or not isinstance(number, str) or number in self._ended:
             raise _refused("this is not a logout request from the identity provider")
-        subject, session = (
-            text if isinstance(text := claims.get(name), str) else "" for name in ("sub", "sid")
-        )
-        if not subject and not session:
+        subject, session = claims.get("sub", ""), claims.get("sid", "")
+        if not isinstance(subject, str) or not isinstance(session, str) or not (subject or session):
             raise _refused("this logout request names no one")
         self._ended[number] = None
         while len(self._ended) > KEYS_MOST * KEYS_MOST:
