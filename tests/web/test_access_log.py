@@ -221,11 +221,15 @@ def test_acts_of_people_in_runs_are_in_the_log_with_their_proof() -> None:
         )
         await Journal.create(store, "r", None, records=encode_all(events))
         await store.transact((), (Put("incident/fire", orjson.dumps({"run": "r", "plan": "sha256:1"})),))
-        found = [(one.kind, one.who, one.proof, one.what, one.run) for one in await access_log(store)]
+        found = [(one.kind, one.who, one.proof, one.what, one.run) for one in (await access_log(store)).items]
         assert found == [
             ("approved", "kim", "oidc (gold)", "smoke", "r"),
             ("step-attested", "lee", "", "fence:db: dark", "r"),
         ]
-        assert [one.at_ms for one in await access_log(store, 3)] == [3]
+        assert [one.at_ms for one in (await access_log(store, 3)).items] == [3]
+        await store.transact((), (Put("journal/r/000000000002", b"spoilt"),))
+        damaged = await access_log(store)
+        assert len(damaged.items) == 2
+        assert [one.split(":")[0] for one in damaged.problems] == ["r"]
 
     asyncio.run(story())

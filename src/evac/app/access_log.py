@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +19,13 @@ import orjson
 from evac.app import runs
 from evac.engine.lead import access_chapters as chapters
 from evac.engine.lead.access_journal import access_records
+from evac.engine.runs.reading import decode_all
 from evac.model.access import AccessRecord, Proven
-from evac.model.errors import Corrupt, InvalidInput, RunError
-from evac.run.values import Event
-from evac.store.anchors import Anchor, Segment, decode, key_of
-from evac.store.port import Entry, Store
+from evac.model.errors import Corrupt, InvalidInput
+from evac.run.values import CORRUPT, Event
+from evac.store.anchors import Anchor, Segment, decode, key_of, verify_chain
+from evac.store.journal import readable
+from evac.store.port import Store
 
 ACTS: Final = frozenset(
     {
@@ -45,15 +47,36 @@ ACTS: Final = frozenset(
 """Kinds of events that a person caused."""
 
 
-async def access_log(store: Store, since_ms: int = 0, until_ms: int = 2**53) -> list[AccessRecord]:
-    """Records of that time, oldest first. Raises Corrupt, Unavailable."""
-    found = await access_records(store)
+@dataclass(frozen=True, slots=True)
+class AccessLog:
+    """Who signed in, who was refused, what people asked and how they were proven."""
+
+    items: list[AccessRecord]
+    """Oldest first."""
+    problems: list[str]
+    """What is damaged, each with the name of its journal: records may be missing there, or changed."""
+
+
+async def access_log(store: Store, since_ms: int = 0, until_ms: int = 2**53) -> AccessLog:
+    """Records of that time, and what is wrong with the journals that they are read from. A damaged part hides
+    no other. Raises Unavailable.
+    """
+    _, problems = await chapters.verify_chapters(store, ())
+    found = await access_records(store, problems.append)
     for row in await runs.list_runs(store):
-        with contextlib.suppress(Corrupt, RunError):
-            events = await runs.events_of(store, row.run)
+        broken = [f"{row.run}: {one}" for one in await verify_chain(store, row.run)]
+        async for segment in readable(store, row.run):
+            try:
+                events = decode_all(segment.records)
+            except Corrupt as error:
+                broken.append(f"{row.run}: unreadable: segment {segment.number}: {error.message}")
+                continue
             found += [_act(row.run, one) for one in events if one.kind in ACTS and one.data.get("who")]
+        if row.state == CORRUPT and not broken:
+            broken.append(f"{row.run}: unreadable: what the store has about this run")
+        problems += broken
     inside = (one for one in found if since_ms <= one.at_ms < until_ms)
-    return sorted(inside, key=lambda one: (one.at_ms, one.run, one.kind))
+    return AccessLog(sorted(inside, key=lambda one: (one.at_ms, one.run, one.kind)), problems)
 
 
 def _act(run: str, event: Event) -> AccessRecord:
@@ -80,20 +103,21 @@ class Archived:
 
 async def archive(store: Store, folder: Path) -> list[Archived]:
     """Writes every chapter that is in the store to its file; a file that has the beginning of it goes on.
-    Raises InvalidInput for a file that has something else, and changes none.
+    A chapter that is damaged is kept up to the damage, and hides no other. Raises InvalidInput for a file
+    that has something else, and changes none.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    damaged = dict[str, list[str]]()
     for one in await chapters.chapters_of(store):
         if one.deleted is not None:
             continue
         path, kept = folder / f"{one.stream}{SUFFIX}", list[bytes]()
         if path.exists():
             kept = path.read_bytes().splitlines()
-        lines, number = list[bytes](), 0
-        while (entry := await store.get(key_of(one.stream, number + 1))) is not None:
-            number += 1
-            lines.append(_line(number, entry))
-        if lines[: len(kept)] != kept:
+        lines = await _lines_of(store, one.stream)
+        if wrong := await verify_chain(store, one.stream):
+            damaged[one.stream] = [f"damaged in the store: {problem}" for problem in wrong]
+        if lines[: len(kept)] != kept and (one.stream not in damaged or kept[: len(lines)] != lines):
             raise InvalidInput(
                 "archive-differs",
                 f"{path} is not the beginning of {one.stream} in the store",
@@ -101,11 +125,24 @@ async def archive(store: Store, folder: Path) -> list[Archived]:
             )
         if len(lines) > len(kept):
             _append(path, lines[len(kept) :])
-    return check_archive(folder)
+    found = {one.chapter: one for one in check_archive(folder)}
+    for chapter, problems in damaged.items():
+        one = found.get(chapter, Archived(chapter, Anchor(chapter, 0, 0, "")))
+        found[chapter] = replace(one, problems=(*one.problems, *problems))
+    return [found[chapter] for chapter in sorted(found)]
 
 
-def _line(number: int, entry: Entry) -> bytes:
-    return orjson.dumps({"segment": number, "value": entry.value.decode()})
+async def _lines_of(store: Store, stream: str) -> list[bytes]:
+    """The segments of a chapter as lines of its file, up to the first that does not follow."""
+    lines, before = list[bytes](), ""
+    with contextlib.suppress(Corrupt, UnicodeDecodeError):
+        while (entry := await store.get(key_of(stream, len(lines) + 1))) is not None:
+            segment = decode(stream, len(lines) + 1, entry.value)
+            if segment.previous != before:
+                break
+            before = segment.hash
+            lines.append(orjson.dumps({"segment": len(lines) + 1, "value": entry.value.decode()}))
+    return lines
 
 
 def _append(path: Path, lines: list[bytes]) -> None:

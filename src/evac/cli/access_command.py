@@ -300,19 +300,26 @@ def logout(name: str, login: str, where: Where, quiet: bool) -> None:
     "--last", "length", type=Length(), default=0, help="Only this recent part, like 24h. [default: all]"
 )
 @output_option("jsonl", "cef")
-def log(where: Where, length: int, output: str) -> None:
+def log(where: Where, length: int, output: str) -> int:
     """Export who signed in, who was refused, what people requested, and how each identity was verified.
 
     One record a line: JSON, or CEF for a SIEM. Run journals are never shortened. What war rooms recorded is
     kept for as long as access_log of the policy says. `evac run verify access` proves that part, and
     `evac access archive` keeps it in files.
-    """
-    from evac.model.access import AccessRecord
 
+    Exit code 1: part of a journal is missing, changed or unreadable. The export contains all that can be
+    read, and each damaged place is one line on stderr.
+    """
     since_ms = now_ms() - length if length else 0
     line = json_line if output == "jsonl" else cef_line
-    for row in where.do(lambda control: control.access_log(since_ms)):
+    told = where.do(lambda control: control.access_log(since_ms))
+    for row in told["items"]:
         emit(line(AccessRecord(**row)), None)
+    for problem in (problems := told.get("problems", ())):
+        say(f"error: {problem}")
+    if problems:
+        say("next: evac run verify access --estate ESTATE, then evac store repair JOURNAL")
+    return console.FAILED if problems else console.DONE
 
 
 @access.command()

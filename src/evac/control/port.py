@@ -173,8 +173,8 @@ class Control(Protocol):
         """What happened to the backups of a data set, newest first."""
         ...
 
-    async def access_log(self, since_ms: int) -> Sequence[Document]:
-        """Records of access and of acts of people, oldest first: the fields of `AccessRecord`."""
+    async def access_log(self, since_ms: int) -> Document:
+        """Records of access and of acts of people, and what is damaged: the fields of `AccessLog`."""
         ...
 
     async def logins(self) -> Sequence[Document]:

@@ -367,9 +367,8 @@ class ServerControl:
         found = await self._read(_path("backups", "history"), {"data_set": data_set, "limit": most})
         return [_read(BackupEvent, row, "event") for row in found["items"]]
 
-    async def access_log(self, since_ms: int) -> Sequence[Document]:
-        found = await self._read(_path("access-log"), {"since_ms": since_ms})
-        return [dict(row) for row in found["items"]]
+    async def access_log(self, since_ms: int) -> Document:
+        return dict(await self._read(_path("access-log"), {"since_ms": since_ms}))
 
     async def logins(self) -> Sequence[Document]:
         found = await self._read(_path("logins"))

@@ -190,10 +190,10 @@ class StoreControl:
     async def backup_history(self, data_set: str, most: int) -> Sequence[BackupEvent]:
         return await Evidence(self.store).history(data_set, most)
 
-    async def access_log(self, since_ms: int) -> Sequence[Document]:
+    async def access_log(self, since_ms: int) -> Document:
         from evac.app.access_log import access_log
 
-        return [asdict(one) for one in await access_log(self.store, since_ms)]
+        return asdict(await access_log(self.store, since_ms))
 
     async def logins(self) -> Sequence[Document]:
         return [one for _, one in await logins.kept(self.store)]

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
 import pytest
 
 from evac.app import runs
 from evac.app.access_log import archive, check_archive
+from evac.cli import console
+from evac.cli.main import run as command
 from evac.engine.lead import access_chapters as chapters
 from evac.engine.lead.access_journal import AccessJournal, access_records, batch_of
 from evac.model.access import AccessRecord
 from evac.model.errors import InvalidInput
 from evac.store.anchors import Anchor
 from evac.store.journal import head_of
-from evac.store.port import Delete, Lease, MemoryStore, Put
+from evac.store.opening import open_store
+from evac.store.port import Change, Delete, Lease, Put
 
 DAY_MS = 86_400_000
 BEGIN_MS = int(datetime(2026, 1, 15, tzinfo=UTC).timestamp() * 1_000)
@@ -26,8 +31,8 @@ BEGIN_MS = int(datetime(2026, 1, 15, tzinfo=UTC).timestamp() * 1_000)
 class World:
     """Half a year of a log, a record a day, kept for so many days."""
 
-    def __init__(self, days: int = 180, keep_days: int = 0) -> None:
-        self.store, self.now_ms, self.keep_days = MemoryStore(), BEGIN_MS, keep_days
+    def __init__(self, days: int = 180, keep_days: int = 0, url: str = "memory:") -> None:
+        self.store, self.now_ms, self.keep_days = open_store(url), BEGIN_MS, keep_days
         self.journal = AccessJournal(self.store, lambda: self.now_ms, lambda: self.keep_days * DAY_MS, 0)
         self.heads: list[Anchor] = []
         self.days = days
@@ -192,6 +197,90 @@ def test_an_archive_grows_outlives_the_store_and_proves_itself(tmp_path: Path) -
             await archive(world.store, folder)
 
     played(story)
+
+
+def _spoil(way: str, keys: list[str]) -> list[Change]:
+    """What someone who can write to the store does to a month. keys: of its segments, and of its entry."""
+    *segments, index = keys
+    middle = segments[len(segments) // 2]
+    return {
+        "overwritten": [Put(middle, b"x" * 400)],
+        "deleted": [Delete(middle)],
+        "end": [Put(segments[-1], b"x" * 400)],
+        "all": [Put(key, b"x" * 400) for key in segments],
+        "entry": [Put(index, b"x" * 400)],
+        "newest entry": [Put(index, b"x" * 400)],
+    }[way]
+
+
+LOST = {"overwritten": 1, "deleted": 1, "end": 1, "all": 32, "entry": 0, "newest entry": 0}
+"""Way -> how many of the 32 records of August are not exported any more: a segment has one."""
+
+
+@pytest.fixture(scope="module", params=["", "?seal=env:EVAC_LOG_SEAL"], ids=["plain", "sealed"])
+def fourteen_months(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, str]]:
+    """A store with the log of fourteen months, and what its URL says of a seal."""
+    file = tmp_path_factory.mktemp("log") / "log.sqlite"
+
+    async def lived() -> None:
+        world = await World(days=410, url=f"sqlite:{file}{request.param}").live()
+        assert world.journal._guard is not None
+        await world.store.release(world.journal._guard)
+        await world.store.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVAC_LOG_SEAL", "s" * 32)
+        asyncio.run(lived())
+        yield file, request.param
+
+
+@pytest.mark.parametrize("way", LOST)
+def test_a_damaged_month_hides_no_other_and_is_told_with_its_place(
+    way: str, fourteen_months: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The eighth of fourteen months is damaged; then retention comes to it, and goes on beyond it."""
+    file = tmp_path / "log.sqlite"
+    shutil.copyfile(fourteen_months[0], file)
+    url = f"sqlite:{file}{fourteen_months[1]}"
+    doomed = "access-2027-02" if way == "newest entry" else "access-2026-08"
+
+    def exported(output: str) -> tuple[int, list[str], str]:
+        code = command(["access", "log", "--store", url, "--output", output])
+        out, words = capsys.readouterr()
+        return code, out.splitlines(), words
+
+    async def spoil() -> None:
+        raw = open_store(f"sqlite:{file}")
+        keys = [one.key for one in await raw.list(f"journal/{doomed}/")] + [f"access-log/{doomed}"]
+        await raw.transact((), _spoil(way, keys))
+        await raw.close()
+
+    async def to_the_end() -> list[str]:
+        world = World(keep_days=100, url=url)
+        world.now_ms += 410 * DAY_MS
+        await world.day(await world.store.acquire("leader", "here", 10**12), 410)
+        there = await world.there()
+        await world.store.close()
+        return there
+
+    whole = {output: exported(output) for output in ("jsonl", "cef")}
+    assert [(one[0], len(one[1]), one[2]) for one in whole.values()] == [(0, 410 + 13, "")] * 2
+    asyncio.run(spoil())
+    for output, (_, before, _) in whole.items():
+        code, lines, words = exported(output)
+        assert (code, set(lines) - set(before)) == (console.FAILED, set())
+        assert len(before) - len(lines) == LOST[way]
+        assert all(int(orjson.loads(one)["at"][5:7]) == 8 for one in {*before} - {*lines} if output != "cef")
+        assert any(one.startswith("error: ") and doomed in one for one in words.splitlines()), words
+    code = command(["access", "archive", str(tmp_path / "log"), "--store", url, "--quiet"])
+    assert code == (console.FAILED if LOST[way] else console.DONE)
+    assert (doomed in capsys.readouterr().err) == (LOST[way] > 0)
+    assert len(list((tmp_path / "log").iterdir())) == (13 if way == "all" else 14)
+    there, kept = asyncio.run(to_the_end()), [f"access-{month}" for month in ("2026-11", "2026-12")]
+    kept = [doomed, *kept] if way == "all" else kept  # nothing is left of it whose deletion could be recorded
+    assert there[: len(kept)] == kept
 
 
 def test_months_are_named_by_the_calendar() -> None:

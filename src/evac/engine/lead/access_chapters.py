@@ -11,19 +11,19 @@ A store that evac used before there were chapters has one named `access`, which 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
 
 import orjson
 
 from evac.model.access import AccessRecord
-from evac.model.errors import Corrupt
 from evac.store.anchors import Anchor, prefix_of, verify_chain
-from evac.store.journal import head_of, records_after
-from evac.store.port import MAX_CHANGES, Change, Delete, Lease, Put, Store
+from evac.store.journal import last_of, records_after
+from evac.store.port import MAX_CHANGES, Change, Delete, Entry, Lease, Put, Store
 
 STREAM: Final = "access"
 """Of all of it, for people; and of its first chapter in older stores."""
@@ -37,11 +37,23 @@ DELETED: Final = "deleted"
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """from_ms: when it was begun. deleted: its head, of one that is not there any more."""
+    """from_ms: when it was begun. deleted: its head, of one that is not there any more. unread: its entry
+    cannot be read; then it began with its month, and nothing says that it was deleted.
+    """
 
     stream: str
     from_ms: int = 0
     deleted: Anchor | None = None
+    unread: bool = False
+
+    @property
+    def from_month_ms(self) -> int:
+        """When its month began, by its name; 0 where it names none."""
+        try:
+            begun = datetime.strptime(f"{self.stream} +0000", f"{STREAM}-%Y-%m %z")
+        except ValueError:
+            return 0
+        return int(begun.timestamp() * 1_000)
 
     def put(self) -> Put:
         gone = None if self.deleted is None else asdict(self.deleted)
@@ -59,25 +71,50 @@ def streams_since(stream: str, now_ms: int) -> list[str]:
     found, at_ms = list[str](), now_ms
     while (named := stream_at(at_ms)) > stream and len(found) < MONTHS_ASKED:
         found.append(named)
-        first = datetime.fromtimestamp(at_ms / 1_000, UTC).replace(day=1, hour=0, minute=0, second=0)
-        at_ms = int(first.timestamp() * 1_000) - 1_000
+        at_ms = _month_beside(at_ms, -1)
     return found[::-1]
 
 
 async def chapters_of(store: Store) -> list[Chapter]:
-    """Oldest first, deleted ones too. Raises Corrupt, Unavailable."""
-    found = []
-    for entry in await store.list(INDEX, limit=CHAPTERS_MOST):
-        try:
-            told = orjson.loads(entry.value)
-            gone = None if told["deleted"] is None else Anchor(**told["deleted"])
-            found.append(Chapter(str(told["stream"]), int(told["from_ms"]), gone))
-        except (ValueError, KeyError, TypeError) as error:
-            raise Corrupt(f"{entry.key} cannot be read") from error
-    listed = any(one.stream == STREAM for one in found)
-    if not listed and await head_of(store, STREAM) is not None:
+    """Oldest first, deleted ones too, and those whose entry was lost. Raises Unavailable."""
+    found = [_chapter_in(entry) for entry in await store.list(INDEX, limit=CHAPTERS_MOST)]
+    listed = {one.stream for one in found}
+    if STREAM not in listed and await last_of(store, STREAM) is not None:
         found.append(Chapter(STREAM))
+    months = sorted(one.from_month_ms for one in found if one.from_month_ms)
+    if not months:
+        return found
+    for by in (-1, 1):  # from the first month on to beyond the last, and from the first one back
+        at_ms = months[0]
+        for _ in range(CHAPTERS_MOST):
+            at_ms = _month_beside(at_ms, by)
+            one = Chapter(stream_at(at_ms), at_ms, unread=True)
+            if one.stream in listed:
+                continue
+            if await last_of(store, one.stream) is not None:
+                found.append(one)
+            elif not months[0] < at_ms < months[-1]:
+                break
     return sorted(found, key=lambda one: one.stream)
+
+
+def _month_beside(at_ms: int, by: int) -> int:
+    """The first moment of the month after (1) or before (-1) that of a moment."""
+    first = datetime.fromtimestamp(at_ms / 1_000, UTC).replace(day=1, hour=0, minute=0, second=0)
+    other = first + timedelta(days=32) if by > 0 else first - timedelta(days=1)
+    return int(other.replace(day=1).timestamp() * 1_000)
+
+
+def _chapter_in(entry: Entry) -> Chapter:
+    stream = entry.key.removeprefix(INDEX)
+    try:
+        told = orjson.loads(entry.value)
+        gone = None if told["deleted"] is None else Anchor(**told["deleted"])
+        if told["stream"] == stream:
+            return Chapter(stream, int(told["from_ms"]), gone)
+    except (ValueError, KeyError, TypeError):
+        pass
+    return Chapter(stream, Chapter(stream).from_month_ms, unread=True)
 
 
 def record_with(at_ms: int, kind: str, what: str, key: str, head: Anchor) -> bytes:
@@ -120,34 +157,40 @@ async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list
     """
     anchors, chapters = list(anchors), await chapters_of(store)
     heads, problems = list[Anchor](), list[str]()
-    links, gone = dict[str, Anchor](), set[Anchor]()
+    links, gone = dict[str, Anchor](), dict[str, Anchor]()
     there = [one.stream for one in chapters if one.deleted is None]
+    problems += [
+        f"{one.stream}: changed: its entry {INDEX}{one.stream} is lost or cannot be read"
+        for one in chapters
+        if one.unread
+    ]
     for stream in there:
         problems += [f"{stream}: {one}" for one in await verify_chain(store, stream, anchors)]
-        head = await head_of(store, stream)
+        head = await last_of(store, stream)
         if head is None:
             problems.append(
                 f"missing: chapter {stream} does not exist, and no record says that it was deleted"
             )
             continue
         heads.append(head)
-        try:
-            async for number, record in records_after(store, stream, 0, 2**53):
+        async for number, record in records_after(store, stream, 0, 2**53, proven=False):
+            with contextlib.suppress(ValueError, TypeError):  # whoever reads the records says it
                 row = orjson.loads(record)
                 if number == 1 and LINK in row:
                     links[stream] = Anchor(**row[LINK])
                 if DELETED in row:
-                    gone.add(Anchor(**row[DELETED]))
-        except (Corrupt, ValueError, TypeError):
-            continue  # the chain says it
+                    deleted = Anchor(**row[DELETED])
+                    gone[deleted.stream] = deleted
     problems += _unlinked(heads, links, gone)
     for stream in sorted({one.stream for one in anchors} - set(there)):
         problems.append(f"cut-off: agents hold heads of chapter {stream}, which does not exist")
     return heads, problems
 
 
-def _unlinked(heads: list[Anchor], links: Mapping[str, Anchor], gone: set[Anchor]) -> list[str]:
-    """heads: of the chapters that are there. links: chapter -> the head that it names of the one before."""
+def _unlinked(heads: list[Anchor], links: Mapping[str, Anchor], gone: Mapping[str, Anchor]) -> list[str]:
+    """heads: of the chapters that are there. links: chapter -> the head that it names of the one before.
+    gone: chapter -> the head that it had when policy deleted it.
+    """
     problems, by_stream = list[str](), {one.stream: one for one in heads}
     for before, head in zip([None, *heads], heads, strict=False):
         link = links.get(head.stream)
@@ -156,7 +199,11 @@ def _unlinked(heads: list[Anchor], links: Mapping[str, Anchor], gone: set[Anchor
                 problems.append(f"changed: {head.stream} does not say that it follows {before.stream}")
             continue
         known = by_stream.get(link.stream)
-        if known is None and link not in gone:
+        if known is None and link.stream in gone and gone[link.stream] != link:
+            problems.append(
+                f"changed: {link.stream} did not end where {head.stream} says it does when it was deleted"
+            )
+        elif known is None and link.stream not in gone:
             problems.append(
                 f"missing: {link.stream}, before {head.stream}; no record says that it was deleted"
             )

@@ -21,7 +21,7 @@ import orjson
 from evac.engine.lead import access_chapters as chapters
 from evac.model.access import AccessRecord
 from evac.model.errors import Conflict, Corrupt, Unavailable
-from evac.store.journal import Journal, head_of, last_of, records_after
+from evac.store.journal import Journal, last_of, records_after
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 
 STREAM: Final = chapters.STREAM
@@ -123,7 +123,7 @@ class AccessJournal:
             return
         found = await chapters.chapters_of(self.store)
         for one in chapters.expired(found, now_ms, self.keep_ms()):
-            head = await head_of(self.store, one.stream)
+            head = await last_of(self.store, one.stream)
             if head is None:
                 continue
             if self._guard != guard or self._journal is None:
@@ -153,13 +153,18 @@ def _rows(value: bytes) -> Sequence[bytes]:
     return found
 
 
-async def access_records(store: Store) -> list[AccessRecord]:
-    """All records, oldest first, those too that no leader has moved yet. Raises Corrupt, Unavailable."""
+async def access_records(store: Store, broken: Callable[[str], None] = str) -> list[AccessRecord]:
+    """All records, oldest first, those too that no leader has moved yet, and those that are left of a damaged
+    chapter. broken: is told of each record that is none, with its place. Raises Unavailable.
+    """
     found: list[AccessRecord] = []
     for chapter in await chapters.chapters_of(store):
         if chapter.deleted is None:
-            async for _, record in records_after(store, chapter.stream, 0, 2**53):
-                found.append(record_of(orjson.loads(record)))
+            async for number, record in records_after(store, chapter.stream, 0, 2**53, proven=False):
+                try:
+                    found.append(record_of(orjson.loads(record)))
+                except (Corrupt, ValueError, TypeError):
+                    broken(f"{chapter.stream}: unreadable: record {number}")
     with contextlib.suppress(Unavailable):
         for entry in await store.list(SEEN, limit=1_000):
             found += [record_of(orjson.loads(row)) for row in _rows(entry.value)]
