@@ -20,7 +20,7 @@ import orjson
 from evac.model.errors import InvalidInput, Permanent, StoreError, Unavailable
 from evac.net.http_calls import open_session
 from evac.net.secrets import resolve
-from evac.net.tls import TlsFiles, client_context, trouble_of
+from evac.net.tls import RenewedClient, TlsFiles, trouble_of
 
 ANSWER_MOST_BYTES: Final = 64 << 20
 LARGE_BYTES: Final = 512 << 10
@@ -104,7 +104,9 @@ class Gateway:
         self.endpoints = tuple(endpoints)
         self.deadline_s = deadline_s
         self._attempt_s = attempt_s
-        self._user, self._password, self._tls = user, password, tls
+        self._user, self._password = user, password
+        authority, certificate, key = (Path(one) if one else None for one in tls)
+        self._line = RenewedClient(TlsFiles(authority, certificate, key if certificate else None))
         self._token = ""
         self._silent = 0
         """Calls in a row that got no answer in time."""
@@ -164,10 +166,9 @@ class Gateway:
     async def stream(self, path: str, body: Mapping[str, Any], idle_s: float) -> AsyncGenerator[bytes, None]:
         """Pieces of an endless answer as they come, b"" after `idle_s` without one. Raises `Unavailable`."""
         member, began = self._pick(), time.monotonic()
-        session, url = self._open_session(), self.endpoints[member] + path
         try:
             async with asyncio.timeout(self._attempt_s):
-                response = await session.post(url, data=orjson.dumps(body), headers=self._headers())
+                response = await self._post(self.endpoints[member] + path, orjson.dumps(body))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._avoid(member, began)
             raise Unavailable(f"{self.endpoints[member]} does not answer") from error
@@ -238,11 +239,10 @@ class Gateway:
         endpoint = self.endpoints[member]
         attempt_s = self._attempt_s if path != LOGIN else max(self._attempt_s, LOGIN_S)
         patience = max(0.01, min(attempt_s, deadline - time.monotonic()))
-        session = self._open_session()
         try:
             async with (
                 asyncio.timeout(patience),
-                session.post(endpoint + path, data=_content(body), headers=self._headers()) as response,
+                await self._post(endpoint + path, _content(body)) as response,
             ):
                 status, content = response.status, await _bounded(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -262,19 +262,18 @@ class Gateway:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": self._token} if self._token else {}
 
-    def _open_session(self) -> aiohttp.ClientSession:
+    async def _post(self, url: str, content: bytes | io.BytesIO) -> aiohttp.ClientResponse:
+        """Of a call. Files of TLS that were renewed count for new connections; the others end when idle."""
         if self._closed:
             raise NotSent("the store is closed", again=False)
         if self._session is None:
-            secure = any(endpoint.startswith("https:") for endpoint in self.endpoints)
-            line = self._context() if secure else None
-            self._session = open_session(line=line, connect_s=self._attempt_s * 0.8)
-        return self._session
+            self._session = open_session(connect_s=self._attempt_s * 0.8)
+        line = self._context() if url.startswith("https:") else True
+        return await self._session.post(url, data=content, headers=self._headers(), ssl=line)
 
     def _context(self) -> ssl.SSLContext:
-        authority, certificate, key = (Path(one) if one else None for one in self._tls)
         try:
-            return client_context(TlsFiles(authority, certificate, key if certificate else None))
+            return self._line.now()
         except InvalidInput as error:
             raise StoreError(
                 "store-tls",

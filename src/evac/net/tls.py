@@ -102,6 +102,27 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
+class RenewedClient:
+    """The context of a side that asks, made again when a file changed. Files that do not fit each other, as
+    while a certificate and its key are renewed one after the other: the ones before are used until they do.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        self.files = files
+        self._made: tuple[tuple[object, ...], ssl.SSLContext] | None = None
+
+    def now(self) -> ssl.SSLContext:
+        """Raises InvalidInput where no files ever fitted."""
+        stamp = stamp_of(self.files)
+        if self._made is None or self._made[0] != stamp:
+            try:
+                self._made = (stamp, client_context(self.files))
+            except InvalidInput:
+                if self._made is None:
+                    raise
+        return self._made[1]
+
+
 def unverified_context() -> ssl.SSLContext:
     """Proves nothing by itself: whoever uses it compares a pin before anything is sent."""
     context = ssl.create_default_context()

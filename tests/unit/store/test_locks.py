@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from cryptography.x509.oid import NameOID
 
 from evac.cli import console
 from evac.cli.main import run
-from evac.model.errors import StoreError
+from evac.model.errors import StoreError, Unavailable
 from evac.net.etcd_gateway import Gateway, text_key
+from evac.net.tls import TlsFiles
 from evac.store.locks import open_locks
+from evac_lab import authorities
 from evac_lab.servers import etcd
+from evac_lab.state import Site, Topology
 from tests.contract.ports import free_port
 from tests.unit.store.locked_etcd import ground
 
@@ -161,3 +165,40 @@ def test_the_shipped_settings_of_etcd_leave_only_the_users_to_add() -> None:
         assert found(made.url()) == ["no-user"]
         made.lock()
         assert found(made.url(**made.users())) == []
+
+
+def test_certificates_that_are_renewed_are_shown_without_a_restart(tmp_path: Path) -> None:
+    """A foreign pair is shown too, which proves it; halves of two pairs are not, and the pair before is."""
+    authorities.make(tmp_path, Topology("loopback", 0, (Site("a", 1, "127.0.0"),), "127.0.0.1"))
+    foreign = authorities.store_files(tmp_path)
+    cert, key = tmp_path / "shown.pem", tmp_path / "shown.key"
+
+    def show(certificate: TlsFiles, secret: TlsFiles) -> None:
+        for path, source in ((cert, certificate.cert), (key, secret.key)):
+            assert source is not None
+            new = path.with_suffix(".new")
+            new.touch(mode=0o600)
+            new.write_bytes(source.read_bytes())
+            new.replace(path)
+
+    async def story(url: str, good: TlsFiles) -> None:
+        show(good, good)
+        gateway = Gateway([url], tls=(str(good.ca), str(cert), str(key)), deadline_s=10.0)
+        status = ("/v3/maintenance/status", {})
+        try:
+            assert await gateway.call(*status)
+            show(foreign, foreign)
+            with pytest.raises(Unavailable):
+                await gateway.call_once(*status, time.monotonic() + 1)
+            show(foreign, good)
+            with pytest.raises(Unavailable):
+                await gateway.call_once(*status, time.monotonic() + 1)
+            show(good, good)
+            assert await gateway.call(*status)
+            show(good, foreign)
+            assert await gateway.call(*status)
+        finally:
+            await gateway.close()
+
+    with ground() as made:
+        asyncio.run(story(made.member.url, authorities.store_files(made.certificates)))

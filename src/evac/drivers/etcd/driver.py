@@ -14,7 +14,7 @@ from evac.drivers.port import Action, Value
 from evac.model.errors import InvalidInput, Permanent
 from evac.net.http_calls import Prober
 from evac.net.secrets import path_of
-from evac.net.tls import TlsFiles, client_context, stamp_of
+from evac.net.tls import RenewedClient, TlsFiles
 
 
 class EtcdDriver(AnswersProbe):
@@ -24,7 +24,7 @@ class EtcdDriver(AnswersProbe):
 
     def __init__(self) -> None:
         self._prober = Prober()
-        self._contexts: dict[TlsFiles, tuple[tuple[object, ...], ssl.SSLContext]] = {}
+        self._lines: dict[TlsFiles, RenewedClient] = {}
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
         """Asks the member alone (`serializable`): one that waits for an election is alive, and a site must
@@ -40,20 +40,13 @@ class EtcdDriver(AnswersProbe):
         return ProbeReport(alive, "" if alive else f"{url}: the response has no health")
 
     def _context(self, settings: Mapping[str, Value]) -> ssl.SSLContext:
-        """Made again when a file has changed; while new files do not fit each other, the old ones count.
-
-        Raises Permanent where no files ever fitted.
-        """
+        """Raises Permanent where no files ever fitted."""
         paths = (path_of(text(settings, name, "")) for name in ("ca", "cert", "key"))
         files = TlsFiles(*(Path(one) if one else None for one in paths))
-        stamp, made = stamp_of(files), self._contexts.get(files)
-        if made is None or made[0] != stamp:
-            try:
-                made = self._contexts[files] = (stamp, client_context(files))
-            except InvalidInput as error:
-                if made is None:
-                    raise Permanent(error.code, error.message, error.hint) from error
-        return made[1]
+        try:
+            return self._lines.setdefault(files, RenewedClient(files)).now()
+        except InvalidInput as error:
+            raise Permanent(error.code, error.message, error.hint) from error
 
     async def close(self) -> None:
         await self._prober.close()

@@ -33,7 +33,7 @@ from evac.model.estate import Endpoint, Estate
 from evac.net import secrets
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
 from evac.net.secrets import Secret
-from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, stamp_of, why_cut
+from evac.net.tls import RenewedClient, TlsFiles, TlsTrouble, is_here, why_cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,10 @@ class Lines:
 
     def __init__(self, peer: AgentPeer) -> None:
         self.peer = peer
-        self._made: tuple[tuple[object, ...], ssl.SSLContext] | None = None
+        self._line = RenewedClient(peer.files)
 
     def to(self, url: str) -> ssl.SSLContext | None:
-        """The context for an agent's address; None in the clear. Files that do not fit each other, as while a
-        certificate and its key are renewed one after the other: the ones before are used until they do.
+        """The context for an agent's address; None in the clear.
 
         Raises Permanent in the clear where that is refused; Retryable where no files ever fitted.
         """
@@ -88,14 +87,10 @@ class Lines:
             raise Permanent("agent-plain", problem, PLAIN_HINT)
         if not url.startswith("https:"):
             return None
-        stamp = stamp_of(self.peer.files)
-        if self._made is None or self._made[0] != stamp:
-            try:
-                self._made = (stamp, client_context(self.peer.files))
-            except InvalidInput as error:
-                if self._made is None:
-                    raise Retryable(error.code, error.message, error.hint) from error
-        return self._made[1]
+        try:
+            return self._line.now()
+        except InvalidInput as error:
+            raise Retryable(error.code, error.message, error.hint) from error
 
 
 def agent_endpoints(estate: Estate) -> dict[str, Endpoint]:
