@@ -5,7 +5,8 @@
 A reader may refuse what it does not understand, by an error of evac. Anything else is a finding: another
 exception, a case that computes for longer than a second, or a reader that takes more than 256 MB. The same
 seed gives the same cases. Mutations know JSON: values are exchanged for others of another kind or size, keys
-go, bits flip.
+go, bits flip. Every reader has the same share: they take turns, so that one that is slow keeps no other from
+its own. A run that ends before each had its share fails, and says so.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -80,6 +81,7 @@ from evac.store.opening import Seal
 from evac.store.port import Entry
 
 SLOW_S: Final = 1.0
+TURNS: Final = 20
 GROWTH_MOST_KB: Final = 256 << 10
 SEEDS: Final[Mapping[str, Any]] = orjson.loads(Path(__file__).with_name("fuzz_seeds.json").read_bytes())
 """What is mutated: entries, lists of copies, files, what programs and systems say, and sources of imports."""
@@ -504,7 +506,16 @@ def targets(folder: Path) -> dict[str, Target]:
     return {**ours, **_answers(), **_tools(), **_sources(folder)}
 
 
-def fuzz(name: str, target: Target, cases: int, seed: int, until_s: float) -> tuple[Counter[str], list[str]]:
+@dataclass(slots=True)
+class Found:
+    """What a reader did with its cases."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    findings: list[str] = field(default_factory=list)
+    took_s: float = 0.0
+
+
+def fuzz(name: str, target: Target, cases: int, seed: str, until_s: float) -> tuple[Counter[str], list[str]]:
     """(how many cases ended in which way, findings). until_s: on the monotonic clock."""
     dice, ends, findings = random.Random(f"{seed}/{name}"), Counter[str](), list[str]()
     for seed_bytes in target.seeds:  # what is loaded once counts for no case
@@ -541,7 +552,7 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=600.0)
     options.add_argument("--only", default="", help="names of targets, as a regular expression")
     asked = options.parse_args()
-    failed, until_s, total = False, time.monotonic() + asked.seconds, 0
+    until_s = time.monotonic() + asked.seconds
     memory = Path("/dev/shm")  # what is written here needs to outlive no crash
     where = memory if memory.is_dir() else None
     with (
@@ -549,18 +560,28 @@ def main() -> int:
         mock.patch.object(os, "fsync", return_value=None),
     ):
         chosen = {name: one for name, one in targets(Path(folder)).items() if re.search(asked.only, name)}
-        for name, target in chosen.items():
-            began_s = time.process_time()
-            ends, findings = fuzz(name, target, asked.cases // len(chosen), asked.seed, until_s)
-            count, took_s = sum(ends.values()), time.process_time() - began_s
-            total += count
-            failed |= bool(findings)
-            print(f"{name:20} {dict(ends)}, {count / (took_s + 1e-9):,.0f} a second of a core", flush=True)
-            kinds = {one.partition(": ")[2][:40]: one for one in reversed(findings)}
-            for finding in list(kinds.values())[:6]:
-                print(f"  {finding}", flush=True)
-    print(f"{total:,} cases")
-    return 1 if failed else 0
+        share = -(-asked.cases // len(chosen))
+        found = {name: Found() for name in chosen}
+        for turn in range(TURNS):
+            for name, target in chosen.items():
+                cases = share * (turn + 1) // TURNS - share * turn // TURNS
+                began_s = time.process_time()
+                ends, findings = fuzz(name, target, cases, f"{asked.seed}/{turn}", until_s)
+                found[name].ends += ends
+                found[name].findings += findings
+                found[name].took_s += time.process_time() - began_s
+    for name, one in found.items():
+        count = sum(one.ends.values())
+        speed = f"{count / (one.took_s + 1e-9):,.0f} a second of a core"
+        print(f"{name:20} {count:,} of {share:,}: {dict(one.ends)}, {speed}")
+        kinds = {words.partition(": ")[2][:40]: words for words in reversed(one.findings)}
+        for finding in list(kinds.values())[:6]:
+            print(f"  {finding}")
+    short = [name for name, one in found.items() if sum(one.ends.values()) < share]
+    print(f"{sum(sum(one.ends.values()) for one in found.values()):,} cases, {len(found)} readers")
+    if short:
+        print(f"time ran out before these had their share: {', '.join(short)}")
+    return 1 if short or any(one.findings for one in found.values()) else 0
 
 
 if __name__ == "__main__":
