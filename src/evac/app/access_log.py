@@ -127,8 +127,8 @@ async def archive(store: Store, folder: Path) -> list[Archived]:
             _append(path, lines[len(kept) :])
     found = {one.chapter: one for one in check_archive(folder)}
     for chapter, problems in damaged.items():
-        one = found.get(chapter, Archived(chapter, Anchor(chapter, 0, 0, "")))
-        found[chapter] = replace(one, problems=(*one.problems, *problems))
+        kept_of = found.get(chapter, Archived(chapter, Anchor(chapter, 0, 0, "")))
+        found[chapter] = replace(kept_of, problems=(*kept_of.problems, *problems))
     return [found[chapter] for chapter in sorted(found)]
 
 

@@ -153,7 +153,7 @@ def _rows(value: bytes) -> Sequence[bytes]:
     return found
 
 
-async def access_records(store: Store, broken: Callable[[str], None] = str) -> list[AccessRecord]:
+async def access_records(store: Store, broken: Callable[[str], object] = str) -> list[AccessRecord]:
     """All records, oldest first, those too that no leader has moved yet, and those that are left of a damaged
     chapter. broken: is told of each record that is none, with its place. Raises Unavailable.
     """

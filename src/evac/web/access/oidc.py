@@ -205,8 +205,8 @@ class Oidc:
         now_s = self._now() / 1_000
         whole = claims.get("iss") == self.provider.issuer and "nonce" not in claims
         whole = whole and self.provider.client in (audience if isinstance(audience, list) else [audience])
-        whole = whole and isinstance(events := claims.get("events"), dict)
-        whole = whole and isinstance(events.get(LOGOUT_EVENT), dict)
+        events = claims.get("events")
+        whole = whole and isinstance(events, dict) and isinstance(events.get(LOGOUT_EVENT), dict)
         fresh = _is_time(made) and abs(now_s - float(made)) <= LOGOUT_GOOD_S
         fresh = fresh and _is_time(until) and now_s < float(until) + LEEWAY_S
         number = claims.get("jti")
