@@ -1,7 +1,20 @@
-"""Files to model and back: loading, checking, writing, importing and the JSON Schema."""
+"""Files to model and back: loading, checking, writing, importing and the JSON Schema.
 
-from evac.estate.codecs.estate_writer import schema, write
-from evac.estate.coverage import Coverage, MissingFact, coverage
-from evac.estate.loading import CheckResult, check, load
+A part is read when it is asked for: who opens a run needs one of its formats, and no reader of YAML.
+"""
 
-__all__ = ["CheckResult", "Coverage", "MissingFact", "check", "coverage", "load", "schema", "write"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evac.estate.codecs.estate_writer import schema, write
+    from evac.estate.loading import CheckResult, check, load
+
+__all__ = ["CheckResult", "check", "load", "schema", "write"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    part = "codecs.estate_writer" if name in ("schema", "write") else "loading"
+    return getattr(import_module(f"{__name__}.{part}"), name)

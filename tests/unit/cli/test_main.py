@@ -54,6 +54,8 @@ def test_who_only_looks_loads_no_controller_and_no_planner(command: str, small: 
         "highspy",
     }
     assert not set(loaded) & heavy
+    if command == "run list":  # it opens no estate
+        assert "yaml" not in loaded
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:

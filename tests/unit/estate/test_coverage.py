@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evac.estate import MissingFact, coverage, load
+from evac.estate import load
+from evac.estate.coverage import MissingFact, coverage
 from evac.model.estate import Estate, Service, Store, StoreMember
 from tests.unit.estate.large import large_estate
 
