@@ -264,10 +264,11 @@ async def unsettled(store: Store, run: str, asked: Sequence[str], wait_s: float 
     return frozenset(left)
 
 
-async def answered(store: Store, request: str) -> str:
-    """Why a request to a run that has ended was refused; empty where it was not."""
+async def answered(store: Store, request: str) -> tuple[str, str]:
+    """Why a request to a run that has ended was refused, and what to do; empty where it was not."""
     entry = await store.get(ANSWER + request)
-    return "" if entry is None else str(orjson.loads(entry.value).get("refused", ""))
+    told = {} if entry is None else orjson.loads(entry.value)
+    return str(told.get("refused", "")), str(told.get("hint", ""))
 
 
 async def events_of(store: Store, run: str) -> list[Event]:

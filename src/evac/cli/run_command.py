@@ -292,7 +292,7 @@ def request(
 
     answer = where.do(work)
     if answer.refused:
-        say(f"error: {answer.refused} [request-refused]\nnext: evac run show {run}")
+        say(f"error: {answer.refused} [request-refused]\nnext: {answer.hint or f'evac run show {run}'}")
         return console.REFUSED
     if not answer.taken:
         say(
@@ -333,9 +333,9 @@ def request_each(
         return found, await control.ask_all(run, asked)
 
     names, answers = where.do(work)
-    refused = [(name, one.refused) for name, one in zip(names, answers, strict=True) if one.refused]
-    for name, why in refused[:REFUSED_SHOWN]:
-        say(f"error: {name}: {why} [request-refused]")
+    refused = [(name, one) for name, one in zip(names, answers, strict=True) if one.refused]
+    for name, one in refused[:REFUSED_SHOWN]:
+        say(f"error: {name}: {one.refused} [request-refused]" + (f"\n  {one.hint}" if one.hint else ""))
     if len(refused) > REFUSED_SHOWN:
         say(f"error: {len(refused) - REFUSED_SHOWN} more were refused [request-refused]")
     waiting = sum(1 for one in answers if not one.taken)

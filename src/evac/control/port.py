@@ -45,10 +45,13 @@ class PlanGiven:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a request. taken: the leader took it; refused: why it did not let it be done."""
+    """What became of a request. taken: the leader took it; refused: why it did not let it be done; hint: what
+    to do instead.
+    """
 
     taken: bool
     refused: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,7 +284,8 @@ class ServerControl:
         if request.envelope is not None:
             body["envelope"] = to_data(request.envelope)
         told = await self._waited("POST", _path("runs", name, "requests"), body)
-        return Taken(told["state"] != "waiting", shown(told["why"]) if told["state"] == "refused" else "")
+        said = (told["why"], told.get("hint", "")) if told["state"] == "refused" else ("", "")
+        return Taken(told["state"] != "waiting", *(shown(one) for one in said))
 
     async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
         return [await self.ask(name, request) for request in asked]

@@ -123,14 +123,17 @@ class StoreControl:
             await runs.ask(self.store, found, one, name)
         left = await runs.unsettled(self.store, found, ids)
         refused = {
-            str(event.data.get("request", "")): str(event.data.get("why", "refused"))
+            str(event.data.get("request", "")): (
+                str(event.data.get("why", "refused")),
+                str(event.data.get("hint", "")),
+            )
             for event in await runs.events_of(self.store, found)
             if event.kind == "request_refused"
         }
         told = []
         for key in ids:
-            why = "" if key in left else refused.get(key) or await runs.answered(self.store, key)
-            told.append(Taken(key not in left, why))
+            said = ("", "") if key in left else refused.get(key) or await runs.answered(self.store, key)
+            told.append(Taken(key not in left, *said))
         return told
 
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:

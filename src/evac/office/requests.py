@@ -70,7 +70,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class RequestTold:
-    """state: `waiting` for a leader, `taken`, or `refused`, with why."""
+    """state: `waiting` for a leader, `taken`, or `refused`, with why and what to do instead."""
 
     request: str
     run: str
@@ -79,6 +79,7 @@ class RequestTold:
     at_ms: int
     state: str
     why: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

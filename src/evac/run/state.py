@@ -271,6 +271,9 @@ def _step_waits(view: RunView, event: Event) -> None:
 
 
 def _step_skipped(view: RunView, event: Event) -> None:
+    i = view.number(event.step)
+    if not view.may_skip(i):
+        raise _refused(view, event, "is skipped while evac executes it")
     i = _moves(view, event, "step_skipped")
     _resolved(view, i)
     boot_events.is_left_out(view, i, event)

@@ -73,6 +73,7 @@ running    step_failed:again     ready
 running    step_unknown          unknown
 running    leader_changed        unknown
 running    step_attested         succeeded
+running    step_skipped          skipped
 ready      step_failed           failed
 unknown    step_observed:done    succeeded
 unknown    step_observed:absent  ready

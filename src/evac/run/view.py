@@ -393,6 +393,13 @@ class RunView:
         """What a person must agree to before step i starts; empty where nobody is asked, or one agreed."""
         return "" if i in self.gates_open else self.boots.gates.get(i) or self.steps[i].gate
 
+    def may_skip(self, i: int) -> bool:
+        """Whether step i is not being carried out, or by a person. Not a promotion by hand: its store stays
+        claimed until somebody says where the primary is.
+        """
+        by_hand = i in self.manual_running and not kind_of(self.steps[i].kind).makes_primary
+        return by_hand or self.phases[i] != "running"
+
     def may_retry(self, i: int) -> bool:
         """Whether step i, which is in doubt, may be tried again: no undo, and no step of an earlier plan."""
         return i not in self.undo.unclear and i not in self.leftover

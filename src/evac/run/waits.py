@@ -5,13 +5,14 @@ Words are made of it at the edge (`views.wait_words`), and nothing is ever read 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from evac.run.boots import outages, silent_servers
 from evac.run.boots.rules import held_servers
 from evac.run.decide import EVAC
+from evac.run.table import RUN_TABLE
 from evac.run.values import ATTESTED, ENDED
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -209,17 +210,44 @@ def waiting(view: RunView) -> list[Wait]:
     return found
 
 
+_EVENTS: Final[Mapping[str, str]] = {
+    "approve": "approved",
+    "pause": "paused",
+    "resume": "resumed",
+    "retry": "step_retried",
+    "skip": "step_skipped",
+    "cancel": "cancelled",
+    "undo": "rollback_started",
+    "attest": "step_attested",
+    "limit": "limit_changed",
+}
+_STEP_EVENTS: Final[Mapping[str, str]] = {**_EVENTS, "approve": "gate_opened", "undo": "undo_asked"}
+
+
+def event_kind(verb: str, step: str = "") -> str:
+    """The kind of event that a request becomes, of the run or of a step."""
+    return (_STEP_EVENTS if step else _EVENTS)[verb]
+
+
 def step_verbs(view: RunView, i: int) -> tuple[Verb, ...]:
     """What may be asked of step i now; the leader has the last word."""
-    phase = view.phases[i]
     if view.phase in ENDED:
-        return ("attest",) if phase == "unknown" else ()
+        return ("attest",) if view.phases[i] == "unknown" else ()
+    step = view.steps[i].id
+    return tuple(v for v in _of_phase(view, i) if (view.phase, event_kind(v, step)) in RUN_TABLE)
+
+
+def _of_phase(view: RunView, i: int) -> tuple[Verb, ...]:
+    phase = view.phases[i]
     if phase == "failed":
         return ("attest", "retry", "skip") if _may_be_attested(view, i) else ("retry", "skip")
     if phase == "unknown":
         return ("attest", "retry", "skip") if view.may_retry(i) else ("attest", "skip")
     if i in view.manual_running:
-        return ("attest",)
+        attest: tuple[Verb, ...] = ("attest",)
+        if kind_of(view.steps[i].kind).fences and not _may_be_attested(view, i):
+            attest = ()
+        return (*attest, "skip") if view.may_skip(i) else attest
     if phase == "ready" and view.gate_of(i):
         return ("approve", "skip")
     step = view.steps[i]
@@ -235,7 +263,8 @@ def run_verbs(view: RunView) -> tuple[Verb, ...]:
         return ("approve", "undo", "cancel")
     if view.phase == "paused":
         return ("undo", "cancel") if _is_stuck(view) else ("resume", "undo", "cancel")
-    return ("pause", "undo", "cancel")
+    asked: tuple[Verb, ...] = ("pause", "undo", "cancel")
+    return tuple(verb for verb in asked if (view.phase, event_kind(verb)) in RUN_TABLE)
 
 
 def _may_be_attested(view: RunView, i: int) -> bool:

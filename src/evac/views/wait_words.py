@@ -28,6 +28,8 @@ from evac.run.waits import (
     Verb,
     Wait,
     WaitKind,
+    run_verbs,
+    step_verbs,
 )
 from evac.steps.registry import kind_of
 from evac.views.words import duration, listed, moment, number, plural, wall_clock_here
@@ -227,7 +229,10 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
             most = f" (at most {losses[store]})" if store in losses else ""
             return f"{wait.step} needs approval: {reason}{most}"
         case ByHand():
-            return f"by hand: {_by_hand(wait.facts)}; then attest {wait.step}"
+            then = f"then attest {wait.step}"
+            if "attest" not in wait.verbs:
+                then = f"the policy accepts no one's word for it: skip {wait.step} to continue without it"
+            return f"by hand: {_by_hand(wait.facts)}; {then}"
         case ByHandLater():
             return f"{wait.step} can wait: a step it depends on is no longer done"
         case Outcome(step_kind, why):
@@ -240,7 +245,7 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
                     f"{wait.step} failed{because}; make sure that the old primary cannot write, then attest "
                     "it; or retry it"
                 )
-            return f"{wait.step} failed{because}; retry or skip it"
+            return f"{wait.step} failed{because}{'; retry or skip it' if 'retry' in wait.verbs else ''}"
 
 
 def wait_row(wait: Wait, run: str, losses: Mapping[str, str] = NO_LOSSES) -> WaitRow:
@@ -263,6 +268,17 @@ def commands(wait: Wait, run: str) -> tuple[str, ...]:
         )
         return tuple(f"evac run {verb} {run} {wait.step} --reason WHY" for verb in verbs)
     return (_command(wait, run, wait.verbs[0]),) if wait.verbs else ()
+
+
+def possible(view: RunView, step: str = "") -> str:
+    """What may be asked now, as commands: of the step, else of its run; where to look if nothing may be."""
+    run, verbs = view.spec.run, step_verbs(view, view.number(step)) if step else ()
+    if not verbs:
+        step, verbs = "", run_verbs(view)
+    approval = Approval(view.approvals.counted, view.spec.approvals, view.approvals.untyped)
+    wait = Wait(approval, verbs, step)
+    found = ", or ".join(_command(wait, run, verb) for verb in verbs)
+    return f"possible now: {found}" if found else f"see: evac run show {run}"
 
 
 def _command(wait: Wait, run: str, verb: Verb) -> str:
@@ -301,6 +317,8 @@ def _once_checked(wait: Wait, step_kind: str) -> str:
     """What to do about a step in doubt; once its run has ended only where a primary is can be attested."""
     if "retry" in wait.verbs:
         return "check it, then attest, retry or skip it"
+    if "skip" in wait.verbs:
+        return "check it, then attest or skip it"
     return (
         "check it, then attest it with --seen primary=SITE"
         if kind_of(step_kind).makes_primary

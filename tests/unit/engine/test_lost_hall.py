@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import orjson
@@ -21,15 +23,20 @@ from evac.engine.runs.binding import bind
 from evac.engine.runs.effects import EFFECTS, encode
 from evac.engine.runs.step_actions import old_of
 from evac.engine.stores.guards import SITES_KEY
-from evac.model.run_policy import PROFILES, RunPolicy, StorePolicy
+from evac.model.estate import Estate
+from evac.model.plan import Plan
+from evac.model.run_policy import PROFILES, Proof, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario
 from evac.model.situation import LostNow, Moved
 from evac.office.values import Ballots, LeaderSeen, QuorumSeen
 from evac.office.values import Situation as Now
+from evac.run.waits import waiting
 from evac.store.port import Entry, Put
+from evac.views.wait_words import words_of
 from evac.watch.verdict import Ballot, Opinion, Standing, Vote, judge, judge_halls
 from evac.web.pages.now_view import now_context
 from tests.unit.engine.small_world import QUICK, World, play, policy_of
+from tests.unit.run.world import World as RunWorld
 
 HALL = "pangyo/hall-1"
 
@@ -250,6 +257,43 @@ def test_what_closes_a_site_is_no_fence_of_its_hall_and_no_lost_copy_is_led(tmp_
         assert bound.actions[old_of("promote:orders")], "and gives its role up should it answer again"
         assert bound.spec.envelope.sites == (("west",) if domain == "west" else ())
     assert acts == {"west": {"command"}, "west/hall-1": {"manual"}}
+
+
+ACCEPTED: st.SearchStrategy[tuple[Proof, ...]] = st.lists(
+    st.sampled_from(("sync", "network", "power", "lease", "attest")), min_size=1, unique=True
+).map(tuple)
+
+
+@given(ACCEPTED, st.sampled_from(("west", "west/hall-1")))
+def test_a_fence_of_a_hall_is_asked_of_what_can_prove_it_or_of_a_person_who_is_told_where(
+    accepted: tuple[Proof, ...], domain: str
+) -> None:
+    """The gate closes all of west, where the agent and other halls live: it proves the loss of west only."""
+    estate, plan = _loss_of(domain)
+    rule = StorePolicy("orders", proofs=accepted, self_fence="lease" in accepted)
+    bound = bind(estate, plan, RunPolicy(stores={"orders": rule}), run="r", incident="i", digest="d")
+    (fence,) = bound.actions["fence:orders"]
+    can = {"sync", "lease"} | ({"network"} if domain == "west" else set())
+    able = [proof for proof in accepted if proof in can]
+    assert fence.parameters["proof"] == (able[0] if able else "attest")
+    world = RunWorld(replace(bound.spec, approvals=0))
+    world.begin()
+    world.settle()
+    i = world.view.number("fence:orders")
+    assert (i in world.view.manual_running) == (not able)
+    if not able:
+        (asked,) = [one for one in waiting(world.view) if one.step == "fence:orders"]
+        assert "in west/hall-1" in words_of(asked), "which of its members that is"
+        assert asked.verbs == (("attest", "skip") if "attest" in accepted else ("skip",))
+        assert ("then attest" in words_of(asked)) == ("attest" in accepted), "only what is accepted is asked"
+
+
+@cache
+def _loss_of(domain: str) -> tuple[Estate, Plan]:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "estate.yaml").write_text(ESTATE)
+        estate = estates.load(Path(folder) / "estate.yaml")
+    return estate, make_plan(estate, Scenario("lose", (domain,)), budget_ms=0).plan
 
 
 def test_a_probe_says_in_which_hall_it_is(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_the_work_of_a_person_is_told_with_its_place_and_the_command_that_ends_i
         "by hand: power on a server: s1 (hall h1, rack r1, position 12); then attest boot:s1"
     ]
     (row,) = run_document(RunShown(view, "c1", 10)).waits
-    assert (row.kind, row.step, row.verbs) == ("by_hand", "boot:s1", ("attest",))
+    assert (row.kind, row.step, row.verbs) == ("by_hand", "boot:s1", ("attest", "skip"))
     assert waiting(view)[0].since_ms == 2
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "next: evac run attest dark-1 boot:s1 --reason WHY" in text

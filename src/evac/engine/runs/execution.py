@@ -518,7 +518,7 @@ class RunExecution:
             if isinstance(error, Retryable) and (verb == "approve" or error.code == HELD):
                 asyncio.get_running_loop().call_later(READ_AGAIN_S, self._hinted)
                 return
-            await self._put(requests.refused(entry.key, verb, who, error.message, now_ms), taken)
+            await self._put(requests.refused(entry.key, verb, who, error, now_ms), taken)
 
     async def _put_admitted(self, event: Event, permit: Permit) -> None:
         """An attested delicate step concludes as one that was observed."""

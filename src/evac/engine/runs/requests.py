@@ -17,14 +17,16 @@ from typing import Any, Final, Literal, get_args
 import orjson
 
 from evac.model.access import GlassUse, Proven
-from evac.model.errors import NotAllowed, RunError
+from evac.model.errors import EvacError, NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run import envelope
 from evac.run.limit_words import capacity_of
 from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event
 from evac.run.view import RunView
+from evac.run.waits import event_kind
 from evac.steps.registry import kind_of
+from evac.views.wait_words import possible
 from evac.views.words import duration
 
 NAMED_BY: Final = len("sha256:") + 12
@@ -227,9 +229,7 @@ class RequestTerms:
 def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) -> Event:
     """The event that the request becomes. Raises RunError (the state does not allow it), NotAllowed."""
     proof = terms.check(view, request, now_ms)
-    kind = _KINDS[request.verb]
-    if request.step and request.verb in ("approve", "undo"):
-        kind = {"approve": "gate_opened", "undo": "undo_asked"}[request.verb]
+    kind = event_kind(request.verb, request.step)
     i = view.number(request.step) if request.step else -1
     _check_state(view, request, kind, i)
     data: dict[str, Any] = {"who": request.who, "reason": request.full_reason, "proof": proof.to_data()}
@@ -261,21 +261,6 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) 
     return Event(kind, now_ms, request.step, view.attempts[i] if i >= 0 else 0, data)
 
 
-_KINDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "approve": "approved",
-        "pause": "paused",
-        "resume": "resumed",
-        "retry": "step_retried",
-        "skip": "step_skipped",
-        "cancel": "cancelled",
-        "undo": "rollback_started",
-        "attest": "step_attested",
-        "limit": "limit_changed",
-    }
-)
-
-
 def _check_typed(view: RunView, request: Request) -> None:
     """More than one site is left only by a person who typed all of their names."""
     missing = [name for name in view.approvals.untyped if name not in {*view.approvals.typed, *request.typed}]
@@ -293,18 +278,22 @@ def _check_state(view: RunView, request: Request, kind: str, i: int) -> None:
     if kind == "resumed" and view.pause is not None and view.pause.back == "rolling_back":
         trigger = "resumed:rolling_back"
     if (view.phase, trigger) not in RUN_TABLE:
-        raise RunError("request-refused", f"{request.verb}: the run is {view.phase}", "see: evac run show")
+        raise RunError("request-refused", f"{request.verb}: the run is {view.phase}", possible(view))
     if i < 0:
         return
     phase = view.phases[i]
     if (phase, trigger) not in STEP_TABLE:
-        raise RunError("request-refused", f"{request.verb}: {request.step} is {phase}", "see: evac run show")
+        hint = possible(view, request.step)
+        raise RunError("request-refused", f"{request.verb}: {request.step} is {phase}", hint)
+    if kind == "step_skipped" and not view.may_skip(i):
+        hint = possible(view, request.step)
+        raise RunError("request-refused", f"skip: {request.step} is {phase}", hint)
     if kind == "step_retried" and phase == "unknown" and not view.may_retry(i):
         raise RunError(
             "request-refused",
             f"retry: what is in doubt about {request.step} is an undo, or a step "
             "that is not in the current plan",
-            "check it, then attest or skip it",
+            f"check it; {possible(view, request.step)}",
         )
     if kind == "undo_asked":
         _check_undo(view, request, i)
@@ -336,12 +325,13 @@ def check_event(view: RunView, event: Event) -> None:
     fits = i < 0 or (view.phases[i], trigger) in STEP_TABLE
     if (view.phase, trigger) not in RUN_TABLE or not fits:
         now = view.phase if i < 0 else f"{view.phase}, {event.step} is {view.phases[i]}"
-        raise RunError("event-refused", f"{event.kind}: the run is {now}", "see: evac run show")
+        raise RunError("event-refused", f"{event.kind}: the run is {now}", possible(view, event.step))
     if event.kind == "limit_changed" and not view.limits.knows(event.data["limit"]):
         raise RunError("limit-unknown", f"{event.data['limit']} is not a limit of this run")
 
 
-def refused(request_key: str, verb: str, who: str, why: str, now_ms: int) -> Event:
-    """The event that says a request was refused."""
-    data = {"who": who, "verb": verb, "why": why, "request": request_key.rpartition("/")[2]}
+def refused(request_key: str, verb: str, who: str, error: EvacError, now_ms: int) -> Event:
+    """The event that says a request was refused, and what to do instead."""
+    data = {"who": who, "verb": verb, "why": error.message, "request": request_key.rpartition("/")[2]}
+    data |= {"hint": error.hint} if error.hint else {}
     return Event("request_refused", now_ms, data=data)

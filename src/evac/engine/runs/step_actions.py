@@ -153,6 +153,8 @@ def _by_hand(ground: Ground, step: Step) -> Action:
         parameters["to"] = to[0]
     if kind_of(step.kind).fences:
         parameters["proof"] = "attest"
+        old = ground.stores[step.target].primary
+        parameters["instructions"] = words + (f", in {old.at}" if old is not None else "")
     return Action(
         "attest", step.target, manual.DRIVER.name, ground.candidates.get(step.target, ""), {}, parameters
     )

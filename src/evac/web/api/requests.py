@@ -187,8 +187,8 @@ async def ask(
     given = await room.counter.ask(name, asked, _request(body))
     record(request, actor, "break-glass" if grant is not None else "asked", f"{body.verb} {body.step}", name)
     told = dict(given.told)
-    state, why = await _outcome(room, name, str(told["request"]), wait_s)
-    return answer_of(given, asdict(RequestTold(**{**told, "state": state, "why": why})))
+    state, why, hint = await _outcome(room, name, str(told["request"]), wait_s)
+    return answer_of(given, asdict(RequestTold(**{**told, "state": state, "why": why, "hint": hint})))
 
 
 def asked_of(actor: Actor, body: Body, key: str, *about: str) -> Asked:
@@ -255,19 +255,19 @@ def _request(body: Ask) -> RunRequest:
     )
 
 
-async def _outcome(room: WarRoom, run: str, number: str, wait_s: int) -> tuple[str, str]:
-    """What became of a request: still waiting, taken, or refused and why."""
+async def _outcome(room: WarRoom, run: str, number: str, wait_s: int) -> tuple[str, str, str]:
+    """What became of a request: still waiting, taken, or refused, why, and what to do instead."""
     store = room.office.store
     with contextlib.suppress(Unavailable):
         if not await cases.settled(store, run, number, wait_s):
-            return "waiting", ""
+            return "waiting", "", ""
         view = await room.office.register.view(run)
         for _, event in reversed(await room.office.register.events(run, max(0, view.events - 200), 400)):
             if event.kind == "request_refused" and event.data.get("request") == number:
-                return "refused", str(event.data.get("why", "refused"))
-        why = await cases.answered(store, number)
-        return ("refused", why) if why else ("taken", "")
-    return "waiting", ""
+                return "refused", str(event.data.get("why", "refused")), str(event.data.get("hint", ""))
+        why, hint = await cases.answered(store, number)
+        return ("refused", why, hint) if why else ("taken", "", "")
+    return "waiting", "", ""
 
 
 hold_router = APIRouter(prefix="/v1", tags=["hold"])

@@ -201,7 +201,7 @@ async def asked(
     found = await requests.ask(request, wanted.run, body, actor, key if key.isalnum() else "", WAIT_S)
     told: dict[str, Any] = orjson.loads(bytes(found.body))
     if told["state"] == "refused":
-        raise NotAllowed("refused", f"refused: {told['why']}")
+        raise NotAllowed("refused", f"refused: {told['why']}", told["hint"])
     return told
 
 
