@@ -152,5 +152,6 @@ def _of_policy(policy: RunPolicy) -> list[MayDo]:
     rows += [MayDo("war room", name, "", "prove logins", f"key {key}") for name, key in policy.rooms.items()]
     return rows + [
         MayDo("controller", site, "", "sign journal heads", f"key {key}")
-        for site, key in policy.controllers.items()
+        for site, keys in policy.controllers.items()
+        for key in keys
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -377,8 +377,8 @@ async def repair(
     return found
 
 
-def controllers_of(path: str, given: Path | None = None) -> Mapping[str, str]:
-    """Site -> public key of the controllers that sign heads, by a policy, else the one beside an estate.
+def controllers_of(path: str, given: Path | None = None) -> Mapping[str, Sequence[str]]:
+    """Site -> public keys of the controllers that sign heads, by a policy, else the one beside an estate.
     Raises EstateError.
     """
     policy = given or policy_beside(Path(path))

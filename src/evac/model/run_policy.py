@@ -159,8 +159,9 @@ class RunPolicy:
     rooms: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """War rooms whose logins prove a person -> their ed25519 public keys. Empty: those that the store names,
     if it is sealed or no approvers are listed."""
-    controllers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Sites whose controllers sign the heads of journals -> their ed25519 public keys."""
+    controllers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Sites whose controllers sign the heads of journals -> their ed25519 public keys, those too that they
+    signed older heads with."""
     four_eyes: bool = False
     """The person who proposed a run does not approve it, however many approvals it needs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,13 +143,18 @@ def test_a_disk_that_is_full_admits_nothing_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_key_is_replaced_without_a_moment_in_which_orders_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And the log says what the guide says that it says."""
     monkeypatch.setenv("NEW_KEY", "another key of more than sixteen bytes")
     keys = Keys(["env:ORDER_KEY"])
     own = Identity("pangyo", lambda: frozenset({HERE.address}))
     gate = Gate(keys, own, 30_000, lambda: NOW, lambda: 0)
-    keys.read_again(["env:NEW_KEY", "env:ORDER_KEY"])
+    with caplog.at_level(logging.INFO, "evac.agent"):
+        keys.read_again(["env:NEW_KEY", "env:ORDER_KEY"])
+    (said,) = caplog.messages
+    guide = Path(__file__).parents[3] / "docs/how-to/rotate-a-key.md"
+    assert f"`{said}`" in guide.read_text(encoding="utf-8")
     believed = gate.believe("POST", "/v1/unit", b"{}", headers())
     assert gate.sign(200, b"{}", believed) == client.answer_signature(KEY, 200, b"{}", NONCE)
     keys.read_again(["env:MISSING"])

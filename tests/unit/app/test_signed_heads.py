@@ -48,7 +48,7 @@ def test_a_head_is_believed_only_as_its_controller_signed_it(tmp_path: Path) -> 
         assert signer.public == public
         await signer.keep(head, 3)
         (told,) = await signed_heads(store, "r")
-        keys = {"west": public}
+        keys = {"west": [public]}
         assert proven([told], "r", keys, 3) == ([head], [])
         assert proven([told], "r", {}, 3) == ([], []), "where no keys are listed nothing is asked for"
         changes: Sequence[dict[str, object]] = (
@@ -62,10 +62,11 @@ def test_a_head_is_believed_only_as_its_controller_signed_it(tmp_path: Path) -> 
             {"generation": 0},
         )
         for change in changes:
-            anchors, problems = proven([{**told, **change}], "r", keys | {"east": other}, 3)
+            anchors, problems = proven([{**told, **change}], "r", keys | {"east": [other]}, 3)
             assert anchors == []
             assert problems[0].startswith("signed-wrong")
-        assert proven([told], "r", {"west": other}, 3)[1]
+        assert proven([told], "r", {"west": [other]}, 3)[1]
+        assert proven([told], "r", {"west": [other, public]}, 3) == ([head], []), "a key that was replaced"
         assert proven([{}], "r", keys, 3)[1]
         assert proven([told], "r", keys, 4) == ([], []), "one of an older store"
 

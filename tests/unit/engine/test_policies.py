@@ -109,6 +109,13 @@ def test_what_is_no_policy_of_this_version_is_not_read() -> None:
             from_data(told)
 
 
+def test_one_key_of_a_controller_is_written_as_before_there_could_be_several() -> None:
+    """Journals have digests of policies that were written so."""
+    one, two = (RunPolicy(controllers=MappingProxyType({"a": keys})) for keys in (("k",), ("new", "k")))
+    assert to_data(one)["controllers"] == {"a": "k"}
+    assert [from_data(orjson.loads(orjson.dumps(to_data(made)))) for made in (one, two)] == [one, two]
+
+
 def test_a_run_keeps_its_policy_where_it_lies_with_it() -> None:
     made = policy_of("hold", approvals=2)
     run = InHand(RunSpec("r", "i", "p", ()), {"pangyo": "lost"}, {}, made, ("pangyo",), "lost", 2)

@@ -156,6 +156,10 @@ def to_data(policy: RunPolicy) -> dict[str, Any]:
     ):  # as before there were such keys: digests in journals stay
         if not found[name]:
             del found[name]
+    if "controllers" in found:  # as before there could be several keys
+        found["controllers"] = {
+            site: keys[0] if len(keys) == 1 else keys for site, keys in found["controllers"].items()
+        }
     return found
 
 
@@ -197,7 +201,9 @@ _PARTS: Final[Mapping[str, Any]] = MappingProxyType(
         "patience": lambda told: Patience(**told),
         "pace": lambda told: Pace(**_tuples(told)),
         "rooms": lambda told: MappingProxyType(dict(told)),
-        "controllers": lambda told: MappingProxyType(dict(told)),
+        "controllers": lambda told: MappingProxyType(
+            {site: (keys,) if isinstance(keys, str) else tuple(keys) for site, keys in told.items()}
+        ),
         "driver_limits": lambda told: MappingProxyType({name: int(most) for name, most in told.items()}),
     }
 )

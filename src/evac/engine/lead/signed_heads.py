@@ -100,11 +100,11 @@ async def signed_heads(store: Store, stream: str) -> tuple[Mapping[str, Any], ..
 
 
 def proven(
-    told: Sequence[Mapping[str, Any]], stream: str, keys: Mapping[str, str], generation: int
+    told: Sequence[Mapping[str, Any]], stream: str, keys: Mapping[str, Sequence[str]], generation: int
 ) -> tuple[list[Anchor], list[str]]:
     """Heads of a journal that controllers signed, and what is wrong with the others, a sentence each.
 
-    keys: site -> public key, as the policy lists them; none: nothing is asked for. told: as `signed_heads`.
+    keys: site -> public keys, as the policy lists them; none: nothing is asked for. told: as `signed_heads`.
     """
     if not keys:
         return [], []
@@ -115,12 +115,21 @@ def proven(
             head = SignedHead(**{one.name: values[one.name] for one in fields(SignedHead)})
             if head.stream != stream:
                 raise ValueError("of another journal")
-            key = Ed25519PublicKey.from_public_bytes(base64.b64decode(keys[head.site]))
-            key.verify(base64.b64decode(head.signature, validate=True), head.message())
-        except (KeyError, TypeError, ValueError, InvalidSignature):
+            signature = base64.b64decode(head.signature, validate=True)
+            if not any(_signed(head, signature, key) for key in keys[head.site]):
+                raise ValueError("not signed with a key of that controller")
+        except (KeyError, TypeError, ValueError):
             site = str(values.get("site", "?"))[:40]
             problems.append(f"signed-wrong: a head of {stream} is not signed by the controller of {site}")
             continue
         if head.generation == generation:
             anchors.append(head.anchor)
     return anchors, problems
+
+
+def _signed(head: SignedHead, signature: bytes, key: str) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(base64.b64decode(key)).verify(signature, head.message())
+    except InvalidSignature:
+        return False
+    return True

@@ -241,8 +241,9 @@ FIELDS: Final = (
     Field(
         "controllers",
         "controllers",
-        Mapped(text(), ED25519_KEY),
-        "controllers that sign journal heads, for `evac run verify`: site -> ed25519 public key",
+        Mapped(text(), Listed(ED25519_KEY, ordered=True, one_allowed=True)),
+        "controllers that sign journal heads, for `evac run verify`: site -> ed25519 public key, or several "
+        "while one is replaced",
         default={},
     ),
     Field(
