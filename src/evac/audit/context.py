@@ -25,8 +25,6 @@ from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
 
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
-_RESOURCE_UNITS: Final = {"cpu": "mCPU", "memory": "MiB", "disk": "GiB", "accelerators": "accelerators"}
-_LARGER: Final = {"cpu": (1_000, "cores"), "memory": (1_024, "GiB"), "disk": (1_024, "TiB")}
 
 
 def duration(ms: int) -> str:
@@ -45,19 +43,6 @@ def duration(ms: int) -> str:
 def back(ms: int) -> str:
     """Of a service: when it is back, if that is known."""
     return f"is back after {duration(ms)}" if ms < NEVER else "has no known recovery time"
-
-
-def amount(resource: str, value: int) -> str:
-    """A capacity in the larger unit once it is large: `227,341 cores`."""
-    return " ".join(measured(resource, value))
-
-
-def measured(resource: str, value: int) -> tuple[str, str]:
-    """The number and the unit of a capacity, in the larger unit once it is large."""
-    size, unit = _LARGER.get(resource, (1, ""))
-    if unit and (value >= 10 * size or value % size == 0):
-        return f"{-(-value // size):,}", unit.removesuffix("s") if value == size else unit
-    return f"{value:,}", _RESOURCE_UNITS.get(resource, resource)
 
 
 def bandwidth(mbps: int) -> str:

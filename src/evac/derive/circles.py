@@ -27,7 +27,9 @@ def tools_of_base(services: Services, tools: Mapping[str, ToolNeed], service: in
 
 
 def tool_needs(services: Services, tools: Mapping[str, ToolNeed], service: int) -> tuple[ToolNeed, ...]:
-    """What the steps of the base of a service need wherever it is placed."""
+    """What the steps of the base of a service need wherever it is placed; none if it comes back alone."""
+    if service in services.alone:
+        return ()
     kinds = base_kinds(
         starts=services.base_starts(service) > 0,
         shifts=bool(services.shift[service]),

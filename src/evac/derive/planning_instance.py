@@ -34,7 +34,7 @@ from evac.derive.lost_stores import lost_stores_of, reprotects_of
 from evac.derive.objectives import audience
 from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.rows import RowSet, rows_of
-from evac.derive.untimed import rebuild_times, untimed
+from evac.derive.untimed import rebuild_times, returns_alone, untimed
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import (
@@ -154,8 +154,8 @@ def derive(
         doubtful = _open_questions(top, lost, graph, store_rows, scenario)
         standing = _standing(estate, hit, doubtful, policy.passed_over)
         counted, graph, hit = counted_on(graph, standing, ways), *_settled(graph, hit, standing)
-    services = _services(top, hit, stores, graph, rows, limits, weights, tick_ms, unknown)
     open_questions = _open_questions(top, lost, graph, store_rows, scenario)
+    services = _services(top, hit, stores, graph, rows, limits, weights, tick_ms, unknown, open_questions)
     unknown.update((*open_questions.values(), *rebuild_times(top, hit.waits.rebuilds).values()))
     tools = _tools(estate, graph, services, limits, tick_ms, scenario, counted)
     horizon, by_hand = estate.horizon_ms // tick_ms, _ticks_or_none(estate, START_CYCLE, tick_ms)
@@ -212,13 +212,14 @@ def _services(
     weights: tuple[int, ...],
     tick_ms: int,
     unknown: set[str],
+    open_questions: Mapping[int, str],
 ) -> Services:
     same = top.once(
         ("services", weights, tick_ms, hit.homing, graph.picks, graph.has_alternatives),
         lambda: _same(top.estate, graph, limits, weights, tick_ms, hit.n, hit.m),
     )
     unknown |= same.unknown
-    return replace(
+    found = replace(
         same.services,
         surviving=hit.surviving,
         demand=rows.demand,
@@ -231,6 +232,7 @@ def _services(
         start_stores=hit.waits.start,
         own_return=frozenset(row for row, store in enumerate(stores) if store.elects),
     )
+    return replace(found, alone=returns_alone(found, stores, (*hit.waits.rebuilds, *open_questions)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ And which come back before anybody acts, because all that they wait for happens 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -64,35 +64,68 @@ def from_loss(
     stores: Mapping[int, IntColumn] | None = None,
     checks: Mapping[int, IntColumn] | None = None,
 ) -> dict[int, IntColumn]:
-    """Service -> ticks from the loss until it serves, of those that wait for nobody: they lost only stores
-    that come back by themselves, and what they need did so too. Detection and approval delay none of it.
+    """Service -> ticks from the loss until it serves, of those that come back alone. Detection and approval
+    delay none of it.
 
     stores: ticks that each such store takes; checks: that a check of each service takes. Both may be rows of
     many trials; left out, what the instance says.
     """
-    s = instance.services
-    own: dict[int, Any] = {
-        row: way.from_loss for row, store in enumerate(instance.stores) for way in store.allowed[:1]
-    }
-    own = {row: (stores or own)[row] for row, ticks in own.items() if ticks >= 0}
-    if not own:
-        return {}
+    s, found = instance.services, dict[int, Any]()
+    own: Any = _own_returns(instance.stores) if stores is None else stores
     takes: Any = s.verify if checks is None else checks
-    acted_on = {*instance.rebuilds, *instance.stuck, *instance.attests, *instance.unjudged}
-    members: dict[int, list[int]] = {}
-    for row in np.flatnonzero(s.base_lost).tolist():
-        members.setdefault(int(s.component[row]), []).append(row)
-    found: dict[int, Any] = {}
-    for _, rows in sorted(members.items()):
-        waits = {other for row in rows for other in s.hard[row] if s.base_lost[other]}.difference(rows)
-        lost = {store for row in rows for store in s.lost_stores[row]}
-        acts = any(s.shift[row] or s.blocked[row] or s.base_starts(row) for row in rows)
-        if acts or acted_on.intersection(rows) or not (waits <= found.keys() and lost <= own.keys()):
-            continue
-        begins = [*(found[other] for other in waits), *(own[store] for store in lost)]
-        begin = reduce(np.maximum, begins, np.int64(0))
-        found |= dict.fromkeys(rows, reduce(np.maximum, [begin + takes[row] for row in rows]))
+    for rows in _lost_members(s) if s.alone else ():
+        if s.alone.issuperset(rows):
+            begins = [found[other] for row in rows for other in s.hard[row] if other in found]
+            begins += [own[store] for row in rows for store in s.lost_stores[row]]
+            begin = reduce(np.maximum, begins, np.int64(0))
+            found |= dict.fromkeys(rows, reduce(np.maximum, [begin + takes[row] for row in rows]))
     return found
+
+
+def people_before(instance: Instance, lead_ms: int) -> int:
+    """User-milliseconds without service from a loss until a plan begins, tiers of no weight left out. What
+    comes back alone may do so sooner, all of it if nothing that it lacks waits for the plan.
+    """
+    s, alone = instance.services, from_loss(instance)
+    base, top = np.where(s.base_lost, lead_ms, 0), np.where(s.top_lost, lead_ms, 0)
+    for row, ticks in alone.items():
+        soft = [other for other in s.soft[row] if s.base_lost[other]]
+        base[row] = min(lead_ms, int(ticks) * instance.tick_ms)
+        if not s.top_starts(row) and alone.keys() >= set(soft):
+            latest = max(int(alone[other]) for other in (row, *soft))
+            top[row] = min(lead_ms, latest * instance.tick_ms)
+    tier = np.maximum(1, np.array(instance.tier_weights, np.int64))[s.tier].astype(object)
+    return int((s.base_weight // tier * base + s.top_weight // tier * top).sum())
+
+
+def returns_alone(services: Services, stores: Sequence[LostStore], acted_on: Iterable[int]) -> frozenset[int]:
+    """Services that come back without anybody's help, and so without a tool: they lost only stores that come
+    back by themselves from the loss on, and what they need did so too. acted_on: services of which somebody
+    makes a store again, or nobody knows what they lost.
+    """
+    own, acted_on = _own_returns(stores), set(acted_on)
+    found = set[int]()
+    for rows in _lost_members(services) if own else ():
+        waits = {other for row in rows for other in services.hard[row] if services.base_lost[other]}
+        lost = {store for row in rows for store in services.lost_stores[row]}
+        acts = any(services.shift[row] or services.blocked[row] or services.base_starts(row) for row in rows)
+        if not (acts or acted_on.intersection(rows)) and waits <= found.union(rows) and lost <= own.keys():
+            found.update(rows)
+    return frozenset(found)
+
+
+def _own_returns(stores: Sequence[LostStore]) -> dict[int, int]:
+    """Ticks from the loss on of stores that come back by themselves."""
+    ways = {row: way.from_loss for row, store in enumerate(stores) for way in store.allowed[:1]}
+    return {row: ticks for row, ticks in ways.items() if ticks >= 0}
+
+
+def _lost_members(services: Services) -> list[list[int]]:
+    """Services that are down, by component, what is needed first."""
+    members: dict[int, list[int]] = {}
+    for row in np.flatnonzero(services.base_lost).tolist():
+        members.setdefault(int(services.component[row]), []).append(row)
+    return [rows for _, rows in sorted(members.items())]
 
 
 def rebuild_times(top: Topology, rebuilds: Mapping[int, Sequence[tuple[str, str]]]) -> dict[int, str]:

@@ -258,6 +258,8 @@ class Services:
     shift_uses: tuple[tuple[Use, ...], ...]
     own_return: frozenset[int] = frozenset()
     """Lost stores that come back without a fence and a promotion."""
+    alone: frozenset[int] = frozenset()
+    """Services that come back without anybody's help: see `derive.untimed.returns_alone`."""
 
     def __len__(self) -> int:
         return len(self.id)

@@ -244,6 +244,8 @@ class Plan:
     approval_ms: int = 0
     assumed: tuple[str, ...] = ()
     """Which of the two the estate does not state."""
+    unweighted_before: int | None = None
+    """User-milliseconds without service from the loss until the plan begins; None in older files."""
     as_of: date | None = None
     observation_digest: str | None = None
     waivers: tuple[str, ...] = ()

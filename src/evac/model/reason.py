@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from evac.model.units import amount
+
 ReasonKind = Literal[
     "capacity-for",
     "place-unknown",
@@ -63,6 +65,11 @@ class Reason:
     """Of `provider`, who provides the service."""
     fact: str = ""
     """Of `fact-unknown`, the path of the amount that is not known."""
+    resource: str = ""
+    """Of `capacity-not-found`, one of `RESOURCE_WORDS` of which there is too little for this service and
+    all that the plan brings back of its tier and above; empty where that is not proved."""
+    missing: int = 0
+    """How much of it."""
 
     def __post_init__(self) -> None:
         if self.kind == "fact-unknown" and self.fact.count("/") < 2:
@@ -102,6 +109,9 @@ class Reason:
                 return "it would not be back before the horizon"
             case "no-capacity":
                 return "no room is left for it"
+            case "capacity-not-found" if self.resource:
+                much = amount(self.resource, self.missing)
+                return f"there is not enough room for it and all else of its tier and above ({much} short)"
             case "capacity-not-found":
                 return "no room was found for it within the search budget"
             case "text":

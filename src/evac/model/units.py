@@ -16,6 +16,9 @@ RESOURCES: Final = ("cpu_millicores", "memory_mib", "disk_gib", "accelerators")
 RESOURCE_WORDS: Final = ("cpu", "memory", "disk", "accelerators")
 RESOURCE_COUNT: Final = len(RESOURCES)
 
+_RESOURCE_UNITS: Final = {"cpu": "mCPU", "memory": "MiB", "disk": "GiB", "accelerators": "accelerators"}
+_LARGER: Final = {"cpu": (1_000, "cores"), "memory": (1_024, "GiB"), "disk": (1_024, "TiB")}
+
 TICK_MS: Final = 1_000
 """Default length of a planner tick in milliseconds."""
 
@@ -44,3 +47,16 @@ def floor_share(numerator: int, denominator: int, count: int) -> int:
 def moment_words(moment_s: int) -> str:
     """`2026-11-25 02:55:00 UTC`."""
     return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def amount(resource: str, value: int) -> str:
+    """A capacity in the larger unit once it is large: `227,341 cores`."""
+    return " ".join(measured(resource, value))
+
+
+def measured(resource: str, value: int) -> tuple[str, str]:
+    """The number and the unit of a capacity, in the larger unit once it is large."""
+    size, unit = _LARGER.get(resource, (1, ""))
+    if unit and (value >= 10 * size or value % size == 0):
+        return f"{-(-value // size):,}", unit.removesuffix("s") if value == size else unit
+    return f"{value:,}", _RESOURCE_UNITS.get(resource, resource)

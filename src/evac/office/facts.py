@@ -15,14 +15,14 @@ import numpy as np
 
 from evac.audit import AuditReport, Finding, LossRow, headline
 from evac.audit.auditing import proof_command
-from evac.audit.context import amount, counted
+from evac.audit.context import counted
 from evac.audit.impacts.all_losses import PLANNED
 from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn
 from evac.model.situation import Away, LostNow, Situation, StoreAway
-from evac.model.units import RESOURCE_COUNT, RESOURCES
+from evac.model.units import RESOURCE_COUNT, RESOURCES, amount
 from evac.views.audit_view import Root, fix_first
 
 REASONED_MOST: Final = 1_000

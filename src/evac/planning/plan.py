@@ -14,6 +14,7 @@ from evac.derive.domains import Topology, loss, topology
 from evac.derive.intervals import bound_instance, interval_paths
 from evac.derive.objectives import rto_of
 from evac.derive.planning_instance import derive
+from evac.derive.untimed import people_before
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate, Lead
 from evac.model.instance import Instance
@@ -230,6 +231,7 @@ def plan_instance(
         certificate=proved.certificate,
         detection_ms=lead.detection_ms,
         approval_ms=lead.approval_ms,
+        unweighted_before=people_before(counted or instance, lead.ms if asked.kind == "lose" else 0),
         assumed=lead.assumed,
         as_of=as_of,  # type: ignore[arg-type]
         waivers=tuple(sorted(s.waiver for s in stores if s.waiver)),

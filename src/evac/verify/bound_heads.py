@@ -231,7 +231,10 @@ def _component(heads: Heads, facts: _Facts, component: int, same_waits: bool) ->
     done = max(entry, *(_started(heads, facts, member, startable) for member in members))
     last = 0
     for member in members:
-        verified = heads.finish("verify", done, facts.verify[member])
+        alone = member in heads.instance.services.alone
+        verified = (
+            done + facts.verify[member] if alone else heads.finish("verify", done, facts.verify[member])
+        )
         heads.verified[member] = verified
         if facts.shifts[member]:
             verified = heads.finish("shift", verified, facts.ending[member])

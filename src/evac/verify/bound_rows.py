@@ -94,7 +94,7 @@ def _base_arcs(heads: Heads, service: int, add: _Add) -> None:
     if starts:
         for tool in heads.tools("start"):
             add(here, ("base", tool), wave(heads, service, starts) + int(s.start[service]) + ending)
-    for tool in heads.tools("verify"):
+    for tool in heads.tools("verify") if service not in s.alone else ():
         add(here, ("base", tool), ending)
     if s.shift[service]:
         for tool in heads.tools("shift"):

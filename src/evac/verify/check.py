@@ -14,7 +14,7 @@ import numpy as np
 from evac.derive.domains import topology
 from evac.derive.intervals import interval_paths
 from evac.derive.planning_instance import derive
-from evac.derive.untimed import from_loss
+from evac.derive.untimed import from_loss, people_before
 from evac.model.collector import collector_at_rest
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
@@ -165,6 +165,11 @@ def _check_people(reading: Reading, times: Milestones) -> None:
     if whole != reading.plan.unweighted:
         words = f"unweighted outage of people is {whole}, the plan says {reading.plan.unweighted}"
         reading.complain("F19", reading.plan.name, words)
+    said = reading.plan.unweighted_before
+    before = people_before(instance, reading.plan.lead.ms if reading.plan.scenario.kind == "lose" else 0)
+    if said not in (None, before):
+        words = f"outage of people before the plan begins is {before}, the plan says {said}"
+        reading.complain("F19", reading.plan.name, words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
     header = (
         *_header(estate, digest, instance, plan),
         *check_header(estate, plan),
-        *check_needs(estate, plan),
+        *check_needs(estate, plan, frozenset(instance.services.id[row] for row in instance.services.alone)),
         *check_residency(estate, plan),
     )
     return Verdict(
@@ -277,7 +282,7 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     check_sheds(reading, times, final)
     check_tiers(reading, times, final)
     objective = check_outcomes(reading, times)
-    check_reasons(reading)
+    check_reasons(reading, times)
     check_statements(reading, times)
     bound = _check_bound(reading, better or instance, objective)
     violations = tuple(sorted(set(reading.violations)))

@@ -16,8 +16,10 @@ from evac.verify.reading import Violation
 _NOT_THERE = ("unplaced", "shed", "unknown")
 
 
-def check_needs(estate: Estate, plan: Plan) -> list[Violation]:
-    """External services and alternatives. Linear in needs."""
+def check_needs(estate: Estate, plan: Plan, alone: frozenset[str]) -> list[Violation]:
+    """External services, alternatives and tools. alone: services that come back without anybody's help.
+    Linear in needs.
+    """
     own = {service.id: service for service in estate.services}
     outcomes = {outcome.service: outcome for outcome in plan.outcomes}
     taken = _taken(estate, plan)
@@ -31,15 +33,19 @@ def check_needs(estate: Estate, plan: Plan) -> list[Violation]:
             if need.any_of and need.hard
             for violation in _alternatives(service, need, outcomes, tools)
         ),
-        *_tools(estate, plan, outcomes),
+        *_tools(estate, plan, outcomes, alone),
     ]
 
 
-def _tools(estate: Estate, plan: Plan, outcomes: dict[str, Outcome]) -> list[Violation]:
+def _tools(
+    estate: Estate, plan: Plan, outcomes: dict[str, Outcome], alone: frozenset[str]
+) -> list[Violation]:
     """F15: one tool of each group serves before a step begins that people do not do."""
     found = []
     for step in plan.steps if plan.scenario.kind == "lose" else ():
-        if step.manual or Need.TOOLS not in kind_of(step.kind).needs:
+        if step.manual or (step.target in alone and step.milestone == "base"):
+            continue
+        if Need.TOOLS not in kind_of(step.kind).needs:
             continue
         for group in estate.tool_groups(kind_of(step.kind).tools):
             known = [outcomes.get(name) for name in group] if len(group) > 1 else [None]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
+from evac.model.units import RESOURCE_WORDS
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_capacity, holdings
 from evac.verify.doubt import Bools, in_doubt
 from evac.verify.order import dependencies_ready
@@ -161,6 +162,8 @@ def _needed_by(reading: Reading, service: int) -> NDArray[np.bool_]:
 def _tools_of(reading: Reading, service: int) -> list[int]:
     """Tools without a manual way, of the steps that bring a base back on servers that are on."""
     s, tools = reading.instance.services, reading.instance.tools
+    if service in s.alone:
+        return []
     kinds = [
         "verify",
         *(("start",) if s.base_starts(service) else ()),
@@ -172,17 +175,51 @@ def _tools_of(reading: Reading, service: int) -> list[int]:
     return [tool for need in needs if need.manual is None for tool in need.services]
 
 
-def check_reasons(reading: Reading) -> None:
-    """F1: where a plan says that no capacity is left for a service, no plan has any."""
+def check_reasons(reading: Reading, times: Milestones) -> None:
+    """F1: where a plan says that no capacity is left for a service, no plan has any; what it says is missing
+    for that and others is.
+    """
     rows = {name: row for row, name in enumerate(reading.instance.services.id)}
     for outcome in reading.plan.outcomes:
-        service = rows.get(outcome.service)
-        if (
-            outcome.why == Reason("no-capacity")
-            and service is not None
-            and _may_fit(reading.instance, service)
-        ):
+        service, why = rows.get(outcome.service), outcome.why
+        if service is None or why is None:
+            continue
+        if why == Reason("no-capacity") and _may_fit(reading.instance, service):
             reading.complain("F1", outcome.service, "may have capacity, but the plan says none is left")
+        if (why.resource or why.missing) and _missing(reading, times, service, why.resource) != why.missing:
+            reading.complain("F1", outcome.service, "the plan says that another amount is missing for it")
+
+
+def _missing(reading: Reading, times: Milestones, service: int, resource: str) -> int:
+    """How much more of a resource a service and what serves of its tier and above, on no other servers, must
+    have than there is with everything stopped that may be; -1 for what is no resource, or not known.
+    """
+    s, rows, instance = reading.instance.services, reading.instance.rows, reading.instance
+    if resource not in RESOURCE_WORDS or instance.vague:
+        return -1
+    column, own = RESOURCE_WORDS.index(resource), set(np.flatnonzero(instance.eligible[service]).tolist())
+    there = [
+        int(rows.capacity[row, column])
+        if rows.pool[row] in own and (not rows.dark[row] or rows.boot_kind[row] >= 0)
+        else 0
+        for row in range(len(rows))
+    ]
+    present = instance.present
+    for other, row, count in zip(present.service, present.row, present.count, strict=True):
+        if not s.sheddable[other]:
+            there[row] = max(0, there[row] - int(s.demand[other, column]) * int(count))
+    wanted = sum(
+        s.base_starts(other) * int(s.demand[other, column])
+        for other in range(len(s))
+        if other == service
+        or (
+            s.base_lost[other]
+            and times.base_at[other] < instance.horizon
+            and s.tier[other] <= s.tier[service]
+            and own.issuperset(np.flatnonzero(instance.eligible[other]).tolist())
+        )
+    )
+    return wanted - sum(there)
 
 
 def _may_fit(instance: Instance, service: int) -> bool:

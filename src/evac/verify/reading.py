@@ -189,7 +189,9 @@ def boots_by_hand(instance: Instance, row: int) -> bool:
 
 
 def need_of(reading: Reading, timed: Timed) -> ToolNeed | None:
-    """The tools that a step needs, and the way that people have without them."""
+    """The tools that a step needs, and the way that people have without them; None for what no tool does."""
+    if timed.step.milestone == "base" and timed.service in reading.instance.services.alone:
+        return None
     return reading.instance.tools.get(kind_of(timed.step.kind).like)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from evac.audit.context import amount
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step, StoreOutcome
+from evac.model.units import amount
 from evac.planning.simulation.simulate import PERCENTILES, Critical, Simulation
 from evac.steps.registry import PLANNED
 from evac.views import plan_charts, plan_view, rendered, svg

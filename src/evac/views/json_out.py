@@ -301,6 +301,8 @@ _SERVICE: Final = _object(
         store=_TEXT,
         site=_TEXT,
         backup={"type": "boolean"},
+        resource=_TEXT,
+        missing=_COUNT,
     ),
 )
 
@@ -324,6 +326,7 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
             "services": _rows(_SERVICE),
             "objective": _COUNT,
             "bound": _COUNT,
+            "unweighted": _COUNT,
             "certificate": {"type": "object"},
             "proof": {"enum": ["full", "partial"]},
         },

@@ -27,6 +27,7 @@ from evac.views.words import (
     duration,
     listed,
     number,
+    outage_words,
     people,
     people_words,
     percent,
@@ -211,7 +212,7 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     if assumed := assumed_times(plan):
         yield "includes", assumed, "unknown"
     yield "objectives", *_objectives(plan.outcomes)
-    outage = f"{user_minutes(plan.unweighted, plan.tick_ms)} in {duration(plan.horizon_ms)}"
+    outage = " ".join(outage_words(plan))
     if unstated := felt(plan, plan.outcomes)[1]:
         as_others = "counted like others in their tier"
         outage += f"; of {plural(unstated, 'service')} no number of users is stated: {as_others}"
@@ -248,7 +249,7 @@ def _gap(plan: Plan) -> str:
     if plan.objective == 0 and any(o.state in GONE for o in plan.outcomes):
         return "unknown: the estate does not say how many people use what is not restored"
     if plan.objective == 0:
-        return "nothing is lost; no plan can be better"
+        return "no plan can be better" if plan.unweighted_before else "nothing is lost; no plan can be better"
     if plan.gap_permille is None:
         return "no bound above zero is known for this loss"
     words = f"at most {percent(plan.gap_permille)} above the best possible"

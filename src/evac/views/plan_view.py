@@ -27,13 +27,13 @@ from evac.views.words import (
     duration,
     listed,
     number,
+    outage_words,
     people,
     people_words,
     percent,
     plural,
     since,
     time_back,
-    user_minutes_number,
 )
 
 if TYPE_CHECKING:
@@ -487,8 +487,7 @@ def cards(planned: Planned) -> list[Card]:
     plan = planned.plan
     counts, last = tally(plan), _last(plan)
     lead = plan.lead.ms
-    outage = user_minutes_number(plan.unweighted, plan.tick_ms)
-    outage_of = writes_words(plan) or f"user-minutes in {duration(plan.horizon_ms)}"
+    outage, of = outage_words(plan)
     ends = Card("the last of them after", duration(last) if last is not None else "-", "from the loss")
     if plan.scenario.kind != "lose":
         ends = Card("finished after", duration(work_ms(plan)), f"{number(len(plan.steps))} steps")
@@ -507,7 +506,7 @@ def cards(planned: Planned) -> list[Card]:
             duration(lead),
             f"{duration(plan.detection_ms)} to detect, {duration(plan.approval_ms)} to approve",
         ),
-        Card("outage", outage, outage_of),
+        Card("outage", outage, writes_words(plan) or of),
         _gap(plan),
         _check(planned.verdict),
     ]
@@ -570,7 +569,8 @@ def _gap(plan: Plan) -> Card:
             "unknown",
         )
     if plan.objective == 0:
-        return Card("above the best possible", "0 %", "nothing is lost")
+        words = "no plan can be better" if plan.unweighted_before else "nothing is lost"
+        return Card("above the best possible", "0 %", words)
     if plan.gap_permille is None:
         return Card("above the best possible", "not known", "no bound above zero")
     more = "proved for every plan" if plan.proof == "full" else "proof partial: facts are unknown"

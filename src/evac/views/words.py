@@ -15,6 +15,7 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from evac.model.estate import Lead
+from evac.model.plan import Plan
 from evac.model.scenario import ScenarioKind
 from evac.model.wall_clock import WallClock, wall_clock
 
@@ -192,3 +193,15 @@ ZONE: Final = "EVAC_TIME_ZONE"
 def wall_clock_here() -> WallClock:
     """The clock of the people who read what this process writes. Raises InvalidInput."""
     return wall_clock(os.environ.get(ZONE, ""))
+
+
+def outage_words(plan: Plan) -> tuple[str, str]:
+    """Outage of people from the loss on, as a number, and what it is made of: what a plan decides, and what
+    is over before it begins.
+    """
+    before, whole = plan.unweighted_before or 0, duration(plan.horizon_ms)
+    if not before:
+        return user_minutes_number(plan.unweighted, plan.tick_ms), f"user-minutes in {whole}"
+    both = user_minutes_number(plan.unweighted * plan.tick_ms + before, 1)
+    parts = user_minutes_number(before, 1), user_minutes_number(plan.unweighted, plan.tick_ms)
+    return both, f"user-minutes: {parts[0]} until the plan begins, then {parts[1]} in {whole}"

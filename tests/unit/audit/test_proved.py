@@ -83,7 +83,7 @@ def test_it_is_late_if_no_plan_can_be_in_time(tmp_path: Path) -> None:
     assert estimated(tmp_path / "in time", 13, rto="90 s")[1].late == 0
 
 
-@pytest.mark.parametrize("seed", [9, 18, 40, 74, 81, 1354])
+@pytest.mark.parametrize("seed", [9, 18, 40, 74, 81, 1354, 11168])
 def test_no_plan_denies_what_an_estimate_says(seed: int) -> None:
     estate = random_estate(seed)
     assert list(contradictions(estate)) == []

@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evac.audit import audit
 from evac.audit.impacts.all_losses import impacts
 from evac.audit.impacts.losses import losses
+from evac.audit.impacts.stores import NEVER
 from evac.derive.domains import topology
 from evac.derive.planning_instance import derive
 from evac.estate import check as check_estate
@@ -139,37 +140,47 @@ services:
     st.integers(0, 60),
     st.integers(0, 120),
     st.integers(0, 600),
+    st.sampled_from(["", "one", "two", "zoo"]),
 )
+@example("waits", 600, 20, 66, 180, "one")
+@example("votes", 60, 20, 66, 180, "zoo")
 def test_what_happens_by_itself_begins_with_the_loss(
-    store: str, takes_s: int, check_s: int, detection_s: int, approval_s: int
+    store: str, takes_s: int, check_s: int, detection_s: int, approval_s: int, tool: str
 ) -> None:
-    """Nobody is waited for: audit, plan, checker and simulation count it from the loss, all else from the
-    release of the plan. A plan that claims it sooner is refused.
+    """Nobody and no tool is waited for: audit, plan, checker and simulation count it from the loss, all else
+    from the release of the plan, with the tools of its steps. A plan that claims it sooner is refused.
     """
     takes, check_ms, lead = takes_s * 1_000, check_s * 1_000, (detection_s + approval_s) * 1_000
     text = ALONE.replace("STORE", store).replace("TAKES", str(takes)).replace("CHECK", str(check_ms))
     with tempfile.TemporaryDirectory() as folder:
-        estate = written(Path(folder), text, f"detection: {detection_s} s\napproval: {approval_s} s\n")
+        lead_words = f"detection: {detection_s} s\napproval: {approval_s} s\n"
+        estate = written(Path(folder), text + f"tools: {{monitoring: {tool}}}\n" * bool(tool), lead_words)
     made, scenario = plan(estate, lose("a")), lose("a")
     assert check(estate, made).holds
     released = max(0, takes - lead) + 2 * check_ms
-    expected = [takes + check_ms, takes + 2 * check_ms, lead + max(60_000, released) + check_ms]
+    watched = lead + max(60_000, released) + check_ms
+    expected = [takes + check_ms, takes + 2 * check_ms, None if tool == "zoo" else watched]
     assert [outcome.recovery_ms for outcome in made.outcomes] == expected
     assert all(outcome.goes_down for outcome in made.outcomes)
     assert [made.back_ms(one) for one in made.stores if one.store == store] == [takes]
     certain = {kind.name: Uncertainty(0.0, 0.0, 0.0) for kind in PLANNED.values()}
     forecast = simulate(derive(estate, scenario), made, trials=2, uncertainty=certain)
     assert {one.service: set(one.recovery_ms) for one in forecast.services} == {
-        outcome.service: {outcome.recovery_ms} for outcome in made.outcomes
+        outcome.service: {outcome.recovery_ms} for outcome in made.outcomes if outcome.recovery_ms is not None
     }
+    waits = [min(lead, takes + check_ms), min(lead, takes + 2 * check_ms), lead]
+    assert made.unweighted_before == 9 * sum(waits)
     top = topology(estate)
     soonest = impacts(top, losses(top, ("a",))).ready_ms[0].tolist()
     assert soonest[:2] == expected[:2]
-    assert lead + 60_000 <= soonest[2] <= expected[2]
+    assert soonest[2] == NEVER if tool == "zoo" else lead + 60_000 <= soonest[2] <= watched
     _refuses_what_is_too_soon(estate, made)
 
 
 def _refuses_what_is_too_soon(estate: Estate, made: Plan) -> None:
+    fewer = replace(made, unweighted_before=(made.unweighted_before or 0) - 1)
+    assert "F19" in {violation.rule for violation in check(estate, fewer).violations}
+    assert check(estate, replace(made, unweighted_before=None)).holds
     first, *others = made.outcomes
     sooner = replace(made, outcomes=(replace(first, recovery_ms=(first.recovery_ms or 0) - 1_000), *others))
     assert "F19" in {violation.rule for violation in check(estate, sooner).violations}

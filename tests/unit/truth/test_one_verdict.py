@@ -24,7 +24,6 @@ from evac.views.plan_view import Planned, answer, verdict_words
 from tests.unit.truth.written import written
 
 NO_ROOM = Reason("no-capacity")
-NOT_FOUND = Reason("capacity-not-found")
 NO_DEMAND = Reason("fact-unknown", fact="services/shop/demand")
 
 
@@ -96,9 +95,17 @@ def test_what_does_not_fit_beside_its_equals_was_not_found(tmp_path: Path) -> No
     twin = "  twin: {tier: 0, people: 8, replicas: {pa: 1}, start: 60 s, sheddable: false,\n" + (
         "         demand: {cpu: 4 cores, memory: 1 GiB}, traffic: {kind: none}}\n"
     )
-    text = pools().replace("  wiki:", twin + "  wiki:")
-    outcome, fate, _ = outcome_of(tmp_path, text, "twin")
-    assert (outcome.state, outcome.why, fate) == ("unplaced", NOT_FOUND, "not proved")
+    estate = written(tmp_path, pools().replace("  wiki:", twin + "  wiki:"))
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    (why,) = (outcome.why for outcome in made.outcomes if outcome.service == "twin")
+    assert why == Reason("capacity-not-found", resource="cpu", missing=4_000)
+    row = next(row for row in audit(estate).rows if row.domain == "a")
+    assert {one.service: one.fate for one in row.fates(("shop", "twin", "wiki"))}["twin"] == "not proved"
+    assert "(4 cores short)" in why.words
+    lie = replace(why, missing=3_000)
+    outcomes = tuple(replace(o, why=lie) if o.why == why else o for o in made.outcomes)
+    assert "F1" in {v.rule for v in check(estate, replace(made, outcomes=outcomes)).violations}
 
 
 DARK = """

@@ -123,6 +123,8 @@ class Recovery:
     ready: IntColumn
     """A row a pair of the damage: milliseconds from the loss to base, detection and approval included; NEVER
     where nothing brings it back."""
+    alone: BoolColumn
+    """A row a pair of the damage: comes back without anybody's help, and so without a tool."""
     tool_ready: dict[str, IntColumn]
     """Step kind -> (L,) when its tools are back, before any way by hand."""
     tools_down: BoolColumn
@@ -143,7 +145,8 @@ def recovery(estate: Estate, times: Times, chains: Chains, damage: Damage) -> Re
     walk = _Walk(chains, times, damage)
     if tools_down.any():
         tool_ready = _tools_back(walk, rows, tool_ready, released)
-    return Recovery(walk.run(chains.depths, tool_ready, released), tool_ready, tools_down, released)
+    ready, alone = walk.run(chains.depths, tool_ready, released)
+    return Recovery(ready, alone, tool_ready, tools_down, released)
 
 
 def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
@@ -186,7 +189,7 @@ def _tools_back(
     """
     damage, depths = walk.damage, walk.chains.of_components(walk.times.tool_closure)
     for _ in range(len(walk.times.tool_closure) + 2):
-        ready = walk.run(depths, found, released)
+        ready, _ = walk.run(depths, found, released)
         fresh = _all_there(walk.times, damage, rows, ready)
         if all((fresh[kind] == found[kind]).all() for kind in WAITED_KINDS):
             break
@@ -376,8 +379,10 @@ class _Walk:
     times: Times
     damage: Damage
 
-    def run(self, depths: list[_Depth], tool_ready: dict[str, IntColumn], released: IntColumn) -> IntColumn:
-        """Ready times of the rows of some depths; 0 for all others."""
+    def run(
+        self, depths: list[_Depth], tool_ready: dict[str, IntColumn], released: IntColumn
+    ) -> tuple[IntColumn, BoolColumn]:
+        """Ready times of the rows of some depths, 0 for all others; and which rows wait for nobody."""
         chains, damage = self.chains, self.damage
         ready, alone = np.zeros(len(damage.pairs) + 1, np.int64), np.ones(len(damage.pairs) + 1, np.bool_)
         acts = (damage.starts > 0) | damage.shift | damage.circle | damage.stuck | (chains.rebuild_ms > 0)
@@ -398,7 +403,7 @@ class _Walk:
             done = self._own(depth, starts[depth.unit], serves[depth.unit], tool_ready, nobody[depth.unit])
             together = np.minimum(np.maximum.reduceat(done, depth.first), NEVER)
             ready[depth.rows] = together[depth.unit]
-        return ready[:-1]
+        return ready[:-1], alone[:-1]
 
     def _await_choices(
         self, choices: _Choices, ready: IntColumn, serves: IntColumn, starts: IntColumn
@@ -481,8 +486,9 @@ class _Walk:
 
 
 def _waits_for_nobody(depth: _Depth, acts: BoolColumn, alone: BoolColumn) -> BoolColumn:
-    """(units,) whether all that a unit waits for happens by itself, as `untimed.from_loss` decides it of one
-    loss. acts: by row of the depth, whether somebody acts for it; alone: by row of the damage, lower depths.
+    """(units,) whether all that a unit waits for happens by itself, as `untimed.returns_alone` decides it of
+    one loss. acts: by row of the depth, whether somebody acts for it; alone: by row of the damage, lower
+    depths.
     """
     found = ~np.logical_or.reduceat(acts, depth.first)
     if len(depth.waiting):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, amount, counted, listed
+from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.capacity import Short, Shortfall
 from evac.model.diagnostic import Severity
+from evac.model.units import amount
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -138,6 +138,9 @@ def _waits_for(context: Context, service: int, number: int) -> list[tuple[int, s
 
 def _steps(context: Context, service: int, number: int) -> list[str]:
     impacts = context.impacts
+    rows = impacts.damage.rows_of(number)
+    if impacts.chains.alone[rows[impacts.damage.pairs.service[rows] == service]].any():
+        return []
     families = (impacts.families.index.get(family) for family in impacts.graph.families[service])
     kinds = base_kinds(
         starts=bool(impacts.lost[number, service])

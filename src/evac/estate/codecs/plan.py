@@ -53,6 +53,8 @@ def document_of(plan: Plan) -> dict[str, Any]:
     for name in ("assumed", "intervals", "left_off", "passed_over", "wave"):
         if not body[name]:
             del body[name]
+    if plan.unweighted_before is None:
+        del body["unweighted_before"]
     if plan.scenario.power:
         body["power"] = _in_order(dict(plan.scenario.power))
     if plan.scenario.on:

@@ -11,7 +11,7 @@ import numpy as np
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import Instance
-from evac.model.units import UNBOUNDED
+from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 
 
 def has_no_capacity(instance: Instance, service: int) -> bool:
@@ -33,6 +33,26 @@ def has_no_capacity(instance: Instance, service: int) -> bool:
     usable = instance.eligible[service, rows.pool] & (~rows.dark | (rows.boot_kind >= 0))
     fits = np.where(usable, np.clip(fits, 0, missing), 0)
     return _within_spread(instance, service, fits) < missing
+
+
+def short_of(instance: Instance, service: int, placed: BoolColumn) -> tuple[str, int]:
+    """(resource, how much is missing) for a service and all that is placed of its tier and above where it may
+    run, with everything stopped that may be; ("", 0) where all of them may fit. placed: (S,).
+    """
+    s, rows, present = instance.services, instance.rows, instance.present
+    if instance.vague:
+        return "", 0
+    mine = instance.eligible[service]
+    beside = placed & s.base_lost & (s.tier <= s.tier[service]) & ~(instance.eligible & ~mine).any(axis=1)
+    beside[service] = True
+    starts = np.array([s.base_starts(row) for row in range(len(s))], np.int64) * beside
+    held = np.zeros_like(rows.used)
+    kept = ~s.sheddable[present.service]
+    np.add.at(held, present.row[kept], s.demand[present.service[kept]] * present.count[kept, None])
+    usable = mine[rows.pool] & (~rows.dark | (rows.boot_kind >= 0))
+    missing = starts @ s.demand - np.maximum(rows.capacity - held, 0)[usable].sum(axis=0)
+    found = next((number for number, much in enumerate(missing.tolist()) if much > 0), None)
+    return ("", 0) if found is None else (RESOURCE_WORDS[found], int(missing[found]))
 
 
 def _stays(instance: Instance, service: int) -> BoolColumn:

@@ -18,7 +18,7 @@ from evac.model.fleet import IntColumn
 from evac.model.instance import Instance, LostStore
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
 from evac.model.reason import NAMED_MOST, Reason
-from evac.planning.assembly.capacity import has_no_capacity
+from evac.planning.assembly.capacity import has_no_capacity, short_of
 from evac.planning.assembly.doubt import Doubt, doubt_of
 from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, Board
 from evac.planning.evacuation.legality import lack_time
@@ -324,7 +324,10 @@ def _reason(
     held = _waits_in_vain(draft, times, service)
     if held is not None or service in late:
         return held or Reason("late")
-    return Reason("no-capacity" if has_no_capacity(draft.instance, service) else "capacity-not-found")
+    if has_no_capacity(draft.instance, service):
+        return Reason("no-capacity")
+    resource, missing = short_of(draft.instance, service, times.base_at < draft.instance.horizon)
+    return Reason("capacity-not-found", resource=resource, missing=missing)
 
 
 def _waits_in_vain(draft: Draft, times: Times, service: int, among: bool = False) -> Reason | None:

@@ -301,7 +301,8 @@ def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
             if Need.STARTS in needs:
                 owners = draft.members[component] if mile == 0 else [service]
                 after |= {n for owner in owners for n in draft.starts_of.get((owner, mile), ())}
-        if not (step.manual or BY_ITSELF in step.parameters):
+        alone = step.milestone == "base" and index.get(step.target) in s.alone
+        if not (step.manual or alone or BY_ITSELF in step.parameters):
             after |= tools[step.kind]
         found[name] = tuple(sorted(after - {name}))
     return found

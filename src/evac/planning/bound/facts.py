@@ -215,7 +215,8 @@ class _Arcs:
                 self._add(s, j, longest + tail)
             if self.needs.base_starts[s] > 0:
                 self._add_tools(s, "start", heads.base_wave[s] + int(services.start[s]) + tail)
-            self._add_tools(s, "verify", tail)
+            if s not in services.alone:
+                self._add_tools(s, "verify", tail)
             if services.shift[s]:
                 self._add_tools(s, "shift", int(services.change[s] + services.settle[s]))
 

@@ -167,6 +167,7 @@ def _tables(instance: Instance, needs: Needs, capacity: Capacity, heads: Heads) 
         fence=_column(store.fence for store in stores),
         elects=np.array([store.elects for store in stores], np.bool_),
         base_lost=s.base_lost,
+        alone=np.isin(np.arange(len(s)), list(s.alone)),
         blocked=s.blocked,
         shifts=s.shift,
         start=s.start,
@@ -253,6 +254,7 @@ class Tables(NamedTuple):
     fence: IntColumn
     elects: BoolColumn
     base_lost: BoolColumn
+    alone: BoolColumn
     blocked: BoolColumn
     shifts: BoolColumn
     start: IntColumn
@@ -412,7 +414,7 @@ def _started(t: Tables, s: int, wave: int, capacity_tick: int, boot_wait: int) -
 
 @inner
 def _served(t: Tables, s: int, done: int) -> int:
-    t.verified[s] = _finish(t, VERIFY, done, t.verify[s])
+    t.verified[s] = done + t.verify[s] if t.alone[s] else _finish(t, VERIFY, done, t.verify[s])
     if not t.shifts[s]:
         return t.verified[s]
     t.shifting[s] = _begin(t, SHIFT, t.verified[s])

@@ -99,7 +99,7 @@ SERVICE_TYPE: Final = _record(
     *_fields(
         "base_starts top_starts start verify shift_ticks shed per_server rack_cap feed_cap site_cap",
         "conflict tier shift base_lost top_lost blocked surviving serves base_weight top_weight",
-        "component shift_set first_present last_present sheddable",
+        "component shift_set first_present last_present sheddable alone",
     ),
     ("verify_at", *_PAIR),
     ("verify_manual", *_PAIR),

@@ -292,7 +292,9 @@ def _verify_members(board: Board, component: int, since: int, shift: int) -> int
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
     ):
         service = board.heap[k]
-        at, then, by_hand = schedule(board, VERIFY, 0, board.service[service].verify, since)
+        at, then, by_hand = since, since + board.service[service].verify, 0
+        if not board.service[service].alone:
+            at, then, by_hand = schedule(board, VERIFY, 0, board.service[service].verify, since)
         board.service[service].verify_at[0], board.service[service].verify_manual[0] = at, by_hand
         if shift and board.service[service].shift and then < NEVER:
             at, then, by_hand = schedule(

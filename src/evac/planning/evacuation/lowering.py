@@ -248,6 +248,7 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
         table[name] = getattr(s, name)
     table["blocked"] = never_planned(instance)
     table["serves"] = s.m
+    table["alone"][list(s.alone)] = 1
     table["base_starts"] = [s.base_starts(k) if s.base_lost[k] else 0 for k in range(count)]
     table["top_starts"] = [s.top_starts(k) if s.top_lost[k] else 0 for k in range(count)]
     table["shift_ticks"] = s.change + s.settle

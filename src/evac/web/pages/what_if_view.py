@@ -14,9 +14,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import Query, Request, Response
 
-from evac.audit.context import measured
 from evac.model.errors import EvacError, Unavailable
 from evac.model.plan import Plan
+from evac.model.units import measured
 from evac.office.facts import DomainFacts, EstateFacts
 from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf, loss_by, made_worse, verdict_of
 from evac.views import plan_charts, svg
