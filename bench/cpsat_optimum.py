@@ -1,13 +1,14 @@
 """The true optimum of small planning instances, by constraint programming: the referee.
 
-A full model of what a plan may do: candidates of stores, boots, sheds and restarts, placement of
-each replica, every limit and dependency. It knows nothing of the planner. Needs OR-Tools 9.14 from
-an environment of its own (9.15 calls some feasible models infeasible):
+A full model of what a plan may do: candidates of stores, boots, sheds, placement of each replica, every limit
+and dependency, and that no service stays down while lower tiers hold the capacity that it lacks. It knows
+nothing of the planner. Needs OR-Tools 9.14 (9.15 calls some feasible models infeasible):
 
     pip install "ortools==9.14.*" numpy
     python bench/cpsat_optimum.py --seconds 60 -o tests/fixtures/bound_optima.json
 
-Left out, each of which could only raise the optimum: the tier rule of shedding and conflict groups.
+Left out, each of which could only raise the optimum: conflict groups, and that a running service is not shed
+for a lower tier. Tiers bind here even where a service could not be back before the horizon.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_ROOT), str(_ROOT / "src")]
@@ -135,6 +138,9 @@ def build(instance: Instance) -> Model:
     _dependencies_of_running(m)
     _rooms(m)
     _spread(m)
+    for s in range(len(services)):
+        if services.base_lost[s] and not services.blocked[s]:
+            _keep_tiers(m, s)
     for limit, uses in m.held.items():
         m.model.add_cumulative([i for i, _ in uses], [u for _, u in uses], instance.limits[limit].capacity)
     m.model.minimize(
@@ -208,10 +214,7 @@ def _survivors(m: Model, s: int) -> None:
 def _new_replicas(m: Model, s: int) -> None:
     """As many possible starts as each milestone could ever need, each on one row or nowhere."""
     services = m.instance.services
-    if services.sheddable[s]:
-        counts = {"base": int(services.m[s]), "top": int(services.n[s] - services.m[s])}
-    else:
-        counts = {"base": services.base_starts(s), "top": services.top_starts(s)}
+    counts = {"base": services.base_starts(s), "top": services.top_starts(s)}
     for milestone, count in counts.items():
         before = None
         for k in range(count):
@@ -422,6 +425,69 @@ def _spread(m: Model) -> None:
             for part, literals in inside.items():
                 if part >= 0 and len(literals) > caps[s]:
                     m.model.add(sum(literals) <= max(int(caps[s]), here[part]))
+
+
+def _keep_tiers(m: Model, s: int) -> None:
+    """If a lost service stays down although all it needs is there, what it lacks does not fit: not even with
+    all that lower tiers have in the end taken away, but for what it, or another living service, needs.
+    """
+    services, rows, model = m.instance.services, m.instance.rows, m.model
+    broken = {j: m.flag(f"broken{s}.{j}") for j in range(len(services)) if not services.base_lost[j]}
+    for j, flag in broken.items():
+        model.add(m.outage[j, "base"] > 0).only_enforce_if(flag)
+        model.add(m.outage[j, "base"] == 0).only_enforce_if(flag.negated())
+    alive = {j: m.back[j] if services.base_lost[j] else broken[j].negated() for j in range(len(services))}
+    needed, queue = set[int](), [s]
+    while queue:
+        found = set(services.hard[queue.pop()]) - needed
+        needed |= found
+        queue += found
+    leaves: dict[int, Any] = {}
+    for j in np.flatnonzero(services.tier > services.tier[s]).tolist():
+        if j not in needed:
+            leaves[j] = m.flag(f"leaves{s}.{j}")
+            users = [alive[k] for k in range(len(services)) if j in services.hard[k]]
+            model.add_bool_and([user.negated() for user in users]).only_enforce_if(leaves[j])
+            model.add_bool_or([*users, leaves[j]])
+    stays: dict[int, list[tuple[int, Any]]] = defaultdict(list)
+    anything = []
+    for j, placed in m.placed.items():
+        firm = len(m.kept[j]) if not services.sheddable[j] else 0
+        for number, (row, there) in enumerate(placed):
+            if j not in leaves or number < firm:
+                stays[row].append((j, there))
+                continue
+            gone, kept = m._both(there, leaves[j]), m._both(there, leaves[j].negated())
+            stays[row].append((j, kept))
+            if m.instance.eligible[s, rows.pool[row]]:
+                anything.append(gone)
+    down = m.flag(f"down{s}")
+    rest = [alive[j] for j in services.hard[s]]
+    model.add_bool_or([m.back[s], down, *(one.negated() for one in rest)])
+    fits = [fit for row in range(len(rows)) for fit in _fits(m, s, row, stays[row])]
+    for gone in anything:
+        model.add(sum(fits) + _standing(m, s) < int(services.m[s])).only_enforce_if(down, gone)
+
+
+def _fits(m: Model, s: int, row: int, stays: list[tuple[int, Any]]) -> list[Any]:
+    """Of 1, 2, ... replicas of a service on a row beside what stays: each true if so many fit."""
+    services, rows, model = m.instance.services, m.instance.rows, m.model
+    if not m.instance.eligible[s, rows.pool[row]] or (rows.dark[row] and row not in m.booted):
+        return []
+    found = []
+    for count in range(1, min(services.base_starts(s), int(services.per_server[s])) + 1):
+        fit, short = m.flag(""), []
+        for r in np.flatnonzero(services.demand[s]).tolist():
+            lacks = m.flag("")
+            held = sum(int(services.demand[j, r]) * there for j, there in stays)
+            model.add(held + count * int(services.demand[s, r]) > int(rows.capacity[row, r])).only_enforce_if(
+                lacks
+            )
+            short.append(lacks)
+        off = [m.booted[row][0].negated()] if row in m.booted else []
+        model.add_bool_or([fit, *off, *short])
+        found.append(fit)
+    return found
 
 
 def optimum(instance: Instance, seconds: float, workers: int = 1) -> Answer:
