@@ -1,8 +1,12 @@
-"""Settings that hold for every test: reproducible examples, the root of the project, and a browser."""
+"""Settings that hold for every test: reproducible examples, the root of the project, and a browser; also how
+much processor the tests of each file take, where their durations are asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import resource
+from collections import Counter
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,3 +78,40 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     if workers > 1:
         items[:] = spread(items, workers, lambda item: item.path.relative_to(PROJECT_ROOT / "tests").parts[0])
+
+
+BEGAN = pytest.StashKey[int]()
+SPENT: Counter[str] = Counter()
+"""File -> milliseconds of processor of its tests, with the programs that they started and waited for."""
+
+
+def _processor_ms() -> int:
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(1_000 * sum(one.ru_utime + one.ru_stime for one in used))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    item.stash[BEGAN] = _processor_ms()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    now = _processor_ms()
+    report.processor_ms = now - item.stash[BEGAN]
+    item.stash[BEGAN] = now
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    SPENT[report.nodeid.partition("::")[0]] += getattr(report, "processor_ms", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    most = terminalreporter.config.getoption("durations")
+    if most and SPENT:
+        terminalreporter.section(f"processor: {sum(SPENT.values()) / 1_000:.0f} s in all; the most by file")
+        for name, spent in SPENT.most_common(most):
+            terminalreporter.write_line(f"{spent / 1_000:.2f}s {name}")
