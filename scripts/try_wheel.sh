@@ -1,6 +1,7 @@
 #!/bin/bash
-# Builds the wheel, installs it into empty environments, and tries every command there, far from the checkout:
-# without extras, and with all of them. Prints what each environment weighs and what the first answers take.
+# Builds the wheel, installs it into an empty environment, and tries every command there, far from the checkout:
+# without extras, then with those of the war room, then with all of them. Prints what the environment weighs each
+# time, and what the first answers take.
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -30,12 +31,12 @@ data = [name for name in files if not name.endswith(".py")]
 print(f"{len(files)} files in the wheel, {len(data)} of them templates, styles, SQL and other data")
 PYTHON
 
-# environment NAME WHAT: an empty environment with the wheel, and what it weighs.
-environment() {
-    "$uv" venv --quiet --python "$python" "$work/$1"
-    "$uv" pip install --quiet --python "$work/$1/bin/python" --find-links "$work/dist" -c "$work/pins.txt" "$2"
-    evac=$work/$1/bin/evac
-    echo "$1: $(du -sm "$work/$1" | cut -f 1) MB"
+"$uv" venv --quiet --python "$python" "$work/environment"
+evac=$work/environment/bin/evac
+# installed NAME WHAT: the environment with the wheel, or with more of its extras; and what it weighs.
+installed() {
+    "$uv" pip install --quiet --python "$work/environment/bin/python" --find-links "$work/dist" -c "$work/pins.txt" "$2"
+    echo "$1: $(du -sm "$work/environment" | cut -f 1) MB"
 }
 
 # ok WHAT...: the command ends with 0. fails CODE WORDS WHAT...: it ends with that code and says these words.
@@ -64,7 +65,7 @@ timed() {
     if [ "$spent" -gt $((limit * 100)) ]; then echo "  that is more than $limit s" && exit 1; fi
 }
 # Processor time of the children that ended, in hundredths of a second.
-children() { awk '{print $16 + $17}' "/proc/$me/stat"; }
+children() { awk '{print $16 + $17}' "/proc/$$/stat"; }
 
 # answers PATH: the program in the background prints its address, answers it, and ends when it is asked to.
 answers() {
@@ -110,7 +111,7 @@ without_extras() {
     timed 20 plan shop --lose north -o plan.json --report plan.html
     ok verify plan.json shop
     timed 20 simulate plan.json shop --trials 200
-    if "$work/$1/bin/python" -c 'import sys, pathlib; sys.exit(any(pathlib.Path(sys.argv[1]).rglob("*.nbi")))' "$work"; then :; else
+    if "$work/environment/bin/python" -c 'import sys, pathlib; sys.exit(any(pathlib.Path(sys.argv[1]).rglob("*.nbi")))' "$work"; then :; else
         echo "an estate of two services has compiled kernels" && exit 1
     fi
     ok example pangyo --servers 1000 -o pangyo
@@ -139,38 +140,21 @@ without_extras() {
     answers $! /v1/health "evac agent"
 }
 
-alone() {
-    me=$BASHPID
-    environment base evac
-    without_extras base "$(commands | grep -vx lab | paste -sd "|")"
-    fails 2 "evac serve needs extra packages: pip install 'evac[serve]' [extra-serve]" serve --demo
-    fails 2 "pip install 'evac[notices]' [extra-notices]" notices check notices.yaml
-    fails 2 "pip install 'evac[bundle]' [extra-bundle]" bundle shop -o shared.bundle --share 2/3 --shares-to .
-    fails 2 "evac lab needs extra packages: pip install 'evac[lab]' [extra-lab]" lab
-}
+installed base evac
+without_extras base "$(commands | grep -vx lab | paste -sd "|")"
+fails 2 "evac serve needs extra packages: pip install 'evac[serve]' [extra-serve]" serve --demo
+fails 2 "pip install 'evac[notices]' [extra-notices]" notices check notices.yaml
+fails 2 "pip install 'evac[bundle]' [extra-bundle]" bundle shop -o shared.bundle --share 2/3 --shares-to .
+fails 2 "evac lab needs extra packages: pip install 'evac[lab]' [extra-lab]" lab
 
-with_all() {
-    me=$BASHPID
-    environment serve 'evac[serve]'
-    files serve
-    "$evac" serve --demo --port 0 >out 2>err </dev/null &
-    answers $! / "evac serve --demo"
-    environment all 'evac[all,lab]'
-    without_extras all "lab|serve|notices|bundle"
-    ok notices check notices.yaml
-    "$evac" lab doctor >out 2>err </dev/null || true
-    if grep -qi internal err; then cat err && exit 1; fi
-}
+installed serve 'evac[serve]'
+files serve
+"$evac" serve --demo --port 0 >out 2>err </dev/null &
+answers $! / "evac serve --demo"
 
-# Side by side: both mostly start programs.
-alone >"$work/alone.log" 2>&1 &
-alone=$!
-with_all >"$work/all.log" 2>&1 &
-all=$!
-code=0
-wait "$alone" || code=$?
-cat "$work/alone.log"
-wait "$all" || code=$?
-cat "$work/all.log"
-[ "$code" -eq 0 ] && echo "every command works from the wheel"
-exit "$code"
+installed all 'evac[all,lab]'
+without_extras all "lab|serve|notices|bundle"
+ok notices check notices.yaml
+"$evac" lab doctor >out 2>err </dev/null || true
+if grep -qi internal err; then cat err && exit 1; fi
+echo "every command works from the wheel"

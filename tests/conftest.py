@@ -4,6 +4,7 @@ much processor the tests of each file take, where their durations are asked for.
 
 from __future__ import annotations
 
+import gc
 import resource
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -66,6 +67,17 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     CHROMIUM.end_before(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests are here to stay: they are not looked through each time that garbage is."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_sessionfinish() -> None:
