@@ -147,12 +147,12 @@ def _findings(page: Page, findings: Sequence[Finding], whole: bool, width: int) 
             _one(page, finding)
         return
     first = roots(findings)[:ROOTS_SHOWN]
-    shown = {root.path for root in first}
+    shown = {root.change for root in first}
     if first:
         _roots(page, first, len(findings))
     by_rule: dict[str, list[Finding]] = {}
     for finding in findings:
-        if finding.root not in shown or finding.severity == "note":
+        if (finding.root, finding.key) not in shown or finding.severity == "note":
             by_rule.setdefault(finding.rule, []).append(finding)
     if not by_rule:
         return
@@ -182,6 +182,13 @@ class Root:
     """Fact path: `stores/config-store`."""
     findings: tuple[Finding, ...]
     """Most severe first."""
+    key: str = ""
+    """Fact path of what to change: `stores/config-store/members`."""
+
+    @property
+    def change(self) -> tuple[str, str]:
+        """What findings have in common that one change resolves."""
+        return self.path, self.key
 
     @property
     def errors(self) -> int:
@@ -205,12 +212,12 @@ class Root:
 
 def roots(findings: Sequence[Finding]) -> list[Root]:
     """Things that several findings wait for, the one behind most errors first."""
-    groups: dict[str, list[Finding]] = {}
+    groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         if finding.root and finding.severity != "note":
-            groups.setdefault(finding.root, []).append(finding)
-    found = [Root(path, tuple(mine)) for path, mine in groups.items() if len(mine) > 1]
-    return sorted(found, key=lambda root: (-root.errors, -len(root.findings), root.path))
+            groups.setdefault((finding.root, finding.key), []).append(finding)
+    found = [Root(path, tuple(mine), key) for (path, key), mine in groups.items() if len(mine) > 1]
+    return sorted(found, key=lambda root: (-root.errors, -len(root.findings), root.path, root.key))
 
 
 def fix_first(findings: Sequence[Finding], most: int) -> list[Root]:
@@ -218,9 +225,9 @@ def fix_first(findings: Sequence[Finding], most: int) -> list[Root]:
     one behind most errors first. Notes are left out.
     """
     found = roots(findings)
-    shown = {root.path for root in found}
-    single = (one for one in findings if one.root not in shown and one.severity != "note")
-    each = [*found, *(Root(one.root or one.path, (one,)) for one in single)]
+    shown = {root.change for root in found}
+    single = (one for one in findings if (one.root, one.key) not in shown and one.severity != "note")
+    each = [*found, *(Root(one.root or one.path, (one,), one.key) for one in single)]
     return sorted(each, key=lambda root: (-root.errors, -len(root.findings)))[:most]
 
 
