@@ -74,10 +74,12 @@ def test_what_happens_elsewhere_is_on_the_screen_without_a_reload(
 ) -> None:
     page = opened(browser, served[0] + "/now")
     assert page.locator("aside.held").count() == 0
+    page.locator("h1").evaluate("e => e.setAttribute('open', '')")  # as a fold that a person has opened
     told = {"reason": "smoke in the hall", "who": "ann"}
     answer = page.context.request.post(served[0] + "/v1/hold", data=told, timeout=PATIENCE_MS)
     assert answer.status == 201
     page.locator("aside.held", has_text="by ann: smoke in the hall").wait_for(timeout=PATIENCE_MS)
+    assert page.locator("h1").get_attribute("open") == "", "what a person has opened stays open"
     told = {"reason": "they are out", "who": "ann"}  # other tests of this room begin without a hold
     assert page.context.request.delete(served[0] + "/v1/hold", params=told, timeout=PATIENCE_MS).ok
     page.locator("aside.held").wait_for(state="detached", timeout=PATIENCE_MS)

@@ -27,6 +27,7 @@ from evac.run.state import replay
 from evac.run.waits import Paused, Wait
 from evac.store.journal import Journal
 from evac.store.port import MemoryStore, Put
+from evac.views.decisions import decision_of
 from evac.views.documents import RunShown, run_document
 from evac.views.run_report import run_text
 from evac.views.wait_words import clock, words_of
@@ -246,6 +247,26 @@ def test_skip_cancel_and_undo_are_no_primary_buttons_and_list_what_they_do() -> 
     play(story, MemoryStore())
 
 
+def test_a_rollback_names_every_service_that_loses_what_the_run_did() -> None:
+    spec, seen = spec_of(made().digest), set[str]()
+    spec = replace(spec, steps=tuple(replace(step, manual=False) for step in spec.steps))
+    events = events_of(spec, NOW_MS, 72 * RAN_MS, "")
+    for cut in range(1, len(events) + 1):
+        view = replay(spec, events[:cut])
+        choice = decision_of(RunShown(view, "", 0), "", None).choice("undo")
+        if choice is None:
+            continue
+        undone = {
+            step.target
+            for i, step in enumerate(view.steps)
+            if view.phases[i] == "succeeded" and step.safe_undo and step.kind in ("start", "shift")
+        }
+        assert undone <= {*choice.again, *choice.services}
+        assert not {*choice.again} & {*choice.services}
+        seen |= {*choice.again}
+    assert seen, "a service was back"
+
+
 @pytest.mark.parametrize("query", ["verb=burn", "verb=retry", "verb=skip&step=nothing", ""])
 def test_what_cannot_be_asked_is_a_problem(query: str) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
@@ -267,3 +288,8 @@ def test_pages_fit_and_axe_finds_nothing(browser: Browser, served: tuple[str, st
             page = opened(browser, path, width, scheme)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path
             assert width != 1440 or Axe().run(page).response["violations"] == [], path
+            if path == url and width == 390:
+                page.locator("details.menu > summary").first.click()
+                box = page.locator("details.menu[open] > div").first.bounding_box()
+                assert box is not None
+                assert 0 <= box["x"] <= width - box["width"], "the whole menu shows"

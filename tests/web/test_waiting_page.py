@@ -65,7 +65,7 @@ def test_the_page_says_what_waits_and_leads_to_the_form_that_ends_it() -> None:
             await asyncio.sleep(0.01)
         office.refresh()
         text = (await client.get("/waiting")).text
-        assert "1 thing waits for a person, in 1 run." in text
+        assert "1 decision waits for a person, in 1 run." in text
         assert "needs approval by 1 more person" in text
         assert (await client.get(f"/runs/{RUN}/ask?verb=approve")).status_code == 200
         assert f'href="/runs/{RUN}/ask?verb=approve"' in text

@@ -48,6 +48,8 @@ class Choice:
     steps_all: int = 0
     kept: tuple[str, ...] = ()
     """The first completed steps that are not undone."""
+    again: tuple[str, ...] = ()
+    """Services that lose what the run did for them: they may go down again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def _of_step(shown: RunShown, i: int, plan: Plan | None) -> Decision:
     view, step = shown.view, shown.view.steps[i]
     kind = kind_of(step.kind)
     losses = tuple(one for one in shown.losses if kind.makes_primary and one.store == step.target)
-    services = _served_by(view, i, plan)
+    services = served_by(view, i, plan)
     where = f" in {step.site}" if step.site else ""
     return _decision(
         shown,
@@ -179,7 +181,7 @@ def _unrestored(view: RunView) -> list[str]:
     )
 
 
-def _served_by(view: RunView, i: int, plan: Plan | None) -> list[str]:
+def served_by(view: RunView, i: int, plan: Plan | None) -> list[str]:
     """Services that are not restored before step i is done."""
     seen, queue, found = {i}, [i], list[str]()
     while queue:
@@ -263,7 +265,17 @@ def _run_choices(view: RunView, down: list[str]) -> Iterator[Choice]:
         yield Choice("resume", "New steps can start again.")
     if "undo" in verbs:
         words = "Completed steps are undone where evac is allowed to. Stores stay where they are."
-        yield Choice("undo", words, named, tuple(undone[:STEPS_MOST]), len(undone), tuple(kept[:STEPS_MOST]))
+        back = [view.steps[i] for i in done if view.steps[i].safe_undo and kind_of(view.steps[i].kind).phase]
+        again = [name for name in dict.fromkeys(step.target for step in back) if name not in down]
+        yield Choice(
+            "undo",
+            words,
+            named,
+            tuple(undone[:STEPS_MOST]),
+            len(undone),
+            tuple(kept[:STEPS_MOST]),
+            tuple(again[:SERVICES_MOST]),
+        )
     if "cancel" in verbs:
         words = "No new steps start. Running steps finish. Completed steps are not rolled back. The run ends."
         kept = [view.steps[i].id for i in done]
@@ -292,6 +304,14 @@ def cost_words(document: Decision) -> str:
         if one.milliseconds != 0
     ]
     return listed(parts, 3)
+
+
+def why_words(document: Decision) -> str:
+    """How the loss is known; without one, why the step needs an approval."""
+    known = [one.sentence for one in document.most_lost if one.milliseconds != 0]
+    if known:
+        return f"How this is known: {'; '.join(known)}"
+    return document.reason[:1].upper() + document.reason[1:]
 
 
 def waiting_words(document: Decision) -> str:
@@ -332,6 +352,8 @@ def decision_text(document: Decision, width: int, colour: bool) -> str:
         page.line(f"{choice.answer}: {choice.words}")
         if choice.services and choice.answer in ("skip", "cancel"):
             page.line(f"  not restored by this run: {listed(choice.services, 12)}", "warning")
+        if choice.again:
+            page.line(f"  may go down again: {listed(choice.again, 12)}", "warning")
         if choice.steps:
             what = "undone" if choice.answer == "undo" else "left out"
             more = f" and {choice.steps_all - len(choice.steps)} more" * (

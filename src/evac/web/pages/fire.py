@@ -16,8 +16,10 @@ from evac.office.incidents import IncidentShort
 from evac.office.values import RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT, ENDED
 from evac.views import live_charts
+from evac.views.decisions import served_by
 from evac.views.documents import run_head
 from evac.views.live_charts import Impact, at
+from evac.views.wait_words import WaitRow
 from evac.views.words import duration, figure_and_unit, listed, people, plural
 from evac.web.api.runs import kept_plan, shown_of
 from evac.web.pages.projection import Shown, curves, impact, projection_of, stamp_of
@@ -134,7 +136,7 @@ def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict
     if shown.run.view.phase in ENDED and not fire.over:
         found["next"] = _resolve(short, felt)
     if felt is not None:
-        asked = shown.said.waits or not shown.said.begun_ms
+        asked = _asked(shown, waits, felt)
         rows = [_down_row(felt, n, asked) for n in range(len(felt.down))]
         found |= {
             "figures": _figures(felt, shown, services, asked),
@@ -144,6 +146,15 @@ def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict
             "up": listed([one.service for one in felt.services if not one.is_down], 8),
         }
     return found
+
+
+def _asked(shown: Shown, waits: Sequence[WaitRow], felt: Impact) -> frozenset[str]:
+    """Services that are not restored before a person has done what the run waits for."""
+    view = shown.run.view
+    if not shown.said.begun_ms or any(not row.step for row in waits):
+        return frozenset(one.service for one in felt.services)
+    steps = {view.number(row.step) for row in waits}
+    return frozenset(name for i in steps for name in served_by(view, i, shown.plan))
 
 
 def _state(shown: Shown | None) -> str:
@@ -165,7 +176,7 @@ def _title(names: list[str], felt: Impact | None, services: int) -> str:
     return f"{words} {of} {'is' if down == 1 else 'are'} down." if down else f"{words} No service is down."
 
 
-def _figures(felt: Impact, shown: Shown, services: int, asked: bool) -> list[dict[str, str]]:
+def _figures(felt: Impact, shown: Shown, services: int, asked: frozenset[str]) -> list[dict[str, str]]:
     said = shown.said
     count, unit = figure_and_unit(felt.people_now)
     if felt.unstated_now:
@@ -181,17 +192,18 @@ def _figures(felt: Impact, shown: Shown, services: int, asked: bool) -> list[dic
             "bad": "",
         }
     ]
-    end = max((one.expected_ms for one in felt.down), default=0)
+    last = max(felt.down, key=lambda one: (one.expected_ms, one.service in asked), default=None)
+    end = last.expected_ms if last else 0
     gap = said.late_ms
     late = f"{duration(gap // 1_000 * 1_000)} behind plan" if gap >= NOTABLE_MS else ""
     if end:
         seconds = max(0, end - felt.now_ms) // 1_000
-        more = f"At {hour(end, felt.now_ms)}{', if approved now' if asked else ''}."
+        more = f"At {hour(end, felt.now_ms)}{', if approved now' if last and last.service in asked else ''}."
         figures.append(
             {
                 "name": "Time to recovery",
-                "value": f"{seconds // 60}:{seconds % 60:02}",
-                "unit": "min",
+                "value": f"{seconds // 60}:{seconds % 60:02}" if seconds >= 60 else str(seconds),
+                "unit": "min" if seconds >= 60 else "s",
                 "more": more,
                 "late": late,
                 "bad": "",
@@ -199,8 +211,9 @@ def _figures(felt: Impact, shown: Shown, services: int, asked: bool) -> list[dic
         )
     else:
         more = "Everything this run restores is back." if felt.services else ""
+        value = "none left" if felt.down else "done"
         figures.append(
-            {"name": "Time to recovery", "value": "done", "unit": "", "more": more, "late": "", "bad": ""}
+            {"name": "Time to recovery", "value": value, "unit": "", "more": more, "late": "", "bad": ""}
         )
     coming = [one.service for one in felt.down if one.expected_ms]
     left = [one.service for one in felt.down if not one.expected_ms]
@@ -219,11 +232,11 @@ def _figures(felt: Impact, shown: Shown, services: int, asked: bool) -> list[dic
     return figures
 
 
-def _down_row(felt: Impact, n: int, waits: bool) -> dict[str, Any]:
+def _down_row(felt: Impact, n: int, asked: frozenset[str]) -> dict[str, Any]:
     one = felt.down[n]
     forecast = "not in this plan"
     if one.expected_ms:
-        forecast = at(one.expected_ms) + (" if approved" if waits else "")
+        forecast = at(one.expected_ms) + (" if approved" if one.service in asked else "")
     late = bool(one.limit_ms and one.expected_ms > one.limit_ms)
     return {
         "service": one.service,
@@ -256,10 +269,13 @@ def _resolve(incident: IncidentShort | None, felt: Impact | None) -> dict[str, A
     path = f"/incidents/{quote(incident.incident)}/write?kind="
     down = [one.service for one in felt.down] if felt is not None else []
     verb = "is" if len(down) == 1 else "are"
+    update, resolve = ("Write a status update", f"{path}update"), ("Review and resolve", f"{path}resolved")
+    (label, href), other = (update, resolve) if down else (resolve, update)
+    title = f"{listed(down, 3)} {verb} still down" if down else "The run has ended. Resolve the incident?"
     return _NOTHING_ASKED | {
-        "title": "The run has ended. Resolve the incident?",
-        "href": f"{path}resolved",
-        "label": "Review and resolve",
-        "others": [("Write a status update", f"{path}update")],
-        "waits": f"{listed(down, 3)} {verb} still down: this plan does not restore them." if down else "",
+        "title": title,
+        "href": href + ("&phase=monitoring" if down else ""),
+        "label": label,
+        "others": [other],
+        "waits": "The run has ended: its plan does not restore them." if down else "",
     }

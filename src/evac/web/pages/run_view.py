@@ -12,7 +12,7 @@ from evac.office.values import RunShort
 from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
 from evac.views import live_charts
-from evac.views.decisions import asked_words, cost_words, decision_of, waiting_words
+from evac.views.decisions import asked_words, cost_words, decision_of, waiting_words, why_words
 from evac.views.documents import (
     MOST_URGENT,
     RunHead,
@@ -247,7 +247,7 @@ def next_action(shown: Shown, waits: Sequence[WaitRow]) -> dict[str, Any] | None
         words = waiting_words(asks)
         found |= {
             "title": asked_words(asks),
-            "words": row.words if row.kind == "gate" else "",
+            "words": why_words(asks) if row.kind == "gate" else "",
             "cost": cost_words(asks),
             "waits": f"{words[:1].upper()}{words[1:]}." if words else "",
         }

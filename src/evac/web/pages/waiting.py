@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
@@ -13,9 +13,10 @@ from fastapi import Request, Response
 from evac.office.values import RunShort, Situation
 from evac.run.values import CORRUPT
 from evac.run.waits import Gate, Wait
+from evac.views.decisions import Decision, asked_words, cost_words, decision_of, waiting_words, why_words
 from evac.views.wait_words import commands, urgency, words_of
-from evac.views.words import number, plural
-from evac.web.api.runs import shown_of
+from evac.views.words import plural
+from evac.web.api.runs import kept_plan, shown_of
 from evac.web.pages import frame
 from evac.web.room import room_of
 
@@ -24,7 +25,7 @@ AGE_MS: Final = 10_000
 ROWS_MOST: Final = 100
 """A run of thousands of servers may have as many failed steps: the page of the run lists them all."""
 
-NO_LOSSES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
+NOTHING_ASKED: Final[Mapping[tuple[str, str], Decision]] = MappingProxyType({})
 FAR_OFF: Final = 1 << 62
 """Waits whose beginning is not known come last among their like."""
 
@@ -43,6 +44,11 @@ class WaitLine:
     step: str
     commands: tuple[str, ...]
     """What to type instead, one or the other."""
+    title: str = ""
+    """The decision as a question; empty where nothing is to be decided."""
+    cost: str = ""
+    waits: str = ""
+    """Who waits for it."""
 
 
 @PAGE.router.get(PAGE.path)
@@ -52,14 +58,16 @@ async def waiting(request: Request) -> Response:
     now = room.office.situation
     now_ms = room.office.clock.now_ms() // AGE_MS * AGE_MS
     waits = room.office.register.waits
-    losses = {
-        run: {one.store: one.words for one in (await shown_of(room, run)).losses}
-        for run, found in waits.items()
-        if any(isinstance(wait.facts, Gate) and wait.facts.store for wait in found)
-    }
+    asks: dict[tuple[str, str], Decision] = {}
+    for run, found in waits.items():
+        gates = [wait.step for wait in found if isinstance(wait.facts, Gate)][:ROWS_MOST]
+        if gates:
+            shown = await shown_of(room, run)
+            plan = await kept_plan(room, shown.view)
+            asks |= {(run, step): decision_of(shown, step, plan) for step in gates}
 
     def make() -> bytes:
-        lines = lines_of(now.open_runs, waits, now.hold is not None, losses)
+        lines = lines_of(now.open_runs, waits, now.hold is not None, asks)
         return frame.render(
             "waiting.html.j2",
             PAGE.path,
@@ -78,10 +86,10 @@ def lines_of(
     runs: Sequence[RunShort],
     waits: Mapping[str, Sequence[Wait]],
     on_hold: bool,
-    losses: Mapping[str, Mapping[str, str]] = NO_LOSSES,
+    asks: Mapping[tuple[str, str], Decision] = NOTHING_ASKED,
 ) -> list[WaitLine]:
-    """on_hold: the hold of all runs is shown once, not again for each run. losses: run -> store -> the most
-    that its promotion loses.
+    """on_hold: the hold of all runs is shown once, not again for each run. asks: the decision on each step
+    that needs an approval, by run and step.
     """
     of_runs = [
         (urgency(wait), wait.since_ms or FAR_OFF, run, wait)
@@ -90,18 +98,28 @@ def lines_of(
         if not (on_hold and wait.kind == "hold")
     ]
     of_runs.sort(key=lambda one: (one[0], one[1], one[2].run, one[3].key))
-    return [_line(run, wait, losses.get(run.run, {})) for _, _, run, wait in of_runs]
+    return [_line(run, wait, asks.get((run.run, wait.step))) for _, _, run, wait in of_runs]
 
 
-def _line(run: RunShort, wait: Wait, losses: Mapping[str, str]) -> WaitLine:
-    return WaitLine(
+def _line(run: RunShort, wait: Wait, asks: Decision | None) -> WaitLine:
+    line = WaitLine(
         run.run,
         run.scenario,
-        words_of(wait, losses),
+        words_of(wait, {one.store: one.words for one in asks.most_lost} if asks else {}),
         wait.since_ms,
         tuple(_asks(run.run, wait)),
         wait.step,
         commands(wait, run.run),
+    )
+    if asks is None or wait.kind != "gate":
+        return line
+    waits = waiting_words(asks)
+    return replace(
+        line,
+        words=why_words(asks),
+        title=asked_words(asks),
+        cost=cost_words(asks),
+        waits=f"{waits[:1].upper()}{waits[1:]}." if waits else "",
     )
 
 
@@ -121,8 +139,8 @@ def answer_of(now: Situation, lines: Sequence[WaitLine]) -> tuple[str, str]:
     words = "Nothing is waiting for a person."
     if count:
         runs = plural(len({line.run for line in lines}), "run")
-        many = "thing waits" if count == 1 else "things wait"
-        words = f"{number(count)} {many} for a person" + (f", in {runs}." if lines else ".")
+        verb = "waits" if count == 1 else "wait"
+        words = f"{plural(count, 'decision')} {verb} for a person" + (f", in {runs}." if lines else ".")
     if now.open_runs and not now.leader.owner:
         return f"{words} No controller leads: no run continues until one does.", "error"
     return words, "warning" if count else "ok"
