@@ -1,18 +1,23 @@
 """Someone who has the token of a program with the role of an operator.
 
 The worst they can do: stop things. They hold everything, pause and cancel runs, skip and retry steps, roll
-back what may be rolled back (never a store), and write notes, all under the name of the program. They approve
-and attest nothing, so they promote nothing and vouch for no fence; they end no hold and clear no mark of a
-site, which wait until a person has looked; and no name but their own is in a journal.
+back what may be rolled back (never a store), propose runs that people then approve, open incidents, and write
+notes and drafts, all under the name of the program. They approve and attest nothing, so they promote nothing
+and vouch for no fence; they end no hold and clear no mark of a site, which wait until a person has looked;
+they publish nothing, end no incident and decide no claim; and no name but their own is in a journal.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
+from typing import get_args
+from urllib.parse import urlencode
 
 import httpx2
 import pytest
+from pydantic import BaseModel
 
 from evac.app.access import digest_of
 from evac.engine.runs import requests
@@ -23,12 +28,37 @@ from evac.model.errors import NotAllowed
 from evac.model.run_policy import RunPolicy
 from evac.office.office import Office
 from evac.web.access.people import People
+from evac.web.access.port import OPEN_PATHS
+from evac.web.api.incidents import BY_PEOPLE as PUBLIC
+from evac.web.api.incidents import NoteBody
 from tests.web.burning import RUN
 from tests.web.rooms import play
+from tests.web.test_access_routes import CHANGES, OWN, READS, routes
 from tests.web.test_access_sign_in import HandClock
 from tests.web.test_incidents import with_fire
 
 TOKEN = "evac_" + "o" * 43
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+UNAIMED = {"who": "kim", "text": "why", "key": "", "kind": "note", "typed": "pangyo"}
+CLEAR = {"domain": "pangyo", "reason": "why"}
+MAY = {
+    ("POST", "/doctor"),
+    ("POST", "/hold"),
+    ("POST", "/incidents/new"),
+    ("POST", "/plans/{digest}/carry-out"),
+    ("POST", "/runs/{run}/ask"),
+    ("POST", "/v1/doctor"),
+    ("POST", "/v1/hold"),
+    ("POST", "/v1/incidents"),
+    ("POST", "/v1/runs"),
+    ("POST", "/v1/runs/{run}/requests"),
+    ("POST", "/incidents/{incident}/write"),
+    ("POST", "/v1/incidents/{incident}/notes"),
+    ("POST", "/v1/plans/{digest}/dry-run"),
+    ("PUT", "/v1/plans/{digest}"),
+}
+"""Changes that the token of a program may make: each stops something, or waits for a person. The tests below
+say which verbs and which kinds of notes."""
 BY_PEOPLE = ("approve", "attest")
 
 
@@ -52,6 +82,52 @@ def test_they_vouch_for_nothing(verb: str) -> None:
             told = await client.post(f"/v1/runs/{RUN}/requests", json=body, headers=by())
             assert (told.status_code, told.json()["code"]) in ((403, "program"), (422, "request-invalid"))
         assert await office.store.list("request/") == []
+
+    play(story, access=access())
+
+
+def test_every_other_change_is_refused_to_them() -> None:
+    """A route that is new here is refused, or is looked at and listed."""
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        await client.post("/v1/hold", json={"reason": "why"}, headers=by())
+        found = {(method, route.path) for route in routes() for method in route.methods & CHANGES}
+        own = {(method, path) for method, path in found if path in (*READS, *OWN, *OPEN_PATHS)}
+        closed = found - MAY - own
+        assert found > MAY
+        for method, path in sorted(closed):
+            where = re.sub(r"\{[^}]*\}", "x", path)
+            if path.startswith("/v1"):
+                where += "?reason=why" if method == "DELETE" else ""
+                told = await client.request(method, where, json=CLEAR, headers=by())
+            else:
+                fields = urlencode(UNAIMED | CLEAR)
+                told = await client.request(method, where, content=fields, headers=by() | FORM)
+            assert told.status_code in (403, 404, 422), f"{method} {path}: {told.status_code}"
+            assert "is a program" in told.text or '"role"' in told.text, f"{method} {path}: {told.text}"
+        assert (await client.get("/v1/hold", headers=by())).status_code == 200
+
+    play(story, access=access())
+
+
+@pytest.mark.parametrize("kind", [*get_args(get_args(NoteBody)[0])])
+def test_they_write_for_people_inside_and_nothing_that_counts_outside(kind: type[BaseModel]) -> None:
+    """By the API, and by the page, which also writes by it."""
+    told = {"text": "over", "name": "Web shop", "value": "fire-1"}
+    values = {"state": "operational", "update": "resolved", "draft": "resolved"}
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        for one in get_args(kind.model_fields["kind"].annotation):
+            body = {name: told[name] for name in told if name in kind.model_fields}
+            body |= {"kind": one, "value": values.get(one, "fire-1")} if "value" in body else {"kind": one}
+            given = await client.post("/v1/incidents/fire-1/notes", json=body, headers=by())
+            code = (given.status_code, given.json().get("code"))
+            if one in PUBLIC:
+                assert code == (403, "program"), body
+            else:
+                assert code[1] != "program", body
 
     play(story, access=access())
 

@@ -25,6 +25,7 @@ from evac.web.access.keeping import ProofShown
 from evac.web.access.recording import Recording
 from tests.web.rooms import office_of, play, primed, room_of
 from tests.web.test_access_sign_in import HTML, TOKEN, HandClock, people, sign_in, token_of
+from tests.web.test_incidents import with_fire
 
 
 def test_who_signed_in_and_who_was_refused_is_journalled_by_the_leader(tmp_path: Path) -> None:
@@ -56,6 +57,33 @@ def test_who_signed_in_and_who_was_refused_is_journalled_by_the_leader(tmp_path:
         assert ("sign-out", "kim", 1) in kinds
 
     play(story, store, access)
+
+
+def test_each_change_is_recorded_once_with_its_proof(tmp_path: Path) -> None:
+    """In the words of its route, or by its path: none is forgotten where a route is added."""
+    access = people(tmp_path)
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        await sign_in(client)
+        headers = {"x-csrf-token": await token_of(client)}
+        note = {"kind": "note", "text": "smoke"}
+        for method, path, body, what in (
+            ("POST", "/v1/hold", {"reason": "smoke"}, "hold everything"),
+            ("DELETE", "/v1/hold?reason=over", None, "release the hold"),
+            ("POST", "/v1/incidents/fire-1/notes", note, "note of fire-1"),
+            ("POST", "/v1/incidents", {"incident": "fire-7", "text": "smoke"}, "POST /v1/incidents"),
+        ):
+            access.seen._waiting.clear()
+            told = await client.request(method, path, json=body, headers=headers)
+            assert told.status_code < 300, f"{path}: {told.text}"
+            rows = [one for one in access.seen._waiting if one.kind == "asked"]
+            assert [(one.who, one.what, one.proof) for one in rows] == [("kim", what, "password")]
+        access.seen._waiting.clear()
+        await client.get("/v1/me")
+        assert not access.seen._waiting
+
+    play(story, access=access)
 
 
 def test_a_login_with_a_second_factor_is_told_from_one_without(tmp_path: Path) -> None:

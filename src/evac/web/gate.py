@@ -28,8 +28,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.web.access.guarding import SAFE, SignedOut, is_open, to_sign_in, while_signed_in, with_token
-from evac.web.access.people import address_of
-from evac.web.access.port import STATE, Access, Actor, KeepsLogins, TooMany
+from evac.web.access.people import address_of, record_in
+from evac.web.access.port import NEEDED, RECORDED, STATE, Access, Actor, KeepsLogins, TooMany
 from evac.web.metrics import Metrics
 from evac.web.problems import REQUEST_ID, internal, problem_of
 from evac.web.room import READER, Kept, Shelf
@@ -124,8 +124,8 @@ class Gate:
                 await found(scope, receive, answer)
         finally:
             self._leave(scope)
-            if told.status in (401, 403) and isinstance(self._access, KeepsLogins):
-                self._record(scope, told.status)
+            if isinstance(self._access, KeepsLogins):
+                self._record(self._access, scope, told.status)
             route = scope.get("route")
             path = getattr(route, "path", "") or "other"
             self._metrics.request(scope["method"], path, told.status, time.perf_counter() - began)
@@ -146,15 +146,19 @@ class Gate:
             if not self._streams[name]:
                 del self._streams[name]
 
-    def _record(self, scope: Scope, status: int) -> None:
-        """Somebody was kept from something."""
+    def _record(self, access: KeepsLogins, scope: Scope, status: int) -> None:
+        """Somebody was kept from something, or changed something that its route did not record itself."""
         actor, connection = scope.get(STATE), HTTPConnection(scope)
-        assert isinstance(self._access, KeepsLogins)
-        if actor is None and scope["method"] in SAFE:
-            return  # a browser without a login that reads: it is sent to sign in
         what = f"{scope['method']} {scope['path'][:200]}"
-        who = "" if actor is None else actor.name
-        self._access.seen.refused("refused", address_of(connection), f"http-{status}", who, what)
+        if status in (401, 403):
+            if actor is None and scope["method"] in SAFE:
+                return  # a browser without a login that reads: it is sent to sign in
+            who = "" if actor is None else actor.name
+            access.seen.refused("refused", address_of(connection), f"http-{status}", who, what)
+            return
+        changed = 0 < status < 400 and scope["method"] not in SAFE and scope.get(NEEDED, READER) != READER
+        if changed and actor is not None and RECORDED not in scope:
+            record_in(access, connection, actor, "asked", what)
 
     def _kept(self, scope: Scope, actor: Actor | None) -> Kept | None:
         """What was answered to the same read before, for whoever may see it; everybody else goes the long

@@ -49,8 +49,17 @@ from evac.web.access.passwords import (
     fits,
     print_of,
 )
-from evac.web.access.port import CERTIFICATE, Actor, Proof, TooMany, Unauthenticated
+from evac.web.access.port import (
+    CERTIFICATE,
+    RECORDED,
+    Actor,
+    KeepsLogins,
+    Proof,
+    TooMany,
+    Unauthenticated,
+)
 from evac.web.access.recording import Recording
+from evac.web.problems import REQUEST_ID
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -532,6 +541,23 @@ def address_of(connection: HTTPConnection) -> str:
     if found is not None:
         return found
     return connection.client.host if connection.client is not None else "?"
+
+
+def record_in(
+    access: KeepsLogins, connection: HTTPConnection, actor: Actor, kind: str, what: str, run: str = ""
+) -> None:
+    """Somebody changed or asked something: once for a request."""
+    connection.scope[RECORDED] = True
+    if actor.proven is not None:
+        access.seen.saw(
+            kind,
+            who=actor.name,
+            proof=actor.proven.words,
+            address=address_of(connection),
+            request=str(connection.scope.get(REQUEST_ID, "")),
+            what=what.strip(),
+            run=run,
+        )
 
 
 def _behind(connection: HTTPConnection, proxies: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkab
 from markupsafe import Markup
 from starlette.requests import HTTPConnection, Request
 
-from evac.model.access import ROLES, Grant, Role
+from evac.model.access import ROLES, Grant, Proven, Role
 from evac.model.errors import EvacError, NotAllowed
 
 if TYPE_CHECKING:
@@ -101,6 +101,13 @@ class Actor:
         return ROLES.index(self.role) >= ROLES.index(role)
 
     @property
+    def proven(self) -> Proven | None:
+        """What the person who asks showed; None where this room tells nobody apart."""
+        if self.proof == "machine":
+            return None
+        return Proven(self.proof, self.acr, self.proven_ms, self.program)
+
+    @property
     def csrf_field(self) -> Markup:
         """For forms of pages that are made for one person; empty where no cookie says who asks."""
         if not self.csrf:
@@ -156,6 +163,12 @@ def actor_of(connection: HTTPConnection) -> Actor:
     return found
 
 
+NEEDED: Final = "evac.needed"
+"""In the scope of a request: the role that its route needs, of whoever has it."""
+RECORDED: Final = "evac.recorded"
+"""In the scope of a request that is in the journal of access, in words of its own."""
+
+
 class Need:
     """A dependency of routes: whoever asks has this role. Raises Unauthenticated, NotAllowed."""
 
@@ -166,6 +179,7 @@ class Need:
         actor = actor_of(request)
         if not actor.has(self.role):
             raise NotAllowed("role", f"{actor.name} is {actor.role}; this needs {self.role}", "ask an admin")
+        request.scope[NEEDED] = self.role
         return actor
 
 

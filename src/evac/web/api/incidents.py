@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -29,7 +30,7 @@ from evac.views.incident_view import runbook_page
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
 from evac.views.words import listed, wall_clock_here
 from evac.web.access.port import Actor, need
-from evac.web.api.requests import answer_of
+from evac.web.api.requests import answer_of, record, refuse_program
 from evac.web.api.shapes import LIMIT, After, AfterNumber, Digest, IdempotencyKey, Limit, answers, paged
 from evac.web.room import JSON, WarRoom, dump, room_of, tag_of, tagged
 
@@ -117,6 +118,17 @@ NoteBody = Annotated[
     NoteSaid | CommandSaid | UpdateSaid | StateSaid | FactSaid | ResolvedSaid | ReopenedSaid,
     Field(discriminator="kind"),
 ]
+
+
+BY_PEOPLE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "update": "publish an update",
+        "state": "set the public state of a component",
+        "resolved": "resolve an incident",
+        "reopened": "reopen an incident",
+    }
+)
+"""Kinds of notes that the public sees, or that say whether it is over: the token of a program writes none."""
 
 
 class IncidentBody(_Written):
@@ -310,12 +322,15 @@ async def write(
     fact for the report, that it is over, or that it is reopened. It is never changed; a later one puts right
     what was wrong.
     """
+    if body.kind in BY_PEOPLE:
+        refuse_program(actor, BY_PEOPLE[body.kind])
     room = room_of(request)
     name = await _known(room, incident, new)
     if isinstance(body, StateSaid):
         _check_component(room, body.name)
     asked = _asked(actor, body.who, key, name, body.model_dump(mode="json"))
     given = await room.counter.note(asked, note_of(name, body), new)
+    record(request, actor, "asked", f"{body.kind} of {name}")
     return answer_of(given, await _seen(room, given))
 
 

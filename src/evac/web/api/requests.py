@@ -26,18 +26,17 @@ from evac.engine.runs.proving import BY_PEOPLE
 from evac.engine.runs.requests import TEXT_MOST
 from evac.engine.runs.requests import Request as RunRequest
 from evac.incident.records import Note
-from evac.model.access import BREAK_GLASS, GRAVE, GlassUse, Grant, Proven, role_for
+from evac.model.access import BREAK_GLASS, GRAVE, GlassUse, Grant, role_for
 from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.model.run_policy import Envelope
 from evac.office.requests import Answer, Asked, Released, RequestTold, SiteCleared, body_digest
 from evac.office.values import HoldSeen
 from evac.store.port import Compare, Put, Store
 from evac.views.status_document import HoldLine
-from evac.web.access.people import GLASS_USED, LOG, address_of
+from evac.web.access.people import GLASS_USED, LOG, address_of, record_in
 from evac.web.access.port import Actor, KeepsLogins, need, need_to_ask
 from evac.web.api.runs import run_tag
 from evac.web.api.shapes import Ask, Body, Hold, IdempotencyKey, RunName, answers, plain
-from evac.web.problems import REQUEST_ID
 from evac.web.room import JSON, WarRoom, check_match, dump, room_of, tagged
 
 SIGNED_FOR_MOST: Final = 400
@@ -197,31 +196,14 @@ def asked_of(actor: Actor, body: Body, key: str, *about: str) -> Asked:
     """
     check_reason(body.reason)
     who = actor.name if actor.named or not body.who.strip() else body.who.strip()
-    return Asked(who, body.reason, key, body_digest(about, plain(body)), proof=proof_of(actor))
+    return Asked(who, body.reason, key, body_digest(about, plain(body)), proof=actor.proven)
 
 
 def record(request: Request, actor: Actor, kind: str, what: str, run: str = "") -> None:
     """Into the journal of access, where people are told apart."""
     access = room_of(request).access
-    proof = proof_of(actor)
-    if isinstance(access, KeepsLogins) and proof is not None:
-        number = str(request.scope.get(REQUEST_ID, ""))
-        access.seen.saw(
-            kind,
-            who=actor.name,
-            proof=proof.words,
-            address=address_of(request),
-            request=number,
-            what=what.strip(),
-            run=run,
-        )
-
-
-def proof_of(actor: Actor) -> Proven | None:
-    """What the person who asks showed; None where this room tells nobody apart."""
-    if actor.proof == "machine":
-        return None
-    return Proven(actor.proof, actor.acr, actor.proven_ms, actor.program)
+    if isinstance(access, KeepsLogins):
+        record_in(access, request, actor, kind, what, run)
 
 
 def answer_of(given: Answer, told: dict[str, Any]) -> Response:
@@ -294,6 +276,7 @@ async def begin(
         given = await room.counter.hold(asked_of(actor, body, key, "hold"))
     except Conflict as error:
         raise Conflict(error.key, "a hold is already in place") from error
+    record(request, actor, "asked", "hold everything")
     await _look(room)
     return answer_of(given, dict(given.told))
 
@@ -359,5 +342,6 @@ async def clear(
     refuse_program(actor, "clear the mark of a site")
     room = room_of(request)
     given = await room.counter.clear_site(asked_of(actor, body, key, "clear"), body.domain)
+    record(request, actor, "asked", f"clear the mark of {body.domain}")
     await _look(room)
     return answer_of(given, dict(given.told))

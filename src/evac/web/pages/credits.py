@@ -21,7 +21,7 @@ from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.views.credit_view import case_sheet, summary_of, sums_of, to_type, tranche_rows
 from evac.views.words import duration, number, plural
 from evac.web.access.port import Actor, need
-from evac.web.api.requests import check_may, check_reason, proof_of, record
+from evac.web.api.requests import check_may, check_reason, record, refuse_program
 from evac.web.pages import frame
 from evac.web.room import WarRoom, room_of
 
@@ -240,7 +240,7 @@ async def approve(request: Request, case: str, actor: Approver) -> Response:
     folder = _folder_of(room, case)
     try:
         who = _who(room, case, actor, fields)
-        more = await asyncio.to_thread(_approve, folder, fields, who, proof_of(actor) or Proven())
+        more = await asyncio.to_thread(_approve, folder, fields, who, actor.proven or Proven())
     except EvacError as error:
         return await _form(request, case, actor, fields | {"problem": frame.sentence(error)}, 422)
     record(request, actor, "asked", f"approve credits {case}")
@@ -317,6 +317,7 @@ async def claim_form(request: Request, case: str, claim: str, actor: Operator) -
 @PAGE.router.post(PAGE.path + "/{case}/claims/{claim}")
 async def decide(request: Request, case: str, claim: str, actor: Operator) -> Response:
     """Accepts or refuses a claim."""
+    refuse_program(actor, "decide a claim")
     fields = frame.fields_of(await request.body(), FIELDS_MOST)
     folder = _folder_of(room_of(request), case)
     who = actor.name if actor.named else fields.get("who", "").strip() or actor.name
