@@ -50,12 +50,16 @@ def test_a_company_burns_is_looked_at_approved_and_gone(tmp_path: Path, browser:
     try:
         found = until(lambda: re.search(r"open (http://[^/]+)/now", said.read_text()), "it says its address")
         with httpx2.Client(base_url=found[1], timeout=PATIENCE_S) as client:
-            looked_at(client, browser)
+            looked_at(client, browser, said)
     finally:
         os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
         code = demo.wait(60)
     assert code == 0
-    assert "Traceback" not in said.read_text()
+    told = said.read_text()
+    assert "Traceback" not in told
+    numbers = [int(one) for one in re.findall(r"^Step (\d) of 5\.", told, re.M)]
+    assert numbers == [*sorted(numbers[:-1]), 4], "it falls only when the incident is reopened"
+    assert "evac init . in a folder" in told
     assert [path.name for path in tmp_path.iterdir()] == ["said"]
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{found[1]}/healthz")
@@ -81,14 +85,14 @@ def test_nothing_is_left_of_one_that_is_killed(tmp_path: Path) -> None:
         httpx2.get(f"{found[1]}/healthz")
 
 
-def looked_at(client: httpx2.Client, browser: Browser) -> None:
+def looked_at(client: httpx2.Client, browser: Browser, said: Path) -> None:
     """The fire on all pages, until the run has ended."""
     room = str(client.base_url).rstrip("/")
     (run,) = until(
         lambda: [row["run"] for row in client.get("/v1/runs").json()["items"]], "its plan is applied"
     )
     until(lambda: client.get(f"/v1/runs/{run}").json()["waits_for"], "a step waits for a person")
-    until(lambda: "Step 2 of 5." in client.get("/now").text, "the room looks once a second, and sees it")
+    guided(client, said, "Step 2 of 5.", "the room looks once a second, and sees it")
     for path in ("/now", "/plans", "/what-if", f"/runs/{run}", "/incidents", "/incidents/pangyo-fire"):
         text = client.get(path).text
         assert "This is a demonstration" in text, path
@@ -115,29 +119,37 @@ def looked_at(client: httpx2.Client, browser: Browser) -> None:
     )
     assert "taxi" not in client.get("/v1/incidents/pangyo-fire").json()["incident"]["still_down"]
     assert "There are no cases yet. Resolve an incident" in client.get("/credits").text
-    until(lambda: "Step 3 of 5." in client.get("/now").text, "the next step is to publish")
+    guided(client, said, "Step 3 of 5.", "the next step is to publish")
     assert client.get("/v1/status").json()["incidents"] == []
     narrow = sat_down(browser, 390, "light", scripts=False)
     narrow.goto(f"{room}/incidents/pangyo-fire")
     press(narrow, "Write a status update")
+    assert narrow.is_checked("input[value=monitoring]"), "the run has ended, and most is back"
     fill_in(narrow, {"who": "kim"}, "Publish update")
     assert client.get("/v1/status").json()["state"] == "major outage"
-    until(lambda: "Step 4 of 5." in client.get("/now").text, "the next step is to resolve it")
+    guided(client, said, "Step 4 of 5. Down until pangyo returns: mail", "it says what stays down")
     narrow.goto(f"{room}/now")
     press(narrow, "Review and resolve")
     fill_in(
         narrow, {"text": "all but mail is back", "value": "pangyo-fire", "who": "kim"}, "Resolve incident"
     )
     credited(client)
-    until(lambda: "Step 5 of 5." in client.get("/now").text, "the last step")
+    guided(client, said, "Step 5 of 5.", "the last step")
     assert "<code>evac init .</code>" in client.get("/now").text
+    assert "Mail is not restored. No update is due." in client.get("/status").text
     wide.goto(f"{room}/incidents/pangyo-fire")
     press(wide, "Reopen incident")
     fill_in(wide, {"text": "mail is still down", "who": "kim"}, "Reopen incident")
-    until(lambda: "Step 4 of 5." in client.get("/now").text, "it is open again")
+    guided(client, said, "Step 4 of 5.", "it is open again")
     wide.keyboard.press("Shift+?")
     wide.wait_for_url(f"{room}/keys")
     tab_to(wide, "Skip to the summary")
+
+
+def guided(client: httpx2.Client, said: Path, step: str, why: str) -> None:
+    """The page and the terminal come to the same step."""
+    until(lambda: step in re.sub(r"<[^>]+>", "", client.get("/now").text), why)
+    until(lambda: re.findall(r"(?m)^Step .*", said.read_text())[-1].startswith(step), why)
 
 
 def credited(client: httpx2.Client) -> None:

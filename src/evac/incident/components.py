@@ -344,7 +344,10 @@ def draft(
     felt = _felt(about.fates, names)
     if not felt:
         return Draft("", "", "nothing")
-    title = trouble_with([one.name for one in felt])
+    named = (
+        [one for one in felt if one.level != "up"] if any(n.kind == "update" for n in dossier.notes) else felt
+    )
+    title = trouble_with([one.name for one in named or felt])
     if about.ended_ms is not None and not about.still_down:
         words = f"{_names(felt)} {_verb(felt, 'works', 'work')} again"
         return Draft(f"{title}: over", f"{words} since {wall.both(about.ended_ms, now_ms)}.", "records")
@@ -360,7 +363,12 @@ def draft(
     if back:
         since = wall.both(max(one.since_ms for one in back), now_ms)
         said.append(f"{_names(back)} {_verb(back, 'has', 'have')} been restored as of {since}.")
-    said.append("We're working on a fix and will post updates here.")
+    over = bool(dossier.runs) and all(run.ended_ms is not None for run in dossier.runs)
+    if down or less or not over:
+        fix = f"a fix for {_names([*down, *less])}" if over else "a fix"
+        said.append(f"We're working on {fix} and will post updates here.")
+    else:
+        said.append("We're watching closely and will post updates here.")
     return Draft(title, " ".join(said), "records")
 
 

@@ -112,6 +112,7 @@ def status_body(page: StatusPage, wall: WallClock | None = None) -> Markup:
             "status_body.html.j2",
             page=page,
             components=component_rows(page),
+            left_down=left_down(page),
             days=DAYS,
             moment=lambda at_ms: wall.local(at_ms, page.made_ms),
             utc=lambda at_ms: "" if wall.is_utc else wall.beside(at_ms, page.made_ms),
@@ -120,6 +121,17 @@ def status_body(page: StatusPage, wall: WallClock | None = None) -> Markup:
             lasted=lambda one: duration((one.ended_ms - one.begun_ms) // 60_000 * 60_000 or 60_000),
         )
     )
+
+
+def left_down(page: StatusPage) -> list[tuple[Component, str]]:
+    """(component that is down and that no open incident affects, title of the last one that did)."""
+    told = {name for one in page.current for name in one.components}
+    titles = {name: one.title for one in reversed(page.past) for name in one.components}
+    return [
+        (one, titles.get(one.name, ""))
+        for one in page.components
+        if one.state not in ("operational", "maintenance") and one.name not in told
+    ]
 
 
 def headline(page: StatusPage) -> str:

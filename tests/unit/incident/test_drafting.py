@@ -55,3 +55,11 @@ def test_an_end_is_said_as_one() -> None:
     title, text, _ = said(fire(resolved, whole))
     assert title.endswith(": over")
     assert "works again since" in text
+
+
+def test_a_later_update_is_about_what_is_still_affected() -> None:
+    first, later = story(10_000), (note("update", 50, "words", name="Trouble", value="identified"),)
+    assert said(first)[0] == "Trouble with Adverts and Web shop"
+    title, text, _ = said(replace(first, notes=later))
+    assert title == "Trouble with Adverts"
+    assert "a fix for Adverts and" in text

@@ -131,6 +131,18 @@ def test_the_word_of_a_person_holds_until_the_next_change() -> None:
     assert next(o for o in page_of(early).components if o.name == "Chat").state == "operational"
 
 
+def test_what_stays_down_after_an_incident_is_said_with_its_name() -> None:
+    promised = replace(PUBLISHED, due_ms=T0 + HOUR)
+    going_on = status_html(page_of(fire([promised])))
+    assert "is not restored" not in going_on
+    assert "no further update is due" not in going_on
+    resolved = status_html(page_of(fire([promised, note("resolved", 900_000)])))
+    assert "is resolved, but Reports is not restored. No update is due." in resolved
+    assert "Chat is not restored" not in resolved
+    assert "Resolved, so no further update is due." in resolved
+    assert "All systems operational" not in resolved
+
+
 def test_only_published_words_are_public() -> None:
     notes = [
         note("note", 1, "the battery room burns"),

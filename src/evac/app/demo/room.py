@@ -28,18 +28,19 @@ from typing import Any, Final, get_args
 
 from evac import estate as estates
 from evac.app import controlling, incidents, runs, side_process
+from evac.app.demo.tour import INCIDENT, LOST, step_of
 from evac.drivers.capabilities import Promotes, ProvesSync, ReportsRole, RoleReport
 from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.registry import DRIVERS, Maker
 from evac.engine.clock import SystemClock
 from evac.engine.plans import library
 from evac.engine.runs import requests
-from evac.engine.runs.open_runs import OPEN
 from evac.incident.incident import summary
 from evac.incident.records import Note
 from evac.model import extras
-from evac.model.errors import EvacError, InvalidInput, Retryable, Unavailable
+from evac.model.errors import EvacError, InvalidInput, Retryable, RunError, Unavailable
 from evac.model.estate import Estate
+from evac.run.waits import waiting
 from evac.store.opening import open_store
 from evac.store.port import Store
 from evac.watch.verdict import EvidenceKind, Seen
@@ -207,9 +208,7 @@ HOST: Final = "127.0.0.1"
 PORT: Final = 8400
 ZONE: Final = "Asia/Seoul"
 """Where the people of the demo are."""
-LOST: Final = "pangyo"
 SLOW: Final = "taxi"
-INCIDENT: Final = "pangyo-fire"
 WHO: Final = "demo"
 SEED: Final = 20_221_015
 CALM_S: Final = 6.0
@@ -338,12 +337,16 @@ class _Demo:
         self.tasks[site] = asyncio.create_task(work(), name=f"controller of {site}")
 
     async def _story(self, company: Company) -> None:
-        """What happens, told line by line."""
+        """What happens, line by line, and each step that is the visitor's."""
         store = open_store(self.url)
+        story = _Story(self, company, store)
         try:
-            await _Story(self, company, store).tell()
-        except EvacError as error:
-            self.say(f"the story stopped: {error.message}; the pages keep working")
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(story.tell())
+                tasks.create_task(story.guide())
+        except* EvacError as group:
+            error = group.exceptions[0]
+            self.say(f"the story stopped: {getattr(error, 'message', error)}; the pages keep working")
         finally:
             await store.close()
 
@@ -368,21 +371,27 @@ class _Story:
         say(f"{LOST} is on fire; the other sites vote on whether it is lost")
         await _until(self._believed, f"{LOST} counts as lost")
         plan = await _until(self._plan, "the plan is still ready")
-        run = await self._apply(plan)
-        say(f"{LOST} is lost; its plan is being executed: {address}/incidents/{INCIDENT}")
-        await self._approve(run)
-        say(f"the run is in progress: {address}/runs/{run}")
-        await _until(lambda: self._waits(run), "something waits for a person")
-        if not await self._over(run):
-            say(f"one promotion may lose recent writes and needs your approval: {address}/runs/{run}")
-        say(f"users see nothing before you publish: {address}/incidents/{INCIDENT}/write?kind=update")
-        await _until(lambda: self._over(run), "the run ends", patience_s=float("inf"))
-        say(f"the run has ended; resolve the incident: {address}/incidents/{INCIDENT}")
+        await self._approve(await self._apply(plan))
         await _until(self._resolved, "the incident is resolved", patience_s=float("inf"))
-        if await self._credit():
-            say(f"credits wait for the approval of a second person: {address}/credits/{INCIDENT}")
-        say("to begin with your own estate: evac init FOLDER, then evac audit FOLDER/estate")
+        await self._credit()
         say("look around, then press Ctrl-C to end the demo")
+
+    async def guide(self) -> None:
+        """Says each step when it becomes the visitor's next one."""
+        await _until(self._room_is_ready, "the war room shows the company")
+        folds, shown = incidents.Folds(), None
+        while True:
+            dossier, about = None, None
+            waits: tuple[str, ...] = ()
+            with contextlib.suppress(RunError):
+                now_ms = self.demo.clock.now_ms()
+                dossier = await incidents.dossier(self.store, INCIDENT, now_ms, fold_of=folds.of)
+                about = folds.summary_of(dossier)
+                waits = tuple(one.run for one in dossier.runs if waiting(folds.of(one.run, INCIDENT).view))
+            if (step := step_of(dossier, about, waits)) != shown:
+                self.demo.say(step.line(f"http://{self.demo.place}"))
+                shown = step
+            await asyncio.sleep(LOOK_S)
 
     async def _room_is_ready(self) -> bool:
         """Whether its pages show the company: it says so under /readyz."""
@@ -451,27 +460,16 @@ class _Story:
         found = await incidents.dossier(self.store, INCIDENT, self.demo.clock.now_ms())
         return summary(found).ended_ms is not None
 
-    async def _credit(self) -> bool:
-        """The case of the incident; False, and words, where what it needs is not installed."""
+    async def _credit(self) -> None:
+        """The case of the incident; words where what it needs is not installed."""
         if not extras.is_installed("credit"):
             self.demo.say(f"to see what customers are owed: {extras.install('credit')}, then start again")
-            return False
+            return
         from evac.app.demo import credits
 
         at_ms = self.demo.clock.now_ms()
         found = summary(await incidents.dossier(self.store, INCIDENT, at_ms))
         await asyncio.to_thread(credits.write_case, self.demo.cases / INCIDENT, found, at_ms)
-        return True
-
-    async def _waits(self, run: str) -> bool:
-        """Also once it is over: a quick visitor approves between two looks."""
-        from evac.run.waits import waiting
-
-        view = await runs.view_of(self.store, run)
-        return (view.started_ms > 0 and bool(waiting(view))) or await self._over(run)
-
-    async def _over(self, run: str) -> bool:
-        return await self.store.get(OPEN + run) is None
 
 
 async def _until(ask: Callable[[], Awaitable[Any]], words: str, patience_s: float = PATIENCE_S) -> Any:

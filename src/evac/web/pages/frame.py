@@ -16,73 +16,33 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import APIRouter, Depends, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evac import __version__
-from evac.incident.components import is_published
+from evac.app.demo.tour import INCIDENT, TourStep, step_of
 from evac.model.access import Role
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.wall_clock import WallClock
-from evac.office.incidents import IncidentFile
-from evac.office.values import HoldSeen, Situation
+from evac.office.values import HoldSeen
 from evac.views.words import duration, number, people, plural, spelled, wall_clock_here
 from evac.web.access.guarding import path_within
 from evac.web.access.port import need
 from evac.web.problems import HINTS_FOR_PROGRAMS
 from evac.web.room import WarRoom, room_of, tag_of, tagged
 
-STEPS: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class TourStep:
-    """One step, as every page shows it."""
-
-    number: int
-    words: str
-    links: tuple[tuple[str, str], ...] = ()
-    """(word, address)"""
-    typed: str = ""
-    """What to type to begin with an estate of one's own, at the end."""
-
 
 async def next_step(room: WarRoom) -> TourStep:
-    """The first thing that is not done yet."""
-    desk = room.office.incidents
+    """Of the visitor of a demonstration."""
+    waits = [run.run for run in room.office.situation.open_runs if run.waits]
     try:
-        names = await desk.names()
-        files = [await desk.file(name) for name in names[:1]]
+        file = await room.office.incidents.file(INCIDENT)
     except EvacError:
-        files = []
-    return step_of(room.office.situation, files)
-
-
-def step_of(now: Situation, files: Sequence[IncidentFile]) -> TourStep:
-    """files: of the incident, if there is one yet."""
-    if not files:
-        return TourStep(1, "A site is about to catch fire. Watch the Now page.", (("Now", "/now"),))
-    about, notes = files[0].about, files[0].dossier.notes
-    path = f"/incidents/{quote(about.incident)}"
-    waiting = next((run.run for run in now.open_runs if run.waits), "")
-    if waiting:
-        words = "One promotion may lose data, so it waits for you. Read what it costs, then decide."
-        return TourStep(2, words, (("Review the decision", f"/runs/{quote(waiting)}"),))
-    if not is_published(notes):
-        words = "Users see nothing yet. Publish the first update."
-        return TourStep(3, words, (("Write an update", f"{path}/write?kind=update"),))
-    if now.open_runs:
-        words = "Services come back one by one. Watch the run until it ends."
-        return TourStep(3, words, (("Watch the run", f"/runs/{quote(now.open_runs[0].run)}"),))
-    if about.ended_ms is None:
-        words = "The run has ended. Resolve the incident; evac lists what is still down."
-        return TourStep(4, words, (("Resolve it", f"{path}/write?kind=resolved"),))
-    links = (("Credits", "/credits"), ("Backups", "/backups"), ("Report", f"{path}/report"))
-    words = "Resolved. See what customers are owed and what each backup proves."
-    return TourStep(STEPS, words, links, "evac init .")
+        return step_of(None, None, waits)
+    return step_of(file.dossier, file.about, waits)
 
 
 def fields_of(body: bytes, most: int, strict: bool = False) -> dict[str, str]:

@@ -108,6 +108,8 @@ class Form:
     """Services that are down or degraded, of a form that resolves."""
     people: str = ""
     """Who is without a service now, in words; empty if no one is."""
+    monitoring: bool = False
+    """Users were told Monitoring already."""
 
 
 def form_of(room: WarRoom, incident: str, kind: str, file: IncidentFile | None = None) -> Form:
@@ -120,7 +122,12 @@ def form_of(room: WarRoom, incident: str, kind: str, file: IncidentFile | None =
     values = COMPONENT_STATES if kind == "state" else ()
     buttons = BUTTONS.get(kind, ((kind, _SAVE.get(kind, "")),))
     unwell, without = incident_view.still_down(file) if kind == "resolved" and file else ((), "")
-    return Form(incident, kind, title, words, names, values, buttons, kind == "resolved", unwell, without)
+    told = file is not None and any(
+        one["name"] == "Monitoring" and one["at_ms"] for one in incident_view.phases(file)
+    )
+    return Form(
+        incident, kind, title, words, names, values, buttons, kind == "resolved", unwell, without, told
+    )
 
 
 def prefilled(

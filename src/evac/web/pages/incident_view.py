@@ -149,11 +149,16 @@ def phases(file: IncidentFile) -> list[dict[str, Any]]:
 
 
 def next_phase(file: IncidentFile) -> str:
-    """What the form of an update proposes: never a step back, and nothing that is down is called resolved."""
+    """What the form of an update proposes: never a step back, Monitoring once the runs have ended and
+    something is back, and nothing that is down is called resolved.
+    """
     said = [note.value for note in in_order(file.dossier.notes) if note.kind == "update" and note.value]
-    if said:
-        return said[-1]
-    return "identified" if file.dossier.runs else "investigating"
+    found = "investigating"
+    if runs := file.dossier.runs:
+        back = any(fate.level == "up" for fate in felt(file.about))
+        over = all(run.ended_ms is not None for run in runs)
+        found = "monitoring" if over and back else "identified"
+    return max([found, *said[-1:]], key=PHASES.index)
 
 
 def _state(row: IncidentShort) -> str:
