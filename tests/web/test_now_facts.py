@@ -168,7 +168,7 @@ def test_a_loss_that_a_run_has_answered_is_not_offered_to_be_run_again() -> None
         seen = replace(office.situation, sites=watched)
         (run,) = seen.ended_runs
         forgotten = replace(seen, lost=(replace(mark, run="of-last-year"),))
-        resolve, run_it = "The run has ended. Resolve the incident?", f"Run the plan for the loss of {LOST}?"
+        resolve, run_it = "Review and resolve", f"Run the plan for the loss of {LOST}?"
         run_second = "Run the plan for the loss of south?"
         both = tuple(replace(site, state="lost") for site in watched if site.id in (LOST, "south"))
         second = replace(next(one for one in seen.drawer if one.plan), lost=("south",))

@@ -185,5 +185,5 @@ def _checked(path: Path, before: Anchor | None) -> Archived:
     elif before is not None and link is not None and link.stream != before.stream:
         problems.append(f"missing: the file for {link.stream}, which it follows")
     elif before is not None and link != before:
-        problems.append(f"changed: {before.stream} does not end where this one says it does")
+        problems.append(f"changed: {before.stream} ends at a different record than this file expects")
     return Archived(chapter, head, tuple(problems))

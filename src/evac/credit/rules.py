@@ -185,7 +185,7 @@ CODES: Final = MappingProxyType(
             "error",
             "An hourly fee although the formula or the cap needs the fee of the cycle.",
         ),
-        "tier-ambiguous": ("error", "A tier must have either an uptime or a length."),
+        "tier-ambiguous": ("error", "A tier needs either uptime_below or lasting."),
         "tier-unreachable": (
             "error",
             "A tier that never counts, because another one always pays at least as much.",

@@ -116,7 +116,7 @@ def _network(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
 
 
 def _power(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
-    return "" if facts.power_off is True else "power: it was not seen off"
+    return "" if facts.power_off is True else "power: it never read as off"
 
 
 def _attest(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:

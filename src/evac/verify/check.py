@@ -163,7 +163,7 @@ def _check_people(reading: Reading, times: Milestones) -> None:
         ((s.base_weight // of).astype(object) * base + (s.top_weight // of).astype(object) * top).sum()
     )
     if whole != reading.plan.unweighted:
-        words = f"unweighted outage of people is {whole}, the plan says {reading.plan.unweighted}"
+        words = f"unweighted user outage is {whole}, the plan says {reading.plan.unweighted}"
         reading.complain("F19", reading.plan.name, words)
     said = reading.plan.unweighted_before
     before = people_before(instance, reading.plan.lead.ms if reading.plan.scenario.kind == "lose" else 0)

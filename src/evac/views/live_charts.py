@@ -364,7 +364,7 @@ def _flags(impact: Impact, frame: _Frame, y: Callable[[int], float]) -> Iterator
         yield (
             f'<path class="flag" d="M{x:.1f} {low:.1f}V{high:.1f}"/>'
             f'<circle class="f-bad" r="3" cx="{x:.1f}" cy="{low:.1f}"/>'
-            f'<text class="{anchor}" x="{side:.1f}" y="{high + 9:.1f}">'
+            f'<text class="over {anchor}" x="{side:.1f}" y="{high + 9:.1f}">'
             f'<tspan class="t1">{escape(one.service[:24])}</tspan> {at(one.expected_ms)}</text>'
         )
     if impact.people_left:

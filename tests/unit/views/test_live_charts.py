@@ -72,7 +72,7 @@ def test_names_of_services_never_cover_each_other(services: list[tuple[int, int]
     names = {f"{n}{'w' * (letters - 1)}": NOW + after * 1_000 for n, (after, letters) in enumerate(services)}
     down = tuple(outcome(name, 5_000_000 * 3**n) for n, name in enumerate(names))
     svg = curve(impact_of(down, frozenset(), LOST, BEGUN, {}, names, NOW), None, "c", width, 200)
-    drawn = re.findall(r'<text class="(end)?" x="([\d.]+)" y="([\d.]+)"><tspan class="t1">(\w+)<', svg)
+    drawn = re.findall(r'<text class="over (end)?" x="([\d.]+)" y="([\d.]+)"><tspan class="t1">(\w+)<', svg)
     spans = []
     for end, x, y, name in drawn:
         wide = 6 * (len(name) + 9)

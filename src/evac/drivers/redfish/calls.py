@@ -259,7 +259,7 @@ def _not_connected(error: NotConnected | NotTrusted, address: str) -> NoReturn:
     if isinstance(error, NotTrusted):
         raise Permanent("bmc-tls", f"{address}: {error}") from error
     if error.late_s > LATE_S:  # whoever is late himself cannot tell that somebody else is silent
-        words = f"this machine is too slow: it was {error.late_s:.1f} s late to look at {address}"
+        words = f"this machine is overloaded: it began to ask {address} {error.late_s:.1f} s late"
         raise OurselvesLate("bmc-busy", words, after_ms=1_000) from error
     if isinstance(error, NotSpoken):
         raise Retryable("bmc-hanging", f"{address} takes connections and answers nothing") from error
@@ -270,7 +270,7 @@ def _not_answered(error: Broken, address: str, connection: Connection) -> NoRetu
     """Says in codes what it means that a request got no answer. Raises."""
     if isinstance(error, TooLate):
         if error.late_s > LATE_S:
-            words = f"this machine is too slow: it was {error.late_s:.1f} s late to hear {address}"
+            words = f"this machine is overloaded: it read the answer of {address} {error.late_s:.1f} s late"
             raise Starved("bmc-busy", words, after_ms=1_000) from error
         raise NoBmcAnswer("bmc-hanging", f"{address}: {error}") from error
     if isinstance(error, Closed):

@@ -199,6 +199,9 @@ def _figures(felt: Impact, shown: Shown, services: int, asked: frozenset[str]) -
     if end:
         seconds = max(0, end - felt.now_ms) // 1_000
         more = f"At {hour(end, felt.now_ms)}{', if approved now' if last and last.service in asked else ''}."
+        missed = [one.service for one in felt.down if one.limit_ms and one.expected_ms > one.limit_ms]
+        if not missed and all(one.limit_ms for one in felt.down if one.expected_ms):
+            more += " Within every RTO."
         figures.append(
             {
                 "name": "Time to recovery",
@@ -206,7 +209,7 @@ def _figures(felt: Impact, shown: Shown, services: int, asked: frozenset[str]) -
                 "unit": "min" if seconds >= 60 else "s",
                 "more": more,
                 "late": late,
-                "bad": "",
+                "bad": f"{listed(missed, 2)} will miss the RTO." if missed else "",
             }
         )
     else:

@@ -29,8 +29,10 @@ RANK: Final = {"loss": 0, "unknown": 1, "degraded": 2, "ok": 3}
 LOSSES_MOST: Final = 12
 
 
-def can_lose(now: Situation, facts: EstateFacts) -> dict[str, str] | None:
-    """Which sites can be lost, as a sentence, and what happens otherwise. None while something is lost."""
+def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
+    """Which sites can be lost, as a sentence, what happens otherwise, and whether all of them can be lost.
+    None while something is lost.
+    """
     losses = sorted((one for one in facts.losses if one.kind == "site"), key=_gravity)
     if not losses or now.lost_sites:
         return None
@@ -52,7 +54,7 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, str] | None:
     if doubt:
         more = f"{more} Unknown for {listed(doubt)}.".strip()
     home = "" if facts.stores_away or facts.services_away else " All primaries are at their home sites."
-    return {"words": words, "more": f"{more}{home}".strip()}
+    return {"words": words, "more": f"{more}{home}".strip(), "all": len(yes) == len(losses)}
 
 
 def _either(names: Sequence[str]) -> str:
