@@ -1,6 +1,6 @@
 """Takes the pictures of the README and of the front page from a real run of `evac serve --demo`.
 
-`docs/pictures/war-room.png`: the page of the run while a step waits for approval (needs Chromium).
+`docs/pictures/war-room.png`: the Now page while a step waits for approval (needs Chromium).
 `docs/pictures/demo.svg`: the terminal during the same run, as an animation in plain SVG. Waits of more than
 `LONGEST_WAIT_S` are shortened; the figure says so.
 """
@@ -78,15 +78,12 @@ def demonstrate(port: int, picture: Path) -> Recording:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    run = ""
     try:
         for line in lines_of(demo):
             recording.add(line, "bad" if " is lost" in line or " burns" in line else "")
-            if "/runs/" in line:
-                run = line.rpartition(" ")[2]
             if "needs your approval:" in line:
                 time.sleep(4)
-                photograph(run, picture)
+                photograph(f"{server}/now", picture)
                 recording.last = time.monotonic()
                 recording.run(["run", "show", "pangyo-fire"], server, 17)
                 reason = "19 s of logins are worth it"
@@ -132,7 +129,7 @@ def photograph(address: str, path: Path) -> None:
     program = os.environ.get("EVAC_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_context(viewport={"width": 1280, "height": 1100}).new_page()
+        page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
         page.goto(address, wait_until="commit")
         page.wait_for_timeout(3000)
         page.screenshot(path=path)

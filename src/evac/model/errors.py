@@ -30,9 +30,18 @@ class EstateError(EvacError):
         super().__init__(
             f"{where}-invalid",
             f"{errors} {noun} in the {where}",
-            "fix these lines, then: evac check" if where == "estate" else "fix these lines",
+            _remedy(where, any(d.place.line for d in diagnostics)),
         )
         self.diagnostics = diagnostics
+
+
+def _remedy(where: str, has_lines: bool) -> str:
+    """Where no line is to blame, nothing was read: another file or folder must be given."""
+    if where != "estate":
+        return "fix these lines" if has_lines else "fix what the message names"
+    if has_lines:
+        return "fix these lines, then: evac check"
+    return "give the folder of an estate, or create one: evac init FOLDER"
 
 
 class UnknownDomain(EvacError):

@@ -267,6 +267,13 @@ def test_a_closed_pipe_is_no_error(small: str) -> None:
     assert done.stderr == ""
 
 
+def test_an_estate_that_is_not_there_is_not_told_to_fix_its_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", str(tmp_path / "nothing")]) == console.USAGE
+    assert "next: give the folder of an estate, or create one: evac init FOLDER" in capsys.readouterr().err
+
+
 def test_a_full_disk_leaves_nothing_half_written(small: str, tmp_path: Path) -> None:
     target = tmp_path / "schema.json"
     target.write_text("old")

@@ -80,11 +80,10 @@ def _step(words: str) -> Iterator[None]:
 
 def _company(name: str, out: Path, servers: int, budget: int) -> Story:
     folder = out / name
-    print(f"{name}")
+    mended = name.endswith("mended")
+    print(f"{name}: {'the same company after the fixes' if mended else 'the company as it was'}")
     with _step("make the company, write its files"):
-        estates.write(
-            pangyo(servers=servers, mended=name.endswith("mended")), folder, tables="parquet", replace=True
-        )
+        estates.write(pangyo(servers=servers, mended=mended), folder, tables="parquet", replace=True)
     with _step("read and check them"):
         estate = estates.load(folder)
     with _step("audit every fault domain"):
@@ -138,10 +137,10 @@ def _tell(story: Story) -> None:
         "is not fully restored within a day" if p90 is None else f"is fully restored within {duration(p90)}"
     )
     print(f"""
-  {headline(report, row).text}
+  What the audit estimates without a plan: {headline(report, row).text}.
   The audit tried {losses} and found {plural(len(errors), "error")} to fix.
   Recovery tools lost with what they must recover: {number(len(tools))}.
-  {_verdict(story)}
+  With the plan: {_verdict(story)}
   Later than promised: {number(late)}. Shed, or without room or data: {number(len(left))}.
   Stores whose data does not come back: {number(gone)}.
   Servers booted: {number(kinds["boot"])}. Replicas started elsewhere: {number(kinds["start"])}.
