@@ -301,7 +301,8 @@ def burnt(served: tuple[str, str]) -> str:
 
 @pytest.mark.browser
 def test_pages_fit_and_axe_finds_nothing(browser: Browser, burnt: str) -> None:
-    for path in (PATH, "/status", f"{PATH}/write?kind=state"):
+    kinds = ("state", "update", "resolved")
+    for path in (PATH, "/status", *(f"{PATH}/write?kind={kind}" for kind in kinds)):
         page = opened(browser, burnt + path, 1440, "dark")
         assert Axe().run(page).response["violations"] == [], path
         for width in (1440, 390):

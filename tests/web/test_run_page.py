@@ -34,7 +34,19 @@ from evac.views.wait_words import clock, words_of
 from evac.web.pages.projection import TOLERANCE_MS, behind, projected
 from evac.web.pages.run_view import hour
 from evac.web.pages.what_if_view import _cards
-from tests.web.burning import BROKEN, LOST, RUN, burn, burn_at, events_of, followed, loss_at, made, spec_of
+from tests.web.burning import (
+    BROKEN,
+    BY_HAND,
+    LOST,
+    RUN,
+    burn,
+    burn_at,
+    events_of,
+    followed,
+    loss_at,
+    made,
+    spec_of,
+)
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
 
@@ -282,8 +294,11 @@ def test_pages_fit_and_axe_finds_nothing(browser: Browser, served: tuple[str, st
     url = f"{served[0]}/runs/{RUN}"
     page = opened(browser, f"{served[0]}/runs")
     page.locator(f"a[href='/runs/{RUN}']").wait_for(timeout=60_000)
-    asked = f"{url}/ask?verb=cancel"
-    for path in (url, asked, f"{served[0]}/plans", f"{served[0]}/plans/{digest}"):
+    asked = [
+        f"{url}/ask?verb={verb}"
+        for verb in ("cancel", "undo", f"skip&step={BROKEN}", f"attest&step={BY_HAND}")
+    ]
+    for path in (url, *asked, f"{served[0]}/plans", f"{served[0]}/plans/{digest}"):
         for width, scheme in ((390, "light"), (1440, "dark"), (1920, "light")):
             page = opened(browser, path, width, scheme)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path
