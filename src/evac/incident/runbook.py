@@ -44,6 +44,8 @@ class RunbookStep:
     roll_back: str = ""
     takes_part: str = ""
     """Who is at the site where it happens, with how to reach them, as the estate has it."""
+    phones: tuple[str, ...] = ()
+    """Of its owner and of that site, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ class Runbook:
     parts: tuple[RunbookPart, ...]
     services: tuple[RunbookService, ...]
     people: Mapping[str, str]
-    """Site -> who is there, where the estate says so."""
+    """Site -> who is there; empty where the estate states only their number."""
+    phones: Mapping[str, str]
+    """Site or owner of services -> the numbers that reach them, where the estate states any."""
     kind: str = "lose"
     """Of the scenario."""
     lost: tuple[str, ...] = ()
@@ -89,7 +93,6 @@ def runbook(plan: Plan, digest: str, estate: Estate | None = None) -> Runbook:
     is at a site.
     """
     owners = {s.id: s.owner or "" for s in estate.services} if estate is not None else {}
-    people = {s.id: s.people for s in estate.sites if s.people} if estate is not None else {}
     if len(plan.steps) > STEPS_MOST:
         raise InvalidInput(
             "runbook-size",
@@ -118,7 +121,8 @@ def runbook(plan: Plan, digest: str, estate: Estate | None = None) -> Runbook:
         plan.estate_digest,
         parts,
         services,
-        dict(sorted(people.items())),
+        dict(sorted(ground.people.items())),
+        ground.phones,
         plan.scenario.kind,
         tuple(plan.scenario.domains),
         plan.as_of.isoformat() if plan.as_of else "",
@@ -147,6 +151,11 @@ def _step(step: Step, owners: Mapping[str, str], ground: _Ground) -> RunbookStep
         "; ".join(part for part in (step.gate, found.done_when) if part),
         step.undo,
         ground.people.get(site, ""),
+        tuple(
+            dict.fromkeys(
+                ground.phones[name] for name in (owners.get(step.target), site) if name in ground.phones
+            )
+        ),
     )
 
 
@@ -157,6 +166,7 @@ class _Ground:
         self.endpoints: dict[str, list[Endpoint]] = {}
         self.pools: dict[str, str] = {}
         self.people: dict[str, str] = {}
+        self.phones: dict[str, str] = {}
         self.running: Counter[tuple[str, str]] = Counter()
         """Replicas by (service, site), as steps are passed in the order of the plan."""
         self.starts: dict[str, str] = {}
@@ -166,7 +176,15 @@ class _Ground:
         for endpoint in estate.endpoints:
             self.endpoints.setdefault(endpoint.subject, []).append(endpoint)
         self.pools = {pool.id: pool.site for pool in estate.pools}
-        self.people = {site.id: site.people for site in estate.sites if site.people}
+        self.people = {site.id: site.people or "" for site in estate.sites if site.people or site.phone}
+        numbers: dict[str, set[str]] = {}
+        for name, phone in (
+            *((site.id, site.phone) for site in estate.sites),
+            *((service.owner, service.owner_phone) for service in estate.services),
+        ):
+            if name and phone:
+                numbers.setdefault(name, set()).add(phone)
+        self.phones = {name: ", ".join(sorted(found)) for name, found in sorted(numbers.items())}
         self._count(estate)
         counts: dict[str, Counter[str]] = {}
         for step in plan.steps:

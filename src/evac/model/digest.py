@@ -205,8 +205,10 @@ _LATER_FIELDS: Final = MappingProxyType(
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
-        Service: frozenset({"data_in", "external", "objectives", "provider", "public_name", "purges"}),
-        Site: frozenset({"region"}),
+        Service: frozenset(
+            {"data_in", "external", "objectives", "owner_phone", "provider", "public_name", "purges"}
+        ),
+        Site: frozenset({"phone", "region"}),
         Store: frozenset(
             {
                 "backup_before_move",

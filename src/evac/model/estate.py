@@ -53,6 +53,7 @@ class Site:
     ingress_connections: int | None = None
     power_budget_watts: int | None = None
     region: str | None = None
+    phone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +159,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class ServiceProvider:
-    """Another company that provides external services: lost as one, and restored by itself only.
-
-    contact: who is called when it is down; status_page: where it says how it is."""
+    """Another company that provides external services: lost as one, and restored by itself only."""
 
     id: str
     contact: str | None = None
@@ -259,6 +258,7 @@ class Service:
     """Sites, regions and groups that it may bring its data to; None for all."""
     objectives: Objectives | None = None
     """By class of loss, where they differ from the plain rto and rpo."""
+    owner_phone: str | None = None
 
     @property
     def provided_by(self) -> str:

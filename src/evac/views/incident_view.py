@@ -311,6 +311,7 @@ def runbook_json(book: Runbook) -> str:
             "plan_digest": book.digest,
             "estate_digest": book.estate_digest,
             "people": dict(book.people),
+            "phones": dict(book.phones),
             "parts": [asdict(part) for part in book.parts],
             "services": [asdict(service) for service in book.services],
         },
@@ -365,7 +366,8 @@ def _questions(book: Runbook) -> list[tuple[str, tuple[str, str], tuple[str, str
         return []
     lost = listed(book.lost)
     be = "Is" if len(book.lost) == 1 else "Are"
-    who = next((book.people[name] for name in book.lost if name in book.people), "people at that site")
+    reached = [[part for part in (book.people.get(n), book.phones.get(n)) if part] for n in book.lost]
+    who = next((", ".join(parts) for parts in reached if parts), "people at that site")
     confirm = " ".join(name for name in book.lost if "/" not in name)
     command = f"evac apply {book.digest[:19]} ESTATE --execute{f' --confirm {confirm}' if confirm else ''}"
     return [
@@ -414,6 +416,7 @@ def _block(step: RunbookStep) -> dict[str, str]:
         "done": step.done_when or "-",
         "back": step.roll_back or "-",
         "who": who or "-",
+        "phone": ", ".join(step.phones),
         "takes": duration(step.end_ms - step.start_ms),
         "manual": "by hand" if step.manual else "",
     }

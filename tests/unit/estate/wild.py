@@ -150,6 +150,7 @@ def _sites(draw: Any) -> tuple[m.Site, ...]:
             draw(AMOUNTS),
             draw(AMOUNTS),
             draw(AMOUNTS),
+            phone=draw(st.none() | TEXTS),
         )
         for i in sorted(draw(st.sets(IDS, min_size=1, max_size=4)))
     )
@@ -273,6 +274,7 @@ def _services(draw: Any, sites: tuple[str, ...], classes: tuple[m.ServerClass, .
                 traffic,
                 draw(st.booleans()),
                 draw(st.none() | TEXTS),
+                owner_phone=draw(st.none() | TEXTS),
             )
         )
     return tuple(found)

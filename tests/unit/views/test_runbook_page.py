@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from markupsafe import escape
 
 from evac.estate import load
 from evac.incident.runbook import Runbook, runbook
-from evac.views.incident_view import runbook_page
+from evac.views.incident_view import runbook_json, runbook_page
 from tests.unit.incident.stories import outcome, plan_of, step
 
 STEPS = (
@@ -55,6 +57,35 @@ def test_it_says_the_exact_command_with_the_replicas_that_then_run(book: Runbook
     assert counts == [3, 6], "two run in anyang already, and four start"
     assert "update add login.example 60 A 192.0.2.2" in steps["shift:login"].do
     assert escape(steps["promote:accounts"].do) in runbook_page(book)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_phones_are_those_that_the_estate_states(known: bool, tmp_path: Path) -> None:
+    """On the cover, in each step, and where someone must be called; an unknown one stays free to write in."""
+    text = resources.files("evac.app").joinpath("demo_company", "estate.yaml").read_text("utf-8")
+    stated = text.replace("staff: night watch at Pangyo", 'staff: night watch at Pangyo, phone: "+82 31 1"')
+    stated = stated.replace("owner: team-identity", 'owner: team-identity\n    owner_phone: "+82 2 2"')
+    assert stated.count("+82") == 2
+    file = tmp_path / "estate.yaml"
+    file.write_text(stated if known else text)
+    made = plan_of(steps=STEPS, outcomes=(outcome("login", "restored", 40_000_000, 65_000),))
+    found = runbook(made, "sha256:" + "a" * 64, load(file))
+    page = runbook_page(found)
+    cells = dict(re.findall(r'<tr><th scope="row">([\w-]+)</th><td>[^<]*</td><td>([^<]*)</td></tr>', page))
+    assert cells["pangyo"] == ("+82 31 1" if known else "")
+    assert cells["team-identity"] == ("+82 2 2" if known else "")
+    blocks = re.findall(r"<dt>Owner</dt><dd>([^<]*)</dd><dt>Phone</dt><dd>([^<]*)</dd>", page)
+    assert len(blocks) == len(STEPS)
+    for owner, phone in blocks:
+        assert phone == ("+82 2 2" if known and "team-identity" in owner else "not stated")
+    assert ("Call night watch at Pangyo, +82 31 1." in page) is known
+    told = json.loads(runbook_json(found))
+    assert told["phones"] == ({"pangyo": "+82 31 1", "team-identity": "+82 2 2"} if known else {})
+
+
+def test_the_cover_dates_the_plan_or_says_that_no_date_is_stated(book: Runbook) -> None:
+    assert "Plan date: not stated" in runbook_page(replace(book, as_of=""))
+    assert "Plan date: 2026-11-01" in runbook_page(replace(book, as_of="2026-11-01"))
 
 
 def test_the_cover_asks_before_anyone_begins(book: Runbook) -> None:
