@@ -1,13 +1,15 @@
 """User-visible text is plain English: no phrase of `tests/language/banned.txt` in docs, help or messages.
 
-Searched are the pages of the documentation, the templates, and every string of the program that reads like
-words (two words or more). Docstrings count where users see them: those of commands are their help.
+Searched are the pages of the documentation, the templates, the descriptions of the API, and every string of
+the program that reads like words (two words or more). Docstrings count where users see them: those of
+commands are their help, those of routes and their shapes describe the API.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,9 +64,16 @@ def _strings(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, ast.get_docstring(node) or ""
 
 
+def _descriptions(path: Path) -> Iterator[tuple[int, str]]:
+    """Descriptions and summaries of an OpenAPI document, which has one a line."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if found := re.fullmatch(r' *"(?:description|summary)": (".*"),?', line):
+            yield number, re.sub(r"`[^`]*`", " ", json.loads(found[1]))
+
+
 def hits(path: Path) -> list[str]:
     """`line: what was found -> what to write` of one file."""
-    readers = {".md": _page, ".j2": _template, ".py": _strings}
+    readers = {".md": _page, ".j2": _template, ".py": _strings, ".json": _descriptions}
     banned = phrases()
     return [
         f"{line}: {found[0]!r} -> {better}"
@@ -81,7 +90,8 @@ def sources() -> list[Path]:
         ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY", "CHANGELOG")
     ]
     programs = [p for folder in ("src", "lab/src") for p in (ROOT / folder).rglob("*.py")]
-    return sorted([*pages, *top, *programs, *(ROOT / "src").rglob("*.html.j2")])
+    api = ROOT / "docs" / "reference" / "openapi.json"
+    return sorted([*pages, *top, api, *programs, *(ROOT / "src").rglob("*.html.j2")])
 
 
 def _name(path: Path) -> str:
@@ -94,4 +104,4 @@ def test_text_has_no_banned_phrase(path: Path) -> None:
 
 
 def test_pages_templates_and_programs_are_all_searched() -> None:
-    assert {path.suffix for path in sources()} == {".j2", ".md", ".py"}
+    assert {path.suffix for path in sources()} == {".j2", ".json", ".md", ".py"}

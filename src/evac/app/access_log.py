@@ -49,12 +49,12 @@ ACTS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AccessLog:
-    """Who signed in, who was refused, what people asked and how they were proven."""
+    """Who signed in, who was refused, what people requested and how they proved their identity."""
 
     items: list[AccessRecord]
     """Oldest first."""
     problems: list[str]
-    """What is damaged, each with the name of its journal: records may be missing there, or changed."""
+    """Damage, each with the name of its journal: records there may be missing or changed."""
 
 
 async def access_log(store: Store, since_ms: int = 0, until_ms: int = 2**53) -> AccessLog:

@@ -499,14 +499,14 @@ async def _ask_leader(
 
 
 async def held(store: Store) -> HoldLine | None:
-    """Who holds, and why; None where nobody does."""
+    """The hold with who placed it and why; None if there is none."""
     entry = await store.get(HOLD_KEY)
     return None if entry is None else hold_line(entry.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What verifying a journal found. problems empty: nothing is missing, changed or cut off."""
+    """The result of verifying a journal. No `problems`: nothing is missing, changed or cut off."""
 
     stream: str
     segments: int
@@ -514,10 +514,11 @@ class Proof:
     anchors: int
     problems: tuple[str, ...]
     signed: tuple[Mapping[str, Any], ...] = ()
-    """Heads that controllers signed, as the store holds them: who verifies has the keys, and checks them."""
+    """Heads signed by controllers, as the store holds them; the verifier has the keys and checks them."""
     chapters: tuple[str, ...] = ()
-    """Journals that it is made of: those of access, oldest first, and such as there could be by now. Agents
-    keep heads of each."""
+    """Journals that it consists of: those of access, oldest first, and any that may exist by now. Agents keep
+    heads of each.
+    """
 
 
 async def verify(store: Store, run: str, anchors: list[Anchor]) -> Proof:

@@ -309,8 +309,8 @@ _RANK: Final[Mapping[Level, int]] = {"up": 0, "moving": 1, "degraded": 2, "down"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """basis: `person` where somebody wrote it, `records` where it was made of them, `nothing` where users
-    noticed nothing as far as anybody knows.
+    """`basis`: `person` if somebody wrote it, `records` if it was generated from the records, `nothing` if
+    users noticed nothing, as far as is known.
     """
 
     title: str

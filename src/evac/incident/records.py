@@ -45,9 +45,9 @@ _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """name: of `state` the component, of `fact` the field, of `update` and `draft` a title. value: of `state`
-    the state, of `fact` what the field holds, of `command` who commands, of `update` and `draft` the phase or
-    nothing, of `resolved` the name of the incident, typed once more.
+    """`name`: for `state` the component, for `fact` the field, for `update` and `draft` the title. `value`:
+    for `state` the state, for `fact` the content of the field, for `command` the incident commander, for
+    `update` and `draft` the phase or nothing, for `resolved` the name of the incident, typed to confirm.
     """
 
     id: str
@@ -59,11 +59,11 @@ class Note:
     name: str = ""
     value: str = ""
     due_ms: int = 0
-    """Of `update` and `draft`, when the next update is promised; 0: nothing is promised."""
+    """For `update` and `draft`, when the next update is due; 0: none is promised."""
 
 
 def checked(note: Note) -> Note:
-    """The note itself. Raises InvalidInput, with what to do, for one that does not hold together."""
+    """The note, unchanged. Raises InvalidInput, with what to do, if it is not valid."""
     for what, words in (("incident", note.incident), ("id", note.id)):
         if not _KEY.fullmatch(words):
             raise _wrong(
@@ -175,7 +175,7 @@ DAY_MS: Final = 24 * HOUR_MS
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One record of watching. number: its place in the stream, from 1. data: small plain values."""
+    """One alert from the watch journal. `number`: its place there, from 1. `data`: small plain values."""
 
     number: int
     kind: str

@@ -245,7 +245,7 @@ class AccessRules:
 
 @dataclass(frozen=True, slots=True)
 class AccessRecord:
-    """One thing that somebody did, or was kept from doing, at a war room."""
+    """One action that somebody took, or was refused, at a war room."""
 
     at_ms: int
     kind: str
@@ -253,16 +253,16 @@ class AccessRecord:
     `access-file`, `clock-jump`, `log-chapter` or `log-deleted`."""
     who: str = ""
     proof: str = ""
-    """How the person was proven, with the `acr` where there is one."""
+    """How the person proved their identity, with the `acr` if there is one."""
     address: str = ""
     request: str = ""
-    """Id of the HTTP request, as answers and logs name it."""
+    """Id of the HTTP request, as in responses and logs."""
     what: str = ""
-    """What was asked: a verb and its object; or why it was refused."""
+    """What was requested, as a verb and its object; or why it was refused."""
     run: str = ""
     code: str = ""
     """Stable code of a refusal."""
     count: int = 1
-    """How many alike: refusals of one address are counted together."""
+    """Number of identical entries: refusals from one address are counted together."""
     site: str = ""
-    """Of the war room."""
+    """Site of the war room."""

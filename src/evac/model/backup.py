@@ -1,8 +1,8 @@
-"""What is known of backups, and what is made of it: copies as tools list them, proofs, verdicts.
+"""What is known about backups and what follows from it: copies as tools list them, proofs, verdicts.
 
 A proof has a level: 0 it exists; 1 its structure was checked; 2 its bytes were read and hashed; 3 it was
-restored and its engine accepts it; 4 its content equals what an independent witness recorded; 5 a request of
-the application was answered from it. A check that could not run is neither good nor bad.
+restored and its engine accepts it; 4 its content equals what an independent witness recorded; 5 the
+application served a request from it. A check that could not run counts neither for nor against the backup.
 """
 
 from __future__ import annotations
@@ -21,69 +21,71 @@ WHOLE: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ProofRecord:
-    """One check of one copy, and what it showed."""
+    """One check of one copy, and its result."""
 
     data_set: str
     copy: str
-    """Name of the copy among those of its data set: `Backup.name`."""
+    """Name of the copy within its data set: `Backup.name`."""
     level: int
     outcome: ProofOutcome
     at_ms: int
     """When the check ended."""
     bytes_read: int | None = None
-    """None where a person states the proof and nothing measured it."""
+    """None if a person states the proof and nothing measured it."""
     share_read: int = 0
-    """Of all bytes of the repository, in parts per million."""
+    """Share of the repository's bytes, in parts per million."""
     part: int = 1
     of: int = 1
-    """Which part of how many was read (level 2)."""
+    """Which part was read, out of how many (level 2)."""
     took_ms: int = 0
     place: str = ""
-    """Where it was checked."""
+    """Where the check ran."""
     tool: str = ""
     version: str = ""
     snapshot: str = ""
-    """The tool's id of what was checked; empty for the whole repository."""
+    """The tool's id of the checked snapshot; empty for the whole repository."""
     code: str = ""
-    """Why it did not pass, for programs."""
+    """Why it did not pass: a code for programs."""
     detail: str = ""
-    """The same, for people."""
+    """Why it did not pass: a sentence for people."""
     by: str = ""
-    """Who asked for it; empty for the schedule."""
+    """Who requested it; empty for the schedule."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopySeen:
-    """What the tool of one copy last listed."""
+    """The last listing of one copy by its backup tool."""
 
     data_set: str
     copy: str
     at_ms: int
     """When it was listed."""
     taken_at_ms: int | None
-    """When the newest backup began that did not fail; None where there is none."""
+    """When the newest backup that did not fail began; None if there is none."""
     bytes: int | None = None
     count: int = 0
-    """How many backups can be restored."""
+    """Number of backups that can be restored."""
     oldest_at_ms: int | None = None
     deletable: bool | None = None
     tool: str = ""
     version: str = ""
     repository: str = ""
-    """Its own id."""
+    """The repository's own id."""
     new_share: int | None = None
-    """Of the newest backup, what no backup before it had, in parts per million."""
+    """Share of the newest backup that no earlier backup contained, in parts per million."""
     usual_share: int | None = None
-    """The most of that in the backups before it, without the first of all, in which everything is new."""
+    """The largest such share among earlier backups, except the very first, in which everything is new."""
     packing: int | None = None
-    """Into how much of its size what is new was packed, in parts per million: encrypted data, into all."""
+    """Stored size of the new data relative to its original size, in parts per million. Encrypted data does
+    not shrink.
+    """
     usual_packing: int | None = None
-    """The same of everything before it."""
+    """The same ratio for all earlier data."""
     refused: int | None = None
-    """Deletions that the repository has refused, as its log says."""
+    """Deletions that the repository has refused, according to its log."""
     deletable_why: str = ""
-    """How `deletable` was found out, or why it could not be. Where it is stated, a declaration counts for
-    nothing.
+    """How `deletable` was determined, or why it could not be. If it is set, declarations in the estate are
+    ignored.
     """
 
 
@@ -99,13 +101,13 @@ AlarmCode = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """What changed between two listings of one backup as no schedule changes it: an attack, or a mistake."""
+    """A change between two listings of a backup that no schedule explains: an attack or a mistake."""
 
     data_set: str
     copy: str
     code: AlarmCode
     at_ms: int
-    """When it was seen."""
+    """When it was detected."""
     words: str
 
 
@@ -120,46 +122,46 @@ class Stray:
 
 
 EventKind = Literal["listed", "taken", "copied", "proven", "restored", "missed"]
-"""listed: what the tool said it holds; restored: into a folder that a person named, where it stays; missed: a
-window in which nothing was done.
+"""listed: the tool's listing; restored: into a folder that a person named, where it stays; missed: a window
+passed with nothing done.
 """
 EventOutcome = Literal["done", "failed", "unknown"]
-"""unknown: it may have been done; the next listing shows it."""
+"""unknown: it may have been done; the next listing will show it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackupEvent:
-    """One thing that happened to one backup, as the journal keeps it. Nothing in it is secret."""
+    """One backup event from the journal. Contains no secrets."""
 
     kind: EventKind
     at_ms: int
     data_set: str
     copy: str
     who: str = ""
-    """Who asked for it; empty for the schedule."""
+    """Who requested it; empty for the schedule."""
     outcome: EventOutcome = "done"
     tool: str = ""
     version: str = ""
     snapshot: str = ""
-    """The tool's id of what was made."""
+    """The tool's id of the new snapshot."""
     bytes_read: int | None = None
     bytes_stored: int | None = None
     took_ms: int = 0
     seen: CopySeen | None = None
-    """Of `listed`."""
+    """For `listed`."""
     proof: ProofRecord | None = None
-    """Of `proven`."""
+    """For `proven`."""
     facts: Mapping[str, str | int] = field(default_factory=dict)
-    """Of `taken`: what an independent witness saw in the data then."""
+    """For `taken`: what an independent witness saw in the data at that time."""
     code: str = ""
-    """Why it failed or was missed, for programs."""
+    """Why it failed or was missed: a code for programs."""
     detail: str = ""
-    """The same, for people."""
+    """Why it failed or was missed: a sentence for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackupFacts:
-    """What was seen and proven so far. proofs: in the order in which they ended."""
+    """Everything observed and proven so far. `proofs` is in the order in which they ended."""
 
     copies: tuple[CopySeen, ...] = ()
     proofs: tuple[ProofRecord, ...] = ()
@@ -171,9 +173,9 @@ NOTHING_SEEN: Final = BackupFacts()
 
 
 def measured_restores(facts: BackupFacts) -> tuple[tuple[str, str, int], ...]:
-    """(data set, backup, milliseconds): how long a restore takes now, by its last test that came to an end
-    and the size since, sorted. A damaged backup measures nothing. Rounded up to two digits, so that no plan
-    goes stale because one test took a little longer than the one before it.
+    """(data set, backup, milliseconds), sorted: how long a restore takes now, estimated from the last
+    completed test and the size since. Damaged backups are left out. Rounded up to two digits, so that a plan
+    does not go stale because one test took slightly longer than the one before.
     """
     sizes = {(one.data_set, one.copy): one.bytes for one in facts.copies}
     last: dict[tuple[str, str], ProofRecord] = {}
@@ -191,7 +193,7 @@ def measured_restores(facts: BackupFacts) -> tuple[tuple[str, str, int], ...]:
 
 
 State = Literal["met", "missed", "unknown"]
-"""unknown: what is known allows both; it never counts as met."""
+"""unknown: the facts allow both; it never counts as met."""
 DataState = Literal["met", "missed", "unknown", "undecided", "waived"]
 """undecided: there is no policy; waived: the policy says why no backup is needed."""
 DigitName = Literal["copies", "systems", "outside", "undeletable", "errors"]
@@ -199,16 +201,16 @@ DigitName = Literal["copies", "systems", "outside", "undeletable", "errors"]
 
 @dataclass(frozen=True, slots=True)
 class Digit:
-    """One digit of 3-2-1-1-0: how many copies it asks for, and how many there are."""
+    """One digit of 3-2-1-1-0: how many copies it requires, and how many there are."""
 
     name: DigitName
     state: State
     asked: int
-    """Of `errors`, how many copies have to be proven: all."""
+    """For `errors`: how many copies have to be proven, which is all of them."""
     known: int
-    """Copies that are known to count."""
+    """Copies that certainly count."""
     possible: int
-    """Copies that count if everything unknown turns out well."""
+    """Copies that would count if everything unknown turned out well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +220,11 @@ class CopyState:
     name: str
     at: str
     exists: bool | None
-    """None where nothing says that there is one."""
+    """None if there is no evidence that it exists."""
     lost: bool
     """Whether its place is lost."""
     outside: bool | None
-    """Whether no loss of one domain takes it together with the original."""
+    """Whether no loss of a single domain destroys both it and the original."""
     deletable: bool | None
     """Whether the credentials of the source can delete it."""
     system: str | None
@@ -230,11 +232,11 @@ class CopyState:
     """Of the newest backup."""
     bytes: int | None
     restore_ms: int | None
-    """How long a restore takes, as far as size and rate are known."""
+    """Estimated restore time, if size and rate are known."""
     level: int | None
-    """Highest proof level within the age that the policy allows; None where nothing is proven."""
+    """Highest proof level within the age that the policy allows; None if nothing is proven."""
     proof: ProofRecord | None
-    """What reached that level; of parts, the one that was read first."""
+    """The proof that reached that level; of several parts, the one read first."""
     last: ProofRecord | None
     """The last proof that passed, however old."""
     failed: ProofRecord | None
@@ -244,9 +246,9 @@ class CopyState:
     coverage: int
     """Share that was read within the age that the policy allows, in parts per million."""
     proven: State
-    """Whether the level that the policy asks for was reached recently enough."""
+    """Whether the proof level that the policy requires was reached recently enough."""
     deletable_why: str = ""
-    """How `deletable` was found out, or why it could not be, where the repository was asked."""
+    """How `deletable` was determined, or why it could not be, if the repository was asked."""
 
     @property
     def damaged(self) -> bool:
@@ -254,26 +256,26 @@ class CopyState:
 
     @property
     def usable(self) -> bool | None:
-        """Whether it counts as a copy; None where nothing says that it exists."""
+        """Whether it counts as a copy; None if there is no evidence that it exists."""
         return False if self.lost or self.damaged else self.exists
 
 
 @dataclass(frozen=True, slots=True)
 class DataVerdict:
-    """What the backups of one data set are worth."""
+    """Whether the backups of one data set meet its policy."""
 
     data_set: str
     kind: str
     """`store`, or the kind of a data set."""
     state: DataState
     policy: BackupPolicy
-    """What is asked; the defaults where the estate has no policy."""
+    """The requirements; defaults if the estate has no policy."""
     digits: tuple[Digit, ...]
-    """In the order of 3-2-1-1-0; empty where no policy is to be met."""
+    """In the order of 3-2-1-1-0; empty if no policy has to be met."""
     rpo: State | None
-    """Whether the newest backup is new enough; None where the policy does not ask."""
+    """Whether the newest backup is recent enough; None if the policy does not require it."""
     age_ms: int | None
-    """Of the newest backup that the rpo is judged by."""
+    """Age of the newest backup that counts towards the RPO."""
     copies: tuple[CopyState, ...]
     taken_by: tuple[str, ...] = ()
-    """Sites and groups whose loss takes the original, sorted; empty where its place is not known."""
+    """Sites and groups whose loss destroys the original, sorted; empty if its place is not known."""

@@ -516,7 +516,7 @@ ASSUMED_APPROVAL_MS: Final = 300_000
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """What passes between a loss and the first step of a plan; assumed: names of what the estate omits."""
+    """Time between a loss and the first step of a plan. `assumed` names the values that the estate omits."""
 
     detection_ms: int = 0
     approval_ms: int = 0

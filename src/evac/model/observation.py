@@ -1,4 +1,4 @@
-"""What the real systems said, with its age."""
+"""What the real systems reported, and when."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ Role = Literal["primary", "sync", "async", "detached", "none", "unreachable"]
 
 @dataclass(frozen=True, slots=True)
 class MemberSeen:
-    """One copy of a store: role `unreachable` keeps what the estate says; `detached` is a copy that is set to
-    follow and receives nothing just now, `none` one that follows nobody, or was demoted. lag_ms None: not
-    known. waits_for: of a primary whose commits hang, names of the synchronous members that do not follow it.
-    position: bytes of its log that it holds, comparable only within one `history`; None where the engine does
-    not say. error: of one that is unreachable: code, words and what to do, where its answer or our settings
-    say why.
+    """One copy of a store. Role `unreachable` keeps what the estate says; `detached` is set to follow but
+    receives nothing at the moment; `none` follows no member, or was demoted. `lag_ms` None: not known.
+    `waits_for`: for a primary whose commits hang, the synchronous members that do not follow it. `position`:
+    bytes of log that it holds, comparable only within one `history`; None if the engine does not report it.
+    `error`: for an unreachable one, code, message and next step, if its reply or our settings explain it.
     """
 
     store: str
@@ -34,12 +33,12 @@ class MemberSeen:
     error: tuple[str, str, str] | None = None
     token: int = field(default=0, compare=False)
     epoch: int = field(default=0, compare=False)
-    """The highest token and epoch that it has obeyed, where it keeps them. No part of what the estate is."""
+    """The highest token and epoch that it has obeyed, if it keeps them. Not part of the estate's identity."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitsSeen:
-    """How many replicas of a service the driver that runs them is to keep at a site."""
+    """How many replicas of a service its driver is set to run at a site."""
 
     service: str
     site: str
@@ -50,7 +49,7 @@ class UnitsSeen:
 
 @dataclass(frozen=True, slots=True)
 class TrafficSeen:
-    """Sites that the users of a service are sent to, as what routes them says."""
+    """Sites that users of a service are sent to, as the traffic driver reports them."""
 
     service: str
     sites: tuple[str, ...]
@@ -59,42 +58,42 @@ class TrafficSeen:
 
 
 SiteAnswer = Literal["answers", "silent", "unknown"]
-"""silent: nothing there answered, which a cut does too; unknown: nothing there can be asked."""
+"""silent: nothing there answered, which a network cut also causes; unknown: there is nothing to ask."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeavingSite:
-    """What was seen of a site right before a run takes it for lost."""
+    """What was observed at a site right before a run treats it as lost."""
 
     site: str
     state: SiteAnswer
     at_ms: int = 0
     answering: tuple[str, ...] = ()
-    """Its agent, and the subjects of the endpoints that answered, sorted."""
+    """Its agent and the subjects of the endpoints that answered, sorted."""
     writable: tuple[str, ...] = ()
     """Stores whose primary there accepts writes, sorted."""
     services: int = 0
-    """How many have replicas there."""
+    """Number of services with replicas there."""
     people: int = 0
-    """Users of these services, once for each service."""
+    """Users of these services, counted once per service."""
     is_last: bool = False
-    """Whether no other site is left to serve."""
+    """Whether no other site remains to serve."""
     unstated: int = 0
-    """Of these services, those of which nobody states how many people use them."""
+    """How many of these services do not state their number of users."""
 
 
 def seen_in(fields: Mapping[str, Any]) -> LeavingSite:
-    """As its fields say it, in a journal."""
+    """Rebuilds it from the fields in a journal."""
     lists = {name: tuple(fields.get(name, ())) for name in ("answering", "writable")}
     return LeavingSite(**{**fields, **lists})
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is known beside the files at one time: what systems said, and what runs did."""
+    """What is known beyond the files at one time: what systems reported, and what runs did."""
 
     at_ms: int
-    """Of the look, by the wall clock."""
+    """When it was observed, by the wall clock."""
     members: tuple[MemberSeen, ...] = ()
     """Sorted by store, then site."""
     units: tuple[UnitsSeen, ...] = ()
@@ -102,22 +101,22 @@ class Observation:
     rivals: tuple[Rivals, ...] = ()
     """Stores with more than one writable member."""
     effects: Effects | None = None
-    """None where nobody knows what runs did."""
+    """None if the effects of runs are not known."""
     backups: BackupFacts = NOTHING_SEEN
-    """What was seen and proven of backups."""
+    """What was observed and proven about backups."""
     restores: tuple[tuple[str, str, int], ...] = ()
-    """(data set, backup, milliseconds): how long a restore takes, as restore tests measured. Sorted."""
+    """(data set, backup, milliseconds), sorted: how long a restore takes, as measured by restore tests."""
     silent: tuple[Silent, ...] = ()
-    """Stores whose primary has not answered for as long as it takes to believe a loss."""
+    """Stores whose primary has been silent long enough to be considered lost."""
 
     @property
     def facts(self) -> tuple[object, ...]:
-        """All that an estate as it is now follows from: equal facts, the same estate."""
+        """Everything that determines the estate as it is now: equal facts give the same estate."""
         units = tuple((one.service, one.site, one.replicas) for one in self.units)
         traffic = tuple((one.service, one.sites) for one in self.traffic)
         return self.members, units, traffic, self.effects or Effects(), self.restores
 
 
 def observation_digest(observation: Observation) -> str:
-    """Over roles only: the same roles, the same digest."""
+    """Digest of the roles only: the same roles give the same digest."""
     return digest([[m.store, m.site, m.role] for m in observation.members])

@@ -93,10 +93,10 @@ class Approver:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What an approval covers. A replan inside it goes on; outside it asks again.
+    """What an approval covers. A replan within it continues; one outside it needs a new approval.
 
-    sites: that may be left; stores: that may be promoted; most_lost_ms: of data, for any store; most_shed:
-    people whose services are shed. None: no limit stated, which covers nothing but zero.
+    `sites`: that may be evacuated; `stores`: that may be promoted; `most_lost_ms`: the most data loss of any
+    one store; `most_shed`: the most people whose services are shed.
     """
 
     sites: tuple[str, ...] = ()

@@ -1,11 +1,10 @@
-"""What is known beside the files, and what follows from it: the estate as it is now.
+"""What is known beyond the files, and the resulting estate as it is now.
 
     Situation = declared estate + observations + effects of runs, at one time
 
-The files declare *home*. A run that has ended leaves one `Moved`: where the services that it touched run
-since, in full, so that neither its journal nor its plan is needed again, and the last run that moved a thing
-decides. `derive.situation.of` puts the three together; what reasons about an estate reasons about
-`Situation.estate`.
+The files declare *home*. Each ended run leaves one `Moved`, which says in full where the services that it
+affected have run since. Neither its journal nor its plan is needed again, and the last run to move a thing
+decides. `derive.situation.of` combines the three; code that reasons about an estate uses `Situation.estate`.
 """
 
 from __future__ import annotations
@@ -26,63 +25,63 @@ Counts = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Where a fact is from."""
+    """Where a fact comes from."""
 
     source: Source = "files"
     by: str = ""
-    """The driver that said so, or the run."""
+    """The driver that reported it, or the run."""
     step: str = ""
     at_ms: int = 0
-    """When it was known; 0 for what the files say."""
+    """When it became known; 0 for facts from the files."""
 
 
 @dataclass(frozen=True, slots=True)
 class LostNow:
-    """A fault domain that nothing can count on: it is lost, or was evacuated."""
+    """A fault domain that cannot be relied on: it is lost or was evacuated."""
 
     domain: str
     state: DomainState
     since_ms: int = 0
     run: str = ""
-    """The run that marked it; empty where none did."""
+    """The run that marked it; empty if none did."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rivals:
-    """A store that has two writable members or more."""
+    """A store with two or more writable members."""
 
     store: str
     sites: tuple[str, ...]
     since_ms: int = 0
     unheard: tuple[str, ...] = ()
-    """Sites of those that took writes when last heard, and are silent now: nobody knows that they stopped."""
+    """Sites of members that took writes when last seen and are silent now: they may still take writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """A store that takes no writes, at a site that is not lost: its primary does not answer, or answers as
-    something else.
+    """A store that takes no writes although its site is not lost: its primary does not answer, or answers in
+    another role.
     """
 
     store: str
     site: str
     at: str
-    """Where the files place that member: the site, or a hall, a rack or a server in it."""
+    """Where the files place that member: the site, or a hall, rack or server in it."""
     since_ms: int = 0
     services: int = 0
-    """How many cannot serve without it, through others too."""
+    """Number of services that cannot serve without it, directly or through others."""
     people: int = 0
     answers: bool = False
-    """Whether something else at the site answers."""
+    """Whether anything else at the site answers."""
     unstated: int = 0
-    """Of these services, those of which nobody states how many people use them."""
+    """How many of these services do not state their number of users."""
     role: str = ""
-    """As what it answers; empty where it does not answer."""
+    """The role in which it answers; empty if it does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What one run left behind when it ended. Everything is stated in full, not as a difference."""
+    """What one run left behind when it ended, stated in full, not as a difference."""
 
     run: str
     scenario: ScenarioKind
@@ -92,22 +91,23 @@ class Moved:
     phase: str
     """How the run ended."""
     placed: Mapping[str, Counts] = field(default_factory=dict)
-    """Service -> where its replicas are, those included that wait for a lost domain."""
+    """Service -> where its replicas are, including those that wait for a lost domain."""
     traffic: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Service -> sites that its users are sent to."""
     servers: Mapping[str, bool] = field(default_factory=dict)
-    """Server -> whether it is on, where the run switched it or left it off."""
+    """Server -> whether it is on, for servers that the run switched or left off."""
     roles: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """Store -> (member, mode) of each of its members."""
     steps: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    """Service or store -> the last step that changed it, and when that ended."""
+    """Service or store -> the last step that changed it, and when that step ended."""
     number: int = 0
-    """Which it is of all runs that ended, from 1: clocks of two leaders may be hours apart. 0: not known."""
+    """Its number among all ended runs, from 1, as the clocks of two leaders may be hours apart. 0: not known.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What runs did, and what is lost by them. moved: in the order in which the runs ended."""
+    """What runs did, and which domains are lost. `moved` is in the order in which the runs ended."""
 
     lost: tuple[LostNow, ...] = ()
     moved: tuple[Moved, ...] = ()
@@ -123,12 +123,14 @@ class Away:
     traffic: tuple[str, ...]
     cause: Cause
     in_lost: Counts = ()
-    """Replicas that were not moved from a site that counts as lost: after a drill they may well run."""
+    """Replicas that were not moved away from a site that counts as lost; after a drill they may still run."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreAway:
-    """A store whose primary is not where the files declare it. home, now: sites, empty if there is none."""
+    """A store whose primary is not where the files declare it. `home` and `now` are sites; empty if there is
+    none.
+    """
 
     store: str
     home: str
@@ -141,24 +143,24 @@ class Situation:
     """The estate at one time."""
 
     home: Estate
-    """As the files declare it."""
+    """As declared in the files."""
     estate: Estate
-    """As it is now; the same object where nothing differs."""
+    """As it is now; the same object as `home` if nothing differs."""
     at_ms: int
     lost: tuple[LostNow, ...] = ()
     services: tuple[Away, ...] = ()
     stores: tuple[StoreAway, ...] = ()
     rivals: tuple[Rivals, ...] = ()
     backups: BackupFacts = NOTHING_SEEN
-    """What was seen and proven of backups; ages count to `at_ms`."""
+    """What was observed and proven about backups; ages count to `at_ms`."""
     silent: tuple[Silent, ...] = ()
 
 
 class Draft:
-    """Where things are while the steps of a run are counted one after the other.
+    """Where things are while the steps of a run are applied one by one.
 
-    count_of: service -> its replicas by place before the first step. left: whether a place is in a domain
-    that the run leaves.
+    `count_of`: service -> its replicas by place before the first step. `left`: whether a place is in a domain
+    that the run evacuates.
     """
 
     def __init__(self, count_of: Callable[[str], Mapping[str, int]], left: Callable[[str], bool]) -> None:
@@ -169,24 +171,24 @@ class Draft:
         self.primaries: dict[str, str] = {}
         """Store -> the member that became its primary."""
         self.rebuilt: dict[str, str] = {}
-        """Store -> the service that made it again, where most of its replicas are."""
+        """Store -> the service that recreated it, where most of its replicas are."""
         self.following: dict[str, set[str]] = {}
         """Store -> members that follow its primary again."""
 
     def of(self, service: str) -> dict[str, int]:
-        """Replicas by place, to be changed."""
+        """Replicas by place, for the caller to change."""
         if service not in self.placed:
             self.placed[service] = dict(self._count_of(service))
         return self.placed[service]
 
     def add(self, service: str, places: Iterable[tuple[str, int]], sign: int) -> None:
-        """Starts (1) or stops (-1) replicas; never below none."""
+        """Starts (`sign` 1) or stops (-1) replicas; a count never drops below zero."""
         counts = self.of(service)
         for place, count in places:
             counts[place] = max(0, counts.get(place, 0) + sign * count)
 
     def leave(self, service: str) -> None:
-        """Stops everything of a service in the domains that the run leaves."""
+        """Stops all replicas of a service in the domains that the run evacuates."""
         counts = self.of(service)
         for place in [place for place in counts if self._left(place)]:
             del counts[place]

@@ -24,20 +24,20 @@ ANSWER_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class DoctorSeen:
-    """The last examination, and the one that is under way."""
+    """The last doctor check, and the one that is running now."""
 
     began_ms: int = 0
-    """When the one that is under way began; 0: none is."""
+    """When the running check began; 0: none is running."""
     asked_by: str = ""
-    """Who asked for the last one that began."""
+    """Who requested the last check that began."""
     found: Diagnosis | None = None
-    """The last complete answer."""
+    """The last complete result."""
     code: str = ""
-    """Why the last one gave no answer, for programs; empty if it gave one."""
+    """Why the last check gave no result, for programs; empty if it gave one."""
     problem: str = ""
     hint: str = ""
     number: int = 0
-    """Counts every change."""
+    """Grows with every change."""
 
 
 class Examines(Protocol):
@@ -47,7 +47,7 @@ class Examines(Protocol):
 
 
 class Examiner:
-    """Asks the systems of the estate that is in use, by the roles as last seen, apart from the loop."""
+    """Asks the systems of the current estate, with their last observed roles, outside the event loop."""
 
     def __init__(self, estate: Path, policy: Path | None, known: Callable[[], Observation | None]) -> None:
         self._estate, self._policy, self._known = estate, policy, known

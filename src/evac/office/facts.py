@@ -1,7 +1,7 @@
-"""What the war room says of an estate: one frozen value, worked out once for each digest.
+"""What the war room shows about an estate: one frozen value, computed once per digest.
 
-Owned here: the values and how they follow from an estate and its audit. No HTTP, no store, no clock. Names of
-fields are the names that the API shows. Times in milliseconds, capacities in base units of `units.RESOURCES`.
+This module has the values and derives them from an estate and its audit. No HTTP, no store, no clock. Field
+names are those of the API. Times are in milliseconds, capacities in base units of `units.RESOURCES`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from evac.model.units import RESOURCE_COUNT, RESOURCES, amount
 from evac.views.audit_view import Root, fix_first
 
 REASONED_MOST: Final = 1_000
-"""Losses of racks of which a reason is worked out; larger domains all have one."""
+"""Number of rack losses for which a reason is computed; larger domains all get one."""
 FIXES_MOST: Final = 5
 """Things to fix first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Of one resource: what is there, what replicas take, and what is left on servers that may take more."""
+    """One resource: the total, what replicas use, and what is free on servers that may take more."""
 
     resource: str
     total: int
@@ -43,19 +43,19 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Headroom of one kind of servers at a site, or of a pool."""
+    """Free capacity of one server class at a site, or of a pool."""
 
     site: str
     name: str
     kind: str
-    """`class`, `pool`."""
+    """`class` or `pool`."""
     servers: int
     amounts: tuple[Amount, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SiteFacts:
-    """A site as the files have it."""
+    """A site as declared in the files."""
 
     id: str
     role: str
@@ -67,7 +67,7 @@ class SiteFacts:
     services: int
     headroom: tuple[Amount, ...]
     drilled: date | None
-    """Day of its last rehearsed loss; None: never, as far as known."""
+    """Date of its last drill; None: none is known."""
     drill_kind: str
 
 
@@ -78,10 +78,10 @@ class ServiceAt:
     site: str
     replicas: int
     role: str
-    """`primary` or `copy` by its stores there, empty where it has none."""
+    """`primary` or `copy`, by its stores there; empty if it has none."""
     fate: str
     recovery_ms: int | None
-    """What the loss of this site alone does to the service."""
+    """`fate` and `recovery_ms`: what losing only this site does to the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class CopyFacts:
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """A store as the files have it."""
+    """A store as declared in the files."""
 
     id: str
     family: str
@@ -121,7 +121,7 @@ class StoreFacts:
     copies: tuple[CopyFacts, ...]
     backups: int
     restored: date | None
-    """Day of the last restore of a backup that was verified; None: never, as far as known."""
+    """Date of the last verified restore of a backup; None: none is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +157,17 @@ class LossFacts:
     text: str
     """One sentence."""
     because: str
-    """The reason that holds most services back."""
+    """The reason that delays most services."""
     what: str = ""
-    """The same without its name and without why."""
+    """`text` without the name of the domain and without the reason."""
     not_proved: int = 0
-    """Services whose fate the estimate cannot prove. A plan can."""
+    """Services whose fate the estimate cannot prove; a plan can."""
     untimed: int = 0
-    """Services that come back at a time that no one knows."""
+    """Services that return at an unknown time."""
     plan: str = ""
-    """The plan that is ready for it and whose verdict this is; empty: the estimate of the audit."""
+    """The standby plan that this verdict comes from; empty: it is the estimate of the audit."""
     people_unstated: int = 0
-    """Services down of which nobody states how many people use them; not in `people_down`."""
+    """Services that are down and do not state their number of users; not in `people_down`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ FILES_MOST: Final = 4
 EXPORTS_MOST: Final = 64
 LINES_MOST: Final = 1_000
 NAME_MOST: Final = 400
-"""Bytes; a key of the store is not much longer."""
+"""Bytes; a store key cannot be much longer."""
 PUBLIC_MS: Final = 5_000
 SELDOM_MS: Final = 30_000
 Answer = TypeVar("Answer")
@@ -58,7 +58,7 @@ class IncidentShort:
     detected_ms: int
     ended_ms: int | None
     ended_by: str | None
-    """The record that proves it. people: between these bounds."""
+    """The record that proves it. People affected: between `people_least` and `people_most`."""
     commander: str
     commander_since_ms: int
     people_least: int
@@ -67,12 +67,12 @@ class IncidentShort:
     still_down: tuple[str, ...]
     services: int
     run: str
-    """Empty where people wrote notes and nothing is carried out."""
+    """Empty if people wrote notes and there is no run."""
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentFile:
-    """All of one incident: what is known, what it comes to, and its timeline."""
+    """Everything about one incident: the known facts, what follows from them, and its timeline."""
 
     dossier: Dossier
     about: Summary

@@ -52,7 +52,7 @@ _GONE = frozenset({"shed", "unplaced", "unknown"})
 
 @dataclass(frozen=True, slots=True)
 class FateOf:
-    """What a loss does to one service that is not unaffected."""
+    """What a loss does to one affected service."""
 
     service: str
     tier: int | None
@@ -61,18 +61,18 @@ class FateOf:
     recovery_ms: int | None
     rto_ms: int | None
     chain: tuple[str, ...]
-    """From its name along what it needs to the reason, in words."""
+    """From the service along its dependencies to the cause, as text."""
     needs: tuple[str, ...] = ()
-    """Services it cannot do without that are down as well."""
+    """Required services that are also down."""
     wants: tuple[str, ...] = ()
-    """Services it likes to use that are down."""
+    """Optional services that are down."""
     stores: tuple[str, ...] = ()
-    """Families of stores it needs of which nothing is left."""
+    """Families of required stores that are completely lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityOf:
-    """One resource of one site, of servers and pools that may take replicas."""
+    """One resource at one site, over the servers and pools that may take replicas."""
 
     site: str
     resource: str
@@ -81,24 +81,24 @@ class CapacityOf:
     """Before the loss."""
     total_left: int
     used_left: int
-    """Right after it."""
+    """Right after the loss."""
     moved_in: int
-    """What replicas that find a place there take of the rest, by first fit and before anything is shed."""
+    """How much of the rest is taken by replicas placed there, by first fit and before anything is shed."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """The answer to the loss of some domains at once."""
+    """What losing several domains at once does."""
 
     domains: tuple[str, ...]
     estate: str
-    """The digest that it was worked out from."""
+    """Digest of the estate that it was computed from."""
     loss: LossFacts
     services: tuple[FateOf, ...]
     capacity: tuple[CapacityOf, ...] = ()
-    """By site and resource, where there is any."""
+    """By site and resource, if there are any."""
     lead: Lead = field(default_factory=Lead)
-    """What passes before the first step, in every time of return."""
+    """Time before the first step; included in every recovery time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class PlannedCapacity:
 
 
 def capacity_of_plan(estate: Estate, plan: Plan) -> Iterator[CapacityOf]:
-    """Where the plan itself puts replicas; what it sheds is no longer used."""
+    """Where the plan puts replicas; capacity of shed services counts as free."""
     where = standing(estate, plan)
     stays = replace(where, after=np.minimum(where.before, where.after))
     for row, kept in zip(capacity(estate, plan, where), capacity(estate, plan, stays), strict=True):
@@ -120,8 +120,8 @@ def capacity_of_plan(estate: Estate, plan: Plan) -> Iterator[CapacityOf]:
 
 
 def what_if_of(report: AuditReport, wanted: tuple[str, ...]) -> WhatIf:
-    """What the loss of some domains at once does. A single domain is in the audit already. Raises
-    UnknownDomain.
+    """What losing several domains at once does. For a single domain, the result is taken from the audit.
+    Raises UnknownDomain.
     """
     known = {row.domain: row for row in report.rows} if len(wanted) == 1 else {}
     if wanted[0] not in known:

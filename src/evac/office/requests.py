@@ -59,18 +59,18 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that is kept."""
+    """A stored response."""
 
     status: int
-    """Of HTTP, kept so that the second asking gets the same."""
+    """HTTP status, stored so that a repeated request gets the same one."""
     told: Mapping[str, Any]
     again: bool = False
-    """Whether it was asked before."""
+    """Whether this repeats an earlier request."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTold:
-    """state: `waiting` for a leader, `taken`, or `refused`, with why and what to do instead."""
+    """`state`: `waiting` for a leader, `taken`, or `refused`, with the reason and what to do instead."""
 
     request: str
     run: str
@@ -84,9 +84,9 @@ class RequestTold:
 
 @dataclass(frozen=True, slots=True)
 class ProposalTold:
-    """state: `made`, with the run; `refused`, with code, why, the kind of error and what to do next;
-    `untaken`, where nobody took it in that time: it is withdrawn, and no run is made of it; `waiting`, where
-    it was not waited for (`wait_s=0`): ask again with the same key.
+    """`state`: `made`, with the run; `refused`, with code, reason, kind of error and what to do next;
+    `untaken`: no leader accepted it in time, so it was withdrawn and no run is created; `waiting`: the
+    request did not wait (`wait_s=0`), so repeat it with the same key.
     """
 
     proposal: str
@@ -104,7 +104,7 @@ class ProposalTold:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Who ended the hold, and why."""
+    """Who released the hold, and why."""
 
     released: bool
     who: str
@@ -114,7 +114,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class SiteCleared:
-    """Whose mark was cleared."""
+    """The site or domain whose mark was cleared."""
 
     domain: str
     who: str
@@ -124,7 +124,7 @@ class SiteCleared:
 
 @dataclass(frozen=True, slots=True)
 class NoteTold:
-    """The note as it was written."""
+    """The note as recorded."""
 
     note: str
     incident: str
@@ -137,7 +137,7 @@ Told = RequestTold | ProposalTold | HoldLine | Released | SiteCleared | NoteTold
 
 
 class Counter:
-    """Takes what people ask, and writes it into the store. One for a process."""
+    """Records what people request in the store. One per process."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock

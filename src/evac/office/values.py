@@ -1,12 +1,12 @@
-"""What the war room shows of the world as it is: one frozen value, replaced whole when anything changed.
+"""What the war room shows of the current situation: one frozen value, replaced as a whole on every change.
 
-Names of fields are the names that the API shows. Times are milliseconds since 1970 (UTC) by the clock of
-this process, except where another clock is named. What the votes say of a site is judged by the rule that
-the controllers follow: a room in a site that is cut off believes nothing, like the controller there. In a
-sealed store a vote counts only if it repeats a challenge of this process, as controllers have it too.
+Field names are those of the API. Times are milliseconds since 1970 (UTC) by the clock of this process, unless
+another clock is named. Votes about a site are judged by the same rule as in the controllers: a war room in a
+site that is cut off trusts nothing, like the controller there. In a sealed store a vote counts only if it
+repeats a challenge of this process, as it does for controllers.
 
-News go to viewers through the hub, bounded everywhere. A viewer that is too slow is let go; it comes back
-with the number of the last message it has, and misses nothing, for the journal has all of it.
+Viewers get news through the hub, where every queue is bounded. A viewer that is too slow is disconnected; it
+reconnects with the number of its last message and misses nothing, as the journal has everything.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from evac.watch.verdict import Ballot, judge, judge_halls
 from evac.watch.verdict import Standing as Judged
 
 Standing = Literal["healthy", "suspect", "lost", "isolated", "unknown", "unwatched"]
-"""As `watch.values.SiteState`; unwatched: nobody votes on the site, so that there is nothing to judge."""
+"""As `watch.values.SiteState`; unwatched: no witness votes on the site, so there is nothing to judge."""
 VIEWERS_MOST: Final = 1_000
 WAITING_MOST: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)
 class VoteSeen:
-    """What one site's witness says of another."""
+    """The vote of one site's witness on another site."""
 
     witness: str
     opinion: str
     fresh: bool
-    """It counts now."""
+    """Whether it counts now."""
     since_ms: int
     """By the witness's clock."""
     reason: str
@@ -60,27 +60,26 @@ class SiteSeen:
     id: str
     role: str
     state: Standing
-    """The verdict of the votes, as read here."""
+    """The verdict of the votes, as judged here."""
     since_ms: int
     reason: str
     by: tuple[str, ...]
-    """Witnesses that carry it."""
+    """Witnesses that support it."""
     kinds: tuple[str, ...]
     mark: str
-    """What the register of sites calls it (`active`, `evacuating`, `evacuated`, `lost`; empty without a
-    register).
+    """Its mark in the site register: `active`, `evacuating`, `evacuated` or `lost`; empty without a register.
     """
     votes: tuple[VoteSeen, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderSeen:
-    """Who leads."""
+    """The current leader."""
 
     owner: str
-    """Site/process/nonce, empty where nobody leads."""
+    """Site/process/nonce; empty if there is no leader."""
     term: int
-    """Its fencing token; it only grows."""
+    """Its fencing token, which only grows."""
 
     @property
     def site(self) -> str:
@@ -88,30 +87,30 @@ class LeaderSeen:
 
     @property
     def count(self) -> int:
-        """The term as people count it: within its generation."""
+        """The term as shown to people: counted within its generation."""
         return self.term & ((1 << GENERATION_BITS) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerSeen:
-    """The controller beside this room, as it says itself."""
+    """The controller that runs with this war room, by its own report."""
 
     state: str
-    """`leads`, `follows`, or `neither`, with why: then what it shows may be old, and nothing that is asked
-    here is done by it.
+    """`leads`, `follows`, or `neither`, with the reason. In that last case the data shown may be old, and the
+    controller executes nothing that is requested here.
     """
     why: str
     since_ms: int
-    """Of this."""
+    """Since when it has been in this state."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewerSeen:
-    """A generation that took the place of this store: nothing of it acts any more."""
+    """A newer generation that replaced this store: nothing in this one has any effect."""
 
     generation: int
     by: str
-    """Who told of it."""
+    """Who reported it."""
     at_ms: int
 
 
@@ -122,40 +121,40 @@ class QuorumSeen:
     store: str
     """Its name."""
     survives: bool
-    """Whether it outlives any one site."""
+    """Whether it survives the loss of any one site."""
     voting: tuple[str, ...]
     """Sites with a fresh vote."""
     needed: int
-    """A majority."""
+    """Votes needed for a majority."""
     answers: bool
-    """Whether the store answered the last look."""
+    """Whether the store answered the last read."""
     since_ms: int
     problem: str = ""
-    """Why not, or why it cannot be read."""
+    """Why it did not, or why it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldSeen(HoldLine):
-    """Everything stops before its next effect."""
+    """A hold: every run stops before its next effect."""
 
     revision: int
-    """Of the store, for If-Match."""
+    """Revision in the store, for If-Match."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyPlan(PlanLine):
-    """A plan in the drawer."""
+    """A standby plan in the plan library."""
 
     current: bool | None
-    """Whether it is of the estate as it is now; None while that is not known."""
+    """Whether it matches the current estate; None until that is known."""
     kind: str = ""
-    """Of the domain, or `pair`."""
+    """Kind of the domain, or `pair`."""
     people: int = 0
-    """Whom the loss leaves without a service."""
+    """Users left without a service by the loss."""
     searched: bool = True
-    """No better one is looked for."""
+    """Whether the search for a better plan has ended."""
     made_ms: int = 0
-    """When it was made; by the leader's clock."""
+    """When it was made, by the leader's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,45 +176,45 @@ class RunShort(RunLine):
 
 @dataclass(frozen=True, slots=True)
 class ExportSeen:
-    """How the public status page stands outside, as one site writes it."""
+    """State of the externally hosted public status page, as one site publishes it."""
 
     site: str
     ok_ms: int
     """When it was last written."""
     since_ms: int
     problem: str
-    """Since when it cannot be, and why."""
+    """Why it cannot be written, and with `since_ms`, since when."""
 
 
 @dataclass(frozen=True, slots=True)
 class EstateOnDisk:
-    """How the files of the estate stand to what evac goes by."""
+    """How the estate files on disk differ from the estate in use."""
 
     taken_ms: int
-    """When that was read."""
+    """When the estate in use was read."""
     problems: int
-    """How many keep the files from being taken."""
+    """Number of problems that keep the files from being loaded."""
     first: str
-    """The first one, with file and line."""
+    """The first of them, with file and line."""
     restart: str
-    """What of them is taken only by a new start."""
+    """Changes that need a restart to take effect."""
     since_ms: int
-    """Since when either is so, 0: neither."""
+    """Since when there have been problems or changes that need a restart; 0: there are none."""
     words: str
-    """A sentence, empty where all is well."""
+    """One sentence; empty if all is well."""
     policy_ms: int
     """When the policy in use was read."""
     policy: bool
-    """Whether it alone is not taken."""
+    """Whether only the policy could not be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything the page Now needs beside the facts of the estate. version grows with every change."""
+    """Everything on the Now page except facts of the estate. `version` grows with every change."""
 
     version: int
     at_ms: int
-    """When this came to be."""
+    """When this version was made."""
     sites: tuple[SiteSeen, ...]
     leader: LeaderSeen
     quorum: QuorumSeen
@@ -225,42 +224,42 @@ class Situation:
     ended_runs: tuple[RunShort, ...]
     notices: tuple[Notice, ...]
     notice: int
-    """Number of the last notice."""
+    """Number of the last alert."""
     estate: str
-    """Digest of the estate as last seen, empty until it was reckoned."""
+    """Digest of the estate as last observed; empty until it is computed."""
     problem: str
-    """Why it could not be."""
+    """Why the estate could not be computed."""
     noted: int = 0
-    """Grows with every note of a person."""
+    """Grows with every note that a person writes."""
     generation: int = 0
-    """Of the store."""
+    """Generation of the store."""
     newer: NewerSeen | None = None
-    """The one that took its place."""
+    """The generation that replaced it."""
     exports: tuple[ExportSeen, ...] = ()
     on_disk: EstateOnDisk | None = None
-    """Its files, where a controller watches them."""
+    """The estate files, if a controller watches them."""
     policy: str = ""
-    """Digest of the policy in use, empty until it was read."""
+    """Digest of the policy in use; empty until it is read."""
     controller: ControllerSeen | None = None
-    """The one beside this room; None where none said anything."""
+    """The controller that runs with this war room; None if none has reported."""
     rivals: tuple[Rivals, ...] = ()
     """Stores with two writable primaries: nothing is more severe."""
     silent: tuple[Silent, ...] = ()
-    """Stores whose primary does not answer, though its site is not lost."""
+    """Stores whose primary does not answer although its site is not lost."""
     lost: tuple[LostNow, ...] = ()
-    """What is lost or evacuated, as the leader published it: known before anything is reckoned of it."""
+    """Lost or evacuated domains, as published by the leader; known before anything is computed from them."""
     lost_halls: tuple[str, ...] = ()
-    """Halls that are lost at sites that live, as the witnesses see them."""
+    """Lost halls at sites that are up, as the witnesses see them."""
 
     @property
     def lost_sites(self) -> tuple[SiteSeen, ...]:
-        """The sites that nothing can use, as the witnesses see them."""
+        """Unusable sites, as the witnesses see them."""
         return tuple(site for site in self.sites if site.state in ("lost", "isolated"))
 
     @property
     def lost_since_ms(self) -> int:
-        """Since when the first of them is lost; 0: none is. A mark of a run is older than what a new leader
-        saw.
+        """Since when the first of them has been lost; 0: none is. A run's mark can be older than what a new
+        leader has observed.
         """
         marked = {one.domain: one.since_ms for one in self.lost if one.since_ms}
         seen = (min(site.since_ms, marked.get(site.id, site.since_ms)) for site in self.lost_sites)
@@ -274,7 +273,7 @@ LEAST_S: Final = 0.5
 
 
 class Ballots:
-    """Reads votes and judges. `follow` says of which sites, and how fast to believe."""
+    """Reads votes and judges them. `follow` sets which sites, and how quickly to believe a loss."""
 
     def __init__(self, store: Store, clock: Clock, profile: WatchProfile, site: str) -> None:
         self._store, self._clock, self._site = store, clock, site
@@ -292,7 +291,7 @@ class Ballots:
         self._since_ms: dict[str, tuple[str, int]] = {}
 
     def follow(self, profile: WatchProfile, sites: Sequence[tuple[str, str]]) -> None:
-        """sites: (id, role). The profile decides when silence counts."""
+        """`sites`: (id, role). The profile decides when silence counts."""
         self._sites = tuple(sites)
         if profile != self._profile:
             self._profile = profile
@@ -303,7 +302,7 @@ class Ballots:
         return max(LEAST_S, self._profile.period_ms / 1_000)
 
     async def read(self) -> None:
-        """Raises Unavailable; then what was read before grows older."""
+        """Raises Unavailable; what was read before then ages."""
         if self._posted is not None:
             try:
                 await self._posted.keep()
@@ -321,7 +320,7 @@ class Ballots:
                 await self._posted.withdraw()
 
     def judge(self) -> bool:
-        """Judges anew; whether any state, reason or vote may look different."""
+        """Judges again; returns whether any state, reason or vote may have changed."""
         names = [site for site, _ in self._sites]
         ballots, profile, now_ms = self._reader.ballots, self._profile, self._clock.monotonic_ms()
         self._standings = judge(ballots, names, self._standings, profile, now_ms, self._site)
@@ -329,7 +328,7 @@ class Ballots:
         return bool(names)
 
     def lost_halls(self) -> tuple[str, ...]:
-        """Halls that are lost at sites that live."""
+        """Lost halls at sites that are up."""
         return tuple(hall for hall, one in sorted(self._halls.items()) if one.verdict.state == "lost")
 
     def voting(self) -> tuple[str, ...]:
@@ -338,7 +337,7 @@ class Ballots:
         return tuple(sorted(fresh.intersection(site for site, _ in self._sites)))
 
     def sites(self, marks: Mapping[str, str]) -> tuple[SiteSeen, ...]:
-        """Every site with its verdict, in the order of their names."""
+        """Every site with its verdict, sorted by name."""
         ballots = self._reader.ballots
         found = []
         for site, role in self._sites:
@@ -390,7 +389,7 @@ class Ballots:
 
 
 class TooManyViewers(EvacError):
-    """More viewers than this process feeds."""
+    """More viewers than this process can serve."""
 
     def __init__(self, most: int) -> None:
         super().__init__("too-many-viewers", f"{most} viewers are already following", "try again in a minute")
@@ -398,19 +397,19 @@ class TooManyViewers(EvacError):
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """One piece of news for viewers."""
+    """One update for viewers."""
 
     topic: str
     kind: str
-    """`notice`, `event`, `situation`."""
+    """`notice`, `event` or `situation`."""
     number: int
-    """Place in its journal; 0 for what has none."""
+    """Its place in its journal; 0 if it has none."""
     value: Any
 
 
 @dataclass(eq=False)
 class Viewer:
-    """One listener. Iterate over `news`; it ends when the viewer was too slow or the hub closed."""
+    """One listener. Iterate over `news`; it ends when the viewer is too slow or the hub closes."""
 
     topics: frozenset[str]
     waiting: deque[News] = field(default_factory=deque)
@@ -429,7 +428,7 @@ class Viewer:
         self._bell.set()
 
     async def news(self, pause_s: float) -> AsyncIterator[News | None]:
-        """News as they come; None after a pause without any, for a sign of life."""
+        """Updates as they arrive; None after each pause without any, as a heartbeat."""
         while True:
             while self.waiting and not self.over:
                 yield self.waiting.popleft()
@@ -444,7 +443,7 @@ class Viewer:
 
 
 class Hub:
-    """Feeds viewers by topic."""
+    """Sends updates to viewers by topic."""
 
     def __init__(self, most: int = VIEWERS_MOST) -> None:
         self._most = most
@@ -452,7 +451,7 @@ class Hub:
         self.viewers = 0
 
     def check_room(self) -> None:
-        """Raises TooManyViewers where one more would be too many."""
+        """Raises TooManyViewers if one more would exceed the limit."""
         if self.viewers >= self._most:
             raise TooManyViewers(self._most)
 

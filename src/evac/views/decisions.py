@@ -32,19 +32,19 @@ class Waiting:
     service: str
     tier: int | None
     people: int | None
-    """None: not known, as the plan is not kept or nobody states it."""
+    """None: not known, because the plan is not stored or does not state it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One answer, and what follows from it."""
+    """One possible choice and its consequences."""
 
     answer: Answer
     words: str
     services: tuple[str, ...] = ()
-    """Services that do not come back through this run, or not before somebody decides otherwise."""
+    """Services that this run does not restore, at least not until somebody decides otherwise."""
     steps: tuple[str, ...] = ()
-    """The first steps that are left out, or undone."""
+    """The first steps that are skipped or undone."""
     steps_all: int = 0
     kept: tuple[str, ...] = ()
     """The first completed steps that are not undone."""
@@ -54,7 +54,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is asked. step empty: of the whole run."""
+    """A decision for people to make. `step` empty: about the whole run."""
 
     schema_version: int
     run: str
@@ -62,7 +62,7 @@ class Decision:
     step: str
     kind: str
     state: str
-    """Of the step, or of the run."""
+    """State of the step, or of the run."""
     does: str
     reason: str
     """Why it needs an approval; empty if it needs none now."""
@@ -71,9 +71,9 @@ class Decision:
     waiting_all: int
     people_least: int
     people_most: int
-    """Users of several services are counted once in the one, and several times in the other."""
+    """Users of several services count once in `people_least` and once per service in `people_most`."""
     people_unstated: int
-    """Services of which neither says how many people use them."""
+    """Services that do not state their number of users."""
     choices: tuple[Choice, ...]
 
     def choice(self, answer: str) -> Choice | None:

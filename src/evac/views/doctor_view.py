@@ -1,4 +1,4 @@
-"""What can be done for each service and store, by whom, and why not by evac, as text and JSON."""
+"""What can be done for each service and store, by whom, and if not by evac, why, as text and JSON."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from evac.views.sheet import Page
 from evac.views.words import moment, plural
 
 Verdict = Literal["automatic", "by hand", "nobody"]
-"""automatic: evac does it. by hand: a person has to. nobody: there is nothing with which it could be done."""
+"""automatic: evac does it. by hand: a person has to. nobody: nothing is available that could do it."""
 _WORST_LAST: Final[tuple[Verdict, ...]] = ("automatic", "by hand", "nobody")
 
 
 @dataclass(frozen=True, slots=True)
 class Ability:
-    """One thing that plans ask for a service or a store."""
+    """One action that plans need for a service or a store."""
 
     subject: str
     kind: Literal["service", "store"]
     what: str
-    """Such as: promote at muc."""
+    """For example: promote at muc."""
     verdict: Verdict
     endpoint: str = ""
     """Id of the endpoint that would do it; empty if there is none."""
     code: str = ""
-    """Why the endpoint cannot do it now, for programs; empty if it can, or if there is none."""
+    """Why the endpoint cannot do it now, for programs; empty if it can, or if there is no endpoint."""
     why: str = ""
     """Why evac does not do it, for people."""
     next: str = ""
@@ -33,7 +33,7 @@ class Ability:
 
     @property
     def is_broken(self) -> bool:
-        """Whether an endpoint is there and cannot do what it is for."""
+        """Whether there is an endpoint that cannot do its job."""
         return bool(self.endpoint and self.code)
 
 
@@ -46,7 +46,7 @@ class NextStep:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """Whom it helps."""
+        """Services and stores that it helps."""
         return tuple(sorted({a.subject for a in self.abilities}))
 
     @property
@@ -58,20 +58,20 @@ class NextStep:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All abilities of an estate, as its systems answered."""
+    """Everything plans need from an estate's systems, and whether they can do it."""
 
     estate: str
     asked_at_ms: int
     abilities: tuple[Ability, ...]
     endpoints: int
-    """Endpoints that were asked."""
+    """Number of endpoints that were asked."""
 
     def verdict(self, subject: str) -> Verdict:
-        """The worst verdict of a subject's abilities."""
+        """The worst verdict among a subject's abilities."""
         return max((a.verdict for a in self.abilities if a.subject == subject), key=_WORST_LAST.index)
 
     def subjects(self) -> tuple[tuple[str, str], ...]:
-        """Kind and id of all, stores first, the worst first."""
+        """(kind, id) of all subjects: stores first, worst first."""
         found = dict.fromkeys((a.kind, a.subject) for a in self.abilities)
         return tuple(
             sorted(

@@ -50,22 +50,22 @@ MOST_URGENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class LossRow:
-    """The most that one promotion can lose."""
+    """The most data that one promotion can lose."""
 
     store: str
     candidate: str
-    """The site that is to be promoted."""
+    """The site to promote."""
     milliseconds: int | None
     """null: not known."""
     basis: str
     """synchronous, seen, declared, moment or unknown."""
     words: str
     figure: str = ""
-    """How much, for people: `20.8 s`, `nothing`, `an unknown part`."""
+    """The amount, for people: `20.8 s`, `nothing`, `an unknown part`."""
     counted_to: str | None = None
-    """Until when the old primary may have taken writes: when its fence was complete, or the present."""
+    """Until when the old primary may have taken writes: when its fence was complete, or now."""
     is_final: bool = False
-    """Whether the fence is complete, so that it no longer grows."""
+    """Whether the fence is complete, so that the amount no longer grows."""
 
     @property
     def sentence(self) -> str:
@@ -84,36 +84,36 @@ class LossRow:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """Stores that must return to one moment."""
+    """Stores that must be restored to the same moment."""
 
     group: str
     state: str
     """waiting, together, apart or unknown."""
     words: str
     moments: Mapping[str, str | None]
-    """Store -> the moment that its data is as of; null while it is not restored, or not known."""
+    """Store -> the moment of its restored data; null until it is restored, or if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitRow:
-    """A limit that a person changed while the run went on, in watts or units."""
+    """A limit that a person changed during the run, in watts or units."""
 
     limit: str
     now: int
     whole: int
-    """As the estate says."""
+    """As declared in the estate."""
     held: int
 
 
 @dataclass(frozen=True, slots=True)
 class LeftRow:
-    """Something that the run did not bring back."""
+    """Something that the run did not restore."""
 
     name: str
     state: str
-    """down, shed or unknown of a service; unprotected or beyond_rpo (data lost) of a store."""
+    """down, shed or unknown for a service; unprotected or beyond_rpo (data lost) for a store."""
     people: int
-    """Who use it."""
+    """Number of users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +137,17 @@ class StepRow:
     error: StepFailure | None
     waits_for: str
     gate: str
-    """Why it needs an approval of its own, whether that was given or not."""
+    """Why it needs its own approval, whether or not that was given."""
     planned_at: str | None = None
-    """When it was to begin; null until the run has begun."""
+    """When it was planned to begin; null until the run has begun."""
     predicted_ms: int = 0
     verbs: tuple[Verb, ...] = ()
-    """Requests that may be made of it now."""
+    """Requests that are possible for it now."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunHead:
-    """One run without its steps, of which there may be a hundred thousand."""
+    """One run without its steps, which may number a hundred thousand."""
 
     schema_version: int
     run: str
@@ -390,29 +390,29 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class StepChecked:
-    """One step, in words."""
+    """The check of one step, as text."""
 
     id: str
     actions: tuple[str, ...]
     problems: tuple[str, ...]
-    """What would keep it from working now."""
+    """What would make it fail now."""
     manual: bool
     gate: str
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """The document of a dry run."""
+    """The result of a dry run."""
 
     schema_version: int
     plan_digest: str
     question: str
     ready: bool
     needs_approval: tuple[str, ...]
-    """What the envelope of the policy does not cover."""
+    """What the policy's envelope does not cover."""
     steps: tuple[StepChecked, ...]
     leaving: tuple[LeavingSite, ...] = ()
-    """Sites that it takes as lost, as they are seen now."""
+    """Sites that the plan treats as lost, as observed now."""
 
 
 def dry_run_of(

@@ -79,7 +79,7 @@ class PlanLine:
 
 @dataclass(frozen=True, slots=True)
 class HoldLine:
-    """Who stopped everything before its next effect."""
+    """Who placed the hold, and why."""
 
     who: str
     reason: str
@@ -87,7 +87,7 @@ class HoldLine:
 
 
 def hold_line(held: bytes | Mapping[str, Any]) -> HoldLine:
-    """held: as the store or a war room has it. A hold that cannot be read holds all the same."""
+    """`held`: as the store or a war room has it. A hold that cannot be read still counts."""
     try:
         said = orjson.loads(held) if isinstance(held, bytes) else held
         return HoldLine(str(said["who"]), str(said["reason"]), int(said.get("at_ms", 0)))

@@ -35,7 +35,7 @@ from evac.steps.registry import kind_of
 from evac.views.words import duration, listed, moment, number, plural, wall_clock_here
 
 AGAIN_MS: Final = 10_000
-"""A forecast of a large run takes a second: it is made anew after so long."""
+"""A forecast of a large run takes a second, so it is recomputed only this often."""
 LARGE: Final = 2_000
 SHOWN: Final = 4
 
@@ -53,7 +53,7 @@ class LearnedRow:
 
 @dataclass(frozen=True, slots=True)
 class ForecastRow:
-    """When everything is on, and each service back."""
+    """When all servers are expected to be on, and each service restored."""
 
     made_at: str | None
     servers: int
@@ -68,7 +68,7 @@ class ForecastRow:
 
 
 class Forecaster:
-    """The last forecast of each run, made anew when it is old."""
+    """The last forecast of each run, recomputed when it is old."""
 
     def __init__(self) -> None:
         self._made: dict[str, Forecast] = {}
@@ -176,20 +176,20 @@ class WaitRow:
     step: str
     since: str | None
     verbs: tuple[Verb, ...]
-    """Requests that end it."""
+    """Requests that end the wait."""
     facts: Mapping[str, Any]
-    """What is behind it, by kind."""
+    """Details, by kind."""
     words: str
     next: str
-    """The command that ends it; empty where none does."""
+    """The command that ends the wait; empty if there is none."""
 
 
 FIRST: Final[tuple[WaitKind, ...]] = ("approval", "pause", "gate", "by_hand", "outcome", "failure")
-"""Kinds of waits by what is to be done first; what is not named comes last."""
+"""Kinds of waits in order of urgency; kinds not listed come last."""
 
 
 def urgency(wait: Wait | WaitRow) -> int:
-    """The lower, the more urgent."""
+    """The lower the number, the more urgent."""
     return FIRST.index(wait.kind) if wait.kind in FIRST else len(FIRST)
 
 

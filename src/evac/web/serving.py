@@ -19,6 +19,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -54,7 +55,7 @@ from evac.web.setting import Listen, WebSetting, check_listen, listen_of
 
 DESCRIPTION = """Prepare for, run and report on the loss of a site.
 
-Reads carry an `ETag`; lists are paged by `after` and `limit`; requests that change something say who and why,
+Reads carry an `ETag`; lists are paged by `after` and `limit`. Requests that change something say who and why,
 take an `Idempotency-Key`, and, where state may have changed, an `If-Match`. Errors are problems (RFC 9457)
 with a stable `code` and a `hint`. Streams are server-sent events whose ids are journal numbers.
 """
@@ -90,11 +91,15 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> None:
-    """The OpenAPI document with the shape of problems, which routes name by reference."""
+    """The OpenAPI document with the shape of problems, which routes name by reference, and with the first
+    clause of each description as its summary.
+    """
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         found = made()
+        for operation in (one for path in found["paths"].values() for one in path.values()):
+            operation["summary"] = " ".join(re.split(r"[.:;](?:\s|$)", operation["description"])[0].split())
         shapes = found.setdefault("components", {}).setdefault("schemas", {})
         shapes.setdefault("Problem", Problem.model_json_schema())
         return found

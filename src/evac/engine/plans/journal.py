@@ -23,26 +23,26 @@ from evac.store.port import Lease, Store, all_entries
 STREAM: Final = "plans"
 LOOK_S: Final = 5.0
 BACK: Final = 20_000
-"""Records that a new leader reads to know what was written last of each scenario."""
+"""Records that a new leader reads to find the last entry of each scenario."""
 BATCH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """One record."""
+    """One entry in the journal of the plan library."""
 
     number: int
-    """In its journal, from 1."""
+    """Its place in the journal, from 1."""
     at_ms: int
     scenario: str
     plan: str
-    """A digest; empty where none could be made."""
+    """Digest; empty if no plan could be made."""
     estate: str
     problem: str
 
 
 class PlanJournal:
-    """One for a controller. `chore` is done while it leads."""
+    """One per controller. `chore` runs while it leads."""
 
     def __init__(self, store: Store, look_s: float = LOOK_S) -> None:
         self._store, self._look_s = store, look_s

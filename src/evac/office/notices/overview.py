@@ -183,7 +183,7 @@ def _about(channel: Channel) -> str:
 
 
 def new_messages(drafts: Iterable[Message], make_id: Callable[[], str]) -> list[Message]:
-    """Drafts of the rule with ids of their own."""
+    """Gives the rule's drafts ids of their own."""
     return [replace(draft, id=make_id()) for draft in drafts]
 
 
@@ -195,7 +195,7 @@ Stands = Literal["waits", "delivered", "given up"]
 
 @dataclass(frozen=True, slots=True)
 class DeliverySeen:
-    """How one message stands in one channel."""
+    """Delivery state of a message in one channel."""
 
     channel: str
     state: Stands
@@ -203,9 +203,9 @@ class DeliverySeen:
     at_ms: int
     """When it was delivered or given up."""
     next_ms: int
-    """When what waits is tried again, 0: at once."""
+    """When the next attempt is due; 0: immediately."""
     problem: str
-    """Of the last try."""
+    """Error of the last attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ class NoticeTold:
     """One message."""
 
     number: int
-    """In the journal of notices."""
+    """Its place in the notices journal."""
     id: str
     kind: Kind
     state: MessageState
@@ -224,12 +224,12 @@ class NoticeTold:
     at_ms: int
     deliveries: tuple[DeliverySeen, ...]
     title: str = ""
-    """Of an update for users."""
+    """Title, if it is an update for users."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConcernOpen:
-    """Something that people were told of, and that is not over."""
+    """An alert that is not resolved yet."""
 
     key: str
     kind: Kind
@@ -247,7 +247,7 @@ class ChannelSeen:
     about: str
     waiting: int
     oldest_ms: int
-    """Since when the first message waits; 0: nothing does."""
+    """Since when the oldest message has been waiting; 0: none is."""
     next_ms: int
     problem: str
     sent: int
@@ -257,10 +257,10 @@ class ChannelSeen:
 
 @dataclass(frozen=True, slots=True)
 class NoticesSeen:
-    """Who tells, over which channels, and of what."""
+    """Who sends messages, over which channels, and which concerns are open."""
 
     by: str
-    """The site that tells now; empty: nobody does."""
+    """The site that sends messages now; empty: none does."""
     channels: tuple[ChannelSeen, ...]
     concerns: tuple[ConcernOpen, ...]
 
@@ -269,7 +269,7 @@ NOTHING: Final = NoticesSeen("", (), ())
 
 
 class NoticeBoard:
-    """One for an office. `look` keeps `seen` and `told` true."""
+    """One per office. `look` keeps `seen` and `told` up to date."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -279,7 +279,7 @@ class NoticeBoard:
         self.told: tuple[NoticeTold, ...] = ()
 
     async def look(self) -> None:
-        """Raises Unavailable. What cannot be read is left out."""
+        """Raises Unavailable. Unreadable entries are left out."""
         boxes: dict[str, Box] = {}
         for entry in await all_entries(self._store, BOX):
             with suppress(Corrupt):

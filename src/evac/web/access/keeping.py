@@ -112,10 +112,10 @@ class ProofShown:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One login, as those see it who may end it."""
+    """One login, as shown to those who may end it."""
 
     id: str
-    """The first letters of its key in the store, which opens nothing."""
+    """The first letters of its key in the store; useless for signing in."""
     name: str
     proof: str
     acr: str
@@ -126,7 +126,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class LoginRow(Login):
-    """The same with what only the identity provider asks for."""
+    """The same, with what only the identity provider needs."""
 
     subject: str = ""
     session: str = ""

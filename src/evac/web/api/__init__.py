@@ -1,4 +1,4 @@
-"""The API under /v1, one module a subject. `ROUTERS` is the register; one router for each tag."""
+"""The API under /v1: one module per subject, one router per tag. `ROUTERS` lists them all."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The estate as it was read and audited: counts, domains, services, stores, findings, what each loss does,
-what-ifs, its backups, and what evac can do for each service and store.
+"""The estate as loaded and audited: counts, domains, services, stores, findings, the effect of each loss,
+what-ifs, backups, and what evac can do for each service and store.
 
-Rows are made into bytes once for each digest of the estate; a page is cut out of them.
+Rows are serialised once per estate digest; a page is a slice of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from evac.web.room import JSON, WarRoom, dump, page, room_of, tag_of, tagged
 
 what_if_router = APIRouter(prefix="/v1", tags=["what if"])
 backups_router = APIRouter(prefix="/v1/backups", tags=["backups"], dependencies=[Depends(need("viewer"))])
-DataSet = Annotated[str, Query(min_length=1, max_length=200, description="A store, or another data set.")]
+DataSet = Annotated[str, Query(min_length=1, max_length=200, description="A store or another data set.")]
 Most = Annotated[int, Query(ge=1, le=1_000, description="Maximum number of events.")]
 doctor_router = APIRouter(prefix="/v1", tags=["estate"])
 
@@ -33,8 +33,8 @@ doctor_router = APIRouter(prefix="/v1", tags=["estate"])
 async def what_if(
     request: Request, body: WhatIfBody, actor: Annotated[Actor, Depends(need("viewer"))]
 ) -> Response:
-    """What is down, degraded or lost for good, when each service is back, and how each comes to be down.
-    Changes nothing.
+    """Show what losing these domains at once would do. Lists what is down, degraded or permanently lost, when
+    each service returns and why each one goes down. Changes nothing.
     """
     found = await room_of(request).office.what_if(body.domains)
     return Response(dump(found), 200, {"cache-control": "no-store"}, JSON)
@@ -45,7 +45,7 @@ router = APIRouter(prefix="/v1", tags=["estate"], dependencies=[Depends(need("vi
 
 @dataclass(frozen=True, slots=True)
 class EstateShown:
-    """The estate in numbers. digest: with the roles as last seen; files: as its files have it."""
+    """The estate in numbers. `digest` includes observed roles; `files` is the digest of the files alone."""
 
     name: str
     as_of: str | None
@@ -85,7 +85,7 @@ def _page(request: Request, name: str, after: str, limit: int, kind: str = "") -
 
 
 def _table(room: WarRoom, name: str, kind: str) -> _Table:
-    """Rows as bytes, made anew when the estate changed; kind: of domains and losses, empty for all."""
+    """Rows as bytes, rebuilt when the estate changes. `kind` filters domains and losses; empty for all."""
     facts, key = room.facts, f"{name}:{kind}"
     known: _Table | None = room.tables.get(key)
     if known is not None and known.stamp == facts.stamp:
@@ -110,7 +110,7 @@ def _one(request: Request, name: str, wanted: str) -> Response:
 
 @router.get("/estate", responses=answers(EstateShown, 304, 503))
 async def estate(request: Request) -> Response:
-    """What there is: counts, sites with headroom, and the room of each kind of servers and each pool."""
+    """Show counts, sites with headroom, and the capacity of each server class and pool."""
     room = room_of(request)
     facts = room.facts
     day = facts.as_of.isoformat() if facts.as_of else None
@@ -127,39 +127,43 @@ Kind = Annotated[
 
 @router.get("/domains", responses=answers(paged(f.DomainFacts), 304, 404, 422, 503))
 async def domains(request: Request, after: After = "", limit: Limit = LIMIT, kind: Kind = "") -> Response:
-    """Every fault domain above a server, with the verdict on its loss and the day it was last rehearsed."""
+    """List fault domains above server level, each with the verdict on its loss and the date of its last
+    drill.
+    """
     return _page(request, "domains", after, limit, kind)
 
 
 @router.get("/services", responses=answers(paged(f.ServiceFacts), 304, 404, 422, 503))
 async def services(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
-    """Every service: where it runs, which role its data has there, and what the loss of that site does to
-    it.
+    """List services. Each has the sites where it runs, the role of its data there, and the effect of losing
+    that site.
     """
     return _page(request, "services", after, limit)
 
 
 @router.get("/services/{service}", responses=answers(f.ServiceFacts, 304, 404, 422, 503))
 async def service(request: Request, service: str) -> Response:
-    """One service."""
+    """Show one service."""
     return _one(request, "services", service)
 
 
 @router.get("/stores", responses=answers(paged(f.StoreFacts), 304, 404, 422, 503))
 async def stores(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
-    """Every store: copies with their roles as last seen, and the day of the last verified restore."""
+    """List stores. Each has its copies with their last observed roles, and the date of its last verified
+    restore.
+    """
     return _page(request, "stores", after, limit)
 
 
 @router.get("/findings", responses=answers(paged(f.FindingFacts), 304, 404, 422, 503))
 async def findings(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
-    """What is to be mended, gravest first; the cursor is a fingerprint."""
+    """List audit findings, most severe first. The cursor is a fingerprint."""
     return _page(request, "findings", after, limit)
 
 
 @router.get("/audit/losses", responses=answers(paged(f.LossFacts), 304, 404, 422, 503))
 async def losses(request: Request, after: After = "", limit: Limit = LIMIT, kind: Kind = "") -> Response:
-    """One row a loss: sites first, then groups, providers, halls, feeds and racks."""
+    """List what each loss does: sites first, then groups, providers, halls, feeds and racks."""
     return _page(request, "losses", after, limit, kind)
 
 
@@ -170,29 +174,34 @@ class BackupHistory:
 
 @backups_router.get("/facts", responses=answers(BackupFacts, 304, 503))
 async def facts(request: Request) -> Response:
-    """What the tools of backups listed and what checks showed, by which verdicts are made."""
+    """Show what backup tools listed and what checks found: the evidence for backup verdicts."""
     body = dump(await Evidence(room_of(request).office.store).facts())
     return tagged(request, body, tag_of(body))
 
 
 @backups_router.get("/history", responses=answers(BackupHistory, 422, 503))
 async def history(request: Request, data_set: DataSet, limit: Most = 100) -> Response:
-    """What happened to the backups of one data set, newest first: who, when, with which tool and version."""
+    """List backup events of one data set, newest first. Each says who did what and when, with which tool and
+    version.
+    """
     events = await Evidence(room_of(request).office.store).history(data_set, limit)
     return Response(dump(BackupHistory(list(events))), 200, {"cache-control": "no-store"}, JSON)
 
 
 @doctor_router.get("/doctor", dependencies=[Depends(need("viewer"))], responses=answers(DoctorSeen, 304))
 async def seen(request: Request) -> Response:
-    """The last answer of all systems, as `evac doctor` gives it, and whether they are being asked now."""
+    """Show the last result of the doctor check, and whether one is running now. The result is the same as
+    that of `evac doctor`.
+    """
     body = dump(room_of(request).office.doctor.seen)
     return tagged(request, body, tag_of(body))
 
 
 @doctor_router.post("/doctor", status_code=202, responses=answers(DoctorSeen, 409, status=202))
 async def ask(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
-    """Asks every system, without changing anything, what it can do; the answer is there within two minutes.
-    While they are being asked, asking again changes nothing. 409 (`no-systems`) in a room that reaches none.
+    """Start a doctor check: ask every system what it can do. Changes nothing in these systems. The result is
+    available within two minutes; asking again while a check runs has no effect. 409 (`no-systems`) if this
+    war room cannot reach any systems.
     """
     desk = room_of(request).office.doctor
     desk.begin(actor.name)

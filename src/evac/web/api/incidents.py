@@ -1,7 +1,7 @@
-"""Incidents: all in a line each, one with its timeline, what people write down, its report, and a plan as a
-runbook for paper.
+"""Incidents: the list, one with its timeline, the notes people write, its report, and a plan as a printable
+runbook.
 
-There is one body for each kind of note, so that its shape says what it needs.
+Each kind of note has its own body, so that the schema says what it needs.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class _Written(BaseModel):
 
 
 class NoteSaid(_Written):
-    """Something seen, thought or done."""
+    """An observation, a thought or an action."""
 
     kind: Literal["note"]
     text: Said
 
 
 class CommandSaid(_Written):
-    """Who commands from now on; an empty value: nobody does any more."""
+    """Names the incident commander from now on; an empty `value` means that there is none."""
 
     kind: Literal["command"]
     value: Name
@@ -68,8 +68,8 @@ class CommandSaid(_Written):
 
 
 class UpdateSaid(_Written):
-    """A status update: a draft for people inside, or published, which is public at once. name: its title;
-    value: its phase.
+    """A status update: an internal draft, or one that is published at once. `name` is its title, `value` its
+    phase.
     """
 
     kind: Literal["draft", "update"]
@@ -80,7 +80,7 @@ class UpdateSaid(_Written):
 
 
 class StateSaid(_Written):
-    """A component of the status page is in a state from now on, because a person says so."""
+    """Sets the state of a status page component by hand, from now on."""
 
     kind: Literal["state"]
     name: Named
@@ -89,7 +89,7 @@ class StateSaid(_Written):
 
 
 class FactSaid(_Written):
-    """A field of the report that no journal can know."""
+    """A report field that no journal can supply."""
 
     kind: Literal["fact"]
     name: Annotated[str, Field(json_schema_extra={"enum": sorted(FACTS)}, max_length=NAME_MOST)]
@@ -98,8 +98,8 @@ class FactSaid(_Written):
 
 
 class ResolvedSaid(_Written):
-    """The incident is over. No service and no component becomes operational by it: `GET` the incident for
-    what is still down. text: the reason; value: the name of the incident, typed to confirm.
+    """Resolves the incident. `text` is the reason; `value` is the name of the incident, typed to confirm. No
+    service or component becomes operational by this: `GET` the incident to see what is still down.
     """
 
     kind: Literal["resolved"]
@@ -108,7 +108,7 @@ class ResolvedSaid(_Written):
 
 
 class ReopenedSaid(_Written):
-    """The incident is not over after all. text: the reason."""
+    """Reopens the incident. `text` is the reason."""
 
     kind: Literal["reopened"]
     text: Said
@@ -132,7 +132,7 @@ BY_PEOPLE: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class IncidentBody(_Written):
-    """An incident that people open by their first note, before anything is carried out."""
+    """An incident opened with its first note, before any run."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -144,7 +144,7 @@ class IncidentBody(_Written):
 
 
 def note_of(incident: str, body: _Written) -> Note:
-    """The note without its id, its writer and its moment."""
+    """The note without its id, author and time."""
     fields = body.model_dump(mode="json", exclude={"who"})
     kept = {key: fields[key] for key in ("text", "name", "value", "due_ms") if key in fields}
     return Note("", incident, fields["kind"], "", 0, **kept)
@@ -161,7 +161,7 @@ Form = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ChangeShown:
-    """From `at_ms` on the service was at a level, as the record `source` proves."""
+    """The service was at `level` from `at_ms` on; the record `source` proves it."""
 
     at_ms: int
     level: str
@@ -170,7 +170,7 @@ class ChangeShown:
 
 @dataclass(frozen=True, slots=True)
 class FateShown:
-    """What became of one service."""
+    """What happened to one service."""
 
     service: str
     tier: int
@@ -182,7 +182,7 @@ class FateShown:
 
 @dataclass(frozen=True, slots=True)
 class IncidentShown:
-    """One incident. touched: services that were not up all the time, down ones first."""
+    """One incident. `touched`: services that were not up throughout, those that are down first."""
 
     incident: IncidentShort
     touched: tuple[FateShown, ...]
@@ -193,7 +193,7 @@ class IncidentShown:
 
 @dataclass(frozen=True, slots=True)
 class EntryShown:
-    """One line of a timeline. number: its place, from 1; stream and record: what proves it."""
+    """One timeline entry. `number` counts from 1; `stream` and `record` name the record that proves it."""
 
     number: int
     at_ms: int
@@ -208,7 +208,7 @@ class EntryShown:
 
 @router.get("/incidents", dependencies=READ, responses=answers(paged(IncidentShort), 304, 404, 422, 503))
 async def incidents(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
-    """Incidents under way first, then the others, newest first."""
+    """List incidents: open ones first, then the rest, newest first."""
     desk = room_of(request).office.incidents
     names = await desk.names()
     begin = 0
@@ -228,7 +228,7 @@ async def begin(
     actor: Annotated[Actor, Depends(need("operator"))],
     key: IdempotencyKey = "",
 ) -> Response:
-    """Opens an incident by its first note, before any plan is carried out. 409 where there is one already."""
+    """Open an incident with its first note. No plan needs to run yet. 409 if the incident already exists."""
     room = room_of(request)
     asked = _asked(actor, body.who, key, "incident", body.model_dump(mode="json"))
     note = Note("", body.incident, "note", "", 0, body.text)
@@ -237,7 +237,9 @@ async def begin(
 
 @router.get("/incidents/{incident}", dependencies=READ, responses=answers(IncidentShown, 304, 404, 422, 503))
 async def incident(request: Request, incident: IncidentName) -> Response:
-    """Where an incident stands: since when, who commands, what it took, and by which records."""
+    """Show an incident. Says when it started, who is the incident commander, which services it affected, and
+    which records prove it.
+    """
     body = dump(shown(await room_of(request).office.incidents.file(incident)))
     return tagged(request, body, tag_of(body))
 
@@ -269,7 +271,7 @@ async def timeline(
     limit: Limit = LIMIT,
     whole: Annotated[bool, Query(description="Every record, not only the important ones.")] = False,
 ) -> Response:
-    """What happened, in order; each line names the record that proves it."""
+    """Show the timeline of an incident; each entry names the record that proves it."""
     file = await room_of(request).office.incidents.file(incident)
     rows = [e for e in file.entries if whole or e.weight == "main"]
     end = after + limit
@@ -298,7 +300,7 @@ def entry_shown(number: int, entry: Entry) -> EntryShown:
 async def notes(
     request: Request, incident: IncidentName, after: AfterNumber = 0, limit: Limit = LIMIT
 ) -> Response:
-    """What people wrote down, oldest first."""
+    """List the notes of an incident, oldest first."""
     rows = in_order((await room_of(request).office.incidents.file(incident)).dossier.notes)
     end = after + limit
     body = dump({"items": rows[after:end], "total": len(rows), "next": str(end) if end < len(rows) else None})
@@ -318,9 +320,9 @@ async def write(
     key: IdempotencyKey = "",
     new: Annotated[bool, Query(description="The incident may not exist yet.")] = False,
 ) -> Response:
-    """Writes something down: a note, who commands, a draft or a published update, the state of a component, a
-    fact for the report, that it is over, or that it is reopened. It is never changed; a later one puts right
-    what was wrong.
+    """Add a note to an incident. A note can also name the incident commander, draft or publish an update, set
+    the state of a component, supply a fact for the report, or resolve or reopen the incident. Notes never
+    change; correct one with a later one.
     """
     if body.kind in BY_PEOPLE:
         refuse_program(actor, BY_PEOPLE[body.kind])
@@ -335,7 +337,9 @@ async def write(
 
 
 async def _known(room: WarRoom, incident: str, new: bool) -> str:
-    """The name of the incident. Raises RunError for one that nobody knows, or that cannot be one."""
+    """The name of the incident. Raises RunError if it is unknown and `new` is not set, or is not a valid
+    name.
+    """
     try:
         return await room.office.incidents.check_known(incident)
     except RunError:
@@ -345,7 +349,9 @@ async def _known(room: WarRoom, incident: str, new: bool) -> str:
 
 
 def _check_component(room: WarRoom, name: str) -> None:
-    """Raises InvalidInput for a component that users do not see, Unavailable until the estate was read."""
+    """Raises InvalidInput for a component that is not on the status page, Unavailable until the estate is
+    loaded.
+    """
     known = sorted({one.public_name for one in room.facts.services if one.public_name})
     if name not in known:
         raise InvalidInput(
@@ -356,12 +362,12 @@ def _check_component(room: WarRoom, name: str) -> None:
 
 
 def _asked(actor: Actor, who: str, key: str, *about: object) -> Asked:
-    """By the login where there is one, else as the body says, else the user of this process."""
+    """In the name of the login if there is one, else of `who` in the body, else of this process's user."""
     return Asked(actor.name if actor.named or not who.strip() else who.strip(), "", key, body_digest(*about))
 
 
 async def _seen(room: WarRoom, given: Answer) -> dict[str, Any]:
-    """What was just written is seen at once."""
+    """Refreshes, so that the new note is visible at once."""
     with contextlib.suppress(Unavailable):
         await room.office.incidents.look()
         room.office.refresh()
@@ -370,7 +376,9 @@ async def _seen(room: WarRoom, given: Answer) -> dict[str, Any]:
 
 @router.get("/incidents/{incident}/draft", dependencies=READ, responses=answers(Draft, 304, 404, 422, 503))
 async def drafted(request: Request, incident: IncidentName) -> Response:
-    """A status update to edit and to publish: what somebody drafted, else one made of the records."""
+    """Show a draft status update to edit and publish. It is the draft somebody wrote; failing that, one
+    generated from the records.
+    """
     room = room_of(request)
     body = dump(draft_of(room, await room.office.incidents.file(incident)))
     return tagged(request, body, tag_of(body))
@@ -381,7 +389,7 @@ def draft_of(room: WarRoom, file: IncidentFile) -> Draft:
 
 
 def public_names(room: WarRoom) -> dict[str, str]:
-    """Service -> what users call it; empty until the estate was read."""
+    """Service -> its public name; empty until the estate is loaded."""
     facts = room.office.facts
     return {one.id: one.public_name for one in facts.services if one.public_name} if facts else {}
 
@@ -394,8 +402,8 @@ def documents(*problems: int) -> dict[int | str, Any]:
 
 @router.get("/incidents/{incident}/report", dependencies=READ, responses=documents(304, 404, 422, 503))
 async def report(request: Request, incident: IncidentName, form: Form = "json") -> Response:
-    """For a regulator: start, cause, services, people, duration, actions, what Korean law and EU DORA ask. A
-    file to keep; what nobody knows is said so.
+    """Download the incident report for a regulator. Covers start, cause, services, people, duration and
+    actions, with what Korean law and EU DORA require. Unknown facts are marked as unknown.
     """
     room = room_of(request)
     file = await room.office.incidents.file(incident)
@@ -425,7 +433,7 @@ def written(sheet: Sheet, form: str) -> bytes:
 
 
 def document(request: Request, body: bytes, form: str, name: str) -> Response:
-    """A file to keep: a page of its own has styles of its own, so it is opened from where it was saved."""
+    """A download: a standalone page has its own styles, so it is opened from where it was saved."""
     found = tagged(request, body, tag_of(body), MEDIA[form] + ("" if form == "json" else "; charset=utf-8"))
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name if c.isascii())
     found.headers["content-disposition"] = f'attachment; filename="{safe}.{ENDINGS[form]}"'
@@ -437,7 +445,9 @@ runbooks_router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[Depends(
 
 @runbooks_router.get("/plans/{digest}/runbook", responses=documents(304, 404, 422, 503))
 async def runbook(request: Request, digest: Digest, form: Form = "json") -> Response:
-    """A plan as a list for paper: who does what, after what, with room to write down when it was done."""
+    """Download a plan as a printable runbook. Lists who does what and in which order, with space to write
+    down the times.
+    """
     made = await book_of(room_of(request), digest)
 
     def body() -> bytes:
@@ -451,7 +461,7 @@ async def runbook(request: Request, digest: Digest, form: Form = "json") -> Resp
 
 
 async def book_of(room: WarRoom, digest: str) -> Runbook:
-    """Raises EvacError for a plan that is not kept, and InvalidInput for one that no paper holds."""
+    """Raises EvacError if the plan is not stored, and InvalidInput if it is too large to print."""
     office = room.office
     if not await office.store.list(f"plan/{digest}/", limit=1):
         raise EvacError("plan-unknown", f"no such plan: {digest[:19]}", "GET /v1/plans lists standby plans")

@@ -1,5 +1,5 @@
-"""What is shown outside of the war room: papers of incidents, as `evac incident` writes them, and the
-public status.
+"""What is shown outside the war room: incident documents, as `evac incident` writes them, and the public
+status.
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ RSS = "application/rss+xml"
 
 @status_router.get("/status", responses=answers(None, 304, 503, media=JSON))
 async def status(request: Request) -> Response:
-    """Components, 90 days of them, and published updates; nothing of sites, runs or people."""
+    """Show the public status: components, their last 90 days, and published updates. Contains nothing about
+    sites, runs or people.
+    """
     body = status_json(await public_page(room_of(request))).encode()
     return tagged(request, body, tag_of(body))
 
 
 @status_router.get("/status/feed", responses=answers(None, 304, 503, media=RSS))
 async def feed(request: Request) -> Response:
-    """Published updates as RSS."""
+    """Get the published updates as RSS."""
     body = status_feed(await public_page(room_of(request)), URL).encode()
     return tagged(request, body, tag_of(body), RSS)
 
 
 @dataclass(frozen=True, slots=True)
 class StatusFilesTold:
-    """The three files of the page, and what it says in short."""
+    """The three files of the status page, with the overall state and the number of components."""
 
     page: str
     feed: str
@@ -50,15 +52,15 @@ class StatusFilesTold:
     components: int
 
 
-Title = Annotated[str, Query(max_length=200, description="Owner of the page; the name of the estate.")]
+Title = Annotated[str, Query(max_length=200, description="Title; default: the name of the estate.")]
 Address = Annotated[
-    str, Query(max_length=500, pattern="^https?://[!-~]+$", description="Format of the page.")
+    str, Query(max_length=500, pattern="^https?://[!-~]+$", description="URL of the page, for its feed.")
 ]
 
 
 @status_router.get("/status/files", responses=answers(StatusFilesTold, 304, 422, 503))
 async def files(request: Request, title: Title = "", url: Address = URL) -> Response:
-    """The page, its feed and its document as static files, to be put outside all sites."""
+    """Get the status page, its feed and its JSON document as static files. Host them outside all sites."""
     room = room_of(request)
     names = public_names(room)
     found = await room.office.incidents.public(About(title or room.facts.name, names))
@@ -68,14 +70,14 @@ async def files(request: Request, title: Title = "", url: Address = URL) -> Resp
 
 
 async def public_page(room: WarRoom) -> StatusPage:
-    """Raises Unavailable until the estate was read."""
+    """Raises Unavailable until the estate is loaded."""
     return await room.office.incidents.public(About(room.facts.name, public_names(room)))
 
 
 router = APIRouter(prefix="/v1/papers", tags=["incidents"], dependencies=[Depends(need("viewer"))])
 Form = Annotated[
     PaperForm,
-    Query(alias="format", description="sheet: title, lead and parts as data, to be shown elsewhere."),
+    Query(alias="format", description="sheet: title, lead and parts as data, for other programs to show."),
 ]
 MEDIA: Final = {"json": JSON, "sheet": JSON, "html": "text/html", "markdown": "text/markdown"}
 
@@ -88,7 +90,7 @@ def papers(*problems: int) -> dict[int | str, Any]:
 
 @router.get("/incidents", responses=papers(304, 422, 503))
 async def all_incidents(request: Request, form: Form = "json") -> Response:
-    """All incidents, oldest first."""
+    """Get the list of all incidents as a document, oldest first."""
     office = room_of(request).office
 
     def made(store: Any) -> str | Sheet:
@@ -102,7 +104,7 @@ async def all_incidents(request: Request, form: Form = "json") -> Response:
 async def one_incident(
     request: Request, incident: IncidentName, paper: PaperKind, form: Form = "json"
 ) -> Response:
-    """One paper of one incident."""
+    """Get one document of an incident."""
     office = room_of(request).office
     file = await office.incidents.file(incident)
     now_ms = office.clock.now_ms()

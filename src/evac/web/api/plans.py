@@ -1,6 +1,5 @@
-"""Plans: the library with its journal, any plan by its digest, and from a plan to a run.
-
-From a plan to a run: handing it over, rehearsing it, and asking the leader to make a run of it.
+"""Plans: the plan library and its journal, any plan by digest, and the way from a plan to a run: upload it,
+dry run it, and ask the leader to create the run.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ PLAN: Final[dict[str, Any]] = {
 
 
 class Propose(Body):
-    """plan: one that is kept. typed: names of the sites that the plan leaves, which a person typed.
-    abandoned: those of them that are left as lost although they answer.
+    """`plan`: digest of a stored plan. `typed`: names of the sites that the plan evacuates, typed to confirm.
+    `abandoned`: those of them that are treated as lost although they still answer.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -66,7 +65,7 @@ class Propose(Body):
 
 @dataclass(frozen=True, slots=True)
 class PlanKept:
-    """A plan that is in the store now, for a day at least."""
+    """The plan is stored, for at least a day."""
 
     plan: str
 
@@ -80,8 +79,8 @@ class PlanKept:
 async def hand_over(
     request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
-    """Keeps a plan for a day under its own digest, which makes handing it over twice the same as once; a run
-    that is made of it keeps it for good. 409 where the bytes are not those of the digest.
+    """Upload a plan. It is kept for a day under its digest, or permanently once a run uses it. Uploading it
+    twice has no further effect. 409 if the bytes do not match the digest.
     """
     data = await request.body()
     await asyncio.to_thread(_check_plan, data, digest)
@@ -91,7 +90,7 @@ async def hand_over(
 
 
 def _check_plan(data: bytes, digest: str) -> None:
-    """Raises InvalidInput for what is not a plan, EvacError for one of another digest."""
+    """Raises InvalidInput if it is not a plan, EvacError if the digest does not match."""
     try:
         whole = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -112,9 +111,9 @@ def _check_plan(data: bytes, digest: str) -> None:
 async def rehearse(
     request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
-    """Asks every system that the plan touches whether its step would work now; changes nothing, and takes as
-    long as they take. 409 where the plan does not fit the estate and the roles of now; 422 (`plan-wrong`)
-    where the checker does not accept it.
+    """Dry-run a plan: ask every system involved whether its steps would work now. Changes nothing; takes as
+    long as the systems take to answer. 409 if the plan does not match the current estate and roles; 422
+    (`plan-wrong`) if the checker rejects it.
     """
     room = room_of(request)
     data = await _kept(room, digest)
@@ -129,7 +128,7 @@ def _rehearser(room: WarRoom) -> Rehearser:
 
 
 async def _kept(room: WarRoom, digest: str) -> bytes:
-    """Raises EvacError for a plan that is not kept."""
+    """Raises EvacError if the plan is not stored."""
     if not await room.office.store.list(f"plan/{digest}/", limit=1):
         raise EvacError("plan-unknown", f"no such plan: {digest[:19]}", "GET /v1/plans lists standby plans")
     return await room.office.plan(digest)
@@ -148,10 +147,10 @@ async def propose(
     key: IdempotencyKey = "",
     wait_s: Wait = WAIT_MOST_S,
 ) -> Response:
-    """Asks whoever leads to make a run of a plan that is kept. The run waits for its approval first. 409
-    where the plan does not fit the estate and the roles of now, and where a site that it leaves is not named;
-    422 (`plan-wrong`) where the checker does not accept it. The leader refuses (`site-answers`) to leave as
-    lost a site that answers and is not in `abandoned`.
+    """Ask the leader to create a run from a stored plan. The run first waits for its approval. 409 if the
+    plan does not match the current estate and roles, or if `typed` does not name every site that it
+    evacuates; 422 (`plan-wrong`) if the checker rejects it. The leader refuses (`site-answers`) to treat a
+    site as lost that still answers, unless `abandoned` names it.
     """
     room = room_of(request)
     data = await _kept(room, body.plan)
@@ -186,7 +185,9 @@ journal_router = APIRouter(prefix="/v1/drawer", tags=["plans"], dependencies=[De
 
 @journal_router.get("/journal", responses=answers(paged(PlanRecord), 304, 422, 503))
 async def journal(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT) -> Response:
-    """Each plan that was put into the drawer, from the first one on; `next` is the number to go on after."""
+    """List the plans added to the plan library, oldest first. `next` is the value of `after` for the next
+    page.
+    """
     store = room_of(request).office.store
     rows = await plan_records(store, after, limit)
     head = await head_of(store, STREAM)
@@ -201,7 +202,7 @@ router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[Depends(need("vie
 
 @router.get("/plans", responses=answers(paged(ReadyPlan), 304, 404, 422, 503))
 async def plans(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
-    """The drawer: for each scenario the plan that lies ready, its age, or why there is none."""
+    """List the plan library: for each scenario its standby plan and age, or why there is none."""
     room = room_of(request)
 
     def make() -> bytes:
@@ -213,8 +214,8 @@ async def plans(request: Request, after: After = "", limit: Limit = LIMIT) -> Re
 
 @router.get("/plans/{digest}", responses=answers(None, 304, 404, 409, 422, 503, media=JSON))
 async def plan(request: Request, digest: DigestBegun) -> Response:
-    """The canonical bytes of a plan, as `evac plan -o` writes them; they never change. The first twelve
-    letters of a digest will do, where only one plan begins so.
+    """Get a plan in its canonical bytes. They are those that `evac plan -o` writes, and never change. The
+    first twelve hex digits of the digest are enough if they are unique.
     """
     office = room_of(request).office
     digest = await find_plan(office.store, digest)

@@ -1,13 +1,13 @@
-"""What people ask of runs, and the hold of all of them. The room writes it down; the leader does it, or
-refuses it with words.
+"""Requests to runs, and the hold on all runs. The war room records a request; the leader executes it, or
+refuses it and says why.
 
-A break-glass credential is used for what it says and no more often, and loudly:
+A break-glass credential works only for its stated purpose, only as often as it allows, and never silently:
 
-    glass/<id>/<number>    one use: who asked what of which run, and when; made once and never changed
+    glass/<id>/<number>    one use: who requested what of which run, and when; created once, never changed
 
-A use is written before the request, in a transaction of its own, so that two rooms on one store never count
-to different ends; one whose request fails is spent all the same. The reason in the journal of the run
-begins with `BREAK-GLASS`, the leader makes a notice of it, and the incident gets a note.
+A use is recorded before the request, in its own transaction, so that two war rooms on one store never count
+differently; it is spent even if the request then fails. The reason in the journal of the run starts with
+`BREAK-GLASS`, the leader sends an alert, and the incident gets a note.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from evac.web.api.shapes import Ask, Body, Hold, IdempotencyKey, RunName, answer
 from evac.web.room import JSON, WarRoom, check_match, dump, room_of, tagged
 
 SIGNED_FOR_MOST: Final = 400
-"""Letters of the reason of a credential that journals repeat: the reason of the asking follows it."""
+"""Characters of a credential's reason that journals repeat; the reason of the request follows it."""
 
 
 def may_ask(actor: Actor, verb: str) -> bool:
-    """Whether somebody may ask such a thing at all; of which run, is for `check_may`."""
+    """Whether this actor may make such a request at all; `check_may` decides for which run."""
     if actor.program and verb in BY_PEOPLE:
         return False
     return actor.has(role_for(verb)) or (actor.grant is not None and actor.grant.verb == verb)
 
 
 def refuse_program(actor: Actor, act: str) -> None:
-    """Raises NotAllowed for the token of a program that acts for no person."""
+    """Raises NotAllowed for a program's token that does not act for a person."""
     if actor.program:
         raise NotAllowed(
             "program",
@@ -61,7 +61,7 @@ def refuse_program(actor: Actor, act: str) -> None:
 
 
 def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
-    """The grant that lets somebody ask, None where the role does. Raises NotAllowed."""
+    """The grant that permits the request; None if the role permits it. Raises NotAllowed."""
     if verb in BY_PEOPLE:
         refuse_program(actor, verb)
     needed, grant = role_for(verb), actor.grant
@@ -94,7 +94,7 @@ def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
 
 
 def check_reason(reason: str) -> None:
-    """Raises InvalidInput for a reason that looks as if such a credential had been used."""
+    """Raises InvalidInput for a reason that looks as if a break-glass credential had been used."""
     if reason.strip().upper().startswith(BREAK_GLASS):
         raise InvalidInput(
             "reason-reserved", f"a reason may not start with {BREAK_GLASS}", "start it differently"
@@ -104,9 +104,10 @@ def check_reason(reason: str) -> None:
 async def spend(
     request: Request, room: WarRoom, grant: Grant, asked: Asked, run: str, incident: str
 ) -> Asked:
-    """Counts one use, and says so everywhere; what is asked, with the use that journals tell.
+    """Records one use of a break-glass credential everywhere; returns the request with that use, for
+    journals.
 
-    Raises NotAllowed where it was used up, Unavailable.
+    Raises NotAllowed if the credential is used up, and Unavailable.
     """
     store, now_ms = room.office.store, room.office.clock.now_ms()
     number = await _count(store, grant, asked, run, now_ms)
@@ -170,9 +171,9 @@ async def ask(
     key: IdempotencyKey = "",
     wait_s: Wait = 0,
 ) -> Response:
-    """approve, pause, resume, retry, skip, cancel, undo, attest, limit. Answers at once that it is written
-    down; with `wait_s` what became of it. `If-Match` with the tag of the run refuses it when anything
-    happened since.
+    """Send a request to a run: approve, pause, resume, retry, skip, cancel, undo, attest or limit. Returns as
+    soon as the request is recorded; with `wait_s`, its outcome as well. With the run's tag in `If-Match`, it
+    is refused if anything has happened since.
     """
     room = room_of(request)
     name = room.office.register.resolve(run)
@@ -191,8 +192,8 @@ async def ask(
 
 
 def asked_of(actor: Actor, body: Body, key: str, *about: str) -> Asked:
-    """Who asks, by the login where there is one, else as the body says, else the user of this process. Raises
-    InvalidInput for a reason that looks like that of a break-glass credential.
+    """The request with its author: the login if there is one, else `who` in the body, else the user of this
+    process. Raises InvalidInput for a reason that looks like that of a break-glass credential.
     """
     check_reason(body.reason)
     who = actor.name if actor.named or not body.who.strip() else body.who.strip()
@@ -200,7 +201,7 @@ def asked_of(actor: Actor, body: Body, key: str, *about: str) -> Asked:
 
 
 def record(request: Request, actor: Actor, kind: str, what: str, run: str = "") -> None:
-    """Into the journal of access, where people are told apart."""
+    """Adds an entry to the access journal, if people have logins here."""
     access = room_of(request).access
     if isinstance(access, KeepsLogins):
         record_in(access, request, actor, kind, what, run)
@@ -238,7 +239,7 @@ def _request(body: Ask) -> RunRequest:
 
 
 async def _outcome(room: WarRoom, run: str, number: str, wait_s: int) -> tuple[str, str, str]:
-    """What became of a request: still waiting, taken, or refused, why, and what to do instead."""
+    """The outcome of a request: still waiting, taken, or refused, with the reason and what to do instead."""
     store = room.office.store
     with contextlib.suppress(Unavailable):
         if not await cases.settled(store, run, number, wait_s):
@@ -261,7 +262,7 @@ def _tag(hold: HoldSeen) -> str:
 
 @hold_router.get("/hold", responses=answers(HoldSeen, 304, 404, 503), dependencies=[Depends(need("viewer"))])
 async def hold(request: Request) -> Response:
-    """Who holds everything, and why; 404 where nobody does."""
+    """Show who placed the hold, and why. 404 if there is none."""
     found = await _standing(room_of(request))
     return tagged(request, dump(found), _tag(found))
 
@@ -270,7 +271,7 @@ async def hold(request: Request) -> Response:
 async def begin(
     request: Request, body: Hold, actor: Annotated[Actor, Depends(need("operator"))], key: IdempotencyKey = ""
 ) -> Response:
-    """Stops everything before its next effect. 409 where a hold is already in place."""
+    """Place a hold: stop every run before its next effect. 409 if one is already in place."""
     room = room_of(request)
     try:
         given = await room.counter.hold(asked_of(actor, body, key, "hold"))
@@ -289,7 +290,7 @@ async def end(
     who: Annotated[str, Query(max_length=512)] = "",
     key: IdempotencyKey = "",
 ) -> Response:
-    """Ends the hold, which waits until a person has looked. `If-Match` ends only the one that was read."""
+    """Release the hold. Only a person can do this. `If-Match` releases only the hold that was read."""
     refuse_program(actor, "release a hold")
     room = room_of(request)
     asked = asked_of(actor, Body(reason=reason, who=who), key, "release")
@@ -304,7 +305,7 @@ async def end(
 
 
 async def _standing(room: WarRoom) -> HoldSeen:
-    """The hold as the store has it now. Raises EvacError where there is none."""
+    """The current hold in the store. Raises EvacError if there is none."""
     found = await room.office.standing_hold()
     if found is None:
         raise EvacError("no-hold", "no hold is in place", "nothing to do")
@@ -312,7 +313,7 @@ async def _standing(room: WarRoom) -> HoldSeen:
 
 
 async def _look(room: WarRoom) -> None:
-    """What was just done is seen at once."""
+    """Refreshes, so that the change is visible at once."""
     with contextlib.suppress(Unavailable):
         await room.office.look()
         room.office.refresh()
@@ -322,7 +323,7 @@ sites_router = APIRouter(prefix="/v1/sites", tags=["sites"])
 
 
 class ClearSite(Body):
-    """The site whose mark is cleared, and why."""
+    """The site or domain whose mark is cleared, and why."""
 
     domain: str = Field(min_length=1, max_length=256)
 
@@ -336,8 +337,8 @@ async def clear(
     actor: Annotated[Actor, Depends(need("operator"))],
     key: IdempotencyKey = "",
 ) -> Response:
-    """Takes back that a site, or a domain below one, is lost or evacuated. Refused while a run is under way
-    that leaves it.
+    """Clear the lost or evacuated mark of a site, or of a domain in one. Refused while a run that evacuates
+    it is open.
     """
     refuse_program(actor, "clear the mark of a site")
     room = room_of(request)

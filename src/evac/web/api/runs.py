@@ -1,4 +1,4 @@
-"""Runs: all in a line each, one with its steps, its events, their stream, and what its journal proves."""
+"""Runs: the list, one with its steps and events, its event stream, and the verification of its journal."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MEDIA: Final = {"json": JSON, "csv": "text/csv", "html": "text/html"}
 
 
 class Head(BaseModel):
-    """The head of a journal as somebody else kept it. records: in all, up to and with this segment."""
+    """A journal head kept elsewhere. `records` is the total up to and including this segment."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     segment: Amount
@@ -59,7 +59,7 @@ class Head(BaseModel):
 
 
 class HeadsKept(BaseModel):
-    """Heads that others kept; without any, a cut-off end is not seen."""
+    """Journal heads kept elsewhere. Without any, a truncated end goes unnoticed."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     heads: Annotated[list[Head], Field(max_length=HEADS_MOST)] = []
@@ -67,7 +67,7 @@ class HeadsKept(BaseModel):
 
 @proofs_router.post("/runs/{run}/proof", responses=answers(cases.Proof, 400, 404, 413, 422, 503))
 async def proof(request: Request, run: RunName, body: HeadsKept) -> Response:
-    """Reads the journal of a run from its start and checks its chain. Changes nothing."""
+    """Verify the journal of a run: read it from the start and check its hash chain. Changes nothing."""
     office = room_of(request).office
     name = office.register.resolve(run)
     heads = [Anchor(name, head.segment, head.records, head.hash) for head in body.heads]
@@ -80,14 +80,16 @@ Stream = Literal["access", "backups", "notices", "plans", "watch"]
 
 @proofs_router.post("/journals/{stream}/proof", responses=answers(cases.Proof, 400, 413, 422, 503))
 async def proof_of_journal(request: Request, stream: Stream, body: HeadsKept) -> Response:
-    """The same of a journal that is not a run's: what was watched, notices, plans, access, backups."""
+    """Verify another journal: watch, notices, plans, access or backups. Changes nothing."""
     heads = [Anchor(head.stream or stream, head.segment, head.records, head.hash) for head in body.heads]
     incidents = room_of(request).office.incidents
     found = await incidents.reading(lambda store: asyncio.run(cases.verify(store, stream, heads)))
     return Response(dump(asdict(found)), 200, {"cache-control": "no-store"}, JSON)
 
 
-Form = Annotated[Literal["json", "csv", "html"], Query(alias="format", description="html prints on A4.")]
+Form = Annotated[
+    Literal["json", "csv", "html"], Query(alias="format", description="html prints on A4 paper.")
+]
 
 
 def lists() -> dict[int | str, object]:
@@ -98,7 +100,9 @@ def lists() -> dict[int | str, object]:
 
 @proofs_router.get("/runs/{run}/quarantine", responses=lists())  # type: ignore[arg-type]
 async def quarantine(request: Request, run: RunName, form: Form = "json") -> Response:
-    """Servers that did not come up, with what is wrong and what to do there, for the people on the floor."""
+    """Download the hands-on list: servers that did not come up. Says what is wrong with each, and what
+    on-site staff have to do.
+    """
     office = room_of(request).office
     name, now_ms = office.register.resolve(run), office.clock.now_ms()
 
@@ -120,12 +124,12 @@ async def quarantine(request: Request, run: RunName, form: Form = "json") -> Res
 router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(need("viewer"))])
 PLANS_KEPT: Final = 4
 FORECAST_MS = 5_000
-"""A forecast is as of a moment; it is made anew so often at most."""
+"""A forecast holds for one moment; it is recomputed at most this often."""
 
 
 @router.get("/runs", responses=answers(paged(RunShort), 304, 404, 422, 503))
 async def runs(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
-    """All runs: open ones first, then ended ones, newest first."""
+    """List runs: open ones first, then ended ones, newest first."""
     room = room_of(request)
 
     def make() -> bytes:
@@ -137,8 +141,8 @@ async def runs(request: Request, after: After = "", limit: Limit = LIMIT) -> Res
 
 @router.get("/runs/{run}", responses=answers(RunHead, 304, 404, 422, 503))
 async def run(request: Request, run: RunName) -> Response:
-    """Where a run stands, what waits for a person, and when it is expected to end. `If-Match` of requests
-    takes its `ETag`: as long as there was no event, it is the same run, whatever the forecast says by now.
+    """Show a run: its state, what waits for a person, and its expected end. Send its `ETag` as `If-Match`
+    with requests: it matches until the run has a new event, even if the forecast changes.
     """
     room = room_of(request)
     found = dump(await head_of(room, run))
@@ -153,12 +157,12 @@ async def run_tag(room: WarRoom, name: str) -> str:
 
 
 async def head_of(room: WarRoom, name: str) -> RunHead:
-    """The document of a run without its steps, as of now."""
+    """The current document of a run, without its steps."""
     return run_head(await shown_of(room, name))
 
 
 async def shown_of(room: WarRoom, name: str) -> RunShown:
-    """A run as of now, for its document and its page."""
+    """The current state of a run, for its document and its page."""
     office = room.office
     view = await office.register.view(name)
     now_ms = office.clock.now_ms() // FORECAST_MS * FORECAST_MS
@@ -172,21 +176,22 @@ StepOf = Annotated[str, Query(max_length=512, description="A step; empty: the wh
 
 @router.get("/runs/{run}/decision", responses=answers(Decision, 304, 404, 422, 503))
 async def decision(request: Request, run: RunName, step: StepOf = "") -> Response:
-    """What is asked of people about a step, or about the run: what it does, the most that may be lost and how
-    that is known, which services wait for it, and what approve, skip, wait and the like do.
+    """Show what people have to decide about a step or a run. Says what it does, the most data that may be
+    lost and how that is known, which services wait for it, and what approve, skip, wait and the other choices
+    would do.
     """
     body = dump(await decision_in(room_of(request), run, step))
     return tagged(request, body, tag_of(body))
 
 
 async def decision_in(room: WarRoom, run: str, step: str) -> Decision:
-    """Raises RunError for a run or a step that is not there."""
+    """Raises RunError if there is no such run or step."""
     shown = await shown_of(room, run)
     return decision_of(shown, step, await kept_plan(room, shown.view))
 
 
 async def kept_plan(room: WarRoom, view: RunView) -> Plan | None:
-    """The plan in force; None where it can no longer be read."""
+    """The current plan of a run; None if it can no longer be read."""
     try:
         return await plan_of(room, view.plans[-1])
     except EvacError:
@@ -194,7 +199,7 @@ async def kept_plan(room: WarRoom, view: RunView) -> Plan | None:
 
 
 async def plan_of(room: WarRoom, digest: str) -> Plan:
-    """A plan that is kept, decoded; its digest says all of it. Raises Corrupt."""
+    """A stored plan, decoded and cached by its digest. Raises Corrupt."""
     from evac.estate.codecs import plan as plan_codec
 
     kept: OrderedDict[str, Plan] = room.tables.setdefault("plans", OrderedDict())
@@ -216,7 +221,7 @@ Order = Annotated[
 async def steps(
     request: Request, run: RunName, after: After = "", limit: Limit = LIMIT, order: Order = "plan"
 ) -> Response:
-    """Steps in the order of the plan; or in that of need, which has one page and no cursor."""
+    """List the steps of a run, in plan order or by urgency. By urgency there is one page and no cursor."""
     room = room_of(request)
     view = await room.office.register.view(run)
     if order == "need":
@@ -233,7 +238,7 @@ async def steps(
 
 @router.get("/runs/{run}/events", responses=answers(paged(Numbered), 304, 404, 422, 503))
 async def events(request: Request, run: RunName, after: AfterNumber = 0, limit: Limit = LIMIT) -> Response:
-    """The journal of a run after a number; `next` is the number to go on after."""
+    """List the journal events of a run after a number. `next` is the value of `after` for the next page."""
     room = room_of(request)
     view = await room.office.register.view(run)
     rows = [numbered(number, event) for number, event in await room.office.register.events(run, after, limit)]
@@ -252,9 +257,9 @@ def numbered(number: int, event: Event) -> Numbered:
     openapi_extra={"parameters": [LAST_EVENT]},
 )
 async def stream(request: Request, run: RunName, after: AfterNumber | None = None) -> Response:
-    """Server-sent events of a run. `event`: its id is its number in the journal, and `Last-Event-ID` goes on
-    after it. `end`: the run has ended, and there will be no more. From the first event on, unless told
-    otherwise.
+    """Follow a run as server-sent events. `event`: its id is its number in the journal; `Last-Event-ID`
+    resumes after it. `end`: the run has ended, and no more events follow. Starts with the first event unless
+    `after` or `Last-Event-ID` is given.
     """
     room = room_of(request)
     register = room.office.register

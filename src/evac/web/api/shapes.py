@@ -37,7 +37,7 @@ Milliseconds = Amount
 
 
 class Body(BaseModel):
-    """What every one of them says."""
+    """Fields that every request body has."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     reason: Reason
@@ -45,7 +45,7 @@ class Body(BaseModel):
 
 
 class EnvelopeBody(BaseModel):
-    """What an approval covers, see the policy."""
+    """What an approval covers; see the policy."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     sites: Annotated[list[Name], Field(max_length=64)] = []
@@ -55,7 +55,7 @@ class EnvelopeBody(BaseModel):
 
 
 class Ask(Body):
-    """A request to a run. step: of retry, skip, undo, attest. typed: names of sites that the person typed."""
+    """A request to a run. `step`: for retry, skip, undo and attest. `typed`: site names, typed to confirm."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -76,7 +76,7 @@ class Ask(Body):
 
 
 class Hold(Body):
-    """Everything stops before its next effect."""
+    """Stops every run before its next effect."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -102,7 +102,7 @@ Row = TypeVar("Row")
 LIMIT_MOST: Final = 1_000
 LIMIT: Final = 100
 
-After = Annotated[str, Query(max_length=512, description="Cursor: the `next` of the previous page.")]
+After = Annotated[str, Query(max_length=512, description="Cursor: `next` of the previous page.")]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MOST, description="Maximum rows per page.")]
 AfterNumber = Annotated[int, Query(ge=0, le=2**53, description="Only entries with a higher number.")]
 RunName = Annotated[str, Path(max_length=512, description="A run, or the incident it belongs to.")]
@@ -116,7 +116,7 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         max_length=200,
         pattern=r"^[!-~]*$",
-        description="Repeating a request with the same key has no further effect; kept for a day.",
+        description="Repeating a request with the same key within a day has no further effect.",
     ),
 ]
 
@@ -125,8 +125,8 @@ PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
 
 
 class Problem(BaseModel):
-    """RFC 9457. `code` is stable; `kind` is the family that it belongs to, from which programs take their
-    exit code; `hint` says what to do next.
+    """An error as in RFC 9457. `code` is stable; `kind` is its family, from which programs take their exit
+    code; `hint` says what to do next.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -142,7 +142,7 @@ class Problem(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """One event of a run. number: its place in the journal, from 1."""
+    """One event of a run. `number` is its place in the journal, from 1."""
 
     number: int
     at: str | None
@@ -161,26 +161,26 @@ def paged(row: type[Any]) -> type[BaseModel]:
 
 _WORDS: Final = {
     400: "The body is not JSON.",
-    304: "Not changed since the `ETag` in `If-None-Match`.",
-    401: "No one is logged in.",
+    304: "Not modified since the `ETag` in `If-None-Match`.",
+    401: "Not signed in.",
     403: "Not allowed for this role, or by the policy.",
-    404: "It does not exist.",
+    404: "Not found.",
     409: "The current state does not allow it.",
-    412: "It does not match `If-Match`.",
+    412: "Changed meanwhile: `If-Match` no longer matches.",
     413: "The body is too large.",
     422: "The request is not valid.",
-    429: "More requests than the access file allows; `Retry-After` says how long to wait.",
+    429: "Too many requests, by the limits of the access file; `Retry-After` says how long to wait.",
     500: "Internal error; the log has the request id.",
-    503: "The store does not answer, or the estate is being read.",
+    503: "The store does not answer, or the estate is still loading.",
 }
 
 
 def answers(
     model: Any, *problems: int, media: str = "application/json", status: int = 200
 ) -> dict[int | str, Any]:
-    """Responses of a route: the shape of its answer, and the problems it may end with."""
+    """Responses of a route: the schema of its result, and the problems it can return."""
     body: dict[str, Any] = {"model": model} if model is not None else {"content": {media: {}}}
-    found: dict[int | str, Any] = {status: {**body, "description": "The answer."}}
+    found: dict[int | str, Any] = {status: {**body, "description": "Success."}}
     for code in sorted({401, 403, 429, 500, *problems}):
         shown = {} if code == 304 else {"content": {"application/problem+json": {"schema": PROBLEM}}}
         found[code] = {"description": _WORDS[code], **shown}

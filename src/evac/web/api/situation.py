@@ -1,5 +1,5 @@
-"""The situation as it is now: its stream, alerts and updates, whether this process is alive and ready, who
-asks, and logins that are open: a person sees and ends their own, an admin those of everybody.
+"""The current situation and its stream, alerts and updates, health checks, the caller's identity, and open
+logins: people see and end their own; admins, everyone's.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from evac.web.room import (
 
 notices_router = APIRouter(prefix="/v1/notices", tags=["notices"], dependencies=[Depends(need("viewer"))])
 logins_router = APIRouter(prefix="/v1", tags=["logins"])
-Name = Annotated[str, Query(max_length=512, description="A person. Empty: the caller.")]
+Name = Annotated[str, Query(max_length=512, description="A person; empty: the caller.")]
 Id = Annotated[str, Query(max_length=64, pattern=r"^[0-9a-f]*$", description="One login; empty: all.")]
 
 
 @notices_router.get("/told", responses=answers(paged(NoticeTold), 304, 422, 503))
 async def told(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT) -> Response:
-    """The last messages, in the order in which they were made, with how each stands in each channel: `waits`,
-    `delivered`, `given up`. `next` is the number to go on after.
+    """List recent messages with their delivery state in each channel. Oldest first. A delivery is `waits`,
+    `delivered` or `given up`. `next` is the value of `after` for the next page.
     """
     board = room_of(request).office.board
     rows = board.page(after, limit)
@@ -56,7 +56,7 @@ async def told(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT) -
 
 @notices_router.get("/channels", responses=answers(NoticesSeen, 304, 503))
 async def channels(request: Request) -> Response:
-    """Which site tells people now, over which channels, what waits there, and which concerns are open."""
+    """Show which site sends messages now, its channels and their queues, and the open concerns."""
     body = dump(room_of(request).office.board.seen)
     return tagged(request, body, tag_of(body))
 
@@ -66,8 +66,8 @@ me_router = APIRouter(prefix="/v1", tags=["access"])
 
 @dataclass(frozen=True, slots=True)
 class Me:
-    """named: whether the name was proven; else a request says one in `who`. grant: what a break-glass
-    credential lets its bearer ask besides, in words; empty without one.
+    """The caller. `named`: whether the name is proven; if not, requests give one in `who`. `grant`: what a
+    break-glass credential also permits, as text; empty without one.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Me:
 
 @me_router.get("/me", responses=answers(Me))
 async def me(actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
-    """Whoever asks, with the role of now."""
+    """Show the caller's name and current role."""
     grant = actor.grant
     words = "" if grant is None else f"{grant.verb} of {grant.run or grant.incident}"
     told = Me(actor.name, actor.role, actor.named, actor.proof, words)
@@ -98,8 +98,8 @@ class Alive:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is shown can be believed: the store was read a moment ago, the controller beside it leads or
-    follows, and the estate was read.
+    """The data shown is current: the store was read a moment ago, the controller here leads or follows, and
+    the estate is loaded.
     """
 
     ready: bool
@@ -108,13 +108,13 @@ class Ready:
 
 @health_router.get("/healthz", responses=answers(Alive))
 async def healthz() -> Response:
-    """The process answers; nothing else is asked."""
+    """Check that the process answers, and nothing else."""
     return Response(dump(Alive(True)), 200, {"cache-control": "no-store"}, JSON)
 
 
 @health_router.get("/readyz", responses=answers(Ready, 503))
 async def readyz(request: Request) -> Response:
-    """Whether what is shown can be believed; else a problem that says why not, to those who may read."""
+    """Check that the data shown is current. If not, the problem says why, to callers who may read."""
     office = room_of(request).office
     if office.ready:
         why = office.ready if request.scope.get(STATE) is not None else "sign in to see why"
@@ -127,7 +127,7 @@ async def readyz(request: Request) -> Response:
     "/metrics", responses=answers(None, media="text/plain"), dependencies=[Depends(need("viewer"))]
 )
 async def metrics(request: Request) -> Response:
-    """Figures in the text format of Prometheus, all of them `evac_*`."""
+    """Get metrics in the Prometheus text format, all named `evac_*`."""
     return Response(room_of(request).metrics.text(), 200, {"cache-control": "no-store"}, figures.MEDIA)
 
 
@@ -136,7 +136,9 @@ router = APIRouter(prefix="/v1", tags=["situation"], dependencies=[Depends(need(
 
 @router.get("/situation", responses=answers(Situation, 304, 503))
 async def situation(request: Request) -> Response:
-    """Sites with verdicts and votes, leader, quorum, hold, drawer, runs, last notices; as of one moment."""
+    """Show the current situation at one moment. Sites with verdicts and votes, leader, quorum, hold, plan
+    library, runs and recent alerts.
+    """
     room = room_of(request)
     office = room.office
     return room.shelf.answer(
@@ -146,9 +148,9 @@ async def situation(request: Request) -> Response:
 
 @router.get("/situation/facts", responses=answers(Observation, 304, 404, 503))
 async def facts(request: Request) -> Response:
-    """What is known beside the files, as the leader published it: roles of stores, what runs moved, what is
-    lost. A plan that is made with it is a plan of what the leader sees. 404 where no leader has published
-    any.
+    """Show the facts that are not in the estate files, as published by the leader. Roles of stores, what runs
+    moved, and what is lost. A plan made with these facts is based on what the leader sees. 404 if no leader
+    has published any.
     """
     known = room_of(request).office.published
     if known is None:
@@ -159,7 +161,7 @@ async def facts(request: Request) -> Response:
 
 @router.get("/notices", responses=answers(paged(Notice), 304, 422, 503))
 async def notices(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT) -> Response:
-    """The journal of watching, from the first notice on; `next` is the number to go on after."""
+    """List the watch journal, oldest alert first. `next` is the value of `after` for the next page."""
     room = room_of(request)
     rows = await room.office.notices(after, limit)
     told = room.office.situation.notice
@@ -174,9 +176,9 @@ async def notices(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT
     openapi_extra={"parameters": [LAST_EVENT]},
 )
 async def stream(request: Request, after: AfterNumber | None = None) -> Response:
-    """Server-sent events. `notice`: its id is its number in the journal, and `Last-Event-ID` goes on after
-    it. `situation`: the version of the situation changed; read /v1/situation. Begins with what comes next,
-    unless `after` or `Last-Event-ID` says where.
+    """Follow the situation as server-sent events. `notice`: its id is its number in the journal;
+    `Last-Event-ID` resumes after it. `situation`: the situation has a new version; read /v1/situation. Starts
+    with the next event unless `after` or `Last-Event-ID` is given.
     """
     room = room_of(request)
     begin = after_of(request)
@@ -208,7 +210,7 @@ class LoginsEnded:
 
 @logins_router.get("/logins", responses=answers(Logins, 503))
 async def logins(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
-    """Those of everybody for an admin, else one's own."""
+    """List open logins: everyone's for an admin, otherwise the caller's own."""
     access = room_of(request).access
     rows = await access.logins() if isinstance(access, People) else []
     told = Logins([_shown(one) for one in rows if actor.has("admin") or one.name == actor.name])
@@ -219,7 +221,7 @@ async def logins(request: Request, actor: Annotated[Actor, Depends(need("viewer"
 async def end(
     request: Request, actor: Annotated[Actor, Depends(need("viewer"))], name: Name = "", id: Id = ""
 ) -> Response:
-    """Ends all logins of a person, or one of them, in every room, within seconds."""
+    """End one or all logins of a person, in every war room, within seconds."""
     whose = name or actor.name
     if whose != actor.name and not actor.has("admin"):
         raise NotAllowed("role", f"{actor.name} is {actor.role}; this needs admin", "ask an admin")
@@ -235,15 +237,15 @@ def _shown(one: LoginRow) -> Login:
     return Login(one.id, one.name, one.proof, one.acr, one.made_ms, one.seen_ms, one.until_ms)
 
 
-Since = Annotated[int, Query(ge=0, le=2**53, description="From this time on, in ms since 1970.")]
+Since = Annotated[int, Query(ge=0, le=2**53, description="Only entries since this time, in ms since 1970.")]
 
 
 @logins_router.get("/access-log", responses=answers(AccessLog, 422, 503))
 async def log(
     request: Request, actor: Annotated[Actor, Depends(need("admin"))], since_ms: Since = 0
 ) -> Response:
-    """Who signed in, who was refused, what people asked and how they were proven; oldest first. Damaged parts
-    of the journals are listed under problems.
+    """List the access log, oldest entry first. Says who signed in, who was refused, what people requested and
+    how they proved their identity. Damaged parts of the journals are listed under `problems`.
     """
     found = await access_log(room_of(request).office.store, since_ms)
     return Response(dump(found), 200, {"cache-control": "no-store"}, JSON)
