@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +23,8 @@ from evac.model.errors import StoreError, Unavailable
 from evac.net.etcd_gateway import Gateway, text_key
 from evac.net.tls import TlsFiles
 from evac.store.locks import open_locks
+from evac.store.opening import open_store
+from evac.store.port import Put
 from evac_lab import authorities
 from evac_lab.servers import etcd
 from evac_lab.state import Site, Topology
@@ -202,3 +206,58 @@ def test_certificates_that_are_renewed_are_shown_without_a_restart(tmp_path: Pat
 
     with ground() as made:
         asyncio.run(story(made.member.url, authorities.store_files(made.certificates)))
+
+
+def test_the_page_secures_a_store_as_it_is_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command of `docs/how-to/lock-the-store.md`, with addresses and folders of this test."""
+    client, peer, page = free_port(), free_port(), Path(__file__).parents[3] / "docs/how-to/lock-the-store.md"
+    text = page.read_text(encoding="utf-8").partition("## 5.")[0]
+    for there, here in (
+        ("/etc/evac", f"{tmp_path}"),
+        ("/var/lib/etcd", f"{tmp_path / 'data'}"),
+        ("10.1.0.2:2379", f"127.0.0.1:{client}"),
+        ("10.1.0.2:2380", f"127.0.0.1:{peer}"),
+        ("10.1.0.2", "127.0.0.1"),
+        ("etcdctl user add root", f"etcdctl user add root --interactive=false <<< {'r' * 20}"),
+    ):
+        assert there in text
+        text = text.replace(there, here)
+    blocks = [re.sub(r"(?m)^    ", "", one) for one in re.findall(r"(?m)(?:^    .*\n)+", text)]
+    seal, again, certificates, member, users = blocks[:5]
+    assert [one.split()[0] for one in (seal, certificates, member, users)] == [
+        "openssl",
+        "openssl",
+        "etcd",
+        "export",
+    ]
+
+    def typed(block: str) -> None:
+        command = ["bash", "-ec", block]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+    typed(seal)
+    asyncio.run(_write(f"sqlite:{tmp_path / 'evac.sqlite'}"))
+    typed(f"evac() {{ '{sys.executable}' -m evac \"$@\"; }}\n{again}")
+    typed(certificates)
+    first = users.index("etcdctl user add")
+    with subprocess.Popen(
+        ["bash", "-ec", f"exec {member}"], cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            typed(f"{users[:first]}until etcdctl endpoint health; do :; done\n{users[first:]}")
+            files = {"ca": "ca.pem", "cert": "evac.pem", "key": "evac-key.pem"}
+            options = [f"{name}={tmp_path / file}" for name, file in files.items()]
+            options += [f"user=evac&password=file:{tmp_path / 'etcd-password'}"]
+            options += [f"seal=file:{tmp_path / 'store-seal'}"]
+            url = f"etcd:https://127.0.0.1:{client}?{'&'.join(options)}"
+            assert run(["store", "check", "--store", url]) == console.DONE
+        finally:
+            server.kill()
+    assert "this store is secured" in capsys.readouterr().err
+
+
+async def _write(url: str) -> None:
+    store = open_store(url)
+    await store.transact((), (Put("plan/1", b"before there was a seal"),))
+    await store.close()
