@@ -1,4 +1,4 @@
-"""EV105: the best surviving copy of a store lacks more than may be lost."""
+"""EV105: the best surviving copy of a store is missing more data than may be lost."""
 
 from __future__ import annotations
 
