@@ -1,4 +1,3 @@
-"""Frozen values in the field's words, and pure derivations that every room shares.
-
-This room knows no file, no clock, no network and no other room.
+"""Frozen values in the field's terms, and pure derivations shared by every package. This one uses no files,
+clock, network or other package.
 """

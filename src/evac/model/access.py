@@ -1,6 +1,6 @@
-"""Who may do what in the war room: people and their roles, what programs show, how long a login lasts.
+"""Who may do what in the war room: people and their roles, what programs present, how long a login lasts.
 
-Read from an access file at the edge. Secrets stand here as references only, tokens as hashes.
+Loaded from an access file at the edge. Secrets appear here only as references, tokens only as hashes.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ approver approves as well. admin does everything.
 """
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
-"""Each may do what those before it may."""
+"""Each role may do everything that the ones before it may."""
 
 
 BREAK_GLASS: Final = "BREAK-GLASS"
-"""How the reason of whatever was asked with such a credential begins, in every journal."""
+"""Prefix, in every journal, of the reason of a request made with such a credential."""
 
 
 @dataclass(frozen=True, slots=True)
 class GlassUse:
-    """One use of a credential that was signed offline."""
+    """One use of an offline-signed credential."""
 
     id: str
-    """The first letters of the credential's id."""
+    """First letters of the credential's id."""
     number: int
-    """Which use of it this is, from 1."""
+    """Number of this use, from 1."""
     uses: int
-    """How often it may be used."""
+    """How often the credential may be used."""
     signed_for: str = ""
     """Why it was signed."""
 
@@ -48,30 +48,32 @@ class GlassUse:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> GlassUse:
-        """Raises KeyError, TypeError or ValueError for what is none."""
+        """Raises KeyError, TypeError or ValueError if the data is not a valid use."""
         numbers = int(data["number"]), int(data["uses"])
         return cls(str(data["id"]), *numbers, str(data.get("signed_for", "")))
 
 
 ProofKind = Literal["trust", "token", "password", "oidc", "certificate", "break-glass", "signature"]
-"""How a person was proven. trust: not at all, a name was typed."""
+"""How a person proved their identity. trust: not at all, a name was typed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What shows that the person who asks is who the request says."""
+    """Evidence that the caller is the person whom the request names."""
 
     kind: ProofKind = "trust"
     acr: str = ""
-    """How strong: the `acr` of an identity provider; `totp` for a password with a second factor."""
+    """Strength of the proof: the `acr` of an identity provider; `totp` for a password with a
+    second factor.
+    """
     at_ms: int = 0
-    """When the person showed it."""
+    """When the person proved it."""
     program: bool = False
-    """A token that acts for no person."""
+    """Whether it is a program's token that acts for no person."""
     room: str = ""
-    """The war room that saw it, by the id of its key; empty of a signature, which needs nobody else."""
+    """Key id of the war room that checked it; empty for a signature, which anyone can check."""
     mark: str = ""
-    """The signature of the person, or of the room."""
+    """Signature of the person, or of the war room."""
 
     @property
     def words(self) -> str:
@@ -89,7 +91,7 @@ class Proven:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Proven:
-        """Raises ValueError for what is none."""
+        """Raises ValueError if the data is not a valid proof."""
         kind, texts = data.get("kind", "trust"), [data.get(name, "") for name in ("acr", "room", "mark")]
         if kind not in get_args(ProofKind) or not all(type(text) is str for text in texts):
             raise ValueError("no proof")
@@ -98,16 +100,16 @@ class Proven:
 
 
 GRAVE: Final = frozenset({"approve", "attest", "undo", "cancel"})
-"""Verbs that only somebody asks who proved a moment ago who it is."""
+"""Verbs that require a recent login."""
 
 
 def role_for(verb: str) -> Role:
-    """What a request to a run needs."""
+    """The role that a request to a run needs."""
     return "approver" if verb == "approve" else "operator"
 
 
 def least(one: Role, other: Role) -> Role:
-    """The role that may do less."""
+    """The lower of the two roles."""
     return ROLES[min(ROLES.index(one), ROLES.index(other))]
 
 
@@ -120,27 +122,27 @@ class Person:
     password: str = ""
     """A reference."""
     key: str = ""
-    """An ed25519 public key (32 bytes, base64), for what the person signs."""
+    """Ed25519 public key (32 bytes, base64) that verifies the person's signatures."""
     subject: str | None = None
-    """Who this is at the identity provider; empty: nobody there; None: not said."""
+    """Subject at the identity provider; empty: the person has no account there; None: not stated."""
     password_hash: str = ""
     """argon2id."""
     totp: str = ""
-    """A reference to the secret of an authenticator: the password needs its code as well."""
+    """Reference to an authenticator secret; with it, sign-in requires the password and a code."""
 
     certificate: str = ""
     """SHA-256 of the person's client certificate (DER), in hexadecimal."""
 
     @property
     def signs_in(self) -> bool:
-        """Whether there is a password."""
+        """Whether the person has a password."""
         return bool(self.password or self.password_hash)
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a program shows. digest: SHA-256 of the token in hexadecimal. of: the person it acts for; empty: a
-    program of its own, which neither approves nor attests. ends_ms: since 1970; 0: never.
+    """What a program presents. `digest`: SHA-256 of the token in hexadecimal. `of`: the person it acts for;
+    empty: a program in its own right, which may neither approve nor attest. `ends_ms`: since 1970; 0: never.
     """
 
     name: str
@@ -152,8 +154,8 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """An OpenID Connect provider. secret: a reference, empty for a public client. name_claim: what people are
-    called; role_claim: a text or a list of texts that `roles` maps to roles.
+    """An OpenID Connect provider. `secret`: a reference, empty for a public client. `name_claim`: the claim
+    with the person's name; `role_claim`: a string, or a list of strings, that `roles` maps to roles.
     """
 
     issuer: str
@@ -164,12 +166,12 @@ class Provider:
     role_claim: str = "groups"
     roles: Mapping[str, Role] = field(default_factory=lambda: MappingProxyType({}))
     acr: str = ""
-    """How strong a login has to be there (`acr`); empty: as the provider likes."""
+    """Required strength of a login (`acr`); empty: no requirement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Paths of PEM files. client_ca: whoever connects must show a certificate that it signed."""
+    """Paths of PEM files. `client_ca`: clients must present a certificate signed by it."""
 
     cert: str
     key: str
@@ -181,16 +183,16 @@ class Sessions:
     """How long a login lasts."""
 
     idle_ms: int = 3_600_000
-    """Without anything asked."""
+    """Longest time without a request."""
     whole_ms: int = 43_200_000
-    """In all."""
+    """Longest total duration."""
     grave_ms: int = 900_000
-    """For grave acts; after that the person signs in again first."""
+    """How recent a login has to be for `GRAVE` verbs."""
 
 
 @dataclass(frozen=True, slots=True)
 class GlassRules:
-    """Bounds of credentials that are signed offline."""
+    """Limits for offline-signed credentials."""
 
     most_ms: int = 14_400_000
     uses: int = 3
@@ -198,9 +200,9 @@ class GlassRules:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One thing that a person may ask, of one run or of that of one incident, without the identity provider.
-
-    id: 128 random bits in hexadecimal. from_ms, until_ms: since 1970 (UTC). uses: how often it may be asked.
+    """One action that a person may request without the identity provider, for one run or the run of one
+    incident. `id`: 128 random bits in hexadecimal. `from_ms`, `until_ms`: since 1970 (UTC). `uses`: how
+    often.
     """
 
     id: str
@@ -216,19 +218,21 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class AccessLimits:
-    """How often."""
+    """Rate limits."""
 
     sign_in: Rate = field(default_factory=lambda: Rate(10, 300_000))
-    """False proofs from one address, before further tries are slowed down."""
+    """Failed sign-ins from one address before further attempts are slowed down."""
     requests: Rate = field(default_factory=lambda: Rate(3_000, 60_000))
-    """Of one person or program."""
+    """Requests of one person or program."""
     streams: int = 20
-    """Of one person or program, at once."""
+    """Simultaneous streams of one person or program."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRules:
-    """All of it. address: of the room as browsers know it; hosts: more names that it goes by."""
+    """The whole access file. `address`: the war room's address as browsers know it; `hosts`: its
+    other names.
+    """
 
     people: Mapping[str, Person] = field(default_factory=lambda: MappingProxyType({}))
     tokens: Mapping[str, Token] = field(default_factory=lambda: MappingProxyType({}))
@@ -240,7 +244,7 @@ class AccessRules:
     glass: GlassRules = GlassRules()
     limits: AccessLimits = AccessLimits()
     proxies: tuple[str, ...] = ()
-    """Networks of proxies whose `X-Forwarded-For` is believed."""
+    """Networks of proxies whose `X-Forwarded-For` is trusted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class BootCode:
-    """words: what is the matter; remedy: what a person does; draws: power may still flow; its watts count."""
+    """`words`: what is wrong; `remedy`: what a person has to do; `draws`: it may still draw power, so its
+    watts count.
+    """
 
     words: str
     remedy: str
@@ -22,7 +24,7 @@ class BootCode:
 
 
 BOOTING: Final = "booting"
-"""`state` in the evidence of a look at a boot: it is the right server, it is on, and certainly not up."""
+"""`state` in the evidence of a boot check: it is the right server, it is on, and certainly not up yet."""
 
 BOOT_CODES: Final = MappingProxyType(
     {
@@ -103,4 +105,4 @@ BOOT_CODES: Final = MappingProxyType(
         ),
     }
 )
-"""Code -> what it means. `draws`: unless it was seen off since."""
+"""Code -> its meaning. `draws` holds unless the server has been seen off since."""

@@ -1,4 +1,4 @@
-"""The search for cyclic garbage, kept at rest while many values that all live on are made."""
+"""Pauses the cyclic garbage collector while many long-lived values are created."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from typing import Final
 
 SELDOM: Final = 20_000
-"""New containers, less those that went, after which the youngest are searched; Python's own number is 700."""
+"""Net number of new containers that triggers a collection of the youngest generation; Python's default is
+700.
+"""
 
 
 @contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """No search for cyclic garbage meanwhile.
+    """Pauses cyclic garbage collection.
 
-    A plan or a report is a hundred thousand values that all live on and point at each other in no
-    circle; the collector would look through them again and again, and find nothing.
+    A plan or a report consists of a hundred thousand long-lived values without reference cycles; the
+    collector would scan them again and again and find nothing.
     """
     on = gc.isenabled()
     gc.disable()
@@ -28,10 +30,10 @@ def collector_at_rest() -> Iterator[None]:
 
 
 def collect_seldom() -> None:
-    """From now on cyclic garbage is searched for more rarely in this process.
+    """Makes cyclic garbage collection less frequent in this process from now on.
 
-    Whoever talks with tens of thousands of servers makes and drops tasks, timers and answers without an end,
-    hardly any of them in a circle; to search them after every 700 takes a tenth of all work.
+    A process that talks to tens of thousands of servers constantly creates and drops tasks, timers and
+    responses, hardly any of them in cycles; a scan after every 700 takes a tenth of its time.
     """
     youngest, middle, oldest = gc.get_threshold()
     if 0 < youngest < SELDOM:

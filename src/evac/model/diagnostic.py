@@ -1,6 +1,5 @@
-"""Places in files and the problems found there.
-
-A diagnostic is a value: estate rooms make them, report rooms draw them.
+"""Places in files, and the problems found there. A diagnostic is a value: estate packages create them, report
+packages render them.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 IMPORTED: Final = "imported-"
-"""How the files begin that an import writes again each time; what people know is in the overlay."""
+"""Prefix of files that an import overwrites each time; what people know belongs in the overlay."""
 OVERLAY: Final = "overlay.yaml"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a fact stands: `line` and `column` count from 1; 0 means the file as a whole."""
+    """Where a fact is stated: `line` and `column` count from 1; 0 means the file as a whole."""
 
     file: str
     line: int = 0
@@ -30,17 +29,17 @@ class Place:
 
     @property
     def to_change(self) -> Place:
-        """Where a person changes what is here: an import writes its own files again."""
+        """Where a person has to change this: an import overwrites its own files."""
         return Place(OVERLAY) if self.file.startswith(IMPORTED) else self
 
 
 NOWHERE: Final = Place("")
-"""Of a value that no file holds."""
+"""The place of a value that is in no file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One problem of an input file: a stable code, words, a place and what to do next."""
+    """One problem in an input file: a stable code, a message, a place and what to do next."""
 
     code: str
     message: str

@@ -44,13 +44,13 @@ _FEW_KEYS: Final = 64
 _PLAIN: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals", "waits_for_people"})
 _NOW = frozenset({"lost", "home", "traffic"})
-"""What only an estate as it is now has."""
+"""Fields that only an estate as it is now has."""
 _LATER = frozenset({"bmc_address", "serial", "position"})
-"""Columns that estates of older versions do not have: they count where anything is known."""
+"""Columns that estates of older versions do not have; they count if any value is known."""
 
 
 _WORKED_OUT: Final[WeakKeyDictionary[Estate, str]] = WeakKeyDictionary()
-"""Digests of estates in memory, which nobody changes: an estate with another fact is another object."""
+"""Digests of estates in memory. Estates never change: an estate with another fact is another object."""
 
 
 def canonical_json(value: Any, *, exact: bool = False) -> bytes:
@@ -65,7 +65,9 @@ def canonical_json(value: Any, *, exact: bool = False) -> bytes:
 
 
 def written(value: Any) -> bytes:
-    """The bytes of plain lists and objects whose keys stand in canonical order already; no float in them."""
+    """The bytes of plain lists and objects whose keys are already in canonical order and that contain no
+    floats.
+    """
     try:
         return orjson.dumps(value, option=_PLAIN)
     except orjson.JSONEncodeError:  # integers beyond 64 bits, which `exact` allows
@@ -74,7 +76,7 @@ def written(value: Any) -> bytes:
 
 @lru_cache(maxsize=256)
 def fields_in_order(record: type[Any]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
-    """Names of the fields of a dataclass in canonical order, and what reads them all at once."""
+    """Field names of a dataclass in canonical order, and a getter for all of them."""
     names = tuple(sorted((f.name for f in fields(record)), key=_utf16))
     if len(names) > 1:
         return names, attrgetter(*names)
@@ -87,7 +89,9 @@ def digest(value: Any) -> str:
 
 
 def ordered(value: Any, limit: int | None = QUANTITY_LIMIT) -> Any:
-    """Plain lists and objects, keys in canonical order. Raises as `canonical_json`; limit: of integers."""
+    """Plain lists and objects with keys in canonical order. Raises as `canonical_json`. `limit`: largest
+    integer.
+    """
     # By exact type first: a plan has hundreds of thousands of values, nearly all of these five.
     kind = type(value)
     if kind is str:
@@ -112,13 +116,13 @@ def ordered(value: Any, limit: int | None = QUANTITY_LIMIT) -> Any:
 
 
 def keys_in_order(keys: tuple[Any, ...]) -> Sequence[str]:
-    """Keys by their UTF-16 code units. Raises InvalidInput for one that is not a string."""
+    """Keys sorted by UTF-16 code units. Raises InvalidInput for a key that is not a string."""
     return _known_order(keys) if len(keys) <= _FEW_KEYS else sorted(keys, key=_utf16)
 
 
 @lru_cache(maxsize=1024)
 def _known_order(keys: tuple[Any, ...]) -> tuple[str, ...]:
-    """Records that are alike have the same keys, so their order is worked out once."""
+    """Cached, because records of one kind have the same keys."""
     return tuple(sorted(keys, key=_utf16))
 
 
@@ -224,9 +228,9 @@ _LATER_FIELDS: Final = MappingProxyType(
         StoreMember: frozenset({"detached", "left"}),
     }
 )
-"""Facts that estates of older versions do not have: they count where they are more than nothing."""
+"""Facts that estates of older versions do not have; they count if they are not empty."""
 _NOTHING_IS_KNOWN: Final = frozenset({"deletable", "sync_timeout_ms"})
-"""Of these, false and zero are more than nothing."""
+"""Of these, false and zero count as well."""
 
 _AS_THEY_ARE: Final = frozenset({str, bool, type(None)})
 
@@ -235,14 +239,14 @@ _AS_THEY_ARE: Final = frozenset({str, bool, type(None)})
 def _record(
     kind: Hashable,
 ) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], frozenset[str]] | None:
-    """Names of the fields of a dataclass, what reads them, and which of them came later."""
+    """Field names of a dataclass, their getter, and the fields that were added later."""
     if not isinstance(kind, type) or not is_dataclass(kind):
         return None
     return (*fields_in_order(kind), _LATER_FIELDS.get(kind, frozenset()))
 
 
 def _plain(value: Any) -> Any:
-    """Lists and objects with their keys in canonical order."""
+    """Lists and objects with keys in canonical order."""
     kind = type(value)
     if kind in _AS_THEY_ARE or (kind is int and -QUANTITY_LIMIT <= value <= QUANTITY_LIMIT):
         return value

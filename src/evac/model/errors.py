@@ -1,7 +1,7 @@
-"""Errors every room may raise: a stable code, a message in plain words, and what to do next.
+"""Errors that any package may raise: a stable code, a plain message, and what to do next.
 
-Families of them are named as the API and the store name them: whoever asked makes the same error again. This
-module knows nothing of files, rendering or exit codes.
+Families are named as the API and the store name them, so that a client can raise the same error again. This
+module knows nothing about files, rendering or exit codes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from evac.model.diagnostic import Diagnostic
 
 
 class EvacError(Exception):
-    """An error a user sees: `code` is a stable slug, `hint` says what to do next."""
+    """An error shown to users: `code` is a stable slug, `hint` says what to do next."""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class EvacError(Exception):
 
 
 class EstateError(EvacError):
-    """An estate, or its policy, that cannot be used; carries every diagnostic, not only the first."""
+    """An estate or policy that cannot be used; carries every diagnostic, not only the first."""
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...], where: str = "estate") -> None:
         errors = sum(1 for d in diagnostics if d.severity == "error")
@@ -36,7 +36,7 @@ class EstateError(EvacError):
 
 
 def _remedy(where: str, has_lines: bool) -> str:
-    """Where no line is to blame, nothing was read: another file or folder must be given."""
+    """If no line is at fault, nothing was read: another file or folder is needed."""
     if where != "estate":
         return "fix these lines" if has_lines else "fix what the message names"
     if has_lines:
@@ -45,7 +45,7 @@ def _remedy(where: str, has_lines: bool) -> str:
 
 
 class UnknownDomain(EvacError):
-    """A fault domain named by the user that the estate does not have."""
+    """A fault domain that the user named and the estate does not have."""
 
 
 class PlanError(EvacError):
@@ -53,27 +53,27 @@ class PlanError(EvacError):
 
 
 class UnsafePlan(PlanError):
-    """A plan that policy refuses: no capacity, no fence, too much lost, too much at once."""
+    """A plan that the policy refuses: no capacity, no fence, too much data loss, too much at once."""
 
 
 class StalePlan(PlanError):
-    """A plan made from another estate or another observation than the present one."""
+    """A plan made from another estate or observation than the current one."""
 
 
 class InvalidInput(EvacError):
-    """Arguments of a public function that contradict its contract."""
+    """Arguments of a public function that violate its contract."""
 
 
 class NotAllowed(EvacError):
-    """Somebody asked for what policy does not let them do."""
+    """A request that the policy does not allow this caller."""
 
 
 class RunError(EvacError):
-    """A run that cannot be made, or a request that its present state does not allow."""
+    """A run that cannot be created, or a request that its current state does not allow."""
 
 
 class LockHeld(EvacError):
-    """Somebody else leads, or holds a data set. Times in milliseconds; 0 where unknown."""
+    """Another process leads or holds the data set. Times in milliseconds; 0 if unknown."""
 
     def __init__(self, name: str, owner: str, since_ms: int = 0, ttl_ms: int = 0) -> None:
         super().__init__(
@@ -83,11 +83,11 @@ class LockHeld(EvacError):
 
 
 class StoreError(EvacError):
-    """The store of journals and leases could not do what was asked."""
+    """The store of journals and leases could not execute a request."""
 
 
 class Conflict(StoreError):
-    """A key is not as the caller believed, so nothing was written."""
+    """A key was not in the expected state, so nothing was written."""
 
     def __init__(self, key: str, message: str = "") -> None:
         super().__init__("store-conflict", message or f"{key} was changed by someone else", "read it again")
@@ -95,7 +95,7 @@ class Conflict(StoreError):
 
 
 class LeaseLost(StoreError):
-    """The caller's lease is over or taken: it must stop acting at once."""
+    """The caller's lease has expired or was taken: it must stop acting immediately."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -105,7 +105,7 @@ class LeaseLost(StoreError):
 
 
 class Superseded(LeaseLost):
-    """A newer generation of the house was opened: nothing of an older one acts any more."""
+    """A newer generation was opened: nothing in an older one has any effect."""
 
     def __init__(self, own: int, newer: int) -> None:
         EvacError.__init__(
@@ -118,15 +118,15 @@ class Superseded(LeaseLost):
 
 
 class Unavailable(StoreError):
-    """No answer in time. What was asked may have been done: read before trying again."""
+    """No answer in time. The request may have been executed: read before trying again."""
 
     def __init__(self, message: str) -> None:
         super().__init__("store-unavailable", message, "check that a majority of the members can be reached")
 
 
 class Flooded(Unavailable):
-    """Someone else wrote more entries than are passed over: what evac wrote there is not known until they are
-    gone, as where the store does not answer.
+    """The store has more foreign entries than evac skips. Until they are removed, what evac wrote there is
+    unknown, as if the store did not answer.
     """
 
     def __init__(self, message: str) -> None:
@@ -135,7 +135,7 @@ class Flooded(Unavailable):
 
 
 class Corrupt(StoreError):
-    """What was read is not what was written: a hash, a length or an order is wrong."""
+    """The data read is not the data written: a hash, a length or an order is wrong."""
 
     def __init__(self, message: str) -> None:
         super().__init__("store-corrupt", message, "keep the files as they are; run: evac run verify RUN")
@@ -146,7 +146,7 @@ class ActionError(EvacError):
 
 
 class Retryable(ActionError):
-    """Nothing was done; trying again may help, at the earliest after `after_ms`."""
+    """Nothing was done; a retry may help, after `after_ms` at the earliest."""
 
     def __init__(self, code: str, message: str, hint: str = "", after_ms: int = 0) -> None:
         super().__init__(code, message, hint)
@@ -154,11 +154,11 @@ class Retryable(ActionError):
 
 
 class Permanent(ActionError):
-    """Nothing was done, and trying again will not help."""
+    """Nothing was done, and a retry will not help."""
 
 
 class OutcomeUnknown(ActionError):
-    """It may have been done or not: the world is observed before anything is tried again."""
+    """It may or may not have been done: the real state is observed before any retry."""
 
 
 KINDS: Final[tuple[tuple[str, type[EvacError]], ...]] = (
@@ -181,7 +181,7 @@ def kind_of(error: EvacError) -> str:
 
 
 def error_of(kind: str, status: int, code: str, message: str, hint: str) -> EvacError:
-    """The error of a problem. kind: as `kind_of` wrote it; where it is not known, the status says it."""
+    """The exception for a problem. `kind`: as from `kind_of`; if it is not known, the status decides."""
     if status in (401, 403):
         kind = "not-allowed"
     known = dict(KINDS)

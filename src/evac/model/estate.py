@@ -1,9 +1,9 @@
-"""The estate: what a company runs, where, on what, and what needs what.
+"""The estate: what a company runs, where, on what, and what depends on what. Frozen values in the field's
+terms.
 
-Frozen values in the field's words. `None` means unknown, everywhere. Durations are integer
-milliseconds, capacities base units (`units.RESOURCES`), bandwidths Mbit/s, power watts. Ids of
-fault domains are paths: `pangyo`, `pangyo/hall-2`, `pangyo/hall-2/feed-a`, `pangyo/hall-2/r017`; that
-of a provider is `provider:stripe`.
+`None` means unknown, everywhere. Durations are integer milliseconds, capacities base units
+(`units.RESOURCES`), bandwidths Mbit/s, power watts. Ids of fault domains are paths: `pangyo`,
+`pangyo/hall-2`, `pangyo/hall-2/feed-a`, `pangyo/hall-2/r017`; the id of a provider is `provider:stripe`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A building. A witness site votes and runs nothing; an edge site serves traffic only. region: the
-    country or other area that `data_in` may name; it is no fault domain."""
+    """A building. A witness site votes and runs nothing; an edge site only serves traffic. `region`: the
+    country or area that `data_in` may name; not a fault domain.
+    """
 
     id: str
     role: SiteRole = "full"
@@ -58,8 +59,9 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Hall:
-    """`cooling_watts`: what its cooling carries off; `network_up_ms`: from power until its switches and
-    BMCs answer; `bmc_requests_at_once`: how much its management network stands."""
+    """`cooling_watts`: heat that its cooling can remove; `network_up_ms`: time from power until its switches
+    and BMCs answer; `bmc_requests_at_once`: load limit of its management network.
+    """
 
     id: str
     site: str
@@ -71,9 +73,9 @@ class Hall:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A power feed: a shared-fate group over racks, with a budget and a limit on boots at once.
-
-    `close_ms`: how long it takes to close its breaker remotely."""
+    """A power feed: a shared-fate group of racks, with a power budget and a limit on simultaneous boots.
+    `close_ms`: time to close its breaker remotely.
+    """
 
     id: str
     site: str
@@ -85,7 +87,7 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Rack:
-    """Lost when its hall is, or when all of its feeds are; a surviving feed carries the load."""
+    """Lost if its hall is lost or all of its feeds are; a surviving feed carries the load."""
 
     id: str
     site: str
@@ -105,8 +107,7 @@ class SharedFate:
 
 @dataclass(frozen=True, slots=True)
 class BootServer:
-    """What a boot needs: slots, image bandwidth, addresses (`boots`: the rate at which it gives them out).
-
+    """What booting needs: slots, image bandwidth, addresses (`boots`: the rate at which it hands them out).
     `site` None serves every site.
     """
 
@@ -119,9 +120,8 @@ class BootServer:
 
 @dataclass(frozen=True, slots=True)
 class ServerClass:
-    """A kind of server. `boot_odds_permille`: how many of a thousand cold spares come up.
-
-    `power_on`: what it does when power returns: comes on by itself, stays dark, or is as it was last.
+    """A kind of server. `boot_odds_permille`: how many of a thousand cold spares come up. `power_on`: what it
+    does when power returns: turn on, stay off, or return to its last state.
     """
 
     id: str
@@ -139,7 +139,7 @@ class ServerClass:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What schedules itself (Kubernetes, a VM cloud): totals per site, and the share evac may fill."""
+    """Self-scheduling capacity (Kubernetes, a VM cloud): totals per site, and the share evac may fill."""
 
     id: str
     site: str
@@ -159,7 +159,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class ServiceProvider:
-    """Another company that provides external services: lost as one, and restored by itself only."""
+    """Another company that provides external services: lost as a whole, and only it can restore itself."""
 
     id: str
     contact: str | None = None
@@ -167,30 +167,31 @@ class ServiceProvider:
 
 
 PROVIDER_PREFIX: Final = "provider:"
-"""How the id of a provider begins where fault domains are named: it shares no name with sites or groups."""
+"""Prefix of provider ids among fault domains, so that they never clash with sites or groups."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """What a service needs: another service, one of several (target: the first of them), or one reachable
-    instance of a store family."""
+    """What a service needs: another service, one of several (`target` is the first), or one reachable
+    instance of a store family.
+    """
 
     target: str
     kind: Literal["service", "store"]
     hard: bool = True
     needed_to: NeededTo = "serve"
     any_of: tuple[str, ...] = ()
-    """The services to choose from, the preferred one first; any one is enough. Empty for a need of one."""
+    """The alternatives, preferred one first; any one is enough. Empty for a need of one service."""
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """All that are named."""
+        """All services named."""
         return self.any_of or (self.target,)
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Most replicas of one service together: a count per server, shares per rack, feed and site."""
+    """The most replicas of one service in one place: a count per server, shares per rack, feed and site."""
 
     per_server: int = 1
     per_rack: Fraction | None = None
@@ -200,9 +201,8 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How users reach a service. `change_ms` holds the control, `settle_ms` includes the TTL.
-
-    `mbps` and `connections` are the peak of the whole service, for links and ingress.
+    """How users reach a service. `change_ms`: how long a change occupies its control; `settle_ms` includes
+    the TTL. `mbps` and `connections`: peak of the whole service, for links and ingress.
     """
 
     kind: TrafficKind | None = None
@@ -215,11 +215,10 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service. `replicas` is the nominal count over all sites, `share` the smallest that serves.
-
-    `sites` lists where it is declared to run when no replica table says more; `purges`: it deletes old
-    data by itself, so after a restore it waits for a person. `public_name`: what users call it on the status
-    page; services of one public name are shown as one.
+    """One service. `replicas`: nominal count over all sites; `share`: the smallest share that can serve.
+    `sites`: where it runs unless a replica table says more. `purges`: it deletes old data by itself, so after
+    a restore it waits for a person. `public_name`: its name on the status page; services with the same one
+    are shown as one.
     """
 
     id: str
@@ -251,26 +250,26 @@ class Service:
     purges: bool = False
     public_name: str | None = None
     external: bool = False
-    """Whether another company runs it: it has no site, no replicas and no demand here."""
+    """Whether another company runs it: it has no site, replicas or demand here."""
     provider: str | None = None
-    """Of an external service, who provides it; None where it is a provider of its own."""
+    """The provider of an external service; None if it is its own provider."""
     data_in: tuple[str, ...] | None = None
-    """Sites, regions and groups that it may bring its data to; None for all."""
+    """Sites, regions and groups where its data may be; None for all."""
     objectives: Objectives | None = None
-    """By class of loss, where they differ from the plain rto and rpo."""
+    """Objectives by class of loss, if they differ from the plain rto and rpo."""
     owner_phone: str | None = None
 
     @property
     def provided_by(self) -> str:
-        """The provider that it is lost with; empty for a service of our own."""
+        """The provider that it is lost with; empty for an internal service."""
         return (self.provider or self.id) if self.external else ""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreMember:
-    """A copy of a store: `at` is a fault domain path or a server name. detached: as it was
-    observed, it follows nobody just now: it holds what it last received, and can be led to another primary.
-    left: by the files it has data, and its mode is `none` now: an old primary, or a copy that follows no one.
+    """A copy of a store; `at` is a fault domain path or a server name. `detached`: observed to follow no
+    primary now; it has the data last received, and can follow another primary. `left`: the files say that it
+    has data, but its mode is now `none`: an old primary, or a copy that follows no member.
     """
 
     at: str
@@ -282,13 +281,13 @@ class StoreMember:
 
     @property
     def replay_ms(self) -> int:
-        """How long a promotion waits for what it received and has not written down yet."""
+        """How long a promotion waits for data that was received but not yet applied."""
         return 0 if self.detached else self.lag_ms or 0
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A copy that must be restored before it serves. `restore_mbps`: megabits per second."""
+    """A copy that must be restored before it can serve. `restore_mbps`: megabits per second."""
 
     at: str
     size_gib: int | None = None
@@ -296,60 +295,60 @@ class Backup:
     restore_mbps: int | None = None
     verified: date | None = None
     proven: int | None = None
-    """The proof level (`model.backup`) that was reached on the day it was verified; None is 3, restored."""
+    """Proof level (`model.backup`) reached on the date of verification; None means 3, restored."""
     endpoint: str | None = None
-    """The endpoint whose driver holds it; None where only the files know of it."""
+    """The endpoint whose driver has it; None if only the files mention it."""
     system: str | None = None
-    """What it is kept on, such as `object storage` or `tape`: two copies on one system share its faults."""
+    """What it is stored on, such as `object storage` or `tape`: two copies on one system share its faults."""
     deletable: bool | None = None
     """Whether the credentials of the source can delete it."""
     schedule: str | None = None
-    """When it is taken, instead of the schedule of the policy."""
+    """When it is taken; overrides the schedule of the policy."""
     copied_from: str | None = None
-    """The endpoint of the copy that it is copied from; None where it is taken from the source."""
+    """The endpoint of the copy that it is made from; None if it is taken from the source."""
     restore_ms: int | None = None
-    """How long its last restore test took; None where none was. No file states it."""
+    """Duration of its last restore test; None if there was none. Never stated in files."""
 
     @property
     def name(self) -> str:
-        """What tells the copies of one data set apart."""
+        """Distinguishes the copies of one data set."""
         return self.endpoint or self.at
 
 
 @dataclass(frozen=True, slots=True)
 class BackupPolicy:
-    """What a company asks of the backups of one data set. Schedules are cron expressions in UTC."""
+    """What a company requires of the backups of one data set. Schedules are cron expressions in UTC."""
 
     copies: int = 3
-    """How many copies there are, the original among them."""
+    """Number of copies, including the original."""
     systems: int = 2
-    """On how many different systems they are kept."""
+    """Number of different systems that they are stored on."""
     outside: int = 1
-    """How many backups no loss of one domain takes together with the original."""
+    """Number of backups that survive any loss of one domain that destroys the original."""
     undeletable: int = 1
-    """How many backups the credentials of the source cannot delete."""
+    """Number of backups that the credentials of the source cannot delete."""
     rpo_ms: int | None = None
-    """How old the newest copy may become."""
+    """Maximum age of the newest copy."""
     keep_ms: int | None = None
-    """How far back one can go."""
+    """How far back a restore can reach."""
     level: int = 3
-    """The least proof level (`model.backup`) of every copy."""
+    """Minimum proof level (`model.backup`) of every copy."""
     proof_age_ms: int = 180 * 86_400_000
-    """How old a proof of that level may become."""
+    """Maximum age of a proof of that level."""
     schedule: str | None = None
     """When backups are taken."""
     prove: str | None = None
     """When the next part of every copy is read and checked."""
     parts: int = 7
-    """In how many parts a copy is read: after so many checks all of it was."""
+    """Number of checks after which every part of a copy has been read."""
     restore_test: str | None = None
-    """When a copy is restored into an empty place and its content is checked."""
+    """When a copy is restored into an empty place and its content checked."""
     restore_needs: tuple[str, ...] = ()
-    """Services without which nothing is restored: the catalogue, the key store, the repository server."""
+    """Services that any restore needs: the catalogue, the key store, the repository server."""
     keys_at: tuple[str, ...] = ()
-    """Where the keys of the copies are kept."""
+    """Where the encryption keys of the copies are stored."""
     waived: str | None = None
-    """Why no backup is needed; the rest says nothing then."""
+    """Why no backup is needed; the other fields are then ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +365,7 @@ class DataSet:
     backups: tuple[Backup, ...] = ()
     backup_policy: BackupPolicy | None = None
     data_in: tuple[str, ...] | None = None
-    """Sites, regions and groups that it may be in; None for all."""
+    """Sites, regions and groups where it may be; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,9 +392,9 @@ class Store:
     fence_rung: str = "isolate"
     home: str = ""
     elect_ms: int | None = None
-    """How long a majority that is left takes to elect a primary, where it does so by itself."""
+    """How long the surviving majority takes to elect a primary, if it does so by itself."""
     sync_timeout_ms: int | None = None
-    """How long a primary holds its commits once every synchronous copy is gone."""
+    """How long a primary blocks commits once every synchronous copy is gone."""
     backup_policy: BackupPolicy | None = None
     data_in: tuple[str, ...] | None = None  # as for a data set
     objectives: Objectives | None = None
@@ -411,7 +410,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryGroup:
-    """Stores (and queues) that must come back to one point in time."""
+    """Stores (and queues) that must be restored to one point in time."""
 
     id: str
     stores: tuple[str, ...]
@@ -441,7 +440,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Expiring:
-    """A certificate, key, licence or DNSSEC signature: what needs it, where, until when."""
+    """A certificate, key, licence or DNSSEC signature: what needs it, where, and when it expires."""
 
     id: str
     kind: str
@@ -452,7 +451,7 @@ class Expiring:
 
 @dataclass(frozen=True, slots=True)
 class Automation:
-    """GitOps or configuration management that would undo a step of a kind on what it manages."""
+    """GitOps or configuration management that would undo a kind of step on what it manages."""
 
     id: str
     kind: str
@@ -463,7 +462,7 @@ class Automation:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A loss that was rehearsed: which domain, when, and the digest of the estate it was done on."""
+    """A drill: which domain, when, and the digest of the estate at the time."""
 
     domain: str
     done: date
@@ -473,9 +472,10 @@ class Rehearsal:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How a real system is reached: `driver` acts for `subject` at a site: a service, a store, a site (its
-    BMCs) or a feed (its circuit). settings: addresses, names and references of secrets (`env:NAME`,
-    `file:/path`), never a secret. hall: of what is reached, where that is known."""
+    """How to reach a real system: `driver` acts for `subject` (a service, a store, a site's BMCs, a feed's
+    circuit). `settings`: addresses, names, secret references (`env:NAME`, `file:/path`), never secrets.
+    `hall`: if known.
+    """
 
     id: str
     subject: str
@@ -487,7 +487,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Provenance of one value: `path` names it, `expired` says it was past its shelf life."""
+    """Provenance of one value: `path` names it, `expired` says that it is too old to be trusted."""
 
     path: str
     source: str | None = None
@@ -542,9 +542,9 @@ class Estate:
     horizon_ms: int = 86_400_000
     detection_ms: int | None = None
     approval_ms: int | None = None
-    """As stated; everything that adds times up reads `lead`."""
+    """As stated; code that adds up times uses `lead`."""
     waits_for_people: bool = False
-    """Whether the policy beside it lets no plan run before a person has approved it."""
+    """Whether the policy lets no plan run before a person has approved it."""
     tier_weights: tuple[int, ...] = (8, 4, 2, 1)
     sites: tuple[Site, ...] = ()
     halls: tuple[Hall, ...] = ()
@@ -572,15 +572,15 @@ class Estate:
     replicas: Replicas = field(default_factory=empty_replicas)
     places: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))
     lost: tuple[str, ...] = ()
-    """Fault domains that are lost or evacuated now: they are in no loss to come, and hold no capacity."""
+    """Fault domains lost or evacuated now: they provide no capacity, and no future loss includes them."""
     home: Replicas | None = None
-    """Where the files declare the replicas; None where `replicas` says the same."""
+    """Where the files declare the replicas; None if `replicas` says the same."""
     traffic: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Service -> sites that its users are sent to, where a run or a driver says so."""
+    """Service -> sites that its users are sent to, if a run or a driver reports it."""
 
     @property
     def lead(self) -> Lead:
-        """Assumed where it is not stated. Nobody approves in no time."""
+        """Uses assumed values for what is not stated: no one approves in zero time."""
         approval_ms = None if self.waits_for_people and self.approval_ms == 0 else self.approval_ms
         stated = {"detection": self.detection_ms, "approval": approval_ms}
         return Lead(
@@ -590,11 +590,11 @@ class Estate:
         )
 
     def tool_groups(self, roles: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-        """What fills these roles: of each group any one service is enough, the preferred one first."""
+        """Services that fill these roles: one service of each group is enough, preferred one first."""
         named = {one for role in roles for one in self.tools.get(role, ())}
         return tuple(sorted({(one,) if isinstance(one, str) else one for one in named}))
 
     def place(self, *paths: str) -> Place:
-        """The place of the first path that is known; the estate as a whole otherwise."""
+        """The place of the first known path, else that of the estate as a whole."""
         known = (self.places[path] for path in (*paths, "") if path in self.places)
         return next(known, Place(self.name))

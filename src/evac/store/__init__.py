@@ -1,1 +1,1 @@
-"""Where runs are remembered and who may act: compare-and-set keys, leases with fencing tokens, journals."""
+"""Where runs are recorded and who may act: compare-and-set keys, leases with fencing tokens, journals."""

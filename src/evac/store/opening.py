@@ -55,10 +55,10 @@ from evac.store.port import (
 )
 
 KEY_LEAST: Final = 32
-"""Bytes of a key at least: as many as the tag has."""
+"""Minimum length of a key in bytes: that of the tag."""
 KEYS_MOST: Final = 4
 SKIPPED_MOST: Final = 10_000
-"""Entries without a good seal that one list passes over before it gives up."""
+"""Entries without a valid seal that one list skips before it gives up."""
 NAMED_MOST: Final = 100
 _PURPOSE: Final = b"evac store value 1\0"
 
@@ -74,7 +74,7 @@ LOCK_HINT: Final = "see the page Secure the store"
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """keys: the first one seals, each of them is accepted, so that a key can be replaced without a gap."""
+    """`keys`: the first one seals, all of them are accepted, so that a key can be replaced without a gap."""
 
     keys: tuple[Secret, ...]
 
@@ -82,11 +82,11 @@ class Seal:
         return _tag(self.keys[0], name, value) + value
 
     def open(self, name: str, stored: bytes) -> bytes | None:
-        """The value; None for one that no key of ours sealed under this name."""
+        """The value; None if none of the keys sealed it under this name."""
         return self.opened_by(name, stored)[1]
 
     def opened_by(self, name: str, stored: bytes) -> tuple[int, bytes | None]:
-        """The number of the key that sealed it, and the value."""
+        """The index of the key that sealed it, and the value."""
         tag, value = stored[:SEAL_BYTES], stored[SEAL_BYTES:]
         for number, key in enumerate(self.keys):
             if hmac.compare_digest(tag, _tag(key, name, value)):
@@ -95,7 +95,7 @@ class Seal:
 
 
 def seal_of(references: str) -> Seal:
-    """The keys of `REF` or `REF,REF`, each `file:/path` or `env:NAME`. Raises `StoreError`."""
+    """The keys in `REF` or `REF,REF`, each `file:/path` or `env:NAME`. Raises `StoreError`."""
     names = [one.strip() for one in references.split(",") if one.strip()]
     if not 0 < len(names) <= KEYS_MOST:
         raise StoreError("store-seal", f"seal must have 1 to {KEYS_MOST} keys", "write seal=file:/path")
@@ -118,13 +118,13 @@ def _tag(key: Secret, name: str, value: bytes) -> bytes:
 
 
 class SealedStore:
-    """As `inner`, but for whoever holds the key."""
+    """Like `inner`, but usable only with the key."""
 
     def __init__(self, inner: Store, seal: Seal) -> None:
         self.inner, self.seal = inner, seal
         self.name, self.quorum = inner.name, inner.quorum
         self.unsealed: dict[str, int] = {}
-        """Entries that were passed over, with the revision at which they were seen. At most `NAMED_MOST`."""
+        """Skipped entries, with the revision at which they were seen. At most `NAMED_MOST`."""
 
     async def get(self, key: str) -> Entry | None:
         entry = await self.inner.get(key)
@@ -195,7 +195,7 @@ class SealedStore:
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
-    """What `seal_all` found: entries that were good already, sealed by it, and left without a seal."""
+    """Result of `seal_all`: entries already sealed, newly sealed, and left without a seal."""
 
     good: int
     sealed: int
@@ -235,15 +235,15 @@ class Repair:
     """What is wrong with one journal."""
 
     segments: tuple[int, ...]
-    """Missing, or not to be read."""
+    """Numbers of segments that are missing or unreadable."""
     linked: int
-    """Segments that do not follow from the one before."""
+    """Segments to link to the previous one again."""
     foreign: tuple[str, ...]
-    """Keys below it that are no place of it."""
+    """Keys under it that are not segments."""
     records: int
-    """Still there."""
+    """Records still present."""
     lost: int
-    """Not there any more, as far as numbers show."""
+    """Records that are gone, as far as the numbering shows."""
 
     @property
     def sound(self) -> bool:
@@ -253,14 +253,14 @@ class Repair:
 async def repair_journal(
     inner: Store, seal: Seal | None, stream: str, lost: bytes, keep: Callable[[bytes], None] | None = None
 ) -> Repair:
-    """Makes one chain again of what can be read of a journal that no run depends on. inner: the store as it
-    is. keep: is given every entry as it was, one JSON line [key, revision, base64] each, before anything
-    changes; None changes nothing. Each place keeps its segment, and each record its number: `lost` is written
-    for one that is gone (b"": later ones move up). An empty segment follows the last place, so that a
-    controller which is writing opens the journal again.
+    """Rebuilds one chain from the readable part of a journal that no run depends on. `inner`: the unsealed
+    store. `keep` receives every entry as it was, one JSON line [key, revision, base64] each, before anything
+    changes; None: change nothing. Segments keep their numbers, and so do records: `lost` replaces each record
+    that is gone (b"": later ones move up). An empty segment is added at the end, so that a controller that is
+    writing reopens the journal.
 
-    Each entry is replaced only while it is as it was read: it can be repeated. Raises `Conflict` where
-    somebody writes meanwhile, `Unavailable`.
+    An entry is replaced only if it has not changed since it was read, so this can be repeated. Raises
+    `Conflict` if somebody else writes at the same time, and `Unavailable`.
     """
     there, after = dict[str, Entry](), ""
     while page := await inner.list(prefix_of(stream), after, PAGE_SEGMENTS):
@@ -297,8 +297,8 @@ async def repair_journal(
 def _one_chain(
     stream: str, good: Mapping[int, Segment], end: int, lost: bytes
 ) -> tuple[dict[int, bytes], list[int], int]:
-    """What to write by place, with an empty segment after the last; the places of which nothing can be read;
-    how many records are gone.
+    """What to write by segment number, with an empty segment at the end; the unreadable segment numbers; the
+    number of lost records.
     """
     values, broken, gone = dict[int, bytes](), list[int](), 0
     following, previous, records, token = deque(sorted(good)), "", 0, 0
@@ -348,7 +348,7 @@ def open_store(url: str) -> Store:
 
 
 def open_unsealed(url: str) -> tuple[Store, Seal | None]:
-    """The store as it is below its seal, and the seal that its URL names. Raises as `open_store`."""
+    """The store below its seal, and the seal named in its URL. Raises as `open_store`."""
     found = open_store(url)
     return (found.inner, found.seal) if isinstance(found, SealedStore) else (found, None)
 
@@ -363,7 +363,7 @@ def _read_sqlite(rest: str) -> tuple[Path, str]:
 
 
 def check_store(url: str) -> None:
-    """Raises `StoreError` where a URL cannot name a store; opens nothing and makes no file."""
+    """Raises `StoreError` for an invalid store URL; opens nothing and creates no file."""
     kind, _, rest = url.partition(":")
     if kind == "sqlite" and rest:
         _check_folder(_read_sqlite(rest)[0])
@@ -374,13 +374,13 @@ def check_store(url: str) -> None:
 
 
 def store_kind(url: str) -> str:
-    """`memory`, `sqlite` or `etcd`. Raises `StoreError` where a URL cannot name a store."""
+    """`memory`, `sqlite` or `etcd`. Raises `StoreError` for an invalid store URL."""
     check_store(url)
     return url.partition(":")[0]
 
 
 def etcd_members(url: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Addresses and options of `etcd:...`, the own member first. Raises `StoreError`."""
+    """Addresses and options of `etcd:...`, local member first. Raises `StoreError`."""
     return _read_etcd(url.partition(":")[2])
 
 
@@ -403,7 +403,7 @@ def _open_sqlite(path: Path) -> Store:
 
 
 def _read_etcd(rest: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Members and options of what follows `etcd:`. Raises StoreError."""
+    """Members and options from the part after `etcd:`. Raises StoreError."""
     addresses, _, query = rest.partition("?")
     endpoints = tuple(address.strip().rstrip("/") for address in addresses.split(",") if address.strip())
     for endpoint in endpoints:
@@ -428,7 +428,7 @@ def _read_etcd(rest: str) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def _check_locked(endpoints: Sequence[str], options: Mapping[str, str]) -> None:
-    """Raises StoreError for members on other machines in the clear or unsealed, unless that is allowed."""
+    """Raises StoreError for remote members without TLS or seal, unless that is allowed."""
     for name in ("plain", "unsealed"):
         if options.get(name, ALLOWED) != ALLOWED:
             raise StoreError("store-url", f"{name} is allowed or left out", f"write {name}={ALLOWED}")
@@ -467,5 +467,5 @@ def _open_etcd(rest: str) -> Store:
 
 
 def _without_secrets(url: str) -> str:
-    """For messages: what stands before an @ may be a password."""
+    """For messages: the part before an @ may contain a password."""
     return url if "@" not in url else f"...@{url.rpartition('@')[2]}"

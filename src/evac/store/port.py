@@ -1,10 +1,10 @@
-"""The port of the store: small keys with compare-and-set, leases with fencing tokens, and a hint of change.
+"""The port of the store: small keys with compare-and-set, leases with fencing tokens, and change hints.
 
-One transaction is the only way to write. A journal, a lock, a register, a vote are all made of it, so that
-each driver (memory, SQLite, etcd) implements five operations and passes one contract suite.
+One transaction is the only way to write. Journals, locks, registers and votes are all built on it, so each
+driver (memory, SQLite, etcd) implements five operations and passes one contract suite. All drivers refuse the
+same requests before anything is sent: keys, values and transactions beyond the limits.
 
-All drivers refuse the same things before anything is sent: keys, values, transactions beyond the limits. The
-driver in memory is here too, for the simulator and for tests: every call is one indivisible step on a given
+The memory driver is here too, for the simulator and for tests: every call is one atomic step on a given
 clock, and it starts no thread.
 """
 
@@ -23,17 +23,17 @@ from evac.model.generation import token_in
 MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1 << 20
 SEAL_BYTES: Final = 32
-"""Length of what `evac.store.opening` puts before each value."""
+"""Length of the seal that `evac.store.opening` puts before each value."""
 MAX_CHANGES: Final = 64
-"""Most compares, and most changes, of one transaction."""
+"""Maximum number of compares, and of changes, in one transaction."""
 MAX_TRANSACTION_BYTES: Final = 1_400_000
-"""Most bytes of keys and values that one transaction writes: etcd refuses requests above 1.5 MiB."""
+"""Maximum bytes of keys and values in one transaction: etcd refuses requests above 1.5 MiB."""
 WATCH_MOST_MS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One key as stored. revision: number of the transaction that last wrote it; grows over the whole
+    """One stored key. `revision`: number of the transaction that last wrote it; it grows across the whole
     store.
     """
 
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """Holds while `key` was last written at `revision`; 0 means that it must not exist."""
+    """True if `key` was last written at `revision`; 0 means that it must not exist."""
 
     key: str
     revision: int
@@ -52,11 +52,9 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Leadership of `name` for `ttl_ms`, renewed by its owner. token: grows with every new holder, never
-    falls.
-
-    id: what the driver needs to renew it; opaque to everybody else. generation: of the store, as its holder
-    read it; no driver looks at it.
+    """Leadership of `name` for `ttl_ms`, renewed by its owner. `token`: grows with every new holder and never
+    falls. `id`: what the driver needs to renew it; opaque to everyone else. `generation`: of the store, as
+    read by the holder; drivers ignore it.
     """
 
     name: str
@@ -68,13 +66,13 @@ class Lease:
 
     @property
     def stamp(self) -> int:
-        """The token as orders and journals carry it: above all of older generations."""
+        """The token as orders and journals carry it: higher than that of any older generation."""
         return token_in(self.generation, self.token)
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Writes `value`. With a lease the key vanishes when the lease ends (votes, presence)."""
+    """Writes `value`. With a lease, the key disappears when the lease ends (votes, presence)."""
 
     key: str
     value: bytes
@@ -83,7 +81,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class SealedPut(Put):
-    """A put whose value has a seal of `SEAL_BYTES` before it, which counts for no limit."""
+    """A put whose value starts with a seal of `SEAL_BYTES`, which does not count towards limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,56 +93,56 @@ Change = Put | Delete
 
 
 class Store(Protocol):
-    """What journals and locks stand on. Every call ends within the driver's own deadline or raises
-    `Unavailable`.
-
-    quorum: whether the store survives the loss of any one site (etcd over three sites: yes; SQLite: never).
+    """The foundation of journals and locks. Every call ends within the driver's own deadline or raises
+    `Unavailable`. `quorum`: whether the store survives the loss of any one site (etcd across three sites:
+    yes; SQLite: never).
     """
 
     name: str
     quorum: bool
 
     async def get(self, key: str) -> Entry | None:
-        """The entry as of now (a linearizable read), or None."""
+        """The current entry (a linearizable read), or None."""
         ...
 
     async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
-        """Entries with the prefix and a key greater than `after`, by key, at most `limit`."""
+        """Entries with the prefix and a key greater than `after`, sorted by key, at most `limit`."""
         ...
 
     async def transact(
         self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
     ) -> int:
-        """All changes, durable before this returns, if every compare holds and `guard` is still held; else
-        none. A key is changed at most once.
+        """Applies all changes, durably before this returns, if every compare holds and `guard` is still held;
+        otherwise none. Each key is changed at most once. Returns the revision.
 
-        Returns the revision. Raises `Conflict` (with the first compare that failed), `LeaseLost` (the guard,
-        or the lease of a put, is over; it goes before a conflict), `Unavailable` (unknown whether it was
-        done; a driver that can tell by reading back does so itself and never doubles), and `StoreError`
-        with code `store-limit` where it is too large.
+        Raises `Conflict` (with the first compare that failed), `LeaseLost` (the guard, or the lease of a put,
+        has ended; takes precedence over a conflict), `Unavailable` (outcome unknown; a driver that can find
+        out by reading back does so itself and never applies it twice), and `StoreError` with code
+        `store-limit` if it is too large.
         """
         ...
 
     async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
-        """A new lease with a greater token than any before of that name. Raises `LockHeld`, `Unavailable`."""
+        """A new lease with a greater token than any earlier one of that name. Raises `LockHeld`,
+        `Unavailable`.
+        """
         ...
 
     async def renew(self, lease: Lease) -> None:
-        """Makes the lease last `ttl_ms` from now. Raises `LeaseLost`, `Unavailable`."""
+        """Extends the lease to `ttl_ms` from now. Raises `LeaseLost`, `Unavailable`."""
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Ends the lease early; nothing happens if it is over already."""
+        """Ends the lease early; does nothing if it has already ended."""
         ...
 
     async def holder(self, name: str) -> Lease | None:
-        """Who holds the lease now, without its id."""
+        """The current holder of the lease, without its id."""
         ...
 
     def watch(self, prefix: str) -> AsyncIterator[None]:
-        """Yields at once, and again soon after anything under the prefix changed. A hint: always read again.
-
-        It may yield without a change, joins changes together, and yields at least every two seconds.
+        """Yields immediately, and again soon after anything under the prefix changes. Only a hint: always
+        read again. It may yield without a change, merges changes, and yields at least every two seconds.
         """
         ...
 
@@ -152,11 +150,11 @@ class Store(Protocol):
 
 
 PREFIX_END = "\U0010ffff"
-"""Greater than every character that a key may hold."""
+"""Greater than any character allowed in a key."""
 
 
 async def entries(store: Store, prefix: str, page: int = 1_000) -> AsyncIterator[Entry]:
-    """Every entry under a prefix, by key; what a page of the store holds is read at once."""
+    """Every entry under a prefix, sorted by key, read one page at a time."""
     after, more = "", True
     while more:
         found = await store.list(prefix, after, page)
@@ -167,12 +165,12 @@ async def entries(store: Store, prefix: str, page: int = 1_000) -> AsyncIterator
 
 
 async def all_entries(store: Store, prefix: str) -> list[Entry]:
-    """Every entry under a prefix, by key."""
+    """Every entry under a prefix, sorted by key."""
     return [entry async for entry in entries(store, prefix)]
 
 
 def check_key(key: str) -> int:
-    """The size of a key in bytes. Raises `StoreError` when it is empty, too long or not printable."""
+    """The size of a key in bytes. Raises `StoreError` if it is empty, too long or not printable."""
     size = len(key) if key.isascii() else len(key.encode("utf-8", "replace"))
     if 0 < size <= MAX_KEY_BYTES and key.isprintable():
         return size
@@ -180,7 +178,9 @@ def check_key(key: str) -> int:
 
 
 def check_transaction(compares: Sequence[Compare], changes: Sequence[Change]) -> None:
-    """Raises `StoreError` for what no driver takes, so that a plan that fits one store fits them all."""
+    """Raises `StoreError` for what any driver would refuse, so that a plan that fits one store
+    fits them all.
+    """
     if len(compares) > MAX_CHANGES or len(changes) > MAX_CHANGES:
         raise _beyond(f"a transaction has at most {MAX_CHANGES} compares and {MAX_CHANGES} changes")
     for compare in compares:
@@ -227,9 +227,8 @@ class _Held:
 
 
 class MemoryStore:
-    """Keys, leases and watchers in dictionaries. clock: monotonic milliseconds; leases end by it.
-
-    quorum: what the simulator wants it to claim; a store in one process survives no loss by itself.
+    """Keys, leases and watchers in dictionaries. `clock`: monotonic milliseconds, which leases expire by.
+    `quorum`: what the simulator wants it to claim; a store in one process cannot survive a loss.
     """
 
     name = "memory"
@@ -325,7 +324,7 @@ class MemoryStore:
         self._notify(None)
 
     async def _wait(self, changed: asyncio.Event) -> None:
-        """Until something changed, a lease ends, or two seconds went by."""
+        """Waits until something changes, a lease ends, or two seconds pass."""
         now = self._clock()
         ends = min((held.ends_ms for held in self._leases.values()), default=now + WATCH_MOST_MS)
         wait_ms = max(1, min(WATCH_MOST_MS, ends - now))
@@ -341,7 +340,7 @@ class MemoryStore:
         return self._expire()
 
     def _expire(self) -> int:
-        """Ends the leases whose time is over, oldest end first. Returns the present moment."""
+        """Ends expired leases, oldest first. Returns the current time."""
         now = self._clock()
         if now < self._earliest_ms:
             return now
