@@ -259,6 +259,21 @@ def test_a_killed_controller_is_followed_by_another_that_goes_on(world: World) -
         second.wait(10)
 
 
+def test_whoever_watches_a_run_whose_controller_was_killed_has_it_started_again(world: World) -> None:
+    """Nothing would ever happen: the run asks nobody, and only requests started one."""
+    run = apply(world)
+    world.evac("approve", run, "--reason", "agreed")
+    world.until(run, "running", "fence:db")
+    first = world.controller()
+    os.kill(first, signal.SIGKILL)
+    while world.controller() == first:
+        time.sleep(0.1)
+    world.evac("run", "watch", run)
+    assert world.controller() not in (0, first)
+    view = world.until(run, "running", "fence:db")
+    assert view.attempts[view.number("fence:db")] == 1, "what was begun is not begun again"
+
+
 def test_a_controller_that_ended_while_a_run_waited_is_started_again_by_the_next_command(
     world: World,
 ) -> None:

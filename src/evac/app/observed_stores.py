@@ -244,11 +244,12 @@ class SeenEstate:
 
     async def behind(self, sites: Collection[str]) -> bool:
         """Whether a run ended, or a store got its primary at one of these sites, since the last look: a plan
-        of what is known here would leave out what was moved. The next look knows, and begins at once.
+        of what is known here would leave out what was moved. The next look knows, and begins at once. Without
+        sites, a plan of a person: also whether a mark was set or cleared, by which that plan was made.
         """
         epochs = await DataSets(self._store, "", self._clock).read_all()
         late = any(epoch.holder in sites for epoch in self._unheeded(epochs))
-        if late or await self._effects.has_newer(self.observation.effects):
+        if late or await self._effects.has_newer(self.observation.effects, with_marks=not sites):
             self._is_late.set()
             return True
         return False

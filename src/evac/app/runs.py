@@ -323,13 +323,13 @@ async def losses_of(store: Store, view: RunView, now_ms: int) -> tuple[Loss, ...
     """The most that each promotion of a run can lose: by what is seen now until it is begun, and from then on
     as it was when its fence was complete. Where nothing was seen since the run was made, what its leader knew
     counts: a clock beside it, and the one of who looked, may have jumped. It is never shown as less until a
-    fence ends it.
+    fence ends it. A run that has ended lost nothing of a store that it never began to promote.
     """
     known = known_losses(view.specs[view.plans[-1]])
     sightings = await read_sightings(store) if known else {}
     begun = {s.target for i, s in enumerate(view.steps) if kind_of(s.kind).makes_primary and view.attempts[i]}
     found: list[Loss] = []
-    for name, loss in sorted(known.items()):
+    for name, loss in sorted(row for row in known.items() if row[0] in begun or view.phase not in ENDED):
         until_ms = view.last_ms if view.phase in ENDED else max(now_ms, loss.until_ms)
         sighting = None if name in begun else sightings.get(name)
         if sighting is not None and sighting.name == loss.sighting:

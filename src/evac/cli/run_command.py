@@ -168,6 +168,8 @@ def decision(run: str, step: str, where: Where, output: str) -> None:
 def watch(run: str, where: Where, quiet: bool) -> int:
     """Follow a run until it ends or waits for a person.
 
+    Starts the controller of an embedded store again if it ended or was killed.
+
     On a terminal: progress, the time left, what is waiting, with the command to type, running steps and the
     last events. Keys: q detaches, s shows the steps. The run continues.
     """
@@ -216,13 +218,19 @@ def follow(where: Where, run: str, quiet: bool) -> int:
         say(f"\ndetached; the run continues\nnext: evac run watch {run}")
         return console.INTERRUPTED
     _page(document)
-    return code_of(document)
+    code = code_of(document)
+    return console.PAUSED if code == console.DONE and _waits(document) else code
 
 
 def _waits(document: RunDocument) -> bool:
     """Whether only a person can move it."""
     held = document.held_by or document.in_doubt
-    return bool(held) or document.state in ("awaiting_approval", "paused")
+    if held or document.state in ("awaiting_approval", "paused"):
+        return True
+    kinds, counts = [one.kind for one in document.waits], document.counts
+    by_hand = kinds.count("by_hand") + kinds.count("by_hand_later")
+    busy = counts.get("running", 0) + counts.get("undoing", 0) + counts.get("unknown", 0)
+    return 0 < by_hand == busy and counts.get("ready", 0) == kinds.count("gate")
 
 
 @run.command()

@@ -29,7 +29,7 @@ from evac.engine.runs.releases import proof_needed
 from evac.engine.runs.requests import Request
 from evac.incident.records import Note
 from evac.model.backup import BackupEvent, BackupFacts
-from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.model.observation import Observation
 from evac.office import logins, status_summary
 from evac.run.view import RunView
@@ -91,8 +91,24 @@ class StoreControl:
         return await runs.decision(self.store, name, step, self._clock.now_ms())
 
     async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
-        async for view in runs.follow(self.store, name):
-            yield await self._document(view, most)
+        await self._tend()
+        tending = asyncio.create_task(self._tend(again=True))
+        try:
+            async for view in runs.follow(self.store, name):
+                yield await self._document(view, most)
+        finally:
+            tending.cancel()
+
+    async def _tend(self, again: bool = False) -> None:
+        """Starts the controller of an embedded store again if it ended; again: whenever it does."""
+        from evac.app import applying
+
+        while True:
+            with contextlib.suppress(EvacError):
+                await applying.go_on(self.store, self._url, self._log)
+            if not again:
+                return
+            await asyncio.sleep(PAUSE_S)
 
     async def events(self, name: str, follow: bool = False) -> AsyncGenerator[Document, None]:
         run, last, over = await runs.resolve(self.store, name), 0, not follow

@@ -67,6 +67,8 @@ class Loss:
                 return f"{self.figure}, declared in the estate; never measured"
             case "moment":
                 return f"{self.figure}: everything written after the requested point in time"
+            case "unknown" if self.seen_ms:
+                return f"{self.figure}: the last observation does not show how far it is behind"
             case "unknown":
                 return f"{self.figure}: never measured and not declared"
         age = time_lost(self.until_ms - self.seen_ms)

@@ -125,15 +125,19 @@ def abandon_hint(sites: Sequence[str], asked: str) -> str:
     )
 
 
-def rivals_hint(one: Rivals, lost: Iterable[LostNow] = (), away: Iterable[StoreAway] = ()) -> str:
-    """lost, away: what runs left, where that is known: it tells the old primary from the present one."""
+def rivals_hint(
+    one: Rivals, lost: Iterable[LostNow] = (), away: Iterable[StoreAway] = (), run: str = ""
+) -> str:
+    """lost, away: what runs left, where that is known: it tells the old primary from the present one. run:
+    under way; it comes before another plan.
+    """
     old = _old_primaries(one, lost, away)
     which = f"the one in {listed(old, 3)}" if old else "the old one"
     first, *others = old[:1] or one.sites
-    words = (
-        f"stop writes to {which} now: fence it, or stop its database; then make it follow again: "
-        f"evac plan ESTATE --restore {first}"
-    )
+    words = f"stop writes to {which} now: fence it, or stop its database; then "
+    if run:
+        return f"{words}see what is in progress: evac run show {run}"
+    words += f"make it follow again: evac plan ESTATE --restore {first}"
     return words + "".join(f", or --restore {site} if the old one is there" for site in others)
 
 
@@ -180,7 +184,8 @@ def next_of(situation: Situation, estate: str, run: str = "") -> str:
     not done yet.
     """
     if situation.rivals:
-        return rivals_hint(situation.rivals[0], situation.lost, situation.stores).replace("ESTATE", estate)
+        found = rivals_hint(situation.rivals[0], situation.lost, situation.stores, run)
+        return found.replace("ESTATE", estate)
     if situation.silent:
         return silent_hint(situation.silent[0]).replace("ESTATE", estate)
     if run:

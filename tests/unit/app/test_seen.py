@@ -219,6 +219,11 @@ def test_what_to_do_about_rivals_names_the_site_that_a_run_left() -> None:
     for hint in (rivals_hint(found, gone), rivals_hint(found, (), moved), rivals_hint(found, gone, seen)):
         assert "the one in east now" in hint
         assert hint.endswith("evac plan ESTATE --restore east")
+    under_way = Situation(Estate(""), Estate(""), 2, gone, (), moved, (found,))
+    assert next_of(under_way, "E", "back-1").endswith("evac run show back-1"), (
+        "one next step, and one that is taken"
+    )
+    assert next_of(under_way, "E").endswith("evac plan E --restore east")
     both = (*gone, LostNow("west", "lost"))
     for hint in (rivals_hint(found), rivals_hint(found, (), seen), rivals_hint(found, both)):
         assert "the old one now" in hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -89,6 +90,12 @@ def test_what_is_lost_names_the_run_that_left_it_and_not_a_later_one_about_the_s
         await put(store, moved("fire-6", "lose", "east", at_ms=60), east="lost", west="active")
         found = (await EffectsReader(store).read(99)).lost
         assert [(one.domain, one.since_ms, one.run) for one in found] == [("east", 60, "fire-6")]
+        await store.transact((), (Delete(OPEN + "fire-3"),))
+        await clear(store, "east", "kim", "a drill", 70)
+        never = replace(moved("fire-7", "lose", "east", at_ms=0), ended_ms=65, phase="cancelled")
+        await put(store, never, moved("fire-8", "lose", "east", at_ms=80), east="lost", west="active")
+        found = (await EffectsReader(store).read(99)).lost
+        assert [(one.domain, one.run) for one in found] == [("east", "fire-8")], "that drill was cleared"
 
     asyncio.run(work())
 
@@ -125,6 +132,13 @@ def test_a_run_that_began_and_ended_between_two_looks_is_read() -> None:
         assert not await reader.has_newer(after)
         await store.transact((), (Put(EFFECTS + "odd", b"no record"),))
         assert not await reader.has_newer(after), "what nobody can read moved nothing"
+        await put(store, east="lost", west="lost")
+        assert await reader.has_newer(after), "a run that began marks its site"
+        assert not await reader.has_newer(after, with_marks=False)
+        marked = await reader.read(now)
+        assert not await reader.has_newer(marked)
+        await clear(store, "west", "kim", "a drill", now)
+        assert await reader.has_newer(marked), "whoever plans now does so without the mark"
 
     asyncio.run(work())
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
+from evac.app.runs import losses_of
 from evac.drivers.port import Action
 from evac.engine.stores.sightings import (
     Following,
@@ -23,8 +25,10 @@ from evac.model.observation import MemberSeen
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.run.data_loss import Loss, as_known, labels_of, later, loss_in
 from evac.run.state import apply
-from evac.run.values import Event, RunSpec, RunStep
+from evac.run.values import ENDED, Event, RunSpec, RunStep
 from evac.run.view import RunView
+from evac.store.port import MemoryStore
+from tests.unit.run.world import World
 
 ASYNC = RunPolicy(stores={"db": StorePolicy("db", async_promotion="allow", most_lost_ms=10_000)})
 
@@ -96,6 +100,8 @@ def test_the_declared_lag_counts_only_where_nothing_was_ever_seen() -> None:
     assert "declared in the estate" in loss(never, 9_000).words
     behind = seen((1_000, 50, 20))
     assert (loss(behind, 9_000).most_ms, loss(behind, 9_000).basis) == (None, "unknown")
+    assert loss(behind, 9_000).words.endswith("the last observation does not show how far it is behind")
+    assert loss(None, 9_000, None).words.endswith("never measured and not declared")
 
 
 def test_nobody_knows_what_is_lost_of_a_primary_that_burnt_before_it_was_seen() -> None:
@@ -246,3 +252,26 @@ def test_policy_that_asks_lets_nothing_go_by_itself_that_loses_anything() -> Non
     assert not within(found, RunPolicy())
     assert within(found, ASYNC)
     assert within(later(found, 1_000), RunPolicy())
+
+
+def test_a_run_that_ended_before_it_promoted_anything_lost_nothing() -> None:
+    steps = (
+        RunStep("fence:db", "fence", "db", 0, 1, data_set="db"),
+        RunStep("promote:db", "promote", "db", 1, 1, ("fence:db",), data_set="db"),
+    )
+    known = labels_of({"db": loss(seen((1_000, 50, 50)), 4_000)})
+    spec = RunSpec("r", "i", "p", steps, approvals=0, labels=known)
+
+    async def lost(view: RunView) -> list[str]:
+        return [one.store for one in await losses_of(MemoryStore(), view, 9_000)]
+
+    world = World(spec)
+    world.begin()
+    assert asyncio.run(lost(world.view)) == ["db"]
+    world.say("cancelled", who="kim", reason="a drill")
+    assert world.finish() == "cancelled"
+    assert asyncio.run(lost(world.view)) == []
+    world = World(spec)
+    world.begin()
+    assert world.finish() in ENDED
+    assert asyncio.run(lost(world.view)) == ["db"]

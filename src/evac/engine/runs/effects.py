@@ -185,10 +185,18 @@ class EffectsReader:
             found = {} if register is None else marks_in(register.value)
             self._marks = self._marks if found is None else found
 
-    async def has_newer(self, effects: Effects | None) -> bool:
-        """Whether a run ended of which these effects say nothing. Raises Unavailable."""
+    async def has_newer(self, effects: Effects | None, with_marks: bool = True) -> bool:
+        """Whether a run ended of which these effects say nothing, or sites are marked otherwise: a run began,
+        or a person cleared a mark. Raises Unavailable.
+        """
         await self._read_new()
-        return not self._known.keys() <= {one.run for one in (effects or Effects()).moved}
+        known = effects or Effects()
+        newer = not self._known.keys() <= {one.run for one in known.moved}
+        if newer or not with_marks:
+            return newer
+        await self._read_marks()
+        marked = {site: _GONE[mark] for site, mark in self._marks.items() if mark in _GONE}
+        return marked != {one.domain: one.state for one in known.lost if one.domain in self._marks}
 
     async def _read_new(self) -> None:
         """All of them: a run may begin and end between two looks. What cannot be read moved nothing."""
@@ -243,7 +251,8 @@ def _left_by(
                     found = {name: lost for name, lost in found.items() if not name.startswith(f"{domain}/")}
                 continue
             known = domain in found and found[domain].state == state
-            known |= 0 < one.began_ms <= cleared.get(domain, 0)
+            # One that was cancelled before it began has left its mark nonetheless.
+            known |= 0 < (one.began_ms or one.ended_ms) <= cleared.get(domain, 0)
             if not known and (domain in marks or state == "lost" or one.phase in SUCCEEDED):
                 found[domain] = LostNow(domain, state, one.began_ms, one.run)
     return found
