@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 import pytest_socket
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from evac.app.demo import room as demo_room
 from evac.cli.main import run as evac
@@ -104,11 +104,7 @@ def looked_at(client: httpx2.Client, browser: Browser, said: Path) -> None:
     assert told["incident"]["commander"] == "Demo commander"
     assert told["incident"]["begun_by"].startswith("watch#")
     wide = sat_down(browser, 1440, "dark", scripts=True)
-    for path in ("/now", "/plans", "/incidents/pangyo-fire", "/waiting", f"/runs/{run}"):
-        wide.goto(f"{room}{path}")
-        assert wide.locator(".btn.primary:visible").count() <= 1, f"one primary button on {path}"
-        assert wide.evaluate(CUT_OFF) == [], path
-    wide.goto(f"{room}/now")
+    laid_out(wide, room, run)
     press(wide, "Review and approve")
     assert wide.inner_text("#o-approve") == "If you approve"
     fill_in(wide, {"reason": "they wait", "who": "kim"}, "Approve")
@@ -150,6 +146,17 @@ def guided(client: httpx2.Client, said: Path, step: str, why: str) -> None:
     """The page and the terminal come to the same step."""
     until(lambda: step in re.sub(r"<[^>]+>", "", client.get("/now").text), why)
     until(lambda: re.findall(r"(?m)^Step .*", said.read_text())[-1].startswith(step), why)
+
+
+def laid_out(wide: Page, room: str, run: str) -> None:
+    """One primary button a page, no column cut off, and only what waits for the approval says so."""
+    for path in ("/now", "/plans", "/incidents/pangyo-fire", "/waiting", f"/runs/{run}"):
+        wide.goto(f"{room}{path}")
+        assert wide.locator(".btn.primary:visible").count() <= 1, f"one primary button on {path}"
+        assert wide.evaluate(CUT_OFF) == [], path
+    wide.goto(f"{room}/now")
+    assert wide.locator("td", has_text="if approved").count() == 1, "only taxi waits for it"
+    assert "will miss the RTO" in wide.inner_text("#impact"), "mail stays down"
 
 
 def credited(client: httpx2.Client) -> None:

@@ -199,8 +199,12 @@ def _figures(felt: Impact, shown: Shown, services: int, asked: frozenset[str]) -
     if end:
         seconds = max(0, end - felt.now_ms) // 1_000
         more = f"At {hour(end, felt.now_ms)}{', if approved now' if last and last.service in asked else ''}."
-        missed = [one.service for one in felt.down if one.limit_ms and one.expected_ms > one.limit_ms]
-        if not missed and all(one.limit_ms for one in felt.down if one.expected_ms):
+        missed = [
+            one.service
+            for one in felt.down
+            if one.limit_ms and not (one.expected_ms and one.expected_ms <= one.limit_ms)
+        ]
+        if not missed and all(one.limit_ms for one in felt.down):
             more += " Within every RTO."
         figures.append(
             {
