@@ -32,6 +32,7 @@ from evac.drivers.capabilities import (
     Promotes,
     ProvesSync,
     ReportsRole,
+    RestoresData,
     RoutesTraffic,
     RunsUnits,
     Subject,
@@ -41,6 +42,7 @@ from evac.drivers.capabilities import (
 )
 from evac.drivers.parameters import sites
 from evac.drivers.port import Action, Driver, Observed, Order, Value, Verb
+from evac.drivers.process.client import agent_of
 from evac.drivers.registry import Drivers, offers, proves, spec_of
 from evac.drivers.spec import FENCE
 from evac.engine.runs.dry_run import ASKING_TOKEN
@@ -59,6 +61,7 @@ _OBSERVED: Final[tuple[tuple[type, Verb], ...]] = (
     (RunsUnits, "scale"),
     (RoutesTraffic, "shift"),
     (Verifies, "verify"),
+    (RestoresData, "restore"),
 )
 
 ADD_ENDPOINT: Final = "add an endpoint for it to the estate"
@@ -94,7 +97,13 @@ async def ask(
     """An answer for each capability for which plans ask the endpoint. Changes nothing and never raises."""
     spec, subject = spec_of(endpoint.driver), subject_of(estate, endpoint)
     found = () if spec is None else spec.serves(subject, endpoint.settings)
-    return tuple([await _answer(endpoint, one, drivers, within_s) for one in _questions(endpoint, found)])
+    answers = [await _answer(endpoint, one, drivers, within_s) for one in _questions(endpoint, found)]
+    by_agents = spec is not None and RestoresData in found and "restore" in spec.agent_verbs
+    if by_agents and endpoint.settings.get("place") and agent_of(estate, endpoint.at) is not None:
+        # The agent restores, on its own machine: its file says whether it may.
+        by_agent = replace(endpoint, driver=f"{endpoint.driver}@{endpoint.at}")
+        answers.append(await _answer(by_agent, RestoresData, drivers, within_s))
+    return tuple(answers)
 
 
 def subject_of(estate: Estate, endpoint: Endpoint) -> Subject:
@@ -284,7 +293,7 @@ def _without_a_copy(store: Store, home: str | None, known: _Asked) -> list[Abili
         ends = [end for end in known.top.estate.endpoints if (end.subject, end.at) == (store.id, site)]
         end = restorer(store, backup.at, sorted(ends, key=lambda end: end.id)) if site != home else None
         if end is not None:
-            answer = known.answer(end, TakesBackups)
+            answer = known.answer(end, TakesBackups, RestoresData)
             found.append(_ability(store, f"restore its backup at {site}", end, answer))
     if found:
         return found

@@ -141,7 +141,7 @@ CONTROLLER = (
 )
 """Settings of drivers that ask management controllers."""
 RESTORED_POSTGRES = (
-    Setting("bin", "text", "folder of PostgreSQL's programs", needed=("store",), reaches="folder"),
+    Setting("bin", "text", "folder of PostgreSQL's programs", needed=("store",), reaches="program"),
     Setting("system_user", "text", "owner of the data", "`postgres`"),
     Setting("host", "text", "where a restored primary takes connections", "as its own settings say"),
     Setting("port", "number", "its port", "as its own settings say", most=65_535),

@@ -136,6 +136,15 @@ def test_every_setting_of_a_local_driver_that_reaches_something_says_what(name: 
         assert setting.names or setting.key not in reaching, setting.key
 
 
+@pytest.mark.parametrize("name", sorted(name for name, spec in DRIVERS.items() if spec.agent_verbs))
+def test_a_folder_of_data_is_no_folder_of_programs(name: str) -> None:
+    """Who may write into the data must not choose the programs that run."""
+    for one in DRIVERS[name].all_settings:
+        if one.key in ("bin", "program"):
+            assert "add it to bin" in refused(name, {one.key: "/srv/pg/main"}), one.key
+            assert not refused(name, {one.key: "/usr/lib/postgresql/17/bin"}), one.key
+
+
 def test_the_file_says_it_and_what_means_nothing_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "agent.toml"
     head = 'site = "pangyo"\nhost = "127.0.0.1"\nport = 7070\nstate = "state"\nsecret = "env:KEY"\n[allow]\n'

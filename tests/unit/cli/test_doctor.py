@@ -1,5 +1,6 @@
 """evac doctor and evac driver test: who can do what now, and whether a script keeps its promises."""
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -10,14 +11,17 @@ from typing import Any
 
 import pytest
 
-from evac.app.doctor import _Asked
+from evac.agent.allowed import Allowed
+from evac.app.doctor import _Asked, examine_files
 from evac.cli import console
 from evac.cli.main import run
 from evac.derive.domains import topology
 from evac.drivers.capabilities import ReportsRole
 from evac.model.estate import Endpoint, Estate
+from evac.views.doctor_view import Diagnosis
 from tests.contract.adapters.command import script
 from tests.contract.ports import free_port
+from tests.unit.engine import agents
 
 pytestmark = pytest.mark.enable_socket
 
@@ -195,6 +199,40 @@ def test_a_backup_with_a_place_is_restored_by_evac_while_its_tool_answers(
     (ability,) = found["subjects"][0]["abilities"]
     assert (ability["what"], ability["verdict"]) == ("restore its backup at muc", verdict)
     assert ability["endpoint"] == "o-kept"
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("drivers", "bins", "code"),
+    [
+        ((), (), "driver-not-allowed"),
+        (("backup_command",), (), "order-not-allowed"),
+        (("backup_command",), ("list",), ""),
+    ],
+)
+def test_a_restore_that_the_agent_would_refuse_is_found_before_the_fire(
+    tmp_path: Path, drivers: tuple[str, ...], bins: tuple[str, ...], code: str
+) -> None:
+    program = script(tmp_path, "list", """echo '{"repository": "shed", "copies": []}'""")
+    allow = Allowed(bin=tuple(str(tmp_path / name) for name in bins), data=(str(tmp_path),))
+    made = agents.config(tmp_path, site="muc", drivers=drivers, allow=allow)
+    agent = f"{{agent: 'http://127.0.0.1:{made.port}', secret: '{agents.REFERENCE}', unit: u}}"
+    (tmp_path / "estate.yaml").write_text(
+        "evac: 1\nname: acme\nsites: {fra: {}, muc: {}}\nservices: {s: {replicas: {muc: 1}}}\nstores:\n"
+        "  o: {engine: e, members: [{at: fra, mode: primary}], "
+        "backups: [{at: muc, age: 1 h, restore: 100 Mbit/s, endpoint: o-kept}]}\n"
+        f"endpoints:\n  unit: {{for: s, at: muc, driver: process, settings: {agent}}}\n"
+        "  o-kept: {for: o, at: muc, driver: backup_command, settings: "
+        f"{{list_argv: [{program}], restore_argv: [{program}], place: {tmp_path}/place}}}}\n"
+    )
+
+    async def story() -> Diagnosis:
+        async with agents.running(made):
+            return await examine_files(tmp_path / "estate.yaml", None, 0)
+
+    found = asyncio.run(story())
+    (ability,) = (one for one in found.abilities if one.what == "restore its backup at muc")
+    assert (ability.verdict, ability.code) == ("by hand" if code else "automatic", code)
 
 
 def test_a_backup_that_no_program_restores_is_work_for_people(
