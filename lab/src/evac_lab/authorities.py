@@ -44,6 +44,8 @@ def make(folder: Path, topology: Topology) -> None:
         _write(folder, f"etcd-{site.name}", key, _member_names(site))
         _write(folder, f"controller-{site.name}", key, [x509.DNSName(client_name(site.name))])
         _write(folder, f"store-{site.name}", key, [x509.DNSName(client_name(site.name))], nameless=True)
+        # pgBackRest compares names only, also where it was told an address.
+        _write(folder, f"repository-{site.name}", key, [x509.DNSName(site.host("repository"))])
     _write(folder, OPERATOR, key, [x509.DNSName(client_name())])
     _write(folder, f"store-{OPERATOR}", key, [x509.DNSName(client_name())], nameless=True)
 
@@ -80,6 +82,13 @@ def store_files(folder: Path) -> TlsFiles:
     """Of an operator, towards etcd."""
     shown = folder / f"store-{OPERATOR}"
     return TlsFiles(folder / "ca.pem", shown.with_suffix(".pem"), shown.with_suffix(".key"))
+
+
+def lend(folder: Path, name: str, to: Path) -> None:
+    """Copies of a certificate, its key and the authority, for a program that runs as another user."""
+    for source, copied in (("ca.pem", "ca.pem"), (f"{name}.pem", "own.pem"), (f"{name}.key", "own.key")):
+        (to / copied).touch(mode=0o600)
+        (to / copied).write_bytes((folder / source).read_bytes())
 
 
 def operator(folder: Path) -> AgentPeer:

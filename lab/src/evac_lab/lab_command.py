@@ -94,6 +94,11 @@ def _confirm(site: str, confirm: str | None) -> None:
 @click.option("--by-hand", is_flag=True, help="Without controllers: people handle the fires.")
 @click.option("--ask", is_flag=True, help="Controllers wait for approvals and serve the war room.")
 @click.option("--halls", is_flag=True, help="The estate states the hall of everything, for evac lab half.")
+@click.option(
+    "--second",
+    is_flag=True,
+    help="Also a database that has no live copy, only backups at another site.",
+)
 @click.option("--clocks", is_flag=True, help="With libfaketime, so that clocks can jump.")
 @folder_option
 @quiet_option
@@ -105,6 +110,7 @@ def up(
     by_hand: bool,
     ask: bool,
     halls: bool,
+    second: bool,
     clocks: bool,
     folder: Path | None,
     quiet: bool,
@@ -131,6 +137,7 @@ def up(
         controllers=not by_hand,
         ask=ask,
         halls=halls,
+        second=second,
     )
     began = time.monotonic()
     with progress("starting", quiet) as told:

@@ -123,9 +123,9 @@ def wait_until_ready(
 
 def _may_start(folder: LabFolder, one: Running) -> bool:
     """A PostgreSQL that was a primary stays down: only evac may let it rejoin, rewound."""
-    if one.role != "postgres":
+    if one.role not in ("postgres", "receipts"):
         return True
-    return (folder.data(one.site, "postgres") / "data" / "standby.signal").exists()
+    return (folder.data(one.site, one.role) / "data" / "standby.signal").exists()
 
 
 def _again(starter: Starter, one: Running) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from evac.agent.config import LOCAL_DRIVERS
 from evac.drivers.port import Action, Order
 from evac.drivers.process.client import AgentPeer
 from evac.drivers.process.driver import ProcessDriver
@@ -224,11 +225,11 @@ INSTANCES_MOST: Final = 4
 _START_SECONDS: Final = 15.0
 
 
-def agent(ground: Ground, site: Site, env: Mapping[str, str]) -> Process:
-    """The agent of a site, with its file written, not started. env: more variables."""
+def agent(ground: Ground, site: Site, env: Mapping[str, str], more: AgentMore) -> Process:
+    """The agent of a site, with its file written, not started. env: more variables. more: of its file."""
     path = ground.folder.data(site.name, "agent") / "agent.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(agent_file(ground, site), encoding="utf-8")
+    path.write_text(agent_file(ground, site, more), encoding="utf-8")
     log = ground.folder.logs / f"{site.name}-agent.log"
     return Process(
         f"agent {site.name}",
@@ -259,10 +260,29 @@ def controller(ground: Ground, site: Site, env: Mapping[str, str], *, room: bool
     return Process(f"controller {site.name}", argv, log, prefix=site.prefix, env=debug)
 
 
-def agent_file(ground: Ground, site: Site) -> str:
-    """TOML. The unit carries the lab's mark itself, because an agent passes on no variable of its own."""
+@dataclass(frozen=True, slots=True)
+class AgentMore:
+    """What the file of an agent has besides the messenger and its database. units: tables of TOML."""
+
+    hosts: tuple[str, ...] = ()
+    bin: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ()
+    units: str = ""
+
+
+def mark_of(ground: Ground, site: Site) -> Mapping[str, str]:
+    """What a unit carries, because an agent passes on no variable of its own."""
+    return {processes.MARK: f"{ground.folder.mark}{site.name}"}
+
+
+def agent_file(ground: Ground, site: Site, more: AgentMore) -> str:
+    """TOML."""
     argv = (sys.executable, "-m", "evac_lab.messenger", str(messenger_config(ground, site)))
-    mark = f"{ground.folder.mark}{site.name}"
+    ((name_of_mark, mark),) = mark_of(ground, site).items()
+    hosts = [*ground.topology.hosts("postgres"), *more.hosts]
+    programs = [postgres.program_folder(), *more.bin]
+    folders = [str(ground.folder.data(site.name, "postgres")), str(ground.folder.archive), *more.data]
     certificates = ground.folder.certificates
     names = [authorities.client_name(one.name) for one in ground.topology.sites]
     names.append(authorities.client_name())
@@ -272,6 +292,7 @@ def agent_file(ground: Ground, site: Site) -> str:
             f"host = {_toml(site.host('agent'))}",
             f"port = {PORTS['agent']}",
             'state = "state"',
+            *([f"drivers = {json.dumps([*LOCAL_DRIVERS, *more.drivers])}"] if more.drivers else []),
             f"secret = {_toml(ground.secrets.reference(f'agent-{site.name}'))}",
             "",
             "[tls]",
@@ -281,11 +302,10 @@ def agent_file(ground: Ground, site: Site) -> str:
             f"names = [{', '.join(_toml(name) for name in names)}]",
             "",
             "[allow]",
-            f"hosts = [{', '.join(_toml(host) for host in ground.topology.hosts('postgres'))}]",
+            f"hosts = {json.dumps(hosts)}",
             f"secrets = [{_toml(ground.secrets.reference('postgres'))}]",
-            f"bin = [{_toml(postgres.program_folder())}]",
-            f"data = [{_toml(str(ground.folder.data(site.name, 'postgres')))}, "
-            f"{_toml(str(ground.folder.archive))}]",
+            f"bin = {json.dumps(programs)}",
+            f"data = {json.dumps(folders)}",
             "",
             "[[units]]",
             f"name = {_toml(SERVICE)}",
@@ -293,8 +313,9 @@ def agent_file(ground: Ground, site: Site) -> str:
             f"check_url = {_toml(site.url('messenger') + '/health')}",
             f"most = {INSTANCES_MOST}",
             "stop_ms = 1000",
-            f"env = {{ {processes.MARK} = {_toml(mark)} }}",
+            f"env = {{ {name_of_mark} = {_toml(mark)} }}",
             "",
+            more.units,
         ]
     )
 
@@ -304,7 +325,7 @@ def _toml(text: str) -> str:
     return json.dumps(text)
 
 
-def start_messenger(ground: Ground, site: Site) -> None:
+def start_unit(ground: Ground, site: Site, unit: str) -> None:
     """Orders one instance and waits until it answers. Raises `ActionError`.
 
     The token is the lowest there is, so that the first leader is obeyed after it.
@@ -312,10 +333,10 @@ def start_messenger(ground: Ground, site: Site) -> None:
     settings = {
         "agent": site.url("agent"),
         "secret": ground.secrets.reference(f"agent-{site.name}"),
-        "unit": SERVICE,
+        "unit": unit,
     }
-    action = Action("scale", SERVICE, "process", site.name, settings, {"replicas": 1})
-    order = Order("lab", "up", 1, 1, 0, "the lab comes up", _START_SECONDS, f"lab/{site.name}")
+    action = Action("scale", unit, "process", site.name, settings, {"replicas": 1})
+    order = Order("lab", "up", 1, 1, 0, "the lab comes up", _START_SECONDS, f"lab/{site.name}/{unit}")
     asyncio.run(_execute(action, order, authorities.operator(ground.folder.certificates)))
 
 

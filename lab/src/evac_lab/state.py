@@ -39,6 +39,8 @@ HOSTS: Final = {
     "messenger": 7,
     "agent": 8,
     "controller": 9,
+    "receipts": 10,
+    "repository": 11,
 }
 PORTS: Final = {
     "etcd": 2379,
@@ -52,10 +54,12 @@ PORTS: Final = {
     "agent": 7070,
     "controller": 7071,
     "room": 8400,
+    "receipts": 5432,
+    "repository": 8432,
 }
 HALLS: Final = {
-    "hall-1": ("etcd", "postgres", "controller"),
-    "hall-2": ("redis", "dns", "haproxy", "agent", "messenger"),
+    "hall-1": ("etcd", "postgres", "receipts", "controller"),
+    "hall-2": ("redis", "dns", "haproxy", "agent", "messenger", "repository"),
 }
 """What burns together when only half of a site does; an agent stands with the units that it runs."""
 

@@ -22,7 +22,7 @@ import yaml
 
 from evac.drivers.process.client import Lines
 from evac.model.run_policy import PROFILES
-from evac_lab import authorities, clients, doctor, faults, messenger, namespaces, site_servers
+from evac_lab import authorities, clients, doctor, faults, messenger, namespaces, receipts, site_servers
 from evac_lab import process as processes
 from evac_lab.process import Process
 from evac_lab.servers import dns, haproxy, postgres
@@ -69,19 +69,22 @@ PROBE_ROUND_TRIPS: Final = 2
 _POOL: Final = {"cpu": "8 cores", "memory": "8 GiB", "disk": "20 GiB"}
 _POLICY: Final = """\
 mode: %(mode)s
-envelope: {sites: [pangyo, anyang, ansan], stores: [messages, presence], most_lost: 60 s}
+envelope: {sites: [pangyo, anyang, ansan], stores: [messages, presence%(stores)s], most_lost: 60 s}
 watch: %(watch)s
 stores:
   messages: {fence_proofs: [sync, attest], on_sync_loss: next, async_promotion: ask}
   presence: {fence_proofs: [none], async_promotion: allow, most_lost: 60 s}
-patience: {backoff: 100 ms, backoff_most: 2 s}
+%(second)spatience: {backoff: 100 ms, backoff_most: 2 s}
 pace: {shares: [10 %%, 50 %%, 100 %%], wait: 1 s}
 """
 
 
-def write(ground: Ground, delay_ms: float = 0, *, ask: bool = False, halls: bool = False) -> Path:
+def write(
+    ground: Ground, delay_ms: float = 0, *, ask: bool = False, halls: bool = False, second: bool = False
+) -> Path:
     """Writes estate and policy; returns the folder. delay_ms: one way between sites; all is slower then. ask:
-    nothing begins without a person. halls: what is in which hall is part of the estate.
+    nothing begins without a person. halls: what is in which hall is part of the estate. second: the database
+    that has no live copy is, too.
     """
     folder = ground.folder.estate
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +94,10 @@ def write(ground: Ground, delay_ms: float = 0, *, ask: bool = False, halls: bool
         "estate.yaml": document(ground, delay_ms, ask=ask),
         "endpoints.yaml": {"endpoints": endpoints(ground)},
     }
+    if second:
+        receipts.in_estate(ground, files["estate.yaml"])
+        for site in ground.topology.sites:
+            files["endpoints.yaml"]["endpoints"] |= _named(site, receipts.endpoints(ground, site))
     if halls:
         _place_in_halls(files["estate.yaml"], files["endpoints.yaml"]["endpoints"])
         rows = [f"{site}-1,{site}/hall-2/rack-1,{site}-pool,8000,8192,20" for site in SITES]
@@ -99,7 +106,12 @@ def write(ground: Ground, delay_ms: float = 0, *, ask: bool = False, halls: bool
     for name, content in files.items():
         text = yaml.safe_dump(content, sort_keys=False, width=110)
         (folder / name).write_text(heading + text, encoding="utf-8")
-    policy = _POLICY % {"mode": "hold" if ask else "act", "watch": watch(delay_ms)}
+    policy = _POLICY % {
+        "mode": "hold" if ask else "act",
+        "watch": watch(delay_ms),
+        "stores": f", {receipts.STORE}" if second else "",
+        "second": receipts.POLICY if second else "",
+    }
     (folder / "policy.yaml").write_text(policy, encoding="utf-8")
     return folder
 
@@ -197,10 +209,15 @@ def endpoints(ground: Ground) -> dict[str, Any]:
     """How each real server is reached, a site at a time."""
     found: dict[str, Any] = {}
     for site in ground.topology.sites:
-        for name, subject, driver, settings in (*_data(ground, site), *_traffic(ground, site)):
-            about = {"for": subject, "driver": driver, "settings": dict(settings), "at": site.name}
-            found[f"{name}-{site.name}"] = about
+        found |= _named(site, (*_data(ground, site), *_traffic(ground, site)))
     return found
+
+
+def _named(site: Site, ends: Sequence[receipts.Endpoint]) -> dict[str, Any]:
+    return {
+        f"{name}-{site.name}": {"for": subject, "driver": driver, "settings": dict(settings), "at": site.name}
+        for name, subject, driver, settings in ends
+    }
 
 
 _ROLE_OF: Final = {
@@ -211,11 +228,9 @@ _ROLE_OF: Final = {
     "door": "haproxy",
 }
 """Endpoint, without its site -> the server that it reaches; of stores the members say where they are."""
-Endpoint = tuple[str, str, str, Mapping[str, Any]]
-"""Name without its site, subject, driver, settings."""
 
 
-def _data(ground: Ground, site: Site) -> list[Endpoint]:
+def _data(ground: Ground, site: Site) -> list[receipts.Endpoint]:
     """Of stores, and of what runs the service."""
     secrets = ground.secrets
     messages = {
@@ -247,7 +262,7 @@ def _shown_to_etcd(ground: Ground) -> Mapping[str, str]:
     return {"ca": f"file:{files.ca}", "cert": f"file:{files.cert}", "key": f"file:{files.key}"}
 
 
-def _traffic(ground: Ground, site: Site) -> list[Endpoint]:
+def _traffic(ground: Ground, site: Site) -> list[receipts.Endpoint]:
     sites = ground.topology.sites
     balancers = ",".join(f"{one.name}:{one.host('haproxy')}" for one in sites)
     health = f"{site.url('haproxy')}/health"
@@ -291,7 +306,8 @@ class Options:
     """How a lab comes up. writers: clients that write. delay_ms: one way, between sites (namespaces).
     clocks: evac's own processes get clocks that may jump. controllers: False: people must put fires out.
     plans_s: how long to wait for a plan for the loss of each site. ask: controllers wait for approvals, and
-    serve the war room (loopback). halls: the estate says in which hall everything is.
+    serve the war room (loopback). halls: the estate says in which hall everything is. second: also the
+    database that has no live copy.
     """
 
     world: World = "loopback"
@@ -304,6 +320,7 @@ class Options:
     plans_s: float = PLANS_SECONDS
     ask: bool = False
     halls: bool = False
+    second: bool = False
 
 
 def up(
@@ -395,7 +412,9 @@ def _start_all(starter: Starter, options: Options) -> None:
     starter.folder.store.touch(mode=0o600)
     starter.folder.store.write_text(store_url(ground.topology) + "\n", encoding="utf-8")
     authorities.make(starter.folder.certificates, ground.topology)
-    write(ground, options.delay_ms, ask=options.ask, halls=options.halls)
+    write(ground, options.delay_ms, ask=options.ask, halls=options.halls, second=options.second)
+    if options.second:
+        receipts.prepare(ground)
     if options.world == "namespaces":
         namespaces.build(starter, ground.topology, options.delay_ms)
     with ThreadPoolExecutor(max_workers=12) as pool:
@@ -403,13 +422,15 @@ def _start_all(starter: Starter, options: Options) -> None:
         database = pool.submit(_start_postgres, starter, ground, pool)
         quorum = [pool.submit(_start_etcd, starter, ground, site) for site in sites]
         rest = [pool.submit(_start_simple, starter, ground, site) for site in sites]
-        rest += [pool.submit(_start_agent, starter, ground, site, options.clocks) for site in sites]
+        rest += [pool.submit(_start_agent, starter, ground, site, options) for site in sites]
         _results(quorum)
         asyncio.run(site_servers.lock_etcd(ground))
         _results(rest)
         database.result()
         # Before anybody leads: an agent that has obeyed a leader takes no order of ours.
         _results([pool.submit(_start_messenger, starter, ground, site) for site in sites])
+        if options.second:
+            receipts.start(starter, ground)
         if options.controllers:
             _results([pool.submit(_start_controller, starter, ground, site, options) for site in sites])
             _wait_for_leader(starter, ground)
@@ -470,16 +491,17 @@ def _start_simple(starter: Starter, ground: Ground, site: Site) -> None:
 
 def _start_messenger(starter: Starter, ground: Ground, site: Site) -> None:
     """Through the site's agent, as its unit."""
-    site_servers.start_messenger(ground, site)
+    site_servers.start_unit(ground, site, SERVICE)
     wait_for(
         lambda: answers(f"{site.url('messenger')}/ready"), READY_SECONDS, f"the messenger of {site.name}"
     )
     starter.tell(f"messenger in {site.name}")
 
 
-def _start_agent(starter: Starter, ground: Ground, site: Site, clocks_too: bool) -> None:
-    env = faults.environment(starter.folder, site.name) if clocks_too else {}
-    process = starter.launch(site.name, "agent", site_servers.agent(ground, site, env))
+def _start_agent(starter: Starter, ground: Ground, site: Site, options: Options) -> None:
+    env = faults.environment(starter.folder, site.name) if options.clocks else {}
+    more = receipts.of_agent(ground, site) if options.second else site_servers.AgentMore()
+    process = starter.launch(site.name, "agent", site_servers.agent(ground, site, env, more))
     url = f"{site.url('agent')}/v1/health"
     line = Lines(authorities.operator(ground.folder.certificates)).to(url)
     starter.wait(process, lambda: answers(url, line=line), READY_SECONDS, f"agent of {site.name}")
