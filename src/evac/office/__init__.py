@@ -1,1 +1,1 @@
-"""What the war room knows, with no HTTP in it."""
+"""What the war room knows, without HTTP."""

@@ -1,8 +1,8 @@
-"""Incidents as the war room shows them: each read from its journals on a thread, and kept while they stand.
+"""Incidents as the war room shows them: each replayed from its journals on a thread and cached.
 
-An incident is replayed from its start, so it is read again only when a record was added: to the journal of
-its run, to that of watching, or to the notes of people. Of a run of thousands of steps no more often than
-every half minute. Memory is bounded: a few whole incidents, and a line each of those that were listed last.
+An incident is replayed from its start, so it is read again only when a record was added to the journal of its
+run, to the watch journal, or to people's notes; for a run of thousands of steps, at most every half minute.
+Memory is bounded: a few whole incidents, and one line for each of the most recently listed ones.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class IncidentFile:
     about: Summary
     entries: tuple[Entry, ...]
     story: tuple[tuple[Entry, ...], ...]
-    """The entries that a reader needs, those of one record together."""
+    """The entries that a reader needs, grouped by record."""
     digest: str
-    """Of the plan in force; empty without a run."""
+    """Digest of the current plan; empty without a run."""
 
     @property
     def short(self) -> IncidentShort:
@@ -118,14 +118,14 @@ def short_of(about: Summary, run: str) -> IncidentShort:
 
 
 def felt(about: Summary) -> list[Fate]:
-    """Services that were touched: down ones first, then by tier and people."""
+    """Affected services: those that are down first, then by tier and people."""
     rank: Mapping[str, int] = {"down": 0, "degraded": 1, "moving": 2, "up": 3}
     found = [fate for fate in about.fates if fate.touched]
     return sorted(found, key=lambda f: (rank[f.level], f.tier, -(f.people or 0), f.service))
 
 
 class IncidentDesk:
-    """One for an office. noted: grows with every note of a person."""
+    """One per office. `noted` grows with every note that a person writes."""
 
     def __init__(self, store: Store, clock: Clock, register: Register) -> None:
         self._store, self._clock, self._register = store, clock, register
@@ -143,14 +143,14 @@ class IncidentDesk:
         self._watched: tuple[int, tuple[Notice, ...]] = (-1, ())
 
     async def look(self) -> None:
-        """Whether people wrote anything, and how the exports of the status page stand. Raises Unavailable."""
+        """Checks for new notes and for the state of the status page exports. Raises Unavailable."""
         entry = await self._store.get(incidents.NOTED)
         self.noted = 0 if entry is None else entry.revision
         rows = await self._store.list(incidents.EXPORTED, limit=EXPORTS_MOST)
         self.exports = tuple(found for row in rows if (found := _export(row)) is not None)
 
     async def names(self) -> list[str]:
-        """Under way first, then the others, newest first; those without a run by their name."""
+        """Open ones first, then the rest, newest first; those without a run by name."""
         if self._names[0] != self.noted:
             self._names = (self.noted, tuple(await incidents.notes_alone(self._store)))
         runs = self._runs()
@@ -165,7 +165,7 @@ class IncidentDesk:
         return (*open_runs, *ended)
 
     async def lines(self, names: list[str]) -> list[IncidentShort]:
-        """Those that can be read, in the order of their names."""
+        """The readable ones among them, in the order of `names`."""
         found = []
         for name in names:
             stamp = await self._stamp(name)
@@ -177,7 +177,7 @@ class IncidentDesk:
         return found
 
     async def file(self, name: str) -> IncidentFile:
-        """All of one incident, by its name or that of its run. Raises RunError where there is none."""
+        """Everything about one incident, by its name or that of its run. Raises RunError if there is none."""
         if len(name.encode()) > NAME_MOST or not name.isprintable():
             raise _unknown(name)
         stamp = await self._stamp(name)
@@ -198,7 +198,9 @@ class IncidentDesk:
             done.exception()  # whoever asked may be gone
 
     async def _stamp(self, name: str) -> object:
-        """What an incident is made of: records of its run, of watching, and the last note of all."""
+        """What an incident is derived from: records of its run and of the watch journal, and the last note of
+        all.
+        """
         head = await last_of(self._store, WATCH)
         watched = head.records if head else 0
         row = next((row for row in self._runs() if name in (row.incident, row.run)), None)
@@ -222,7 +224,7 @@ class IncidentDesk:
         return found
 
     async def _file(self, name: str, now_ms: int) -> IncidentFile:
-        """On the thread."""
+        """Runs on the thread."""
         with no_collecting():
             return await self._made(name, now_ms)
 
@@ -241,17 +243,17 @@ class IncidentDesk:
         return IncidentFile(dossier, about, entries, story, _plan_in_force(dossier))
 
     async def apart(self, work: Callable[[], Answer]) -> Answer:
-        """Does something long on the thread of incidents. Raises what it raises."""
+        """Runs a long function on the incidents thread. Raises what it raises."""
         loop = asyncio.get_running_loop()
         self._borrowed = self._borrowed or Borrowed(self._store, loop)
         return await loop.run_in_executor(self._thread, copy_context().run, work)
 
     async def reading(self, work: Callable[[Store], Answer]) -> Answer:
-        """The same for what reads the store from there."""
+        """The same for a function that reads the store from there."""
         return await self.apart(lambda: work(cast(Store, self._borrowed)))
 
     async def public(self, about: About) -> StatusPage:
-        """What the public status page says, no older than a few seconds."""
+        """The content of the public status page, at most a few seconds old."""
         stamp = (self.noted, self._clock.now_ms() // PUBLIC_MS, about)
         if self._public is None or self._public[0] != stamp:
             now_ms = self._clock.now_ms()
@@ -259,7 +261,7 @@ class IncidentDesk:
         return self._public[1]
 
     async def _page(self, about: About, now_ms: int) -> StatusPage:
-        """On the thread."""
+        """Runs on the thread."""
         self._status = self._status or PublicStatus(cast(Store, self._borrowed), self._folds)
         return await self._status.page(about, now_ms)
 
@@ -279,7 +281,7 @@ class IncidentDesk:
 
 
 def _export(row: StoreEntry) -> ExportSeen | None:
-    """None for what cannot be read."""
+    """None if it cannot be read."""
     try:
         told = orjson.loads(row.value)
         site = row.key.removeprefix(incidents.EXPORTED)

@@ -1,4 +1,4 @@
-"""Logins as the store keeps them: who is signed in, and their end."""
+"""Logins in the store: who is signed in, and how logins end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PREFIX: Final = "session/"
 PAGE: Final = 500
 MOST: Final = 10_000
 KEY_LETTERS: Final = 64
-"""Of a SHA-256 in hexadecimal; a lease that keeps logins has a shorter name."""
+"""Length of a SHA-256 in hexadecimal; a lease that keeps logins has a shorter name."""
 ID_LETTERS: Final = 16
 
 
 async def kept(store: Store) -> list[tuple[str, dict[str, Any]]]:
-    """Key in the store and what it says, oldest first. What is not a login is left out."""
+    """(store key, login), oldest first. Anything that is not a login is left out."""
     found: list[tuple[str, dict[str, Any]]] = []
     async for entry in entries(store, PREFIX, PAGE):
         name = entry.key.removeprefix(PREFIX)
@@ -36,7 +36,9 @@ async def kept(store: Store) -> list[tuple[str, dict[str, Any]]]:
 
 
 async def end(store: Store, name: str, login: str = "") -> int:
-    """Ends the logins of a person, or the one of that id; how many. War rooms notice within seconds."""
+    """Ends all logins of a person, or the one with that id; returns how many. War rooms notice within
+    seconds.
+    """
     keys = [
         key for key, row in await kept(store) if row["name"] == name and (not login or row["id"] == login)
     ]

@@ -1,14 +1,14 @@
-"""The office behind the war room: follows a store, knows an estate, and writes what people ask for.
+"""The office behind the war room: follows a store, knows an estate, and records what people request.
 
-It answers three kinds of questions and has no HTTP in it:
+It answers three kinds of questions and contains no HTTP:
 
-    situation           a frozen `Situation`: verdicts and votes, leader, hold, drawer, runs, last notices
-    facts               frozen `EstateFacts`: sites, services, headroom, every loss and finding; once a digest
-    runs, plans, what_if    looked up when somebody asks
+    situation           a frozen `Situation`: verdicts and votes, leader, hold, library, runs, alerts
+    facts               frozen `EstateFacts`: sites, services, headroom, losses, findings; one per digest
+    runs, plans, what_if    looked up on request
 
-`run` keeps the first two true until it is cancelled. It only reads; what it writes are requests of people
-(`office_asking`). It performs nothing, never waits for a controller, and shows the last that was true while
-the store does not answer.
+`run` keeps the first two up to date until it is cancelled. The office only reads, except that it records
+people's requests (`office.requests`). It executes nothing, never waits for a controller, and shows the last
+known state while the store does not answer.
 """
 
 from __future__ import annotations
@@ -75,14 +75,16 @@ from evac.views.status_document import hold_line
 from evac.watch.verdict import quorum_of
 
 LOOK_S: Final = 1.0
-"""So often the store is looked at, if nothing says before that it changed."""
+"""How often the store is read if no change is signalled earlier."""
 SOON_S: Final = 0.1
-"""Changes that come within this time make one situation."""
+"""Changes within this time are combined into one situation."""
 AGAIN_S: Final = 1.0
 SILENT_MS: Final = 30_000
-"""Longer without a look at the store, or a word of the controller, and nobody knows what is true by now."""
+"""After this long without reading the store or hearing from the controller, what is known may no longer be
+true.
+"""
 BACKUPS_MS: Final = 10_000
-"""So long what backups are worth is not worked out again."""
+"""Minimum time between two evaluations of the backups."""
 NOTICES_MOST: Final = 200
 ENDED_SHOWN: Final = 20
 SEGMENTS_BACK: Final = 64
@@ -94,7 +96,7 @@ TOPIC_SITUATION: Final = "situation"
 
 @dataclass(frozen=True, slots=True)
 class OfficeSetting:
-    """Which estate and store, and at which site the room runs: its network decides what it may believe."""
+    """Estate, store, and the site where the war room runs: its network determines what it may believe."""
 
     estate: Path
     store: str
@@ -102,15 +104,15 @@ class OfficeSetting:
     policy: Path | None = None
     as_of: date | None = None
     apart: bool = True
-    """Reckon in a process of its own."""
+    """Whether to compute in a separate process."""
     standing: Path | None = None
-    """File in which a controller says how the estate on disk stands to the one in use."""
+    """File in which a controller reports how the estate on disk differs from the one in use."""
 
 
 class Office:
-    """Made by `open_office`; close it. Read `situation`, `facts` and `rules` at any time. rehearser: asks the
-    real systems about a plan; examine: asks them all what they can do. edition: which estate is in use, by
-    name; standing: how the files stand to it.
+    """Created by `open_office`; close it. Read `situation`, `facts` and `rules` at any time. `rehearser`:
+    asks the real systems about a plan; `examine`: asks them all what they can do. `edition`: name of the
+    estate in use; `standing`: how the files differ from it.
     """
 
     def __init__(
@@ -131,20 +133,22 @@ class Office:
         self.hub = Hub()
         self.facts: EstateFacts | None = None
         self._estimated: EstateFacts | None = None
-        """Facts by the audit alone."""
+        """Facts from the audit alone."""
         self._verdicts: OrderedDict[tuple[str, str], PlanVerdict] = OrderedDict()
-        """Of plans that are ready, by their digests and that of the plan for what is lost already."""
+        """Verdicts of standby plans, by their digest and that of the plan for what is already lost."""
         self._before: tuple[str, Plan | None] = "", None
-        """The plan for what is lost already, by its digest; empty where nothing is lost."""
+        """Digest of the plan for what is already lost; empty if nothing is."""
         self._before_is_made = False
-        """Whether that plan is being made again: until then nothing tells what another loss makes worse."""
+        """Whether that plan is being recomputed: until it is ready, what a further loss makes worse is
+        unknown.
+        """
         self.rules: Rules | None = None
         self._reckoner = reckoner
         self._observation = Observation(0)
         self._capacity: tuple[tuple[str, Observation], tuple[CapacityOf, ...]] | None = None
-        """The last that was asked for, and of what."""
+        """The last capacity result, and what it was for."""
         self._backups: tuple[int, BackupsDocument] | None = None
-        """As of which moment, and what they were worth."""
+        """The last backup verdicts, and when they were computed."""
         self._published = Published(store)
         self._backups_read = BackupsReader(store, clock)
         self._reckoned: tuple[Observation, str, BackupsSeen] | None = None
@@ -169,14 +173,14 @@ class Office:
         self.situation = self._compose(0)
 
     async def run(self) -> None:
-        """Follows everything until cancelled. What fails is tried again; nothing here ends the room."""
+        """Follows everything until cancelled. Retries failures; nothing here ends the war room."""
         async with asyncio.TaskGroup() as tasks:
             for work in (self._look_again, self._follow_notices, self._vote, self._reckon, self._show):
                 tasks.create_task(work(), name=work.__name__.strip("_"))
 
     @property
     def ready(self) -> str:
-        """Why it is too early, or too late, to believe what is shown; empty when it is not."""
+        """Why the data shown cannot be trusted yet, or any more; empty if it can."""
         if not self.looked_ms:
             return self._unread or "the store has not been read yet"
         if not self._answers:
@@ -192,7 +196,7 @@ class Office:
 
     @property
     def _out_of_touch(self) -> str:
-        """Why the controller here is no part of the house; empty where it is, or where there is none."""
+        """Why the controller here is cut off from the others; empty if it is not, or if there is none."""
         now_ms, seen = self.clock.monotonic_ms(), self._controller
         if now_ms - self._looked_at > SILENT_MS:
             return f"the store has not been read for {(now_ms - self._looked_at) // 1_000} s"
@@ -203,7 +207,7 @@ class Office:
         return ""
 
     def hear(self, line: bytes) -> None:
-        """What the controller beside this room says of itself, as `controller_line` writes it."""
+        """Takes the report of the controller next to this war room, as written by `controller_line`."""
         try:
             told = orjson.loads(line)
             state, why = str(told["state"]), str(told["why"])
@@ -217,16 +221,16 @@ class Office:
 
     @property
     def published(self) -> Observation | None:
-        """What the leader knows beside the files; None where none has published it."""
+        """What the leader knows beyond the files; None if no leader has published it."""
         return self._observation if self._observation.effects is not None else None
 
     async def what_if(self, domains: Sequence[str]) -> WhatIf:
-        """What the loss of these domains at once does, by the roles as last seen. Raises InvalidInput."""
+        """What losing these domains at once does, with the last observed roles. Raises InvalidInput."""
         return await self._reckoner.what_if(self._observation, domains)
 
     async def capacity(self, digest: str) -> tuple[CapacityOf, ...]:
-        """Of the sites, before and after a plan of the estate as it is now; empty where it is of another one.
-        Raises EvacError.
+        """Site capacity before and after a plan; empty if the plan is not for the current estate. Raises
+        EvacError.
         """
         key = (digest, self._observation)
         if self._capacity is None or self._capacity[0] != key:
@@ -234,7 +238,7 @@ class Office:
         return self._capacity[1]
 
     async def backups(self) -> BackupsDocument:
-        """What the backups of every data set are worth now, worked out at most once in a while. Raises
+        """The current verdict on the backups of every data set, recomputed only once in a while. Raises
         EvacError.
         """
         moment = self.clock.now_ms() // BACKUPS_MS
@@ -248,15 +252,15 @@ class Office:
         return await Evidence(self.store).history(data_set, most)
 
     async def runbook(self, digest: str) -> Runbook:
-        """A plan for paper. Raises EvacError, InvalidInput for one that no paper holds."""
+        """A printable plan. Raises EvacError, and InvalidInput if it is too large to print."""
         return await self._reckoner.runbook(await self.plan(digest), digest)
 
     async def plan(self, digest: str) -> bytes:
-        """Canonical bytes of a plan. Raises Corrupt where it is not there whole."""
+        """Canonical bytes of a plan. Raises Corrupt if it is incomplete."""
         return await library.get_plan(self.store, digest)
 
     async def notices(self, after: int, limit: int) -> list[Notice]:
-        """Notices after a number: from memory where it reaches back far enough, else from the journal."""
+        """Alerts after a number: from memory if it reaches back far enough, else from the journal."""
         kept = tuple(self._notices)
         if kept and kept[0].number <= after + 1:
             return [one for one in kept if one.number > after][:limit]
@@ -278,7 +282,7 @@ class Office:
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """One look at everything but journals and votes. Raises Unavailable."""
+        """Reads everything except journals and votes once. Raises Unavailable."""
         self._standing = self._standing_of()
         lease = await self.store.holder(LEADER)
         self._leader = NOBODY if lease is None else LeaderSeen(lease.owner, lease.token)
@@ -302,7 +306,7 @@ class Office:
         self._said(True)
 
     async def _read_verdicts(self) -> None:
-        """What plans that are ready come to, so many at a look; then facts go by them."""
+        """Reads the verdicts of standby plans, a limited number per look; facts then use them."""
         effects = self._observation.effects
         lost = {one.domain for one in effects.lost if one.state != "evacuating"} if effects else set()
         ready = [one for one in self._drawer if one.plan and not one.problem]
@@ -327,7 +331,7 @@ class Office:
 
     @property
     def before(self) -> Plan | None:
-        """The plan for what is lost already."""
+        """The plan for what is already lost."""
         return self._before[1]
 
     async def _plan(self, digest: str) -> Plan:
@@ -336,7 +340,7 @@ class Office:
         return await asyncio.to_thread(plan_codec.decode, data, digest)
 
     def _judge(self) -> None:
-        """Facts by the verdicts of plans of the estate as it is now, else by the audit."""
+        """Facts by the verdicts of plans for the current estate, else by the audit."""
         known = self._estimated
         if known is None:
             return
@@ -353,7 +357,7 @@ class Office:
             self._bell.set()
 
     async def standing_hold(self) -> HoldSeen | None:
-        """The hold as the store has it now. Raises Unavailable."""
+        """The current hold in the store. Raises Unavailable."""
         return _hold(await self.store.get(HOLD_KEY))
 
     def _said(self, answers: bool) -> None:
@@ -362,7 +366,7 @@ class Office:
         self._bell.set()
 
     async def _follow_notices(self) -> None:
-        """The last notices, then each new one as soon as it is written."""
+        """The last alerts, then each new one as soon as it is written."""
         while True:
             try:
                 end = await last_of(self.store, WATCH)
@@ -382,7 +386,7 @@ class Office:
         self._bell.set()
 
     async def _vote(self) -> None:
-        """Reads the votes in the rhythm of the policy, and judges."""
+        """Reads the votes at the interval set by the policy, and judges them."""
         while True:
             with contextlib.suppress(Unavailable):
                 await self._ballots.read()
@@ -391,13 +395,15 @@ class Office:
             await asyncio.sleep(self._ballots.period_s)
 
     async def _reckon(self) -> None:
-        """Facts anew whenever roles of stores, the estate, or what is known of backups changed."""
+        """Recomputes facts whenever roles of stores, the estate, or facts about backups change."""
         while True:
             await self.reckon()
             await asyncio.sleep(LOOK_S)
 
     async def reckon(self) -> None:
-        """Facts of the estate with the roles as last seen, unless they are known. What is wrong is said."""
+        """Computes facts of the estate with the last observed roles, unless they are known.
+        Reports errors.
+        """
         wanted, edition, backups = self._observation, self._edition(), await self._backups_read.read()
         known = self._reckoned
         if known is not None and known[0].facts == wanted.facts and known[1:] == (edition, backups):
@@ -415,7 +421,7 @@ class Office:
         self._bell.set()
 
     async def _show(self) -> None:
-        """A new situation soon after anything changed, and only if it differs."""
+        """Publishes a new situation soon after a change, and only if it differs."""
         while True:
             await self._bell.wait()
             await asyncio.sleep(SOON_S)
@@ -423,7 +429,7 @@ class Office:
             self.refresh()
 
     def refresh(self) -> Situation:
-        """The situation as of now; a new version of it where something differs."""
+        """The situation as of now; a new version of it if anything differs."""
         old = self.situation
         new = self._compose(old.version + 1)
         if replace(new, version=old.version, at_ms=old.at_ms) != old:
@@ -486,7 +492,7 @@ class Office:
 
 
 def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
-    """Opens the store and prepares the reckoning. Raises StoreError. The estate is read by `run`."""
+    """Opens the store and prepares the worker. Raises StoreError. `run` reads the estate."""
     worker = Worker(setting.estate, setting.as_of, setting.policy, apart=setting.apart)
     made: list[Office] = []
     rehearser = Rehearser(
@@ -507,7 +513,7 @@ def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
 
 
 async def beside(office: Office, work: Callable[[], Awaitable[Any]]) -> Any:
-    """Does some work while the office follows its store; closes the office at the end."""
+    """Runs some work while the office follows its store; closes the office at the end."""
     following = asyncio.create_task(office.run(), name="office")
     try:
         return await work()

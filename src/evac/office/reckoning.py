@@ -1,12 +1,12 @@
-"""The reckoning of the war room: loads the estate, audits it, answers what-if, in a process of its own.
+"""The war room's computations, in a separate process: loads the estate, audits it, answers what-ifs.
 
-An audit takes a whole core for seconds, and a page must not wait for it. What travels are roles of stores
-and frozen facts; the estate itself stays in the worker. The answer to a what-if says what each service
-comes to, the chain behind it, and capacity before and after. Names of its fields are the names that the API
-shows. Times in milliseconds, capacities in base units of `units.RESOURCES`.
+An audit uses a whole core for seconds, and a page must not wait for it. Roles of stores and frozen facts are
+passed between the processes; the estate itself stays in the worker. A what-if result says what happens to
+each service, through which dependencies, and gives capacity before and after. Field names are those of the
+API. Times are in milliseconds, capacities in base units of `units.RESOURCES`.
 
-Where the plan library holds a plan of the estate as it is now, which the checker accepted, what that plan
-brings back is what counts, not the estimate of the audit: a loss looks the same wherever it is read.
+If the plan library has a plan for the current estate that the checker accepted, what that plan restores
+counts, not the estimate of the audit: a loss looks the same wherever it is shown.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _capacity(report: AuditReport, number: int) -> Iterator[CapacityOf]:
 
 
 def _amounts(report: AuditReport, servers: BoolColumn, pools: BoolColumn) -> tuple[IntColumn, IntColumn]:
-    """(sites, R) in all and used, of usable servers and pools among some."""
+    """(sites, R) in total and in use, of usable servers and pools among some."""
     impacts = report.impacts
     top, supply, fleet = impacts.top, impacts.capacity.supply, impacts.estate.fleet
     total, used = (np.zeros((len(impacts.estate.sites), RESOURCE_COUNT), np.int64) for _ in range(2))
@@ -198,26 +198,26 @@ def _amounts(report: AuditReport, servers: BoolColumn, pools: BoolColumn) -> tup
 
 
 DOMAINS_MOST: Final = 64
-"""Of one what-if."""
+"""Maximum number of domains in one what-if."""
 ANSWER_S: Final = 120.0
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the war room needs of the policy."""
+    """What the war room needs to know about the policy."""
 
     mode: Mode
     profile: WatchProfile
     approvers: tuple[str, ...] = ()
-    """Names of those who may approve; empty: not said."""
+    """Names of those who may approve; empty: not stated."""
     digest: str = ""
-    """Of the whole policy."""
+    """Digest of the whole policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reckoned:
-    """The facts of an estate, and the rules that its policy sets."""
+    """The facts of an estate, and the rules set by its policy."""
 
     facts: EstateFacts
     rules: Rules
@@ -229,7 +229,7 @@ def rules_of(policy: RunPolicy) -> Rules:
 
 
 class Reckoner(Protocol):
-    """What the office asks. Raises EvacError in the words of whoever found the problem."""
+    """What the office asks for. Raises EvacError with the message of the code that found the problem."""
 
     async def reckon(self, observation: Observation, backups: BackupsSeen = NO_BACKUPS) -> Reckoned: ...
 
@@ -245,7 +245,7 @@ class Reckoner(Protocol):
 
 
 class Worker:
-    """A reckoner in a process of its own (apart), or in a thread."""
+    """A reckoner in a separate process (`apart`), or in a thread."""
 
     def __init__(
         self, path: Path, as_of: date | None = None, policy: Path | None = None, *, apart: bool = True
@@ -267,16 +267,16 @@ class Worker:
         return await self._ask(_what_if, observation, wanted)
 
     async def capacity(self, observation: Observation, data: bytes) -> tuple[CapacityOf, ...]:
-        """Of the sites, before and after the plan in these bytes."""
+        """Site capacity before and after the plan in these bytes."""
         found = await self._ask(_capacity_of_plan, observation, data)
         return found.rows
 
     async def runbook(self, data: bytes, digest: str) -> Runbook:
-        """A plan for paper, with the commands that the endpoints of the estate allow."""
+        """A printable plan, with the commands that the estate's endpoints allow."""
         return await self._ask(_runbook, data, digest)
 
     async def backups(self, facts: BackupFacts, now_ms: int) -> BackupsDocument:
-        """What the backups of every data set are worth, by what is known of them."""
+        """The verdict on the backups of every data set, from what is known about them."""
         return await self._ask(_backups, facts, now_ms)
 
     async def _ask(self, work: Callable[..., Answer | tuple[str, str, str]], *more: Any) -> Answer:
@@ -299,7 +299,7 @@ class Worker:
 
 
 class _Books:
-    """In the worker: the estate, its policy, and the last audit."""
+    """Held by the worker: the estate, its policy, and the last audit."""
 
     def __init__(self, path: str, as_of: date | None, policy: str | None) -> None:
         from evac import estate as estates
@@ -314,7 +314,7 @@ class _Books:
         self.backups = NO_BACKUPS
 
     def audited(self, observation: Observation) -> Any:
-        """With what was last known of backups."""
+        """With the latest facts about backups."""
         from evac.audit import audit
         from evac.derive import situation
         from evac.model.digest import estate_digest
@@ -327,7 +327,7 @@ class _Books:
         return self.report
 
     def know(self, backups: BackupsSeen) -> None:
-        """The next audit counts them."""
+        """Makes the next audit count them."""
         if backups != self.backups:
             self.backups, self.report = backups, None
 
@@ -337,7 +337,7 @@ _turn = threading.Lock()
 
 
 def _books_of(path: str, as_of: date | None, policy: str | None) -> _Books:
-    """One estate a process: another one takes its place."""
+    """One estate per process: loading another replaces it."""
     key = (path, as_of, policy)
     if key not in _books:
         made = _Books(path, as_of, policy)
@@ -412,38 +412,38 @@ def _what_if(
 
 @dataclass(frozen=True, slots=True)
 class PlanVerdict:
-    """What one plan comes to. Names are those that matter most first."""
+    """The outcome of one plan. The most important names come first."""
 
     plan: str
     """Its digest."""
     affected: int
     down: int
-    """Services whose base is missing for a while, or for good."""
+    """Services whose base is down for a while, or permanently."""
     restored: int
     degraded: int
-    """They serve, with less than all, until the horizon."""
+    """Services with reduced capacity until the horizon."""
     late: int
-    """Later than their `rto`."""
+    """Services restored later than their `rto`."""
     unplaced: tuple[str, ...]
     shed: tuple[str, ...]
     unknown: tuple[str, ...]
     people_gone: int
-    """Users of the largest service that does not come back."""
+    """Users of the largest service that is not restored."""
     worst_ms: int
     stores_lost: int
     stores_gone: int
     data_loss_ms: int | None
-    """Most data lost by a store; None where it is not known."""
+    """The most data loss of any store; None if it is not known."""
     already: int = 0
-    """Services down because of what is lost already, and no worse off after this loss; not counted above."""
+    """Services down because of what is already lost and no worse off after this loss; not counted above."""
     untimed: int = 0
-    """Services that come back at a time that no one knows."""
+    """Services restored at an unknown time."""
     kept: int = 0
-    """Services that stay up, with less than all for a while or until the horizon."""
+    """Services that stay up, with reduced capacity for a while or until the horizon."""
 
     @property
     def verdict(self) -> str:
-        """As of a loss in the audit."""
+        """The same values as for a loss in the audit."""
         if self.unplaced or self.stores_gone:
             return "loss"
         if self.unknown:
@@ -501,7 +501,7 @@ def _lost_before(one: StoreOutcome, was: StoreOutcome | None) -> bool:
 
 
 def made_worse(plan: Plan, before: Plan | None) -> tuple[list[Outcome], list[StoreOutcome]]:
-    """Services and stores that are worse off by the plan than by that for what is lost already; where nothing
+    """Services and stores that this plan leaves worse off than the plan for what is already lost; if nothing
     is lost, all that are affected.
     """
     services = {one.service: one for one in before.outcomes} if before else {}
@@ -513,7 +513,7 @@ def made_worse(plan: Plan, before: Plan | None) -> tuple[list[Outcome], list[Sto
 
 
 def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdict:
-    """before: the plan for what is lost already. Only what the loss makes worse then counts."""
+    """`before`: the plan for what is already lost. If given, only what the loss makes worse counts."""
     every = [one for one in plan.outcomes if one.state != "running"]
     outcomes, stores = made_worse(plan, before)
     ordered = sorted(outcomes, key=lambda one: (one.tier, -one.people, one.service))
@@ -542,7 +542,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
 
 
 def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
-    """The loss as the plan judges it."""
+    """The loss as judged by the plan."""
     return replace(
         loss,
         verdict=plan.verdict,
@@ -567,8 +567,8 @@ def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
 
 
 def judged(facts: EstateFacts, plans: Mapping[str, PlanVerdict], before: str = "") -> EstateFacts:
-    """The facts with the verdicts of plans. plans: domain -> that of its plan, of the estate as it is now;
-    before: the plan for what is lost already, by its digest.
+    """The facts with the verdicts of plans. `plans`: domain -> verdict of its plan for the current estate;
+    `before`: digest of the plan for what is already lost.
     """
     if not plans:
         return facts

@@ -1,10 +1,10 @@
-"""What people ask through the war room: requests to runs, the hold, notes of incidents. Each says who.
+"""Requests that people make through the war room: to runs, the hold, incident notes. Each names its author.
 
-An idempotency key makes asking twice the same as asking once:
+An idempotency key makes a repeated request the same as a single one:
 
-    asked/<sha256 of person and key>    {"body", "status", "answer"}, written with what was asked
+    asked/<sha256 of person and key>    {"body", "status", "answer"}, written together with the request
 
-It is kept for a day under a lease that nobody renews. The same key with another body is refused.
+It is kept for a day under a lease that is never renewed. The same key with a different body is refused.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ TEXT_MOST: Final = requests.TEXT_MOST
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks, why, and the key that makes it once."""
+    """Who makes the request, why, and the idempotency key."""
 
     who: str
     reason: str
     key: str = ""
     body: str = ""
-    """A digest of everything that was asked."""
+    """Digest of the whole request."""
     glass: GlassUse | None = None
-    """Of the break-glass credential that it was asked with."""
+    """Use of the break-glass credential, if one was used."""
     proof: Proven | None = None
-    """What the person showed; None where people are not told apart."""
+    """How the person proved their identity; None without sign-in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Counter:
         return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))
 
     async def propose(self, asked: Asked, proposal: runs.Proposal, digest: str) -> Answer:
-        """Asks the leader to make a run of a plan that is kept. The answer names the proposal."""
+        """Asks the leader to create a run from a stored plan. The answer names the proposal."""
         known = await self.known(asked)
         if known is not None:
             return known
@@ -191,7 +191,7 @@ class Counter:
         return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))
 
     async def hold(self, asked: Asked) -> Answer:
-        """Stops everything before its next effect. A hold that stands already is left as it is: Conflict."""
+        """Places a hold. Raises Conflict, and changes nothing, if one is already in place."""
         known = await self.known(asked)
         if known is not None:
             return known
@@ -203,7 +203,7 @@ class Counter:
         return await self._once(asked, 201, told, compares, (Put(HOLD_KEY, orjson.dumps(told)),))
 
     async def clear_site(self, asked: Asked, domain: str) -> Answer:
-        """Takes back that a domain is lost or evacuated. Raises NotAllowed, Conflict."""
+        """Clears the lost or evacuated mark of a domain. Raises NotAllowed, Conflict."""
         known = await self.known(asked)
         if known is not None:
             return known
@@ -217,7 +217,7 @@ class Counter:
         return await self._once(asked, 201, told, permit.compares, permit.changes)
 
     async def release(self, asked: Asked, revision: int) -> Answer:
-        """Ends the hold of a revision. Raises Conflict where another one stands."""
+        """Releases the hold with this revision. Raises Conflict if it has another one."""
         known = await self.known(asked)
         if known is not None:
             return known
@@ -230,10 +230,8 @@ class Counter:
         return await self._once(asked, 200, told, compares, changes)
 
     async def note(self, asked: Asked, note: Note, new: bool = False, begins: bool = False) -> Answer:
-        """Writes down what a person says of an incident, at this moment. new: the incident may be one that
-        nobody knows; begins: it must be.
-
-        Raises InvalidInput, RunError, Conflict, Unavailable.
+        """Records a note on an incident, with the current time. `new`: the incident may be unknown; `begins`:
+        it must be. Raises InvalidInput, RunError, Conflict, Unavailable.
         """
         known = await self.known(asked)
         if known is not None:
@@ -247,7 +245,9 @@ class Counter:
         return await self._once(asked, 201, told, compares, changes)
 
     async def known(self, asked: Asked) -> Answer | None:
-        """What was answered to the same key before. Raises InvalidInput where it asked for something else."""
+        """The earlier answer to the same key. Raises InvalidInput if the key was used for a different
+        request.
+        """
         if not asked.key:
             return None
         if len(asked.key) > KEY_LONGEST:
@@ -274,7 +274,9 @@ class Counter:
         compares: Sequence[Compare],
         changes: Sequence[Change],
     ) -> Answer:
-        """Writes it with its key in one transaction; who comes second gets the first one's answer."""
+        """Writes the request with its key in one transaction; a second request gets the answer of
+        the first.
+        """
         answer = Answer(status, asdict(told))
         if not asked.key:
             await self._store.transact(compares, changes)
@@ -302,7 +304,7 @@ class Counter:
 
 
 def body_digest(*parts: object) -> str:
-    """Of everything that makes a question what it is."""
+    """Digest of everything that identifies a request."""
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

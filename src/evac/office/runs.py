@@ -1,11 +1,11 @@
-"""Runs as the war room follows them: every open one replayed as it goes on, every ended one in a line.
+"""Runs as the war room follows them: open ones replayed as they progress, ended ones summarised in a line.
 
-Memory is bounded: views of open runs, and of a few ended ones that somebody looked at last; of all others
-one line each, the newest `LINES_MOST`. Of a run that ended before, the first and the last segment are read.
+Memory is bounded: views of open runs and of the few ended ones viewed last; for all others one line each, the
+newest `LINES_MOST`. For a run that ended earlier, only the first and the last segment are read.
 
-A run of 100,000 steps takes seconds to read, bind and replay, and a forecast of it takes one: that half is
-done on a thread of its own. Pages and streams go on meanwhile: only questions to the store come back to the
-loop, and what a thread looks at nobody changes.
+A run of 100,000 steps takes seconds to read, bind and replay, and its forecast takes another: that is done on
+a separate thread, while pages and streams continue. Only store requests return to the event loop, and data
+that the thread reads is never changed.
 """
 
 from __future__ import annotations
@@ -40,9 +40,8 @@ Answer = TypeVar("Answer")
 
 
 class Borrowed:
-    """What a thread reads of a store that lives on the loop of another one.
-
-    Nothing here waits for a loop that is over: `end` gives up what is asked, and each answer has its time.
+    """What a thread reads from a store that belongs to another thread's event loop. Never waits for a loop
+    that has ended: `end` abandons pending requests, and each one has a timeout.
     """
 
     def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
@@ -79,7 +78,7 @@ class Borrowed:
 
 
 class Replayer:
-    """One thing at a time; who asks for what is under way waits for that."""
+    """One task at a time; callers that want what is already in progress wait for that."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -88,7 +87,7 @@ class Replayer:
         self._borrowed: Borrowed | None = None
 
     async def view_of(self, run: str) -> RunView:
-        """The run as its journal says, replayed. Raises as `runs.view_of`."""
+        """The run replayed from its journal. Raises as `runs.view_of`."""
         asked = self._under_way.get(run)
         if asked is None:
             loop = asyncio.get_running_loop()
@@ -104,7 +103,7 @@ class Replayer:
             done.exception()  # whoever asked may be gone
 
     async def foretell(self, view: RunView, now_ms: int) -> None:
-        """Sees to it that the forecast of a run as of now is there, worked out on a copy of it."""
+        """Ensures that the run has a current forecast, computed on a copy."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, FORECASTS.of, view.fork(), now_ms)
 
@@ -123,7 +122,9 @@ VIEWS_MOST: Final = 4
 OPEN_MOST: Final = 64
 WAITS_MOST: Final = 20
 LAST_RECORDS: Final = 256
-"""Among so many last events of a run the one that ended it is looked for; after it come drift and attests."""
+"""How many of the last events to search for the one that ended the run; drift and attestations
+may follow it.
+"""
 AGAIN_S: Final = 1.0
 
 
@@ -132,7 +133,7 @@ def topic_of(run: str) -> str:
 
 
 def short_of(view: RunView, created_ms: int, waits: Sequence[Wait] = ()) -> RunShort:
-    """The line of a run that was replayed. waits: of an open one."""
+    """The line of a replayed run. `waits`: for an open one."""
     ended = view.phase in ENDED
     return RunShort(
         run=view.spec.run,
@@ -154,7 +155,7 @@ def short_of(view: RunView, created_ms: int, waits: Sequence[Wait] = ()) -> RunS
 
 
 def _why(end: Event) -> str:
-    """As `end_words`, of the last event alone."""
+    """Like `end_words`, from the last event alone."""
     return "; ".join(filter(None, (left_words(left_of(end.data.get("left", ()))), end.data.get("why", ""))))
 
 
@@ -180,7 +181,9 @@ def _unread_line(run: str, incident: str, why: str, is_open: bool) -> RunShort:
 
 
 class RunFollower:
-    """One open run. view: as replayed so far; None until the journal was read once. waits: as of `short`."""
+    """One open run. `view`: as replayed so far; None until the journal is first read. `waits`: as
+    in `short`.
+    """
 
     def __init__(
         self, store: Store, run: str, hub: Hub, changed: Callable[[], None], replayer: Replayer
@@ -195,7 +198,7 @@ class RunFollower:
         self.problem = ""
 
     async def follow(self) -> None:
-        """Until the run has ended. What cannot be read is said in `problem`, and tried again."""
+        """Follows the run until it has ended. Read errors are stored in `problem` and retried."""
         while self.view is None or self.view.phase not in ENDED:
             try:
                 await self._replay()
@@ -207,7 +210,7 @@ class RunFollower:
             await asyncio.sleep(AGAIN_S)
 
     async def _replay(self) -> None:
-        """From the start, and on; a new plan needs its steps, so then from the start again."""
+        """From the start, and onwards; a new plan needs its steps, so then from the start again."""
         head = await head_of(self._store, self.run)
         view = await self._replayer.view_of(self.run)
         self.created_ms = self.created_ms or await self._first_ms()
@@ -228,7 +231,7 @@ class RunFollower:
                     return
 
     async def _first_ms(self) -> int:
-        """When the run was made."""
+        """When the run was created."""
         async with aclosing(read(self._store, self.run)) as segments:
             async for segment in segments:
                 return decode_all(segment.records[:1])[0].at_ms
@@ -236,7 +239,7 @@ class RunFollower:
 
     @property
     def short(self) -> RunShort | None:
-        """The line of the run as it stands; made once for each event."""
+        """The current line of the run, computed once per event."""
         if self.view is None:
             return None
         if self._short is None or self._events != self.view.events:
@@ -257,7 +260,7 @@ class Register:
         self._incidents: dict[str, str] = {}
 
     async def look(self) -> None:
-        """One look at the store. Raises Unavailable."""
+        """Reads the store once. Raises Unavailable."""
         open_runs = {entry.key.removeprefix(OPEN) for entry in await all_entries(self._store, OPEN)}
         for run in sorted(open_runs - set(self._following))[: max(0, OPEN_MOST - len(self._following))]:
             self._ended.pop(run, None)
@@ -279,8 +282,8 @@ class Register:
                     self._add(await self._read_line(run, incident))
 
     async def _close(self, run: str) -> None:
-        """Of a run that is not open any more. It is known all the while, also if the store is away meanwhile:
-        then the next look goes on.
+        """Closes a run that is no longer open. It stays listed throughout; if the store is unavailable, the
+        next look continues.
         """
         follower, task = self._following[run]
         task.cancel()
@@ -301,14 +304,14 @@ class Register:
             self._ended.popitem(last=False)
 
     async def _read_line(self, run: str, incident: str) -> RunShort:
-        """One that cannot be read hides no other. Raises Unavailable."""
+        """An unreadable run hides no other. Raises Unavailable."""
         try:
             return await self._line_of(run, incident)
         except (RunError, Corrupt) as error:
             return _unread_line(run, incident, error.message, is_open=False)
 
     async def _line_of(self, run: str, incident: str) -> RunShort:
-        """From the two ends of its journal; from all of it where another plan may have taken over."""
+        """From the two ends of its journal; from all of it if another plan may have replaced the first."""
         first, last, head = await self._ends(run)
         ended = last.kind == "run_ended"
         line = RunShort(
@@ -352,7 +355,7 @@ class Register:
 
     @property
     def unread(self) -> tuple[RunShort, ...]:
-        """Open runs of which nothing could be read yet, by name."""
+        """Names of open runs that could not be read at all yet."""
         found = ((f.run, f.problem) for f, _ in self._following.values() if f.view is None and f.problem)
         return tuple(
             _unread_line(run, self._incident_of(run), why, is_open=True) for run, why in sorted(found)
@@ -371,7 +374,7 @@ class Register:
 
     @property
     def waits(self) -> Mapping[str, tuple[Wait, ...]]:
-        """Open run that was read -> what only a person can do for it now."""
+        """Open runs that were read -> what only a person can do for them now."""
         return {run: one.waits for run, (one, _) in self._following.items() if one.short is not None}
 
     def resolve(self, name: str) -> str:
@@ -384,7 +387,7 @@ class Register:
 
     @property
     def problems(self) -> dict[str, str]:
-        """Open run -> why its journal cannot be read on."""
+        """Open run -> why the rest of its journal cannot be read."""
         return {run: one.problem for run, (one, _) in self._following.items() if one.problem}
 
     def follows(self, run: str) -> bool:
@@ -392,7 +395,7 @@ class Register:
         return run in self._following
 
     async def view(self, name: str) -> RunView:
-        """The run replayed: the live view of an open one (read it, never change it). Raises RunError."""
+        """The replayed run: the live view of an open one (never change it). Raises RunError."""
         run = self.resolve(name)
         live = self._following[run][0].view if run in self._following else None
         if live is not None:
@@ -409,7 +412,7 @@ class Register:
         return view
 
     async def _kept(self, run: str) -> RunView | None:
-        """A view of an ended run, if nothing was written since: people vouch for what it left in doubt."""
+        """A view of an ended run, if nothing was written since: people may attest what it left in doubt."""
         if run not in self._views:
             return None
         view, looked = self._views[run]
@@ -424,7 +427,7 @@ class Register:
         return view
 
     async def foretell(self, view: RunView, now_ms: int) -> None:
-        """The forecast of a large run is worked out before it is shown, and not while pages wait."""
+        """Computes the forecast of a large run before it is shown, so that pages do not wait."""
         if len(view.steps) >= LARGE and view.phase not in ENDED:
             await self._replayer.foretell(view, now_ms)
 

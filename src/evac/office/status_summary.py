@@ -1,4 +1,4 @@
-"""How things stand in a store, in short: who leads, what is held, open runs, the drawer, the last notices."""
+"""A short summary of a store: leader, hold, open runs, plan library, last alerts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def status(store: Store) -> StatusDocument:
 
 
 async def _background(store: Store, owner: str) -> str:
-    """In words; empty where no command started the controller that leads."""
+    """As text; empty if the leading controller was not started by a command."""
     started = await detached.last_started(store)
     if started is None or f"/{started.pid}/" not in owner:
         return ""
@@ -77,14 +77,14 @@ async def plan_lines(store: Store) -> list[PlanLine]:
 def plan_line(
     scenario: str, lost: Sequence[str], plan: str, estate: str, at_ms: int, took_ms: int, problem: str
 ) -> PlanLine:
-    """estate: empty for a plan that the checker of this version has not judged yet."""
+    """`estate`: empty for a plan that this version's checker has not judged yet."""
     if plan and not estate:
         problem = problem or NOT_JUDGED
     return PlanLine(scenario, tuple(lost), plan, estate, at_ms, took_ms, problem)
 
 
 async def what_if(store: Store, domains: Sequence[str], estate: Path) -> Mapping[str, Any]:
-    """The answer to a what-if, by the roles of stores as last seen."""
+    """The answer to a what-if, with the last observed roles of stores."""
     observation = Observation(0)
     with contextlib.suppress(Corrupt):
         observation = await Published(store).get() or observation

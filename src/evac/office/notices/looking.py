@@ -1,9 +1,9 @@
-"""Looks at what people may have to be told: what the leader, the runs and the audit left to be seen.
+"""Finds what people may need to be alerted to in what the leader, the runs and the audit recorded.
 
-Everything is read from the store, so that it needs nothing of the controller that it runs beside. What
-could not be looked at is left out, and changes nothing. What follows from the estate - its errors, where
-its tools run, what its stores promise - is worked out in a process of its own, for an audit takes a whole
-core for seconds. What travels is small.
+Everything is read from the store, so it does not depend on the controller that it runs alongside. What could
+not be read is left out and changes nothing. Whatever depends on the estate (its errors, where its tools run,
+what its stores promise) is computed in a separate process, because an audit uses a whole core for seconds;
+only small results are passed back.
 """
 
 from __future__ import annotations
@@ -51,25 +51,25 @@ ERRORS_MOST: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class AlertFacts:
-    """What alerts need to know of the estate."""
+    """What alerts need to know about the estate."""
 
     errors: tuple[tuple[str, str, str, str], ...]
-    """(fingerprint, code, message, fix) of each finding of the audit that alerts."""
+    """(fingerprint, code, message, fix) of each audit finding that triggers an alert."""
     tools: Mapping[str, tuple[str, ...]]
     """Service -> sites where it has replicas."""
     rpos: Mapping[str, int]
-    """Store -> milliseconds, where one is promised."""
+    """Store -> RPO in milliseconds, if it has one."""
 
 
 class NoticeReckoner:
-    """One worker process. apart: False reckons in this one, for tests."""
+    """One worker process. `apart`: False computes in this process, for tests."""
 
     def __init__(self, path: Path, as_of: date | None = None, *, apart: bool = True) -> None:
         self._where = (str(path), as_of)
         self._apart = Apart() if apart else None
 
     async def reckon(self, observation: Observation, backups: BackupsSeen = NO_BACKUPS) -> AlertFacts:
-        """Raises InvalidInput in the words of whoever found the problem, Unavailable."""
+        """Raises InvalidInput with the message of the code that found the problem, and Unavailable."""
         path, as_of = edition_of(self._where[0]), self._where[1]
         if self._apart is None:
             found = _reckon(path, as_of, observation, backups)
@@ -88,7 +88,7 @@ class NoticeReckoner:
 
 
 _worked_out: dict[tuple[str, date | None], Any] = {}
-"""In the worker: the estate as its files have it, and the last audit."""
+"""Runs in the worker: the estate as in its files, and the last audit."""
 
 
 def _reckon(
@@ -114,7 +114,7 @@ def _reckon(
 
 
 def reckoned(report: Any, watches_backups: bool = False) -> AlertFacts:
-    """What notices need of an audit."""
+    """What alerts need from an audit."""
     impacts = report.impacts
     estate, index, per_site = impacts.estate, impacts.graph.index, impacts.presence.per_site
     from evac.audit.rules import RULES
@@ -135,12 +135,12 @@ def reckoned(report: Any, watches_backups: bool = False) -> AlertFacts:
 
 
 BACK: Final = 2_000
-"""Records of watching that the first look goes back to, for verdicts that still stand."""
+"""Watch records that the first look goes back to find verdicts that still hold."""
 RECORDS_MOST: Final = 5_000
 PLANS_AT_ONCE: Final = 4
-"""Plans whose cost is read in one look; the others are read in the next ones."""
+"""Plans whose cost is read per look; the rest follow in the next ones."""
 PLANS_MS: Final = 10_000
-"""So often the drawer is looked at: it may hold thousands of entries."""
+"""How often the plan library is read: it may have thousands of entries."""
 COSTS_KEPT: Final = 10_000
 AGAIN_S: Final = 5.0
 _ACTIVE: Final = "active"
@@ -149,7 +149,7 @@ Looked = TypeVar("Looked")
 
 
 class AlertReckoner(Protocol):
-    """Works out what notices need of the estate. Raises EvacError."""
+    """Computes what alerts need from the estate. Raises EvacError."""
 
     async def reckon(self, observation: Observation, backups: BackupsSeen = NO_BACKUPS) -> AlertFacts: ...
 
@@ -157,8 +157,8 @@ class AlertReckoner(Protocol):
 
 
 class Looker:
-    """One for a process. `run` follows the estate; `look` says what is known now. edition: which files of it
-    are in use, by name.
+    """One per process. `run` follows the estate; `look` returns what is known now. `edition`: name of the
+    estate files in use.
     """
 
     def __init__(
@@ -178,8 +178,8 @@ class Looker:
         self._noted: tuple[int, Mapping[str, int]] | None = None
 
     async def run(self) -> None:
-        """Audits anew whenever roles of stores, the estate, or what is known of backups changed, until
-        cancelled. What is wrong is tried again.
+        """Audits again whenever roles of stores, the estate, or facts about backups change, until cancelled.
+        Retries after errors.
         """
         while True:
             await self.reckon()
@@ -195,7 +195,7 @@ class Looker:
             self._reckoned_of = wanted, edition, backups
 
     async def look(self, state: State) -> tuple[State, Known]:
-        """What is known now, and the state with what was read meanwhile. Raises Unavailable."""
+        """What is known now, and the state including what was read. Raises Unavailable."""
         state, news = await self._watched(state)
         seen = await self._store.get(OBSERVED)
         if seen is not None:
@@ -223,8 +223,8 @@ class Looker:
         return replace(state, references=references), Known(holds, (*news, *updates))
 
     async def _published(self, state: State) -> tuple[State, tuple[News, ...]]:
-        """Updates for users that are new. Notes are read again whenever somebody wrote one, and for a state
-        that is not the one of the last look.
+        """New updates for users. Notes are read again whenever somebody wrote one, and if the state is not
+        that of the last look.
         """
         entry = await self._store.get(NOTED)
         revision = 0 if entry is None else entry.revision
@@ -235,9 +235,11 @@ class Looker:
         return replace(state, published=known), news
 
     async def _watched(self, state: State) -> tuple[State, list[News]]:
-        """What the journal of watching has new, also where its chain is broken: alerts prove nothing, and
-        must come. Of the past before the first look only verdicts count, and also where the journal ends
-        before what was read: someone deleted its end, and nobody knows which records are new.
+        """What is new in the watch journal, even if its chain is broken: alerts prove nothing, and must
+        arrive.
+
+        Of records before the first look only verdicts count. The same applies if the journal now ends before
+        the last record read: somebody deleted its end, and which records are new is unknown.
         """
         end = await last_of(self._store, WATCH)
         records = end.records if end else 0
@@ -262,7 +264,7 @@ class Looker:
         return None if self.reckoned is None else rule.of_findings(self.reckoned.errors)
 
     async def _tools(self, state: State) -> tuple[Concern, ...] | None:
-        """Without sites that nobody counts on: lost by the verdict, or left."""
+        """Without sites that cannot be relied on: lost by the verdict, or evacuated."""
         if self.reckoned is None:
             return None
         gone = {site for site, (verdict, _) in state.verdicts.items() if verdict == "lost"}
@@ -272,7 +274,7 @@ class Looker:
         return rule.of_tools(self.reckoned.tools, gone)
 
     async def _lags(self) -> tuple[Concern, ...] | None:
-        """How far each copy was behind at the last look that the leader wrote down; by its clock alone."""
+        """How far each copy was behind when the leader last recorded it; by the leader's clock alone."""
         if self.reckoned is None:
             return None
         found, rpos = [], self.reckoned.rpos
@@ -307,7 +309,7 @@ class Looker:
         ]
 
     async def _read_cost(self, digest: str) -> None:
-        """The weighted outage of a plan; a plan that is not there whole has none, and is read again."""
+        """Weighted outage of a plan; an incomplete plan has none, and is read again."""
         try:
             data = await library.get_plan(self._store, digest)
             self._costs[digest] = await asyncio.to_thread(lambda: int(orjson.loads(data)["objective"]))
@@ -317,8 +319,8 @@ class Looker:
             self._costs.popitem(last=False)
 
     async def _runs(self, state: State) -> tuple[Concern, ...]:
-        """What waits for a person. Of an open run that was not read, what was known of it stands; one that
-        cannot be read is a concern itself.
+        """What waits for a person. If an open run was not read, what was known about it still holds; a run
+        that cannot be read is a concern itself.
         """
         await self._register.look()
         open_runs = {entry.key.removeprefix(OPEN) for entry in await all_entries(self._store, OPEN)}
@@ -345,7 +347,7 @@ class Looker:
 
 
 async def _looked(part: Callable[[], Awaitable[Looked]]) -> Looked | None:
-    """What one part of a look found; None where it could not be looked at. Raises Unavailable."""
+    """The result of one part of a look; None if that part could not be read. Raises Unavailable."""
     try:
         return await part()
     except Unavailable:
@@ -355,7 +357,7 @@ async def _looked(part: Callable[[], Awaitable[Looked]]) -> Looked | None:
 
 
 def _kept(state: State, runs: set[str]) -> list[Concern]:
-    """What held of these runs at the last look, but that they cannot be read."""
+    """Concerns about these runs from the last look, except that they cannot be read."""
     return [
         held.concern
         for key, held in sorted(state.memory.open.items())
@@ -391,7 +393,7 @@ def _unread(problems: Mapping[str, str], beyond: int) -> list[Concern]:
 
 
 def _judge(verdicts: dict[str, tuple[str, str]], site: str, verdict: Mapping[str, Any]) -> None:
-    """A site whose state is unknown keeps the last one that was known."""
+    """A site whose state is unknown keeps its last known state."""
     state = str(verdict.get("state", ""))
     if state not in ("", "unknown"):
         verdicts[site] = (state, str(verdict.get("reason", "")))

@@ -1,17 +1,17 @@
-"""What is kept of notices in the store - their journal, what was known, and a box for each channel - and
-how the war room shows them.
+"""Notices in the store (their journal, the last known state, and a box for each channel) and how the war room
+shows them.
 
-    journal/notices/...     messages, and what became of each in each channel, in the order it happened
+    journal/notices/...     messages, and the outcome in each channel, in chronological order
     notices/state           what was known at the last look
-    notices/box/<channel>   what waits for a channel, with its tries
+    notices/box/<channel>   what waits for a channel, with its attempts
 
-A look that has something to tell writes all of it in one transaction under its lease: so a message is made
-once, whatever dies in between, and waits for every channel that wants it from then on. It leaves a box with
-the record that says what became of it, after it was sent: a process that dies between the two sends it
+A look that finds something new writes all of it in one transaction under its lease. So a message is created
+exactly once, whatever crashes in between, and from then on waits for every channel that wants it. It leaves a
+box together with the record of its outcome, after it was sent: a process that dies between the two sends it
 again, under the same id.
 
-The war room follows the journal of notices and reads the boxes of the channels; it makes and sends nothing.
-Memory is bounded: the last `ROWS_MOST` records.
+The war room follows the journal of notices and reads the boxes; it creates and sends nothing. Memory is
+bounded: the last `ROWS_MOST` records.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ LEASE: Final = "notices"
 STATE: Final = "notices/state"
 BOX: Final = "notices/box/"
 KEPT: Final = 256
-"""Messages that are kept in memory; older ones are read again."""
+"""Messages kept in memory; older ones are read again."""
 
 
 class Ledger:
-    """One time of telling, under one lease. Made by `open`; after any error of the store open another one."""
+    """One term of sending, under one lease. Created by `open`; after any store error, open another one."""
 
     def __init__(self, store: Store, lease: Lease, clock: Clock, journal: Journal) -> None:
         self._store, self._lease, self._clock, self._journal = store, lease, clock, journal
@@ -69,7 +69,7 @@ class Ledger:
 
     @classmethod
     async def open(cls, store: Store, lease: Lease, clock: Clock, channels: Mapping[str, Channel]) -> Ledger:
-        """Raises LeaseLost, Conflict, Unavailable, and Corrupt where a box or the journal cannot be read."""
+        """Raises LeaseLost, Conflict, Unavailable, and Corrupt if a box or the journal cannot be read."""
         made = cls(store, lease, clock, await Journal.at_end(store, STREAM, lease))
         entry = await store.get(STATE)
         if entry is not None:
@@ -89,17 +89,17 @@ class Ledger:
         return made
 
     def _new_box(self, about: str) -> Box:
-        """A channel is told what comes after it was named."""
+        """A channel gets only messages from after it was added."""
         return Box(after=self._journal.head.records, about=about)
 
     async def _let_go(self, kept: Mapping[str, Box]) -> None:
-        """Boxes of channels that are named no more: what waited there is given up."""
+        """Removes the boxes of channels that no longer exist and gives up what waited there."""
         for name, box in kept.items():
             rows = [self._ended(name, one, "given up", "the channel no longer exists") for one in box.waiting]
             await self._write(rows, [Delete(BOX + name)])
 
     async def keep(self, state: State, messages: Sequence[Message] = ()) -> None:
-        """What is known after a look, with what is told of it: all or nothing."""
+        """Saves the state after a look together with its new messages: all or nothing."""
         async with self._turn:
             if not messages and state == self.state:
                 return
@@ -120,7 +120,7 @@ class Ledger:
         return boxes.put(self.boxes[name], told)
 
     async def message(self, number: int) -> Message:
-        """Raises Corrupt where there is none."""
+        """Raises Corrupt if there is none."""
         if number not in self._messages:
             async for found, record in records_after(self._store, STREAM, number - 1, 1, proven=False):
                 row = row_of(record)
@@ -138,14 +138,14 @@ class Ledger:
         await self._leaves(name, one, "given up", why, lambda box: boxes.given_up(box, one.number))
 
     async def failed(self, name: str, one: Waiting, problem: str, after_ms: int, whole: bool) -> None:
-        """It waits for its next try."""
+        """It waits for its next attempt."""
         async with self._turn:
             box = boxes.failed(self.boxes[name], one.number, problem, self._clock.now_ms(), after_ms, whole)
             await self._store.transact((), (Put(BOX + name, box_bytes(box)),), self._lease)
             self.boxes[name] = box
 
     async def tidy(self, name: str) -> None:
-        """Gives up what is too old, or too much."""
+        """Gives up messages that are too old or too many."""
         for one in boxes.hopeless(self.boxes[name], self._clock.now_ms()):
             why = one.problem or "too many were waiting"
             await self.given_up(name, one, why)
@@ -175,7 +175,7 @@ class Ledger:
 
 
 def _about(channel: Channel) -> str:
-    """What a channel is, for people who may not see its address."""
+    """Describes a channel for people who may not see its address."""
     if channel.public:
         return f"{channel.way}; for users: updates published on the status page"
     kinds = ", ".join(sorted(channel.kinds)) if channel.kinds else "all kinds"
@@ -322,7 +322,7 @@ class NoticeBoard:
         return ()
 
     def page(self, after: int, limit: int) -> tuple[NoticeTold, ...]:
-        """What was told after a number, in order, of what is kept."""
+        """Messages after a number, in order, as far as they are kept."""
         return tuple(one for one in self.told if one.number > after)[:limit]
 
 
@@ -342,7 +342,7 @@ def _channel(name: str, box: Box) -> ChannelSeen:
 
 
 def _told(rows: Iterable[tuple[int, Message | Delivery]], boxes: Mapping[str, Box]) -> tuple[NoticeTold, ...]:
-    """Messages with how they stand, in the order in which they were made."""
+    """Messages with their delivery state, oldest first."""
     messages: dict[int, Message] = {}
     ways: dict[int, list[DeliverySeen]] = {}
     for number, row in rows:

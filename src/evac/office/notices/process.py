@@ -1,8 +1,10 @@
-"""Tells people: the process beside a controller that makes notices and sends them while that one leads.
+"""The process next to a controller that creates alerts and updates and sends them while that controller
+leads.
 
-`python -m evac.office.notices.process` is what `evac serve` starts where there is a notices file. It is apart
-because it audits, and because what it sends may take long: neither may cost a leader its lease. It acts while
-the controller that started it leads, under a lease of its own that guards all it writes, and ends with it.
+`evac serve` starts it as `python -m evac.office.notices.process` if there is a notices file. It is a separate
+process because it audits and because sending can be slow: neither may cost a leader its lease. It acts only
+while the controller that started it leads, under a lease of its own that guards everything it writes, and
+exits with it.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ Say = Callable[[str], None]
 
 
 class Teller:
-    """Tells people for as long as it may. leads: whether the controller that it belongs to leads now."""
+    """Sends messages for as long as it may. `leads`: whether its controller leads now."""
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Teller:
         self._problems: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Until cancelled. Whatever the store could not do is begun anew."""
+        """Runs until cancelled. Starts over after store errors."""
         while True:
             try:
                 if await self._leads():
@@ -78,7 +80,9 @@ class Teller:
             await asyncio.sleep(AGAIN_S)
 
     async def _term(self) -> None:
-        """One time of telling. Raises LockHeld while the teller of another controller still has the lease."""
+        """One term of sending. Raises LockHeld while the process of another controller still has
+        the lease.
+        """
         generation = (await read_generation(self._store)).number
         leadership = await Leadership.acquire(
             self._store, self._owner, self._ttl_ms, self._clock, name=LEASE, generation=generation
@@ -100,7 +104,7 @@ class Teller:
         raise LeaseLost(LEASE)
 
     async def _look(self, ledger: Ledger, leadership: Leadership) -> None:
-        """Looks, and keeps what there is to tell; ends the term when its controller leads no more."""
+        """Looks, and saves new messages; ends the term when its controller no longer leads."""
         while True:
             if not await self._leads():
                 raise LeaseLost(LEADER)
@@ -111,7 +115,7 @@ class Teller:
             await asyncio.sleep(LOOK_S)
 
     async def _send(self, ledger: Ledger, leadership: Leadership, name: str) -> None:
-        """One channel: one message at a time, the oldest whose time has come."""
+        """One channel: one message at a time, the oldest that is due."""
         while True:
             await ledger.tidy(name)
             one = boxes.due(ledger.boxes[name], self._clock.now_ms())
@@ -134,7 +138,7 @@ class Teller:
             self._note(name, outcome.problem)
 
     def _note(self, name: str, problem: str) -> None:
-        """Said once, and once more when it works again."""
+        """Logged once, and once more when it works again."""
         before = self._problems.get(name, "")
         if problem and problem != before:
             self._say(f"the channel {name} does not work: {problem}; evac will retry")
@@ -144,7 +148,7 @@ class Teller:
 
 
 def _reason(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Why a term ended, if the store says so; else the whole group, for what nobody foresaw."""
+    """Why a term ended, if the store says so; otherwise the whole group, for unforeseen errors."""
     found = leaves(group)
     if any(not isinstance(error, StoreError) for error in found):
         return group
@@ -160,8 +164,8 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 async def changed(path: Path, say: Say, look_s: float = FILE_S) -> None:
-    """Until the notices file is another one that can be used. One that cannot is said once, and what was read
-    before goes on.
+    """Returns once the notices file has usable new content. An unusable file is reported once, and the
+    previous content stays in use.
     """
     read = bad = _stamp(path)
     while True:
@@ -182,7 +186,7 @@ async def changed(path: Path, say: Say, look_s: float = FILE_S) -> None:
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    """What tells one state of a file from another; zeros where it cannot be looked at."""
+    """Distinguishes versions of a file; zeros if it cannot be read."""
     try:
         found = path.stat()
     except OSError:
@@ -193,9 +197,8 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 async def tell_people(
     estate: Path, store: str, notices: Path, site: str, as_of: date | None, ttl_ms: int = TTL_MS
 ) -> None:
-    """Until SIGTERM, SIGINT, the end of the parent, or another notices file: then it is started again.
-
-    Raises EstateError, InvalidInput, StoreError.
+    """Runs until SIGTERM, SIGINT, the end of the parent, or a changed notices file, after which it is
+    restarted. Raises EstateError, InvalidInput, StoreError.
     """
     rules = load_notices(notices)
     check_ways(rules.channels)

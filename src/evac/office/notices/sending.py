@@ -1,8 +1,8 @@
-"""Sends one message over one channel: through apprise, or as a signed webhook. Says how that went, in words
-that hold no secret.
+"""Sends one message over one channel, through apprise or as a signed webhook, and reports the outcome without
+secrets.
 
-Addresses and keys are resolved anew for every try, so that a changed one needs no restart. A webhook follows
-the Standard Webhooks specification: headers webhook-id (the same on every try), webhook-timestamp and
+Addresses and keys are resolved again for every attempt, so a changed one needs no restart. A webhook follows
+the Standard Webhooks specification: headers webhook-id (the same on every attempt), webhook-timestamp and
 webhook-signature (v1, HMAC-SHA256).
 """
 
@@ -40,16 +40,16 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one try went."""
+    """The outcome of one attempt."""
 
     problem: str = ""
-    """Empty where it was taken."""
+    """Empty if it was accepted."""
     after_ms: int = 0
-    """Not again before then."""
+    """Earliest delay before the next attempt."""
     whole: bool = True
-    """Nothing else would get through now."""
+    """Whether the whole channel is down, so that no other message would get through now."""
     hopeless: bool = False
-    """It will never be taken."""
+    """Whether it will never be accepted."""
 
 
 class Sending(Protocol):
@@ -61,7 +61,7 @@ class Sending(Protocol):
 
 
 def check_ways(channels: Mapping[str, Channel]) -> None:
-    """Raises InvalidInput with the one command to type, where a library that a channel needs is missing."""
+    """Raises InvalidInput, with the command to run, if a channel needs a library that is missing."""
     wanted = {LIBRARIES[channel.way] for channel in channels.values()}
     missing = sorted(name for name in wanted if importlib.util.find_spec(name) is None)
     if missing:
@@ -71,8 +71,8 @@ def check_ways(channels: Mapping[str, Channel]) -> None:
 def sending_of(
     channel: Channel, room: str = "", now_ms: Callable[[], int] | None = None, page: str = ""
 ) -> Sending:
-    """room: address of the war room, page: of the public status page; empty without one. now_ms: of the
-    signature; None: the wall clock.
+    """`room`: address of the war room; `page`: of the public status page, empty without one. `now_ms`: time
+    for the signature; None: the wall clock.
     """
     link = page if channel.public else _link(room)
     if channel.way == "webhook":
@@ -81,7 +81,7 @@ def sending_of(
 
 
 def document_of(message: Message, link: str = "") -> dict[str, Any]:
-    """The body of a webhook. Of an update nothing but what was published."""
+    """The body of a webhook. For an update, only what was published."""
     head = {
         "type": f"evac.{message.kind}.{message.state}",
         "timestamp": _moment(message.at_ms).isoformat().replace("+00:00", "Z"),
@@ -105,7 +105,7 @@ def document_of(message: Message, link: str = "") -> dict[str, Any]:
 
 
 def text_of(message: Message, link: str = "") -> tuple[str, str]:
-    """(title, body) for people. The id is there so that a message that came twice is known for what it is."""
+    """(title, body) for people. Includes the id, so that a message that arrives twice can be recognised."""
     if message.kind == UPDATE:
         lines = [message.words, *filter(None, (link,)), wall_clock_here().both(message.at_ms, 0)]
         return message.title or message.words.partition("\n")[0][:_TITLE_MOST], "\n".join(lines)
@@ -120,7 +120,7 @@ def text_of(message: Message, link: str = "") -> tuple[str, str]:
 
 
 async def try_channels(channels: Sequence[Channel], room: str = "", page: str = "") -> dict[str, str]:
-    """Sends one message over each, at the same time: channel -> what went wrong; empty where it was sent."""
+    """Sends one message over each channel concurrently: channel -> error; empty if it was sent."""
     at_ms = _wall_ms()
 
     async def once(channel: Channel) -> str:
@@ -141,7 +141,7 @@ async def try_channels(channels: Sequence[Channel], room: str = "", page: str = 
 
 
 class Webhook:
-    """One address that is told by signed requests."""
+    """One address that receives signed requests."""
 
     def __init__(self, channel: Channel, link: str, now_ms: Callable[[], int]) -> None:
         self._channel, self._link, self._now_ms = channel, link, now_ms
@@ -192,7 +192,7 @@ class Webhook:
 
 
 def outcome_of(status: int, retry_after: str = "") -> Outcome:
-    """What the status of an answer means. Anything but 2xx is a failure; 410: nobody wants it any more."""
+    """The meaning of a response status. Anything but 2xx is a failure; 410: the receiver is gone for good."""
     if 200 <= status < 300:
         return Outcome()
     after = retry_after.strip()
@@ -204,7 +204,7 @@ def outcome_of(status: int, retry_after: str = "") -> Outcome:
 
 
 class Apprise:
-    """Whatever apprise reaches: chats, pagers, mail. One try at a time: a thread cannot be stopped."""
+    """Anything apprise can reach: chats, pagers, mail. One attempt at a time: a thread cannot be stopped."""
 
     def __init__(self, channel: Channel, link: str) -> None:
         self._channel, self._link = channel, link
@@ -223,9 +223,7 @@ class Apprise:
             return Outcome(error.message)
 
     def _notify(self, message: Message) -> str:
-        """On a thread: what went wrong; empty when it was sent. What apprise writes to its log may hold the
-        address.
-        """
+        """Runs on a thread: the error; empty if it was sent. What apprise logs may contain the address."""
         logging.getLogger("apprise").disabled = True
         import apprise
 
@@ -255,7 +253,7 @@ def _type_of(message: Message) -> Any:
 
 
 def _check_address(url: str, channel: Channel) -> None:
-    """Raises InvalidInput, without a word of the address."""
+    """Raises InvalidInput, without revealing the address."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises ValueError for a wrong one
@@ -271,7 +269,7 @@ def _check_address(url: str, channel: Channel) -> None:
 
 
 def _key(text: str) -> bytes:
-    """The bytes of a key. Raises InvalidInput for what is none or too short to sign with."""
+    """The bytes of a key. Raises InvalidInput if it is not a key or too short to sign with."""
     import base64
     import binascii
 
@@ -288,7 +286,7 @@ def _key(text: str) -> bytes:
 
 
 async def _apart(work: Callable[[], Answer]) -> Answer:
-    """On a thread that does not keep the process from ending."""
+    """Runs on a daemon thread, which does not keep the process alive."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Answer] = loop.create_future()
 
