@@ -103,6 +103,7 @@ def looked_at(client: httpx2.Client, browser: Browser, said: Path) -> None:
     told = client.get("/v1/incidents/pangyo-fire").json()
     assert told["incident"]["commander"] == "Demo commander"
     assert told["incident"]["begun_by"].startswith("watch#")
+    alerted(client, said)
     wide = sat_down(browser, 1440, "dark", scripts=True)
     laid_out(wide, room, run)
     press(wide, "Review and approve")
@@ -140,6 +141,13 @@ def looked_at(client: httpx2.Client, browser: Browser, said: Path) -> None:
     wide.keyboard.press("Shift+?")
     wide.wait_for_url(f"{room}/keys")
     tab_to(wide, "Skip to the summary")
+
+
+def alerted(client: httpx2.Client, said: Path) -> None:
+    """The terminal is on call, and the page Alerts shows what it took."""
+    until(lambda: "Alert to on-call (" in said.read_text(), "whoever is on call is alerted")
+    until(lambda: client.get("/v1/notices/channels").json()["channels"][0]["sent"], "evac knows of it")
+    assert "No one is notified" not in client.get("/notices").text
 
 
 def guided(client: httpx2.Client, said: Path, step: str, why: str) -> None:

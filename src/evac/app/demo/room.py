@@ -181,7 +181,9 @@ class StoreHands(Hands, ReportsRole, ProvesSync):
             streams = store.primary not in burnt
             if not streams:
                 return RoleReport("detached", position=store.lsn, history=history)
-            return RoleReport("replica", 0, position=store.lsn, history=history)
+            # A synchronous copy has each write before the primary acknowledges it.
+            ahead = GROWS if store.synchronous else 0
+            return RoleReport("replica", 0, position=store.lsn + ahead, history=history)
         store.lsn += GROWS
         alive = {site: name for site, name in store.names.items() if site not in {store.primary, *burnt}}
         confirms = tuple(alive.values()) if store.synchronous else ()
@@ -287,6 +289,7 @@ class _Demo:
             for site in (site.id for site in estate.sites):
                 await self._begin(estate_folder, estate, company, site)
             self.tasks["room"] = asyncio.create_task(self._room(estate_folder), name="war room")
+            self.tasks["alerts"] = asyncio.create_task(self._alerts(estate_folder), name="alerts")
             self.tasks["story"] = asyncio.create_task(self._story(company), name="story")
             for task in self.tasks.values():
                 task.add_done_callback(self._ended)
@@ -309,6 +312,19 @@ class _Demo:
         told = [str(estate), "--store", self.url, "--listen", self.place, "--socket", str(handed)]
         told += ["--credits", str(self.cases), "--demo", str(self.folder)]
         await side_process.keep(told, self.say, handed=[handed])
+
+    async def _alerts(self, estate: Path) -> None:
+        """To whoever is on call; words where what that needs is not installed."""
+        if not extras.is_installed("notices"):
+            self.say(f"to see alerts: {extras.install('notices')}, then start again")
+            return
+        from evac.app.demo.alerts import send_alerts
+
+        store = open_store(self.url)
+        try:
+            await send_alerts(estate, f"http://{self.place}", store, self.url, self.say)
+        finally:
+            await store.close()
 
     def _write_company(self) -> Path:
         folder = self.folder / "company"
