@@ -133,7 +133,7 @@ def looked_at(client: httpx2.Client, browser: Browser, said: Path) -> None:
     credited(client)
     guided(client, said, "Step 5 of 5.", "the last step")
     assert "<code>evac init .</code>" in client.get("/now").text
-    assert "Mail is not restored. No update is due." in client.get("/status").text
+    assert "<b>Mail</b>: major outage since" in client.get("/status").text
     wide.goto(f"{room}/incidents/pangyo-fire")
     press(wide, "Reopen incident")
     fill_in(wide, {"text": "mail is still down", "who": "kim"}, "Reopen incident")
@@ -180,6 +180,48 @@ def credited(client: httpx2.Client) -> None:
         "/credits/pangyo-fire/approve", data=fields | {"typed": typed, "reason": "as promised", "who": "kim"}
     )
     assert "2 of 2 people have approved" in client.get(done.headers["location"]).text
+
+
+def test_people_sign_in_with_what_terminal_and_page_show(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with said.open("w") as out:
+        demo = subprocess.Popen(
+            [sys.executable, "-c", PLAY.replace("60)", "60, sign_in=True)")],
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+        )
+    try:
+        found = until(lambda: re.search(r"open (http://[^/]+)/now", said.read_text()), "it says its address")
+        words = re.findall(r"(?m)^Sign in as kim .*", said.read_text())[-1]
+        assert re.fullmatch(
+            r"Sign in as kim \(incident commander\), password \w{12}, or as lee \(second approver\), "
+            r"password \w{12}\.",
+            words,
+        )
+        html = {"accept": "text/html", "sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate"}
+        for name, password, code in (("lee", "wrong", 401), ("lee", words[-13:-1], 303)):
+            with httpx2.Client(base_url=found[1], timeout=PATIENCE_S, headers=html) as client:
+                assert client.get("/now").headers["location"].startswith("/sign-in")
+                page = client.get("/sign-in").text
+                assert words in page
+                form = re.findall(r'name="form" value="([^"]+)"', page)[0]
+                fields = {"form": form, "next": "/now", "name": name, "password": password}
+                assert client.post("/sign-in", data=fields).status_code == code
+                now = client.get("/now")
+                assert ("Step " in now.text, words in now.text) == ((code == 303), False)
+    finally:
+        os.killpg(demo.pid, signal.SIGINT)
+        code = demo.wait(60)
+    assert code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["said"], "no password is left"
+
+
+def test_sign_in_is_of_the_demo_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evac(["serve", "x", "--site", "a", "--listen", "127.0.0.1:1", "--sign-in"]) == 2
+    assert "--sign-in needs --demo" in capsys.readouterr().err
 
 
 def test_it_needs_nothing_and_takes_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

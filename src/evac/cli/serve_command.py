@@ -264,6 +264,9 @@ def status_options(command: Command) -> Command:
 )
 @click.option("--demo", is_flag=True, help="Instead, serve a simulated company that loses a site.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="With --demo; 0: any free port. [default: 8400]")
+@click.option(
+    "--sign-in", is_flag=True, help="With --demo: two people sign in, with passwords that it prints."
+)
 @bundle_options
 @status_options
 @agent_options
@@ -294,6 +297,7 @@ def serve(
     status: StatusAsked,
     demo: bool,
     port: int | None,
+    sign_in: bool,
     notices: Path | None,
     asked: BundleAsked,
 ) -> int:
@@ -309,7 +313,7 @@ def serve(
     rejects the old one. With --store and --site it fills an empty store of several sites instead.
     """
     if demo:
-        return _demo(port)
+        return _demo(port, sign_in)
     if asked.bundle is not None:
         if estate is not None or policy is not None:
             raise click.UsageError("--bundle has its own estate and policy: remove them")
@@ -323,8 +327,8 @@ def serve(
         raise click.UsageError("--into, --share, --confirm, --reason, --digest and the like need --bundle")
     if estate is None or site is None:
         raise click.UsageError("give an ESTATE and its --site, or use --demo, which needs neither")
-    if port is not None:
-        raise click.UsageError("--port needs --demo; for the war room, use --listen")
+    if idle := _given("port", "sign_in"):
+        raise click.UsageError(f"{listed(idle)} needs --demo; for the war room, use --listen")
     if listen is None and (idle := _given("access", "tls_cert", "tls_key", "credits")):
         raise click.UsageError(f"{listed(idle)} needs --listen")
     from evac.app import controlling, runs
@@ -390,14 +394,14 @@ def _given(*only: str) -> list[str]:
     ]
 
 
-def _demo(port: int | None) -> int:
+def _demo(port: int | None, sign_in: bool) -> int:
     """Until somebody ends it. Raises InvalidInput."""
-    if others := [name for name in _given() if name not in ("--demo", "--port", "--time-zone")]:
+    if others := [name for name in _given() if name not in ("--demo", "--port", "--sign-in", "--time-zone")]:
         raise click.UsageError(f"--demo uses its own company: remove {listed(others)}")
     from evac.app.demo import room as demo_room
 
     with in_time_zone(os.environ.get(ZONE, demo_room.ZONE)):
-        demo_room.serve_demo(demo_room.PORT if port is None else port, say)
+        demo_room.serve_demo(demo_room.PORT if port is None else port, say, sign_in=sign_in)
     return console.DONE
 
 

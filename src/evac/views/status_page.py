@@ -123,15 +123,12 @@ def status_body(page: StatusPage, wall: WallClock | None = None) -> Markup:
     )
 
 
-def left_down(page: StatusPage) -> list[tuple[Component, str]]:
-    """(component that is down and that no open incident affects, title of the last one that did)."""
+def left_down(page: StatusPage) -> list[Component]:
+    """What a resolved incident left: it is not operational, and no open incident affects it."""
     told = {name for one in page.current for name in one.components}
-    titles = {name: one.title for one in reversed(page.past) for name in one.components}
-    return [
-        (one, titles.get(one.name, ""))
-        for one in page.components
-        if one.state not in ("operational", "maintenance") and one.name not in told
-    ]
+    left = {name for one in page.past for name in one.components} - told
+    states = ("operational", "maintenance")
+    return [one for one in page.components if one.state not in states and one.name in left]
 
 
 def headline(page: StatusPage) -> str:

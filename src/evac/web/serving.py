@@ -34,11 +34,13 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 from evac import __version__
+from evac.app.demo.tour import sign_in_words
 from evac.app.runs import who_am_i
 from evac.app.side_process import give_way, parent_ends, raise_limit
 from evac.app.tracing import tracer_of
 from evac.engine.clock import SystemClock
 from evac.model.errors import EstateError, EvacError
+from evac.net.secrets import secret_of
 from evac.office.office import Office, OfficeSetting, beside, open_office
 from evac.office.requests import Counter
 from evac.web import api, pages
@@ -318,6 +320,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told.estate, told.store, told.site, told.policy, told.as_of, standing=told.standing
         )
         opened = choose(told.estate, listen_of(told.listen), told.access, told.tls_cert, told.tls_key)
+        if told.demo and opened.rules is not None:
+            known = opened.rules.people.items()
+            passwords = {name: secret_of(one.password).reveal() for name, one in known}
+            frame.announce(DEMO, sign_in_words(passwords))
         access = access_of(opened, who_am_i(), SystemClock())
         certificate = None if opened.tls is None else RoomCertificate(opened.tls)
         with asyncio.Runner(loop_factory=_loops()) as runner:

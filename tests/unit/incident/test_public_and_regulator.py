@@ -134,11 +134,12 @@ def test_the_word_of_a_person_holds_until_the_next_change() -> None:
 def test_what_stays_down_after_an_incident_is_said_with_its_name() -> None:
     promised = replace(PUBLISHED, due_ms=T0 + HOUR)
     going_on = status_html(page_of(fire([promised])))
-    assert "is not restored" not in going_on
+    assert "Not restored yet" not in going_on
     assert "no further update is due" not in going_on
     resolved = status_html(page_of(fire([promised, note("resolved", 900_000)])))
-    assert "is resolved, but Reports is not restored. No update is due." in resolved
-    assert "Chat is not restored" not in resolved
+    assert "<b>Reports</b>: major outage since" in resolved.partition("Not restored yet")[2]
+    assert "<b>Chat</b>" not in resolved
+    assert "The incident is resolved, so no update is due." in resolved
     assert "Resolved, so no further update is due." in resolved
     assert "All systems operational" not in resolved
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 import signal
 import socket
 import tempfile
@@ -28,7 +29,7 @@ from typing import Any, Final, get_args
 
 from evac import estate as estates
 from evac.app import controlling, incidents, runs, side_process
-from evac.app.demo.tour import INCIDENT, LOST, step_of
+from evac.app.demo.tour import INCIDENT, LOST, PEOPLE, sign_in_words, step_of
 from evac.drivers.capabilities import Promotes, ProvesSync, ReportsRole, RoleReport
 from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.registry import DRIVERS, Maker
@@ -225,14 +226,15 @@ FILES: Final = ("estate.yaml", "policy.yaml")
 Say = Callable[[str], None]
 
 
-def serve_demo(port: int, say: Say, speed: float = 1.0) -> None:
-    """Serves until SIGINT or SIGTERM. port 0: any that is free. speed: of what is simulated.
+def serve_demo(port: int, say: Say, speed: float = 1.0, sign_in: bool = False) -> None:
+    """Serves until SIGINT or SIGTERM. port 0: any that is free. speed: of what is simulated. sign_in: two
+    people with passwords, instead of anyone who can reach it.
 
     Raises InvalidInput, EvacError.
     """
     side_process.check_libraries()
     with listening(port) as taken, tempfile.TemporaryDirectory(prefix="evac-demo-") as folder:
-        asyncio.run(_Demo(Path(folder), taken, say, speed).run())
+        asyncio.run(_Demo(Path(folder), taken, say, speed, sign_in).run())
 
 
 def listening(port: int) -> socket.socket:
@@ -260,6 +262,7 @@ class _Demo:
     taken: socket.socket
     say: Say
     speed: float
+    sign_in: bool
     clock: SystemClock = field(default_factory=SystemClock)
     made: dict[str, controlling.Composed] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
@@ -311,6 +314,8 @@ class _Demo:
         handed = self.taken.fileno()
         told = [str(estate), "--store", self.url, "--listen", self.place, "--socket", str(handed)]
         told += ["--credits", str(self.cases), "--demo", str(self.folder)]
+        if self.sign_in:
+            told += ["--access", str(self._write_access())]
         await side_process.keep(told, self.say, handed=[handed])
 
     async def _alerts(self, estate: Path) -> None:
@@ -325,6 +330,20 @@ class _Demo:
             await send_alerts(estate, f"http://{self.place}", store, self.url, self.say)
         finally:
             await store.close()
+
+    def _write_access(self) -> Path:
+        """An access file with people whose passwords are made for this demonstration, and said."""
+        passwords = {name: secrets.token_hex(6) for name in PEOPLE}
+        rows = ["people:"]
+        for name, password in passwords.items():
+            path = self.folder / f"password-{name}"
+            path.touch(0o600)
+            path.write_text(password, encoding="utf-8")
+            rows.append(f'  {name}: {{role: approver, password: "file:{path}"}}')
+        file = self.folder / "access.yaml"
+        file.write_text("\n".join([*rows, ""]), encoding="utf-8")
+        self.say(sign_in_words(passwords))
+        return file
 
     def _write_company(self) -> Path:
         folder = self.folder / "company"
@@ -446,7 +465,12 @@ class _Story:
                 break
         else:
             raise Unavailable("no controller accepted the plan")
-        await self._note("command", "", "the demo plays the person on duty", value="Demo commander")
+        await self._note(
+            "command",
+            "",
+            "the demo plays the person on duty",
+            value="kim" if self.demo.sign_in else "Demo commander",
+        )
         await self._note("note", "", "Smoke in the battery room of hall 1; the building is evacuated.")
         return run
 

@@ -7,7 +7,7 @@ reopens the incident.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -20,6 +20,8 @@ from evac.views.words import listed
 STEPS: Final = 5
 INCIDENT: Final = "pangyo-fire"
 LOST: Final = "pangyo"
+PEOPLE: Final[Mapping[str, str]] = {"kim": "incident commander", "lee": "second approver"}
+"""Who signs in to a demonstration with sign-in, and what each is there for."""
 DECIDED: Final = frozenset({"gate_opened", "step_skipped", "run_ended"})
 """Records after which the one decision of the run was made."""
 
@@ -85,3 +87,9 @@ def step_of(dossier: Dossier | None, about: Summary | None, waits: Collection[st
         words = f"Down until {LOST} returns: {listed(about.still_down, 3)}. "
         words += "Resolve what evac could restore, or keep the incident open."
     return TourStep(4, words, (("Resolve it", f"{path}/write?kind=resolved"),))
+
+
+def sign_in_words(passwords: Mapping[str, str]) -> str:
+    """How the visitor signs in. passwords: by name."""
+    known = [f"{name} ({PEOPLE[name]}), password {passwords[name]}" for name in PEOPLE if name in passwords]
+    return f"Sign in as {', or as '.join(known)}."

@@ -328,6 +328,7 @@ def _environment() -> Environment:
     made.globals.update(
         plural=plural,
         announced="",
+        sign_in_as="",
         menu=PAGES,
         keys=" ".join(
             f"{key}:{path}"
@@ -342,9 +343,9 @@ def _environment() -> Environment:
     return made
 
 
-def announce(words: str) -> None:
-    """Says something on top of every page of this process."""
-    _environment().globals["announced"] = words
+def announce(words: str, sign_in_as: str = "") -> None:
+    """Says something on top of every page of this process. sign_in_as: on those before a login only."""
+    _environment().globals.update(announced=words, sign_in_as=sign_in_as)
 
 
 class Ages:
