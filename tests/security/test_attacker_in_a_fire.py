@@ -20,6 +20,7 @@ from evac.app import runs
 from evac.app.anchoring import repair, strange_entries
 from evac.cli.main import run as command
 from evac.drivers.port import Action, Evidence, Order
+from evac.engine.lead.controller import Controller
 from evac.model.run_policy import PROFILES
 from evac.net.etcd_gateway import Gateway, text_key
 from evac.store.anchors import decode, encode, hash_of, verify_chain
@@ -155,11 +156,16 @@ class Fire:
         self.systems.done_with.set()
 
     async def written(self, words: str) -> None:
-        """Has the leader write this, and waits until readers see it."""
-        await until(lambda: bool(self.world.leader))
-        self.world.controllers[self.world.leader].say("trouble", words, {})
+        """Has the leader write this, and waits until readers see it. What one is told that stops leading may
+        be lost, so each new leader is told.
+        """
+        told: Controller | None = None
         async with asyncio.timeout(MOST_S):
             while words not in [one.words for one in (await runs.notices(self.store)).values()]:
+                leader = self.world.controllers.get(self.world.leader)
+                if leader is not None and leader is not told:
+                    leader.say("trouble", words, {})
+                    told = leader
                 await asyncio.sleep(0.1)
 
     async def close(self) -> None:
