@@ -31,6 +31,9 @@ Told = tuple[str, str, Weight]
 
 TEXT_MOST: Final = 500
 
+_PAUSED: Final = {"gate": ": a step needs approval", "step": ": a step needs a person"}
+"""By what a run paused by itself."""
+
 
 def told(event: Event, step: RunStep | None) -> Told:
     """What an entry says of an event. step: of events of a step, as the run knows it."""
@@ -99,7 +102,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
             f"{d.get('owner') or 'another controller'} leads now",
             "detail",
         ),
-        "paused": lambda d: ("paused", f"paused ({d.get('by', 'operator')}){_by(d)}", "main"),
+        "paused": lambda d: ("paused", f"paused{_by(d)}{_PAUSED.get(d.get('by', ''), '')}", "main"),
         "resumed": lambda d: ("resumed", f"resumed{_by(d)}", "main"),
         "held": lambda d: ("held", f"everything was held{_by(d)}", "main"),
         "released": lambda d: ("released", f"the hold was released{_by(d)}", "main"),
@@ -165,7 +168,7 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
             else ("retried", f"{event.step} failed and is being retried: {why}", "detail")
         )
     plain: dict[str, Told] = {
-        "step_started": ("begun", f"{event.step} begun, try {event.attempt}", "detail"),
+        "step_started": ("begun", f"{event.step} started, attempt {event.attempt}", "detail"),
         "step_unknown": ("unknown", f"the outcome of {event.step} is unknown; evac is checking", "main"),
         "step_observed": ("looked", f"{event.step}: it looks {data.get('outcome', 'unclear')}", "detail"),
         "step_waits": ("waits", f"{event.step} waits: {_cut(data.get('why', ''))}", "detail"),

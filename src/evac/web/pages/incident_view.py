@@ -187,7 +187,9 @@ def _answer(row: IncidentShort, touched: int, now_ms: int) -> tuple[str, str]:
         words = f"Resolved after {lasts}."
         if row.still_down:
             are = "is" if len(row.still_down) == 1 else "are"
-            return f"{words} In the records, {listed(row.still_down, 3)} {are} still down.", _state(row)
+            names = listed(row.still_down, 3)
+            words += f" {names[:1].upper()}{names[1:]} {are} still down according to the records."
+            return words, _state(row)
         return f"{words} {_of(touched)} affected." if touched else words, _state(row)
     down = len(row.still_down)
     words = f"Ongoing for {lasts}: "
@@ -196,7 +198,7 @@ def _answer(row: IncidentShort, touched: int, now_ms: int) -> tuple[str, str]:
         words += f"{number(down)} of {plural(touched, 'affected service')} {are} down."
     else:
         words += "no service is affected according to the records."
-    words += f" {row.commander} is the commander." if row.commander else " It has no commander yet."
+    words += "" if row.commander else " It has no commander yet."
     return words, _state(row)
 
 
@@ -243,7 +245,7 @@ def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, An
     down, over = len(row.still_down), row.ended_ms is not None
     more = "at some point; it is unknown how many use several services" if touched > 1 else "at some point"
     return [
-        _card("first sign", "", f"proved by {_proof(begun)[0]}", "", row.begun_ms),
+        _card("first sign", "", f"source: {_proof(begun)[0]}", "", row.begun_ms),
         _card(
             "still down",
             number(down),
