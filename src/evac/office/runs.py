@@ -355,7 +355,7 @@ class Register:
 
     @property
     def unread(self) -> tuple[RunShort, ...]:
-        """Names of open runs that could not be read at all yet."""
+        """Lines of open runs that could not be read at all yet, sorted by name."""
         found = ((f.run, f.problem) for f, _ in self._following.values() if f.view is None and f.problem)
         return tuple(
             _unread_line(run, self._incident_of(run), why, is_open=True) for run, why in sorted(found)

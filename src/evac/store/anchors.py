@@ -1,11 +1,12 @@
-"""The format of journals, and anchors: heads kept in other places, up to which a journal must still lead.
+"""The format of journals, and anchors: journal heads kept elsewhere that the journal must still contain.
 Pure.
 
-A hash chain alone shows a change in the middle. Only an anchor shows that the end was cut off or rewritten.
+A hash chain alone reveals changes in the middle. Only an anchor reveals that the end was cut off or
+rewritten.
 
-A segment of a journal is one value: a header line and record lines. hash(segment) is the SHA-256 of the whole
-value. Each header names the hash of the segment before, so that a change anywhere is seen by whoever holds a
-later hash.
+A journal segment is one value: a header line and record lines. hash(segment) is the SHA-256 of the whole
+value. Each header contains the hash of the previous segment, so anyone who has a later hash can detect any
+change.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ HEADER_FIELDS: Final = frozenset({"v", "stream", "segment", "first", "count", "t
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One segment as read. number: from 1; first: number of its first record, from 1 over the stream;
-    token: fencing token of its writer; previous: hash of the segment before ("" for the first).
+    """One segment as read. `number`: from 1; `first`: number of its first record, from 1 over the stream;
+    `token`: fencing token of its writer; `previous`: hash of the previous segment ("" for the first).
     """
 
     stream: str
@@ -53,13 +54,13 @@ class Segment:
 
     @property
     def last(self) -> int:
-        """Number of its last record; of the last one before it where it has none."""
+        """Number of its last record, or of the last record before it if it has none."""
         return self.first + len(self.records) - 1
 
 
 @lru_cache(maxsize=1_024)
 def prefix_of(stream: str) -> str:
-    """The prefix of a stream's keys. Raises `StoreError` for a name that would mix with another stream."""
+    """The key prefix of a stream. Raises `StoreError` for a name that could clash with another stream."""
     if not stream or "/" in stream or not stream.isprintable() or len(stream.encode()) > MAX_STREAM_BYTES:
         hint = f"use a name without a slash, at most {MAX_STREAM_BYTES} bytes long"
         raise StoreError("journal-stream", f"{stream[:80]!r} cannot name a journal", hint)
@@ -91,7 +92,7 @@ def encode(
 
 
 def decode(stream: str, number: int, value: bytes) -> Segment:
-    """The segment under a key. Raises `Corrupt` when it does not say what its place says."""
+    """The segment under a key. Raises `Corrupt` if its content does not match its place."""
     head, *records = value.split(b"\n")
     header = _header(head, stream, number)
     if header["stream"] != stream or header["segment"] != number:
@@ -106,7 +107,7 @@ def decode(stream: str, number: int, value: bytes) -> Segment:
 
 
 def check_record(record: bytes) -> int:
-    """The size a record takes. Raises `StoreError` for one that cannot be a line."""
+    """The size of a record. Raises `StoreError` if it cannot be one line."""
     if b"\n" in record or len(record) >= MAX_BODY_BYTES:
         raise StoreError(
             "journal-record",
@@ -135,7 +136,9 @@ PAGE_SEGMENTS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The head of a journal at some moment. records: in all, up to and with this segment; hash: of it."""
+    """The head of a journal at some moment. `records`: total up to and including this segment; `hash`: of the
+    segment.
+    """
 
     stream: str
     segment: int
@@ -159,9 +162,8 @@ class ChainProblem:
 
 
 async def verify_chain(store: Store, stream: str, anchors: Iterable[Anchor] = ()) -> list[ChainProblem]:
-    """Every problem of a journal: missing, changed or cut off segments, a token that fell. Empty is sound.
-
-    A change of the last segment, and a cut at the end, show only where an anchor knows better.
+    """Every problem of a journal: missing, changed or cut-off segments, a token that fell. Empty: the journal
+    is intact. A change of the last segment, or a cut at the end, is only detected with a newer anchor.
     """
     walk = _Walk(stream, {})
     for anchor in anchors:
@@ -182,7 +184,7 @@ async def verify_chain(store: Store, stream: str, anchors: Iterable[Anchor] = ()
 
 @dataclass(slots=True)
 class _Walk:
-    """One pass over a chain. hash and records: of the segment before; records -1 where not known."""
+    """One pass over a chain. `hash` and `records`: of the previous segment; `records` is -1 if not known."""
 
     stream: str
     anchors: dict[int, list[Anchor]]

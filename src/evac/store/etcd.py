@@ -1,7 +1,8 @@
-"""The store over three sites: etcd, through its JSON gateway.
+"""The store across three sites: etcd, through its JSON gateway.
 
-A value is kept behind one line that names the transaction that wrote it. After a lost reply that line tells
-whether the transaction was done, so that it is never done twice. History is compacted by etcd alone.
+A value is stored behind one line that identifies the transaction that wrote it. If a reply is lost, that line
+shows whether the transaction was applied, so that it is never applied twice. Only etcd itself compacts the
+history.
 """
 
 from __future__ import annotations
@@ -46,15 +47,14 @@ WATCH_MOST_S: Final = 2.0
 HISTORY_MOST: Final = 64
 FOREIGN_MOST: Final = 100
 MARK_BYTES: Final = 16
-"""Length of the line before each value: a random number in hexadecimal, without its end."""
+"""Length of the line before each value, without its line end: a random number in hexadecimal."""
 
 _log = logging.getLogger("evac.store")
 
 
 class EtcdStore:
-    """endpoints: client URLs of the members, the one of our own site first. prefix: of all our keys there.
-
-    password: a reference (`env:NAME`, `file:PATH`); ca, cert, key: files, for https.
+    """`endpoints`: client URLs of the members, local one first. `prefix`: of all evac keys. `password`: a
+    reference (`env:NAME`, `file:PATH`); `ca`, `cert`, `key`: files, for https.
     """
 
     name = "etcd"
@@ -87,7 +87,7 @@ class EtcdStore:
         self._leases = f"{prefix}/lease/"
         self._closed = False
         self.foreign: dict[str, int] = {}
-        """Keys that evac did not write, with the revision at which they were seen. At most `FOREIGN_MOST`."""
+        """Keys not written by evac, with the revision at which they were seen. At most `FOREIGN_MOST`."""
 
     async def get(self, key: str) -> Entry | None:
         check_key(key)
@@ -116,8 +116,8 @@ class EtcdStore:
     async def _page(
         self, prefix: str, start: str, limit: int, deadline: float
     ) -> tuple[Sequence[Entry], str]:
-        """Entries of one answer, and the last key that was read, where there may be more behind it. Keys that
-        evac did not write are passed over: whoever puts one there must not stop a controller.
+        """Entries of one response, and the last key read if there may be more. Keys not written by evac are
+        skipped: anyone who adds one must not be able to stop a controller.
         """
         body = {
             "key": text_key(self._entries + start),
@@ -223,8 +223,8 @@ class EtcdStore:
         return found[0] if found else None
 
     def _held(self, name: str, row: dict[str, Any]) -> Lease | None:
-        """None for what evac did not write: it cannot be read, or has no lease of etcd that ends it. Nobody
-        would ever let it go, and so it must not keep controllers from leading.
+        """None for a key not written by evac: it cannot be read, or has no etcd lease that would end it. It
+        would be held forever, so it must not keep controllers from leading.
         """
         try:
             if not int(row.get("lease", 0)):
@@ -235,7 +235,7 @@ class EtcdStore:
             return None
 
     async def _remove_foreign(self, name: str, row: dict[str, Any], deadline: float) -> None:
-        """Only as it was read: what somebody else has put there since stays."""
+        """Removes it only if unchanged since it was read."""
         key = text_key(self._leases + name)
         as_read = {"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": str(row["mod_revision"])}
         body = {"compare": [as_read], "success": [{"request_delete_range": {"key": key}}], "failure": []}
@@ -266,7 +266,7 @@ class EtcdStore:
     def _transaction(
         self, mark: bytes, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None
     ) -> dict[str, Any]:
-        """The request. Where it fails it reads the guard's key, then every compared key."""
+        """The request. If it fails, it reads the guard's key, then every compared key."""
         tests = [
             {
                 "key": text_key(self._entries + compare.key),
@@ -303,8 +303,8 @@ class EtcdStore:
         return {"request_put": put}
 
     async def _done_before(self, mark: bytes, witness: Compare | None, deadline: float) -> int:
-        """Whether a try whose reply was lost was done after all: its revision, or 0. Goes back through the
-        history of a key that it would have written. Raises `Unavailable` where that does not tell.
+        """Whether an attempt whose reply was lost was applied after all: its revision, or 0. Searches the
+        history of a key that it would have written. Raises `Unavailable` if the history does not show it.
         """
         body: dict[str, Any] = {"key": text_key(self._entries + witness.key if witness else "")}
         for _ in range(HISTORY_MOST if witness else 0):
@@ -327,7 +327,7 @@ class EtcdStore:
         )
 
     async def _look_for(self, mark: bytes, changes: Sequence[Change], deadline: float) -> int:
-        """The revision of a transaction that is seen to be done; 0 where nothing of it is seen (now)."""
+        """The revision of an applied transaction; 0 if no trace of it is visible (now)."""
         for change in changes:
             if isinstance(change, Put):
                 body = {"key": text_key(self._entries + change.key)}
@@ -345,7 +345,7 @@ class EtcdStore:
                 raise
 
     async def _claim(self, name: str, owner: str, ttl_ms: int, lease_id: int, deadline: float) -> int:
-        """Puts the lease's key unless it is there. Returns its create revision, which is the token."""
+        """Creates the lease's key unless it exists. Returns its create revision, which is the token."""
         key = text_key(self._leases + name)
         value = orjson.dumps({"owner": owner, "ttl_ms": ttl_ms})
         put = {"key": key, "value": text_key(value.decode()), "lease": str(lease_id)}
@@ -378,13 +378,15 @@ class EtcdStore:
 
 
 def _witness(compares: Sequence[Compare], changes: Sequence[Change]) -> Compare | None:
-    """A key that is both compared and put: done once, the transaction fails, and its value tells why."""
+    """A key that is both compared and put: once the transaction is applied, a repeat fails, and the value
+    says why.
+    """
     put = {change.key for change in changes if isinstance(change, Put)}
     return next((compare for compare in compares if compare.key in put), None)
 
 
 def _against(answer: dict[str, Any], compares: Sequence[Compare], guard: Lease | None) -> StoreError:
-    """What stood against a transaction, from what it read when it failed."""
+    """Why a transaction failed, from what it then read."""
     reads = [response["response_range"].get("kvs", []) for response in answer.get("responses", [])]
     if guard is not None and (not reads[-1] or int(reads[-1][0]["create_revision"]) != guard.token):
         return LeaseLost(guard.name)

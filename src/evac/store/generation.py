@@ -34,7 +34,7 @@ TRIES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """opener: a random name, so that two who open the same number are told apart. at_ms: when, UTC."""
+    """`opener`: a random name that distinguishes two openers of the same number. `at_ms`: when, UTC."""
 
     number: int = 0
     opener: str = ""
@@ -43,7 +43,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Newer:
-    """A generation that took the place of this store. by: the site whose agent told it, or who else did."""
+    """A generation that replaced this store. `by`: the site whose agent reported it, or who else did."""
 
     number: int
     opener: str
@@ -52,12 +52,12 @@ class Newer:
 
 
 async def read_generation(store: Store) -> Generation:
-    """Raises `Corrupt` for what cannot be read: then nobody may act. Raises `Unavailable`."""
+    """Raises `Corrupt` if it cannot be read: then no one may act. Raises `Unavailable`."""
     return decode(await store.get(KEY))
 
 
 def decode(entry: Entry | None) -> Generation:
-    """What stands under `generation`. Raises `Corrupt`."""
+    """The content of the key `generation`. Raises `Corrupt`."""
     if entry is None:
         return Generation()
     told = _table(entry)
@@ -70,9 +70,8 @@ def encode(generation: Generation) -> bytes:
 
 
 async def raise_generation(store: Store, number: int, opener: str, at_ms: int) -> Generation:
-    """Opens a newer generation in a store, or finds it open already; 0 asks for nothing.
-
-    Raises `NotAllowed` for one below that of the store: it never goes back.
+    """Opens a newer generation in a store, or finds it already open; 0 requests nothing. Raises `NotAllowed`
+    for one below that of the store: it never goes back.
     """
     for _ in range(TRIES):
         entry = await store.get(KEY)
@@ -96,7 +95,7 @@ async def raise_generation(store: Store, number: int, opener: str, at_ms: int) -
 
 
 async def read_newer(store: Store) -> Newer | None:
-    """The generation that took the place of this store, as far as it was told. Raises `Corrupt`."""
+    """The generation that replaced this store, if one was reported. Raises `Corrupt`."""
     return decode_newer(await store.get(SUPERSEDED_KEY))
 
 
@@ -109,7 +108,7 @@ def decode_newer(entry: Entry | None) -> Newer | None:
 
 
 async def write_newer(store: Store, newer: Newer) -> None:
-    """Says in the store that its time is over; one that tells more stays as it is."""
+    """Records in the store that it was replaced; a more recent record is kept."""
     for _ in range(TRIES):
         entry = await store.get(SUPERSEDED_KEY)
         known = decode_newer(entry)
@@ -125,7 +124,7 @@ async def write_newer(store: Store, newer: Newer) -> None:
 
 
 def takes_place_of(newer: Newer | None, own: Generation) -> bool:
-    """Whether `newer` ended the time of `own`: a greater number, or the same that somebody else opened."""
+    """Whether `newer` replaced `own`: a greater number, or the same number from another opener."""
     if newer is None or newer.number < own.number:
         return False
     return newer.number > own.number or bool(own.number and newer.opener and newer.opener != own.opener)
@@ -182,7 +181,9 @@ PAGE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """entries: key -> value; journals: stream -> its segments. still: whether nothing changed meanwhile."""
+    """`entries`: key -> value; `journals`: stream -> its segments. `still`: whether nothing changed during
+    the copy.
+    """
 
     entries: Mapping[str, bytes]
     journals: Mapping[str, tuple[bytes, ...]]
@@ -190,8 +191,8 @@ class Copied:
 
 
 async def copy_of(store: Store) -> Copied:
-    """Everything that is worth carrying. Other keys are read before and after the journals: where they differ
-    it is read again, a few times. Raises StoreError.
+    """Everything worth carrying over. Other keys are read before and after the journals; if they differ, all
+    is read again, a few times. Raises StoreError.
     """
     copied = await _entries(store)
     for _ in range(COPY_TRIES):
@@ -221,8 +222,8 @@ async def _journals(store: Store) -> dict[str, tuple[bytes, ...]]:
 
 
 async def fill_store(store: Store, entries: Iterable[tuple[str, bytes]], last: tuple[str, bytes]) -> None:
-    """The same in a store that holds nothing. last: written when all the rest is there; a store without it
-    was not filled to its end. Raises StoreError where it holds anything.
+    """Writes the copy into an empty store. `last`: written after everything else; a store without it is
+    incomplete. Raises StoreError if the store is not empty.
     """
     if await store.list("", limit=1):
         raise StoreError(
@@ -249,9 +250,8 @@ async def _put_new(store: Store, batch: list[Put]) -> None:
 
 
 def fill(path: Path, entries: Iterable[tuple[str, bytes]], first: int) -> None:
-    """A new embedded store with these entries. first: where its count of revisions and tokens begins.
-
-    Raises StoreError for a file that is there, and for entries that no store takes.
+    """A new embedded store with these entries. `first`: where its revisions and tokens begin. Raises
+    StoreError if the file exists, or for entries that no store accepts.
     """
     with in_words(path):
         connection = connect(path)

@@ -1,7 +1,7 @@
 """Journals: streams of records in create-once, hash-chained segments, written under a lease by one writer.
 
-Appends that wait together are written together. What is uncertain is read back before anything else is
-written, so a record is never there twice.
+Appends that wait at the same time are written together. An uncertain outcome is resolved by reading back
+before anything else is written, so that a record is never there twice.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from evac.store.anchors import (
 from evac.store.port import MAX_KEY_BYTES, MAX_TRANSACTION_BYTES, Change, Compare, Entry, Lease, Put, Store
 
 TRIES: Final = 3
-"""Tries of one segment before the caller is told that its outcome is not known."""
+"""Attempts to write one segment before its outcome is reported as unknown."""
 PENDING_MOST: Final = 100_000
 STEPPED_OVER_MOST: Final = 10_000
 FEW: Final = 8
-"""Segments that are asked for at once where the last of them is looked for."""
+"""Segments requested at once when searching for the last one."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """One append that is not answered yet. done: how many of its records are written."""
+    """One pending append. `done`: how many of its records are written."""
 
     records: Sequence[bytes]
     sizes: list[int]
@@ -59,7 +59,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Batch:
-    """The next segment: whose records it holds, and how many of each."""
+    """The next segment: the appends in it, and how many records of each."""
 
     records: list[bytes] = field(default_factory=list)
     parts: list[tuple[_Waiting, int]] = field(default_factory=list)
@@ -67,9 +67,8 @@ class _Batch:
 
 
 class Journal:
-    """One stream, open for appending. One task at a time writes; any number may wait in `append`.
-
-    After `Unavailable` from an append the journal is in doubt and refuses more until `settle` has found out.
+    """One stream, open for appending. One task at a time writes; any number may wait in `append`. If an
+    append raises `Unavailable`, the journal is in doubt and refuses more until `settle` has found out.
     """
 
     def __init__(self, store: Store, stream: str, head: Anchor, token: int) -> None:
@@ -85,7 +84,7 @@ class Journal:
 
     @property
     def head(self) -> Anchor:
-        """The last segment that is known to be written."""
+        """The last segment known to be written."""
         return self._head
 
     @property
@@ -102,8 +101,8 @@ class Journal:
         changes: Sequence[Change] = (),
         records: Sequence[bytes] = (),
     ) -> Journal:
-        """A new stream with its first records (at most one segment of them), in one transaction with
-        `changes`. Raises `Conflict` when the stream or a compare stands against it.
+        """A new stream with its first records (at most one segment), in one transaction with `changes`.
+        Raises `Conflict` if the stream exists or a compare fails.
         """
         journal = cls(store, stream, Anchor(stream, 0, 0, ""), 0)
         assert len(records) <= MAX_RECORDS
@@ -120,8 +119,7 @@ class Journal:
         after: Anchor | None = None,
     ) -> Journal:
         """An existing stream, read and checked from its start, or from an anchor that the caller trusts.
-
-        visit: is shown every segment on the way. Raises `Corrupt`, also where nothing is there.
+        `visit` is called with every segment read. Raises `Corrupt`, also if the stream does not exist.
         """
         head, token = after, 0
         async for segment in read(store, stream, after or 0):
@@ -134,11 +132,12 @@ class Journal:
 
     @classmethod
     async def at_end(cls, store: Store, stream: str, guard: Lease | None) -> Journal:
-        """A stream whose writer does not need its past, open after its end; made where it is not there.
+        """Opens a stream at its end, for a writer that does not need its past; creates it if it does not
+        exist.
 
-        An entry in the next place that cannot be read keeps that place, and is stepped over: neither it nor a
-        gap stops who writes on, and readers that want proof see both. Raises Corrupt (too many such entries),
-        LeaseLost, Unavailable.
+        An unreadable entry in the next place keeps that place and is skipped: neither it nor a gap stops the
+        writer, and readers that want proof see both. Raises Corrupt (too many such entries), LeaseLost,
+        Unavailable.
         """
         end, proven = await last_of(store, stream), 0
         with contextlib.suppress(Corrupt):
@@ -168,11 +167,11 @@ class Journal:
         compares: Sequence[Compare] = (),
         changes: Sequence[Change] = (),
     ) -> Anchor:
-        """Writes the records, in order; durable when it returns. Compares and changes ride with the first.
+        """Writes the records in order; durable when it returns. Compares and changes go with the first one.
+        At most 256 records that fit into a segment are written all or none; more take several transactions.
 
-        At most 256 records that fit a segment are written all or none; more go in several transactions.
         Raises `Conflict` (a compare failed, or somebody else writes this stream), `LeaseLost`, and
-        `Unavailable` when the outcome stays unknown: then call `settle`.
+        `Unavailable` if the outcome stays unknown: then call `settle`.
         """
         assert records or compares or changes
         if self._doubts:
@@ -187,9 +186,8 @@ class Journal:
         return await answer
 
     async def settle(self, guard: Lease | None) -> tuple[bytes, ...]:
-        """Ends a doubt: the records that were written after all, or () when they never will be.
-
-        It puts an empty segment where the doubtful one would be, so that one of the two is there for good.
+        """Resolves a doubt: returns the records that were written after all, or () if they never will be. It
+        writes an empty segment in place of the doubtful one, so that one of the two is there for good.
         """
         doubts = {hash_of(value): value for value in self._doubts}
         if not doubts:
@@ -199,7 +197,7 @@ class Journal:
         return () if value is None else decode(self.stream, self._head.segment, value).records
 
     async def close(self) -> None:
-        """Waits for what is being written. The store stays open."""
+        """Waits for pending writes. The store stays open."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
 
@@ -224,7 +222,7 @@ class Journal:
             self._fail_pending()
 
     def _next_batch(self) -> _Batch:
-        """What waits at the front, joined while guards are the same and it fits."""
+        """The appends at the front of the queue, joined while their guards are the same and they fit."""
         first = self._pending[0]
         batch = _Batch()
         room = self._room(first)
@@ -242,7 +240,7 @@ class Journal:
 
     @staticmethod
     def _room(first: _Waiting) -> int:
-        """Bytes of records that fit beside the changes of the first."""
+        """Bytes of records that fit next to the changes of the first append."""
         if first.done or first.plain:
             return MAX_BODY_BYTES
         taken = sum(
@@ -252,7 +250,7 @@ class Journal:
 
     @staticmethod
     def _take(batch: _Batch, waiting: _Waiting, room: int) -> int:
-        """How many more records of one append fit; the first of a batch always does."""
+        """How many more records of one append fit; the first append of a batch always fits."""
         size, taken = batch.size, 0
         most = MAX_RECORDS - len(batch.records)
         for record_size in waiting.sizes[waiting.done : waiting.done + most]:
@@ -280,7 +278,7 @@ class Journal:
             self._fail_pending()
 
     def _fail_pending(self) -> None:
-        """Answers whoever still waits when nobody writes any more: in doubt, or the writer was cancelled."""
+        """Answers pending appends when no one writes any more: in doubt, or the writer was cancelled."""
         while self._pending:
             answer = self._pending.popleft().answer
             if not answer.done():
@@ -295,7 +293,7 @@ class Journal:
         compares: Sequence[Compare],
         changes: Sequence[Change],
     ) -> None:
-        """Writes one segment after the head, or finds that it is there. A doubt begins or ends here."""
+        """Writes one segment after the head, or finds it already there. A doubt begins or ends here."""
         head, token = self._head, guard.stamp if guard else self._token
         value = encode(self.stream, head.segment + 1, head.records + 1, token, head.hash, records)
         key, unsure, before = key_of(self.stream, head.segment + 1), bool(self._doubts), self._doubts
@@ -325,8 +323,8 @@ class Journal:
                 return
 
     async def _is_written(self, key: str, must_know: bool = False) -> bool:
-        """Whether one of the doubtful segments is there; then it is the head. must_know: `Unavailable` is
-        raised, not taken for a no.
+        """Whether one of the doubtful segments is there; then it becomes the head. `must_know`: raise
+        `Unavailable` instead of treating it as no.
         """
         try:
             entry = await self._store.get(key)
@@ -346,9 +344,8 @@ class Journal:
 
 
 async def read(store: Store, stream: str, after: Anchor | int = 0) -> AsyncGenerator[Segment, None]:
-    """Segments after one, in order, each checked against the one before. Raises `Corrupt`, `Unavailable`.
-
-    after: a number, or an anchor that the next segment must follow from.
+    """Segments after one, in order, each checked against the previous one. Raises `Corrupt`, `Unavailable`.
+    `after`: a number, or an anchor that the next segment must follow.
     """
     prefix = prefix_of(stream)
     start = after.segment if isinstance(after, Anchor) else after
@@ -393,10 +390,9 @@ class _Follow:
 async def tail(
     store: Store, stream: str, after: Anchor | int = 0, proven: bool = True
 ) -> AsyncGenerator[Segment, None]:
-    """Segments after one, those that are there and then each new one soon after it is written, for ever.
-
-    Close it (`contextlib.aclosing`) when enough was seen. Raises as `read` does; with proven=False, which
-    needs a number, as `readable`.
+    """Segments after one: the existing ones, then each new one soon after it is written, without end. Close
+    it (`contextlib.aclosing`) when done. Raises as `read` does; with proven=False, which needs a number, as
+    `readable`.
     """
     async with _watching(store, prefix_of(stream)) as hints:
         async for _ in hints:
@@ -410,7 +406,7 @@ async def tail(
 
 @asynccontextmanager
 async def _watching(store: Store, prefix: str) -> AsyncGenerator[AsyncIterator[None], None]:
-    """The hints of a store, ended at once when left; not every iterator can be ended."""
+    """The change hints of a store, ended immediately on exit; not every iterator can be ended."""
     hints = store.watch(prefix)
     try:
         yield hints
@@ -422,8 +418,8 @@ async def _watching(store: Store, prefix: str) -> AsyncGenerator[AsyncIterator[N
 async def records_after(
     store: Store, stream: str, number: int, limit: int = 1_000_000, proven: bool = True
 ) -> AsyncGenerator[tuple[int, bytes], None]:
-    """Records above `number` with their numbers, from 1, at most `limit`; finds the place by halving. With
-    proven=False also beyond what is missing or changed, as `readable`.
+    """Records above `number` with their numbers, from 1, at most `limit`; finds the place by binary search.
+    With proven=False also beyond missing or changed segments, as `readable`.
     """
     try:
         start = await _segment_before(store, stream, number + 1)
@@ -443,8 +439,8 @@ async def records_after(
 
 
 async def readable(store: Store, stream: str, after: int = 0) -> AsyncGenerator[Segment, None]:
-    """Every segment after a number that can be decoded, whatever is missing or changed between them: nothing
-    proves that it is all. Raises `Unavailable`.
+    """Every decodable segment after a number, whatever is missing or changed between them: nothing proves
+    that the result is complete. Raises `Unavailable`.
     """
     prefix, last = prefix_of(stream), key_of(stream, after)
     while page := await store.list(prefix, last, PAGE_SEGMENTS):
@@ -457,8 +453,8 @@ async def readable(store: Store, stream: str, after: int = 0) -> AsyncGenerator[
 
 
 async def head_of(store: Store, stream: str) -> Anchor | None:
-    """The last segment; None where there is no such stream. A short one is one request; the end of a long one
-    is found by halving, without reading the whole. Raises Corrupt, Unavailable.
+    """The last segment; None if there is no such stream. A short stream takes one request; the end of a long
+    one is found by binary search, without reading everything. Raises Corrupt, Unavailable.
     """
     found = await _few(store, stream, 1)
     if len(found) == FEW:
@@ -480,8 +476,8 @@ async def head_of(store: Store, stream: str) -> Anchor | None:
 
 
 async def last_of(store: Store, stream: str) -> Anchor | None:
-    """The last segment that can be read, also where one before it is missing or changed: a writer that does
-    not need the past goes on after it. Raises Unavailable.
+    """The last readable segment, even if one before it is missing or changed: a writer that does not need the
+    past continues after it. Raises Unavailable.
     """
     found = None
     with contextlib.suppress(Corrupt):
@@ -492,7 +488,7 @@ async def last_of(store: Store, stream: str) -> Anchor | None:
 
 
 async def _entry(store: Store, key: str, taken: bool = False) -> Entry | None:
-    """None also for one that somebody else wrote; taken: then an entry without a value."""
+    """None also for an entry written by somebody else; with `taken`, then an entry without a value."""
     try:
         return await store.get(key)
     except Corrupt:
@@ -500,14 +496,14 @@ async def _entry(store: Store, key: str, taken: bool = False) -> Entry | None:
 
 
 async def _few(store: Store, stream: str, number: int) -> list[tuple[int, Entry]]:
-    """At most FEW segments from one on, up to the first that is not there."""
+    """At most FEW segments from one on, up to the first missing one."""
     page = await store.list(prefix_of(stream), key_of(stream, number - 1), FEW)
     numbered = enumerate(page, number)
     return list(takewhile(lambda one: one[1].key == key_of(stream, one[0]), numbered))
 
 
 async def _segment_before(store: Store, stream: str, record: int) -> int:
-    """The number of the segment after which to read so as not to miss the record."""
+    """A segment number to read after without missing the record."""
     head = await head_of(store, stream)
     low, high = 0, head.segment if head else 0
     while high - low > 1:

@@ -33,13 +33,13 @@ Lock = Literal[
     "not-checked",
 ]
 CHECK_S: Final = 3.0
-"""How long all questions to etcd may take."""
+"""Timeout for all questions to etcd together."""
 ROOT: Final = "root"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenLock:
-    """Something that is not locked. words: what anyone can do because of it; cure: what to do."""
+    """Something that is not locked. `words`: what anyone can do because of it; `cure`: how to fix it."""
 
     code: Lock
     words: str
@@ -86,7 +86,7 @@ def _of_the_url(members: Sequence[str], options: Mapping[str, str]) -> Iterator[
 
 
 def _of_own_certificate(path: str) -> Iterator[OpenLock]:
-    """etcd hangs up on one that has ended, and says no reason."""
+    """etcd drops connections with an expired certificate without giving a reason."""
     with contextlib.suppress(InvalidInput):
         ends = ends_ms(Path(path)) if path else 0
         if ends and ends <= time.time() * 1_000:
@@ -135,7 +135,7 @@ async def _of_etcd(members: Sequence[str], options: Mapping[str, str]) -> list[O
 
 
 async def _lets_in(members: Sequence[str], tls: tuple[str, str, str], prefix: str, deadline: float) -> bool:
-    """Whether etcd answers a client that shows these files, whatever it answers."""
+    """Whether etcd responds at all to a client that presents these files."""
     gateway = Gateway(members, tls=tls)
     try:
         await gateway.ask(0, "/v3/kv/range", _first_key(prefix), deadline)
@@ -149,7 +149,7 @@ async def _lets_in(members: Sequence[str], tls: tuple[str, str, str], prefix: st
 
 
 async def _reads(members: Sequence[str], tls: tuple[str, str, str], prefix: str, deadline: float) -> bool:
-    """Whether a key is read without a user. Raises `StoreError` where no member answers."""
+    """Whether a key can be read without a user. Raises `StoreError` if no member answers."""
     gateway = Gateway(members, tls=tls)
     try:
         await gateway.call("/v3/kv/range", _first_key(prefix), deadline)
@@ -165,7 +165,7 @@ def _first_key(prefix: str) -> dict[str, Any]:
 
 
 async def _of_the_role(gateway: Gateway, user: str, prefix: str, deadline: float) -> list[OpenLock]:
-    """The user of the URL may touch evac's own keys, and nothing else."""
+    """Checks that the URL's user may access evac's own keys and nothing else."""
     roles = (await gateway.call("/v3/auth/user/get", {"name": user}, deadline)).get("roles", [])
     cure = f"give {user} one role: etcdctl role grant-permission evac --prefix=true readwrite {prefix}"
     if ROOT in roles:
@@ -187,7 +187,7 @@ async def _of_the_role(gateway: Gateway, user: str, prefix: str, deadline: float
 
 
 def _inside(permission: Mapping[str, Any], prefix: bytes) -> bool:
-    """Whether a permission is for keys below the prefix only. A range ends before its end."""
+    """Whether a permission covers only keys below the prefix. A range excludes its end."""
     first, end = raw(permission.get("key")), raw(permission.get("range_end"))
     after = prefix[:-1] + bytes([prefix[-1] + 1])
     if not end:
@@ -204,7 +204,7 @@ def _named(permission: Mapping[str, Any]) -> str:
 
 
 async def _of_the_members(gateway: Gateway, deadline: float) -> list[OpenLock]:
-    """What members have written of themselves: how they reach each other, and where clients may."""
+    """What the members advertise: how they reach each other, and where clients connect."""
     rows = (await gateway.call("/v3/cluster/member/list", {}, deadline)).get("members", [])
     found: list[OpenLock] = []
     if plain := _plain(rows, "peerURLs"):

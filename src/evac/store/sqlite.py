@@ -1,7 +1,7 @@
-"""The embedded store: one SQLite file on one host, for one controller and the command line beside it.
+"""The embedded store: one SQLite file on one host, for one controller and the command line next to it.
 
-One thread writes the file: what waits together is committed together. A call first checks everything and then
-writes, so that a refused one leaves nothing behind in a transaction that others share.
+One thread writes the file: calls that wait at the same time are committed together. A call first checks
+everything and then writes, so that a refused one leaves nothing behind in a transaction that others share.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WAITING_MOST: Final = 10_000
 
 @dataclass(slots=True)
 class Turn:
-    """A transaction that holds the write lock. touched: keys that changed, for whoever watches."""
+    """A transaction that holds the write lock. `touched`: changed keys, for watchers."""
 
     connection: sqlite3.Connection
     boot: str
@@ -51,7 +51,7 @@ class Turn:
     touched: list[str] = field(default_factory=list)
 
     def begin(self) -> None:
-        """Reads where the store stands and ends the leases whose time is over."""
+        """Reads the current revision and ends expired leases."""
         self.before = self.revision = self.connection.execute("SELECT revision FROM state").fetchone()[0]
         over = self.connection.execute(
             "SELECT name, token FROM lease WHERE boot <> ? OR ends_ms <= ? OR begins_ms > ? ORDER BY token",
@@ -140,8 +140,8 @@ LIVE = "(lease = 0 OR lease IN (SELECT token FROM lease WHERE boot = ? AND begin
 def read_entries(
     connection: sqlite3.Connection, boot: str, now_ms: int, where: str, values: Sequence[str], limit: int
 ) -> list[Entry]:
-    """Entries of living leases or of none, by key. Raises `Corrupt` for a value that is not what was
-    written.
+    """Entries without a lease or with a live one, sorted by key. Raises `Corrupt` for a value that was
+    altered.
     """
     rows = connection.execute(
         f"SELECT key, value, revision, crc FROM entry WHERE {where} AND {LIVE} ORDER BY key LIMIT ?",
@@ -181,9 +181,9 @@ _HINTS: Final = {
 
 
 class HostClock:
-    """Milliseconds since the host booted, sleep included: alike in all its processes, deaf to the wall clock.
-
-    boot: which boot that was; a lease of another boot is over, for its holder is gone.
+    """Milliseconds since the host booted, including sleep: the same in all its processes, and independent of
+    the wall clock. `boot`: which boot it was; a lease from another boot has ended, because its holder is
+    gone.
     """
 
     def __init__(self) -> None:
@@ -196,7 +196,7 @@ class HostClock:
 
 @contextmanager
 def in_words(path: Path) -> Iterator[None]:
-    """SQLite's errors become `Corrupt` or `Unavailable`, with what to do."""
+    """Turns SQLite's errors into `Corrupt` or `Unavailable`, with what to do."""
     try:
         yield
     except sqlite3.Error as error:
@@ -215,7 +215,7 @@ def translated(path: Path, error: sqlite3.Error) -> StoreError:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection for one thread at a time. A commit is on the disk before it returns."""
+    """A connection for one thread at a time. A commit is on disk before it returns."""
     # SQLite would make it readable by all; its other files are like it. Only a new one is opened: closing a
     # descriptor of a database ends every lock that this process has on it.
     with contextlib.suppress(OSError):
@@ -234,7 +234,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Checks that the file is ours and brings its tables up to date, in one transaction."""
+    """Checks that the file is an evac store and updates its tables, in one transaction."""
     steps = sorted(MIGRATIONS.glob("*.sql"))
     if _number(connection, "user_version") == len(steps) and _is_ours(connection):
         return
@@ -274,7 +274,7 @@ def _number(connection: sqlite3.Connection, pragma: str) -> int:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Splits a script, for `executescript` would commit on its own."""
+    """Splits a script, because `executescript` would commit on its own."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -285,7 +285,7 @@ def _statements(script: str) -> Iterator[str]:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One call. abandoned: its caller gave up before it was begun, so it is left out."""
+    """One call. `abandoned`: its caller gave up before it began, so it is skipped."""
 
     work: Callable[[Turn], Any]
     loop: asyncio.AbstractEventLoop
@@ -297,9 +297,8 @@ _Outcome = tuple[Job, Any, BaseException | None]
 
 
 class Writer:
-    """Group commit. An answer is given only after the transaction that holds it is on the disk.
-
-    committed: called in the writer's thread with the keys that changed.
+    """Group commit. A call is answered only after its transaction is on disk. `committed`: called in the
+    writer's thread with the changed keys.
     """
 
     def __init__(
@@ -318,7 +317,7 @@ class Writer:
         self._thread.start()
 
     async def do(self, work: Callable[[Turn], Any], deadline_s: float) -> Any:
-        """The answer of `work`, durable. Raises `Unavailable` when the disk does not answer in time."""
+        """The durable result of `work`. Raises `Unavailable` if the disk does not respond in time."""
         if self._queue.qsize() >= WAITING_MOST:
             raise Unavailable(f"{WAITING_MOST} transactions are already waiting for {self._path}")
         loop = asyncio.get_running_loop()
@@ -333,7 +332,7 @@ class Writer:
             job.abandoned = True
 
     def stop(self, timeout_s: float) -> None:
-        """Writes what waits, then ends the thread and closes its connection."""
+        """Writes pending calls, then ends the thread and closes its connection."""
         self._queue.put(None)
         self._thread.join(timeout_s)
 
@@ -415,10 +414,11 @@ T = TypeVar("T")
 
 
 class SqliteStore:
-    """Entries and leases in one file. Several processes of one host may open it; each write takes its lock.
+    """Entries and leases in one file.
 
-    Leases end by the host's clock since boot, so that no jump of the wall clock ends or prolongs one.
-    Never put the file on a network file system.
+    Several processes of one host may open it; each write takes its lock. Leases expire by the host's clock
+    since boot, so a jump of the wall clock neither ends nor prolongs one. Never put the file on a network
+    file system.
     """
 
     name = "sqlite"
@@ -507,7 +507,7 @@ class SqliteStore:
             closed.result(self._deadline_s)
 
     async def _wait(self, changed: asyncio.Event, version: int) -> None:
-        """Until this process or another has written, or two seconds went by."""
+        """Waits until this process or another has written, or two seconds pass."""
         for _ in range(round(WATCH_MOST_S / POLL_S)):
             try:
                 async with asyncio.timeout(POLL_S):
@@ -544,7 +544,7 @@ class SqliteStore:
         return answer
 
     def _changed(self, keys: Sequence[str] | None) -> None:
-        """Hints whoever watches one of the keys, or all. Called in the writer's thread."""
+        """Notifies watchers of one of the keys, or all. Called in the writer's thread."""
         with self._lock:
             watchers = list(self._watchers.items())
         for changed, (prefix, loop) in watchers:

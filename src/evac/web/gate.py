@@ -54,14 +54,14 @@ _TLS: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
 class BodyTooLarge(InvalidInput):
-    """A request body beyond its bound."""
+    """A request body above the limit."""
 
     def __init__(self, most: int) -> None:
         super().__init__("body-too-large", f"the body has more than {most} bytes", "send less")
 
 
 class Gate:
-    """ASGI around the application."""
+    """ASGI middleware around the application."""
 
     def __init__(
         self, app: ASGIApp, access: Access, setting: WebSetting, metrics: Metrics, shelf: Shelf
@@ -131,7 +131,7 @@ class Gate:
             self._metrics.request(scope["method"], path, told.status, time.perf_counter() - began)
 
     def _enter(self, scope: Scope, actor: Actor | None) -> None:
-        """Counts the streams of one person. Raises TooMany beyond what the access file lets them have."""
+        """Counts one person's streams. Raises TooMany above the limit in the access file."""
         if actor is None or not actor.streams or not scope["path"].endswith("/stream"):
             return
         if self._streams[actor.name] >= actor.streams:
@@ -147,7 +147,7 @@ class Gate:
                 del self._streams[name]
 
     def _record(self, access: KeepsLogins, scope: Scope, status: int) -> None:
-        """Somebody was kept from something, or changed something that its route did not record itself."""
+        """Records a refusal, or a change that its route did not record itself."""
         actor, connection = scope.get(STATE), HTTPConnection(scope)
         what = f"{scope['method']} {scope['path'][:200]}"
         if status in (401, 403):
@@ -161,15 +161,15 @@ class Gate:
             record_in(access, connection, actor, "asked", what)
 
     def _kept(self, scope: Scope, actor: Actor | None) -> Kept | None:
-        """What was answered to the same read before, for whoever may see it; everybody else goes the long
-        way, and is refused there.
+        """The cached response to the same read, for callers who may see it; all others take the normal path
+        and are refused there.
         """
         if scope["method"] != "GET" or actor is None or not actor.has(READER):
             return None
         return self._shelf.asked_before(scope)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """Raises EvacError for what is refused before anything is read."""
+        """Raises EvacError for requests that are refused before anything is read."""
         host = headers.get(b"host", b"").decode("latin-1")
         if sum(name == b"host" for name, _ in scope["headers"]) > 1:
             raise InvalidInput("host-twice", "a request must have exactly one host", "send one Host header")
@@ -184,12 +184,12 @@ class Gate:
             _check_origin(headers, host)
 
     def _most(self, scope: Scope) -> int:
-        """Bytes of a body: a plan is larger than what people write."""
+        """Maximum bytes of a body: a plan may be larger than other requests."""
         plan = scope["method"] == "PUT" and scope["path"].startswith("/v1/plans/")
         return self._setting.plan_most if plan else self._setting.body_most
 
     def _bounded(self, receive: Receive, most: int) -> Receive:
-        """Counts what comes in; a body without a length may not be longer either."""
+        """Counts incoming bytes; a body without a length has the same limit."""
         taken = 0
 
         async def bounded() -> Message:
@@ -205,20 +205,20 @@ class Gate:
 
 
 class _Told:
-    """Whether the answer has begun."""
+    """Whether the response has begun."""
 
     status = 0
 
 
 def _name(host: str) -> str:
-    """The host without its port, as it is compared."""
+    """The host without its port, normalised for comparison."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return (host.rpartition(":")[0] if ":" in host else host).lower()
 
 
 def _check_origin(headers: dict[bytes, bytes], host: str) -> None:
-    """Raises NotAllowed for a change that a page of another site asks for."""
+    """Raises NotAllowed for a change requested by a page of another site."""
     site = headers.get(b"sec-fetch-site", b"none")
     origin = headers.get(b"origin", b"").decode("latin-1")
     try:

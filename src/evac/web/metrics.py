@@ -1,7 +1,6 @@
-"""Figures for Prometheus: of requests as they pass, and of the situation and of certificates when somebody
-asks.
+"""Prometheus metrics: of requests as they pass, and of the situation and certificates at each scrape.
 
-When certificates end is read off their files at each scrape.
+Expiry times are read from the certificate files at each scrape.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _LOG: Final = logging.getLogger("evac.access")
 
 
 class RoomCertificate:
-    """Raises InvalidInput for files that cannot be used, NotAllowed for a key that others can read."""
+    """Raises InvalidInput for unusable files, NotAllowed for a key that others can read."""
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
@@ -46,13 +45,13 @@ class RoomCertificate:
         return self._renewed.context
 
     async def follow(self) -> None:
-        """Looks until cancelled."""
+        """Checks for changes until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
             self.look()
 
     def look(self) -> None:
-        """Takes files that changed; of those that cannot be used the log tells, and the old ones go on."""
+        """Loads changed files; if they are unusable, logs that and keeps the old ones."""
         stamp = stamp_of(self._files)
         if stamp == self._stamp:
             return
@@ -66,7 +65,7 @@ class RoomCertificate:
 
 
 class Certificates(Collector):
-    """files: what a certificate is for -> its file."""
+    """`files`: purpose of a certificate -> its file."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = dict(files)
@@ -86,12 +85,12 @@ MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 QUIET: Final = ("/healthz", "/readyz", "/metrics")
-"""Asked all the time by machines, and no news to anybody."""
+"""Requested constantly by machines, and not worth logging."""
 STATES: Final = ("healthy", "suspect", "lost", "isolated", "unknown", "unwatched")
 
 
 class Metrics:
-    """A registry of its own for each application, so that tests and processes never share one."""
+    """A separate registry for each application, so that tests and processes never share one."""
 
     def __init__(self, office: Office) -> None:
         self.registry = CollectorRegistry()
@@ -108,11 +107,11 @@ class Metrics:
         self._counts: dict[tuple[str, str, int], Counter] = {}
         self._times: dict[str, Histogram] = {}
         self.also: Callable[[str, str, int, float], None] | None = None
-        """Is told of each request as well, and must return at once."""
+        """Called for each request as well; must return immediately."""
         self.registry.register(_Situation(office))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """route: its template, so that there are few."""
+        """`route`: the path template, so that there are few values."""
         known = method if method in METHODS else "other"
         count = self._counts.get((known, route, status))
         if count is None:
@@ -131,7 +130,7 @@ class Metrics:
 
 
 class _Situation(Collector):
-    """Read off the office at each scrape; nothing is kept."""
+    """Read from the office at each scrape; nothing is cached."""
 
     def __init__(self, office: Office) -> None:
         self._office = office
@@ -209,7 +208,7 @@ def _notices(seen: NoticesSeen) -> Iterator[Metric]:
 
 
 def _on_disk(seen: EstateOnDisk | None) -> Iterator[Metric]:
-    """Nothing where no controller watches the files."""
+    """Empty if no controller watches the files."""
     if seen is None:
         return
     yield _one(

@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problems: a stable `code`, a sentence, and a `hint` that says what to do next.
 
-Foreign exceptions never reach whoever asked: they are logged with the request's id, and told as `internal`.
+Foreign exceptions never reach the client: they are logged with the request id and reported as `internal`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ _SEND_JSON: Final = "send a JSON object with content-type: application/json"
 
 
 def status_of(error: e.EvacError) -> int:
-    """The HTTP status of an error: by its code where that says more, else by its kind."""
+    """The HTTP status of an error: by its code if that is more specific, else by its type."""
     if error.code in _BY_CODE:
         return _BY_CODE[error.code]
     return next(status for kind, status in _BY_TYPE if isinstance(error, kind))
@@ -131,8 +131,8 @@ def problem_of(error: e.EvacError, request: str) -> Response:
 
 
 def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> None:
-    """Every way in which a request can fail ends as a problem. shown: one as a page, for people who asked for
-    one; programs get the document.
+    """Turns every failure of a request into a problem. `shown`: renders it as a page, for browsers; programs
+    get the document.
     """
 
     def told(request: Request, found: Response) -> Response:
@@ -177,7 +177,7 @@ def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> N
 
 
 def _field(one: Mapping[str, Any]) -> dict[str, str]:
-    """Where a request is wrong, and how, in words."""
+    """Where a request is invalid, and why, as text."""
     at, words = ".".join(str(part) for part in one["loc"]), str(one["msg"])
     if one["type"] == "json_invalid":
         why = one.get("ctx", {}).get("error", "")
@@ -196,7 +196,7 @@ def _methods(request: Request) -> list[str]:
 
 
 def internal(request: str, error: BaseException) -> Response:
-    """What nobody foresaw: the log has all of it, the answer has the id to find it by."""
+    """An unforeseen error: the log has the details, the response has the id to find them."""
     _LOG.error("request %s failed", request, exc_info=error)
     hint = f"the log of this process has the cause under {request}"
     return problem(500, "internal", "internal error", hint, request)

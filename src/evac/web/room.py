@@ -40,12 +40,12 @@ from evac.web.setting import WebSetting
 
 JSON: Final = "application/json"
 PART: Final = "."
-"""In a tag between the state that it names and the body that shows it."""
+"""Separates, in a tag, the state from the body that shows it."""
 _BODY: Final = re.compile(r'\.[0-9a-f]{24}"')
 
 
 def tagged(request: Request, body: bytes, tag: str, media: str = JSON) -> Response:
-    """The body, or 304 where `If-None-Match` names its tag."""
+    """The body, or 304 if `If-None-Match` names its tag."""
     headers = {"etag": tag, "cache-control": "no-cache"}
     known = request.headers.get("if-none-match")
     if known is not None and matches(known, tag):
@@ -63,15 +63,15 @@ def matches(header: str, tag: str) -> bool:
 
 
 class Changed(EvacError):
-    """`If-Match` names a state that is over."""
+    """`If-Match` names a state that is no longer current."""
 
     def __init__(self, what: str) -> None:
         super().__init__("changed-meanwhile", f"{what} has changed", "review it again, then decide")
 
 
 def check_match(request: Request, tag: str, what: str) -> None:
-    """Raises Changed where `If-Match` is given and does not name the present state. What follows `PART` in a
-    tag is of its body only.
+    """Raises Changed if `If-Match` is given and does not name the current state. The part of a tag after
+    `PART` concerns only the body.
     """
     known = request.headers.get("if-match")
     if known is not None and not matches(_BODY.sub('"', known), tag):
@@ -79,7 +79,7 @@ def check_match(request: Request, tag: str, what: str) -> None:
 
 
 def dump(value: object) -> bytes:
-    """Compact JSON of dataclasses and plain values; keys as they stand."""
+    """Compact JSON of dataclasses and plain values; keys keep their order."""
     return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
 
 
@@ -94,9 +94,8 @@ def _plain(value: Any) -> Any:
 
 
 def page(rows: list[bytes], ids: list[str], after: str, limit: int, more: Mapping[str, Any]) -> bytes:
-    """`{"items": [...], "next": ...}`: rows whose id comes after a cursor, in the order of the rows.
-
-    Raises EvacError for a cursor that names no row.
+    """`{"items": [...], "next": ...}`: rows after the cursor, in their order. Raises EvacError for a cursor
+    that names no row.
     """
     begin = 0
     if after:
@@ -124,9 +123,8 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One body with its tag and its headers, for an answer with it and for one that says it is the same.
-
-    stamp: what it was made of.
+    """One body with its tag and headers, for a full response and for a 304. `stamp`: what it was
+    made from.
     """
 
     stamp: object
@@ -137,7 +135,7 @@ class Kept:
     same: Headers
 
     async def send(self, known: str | None, send: Send) -> None:
-        """The body, or 304 where `known`, the value of `If-None-Match`, names its tag."""
+        """The body, or 304 if `known`, the value of `If-None-Match`, names its tag."""
         same = known is not None and matches(known, self.tag)
         start: Message = {
             "type": "http.response.start",
@@ -150,7 +148,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class AskedBefore:
-    """What was asked before. name: of the body that answered it; route: as figures name it."""
+    """A question answered before. `name`: of the body that answered it; `route`: as in metrics."""
 
     name: str
     stamp: Stamp
@@ -158,7 +156,7 @@ class AskedBefore:
 
 
 class Shelf:
-    """The bodies of one application."""
+    """The cached bodies of one application."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
@@ -168,7 +166,7 @@ class Shelf:
     def answer(
         self, request: Request, name: str, stamp: object, make: Callable[[], bytes], media: str = JSON
     ) -> Response:
-        """The body of that name and stamp, or 304 where whoever asks has it already."""
+        """The body with that name and stamp, or 304 if the client already has it."""
         now = stamp() if callable(stamp) else stamp
         found = self._kept.get(name)
         if found is None or found.stamp != now:
@@ -180,7 +178,7 @@ class Shelf:
         return tagged(request, found.body, found.tag, found.media)
 
     def asked_before(self, scope: Scope) -> Kept | None:
-        """The body for a question that was answered before, if nothing changed since. Raises what its stamp
+        """The body for a question answered before, if nothing has changed since. Raises what its stamp
         raises.
         """
         question = self._questions.get((scope["path"], scope["query_string"]))
@@ -219,7 +217,7 @@ class Shelf:
 
 @dataclass(frozen=True, slots=True)
 class WarRoom:
-    """One for an application, under `app.state.room`."""
+    """One per application, under `app.state.room`."""
 
     office: Office
     access: Access
@@ -231,7 +229,7 @@ class WarRoom:
 
     @property
     def facts(self) -> EstateFacts:
-        """Raises Unavailable until the estate was read, in the words of what is wrong with it."""
+        """Raises Unavailable, with the reason, until the estate is loaded."""
         facts = self.office.facts
         if facts is None:
             raise Unavailable(self.office.situation.problem or "the estate is being read")
@@ -261,13 +259,13 @@ Backlog = Callable[[int, int], Awaitable[Sequence[tuple[int, str, Any]]]]
 
 
 def event_message(name: str, data: object, number: int = 0) -> bytes:
-    """One message; without a number it has no id, and a viewer that comes back does not ask for it."""
+    """One message; without a number it has no id, and a viewer that reconnects does not ask for it."""
     head = f"id: {number}\n" if number else ""
     return f"{head}event: {name}\ndata: ".encode() + dump(data) + b"\n\n"
 
 
 def after_of(request: Request) -> int | None:
-    """Where to go on: `Last-Event-ID`, else `after`; None for from now on. Raises InvalidInput."""
+    """Where to resume: `Last-Event-ID`, else `after`; None to start now. Raises InvalidInput."""
     given = request.headers.get("last-event-id") or request.query_params.get("after")
     if given is None or given == "":
         return None
@@ -285,10 +283,8 @@ def stream_answer(
     heartbeat_s: float,
     ends: Callable[[], bool] = lambda: False,
 ) -> StreamingResponse:
-    """An answer that goes on. Raises TooManyViewers before it begins.
-
-    say: the bytes of one piece of news, None for what is not for this stream. ends: whether nothing more can
-    come.
+    """A streaming response. Raises TooManyViewers before it begins. `say`: the bytes of one update, None if
+    it is not for this stream. `ends`: whether nothing more can come.
     """
     hub.check_room()
     body = _body(hub, topics, backlog, after, say, heartbeat_s, ends)
@@ -305,7 +301,7 @@ async def _body(
     heartbeat_s: float,
     ends: Callable[[], bool],
 ) -> AsyncIterator[bytes]:
-    """The viewer listens before the journal is read, so that nothing falls between the two."""
+    """The viewer subscribes before the journal is read, so that nothing is lost in between."""
     last = after
     with hub.viewer(*topics) as viewer:
         yield f"retry: {RETRY_MS}\n\n".encode()

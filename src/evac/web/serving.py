@@ -64,7 +64,7 @@ with a stable `code` and a `hint`. Streams are server-sent events whose ids are 
 
 
 def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
-    """The application without a server. The office is followed and closed by whoever opened it."""
+    """The application without a server. The caller that opened the office follows and closes it."""
     app = FastAPI(
         title="evac",
         version=__version__,
@@ -110,21 +110,21 @@ def _describe(app: FastAPI) -> None:
 
 
 WAIT_S: Final = 15.0
-"""A head is there after so long or twice as long, and so is a body that does not come steadily."""
+"""Timeout for a request head, and for a body that does not arrive steadily; at most twice as long."""
 STEADY: Final = 2_000
-"""Bytes a second that a body comes with at least, to be waited for longer."""
+"""Minimum bytes per second for a body to be waited for longer."""
 WHOLE_S: Final = 130.0
-"""A body is there after so long, give or take `WAIT_S`: those who hand over a plan wait no longer either."""
+"""Timeout for a whole body, plus or minus `WAIT_S`; clients that upload a plan wait no longer either."""
 
 
 HEAD_MOST: Final = 131_072
-"""Bytes of a head, beyond those that came with its first ones: a parser keeps all of it in memory."""
+"""Maximum bytes of a head after its first ones: a parser keeps all of it in memory."""
 CHUNKS_MOST: Final = 4
-"""Bytes of a body for each byte of the lengths of its chunks, at least."""
+"""Minimum bytes of body per byte of chunk lengths."""
 
 
 class Prompt(asyncio.Protocol):
-    """Mixed into a protocol of uvicorn, whose `cycle` is the request that was read last."""
+    """Mixin for a uvicorn protocol whose `cycle` is the last request read."""
 
     wait_s = WAIT_S
     whole_s = WHOLE_S
@@ -134,7 +134,7 @@ class Prompt(asyncio.Protocol):
     _before: Any = None
     _came = 0
     _other = 0
-    """Bytes of this request that are no body: its head, the lengths of chunks, and trailers."""
+    """Bytes of this request that are not body: its head, chunk lengths and trailers."""
     _body = 0
     _since = 0.0
     _line: asyncio.BaseTransport | None = None
@@ -185,17 +185,17 @@ class Prompt(asyncio.Protocol):
         self._again()
 
     def _waits(self, now: Any) -> bool:
-        """Whether it is the other side that should say something."""
+        """Whether the client has to send something next."""
         return now is None or bool(now.response_complete or now.more_body)
 
     def _comes(self, now: Any, came: int, time: float) -> bool:
-        """Whether a body is under way. came: bytes since the last look."""
+        """Whether a body is arriving. `came`: bytes since the last check."""
         body = now is not None and now.more_body and not now.response_complete
         return body and came >= STEADY * self.wait_s and time - self._since < self.whole_s
 
 
 def prompt_protocol(wait_s: float = WAIT_S, whole_s: float = WHOLE_S) -> type[asyncio.Protocol]:
-    """The protocol of uvicorn that is installed, for those who do not keep it waiting."""
+    """The installed uvicorn protocol, with timeouts for clients that keep it waiting."""
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     made = type("PromptHTTP", (Prompt, AutoHTTPProtocol), {"wait_s": wait_s, "whole_s": whole_s})
@@ -281,7 +281,7 @@ def _say(words: str) -> None:
 
 
 def _loops() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed: it sends head and body of an answer at once."""
+    """uvloop if it is installed: it sends head and body of a response at once."""
     try:
         import uvloop
     except ImportError:

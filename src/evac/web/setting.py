@@ -11,7 +11,7 @@ from evac.model.errors import InvalidInput, NotAllowed
 
 LOOPBACK_NAMES: Final = ("localhost",)
 NAMES_HERE: Final = ("127.0.0.1", "localhost", "::1")
-"""Names that every room goes by."""
+"""Names that every war room answers to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class WebSetting:
-    """hosts: names that the room answers to, without ports; empty: any. body_most: bytes of a request body;
-    plan_most: of a plan that is handed over.
-    heartbeat_s: a sign of life on streams. secure: TLS ends here, so cookies and HSTS may say so.
-    certificates: (what for, file) of those that this process shows. credits: folder of cases for credits.
+    """`hosts`: names that the war room answers to, without ports; empty: any. `body_most`: maximum bytes of a
+    request body; `plan_most`: of an uploaded plan. `heartbeat_s`: interval of heartbeats on streams.
+    `secure`: TLS ends here, so cookies and HSTS may say so. `certificates`: (purpose, file) of those that
+    this process presents. `credits`: folder of credit cases.
     """
 
     hosts: tuple[str, ...] = NAMES_HERE
@@ -65,9 +65,7 @@ def listen_of(text: str) -> Listen:
 
 
 def check_listen(listen: Listen, *, tls: bool, authenticated: bool) -> None:
-    """Raises NotAllowed for an address that others can reach, unless people are told apart and TLS hides
-    it.
-    """
+    """Raises NotAllowed for an address that others can reach, unless people sign in and TLS protects it."""
     if listen.loopback or (tls and authenticated):
         return
     missing = " and ".join(
