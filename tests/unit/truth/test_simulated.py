@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,3 +84,26 @@ def test_screen_and_report_say_that_a_time_is_unknown_and_why(tmp_path: Path) ->
         assert "1 of 3 services meet their RTO" in told
         assert "(1 unknown, 1 not restored by this plan)" in told
         assert "not within the horizon" not in told
+
+
+@pytest.mark.parametrize("resource", ["cpu: 1 core", "memory: 1 GiB"])
+def test_a_simulation_does_not_time_what_its_plan_cannot_judge(tmp_path: Path, resource: str) -> None:
+    """Of one service nobody knows how much it takes, so nobody knows whether it and what needs it fit."""
+    text = ESTATE + "".join(
+        SERVICE.replace("NAME", name)
+        .replace("TIER", str(tier))
+        .replace("MORE", f"start: 10 s, rto: 1 h, {more}")
+        for tier, (name, more) in enumerate(
+            [("plain", "needs: []"), ("vague", "needs: []"), ("user", "needs: [vague]")]
+        )
+    )
+    whole = "cpu: 1 core, memory: 1 GiB"
+    first, rest = text.split("  vague:")
+    estate = written(tmp_path, f"{first}  vague:{rest.replace(whole, resource, 1)}")
+    made = plan(estate, lose("a"), work=0)
+    assert {outcome.service: outcome.state for outcome in made.outcomes}["vague"] == "unknown"
+    forecast = simulate(derive(estate, made.scenario, made.policy, made.tick_ms), made, trials=2)
+    planned = {outcome.service: outcome.recovery_ms for outcome in made.outcomes}
+    for one in forecast.services:
+        assert (set(one.recovery_ms) == {None}) == (planned[one.service] is None) == bool(one.untimed)
+    assert all(tier.untimed for tier in forecast.tiers if tier.tier in (1, 2))

@@ -366,10 +366,14 @@ def _summary(
     seed: int,
     uncertainty: Mapping[str, Uncertainty],
 ) -> Simulation:
-    planned = {o.service: o for o in plan.outcomes}
+    planned, unsure = {o.service: o for o in plan.outcomes}, {**instance.unjudged, **instance.untimed}
+    for service, name in enumerate(instance.services.id):
+        outcome = planned.get(name)
+        if outcome is not None and outcome.state == "unknown" and outcome.why is not None:
+            unsure[service] = outcome.why.fact or unsure[service]
     rows = []
     for column, service in enumerate(services):
-        name, untimed = instance.services.id[service], instance.untimed.get(service, "")
+        name, untimed = instance.services.id[service], unsure.get(service, "")
         rows.append(_forecast(planned[name], back[:, column], untimed))
     return Simulation(
         trials=trials,
@@ -377,7 +381,7 @@ def _summary(
         planned_objective=plan.objective,
         objective=_percentiles(_objectives(instance, plan, services, base, top)),
         services=tuple(sorted(rows, key=lambda r: (r.tier, r.service))),
-        tiers=tuple(_tiers(instance, planned, services, back)),
+        tiers=tuple(_tiers(instance, planned, services, back, unsure)),
         critical=tuple(_critical(instance, arrays, chains, trials)),
         uncertainty=uncertainty,
     )
@@ -401,13 +405,17 @@ def _forecast(outcome: Outcome, back: Ints, untimed: str) -> ServiceForecast:
 
 
 def _tiers(
-    instance: Instance, planned: Mapping[str, Outcome], services: list[int], back: Ints
+    instance: Instance,
+    planned: Mapping[str, Outcome],
+    services: list[int],
+    back: Ints,
+    unsure: Mapping[int, str],
 ) -> Iterator[TierForecast]:
     tiers = instance.services.tier[services]
     for tier in sorted(set(tiers.tolist())):
         columns = np.flatnonzero(tiers == tier)
         rows = [services[c] for c in columns]
-        untimed = next((instance.untimed[row] for row in rows if row in instance.untimed), "")
+        untimed = next((unsure[row] for row in rows if row in unsure), "")
         if untimed:
             yield TierForecast(int(tier), len(columns), None, (None,) * len(PERCENTILES), untimed)
             continue
