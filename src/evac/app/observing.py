@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import orjson
 
 from evac.derive.domains import Topology, halls_of_endpoints, site_of, site_of_replicas, topology
@@ -43,7 +42,7 @@ from evac.engine.runs.live_actions import Standing
 from evac.engine.stores.datasets import Epoch
 from evac.model.errors import ActionError, InvalidInput, Permanent
 from evac.model.estate import Endpoint, Estate, Store
-from evac.model.fleet import BMC_NO, BoolColumn
+from evac.model.fleet import BMC_NO, BoolColumn, np
 from evac.model.observation import LeavingSite, MemberSeen, Observation
 from evac.model.run_policy import RunPolicy
 from evac.run.pacing import SAMPLES_LEAST, Health

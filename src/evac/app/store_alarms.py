@@ -14,13 +14,12 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-
 from evac.derive.affected import families_without_instance, hit_by_dependency, service_graph
 from evac.derive.domains import is_lost, lost_now, site_of, topology
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.model.estate import Estate
+from evac.model.fleet import np
 from evac.model.observation import Observation
 from evac.model.situation import Rivals, Silent
 from evac.store.port import Lease

@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from evac.derive.domains import Loss, Topology, is_lost, site_of_replicas
 from evac.derive.stores import store_is_lost
 from evac.model.estate import Estate, Service, Store
-from evac.model.fleet import BoolColumn, IntColumn, Replicas
+from evac.model.fleet import BoolColumn, IntColumn, Replicas, np
 
 
 def components(edges: Sequence[Sequence[int]]) -> list[int]:

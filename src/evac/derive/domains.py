@@ -12,11 +12,9 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, get_args
 
-import numpy as np
-
 from evac.model.errors import UnknownDomain
 from evac.model.estate import PROVIDER_PREFIX, Estate, SharedFate
-from evac.model.fleet import AT_SITE, CONDEMNED, ON_POOL, ON_SERVER, BoolColumn, IndexColumn, IntColumn
+from evac.model.fleet import AT_SITE, CONDEMNED, ON_POOL, ON_SERVER, BoolColumn, IndexColumn, IntColumn, np
 from evac.model.scenario import Scenario
 
 Kept = TypeVar("Kept")

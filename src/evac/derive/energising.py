@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-import numpy as np
-
 from evac.derive.domains import Loss, Topology
 from evac.derive.limits import LimitTable, PowerTable
 from evac.model.errors import UnknownDomain
-from evac.model.fleet import CONDEMNED, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn
+from evac.model.fleet import CONDEMNED, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn, np
 from evac.model.instance import WHOLE, PowerStep, Use
 from evac.model.reason import OffReason
 from evac.model.scenario import Scenario

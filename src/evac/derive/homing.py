@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from evac.derive.affected import counts_by_service, sites_left
 from evac.derive.domains import Loss, Topology
 from evac.derive.pools import replicas_lost
-from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas
+from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np
 from evac.model.instance import Leaving
 
 

@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from evac.derive.domains import Topology, resolve
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, Rate, ServerClass
-from evac.model.fleet import IndexColumn, IntColumn
+from evac.model.fleet import IndexColumn, IntColumn, np
 from evac.model.instance import Limit, Use
 from evac.model.scenario import Scenario
 from evac.model.step_id import limit_id

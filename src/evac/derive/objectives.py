@@ -12,11 +12,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-
 from evac.derive.domains import DomainKind, Topology, loss, resolve_each, topology
 from evac.model.estate import Estate, Store
-from evac.model.fleet import IntColumn
+from evac.model.fleet import IntColumn, np
 from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 from evac.model.scenario import Scenario
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-import numpy as np
-
 from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members
 from evac.derive.domains import Loss, Topology
 from evac.derive.stores import is_down, store_is_lost
@@ -27,6 +25,7 @@ from evac.model.fleet import (
     IndexColumn,
     IntColumn,
     Replicas,
+    np,
 )
 from evac.model.plan import PLACEMENT
 from evac.model.scenario import Scenario

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-
 from evac.derive.domains import Loss, Topology, is_lost, loss, lost_in, lost_now, resolve, site_of, topology
 from evac.derive.homing import place_name
 from evac.derive.pools import pool_shares, replicas_lost
@@ -32,6 +30,7 @@ from evac.model.fleet import (
     Fleet,
     IntColumn,
     Replicas,
+    np,
 )
 from evac.model.observation import Observation, UnitsSeen
 from evac.model.plan import Plan, Step

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-
 from evac.derive.stores import commits_wait
 from evac.model.estate import Estate, Service, Store
-from evac.model.fleet import BMC_NO, BMC_UNKNOWN
+from evac.model.fleet import BMC_NO, BMC_UNKNOWN, np
 from evac.model.objectives import rpo_for, rto_for
 from evac.model.step_id import DARK_ROLES, HUMAN_ROLES, TOOL_ROLES
 

@@ -15,8 +15,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.estate.coverage import Coverage, coverage
 from evac.estate.format.assembling import Assembly, assemble, day_of, merge_overlay
@@ -49,7 +47,7 @@ from evac.estate.format.versions import as_newest
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError
 from evac.model.estate import ASSUMED_APPROVAL_MS, Estate, Interval
-from evac.model.fleet import SERVING, SPARE
+from evac.model.fleet import SERVING, SPARE, np
 
 
 def check_loads(estate: Estate, problems: Problems) -> None:

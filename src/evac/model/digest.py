@@ -18,7 +18,6 @@ from types import MappingProxyType
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import orjson
 
 from evac.model.errors import InvalidInput
@@ -37,7 +36,7 @@ from evac.model.estate import (
     Store,
     StoreMember,
 )
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, np
 from evac.model.units import QUANTITY_LIMIT
 
 _FEW_KEYS: Final = 64

@@ -6,18 +6,33 @@ Unknown is a mask beside a column, never NaN or zero.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Final
 
 from evac.model.units import RESOURCE_COUNT
 
-IntColumn = NDArray[np.int64]
-IndexColumn = NDArray[np.int32]
-CodeColumn = NDArray[np.uint8]
-BoolColumn = NDArray[np.bool_]
-NameColumn = NDArray[np.bytes_]
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    np = numpy
+    IntColumn = NDArray[np.int64]
+    IndexColumn = NDArray[np.int32]
+    CodeColumn = NDArray[np.uint8]
+    BoolColumn = NDArray[np.bool_]
+    NameColumn = NDArray[np.bytes_]
+else:
+
+    class _Numpy:
+        """numpy, read at its first use: a fifth of the start of a command that needs no array."""
+
+        def __getattr__(self, name: str) -> Any:
+            import numpy
+
+            found = self.__dict__[name] = getattr(numpy, name)
+            return found
+
+    np = _Numpy()
+    IntColumn = IndexColumn = CodeColumn = BoolColumn = NameColumn = Any
 
 SERVING: Final = 0
 SPARE: Final = 1

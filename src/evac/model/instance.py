@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
-import numpy as np
-
-from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.fleet import BoolColumn, IndexColumn, IntColumn, np
 from evac.model.reason import OffReason
 
 WHOLE: Final = -1

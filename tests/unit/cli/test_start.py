@@ -11,11 +11,17 @@ HEAVY = ("numba", "llvmlite", "polars", "highspy", "aiohttp", "pydantic")
 
 
 @pytest.mark.parametrize(
-    "module",
-    ["evac.cli.estate_command", "evac.control.store", "evac.app.applying", "evac.app.controlling"],
+    ("module", "without"),
+    [
+        ("evac.cli.estate_command", HEAVY),
+        ("evac.control.store", (*HEAVY, "numpy")),
+        ("evac.app.applying", HEAVY),
+        ("evac.app.controlling", HEAVY),
+        ("evac.agent.service", ("numpy", "yaml")),
+    ],
 )
-def test_it_starts_without_what_only_planning_needs(module: str) -> None:
-    code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+def test_it_starts_without_what_only_planning_needs(module: str, without: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print([name for name in {without} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )

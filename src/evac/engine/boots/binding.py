@@ -26,8 +26,6 @@ from itertools import count
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from evac.derive.domains import Topology, lost_in
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, PowerTable, less_margin, limits_of, power_table, stated_budgets
@@ -38,7 +36,7 @@ from evac.drivers.registry import can
 from evac.drivers.spec import FENCE
 from evac.model.errors import Retryable
 from evac.model.estate import Endpoint, Estate, Rack
-from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn
+from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn, np
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
 from evac.model.step_id import LimitId, StepId, power_step

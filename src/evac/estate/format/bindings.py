@@ -8,13 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.reading import Reader
 from evac.model.diagnostic import Place
 from evac.model.estate import Service
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, Fleet, IntColumn, NameColumn, Replicas, empty_fleet
+from evac.model.fleet import (
+    AT_SITE,
+    ON_POOL,
+    ON_SERVER,
+    Fleet,
+    IntColumn,
+    NameColumn,
+    Replicas,
+    empty_fleet,
+    np,
+)
 from evac.model.units import RESOURCE_WORDS
 
 if TYPE_CHECKING:

@@ -12,8 +12,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from evac.drivers import process
 from evac.drivers.capabilities import Subject
 from evac.drivers.port import Value
@@ -25,7 +23,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.reading import Reader, Reference
 from evac.model.diagnostic import Place
 from evac.model.estate import PROVIDER_PREFIX, BackupPolicy, Endpoint, Service, SharedFate, Store
-from evac.model.fleet import Fleet
+from evac.model.fleet import Fleet, np
 from evac.model.names import alike
 from evac.model.units import QUANTITY_LIMIT, RESOURCE_WORDS
 

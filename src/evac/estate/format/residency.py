@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import numpy as np
-
 from evac.estate.format.assembling import Assembly
 from evac.estate.format.bindings import ReplicaRows
 from evac.estate.format.problems import shown
 from evac.estate.format.reading import Reader
 from evac.model.diagnostic import Place
 from evac.model.estate import DataSet, Store
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, Fleet
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, Fleet, np
 
 _HINT: Final = "move it, or add its site to data_in"
 
