@@ -1,6 +1,4 @@
-"""What a screen, a page and a JSON document show of an audit: a verdict for each loss that matters, then
-what must be fixed.
-"""
+"""An audit as screen, page and JSON document: a verdict for each important loss, then what must be fixed."""
 
 from __future__ import annotations
 
@@ -26,11 +24,11 @@ LOSSES_SHOWN: Final = 10
 RULES_SHOWN: Final = 12
 ROOTS_SHOWN: Final = 6
 EXAMPLE_LINES: Final = 2
-"""Lines of an example on a screen; `--all` shows every message whole."""
+"""Lines per example on screen; `--all` shows every message in full."""
 
 
 def assumed_times(report: AuditReport) -> str:
-    """What is assumed of detection and approval, and what does not wait for them."""
+    """What is assumed for detection and approval, and what does not wait for them."""
     ready = report.impacts.ready_ms
     return assumed_words(report.lead, bool(((ready > 0) & (ready < report.lead.ms)).any()))
 
@@ -112,19 +110,19 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
 
 
 def _down(row: LossRow) -> str:
-    """`3`, or `3 to 5` where nobody can say of two of them."""
+    """`3`, or `3 to 5` if the state of two of them is unknown."""
     return number(row.down) + (f" to {number(row.down_most)}" if row.down_most > row.down else "")
 
 
 def _last_back(row: LossRow) -> str:
-    """Times add up what is known; where nothing is, no time is said."""
+    """Adds up the known times; without any, no time is shown."""
     if not row.recovered + row.reduced:
         return "-"
     return "unknown" if row.untimed else duration(row.worst_ready_ms)
 
 
 def important(rows: Sequence[LossRow], most: int) -> list[LossRow]:
-    """Sites and groups first, then whatever loses most; in that order, at most `most`."""
+    """Sites and groups first, then the largest losses, at most `most`."""
     grave = {"loss": 0, "unknown": 1, "degraded": 2, "ok": 3}
     large = {"site": 0, "group": 1, "pair": 2}
     ordered = sorted(
@@ -187,7 +185,7 @@ class Root:
 
     @property
     def change(self) -> tuple[str, str]:
-        """What findings have in common that one change resolves."""
+        """What the findings that one change resolves have in common."""
         return self.path, self.key
 
     @property
@@ -205,13 +203,13 @@ class Root:
 
     @property
     def rules(self) -> str:
-        """The rules with their cases, the commonest first."""
+        """The rules with their cases, most frequent first."""
         found = Counter(finding.rule for finding in self.findings).most_common()
         return listed([f"{rule} {number(count)}" for rule, count in found], 3)
 
 
 def roots(findings: Sequence[Finding]) -> list[Root]:
-    """Things that several findings wait for, the one behind most errors first."""
+    """Changes that several findings depend on, those that resolve most errors first."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         if finding.root and finding.severity != "note":
@@ -221,8 +219,8 @@ def roots(findings: Sequence[Finding]) -> list[Root]:
 
 
 def fix_first(findings: Sequence[Finding], most: int) -> list[Root]:
-    """What to fix first: things that several findings wait for, and findings that wait for nothing else, the
-    one behind most errors first. Notes are left out.
+    """What to fix first: changes that several findings depend on, and findings that depend on nothing else;
+    those that resolve most errors first. Notes are left out.
     """
     found = roots(findings)
     shown = {root.change for root in found}
@@ -266,13 +264,13 @@ def _one(page: Page, finding: Finding) -> None:
 
 LOSSES_OPEN: Final = 12
 LOSSES_MOST: Final = 3_000
-"""Rows of losses a page carries; a page must open at once. The JSON document has all of them."""
+"""Maximum rows of losses on a page, which must open at once. The JSON document has all of them."""
 
 CASES_OPEN: Final = 2
 FIXES_OPEN: Final = 4
 MENDS_SHOWN: Final = 5
 CASES_MOST: Final = 400
-"""Cases a page carries for one rule and one fix, for the same reason."""
+"""Maximum cases per rule and fix on a page, for the same reason."""
 
 EACH: Final = "each"
 VERDICT_WORDS: Final[dict[Verdict, str]] = {
@@ -313,7 +311,7 @@ def audit_context(report: AuditReport, findings: Sequence[Finding]) -> dict[str,
 
 
 def audit_answer(report: AuditReport) -> tuple[str, str]:
-    """(sentence, state): what the losses of whole sites do, and the worst loss in words."""
+    """(sentence, state): what the losses of whole sites do, with a description of the worst loss."""
     sites = [row for row in report.rows if row.kind == "site"]
     losing = sum(1 for row in sites if row.verdict == "loss")
     worst = max(
@@ -374,7 +372,7 @@ def _verdict_words(report: AuditReport) -> str:
 
 
 def open_words(report: AuditReport) -> str:
-    """How much the estimate leaves open, and what proves it; empty where that is nothing."""
+    """How much the estimate leaves open, and what proves it; empty if nothing."""
     parts = []
     if rows := [row for row in report.rows if row.not_proved and row.method != PLANNED]:
         parts.append(
@@ -465,7 +463,7 @@ def mends(findings: Sequence[Finding]) -> list[dict[str, str]]:
 
 
 def _fixes(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Findings that one change mends stand under it; the fix that mends most comes first."""
+    """Findings that one change fixes are listed under it; the fix that resolves most comes first."""
     groups: dict[str, list[Finding]] = {}
     shared = Counter(finding.fix for finding in findings)
     for finding in findings:
@@ -504,9 +502,8 @@ def _case(finding: Finding) -> dict[str, str]:
 
 
 def audit_json(report: AuditReport, findings: Sequence[Finding]) -> str:
-    """Every loss with the services that are not unaffected, and every finding with its fix.
-
-    The shape is published: docs/reference/audit-format.md and `evac schema audit`.
+    """Every loss with its affected services, and every finding with its fix. The format is published:
+    docs/reference/audit-format.md and `evac schema audit`.
     """
     listing = [
         row

@@ -1,6 +1,7 @@
-"""Backups as documents: the matrix of data sets and copies, the history of one data set, and data of tools.
+"""Backups as documents: the matrix of data sets and copies, the history of one data set, and the data of
+tools.
 
-Text, JSON, Markdown and the page are made of these values. Times are ISO 8601, UTC; null for never.
+Text, JSON, Markdown and the page are made from these values. Times are ISO 8601, UTC; null for never.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from evac.views.words import duration, moment, plural
 SCHEMA_VERSION: Final = 1
 LEVELS: Final = ("exists", "structure checked", "read", "restored", "compared", "served")
 STATES: Final = ("missed", "unknown", "undecided", "met", "waived")
-"""The worst first."""
+"""Worst first."""
 OUTCOMES: Final = {
     "passed": "passed",
     "too-slow": "too slow",
@@ -39,7 +40,7 @@ class ProofRow:
     bytes_read: int | None
     """null: nothing measured it."""
     share_read: int
-    """Of the repository, in parts per million."""
+    """Share of the repository, in parts per million."""
     took_ms: int
     place: str
     tool: str
@@ -47,7 +48,7 @@ class ProofRow:
     snapshot: str
     detail: str
     by: str
-    """Who asked for it; empty for the schedule."""
+    """Who requested it; empty for the schedule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class CopyRow:
     at: str
     exists: bool | None
     outside: bool | None
-    """Whether no loss of one domain takes it together with the original."""
+    """Whether no loss of a single domain destroys both it and the original."""
     deletable: bool | None
     """Whether the credentials of the source can delete it."""
     system: str | None
@@ -70,16 +71,16 @@ class CopyRow:
     coverage: int
     """Share that was read recently enough, in parts per million."""
     proof: ProofRow | None
-    """What reached that level."""
+    """The proof that reached that level."""
     last_proof: ProofRow | None
     """The last one that passed, however old."""
     error: ProofRow | None
-    """The last error that no later check cleared."""
+    """The last error that no later check has cleared."""
     not_run: ProofRow | None
-    """The last check, if it could not run: neither good nor bad."""
+    """The last check, if it could not run; it counts neither for nor against the backup."""
     words: str
     deletable_why: str = ""
-    """How `deletable` was found out, or why it could not be; empty where the repository was not asked."""
+    """How `deletable` was determined, or why it could not be; empty if the repository was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class DataRow:
 
 @dataclass(frozen=True, slots=True)
 class StrayRow:
-    """Backups of something that the estate does not know."""
+    """Backups of something that is not in the estate."""
 
     endpoint: str
     source: str
@@ -121,7 +122,7 @@ class StrayRow:
 
 @dataclass(frozen=True, slots=True)
 class AlarmRow:
-    """A sudden change of a backup: an attack, or a mistake."""
+    """A sudden change of a backup: an attack or a mistake."""
 
     data_set: str
     copy: str
@@ -148,12 +149,12 @@ class BackupsDocument:
 
 @dataclass(frozen=True, slots=True)
 class ToolRow:
-    """Data that a tool of the recovery needs."""
+    """Data needed by a recovery tool."""
 
     role: str
     service: str
     data_set: str
-    """Empty where the estate names no data of the service."""
+    """Empty if the estate names no data for the service."""
     state: str
     words: str
 
@@ -179,7 +180,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class HistoryDocument:
-    """What happened to the backups of one data set, newest first."""
+    """Backup events of one data set, newest first."""
 
     schema_version: int
     data_set: str
@@ -189,7 +190,7 @@ class HistoryDocument:
 def backups_document(
     name: str, verdicts: Sequence[DataVerdict], facts: BackupFacts, now_ms: int
 ) -> BackupsDocument:
-    """name: of the estate."""
+    """`name`: of the estate."""
     rows = [_data_row(one, now_ms) for one in verdicts]
     rows.sort(key=lambda row: (STATES.index(row.state), row.data_set))
     counts = Counter(row.state for row in rows)
@@ -287,7 +288,7 @@ def _proof_row(proof: ProofRecord | None, now_ms: int) -> ProofRow | None:
 
 
 def copy_words(copy: CopyState, now_ms: int) -> str:
-    """What a copy is worth, in a few words: `restored 3 d ago`, `damaged: pack 17 differs`."""
+    """The state of a copy in a few words: `restored 3 d ago`, `damaged: pack 17 differs`."""
     if copy.lost:
         words = "its location is lost"
     elif copy.failed is not None:
@@ -316,7 +317,7 @@ def ago(age_ms: int) -> str:
 
 
 def size(count: int | None) -> str:
-    """`1.2 GiB`; a dash where it is not known."""
+    """`1.2 GiB`; a dash if it is not known."""
     if count is None:
         return "-"
     value, units = float(count), ("B", "KiB", "MiB", "GiB", "TiB")
@@ -328,7 +329,7 @@ def size(count: int | None) -> str:
 
 
 def backups_sheet(document: BackupsDocument, only: str = "") -> Sheet:
-    """only: one data set, with everything that is known of its copies."""
+    """`only`: one data set, with everything known about its copies."""
     rows = [row for row in document.data_sets if not only or row.data_set == only]
     parts = [_matrix(rows)]
     alarms = [
@@ -351,7 +352,7 @@ def backups_sheet(document: BackupsDocument, only: str = "") -> Sheet:
 
 
 def lead_words(document: BackupsDocument) -> str:
-    """One sentence: how many data sets there are, and how many miss what is asked."""
+    """One sentence: how many data sets there are, and how many miss their policy."""
     counts, words = document.counts, []
     total = sum(counts.values())
     for state, one, many in (
@@ -385,14 +386,14 @@ def _matrix(rows: Sequence[DataRow]) -> SheetPart:
 
 
 def state_words(row: DataRow) -> str:
-    """The state, and what is behind it: `missed: undeletable, rpo`."""
+    """The state and its reason: `missed: undeletable, rpo`."""
     if row.state not in ("missed", "unknown"):
         return "no policy" if row.state == "undecided" else row.state
     return f"{row.state}: {behind(row)}"
 
 
 def behind(row: DataRow) -> str:
-    """What makes a data set miss its policy, or what of it is not known: `undeletable, rpo`."""
+    """Why a data set misses its policy, or what is unknown: `undeletable, rpo`."""
     names = {"errors": "proof"}
     found = [names.get(one.name, one.name) for one in row.digits if one.state == row.state]
     return ", ".join([*found, *(["rpo"] if row.rpo == row.state else [])])
@@ -405,7 +406,7 @@ def _digit(digit: DigitRow) -> str:
 
 
 def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
-    """(name, value) of everything that is known of one backup."""
+    """(name, value) of everything known about one backup."""
     known = {True: "yes", False: "no", None: "not known"}
     facts = [
         ("place", copy.at),

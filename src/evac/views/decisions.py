@@ -1,7 +1,7 @@
-"""What is asked of a person, and what each answer does, as one document for pages, API and commands. Pure.
+"""A decision for a person, and the effect of each choice, as one document for pages, API and commands. Pure.
 
-Of one step, or of a whole run: what it does, the most that may be lost by it, which services wait for it and
-how many people use them, and for each thing that may be asked now, and for waiting, what follows from it.
+For a step or a whole run: what it does, the most data it may lose, which services wait for it and how many
+people use them, and the consequences of each possible request, and of waiting.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Choice:
     kept: tuple[str, ...] = ()
     """The first completed steps that are not undone."""
     again: tuple[str, ...] = ()
-    """Services that lose what the run did for them: they may go down again."""
+    """Services that lose what the run did for them and may go down again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Decision:
 
 
 def decision_of(shown: RunShown, step: str, plan: Plan | None) -> Decision:
-    """plan: the one in force, None where it is not kept. Raises RunError for a step that the run does not
+    """`plan`: the current one, None if it is not stored. Raises RunError for a step that the run does not
     have.
     """
     view = shown.view
@@ -155,7 +155,7 @@ def _of_step(shown: RunShown, i: int, plan: Plan | None) -> Decision:
 
 
 def _waiting(services: Iterable[str], plan: Plan | None) -> Iterator[Waiting]:
-    """What matters most first: by tier, then by people."""
+    """Most important first: by tier, then by people."""
     known = {one.service: one for one in plan.outcomes} if plan is not None else {}
     unstated = plan.unstated if plan is not None else frozenset()
     found = []
@@ -171,7 +171,7 @@ def _is_base(step: str) -> bool:
 
 
 def _unrestored(view: RunView) -> list[str]:
-    """Services of whose base some step is not done."""
+    """Services with an unfinished step in their base."""
     return list(
         dict.fromkeys(
             step.target
@@ -182,7 +182,7 @@ def _unrestored(view: RunView) -> list[str]:
 
 
 def served_by(view: RunView, i: int, plan: Plan | None) -> list[str]:
-    """Services that are not restored before step i is done."""
+    """Services that are not restored until step i is done."""
     seen, queue, found = {i}, [i], list[str]()
     while queue:
         j = queue.pop()
@@ -297,7 +297,7 @@ def asked_words(document: Decision) -> str:
 
 
 def cost_words(document: Decision) -> str:
-    """`at most 20.8 s of sessions`: what a yes may lose; empty if nothing."""
+    """`at most 20.8 s of sessions`: what approving may lose; empty if nothing."""
     parts = [
         f"{one.figure if one.milliseconds is None else 'at most ' + one.figure} of {one.store}"
         for one in document.most_lost
@@ -307,7 +307,7 @@ def cost_words(document: Decision) -> str:
 
 
 def why_words(document: Decision) -> str:
-    """How the loss is known; without one, why the step needs an approval."""
+    """How the data loss is known; if there is none, why the step needs an approval."""
     known = [one.sentence for one in document.most_lost if one.milliseconds != 0]
     if known:
         return f"How this is known: {'; '.join(known)}"
@@ -325,7 +325,7 @@ def waiting_words(document: Decision) -> str:
 
 
 def people_words(document: Decision) -> str:
-    """How many people use what waits; empty where no plan says."""
+    """Number of users of the waiting services; empty if no plan states it."""
     least, most = document.people_least, document.people_most
     return people_between(least, most, document.people_unstated) if most else ""
 

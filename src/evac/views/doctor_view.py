@@ -90,7 +90,7 @@ class Diagnosis:
         return {one: verdicts.count(one) for one in _WORST_LAST}
 
     def broken(self) -> tuple[str, ...]:
-        """Ids of the endpoints that cannot do what they are for."""
+        """Ids of the endpoints that cannot do their job."""
         return tuple(sorted({a.endpoint for a in self.abilities if a.is_broken}))
 
     def next_steps(self) -> tuple[NextStep, ...]:
@@ -105,7 +105,7 @@ class Diagnosis:
 
     @property
     def is_well(self) -> bool:
-        """Whether every endpoint can do what it is for, and somebody can do the rest."""
+        """Whether every endpoint can do its job, and somebody can do the rest."""
         return not any(a.is_broken or a.verdict == "nobody" for a in self.abilities)
 
 
@@ -170,7 +170,7 @@ def diagnosis_text(found: Diagnosis, width: int, colour: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One promise of the contract of drivers, tried on one endpoint."""
+    """One promise of the driver contract, tested on one endpoint."""
 
     what: str
     passed: bool

@@ -45,7 +45,7 @@ MOST_URGENT: Final = (
     "skipped",
     "succeeded",
 )
-"""Phases of steps, those first that need a look."""
+"""Step phases in order of urgency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class RunHead:
     graceful: bool
     held_by: str
     why: str
-    """Why it ended as it did: what is still down, shed, lost or unprotected, then what else."""
+    """Why it ended as it did: what is still down, shed, lost or unprotected, then other reasons."""
     approved_by: tuple[str, ...]
     approvals_needed: int
     envelope: Envelope
@@ -177,41 +177,41 @@ class RunHead:
     ended_at: str | None
     as_of: str | None
     in_doubt: int
-    """How many steps."""
+    """Number of steps with unknown outcome."""
     undo_failed: int
-    """How many steps."""
+    """Number of steps."""
     counts: Mapping[str, int]
     limits_changed: tuple[LimitRow, ...] = ()
     waits: tuple[WaitRow, ...] = ()
     verbs: tuple[Verb, ...] = ()
-    """Requests that may be made of the run now."""
+    """Requests that are possible for the run now."""
     slow: tuple[str, ...] = ()
-    """Steps that run for longer than predicted, and of which no alarm was raised: the first of them."""
+    """The first steps that are running longer than predicted without an alarm yet."""
     slow_all: int = 0
     left: tuple[LeftRow, ...] = ()
-    """Of a run that has ended: what it did not bring back."""
+    """For an ended run: what it did not restore."""
     bound_digest: str = ""
     """SHA-256 of what its steps do: drivers, settings, references. A signed approval covers it."""
     approval_proofs: Mapping[str, str] = field(default_factory=dict)
-    """Person who approved -> how this person was proven: `signature`, `password`, `name not proven`."""
+    """Person who approved -> how they proved their identity: `signature`, `password`, `name not proven`."""
     expected_at: str | None = None
-    """When it is expected to end, assuming that what waits for a person were done now."""
+    """Expected end, assuming that everything that waits for a person is done now."""
     groups: tuple[GroupRow, ...] = ()
-    """Recovery groups with a store that it restores."""
+    """Recovery groups that include a store restored by the run."""
     seen: tuple[LeavingSite, ...] = ()
-    """Of the sites that it leaves as lost, as the leader saw them when a person asked for the run."""
+    """Sites that the run treats as lost, as the leader saw them when the run was requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunDocument(RunHead):
-    """One run with its steps: all of them, or those first that need a look."""
+    """One run with its steps: all of them, or the most urgent ones."""
 
     steps: tuple[StepRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RunShown:
-    """A run with what is known beside its journal: who leads now, and what its promotions can lose."""
+    """A run with what is known beyond its journal: the current leader, and what its promotions can lose."""
 
     view: RunView
     leader: str
@@ -220,7 +220,7 @@ class RunShown:
 
 
 def run_document(shown: RunShown, most: int | None = None) -> RunDocument:
-    """most: only so many steps, those first that need a look."""
+    """`most`: maximum number of steps, most urgent first."""
     view = shown.view
     numbers = range(len(view.steps)) if most is None else by_need(view, most)
     return RunDocument(**_head(shown), steps=tuple(step_row(view, i) for i in numbers))
@@ -315,7 +315,7 @@ def _slow(view: RunView, now_ms: int) -> list[str]:
 
 
 def slow_words(document: RunHead) -> str:
-    """One line for all steps that are late and do not matter yet; empty if there are none."""
+    """One line for all steps that are late without consequences yet; empty if there are none."""
     if not document.slow_all:
         return ""
     take = "takes" if document.slow_all == 1 else "take"
@@ -367,14 +367,14 @@ def step_row(view: RunView, i: int) -> StepRow:
 
 
 def took_ms(row: StepRow, now_ms: int) -> int | None:
-    """How long its last try took, or has taken so far; None of a step that was never tried."""
+    """Duration of its last attempt so far; None for a step that was never attempted."""
     began, ended = moment_ms(row.started_at), moment_ms(row.ended_at)
     return max(0, (ended if ended >= began else now_ms) - began) if began else None
 
 
 def trouble_of(row: StepRow) -> str:
-    """What a step waits for, or what went wrong with it; empty if neither. What it waits for is newer than
-    what an earlier try failed for.
+    """What a step waits for, or what went wrong with it; empty if neither. A wait takes precedence over the
+    error of an earlier attempt.
     """
     if row.state in ("pending", "ready", "unknown"):
         asked = row.gate if row.state == "ready" and "approve" in row.verbs else ""
@@ -427,7 +427,7 @@ def dry_run_of(
 
 
 def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> str:
-    """One screen: what stands in the way first, then the steps, then what an approval must cover."""
+    """One screen: blockers first, then the steps, then what an approval must cover."""
     steps = document.steps
     page = Page(width, colour)
     stuck = [step for step in steps if step.problems]
@@ -473,16 +473,16 @@ Document = TypeVar("Document")
 
 
 class Mismatch(ValueError):
-    """What was read is not such a document; the text is the place where it differs."""
+    """The input is not such a document; the text is the place where it differs."""
 
 
 def document_json(document: object) -> str:
-    """For people and programs: two spaces a level, keys in the order of the fields."""
+    """For people and programs: two spaces per level, keys in the order of the fields."""
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
 def read(shape: type[Document], value: Any, place: str) -> Document:
-    """The document in parsed JSON. Raises Mismatch."""
+    """The document from parsed JSON. Raises Mismatch."""
     found: Document = _read(shape, value, place)
     return found
 

@@ -36,7 +36,7 @@ _NAMES: Final = {"type": "array", "items": _TEXT}
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One problem: rule (a slug with a documentation page), words, what to do, where, a lasting name."""
+    """One problem: rule (a slug with a documentation page), message, what to do, place, permanent name."""
 
     rule: str
     severity: Severity
@@ -65,12 +65,12 @@ def of_diagnostics(diagnostics: Iterable[Diagnostic]) -> tuple[Alert, ...]:
 
 
 def of_findings(findings: Iterable[Finding]) -> tuple[Alert, ...]:
-    """Findings of an audit, in their order (gravest first)."""
+    """Findings of an audit, in their order (most severe first)."""
     return tuple(alert_of(finding) for finding in findings)
 
 
 def alert_of(f: Finding) -> Alert:
-    """One finding in the shape of every list of problems."""
+    """One finding in the common format of problem lists."""
     return Alert(f.rule, f.severity, f.subject, f.message, f.fix, f.place, f.fingerprint, f.domains)
 
 
@@ -113,7 +113,7 @@ def _cell(words: str) -> str:
 
 SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 GITHUB_SHOWN: Final = 10
-"""GitHub shows ten annotations of a step; the rest would be lost without a word."""
+"""GitHub shows ten annotations per step and silently drops the rest."""
 
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _GITHUB_LEVEL: Final = {"error": "error", "warning": "warning", "note": "notice"}
@@ -199,7 +199,7 @@ def _attribute(words: str) -> str:
 
 
 def github(alerts: Sequence[Alert]) -> str:
-    """Workflow commands for the ten gravest, then one line that says how many there are in all."""
+    """Workflow commands for the ten most severe, then one line with the total."""
     lines = [_annotation(alert) for alert in alerts[:GITHUB_SHOWN]]
     if len(alerts) > GITHUB_SHOWN:
         rest = plural(len(alerts) - GITHUB_SHOWN, "more problem")
@@ -429,14 +429,14 @@ def check_json(
     score_permille: int | None,
     missing: Sequence[tuple[str, str, str, int]],
 ) -> str:
-    """The answer of `evac check`."""
+    """The result of `evac check`."""
     rows = [{"path": p, "what": w, "why": y, "count": n} for p, w, y, n in missing]
     body = {"estate": estate, "counts": counts(alerts), "diagnostics": alert_rows(alerts)}
     return document("evac-check", body | {"coverage_permille": score_permille, "missing": rows})
 
 
 def verify_json(plan_digest: str, verdict: Verdict) -> str:
-    """The answer of `evac verify`."""
+    """The result of `evac verify`."""
     body = {"plan_digest": plan_digest, "holds": verdict.holds, "violations": verdict.violations}
     return document(
         "evac-verdict",
@@ -445,7 +445,7 @@ def verify_json(plan_digest: str, verdict: Verdict) -> str:
 
 
 def simulate_json(plan_digest: str, found: Simulation) -> str:
-    """The answer of `evac simulate`."""
+    """The result of `evac simulate`."""
     return document(
         "evac-simulation", {"plan_digest": plan_digest, "percentiles": PERCENTILES, "result": found}
     )

@@ -22,11 +22,11 @@ WIDE: Final = 1120
 NARROW: Final = 358
 HALF: Final = 720
 FLAGS: Final = 3
-"""Services whose expected restoration is written into the picture."""
+"""Services whose expected restoration is labelled in the chart."""
 LETTER: Final = 6.4
-"""Units of width that a letter takes, for labels that must not overlap."""
+"""Width of a letter in units, for labels that must not overlap."""
 ROW: Final = 18
-"""Units of height that a label takes."""
+"""Height of a label in units."""
 _STEPS_S: Final = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400)
 _SHADES: Final = {
     "fence": "fence",
@@ -58,21 +58,21 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Downtime:
-    """One service that is down because of the loss, or was. Moments are of the wall clock, 0 for never."""
+    """One service that is or was down because of the loss. Times are wall clock, 0 for never."""
 
     service: str
     people: int | None
-    """None where nobody states it; sums leave it out, and say so."""
+    """None if it is not stated; sums leave it out and say so."""
     tier: int
     since_ms: int
     planned_ms: int
-    """When the plan has it back."""
+    """When the plan restores it."""
     back_ms: int
-    """When it was."""
+    """When it was restored."""
     expected_ms: int
-    """When it will be, if nothing changes and what waits for a person is done now."""
+    """When it will be restored, if nothing changes and everything that waits for a person is done now."""
     limit_ms: int
-    """Until when it was promised; 0: nothing is promised."""
+    """The promised time of restoration; 0: none is promised."""
 
     @property
     def is_down(self) -> bool:
@@ -81,7 +81,7 @@ class Downtime:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """A loss and the services that it took down, those that are down first."""
+    """A loss and the services that it took down; those still down first."""
 
     lost_ms: int
     now_ms: int
@@ -107,7 +107,7 @@ class Impact:
 
     @property
     def people_left(self) -> int:
-        """For whom this run restores nothing."""
+        """People for whom this run restores nothing."""
         return sum(one.people or 0 for one in self.down if not one.expected_ms)
 
     @property
@@ -116,7 +116,7 @@ class Impact:
 
     @property
     def end_ms(self) -> int:
-        """When the last service is back that comes back; 0 if none does."""
+        """When the last service that can be restored is restored; 0 if none is."""
         return max((one.expected_ms or one.back_ms for one in self.services), default=0)
 
     @property
@@ -187,7 +187,7 @@ def _urgency(one: Downtime) -> tuple[bool, bool, int, int, str]:
 
 @dataclass(frozen=True, slots=True)
 class GanttBar:
-    """Work of one kind that was done, or goes on."""
+    """Work of one kind, done or in progress."""
 
     kind: str
     span: Span
@@ -204,7 +204,7 @@ class GanttRow:
     waiting: Span | None = None
     """While it waits for a person."""
     expected: Span | None = None
-    """What is still to come."""
+    """Work still to come."""
     note: str = ""
 
 

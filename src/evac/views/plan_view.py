@@ -1,5 +1,5 @@
-"""What a page shows of a plan, computed from estate and plan: the answer in eight figures, who runs where,
-capacity, what is given up.
+"""What a page shows of a plan, computed from estate and plan: a summary in eight figures, who runs where,
+capacity, and what is given up.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 GONE = ("shed", "unplaced", "unknown")
-"""States in which a service does not serve at the end, or nobody can say whether it does."""
+"""States in which a service does not serve at the end, or it is unknown whether it does."""
 GIVEN_UP_WORDS = (
     ("unplaced", "Not coming back"),
     ("unknown", "Cannot be judged"),
     ("shed", "Shed to free capacity"),
 )
-"""Titles of these states, the gravest first."""
+"""Titles of these states, most severe first."""
 _PLACES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many services a loss affects, by what becomes of them. Only what goes down comes back."""
+    """Number of services affected by a loss, by outcome. Only services that go down are restored."""
 
     restored: int
     degraded: int
-    """They were down, and serve, with less than all, until the horizon."""
+    """Services that were down and then serve with reduced capacity until the horizon."""
     stay: int
-    """They never go down; some have less than all for a while, or move."""
+    """Services that never go down; some have reduced capacity for a while, or move."""
     reduced: int
-    """Of `stay`, those that have less than all until the horizon."""
+    """Of `stay`, those with reduced capacity until the horizon."""
     shed: int
     unplaced: int
     unknown: int
@@ -112,12 +112,12 @@ def tally(plan: Plan) -> Tally:
 
 
 def untimed(plan: Plan) -> int:
-    """How many services come back at a time that nobody knows."""
+    """Number of services restored at an unknown time."""
     return sum(1 for o in plan.outcomes if o.state in ("restored", "degraded") and o.recovery_ms is None)
 
 
 def unjudged_words(plan: Plan) -> str:
-    """Why a loss cannot be judged, or not for all services; empty where it can."""
+    """Why a loss cannot be judged, or not for all services; empty if it can."""
     if not plan.unjudged:
         return ""
     found = {
@@ -160,25 +160,25 @@ def verdict_words(plan: Plan) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
-    """Replicas of each service at each site, (S, sites), before the plan and once it is done."""
+    """Replicas of each service at each site, (S, sites), before the plan and after it."""
 
     before: Ints
     after: Ints
     off_before: BoolColumn
     off_after: BoolColumn
-    """Sites that are lost or without power then."""
+    """Sites that are lost or without power afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Room of one resource at one site at one time, in base units."""
+    """Capacity of one resource at one site at one time, in base units."""
 
     used: int
     """What replicas ask for (an unknown demand counts as nothing)"""
     dark: int
-    """Of servers that are off and may be booted."""
+    """On servers that are off and may be booted."""
     gone: int
-    """Of servers and pools that are lost or without power."""
+    """On servers and pools that are lost or without power."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +194,15 @@ class CapacityRow:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """Services that end alike for the same reason."""
+    """Services with the same outcome for the same reason."""
 
     state: str
     reason: str
     tiers: tuple[int, ...]
     people: int
-    """Of all of them, counted once a service."""
+    """Users of all of them, counted once per service."""
     unstated: int
-    """Services of them of which nobody states it."""
+    """How many of them do not state their number of users."""
     services: tuple[str, ...]
 
 
@@ -307,9 +307,8 @@ def _booted(estate: Estate, plan: Plan) -> BoolColumn:
 
 
 def given_up(plan: Plan) -> tuple[GivenUp, ...]:
-    """What does not come back and what is shed, grouped by reason; what most people feel first.
-
-    Who waits for a service that does not come back stands with the reason of that service.
+    """What is not restored and what is shed, grouped by reason; the groups with most users first. A service
+    that waits for one that is not restored is listed with the reason of that service.
     """
     by_service = {o.service: o for o in plan.by_weight(plan.outcomes) if o.state in GONE}
     groups: dict[tuple[str, str], list[Outcome]] = {}
@@ -323,7 +322,7 @@ def given_up(plan: Plan) -> tuple[GivenUp, ...]:
 
 
 def felt(plan: Plan, outcomes: Iterable[Outcome]) -> tuple[int, int]:
-    """People who use some services, and how many of these nobody states them of."""
+    """Users of some services, and how many of these do not state their number."""
     found, unstated = list(outcomes), plan.unstated
     return sum(o.people for o in found), sum(o.service in unstated for o in found)
 
@@ -419,13 +418,13 @@ def assumed_times(plan: Plan) -> str:
 
 
 def answer(planned: Planned) -> tuple[str, str]:
-    """(sentences, state): the plan in one breath."""
+    """(sentences, state): a short summary of the plan."""
     sentences, state = answer_sentences(planned)
     return " ".join(sentences), state
 
 
 def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
-    """(sentences, state): the plan in one breath, what matters most first."""
+    """(sentences, state): a short summary of the plan, most important first."""
     plan = planned.plan
     if not plan.outcomes:
         return ("Nothing is down: no service is affected.",), "ok"
@@ -463,7 +462,7 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
 
 
 def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
-    """What is not known, how long the work takes, and what comes back late."""
+    """What is unknown, how long the work takes, and what is restored late."""
     if open_ones := untimed(plan):
         yield f"When {number(open_ones)} of them {'is' if open_ones == 1 else 'are'} back is unknown."
     if plan.scenario.kind != "lose" and plan.steps:
@@ -483,7 +482,7 @@ def _last(plan: Plan) -> int | None:
 
 
 def cards(planned: Planned) -> list[Card]:
-    """The figures of the answer: eight, so that rows of four or two are full."""
+    """The figures of the summary: eight, so that rows of four or two are full."""
     plan = planned.plan
     counts, last = tally(plan), _last(plan)
     lead = plan.lead.ms

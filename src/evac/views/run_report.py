@@ -1,7 +1,7 @@
-"""A run as people read it: one screen made of its document, and events as lines.
+"""A run for people: one screen made from its document, and events as lines.
 
-The screen is made of the document alone, so that it is the same wherever the document comes from: replayed
-from a store, or read from the API of a war room.
+The screen is made from the document alone, so it is the same whether the document was replayed from a store
+or read from the API of a war room.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def event_line(row: Document, output: str) -> str:
 
 
 def run_text(document: RunDocument, width: int, colour: bool, most: int = SHOWN) -> str:
-    """One screen: where the run stands, what waits for a person, the steps that need a look, what to type.
-    document: with its steps in the order of need; most: how many of them are shown.
+    """One screen: the state of the run, what waits for a person, the most urgent steps, and the next command.
+    `document`: with its steps by urgency; `most`: how many of them are shown.
     """
     page = Page(width, colour)
     page.title(f"{document.run}: {_headline(document)}")
@@ -195,7 +195,7 @@ def _short(evidence: Mapping[str, Any], width: int) -> str:
 
 
 def _next(document: RunDocument) -> str:
-    """The command that ends the wait that matters most, or else the one that shows more."""
+    """The command that ends the most important wait, or else the one that shows more."""
     run = document.run
     if document.state in ENDED:
         if document.left:

@@ -1,8 +1,8 @@
-"""What is now: open runs, the hold, plans that are ready, the last notices: frozen documents, text, JSON.
+"""The current status: open runs, the hold, standby plans, the last alerts: frozen documents, text, JSON.
 
-`evac status`, `evac run list` and `evac drawer list` show them, asked of the store or of a war room, which
-knows more of a run, a plan and a hold and shows the same fields first. Times are milliseconds since 1970, 0
-for never; in the JSON of commands they are ISO 8601, UTC, and null.
+`evac status`, `evac run list` and `evac drawer list` show them, from the store or from a war room, which
+knows more about runs, plans and the hold and shows the same fields first. Times are milliseconds since 1970,
+0 for never; in the JSON of commands they are ISO 8601, UTC, and null.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RunLine:
     state: str
     scenario: str
     plan: str
-    """Digest of the plan in force; empty, as the scenario, where the journal cannot be read."""
+    """Digest of the current plan; empty, like the scenario, if the journal cannot be read."""
     created_ms: int
 
     @property
@@ -50,14 +50,14 @@ class RunLine:
 
 @dataclass(frozen=True, slots=True)
 class PlanLine:
-    """A plan of the library, or why there is none."""
+    """A plan in the library, or why there is none."""
 
     scenario: str
     lost: tuple[str, ...]
     plan: str
-    """Digest, empty where none could be made."""
+    """Digest; empty if no plan could be made."""
     estate: str
-    """Digest; empty for a plan that the checker of this version has not judged yet."""
+    """Digest; empty for a plan that this version's checker has not judged yet."""
     at_ms: int
     """When it was made, or last confirmed for the estate as it was then."""
     took_ms: int
@@ -104,9 +104,9 @@ class StatusDocument:
     leader: str
     hold: HoldLine | None
     generation: int
-    """Of the store."""
+    """Generation of the store."""
     newer_generation: int
-    """That took the place of this store; 0 for none."""
+    """Generation that replaced this store; 0 for none."""
     sites: Mapping[str, str]
     """Site -> its mark in the register, sorted."""
     runs: tuple[RunLine, ...]
@@ -114,9 +114,9 @@ class StatusDocument:
     plans: tuple[PlanLine, ...]
     notices: tuple[Notice, ...]
     background: str = ""
-    """The controller that a command started for its run, while it leads: pid, estate and since when."""
+    """The leading controller, if a command started it for its run: pid, estate and since when."""
     unread: tuple[str, ...] = ()
-    """Entries of the store that cannot be read; what they say is not known."""
+    """Store entries that cannot be read; their content is unknown."""
 
     @property
     def row(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class StatusDocument:
 
 
 def _generation(document: StatusDocument) -> list[tuple[str, str, str]]:
-    """Only where there was more than the first one."""
+    """Only if there was more than the first one."""
     own, newer = document.generation, document.newer_generation
     if newer:
         words = f"{own}, but {newer} was opened elsewhere: controllers of this store no longer act"
@@ -152,8 +152,8 @@ def _generation(document: StatusDocument) -> list[tuple[str, str, str]]:
 def status_text(
     document: StatusDocument, width: int, colour: bool, situation: Mapping[str, Any] | None = None
 ) -> str:
-    """One screen: who leads, what is held, sites that are marked, open runs, ready plans, the last
-    notices. situation: what is not as the files declare it.
+    """One screen: leader, hold, marked sites, open runs, standby plans, the last alerts. `situation`: what is
+    not as declared in the files.
     """
     page = Page(width, colour)
     leader, hold, runs = document.leader, document.hold, document.runs
@@ -208,7 +208,7 @@ def _hold_words(hold: HoldLine) -> str:
 
 
 def _differences(page: Page, situation: Mapping[str, Any] | None) -> None:
-    """What is not as the files declare it, worst first."""
+    """What is not as declared in the files, worst first."""
     if situation is None or not (situation["words"] or situation["compared"]):
         return
     page.line()
@@ -227,7 +227,7 @@ def _drawn(row: PlanLine) -> tuple[str, str, str, str]:
 
 
 def drawer_text(rows: Sequence[PlanLine], width: int, colour: bool) -> str:
-    """One line a scenario."""
+    """One line per scenario."""
     page = Page(width, colour)
     if not rows:
         page.line("no plan is ready; the leading controller makes them: evac serve")
@@ -239,7 +239,7 @@ def drawer_text(rows: Sequence[PlanLine], width: int, colour: bool) -> str:
 
 
 def list_text(rows: Sequence[RunLine], width: int, colour: bool) -> str:
-    """One line a run: newest last."""
+    """One line per run: newest last."""
     page = Page(width, colour)
     heads: tuple[str, ...] = ("run", "state", "question", "started, UTC")
     found = [_run_row(row) for row in rows]

@@ -1,5 +1,5 @@
-"""What a run waits for, and when everything is back, in words and as JSON: the one place that makes
-sentences of a `Wait`.
+"""What a run waits for, and when everything is restored, as text and JSON: the one place that
+words a `Wait`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Forecaster:
         self._made: dict[str, Forecast] = {}
 
     def of(self, view: RunView, now_ms: int) -> Forecast | None:
-        """None where there is nothing to foretell: the run has ended, has not begun, or boots nothing."""
+        """None if there is nothing to forecast: the run has ended, has not begun, or boots nothing."""
         if view.phase in ENDED or view.started_ms < 0 or not any(kind_of(s.kind).boots for s in view.steps):
             return None
         last = self._made.get(view.spec.run)
@@ -83,7 +83,7 @@ class Forecaster:
         return last
 
     def end_ms(self, view: RunView, now_ms: int) -> int:
-        """When the run is expected to end; 0 where nobody can say, or it is too large to ask often."""
+        """Expected end of the run; 0 if it is unknown, or the run is too large to compute it often."""
         said = self.of(view, now_ms)
         if said is None and view.started_ms > 0 and view.phase not in ENDED and len(view.steps) < LARGE:
             said = forecast(view, now_ms)
@@ -91,7 +91,7 @@ class Forecaster:
 
 
 FORECASTS: Final = Forecaster()
-"""Of this process, which shows a run again and again."""
+"""Forecasts of this process, which shows the same run again and again."""
 
 
 def forecast_facts(said: ForecastRow) -> Iterator[tuple[str, str, str]]:
@@ -115,7 +115,9 @@ def forecast_facts(said: ForecastRow) -> Iterator[tuple[str, str, str]]:
 
 
 def servers_words(said: Forecast) -> tuple[str, str]:
-    """How many servers are up, when all are, how many go to the floor; and style. Empty without boots."""
+    """How many servers are up, when all will be, how many need on-site staff; and the style. Empty without
+    boots.
+    """
     if not said.boots:
         return "", ""
     return _servers(said.boots, said.up, said.floor, said.on_ms, said.planned_on_ms, said.at_ms)
@@ -144,7 +146,7 @@ def _beside_plan(late_ms: int) -> str:
 
 
 def clock(at_ms: int, now_ms: int = 0) -> str:
-    """Hours and minutes of the people who read; with the date where that is not the one of `now_ms`."""
+    """Hours and minutes in the readers' time zone; with the date if it is not that of `now_ms`."""
     return wall_clock_here().bare(at_ms, now_ms or at_ms)
 
 

@@ -1,7 +1,7 @@
-"""Words that a tired person reads without counting: quantities, short, rounded, with units; and what is to
-be typed.
+"""Words that a tired person can read without counting: quantities, short, rounded, with units; and commands
+to type.
 
-What is to be typed is between backticks in text, and code in HTML.
+Commands are in backticks in text, and in code elements in HTML.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _STEERS: Final = dict.fromkeys(
 
 
 def shown(text: str) -> str:
-    """Words of others without letters that steer a terminal or turn the direction of text."""
+    """Foreign text without characters that control a terminal or change the direction of text."""
     return text.translate(_STEERS)
 
 
@@ -79,7 +79,7 @@ def duration(milliseconds: int | None) -> str:
 
 
 def time_back(milliseconds: int | None, unknown: bool = True) -> str:
-    """When something is back. unknown: None is a time that no one knows, and not one after the horizon."""
+    """When something is restored. `unknown`: None means an unknown time, not one after the horizon."""
     return "unknown" if milliseconds is None and unknown else duration(milliseconds)
 
 
@@ -102,12 +102,12 @@ def moment(at_ms: int, timespec: str = "milliseconds") -> str | None:
 
 
 def moment_ms(at: str | None) -> int:
-    """What `moment` wrote; 0 for never."""
+    """Reads what `moment` wrote; 0 for never."""
     return 0 if at is None else round(datetime.fromisoformat(at).timestamp() * 1_000)
 
 
 def since(kind: ScenarioKind) -> str:
-    """From when the times of a plan count."""
+    """The start of the times in a plan."""
     return {"lose": "after the loss", "restore": "after power is back"}.get(kind, "after the start")
 
 
@@ -146,14 +146,14 @@ def figure_and_unit(value: int) -> tuple[str, str]:
 
 
 def percent(permille: int | None) -> str:
-    """`3.2 %`; None where there is nothing to divide by."""
+    """`3.2 %`; None if the divisor is zero."""
     if permille is None:
         return "no gap to measure"
     return f"{permille // 10}.{permille % 10} %" if permille % 10 else f"{permille // 10} %"
 
 
 def share(permille: int) -> str:
-    """Odds as a whole per cent, never rounded up to certainty or down to none."""
+    """Odds as a whole per cent, never rounded up to 100 or down to 0."""
     if 0 < permille < 10:
         return "under 1 %"
     return "over 99 %" if 990 < permille < 1000 else f"{permille // 10} %"
@@ -191,7 +191,7 @@ ZONE: Final = "EVAC_TIME_ZONE"
 
 
 def wall_clock_here() -> WallClock:
-    """The clock of the people who read what this process writes. Raises InvalidInput."""
+    """The clock of the people who read this process's output. Raises InvalidInput."""
     return wall_clock(os.environ.get(ZONE, ""))
 
 
