@@ -279,10 +279,11 @@ def test_what_is_handed_in_and_printed_is_a_page_and_a_file() -> None:
         book = (await client.get(f"/plans/{plan}/runbook")).text
         assert step in book
         assert 'href="/plans" aria-current="page"' in book
-        for form, start in (("json", "{"), ("html", "<!doctype html>"), ("markdown", "# ")):
+        assert f'href="/v1/plans/{plan}/runbook?format=pdf"' in book
+        for form, start in (("json", "{"), ("html", "<!doctype html>"), ("markdown", "# "), ("pdf", "%PDF-")):
             for path in ("/v1/incidents/fire-1/report", f"/v1/plans/{plan}/runbook"):
                 found = await client.get(f"{path}?format={form}")
-                assert found.text.startswith(start)
+                assert found.content.startswith(start.encode())
                 assert found.headers["content-disposition"].startswith("attachment; filename=")
         assert (await client.get("/v1/plans/sha256:" + "0" * 64 + "/runbook")).status_code == 404
 

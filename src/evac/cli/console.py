@@ -195,6 +195,21 @@ def emit(text: str, target: Path | None) -> None:
         write_whole(target, text.encode())
 
 
+def emit_pdf(page: str, target: Path | None) -> None:
+    """A page as PDF, to a file or to what reads stdout; a terminal shows none."""
+    from evac.app.pdf import pdf
+
+    if target is None and sys.stdout.isatty():
+        raise InvalidInput(
+            "pdf-terminal", "a terminal cannot show a PDF", "write it to a file: -o FILE, or > FILE"
+        )
+    data = pdf(page)
+    if target is None:
+        click.echo(data, nl=False)
+    else:
+        write_whole(target, data)
+
+
 def write_whole(target: Path, data: bytes, mode: int = 0o600) -> None:
     """Write to a neighbour and rename, so that a crash leaves the old file or the new one.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evac.cli import console
-from evac.cli.console import emit, say, screen, write_whole
+from evac.cli.console import emit, emit_pdf, say, screen, write_whole
 from evac.cli.options import (
     ESTATE,
     Length,
@@ -27,7 +27,7 @@ from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from evac.app.incidents import PaperKind
+    from evac.app.incidents import PaperForm, PaperKind
     from evac.incident.records import Note
     from evac.views.sheet import Sheet
 
@@ -87,14 +87,19 @@ def timeline_command(incident: str, whole: bool, where: Where, output: str, targ
 @incident.command()
 @incident_argument
 @where_options
-@output_option("text", "json", "markdown", "html")
+@output_option("text", "json", "markdown", "html", "pdf")
 @file_option
 def report(incident: str, where: Where, output: str, target: Path | None) -> None:
     """Write a regulator report (Korea, EU DORA): start, cause, services, people, duration, actions.
 
     Unknown values are marked as such; enter them with evac incident note --kind fact.
     """
-    _show(where.do(lambda control: control.paper(incident, "report", _form(output))), target)
+    form: PaperForm = "html" if output == "pdf" else _form(output)
+    made = where.do(lambda control: control.paper(incident, "report", form))
+    if output == "pdf":
+        emit_pdf(str(made), target)
+    else:
+        _show(made, target)
 
 
 @incident.command()
@@ -216,7 +221,7 @@ def status_page(estate: Path | None, target: Path, title: str, url: str, where: 
 @incident.command()
 @plan_argument
 @click.option("--estate", type=click.Path(path_type=Path), help="Names of the contacts.")
-@output_option("text", "json", "markdown", "html")
+@output_option("text", "json", "markdown", "html", "pdf")
 @file_option
 def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -> None:
     """Write a printable runbook of a plan, with the same step IDs, for when no screen works."""
@@ -233,5 +238,7 @@ def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -
         _show(runbook_json(book), target)
     elif output == "html":
         _show(runbook_page(book), target)
+    elif output == "pdf":
+        emit_pdf(runbook_page(book), target)
     else:
         _show(written(runbook_sheet(book), _form(output)), target)

@@ -13,7 +13,7 @@ from evac import estate as estates
 from evac.app.planner.kernels import kernels, simulation_s
 from evac.app.planner.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
 from evac.cli import completion, console
-from evac.cli.console import emit, progress, reporter, say, screen, write_whole
+from evac.cli.console import emit, emit_pdf, progress, reporter, say, screen, write_whole
 from evac.cli.options import (
     BUDGET_MOST_S,
     SEED_MAX,
@@ -226,12 +226,14 @@ def verify(
     "-o", "--out", "target", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan to a file."
 )
 @click.option(
-    "--report", type=click.Path(path_type=Path, dir_okay=False), help="Also write a report page (HTML)."
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write a report page: HTML, or PDF if it ends in .pdf.",
 )
 @observe_option
 @where_options
 @as_of_option
-@output_option("text", "json", "html")
+@output_option("text", "json", "html", "pdf")
 @quiet_option
 def plan(
     estate: Path,
@@ -288,7 +290,7 @@ def plan(
         write_whole(target, made.data)
         say(f"plan written to {target}", quiet)
     if report is not None:
-        write_whole(report, _page(loaded, made, verdict).encode())
+        (emit_pdf if report.suffix == ".pdf" else emit)(_page(loaded, made, verdict), report)
         say(f"report written to {report}", quiet)
     if before is not None:
         emit("\n".join(plan_diff(before, made.plan)) + "\n", None)
@@ -296,6 +298,8 @@ def plan(
         emit(made.data.decode(), None)
     elif output == "html":
         emit(_page(loaded, made, verdict), None)
+    elif output == "pdf":
+        emit_pdf(_page(loaded, made, verdict), None)
     else:
         shown = screen()
         emit(plan_text(made.plan, made.digest, shown.width, shown.colour, str(target or "")), None)

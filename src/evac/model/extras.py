@@ -36,6 +36,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "notices": ("apprise", "standardwebhooks"),
         "otel": ("opentelemetry",),
         "bundle": ("Crypto",),
+        "pdf": ("weasyprint",),
         "credit": ("duckdb",),
         "warehouse": ("sqlglot",),
         "lab": ("evac_lab",),

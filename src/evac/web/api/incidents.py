@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from evac.app.pdf import pdf
 from evac.incident.components import Draft, draft
 from evac.incident.dora import Classification, classify
 from evac.incident.records import NAME_MOST, TEXT_MOST, ComponentState, Entry, Note, in_order
@@ -152,10 +153,10 @@ def note_of(incident: str, body: _Written) -> Note:
 
 router = APIRouter(prefix="/v1", tags=["incidents"])
 READ: Final = [Depends(need("viewer"))]
-MEDIA: Final = {"json": JSON, "html": "text/html", "markdown": "text/markdown"}
-ENDINGS: Final = {"json": "json", "html": "html", "markdown": "md"}
+MEDIA: Final = {"json": JSON, "html": "text/html", "markdown": "text/markdown", "pdf": "application/pdf"}
+ENDINGS: Final = {"json": "json", "html": "html", "markdown": "md", "pdf": "pdf"}
 Form = Annotated[
-    Literal["json", "html", "markdown"], Query(description="Format of the document.", alias="format")
+    Literal["json", "html", "markdown", "pdf"], Query(description="Format of the document.", alias="format")
 ]
 
 
@@ -409,7 +410,7 @@ async def report(request: Request, incident: IncidentName, form: Form = "json") 
     file = await room.office.incidents.file(incident)
     at_ms = room.office.clock.now_ms()
     body = await room.office.incidents.apart(lambda: _report(file, form, at_ms))
-    return document(request, body, form, f"report-{file.about.incident}")
+    return await document(request, body, form, f"report-{file.about.incident}")
 
 
 def _report(file: IncidentFile, form: str, at_ms: int) -> bytes:
@@ -428,13 +429,19 @@ def _reported(file: IncidentFile, at_ms: int) -> tuple[Basics, Classification, t
 
 
 def written(sheet: Sheet, form: str) -> bytes:
-    make: Callable[[Sheet], str] = sheet_page if form == "html" else sheet_markdown
+    make: Callable[[Sheet], str] = sheet_markdown if form == "markdown" else sheet_page
     return make(sheet).encode()
 
 
-def document(request: Request, body: bytes, form: str, name: str) -> Response:
-    """A download: a standalone page has its own styles, so it is opened from where it was saved."""
-    found = tagged(request, body, tag_of(body), MEDIA[form] + ("" if form == "json" else "; charset=utf-8"))
+async def document(request: Request, body: bytes, form: str, name: str) -> Response:
+    """A download: a standalone page has its own styles, so it is opened from where it was saved. For a PDF,
+    body is the page it is made from.
+    """
+    if form == "pdf":
+        body = await asyncio.to_thread(pdf, body.decode())
+    found = tagged(
+        request, body, tag_of(body), MEDIA[form] + ("; charset=utf-8" if form in ("html", "markdown") else "")
+    )
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name if c.isascii())
     found.headers["content-disposition"] = f'attachment; filename="{safe}.{ENDINGS[form]}"'
     return found
@@ -453,11 +460,11 @@ async def runbook(request: Request, digest: Digest, form: Form = "json") -> Resp
     def body() -> bytes:
         if form == "json":
             return views.runbook_json(made).encode()
-        if form == "html":
+        if form in ("html", "pdf"):
             return runbook_page(made).encode()
         return written(views.runbook_sheet(made), form)
 
-    return document(request, await asyncio.to_thread(body), form, f"runbook-{digest[7:19]}")
+    return await document(request, await asyncio.to_thread(body), form, f"runbook-{digest[7:19]}")
 
 
 async def book_of(room: WarRoom, digest: str) -> Runbook:
