@@ -133,6 +133,14 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
             await with_fire(client, office)
             page = (await client.get(f"{PATH}/write?kind=update")).text
             assert "Trouble with Payment and Web shop" in page
+            assert f'href="{PATH}/write?kind=update&amp;language=ko"' in page
+            korean = (await client.get(f"{PATH}/write?kind=update&language=ko")).text
+            assert "Payment, Web shop 서비스 장애 안내" in korean
+            told = (await client.get("/v1/incidents/fire-1/draft?language=ko")).json()
+            assert told["title"] == "Payment, Web shop 서비스 장애 안내"
+            refused = await client.get("/v1/incidents/fire-1/draft?language=xx")
+            assert refused.status_code == 422
+            assert "'en' or 'ko'" in refused.text
             sent = fields(page, name="Trouble", text="Shop & pay are <down>.", who="ann")
             foreign = {"Origin": "http://evil.example"}
             assert (await client.post(f"{PATH}/write", data=sent, headers=foreign)).status_code == 403

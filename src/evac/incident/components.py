@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from evac.incident.incident import Dossier, Summary
 from evac.incident.records import DAY_MS, ComponentState, Note, in_order, open_draft
@@ -327,16 +327,52 @@ class _Felt:
     since_ms: int
 
 
+Language = Literal["en", "ko"]
+LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
+"""Of drafts. `en` is what titles and components are named in."""
+
+_Sentence = Literal["down", "less", "back", "fix", "watch", "over"]
+_WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
+    "en": {
+        "title": "Trouble with {names}",
+        "title_over": "Trouble with {names}: over",
+        "down": "Since {since} {names} is not available.",
+        "down_many": "Since {since} {names} are not available.",
+        "less": "{names} works, but not in full.",
+        "less_many": "{names} work, but not in full.",
+        "back": "{names} has been restored as of {since}.",
+        "back_many": "{names} have been restored as of {since}.",
+        "fix": "We're working on a fix and will post updates here.",
+        "fix_for": "We're working on a fix for {names} and will post updates here.",
+        "watch": "We're watching closely and will post updates here.",
+        "over": "{names} works again since {since}.",
+        "over_many": "{names} work again since {since}.",
+    },
+    "ko": {
+        "title": "{names} 서비스 장애 안내",
+        "title_over": "{names} 서비스 장애 복구 완료 안내",
+        "down": "{since}부터 {names} 서비스를 이용하실 수 없습니다.",
+        "less": "현재 {names} 서비스 이용이 원활하지 않습니다.",
+        "back": "{names} 서비스는 {since} 기준으로 정상화되었습니다.",
+        "fix": "현재 복구 중이며, 진행 상황을 이곳에 안내해 드리겠습니다.",
+        "fix_for": "현재 {names} 서비스를 복구 중이며, 진행 상황을 이곳에 안내해 드리겠습니다.",
+        "watch": "안정적으로 운영되는지 확인하고 있으며, 진행 상황을 이곳에 안내해 드리겠습니다.",
+        "over": "{names} 서비스가 {since}부터 정상적으로 제공되고 있습니다.",
+    },
+}
+
+
 def draft(
     dossier: Dossier,
     about: Summary,
     names: Mapping[str, str],
     now_ms: int,
     wall: WallClock = WallClock(),  # noqa: B008 (frozen)
+    language: Language = "en",
 ) -> Draft:
     """The newest draft that a person wrote and nobody published; else one made of the records.
 
-    names: service -> public name; wall: for the moments in it.
+    names: service -> public name; wall: for the moments in it. language: of a draft made of the records.
     """
     kept = open_draft(dossier.notes)
     if kept is not None:
@@ -347,29 +383,63 @@ def draft(
     named = (
         [one for one in felt if one.level != "up"] if any(n.kind == "update" for n in dossier.notes) else felt
     )
-    title = trouble_with([one.name for one in named or felt])
+    said = _said(dossier, about, felt)
+    title = "title_over" if said[0][0] == "over" else "title"
+    words = [_in_words(*part, now_ms, wall, language) for part in said]
+    return Draft(_in_words(title, named or felt, None, now_ms, wall, language), " ".join(words), "records")
+
+
+def _said(
+    dossier: Dossier, about: Summary, felt: list[_Felt]
+) -> list[tuple[_Sentence, list[_Felt], int | None]]:
+    """What the records allow to say, in any language: (sentence, about which components, since when)."""
     if about.ended_ms is not None and not about.still_down:
-        words = f"{_names(felt)} {_verb(felt, 'works', 'work')} again"
-        return Draft(f"{title}: over", f"{words} since {wall.both(about.ended_ms, now_ms)}.", "records")
+        return [("over", felt, about.ended_ms)]
     down = [one for one in felt if one.level == "down"]
     less = [one for one in felt if one.level in ("degraded", "moving")]
     back = [one for one in felt if one.level == "up"]
-    said = []
+    said: list[tuple[_Sentence, list[_Felt], int | None]] = []
     if down:
-        since = wall.both(min(one.since_ms for one in down), now_ms)
-        said.append(f"Since {since} {_names(down)} {_verb(down, 'is', 'are')} not available.")
+        said.append(("down", down, min(one.since_ms for one in down)))
     if less:
-        said.append(f"{_names(less)} {_verb(less, 'works', 'work')}, but not in full.")
+        said.append(("less", less, None))
     if back:
-        since = wall.both(max(one.since_ms for one in back), now_ms)
-        said.append(f"{_names(back)} {_verb(back, 'has', 'have')} been restored as of {since}.")
+        said.append(("back", back, max(one.since_ms for one in back)))
     over = bool(dossier.runs) and all(run.ended_ms is not None for run in dossier.runs)
     if down or less or not over:
-        fix = f"a fix for {_names([*down, *less])}" if over else "a fix"
-        said.append(f"We're working on {fix} and will post updates here.")
-    else:
-        said.append("We're watching closely and will post updates here.")
-    return Draft(title, " ".join(said), "records")
+        return [*said, ("fix", [*down, *less] if over else [], None)]
+    return [*said, ("watch", [], None)]
+
+
+def _in_words(
+    key: str, felt: list[_Felt], since_ms: int | None, now_ms: int, wall: WallClock, language: Language
+) -> str:
+    words, names = _WORDS[language], [one.name for one in felt]
+    if key == "fix" and names:
+        key = "fix_for"
+    if len(names) > 1:
+        key = f"{key}_many" if f"{key}_many" in words else key
+    since = ""
+    if since_ms is not None:
+        since = wall.both(since_ms, now_ms) if language == "en" else _korean(wall, since_ms, now_ms)
+    return words[key].format(names=listed(names) if language == "en" else _listed_korean(names), since=since)
+
+
+def _korean(wall: WallClock, at_ms: int, now_ms: int) -> str:
+    """`11월 14일 오전 3시 18분(KST)`: the day is always given, and the year if it is not the present one."""
+    at = wall.at(at_ms)
+    year = "" if at.year == wall.at(now_ms).year else f"{at.year}년 "
+    half = "오전" if at.hour < 12 else "오후"
+    return (
+        f"{year}{at.month}월 {at.day}일 {half} {at.hour % 12 or 12}시 {at.minute:02d}분({wall.label(at_ms)})"
+    )
+
+
+def _listed_korean(names: Sequence[str]) -> str:
+    """`Mail, Chat, Pay, Maps, Talk 외 7개`; nobody is left out alone."""
+    shown = len(names) if len(names) <= NAMED_MOST + 1 else NAMED_MOST
+    left = f" 외 {len(names) - shown:,}개" if shown < len(names) else ""
+    return ", ".join(names[:shown]) + left
 
 
 def _felt(fates: Iterable[Fate], names: Mapping[str, str]) -> list[_Felt]:
@@ -386,11 +456,3 @@ def _felt(fates: Iterable[Fate], names: Mapping[str, str]) -> list[_Felt]:
             since_ms = worst.changes[-1].at_ms
         found.append(_Felt(name, worst.level, since_ms))
     return sorted(found, key=lambda one: (-_RANK[one.level], one.name))
-
-
-def _names(felt: Iterable[_Felt]) -> str:
-    return listed([one.name for one in felt])
-
-
-def _verb(felt: list[_Felt], one: str, many: str) -> str:
-    return one if len(felt) == 1 else many

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
-from evac.incident.components import draft
+from evac.incident.components import _WORDS, LANGUAGES, draft
 from evac.incident.incident import Dossier, summary
+from evac.model.wall_clock import wall_clock
 from tests.unit.incident.stories import OUTCOMES, T0, carried_out, fire, note, plan_of
 
 NAMES = {"web": "Web shop", "ads": "Adverts", "cart": "Web shop"}
@@ -63,3 +65,39 @@ def test_a_later_update_is_about_what_is_still_affected() -> None:
     title, text, _ = said(replace(first, notes=later))
     assert title == "Trouble with Adverts"
     assert "a fix for Adverts and" in text
+
+
+def test_every_sentence_has_words_in_each_language_with_the_same_facts() -> None:
+    plain = {key for key in _WORDS["en"] if not key.endswith("_many")}
+    for language in LANGUAGES:
+        words = _WORDS[language]
+        assert {key for key in words if not key.endswith("_many")} == plain
+        for key, text in words.items():
+            wanted = set(re.findall(r"{(\w+)}", _WORDS["en"][key.removesuffix("_many")]))
+            assert set(re.findall(r"{(\w+)}", text)) == wanted, (language, key)
+
+
+def test_a_korean_draft_says_what_the_english_one_says_at_every_moment_of_a_fire() -> None:
+    """The same components, the same number of sentences; a moment in Korean form with the zone."""
+    seoul = wall_clock("Asia/Seoul")
+    for until in range(len(carried_out(plan_of())) + 1):
+        told = story(until)
+        about = summary(told)
+        english, korean = (draft(told, about, NAMES, T0 + 60_000, seoul, language) for language in LANGUAGES)
+        assert korean.basis == english.basis
+        assert korean.text.count("니다.") == len(re.findall(r"\.(?: |$)", english.text))
+        for name in set(NAMES.values()):
+            assert (name in korean.text) == (name in english.text)
+            assert (name in korean.title) == (name in english.title)
+        moments = re.findall(r"\d+월 \d+일 (?:오전|오후) \d+시 \d\d분\(KST\)", korean.text)
+        assert len(moments) == english.text.count(" KST (")
+
+
+def test_a_korean_end_is_said_as_one() -> None:
+    whole = fire(
+        (note("resolved", 50),), plan_of(outcomes=[one for one in OUTCOMES if one.state == "restored"])
+    )
+    made = draft(whole, summary(whole), NAMES, T0 + 60_000, wall_clock("Asia/Seoul"), "ko")
+    assert made.title == "Web shop 서비스 장애 복구 완료 안내"
+    assert made.text.startswith("Web shop 서비스가 11월 25일 오전 1시")
+    assert made.text.endswith("정상적으로 제공되고 있습니다.")

@@ -18,7 +18,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from evac.app.pdf import pdf
-from evac.incident.components import Draft, draft
+from evac.incident.components import Draft, Language, draft
 from evac.incident.dora import Classification, classify
 from evac.incident.records import NAME_MOST, TEXT_MOST, ComponentState, Entry, Note, in_order
 from evac.incident.regulator import FACTS, Basics, Duty, basics, duties
@@ -155,6 +155,7 @@ router = APIRouter(prefix="/v1", tags=["incidents"])
 READ: Final = [Depends(need("viewer"))]
 MEDIA: Final = {"json": JSON, "html": "text/html", "markdown": "text/markdown", "pdf": "application/pdf"}
 ENDINGS: Final = {"json": "json", "html": "html", "markdown": "md", "pdf": "pdf"}
+DraftLanguage = Annotated[Language, Query(description="Of a draft that is made of the records.")]
 Form = Annotated[
     Literal["json", "html", "markdown", "pdf"], Query(description="Format of the document.", alias="format")
 ]
@@ -376,17 +377,18 @@ async def _seen(room: WarRoom, given: Answer) -> dict[str, Any]:
 
 
 @router.get("/incidents/{incident}/draft", dependencies=READ, responses=answers(Draft, 304, 404, 422, 503))
-async def drafted(request: Request, incident: IncidentName) -> Response:
+async def drafted(request: Request, incident: IncidentName, language: DraftLanguage = "en") -> Response:
     """Show a draft status update to edit and publish. It is the draft somebody wrote; failing that, one
     generated from the records.
     """
     room = room_of(request)
-    body = dump(draft_of(room, await room.office.incidents.file(incident)))
+    body = dump(draft_of(room, await room.office.incidents.file(incident), language))
     return tagged(request, body, tag_of(body))
 
 
-def draft_of(room: WarRoom, file: IncidentFile) -> Draft:
-    return draft(file.dossier, file.about, public_names(room), room.office.clock.now_ms(), wall_clock_here())
+def draft_of(room: WarRoom, file: IncidentFile, language: Language = "en") -> Draft:
+    now_ms, wall = room.office.clock.now_ms(), wall_clock_here()
+    return draft(file.dossier, file.about, public_names(room), now_ms, wall, language)
 
 
 def public_names(room: WarRoom) -> dict[str, str]:

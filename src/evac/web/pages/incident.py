@@ -14,6 +14,7 @@ from urllib.parse import quote
 from fastapi import Depends, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
+from evac.incident.components import Language
 from evac.incident.records import COMPONENT_STATES, PHASES
 from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
@@ -131,12 +132,19 @@ def form_of(room: WarRoom, incident: str, kind: str, file: IncidentFile | None =
 
 
 def prefilled(
-    room: WarRoom, file: IncidentFile | None, kind: str, actor: Actor, asked_phase: str = ""
+    room: WarRoom,
+    file: IncidentFile | None,
+    kind: str,
+    actor: Actor,
+    asked_phase: str = "",
+    language: Language = "en",
 ) -> dict[str, str]:
-    """What a form shows when it is opened. asked_phase: of an update, instead of the next one."""
+    """What a form shows when it is opened. asked_phase: of an update, instead of the next one. language: of
+    its draft.
+    """
     fields = dict.fromkeys(("text", "name", "value", "who", "incident", "problem", "basis"), "")
     if kind == "update" and file is not None:
-        made = api.draft_of(room, file)
+        made = api.draft_of(room, file, language)
         phase = asked_phase or incident_view.next_phase(file)
         fields |= {"name": made.title, "text": made.text, "basis": made.basis, "phase": phase, "due": "30"}
     if kind == "command":
@@ -344,12 +352,13 @@ async def form(
     kind: Kind,
     actor: Annotated[Actor, Depends(need("operator"))],
     phase: Annotated[Literal["", "investigating", "identified", "monitoring", "resolved"], Query()] = "",
+    language: api.DraftLanguage = "en",
 ) -> Response:
     """The form for one kind of note. phase: preselected, of an update."""
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     name = file.about.incident
-    shown = prefilled(room, file, kind, actor, phase)
+    shown = prefilled(room, file, kind, actor, phase, language)
     if kind == "update":
         return _composer(room, actor, name, shown, await _components(room, file))
     return _form(room, actor, form_of(room, name, kind, file), shown)
