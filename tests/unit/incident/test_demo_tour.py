@@ -31,7 +31,7 @@ MOVES: Final = st.lists(st.one_of(st.integers(1, END), NOTES), max_size=12)
 
 def step(events: list[Event], notes: list[Any], waits: bool) -> TourStep:
     dossier: Dossier = fire(notes, events=events)
-    return step_of(dossier, summary(dossier), ["run-1"] if waits else [])
+    return step_of(dossier, summary(dossier), {"run-1": len(events)} if waits else {})
 
 
 @given(MOVES, st.lists(st.booleans(), min_size=13, max_size=13))
@@ -51,7 +51,7 @@ def test_the_number_never_falls(moves: list[Any], waits: list[bool]) -> None:
 def test_each_step_says_what_is_true() -> None:
     told = note("update", 1_000_000, "words", value="monitoring")
     over = note("resolved", 1_000_001, "words")
-    assert step_of(None, None, []).number == 1
+    assert step_of(None, None, {}).number == 1
     assert step(EVENTS[:2], [], False).number == 2
     assert "Users see nothing yet" not in step(EVENTS, [], False).words, "the phase is what counts"
     assert step(EVENTS, [], False).links[0][1].endswith("phase=monitoring")
@@ -62,3 +62,11 @@ def test_each_step_says_what_is_true() -> None:
     assert step(EVENTS, [told, over, note("reopened", 1_000_002, "words")], False).number == 4
     assert ended.line("http://x").endswith("evac init . in a folder with your own files.")
     assert "http://x/credits" in ended.line("http://x")
+
+
+def test_a_wait_that_was_seen_before_the_decision_is_over() -> None:
+    dossier = fire((), events=EVENTS)
+    run = dossier.runs[0].run
+    before, after = (step_of(dossier, summary(dossier), {run: n}).words for n in (END - 1, END))
+    assert "waits for you" not in before
+    assert "The run waits for you again" in after

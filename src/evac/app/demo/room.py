@@ -417,12 +417,16 @@ class _Story:
         folds, shown = incidents.Folds(), None
         while True:
             dossier, about = None, None
-            waits: tuple[str, ...] = ()
+            waits: dict[str, int] = {}
             with contextlib.suppress(RunError):
                 now_ms = self.demo.clock.now_ms()
                 dossier = await incidents.dossier(self.store, INCIDENT, now_ms, fold_of=folds.of)
                 about = folds.summary_of(dossier)
-                waits = tuple(one.run for one in dossier.runs if waiting(folds.of(one.run, INCIDENT).view))
+                waits = {
+                    one.run: len(one.events)
+                    for one in dossier.runs
+                    if waiting(folds.of(one.run, INCIDENT).view)
+                }
             if (step := step_of(dossier, about, waits)) != shown:
                 self.demo.say(step.line(f"http://{self.demo.place}"))
                 shown = step

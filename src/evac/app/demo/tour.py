@@ -7,7 +7,7 @@ reopens the incident.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -43,14 +43,18 @@ class TourStep:
         return f"Step {self.number} of {STEPS}. {self.words}{where}{own}"
 
 
-def step_of(dossier: Dossier | None, about: Summary | None, waits: Collection[str]) -> TourStep:
-    """The first thing that is not done yet. None: there is no incident. waits: runs that wait for people."""
+def step_of(dossier: Dossier | None, about: Summary | None, waits: Mapping[str, int]) -> TourStep:
+    """The first thing that is not done yet. None: there is no incident. waits: runs that wait for people ->
+    number of the record as of which they do; one before the last decision says nothing of now.
+    """
     if dossier is None or about is None:
         return TourStep(1, "A site is about to catch fire. Watch the Now page.", (("Now", "/now"),))
     path, run = f"/incidents/{quote(INCIDENT)}", dossier.runs[0] if dossier.runs else None
-    kinds = set() if run is None else {event.kind for event in run.events}
     watch = () if run is None else (("Watch the run", f"/runs/{quote(run.run)}"),)
-    asks = run is not None and run.run in waits and "approved" in kinds
+    events = () if run is None else run.events
+    decided = max((n for n, event in enumerate(events, 1) if event.kind in DECIDED), default=0)
+    kinds = {event.kind for event in events}
+    asks = run is not None and waits.get(run.run, -1) >= decided and "run_started" in kinds
     review = () if run is None else (("Review the decision", f"/runs/{quote(run.run)}"),)
     if about.ended_ms is not None:
         links = (("Credits", "/credits"), ("Backups", "/backups"), ("Report", f"{path}/report"))
@@ -61,7 +65,7 @@ def step_of(dossier: Dossier | None, about: Summary | None, waits: Collection[st
             else ""
         )
         return TourStep(STEPS, f"Resolved.{left} {words}", links, "evac init .")
-    if not kinds & DECIDED:
+    if not decided:
         if asks:
             words = "One promotion may lose data, so it waits for you. Read what it costs, then decide."
             return TourStep(2, words, review)

@@ -37,7 +37,7 @@ from evac.web.room import WarRoom, room_of, tag_of, tagged
 
 async def next_step(room: WarRoom) -> TourStep:
     """Of the visitor of a demonstration."""
-    waits = [run.run for run in room.office.situation.open_runs if run.waits]
+    waits = {run.run: run.events for run in room.office.situation.open_runs if run.waits}
     try:
         file = await room.office.incidents.file(INCIDENT)
     except EvacError:
