@@ -22,7 +22,6 @@ from evac.store.port import Store
 FILE: Final = "notices.yaml"
 LOOK_S: Final = 1.0
 WORDS_MOST: Final = 160
-LEASE_MS: Final = 3_000
 HOST: Final = "127.0.0.1"
 
 
@@ -66,7 +65,6 @@ async def send_alerts(company: Path, room: str, store: Store, url: str, say: Cal
                     await asyncio.gather(sender, return_exceptions=True)
                 leader = now
                 told = [str(company), "--store", url, "--notices", str(file), "--site", leader]
-                told += ["--lease-ms", str(LEASE_MS)]
                 keep = side_process.keep(told, say, module=side_process.NOTICES, name="the alerts process")
                 sender = asyncio.create_task(keep)
             await asyncio.sleep(LOOK_S)
