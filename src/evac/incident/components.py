@@ -38,7 +38,7 @@ _OUTAGE: Final = frozenset({"partial outage", "major outage"})
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From `from_ms` (included) to `to_ms` (not included) a component was in a state."""
+    """A component was in a state from `from_ms` (inclusive) to `to_ms` (exclusive)."""
 
     from_ms: int
     to_ms: int
@@ -47,21 +47,21 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One day, UTC. state: the gravest of the day; the minutes of each kind, rounded up."""
+    """One day, UTC. `state`: the most severe of the day; the minutes of each kind, rounded up."""
 
     day: date
     state: DayState
     outage_minutes: int = 0
-    """Of both kinds of outage."""
+    """Minutes of both kinds of outage."""
     partial_minutes: int = 0
-    """Of these, those in which only a part was out."""
+    """Minutes of these in which only a part was down."""
     degraded_minutes: int = 0
     maintenance_minutes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """state, since_ms: now. days: oldest first, the last one is today. spans: all of what is known."""
+    """`state`, `since_ms`: now. `days`: oldest first, the last one is today. `spans`: everything known."""
 
     name: str
     state: ComponentState
@@ -78,14 +78,12 @@ class Update:
     phase: str = ""
     """`investigating`, `identified`, `monitoring` or `resolved`; empty if the person named none."""
     due_ms: int = 0
-    """When the next update is promised; 0: it is not."""
+    """When the next update is promised; 0: none is."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicIncident:
-    """As users see it: nothing but components and published updates, newest first. ended_ms None: it goes
-    on.
-    """
+    """As users see it: only components and published updates, newest first. `ended_ms` None: still open."""
 
     incident: str
     title: str
@@ -107,13 +105,13 @@ class StatusPage:
     components: tuple[Component, ...]
     incidents: tuple[PublicIncident, ...]
     recorded: tuple[Component, ...] = ()
-    """The components as the records have them, published or not. For people inside only."""
+    """The components according to the records, published or not. For internal use only."""
     unpublished: tuple[PublicIncident, ...] = ()
-    """Incidents that users felt and that nothing was published about. For people inside only."""
+    """Incidents that users noticed and that have no published update. For internal use only."""
 
     @property
     def current(self) -> tuple[PublicIncident, ...]:
-        """Those that go on."""
+        """Incidents that are still open."""
         return tuple(one for one in self.incidents if one.ended_ms is None)
 
     @property
@@ -122,13 +120,13 @@ class StatusPage:
 
     @property
     def overall(self) -> ComponentState | Literal["unknown"]:
-        """The most severe state of any component; without components nobody can say."""
+        """The most severe state of any component; unknown without components."""
         states = [component.state for component in self.components]
         return max(states, key=lambda state: GRAVITY[state]) if states else "unknown"
 
 
 def public_names(estate: Estate) -> dict[str, str]:
-    """Service -> public name, of those that have one."""
+    """Service -> public name, for services that have one."""
     return {service.id: service.public_name for service in estate.services if service.public_name}
 
 
@@ -139,7 +137,7 @@ def status_page(
     known_ms: int,
     now_ms: int,
 ) -> StatusPage:
-    """names: service -> public name. told: every incident, also those that are notes alone."""
+    """`names`: service -> public name. `told`: every incident, including those that consist of notes only."""
     public = [row for row in told if is_published(row[0].notes)]
     components = _components(names, public, known_ms, now_ms)
     recorded = components if len(public) == len(told) else _components(names, told, known_ms, now_ms)
@@ -211,7 +209,7 @@ def _component(
 
 
 def _computed(size: int, changes: list[_Change]) -> list[tuple[int, ComponentState]]:
-    """What the services of a component come to, at each moment at which one of them changed."""
+    """The combined state of a component's services, at each moment at which one of them changed."""
     levels: dict[str, Level] = {}
     found: list[tuple[int, ComponentState]] = []
     for at_ms, who, level in sorted(changes):
@@ -283,7 +281,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _public(dossier: Dossier, about: Summary, names: Mapping[str, str]) -> PublicIncident | None:
-    """None where users neither felt it nor were told of it. Its name inside is told to nobody."""
+    """None if users neither noticed it nor read about it. Its internal name is never published."""
     touched = {names[fate.service] for fate in about.fates if fate.service in names and fate.touched}
     touched |= {
         note.name for note in dossier.notes if note.kind == "state" and note.name in set(names.values())
@@ -443,7 +441,7 @@ def _listed_korean(names: Sequence[str]) -> str:
 
 
 def _felt(fates: Iterable[Fate], names: Mapping[str, str]) -> list[_Felt]:
-    """Components that users noticed, the worst first, then by name."""
+    """Components in which users noticed something, worst first, then by name."""
     rows: dict[str, list[Fate]] = {}
     for fate in fates:
         if fate.service in names and fate.touched:

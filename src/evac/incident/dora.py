@@ -26,7 +26,7 @@ STATES_LEAST: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One threshold: where the law says it, whether it is met, and why."""
+    """One threshold: the legal reference, whether it is met, and why."""
 
     article: str
     name: str
@@ -45,7 +45,7 @@ class TemplateField:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """major: whether it is one under Article 8(1), as far as the facts decide it."""
+    """`major`: whether the incident is major under Article 8(1), as far as the facts decide it."""
 
     major: Met
     why: str
@@ -109,7 +109,7 @@ def _above(said: Said, part: str, whole: str, percent: int) -> bool | None:
 
 
 def _clients(said: Said, about: Summary) -> Criterion:
-    """Any of its conditions suffices; it is not met only where each of them is known not to be."""
+    """Any one condition suffices; it is only not met if each of them is known not to be."""
     name, article = "clients, financial counterparts and transactions", "Article 9(1)"
     told = said.count("clients_affected").value
     least, most = (about.people_least, about.people_most) if told is None else (int(told), int(told))
@@ -185,7 +185,7 @@ def _spanned(stated: Stated) -> Stated:
 
 
 def _fields(dossier: Dossier, report: Basics, said: Said) -> Iterator[TemplateField]:
-    """The fields that records and facts can say something of, in the order of the template."""
+    """The fields that records and facts can fill, in the order of the template."""
     for row in (*_first_fields(dossier, report, said), *_later_fields(report, said)):
         yield TemplateField(*row)
 

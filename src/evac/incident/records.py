@@ -31,7 +31,7 @@ COMPONENT_STATES: Final[tuple[ComponentState, ...]] = get_args(ComponentState)
 
 Phase = Literal["investigating", "identified", "monitoring", "resolved"]
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
-"""Of a published update, as status pages know them."""
+"""Phases of a published update, as on status pages."""
 
 NAME_MOST: Final = 200
 TEXT_MOST: Final = 4_000
@@ -39,7 +39,7 @@ NOTES_MOST: Final = 10_000
 _VERSION: Final = 1
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _MISLEADING: Final = re.compile("[\x80-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Commands to a terminal, and marks that turn the direction of text: others see what was not written."""
+"""Terminal control characters and text direction marks, which show something other than what was written."""
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -91,7 +91,7 @@ def checked(note: Note) -> Note:
 
 
 def checked_new(note: Note) -> Note:
-    """The same for one that is written now. Raises InvalidInput also for letters that mislead who reads."""
+    """The same for a note written now. Also raises InvalidInput for misleading characters."""
     for what, words in (("who", note.who), ("text", note.text), ("name", note.name), ("value", note.value)):
         if _MISLEADING.search(words):
             raise _wrong(f"{what} contains characters that change how text is displayed", "write plain text")
@@ -105,7 +105,7 @@ def checked_new(note: Note) -> Note:
 
 
 def _fits(note: Note) -> Note:
-    """What each kind cannot do without."""
+    """Checks the fields that each kind requires."""
     if note.kind in ("note", "draft", "update") and not note.text.strip():
         raise _wrong(f"a {note.kind} needs text", "give a text")
     if note.kind in ("state", "fact") and not note.name.strip():
@@ -128,7 +128,7 @@ def to_data(note: Note) -> dict[str, Any]:
 
 
 def from_data(incident: str, id: str, row: Any) -> Note:
-    """Raises InvalidInput for what is not a note of this version."""
+    """Raises InvalidInput if the data is not a note of this version."""
     if not isinstance(row, Mapping) or row.get("version") != _VERSION:
         raise _wrong(f"the note {id[:40]} cannot be read here", "open it with a newer version")
     texts = {key: row.get(key, "") for key in ("kind", "who", "text", "name", "value")}
@@ -145,24 +145,24 @@ def in_order(notes: Iterable[Note]) -> tuple[Note, ...]:
 
 
 def commander(notes: Sequence[Note]) -> tuple[str, int]:
-    """Who commands, and since when; empty and 0 where nobody said so."""
+    """The incident commander, and since when; empty and 0 if none was named."""
     last = next((note for note in reversed(in_order(notes)) if note.kind == "command"), None)
     return (last.value, last.at_ms) if last is not None else ("", 0)
 
 
 def facts(notes: Iterable[Note]) -> dict[str, Note]:
-    """Field -> the last note that says it."""
+    """Field -> the last note that states it."""
     return {note.name: note for note in in_order(notes) if note.kind == "fact"}
 
 
 def open_draft(notes: Sequence[Note]) -> Note | None:
-    """The newest draft that no published update came after."""
+    """The newest draft with no published update after it."""
     last = next((n for n in reversed(in_order(notes)) if n.kind in ("draft", "update")), None)
     return last if last is not None and last.kind == "draft" else None
 
 
 def resolution(notes: Sequence[Note]) -> Note | None:
-    """The last note that resolves or reopens the incident; None if no one did either."""
+    """The last note that resolves or reopens the incident; None if there is none."""
     return next((n for n in reversed(in_order(notes)) if n.kind in ("resolved", "reopened")), None)
 
 
@@ -207,18 +207,18 @@ class RunRecord:
 
     @property
     def ended_ms(self) -> int | None:
-        """When it ended; None while it goes on."""
+        """When it ended; None while it is open."""
         return next((e.at_ms for e in reversed(self.events) if e.kind == "run_ended"), None)
 
     @property
     def plan(self) -> Plan | None:
-        """The plan that it began with."""
+        """The plan that it started with."""
         return self.plans.get(self.spec.plan)
 
 
 @dataclass(frozen=True, slots=True)
 class StoreLoss:
-    """The most that the promotion of a store lost. most_ms None: nobody knows."""
+    """The most data that the promotion of a store lost. `most_ms` None: not known."""
 
     store: str
     most_ms: int | None
@@ -243,8 +243,8 @@ Weight = Literal["main", "detail"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a timeline. weight: whether a reader who wants the story needs it; at_ms: as the writer's
-    clock had it.
+    """One timeline entry. `weight`: whether a reader who wants the story needs it; `at_ms`: by the writer's
+    clock.
     """
 
     at_ms: int
@@ -256,4 +256,4 @@ class Entry:
     step: str = ""
     weight: Weight = "main"
     service: str = ""
-    """Of an entry about one service: which."""
+    """The service, if the entry is about one."""

@@ -67,7 +67,7 @@ FACTS: Final[Mapping[str, FactKind]] = MappingProxyType(
         "damages_procedure": "text",
     }
 )
-"""Names of facts that a person can give, and what each holds."""
+"""Names of facts that a person can state, and what each contains."""
 
 ACTIONS_MOST: Final = 500
 _ACTING: Final = frozenset(
@@ -102,7 +102,7 @@ _ACTING: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """One field. value None: not known. basis: what it stands on, in words."""
+    """One field. `value` None: not known. `basis`: where it comes from, as text."""
 
     value: str | int | None
     basis: str = ""
@@ -117,8 +117,8 @@ NOT_KNOWN: Final = Stated(None, "not recorded")
 
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
-    """down_ms: how long without service, until now if it is down still; restored_ms None: no record restores
-    it, whether a person resolved the incident or not.
+    """`down_ms`: time without service, until now if it is still down; `restored_ms` None: no record restores
+    it, whether or not a person resolved the incident.
     """
 
     service: str
@@ -133,7 +133,7 @@ class ServiceReport:
 
 @dataclass(frozen=True, slots=True)
 class Basics:
-    """What every regulator asks. at_ms: as of when. All times UTC, milliseconds since 1970."""
+    """What every regulator asks for. `at_ms`: as of when. All times UTC, milliseconds since 1970."""
 
     incident: str
     title: str
@@ -153,7 +153,7 @@ class Basics:
 
 
 def check_fact(note: Note) -> Note:
-    """The note. Raises InvalidInput for a fact that has no such name, or a value that it cannot hold."""
+    """The note. Raises InvalidInput for an unknown fact, or an invalid value."""
     kind = FACTS.get(note.name)
     if kind is None:
         raise InvalidInput(
@@ -178,7 +178,7 @@ def moment_of(words: str) -> int | None:
 
 
 class Said:
-    """The facts that people gave, read as what they are."""
+    """The facts that people stated, parsed."""
 
     def __init__(self, notes: Sequence[Note]) -> None:
         self._facts = people.facts(notes)
@@ -198,7 +198,7 @@ class Said:
         return NOT_KNOWN if note is None or at_ms is None else Stated(at_ms, basis_of(note))
 
     def yes(self, name: str) -> tuple[bool | None, str]:
-        """True, False, or None where nobody says; and the basis."""
+        """True, False, or None if it is not stated; and the basis."""
         note = self._facts.get(name)
         if note is None or note.value not in ("yes", "no"):
             return None, NOT_KNOWN.basis
@@ -242,8 +242,8 @@ def basics(dossier: Dossier, about: Summary, now_ms: int) -> Basics:
 
 
 def _end(about: Summary) -> Stated:
-    """When it was over. A person who resolves it restores nothing: while a service is down by the records, it
-    is not known.
+    """When it was resolved. Resolving restores nothing: while a service is down by the records, the end is
+    not known.
     """
     if about.ended_ms is None:
         return Stated(None, "ongoing")
@@ -268,7 +268,7 @@ def _last_restored(about: Summary) -> Change | None:
 
 
 def affected(said: Said, about: Summary) -> Stated:
-    """How many people; a person's count goes before what follows from the estate."""
+    """Number of people affected; a person's count takes precedence over the number from the estate."""
     told = said.count("clients_affected")
     if told.known:
         return told

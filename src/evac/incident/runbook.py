@@ -19,13 +19,13 @@ from evac.model.plan import Plan, Step
 from evac.steps.registry import kind_of
 
 STEPS_MOST: Final = 20_000
-"""More would be some thousand pages, which nobody walks through by hand."""
+"""More would fill thousands of pages, which no one works through by hand."""
 SERVERS_SHOWN: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
 class RunbookStep:
-    """start_ms, end_ms: from the release of the plan. after: ids of what must be done first."""
+    """`start_ms`, `end_ms`: from the start of the plan. `after`: ids of steps that must be done first."""
 
     id: str
     words: str
@@ -37,15 +37,15 @@ class RunbookStep:
     owner: str
     checks: tuple[str, ...]
     do: str = ""
-    """The exact command; empty where the estate has none, or no single one is safe."""
+    """The exact command; empty if the estate has none, or no single one is safe."""
     before: str = ""
     """What must be true first."""
     done_when: str = ""
     roll_back: str = ""
     takes_part: str = ""
-    """Who is at the site where it happens, with how to reach them, as the estate has it."""
+    """Staff at the site where it happens, with their contacts, as in the estate."""
     phones: tuple[str, ...] = ()
-    """Of its owner and of that site, in this order."""
+    """Phone numbers of its owner and of that site, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class RunbookPart:
 
 @dataclass(frozen=True, slots=True)
 class RunbookService:
-    """recovery_ms: from the loss on; None: it does not come back in this plan, or no one knows when."""
+    """`recovery_ms`: from the loss; None: this plan does not restore it, or the time is not known."""
 
     service: str
     tier: int
@@ -77,20 +77,20 @@ class Runbook:
     parts: tuple[RunbookPart, ...]
     services: tuple[RunbookService, ...]
     people: Mapping[str, str]
-    """Site -> who is there; empty where the estate states only their number."""
+    """Site -> staff there; empty if the estate states only their number."""
     phones: Mapping[str, str]
-    """Site or owner of services -> the numbers that reach them, where the estate states any."""
+    """Site or service owner -> phone numbers, if the estate states any."""
     kind: str = "lose"
-    """Of the scenario."""
+    """Kind of the scenario."""
     lost: tuple[str, ...] = ()
-    """What is lost or left."""
+    """What is lost or evacuated."""
     as_of: str = ""
-    """The day of the estate that the plan was made from."""
+    """Date of the estate that the plan was made from."""
 
 
 def runbook(plan: Plan, digest: str, estate: Estate | None = None) -> Runbook:
-    """Raises InvalidInput for a plan that no paper holds. estate: says who answers for a service, and who
-    is at a site.
+    """Raises InvalidInput for a plan that is too large to print. `estate`: names service owners and staff at
+    sites.
     """
     owners = {s.id: s.owner or "" for s in estate.services} if estate is not None else {}
     if len(plan.steps) > STEPS_MOST:
@@ -208,7 +208,7 @@ class _Ground:
         return self.pools.get(place) or place.removeprefix("site:").partition(":")[0].partition("/")[0]
 
     def by_hand(self, step: Step) -> ByHand:
-        """What a person types; nothing where the estate names no endpoint for it."""
+        """The command for a person; empty if the estate has no endpoint for it."""
         kind, site = kind_of(step.kind), self.site_of(step)
         mine = self.endpoints.get(step.target, [])
         here = next((one for one in mine if one.at == site), None)

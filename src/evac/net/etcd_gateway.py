@@ -49,7 +49,7 @@ not act as the user of that name.
 
 
 class Refused(StoreError):
-    """etcd answered, and did nothing. grpc: the code of its answer."""
+    """etcd responded and did nothing. `grpc`: the code of its response."""
 
     def __init__(self, grpc: int, message: str) -> None:
         super().__init__("etcd-refused", f"etcd refused: {message}", "check the log of the etcd member")
@@ -57,7 +57,9 @@ class Refused(StoreError):
 
 
 class NotSent(Unavailable):
-    """No member took the call: nothing was done. again: whether another try, or member, may help."""
+    """No member accepted the call: nothing was done. `again`: whether another attempt, or member,
+    may help.
+    """
 
     def __init__(self, message: str, *, again: bool = True) -> None:
         super().__init__(message)
@@ -73,7 +75,7 @@ class Full(Unavailable):
 
 
 class AnswerTooLarge(StoreError):
-    """An answer is above the bound; ask for less at a time."""
+    """A response exceeds the limit; request less at a time."""
 
 
 def text_key(text: str) -> str:
@@ -109,7 +111,7 @@ class Gateway:
         self._line = RenewedClient(TlsFiles(authority, certificate, key if certificate else None))
         self._token = ""
         self._silent = 0
-        """Calls in a row that got no answer in time."""
+        """Consecutive calls without an answer in time."""
         self._entering = asyncio.Lock()
         self._avoid_until = [0.0] * len(self.endpoints)
         self._avoid_s = [0.0] * len(self.endpoints)
@@ -118,7 +120,7 @@ class Gateway:
         self._closed = False
 
     def avoided_s(self, member: int) -> float:
-        """For how long a member is avoided from now on; 0 for one that is not."""
+        """How much longer a member is avoided; 0 if it is not."""
         return max(0.0, self._avoid_until[member] - time.monotonic())
 
     async def call(self, path: str, body: Mapping[str, Any], deadline: float | None = None) -> dict[str, Any]:
@@ -200,7 +202,7 @@ class Gateway:
             raise Unavailable(f"{self.endpoints[member]} broke the connection") from error
 
     async def ask(self, member: int, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
-        """Of one member, by its place; no other is tried. Raises `NotSent`, `Unavailable`, `Refused`."""
+        """Asks only the member at this index. Raises `NotSent`, `Unavailable`, `Refused`."""
         if self._user and not self._token:
             await self._enter(member, deadline, "")
         token = self._token
@@ -313,7 +315,7 @@ def _content(body: Mapping[str, Any]) -> bytes | io.BytesIO:
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body. Raises `AnswerTooLarge` above the bound."""
+    """The whole body. Raises `AnswerTooLarge` above the limit."""
     pieces: list[bytes] = []
     size = 0
     async for piece in response.content.iter_any():

@@ -84,14 +84,14 @@ MAX_WAIT_MS: Final = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, whole. headers: names in small letters."""
+    """A complete response. `headers`: names in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def values(self) -> dict[str, Any]:
-        """The body as a JSON object; empty where it is none."""
+        """The body as a JSON object; empty if it is not one."""
         try:
             found = orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -111,7 +111,7 @@ class Answer:
 
 
 class NotReached(Exception):
-    """No connection: the request was not sent. trouble: where TLS is why."""
+    """No connection: the request was not sent. `trouble`: if TLS is the reason."""
 
     def __init__(self, words: str, trouble: TlsTrouble | None = None) -> None:
         super().__init__(words)
@@ -157,8 +157,8 @@ def open_session(
 
 
 class Caller:
-    """Makes HTTP calls. Each has its own connection: one that was kept may be dead already, and then nobody
-    knows whether the request arrived.
+    """Makes HTTP calls, each on its own connection: a kept one may already be dead, and then it is unknown
+    whether the request arrived.
     """
 
     def __init__(self) -> None:
@@ -250,7 +250,7 @@ class Caller:
 
 
 def check_url(url: str) -> None:
-    """Raises `Permanent` for what is not an absolute http or https URL without a password in it."""
+    """Raises `Permanent` unless it is an absolute http or https URL without a password."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -266,5 +266,5 @@ def check_url(url: str) -> None:
 
 
 def _shown(url: str) -> str:
-    """An URL without its query, which may hold what is not to be shown."""
+    """A URL without its query, which may contain secrets."""
     return url.partition("?")[0]

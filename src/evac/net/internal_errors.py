@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 
 def internal(error: Exception) -> EvacError:
-    """What people are told of a mistake."""
+    """The message that users see for an internal error."""
     kind, place = type(error).__name__, "nowhere"
     if frames := traceback.extract_tb(error.__traceback__):
         path = PurePath(frames[-1].filename)
@@ -67,7 +67,7 @@ def internal(error: Exception) -> EvacError:
 
 
 def foreseen(error: Exception, what: str, say: Say) -> EvacError:
-    """An error as whoever asked hears it. A mistake is said as well."""
+    """The error as reported to the caller. An internal error is also passed to `say`."""
     if isinstance(error, EvacError):
         return error
     told = internal(error)
@@ -76,7 +76,7 @@ def foreseen(error: Exception, what: str, say: Say) -> EvacError:
 
 
 def is_mistake(error: Exception) -> bool:
-    """Whether nobody foresaw it. Of a group: whether that is so of all that it holds."""
+    """Whether it is unforeseen. For a group: whether all errors in it are."""
     if isinstance(error, ExceptionGroup):
         return all(is_mistake(one) for one in error.exceptions)
     return not isinstance(error, EvacError)

@@ -24,9 +24,9 @@ HIDDEN: Final = "(secret)"
 OPENED: Final = "EVAC_SECRETS"
 """Names the folder with the material that k people opened: it goes before every reference."""
 HEAD_KEY: Final = "EVAC_HEAD_KEY"
-"""The variable that refers to the key with which a controller signs heads of journals: ed25519 as PEM."""
+"""The variable that refers to the key with which a controller signs journal heads: ed25519 as PEM."""
 ROOM_KEY: Final = "EVAC_ROOM_KEY"
-"""The same, of a war room, which proves logins with it."""
+"""The same for a war room, which signs proofs of logins with it."""
 _FOR_OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
 
 
@@ -40,7 +40,7 @@ class Secret:
         self.reference = reference
 
     def reveal(self) -> str:
-        """The text itself: for the call that needs it, and nowhere else."""
+        """The secret text: only for the call that needs it."""
         return self._text
 
     def reveal_bytes(self) -> bytes:
@@ -65,7 +65,7 @@ class Secret:
 
 
 def resolve(reference: str, environ: Mapping[str, str] | None = None) -> Secret:
-    """The secret that a reference names. Raises `Permanent`, never with the words of a wrong reference."""
+    """The secret for a reference. Raises `Permanent`, never with the text of an invalid reference."""
     variables = os.environ if environ is None else environ
     if (found := opened(reference, variables)) is not None:
         return found
@@ -89,7 +89,7 @@ def opened(reference: str, environ: Mapping[str, str]) -> Secret | None:
 
 
 def path_of(reference: str, environ: Mapping[str, str] | None = None) -> str:
-    """The file that `file:/path` names, for libraries that want a path; empty for no reference."""
+    """The path in `file:/path`, for libraries that need one; empty without a reference."""
     variables = os.environ if environ is None else environ
     folder = variables.get(OPENED, "")
     inside = Path(folder) / name_of(reference)
@@ -102,7 +102,7 @@ def name_of(reference: str) -> str:
 
 
 def scrub(text: str, secrets: Iterable[Secret]) -> str:
-    """The text with every secret in it hidden: for words of other programs."""
+    """The text with all secrets masked: for output of other programs."""
     for secret in secrets:
         if secret.reveal():
             text = text.replace(secret.reveal(), HIDDEN)
@@ -144,7 +144,7 @@ def _from_file(path: Path) -> str:
 
 
 def is_open(path: Path) -> bool:
-    """Whether a file of a secret can be read or written by everyone. One that cannot be seen is not."""
+    """Whether everyone can read or write a secret's file. False if it cannot be checked."""
     try:
         return bool(path.stat().st_mode & _FOR_OTHERS)
     except OSError:

@@ -51,7 +51,7 @@ _BELIEVED: Final = "present one that is signed by its CA and valid now"
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files. ca: whom to believe, None: the machine's authorities; cert, key: what is shown of ours."""
+    """PEM files. `ca`: trusted authorities, None: those of this machine; `cert`, `key`: what we present."""
 
     ca: Path | None = None
     cert: Path | None = None
@@ -91,7 +91,7 @@ def is_here(host: str) -> bool:
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
-    """TLS 1.2 at least; the other side's name is verified. Raises InvalidInput, with no word of a file."""
+    """TLS 1.2 or later; verifies the server's name. Raises InvalidInput, without revealing file contents."""
     try:
         context = ssl.create_default_context(cafile=None if files.ca is None else str(files.ca))
     except (OSError, ssl.SSLError) as error:
@@ -124,7 +124,7 @@ class RenewedClient:
 
 
 def unverified_context() -> ssl.SSLContext:
-    """Proves nothing by itself: whoever uses it compares a pin before anything is sent."""
+    """Proves nothing by itself: the caller compares a pin before anything is sent."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -141,7 +141,7 @@ def judge_alike(context: ssl.SSLContext) -> ssl.SSLContext:
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """As `client_context`, of the side that listens; with `ca` it wants a certificate of everybody."""
+    """Like `client_context`, for a server; with `ca`, clients must present a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -192,7 +192,7 @@ def _no_password() -> str:
 
 
 def trouble_of(error: BaseException) -> TlsTrouble | None:
-    """What was wrong with TLS, by an error or one behind it; None where it was something else."""
+    """The TLS problem behind an error or its causes; None if it was something else."""
     seen: BaseException | None = error
     for _ in range(8):
         if seen is None:
@@ -238,7 +238,7 @@ def _failed(error: ssl.SSLError) -> TlsTrouble:
 
 
 def ends_ms(path: Path | None) -> int:
-    """When the first certificate of a file ends, milliseconds since 1970; 0 where there is none. Raises
+    """When the first certificate in a file expires, in milliseconds since 1970; 0 if there is none. Raises
     InvalidInput.
     """
     found = None if path is None else _certificate(path)
@@ -246,7 +246,7 @@ def ends_ms(path: Path | None) -> int:
 
 
 def names_of(path: Path | None) -> tuple[str, ...]:
-    """The DNS names and addresses that the first certificate of a file is of. Raises InvalidInput."""
+    """DNS names and addresses of the first certificate in a file. Raises InvalidInput."""
     from cryptography import x509
 
     found = None if path is None else _certificate(path)

@@ -42,8 +42,9 @@ STALE_MS: Final = 900_000
 earlier estate are given to end by themselves."""
 WORSE: Final = (6, 5)
 GOOD_AGAIN: Final = (11, 10)
-"""A plan is worse from 20 % on, and good again at 10 %. That is a warning however much it is: after a loss
-most plans are worse, and whoever is woken then has other things to do."""
+"""A plan counts as worse from 20 % on, and as good again at 10 %. However large, that is only a warning:
+after a loss most plans are worse, and the person on call has more urgent work.
+"""
 PUBLISHED_MS: Final = 86_400_000
 """An update that is older is told to nobody any more; those of twice the time are known by name."""
 TEXT_MOST: Final = 300
@@ -52,7 +53,7 @@ PLANS_MOST: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """A copy of a store, how far it is behind its primary as last seen, and what was promised."""
+    """A copy of a store, its last observed lag behind the primary, and the promised limit."""
 
     store: str
     site: str
@@ -119,7 +120,7 @@ def of_findings(rows: Iterable[tuple[str, str, str, str]]) -> tuple[Concern, ...
 
 
 def of_tools(tools: Mapping[str, Collection[str]], gone: Collection[str]) -> tuple[Concern, ...]:
-    """Recovery tools -> sites where they stand. gone: sites that nobody can count on now."""
+    """Recovery tools -> sites where they run. `gone`: sites that cannot be relied on now."""
     found = []
     for tool, sites in sorted(tools.items()):
         left = sorted(set(sites) - set(gone))
@@ -266,14 +267,14 @@ def _span(ms: int) -> str:
 
 
 QUIET_MS: Final = 30_000
-"""So long a concern must be gone before it is over."""
+"""How long a concern must be gone before it counts as resolved."""
 AGAIN_MS: Final = 600_000
-"""The same news within so long are told once."""
+"""The same news within this time is sent only once."""
 OPEN_MOST: Final = 50
-"""Open concerns of one kind; more are counted, and not followed one by one."""
+"""Maximum open concerns of one kind; more are counted, but not tracked one by one."""
 NEWS_MOST: Final = 200
 SINGLE_MOST: Final = 3
-"""So many messages of one kind and state are told one by one; more become one."""
+"""Maximum messages of one kind and state that are sent one by one; more are combined into one."""
 SHOWN: Final = 3
 ADOPTING: Final[frozenset[Kind]] = frozenset({"finding", "tool"})
 
@@ -295,7 +296,7 @@ _OVER: Final[Mapping[Kind, str]] = MappingProxyType({"finding": "audit errors we
 
 
 def tell(memory: Memory, known: Known, now_ms: int) -> tuple[Memory, tuple[Message, ...]]:
-    """What is known after a look, and what is told of it: messages without ids, the gravest first."""
+    """The state after a look, and its messages: without ids, most severe first."""
     held, adopted = dict(memory.open), dict(memory.adopted)
     drafts: list[Message] = []
     for kind in sorted(known.holds):
@@ -372,7 +373,9 @@ def _news(
 
 
 def bundled(drafts: Iterable[Message]) -> tuple[Message, ...]:
-    """Many of one kind and state become one; the gravest first. What was published stays as it is."""
+    """Combines many messages of one kind and state into one; most severe first. Published updates stay as
+    they are.
+    """
     groups: dict[tuple[Kind, MessageState], list[Message]] = {}
     for draft in drafts:
         groups.setdefault((draft.kind, draft.state), []).append(draft)

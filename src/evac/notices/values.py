@@ -27,7 +27,7 @@ PROBLEM_MOST: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """number: in the journal of notices. next_ms: not tried again before then."""
+    """`number`: its place in the notices journal. `next_ms`: earliest time of the next attempt."""
 
     number: int
     made_ms: int
@@ -51,7 +51,7 @@ class Box:
 
     @property
     def problem(self) -> str:
-        """Of whatever waits longest; empty while nothing fails."""
+        """Problem of the oldest waiting message; empty while nothing fails."""
         return next((one.problem for one in self.waiting if one.problem), "")
 
 
@@ -67,12 +67,12 @@ def put(box: Box, rows: Iterable[tuple[int, int, bool]]) -> Box:
 
 
 def due(box: Box, now_ms: int) -> Waiting | None:
-    """What is to be tried now: the oldest whose time has come."""
+    """The message to send now: the oldest that is due; None if none is."""
     return next((one for one in box.waiting if one.next_ms <= now_ms), None)
 
 
 def hopeless(box: Box, now_ms: int) -> tuple[Waiting, ...]:
-    """What is given up now: too old, or too many."""
+    """Messages to give up now: too old, or too many."""
     over = max(0, len(box.waiting) - WAITING_MOST)
     return tuple(
         one for place, one in enumerate(box.waiting) if place < over or now_ms - one.made_ms > OLDEST_MS
@@ -120,7 +120,7 @@ UPDATE: Final[Kind] = "update"
 
 Severity = Literal["info", "warning", "error", "critical"]
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
-"""The mildest first."""
+"""Least severe first."""
 
 MessageState = Literal["begins", "worse", "over", "once"]
 """Of a message: a concern begins, became graver, or is over; or something happened that has no end."""
@@ -145,7 +145,7 @@ class Concern:
     hint: str = ""
     patience_ms: int = 0
     run: str = ""
-    """The run that it is about; empty where it is about none."""
+    """The run that it is about; empty if none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class Channel:
 
     @property
     def public(self) -> bool:
-        """Whether people outside are at its other end."""
+        """Whether its readers are outside the company."""
         return UPDATE in self.kinds
 
     def wants(self, message: Message) -> bool:
