@@ -1,15 +1,13 @@
 """`evac plan`'s planner beside the true optimum of small random instances, by kind of instance.
 
-`python -m bench optimum [--instances 30] [--first-seed 0] [--seconds 30] [--work 400] [--kinds boots sheds]`.
+`python -m bench optimum [--instances 30] [--first-seed 0] [--seconds 30] [--kinds boots sheds]`.
 Kinds are the one thing that small instances leave to decide (`small_instances.KINDS`), variants of the worked
 example, and wild ones. The optima come from
 CP-SAT (`bench/cpsat_optimum.py`) in an interpreter that has OR-Tools, by default that of `make
 bench-referees`; without one this says so and leaves them out. Level order, the baseline, is priced on the
 same instances.
 
-The referee ignores the rule that no lower tier runs while a higher one lacks the capacity that it holds, and
-conflict groups. Where capacity is short, its optimum can be far below what any plan may do; so instances in
-which everything is restored are printed apart.
+Instances in which capacity is short are printed apart from those in which everything is restored.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ from typing import Any
 
 from bench import small_instances
 from bench.wild_instances import wild_instance
+from evac.app.planner.plans import DEFAULT_BUDGET_MS, work_in
 from evac.model.instance import Instance
 from evac.planning.plan import level_order, plan_instance
 from tests.unit.planning.instances import random_variant
@@ -100,7 +99,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--instances", type=int, default=30, help="of each kind")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=30.0, help="of CP-SAT for each instance")
-    parser.add_argument("--work", type=int, default=400, help="generations of the search")
+    work = work_in(DEFAULT_BUDGET_MS, 0)
+    parser.add_argument("--work", type=int, default=work, help="generations, as many as evac plan searches")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     asked = parser.parse_args(arguments)
     python = referee_python()

@@ -77,8 +77,9 @@ NEED, LEAST = range(2)
 """Rows of `Board.vector`: what a shed must free; the least any service needs of each resource."""
 BLOCK = 64
 """Rows of `GROUP_ROW` that share one upper limit of capacity, so that full stretches are passed over."""
-BARS = 62
-"""Rows that an item can leave alone one by one; of more rows every 62nd together."""
+BARS = 60
+"""Rows that an item can leave alone one by one; of more rows every 60th together. Above those bits is how
+many replicas it puts on one server at most, 0 for as many as there may be."""
 STRETCH = 64
 """Ticks that share one count of full ticks, so that busy stretches are passed over."""
 
@@ -280,6 +281,9 @@ def within_spread(board: Board, service: int, row: int) -> int:
     most = board.service[service].site_cap - (board.place[site].site if site >= 0 else 0)
     if board.row[row].is_pool:
         return most
+    each = board.size[BARRED] >> BARS
+    if each > 0:
+        most = min(most, each - board.row[row].count)
     if board.service[service].conflict >= 0:
         if board.row[row].conflict_mark:
             return 0

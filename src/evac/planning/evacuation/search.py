@@ -63,6 +63,8 @@ from evac.planning.evacuation.items import (
 from evac.planning.evacuation.legality import breaks_rules
 from evac.planning.evacuation.timing import tool_at
 
+EACH_ODDS = 4
+"""One change of so many of the rows that an item leaves alone is one of how many it puts on one server."""
 GRACE_FACTOR = 16
 """How much more a tick counts after the grace than before, where there is one."""
 FRACTION_BITS = 10
@@ -88,6 +90,8 @@ class _Task(NamedTuple):
     random: Random
     best_order: Ints
     best_options: Ints
+    each: int = 0
+    """Annealing: 1 where it may spread the replicas of an item over servers."""
 
 
 @inner
@@ -402,8 +406,8 @@ def _reach(random: Random, count: int) -> int:
 
 
 @inner
-def _vary_options(board: Board, random: Random, options: Ints, item: int) -> tuple[int, int]:
-    """Change one option of an item; (column, old value)."""
+def _vary_options(board: Board, random: Random, options: Ints, item: int, each: int) -> tuple[int, int]:
+    """Change one option of an item; (column, old value). each 1: also how many it puts on one server."""
     column = min(_draw(random, 5), ROWS)
     first = board.components + len(board.service)
     if first <= item < first + len(board.store):
@@ -415,6 +419,8 @@ def _vary_options(board: Board, random: Random, options: Ints, item: int) -> tup
         options[item, column] = 1 - old
     elif column == FAVOUR:
         options[item, column] = _draw(random, len(board.pool) + 1) - 1
+    elif each > 0 and _draw(random, EACH_ODDS) == 0:
+        options[item, column] = old ^ ((1 + _draw(random, 3)) << BARS)
     else:
         options[item, column] = old ^ (1 << _draw(random, max(1, min(BARS, len(board.row)))))
     return column, old
@@ -448,7 +454,7 @@ def _anneal(board: Board, order: Ints, options: Ints, task: _Task) -> int:
             varied = count < 2 or _draw(random, 100) < task.share
             target = source
             if varied:
-                column, old = _vary_options(board, random, options, order[source])
+                column, old = _vary_options(board, random, options, order[source], task.each)
             else:
                 reach = _reach(random, count)
                 target = source - reach if _draw(random, 2) else source + reach
@@ -544,14 +550,23 @@ def generate(board: Board, order: Ints, options: Ints, limit: int) -> int:
 
 
 def anneal(
-    board: Board, order: Ints, options: Ints, random: Random, steps: int, heat: int, share: int, value: int
+    board: Board,
+    order: Ints,
+    options: Ints,
+    random: Random,
+    steps: int,
+    heat: int,
+    share: int,
+    value: int,
+    each: int = 0,
 ) -> tuple[int, Ints, Ints]:
     """Annealing by some generations from an order of a known value: the best value, its order and options.
 
-    heat: temperature at the start, in the unit of the objective; share: percent of moves that change options.
+    heat: temperature at the start, in the unit of the objective; share: percent of moves that change options;
+    each 1: also how many replicas an item puts on one server.
     """
     best_order, best_options = order.copy(), options.copy()
-    task = _Task(_ANNEAL, value, steps, heat, share, random, best_order, best_options)
+    task = _Task(_ANNEAL, value, steps, heat, share, random, best_order, best_options, each)
     return _run(board, order.copy(), options.copy(), task), best_order, best_options
 
 

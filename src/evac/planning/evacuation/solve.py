@@ -49,7 +49,7 @@ HEAT_DIVISOR = 100_000
 CHUNKS = 12
 COOLINGS = (20, 100, 400, 1_600)
 """Descents begin at the objective over each of these in turn; when all have failed, the search ends."""
-OPTION_SHARE = 50
+OPTION_SHARE, SPREAD_OPTION_SHARE = 50, 80
 SEEK_LEGAL = 400
 """Generations spent on an order that keeps the tiers where no constructive one does."""
 MENDS = 8
@@ -232,20 +232,24 @@ def solve(
 def _search_small(
     board: Board, found: Found, random: NDArray[np.uint64], work: int, progress: Progress | None
 ) -> Found:
-    """Annealing over order and options, rows chosen anew each time; the best of several descents."""
+    """Annealing over order and options, rows chosen anew each time; the best of several descents. A few more,
+    twice as long, may spread replicas over servers: one that takes a server whole can keep out what needs a
+    part of it.
+    """
     best, barren = _in_full(board, found), 0
-    for chunk in range(CHUNKS):
-        share = max(1, work // CHUNKS)
-        again = _anneal(
-            board, best, random, share, best.value // COOLINGS[chunk % len(COOLINGS)], OPTION_SHARE
-        )
+    spreads = bool((board.service["base_starts"] > 1).any() and (board.row["is_pool"] == 0).any())
+    for chunk in range(CHUNKS + spreads * len(COOLINGS)):
+        if chunk < CHUNKS and barren >= len(COOLINGS):
+            continue
+        share, heat = max(1, work // CHUNKS), best.value // COOLINGS[chunk % len(COOLINGS)]
+        spread = chunk >= CHUNKS
+        option_share = SPREAD_OPTION_SHARE if spread else OPTION_SHARE
+        again = _anneal(board, best, random, share << spread, heat, option_share, int(spread))
         if (again.legal, -again.value) > (best.legal, -best.value):
             best, barren = again, -1
         barren += 1
         if progress is not None:
-            progress((chunk + 1) * share, work, best.value)
-        if barren >= len(COOLINGS):
-            break
+            progress(min((chunk + 1) * share, work), work, best.value)
     return best
 
 
@@ -305,11 +309,13 @@ def _sweep(
 
 
 def _anneal(
-    board: Board, found: Found, random: NDArray[np.uint64], work: int, heat: int, share: int
+    board: Board, found: Found, random: NDArray[np.uint64], work: int, heat: int, share: int, each: int = 0
 ) -> Found:
     keep_rows(board, int(found.pinned))
     start = found.value if found.legal else NEVER >> 1
-    best, order, options = anneal(board, found.order, found.options, random, work, max(heat, 1), share, start)
+    best, order, options = anneal(
+        board, found.order, found.options, random, work, max(heat, 1), share, start, each
+    )
     return Found(order, options, best, found.pinned, found.legal or best < start)
 
 
