@@ -10,8 +10,10 @@ import pytest
 
 from evac.drivers.etcd_snapshot.driver import BUMP, EtcdSnapshotDriver
 from evac.model.errors import ActionError
+from tests.contract.adapters.command import script
 from tests.contract.adapters.copy_folder import world
 from tests.contract.adapters.etcd_snapshot import EtcdSource
+from tests.contract.ports import free_port
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 
@@ -38,3 +40,13 @@ def test_the_revision_is_raised_and_a_witness_reads_keys(server_folder: Path) ->
         assert {name: restored.facts[name] for name in seen} == seen
         asyncio.run(made.change())
         assert ask("witness", made.action())["config"] != restored.facts["config"]
+
+
+def test_no_snapshot_is_begun_of_a_member_that_does_not_answer(server_folder: Path) -> None:
+    """etcdctl would wait for it without an end, and hold the store's copies meanwhile."""
+    with world(server_folder, EtcdSource) as made:
+        asked = server_folder / "asked"
+        program = script(server_folder, "client", f'echo "$@" >> {asked}', 'exec etcdctl "$@"')
+        action = made.action(program=program, url=f"http://127.0.0.1:{free_port()}")
+        assert ask("take", action).code == "backup-silent"
+        assert "snapshot save" not in asked.read_text()

@@ -63,3 +63,13 @@ def test_half_a_file_and_an_error_that_ends_well_are_no_backup(server_folder: Pa
             assert error.code == "backup-password", question
             assert PASSWORD not in f"{error!r}"
         assert ask("take", made.action(port=1)).code == "backup-silent"
+
+
+def test_a_full_disk_is_named(server_folder: Path) -> None:
+    """Of one, redis-cli says no more than this."""
+    said = "sending REPLCONF capa eof ... Error writing data to file: short write"
+    with world(server_folder, RedisSource) as made:
+        full = program(made, f'case "$*" in *--rdb*) echo "{said}" >&2; exit 1;; esac')
+        before = len(ask("list_copies", made.action()).copies)
+        assert ask("take", made.action(program=full)).code == "backup-full"
+        assert len(ask("list_copies", made.action()).copies) == before

@@ -32,12 +32,14 @@ _PASSWORD: Final = Permanent("backup-password", "Redis refuses this password", "
 _RIGHTS: Final = Permanent(
     "backup-forbidden", "Redis refuses the command to this user", "grant it +psync +sync +replconf +info"
 )
+_FULL: Final = Permanent("backup-full", "the repository has no space left", "give it more space")
 _REASONS: Final = (
     ("WRONGPASS", _PASSWORD),
     ("NOAUTH", _PASSWORD),
     ("AUTH failed", _PASSWORD),
     ("NOPERM", _RIGHTS),
-    ("no space left", Permanent("backup-full", "the repository has no space left", "give it more space")),
+    ("no space left", _FULL),
+    ("short write", _FULL),  # all that redis-cli says of a full disk
     ("could not connect", Retryable("backup-silent", "Redis does not answer", "start it")),
     ("LOADING", Retryable("backup-silent", "Redis loads its data", "wait for it")),
 )
