@@ -11,6 +11,8 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,6 +27,8 @@ from evac.model.errors import Permanent, Retryable
 
 RECORD_BYTES: Final = 65_536
 HASH_BYTES: Final = 1 << 20
+SETTLED_NS: Final = 2_000_000_000
+"""For how long nothing was written, where a later look may trust the times of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,14 +219,58 @@ def facts_of(found: Manifest) -> dict[str, str | int]:
     return {"files": found.files, "bytes": found.bytes, "manifest": found.digest}
 
 
-def source_facts(paths: Sequence[str]) -> dict[str, str | int]:
-    """The same of a source that is one folder; nothing of several. Raises `Retryable`."""
-    if len(paths) != 1 or not Path(paths[0]).is_dir():
-        return {}
-    try:
-        return facts_of(manifest_of(Path(paths[0])))
-    except OSError as error:
-        raise Retryable("source-unread", f"{paths[0]} cannot be read: {error.strerror}") from error
+class SourceWitness:
+    """Looks at folders that are backed up. What was read once is not read again while nothing has changed: a
+    write changes the time of change that the kernel keeps of a file, and no program can set that one.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[str, Manifest]] = {}
+        """Folder -> what tells that it has changed, and what it held."""
+
+    def facts(self, paths: Sequence[str]) -> dict[str, str | int]:
+        """What a witness compares, of a source that is one folder; nothing of several. Raises `Retryable`."""
+        if len(paths) != 1 or not Path(paths[0]).is_dir():
+            return {}
+        try:
+            stamp, newest = _stamp(Path(paths[0]))
+            known = self._read.get(paths[0])
+            if known is not None and known[0] == stamp:
+                return facts_of(known[1])
+            begun, found = time.time_ns(), manifest_of(Path(paths[0]))
+            # Two writes within a tick of the kernel's clock are at one time.
+            settled = newest + SETTLED_NS < begun and _stamp(Path(paths[0]))[0] == stamp
+        except OSError as error:
+            raise Retryable("source-unread", f"{paths[0]} cannot be read: {error.strerror}") from error
+        self._read.pop(paths[0], None)
+        if settled:
+            self._read[paths[0]] = (stamp, found)
+        return facts_of(found)
+
+
+def _stamp(folder: Path) -> tuple[str, int]:
+    """What changes with every change below a folder, and the time of the newest one. Raises OSError."""
+    whole, newest = hashlib.sha256(), 0
+    for top, folders, names in os.walk(folder, onerror=_raise):
+        folders.sort()
+        for name in sorted(["", *folders, *names]):
+            path = Path(top, name)
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode):
+                handle = os.open(
+                    path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+                )  # file servers are asked again
+                found = os.fstat(handle)
+                os.close(handle)
+            newest = max(newest, found.st_ctime_ns)
+            seen = (found.st_dev, found.st_ino, found.st_mode, found.st_size)
+            line = f"{path}\0{seen}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\n"
+            whole.update(line.encode("utf-8", "surrogateescape"))
+    return whole.hexdigest(), newest
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _read(path: Path) -> tuple[int, str]:

@@ -41,7 +41,7 @@ from evac.drivers.capabilities import (
     TakesBackups,
 )
 from evac.drivers.parameters import many, text, whole
-from evac.drivers.places import facts_of, manifest_of, source_facts
+from evac.drivers.places import SourceWitness, facts_of, manifest_of
 from evac.drivers.port import Action
 from evac.drivers.programs import given
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -88,6 +88,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
 
     def __init__(self) -> None:
         self._versions: dict[str, str] = {}
+        self._source = SourceWitness()
 
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         watch, tool = Stopwatch(timeout_s), _tool(action)
@@ -133,7 +134,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
         paths, watch = many(action.settings, "paths"), Stopwatch(timeout_s)
         found: Mapping[str, str | int] = await in_time(
-            lambda: source_facts(paths), watch, "reading the source"
+            lambda: self._source.facts(paths), watch, "reading the source"
         )
         return found
 

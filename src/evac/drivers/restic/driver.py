@@ -49,7 +49,7 @@ from evac.drivers.capabilities import (
 )
 from evac.drivers.object_store import Asked, Deletable, bucket_of
 from evac.drivers.parameters import many, text, whole
-from evac.drivers.places import facts_of, manifest_of, source_facts
+from evac.drivers.places import SourceWitness, facts_of, manifest_of
 from evac.drivers.port import Action
 from evac.drivers.programs import Ended, given
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -104,6 +104,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     def __init__(self) -> None:
         self._versions: dict[str, str] = {}
+        self._source = SourceWitness()
         self._known: dict[tuple[str, str], tuple[float, str]] = {}
         """Repository as it is named, and the id that is expected -> when it was last asked, and its id."""
         self._held: dict[str, dict[tuple[str, str], float]] = {}
@@ -158,7 +159,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
         paths, watch = many(action.settings, "paths"), Stopwatch(timeout_s)
         found: Mapping[str, str | int] = await in_time(
-            lambda: source_facts(paths), watch, "reading the source"
+            lambda: self._source.facts(paths), watch, "reading the source"
         )
         return found
 
