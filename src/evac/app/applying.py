@@ -25,7 +25,6 @@ from evac.app.observing import look_at, observe, standing_facts
 from evac.app.situations import facts_now
 from evac.derive.domains import site_of, topology
 from evac.derive.situation import of
-from evac.derive.stores import primary_site
 from evac.drivers.port import Action, Order
 from evac.drivers.registry import Drivers, acts, is_by_person
 from evac.engine.lead.leadership import LEADER
@@ -42,7 +41,7 @@ from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, StalePlan, Superseded, Unavailable
 from evac.model.estate import Estate
 from evac.model.generation import generation_of
-from evac.model.observation import Observation
+from evac.model.observation import MemberSeen, Observation
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.model.situation import Situation
@@ -341,21 +340,34 @@ async def _rest_of(
     from evac.app.planner.plans import make_plan  # a planner, which few commands need
 
     old, _, _ = await _read(plan, store)
-    found = of(estates.load(estate), await facts_now(estates.load(estate), store, drivers, now_ms))
-    now, top = found.estate, topology(found.estate)
-    primaries = {one.id: primary_site(top, one) for one in now.stores}
-    wanted = {one.store: site_of(top, one.candidate) for one in old.stores if one.candidate}
-    done = tuple(
-        f"{step.id}: the primary of {step.target} is in {primaries[step.target]}"
-        for step in old.steps
-        if kind_of(step.kind).makes_primary
-        and primaries.get(step.target)
-        and primaries[step.target] == wanted.get(step.target)
-    )
+    files = estates.load(estate)
+    now = of(files, await facts_now(files, store, drivers, now_ms)).estate
+    done = promoted(old, files, (await observe(files, drivers, now_ms)).members)
     if not done or old.scenario.moments:
         raise stale
     made = await asyncio.to_thread(make_plan, now, old.scenario, budget_ms=REST_MS)
     return await fit(made.plan, made.data, made.digest, estate, None, drivers, now_ms, store=store), done
+
+
+def promoted(plan: Plan, estate: Estate, members: Sequence[MemberSeen]) -> tuple[str, ...]:
+    """Promotions of a plan that are seen to be done, with where the primary is. What the files declare proves
+    nothing here: with the journal it was lost where the primaries are. Raises NotAllowed if none is seen.
+    """
+    top, seen, asked = topology(estate), dict[str, set[str]](), {member.store for member in members}
+    for member in members:
+        if member.role == "primary":
+            seen.setdefault(member.store, set()).add(member.site)
+    steps = [step for step in plan.steps if kind_of(step.kind).makes_primary]
+    if unseen := sorted({step.target for step in steps} & asked - seen.keys()):
+        words = f"no member of {', '.join(unseen)} answers as primary, so nobody knows what is already done"
+        hint = "state in the estate which member was the primary, make a plan, and apply it"
+        raise NotAllowed("adopt-no-primary", words, hint)
+    wanted = {one.store: site_of(top, one.candidate) for one in plan.stores if one.candidate}
+    return tuple(
+        f"{step.id}: the primary of {step.target} is in {wanted[step.target]}"
+        for step in steps
+        if seen.get(step.target) == {wanted.get(step.target)}
+    )
 
 
 @dataclass(frozen=True, slots=True)
