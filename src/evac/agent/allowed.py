@@ -25,6 +25,13 @@ _PREFIXES: Final = ("old_", "primary_", "candidate_")
 """Of parameters that name another member as settings name this one."""
 _PEERS: Final = frozenset({"peers", "copies"})
 _REFERENCES: Final = ("env:", "file:")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HARMLESS: Final = re.compile(
+    r"AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN|REGION|DEFAULT_REGION)|B2_ACCOUNT_(ID|KEY)"
+    r"|AZURE_ACCOUNT_(NAME|KEY)|RESTIC_REST_(USERNAME|PASSWORD)|BORG_PASSPHRASE|ETCDCTL_(USER|PASSWORD)"
+    r"|PGBACKREST_REPO[0-9]+_(CIPHER_PASS|S3_KEY|S3_KEY_SECRET|S3_TOKEN|AZURE_KEY)|LANG|LC_ALL|TZ"
+)
+"""Variables that choose no program, library, file or host. Others can: `LD_PRELOAD`, `BORG_RSH`."""
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -43,6 +50,8 @@ class Allowed:
     """Folders in which, or below which, drivers read and write."""
     sockets: tuple[str, ...] = ()
     """Local sockets that drivers speak to."""
+    env: tuple[str, ...] = ()
+    """Names of variables that programs are given, beside those that only name an account or its key."""
 
     def refuse_other(self, action: Action, site: str) -> None:
         """Raises `Permanent` for the first thing that the action names and that is not listed."""
@@ -63,6 +72,8 @@ class Allowed:
             return _lists_host(self.hosts, named)
         if names == "secret":
             return named in self.secrets
+        if names == "variable":
+            return bool(_HARMLESS.fullmatch(named)) or named in self.env
         if names == "socket":
             return _real(named) in map(_real, self.sockets)
         if names == "program":
@@ -87,6 +98,9 @@ class Allowed:
         for one in self.secrets:
             if not one.startswith(_REFERENCES):
                 yield "secrets of [allow] must be references: env:NAME or file:/path"
+        for one in self.env:
+            if not _VARIABLE.fullmatch(one):
+                yield f"env of [allow]: {one!r} is not the name of a variable"
         for one in (*self.data, *self.sockets):
             if not one.startswith("/"):
                 yield f"[allow]: {one!r} is not an absolute path"
@@ -98,6 +112,7 @@ _TABLES: Final[dict[Names, str]] = {
     "program": "bin",
     "folder": "data",
     "socket": "sockets",
+    "variable": "env",
 }
 assert set(_TABLES) == set(get_args(Names)) - {""}
 
@@ -130,6 +145,11 @@ def _parts(names: Names, where: str, value: Value, port: Value) -> Iterable[tupl
                 yield names, where, _address(part, port)
         elif names in ("folder", "socket", "secret"):
             yield names, where, entry
+        elif names == "variable":
+            name, _, value = entry.partition("=")
+            yield names, where, name
+            if value.startswith(_REFERENCES):
+                yield "secret", where, value
         else:
             found = (one for one in (entry, entry.partition("=")[2]) if one.startswith(_REFERENCES))
             yield from (("secret", where, one) for one in found)

@@ -22,7 +22,7 @@ from evac.model.run_policy import Proof
 
 Kind = Literal["text", "number", "flag", "list", "secret"]
 """secret: a reference such as `env:NAME` or `file:/path`, never the secret itself."""
-Names = Literal["", "host", "secret", "program", "folder", "socket"]
+Names = Literal["", "host", "secret", "program", "folder", "socket", "variable"]
 """What the value of a setting reaches: an agent does only what its file lists."""
 ProbeKind = Literal["user", "data", "member", "agent"]
 """As whom a probe asks: a user, a client of the data, a member of the store, or the site's agent."""
@@ -94,7 +94,8 @@ class Setting:
     choices: tuple[str, ...] = ()
     most: int = 2**53
     reaches: Names = ""
-    """host: an address, a URL or a list of them; program: of a list, its first word."""
+    """host: an address, a URL or a list of them; program: of a list, its first word; variable: a list of
+    `NAME=value` or `NAME=reference` for the environment of a program."""
 
     @property
     def names(self) -> Names:

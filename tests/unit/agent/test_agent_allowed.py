@@ -29,6 +29,7 @@ ALLOWED = Allowed(
     bin=("/usr/lib/postgresql/17/bin", "fence-it"),
     data=("/srv/pg/main", "/srv/archive"),
     sockets=("/run/haproxy.sock",),
+    env=("A",),
 )
 
 
@@ -136,6 +137,19 @@ def test_every_setting_of_a_local_driver_that_reaches_something_says_what(name: 
         assert setting.names or setting.key not in reaching, setting.key
 
 
+CHOOSING = ("LD_PRELOAD", "PATH", "BORG_RSH", "RESTIC_PASSWORD_COMMAND", "PGBACKREST_CMD", "PYTHONPATH", "")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n, spec in DRIVERS.items() if any(one.key == "env" for one in spec.all_settings))
+)
+@pytest.mark.parametrize("variable", CHOOSING)
+def test_no_variable_that_chooses_a_program_is_taken_unlisted(name: str, variable: str) -> None:
+    assert "add it to env" in refused(name, {"env": (f"{variable}=/srv/pg/main/x",)})
+    assert not refused(name, {"env": ("AWS_SECRET_ACCESS_KEY=file:/etc/evac/pg", "A=b")})
+    assert "add it to secrets" in refused(name, {"env": ("AWS_SECRET_ACCESS_KEY=file:/etc/shadow",)})
+
+
 @pytest.mark.parametrize("name", sorted(name for name, spec in DRIVERS.items() if spec.agent_verbs))
 def test_a_folder_of_data_is_no_folder_of_programs(name: str) -> None:
     """Who may write into the data must not choose the programs that run."""
@@ -150,7 +164,13 @@ def test_the_file_says_it_and_what_means_nothing_is_an_error(tmp_path: Path) -> 
     head = 'site = "pangyo"\nhost = "127.0.0.1"\nport = 7070\nstate = "state"\nsecret = "env:KEY"\n[allow]\n'
     file.write_text(head + 'hosts = ["10.0.0.0/8"]\nsecrets = ["file:/a"]\nbin = ["/b"]\ndata = ["/d"]\n')
     assert read_config(file).allow == Allowed(("10.0.0.0/8",), ("file:/a",), ("/b",), ("/d",))
-    for wrong in ('hosts = ["10.0.0.1/8"]', 'secrets = ["hunter2"]', 'data = ["d"]', 'host = ["x"]'):
+    for wrong in (
+        'env = ["A=b"]',
+        'hosts = ["10.0.0.1/8"]',
+        'secrets = ["hunter2"]',
+        'data = ["d"]',
+        'host = ["x"]',
+    ):
         file.write_text(head + wrong)
         with pytest.raises(InvalidInput):
             read_config(file)

@@ -20,7 +20,7 @@ DRIVER = DriverSpec(
         Setting("take_argv", "list", "takes a backup", "no backups can be taken", reaches="program"),
         Setting("prove_argv", "list", "checks the repository", "nothing can be proved", reaches="program"),
         Setting("restore_argv", "list", "restores a backup", "nothing can be restored", reaches="program"),
-        Setting("env", "list", "`NAME=value` or `NAME=reference`", "none"),
+        Setting("env", "list", "`NAME=value` or `NAME=reference`", "none", reaches="variable"),
         Setting("place", "text", "folder that a run restores into", "none", reaches="folder"),
         Setting("repository_id", "text", "ID of the repository; evac refuses any other", "not compared"),
     ),

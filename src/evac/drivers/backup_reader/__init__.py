@@ -39,7 +39,7 @@ DRIVER = DriverSpec(
             "nothing is checked",
             reaches="program",
         ),
-        Setting("env", "list", "`NAME=value` or `NAME=reference`", "none"),
+        Setting("env", "list", "`NAME=value` or `NAME=reference`", "none", reaches="variable"),
     ),
     "evac.drivers.backup_reader.driver:BackupReaderDriver",
 )

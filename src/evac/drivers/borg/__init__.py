@@ -17,7 +17,9 @@ DRIVER = DriverSpec(
         Setting(
             "passphrase", "secret", "passphrase of the repository", "none: the repository is not encrypted"
         ),
-        Setting("env", "list", "`NAME=value` or `NAME=reference`, such as `BORG_RSH`", "none"),
+        Setting(
+            "env", "list", "`NAME=value` or `NAME=reference`, such as `BORG_RSH`", "none", reaches="variable"
+        ),
         Setting("paths", "list", "absolute paths of the folders to back up", reaches="folder"),
         Setting(
             "repository_id",

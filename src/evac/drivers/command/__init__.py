@@ -43,7 +43,7 @@ DRIVER = DriverSpec(
             "role_argv", "list", "prints the role of a copy as JSON", needed=("store",), reaches="program"
         ),
         *OF_A_COPY,
-        Setting("env", "list", "`NAME=value` or `NAME=reference`"),
+        Setting("env", "list", "`NAME=value` or `NAME=reference`", reaches="variable"),
         Setting("cwd", "text", "working directory", "evac's working directory", reaches="folder"),
     ),
     "evac.drivers.command.driver:CommandDriver",

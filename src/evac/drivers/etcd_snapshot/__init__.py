@@ -15,6 +15,7 @@ DRIVER = DriverSpec(
             "list",
             "`NAME=value` or `NAME=reference`, such as `ETCDCTL_CACERT` and `ETCDCTL_USER`",
             "none",
+            reaches="variable",
         ),
         Setting(
             "facts",

@@ -15,7 +15,12 @@ DRIVER = DriverSpec(
         Setting("zone", "text", "a zone that the provider already has", needed=_ALL),
         Setting("records", "list", "`NAME=SITE:ADDRESS,SITE:ADDRESS`", needed=_ALL),
         Setting("ttl", "number", "TTL of new records, in seconds", "60", most=604_800),
-        Setting("env", "list", "`NAME=value` or `NAME=reference`, for `env/NAME` of the configuration"),
+        Setting(
+            "env",
+            "list",
+            "`NAME=value` or `NAME=reference`, for `env/NAME` of the configuration",
+            reaches="variable",
+        ),
         Setting(
             "python",
             "list",

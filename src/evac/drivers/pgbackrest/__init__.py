@@ -20,7 +20,12 @@ DRIVER = DriverSpec(
         Setting("type", "text", "type of backup to take", "`incr`", choices=("full", "diff", "incr")),
         Setting("system_id", "text", "system identifier; evac refuses any other", "not compared"),
         Setting("place", "text", "data folder that a run restores to", "none", reaches="folder"),
-        Setting("env", "list", "`NAME=value` or `NAME=reference`, such as `PGBACKREST_REPO1_CIPHER_PASS`"),
+        Setting(
+            "env",
+            "list",
+            "`NAME=value` or `NAME=reference`, such as `PGBACKREST_REPO1_CIPHER_PASS`",
+            reaches="variable",
+        ),
         Setting("program", "text", "the program", "`pgbackrest`", reaches="program"),
         *RESTORED_POSTGRES,
     ),

@@ -17,7 +17,9 @@ DRIVER = DriverSpec(
         Setting("password", "secret", "password of the repository", needed=("store", "backup")),
         Setting("user", "text", "who signs in at a rest-server", "none"),
         Setting("user_password", "secret", "with which password", "none"),
-        Setting("env", "list", "`NAME=value` or `NAME=reference`, such as keys of S3", "none"),
+        Setting(
+            "env", "list", "`NAME=value` or `NAME=reference`, such as keys of S3", "none", reaches="variable"
+        ),
         Setting("paths", "list", "full paths of the folders that a copy must hold", reaches="folder"),
         Setting(
             "repository_id",
