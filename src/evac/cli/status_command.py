@@ -65,15 +65,25 @@ def _situation(estate: Path | None, facts: Observation | None, run: str) -> dict
     from evac.model.estate import Estate
     from evac.views.situation_view import document, lines_of, next_of
 
-    now_ms = time.time_ns() // 1_000_000
+    now_ms, unobserved, observed = time.time_ns() // 1_000_000, list[str](), 0
     if estate is None:
         lost = facts.effects.lost if facts.effects is not None else ()
         found = Situation(Estate(""), Estate(""), facts.at_ms, lost, rivals=facts.rivals, silent=facts.silent)
     else:
         found = situation.of(estates.load(estate), facts)
+        answered = {one.store for one in facts.members if one.role != "unreachable"}
+        unobserved = sorted({one.id for one in found.estate.stores if one.members} - answered)
+        observed = len(answered)
     words = list(lines_of(found, now_ms))
     next_words = next_of(found, str(estate or "ESTATE"), run)
-    return {"compared": estate is not None, **document(found), "words": words, "next": next_words}
+    return {
+        "compared": estate is not None,
+        "observed": observed,
+        "unobserved": unobserved,
+        **document(found),
+        "words": words,
+        "next": next_words,
+    }
 
 
 @click.group()

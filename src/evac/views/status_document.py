@@ -212,10 +212,21 @@ def _differences(page: Page, situation: Mapping[str, Any] | None) -> None:
     if situation is None or not (situation["words"] or situation["compared"]):
         return
     page.line()
-    page.line("Away from home" if situation["words"] else "Everything is where the files declare it.", "bold")
+    page.line("Away from home" if situation["words"] else _at_home(situation), "bold")
     severe = len(situation["rivals"]) + len(situation["silent"])
     for place, words in enumerate(situation["words"]):
         page.line(words, "error" if place < severe else "")
+
+
+def _at_home(situation: Mapping[str, Any]) -> str:
+    """What was not observed may be anywhere."""
+    if not situation["unobserved"]:
+        return "Everything is where the files declare it."
+    if not situation["observed"]:
+        return "No run has moved anything, but no store was observed: evac observe ESTATE"
+    return (
+        f"What was observed is where the files declare it. Not observed: {listed(situation['unobserved'])}."
+    )
 
 
 _DRAWER: Final = ("if lost", "plan", "made, UTC", "")

@@ -258,3 +258,27 @@ def test_a_plan_for_what_is_lost_already_does_not_stand_by(mark: str) -> None:
     calm = status_text(replace(document, sites={"east": "active", "west": "active"}), 200, False)
     assert "sha256:0" in calm
     assert "already lost" not in calm
+
+
+@pytest.mark.parametrize(
+    ("observed", "unobserved", "words"),
+    [
+        (2, [], "Everything is where the files declare it."),
+        (1, ["orders"], "What was observed is where the files declare it. Not observed: orders."),
+        (0, ["mail", "orders"], "no store was observed: evac observe ESTATE"),
+    ],
+)
+def test_what_nobody_observed_is_not_called_at_home(observed: int, unobserved: list[str], words: str) -> None:
+    document = StatusDocument(1, "sqlite", "", None, 0, 0, {}, (), (), (), "")
+    told = {
+        "words": [],
+        "rivals": [],
+        "silent": [],
+        "compared": True,
+        "next": "",
+        "observed": observed,
+        "unobserved": unobserved,
+    }
+    text = status_text(document, 200, False, told)
+    assert words in text
+    assert ("Everything is where" in text) == (not unobserved)
