@@ -71,9 +71,8 @@ def _situation(estate: Path | None, facts: Observation | None, run: str) -> dict
         found = Situation(Estate(""), Estate(""), facts.at_ms, lost, rivals=facts.rivals, silent=facts.silent)
     else:
         found = situation.of(estates.load(estate), facts)
-        answered = {one.store for one in facts.members if one.role != "unreachable"}
-        unobserved = sorted({one.id for one in found.estate.stores if one.members} - answered)
-        observed = len(answered)
+        unobserved = situation.unobserved(found.estate, facts)
+        observed = len(found.estate.stores) - len(unobserved)
     words = list(lines_of(found, now_ms))
     next_words = next_of(found, str(estate or "ESTATE"), run)
     return {

@@ -162,12 +162,17 @@ def situation_of(estate: Estate, path: Path, where: Where, observe: bool) -> Sit
     """
     from evac.derive import situation
     from evac.model.observation import Observation as Facts
+    from evac.views.words import listed
 
     if not (where.server or where.store or os.environ.get("EVAC_STORE") or observe):
         return situation.of(estate, Facts(0))
     if where.server or where.store or os.environ.get("EVAC_STORE") or has_default_store():
-        return situation.of(estate, where.do(lambda control: control.facts(path, observe)))
-    return situation.of(estate, _looked(estate))
+        facts = where.do(lambda control: control.facts(path, observe))
+    else:
+        facts = _looked(estate)
+    if observe and (unseen := situation.unobserved(estate, facts)):
+        console.say(f"not observed: {listed(unseen)}; the estate's files say where their primaries are")
+    return situation.of(estate, facts)
 
 
 def has_default_store() -> bool:

@@ -267,6 +267,21 @@ def test_a_closed_pipe_is_no_error(small: str) -> None:
     assert done.stderr == ""
 
 
+def test_a_plan_says_which_stores_it_could_not_observe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "estate.yaml").write_text(
+        "evac: 2\nname: quay\nsites: {a: {}, b: {}}\n"
+        "stores: {orders: {members: [{at: a, mode: primary}, {at: b, mode: sync}]}}\n"
+    )
+    words = "not observed: orders; the estate's files say where their primaries are"
+    plan = ["plan", str(tmp_path), "--lose", "a", "--budget", "0s", "-o", str(tmp_path / "p.json")]
+    run([*plan, "--observe"])
+    assert words in capsys.readouterr().err
+    run(plan)
+    assert words not in capsys.readouterr().err
+
+
 def test_an_estate_that_is_not_there_is_not_told_to_fix_its_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
