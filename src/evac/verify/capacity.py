@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance
 from evac.steps.registry import kind_of
-from evac.verify.reading import Reading, uses_of
+from evac.verify.reading import Reading, Timed, uses_of
 
 Ints = NDArray[np.int64]
 
@@ -77,6 +77,31 @@ def check_capacity(reading: Reading) -> None:
     for at in np.unique(row[over])[:50].tolist():
         when = int(tick[over & (row == at)][0])
         reading.complain("F8", instance.row_names[at], f"holds more than it has from tick {when}")
+
+
+def check_freed(reading: Reading) -> None:
+    """F5: whichever sheds of a row are late, the starts that do not wait for them fit without them."""
+    s, rows = reading.instance.services, reading.instance.rows
+    freed: dict[int, dict[str, Ints]] = {}
+    for timed in reading.of_kind("shed"):
+        for row, count in timed.rows:
+            freed.setdefault(row, {})[timed.step.id] = s.demand[timed.service] * count
+    takes: dict[int, dict[frozenset[str], list[Timed]]] = {}
+    held: dict[tuple[int, frozenset[str]], Ints] = {}
+    for timed in reading.of_kind("start"):
+        for row, count in timed.rows:
+            if row in freed:
+                waits = frozenset(freed[row]).intersection(timed.step.after)
+                takes.setdefault(row, {}).setdefault(waits, []).append(timed)
+                held[row, waits] = held.get((row, waits), 0) + s.demand[timed.service] * count
+    for row, groups in sorted(takes.items()):
+        for waits in groups:
+            there = rows.used[row] + sum(held[row, other] for other in groups if other <= waits)
+            there = there - sum(freed[row][name] for name in waits)
+            if (there > rows.capacity[row]).any():
+                name = min(one.step.id for one in groups[waits])
+                where = reading.instance.row_names[row]
+                reading.complain("F5", name, f"`after` does not include the shed that makes room on {where}")
 
 
 def _check_shed_present(reading: Reading, shed: Moves) -> None:

@@ -26,6 +26,7 @@ from evac.steps.registry import kind_of
 from evac.verify.bound import proved
 from evac.verify.capacity import (
     check_capacity,
+    check_freed,
     check_limits,
     check_placement,
     check_power,
@@ -276,6 +277,7 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     check_stops(reading, times)
     check_placement(reading)
     check_capacity(reading)
+    check_freed(reading)
     final = final_state(reading)
     check_spread(reading, final)
     check_counts(reading, times)

@@ -83,6 +83,11 @@ BROKEN: list[tuple[str, str, Callable[[Plan], Plan]]] = [
     ("F5", "a start that forgets its store", lambda p: change(p, "start:identity:base", after=())),
     ("F5", "a verify that forgets a start", lambda p: change(p, "verify:search:base", after=())),
     ("F5", "waits for itself", lambda p: change(p, "verify:search:base", after=("shift:search",))),
+    (
+        "F5",
+        "a start that forgets its shed",
+        lambda p: change(p, "start:identity:base", after=("promote:accounts",)),
+    ),
     ("F6", "two boots at once", lambda p: move(p, "boot:b2", -1)),
     ("F6", "two changes of traffic at once", lambda p: move(p, "shift:identity", -1)),
     ("F7", "a start before its boot", lambda p: move(p, "start:pay:base", -100)),

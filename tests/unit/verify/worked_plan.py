@@ -103,11 +103,11 @@ def worked_plan(instance: Instance) -> Plan:
     """Steps, outcomes and objective as the worked example prints them; the certificate is empty."""
     primary = ("promote:accounts",)
     search = _start(instance, "search", "base", 0, 60, "a1", "b1")
-    identity = _start(instance, "identity", "base", 50, 30, "a1", after=primary)
+    identity = _start(instance, "identity", "base", 50, 30, "a1", after=(*primary, "shed:ads:a1"))
     served = ("shift:identity",)
-    messenger = _start(instance, "messenger", "base", 150, 30, "a1", "a2", after=served)
+    messenger = _start(instance, "messenger", "base", 150, 30, "a1", "a2", after=(*served, "shed:ads:a1"))
     pay = _start(instance, "pay", "base", 180, 40, "a2", after=(*served, *primary))
-    messenger_top = _start(instance, "messenger", "top", 210, 30, "b1", "b1", after=served)
+    messenger_top = _start(instance, "messenger", "top", 210, 30, "b1", "b1", after=(*served, "shed:ads:b1"))
     identity_top = _start(instance, "identity", "top", 240, 30, "b2", after=primary)
     pay_top = _start(instance, "pay", "top", 240, 40, "b2", after=(*served, *primary))
     steps = [
