@@ -37,6 +37,7 @@ from evac.model.errors import (
     UnknownDomain,
     UnsafePlan,
 )
+from evac.model.extras import is_installed, needs
 from evac.model.run_policy import SUCCEEDED
 from evac.run.values import ENDED, RunPhase
 
@@ -195,14 +196,21 @@ def emit(text: str, target: Path | None) -> None:
         write_whole(target, text.encode())
 
 
-def emit_pdf(page: str, target: Path | None) -> None:
-    """A page as PDF, to a file or to what reads stdout; a terminal shows none."""
-    from evac.app.pdf import pdf
-
+def pdf_possible(target: Path | None) -> None:
+    """Raises InvalidInput, before anything is computed or written, where no PDF could be."""
     if target is None and sys.stdout.isatty():
         raise InvalidInput(
             "pdf-terminal", "a terminal cannot show a PDF", "write it to a file: -o FILE, or > FILE"
         )
+    if not is_installed("pdf"):
+        raise needs("pdf", "a PDF")
+
+
+def emit_pdf(page: str, target: Path | None) -> None:
+    """A page as PDF, to a file or to what reads stdout; a terminal shows none."""
+    from evac.app.pdf import pdf
+
+    pdf_possible(target)
     data = pdf(page)
     if target is None:
         click.echo(data, nl=False)

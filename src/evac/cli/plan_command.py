@@ -13,7 +13,7 @@ from evac import estate as estates
 from evac.app.planner.kernels import kernels, simulation_s
 from evac.app.planner.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
 from evac.cli import completion, console
-from evac.cli.console import emit, emit_pdf, progress, reporter, say, screen, write_whole
+from evac.cli.console import emit, emit_pdf, pdf_possible, progress, reporter, say, screen, write_whole
 from evac.cli.options import (
     BUDGET_MOST_S,
     SEED_MAX,
@@ -264,6 +264,8 @@ def plan(
     The plan contains a proof: a bound no plan can beat. Same input, same bytes. The checker verifies
     the plan first; exit 10: it does not accept it.
     """
+    if output == "pdf" or (report is not None and report.suffix == ".pdf"):
+        pdf_possible(report)
     before = plan_codec.read(older)[0] if older else None
     loaded = estates.load(estate, as_of)
     found = situation_of(loaded, estate, where, observe)

@@ -12,6 +12,8 @@ import pytest
 
 from evac.app import pdf as pdfs
 from evac.app.pdf import pdf
+from evac.cli import console
+from evac.cli.main import run
 from evac.incident.runbook import Runbook, runbook
 from evac.model.errors import EvacError, InvalidInput
 from evac.views.incident_view import runbook_page
@@ -96,3 +98,16 @@ def test_without_the_extra_it_names_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pdfs, "is_installed", lambda extra: False)
     with pytest.raises(InvalidInput, match=r"a PDF needs extra packages: pip install 'evac\[pdf\]'"):
         pdf("<p>words</p>")
+
+
+def test_without_the_extra_a_plan_is_not_half_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "is_installed", lambda extra: False)
+    target, report = tmp_path / "p.json", tmp_path / "p.pdf"
+    estate = "tests/fixtures/estates/small"
+    code = run(["plan", estate, "--lose", "north", "-o", str(target), "--report", str(report)])
+    assert code == console.USAGE
+    assert "pip install 'evac[pdf]'" in capsys.readouterr().err
+    assert not target.exists()
+    assert not report.exists()
