@@ -496,7 +496,7 @@ def _why(report: AuditReport, row: LossRow) -> str:
 
 
 def _fix(root: Root) -> FixFacts:
-    top = root.findings[0]
+    top = root.top
     alone = len(root.findings) == 1
     line = f":{top.key_place.line}" if top.key_place.line else ""
     return FixFacts(

@@ -145,12 +145,12 @@ def _findings(page: Page, findings: Sequence[Finding], whole: bool, width: int) 
             _one(page, finding)
         return
     first = roots(findings)[:ROOTS_SHOWN]
-    shown = {root.change for root in first}
+    shown = {finding.fingerprint for root in first for finding in root.findings}
     if first:
         _roots(page, first, len(findings))
     by_rule: dict[str, list[Finding]] = {}
     for finding in findings:
-        if (finding.root, finding.key) not in shown or finding.severity == "note":
+        if finding.fingerprint not in shown:
             by_rule.setdefault(finding.rule, []).append(finding)
     if not by_rule:
         return
@@ -184,9 +184,9 @@ class Root:
     """Fact path of what to change: `stores/config-store/members`."""
 
     @property
-    def change(self) -> tuple[str, str]:
-        """What the findings that one change resolves have in common."""
-        return self.path, self.key
+    def top(self) -> Finding:
+        """The most severe one that names the key."""
+        return next((one for one in self.findings if one.key != self.path), self.findings[0])
 
     @property
     def errors(self) -> int:
@@ -209,11 +209,28 @@ class Root:
 
 
 def roots(findings: Sequence[Finding]) -> list[Root]:
-    """Changes that several findings depend on, those that resolve most errors first."""
+    """Changes that several findings depend on, those that resolve most errors first. Findings about a
+    thing as a whole go with the one of its keys that most of the others name.
+    """
     groups: dict[tuple[str, str], list[Finding]] = {}
+    whole: list[Finding] = []
     for finding in findings:
         if finding.root and finding.severity != "note":
-            groups.setdefault((finding.root, finding.key), []).append(finding)
+            key = "/".join(finding.key.split("/")[:3])
+            if key == finding.root:
+                whole.append(finding)
+            else:
+                groups.setdefault((finding.root, key), []).append(finding)
+    homes = {
+        path: (path, key)
+        for (path, key), _ in sorted(groups.items(), key=lambda one: len(one[1]))
+        if key.startswith(f"{path}/")
+    }
+    for finding in whole:
+        groups.setdefault(homes.get(finding.root, (finding.root, finding.root)), []).append(finding)
+    place = {finding.fingerprint: number for number, finding in enumerate(findings)}
+    for mine in groups.values():
+        mine.sort(key=lambda finding: place[finding.fingerprint])
     found = [Root(path, tuple(mine), key) for (path, key), mine in groups.items() if len(mine) > 1]
     return sorted(found, key=lambda root: (-root.errors, -len(root.findings), root.path, root.key))
 
@@ -223,8 +240,8 @@ def fix_first(findings: Sequence[Finding], most: int) -> list[Root]:
     those that resolve most errors first. Notes are left out.
     """
     found = roots(findings)
-    shown = {root.change for root in found}
-    single = (one for one in findings if (one.root, one.key) not in shown and one.severity != "note")
+    shown = {finding.fingerprint for root in found for finding in root.findings}
+    single = (one for one in findings if one.fingerprint not in shown and one.severity != "note")
     each = [*found, *(Root(one.root or one.path, (one,), one.key) for one in single)]
     return sorted(each, key=lambda root: (-root.errors, -len(root.findings)))[:most]
 
@@ -235,7 +252,7 @@ def _roots(page: Page, first: Sequence[Root], every: int) -> None:
     change = "one change resolves" if len(first) == 1 else f"{number(len(first))} changes resolve"
     page.line(f"Fix first: {change} {number(resolved)} of {plural(every, 'finding')}", "bold")
     for root in first:
-        top = root.findings[0]
+        top = root.top
         place = f" in {top.key_place.file}" if top.key_place.file else ""
         line = f", line {top.key_place.line}" if top.key_place.line else ""
         page.line()
@@ -459,7 +476,7 @@ def finding_parts(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 def mends(findings: Sequence[Finding]) -> list[dict[str, str]]:
     """Single changes that resolve several errors at once, the one that resolves most first."""
     first = [root for root in roots(findings) if root.errors > 1][:MENDS_SHOWN]
-    return [{"fix": root.findings[0].fix, "count": plural(root.errors, "error")} for root in first]
+    return [{"fix": root.top.fix, "count": plural(root.errors, "error")} for root in first]
 
 
 def _fixes(findings: Sequence[Finding]) -> list[dict[str, Any]]:

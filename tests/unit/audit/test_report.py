@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from evac.audit import RULES, audit, headline, summary
-from evac.audit.context import amount, duration, listed
+from evac.audit.context import duration, listed
 from evac.model.estate import Estate, Service, Site
 from evac.model.fleet import AT_SITE
+from evac.model.units import amount
 from tests.unit.audit.estates import HOUR, bindings, found, manual, service, sound, with_service
 from tests.unit.audit.flaws import hidden, no_copy, shared_fate, single_site, tool_inside
 

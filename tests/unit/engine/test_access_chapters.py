@@ -139,7 +139,7 @@ def test_a_month_that_was_written_again_shows() -> None:
         for entry in await other.store.list(f"journal/{stream}/"):
             value = entry.value.replace(b"kim-", b"sam-")
             await world.store.transact((), (Put(entry.key, value),))
-        assert any(f"{stream} does not end where" in one for one in await world.problems())
+        assert any(f"{stream} ends at a different record than" in one for one in await world.problems())
 
     played(story)
 
@@ -184,7 +184,7 @@ def test_an_archive_grows_outlives_the_store_and_proves_itself(tmp_path: Path) -
         honest = march.read_bytes()
         for changed, words in (
             (honest.replace(b"kim-60", b"sam-60"), "does not"),
-            (b"".join(honest.splitlines(keepends=True)[:-1]), "does not end where"),
+            (b"".join(honest.splitlines(keepends=True)[:-1]), "ends at a different record than"),
             (honest[: len(honest) // 2], "unreadable"),
         ):
             march.write_bytes(changed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, back, by_service, duration, listed, why_down
+from evac.audit.context import Context, Rule, back, by_service, duration, listed, root_paths, why_down
 from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import PLANNED, Method
 from evac.model.diagnostic import Severity
@@ -22,6 +22,7 @@ def check(context: Context) -> Iterator[Finding]:
         stated = context.estate.services[service]
         name, of_class = stated.id, LOSS_CLASSES[int(impacts.losses.classes[worst])]
         ready, rto = int(impacts.ready_ms[worst, service]), int(impacts.rto_at(worst, service))
+        chain = why_down(context, service, worst)
         own = "" if rto == stated.rto_ms else f" for the loss of a {of_class}"
         yield RULE.finding(
             context,
@@ -31,8 +32,10 @@ def check(context: Context) -> Iterator[Finding]:
             f" its RTO{own} is {duration(rto)} (loss of {listed(context.names(losses))})",
             "Shorten the longest part of its chain, or state an RTO that can be met.",
             losses=losses,
-            chain=why_down(context, service, worst).words,
+            chain=chain.words,
             paths=(f"services/{name}/rto", f"services/{name}"),
+            # What it runs on is lost: more of it elsewhere shortens the wait, as for a service of one site.
+            roots=root_paths(context, name) if chain.services == (name,) else (),
         )
 
 
