@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,7 @@ class Recording:
         now = time.monotonic()
         self.clock += min(now - self.last, LONGEST_WAIT_S)
         self.last = now
-        folded = [text[at : at + COLUMNS] for at in range(0, len(text), COLUMNS)] or [""]
+        folded = textwrap.wrap(text, COLUMNS, replace_whitespace=False, break_on_hyphens=False) or [""]
         self.lines.extend((self.clock, part, look) for part in folded)
 
     def run(self, words: Sequence[str], server: str, most: int) -> None:
@@ -81,7 +82,7 @@ def demonstrate(port: int, picture: Path) -> Recording:
     try:
         for line in lines_of(demo):
             recording.add(line, "bad" if " is lost" in line or " burns" in line else "")
-            if "needs your approval:" in line:
+            if "so it waits for you" in line:
                 time.sleep(4)
                 photograph(f"{server}/now", picture)
                 recording.last = time.monotonic()
@@ -91,14 +92,14 @@ def demonstrate(port: int, picture: Path) -> Recording:
                     ["approve", "pangyo-fire", "--step", "promote:sessions", "--reason", reason], server, 4
                 )
                 recording.add("")
-            if "the run has ended" in line:
+            if "The run has ended." in line:
                 text = "All services but Mail work again."
                 update = ["incident", "note", "pangyo-fire", text, "--kind", "update"]
                 recording.run([*update, "--value", "monitoring", "--due", "30m"], server, 4)
                 done = ["--reason", "only Mail is left", "--confirm", "pangyo-fire"]
                 recording.run(["incident", "resolve", "pangyo-fire", *done], server, 8)
                 recording.add("")
-            if "to begin with your own estate" in line:
+            if "To start with your own" in line:
                 return recording
     finally:
         demo.terminate()

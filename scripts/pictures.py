@@ -140,7 +140,7 @@ def play(album: Album, until: Callable[[str], str]) -> None:
     """The demo from start to end, with pictures of every stage."""
     until("a plan for the loss")
     album.take("1-calm", CALM, ["1440-light"])
-    run = "runs/" + until("needs your approval").rpartition("/runs/")[2]
+    run = "runs/" + until("so it waits for you").rpartition("/runs/")[2]
     names = {
         "run": run,
         "approve": album.link(run, "/ask?verb=approve"),
@@ -153,12 +153,12 @@ def play(album: Album, until: Callable[[str], str]) -> None:
     if typed.count():
         values["typed"] = typed.inner_text()
     album.send(names["approve"], values, "Approve")
-    until("the run has ended")
+    until("The run has ended.")
     album.take("3-restored", RESTORED)
     album.send("incidents/pangyo-fire/write?kind=update", {"who": "kim"}, "Publish update")
     values = {"text": "all but Mail is back", "value": "pangyo-fire", "who": "kim"}
     album.send("incidents/pangyo-fire/write?kind=resolved", values, "Resolve incident")
-    until("to begin with your own estate")
+    until("To start with your own")
     album.take("4-resolved", RESOLVED)
 
 

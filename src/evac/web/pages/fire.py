@@ -195,7 +195,7 @@ def _figures(felt: Impact, shown: Shown, services: int, asked: frozenset[str]) -
     last = max(felt.down, key=lambda one: (one.expected_ms, one.service in asked), default=None)
     end = last.expected_ms if last else 0
     gap = said.late_ms
-    late = f"{duration(gap // 1_000 * 1_000)} behind plan" if gap >= NOTABLE_MS else ""
+    late = f"{duration(gap // 1_000 * 1_000)} behind plan." if gap >= NOTABLE_MS else ""
     if end:
         seconds = max(0, end - felt.now_ms) // 1_000
         more = f"At {hour(end, felt.now_ms)}{', if approved now' if last and last.service in asked else ''}."
