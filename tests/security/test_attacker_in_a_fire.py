@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from evac.app import runs
-from evac.app.anchoring import repair, strange_entries
-from evac.cli.main import run as command
+from evac.app.anchoring import repair
 from evac.drivers.port import Action, Evidence, Order
 from evac.engine.lead.controller import Controller
 from evac.model.run_policy import PROFILES
@@ -26,7 +25,6 @@ from evac.net.etcd_gateway import Gateway, text_key
 from evac.store.anchors import decode, encode, hash_of, verify_chain
 from evac.store.opening import open_store, open_unsealed
 from evac.store.port import Change, Delete, Entry, Put, Store, all_entries
-from evac_lab.servers import etcd
 from tests.unit.engine.small_world import Systems, World, policy_of
 from tests.unit.store.locked_etcd import Ground, ground
 
@@ -234,59 +232,4 @@ def test_what_they_change_while_a_site_burns_stops_the_run_at_worst(
             await fire.close()
 
     fire = Fire(made, way)
-    asyncio.run(play_all())
-
-
-def test_the_keys_of_the_store_are_replaced_while_a_site_burns(made: Ground) -> None:
-    """As `docs/how-to/rotate-a-key.md` says it, as a promotion waits: a user of etcd, then the seal, and each
-    time one controller after another is started again. No write fails, and no entry is left behind.
-    """
-    old, new = (f"file:{made.secrets / name}" for name in ("seal", "viewer"))
-
-    def url(seal: str, user: str = "second") -> str:
-        return made.url(**made.users(user), prefix=fire.prefix, seal=seal)
-
-    async def started_again(with_url: str) -> None:
-        fire.url = with_url
-        for site in ("anyang", "ansan"):
-            fire.world.tasks[site].cancel()
-            await asyncio.gather(fire.world.tasks[site], return_exceptions=True)
-            fire.world.start(site)
-            await until(lambda: bool(fire.world.leader))
-        fire.store = open_store(with_url)
-        fire.stores.append(fire.store)
-
-    async def story() -> None:
-        run = await fire.burn()
-        await etcd.add_user(root, "second", made.password("patroni"), "evac/")
-        for seal in (old, f"{old},{new}", f"{new},{old}"):
-            await started_again(url(seal))
-            await fire.written(f"with {seal}")
-        assert await asyncio.to_thread(command, ["store", "seal", "--store", url(f"{new},{old}")]) == 0
-        await started_again(url(new))
-        await root.call("/v3/auth/user/delete", {"name": "evac"})
-        await fire.written("with the new ones only")
-        fire.systems.done_with.set()
-        async with asyncio.timeout(MOST_S):
-            while await fire.store.get(f"open/{run}") is not None:
-                await asyncio.sleep(0.1)
-        verbs = list(dict.fromkeys(one[0] for one in fire.systems.log if one[0] != "asked"))
-        assert verbs == ["fence", "promote", "shift"]
-        assert await verify_chain(fire.store, run) == []
-        assert await verify_chain(fire.store, "watch") == []
-        await all_entries(fire.store, "")
-        assert list(strange_entries(fire.store)) == []
-
-    async def play_all() -> None:
-        fire.world.start("anyang")
-        try:
-            await story()
-        finally:
-            await root.close()
-            await fire.close()
-
-    (made.secrets / "second").touch(mode=0o600)
-    (made.secrets / "second").write_text(made.password("patroni"))
-    root = Gateway([made.member.url], tls=made.shown, **made.users("root"))
-    fire = Fire(made, "keys")
     asyncio.run(play_all())

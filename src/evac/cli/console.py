@@ -196,8 +196,10 @@ def emit(text: str, target: Path | None) -> None:
         write_whole(target, text.encode())
 
 
-def pdf_possible(target: Path | None) -> None:
-    """Raises InvalidInput, before anything is computed or written, where no PDF could be."""
+def pdf_possible(output: str, target: Path | None) -> None:
+    """Raises InvalidInput, before anything is computed or written, where a PDF is asked for and cannot be."""
+    if output != "pdf" and (target is None or target.suffix != ".pdf"):
+        return
     if target is None and sys.stdout.isatty():
         raise InvalidInput(
             "pdf-terminal", "a terminal cannot show a PDF", "write it to a file: -o FILE, or > FILE"
@@ -210,7 +212,7 @@ def emit_pdf(page: str, target: Path | None) -> None:
     """A page as PDF, to a file or to what reads stdout; a terminal shows none."""
     from evac.app.pdf import pdf
 
-    pdf_possible(target)
+    pdf_possible("pdf", target)
     data = pdf(page)
     if target is None:
         click.echo(data, nl=False)

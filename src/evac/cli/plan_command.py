@@ -264,8 +264,7 @@ def plan(
     The plan contains a proof: a bound no plan can beat. Same input, same bytes. The checker verifies
     the plan first; exit 10: it does not accept it.
     """
-    if output == "pdf" or (report is not None and report.suffix == ".pdf"):
-        pdf_possible(report)
+    pdf_possible(output, report)
     before = plan_codec.read(older)[0] if older else None
     loaded = estates.load(estate, as_of)
     found = situation_of(loaded, estate, where, observe)

@@ -71,7 +71,7 @@ def _situation(estate: Path | None, facts: Observation | None, run: str) -> dict
         found = Situation(Estate(""), Estate(""), facts.at_ms, lost, rivals=facts.rivals, silent=facts.silent)
     else:
         found = situation.of(estates.load(estate), facts)
-        unobserved = situation.unobserved(found.estate, facts)
+        unobserved = facts.unobserved(found.estate)
         observed = len(found.estate.stores) - len(unobserved)
     words = list(lines_of(found, now_ms))
     next_words = next_of(found, str(estate or "ESTATE"), run)

@@ -170,7 +170,7 @@ def situation_of(estate: Estate, path: Path, where: Where, observe: bool) -> Sit
         facts = where.do(lambda control: control.facts(path, observe))
     else:
         facts = _looked(estate)
-    if observe and (unseen := situation.unobserved(estate, facts)):
+    if observe and (unseen := facts.unobserved(estate)):
         console.say(f"not observed: {listed(unseen)}; the estate's files say where their primaries are")
     return situation.of(estate, facts)
 

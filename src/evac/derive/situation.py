@@ -67,12 +67,6 @@ class Done:
     to: tuple[str, ...] = ()
 
 
-def unobserved(estate: Estate, observation: Observation) -> list[str]:
-    """Stores of which no member has answered: where they are is only what the files say. Sorted."""
-    answered = {one.store for one in observation.members if one.role != "unreachable"}
-    return sorted({one.id for one in estate.stores if one.members} - answered)
-
-
 def of(estate: Estate, seen: Observation) -> Situation:
     """estate: as its files declare it. O(services that moved + servers)."""
     effects = seen.effects or Effects()

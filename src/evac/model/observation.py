@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.digest import digest
+from evac.model.estate import Estate
 from evac.model.situation import Effects, Rivals, Silent
 
 Role = Literal["primary", "sync", "async", "detached", "none", "unreachable"]
@@ -108,6 +109,11 @@ class Observation:
     """(data set, backup, milliseconds), sorted: how long a restore takes, as measured by restore tests."""
     silent: tuple[Silent, ...] = ()
     """Stores whose primary has been silent long enough to be considered lost."""
+
+    def unobserved(self, estate: Estate) -> list[str]:
+        """Stores of which no member has answered: where they are is only what the files say. Sorted."""
+        answered = {one.store for one in self.members if one.role != "unreachable"}
+        return sorted({one.id for one in estate.stores if one.members} - answered)
 
     @property
     def facts(self) -> tuple[object, ...]:
