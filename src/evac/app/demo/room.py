@@ -319,7 +319,7 @@ class _Demo:
         await side_process.keep(told, self.say, handed=[handed])
 
     async def _alerts(self, estate: Path) -> None:
-        """To whoever is on call; words where what that needs is not installed."""
+        """Sends alerts to the on-call person; says what to install if that is not possible."""
         if not extras.is_installed("notices"):
             self.say(f"to see alerts: {extras.install('notices')}, then start again")
             return
