@@ -13,6 +13,7 @@ import pytest
 from evac_lab import process as processes
 from evac_lab.process import Process
 from evac_lab.state import LabError, LabFolder, LabState, Running, Starter, living
+from tests.promptness import Stopwatch
 
 # A parent whose child leads a session of its own, as the children of PostgreSQL do.
 FAMILY = """
@@ -93,11 +94,11 @@ def test_a_state_that_cannot_be_read_says_what_to_do(tmp_path: Path, text: str) 
 
 def test_one_command_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evac_lab.state._LOCK_SECONDS", 0.2)
-    began = time.monotonic()
+    watch = Stopwatch()
     with (
         LabFolder(tmp_path).locked(),
         pytest.raises(LabError, match="another command"),
         LabFolder(tmp_path).locked(),
     ):
         pass
-    assert time.monotonic() - began < 5
+    assert watch.counted_s < 5

@@ -174,19 +174,25 @@ async def _write(
 async def _verified(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
     """Asks until this server, and every other that must, answers what is wanted."""
     loop = asyncio.get_running_loop()
+    behind = ""
     while True:
-        left = deadline - loop.time()
         try:
-            found, token = await _see(job, left)
+            found, token = await _see(job, deadline - loop.time())
         except NoDnsAnswer as error:
-            raise OutcomeUnknown("dns-not-seen", str(error), "check what the server answers") from error
+            # The time may have run out between two looks: what was seen says more than that.
+            words = _differs(behind) if behind else str(error)
+            raise OutcomeUnknown("dns-not-seen", words, "check what the server answers") from error
         right = wire.values(found) == wanted
         behind = await _behind(job, wanted, deadline - loop.time()) if right else str(job.server)
         if not behind:
             return _evidence(job, found, token)
         if deadline - loop.time() < 2 * _PAUSE_S:
-            raise OutcomeUnknown("dns-not-seen", f"{behind} still gives a different answer")
+            raise OutcomeUnknown("dns-not-seen", _differs(behind), "check what the server answers")
         await asyncio.sleep(_PAUSE_S)
+
+
+def _differs(server: str) -> str:
+    return f"{server} still gives a different answer"
 
 
 async def _expected(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
