@@ -185,6 +185,7 @@ class Worker:
     async def _make(self, task: Task) -> BackupEvent:
         """A backup of the source, or a copy of another backup."""
         facts: Mapping[str, str | int] = {}
+        unseen = ""
         try:
             driver = self._drivers.able(task.endpoint.driver, TakesBackups)
             action = action_of(task.endpoint)
@@ -192,22 +193,24 @@ class Worker:
                 assert task.origin is not None
                 taken = await driver.copy_on(action_of(task.origin), task.timeout_s, action)
             else:
-                before = await driver.witness(action, task.timeout_s) if task.compare else {}
+                before, unseen = await _witness(driver, task, action) if task.compare else ({}, "")
                 taken = await driver.take(action, task.timeout_s)
                 # A restore returns to this moment, in whole seconds: what holds then must have been seen.
                 begins_ms = (taken.copy.consistent_at or 0) * 1_000 - self._clock.now_ms()
                 await asyncio.sleep(min(max(begins_ms, 0), CONSISTENT_MS) / 1_000 if before else 0)
-                after = await driver.witness(action, task.timeout_s) if before else {}
+                after, unseen = await _witness(driver, task, action) if before else ({}, unseen)
                 # What changed while the backup ran is in it or not: no restore could be held to it.
                 facts = {name: value for name, value in before.items() if after.get(name) == value}
         except ActionError as error:
             return self._failed(task, error)
-        return self._made(task, taken, facts)
+        return self._made(task, taken, facts, unseen)
 
-    def _made(self, task: Task, taken: Taken, facts: Mapping[str, str | int]) -> BackupEvent:
+    def _made(
+        self, task: Task, taken: Taken, facts: Mapping[str, str | int], unseen: str = ""
+    ) -> BackupEvent:
         bad = taken.copy.failed or bool(taken.missing)
         code = "backup-incomplete" if taken.missing else "backup-failed" if bad else ""
-        detail = ""
+        detail = f"restores of it cannot be compared with the source: {unseen}" if unseen else ""
         if taken.missing:
             detail = f"not in the backup: {', '.join(taken.missing[:10])}"
         elif bad:
@@ -294,7 +297,7 @@ class Worker:
             left = ""
             try:
                 await asyncio.shield(driver.clean_up(action, 600.0, place))
-            except ActionError as error:
+            except (ActionError, OSError) as error:
                 left = f"{place} could not be removed: {_words(error)}"
         if left:
             words = "; ".join(part for part in (event.detail, left) if part)
@@ -418,6 +421,14 @@ class Worker:
             code="" if outcome == "passed" else "witness-disagrees" if outcome == "damaged" else outcome,
             detail=detail,
         )
+
+
+async def _witness(driver: TakesBackups, task: Task, action: Action) -> tuple[Mapping[str, str | int], str]:
+    """What a witness sees in the source, and why it sees nothing: that stops no backup."""
+    try:
+        return await driver.witness(action, task.timeout_s), ""
+    except ActionError as error:
+        return {}, _words(error)
 
 
 def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple[int, ProofOutcome, str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -373,7 +374,8 @@ class BackupDriver(ABC):
                 await asyncio.to_thread(shutil.rmtree, at.partial)
             at.partial.mkdir(mode=0o700)
             try:
-                filled = await self._fill(Filling(action, found, at.partial, until, watch, lock))
+                with _named(at.partial):
+                    filled = await self._fill(Filling(action, found, at.partial, until, watch, lock))
                 if until is not None and (filled.reached_at or 0) > until:
                     words = f"the restored data contains writes made after {moment_words(until)}"
                     raise Permanent("restore-incomplete", words, "restore an older backup")
@@ -454,6 +456,19 @@ class BackupDriver(ABC):
     async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
         """Whether the engine of a complete place answers and takes writes."""
         return True
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Names what cannot be written or read in a restored folder: that is no damage, and verifies nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Permanent("place-full", f"{folder.parent} has no space left", "free some space") from error
+        words = f"{error.filename or folder} cannot be written or read: {error.strerror or error}"
+        hint = "check its disk, and that evac's account may read what was restored"
+        raise Retryable("restore-unread", words, hint) from error
 
 
 async def in_time(work: Callable[[], Any], watch: Stopwatch, what: str) -> Any:

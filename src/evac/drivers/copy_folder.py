@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ from evac.drivers.capabilities import (
     Taken,
 )
 from evac.drivers.parameters import plain_name, text
-from evac.drivers.places import sync
+from evac.drivers.places import HASH_BYTES, everything_below, length_and_digest, sync
 from evac.drivers.port import Action
 from evac.model.errors import ActionError, Permanent, Retryable
 
@@ -59,7 +60,6 @@ CONTENT: Final = "content"
 PARTIAL: Final = ".partial-"
 LOCK: Final = ".lock"
 RECORD_BYTES: Final = 64 << 20
-HASH_BYTES: Final = 1 << 20
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)+[^\s,]*")
 
 
@@ -109,7 +109,9 @@ class Kept:
 
     def damaged(self, names: Iterable[str]) -> list[str]:
         """Which of its files do not have the content that was taken. Raises OSError."""
-        wrong = [name for name in names if summed(self.content / name) != self.sums[name]]
+        wrong = [
+            name for name in names if FileSum(*length_and_digest(self.content / name)) != self.sums[name]
+        ]
         return [f"{self.report.id}: the content of {name} differs from what was backed up" for name in wrong]
 
 
@@ -367,28 +369,14 @@ def files_of(folder: Path) -> list[tuple[str, Path]]:
     """Every file below a folder, by its path in it. Raises OSError."""
     found = [
         (path.relative_to(folder).as_posix(), path)
-        for top, _, names in os.walk(folder, onerror=_raise)
-        for path in (Path(top, name) for name in names)
+        for path, about in everything_below(folder)
+        if not stat.S_ISDIR(about.st_mode)
     ]
     return sorted(found)
 
 
-def summed(path: Path) -> FileSum:
-    """Reads a file. Raises OSError."""
-    digest, length = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while part := file.read(HASH_BYTES):
-            digest.update(part)
-            length += len(part)
-    return FileSum(length, digest.hexdigest())
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
 def _sums(content: Path, known: Mapping[str, FileSum]) -> dict[str, FileSum]:
-    return {name: known.get(name) or summed(path) for name, path in files_of(content)}
+    return {name: known.get(name) or FileSum(*length_and_digest(path)) for name, path in files_of(content)}
 
 
 def _part(copies: Sequence[Kept], part: int, of: int) -> tuple[list[tuple[Kept, list[str]]], int, int]:
@@ -413,9 +401,9 @@ def _copied(kept: Kept, to: Path, exists: bool = False) -> None:
         raise Permanent("backup-corrupt", wrong[0], "prove the backup, or restore an older one")
     if not exists:
         to.mkdir(mode=0o700)
-    for top, folders, _ in os.walk(kept.content):
-        for name in folders:
-            (to / Path(top, name).relative_to(kept.content)).mkdir(mode=0o700)
+    for path, about in everything_below(kept.content):
+        if stat.S_ISDIR(about.st_mode):
+            (to / path.relative_to(kept.content)).mkdir(mode=0o700)
     for name, wanted in kept.sums.items():
         digest = hashlib.sha256()
         with (kept.content / name).open("rb") as source, (to / name).open("xb") as target:

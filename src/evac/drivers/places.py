@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -193,24 +194,38 @@ class Manifest:
     """Of the name, the size and the SHA-256 of every file, and of what every link names."""
 
 
+def everything_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """What is below a folder, folder by folder in the order of names, and what the kernel says of each; links
+    are not followed. Raises OSError for the first that cannot be read: whatever walks over data uses this, so
+    that no part of it is left out unsaid.
+    """
+    for top, folders, names in os.walk(folder, onerror=_raise):
+        folders.sort()
+        for name in sorted([*folders, *names]):
+            path = Path(top, name)
+            yield path, path.lstat()
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def manifest_of(folder: Path) -> Manifest:
     """Reads every file. Raises OSError."""
     files = size = 0
     whole = hashlib.sha256()
-    for top, folders, names in os.walk(folder):
-        folders.sort()
-        links = [name for name in folders if Path(top, name).is_symlink()]
-        for name in sorted([*names, *links]):
-            path = Path(top, name)
-            if path.is_symlink():
-                line = f"{path.relative_to(folder)}\0link\0{path.readlink()}\n"
-            elif not path.is_file():  # a pipe or a device: reading one may never end
-                line = f"{path.relative_to(folder)}\0special\n"
-            else:
-                length, digest = _read(path)
-                line = f"{path.relative_to(folder)}\0{length}\0{digest}\n"
-                files, size = files + 1, size + length
-            whole.update(line.encode("utf-8", "surrogateescape"))
+    for path, about in everything_below(folder):
+        if stat.S_ISDIR(about.st_mode):
+            continue
+        if stat.S_ISLNK(about.st_mode):
+            line = f"{path.relative_to(folder)}\0link\0{path.readlink()}\n"
+        elif not stat.S_ISREG(about.st_mode):  # a pipe or a device: reading one may never end
+            line = f"{path.relative_to(folder)}\0special\n"
+        else:
+            length, digest = length_and_digest(path)
+            line = f"{path.relative_to(folder)}\0{length}\0{digest}\n"
+            files, size = files + 1, size + length
+        whole.update(line.encode("utf-8", "surrogateescape"))
     return Manifest(files, size, f"sha256:{whole.hexdigest()}")
 
 
@@ -230,9 +245,11 @@ class SourceWitness:
 
     def facts(self, paths: Sequence[str]) -> dict[str, str | int]:
         """What a witness compares, of a source that is one folder; nothing of several. Raises `Retryable`."""
-        if len(paths) != 1 or not Path(paths[0]).is_dir():
+        if len(paths) != 1:
             return {}
         try:
+            if not stat.S_ISDIR(Path(paths[0]).stat().st_mode):
+                return {}
             stamp, newest = _stamp(Path(paths[0]))
             known = self._read.get(paths[0])
             if known is not None and known[0] == stamp:
@@ -241,7 +258,8 @@ class SourceWitness:
             # Two writes within a tick of the kernel's clock are at one time.
             settled = newest + SETTLED_NS < begun and _stamp(Path(paths[0]))[0] == stamp
         except OSError as error:
-            raise Retryable("source-unread", f"{paths[0]} cannot be read: {error.strerror}") from error
+            words = f"{error.filename or paths[0]} cannot be read: {error.strerror}"
+            raise Retryable("source-unread", words, "let evac read it, and check its disk") from error
         self._read.pop(paths[0], None)
         if settled:
             self._read[paths[0]] = (stamp, found)
@@ -251,30 +269,22 @@ class SourceWitness:
 def _stamp(folder: Path) -> tuple[str, int]:
     """What changes with every change below a folder, and the time of the newest one. Raises OSError."""
     whole, newest = hashlib.sha256(), 0
-    for top, folders, names in os.walk(folder, onerror=_raise):
-        folders.sort()
-        for name in sorted(["", *folders, *names]):
-            path = Path(top, name)
-            found = path.lstat()
-            if stat.S_ISREG(found.st_mode):
-                handle = os.open(
-                    path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-                )  # file servers are asked again
-                found = os.fstat(handle)
-                os.close(handle)
-            newest = max(newest, found.st_ctime_ns)
-            seen = (found.st_dev, found.st_ino, found.st_mode, found.st_size)
-            line = f"{path}\0{seen}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\n"
-            whole.update(line.encode("utf-8", "surrogateescape"))
+    for path, found in chain(((folder, folder.lstat()),), everything_below(folder)):
+        if stat.S_ISREG(found.st_mode):
+            handle = os.open(
+                path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            )  # file servers are asked again
+            found = os.fstat(handle)
+            os.close(handle)
+        newest = max(newest, found.st_ctime_ns)
+        seen = (found.st_dev, found.st_ino, found.st_mode, found.st_size)
+        line = f"{path}\0{seen}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\n"
+        whole.update(line.encode("utf-8", "surrogateescape"))
     return whole.hexdigest(), newest
 
 
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _read(path: Path) -> tuple[int, str]:
-    """Length and digest of a file."""
+def length_and_digest(path: Path) -> tuple[int, str]:
+    """Of a file: its bytes, and their SHA-256. Raises OSError."""
     digest, length = hashlib.sha256(), 0
     with path.open("rb") as file:
         while part := file.read(HASH_BYTES):

@@ -257,7 +257,7 @@ class Engine:
         included = self.data / INCLUDED
         if source and Path(source, INCLUDED).is_dir() and not included.exists():
             shutil.copytree(Path(source, INCLUDED), included)
-            give(account_of(self.settings, OWNER), included, *included.rglob("*"))
+            give(account_of(self.settings, OWNER), included)
         if not (self.data / FILES[0]).is_file():
             words = f"{self.data} holds no postgresql.conf"
             raise Permanent("setting-missing", words, "name its folder: configuration")
@@ -274,7 +274,7 @@ class Engine:
         folder = Path(tempfile.mkdtemp(prefix="evac-"))
         try:
             (folder / "hba").write_text(HBA, encoding="utf-8")
-            give(account_of(self.settings, OWNER), folder, folder / "hba")
+            give(account_of(self.settings, OWNER), folder)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from evac.drivers.backups import Stopwatch, Tool
 from evac.drivers.parameters import text
+from evac.drivers.places import everything_below
 from evac.drivers.port import Value
 from evac.drivers.programs import environment
 from evac.model.errors import ActionError, Permanent, Retryable
@@ -51,10 +52,11 @@ def account_of(settings: Mapping[str, Value], owner: str) -> pwd.struct_passwd |
         raise Permanent("setting-wrong", f"this machine has no user {user}", "set system_user") from error
 
 
-def give(account: pwd.struct_passwd | None, *paths: Path) -> None:
-    """Makes files the account's."""
+def give(account: pwd.struct_passwd | None, top: Path) -> None:
+    """Makes a file, or a folder and everything below it, the account's. Raises OSError."""
     if account is not None:
-        for path in paths:
+        os.chown(top, account.pw_uid, account.pw_gid, follow_symlinks=False)
+        for path, _ in everything_below(top) if stat.S_ISDIR(top.lstat().st_mode) else ():
             os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
@@ -83,7 +85,7 @@ class RestoredServer:
     def own(self) -> None:
         """Gives everything in its folder to its account. Raises `Permanent` if that may not enter it."""
         refuse_closed(self.account, self.data.parent)
-        give(self.account, self.data, *self.data.rglob("*"))
+        give(self.account, self.data)
 
     def pid(self) -> int | None:
         """Its process, if it runs."""

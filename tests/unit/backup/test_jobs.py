@@ -106,6 +106,17 @@ def test_a_source_that_changes_during_the_backup_has_no_witness(do: Any) -> None
     assert (known.proofs[-1].level, known.proofs[-1].outcome) == (RESTORED, "passed")
 
 
+def test_a_witness_that_cannot_look_stops_no_backup_and_is_said(do: Any) -> None:
+    """One unreadable folder must not cost the backup of all the others, nor pass as compared."""
+    (taken, tested), known = do(Repository(unseen="/srv/x cannot be read"), "take", "restore-test")
+    assert (taken.outcome, taken.snapshot) == ("done", "c0")
+    assert "cannot be compared" in taken.detail
+    assert "/srv/x cannot be read" in taken.detail
+    assert known.witnesses == ()
+    assert tested.proof is not None
+    assert tested.proof.level == RESTORED
+
+
 def test_without_a_witness_a_restore_is_a_restore(do: Any) -> None:
     _, known = do(Repository([CopyReport("old", 0, 5)]), "restore-test")
     assert (known.proofs[-1].level, known.proofs[-1].outcome) == (RESTORED, "passed")

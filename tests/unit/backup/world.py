@@ -29,7 +29,7 @@ from evac.drivers.port import Action
 from evac.drivers.registry import Drivers
 from evac.drivers.spec import DriverSpec
 from evac.engine.clock import Clock
-from evac.model.errors import ActionError
+from evac.model.errors import ActionError, Retryable
 from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Site
 from evac.store.port import MemoryStore
 from tests.unit.virtual_time import LOOP_MS, LoopClock
@@ -58,6 +58,8 @@ class Repository:
     asked: list[tuple[str, float]] = field(default_factory=list)
     parts: list[tuple[int, int]] = field(default_factory=list)
     size: int = 1_000
+    unseen: str = ""
+    """Why a witness cannot look at the source."""
 
 
 class Vault:
@@ -110,6 +112,8 @@ class Vault:
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
         found = self.repositories[str(action.settings["id"])]
+        if found.unseen:
+            raise Retryable("source-unread", found.unseen)
         return {"rows": len(found.copies)} if found.changes else found.content
 
     async def restore(

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from evac.drivers.places import Record, manifest_of, place_at, refuse_older
+from evac.drivers.backup_command.driver import BackupCommandDriver
+from evac.drivers.copy_folder import files_of
+from evac.drivers.places import (
+    Record,
+    SourceWitness,
+    everything_below,
+    manifest_of,
+    place_at,
+    refuse_older,
+)
+from evac.drivers.port import Action
 from evac.model.errors import Permanent, Retryable
 from tests.contract.capabilities.story import order
 
@@ -88,3 +108,84 @@ def test_a_manifest_changes_with_every_byte_and_name(tmp_path: Path) -> None:
     assert manifest_of(tmp_path) == first
     (tmp_path / "a" / "b" / "one").rename(tmp_path / "a" / "b" / "other")
     assert manifest_of(tmp_path).digest != first.digest
+
+
+@contextmanager
+def unreadable(folder: Path, code: int) -> Iterator[None]:
+    """As if the disk refused a folder: also root is then refused, as by a file server or a bad disk."""
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path) == folder:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path)
+
+    with mock.patch("os.scandir", scandir):
+        yield
+
+
+WALKS: tuple[Callable[[Path], object], ...] = (
+    manifest_of,
+    files_of,
+    lambda folder: list(everything_below(folder)),
+    lambda folder: SourceWitness().facts([str(folder)]),
+)
+
+
+@given(
+    st.sets(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(tuple), min_size=1, max_size=8),
+    st.data(),
+)
+def test_no_walk_leaves_out_what_it_cannot_read(folders: set[tuple[str, ...]], data: st.DataObject) -> None:
+    """Whichever folder of whatever tree refuses, and for whatever reason: no answer, and its name."""
+    with TemporaryDirectory() as name:
+        top = Path(name)
+        for parts in folders:
+            top.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+            top.joinpath(*parts, "file").write_bytes(b"content")
+        every = sorted({top} | {path for path in top.rglob("*") if path.is_dir()})
+        refuses = data.draw(st.sampled_from(every))
+        code = data.draw(st.sampled_from([errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOENT]))
+        for walk in WALKS:
+            walk(top)
+            with unreadable(refuses, code), pytest.raises((OSError, Retryable)) as raised:
+                walk(top)
+            if isinstance(raised.value, OSError):
+                assert raised.value.filename == str(refuses)
+            else:
+                assert raised.value.code == "source-unread"
+                assert str(refuses) in raised.value.message
+
+
+def test_a_folder_too_deep_to_be_named_is_not_left_out(tmp_path: Path) -> None:
+    """No patch: a path of more than 4,096 bytes cannot be opened by its name, whoever asks."""
+    with chdir(tmp_path):
+        for _ in range(30):
+            Path("d" * 200).mkdir()
+            os.chdir("d" * 200)
+        Path("file").write_bytes(b"content")
+    for walk in WALKS:
+        with pytest.raises((OSError, Retryable)):
+            walk(tmp_path)
+
+
+def test_a_restored_folder_that_cannot_be_read_proves_nothing_and_is_removed(tmp_path: Path) -> None:
+    """The tool says that all is well, and evac cannot look: neither good nor damaged."""
+    listed = {"repository": "shed", "copies": [{"id": "1", "taken_at": 5}], "tool": "shed", "version": "1"}
+    restore = (
+        "import os; os.chdir(os.environ['EVAC_PLACE']); open('seen', 'w').write('x')\n"
+        "for _ in range(30): os.mkdir('d' * 200); os.chdir('d' * 200)\n"
+        "open('file', 'w').write('content'); print('{}')"
+    )
+    settings: dict[str, Any] = {
+        "list_argv": (sys.executable, "-c", f"print({json.dumps(json.dumps(listed))})"),
+        "restore_argv": (sys.executable, "-c", restore),
+    }
+    driver, place = BackupCommandDriver(), tmp_path / "place"
+    action = Action("restore", "wiki", "backup_command", "here", settings)
+    with pytest.raises(Retryable) as raised:
+        asyncio.run(driver.restore(action, 60.0, "1", str(place), None))
+    assert raised.value.code == "restore-unread"
+    assert str(place.parent) in raised.value.message
+    assert not place.exists()
+    assert not place_at(str(place)).partial.exists()

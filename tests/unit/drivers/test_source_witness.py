@@ -19,11 +19,13 @@ from evac.drivers.places import SourceWitness, facts_of, manifest_of
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     count = [0]
 
-    def counted(path: Path, real: Callable[[Path], tuple[int, str]] = places._read) -> tuple[int, str]:
+    def counted(
+        path: Path, real: Callable[[Path], tuple[int, str]] = places.length_and_digest
+    ) -> tuple[int, str]:
         count[0] += 1
         return real(path)
 
-    monkeypatch.setattr(places, "_read", counted)
+    monkeypatch.setattr(places, "length_and_digest", counted)
     return count
 
 
@@ -123,7 +125,7 @@ def test_a_source_that_changes_while_it_is_read_is_not_remembered(
 ) -> None:
     made, witness = source(tmp_path), SourceWitness()
     settle(monkeypatch)
-    real = places._read
+    real = places.length_and_digest
 
     def changing(path: Path) -> tuple[int, str]:
         found = real(path)
@@ -133,6 +135,6 @@ def test_a_source_that_changes_while_it_is_read_is_not_remembered(
         return found
 
     with monkeypatch.context() as while_reading:
-        while_reading.setattr(places, "_read", changing)
+        while_reading.setattr(places, "length_and_digest", changing)
         seen = witness.facts([str(made)])
     assert witness.facts([str(made)]) == facts_of(manifest_of(made)) != seen

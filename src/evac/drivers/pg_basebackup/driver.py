@@ -125,7 +125,7 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
                 file.write("\n" + "\n".join(lines) + "\n")
             (folder / "recovery.signal").touch()
         refuse_closed(account, folder.parent)
-        give(account, folder, *folder.rglob("*"))
+        give(account, folder)
         found = await Engine(folder, action.settings).recover(watch)
         return Filled(found.bytes, found.reached_at, found.facts)
 

@@ -18,6 +18,7 @@ import pwd
 import re
 import shutil
 import signal
+import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from typing import Any
 import asyncpg
 
 from evac.drivers.parameters import many, text
+from evac.drivers.places import everything_below
 from evac.drivers.port import Action
 from evac.drivers.postgres.facts import Commit, Control, lsn_text, parse_commit, parse_control, segment_name
 from evac.drivers.postgres.link import FAILURES, Member, member_of, translate
@@ -60,7 +62,8 @@ class Place:
         if account is None:
             return
         for top in paths:
-            for path in (top, *top.rglob("*")):
+            os.chown(top, account.pw_uid, account.pw_gid, follow_symlinks=False)
+            for path, _ in everything_below(top) if stat.S_ISDIR(top.lstat().st_mode) else ():
                 os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
@@ -405,7 +408,7 @@ async def _dump_table(connection: asyncpg.Connection, name: str, path: Path, xid
 def _complete(partial: Path, folder: Path, fork: str, transactions: int, rows: dict[str, int]) -> None:
     """Hashes and syncs every file, writes the manifest, and gives the folder its name."""
     files = {}
-    for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+    for path in [path for path, about in everything_below(partial) if stat.S_ISREG(about.st_mode)]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
             files[str(path.relative_to(partial))] = hashlib.file_digest(file, "sha256").hexdigest()
