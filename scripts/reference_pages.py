@@ -148,7 +148,7 @@ _TABLES: Final = """\
 ## Tables
 
 The first line of a CSV file names the columns, in any order. Cells are separated by commas and contain plain
-whole numbers in base units. An empty cell is unknown, or takes its value from where the column says. The word
+whole numbers in base units. An empty cell is unknown, or takes its default, as the column describes. The word
 `unknown` in a cell always means unknown.
 
 ### servers
@@ -161,8 +161,8 @@ whole numbers in base units. An empty cell is unknown, or takes its value from w
 | `class` | a server class, which gives what the next columns leave empty |
 | `state` | `serving` (also if empty), `spare`, `dark` or `condemned` |
 | `pool` | the pool that schedules on it, if there is one |
-| `cpu_millicores` `memory_mib` `disk_gib` `accelerators` | what it has; empty: as its class |
-| `watts` | power under load; empty: as its class |
+| `cpu_millicores` `memory_mib` `disk_gib` `accelerators` | what it has; empty: the value of its class |
+| `watts` | power under load; empty: the value of its class |
 | `boot_server` | the boot server it boots from |
 | `bmc` | `yes` if it can be powered on remotely, `no`, or empty; an address means `yes` |
 | `bmc_address` | name or address of its BMC, with `:port` if that is not the usual one; IPv6 in `[ ]` |
@@ -221,11 +221,11 @@ _STYLE_WORDS: Final = {"ids": "A mapping of ids.", "list": "A list.", "mapping":
 
 _QUANTITIES: Final[tuple[tuple[Quantity, str, str], ...]] = (
     (q.DURATION, "milliseconds", "up"),
-    (q.CORES_HELD, "thousandths of a core", "held down, needed up"),
-    (q.MEMORY_HELD, "MiB", "held down, needed up"),
-    (q.DISK_HELD, "GiB", "held down, needed up"),
-    (q.BANDWIDTH_HELD, "Mbit/s", "held down, needed up"),
-    (q.POWER_HELD, "watts", "held down, needed up"),
+    (q.CORES_HELD, "thousandths of a core", "capacity down, demand up"),
+    (q.MEMORY_HELD, "MiB", "capacity down, demand up"),
+    (q.DISK_HELD, "GiB", "capacity down, demand up"),
+    (q.BANDWIDTH_HELD, "Mbit/s", "capacity down, demand up"),
+    (q.POWER_HELD, "watts", "capacity down, demand up"),
     (q.COUNT, "ones", "up"),
     (q.DAYS, "days", "down"),
 )

@@ -147,7 +147,7 @@ class PostgresSimulated(_DatabaseDriver, Promotes, Fences, ProvesSync, Follows, 
             case "rejoin":
                 return self.rejoin_problems(action)
             case "verify":
-                return [f"it is {member.role}, and not as expected"]
+                return [f"it is {member.role}, which is not expected"]
         return []
 
     async def precheck_sync(

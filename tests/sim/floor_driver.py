@@ -131,7 +131,7 @@ class RedfishSimulated(BootsServers, SwitchesPower):
             await self._go(CONNECT_S)
             raise Retryable("bmc-silent", f"{server.name} does not answer", after_ms=1_000)
         if floor.refuses:
-            raise Permanent("credentials-refused", "user name or password refused")
+            raise Permanent("credentials-refused", "user name or password rejected")
         server.looked = server.looked or counts
         return server
 

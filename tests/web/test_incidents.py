@@ -132,7 +132,7 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
         ) as client:
             await with_fire(client, office)
             page = (await client.get(f"{PATH}/write?kind=update")).text
-            assert "Trouble with Payment and Web shop" in page
+            assert "Problems with Payment and Web shop" in page
             assert f'href="{PATH}/write?kind=update&amp;language=ko"' in page
             korean = (await client.get(f"{PATH}/write?kind=update&language=ko")).text
             assert "Payment, Web shop 서비스 장애 안내" in korean

@@ -50,7 +50,7 @@ class Acting:
         if what == "observe" or verb == "verify":
             return _seen(await self._units.see(name), verb, count)
         if what != "execute":
-            raise Permanent("order-wrong", f"a unit cannot be asked to {what}")
+            raise Permanent("order-wrong", f"units do not support {what}")
         if order.dry_run:
             return {"outcome": "absent", "evidence": {"would_want": count}}
         async with self._turn(f"unit/{name}"):
@@ -75,7 +75,7 @@ class Acting:
             observed = await _bounded(driver.observe(action, order), order)
             return {"outcome": observed.outcome, "evidence": dict(observed.evidence)}
         if what not in _CHANGING:
-            raise Permanent("order-wrong", f"an action cannot be asked to {what}")
+            raise Permanent("order-wrong", f"actions do not support {what}")
         do = driver.execute if what == "execute" else driver.undo
         async with self._turn(f"{action.driver}/{action.target}"):
             if not order.dry_run:

@@ -85,7 +85,7 @@ MAY: Final = MappingProxyType(
     }
 )
 """Role -> what it may do, for people."""
-PROGRAM: Final = "; attests and approves nothing"
+PROGRAM: Final = "; cannot attest or approve anything"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ async def access_log(store: Store, since_ms: int = 0, until_ms: int = 2**53) -> 
                 continue
             found += [_act(row.run, one) for one in events if one.kind in ACTS and one.data.get("who")]
         if row.state == CORRUPT and not broken:
-            broken.append(f"{row.run}: unreadable: what the store has about this run")
+            broken.append(f"{row.run}: unreadable: the store's entries for this run")
         problems += broken
     inside = (one for one in found if since_ms <= one.at_ms < until_ms)
     return AccessLog(sorted(inside, key=lambda one: (one.at_ms, one.run, one.kind)), problems)

@@ -359,7 +359,7 @@ def promoted(plan: Plan, estate: Estate, members: Sequence[MemberSeen]) -> tuple
             seen.setdefault(member.store, set()).add(member.site)
     steps = [step for step in plan.steps if kind_of(step.kind).makes_primary]
     if unseen := sorted({step.target for step in steps} & asked - seen.keys()):
-        words = f"no member of {', '.join(unseen)} answers as primary, so nobody knows what is already done"
+        words = f"no member of {', '.join(unseen)} answers as primary, so it is unknown what is already done"
         hint = "state in the estate which member was the primary, make a plan, and apply it"
         raise NotAllowed("adopt-no-primary", words, hint)
     wanted = {one.store: site_of(top, one.candidate) for one in plan.stores if one.candidate}

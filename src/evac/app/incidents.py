@@ -334,7 +334,7 @@ async def dossier(
     if entry is not None:
         run = run_of_incident(entry.value)
         if not run:
-            raise Corrupt(f"{INCIDENT}{name} in the store names no run")
+            raise Corrupt(f"{INCIDENT}{name} in the store does not name a run")
     elif await store.list(f"journal/{name}/", limit=1):
         run = name
         incident = await _incident_of(store, name)

@@ -229,7 +229,7 @@ async def resolve(store: Store, name: str) -> str:
         raise RunError("run-unknown", f"no such run or incident: {name[:80]}", "evac run list")
     run = run_of_incident(entry.value)
     if not run:
-        raise Corrupt(f"{INCIDENT}{name} in the store names no run")
+        raise Corrupt(f"{INCIDENT}{name} in the store does not name a run")
     return run
 
 
@@ -297,7 +297,7 @@ async def specs_of(store: Store, run: str, events: Sequence[Event]) -> tuple[Run
         try:
             approvals = int(orjson.loads(opened.value).get("approvals", first.approvals))
         except (AttributeError, TypeError, ValueError) as error:
-            raise Corrupt(f"{opened.key} in the store is no run") from error
+            raise Corrupt(f"{opened.key} in the store is not a run") from error
         first = replace(first, approvals=approvals)
     replaced = [event.data for event in events if event.kind == "plan_replaced"]
     return first, [await spec_of(store, run, first.incident, said) for said in replaced]

@@ -299,7 +299,7 @@ def _copy(url: str | None) -> tuple[Copied, Generation]:
 def _add_store(making: _Making, copied: Copied, generation: Generation) -> None:
     """Journals with their heads, everything else with its key, and which generation it is of."""
     if making.asked.store is None:
-        making.leave_out("journals, registers and epochs", "no store was given: --store")
+        making.leave_out("journals, registers and epochs", "no store was given: add --store")
     if not copied.still:
         making.leave_out(
             "a snapshot of the store", "it changed while it was being copied: make another bundle"
@@ -406,7 +406,7 @@ def _inside(making: _Making, values: Mapping[str, Any], room: Path) -> bytes:
     write_bundle(path, {**values, "wheels": []}, hidden)
     _check_shape(path)
     if path.stat().st_size > MAX_READ_BYTES:
-        raise InvalidInput("bundle-size", "the files to encrypt have more than 1 GiB", "leave --store out")
+        raise InvalidInput("bundle-size", "the files to encrypt are larger than 1 GiB", "leave --store out")
     return path.read_bytes()
 
 

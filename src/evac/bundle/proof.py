@@ -57,7 +57,7 @@ def check_digest(bundle: Bundle, written: str) -> None:
     if len(digits) < DIGITS_LEAST:
         raise InvalidInput(
             "digest-short",
-            f"{len(digits)} characters of a digest are too few to tell bundles apart",
+            f"{len(digits)} characters of a digest are too few to distinguish bundles",
             f"give at least the first {DIGITS_LEAST}",
         )
     if not bundle.digest.startswith(digits):

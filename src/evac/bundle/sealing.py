@@ -398,9 +398,10 @@ def write_shares(shares: Sequence[Share], folders: Sequence[Path], title: str) -
             name = f"evac-share-{lock.name}-{share.point}-of-{lock.people}.txt"
             path = folders[number % len(folders)] / name
             words = (
-                f"{title}\nShare {share.point} of {lock.people}; {lock.needed} of them together open what "
-                "the bundle has under lock.\nKeep it apart from the others and from the bundle. Tell it to "
-                f"nobody but the evac that asks for it.\n\n{share.line()}\n"
+                f"{title}\nShare {share.point} of {lock.people}; {lock.needed} of them together open the "
+                "encrypted parts of the bundle.\nKeep it apart from the "
+                "others and from the bundle. Give it only "
+                f"to evac, when evac asks for it.\n\n{share.line()}\n"
             )
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             written.append(path)

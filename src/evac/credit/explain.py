@@ -46,7 +46,10 @@ TEMPLATES: Final[Templates] = {
         "voucher": "{count} x {name}",
         "review": "a decision after we have reviewed your documents",
         "tiers": "{share} % of your fee of {fee}, because uptime was {uptime} % in {cycle}.",
-        "pro_rata": "Your fee of {fee} x {hours} h / {base_hours} h, which is {factor} times the outage.",
+        "pro_rata": (
+            "Your fee of {fee} x {hours} h / {base_hours} h, which is "
+            "{factor} times the length of the outage."
+        ),
         "fixed": "This amount is the same for every customer of the plan.",
         "per_day": "{days} days beyond the first {after}.",
         "per_day_one": "{days} day beyond the first {after}.",
@@ -72,7 +75,7 @@ TEMPLATES: Final[Templates] = {
         "no_rule": "No rule covers this service, plan and account.",
         "no_outage": "No outage was recorded for this service in this cycle.",
         "too_short": "The outage of {length} is shorter than rule {rule} requires.",
-        "tax_on_top": "Tax of {tax} is added to it.",
+        "tax_on_top": "Tax of {tax} is added.",
         "d": "{count} d",
         "h": "{count} h",
         "min": "{count} min",

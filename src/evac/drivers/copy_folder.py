@@ -482,7 +482,7 @@ def _written(folder: CopyFolder) -> Iterator[None]:
             words = f"{folder.repository} has no space left"
             raise Permanent("backup-full", words, "free some space, or remove old backups") from error
         if isinstance(error, PermissionError):
-            words = f"evac has no permission to use {error.filename or folder.path}"
+            words = f"evac may not use {error.filename or folder.path}"
             hint = f"give evac's account write permission for {folder.path}"
             raise Permanent("backup-forbidden", words, hint) from error
         words = f"{error.filename or folder.path}: {error.strerror}"

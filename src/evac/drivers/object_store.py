@@ -65,7 +65,7 @@ def bucket_of(where: str, env: Mapping[str, str]) -> Bucket:
     name, _, prefix = parts.path.strip("/").partition("/")
     if not parts.hostname or not name:
         raise Permanent(
-            "setting-wrong", "the repository does not name a bucket", "s3:https://HOST/BUCKET/PREFIX"
+            "setting-wrong", "the repository URL does not name a bucket", "s3:https://HOST/BUCKET/PREFIX"
         )
     return Bucket(
         name,
@@ -116,7 +116,7 @@ class Asked:
             if len(found) >= (most or OBJECTS_MOST):
                 break
         if len(found) >= OBJECTS_MOST:
-            raise Permanent("backup-output", f"the bucket holds more than {OBJECTS_MOST:,} objects")
+            raise Permanent("backup-output", f"the bucket contains more than {OBJECTS_MOST:,} objects")
         return found
 
     def replication(self) -> list[dict[str, Any]]:
@@ -144,7 +144,9 @@ class Asked:
             return Deletable(None, error.message)
         all_, unheld = len(versions), sum(one <= time.time() + HOLDS_S for one in ends)
         if unheld:
-            return self._without_lock(f"{unheld:,} of {all_:,} objects are not locked for another day")
+            return self._without_lock(
+                f"{unheld:,} of {all_:,} objects are not locked for at least another day"
+            )
         if len(ends) < all_:
             return Deletable(None, f"the locks of {all_ - len(ends):,} objects have not been checked yet")
         first = datetime.fromtimestamp(min(ends), UTC)
@@ -234,7 +236,7 @@ class Asked:
             whole = all({"Key", "Size", "ETag", "LastModified"} <= one.keys() for one in found)
             if page.get("Name") != self._bucket.name or not whole:
                 raise Retryable(
-                    "backup-output", "the bucket's answer is no listing of it", "check its server"
+                    "backup-output", "the bucket's answer is not a listing of it", "check its server"
                 )
             yield found
 
@@ -256,7 +258,7 @@ def _client(bucket: Bucket) -> Any:
         from botocore.config import Config
         from botocore.session import get_session
     except ImportError as error:
-        words = "a bucket is asked with the packages of an extra"
+        words = "buckets require the packages of an extra"
         raise Permanent("backup-tool-missing", words, install("s3")) from error
     return get_session().create_client(
         "s3",

@@ -63,7 +63,7 @@ def given(settings: Mapping[str, Value]) -> tuple[dict[str, str], tuple[Secret, 
     for entry in many(settings, "env"):
         name, separator, value = entry.partition("=")
         if not separator or not _NAME.fullmatch(name):
-            raise Permanent("setting-wrong", "env is a list of NAME=value or NAME=reference")
+            raise Permanent("setting-wrong", "env must be a list of NAME=value or NAME=reference")
         if value.startswith(("env:", "file:")):
             secret = secrets.resolve(value)
             hidden.append(secret)
@@ -107,7 +107,7 @@ async def run_program(
             **_identity(account),
         )
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "an argument holds a null character"
+        why = error.strerror if isinstance(error, OSError) else "an argument contains a null character"
         raise Permanent("command-not-started", f"{Path(argv[0]).name} cannot be started: {why}") from error
     kept, errors, full, lost = bytearray(), bytearray(), asyncio.Event(), asyncio.Event()
     reading = [asyncio.ensure_future(_drain(process.stdout, kept, most, full if apart else None))]

@@ -58,15 +58,18 @@ _SOURCE: Final = (
         Permanent("backup-password", "wrong password", "check `source_password`"),
     ),
     ("no password supplied", Permanent("backup-password", "a password is missing", "set `source_password`")),
-    ("permission denied", Permanent("backup-forbidden", "the role may not read it", "grant it SELECT")),
+    (
+        "permission denied",
+        Permanent("backup-forbidden", "the role has no permission to read it", "grant it SELECT"),
+    ),
     ("connection to server", Retryable("backup-silent", "PostgreSQL does not answer", "start it")),
 )
 _SIZE: Final = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"
 
 NO_TRANSACTION: Final = Permanent(
     "moment-unknown",
-    "the newest segments of the archived log hold no transaction",
-    "leave the moment out to restore all there is",
+    "the newest segments of the archived WAL contain no transaction",
+    "omit the point in time to restore everything",
 )
 
 
@@ -76,8 +79,8 @@ def refuse_beyond(end: float, until: int) -> None:
     """
     if until >= end:
         last = moment_words(math.ceil(end) - 1)
-        words = f"the archived log does not reach {moment_words(until)}: the latest moment is {last}"
-        raise Permanent("moment-uncovered", words, "ask for an earlier moment, or for the newest backup")
+        words = f"the archived WAL does not reach {moment_words(until)}: the latest point in time is {last}"
+        raise Permanent("moment-uncovered", words, "choose an earlier point in time, or the newest backup")
 
 
 async def last_commit(
@@ -99,9 +102,9 @@ async def last_commit(
             else:
                 packed.rename(segment)
         except (OSError, EOFError, zlib.error) as error:
-            words = f"the segment {segment.name} of the log cannot be unpacked"
+            words = f"WAL segment {segment.name} cannot be unpacked"
             raise Permanent(
-                "backup-corrupt", words, "prove the copy, or ask for an earlier moment"
+                "backup-corrupt", words, "prove the backup, or choose an earlier point in time"
             ) from error
         tool = Tool(f"{parameters.text(settings, 'bin')}/pg_waldump", {"LC_ALL": "C", "TZ": "UTC"})
         argv = ("--rmgr=Transaction", str(segment))
@@ -117,7 +120,7 @@ async def _facts_by(
     for entry in parameters.many(settings, "facts"):
         name, separator, statement = entry.partition("=")
         if not separator or not name.isidentifier():
-            raise Permanent("setting-wrong", "facts is a list of name=SELECT ...")
+            raise Permanent("setting-wrong", "facts must be a list of name=SELECT ...")
         value = (await ask(statement))[:200]
         found[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 16 else value
     return found
@@ -129,7 +132,7 @@ def source_of(settings: Mapping[str, Value]) -> tuple[str, dict[str, str], tuple
     """
     conninfo = parameters.text(settings, "source")
     if re.search(r"\bpassword\s*=|://[^/@]*:[^/@]*@", conninfo):
-        raise Permanent("secret-in-clear", "source names a password", "write source_password")
+        raise Permanent("secret-in-clear", "source contains a password", "write source_password")
     reference = parameters.text(settings, "source_password", "")
     if not reference:
         return conninfo, {}, ()
@@ -259,14 +262,14 @@ class Engine:
             shutil.copytree(Path(source, INCLUDED), included)
             give(account_of(self.settings, OWNER), included)
         if not (self.data / FILES[0]).is_file():
-            words = f"{self.data} holds no postgresql.conf"
-            raise Permanent("setting-missing", words, "name its folder: configuration")
+            words = f"{self.data} contains no postgresql.conf"
+            raise Permanent("setting-missing", words, "set its folder: configuration")
         ended = await self._tool("postgres").run(
             "-D", str(self.data), "-C", "max_connections", timeout_s=watch.left_s, allowed=(0, 1)
         )
         if ended.code:
-            words = f"PostgreSQL refuses its configuration: {' '.join(ended.errors.split())[-400:]}"
-            raise Permanent("setting-wrong", words, "correct `configuration`, or what it includes")
+            words = f"PostgreSQL rejects its configuration: {' '.join(ended.errors.split())[-400:]}"
+            raise Permanent("setting-wrong", words, "correct `configuration`, or the files it includes")
 
     @asynccontextmanager
     async def _private(self) -> AsyncIterator[Path]:
@@ -287,8 +290,8 @@ class Engine:
             await self._control(*argv, watch=watch)
         except Permanent as error:
             tail = log.read_text(encoding="utf-8", errors="replace")[-600:] if log.is_file() else ""
-            why = f"PostgreSQL does not start from what was restored: {' '.join(tail.split())}"
-            raise Permanent("restore-incomplete", why, "prove the copy, or restore an older one") from error
+            why = f"PostgreSQL does not start from the restored data: {' '.join(tail.split())}"
+            raise Permanent("restore-incomplete", why, "prove the backup, or restore an older one") from error
 
     async def _control(self, *argv: str, watch: Stopwatch, allowed: tuple[int, ...] = (0,)) -> None:
         tool = self._tool("pg_ctl")
@@ -303,10 +306,10 @@ class Engine:
             if answer[0] == "f":
                 return int(answer[1]) if len(answer) > 1 and answer[1].isdigit() else None
             if not (self.data / "postmaster.pid").exists():
-                raise Permanent("restore-incomplete", "PostgreSQL ended in the middle of its recovery")
+                raise Permanent("restore-incomplete", "PostgreSQL stopped in the middle of its recovery")
             await asyncio.sleep(PAUSE_S)
         raise Retryable(
-            "restore-slow", f"recovery did not end in {watch.timeout_s:.0f} s", "give it more time"
+            "restore-slow", f"recovery did not finish in {watch.timeout_s:.0f} s", "give it more time"
         )
 
     async def _facts(self, place: Path, watch: Stopwatch) -> dict[str, str | int]:

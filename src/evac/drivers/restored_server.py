@@ -69,8 +69,8 @@ def refuse_closed(account: pwd.struct_passwd | None, folder: Path) -> None:
         found = one.stat()
         mine = stat.S_IXGRP if found.st_gid in groups else stat.S_IXOTH
         if not found.st_mode & (stat.S_IXUSR if found.st_uid == account.pw_uid else mine):
-            words = f"the account {account.pw_name} may not enter {one}, so its server cannot run below it"
-            hint = f"chmod o+x {one}; or name another place, for restore tests by EVAC_RESTORE_TESTS"
+            words = f"the account {account.pw_name} has no access to {one}, so its server cannot run below it"
+            hint = f"chmod o+x {one}; or choose another place, for restore tests with EVAC_RESTORE_TESTS"
             raise Permanent("place-wrong", words, hint)
 
 
@@ -125,11 +125,13 @@ class RestoredServer:
             gone = (self.data / PID).exists() or begun_s + BEGIN_S < time.monotonic()
             if self.pid() is None and gone:
                 tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
-                why = f"{Path(argv[0]).name} does not start from what was restored: {' '.join(tail.split())}"
-                raise Permanent("restore-incomplete", why, "prove the copy, or restore an older one")
+                why = f"{Path(argv[0]).name} does not start from the restored data: {' '.join(tail.split())}"
+                raise Permanent("restore-incomplete", why, "prove the backup, or restore an older one")
             await asyncio.sleep(PAUSE_S)
         name = Path(argv[0]).name
-        raise Retryable("restore-slow", f"{name} did not answer in {watch.timeout_s:.0f} s", "give it longer")
+        raise Retryable(
+            "restore-slow", f"{name} did not answer in {watch.timeout_s:.0f} s", "allow more time"
+        )
 
     async def stop(self) -> None:
         """Ends it, if it runs: in order, or by force after a while."""

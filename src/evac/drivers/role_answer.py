@@ -22,10 +22,10 @@ def role_from(found: object) -> RoleReport:
         raise ValueError("no object")
     said = found.get("role")
     if not isinstance(said, str) or said not in _ROLES:
-        raise ValueError("role is none of primary, replica, detached and none")
+        raise ValueError("role must be one of primary, replica, detached and none")
     position, history = _number(found, "position"), found.get("history", "")
     if not isinstance(history, str) or (position is not None and not history):
-        raise ValueError("a position needs a history, as text")
+        raise ValueError("a position needs a history, which must be text")
     return RoleReport(
         _ROLES[said],
         _number(found, "lag_ms"),
@@ -41,7 +41,7 @@ def _number(found: Mapping[str, object], key: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError(f"{key} is not a whole number from 0")
+        raise ValueError(f"{key} is not a whole number of 0 or more")
     return value
 
 

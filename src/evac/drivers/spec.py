@@ -122,58 +122,64 @@ class Setting:
 
 OF_A_COPY = (
     Setting("host", "text", "address of a copy, for the drivers of the other copies", "none", reaches="host"),
-    Setting("port", "number", "its port, likewise", "none", most=65_535),
-    Setting("name", "text", "by which its primary knows it, for each of them", "none"),
+    Setting("port", "number", "its port, for the same drivers", "none", most=65_535),
+    Setting("name", "text", "its name as its primary sees it, for the same drivers", "none"),
 )
 """Settings of drivers that pass on where the copies of a store are."""
 CONTROLLER = (
     Setting(
-        "boot_source", "text", "from where it boots, this once", "left as it is", choices=("disk", "pxe")
+        "boot_source", "text", "what it boots from, this time only", "left as it is", choices=("disk", "pxe")
     ),
-    Setting("requests_at_once", "number", "in one management network (a hall)", "64", most=4_096),
+    Setting(
+        "requests_at_once",
+        "number",
+        "maximum requests at once in one management network (a hall)",
+        "64",
+        most=4_096,
+    ),
     Setting(
         "refusals_at_most",
         "number",
-        "in a row, then nothing more is sent with this password",
+        "logins rejected in a row before evac stops using this password",
         "5",
         most=100,
     ),
-    Setting("answer_s", "number", "seconds that one request may take", "10", most=120),
+    Setting("answer_s", "number", "timeout of one request, in seconds", "10", most=120),
 )
 """Settings of drivers that ask management controllers."""
 RESTORED_POSTGRES = (
     Setting("bin", "text", "folder of PostgreSQL's programs", needed=("store",), reaches="program"),
     Setting("system_user", "text", "owner of the data", "`postgres`"),
-    Setting("host", "text", "where a restored primary takes connections", "as its own settings say"),
-    Setting("port", "number", "its port", "as its own settings say", most=65_535),
+    Setting("host", "text", "where a restored primary accepts connections", "from its own settings"),
+    Setting("port", "number", "its port", "from its own settings", most=65_535),
     Setting(
         "configuration",
         "text",
-        "folder with `postgresql.conf` and `pg_hba.conf`, for data that holds none",
+        "folder with `postgresql.conf` and `pg_hba.conf`, if the restored data has none",
         "none",
         reaches="folder",
     ),
-    Setting("facts", "list", "`name=SELECT ...`: what a witness compares, one value each", "none"),
-    Setting("facts_database", "text", "the database that `facts` are asked of", "`postgres`"),
+    Setting("facts", "list", "`name=SELECT ...`: values to compare after a restore, one per query", "none"),
+    Setting("facts_database", "text", "the database to query for `facts`", "`postgres`"),
     Setting(
         "source",
         "text",
         "how evac connects to the primary, such as `host=10.0.0.5 user=evac`",
-        "none: no witness asks it",
+        "none: nothing is compared with it",
         reaches="host",
     ),
-    Setting("source_password", "secret", "a reference: with which password", "none"),
+    Setting("source_password", "secret", "a reference to the password", "none"),
 )
 """Settings of every driver that restores PostgreSQL."""
 COPY_FOLDER = (
     Setting(
         "repository",
         "text",
-        "full path of the folder with the copies; its file `evac-repository` holds its id",
+        "absolute path of the folder with the backups; its file `evac-repository` contains its ID",
         needed=("store",),
         reaches="folder",
     ),
-    Setting("repository_id", "text", "id of the repository; another one is refused", "not compared"),
+    Setting("repository_id", "text", "ID of the repository; evac refuses any other", "not compared"),
     Setting("place", "text", "folder that a run restores into", "none", reaches="folder"),
 )
 """Settings of every driver that keeps its copies in a folder."""
@@ -186,9 +192,12 @@ PROBED: Mapping[ProbeKind, frozenset[Subject]] = {
 """What an endpoint is for, so that the witness probes it."""
 COMMON = (
     Setting(
-        FENCE, "text", "of an endpoint for a site: the proof that it gives", choices=("network", "power")
+        FENCE,
+        "text",
+        "for an endpoint of a site: the proof that its fence gives",
+        choices=("network", "power"),
     ),
-    Setting("takes", "number", "seconds; read by the simulated company of `evac serve --demo` only"),
+    Setting("takes", "number", "duration in seconds; only for the simulated company of `evac serve --demo`"),
 )
 """Settings of every driver."""
 

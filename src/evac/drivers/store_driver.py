@@ -112,7 +112,7 @@ async def takes_connections(host: str, port: int, wait_s: float = CONNECT_MS / 1
 def another_primary(address: str) -> Retryable:
     return Retryable(
         ANOTHER_PRIMARY,
-        f"{address} answers as a primary that takes writes",
+        f"{address} answers as a primary that accepts writes",
         "demote or fence it first",
         after_ms=100,
     )

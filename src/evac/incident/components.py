@@ -270,7 +270,7 @@ def _minutes(milliseconds: int) -> int:
 
 def trouble_with(names: Sequence[str]) -> str:
     """A title for what users noticed."""
-    return f"Trouble with {listed(names)}"
+    return f"Problems with {listed(names)}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -332,19 +332,19 @@ LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 _Sentence = Literal["down", "less", "back", "fix", "watch", "over"]
 _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
     "en": {
-        "title": "Trouble with {names}",
-        "title_over": "Trouble with {names}: over",
-        "down": "Since {since} {names} is not available.",
-        "down_many": "Since {since} {names} are not available.",
-        "less": "{names} works, but not in full.",
-        "less_many": "{names} work, but not in full.",
+        "title": "Problems with {names}",
+        "title_over": "{names} restored",
+        "down": "{names} has been unavailable since {since}.",
+        "down_many": "{names} have been unavailable since {since}.",
+        "less": "{names} is partially available.",
+        "less_many": "{names} are partially available.",
         "back": "{names} has been restored as of {since}.",
         "back_many": "{names} have been restored as of {since}.",
         "fix": "We're working on a fix and will post updates here.",
         "fix_for": "We're working on a fix for {names} and will post updates here.",
-        "watch": "We're watching closely and will post updates here.",
-        "over": "{names} works again since {since}.",
-        "over_many": "{names} work again since {since}.",
+        "watch": "We're monitoring the situation and will post updates here.",
+        "over": "{names} has been working again since {since}.",
+        "over_many": "{names} have been working again since {since}.",
     },
     "ko": {
         "title": "{names} 서비스 장애 안내",

@@ -134,7 +134,7 @@ def _step(step: Step, owners: Mapping[str, str], ground: _Ground) -> RunbookStep
     checks += [f"first: {kind_of(step.kind).first(step)}"] if step.rebuilds else []
     checks += [f"done when: {step.gate}"] if step.gate else []
     checks += [f"roll back: {step.undo}"] if step.undo else []
-    checks += [f"makes room for {', '.join(step.for_services[:5])}"] if step.for_services else []
+    checks += [f"frees capacity for {', '.join(step.for_services[:5])}"] if step.for_services else []
     found, site = ground.by_hand(step), ground.site_of(step)
     return RunbookStep(
         step.id,

@@ -30,32 +30,32 @@ BOOT_CODES: Final = MappingProxyType(
     {
         "bmc-silent": BootCode(
             "its management controller does not answer",
-            "check cable and switch port, then the power supply; boot by hand",
+            "check the cable and switch port, then the power supply; boot by hand",
             False,
         ),
         "bmc-hanging": BootCode(
-            "its management controller takes connections and never answers",
+            "its management controller accepts connections but does not answer",
             "reset the management controller (pull both power cords for 30 s)",
             True,
         ),
         "bmc-half-dead": BootCode(
-            "its management controller answers, but not about the server",
+            "its management controller answers, but not about this server",
             "reset the management controller (pull both power cords for 30 s)",
             True,
         ),
         "bmc-busy": BootCode(
-            "its management controller refuses: too many sessions, or restarting",
+            "its management controller is busy: too many sessions, or restarting",
             "wait ten minutes, then retry",
             True,
         ),
         "bmc-lying": BootCode(
-            "its management controller says done, and the power state does not change",
-            "look at the power light; press the button; replace the controller",
+            "its management controller reports success, but the power state does not change",
+            "check the power light; press the button; replace the controller",
             True,
         ),
         "bmc-tls": BootCode(
-            "its certificate is not the one that is known",
-            "compare the serial number on the box; then renew pin or certificate",
+            "its certificate is not the pinned one",
+            "compare the serial number on the server; then renew the pin or the certificate",
             False,
         ),
         "bmc-wrong-serial": BootCode(
@@ -64,23 +64,23 @@ BOOT_CODES: Final = MappingProxyType(
             False,
         ),
         "credentials-refused": BootCode(
-            "user name or password refused",
-            "fix evac's password before you try anything else",
+            "user name or password rejected",
+            "fix evac's password before trying anything else",
             False,
         ),
         "bmc-password": BootCode(
-            "its management controller refuses the user name or password that others accept",
-            "give it the password of the others, then retry; or boot by hand",
+            "its management controller rejects the user name or password that others accept",
+            "set the same password as on the others, then retry; or boot by hand",
             False,
         ),
         "bmc-not-allowed": BootCode(
-            "the user may not switch the power",
-            "give the user the right to control power",
+            "the user has no permission to switch the power",
+            "give the user permission to control power",
             False,
         ),
         "bmc-unsupported": BootCode(
             "its management controller cannot do this",
-            "boot by hand; update the controller",
+            "boot by hand; update the controller's firmware",
             False,
         ),
         "server-power-fault": BootCode(
@@ -89,18 +89,18 @@ BOOT_CODES: Final = MappingProxyType(
             True,
         ),
         "server-no-boot": BootCode(
-            "power is on, and the system does not come up",
+            "the power is on, but the system does not come up",
             "attach a screen: disks, file system or RAID may need a check first",
             True,
         ),
         "server-boot-loop": BootCode(
-            "it starts again and again",
-            "attach a screen: disks, memory or image are broken",
+            "it keeps restarting",
+            "attach a screen: the disks, memory or image are faulty",
             True,
         ),
         "server-wrong-image": BootCode(
             "it came up with the image of another server",
-            "check boot order and boot server, then boot again",
+            "check the boot order and the boot server, then boot again",
             True,
         ),
     }

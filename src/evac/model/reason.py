@@ -82,7 +82,7 @@ class Reason:
         """One sentence without its stop: what keeps the service down and how people can change that."""
         match self.kind:
             case "capacity-for":
-                return f"makes room for {', '.join(self.services)}{' and others' if self.more else ''}"
+                return f"frees capacity for {', '.join(self.services)}{' and others' if self.more else ''}"
             case "place-unknown":
                 return f"cannot be judged: where the replicas of {self.services[0]} run"
             case "members-unknown":
@@ -92,28 +92,31 @@ class Reason:
             case "start-cycle":
                 return (
                     f"start cycle: starting {self._circle};"
-                    " limits: manual: start-cycle says how long people take to break it"
+                    " limits: manual: start-cycle states how long people take to break it"
                 )
             case "tool-cycle":
                 return (
                     f"circular dependency: restoring {self._circle};"
-                    " state a way without the tool under limits: manual"
+                    " state how to do it without the tool, under limits: manual"
                 )
             case "needs":
-                return f"needs {self.services[0]}, which does not come back"
+                return f"needs {self.services[0]}, which is not restored"
             case "needs-tool":
-                return f"steps of its recovery need the tool {self.services[0]}, which does not come back"
+                return f"steps of its recovery need the tool {self.services[0]}, which is not restored"
             case "provider":
-                return f"only its provider {self.provider} can restore it, and when is not known"
+                return f"only its provider {self.provider} can restore it, and the time is unknown"
             case "late":
                 return "it would not be back before the horizon"
             case "no-capacity":
-                return "no room is left for it"
+                return "there is no capacity left for it"
             case "capacity-not-found" if self.resource:
                 much = amount(self.resource, self.missing)
-                return f"there is not enough room for it and all else of its tier and above ({much} short)"
+                return (
+                    "there is not enough capacity for it and everything else "
+                    f"in its tier and above ({much} short)"
+                )
             case "capacity-not-found":
-                return "no room was found for it within the search budget"
+                return "no capacity was found for it within the search budget"
             case "text":
                 return self.text
             case _:
@@ -127,7 +130,7 @@ class Reason:
     @property
     def _store_words(self) -> str:
         store = f"store {self.store}"
-        anyway = f"--waive {self.store} takes it all the same"
+        anyway = f"--waive {self.store} takes it anyway"
         match self.kind:
             case "store-late":
                 return f"{store} would not be back before the horizon"
@@ -138,11 +141,11 @@ class Reason:
                 )
             case "loss-above-rpo":
                 what = "backup" if self.backup else "copy"
-                return f"{store}: its {what} at {self.site} may lack more than its rpo allows; {anyway}"
+                return f"{store}: its {what} at {self.site} may lack more than its RPO allows; {anyway}"
             case "loss-unknown":
-                return f"{store}: it is not known what its copy lacks; {anyway}"
+                return f"{store}: it is unknown what its copy lacks; {anyway}"
             case _:
-                return f"{store} has no copy and no backup that is left"
+                return f"{store} has no copy or backup left"
 
 
 OffKind = Literal[
@@ -175,18 +178,22 @@ class OffReason:
         """A clause without its stop."""
         match self.kind:
             case "no-boot-time":
-                return "nothing says how long they boot"
+                return "their boot time is not stated"
             case "above-power-budget":
-                return f"{self.watts} W would be on by themselves, {self.supply} carries {self.limit_watts} W"
+                return (
+                    f"{self.watts} W would power on by themselves, but {self.supply} "
+                    f"can carry only {self.limit_watts} W"
+                )
             case "above-inrush-limit":
                 return (
-                    f"an inrush of {self.watts} W comes by itself, {self.supply} stands {self.limit_watts} W"
+                    f"the inrush alone would be {self.watts} W, but {self.supply} "
+                    f"tolerates only {self.limit_watts} W"
                 )
             case "power-late":
-                return "its power would be back only after the horizon"
+                return "its power would only return after the horizon"
             case "not-enough-power":
-                return f"the power of {self.supply} does not reach"
+                return f"the power of {self.supply} is not enough"
             case "late":
-                return "it would be on only after the horizon"
+                return "it would only be on after the horizon"
             case "text":
                 return self.text

@@ -13,7 +13,7 @@ class Attest(StepKind):
     work = "confirm a fact"
     sentence = "confirm {target}"
     entry = Entry("vouched", "{target}: a person confirmed it", "main")
-    precheck = "we know what it would delete or unseal"
+    precheck = "it is known what the service would delete or unseal"
     gate = "a person has released it"
     undo = "stop it again"
     releases = True

@@ -152,7 +152,7 @@ def supply_value(
     for name, share in row.shares:
         milestone = _lost_milestone(heads, names, name)
         if share < 0 or milestone in shares:
-            raise CertificateError(f"share of {name} is negative or said twice")
+            raise CertificateError(f"share of {name} is negative or given twice")
         work, twice_q, release = _work(heads, milestone, factors)
         if work == 0 or (speed == 0 and share):
             raise CertificateError(f"{name} does no work on this limit")
@@ -330,7 +330,7 @@ def capacity_value(
     for name, share in row.shares:
         milestone = names.get(name)
         if milestone is None or milestone[0] == "primary" or share < 0 or milestone in shares:
-            raise CertificateError(f"share of {name} is unknown, negative or said twice")
+            raise CertificateError(f"share of {name} is unknown, negative or given twice")
         size = _size(heads, milestone, prices)
         if size == 0:
             raise CertificateError(f"{name} needs no priced capacity")
@@ -502,7 +502,7 @@ def _u_of(heads: Heads, service: int) -> Milestone:
     for kind in ("base", "top"):
         if is_lost_milestone(heads, (kind, service)):
             return (kind, service)
-    raise CertificateError(f"{heads.instance.services.id[service]} has a price and lost nothing")
+    raise CertificateError(f"{heads.instance.services.id[service]} has a price although it lost nothing")
 
 
 def _placed_worth(

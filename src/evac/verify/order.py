@@ -161,7 +161,7 @@ def _check_backups(reading: Reading) -> None:
             reading.complain("F14", timed.step.id, "takes a second backup")
         elif reading.instance.stores[timed.store].backup != timed.end - timed.start:
             reading.complain(
-                "F14", timed.step.id, "takes another time than the estate says, or is not asked for"
+                "F14", timed.step.id, "takes a different time than the estate states, or is not requested"
             )
     for store, fence in sorted(reading.fences.items()):
         if reading.instance.stores[store].backup is None:

@@ -279,7 +279,7 @@ _STEP: Final = _object(
 )
 
 _SERVICE: Final = _object(
-    "What becomes of an affected service. restored_ms counts from the release of the plan, recovery_ms "
+    "What happens to an affected service. restored_ms counts from the release of the plan, recovery_ms "
     "from the loss, detection and approval included; null: not within the horizon.",
     {
         "service": _TEXT,

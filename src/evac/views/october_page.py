@@ -142,8 +142,8 @@ def _lead(story: October) -> str:
     return (
         f"A fire takes a building with {number(story.burnt)} of {number(story.servers)} servers. "
         f"{plural(story.services, 'service')} and {people(story.people)} users are hit. "
-        "This is how the day goes with evac: planned, executed and booted by the same program that "
-        "would do it for real."
+        "This is how the day goes with evac: the program that would do it for real plans the evacuation, "
+        "executes it and boots the site."
     )
 
 
@@ -203,7 +203,7 @@ def _beside(story: October) -> str:
         _bar("Messages, evac", "start", story.messenger_ms),
         _bar("The last service, 2022", "gone", PUBLISHED_LAST_MS, "127 h 30 min"),
         _bar("The last service, evac", "start", story.last_ms),
-        _bar("Everything is back home, evac", "verify", story.home_ms),
+        _bar("Everything is back home; evac", "verify", story.home_ms),
     ]
     words = (
         f"Published: 10 h and 127 h 30 min. evac: {duration(story.messenger_ms)}, {duration(story.last_ms)}."

@@ -62,7 +62,7 @@ def rivals_words(one: Rivals) -> str:
     if not one.unheard:
         return f"{one.store} has {words}"
     silent = f"{listed(one.unheard, 3)} {'does' if len(one.unheard) == 1 else 'do'} not answer now"
-    return f"{one.store} had {words}; {silent}, so nobody knows whether writes there have stopped"
+    return f"{one.store} had {words}; {silent}, so it is unknown whether writes there have stopped"
 
 
 def silent_words(one: Silent) -> str:

@@ -61,7 +61,7 @@ def _with_due(update: Update, wall: WallClock) -> str:
 
 
 def _titled(update: Update, title: str) -> str:
-    """`Identified: Trouble with Pay`."""
+    """`Identified: Problems with Pay`."""
     words = update.title or title
     return f"{update.phase.capitalize()}: {words}" if update.phase else words
 

@@ -105,7 +105,7 @@ def forecast_facts(said: ForecastRow) -> Iterator[tuple[str, str, str]]:
         _ms(said.made_at),
     )
     if said.waits_for_a_person:
-        words, style = f"{words}; assuming that what waits for a person were done now", "warning"
+        words, style = f"{words}; assuming that everything waiting for a person is done now", "warning"
     yield "servers", words, style
     back = sorted(said.services.items(), key=lambda one: (one[1] or "", one[0]))
     if back:
@@ -233,7 +233,10 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
         case ByHand():
             then = f"then attest {wait.step}"
             if "attest" not in wait.verbs:
-                then = f"the policy accepts no one's word for it: skip {wait.step} to continue without it"
+                then = (
+                    "the policy does not accept an attestation for it: skip "
+                    f"{wait.step} to continue without it"
+                )
             return f"by hand: {_by_hand(wait.facts)}; {then}"
         case ByHandLater():
             return f"{wait.step} can wait: a step it depends on is no longer done"

@@ -35,7 +35,7 @@ async def ask(asked: Asked, question: str, within_s: float, *more: Any, action: 
 
 @asynccontextmanager
 async def silently(asked: Asked) -> AsyncIterator[float]:
-    """While the server takes connections and answers nothing; yields a short time to ask within."""
+    """While the server accepts connections but does not answer; yields a short time to ask within."""
     await asked.silence()
     try:
         yield BRIEF_S

@@ -80,7 +80,7 @@ class Case:
     prepare: Step = nothing
     """Brings the world from where the capability's suite found it to where the action can be done."""
     silence: Step | None = None
-    """The server takes connections and answers nothing (SIGSTOP); None where there is no server."""
+    """The server accepts connections but does not answer (SIGSTOP); None where there is no server."""
     speak: Step = nothing
     """Ends the silence."""
     before: tuple[Literal["absent", "unclear", "done"], ...] = ("absent",)

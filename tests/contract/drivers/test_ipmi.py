@@ -82,7 +82,7 @@ def test_wrong_passwords_stop_after_a_handful(simulator: Simulator) -> None:
 
     found = asyncio.run(story())
     assert {one.error.code for one in found} == {"credentials-refused"}
-    assert sum("refuses the user name or password" in one.error.message for one in found) <= 2
+    assert sum("rejects the user name or password" in one.error.message for one in found) <= 2
 
 
 def test_the_password_is_no_argument(simulator: Simulator) -> None:

@@ -148,7 +148,7 @@ def test_of_two_copies_none_is_sure_and_a_demotion_confirms_nothing(server_folde
             ):
                 await driver.execute(one, given)
             both = world.action("protect", "dc-pangyo", synchronous=("dc-anyang", "dc-ansan"))
-            with pytest.raises(Retryable, match="choose at most one"):
+            with pytest.raises(Retryable, match="let at most one"):
                 await driver.execute(both, given)
             for name in ("dc-anyang", "dc-ansan"):
                 world.members[name].sql("STOP SLAVE IO_THREAD")

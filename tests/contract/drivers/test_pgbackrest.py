@@ -155,7 +155,7 @@ def test_a_store_returns_to_a_moment_that_the_log_covers_and_to_no_other(server_
         for uncovered in (copy.taken_at, int(time.time()) + 5):
             error = ask("restore", world.action(), "", place, uncovered)
             assert (error.code, world.around()) == ("moment-uncovered", []), error.message
-        assert "the latest moment is" in error.message
+        assert "the latest point in time is" in error.message
         done = ask("restore", world.action(), "", place, moment)
         assert done.facts["rows"] == ROWS, "the row that was written after the moment is not there"
         assert done.reached_at <= moment

@@ -75,7 +75,7 @@ def test_a_refused_password_fails_and_is_tried_a_handful_of_times(tmp_path: Path
         told = json.loads(observe(estate, "--output", "json", code=console.FAILED).stdout)["power"]
         stats = fleet.admin("stats")
     assert f"error: the power of {SERVERS} of {SERVERS} servers is unknown: " in said.stderr
-    assert "user name or password refused (5)" in said.stderr
+    assert "user name or password rejected (5)" in said.stderr
     assert f"it was not queried after that ({SERVERS - 5})" in said.stderr
     assert "next: fix evac's password" in said.stderr
     assert "unknown  75       it was not queried after that" in said.stdout

@@ -34,14 +34,14 @@ def test_a_scale_is_exact_and_goes_back_only_to_what_was_written_down(site: Site
         scale = site.action("scale", replicas=3)
         evidence = await driver.execute(scale, order())
         assert (evidence["working"], site.answering()) == (3, 3)
-        with pytest.raises(Permanent, match="no record exists"):
+        with pytest.raises(Permanent, match="there is no record"):
             await driver.undo(scale, order())
         await driver.execute(site.action("start", replicas=1), order())
         assert site.answering() == 3
         await driver.undo(site.action("scale", replicas=3, from_replicas=1), order())
         assert site.answering() == 1
         await driver.execute(site.action("scale", replicas=2), order())
-        with pytest.raises(Permanent, match="since then another step asked for 2"):
+        with pytest.raises(Permanent, match="another step has since requested 2"):
             await driver.undo(site.action("scale", replicas=3, from_replicas=1), order())
         assert site.answering() == 2
         await driver.undo(site.action("scale", replicas=2, from_replicas=1), order())

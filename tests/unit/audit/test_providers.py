@@ -96,8 +96,8 @@ def test_the_plan_says_that_only_the_provider_can_restore_it(estate: Estate, los
     assert set(outcomes) == {"cards", "wallets", "checkout", "shop"}
     assert {one.state for one in outcomes.values()} == {"unplaced"}
     assert {one.recovery_ms for one in outcomes.values()} == {None}
-    assert outcomes["cards"].reason == "only its provider stripe can restore it, and when is not known"
-    assert outcomes["shop"].reason == "needs checkout, which does not come back"
+    assert outcomes["cards"].reason == "only its provider stripe can restore it, and the time is unknown"
+    assert outcomes["shop"].reason == "needs checkout, which is not restored"
     assert lost.steps == ()
     assert check(estate, lost).holds
 

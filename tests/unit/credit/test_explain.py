@@ -60,7 +60,8 @@ def test_the_calculation_is_written_out() -> None:
     row = Account("a", "mobile", "individual", 50_000, "KRW", "2022-10")
     assert words("kt-2021", row) == (
         "mobile was unavailable from 2022-10-15 15:33 to 2022-10-15 17:02 (1 h 29 min). "
-        "You receive 1,009 KRW. Your fee of 50,000 KRW x 15 h / 744 h, which is 10 times the outage."
+        "You receive 1,009 KRW. Your fee of 50,000 KRW x 15 h / 744 h, "
+        "which is 10 times the length of the outage."
     )
 
 

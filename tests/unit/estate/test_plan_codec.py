@@ -69,7 +69,7 @@ def test_why_servers_stay_off_is_data_and_earlier_files_have_words_only(plan: Pl
     data = plan_codec.encode(replace(plan, left_off=(LeftOff("pangyo", why, ("a1", "a2")),)))
     assert plan_codec.decode(data).left_off == (LeftOff("pangyo", why, ("a1", "a2")),)
     (row,) = (document := json.loads(data))["left_off"]
-    assert row["reason"] == "an inrush of 800 W comes by itself, pangyo/feed-a stands 700 W"
+    assert row["reason"] == "the inrush alone would be 800 W, but pangyo/feed-a tolerates only 700 W"
     assert row["why"]["watts"] == 800
 
     row["why"]["watts"] = 900

@@ -25,12 +25,12 @@ def said(dossier: Dossier, names: dict[str, str] = NAMES) -> tuple[str, str, str
 
 def test_what_is_down_and_what_is_back_is_said_by_its_public_name() -> None:
     title, text, basis = said(story(3))
-    assert (title, basis) == ("Trouble with Web shop", "records")
-    assert "Web shop is not available" in text
+    assert (title, basis) == ("Problems with Web shop", "records")
+    assert "Web shop has been unavailable" in text
     assert "UTC" in text
     whole = said(story(10_000))
     assert "Web shop has been restored as of" in whole[1]
-    assert "Adverts is not available" in whole[1]
+    assert "Adverts has been unavailable" in whole[1]
     for inside in ("web", "cart", "pangyo", "anyang", "fence"):
         assert inside not in text.replace("Web shop", "")
 
@@ -51,19 +51,19 @@ def test_a_draft_of_a_person_goes_first_until_it_is_published() -> None:
 def test_an_end_is_said_as_one() -> None:
     resolved = (note("resolved", 50),)
     title, text, _ = said(replace(story(10_000), notes=resolved))
-    assert "Adverts is not available" in text, "it is still down, whoever resolved the incident"
+    assert "Adverts has been unavailable" in text, "it is still down, whoever resolved the incident"
     assert "over" not in title
     whole = plan_of(outcomes=[one for one in OUTCOMES if one.state == "restored"])
     title, text, _ = said(fire(resolved, whole))
-    assert title.endswith(": over")
-    assert "works again since" in text
+    assert title.endswith(" restored")
+    assert "has been working again since" in text
 
 
 def test_a_later_update_is_about_what_is_still_affected() -> None:
     first, later = story(10_000), (note("update", 50, "words", name="Trouble", value="identified"),)
-    assert said(first)[0] == "Trouble with Adverts and Web shop"
+    assert said(first)[0] == "Problems with Adverts and Web shop"
     title, text, _ = said(replace(first, notes=later))
-    assert title == "Trouble with Adverts"
+    assert title == "Problems with Adverts"
     assert "a fix for Adverts and" in text
 
 

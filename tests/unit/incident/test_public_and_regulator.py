@@ -182,12 +182,12 @@ def test_an_incident_keeps_the_title_of_its_first_update() -> None:
 
 def test_a_title_that_was_drafted_is_published_as_it_was_written() -> None:
     names = {service: f"Part {service}" for service in ("web", "cart", "gone", "fine", "ads", "x", "y")}
-    told = [note("update", 1, "b", name="Trouble with Part ads, Part cart and 2 more")]
+    told = [note("update", 1, "b", name="Problems with Part ads, Part cart and 2 more")]
     told += [note("state", 2, name=name, value="degraded") for name in names.values()]
     (one,) = status_page("Example", names, [(d := fire(told), summary(d))], T0, T0 + HOUR).incidents
     assert one.title == told[0].name
     (one,) = status_page("Example", names, [(d := fire(told[1:]), summary(d))], T0, T0 + HOUR).incidents
-    assert one.title == "Trouble with Part ads, Part cart, Part fine, Part gone, Part web and 2 more"
+    assert one.title == "Problems with Part ads, Part cart, Part fine, Part gone, Part web and 2 more"
 
 
 def test_what_is_down_is_named_by_what_it_matters() -> None:

@@ -77,22 +77,21 @@ stores:
 @pytest.mark.parametrize(
     ("promote", "more", "why"),
     [
-        ("1 s", "]}", "store db has no copy and no backup that is left"),
+        ("1 s", "]}", "store db has no copy or backup left"),
         (
             "1 s",
             ", {at: south, mode: async, lag: 20 s}]}",
-            "store db: its copy at south may lack more than its rpo allows; --waive db takes it all the same",
+            "store db: its copy at south may lack more than its RPO allows; --waive db takes it anyway",
         ),
         (
             "1 s",
             "], backups: [{at: south, size: 1 GiB, age: 1 h, restore: 1 Gbit/s}]}",
-            "store db: its backup at south may lack more than its rpo allows; "
-            "--waive db takes it all the same",
+            "store db: its backup at south may lack more than its RPO allows; --waive db takes it anyway",
         ),
         (
             "1 s",
             ", {at: south, mode: async}]}",
-            "store db: it is not known what its copy lacks; --waive db takes it all the same",
+            "store db: it is unknown what its copy lacks; --waive db takes it anyway",
         ),
         ("30 h", ", {at: south, mode: sync}]}", "store db would not be back before the horizon"),
     ],

@@ -228,9 +228,7 @@ def test_what_evac_lacks_to_look_at_servers_in_doubt_stops_the_run_as_well() -> 
     world.settle()
     assert world.view.phase == "paused"
     assert world.view.pause is not None
-    words = (
-        "evac itself cannot look at what it boots: the file can be read by everybody [secret-open]; fix it"
-    )
+    words = "evac itself cannot check what it boots: the file can be read by everybody [secret-open]; fix it"
     assert words in world.view.pause.reason
     world.say("resumed", who="mina", reason="mended")
     assert world.finish() == "succeeded"

@@ -83,7 +83,7 @@ def test_a_circle_with_a_need_to_start_never_starts(tmp_path: Path) -> None:
     assert {name for name, fate in fates(estate).items() if fate == "lost"} == lost
     reasons = {o.service: o.reason for o in made.outcomes}
     assert reasons["one"].startswith("start cycle: starting one needs")
-    assert reasons["user"] == "needs one, which does not come back"
+    assert reasons["user"] == "needs one, which is not restored"
     assert states(made)["apart"] == "restored"
     found = [f for f in audit(estate).findings if f.rule == "cold-start-cycle"]
     assert [f.severity for f in found] == ["error"]

@@ -110,10 +110,12 @@ def test_what_is_in_doubt_says_why_and_not_what_an_earlier_try_failed_for() -> N
         Event("step_started", 2, "boot:s2", 1, {"token": 1}),
         Event("step_failed", 3, "boot:s2", 1, {"code": "bmc-busy", "message": "too many", "again_ms": 0}),
         Event("step_started", 4, "boot:s2", 2, {"token": 1}),
-        Event("step_unknown", 5, "boot:s2", 2, {"code": "bmc-silent", "message": "nothing was seen of it"}),
+        Event(
+            "step_unknown", 5, "boot:s2", 2, {"code": "bmc-silent", "message": "nothing was heard from it"}
+        ),
     )
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
-    assert "nothing was seen of it" in text
+    assert "nothing was heard from it" in text
     assert "too many" not in text
 
 

@@ -142,7 +142,7 @@ def _tell(story: Story) -> None:
   Recovery tools lost with what they must recover: {number(len(tools))}.
   With the plan: {_verdict(story)}
   Later than promised: {number(late)}. Shed, or without room or data: {number(len(left))}.
-  Stores whose data does not come back: {number(gone)}.
+  Stores whose data is not restored: {number(gone)}.
   Servers booted: {number(kinds["boot"])}. Replicas started elsewhere: {number(kinds["start"])}.
   The plan is at most {percent(plan.gap_permille)} above the best possible; {_proved(story)}.
   Nine times in ten, what the plan restores of tier 0 {whole}.

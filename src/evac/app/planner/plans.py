@@ -70,7 +70,9 @@ def _check_names(plan: Plan, instance: Instance) -> None:
 
 def _stale(what: str) -> StalePlan:
     return StalePlan(
-        "plan-stale", f"the estate has changed and no longer has {what}", "the run continues with its plan"
+        "plan-stale",
+        f"the estate has changed and no longer contains {what}",
+        "the run continues with its plan",
     )
 
 
@@ -89,7 +91,7 @@ class Mender:
             done = await self._apart.ask(_mended_apart, packed, data, trouble)
         except BrokenProcessPool as error:
             raise PlanError(
-                "mend-failed", "the process that repairs plans has died", "the run continues"
+                "mend-failed", "the process that repairs plans has stopped", "the run continues"
             ) from error
         if isinstance(done, tuple):
             code, message, hint = done

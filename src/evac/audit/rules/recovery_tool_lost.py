@@ -66,7 +66,7 @@ def _finding(
         severity,
         name,
         f"{either} ({', '.join(roles)}) is lost with {listed(context.names(ordered))}{itself}: {outlook}",
-        f"{few}Run {either} so that it serves with any one domain lost, or rehearse a way by hand for: "
+        f"{few}Run {either} so that it serves with any one domain lost, or rehearse how to do this by hand: "
         f"{', '.join(_kinds(roles)) or 'what people do with it'}.",
         losses=ordered,
         chain=chain or why_down(context, tools[0], worst).words,

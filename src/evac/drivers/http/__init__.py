@@ -43,7 +43,7 @@ DRIVER = DriverSpec(
             "the verbs that the other system supports; every request is then a POST to `url`",
             needed=("store",),
         ),
-        Setting("method", "text", "method of requests without `does`; not used for a verify", "`POST`"),
+        Setting("method", "text", "HTTP method if `does` is not set; not used for a verify", "`POST`"),
         Setting("secret", "secret", "reference to the signing key; without it, requests are not signed"),
         Setting(
             "observe_url",

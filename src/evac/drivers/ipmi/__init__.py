@@ -13,7 +13,7 @@ DRIVER = DriverSpec(
         Setting(
             "user", "text", "the account; it needs permission to control power, and nothing else", needed=_ALL
         ),
-        Setting("password", "secret", "a reference", needed=_ALL),
+        Setting("password", "secret", "a reference to the password", needed=_ALL),
         Setting(
             "address",
             "text",

@@ -9,8 +9,10 @@ DRIVER = DriverSpec(
     (ReportsRole,),
     (
         Setting("url", "text", "REST API of Kafka Connect", needed=("store",), reaches="host"),
-        Setting("cluster", "text", "alias that MirrorMaker has of the cluster here", needed=("store",)),
-        Setting("origin", "text", "alias of the cluster that accepts messages", needed=("store",)),
+        Setting("cluster", "text", "MirrorMaker's alias for the cluster here", needed=("store",)),
+        Setting(
+            "origin", "text", "MirrorMaker's alias for the cluster that accepts messages", needed=("store",)
+        ),
         Setting(
             "bridge",
             "text",

@@ -283,7 +283,7 @@ def _promote_problems(action: Action, facts: MariadbFacts) -> list[str]:
     return problems
 
 
-_ONE_AT_MOST: Final = "MariaDB waits for any one copy: choose at most one to confirm"
+_ONE_AT_MOST: Final = "MariaDB waits for any one copy: let at most one confirm"
 
 
 def _least(action: Action) -> str:
@@ -484,7 +484,7 @@ async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> 
         problem = "does not answer"
     else:
         if not theirs.writable:
-            problem = "is not a primary that takes writes"
+            problem = "is not a primary that accepts writes"
         elif not theirs.keeps_log:
             problem = "has no complete binary log: set log_bin and log_slave_updates"
         elif only_here := _only_here(facts, theirs):

@@ -1,4 +1,4 @@
-"""Names between sites, by the API of PowerDNS."""
+"""Moves names between sites through the PowerDNS API."""
 
 import shlex
 from collections.abc import Mapping
@@ -25,15 +25,15 @@ def _moved_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value
 
 DRIVER = DriverSpec(
     "powerdns",
-    "moves names between sites by the API of one PowerDNS server",
+    "moves names between sites through the API of one PowerDNS server",
     (RoutesTraffic,),
     (
         Setting("url", "text", "where the API listens", needed=_ALL, reaches="host"),
-        Setting("key", "secret", "a reference to the key of the API", needed=_ALL),
-        Setting("server_id", "text", "which server the API knows it as", "`localhost`"),
-        Setting("zone", "text", "a zone for which the server has authority", needed=_ALL),
+        Setting("key", "secret", "a reference to the API key", needed=_ALL),
+        Setting("server_id", "text", "the server's ID in the API", "`localhost`"),
+        Setting("zone", "text", "a zone for which the server is authoritative", needed=_ALL),
         Setting("records", "list", "`NAME=SITE:ADDRESS,SITE:ADDRESS`", needed=_ALL),
-        Setting("ttl", "number", "seconds, of records that are new", "60", most=604_800),
+        Setting("ttl", "number", "TTL of new records, in seconds", "60", most=604_800),
     ),
     "evac.drivers.powerdns.driver:PowerDnsDriver",
     answers_are_cached=True,

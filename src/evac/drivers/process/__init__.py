@@ -17,8 +17,8 @@ DRIVER = DriverSpec(
     (RunsUnits, Verifies, AnswersProbe),
     (
         Setting("agent", "text", "its URL", needed=_ALL, reaches="host"),
-        Setting("secret", "secret", "a reference to the key of the agent's file", needed=_ALL),
-        Setting("unit", "text", "what the agent calls it", needed=("service",)),
+        Setting("secret", "secret", "a reference to the key in the agent's file", needed=_ALL),
+        Setting("unit", "text", "the unit's name in the agent's file", needed=("service",)),
     ),
     "evac.drivers.process.driver:ProcessDriver",
     probe="agent",

@@ -64,10 +64,10 @@ def plain_problem(url: str, peer: AgentPeer) -> str:
     parts = urlsplit(url)
     if parts.scheme != "http" or peer.plain or is_here(parts.hostname or ""):
         return ""
-    return f"the agent at {parts.hostname} would be asked in the clear"
+    return f"the agent at {parts.hostname} would be contacted without TLS"
 
 
-PLAIN_HINT: Final = f"write https:// and give the agent a certificate; or say {PLAIN}={ALLOWED}"
+PLAIN_HINT: Final = f"write https:// and give the agent a certificate; or set {PLAIN}={ALLOWED}"
 
 
 class Lines:
@@ -202,8 +202,8 @@ REFUSED: Final[Mapping[str, tuple[str, str]]] = {
         "give one: EVAC_AGENT_CERT and EVAC_AGENT_KEY, or evac serve --agent-cert",
     ),
     "tls-client-name": (
-        "the agent does not obey the name in our certificate",
-        "add the name to names of the agent's file, or show another certificate",
+        "the agent does not accept orders from the name in our certificate",
+        "add the name to names in the agent's file, or present another certificate",
     ),
 }
 """Refusals of a connection, before any order was read: nothing was done."""
@@ -337,14 +337,17 @@ def _understood(answer: Answer, agent: AgentAt, key: Secret, nonce: str) -> dict
         if answer.status == 401 and ORDERS.lower() not in answer.headers:
             raise Permanent(
                 "agent-older",
-                f"the agent at {agent.url} is of an older version of evac: it takes no orders that name it",
+                f"the agent at {agent.url} runs an older version of evac: "
+                "it does not accept orders that name it",
                 "upgrade agents before controllers, with older_orders = true in their files until all are",
             )
         if answer.status in (401, 404, 405, 413):
             raise Permanent(
                 "agent-refused", f"the agent answers {answer.status}", "check its key and address"
             )
-        raise OutcomeUnknown("agent-answer", "an answer came that the agent did not sign", "observe it first")
+        raise OutcomeUnknown(
+            "agent-answer", "received an answer that the agent did not sign", "observe it first"
+        )
     return values
 
 

@@ -195,7 +195,7 @@ class AgentGenerations:
 
 def _number(found: Any) -> int:
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= GENERATION_MOST:
-        raise OutcomeUnknown("agent-answer", "the agent does not say which generation it knows")
+        raise OutcomeUnknown("agent-answer", "the agent does not report which generation it knows")
     return found
 
 
@@ -240,8 +240,8 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
         if wanted not in (_replicas(action), _replicas(back)):
             raise Permanent(
                 "undo-moved-on",
-                f"{action.target}: since then another step asked for {wanted}",
-                "take that one back first",
+                f"{action.target}: another step has since requested {wanted}",
+                "undo that step first",
             )
 
     async def observe(self, action: Action, order: Order) -> Observed:
@@ -323,8 +323,8 @@ def _reversed(action: Action) -> Action:
         if "from_replicas" in parameters:
             parameters["replicas"] = parameters["from_replicas"]
         return Action("start", action.target, action.driver, action.at, action.settings, parameters)
-    raise Permanent("undo-unknown", f"no record exists of what was there before the {action.verb}")
+    raise Permanent("undo-unknown", f"there is no record of the state before the {action.verb}")
 
 
 def _why(answer: dict[str, Any]) -> str:
-    return str(client.evidence_of(answer).get("why", "it is not ready in time"))
+    return str(client.evidence_of(answer).get("why", "it was not ready in time"))

@@ -154,9 +154,10 @@ class Boot:
 
     def _unseen(self, course: _Course) -> OutcomeUnknown:
         words = (
-            f"{self._target.server}: {course.trouble or 'nothing was seen of it'} after power was requested"
+            f"{self._target.server}: {course.trouble or 'nothing was heard from it'} "
+            "after power was requested"
         )
-        return OutcomeUnknown(course.code, words, "look at its feed and its switch")
+        return OutcomeUnknown(course.code, words, "check its feed and its switch")
 
     async def _sleep(self, wait_s: float, course: _Course) -> None:
         left = self._ends - self._loop.time()
@@ -228,8 +229,8 @@ class Boot:
         seen, name = course.seen, self._target.server
         assert seen is not None
         if course.saw_on or course.resets or seen.health == "critical":
-            raise Permanent("server-power-fault", f"{name}: the power came on and went away")
-        raise Permanent("bmc-lying", f"{name}: its controller reported success, but the server stays off")
+            raise Permanent("server-power-fault", f"{name}: the power came on, then went off")
+        raise Permanent("bmc-lying", f"{name}: its controller reported success, but the server is still off")
 
     async def _too_late(self, course: _Course) -> None:
         """The time is over. Raises."""
@@ -260,7 +261,7 @@ def on_type(target: RedfishTarget, seen: System) -> str:
     """How it is switched on. Raises `Permanent` where its controller cannot."""
     how = choose(seen.quirks.on, seen.reset_types, seen.quirks)
     if not how or not seen.reset_path:
-        raise Permanent("bmc-unsupported", f"{target.address} offers no way to switch {target.server} on")
+        raise Permanent("bmc-unsupported", f"{target.address} has no way to switch {target.server} on")
     return how
 
 
@@ -387,7 +388,7 @@ async def _until_off(wire: Wire, target: RedfishTarget, action: Action, path: st
         if seen.power == "off":
             return _evidence(action, seen, target)
     words = trouble or f"{target.server} is still on"
-    raise OutcomeUnknown("bmc-silent" if trouble else "bmc-lying", words, "look at the power light")
+    raise OutcomeUnknown("bmc-silent" if trouble else "bmc-lying", words, "check the power light")
 
 
 def observed(action: Action, seen: System, evidence: dict[str, str | int | bool]) -> Observed:

@@ -170,7 +170,9 @@ class Wire:
             return
         left = until - asyncio.get_running_loop().time()
         if left > 0:
-            raise Retryable("bmc-busy", f"{address} asks to be left alone", after_ms=int(left * 1_000) + 1)
+            raise Retryable(
+                "bmc-busy", f"{address} is busy and asks clients to wait", after_ms=int(left * 1_000) + 1
+            )
         del self._busy_until[address]
 
     async def connection(self, target: RedfishTarget, timeout_s: float) -> Connection:
@@ -198,7 +200,7 @@ class Wire:
             made.on_gone = self._open.discard
         if pin is not None and not fits(pin, made.certificate()):
             made.abort()
-            raise Permanent("bmc-tls", f"the certificate of {target.address} is not the one that is known")
+            raise Permanent("bmc-tls", f"the certificate of {target.address} is not the pinned one")
         return made
 
     async def send(
@@ -259,10 +261,10 @@ def _not_connected(error: NotConnected | NotTrusted, address: str) -> NoReturn:
     if isinstance(error, NotTrusted):
         raise Permanent("bmc-tls", f"{address}: {error}") from error
     if error.late_s > LATE_S:  # whoever is late himself cannot tell that somebody else is silent
-        words = f"this machine is overloaded: it began to ask {address} {error.late_s:.1f} s late"
+        words = f"this machine is overloaded: it began to query {address} {error.late_s:.1f} s late"
         raise OurselvesLate("bmc-busy", words, after_ms=1_000) from error
     if isinstance(error, NotSpoken):
-        raise Retryable("bmc-hanging", f"{address} takes connections and answers nothing") from error
+        raise Retryable("bmc-hanging", f"{address} accepts connections but does not answer") from error
     raise Retryable("bmc-silent", f"{address}: {error}") from error
 
 
@@ -310,7 +312,7 @@ class Talk:
         except BaseException as error:
             self._wire.give_back(self.target.address, turn)
             if isinstance(error, TimeoutError):
-                words = f"no turn came in the management network {self.target.network}"
+                words = f"timed out waiting for a slot in the management network {self.target.network}"
                 raise Retryable("bmc-busy", words) from error
             raise
         self._turn = turn
@@ -410,13 +412,13 @@ class Talk:
             async with asyncio.timeout_at(self._ends):
                 await credential.enter(self.target.address)
         except TimeoutError as error:
-            raise Retryable("bmc-busy", "it is not known yet whether the password is accepted") from error
+            raise Retryable("bmc-busy", "it is not yet known whether the password is accepted") from error
 
     def _left(self) -> float:
         """Seconds that one request may take."""
         left = self._ends - asyncio.get_running_loop().time()
         if left <= 0:
-            raise Retryable("bmc-hanging", f"no time is left to ask {self.target.address}")
+            raise Retryable("bmc-hanging", f"there is no time left to query {self.target.address}")
         return min(self.target.access.answer_s, left)
 
     def _check_status(self, answer: Answer) -> None:
@@ -424,7 +426,7 @@ class Talk:
         status, address = answer.status, self.target.address
         if status == 401:
             raise Refused(
-                REFUSED, f"{address} refuses the user name or password of {self.target.access.user}"
+                REFUSED, f"{address} rejects the user name or password of {self.target.access.user}"
             )
         if status in (429, 503) or (status >= 400 and is_busy(answer.body)):
             after_ms = answer.after_ms(time.time()) or BUSY_MS
@@ -446,14 +448,18 @@ class Talk:
             if answer.status in (404, 405):
                 continue
             if answer.status in (400, 401, 403) and not is_busy(answer.body):
-                raise _LoginRefused(REFUSED, f"{self.target.address} refuses the login of {credential.user}")
+                raise _LoginRefused(REFUSED, f"{self.target.address} rejects the login of {credential.user}")
             self._check_status(answer)
             token, where = answer.headers.get("x-auth-token", ""), _path_of(answer)
             if answer.status not in (200, 201) or not _is_token(token):
-                raise Retryable("bmc-half-dead", f"{self.target.address} opens no session: {answer.status}")
+                raise Retryable(
+                    "bmc-half-dead", f"{self.target.address} did not open a session: {answer.status}"
+                )
             self._session_path = where
             return {"X-Auth-Token": token}
-        raise Permanent("bmc-unsupported", f"{self.target.address} knows no sessions", "set login: basic")
+        raise Permanent(
+            "bmc-unsupported", f"{self.target.address} does not support sessions", "set login: basic"
+        )
 
     async def _log_out(self) -> None:
         """Closes the session, also after an error; a controller has room for about eight."""
@@ -485,10 +491,10 @@ def content(address: str, answer: Answer) -> dict[str, Any]:
     """The resource in an answer. Raises `Retryable` where there is none: the controller is half dead."""
     body = answer.body
     if body.count(b"{") + body.count(b"[") > BRACKETS_MOST:
-        raise Retryable("bmc-half-dead", f"{address} answers something that is built too deeply")
+        raise Retryable("bmc-half-dead", f"{address} sent an answer that is nested too deeply")
     found = answer.values()
     if not found:
-        raise Retryable("bmc-half-dead", f"{address} answers no resource")
+        raise Retryable("bmc-half-dead", f"{address} did not answer with a resource")
     return found
 
 
@@ -498,7 +504,9 @@ def refusal(address: str, answer: Answer) -> Permanent | Retryable:
     if status == 403:
         return Permanent("bmc-not-allowed", f"{address} does not allow it: {words or status}")
     if 300 <= status < 400:
-        return Permanent("bmc-unsupported", f"{address} sends the request elsewhere ({status}): not followed")
+        return Permanent(
+            "bmc-unsupported", f"{address} redirects the request ({status}), and evac does not follow"
+        )
     if status in (400, 404, 405, 410, 412, 415, 428, 501):
         return Permanent("bmc-unsupported", f"{address} cannot do this: {status} {words}".rstrip())
     return Retryable("bmc-half-dead", f"{address} answers {status} {words}".rstrip())

@@ -34,7 +34,7 @@ class NotSpoken(NotConnected):
 
 
 class NotTrusted(Exception):
-    """It speaks TLS, and is not the one that is known."""
+    """It speaks TLS, and is not the pinned one."""
 
 
 class Broken(Exception):
@@ -112,14 +112,14 @@ class Reading:
 
     def on_message_begin(self) -> None:
         if self._whole:
-            raise Broken("it says more than it was asked")
+            raise Broken("it sent more than was requested")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head:  # behind the last chunk
             return
         key, words = name.decode("latin-1").lower(), value.decode("latin-1").strip()
         if key == "transfer-encoding" and (key in self._headers or words.lower() != "chunked"):
-            raise Broken("its length cannot be understood")
+            raise Broken("its length is not valid")
         self._headers[key] = words
 
     def on_headers_complete(self) -> None:
@@ -283,14 +283,14 @@ async def connect(
         )
         return made
     except ssl.SSLCertVerificationError as error:
-        raise NotTrusted(f"its certificate is not believed: {error.verify_message}") from error
+        raise NotTrusted(f"its certificate is not trusted: {error.verify_message}") from error
     except ssl.SSLError as error:
-        raise NotTrusted("it speaks no TLS that can be understood") from error
+        raise NotTrusted("its TLS was not understood") from error
     except (OSError, TimeoutError) as error:
         link.close()
         late = loop.time() - began - speak_s
         if late >= 0:
-            raise NotSpoken("no TLS came about in time", late) from error
+            raise NotSpoken("the TLS handshake did not finish in time", late) from error
         raise NotConnected("it closed the connection") from error
     except BaseException:
         link.close()

@@ -99,7 +99,7 @@ async def move(
                 if is_as_wanted(action, seen):
                     return circuit_evidence(seen, target)
     if unheard is not None:
-        raise OutcomeUnknown(unheard.code, unheard.message, "look at the breaker") from unheard
+        raise OutcomeUnknown(unheard.code, unheard.message, "check the breaker") from unheard
     return await _until(wire, target, action, ends)
 
 
@@ -123,13 +123,15 @@ async def _until(wire: Wire, target: RedfishTarget, action: Action, ends: float)
         try:
             seen = await look(wire, target, ends)
         except Retryable as error:
-            raise OutcomeUnknown(error.code, error.message, "look at the breaker") from error
+            raise OutcomeUnknown(error.code, error.message, "check the breaker") from error
         if is_as_wanted(action, seen):
             return circuit_evidence(seen, target)
         if action.verb == "start" and seen.breaker == "Tripped":
             raise Permanent("feed-tripped", f"{action.target} tripped when it was closed")
         await asyncio.sleep(LOOK_PAUSE_S)
-    raise OutcomeUnknown("bmc-lying", f"the breaker of {action.target} does not move", "look at the breaker")
+    raise OutcomeUnknown(
+        "bmc-lying", f"the breaker of {action.target} did not change state", "check the breaker"
+    )
 
 
 def check_movable(target: RedfishTarget, action: Action, seen: Circuit) -> None:
@@ -268,7 +270,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         if is_up(seen, target, self._on_for_s(target)):
             degraded = seen.health in ("warning", "critical")
             return Observed("done", evidence | {"state": "degraded" if degraded else "up"})
-        evidence = evidence | {"why": f"it boots: {seen.progress or 'no state is reported'}"}
+        evidence = evidence | {"why": f"it is booting: {seen.progress or 'it reports no state'}"}
         told = bool(seen.progress) and seen.progress not in ("None", UP)
         return Observed("unclear", evidence | ({"state": BOOTING} if told else {}))
 
@@ -342,7 +344,7 @@ def _check_server(action: Action, target: RedfishTarget, seen: System) -> None:
 
 def _would(target: RedfishTarget, seen: System) -> dict[str, str | int | bool]:
     if seen.power in ("on", "rising"):
-        return {"found": "on", "would_send": "nothing: it is on"}
+        return {"found": "on", "would_send": "nothing: it is already on"}
     source = target.access.boot_source
     first = f"boot once from {source}; " if source else ""
     return {"would_send": f"{first}Reset {on_type(target, seen)}"}

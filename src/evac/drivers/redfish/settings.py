@@ -271,7 +271,7 @@ class Trust:
         host = address.rpartition(":")[0].strip("[]")
         pin = self.pins.get(address) or self.pins.get(host) or self.pins.get("")
         if pin is None:
-            raise Permanent("bmc-tls", f"no pin is known for {address}", "add its line to the file of pins")
+            raise Permanent("bmc-tls", f"no pin is known for {address}", "add a line for it to the pins file")
         return pin
 
 
@@ -300,7 +300,7 @@ def _verified(reference: str) -> ssl.SSLContext:
     try:
         return client_context(TlsFiles(path))
     except InvalidInput as error:
-        raise Permanent("setting-wrong", f"ca: {path} holds no certificates that can be read") from error
+        raise Permanent("setting-wrong", f"ca: {path} contains no readable certificates") from error
 
 
 def _pins(value: str) -> dict[str, bytes]:
@@ -330,5 +330,5 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise Permanent("setting-wrong", f"{path} cannot be read") from error
     if len(text) > _FILE_MOST:
-        raise Permanent("setting-wrong", f"{path} is too large for a list of pins")
+        raise Permanent("setting-wrong", f"{path} is too large for a pins file")
     return text

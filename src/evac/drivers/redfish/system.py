@@ -79,9 +79,10 @@ async def find(talk: Talk, known_path: str, last: bool = False) -> tuple[System,
     fitting = [one for one in systems if one.is_server(serial)]
     if len(fitting) > 1:
         words = (
-            f"{talk.target.address} has {len(fitting)} systems, and the serial number of this is not known"
+            f"{talk.target.address} has {len(fitting)} systems, and the "
+            "serial number of this server is not known"
         )
-        raise Permanent("bmc-unsupported", words, "write the serial number into the estate")
+        raise Permanent("bmc-unsupported", words, "add the serial number to the estate")
     return (fitting or systems)[0], False
 
 
@@ -94,7 +95,7 @@ async def _members(talk: Talk) -> tuple[str, ...]:
     found = await talk.get(SYSTEMS)
     own = tuple(dict.fromkeys(link.rstrip("/") for link in links(found.get("Members"), MEMBERS_MOST)))
     if not own:
-        raise Retryable("bmc-half-dead", f"{talk.target.address} names no system")
+        raise Retryable("bmc-half-dead", f"{talk.target.address} lists no system")
     return own
 
 

@@ -18,13 +18,17 @@ def _promoted_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Va
 
 DRIVER = DriverSpec(
     "redis",
-    "leads Redis servers: who follows whom, who takes writes, how many replicas a write needs",
+    "promotes, demotes, protects and rejoins Redis servers",
     (ReportsRole, Promotes, Follows, Protects, AnswersProbe),
     (
-        Setting("host", "text", "where it takes connections, without TLS", needed=("store",), reaches="host"),
+        Setting(
+            "host", "text", "where it accepts connections, without TLS", needed=("store",), reaches="host"
+        ),
         Setting("port", "number", "its port", "6379", most=65_535),
-        Setting("password", "secret", "a reference, of the default user", "none"),
-        Setting("name", "text", "by which evac counts it among the copies that confirm", "none"),
+        Setting("password", "secret", "a reference to the default user's password", "none"),
+        Setting(
+            "name", "text", "the name by which evac counts it among the copies that confirm writes", "none"
+        ),
     ),
     "evac.drivers.redis.driver:RedisDriver",
     extra="redis",

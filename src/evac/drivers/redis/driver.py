@@ -298,7 +298,7 @@ class _Server:
 
     async def pause(self) -> None:
         if asyncio.get_running_loop().time() + POLL_S >= self._deadline:
-            message = f"{self.address} did not get there in time"
+            message = f"{self.address} did not finish in time"
             raise (OutcomeUnknown if self._changed else Retryable)("redis-slow", message)
         await asyncio.sleep(POLL_S)
 
@@ -310,7 +310,7 @@ class _Server:
                 yield
         except WatchError as error:
             raise Retryable(
-                "redis-raced", f"{self.address}: another order came first", after_ms=100
+                "redis-raced", f"{self.address}: another order was faster", after_ms=100
             ) from error
         except ActionError:
             raise
@@ -326,7 +326,7 @@ class _Server:
         if self._changed and not isinstance(error, ResponseError):
             return OutcomeUnknown("redis-silent", f"{message}; it may have been done")
         if not known:
-            return Retryable("redis-unreadable", f"{message}: an answer cannot be read", after_ms=1_000)
+            return Retryable("redis-unreadable", f"{message}: a response cannot be read", after_ms=1_000)
         return Retryable("redis-unreachable", message, after_ms=200)
 
 
@@ -412,18 +412,18 @@ async def _problems(action: Action, order: Order, facts: RedisFacts) -> list[str
     match action.verb:
         case "promote":
             demoted = facts.role == "primary"
-            return ["it is a primary that was demoted: let it rejoin, or take the demotion back"] * demoted
+            return ["it is a primary that was demoted: let it rejoin, or undo the demotion"] * demoted
         case "protect":
             wanted = len(many(action.parameters, "synchronous"))
             if not facts.writable:
-                return ["it is not a primary that takes writes"]
+                return ["it is not a primary that accepts writes"]
             short = facts.replicas < wanted
             return [f"{facts.replicas} replicas are connected, {wanted} are needed"] if short else []
         case "rejoin":
             writable, _ = await _ask_all([_split(_primary(action), action)], order, CONNECT_MS / 1_000 * 4)
-            return [] if writable else [f"{_primary(action)} is not a primary that takes writes"]
+            return [] if writable else [f"{_primary(action)} is not a primary that accepts writes"]
         case "verify":
-            return [f"it is {facts.role}, and not as expected"]
+            return [f"it is {facts.role}, which is not expected"]
         case _:
             return []
 

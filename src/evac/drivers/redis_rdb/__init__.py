@@ -9,22 +9,25 @@ DRIVER = DriverSpec(
     (TakesBackups, RestoresData),
     (
         *COPY_FOLDER,
-        Setting("host", "text", "where Redis takes connections, without TLS", "127.0.0.1", reaches="host"),
+        Setting("host", "text", "where Redis accepts connections, without TLS", "127.0.0.1", reaches="host"),
         Setting("port", "number", "its port", "6379", most=65_535),
-        Setting("user", "text", "who signs in", "the default user"),
-        Setting("password", "secret", "a reference: with which password", "none"),
+        Setting("user", "text", "user to sign in as", "the default user"),
+        Setting("password", "secret", "a reference to the password", "none"),
         Setting(
-            "facts", "list", "`name=COMMAND ARGUMENT...`: what a witness compares, one value each", "none"
+            "facts",
+            "list",
+            "`name=COMMAND ARGUMENT...`: values to compare after a restore, one per command",
+            "none",
         ),
         Setting(
             "configuration",
             "text",
-            "full path of `redis.conf` for a restored server",
+            "absolute path of `redis.conf` for a restored server",
             "none",
             reaches="folder",
         ),
         Setting(
-            "served_host", "text", "where a restored server takes connections", "127.0.0.1", reaches="host"
+            "served_host", "text", "where a restored server accepts connections", "127.0.0.1", reaches="host"
         ),
         Setting("served_port", "number", "its port", "as `configuration` says", most=65_535),
         Setting("system_user", "text", "owner of a restored server, if evac runs as root", "`redis`"),

@@ -28,11 +28,11 @@ HOST: Final = "127.0.0.1"
 PORT: Final = 6379
 FOUND_WRONG: Final = 1
 _KEYSPACE: Final = re.compile(r"^db\d+:keys=(\d+),expires=(\d+)", re.MULTILINE)
-_PASSWORD: Final = Permanent("backup-password", "Redis refuses this password", "check `user` and `password`")
+_PASSWORD: Final = Permanent("backup-password", "Redis rejects this password", "check `user` and `password`")
 _RIGHTS: Final = Permanent(
-    "backup-forbidden", "Redis refuses the command to this user", "grant it +psync +sync +replconf +info"
+    "backup-forbidden", "this user lacks a permission in Redis", "grant it +psync +sync +replconf +info"
 )
-_FULL: Final = Permanent("backup-full", "the repository has no space left", "give it more space")
+_FULL: Final = Permanent("backup-full", "the repository has no space left", "free some space in it")
 _REASONS: Final = (
     ("WRONGPASS", _PASSWORD),
     ("NOAUTH", _PASSWORD),
@@ -41,7 +41,7 @@ _REASONS: Final = (
     ("no space left", _FULL),
     ("short write", _FULL),  # all that redis-cli says of a full disk
     ("could not connect", Retryable("backup-silent", "Redis does not answer", "start it")),
-    ("LOADING", Retryable("backup-silent", "Redis loads its data", "wait for it")),
+    ("LOADING", Retryable("backup-silent", "Redis is still loading its data", "wait for it")),
 )
 _ALONE: Final = (
     *("--daemonize", "no", "--supervised", "no", "--appendonly", "no", "--replicaof", "no", "one"),
@@ -77,9 +77,7 @@ class RedisRdbDriver(CopyFolderDriver, TakesBackups, RestoresData):
         await _ask(tool, watch, "PING")  # redis-cli goes on without its password and says something else
         await tool.run("--rdb", str(content / FILE), timeout_s=watch.left_s, keeps=(lock,))
         if wrong := await _checked(content / FILE, watch):
-            raise Permanent(
-                "backup-incomplete", f"what Redis sent is no whole RDB file: {wrong}", "try again"
-            )
+            raise Permanent("backup-incomplete", f"Redis sent an incomplete RDB file: {wrong}", "try again")
         return Dumped(":".join(_source(action)))
 
     async def _look_inside(self, action: Action, copies: Sequence[Kept], watch: Stopwatch) -> list[str]:
@@ -182,7 +180,7 @@ async def _facts(tool: Tool, action: Action, watch: Stopwatch) -> dict[str, str 
     for entry in many(action.settings, "facts"):
         name, separator, command = entry.partition("=")
         if not separator or not name.isidentifier() or not command.strip():
-            raise Permanent("setting-wrong", "facts is a list of name=COMMAND ARGUMENT...")
+            raise Permanent("setting-wrong", "facts must be a list of name=COMMAND ARGUMENT...")
         found[name] = (await _ask(tool, watch, *shlex.split(command)))[:200]
     return found
 
@@ -192,4 +190,4 @@ async def _checked(file: Path, watch: Stopwatch) -> str:
     ended = await Tool("redis-check-rdb", {}).run(str(file), timeout_s=watch.left_s, allowed=(0, FOUND_WRONG))
     if ended.code == 0 and "RDB looks OK" in ended.output:
         return ""
-    return " ".join(ended.output.split())[-200:] or "redis-check-rdb says nothing"
+    return " ".join(ended.output.split())[-200:] or "redis-check-rdb reports nothing"

@@ -65,7 +65,9 @@ LOCKS_MOST: Final = 20
 LOG_BYTES: Final = 64 << 20
 NO_PACK: Final = "0" * 64
 _DELETE: Final = re.compile(rb'"DELETE (\S+) [^"\n]*" 40[13] ')
-_FULL: Final = Permanent("backup-full", "the repository has no space left", "give it more space, or prune it")
+_FULL: Final = Permanent(
+    "backup-full", "the repository has no space left", "free some space in it, or prune it"
+)
 _FULL_WORDS: Final = (
     "no space left",
     "disk quota exceeded",
@@ -76,14 +78,23 @@ _FULL_WORDS: Final = (
 _REASONS: Final = (
     ("wrong password or no key found", Permanent("backup-password", "wrong password", "check `password`")),
     ("401 unauthorized", Permanent("backup-password", "wrong user name or password", "check `user`")),
-    ("repository does not exist", Permanent("backup-no-repository", "there is no repository", "create it")),
-    ("unable to open config file", Permanent("backup-no-repository", "there is no repository", "create it")),
+    (
+        "repository does not exist",
+        Permanent("backup-no-repository", "the repository does not exist", "create it"),
+    ),
+    (
+        "unable to open config file",
+        Permanent("backup-no-repository", "the repository does not exist", "create it"),
+    ),
     *((words, _FULL) for words in _FULL_WORDS),
-    ("already locked", Retryable("backup-locked", "another program holds the repository", "", 60_000)),
+    ("already locked", Retryable("backup-locked", "another program is using the repository", "", 60_000)),
     ("connection refused", Retryable("backup-silent", "the repository does not answer", "start its server")),
     ("connection reset", Retryable("backup-silent", "the repository does not answer", "start its server")),
     ("i/o timeout", Retryable("backup-silent", "the repository does not answer", "start its server")),
-    ("no such host", Retryable("backup-silent", "the name of the repository is not known", "check DNS")),
+    (
+        "no such host",
+        Retryable("backup-silent", "the repository's host name cannot be resolved", "check DNS"),
+    ),
     ("403 forbidden", Permanent("backup-forbidden", "the server forbids it", "it may be append-only")),
     ("load index", Permanent("backup-corrupt", "the index is damaged", "run: restic check")),
     ("loadindex", Permanent("backup-corrupt", "the index is damaged", "run: restic check")),
@@ -138,7 +149,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
     async def take(self, action: Action, timeout_s: float) -> Taken:
         watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))
         if not paths or not all(path.startswith("/") for path in paths):
-            raise Permanent("setting-missing", "paths must name what is backed up, by full paths")
+            raise Permanent("setting-missing", "paths must list the absolute paths to back up")
         await self._refuse_another(action, tool, watch)
         argv = ("backup", "--json", "--quiet", *_bounds(action), "--", *paths)
         ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=PART_OK, changes=True)
@@ -148,8 +159,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             read, stored = (number(summary[key], self.name) for key in _AMOUNTS)
             copy = await self._one(tool, id_, paths, watch)
         except (ActionError, KeyError, TypeError) as error:
-            words = "a copy may have been made, and nothing can be said of it"
-            raise OutcomeUnknown("backup-unknown", words, "list the copies") from error
+            words = "a backup may have been taken, but its state is unknown"
+            raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
         missing = tuple(path for path in paths if path not in copy.paths)
         if ended.code == PART_OK[1] and not missing:
             missing = ("files that could not be read",)
@@ -165,7 +176,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         if level not in (STRUCTURE, READ) or not 1 <= part <= of <= _SLICES:
-            raise Permanent("proof-unknown", f"restic proves no level {level}, part {part} of {of}")
+            raise Permanent("proof-unknown", f"restic has no check for level {level}, part {part} of {of}")
         watch, tool = Stopwatch(timeout_s), _tool(action)
         version = await self._version(tool, watch)
 
@@ -195,7 +206,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         if group is None or int(group[2]) != len(mine) or int(group[3]) != len(packs):
             return said("could-not-run", 0, 0, "backup-changed", "the repository changed during the check")
         if not mine:
-            return said("could-not-run", 0, 0, "nothing-read", f"part {part} of {of} holds no data")
+            return said("could-not-run", 0, 0, "nothing-read", f"part {part} of {of} contains no data")
         read, total = sum(mine.values()), sum(packs.values())
         return said("passed", read, read * PARTS_PER_MILLION // total)
 
@@ -224,7 +235,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         )
         found = [one for one in (_copy(entry, ()) for entry in listed) if one.original in wanted]
         if not found or found[-1].tree != copy.tree or found[-1].failed:
-            words = f"no copy of {copy.id[:8]} with the same tree is in the other repository"
+            words = f"the other repository has no copy of {copy.id[:8]} with the same tree"
             raise Permanent("copy-differs", words, "run: restic check, in both repositories")
         stored = sum(size for path, size in (await _packs(to, watch)).items() if path not in before)
         return Taken(found[-1], copy.bytes or 0, stored, watch.took_ms)
@@ -242,15 +253,17 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         found = await in_time(lambda: manifest_of(folder), watch, "reading what was restored")
         wrong = ended.code != 0 or found.bytes != (copy.bytes if copy.bytes is not None else found.bytes)
         if wrong or (copy.files is not None and found.files != copy.files):
-            words = f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes came back"
-            raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
+            words = (
+                f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes were restored"
+            )
+            raise Permanent("restore-incomplete", words, "prove the backup, or restore an older one")
         return Filled(found.bytes, copy.taken_at, facts_of(found))
 
     async def _one(self, tool: Tool, id_: str, wanted: tuple[str, ...], watch: Stopwatch) -> CopyReport:
         found = await tool.json("snapshots", "--json", "--no-lock", id_, timeout_s=watch.left_s)
         copies = objects(found, self.name)
         if len(copies) != 1:
-            raise unreadable(self.name, f"{len(copies)} snapshots where one was asked for")
+            raise unreadable(self.name, f"{len(copies)} snapshots instead of one")
         return _copy(copies[0], wanted)
 
     async def _version(self, tool: Tool, watch: Stopwatch) -> str:
@@ -273,7 +286,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             bucket = bucket_of(where, _tool(action).env)
             try:
                 found: Deletable = await in_time(
-                    lambda: Asked(bucket, held).deletable(_is_lock), watch, "asking the bucket for its locks"
+                    lambda: Asked(bucket, held).deletable(_is_lock), watch, "querying the bucket's locks"
                 )
             except Permanent as error:  # the copies can be listed all the same
                 return Deletable(None, error.message)
@@ -301,7 +314,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             raise unreadable(self.name, "no configuration")
         id_, pinned = word(config.get("id"), self.name), key[1]
         if pinned and id_ != pinned:
-            words = f"this is the repository {id_[:8]}, and {pinned[:8]} was expected"
+            words = f"this is repository {id_[:8]}, but {pinned[:8]} was expected"
             raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
         self._known[key] = (time.monotonic(), id_)
         return id_
@@ -343,7 +356,9 @@ def _bounds(action: Action) -> tuple[str, ...]:
 def _where(action: Action) -> str:
     where = text(action.settings, "repository")
     if "@" in urlsplit(where.removeprefix("rest:")).netloc and where.startswith("rest:"):
-        raise Permanent("secret-in-clear", "the repository names a user", "write user and user_password")
+        raise Permanent(
+            "secret-in-clear", "the repository URL contains a user", "write user and user_password"
+        )
     return where
 
 
@@ -359,7 +374,7 @@ def _copy(entry: Mapping[str, Any], wanted: tuple[str, ...]) -> CopyReport:
     summary = entry.get("summary") or {}
     paths = entry.get("paths")
     if not isinstance(summary, dict) or not isinstance(paths, list):
-        raise unreadable("restic", "a snapshot of another shape")
+        raise unreadable("restic", "a snapshot in an unexpected format")
     held = tuple(word(path, "restic") for path in paths)
     size, files, added, packed = (
         number(summary[key], "restic") if key in summary else None
@@ -438,7 +453,7 @@ async def _packs(action: Action, watch: Stopwatch) -> dict[str, int]:
         names = {key.rpartition("/")[2]: int(size) for key, size in sizes.items()}
         return {name: size for name, size in names.items() if _PACK.fullmatch(name)}
     if not where.startswith("rest:"):
-        words = "the bytes that a check of this kind of repository read cannot be counted"
+        words = "evac cannot count how many bytes a check of this kind of repository reads"
         raise Permanent("backup-uncounted", words, "use a rest-server or a bucket")
     try:
         async with _rest(action, watch) as session:
@@ -448,7 +463,7 @@ async def _packs(action: Action, watch: Stopwatch) -> dict[str, int]:
                 while len(body) <= LISTED_BYTES and (more := await answer.content.read(LISTED_BYTES)):
                     body += more
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise Retryable("backup-silent", "the rest-server does not list its packs") from error
+        raise Retryable("backup-silent", "the rest-server did not list its packs") from error
     if answer.status != 200 or len(body) > LISTED_BYTES:
         raise unreadable("the rest-server", f"status {answer.status}")
     listed = objects(document(body.decode("utf-8", "replace"), "the rest-server"), "the rest-server")

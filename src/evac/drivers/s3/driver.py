@@ -36,7 +36,7 @@ class S3Driver(ReportsRole):
             async with asyncio.timeout(max(0.0, timeout_s)):
                 return await asyncio.to_thread(_report, action, time.time())
         except TimeoutError as error:
-            words = f"the bucket {text(action.settings, 'bucket')} did not answer in {timeout_s:.1f} s"
+            words = f"the bucket {text(action.settings, 'bucket')} did not answer within {timeout_s:.1f} s"
             raise Retryable("s3-unreachable", words, after_ms=500) from error
         except ActionError as error:
             code = error.code.replace("backup-", "s3-")

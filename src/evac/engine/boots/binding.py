@@ -166,7 +166,7 @@ class PowerGate:
                 while (wait_s := self._lacks_s(id, uses)) > 0:
                     await asyncio.sleep(wait_s)
         except TimeoutError as error:
-            raise NoTurn(LATE, f"its feeds had no capacity for its inrush for {most_s:.0f} s") from error
+            raise NoTurn(LATE, f"its feeds could not take its inrush for {most_s:.0f} s") from error
 
     def _lacks_s(self, id: str, uses: _Uses) -> float:
         return max(self._wait_s(id, name, units) for name, units, _ in uses)

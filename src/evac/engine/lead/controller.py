@@ -89,7 +89,7 @@ class LeaseSpan:
             except Unavailable:
                 continue
             self.ms = self._least_ms
-            leadership.trouble = ("it was held long enough; acquiring it again with a shorter TTL",)
+            leadership.trouble = ("it was held longer than needed; acquiring it again with a shorter TTL",)
             raise LeaseLost(LEADER)
 
 

@@ -159,7 +159,9 @@ class Chronicle:
                 except (Corrupt, Conflict) as error:
                     if error.message != told:
                         words = f"cannot write notices: {error.message}; next: {REPAIR}"
-                        other = f"someone else wrote to the journal {STREAM}; new records follow theirs"
+                        other = (
+                            f"someone else wrote to the journal {STREAM}; new records are added after theirs"
+                        )
                         say(words if isinstance(error, Corrupt) else other)
                     told, self.journal = error.message, None
                     self._waiting.extendleft(reversed(self._flying))

@@ -202,7 +202,7 @@ def _check(request: Request) -> None:
     if not request.who.isprintable():
         raise RunError("request-unreadable", "a name contains invisible characters", "type it again")
     if not request.who.strip() or not request.reason.strip():
-        raise RunError("request-unsigned", "a request must say who asks and why", "add --reason WHY")
+        raise RunError("request-unsigned", "a request must say who makes it and why", "add --reason WHY")
     if request.then not in ("resume", "cancel", "stay") or request.for_ms < 0:
         raise RunError("request-then", "after a pause, a run can resume, cancel or stay paused")
     if request.verb in ("retry", "skip", "attest") and not request.step:

@@ -201,7 +201,7 @@ _RATE: Final = Record(
 _PER_DAY: Final = Record(
     (
         Field("rates", "rates", Records(_RATE), "daily amounts, each with the day it starts", required=True),
-        Field("after", "after_ms", _DURATION, "initial outage time that is not paid for", default=0),
+        Field("after", "after_ms", _DURATION, "initial outage time that earns no credit", default=0),
     ),
     dict,
 )

@@ -120,7 +120,9 @@ _CURE: Final = "assumed: the cure"
 _ONE_BY_ONE: Final = {
     "approval": "assumed",
     "detection": "assumed",
-    "limits": "assumed; that servers had to be booted by hand is published, how long a hand takes is not",
+    "limits": (
+        "assumed; that servers had to be booted by hand is published, how long it takes per server is not"
+    ),
     "racks": "assumed: at most 40 servers in a rack, one class each",
     "replicas": "assumed: 200,000 per 90,000 servers",
 }
@@ -173,7 +175,10 @@ def _server_source(servers: int, mended: bool) -> str:
     text = f"assumed: {servers:,} in all; Pangyo holds 32,000 (published) of every 90,000 (assumed)"
     if mended:
         return text
-    return text + "; that spare capacity elsewhere was too small and hands booted Pangyo is published"
+    return (
+        text
+        + "; that spare capacity elsewhere was too small and that people booted Pangyo by hand is published"
+    )
 
 
 def _tool_source(role: str, mended: bool) -> str:

@@ -162,7 +162,7 @@ SERVICE: Final[tuple[Field, ...]] = (
         "sites",
         "sites",
         Listed(reference("site")),
-        "where it runs, if the numbers of replicas are not known",
+        "where it runs, if the replica counts are unknown",
         default=(),
     ),
     Field(

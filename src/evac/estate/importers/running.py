@@ -553,8 +553,9 @@ _WORTH_MAX: Final = 10
 
 def _example_overlay(name: str, stated: tuple[str, ...], imported: Imported) -> str:
     lines = [
-        "# Facts that only you know. This file is yours: evac creates it once and never changes it again.",
-        "# It is merged over the imported facts, and what it says wins. Take the sign # away where you know",
+        "# Facts that only you know. This file is yours: evac creates "
+        "it once and never changes it afterwards.",
+        "# It is merged over the imported facts, and what it says wins. Remove the # where you know",
         "# the answer; what stays unknown is treated as unknown, never guessed.",
         f"evac: {FORMAT_VERSION}",
         f"name: {scalar_text(name[:100])}",

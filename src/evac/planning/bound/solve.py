@@ -90,7 +90,7 @@ class _Total:
         for name, weight in shares:
             milestone = self._milestone(name)
             if milestone not in allowed or milestone in found or weight < 0:
-                raise _invalid(f"a share of {name} in a row where it takes nothing")
+                raise _invalid(f"a share of {name} in a row where it uses nothing")
             found[milestone] = weight
         return found
 

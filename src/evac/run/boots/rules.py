@@ -19,7 +19,7 @@ from evac.run.values import Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 
-MENDED: Final = "the operator resumed the run after credentials had been refused"
+MENDED: Final = "the operator resumed the run after credentials were rejected"
 MADE_GOOD: Final = "the operator resumed the run after fixing what evac needs to boot servers"
 UNHEARD: Final = "set aside, as nothing behind its feed has answered yet"
 ALONE: Final = "one server at a time tries it; the others wait until one comes up"
@@ -203,12 +203,12 @@ def refusal(view: RunView) -> str:
     names = [view.steps[i].target for i in sorted(view.boots.refused)[:3]]
     more = f" and {len(view.boots.refused) - 3} more" if len(view.boots.refused) > 3 else ""
     if view.boots.missing:
-        which = f"boot {', '.join(names)}{more}" if names else "look at what it boots"
+        which = f"boot {', '.join(names)}{more}" if names else "check what it boots"
         missing = view.boots.missing
         return f"evac itself cannot {which}: {missing}; fix it, then resume. Nothing is sent until then"
     of = f" by {', '.join(names)}" if names else ""
     return (
-        f"user name or password refused{of}{more}: fix evac's password, then resume. "
+        f"user name or password rejected{of}{more}: fix evac's password, then resume. "
         "If only these servers use a different password, skip their steps first. "
         "Nothing is sent until then, so that no account gets locked"
     )

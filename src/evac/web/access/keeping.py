@@ -348,7 +348,7 @@ class SessionKeep:
         near = neighbourhood(address)
         wait_ms = self._looks.wait_ms(near, _LOOKS)
         if wait_ms or len(self._looking) >= LOOKS_AT_ONCE:
-            raise TooMany("too-many-logins", "too many logins are looked for at once", wait_ms or 1_000)
+            raise TooMany("too-many-logins", "too many logins are being checked at once", wait_ms or 1_000)
         self._looks.note(near, _LOOKS)
 
     async def _restore(self, value: str, key: bytes, now: int) -> None:

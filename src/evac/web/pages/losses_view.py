@@ -48,7 +48,7 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
         words = f"You can lose {_either(yes)}" + (f", but not {_either(no)}." if no else ".")
     else:
         words = "You can't lose any site." if no else ""
-    more = f"After the loss of {_either(late)}, some services come back late." if late else ""
+    more = f"After the loss of {_either(late)}, but some services come back late." if late else ""
     if bad:
         more = f"If {bad[0].domain} is lost: {bad[0].what or bad[0].because}. {more}".strip()
     if doubt:

@@ -262,7 +262,7 @@ def fate_words(one: FateOf | None) -> str:
     if one.fate == "recovers":
         late = one.rto_ms is not None and one.recovery_ms is not None and one.recovery_ms > one.rto_ms
         unknown = one.recovery_ms is None
-        back = "back, no one knows when" if unknown else f"back after {duration(one.recovery_ms)}"
+        back = "back at an unknown time" if unknown else f"back after {duration(one.recovery_ms)}"
         return f"{back}, late" if late else back
     words = {"lost": "does not come back", "unknown": "cannot be judged", "shed": "shed to free capacity"}
     return words.get(one.fate, one.fate)
