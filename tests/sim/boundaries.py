@@ -8,6 +8,7 @@ rule kept. No fault but that one happens.
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Literal
 
 from tests.sim.fire_options import FireOptions, draw
@@ -16,6 +17,7 @@ from tests.sim.story import Act, Outcome
 
 Way = Literal["kill", "stop"]
 PAUSE_MS = 6_000
+TIMES_MOST = 14
 
 
 def calm_options(seed: int, fire: str = "burn") -> FireOptions:
@@ -54,3 +56,25 @@ def every_boundary(options: FireOptions, way: Way) -> list[tuple[int, Outcome]]:
     for number in range(1, count + 1):
         rows.append((number, struck_story(options, number, way)[0]))
     return rows
+
+
+class RestlessStory(FireStory):
+    """Whoever leads dies each time that it has begun one step, so many times."""
+
+    def __init__(self, options: FireOptions, step: str, times: int, tracing: bool = False) -> None:
+        options = replace(options, strike=(0, "kill", 300), chaos_ms=150_000, brief=True)
+        super().__init__(options, tracing)
+        self.step, self.left = step, times
+
+    def is_struck(self, site: str) -> bool:
+        began = any(self.step in books.under_way for books in self.referee.books.values())
+        struck = began and self.left > 0 and self.nodes[site].controller.leads
+        self.left -= struck
+        return struck
+
+
+def restless(seed: int, tracing: bool = False) -> RestlessStory:
+    """The story of a seed: any step of a fire, and any number of times."""
+    random = Random(seed)
+    step = random.choice(("fence:messages", "promote:messages", "start:web", "shift:mail"))
+    return RestlessStory(calm_options(seed), step, 1 + random.randrange(TIMES_MOST), tracing)

@@ -359,8 +359,8 @@ class FireStory(Story):
         if not process.alive:
             raise Struck
         self.reached += 1
-        number, what, for_ms = self.strike
-        if self.reached != number:
+        _, what, for_ms = self.strike
+        if not self.is_struck(process.site):
             return
         site = process.site
         if what == "kill":
@@ -370,6 +370,10 @@ class FireStory(Story):
         self.stop(site)
         process.ahead_ms = for_ms
         self.loop.in_world(for_ms / 1_000, self.go_on, site, process)
+
+    def is_struck(self, site: str) -> bool:
+        """Whether the controller there, which reached a boundary, is struck now."""
+        return self.reached == self.strike[0]
 
     def act(self, act: Act) -> None:
         """What is asked of a leader strikes whoever leads."""

@@ -24,6 +24,7 @@ from evac.store.anchors import Anchor, Segment
 from evac.store.journal import Journal, read
 from evac.watch import verdict
 from evac.watch.verdict import Vote
+from tests.sim.boundaries import restless
 from tests.sim.fires import play
 from tests.sim.rows import play_row
 
@@ -170,6 +171,19 @@ def put_right_what_a_later_run_moved() -> list[Patch]:
     return [(drift, "_replaces", of_one_system)]
 
 
+def count_a_change_of_leader_as_a_failure() -> list[Patch]:
+    def changed(view: Any, event: Any) -> None:
+        before = view.tries.copy()
+        state._leader_changed(view, event)
+        view.tries = before
+
+    return [_handlers(leader_changed=changed)]
+
+
+def begin_for_ever_what_ends_controllers() -> list[Patch]:
+    return [(agenda.Agenda, "_ends_controllers", lambda self, view, i: False)]
+
+
 BUGS: Final[Mapping[str, Callable[[], list[Patch]]]] = MappingProxyType(
     {
         "promote without fence": promote_without_fence,
@@ -192,6 +206,13 @@ ROW_BUGS: Final[Mapping[str, Callable[[], list[Patch]]]] = MappingProxyType(
     }
 )
 """What shows only in a second fire: stories of fires in a row find them."""
+RESTLESS_BUGS: Final[Mapping[str, Callable[[], list[Patch]]]] = MappingProxyType(
+    {
+        "count a change of leader as a failure": count_a_change_of_leader_as_a_failure,
+        "begin for ever what ends controllers": begin_for_ever_what_ends_controllers,
+    }
+)
+"""What shows only where controllers end again and again in the middle of one step."""
 
 
 def seeds_to_find(bug: str, most: int, first: int = 0) -> tuple[int, str]:
@@ -200,9 +221,12 @@ def seeds_to_find(bug: str, most: int, first: int = 0) -> tuple[int, str]:
     Watching is wrong only in stories that have witnesses, so for a bug of the verdict all seeds have.
     """
     whole = True if bug == "count a lost vote as yes" else None
-    with planted(*(ROW_BUGS.get(bug) or BUGS[bug])()):
+    with planted(*{**BUGS, **ROW_BUGS, **RESTLESS_BUGS}[bug]()):
         for count, seed in enumerate(range(first, first + most), start=1):
-            outcome = play_row(seed) if bug in ROW_BUGS else play(seed, whole=whole)
+            if bug in RESTLESS_BUGS:
+                outcome = restless(seed).play()
+            else:
+                outcome = play_row(seed) if bug in ROW_BUGS else play(seed, whole=whole)
             if outcome.error:
                 return count, outcome.error
     return 0, ""

@@ -18,6 +18,7 @@ from evac.engine.runs.reading import decode_all
 from evac.engine.stores.datasets import names_in
 from evac.engine.stores.guards import HOLD_KEY, POOLED_KEY, SITES_KEY
 from evac.model.run_policy import RunPolicy
+from evac.run.patience import INTERRUPTIONS_MOST
 from evac.run.state import RunView, alike, apply, replay
 from evac.run.values import Event, RunLimit, RunSpec
 from evac.run.view import BUSY
@@ -45,6 +46,11 @@ class Books:
     until_ms: int = 0
     paused: bool = False
     compared: tuple[int, int] = (0, 0)
+    under_way: set[str] = field(default_factory=set)
+    """Steps that were begun and have no result yet."""
+    tried: Counter[str] = field(default_factory=Counter)
+    """Starts of a step since a person last asked for it, without those that a change of leader cut short."""
+    cut_short: Counter[str] = field(default_factory=Counter)
 
 
 class Referee:
@@ -122,6 +128,10 @@ class Referee:
         begins = kind in ("step_started", "undo_started")
         if begins and self.world.cluster.value(HOLD_KEY) is not None:
             raise Broken(f"{kind} of {step} under a hold")
+        if begins and books.cut_short[step] >= INTERRUPTIONS_MOST:
+            raise Broken(f"{step} of {run} ended {books.cut_short[step]} controllers, and is begun again")
+        if event.data.get("code") == "tries-spent" and books.tried[step] < self.policy.patience.attempts:
+            raise Broken(f"{step} of {run} is given up after {books.tried[step]} tries")
         if kind == "step_started":
             if step in books.finished:
                 raise Broken(f"{step} of {run} is started again, and it was finished")
@@ -158,8 +168,24 @@ class Referee:
             books.begun = []
         elif kind == "step_failed" and event.data.get("code") == "late":  # it never began
             books.begun = [row for row in books.begun if row[5] != step]
+            books.tried[step] -= 1
+        self._tries(books, event)
         if kind in ("step_started", "undo_started"):
             self._limits(run, books, event)
+
+    def _tries(self, books: Books, event: Event) -> None:
+        kind, step = event.kind, event.step
+        if kind in ("step_started", "undo_started"):
+            books.under_way.add(step)
+            books.tried[step] += kind == "step_started"
+        elif kind == "leader_changed":
+            books.cut_short.update(books.under_way)
+            books.tried.subtract(books.under_way)
+            books.under_way.clear()
+        elif kind.startswith(("step_", "undo_")) and kind not in ("step_stuck", "step_waits"):
+            books.under_way.discard(step)
+        if kind in ("step_retried", "undo_asked") or step in books.finished:
+            books.tried[step] = books.cut_short[step] = 0
 
     def _limits(self, run: str, books: Books, event: Event) -> None:
         """What is held, counted anew from the phases of all steps; and what was begun in each window."""

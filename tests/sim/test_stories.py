@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.boundaries import Way, calm_options, every_boundary
+from evac.run.patience import INTERRUPTIONS_MOST
+from tests.sim.boundaries import RestlessStory, Way, calm_options, every_boundary, restless
 from tests.sim.fires import FireStory, play
 from tests.sim.rows import play_row
 from tests.sim.torture import main
@@ -133,6 +134,32 @@ def test_a_fire_ends_well_wherever_its_leader_is_struck(way: Way) -> None:
     assert {number: outcome.error for number, outcome in rows if outcome.error} == {}
     ends = {tuple(sorted(set(outcome.ends.values()))) for _, outcome in rows}
     assert ends == {("succeeded",)}, "a crash or a pause never changes how it ends"
+
+
+@pytest.mark.parametrize("step", ["fence:messages", "promote:messages", "start:web", "shift:mail"])
+def test_a_fire_goes_on_by_itself_however_often_its_leader_dies_in_one_step(step: str) -> None:
+    story = RestlessStory(calm_options(3), step, INTERRUPTIONS_MOST - 1)
+    outcome = story.play()
+    assert (outcome.error, story.left, set(outcome.ends.values())) == ("", 0, {"succeeded"})
+    assert outcome.kinds["leader_changed"] == INTERRUPTIONS_MOST - 1
+    assert not {"paused", "step_failed", "step_retried"} & outcome.kinds.keys(), "nobody is asked"
+
+
+def test_a_step_that_ends_its_controller_each_time_is_begun_so_often_and_then_a_person_is_asked() -> None:
+    story = RestlessStory(calm_options(3), "start:web", 99)
+    outcome = story.play()
+    assert outcome.error == ""
+    (books,) = story.referee.books.values()
+    failures = [event for event in books.events if event.kind == "step_failed"]
+    failed = [event.data["code"] for event in failures if event.step == "start:web"]
+    assert set(failed) == {"too-many-interruptions"}
+    assert 99 - story.left == INTERRUPTIONS_MOST * len(failed), "and again as often each time that they retry"
+
+
+def test_fires_with_many_changes_of_leader_keep_every_rule() -> None:
+    outcomes = {seed: restless(seed).play() for seed in range(12)}
+    assert {seed: outcome.error for seed, outcome in outcomes.items() if outcome.error} == {}
+    assert sum(outcome.kinds["leader_changed"] for outcome in outcomes.values()) > 50
 
 
 @pytest.mark.parametrize("way", ["kill", "stop"])

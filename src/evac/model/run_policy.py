@@ -117,8 +117,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How steps are tried. deadline_factor: of the predicted duration; attempts: tries in all;
-    backoff_ms doubles up to backoff_most_ms; stuck_factor: of the predicted duration until an alarm.
+    """How steps are tried. deadline_factor: of the predicted duration; attempts: tries in all, without
+    those that a change of leader cut short; backoff_ms doubles up to backoff_most_ms; stuck_factor: of the
+    predicted duration until an alarm.
     """
 
     attempts: int = 4

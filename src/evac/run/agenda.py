@@ -14,7 +14,7 @@ from typing import Final
 from evac.run.boots.rules import BootRules
 from evac.run.fencing import fences_of, is_fenced
 from evac.run.limits import Uses
-from evac.run.patience import look_ms, stuck_ms
+from evac.run.patience import INTERRUPTIONS_MOST, look_ms, stuck_ms
 from evac.run.view import BUSY, RunView
 from evac.steps.registry import kind_of
 
@@ -28,7 +28,8 @@ _STANDS: Final = BUSY | {"succeeded"}
 
 class Agenda:
     """Invariant: every ready step is offered, in `ready`, parked at a limit that lacks room for it, asleep
-    until a timer, spent (all its tries are used up), or in `blocked` until a person, or health, releases it.
+    until a timer, spent (all its tries are used up, or it ends controllers), or in `blocked` until a person,
+    or health, releases it.
     places: rank of a step -> where it is parked, (number of the limit, units); what `parked` has of it
     elsewhere is old.
     """
@@ -204,13 +205,16 @@ class Agenda:
             self.blocked[i] = "fence"
         elif step.paced and view.pacing.stopped:
             self.blocked[i] = "pace"
-        elif view.tries[i] >= view.spec.patience.attempts:
+        elif view.tries[i] >= view.spec.patience.attempts or self._ends_controllers(view, i):
             self.spent.append(i)
         elif wake > self.now_ms:
             self.asleep.add(i)
             heappush(self.timers, (wake, _WAKE, i, view.attempts[i]))
         else:
             heappush(self.ready, view.rank[i])
+
+    def _ends_controllers(self, view: RunView, i: int) -> bool:
+        return bool(view.interrupted) and view.interrupted.get(i, 0) >= INTERRUPTIONS_MOST
 
     def next_start(self, view: RunView) -> int:
         """The next step that may start now, with its limits promised to it; -1 where there is none."""
@@ -359,6 +363,9 @@ class Agenda:
 
     def _want_undo(self, view: RunView, i: int) -> None:
         if not self.may_undo(view, i):
+            return
+        if self._ends_controllers(view, i):
+            self.spent.append(i)
             return
         later = view.not_before.get(i, 0)
         if later > self.now_ms:

@@ -18,6 +18,7 @@ from evac.run.boots import outages, silent_servers
 from evac.run.boots.rules import next_ms as next_left_out_ms
 from evac.run.boots.rules import refusal
 from evac.run.data_loss import beyond_rpo
+from evac.run.patience import INTERRUPTIONS_MOST
 from evac.run.values import ENDED, Effect, Event, Left, RunPhase
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -91,7 +92,8 @@ def _records(view: RunView, agenda: Agenda, now_ms: int) -> list[Event]:
         found += [_stuck(view, i, now_ms) for i in dict.fromkeys(agenda.stuck) if i not in view.stuck]
         agenda.stuck = []
     if agenda.spent:
-        found += [_spent(view, i, now_ms) for i in dict.fromkeys(agenda.spent) if view.phases[i] == "ready"]
+        spent = (i for i in dict.fromkeys(agenda.spent) if view.phases[i] in ("ready", "succeeded"))
+        found += [_spent(view, i, now_ms) for i in spent]
         agenda.spent = []
     found += agenda.boots.records(view, now_ms)
     if found:
@@ -109,8 +111,16 @@ def _stuck(view: RunView, i: int, now_ms: int) -> Event:
 
 
 def _spent(view: RunView, i: int, now_ms: int) -> Event:
+    """Neither the step nor, if it was done, its undo is tried again until a person asks for it."""
     data = {"code": "tries-spent", "message": f"not done after {view.tries[i]} attempts", "again_ms": -1}
-    return Event("step_failed", now_ms, view.steps[i].id, view.attempts[i], data)
+    interrupted = view.interrupted.get(i, 0)
+    if interrupted >= INTERRUPTIONS_MOST:
+        why = (
+            f"the controller stopped {interrupted} times during this step; check its log, then retry the step"
+        )
+        data |= {"code": "too-many-interruptions", "message": why}
+    kind = "step_failed" if view.phases[i] == "ready" else "undo_failed"
+    return Event(kind, now_ms, view.steps[i].id, view.attempts[i], data)
 
 
 def _move(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:

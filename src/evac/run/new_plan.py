@@ -23,7 +23,7 @@ from evac.run.values import Event, RunStep, StepPhase, bound_in
 from evac.run.view import BUSY, PART, Replaced, RunView, Undo
 
 STEP_SETS: Final = ("gates_open", "manual_running", "doubtful", "stuck", "leftover")
-STEP_FACTS: Final = ("unclear", "unseen", "not_before", "evidence", "failures", "whys")
+STEP_FACTS: Final = ("unclear", "unseen", "not_before", "evidence", "failures", "whys", "interrupted")
 """Fields of the view itself that hold numbers of steps, and those that hold something for such a number."""
 
 

@@ -13,6 +13,10 @@ NO_MORE = -1
 """again_ms of a step that is not tried again."""
 LATE = "late"
 """Code of a try that we were too late to begin: nothing of it was done, and it does not count as one."""
+INTERRUPTIONS_MOST = 10
+"""How often controllers may end in the middle of one step. That is no failure of the step, but after so many
+times it may be what ends them.
+"""
 FAR_BEYOND = 3
 """Times its prediction: people are told of a step that takes longer, wherever it is in the plan."""
 LOOK_LEAST_MS = 1_000

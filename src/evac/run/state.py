@@ -130,7 +130,9 @@ def _run_started(view: RunView, event: Event) -> None:
 
 
 def _leader_changed(view: RunView, event: Event) -> None:
-    """Whatever ran has no result and never will: it is unknown until somebody looks."""
+    """Whatever ran has no result and never will: it is unknown until somebody looks. Nothing says that it
+    failed, so it does not count as a try.
+    """
     _run_moves(view, event, event.kind)
     token = event.data["token"]
     if token < view.token:
@@ -140,6 +142,9 @@ def _leader_changed(view: RunView, event: Event) -> None:
     busy = view.counts.get("running", 0) + view.counts.get("undoing", 0)
     for i, phase in enumerate(view.phases if busy else ()):
         if phase in ("running", "undoing") and i not in view.manual_running:
+            view.interrupted[i] = view.interrupted.get(i, 0) + 1
+            tries: dict[int, int] | list[int] = view.undo.tries if phase == "undoing" else view.tries
+            tries[i] = max(0, tries[i] - 1)
             if phase == "undoing":
                 view.undo.unclear.add(i)
             elif kind_of(view.steps[i].kind).boots:
@@ -172,6 +177,8 @@ def _step_started(view: RunView, event: Event) -> None:
 
 def _done(view: RunView, i: int, event: Event) -> None:
     view.ended[i] = event[1]
+    if view.interrupted and i not in view.undo.tries:
+        view.interrupted.pop(i, None)
     evidence = event[4].get("evidence")
     if evidence:
         view.evidence[i] = evidence
@@ -304,6 +311,7 @@ def _step_retried(view: RunView, event: Event) -> None:
         view.unseen[i] = view.attempts[i] + 1
     boot_events.is_retried(view, i, event)
     view.tries[i] = 0
+    view.interrupted.pop(i, None)
     view.boots.refused.discard(i)
     view.boots.misconfigured.discard(i)
     view.boots.given_up.pop(i, None)
@@ -328,6 +336,7 @@ def _undo_asked(view: RunView, event: Event) -> None:
     view.undo.wanted.add(i)
     view.undo.broken.discard(i)
     view.undo.tries.pop(i, None)
+    view.interrupted.pop(i, None)
 
 
 def _undo_started(view: RunView, event: Event) -> None:

@@ -149,6 +149,7 @@ _STEP_STAYS: Final[Mapping[str, tuple[StepPhase, ...]]] = MappingProxyType(
         "step_waits": ("ready",),
         "gate_opened": ("pending", "ready"),
         "undo_asked": ("succeeded",),
+        "undo_failed": ("succeeded",),
         "drift_seen": ("succeeded",),
     }
 )

@@ -185,6 +185,7 @@ class RunView:
         if all(self.boots.tripped.get(feed, False) for feed in self.steps[i].feeds):
             self.release(i)
         self.tries[i] = 0
+        self.interrupted.pop(i, None)
         self.unclear.pop(i, None)
         self.doubtful.discard(i)
         self.not_before.pop(i, None)
@@ -219,7 +220,7 @@ class RunView:
         self.attempts = [0] * number
         """Of all plans."""
         self.tries = [0] * number
-        """Since a person last asked for a retry."""
+        """Since a person last asked for a retry; without those whose controller ended."""
         self.started, self.ended = [0] * number, [0] * number
         """Times of the last attempt."""
         self.since = [0] * number
@@ -258,6 +259,10 @@ class RunView:
         """Steps without a result that the present plan does not have."""
         self.unseen: dict[int, int] = {}
         """Steps in doubt that a person asked to try again -> the attempt that needs to see nothing first."""
+        self.interrupted: dict[int, int] = {}
+        """How often the controller ended in the middle of a step, or of its undo, since it was last done or a
+        person asked for it.
+        """
         self.undo = Undo()
         self.evidence: dict[int, Mapping[str, Any]] = {}
         self.failures: dict[int, tuple[str, str]] = {}

@@ -2,10 +2,12 @@
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.model.run_policy import Patience
+from evac.run.patience import INTERRUPTIONS_MOST
 from evac.run.state import alike, fingerprint, replay
 from evac.run.values import Event, RunLimit, RunSpec, RunStep
 from tests.unit.run.world import World, overused, seeded_outcomes
@@ -23,6 +25,60 @@ def random_spec(seed: int, steps: int) -> RunSpec:
     return RunSpec(
         f"run-{seed}", "fire", "p1", tuple(made), limits, patience=Patience(attempts=5), approvals=0
     )
+
+
+def cut_short(world: World, doing: str, most: int) -> int:
+    """Ends the controller in the middle of step `db`, which did nothing yet, each time that it is executed or
+    undone, at most so often; how often that was.
+    """
+    for n in range(most):
+        world.settle()
+        while world.view.phases[world.view.index["db"]] != doing:
+            if not world.step():
+                return n
+            world.settle()
+        (world.done.discard if doing == "running" else world.done.add)("db")
+        world.take_over(world.events.copy())
+    return most
+
+
+@given(st.integers(0, INTERRUPTIONS_MOST - 1), st.integers(1, 5))
+def test_a_controller_that_ends_is_no_failure_of_the_step_that_it_executed(times: int, attempts: int) -> None:
+    """However few failures are allowed, and after all of them but one."""
+    step = RunStep("db", "start", "db", 0, 100)
+    spec = RunSpec("r", "fire", "p", (step,), patience=Patience(attempts=attempts), approvals=0)
+    world = World(spec, lambda step, attempt: "retry" if attempt - times < attempts else "ok")
+    world.begin()
+    assert cut_short(world, "running", times) == times
+    assert world.finish() == "succeeded"
+    assert world.acts[-1] == ("db", times + attempts)
+    assert not starts_without_a_look_between(world.events)
+    assert not [event for event in world.events if event.kind == "paused"]
+
+
+def test_a_step_that_ends_its_controller_each_time_waits_for_a_person() -> None:
+    world = World(RunSpec("r", "fire", "p", (RunStep("db", "start", "db", 0, 100),), approvals=0))
+    world.begin()
+    assert cut_short(world, "running", 99) == INTERRUPTIONS_MOST
+    assert world.finish() == "paused"
+    code, words = world.view.step("db").failure
+    assert (code, str(INTERRUPTIONS_MOST) in words) == ("too-many-interruptions", True)
+    world.say("step_retried", "db", INTERRUPTIONS_MOST, who="mina", reason="more memory")
+    assert cut_short(world, "running", INTERRUPTIONS_MOST - 1) == INTERRUPTIONS_MOST - 1
+    assert world.finish() == "succeeded"
+
+
+@pytest.mark.parametrize(("times", "end"), [(INTERRUPTIONS_MOST - 1, "cancelled"), (99, "failed")])
+def test_an_undo_goes_on_after_its_controller_ended_but_not_for_ever(times: int, end: str) -> None:
+    first = RunStep("db", "start", "db", 0, 100, safe_undo=True)
+    last = RunStep("last", "start", "last", 0, 100, ("db",), gate="check")
+    world = World(RunSpec("r", "fire", "p", (first, last), approvals=0))
+    world.begin()
+    world.finish()
+    world.say("rollback_started", who="mina", reason="false alarm")
+    cut_short(world, "undoing", times)
+    assert world.finish() == end
+    assert ("db" in world.done) == (end == "failed")
 
 
 def starts_without_a_look_between(events: list[Event]) -> list[str]:

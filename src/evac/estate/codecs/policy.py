@@ -153,7 +153,13 @@ _WINDOW: Final = Record(
 
 _PATIENCE: Final = Record(
     (
-        Field("attempts", "attempts", small_count(1, 100), "maximum attempts per step", default=4),
+        Field(
+            "attempts",
+            "attempts",
+            small_count(1, 100),
+            "maximum attempts per step; one that a change of leader interrupts does not count",
+            default=4,
+        ),
         Field(
             "deadline_factor",
             "deadline_factor",

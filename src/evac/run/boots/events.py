@@ -305,10 +305,9 @@ def _rushes(view: RunView, i: int, at_ms: int, began_ms: int) -> None:
 
 
 def is_orphaned(view: RunView, i: int) -> None:
-    """A boot is under way, and its leader is gone. No server is to blame for that. One whose controller took
-    the request is followed as one that was seen on.
+    """A boot is under way, and its leader is gone. One whose controller took the request is followed as one
+    that was seen on.
     """
-    view.tries[i] = max(0, view.tries[i] - 1)
     if i in view.boots.inrush_ms:
         view.boots.booting.add(i)
 
