@@ -1,9 +1,8 @@
-"""Rules of a run, one by one: limits, envelopes, fence proofs, pacing, tables, and the order of starts."""
+"""Rules of a run, one by one: limits, envelopes, pacing, tables, and the order of starts."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -11,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.model.errors import RunError
-from evac.model.run_policy import Envelope, Pace, Patience, StorePolicy
+from evac.model.run_policy import Envelope, Pace, Patience
 from evac.run import envelope
 from evac.run.data_loss import Basis, Loss, labels_of, time_lost
 from evac.run.decide import decide, next_ms
-from evac.run.fencing import FenceFacts, NotProved, Proved, SyncFacts, prove
 from evac.run.pacing import Health, judge
 from evac.run.patience import again_ms, backoff_ms, deadline_ms, is_alarm
 from evac.run.state import RunView, apply
@@ -28,7 +26,6 @@ MOVES = (
     RunStep("fence:db", "fence", "db", 0, 10),
     RunStep("promote:db", "promote", "db", 10, 10, ("fence:db",)),
 )
-SYNC = SyncFacts(1_000, True, ("dc-anyang",), "anyang", False, True)
 
 
 def test_every_phase_is_reached_and_every_end_is_final() -> None:
@@ -61,49 +58,6 @@ def test_what_is_outside_an_envelope_is_named(needed: Envelope, words: str) -> N
     assert words in envelope.outside(approved, needed)[0]
     assert envelope.covers(approved, approved)
     assert envelope.from_data(envelope.to_data(approved)) == approved
-
-
-@pytest.mark.parametrize(
-    ("facts", "proof"),
-    [
-        (FenceFacts(sync=SYNC), "sync"),
-        (FenceFacts(lease_over_ms=2_000, sync=SYNC), "lease"),
-        (FenceFacts(lease_over_ms=1_999), None),
-        (FenceFacts(sync=replace(SYNC, age_ms=60_001)), None),
-        (FenceFacts(sync=replace(SYNC, strict=False)), None),
-        (FenceFacts(sync=replace(SYNC, commit_below=True)), None),
-        (FenceFacts(sync=replace(SYNC, candidates=("a", "b"))), None),
-        (FenceFacts(sync=replace(SYNC, receiver_stopped=False)), None),
-        (FenceFacts(lost_sites=("anyang",), sync=SYNC), None),
-        (FenceFacts(network_closed=True), "network"),
-        (FenceFacts(network_closed=False), None),
-        (FenceFacts(power_off=True), "power"),
-        (FenceFacts(attested_by="mina"), None),
-        (FenceFacts(attested_by="mina", attest_reason="unplugged"), "attest"),
-        (FenceFacts(), None),
-    ],
-)
-def test_the_ladder_of_fence_proofs(facts: FenceFacts, proof: str | None) -> None:
-    policy = StorePolicy("accounts", ("lease", "sync", "network", "power", "attest"), self_fence=True)
-    found = prove(policy, facts)
-    if proof is None:
-        assert isinstance(found, NotProved)
-        assert len(found.reasons) == 6
-        return
-    assert isinstance(found, Proved)
-    assert found.proof == proof
-    narrow = replace(policy, proofs=tuple(p for p in policy.proofs if p != proof))
-    others = replace(facts, lease_over_ms=None, sync=None)
-    assert isinstance(prove(narrow, others), NotProved), "a proof that policy does not take proves nothing"
-
-
-def test_nothing_need_be_fenced_only_where_policy_says_so() -> None:
-    assert prove(StorePolicy("cache", ("sync", "none")), FenceFacts()) == Proved("none")
-    assert isinstance(prove(StorePolicy("cache"), FenceFacts()), NotProved)
-
-
-def test_a_lease_proves_nothing_where_members_do_not_fence_themselves() -> None:
-    assert isinstance(prove(StorePolicy("a", ("lease",)), FenceFacts(lease_over_ms=99_999)), NotProved)
 
 
 def test_pace_follows_health() -> None:
