@@ -100,6 +100,8 @@ class Moved:
     """Store -> (member, mode) of each of its members."""
     steps: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """Service or store -> the last step that changed it, and when that step ended."""
+    since: Mapping[str, int] = field(default_factory=dict)
+    """Domain -> when the run first took it as left; empty in older records."""
     number: int = 0
     """Its number among all ended runs, from 1, as the clocks of two leaders may be hours apart. 0: not known.
     """

@@ -19,7 +19,7 @@ from evac.run.boots.state import Boots
 from evac.run.limits import Limits
 from evac.run.renumbering import renumbered, renumbered_facts
 from evac.run.transitions import run_moves
-from evac.run.values import Event, RunStep, StepPhase, bound_in
+from evac.run.values import Event, RunStep, StepPhase, bound_in, made_ms
 from evac.run.view import BUSY, PART, Replaced, RunView, Undo
 
 STEP_SETS: Final = ("gates_open", "manual_running", "doubtful", "stuck", "leftover")
@@ -55,6 +55,7 @@ def take_over(view: RunView, event: Event) -> Iterator[None]:
         boot_events.reroute_all(view)
     view.plans.append(merged.spec.plan)
     view.bound, view.made = bound_in(event.data), event.data.get("made", "")
+    view.planned_ms.append(made_ms(view.made) or event.at_ms)
     view.approvals.to_type = tuple(event.data.get("names", ()))
     view.monitoring_ms = 0
     view.agenda = None

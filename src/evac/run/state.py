@@ -24,7 +24,7 @@ from evac.run.transitions import moves as _moves
 from evac.run.transitions import of_attempt as _of_attempt
 from evac.run.transitions import refused as _refused
 from evac.run.transitions import run_moves as _run_moves
-from evac.run.values import Event, RunSpec, bound_in, left_of
+from evac.run.values import Event, RunSpec, bound_in, left_of, made_ms
 from evac.run.view import Pause, RunView
 from evac.steps.registry import kind_of
 
@@ -97,6 +97,7 @@ def _run_created(view: RunView, event: Event) -> None:
     view.created = True
     view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
     view.bound, view.made = bound_in(event.data), event.data.get("made", "")
+    view.planned_ms.append(made_ms(view.made) or event.at_ms)
     view.proposer = event.data.get("who", "")
     view.seen = tuple(seen_in(one) for one in event.data.get("seen", ()))
     view.approvals.to_type = tuple(event.data.get("names", ()))

@@ -230,6 +230,12 @@ def bound_in(data: Mapping[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(f'{bound} {made}'.encode()).hexdigest()}" if bound and made else bound
 
 
+def made_ms(made: str) -> int:
+    """When a run, or a plan of it, was made; 0 where that does not say it."""
+    digits = made.partition(".")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
 def left_of(rows: Iterable[Sequence[Any]]) -> tuple[Left, ...]:
     """As an event of a journal has them."""
     return tuple(Left(str(row[0]), str(row[1]), int(row[2])) for row in rows)  # type: ignore[arg-type]

@@ -113,8 +113,8 @@ class RunView:
         """others: specs of plans that replace the first during the run."""
         self.specs = {one.plan: one for one in (spec, *others)}
         """By the digest of the plan."""
-        self.plans = [spec.plan]
-        """Digests of the plans so far, the present one last."""
+        self.plans, self.planned_ms = [spec.plan], list[int]()
+        """Digests of the plans so far, the present one last; when the run got each of them."""
         self.replaced = Replaced()
         self.proposer = ""
         """The person who asked for the run. Empty: evac itself, or an older journal."""

@@ -10,6 +10,7 @@ import pytest
 
 from evac.engine.plans.library import digest_of, put_plan
 from evac.engine.runs import requests
+from evac.engine.runs.effects import EffectsReader
 from evac.engine.runs.reading import events_of
 from evac.engine.stores.guards import read_register
 from evac.run.values import Event
@@ -103,6 +104,30 @@ def test_a_second_site_waits_for_both_names_and_then_goes_on_in_the_same_run() -
         started = [event.step for event in await events(world, run, "step_started")]
         assert started == ["fence:chat", "fence:chat~2", "promote:chat", "shift:web"]
         assert len(await world.store.list("incident/")) == 1
+
+    play(story, five())
+
+
+def test_a_site_is_lost_since_it_was_first_taken_for_lost_whoever_looks_and_whatever_came_after() -> None:
+    async def since(world: World) -> dict[str, int]:
+        found = await EffectsReader(world.store).read(9_999_999_999_999)
+        return {one.domain: one.since_ms for one in found.lost}
+
+    async def story(world: World) -> None:
+        run = await burns(world)
+        first = await since(world)
+        assert list(first) == ["pangyo"]
+        world.burn("anyang")
+        await until_event(world, run, "plan_replaced")
+        await ask(world, run, "approve", "r1", typed=BOTH)
+        async with asyncio.timeout(8.0):
+            while (await read_register(world.store))["anyang"] != "lost":
+                await asyncio.sleep(0.02)
+        both = await since(world)
+        assert first.items() <= both.items()
+        assert both["anyang"] > first["pangyo"]
+        world.systems.stuck.clear()
+        await until_ended(world)
 
     play(story, five())
 

@@ -197,17 +197,19 @@ def test_what_people_did_by_hand_is_what_the_plan_promised(site: str) -> None:
     steps = tuple(
         RunStep(s.id, s.kind, s.target, s.start_ms, s.end_ms - s.start_ms, s.after) for s in plan.steps
     )
-    spec = RunSpec("fire", "fire", digest, steps, approvals=0)
-    world = World(spec, lambda step, attempt: "ok", lambda step: 1_000)
+    spec = RunSpec("fire", "fire", digest, steps)
+    world = World(spec, lambda step, attempt: "ok", lambda step: 1_000, now_ms=7_000)
     world.begin()
-    while world.step():
-        pass
+    assert world.finish() == "awaiting_approval"
+    world.now_ms += 60_000
+    world.say("approved", who="kim")
+    assert world.finish() == "succeeded"
     view = replay(spec, world.events)
-    assert view.phase == "succeeded"
     found = of_run(view, {digest: plan}, lambda step: (), estate)
     expected = derived(estate, plan.scenario, promised(estate, plan))
     shifted = {s.target for s in plan.steps if kind_of(s.kind).moves_traffic}
     assert shifted
+    assert found.since == {site: 7_000}, "since the fire, not since the approval"
     assert found.traffic == expected.traffic
     assert found.placed == expected.placed
     assert all(site not in found.traffic[service] for service in shifted)

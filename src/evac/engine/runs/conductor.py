@@ -156,9 +156,8 @@ class Conductor:
             permit = await self._desk.guards.may_leave(leaving, wanted.mark, wanted.typed)
         actions = {digest: bound.actions}
         left = (wanted.leaving, wanted.mark, approvals, wanted.halls)
-        run = InHand(spec, wanted.ends, actions, policy, *left)
+        run = InHand(spec, wanted.ends, actions, policy, *left, made=made_at(self.guard, self._desk.clock))
         clock = run.clock = RunClock(self._desk.clock)
-        run.made = made_at(self.guard, self._desk.clock)
         made, permit = {"run": name, "plan": digest}, permit | answered(proposed, {"run": name})
         data = {
             "scenario": spec.labels.get("scenario", ""),
@@ -486,6 +485,7 @@ class Conductor:
             mark="lost",
             ends=ends_after(run.ends, gone),
             made=made_at(self.guard, self._desk.clock),
+            left_before=run.since,
         )
         permit = Permit((), (Put(OPEN + name, after.opened()),))
         typed = frozenset(view.approvals.typed)
@@ -502,7 +502,8 @@ class Conductor:
         await execution.say(
             Event("plan_replaced", 0, data=data_of), permit, lambda now: now.approvals.typed == typed
         )
-        run.leaving, run.mark, run.ends, run.made = after.leaving, after.mark, after.ends, after.made
+        run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
+        run.made, run.left_before = after.made, after.left_before
         return asks_of(execution.view, policy.envelope)
 
     async def _look_first(self, lost: Collection[str], within_ms: int = 0) -> None:

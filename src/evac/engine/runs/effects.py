@@ -35,6 +35,7 @@ from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import SUCCEEDED
 from evac.model.situation import DomainState, Effects, LostNow, Moved
+from evac.run.values import made_ms
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 from evac.store.port import Compare, Entry, Lease, Put, Store, all_entries
@@ -81,6 +82,7 @@ def moved_from(found: Mapping[str, Any]) -> Moved:
         dict(found["servers"]),
         {name: tuple((at, mode) for at, mode in rows) for name, rows in found["roles"].items()},
         {name: (step, at_ms) for name, (step, at_ms) in found["steps"].items()},
+        {name: int(at_ms) for name, at_ms in found.get("since", {}).items()},
         int(found.get("number", 0)),
     )
 
@@ -137,7 +139,11 @@ def of_run(
 ) -> Moved:
     """What a run that has ended left behind. estate: as it was before the run."""
     scenario = plans[view.plans[-1]].scenario
-    return moved(
+    since: dict[str, int] = {}
+    for digest, at_ms in zip(view.plans, view.planned_ms, strict=True):
+        for domain in plans[digest].scenario.domains if digest in plans else ():
+            since.setdefault(domain, at_ms)
+    found = moved(
         estate,
         scenario,
         done_steps(view, plans, actions_of, estate),
@@ -146,6 +152,7 @@ def of_run(
         ended_ms=view.last_ms,
         phase=view.phase,
     )
+    return replace(found, since={domain: since[domain] for domain in scenario.domains if domain in since})
 
 
 class EffectsReader:
@@ -224,13 +231,13 @@ class EffectsReader:
 
 
 def _leaving(opened: Iterable[Entry]) -> dict[str, tuple[str, int]]:
-    """Site -> the run under way that leaves it, and when that was made; 0 where it does not say it."""
+    """Site -> the run under way that leaves it, and since when; 0 where it does not say it."""
     found: dict[str, tuple[str, int]] = {}
     for entry in opened:
         with contextlib.suppress(ValueError, TypeError, AttributeError):
-            made_ms = int(made_in(entry.value).partition(".")[2] or 0)
-            run = (entry.key.removeprefix(OPEN), made_ms)
-            found |= dict.fromkeys(orjson.loads(entry.value).get("leaving", ()), run)
+            run, told = entry.key.removeprefix(OPEN), orjson.loads(entry.value)
+            since, made = told.get("since", {}), made_ms(made_in(entry.value))
+            found |= {site: (run, int(since.get(site, made))) for site in told.get("leaving", ())}
     return found
 
 
@@ -254,7 +261,8 @@ def _left_by(
             # One that was cancelled before it began has left its mark nonetheless.
             known |= 0 < (one.began_ms or one.ended_ms) <= cleared.get(domain, 0)
             if not known and (domain in marks or state == "lost" or one.phase in SUCCEEDED):
-                found[domain] = LostNow(domain, state, one.began_ms, one.run)
+                since_ms = one.since.get(domain) or one.began_ms or one.ended_ms
+                found[domain] = LostNow(domain, state, since_ms, one.run)
     return found
 
 

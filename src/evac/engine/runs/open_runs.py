@@ -37,7 +37,7 @@ from evac.engine.stores.guards import Guards, Mark, Permit
 from evac.model.digest import canonical_json
 from evac.model.errors import Conflict, Corrupt, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import RunPolicy
-from evac.run.values import RunSpec
+from evac.run.values import RunSpec, made_ms
 from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.port import Delete, Entry, Lease, Put, Store
@@ -173,6 +173,13 @@ class InHand:
     journal: Journal | None = None
     made: str = ""
     """As the journal says it (`RunView.made`); requests repeat it."""
+    left_before: Mapping[str, int] = field(default_factory=dict)
+    """Sites that it left before it was made as it is -> since when."""
+
+    @property
+    def since(self) -> dict[str, int]:
+        """Site that it leaves -> since when."""
+        return {**dict.fromkeys(self.leaving, made_ms(self.made)), **self.left_before}
 
     @property
     def concern(self) -> Concerned | None:
@@ -216,6 +223,7 @@ class InHand:
                 **({"halls": list(self.halls)} if self.halls else {}),
                 "mark": self.mark,
                 "made": self.made,
+                "since": self.since,
                 "policy": policies.to_data(self.policy),
             }
         )
@@ -269,6 +277,7 @@ def read_opened(name: str, value: bytes, policy: RunPolicy) -> InHand:
         int(told["approvals"]),
         tuple(told.get("halls", ())),
         made=str(told.get("made", "")),
+        left_before={str(site): int(at_ms) for site, at_ms in told.get("since", {}).items()},
     )
 
 
