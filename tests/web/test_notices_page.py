@@ -119,6 +119,41 @@ def test_an_update_for_users_stands_as_they_get_it() -> None:
     play(story, MemoryStore())
 
 
+def test_what_burns_comes_first_and_what_the_audit_found_is_folded_and_counted() -> None:
+    found = tuple(Concern(f"finding/{n}", "finding", "error", f"EV100 web {n} is lost") for n in range(27))
+    tools = (
+        Concern("tool/vault", "tool", "critical", "vault no longer runs at any site"),
+        Concern("tool/dns", "tool", "error", "dns runs at south only"),
+    )
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        clock = SystemClock()
+        lease = await office.store.acquire("notices", "south/7/ab", 600_000)
+        ledger = await Ledger.open(office.store, lease, clock, CHANNELS)
+        nothing, _ = tell(State().memory, Known({"finding": (), "tool": ()}), clock.now_ms())
+        memory, drafts = tell(
+            nothing, Known({"finding": found, "tool": tools, "site": (LOST,)}), clock.now_ms()
+        )
+        names = iter([f"evac_{n:032d}" for n in range(len(drafts))])
+        await ledger.keep(State(memory), new_messages(drafts, names.__next__))
+        await primed(office)
+        page = (await client.get("/notices")).text
+        assert (
+            "2 alerts need attention now. Before the next loss: 27 audit errors, 1 tool at one site." in page
+        )
+        alerts = page.partition('id="channels"')[0]
+        now, *folds = alerts[alerts.index('id="open"') :].split("<details")
+        assert sum("EV100 web" in one for one in folds) == 1
+        assert LOST.words in now
+        assert "vault no longer runs" in now, "what is critical is never folded"
+        assert "EV100 web" not in now
+        assert all(" open" not in one[: one.index(">")] for one in folds)
+        assert all(one.words in alerts for one in found), "each of them can be read"
+        assert '<a href="/now#h-fix">Fix first</a>' in alerts
+
+    play(story, MemoryStore())
+
+
 def test_every_plan_that_lay_ready_can_be_read() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         assert (await client.get("/v1/drawer/journal")).json() == {"items": [], "total": 0, "next": None}

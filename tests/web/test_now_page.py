@@ -69,6 +69,18 @@ def test_it_says_the_same_without_scripts(browser: Browser, served: tuple[str, s
         assert without.locator(part).inner_text() == with_scripts.locator(part).inner_text()
 
 
+def test_what_is_not_the_answer_is_folded_until_it_is_asked_for(
+    browser: Browser, served: tuple[str, str]
+) -> None:
+    page = opened(browser, served[0] + "/now", 390, java_script_enabled=False)
+    for name in ("h-matrix", "h-room"):
+        table = page.locator(f"[aria-labelledby={name}] table").first
+        assert not table.is_visible()
+        page.locator(f"#{name}").click()
+        assert table.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "and it fits when open"
+
+
 def test_what_happens_elsewhere_is_on_the_screen_without_a_reload(
     browser: Browser, served: tuple[str, str]
 ) -> None:

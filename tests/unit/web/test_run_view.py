@@ -46,6 +46,24 @@ def test_a_boot_that_waits_for_its_boot_server_says_so_and_not_what_its_last_try
     assert {row["detail"] for row in tried} == {" [server-no-boot]"}
 
 
+def test_steps_that_need_no_one_are_folded_and_no_step_is_left_out() -> None:
+    world = Wave(fleet(40), trouble=0.0)
+    world.begin()
+    for _ in range(12):
+        page = steps_page(world.view, "", 0, world.now_ms)
+        shown, quiet = ({row["id"] for row in page[part]} for part in ("rows", "quiet"))
+        assert not shown & quiet
+        assert len(shown | quiet) == page["end"]
+        states = {step.id: world.view.phases[i] for i, step in enumerate(world.view.steps)}
+        assert {states[step] for step in quiet} <= {"pending", "succeeded"}
+        assert {step for step, phase in states.items() if phase == "running"} & (shown | quiet) <= shown
+        chosen = steps_page(world.view, "pending", 0, world.now_ms)
+        assert not chosen["quiet"], "who asked for them sees them"
+        world.step()
+    world.finish()
+    assert steps_page(world.view, "", 0, world.now_ms)["rows"] == []
+
+
 def test_a_cold_start_says_how_many_servers_are_up_as_the_command_does_and_what_came_up_in_the_end() -> None:
     world = Wave(fleet(100), trouble=0.0)
     world.now_ms = DAY

@@ -116,7 +116,7 @@ def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict
     felt = impact(shown, fire.is_answered) if shown is not None and not fire.over else None
     waits = () if shown is None or shown.run.view.phase in ENDED else run_head(shown.run).waits
     found: dict[str, Any] = {
-        "title": _title(names, felt, services),
+        "title": _title(names, felt, services, short.still_down if short and fire.over else ()),
         "since_ms": felt.lost_ms if felt is not None else now.lost_since_ms,
         "by": listed(sorted({witness for site in fire.lost for witness in site.by}), 3),
         "incident": short,
@@ -164,11 +164,14 @@ def _state(shown: Shown | None) -> str:
     return f"run {phase.replace('_', ' ')}" if phase in ENDED else phase.replace("_", " ")
 
 
-def _title(names: list[str], felt: Impact | None, services: int) -> str:
-    """`pangyo is lost. 4 of 12 services are down.`"""
+def _title(names: list[str], felt: Impact | None, services: int, left: Sequence[str]) -> str:
+    """`pangyo is lost. 4 of 12 services are down.` left: services down when people resolved the incident."""
     words = "Recovery is in progress."
     if names:
         words = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} lost."
+    if felt is None and left:
+        were = "was" if len(left) == 1 else "were"
+        return f"{words} {listed(list(left), 3)} {were} still down when the incident was resolved."
     if felt is None:
         return words
     down = len(felt.down)

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 
 from fastapi import Query, Request, Response
 
-from evac.notices.values import UPDATE, Severity, rank
-from evac.office.notices.overview import ChannelSeen, DeliverySeen, NoticesSeen, NoticeTold
+from evac.notices.values import UPDATE, Kind, Severity, rank
+from evac.office.notices.overview import ChannelSeen, ConcernOpen, DeliverySeen, NoticesSeen, NoticeTold
 from evac.views.words import plural
 from evac.web.pages import frame
 from evac.web.room import room_of
@@ -24,6 +24,12 @@ _LOOK: Final[dict[Severity, str]] = {
     "warning": "warning",
     "info": "ok",
 }
+_PREPARED: Final[dict[Kind, tuple[str, str, str, str]]] = {
+    "finding": ("audit error", "audit errors", "/now#h-fix", "Fix first"),
+    "tool": ("tool at one site", "tools at one site", "/now#h-fix", "Fix first"),
+    "plan": ("plan worse or missing", "plans worse or missing", "/plans", "Plans"),
+}
+"""Kinds of alert about what a further loss would do: (one, many, page, its name)."""
 _STATES: Final = {"begins": "", "worse": "graver: ", "over": "", "once": ""}
 
 
@@ -41,6 +47,17 @@ class Line:
     text: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Alerts of one kind about what a further loss would do: folded on the page."""
+
+    words: str
+    look: str
+    page: str
+    page_name: str
+    concerns: tuple[ConcernOpen, ...]
+
+
 @PAGE.router.get(PAGE.path)
 async def notices(request: Request, begin: Begin = 0) -> Response:
     """What people are told, newest first."""
@@ -53,7 +70,7 @@ async def notices(request: Request, begin: Begin = 0) -> Response:
     def make() -> bytes:
         ages = frame.Ages(now_ms)
         lines = [_line(one) for one in told[::-1][begin:end]]
-        concerns = sorted(seen.concerns, key=lambda one: (-rank(one.severity), -one.since_ms, one.key))
+        now, groups = sorted_out(seen.concerns)
         return frame.render(
             "notices.html.j2",
             PAGE.path,
@@ -61,7 +78,8 @@ async def notices(request: Request, begin: Begin = 0) -> Response:
             seen=seen,
             answer=answer_of(seen),
             looks=_LOOK,
-            concerns=concerns,
+            concerns=now,
+            groups=groups,
             channels=[(one, *channel_words(one, ages)) for one in seen.channels],
             lines=lines,
             total=len(told),
@@ -84,8 +102,26 @@ def answer_of(seen: NoticesSeen) -> tuple[str, str]:
         return f"{', '.join(stuck)}: notifications do not get through.", "error"
     if not seen.by:
         return "No one is notified now: the leader has no alerts file, or there is no leader.", "warning"
-    count = plural(len(seen.concerns), "concern")
-    return (f"{count} open; every notification was delivered.", "warning" if seen.concerns else "ok")
+    now, groups = sorted_out(seen.concerns)
+    if not seen.concerns:
+        return "No alert is open. Every notification was delivered.", "ok"
+    burning = f"{plural(len(now), 'alert')} {'needs' if len(now) == 1 else 'need'} attention now"
+    first = burning if now else "No alert needs attention now"
+    rest = f" Before the next loss: {', '.join(one.words for one in groups)}." if groups else ""
+    return f"{first}.{rest}", "error" if any(rank(one.severity) > 1 for one in now) else "warning"
+
+
+def sorted_out(concerns: tuple[ConcernOpen, ...]) -> tuple[list[ConcernOpen], list[Group]]:
+    """(what is wrong now, the rest by kind), most severe first. Whatever is critical is wrong now."""
+    ordered = sorted(concerns, key=lambda one: (-rank(one.severity), -one.since_ms, one.key))
+    now = [one for one in ordered if one.severity == "critical" or one.kind not in _PREPARED]
+    groups = []
+    for kind, (single, many, page, name) in _PREPARED.items():
+        rows = tuple(one for one in ordered if one.kind == kind and one.severity != "critical")
+        if rows:
+            words = plural(len(rows), single, many)
+            groups.append(Group(words, _LOOK[rows[0].severity], page, name, rows))
+    return now, groups
 
 
 def channel_words(one: ChannelSeen, ages: frame.Ages) -> tuple[str, str, str]:

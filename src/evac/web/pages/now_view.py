@@ -95,6 +95,7 @@ def now_context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[s
         "gravest": gravest(facts),
         "families": list(_families(facts, seen)),
         "unwell": unwell[:UNWELL_MOST],
+        "unwell_count": len(unwell),
         "unwell_rest": number(max(0, len(unwell) - UNWELL_MOST)),
         "unwell_more": len(unwell) > UNWELL_MOST,
         "rooms": list(_rooms(facts)),

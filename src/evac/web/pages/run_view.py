@@ -329,6 +329,10 @@ def _forecast(late: bool, stated: bool, when: int) -> str:
     return "expected within its objective" if stated else "expected"
 
 
+QUIET: Final = frozenset({"pending", "succeeded", "skipped", "undone"})
+"""Phases of steps that need no one: folded on the first page of all steps."""
+
+
 def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, Any]:
     """One page of the steps. show: a phase, or empty for all, those that need a look first."""
     if show:
@@ -339,8 +343,12 @@ def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, A
     found = list(numbers)
     begin = min(begin, max(0, len(found) - 1)) // STEPS * STEPS
     end = min(len(found), begin + STEPS)
+    lines = [(i, step_line(step_row(view, i), now_ms)) for i in found[begin:end]]
+    folds = not show and not begin
+    quiet = [line for i, line in lines if folds and view.phases[i] in QUIET and not line["detail"]]
     return {
-        "rows": [step_line(step_row(view, i), now_ms) for i in found[begin:end]],
+        "rows": [line for _, line in lines if line not in quiet],
+        "quiet": quiet,
         "total": len(found),
         "begin": begin,
         "end": end,
