@@ -5,7 +5,6 @@ would only invite elections on a loaded machine. With TLS files a member takes n
 from __future__ import annotations
 
 import contextlib
-import ssl
 import subprocess
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from evac.net.etcd_gateway import Gateway, text_key
-from evac.net.tls import TlsFiles, client_context
+from evac.net.tls import RenewedClient, TlsFiles
 from evac_lab.process import OneProcess, Process, ServerFailed, find_program, run_once
 
 PACKAGE = "etcd-server"
@@ -100,9 +99,9 @@ class EtcdServer(OneProcess):
         return f"{self._scheme}://{self.host}:{self.client_port}"
 
     @cached_property
-    def _line(self) -> ssl.SSLContext | None:
+    def _line(self) -> RenewedClient | None:
         """How this member is asked: with its own certificate."""
-        return None if self.tls is None else client_context(self.tls)
+        return None if self.tls is None else RenewedClient(self.tls)
 
     def start(self) -> None:
         """Starts it and does not wait: one member alone is never ready. See `wait_for_all`."""
@@ -115,7 +114,9 @@ class EtcdServer(OneProcess):
             return self._answers_in_its_namespace()
         with (
             contextlib.suppress(OSError),
-            urllib.request.urlopen(f"{self.url}/health", timeout=1.0, context=self._line) as answer,
+            urllib.request.urlopen(
+                f"{self.url}/health", timeout=1.0, context=self._line and self._line.now()
+            ) as answer,
         ):
             return b'"true"' in answer.read(4_096)
         return False
