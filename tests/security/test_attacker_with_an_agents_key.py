@@ -18,6 +18,7 @@ from evac.agent.allowed import Allowed
 from evac.drivers.port import Action, Order
 from evac.drivers.process.client import AgentAt
 from evac.drivers.process.driver import ProcessDriver, RemoteDriver
+from evac.drivers.registry import DRIVERS
 from evac.model.errors import Permanent
 from tests.unit.engine import agents
 
@@ -108,6 +109,43 @@ def test_no_program_runs_that_the_file_does_not_list(tmp_path: Path) -> None:
                 await hand.observe(action, order(9))
                 await hand.close()
             assert not ran.exists()
+
+    asyncio.run(story())
+
+
+def test_no_backup_is_read_from_them_and_no_query_of_theirs_is_asked(tmp_path: Path) -> None:
+    """Where the file lists backup drivers. A user of a repository signs in where the order says, and a query
+    is a program: `\\! COMMAND` of psql, `system COMMAND` of mariadb, `CONFIG SET dir` of Redis.
+    """
+    password, place = tmp_path / "password", tmp_path / "place"
+    password.write_text(CANARY)
+    password.chmod(0o600)
+    reference, ran = f"file:{password}", tmp_path / "ran"
+    allow = Allowed(secrets=(reference,), bin=("restic", "pgbackrest", "/usr/bin"), data=(str(tmp_path),))
+    asking = sorted(
+        name for name, spec in DRIVERS.items() if any(one.key == "facts" for one in spec.settings)
+    )
+    made = agents.config(tmp_path, drivers=("restic", "borg", *asking), allow=allow)
+
+    async def story() -> None:
+        async with agents.running(made), Listener() as evil:
+            url = f"rest:http://127.0.0.1:{evil.port}/"
+            signed = {"repository": url, "password": reference, "user": "me", "user_password": reference}
+            asked = {"facts": (f"x=\\\\! touch {ran}",)}
+            orders = {"restic": signed, "borg": {"repository": f"ssh://127.0.0.1:{evil.port}/x"}}
+            for name, settings in {**orders, **dict.fromkeys(asking, asked)}.items():
+                hand = RemoteDriver(name, frozenset({"restore"}), agents.at(made))
+                action = Action("restore", "db", name, "pangyo", {**settings, "place": str(place)})
+                for do in (hand.execute, hand.undo):
+                    with pytest.raises(Permanent) as caught:
+                        await do(action, order(9))
+                    assert caught.value.code == "order-not-allowed", name
+                assert not (await hand.check(action, order(9))).ready
+                await hand.observe(action, order(9))
+                await hand.close()
+            assert evil.heard == b""
+            assert not ran.exists()
+            assert not place.exists()
 
     asyncio.run(story())
 

@@ -20,6 +20,7 @@ from evac_lab.state import PORTS, SITES, Site, Starter
 
 STORE: Final = "receipts"
 REPOSITORY: Final = "repository"
+FACT: Final = f"rows=SELECT count(*) FROM {STORE}"
 HOME, AWAY = SITES[0], SITES[-1]
 """Where the database and the server of its backups run at first, and where both come back."""
 POLICY: Final = f"  {STORE}: {{fence_proofs: [attest], async_promotion: ask}}\n"
@@ -103,7 +104,7 @@ def of_agent(ground: Ground, site: Site) -> AgentMore:
     data = str(ground.folder.data(site.name, STORE))
     # A restore is also told where the old primary was.
     hosts = tuple(ground.topology.site(name).host(STORE) for name in (HOME, AWAY))
-    return AgentMore(hosts, (program(),), (data,), ("pgbackrest",), "\n".join(unit))
+    return AgentMore(hosts, (program(),), (data,), ("pgbackrest",), "\n".join(unit), (FACT,))
 
 
 def start(starter: Starter, ground: Ground) -> None:
@@ -199,7 +200,7 @@ def endpoints(ground: Ground, site: Site) -> list[Endpoint]:
             "place": str(data / "data"),
             "host": site.host(STORE),
             "port": PORTS[STORE],
-            "facts": [f"rows=SELECT count(*) FROM {STORE}"],
+            "facts": [FACT],
         }
         found.append((f"{STORE}-copies", STORE, "pgbackrest", kept))
     return found

@@ -269,6 +269,7 @@ class AgentMore:
     data: tuple[str, ...] = ()
     drivers: tuple[str, ...] = ()
     units: str = ""
+    facts: tuple[str, ...] = ()
 
 
 def mark_of(ground: Ground, site: Site) -> Mapping[str, str]:
@@ -306,6 +307,7 @@ def agent_file(ground: Ground, site: Site, more: AgentMore) -> str:
             f"secrets = [{_toml(ground.secrets.reference('postgres'))}]",
             f"bin = {json.dumps(programs)}",
             f"data = {json.dumps(folders)}",
+            f"facts = {json.dumps(more.facts)}",
             "",
             "[[units]]",
             f"name = {_toml(SERVICE)}",

@@ -1,4 +1,4 @@
-"""What an order may name at an agent: hosts, references of secrets, programs, folders and sockets.
+"""What an order may name at an agent: hosts, secrets, programs, folders, sockets, repositories and queries.
 
 An order brings the settings and parameters of a driver. What they reach is looked up in the agent's own file,
 so that the key of an agent opens what its file lists, and not every file and address that its user can reach.
@@ -32,6 +32,8 @@ _HARMLESS: Final = re.compile(
     r"|PGBACKREST_REPO[0-9]+_(CIPHER_PASS|S3_KEY|S3_KEY_SECRET|S3_TOKEN|AZURE_KEY)|LANG|LC_ALL|TZ"
 )
 """Variables that choose no program, library, file or host. Others can: `LD_PRELOAD`, `BORG_RSH`."""
+_CONNINFO: Final = frozenset({"host", "hostaddr", "port", "user", "dbname", "application_name"})
+"""What `source` may say besides a host without reaching a file or another server."""
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -52,12 +54,16 @@ class Allowed:
     """Local sockets that drivers speak to."""
     env: tuple[str, ...] = ()
     """Names of variables that programs are given, beside those that only name an account or its key."""
+    repositories: tuple[str, ...] = ()
+    """Repositories of backups, as orders write them; one in a folder counts as that folder does."""
+    facts: tuple[str, ...] = ()
+    """Queries that a restored server is asked, as orders write them: `name=SELECT ...`."""
 
     def refuse_other(self, action: Action, site: str) -> None:
         """Raises `Permanent` for the first thing that the action names and that is not listed."""
         for names, where, named in _named(action):
             if not self._has(names, named):
-                table = _TABLES[names]
+                table = "data" if names == "repository" and named.startswith("/") else _TABLES[names]
                 raise Permanent(
                     "order-not-allowed",
                     f"the agent of {site} does not allow orders of {action.driver} to "
@@ -72,6 +78,10 @@ class Allowed:
             return _lists_host(self.hosts, named)
         if names == "secret":
             return named in self.secrets
+        if names == "query":
+            return named in self.facts
+        if names == "repository" and not named.startswith("/"):
+            return named in self.repositories
         if names == "variable":
             return bool(_HARMLESS.fullmatch(named)) or named in self.env
         if names == "socket":
@@ -113,6 +123,8 @@ _TABLES: Final[dict[Names, str]] = {
     "folder": "data",
     "socket": "sockets",
     "variable": "env",
+    "repository": "repositories",
+    "query": "facts",
 }
 assert set(_TABLES) == set(get_args(Names)) - {""}
 
@@ -141,9 +153,10 @@ def _parts(names: Names, where: str, value: Value, port: Value) -> Iterable[tupl
         yield names, where, entries.pop(0)
     for entry in filter(None, entries):
         if names == "host":
-            for part in filter(None, map(str.strip, entry.split(","))):
+            parts = _hosts_of(entry) if len(entry.split()) > 1 else entry.split(",")
+            for part in filter(None, map(str.strip, parts)):
                 yield names, where, _address(part, port)
-        elif names in ("folder", "socket", "secret"):
+        elif names in ("folder", "socket", "secret", "repository", "query"):
             yield names, where, entry
         elif names == "variable":
             name, _, value = entry.partition("=")
@@ -155,10 +168,20 @@ def _parts(names: Names, where: str, value: Value, port: Value) -> Iterable[tupl
             yield from (("secret", where, one) for one in found)
 
 
+def _hosts_of(conninfo: str) -> list[str]:
+    """Hosts of `host=HOST user=NAME`; all of it where it names anything else, which no file lists."""
+    words = [word.partition("=") for word in conninfo.split()]
+    if any(key not in _CONNINFO or not value for key, _, value in words):
+        return [conninfo]
+    return [value for key, _, value in words if key in ("host", "hostaddr")] or [conninfo]
+
+
 def _address(entry: str, port: Value) -> str:
     """`HOST:PORT`, or `HOST` where none is said, of a URL, `NAME=HOST:PORT`, `HOST:PORT` or a host."""
     if "://" in entry:
         parts = urlsplit(entry)
+        if parts.query and parts.scheme not in _PORTS:  # as of PostgreSQL, whose query may name another host
+            return entry
         try:
             return address(parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
         except ValueError:  # a port that is none

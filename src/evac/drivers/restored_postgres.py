@@ -126,6 +126,14 @@ async def _facts_by(
     return found
 
 
+def _database_of(settings: Mapping[str, Value]) -> str:
+    """What psql would take for the address of another server is no name."""
+    name = parameters.text(settings, "facts_database", "postgres")
+    if re.search(r"[\s=:/]", name):
+        raise Permanent("setting-wrong", "facts_database is the name of a database, such as orders")
+    return name
+
+
 def source_of(settings: Mapping[str, Value]) -> tuple[str, dict[str, str], tuple[Secret, ...]]:
     """How to connect to the primary: its conninfo, the environment with the password, and the secret. Raises
     `Permanent` for a password that is written into the estate.
@@ -154,7 +162,7 @@ async def source_facts(settings: Mapping[str, Value], watch: Stopwatch) -> dict[
     """What the primary holds now, in the words of `facts`; nothing where `source` is not given."""
     if not parameters.text(settings, "source", ""):
         return {}
-    database = parameters.text(settings, "facts_database", "postgres")
+    database = _database_of(settings)
     there = {**settings, "source": f"{parameters.text(settings, 'source')} dbname={database}"}
     return await _facts_by(settings, lambda one: ask_source(there, one, watch))
 
@@ -314,7 +322,7 @@ class Engine:
 
     async def _facts(self, place: Path, watch: Stopwatch) -> dict[str, str | int]:
         """One value for each of the setting `facts`, for a witness to compare."""
-        database = parameters.text(self.settings, "facts_database", "postgres")
+        database = _database_of(self.settings)
         return await _facts_by(self.settings, lambda one: self._ask(place, one, watch, database))
 
     async def _ask(self, place: Path, statement: str, watch: Stopwatch, database: str) -> str:

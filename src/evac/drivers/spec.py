@@ -22,7 +22,7 @@ from evac.model.run_policy import Proof
 
 Kind = Literal["text", "number", "flag", "list", "secret"]
 """secret: a reference such as `env:NAME` or `file:/path`, never the secret itself."""
-Names = Literal["", "host", "secret", "program", "folder", "socket", "variable"]
+Names = Literal["", "host", "secret", "program", "folder", "socket", "variable", "repository", "query"]
 """What the value of a setting reaches: an agent does only what its file lists."""
 ProbeKind = Literal["user", "data", "member", "agent"]
 """As whom a probe asks: a user, a client of the data, a member of the store, or the site's agent."""
@@ -95,7 +95,8 @@ class Setting:
     most: int = 2**53
     reaches: Names = ""
     """host: an address, a URL or a list of them; program: of a list, its first word; variable: a list of
-    `NAME=value` or `NAME=reference` for the environment of a program."""
+    `NAME=value` or `NAME=reference` for the environment of a program; repository: of copies, as its tool
+    writes it; query: what a system is asked, which may have it run or read anything."""
 
     @property
     def names(self) -> Names:
@@ -150,7 +151,13 @@ CONTROLLER = (
 RESTORED_POSTGRES = (
     Setting("bin", "text", "folder of PostgreSQL's programs", needed=("store",), reaches="program"),
     Setting("system_user", "text", "owner of the data", "`postgres`"),
-    Setting("host", "text", "where a restored primary accepts connections", "from its own settings"),
+    Setting(
+        "host",
+        "text",
+        "where a restored primary accepts connections",
+        "from its own settings",
+        reaches="host",
+    ),
     Setting("port", "number", "its port", "from its own settings", most=65_535),
     Setting(
         "configuration",
@@ -159,7 +166,13 @@ RESTORED_POSTGRES = (
         "none",
         reaches="folder",
     ),
-    Setting("facts", "list", "`name=SELECT ...`: values to compare after a restore, one per query", "none"),
+    Setting(
+        "facts",
+        "list",
+        "`name=SELECT ...`: values to compare after a restore, one per query",
+        "none",
+        reaches="query",
+    ),
     Setting("facts_database", "text", "the database to query for `facts`", "`postgres`"),
     Setting(
         "source",

@@ -30,6 +30,8 @@ ALLOWED = Allowed(
     data=("/srv/pg/main", "/srv/archive"),
     sockets=("/run/haproxy.sock",),
     env=("A",),
+    repositories=("rest:https://10.2.0.9/orders",),
+    facts=("rows=SELECT 1",),
 )
 
 
@@ -49,6 +51,9 @@ def test_what_the_file_lists_may_be_named() -> None:
     assert not refused("patroni", {"url": "http://10.2.0.7:8008/x", "etcd": ("https://10.2.0.2:2379",)})
     assert not refused("command", {"argv": ("fence-it", "--now", "10.9.9.9"), "env": ("A=b",)})
     assert not refused("command", {"argv": ("/usr/lib/postgresql/17/bin/pg_ctl", "stop")})
+    assert not refused("restic", {"repository": "rest:https://10.2.0.9/orders"})
+    assert not refused("borg", {"repository": "/srv/archive/borg"})
+    assert not refused("pgbackrest", {"facts": ("rows=SELECT 1",), "source": "host=10.2.0.9 user=evac"})
     assert not refused("manual", {}, {"instructions": "call 10.9.9.9", "ttl_ms": 5, "share": 1_000})
 
 
@@ -92,6 +97,14 @@ def test_what_the_file_lists_may_be_named() -> None:
         ("command", {"argv": ("fence-it",), "env": ("A=file:/etc/shadow",)}, {}, "file:/etc/shadow"),
         ("command", {"argv": ("fence-it", "file:/etc/shadow")}, {}, "file:/etc/shadow"),
         ("http", {"url": "https://9.9.9.9/hook"}, {}, "9.9.9.9:443"),
+        ("restic", {"repository": "rest:https://10.9.9.9/orders"}, {}, "add it to repositories"),
+        ("borg", {"repository": "/srv/elsewhere"}, {}, "use /srv/elsewhere "),
+        ("pgbackrest", {"facts": ("rows=SELECT 1", "x=\\! id")}, {}, "add it to facts"),
+        ("pgbackrest", {"source": "host=10.9.9.9 user=10.1.0.9:5432"}, {}, "use 10.9.9.9 "),
+        ("pgbackrest", {"source": "user=10.1.0.9:5432\thost=10.9.9.9"}, {}, "use 10.9.9.9 "),
+        ("pgbackrest", {"source": "host=10.2.0.9 passfile=/etc/shadow"}, {}, "use /etc/shadow "),
+        ("pgbackrest", {"source": "postgresql://10.2.0.9/db?host=10.9.9.9"}, {}, "10.9.9.9"),
+        ("mariadb", {"ca": "/etc/shadow"}, {}, "add it to data"),
         ("nobody", {"host": "10.2.0.9"}, {}, "no setting host"),
     ],
 )
@@ -118,23 +131,78 @@ def test_a_link_out_of_a_listed_folder_leads_nowhere(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("name", sorted(name for name, spec in DRIVERS.items() if spec.agent_may))
-def test_every_setting_of_a_local_driver_that_reaches_something_says_what(name: str) -> None:
-    reaching = {
-        "host",
-        "url",
-        "etcd",
-        "socket",
-        "data",
-        "bin",
-        "archive",
-        "address",
-        "server",
-        "cwd",
-        "program",
-    }
-    for setting in DRIVERS[name].settings:
-        assert setting.names or setting.key not in reaching, setting.key
+HARMLESS = {
+    *(
+        "port",
+        "served_port",
+        "name",
+        "user",
+        "login",
+        "dbname",
+        "scope",
+        "namespace",
+        "etcd_user",
+        "rest_user",
+    ),
+    *("replication_user", "system_user", "archive_rows", "facts_database", "repository_id", "system_id"),
+    *(
+        "stanza",
+        "repo",
+        "type",
+        "upload_kib",
+        "download_kib",
+        "bump",
+        "member",
+        "format",
+        "backend",
+        "servers",
+    ),
+    *(
+        "zone",
+        "records",
+        "key_name",
+        "key_algorithm",
+        "key",
+        "ttl",
+        "server_id",
+        "provider",
+        "vhost",
+        "cluster",
+    ),
+    *(
+        "origin",
+        "bucket",
+        "region",
+        "source_region",
+        "context",
+        "kind",
+        "reconciler",
+        "unit",
+        "start",
+        "does",
+    ),
+    *(
+        "method",
+        "probe",
+        "instructions",
+        "privilege",
+        "cipher",
+        "boot_source",
+        "requests_at_once",
+        "answer_s",
+    ),
+    *("refusals_at_most", "scheme", "tls_name", "pin", "insecure", "circuit", "label", "fence", "takes"),
+}
+"""Settings that name an account, a thing inside of a system that is listed, or a bound. A value of them that
+is a reference, as `ca` of redfish, counts as a secret wherever it is."""
+
+
+@pytest.mark.parametrize("name", sorted(DRIVERS))
+def test_every_setting_that_reaches_something_says_what(name: str) -> None:
+    """Of every driver, because an agent's file may list each. A new setting says it, or is listed here."""
+    for setting in DRIVERS[name].all_settings:
+        reference = setting.key in ("ca", "source") and name in ("redfish", "backup_reader", "s3")
+        assert setting.names or setting.key in HARMLESS or reference, setting.key
 
 
 CHOOSING = ("LD_PRELOAD", "PATH", "BORG_RSH", "RESTIC_PASSWORD_COMMAND", "PGBACKREST_CMD", "PYTHONPATH", "")

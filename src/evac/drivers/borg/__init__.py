@@ -13,6 +13,7 @@ DRIVER = DriverSpec(
             "text",
             "in Borg's notation, such as `ssh://backup@host/./orders`",
             needed=("store", "backup"),
+            reaches="repository",
         ),
         Setting(
             "passphrase", "secret", "passphrase of the repository", "none: the repository is not encrypted"

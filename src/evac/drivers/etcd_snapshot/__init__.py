@@ -22,6 +22,7 @@ DRIVER = DriverSpec(
             "list",
             "`name=PREFIX`: the keys and values below it are compared after a restore",
             "none",
+            reaches="query",
         ),
         Setting("bump", "number", "how much a restore raises the revision", "1000000000"),
         Setting("member", "text", "name of the restored member", "`default`"),

@@ -15,7 +15,11 @@ DRIVER = DriverSpec(
         Setting("user", "text", "user to sign in as", "`evac`"),
         Setting("password", "secret", "a reference to the password", needed=("store",)),
         Setting(
-            "facts", "list", "`name=SELECT ...`: values to compare after a restore, one per query", "none"
+            "facts",
+            "list",
+            "`name=SELECT ...`: values to compare after a restore, one per query",
+            "none",
+            reaches="query",
         ),
         Setting("configuration", "text", "`my.cnf` of a restored server", "none", reaches="folder"),
         Setting(

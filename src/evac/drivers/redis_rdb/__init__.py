@@ -18,6 +18,7 @@ DRIVER = DriverSpec(
             "list",
             "`name=COMMAND ARGUMENT...`: values to compare after a restore, one per command",
             "none",
+            reaches="query",
         ),
         Setting(
             "configuration",

@@ -13,6 +13,7 @@ DRIVER = DriverSpec(
             "text",
             "in restic's notation, such as `rest:https://backup.example/orders/`",
             needed=("store", "backup"),
+            reaches="repository",
         ),
         Setting("password", "secret", "password of the repository", needed=("store", "backup")),
         Setting("user", "text", "user of the rest-server", "none"),
