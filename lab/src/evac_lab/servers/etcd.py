@@ -115,7 +115,7 @@ class EtcdServer(OneProcess):
         with (
             contextlib.suppress(OSError),
             urllib.request.urlopen(
-                f"{self.url}/health", timeout=1.0, context=self._line and self._line.now()
+                f"{self.url}/health", timeout=1.0, context=None if self._line is None else self._line.now()
             ) as answer,
         ):
             return b'"true"' in answer.read(4_096)
