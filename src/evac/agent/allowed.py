@@ -170,10 +170,10 @@ def _parts(names: Names, where: str, value: Value, port: Value) -> Iterable[tupl
 
 def _hosts_of(conninfo: str) -> list[str]:
     """Hosts of `host=HOST user=NAME`; all of it where it names anything else, which no file lists."""
-    words = [word.partition("=") for word in conninfo.split()]
-    if any(key not in _CONNINFO or not value for key, _, value in words):
+    settings = [one.partition("=") for one in conninfo.split()]
+    if any(key not in _CONNINFO or not value for key, _, value in settings):
         return [conninfo]
-    return [value for key, _, value in words if key in ("host", "hostaddr")] or [conninfo]
+    return [value for key, _, value in settings if key in ("host", "hostaddr")] or [conninfo]
 
 
 def _address(entry: str, port: Value) -> str:
