@@ -346,7 +346,7 @@ def _facts(planned: Planned) -> Facts:
         ("weighted outage", f"{user_minutes(plan.objective, plan.tick_ms)} (tier weights {weights})"),
         ("lower bound", f"{user_minutes(plan.bound, plan.tick_ms)}, {plan.proof} proof"),
         ("critical chains alone", user_minutes(plan.heads, plan.tick_ms)),
-        ("gap above what contention adds", percent(plan.contention_gap_permille)),
+        ("contention gap", percent(plan.contention_gap_permille)),
         ("horizon", duration(plan.horizon_ms)),
         ("detection", duration(plan.detection_ms)),
         ("approval", duration(plan.approval_ms)),

@@ -101,7 +101,7 @@ def test_a_group_returns_to_one_moment_though_a_live_copy_is_left(estate: Estate
         (("db",), "north", "is not a time"),
         (("mail=2026-11-25T09:00:00",), "north", "has no time zone"),
         (("orders=2026-11-25T09:46:41Z",), "north", "is in the future"),
-        ((f"db={MOMENT}",), "north", "db, mail must return to the same moment"),
+        ((f"db={MOMENT}",), "north", "db, mail must be restored to the same point in time"),
         ((f"orders={MOMENT}", "mail=2026-11-25T08:00:00Z"), "north", "mail is given two moments"),
         ((f"db={MOMENT}", "mail=2026-11-25T08:00:00Z"), "north", "they form recovery group orders"),
         ((f"kept={MOMENT}",), "north", "kept keeps its primary"),

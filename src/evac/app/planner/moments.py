@@ -50,7 +50,7 @@ def _refuse_apart(estate: Estate, found: dict[str, int]) -> None:
         apart_ms = (max(moments) - min(moments)) * 1_000
         if len(moments) < len(group.stores) or apart_ms > group.tolerance_ms:
             words = (
-                f"{', '.join(group.stores)} must return to the same moment: they "
+                f"{', '.join(group.stores)} must be restored to the same point in time: they "
                 f"form recovery group {group.id}"
             )
             raise InvalidInput("plan-group", words, f"use the group: --moment {group.id}=MOMENT")

@@ -236,7 +236,7 @@ class Performer:
         self._boundary()
         seen = await driver.observe(action, order)
         if seen.outcome != "absent":
-            return "step_unknown", {"message": "it was switched off, but never read as off"}
+            return "step_unknown", {"message": "it was switched off, but was never observed to be off"}
         words = "it was on but did not come up: it was switched off and is being booted again"
         kind, data = _failed("not-done", words, LATE_AGAIN_MS)
         return kind, data | {"off": True}
