@@ -35,13 +35,26 @@ if TYPE_CHECKING:
     "-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Write the fleet as an estate."
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), default=8_000, show_default=True, help="Password of all BMCs."
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8_000,
+    show_default=True,
+    help="Port of all BMCs; 0: any free port.",
 )
-@click.option("--admin-port", type=click.IntRange(0, 65_535), default=8_001, show_default=True)
-@click.option("--tls", is_flag=True, help="Serve HTTPS, with its own CA and certificate.")
-@click.option("--user", default="evac", show_default=True)
 @click.option(
-    "--password", default="", metavar="REFERENCE", help="env:NAME or file:/path. Default: a new one."
+    "--admin-port",
+    type=click.IntRange(0, 65_535),
+    default=8_001,
+    show_default=True,
+    help="Port of the admin interface; 0: any free port.",
+)
+@click.option("--tls", is_flag=True, help="Serve HTTPS, with its own CA and certificate.")
+@click.option("--user", default="evac", show_default=True, help="User name on all BMCs.")
+@click.option(
+    "--password",
+    default="",
+    metavar="REFERENCE",
+    help="Password of all BMCs: env:NAME or file:/path. Default: a new one.",
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same fleet.")
 @click.option(
@@ -110,7 +123,7 @@ def fleet(quiet: bool, **options: Any) -> int:
 
     Each has a BMC at an address of its own, 127.64.x.y, and a power model that trips a feed that is
     overloaded. The admin interface on 127.0.0.1 shows counters. `evac lab down` leaves it alone:
-    it is no part of the three sites.
+    it is not part of the three sites.
     """
     running = _running()
     if options.pop("ending"):

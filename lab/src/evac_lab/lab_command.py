@@ -30,7 +30,7 @@ _SEVERE_HINT = "confirm it: --confirm SITE --reason WHY"
 
 @click.group()
 def lab() -> None:
-    """Three real sites on this machine that burn: pangyo, anyang, ansan.
+    """Run three real sites on this machine, and burn them: pangyo, anyang, ansan.
 
     Start with: evac lab doctor, then evac lab up, then evac lab burn pangyo.
     """
@@ -466,7 +466,7 @@ PAGE = "october-2022.html"
 )
 @quiet_option
 def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, quiet: bool) -> int:
-    """15 October 2022 again: Pangyo goes dark, and everything that follows.
+    """Replay 15 October 2022: Pangyo goes dark, and everything that follows.
 
     The fire, the evacuation, 17.5 hours without power, the cold start of 32,000 servers by real Redfish
     requests to a simulated fleet, and the failback. Ends with a page that compares the published 127 h 30 min
@@ -503,8 +503,9 @@ def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, qu
 @click.option("--store", envvar="EVAC_STORE", default="", help="Also list what is not secured in this store.")
 @output_option("text", "json")
 def doctor(install: bool, yes: bool, offset: int, folder: Path | None, store: str, output: str) -> int:
-    """What is missing on this machine for the lab, and the one command that installs it; and what of a store
-    is not locked (without --store: of the lab that is up).
+    """Show what is missing on this machine for the lab, with the one command that installs it.
+
+    Also lists what is not secured in --store, or else in the store of the lab that is up.
     """
     import json
     from dataclasses import asdict

@@ -250,7 +250,7 @@ def claims(
 @output_option("text", "json")
 @quiet_option
 def check(rules: str, printed: bool, output: str, quiet: bool) -> int:
-    """Check a rule file: list every problem with its line. Without RULES, list the rule sets of evac.
+    """Check a rule file: list every problem with its line. Without RULES, list the sets that ship with evac.
 
     RULES is a YAML file or the name of such a set. Exit 2: there is an error.
     """
@@ -336,7 +336,7 @@ def sql(case: Path, rules: str, dialect: str, table: str, target: Path | None) -
     multiple=True,
     required=True,
     type=click.Path(path_type=Path),
-    help="Parquet or CSV file, or a folder of them; repeat it.",
+    help="Parquet or CSV file, or a folder of them; repeatable.",
 )
 @click.option("--partitions", type=click.IntRange(1, 9_999), help="Parts to compute in. [default: by size]")
 @who_option

@@ -50,7 +50,7 @@ COMMANDS: Final = {
     "backup": ("evac.cli.backup_command:backup", "Show, take, check and restore backups."),
     "hold": ("evac.cli.apply_command:hold", "Stop all runs before their next effect."),
     "serve": ("evac.cli.serve_command:serve", "Run the controller of a site, or the demo."),
-    "store": ("evac.cli.store_command:store", "Seal the entries of the store."),
+    "store": ("evac.cli.store_command:store", "Check, repair and seal the store."),
     "notices": ("evac.cli.notices_command:notices", "Check and test alert channels."),
     "bundle": ("evac.cli.bundle_command:bundle", "Make and verify recovery bundles."),
     "access": (

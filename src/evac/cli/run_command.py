@@ -462,7 +462,7 @@ def skip(
     steps_argument,
     rack_option,
     hall_option,
-    click.option("--seen", "seen", multiple=True, metavar="KEY=VALUE", help="What you saw; repeat it."),
+    click.option("--seen", "seen", multiple=True, metavar="KEY=VALUE", help="What you saw; repeatable."),
 )
 def attest(
     run: str,

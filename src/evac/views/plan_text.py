@@ -363,7 +363,10 @@ def _sensitivity(page: Page, plan: Plan) -> None:
 def _unknown(page: Page, plan: Plan) -> None:
     if plan.unknown:
         page.line()
-        page.line(f"Unknown, set to the value the bound allows: {listed(list(plan.unknown), 4)}", "unknown")
+        page.line(
+            (f"Unknown, replaced by the value that the bound may assume: {listed(list(plan.unknown), 4)}"),
+            "unknown",
+        )
     if plan.intervals:
         words = "Known within bounds, planned at the worse end and bounded at the better one"
         page.line(f"{words}: {listed(list(plan.intervals), 4)}", "unknown")

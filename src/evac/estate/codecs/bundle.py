@@ -71,7 +71,7 @@ class BundleDamaged(InvalidInput):
     """A file that is not a bundle, or not the one that was written. part: which part, where it is known."""
 
     def __init__(self, message: str, part: str = "") -> None:
-        super().__init__("bundle-damaged", message, "take another copy: evac bundle verify FILE")
+        super().__init__("bundle-damaged", message, "get another copy, and check it: evac bundle verify FILE")
         self.part = part
 
 

@@ -336,7 +336,7 @@ def _syntax_problem(
     line, column = (mark.line + first_line, mark.column + 1) if mark is not None else (0, 0)
     count = mark.line + 1 if mark is not None else 0
     rows = text.split("\n", count)[:count]
-    hint = "quote a value that holds ': ', ' #' or starts with a sign such as % or @"
+    hint = "quote values that contain ': ' or ' #', or that start with a character such as % or @"
     if rows and "\t" in rows[-1]:
         hint = "found a tab; YAML requires spaces"
     words = " ".join(part for part in (error.context, error.problem) if part)
