@@ -7,8 +7,9 @@ nothing of the planner. Needs OR-Tools 9.14 (9.15 calls some feasible models inf
     pip install "ortools==9.14.*" numpy
     python bench/cpsat_optimum.py --seconds 60 -o tests/fixtures/bound_optima.json
 
-Left out, each of which could only raise the optimum: conflict groups, and that a running service is not shed
-for a lower tier. Tiers bind here even where a service could not be back before the horizon.
+What is shed may start again at a site where it ran. Left out, each of which could only raise the optimum:
+conflict groups, that a running service is not shed for a lower tier, and that what starts again needs nothing
+that was shed. Tiers bind here even where a service could not be back before the horizon.
 """
 
 from __future__ import annotations
@@ -212,9 +213,13 @@ def _survivors(m: Model, s: int) -> None:
 
 
 def _new_replicas(m: Model, s: int) -> None:
-    """As many possible starts as each milestone could ever need, each on one row or nowhere."""
+    """As many possible starts as each milestone could ever need, each on one row or nowhere; of what runs, as
+    many as may be shed.
+    """
     services = m.instance.services
     counts = {"base": services.base_starts(s), "top": services.top_starts(s)}
+    if not services.base_lost[s] and services.sheddable[s]:
+        counts["base"] = len(m.kept[s])
     for milestone, count in counts.items():
         before = None
         for k in range(count):
@@ -229,9 +234,13 @@ def _new_replica(m: Model, s: int, milestone: str, name: str) -> tuple[Any, Any]
     """One start: on some row from its start to the horizon, holding the uses of the row's pool."""
     instance, rows, model = m.instance, m.instance.rows, m.model
     here, duration = m.flag(name), int(instance.services.start[s])
+    home = set(rows.site[instance.present.row[instance.present.service == s]].tolist())
+    moves = milestone == "base" and not instance.services.base_lost[s]
     start, end, uses = m.time(f"{name}.start"), m.time(f"{name}.end"), defaultdict(list)
     for v in range(len(rows)):
         if not instance.eligible[s, rows.pool[v]] or (rows.dark[v] and v not in m.booted):
+            continue
+        if moves and int(rows.site[v]) not in home:
             continue
         on = m.flag(f"{name}.{v}")
         if v in m.booted:

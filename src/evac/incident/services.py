@@ -204,7 +204,10 @@ class Walk:
         if service in self._shed:
             if not any(self._view.phases[i] == "succeeded" for i in self._shed[service]):
                 return "up"
-            return "down" if outcome.state in ("shed", "unplaced") else "degraded"
+            if service in self._base and self._done(self._base, service):
+                return "degraded" if outcome.state == "degraded" else "up"
+            away = outcome.state in ("shed", "unplaced") or outcome.base_outage_ms > 0
+            return "down" if away else "degraded"
         if not self._done(self._base, service):
             return "down" if outcome.goes_down else "degraded"
         if service not in self._base and outcome.goes_down:

@@ -92,7 +92,7 @@ class Step:
     """Unit actions of the step; each holds the uses of its kind."""
     wave: int = 0
     milestone: str = ""
-    """`base` or `top`, of what brings a service back."""
+    """One of `MILES`, of what brings a service back."""
     pool: str = ""
     servers: tuple[tuple[str, int], ...] = ()
     """(server or pool, replicas), sorted, of what starts or sheds; a boot has exactly one."""

@@ -2,6 +2,7 @@
 
     power:pangyo/feed-a    boot:srv-17    fence:orders    promote:orders    shift:pay    stop:old-pay
     start:pay:base:2       verify:pay:top        shed:search:1      reprotect:orders:dc-anyang
+    start:search:moved:1   verify:search:moved
     promote:orders~2       the second act of that id in a run that got another plan
 
 This module alone knows how they are written. A text of another form is read as a kind without a target, and
@@ -14,7 +15,11 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 _AGAIN: Final = "~"
-_MILESTONES: Final = frozenset({"base", "top"})
+MOVED: Final = "moved"
+MILES: Final = ("base", "top", MOVED)
+"""What starts and verifies bring: the smallest share that serves, all of a service, and what was shed and
+starts again elsewhere.
+"""
 TOOL_ROLES: Final = (
     "deploy",
     "registry",
@@ -100,7 +105,7 @@ class StepId(str):
 
     @property
     def milestone(self) -> str:
-        """base or top: of a start and of a verify."""
+        """One of `MILES`: of a start and of a verify."""
         return self._read().milestone
 
     @property
@@ -158,7 +163,7 @@ def _fields_of(written: str) -> _Fields:
             target, batch = before, int(last)
     if kind in ("start", "verify"):
         before, _, last = target.rpartition(":")
-        if before and last in _MILESTONES:
+        if before and last in MILES:
             target, milestone = before, last
     if kind in ("reprotect", "rejoin"):
         target, _, member = rest.partition(":")

@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import Final
 
+from evac.model.step_id import MOVED
 from evac.run.agenda import Agenda
 from evac.run.boots import outages, silent_servers
 from evac.run.values import RunStep
@@ -291,7 +292,7 @@ class _Play:
         found: dict[str, int] = {}
         for i, step in enumerate(self.view.steps):
             kind = kind_of(step.kind)
-            last = kind.moves_traffic or (kind.checks and step.id.milestone == "base")
+            last = kind.moves_traffic or (kind.checks and step.id.milestone in ("base", MOVED))
             if last and i in self.ends:
                 found[step.target] = max(found.get(step.target, 0), self.ends[i])
         return dict(sorted(found.items()))

@@ -109,7 +109,7 @@ def _recovery_ms(
     if at >= instance.horizon or times.base_gone[service] < instance.horizon or service in instance.unjudged:
         return None
     if not instance.services.base_lost[service]:
-        return 0
+        return max(0, at - int(times.base_since[service])) * instance.tick_ms
     if service in instance.untimed:
         return None
     if service in alone:

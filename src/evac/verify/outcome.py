@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
+from evac.model.step_id import MOVED
 from evac.model.units import RESOURCE_WORDS
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_capacity, holdings
 from evac.verify.doubt import Bools, in_doubt
@@ -33,8 +34,30 @@ def check_counts(reading: Reading, times: Milestones) -> None:
                 reading.complain("F11", s.id[service], f"{milestone} has {done} of {count} starts it needs")
             if done > count:
                 reading.complain("F11", s.id[service], f"{milestone} has {done} starts and needs {count}")
+        _check_moved(reading, times, service)
         if s.blocked[service] and holds["base"]:
             reading.complain("F12", s.id[service], "needs something that never comes back")
+
+
+def _check_moved(reading: Reading, times: Milestones, service: int) -> None:
+    """F11: what starts again elsewhere was shed, runs at a site where the service ran, and brings something
+    back.
+    """
+    instance, s = reading.instance, reading.instance.services
+    steps = reading.starts.get((service, MOVED), [])
+    if not steps:
+        return
+    done = sum(timed.step.count for timed in steps)
+    shed = sum(timed.step.count for timed in reading.sheds.get(service, ()))
+    spare = int(s.surviving[service] - s.m[service])
+    needed = shed if shed <= spare else shed - spare
+    if s.base_lost[service] or not needed <= done <= shed:
+        words = f"starts {done} of {shed} replicas again that were shed, which brings nothing back"
+        reading.complain("F11", s.id[service], words)
+    home = set(instance.rows.site[instance.present.row[instance.present.service == service]].tolist())
+    for timed in steps:
+        if any(int(instance.rows.site[row]) not in home for row, _ in timed.rows):
+            reading.complain("F10", timed.step.id, "starts again at a site where its users are not sent")
 
 
 def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> None:
@@ -48,7 +71,7 @@ def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> N
         name = s.id[service]
         if not s.sheddable[service]:
             reading.complain("F16", name, "is shed although the policy does not allow it")
-        if times.base_gone[service] < instance.horizon:
+        if min(times.base_gone[service], times.base_since[service]) < instance.horizon:
             _check_dependents(reading, times, service)
         for timed in steps:
             for row, _ in timed.rows:

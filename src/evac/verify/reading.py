@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import Candidate, Instance, ToolNeed, Use
 from evac.model.plan import Plan, Step
+from evac.model.step_id import MILES, MOVED
 from evac.model.units import QUANTITY_LIMIT
 from evac.steps.kind import Place
 from evac.steps.registry import kind_of
@@ -160,6 +163,8 @@ def _file(reading: Reading, timed: Timed) -> None:
         _file_once(reading, reading.boots, timed.rows[0][0], timed, "F7")
     elif kind.moves_traffic:
         _file_once(reading, reading.shifts, timed.service, timed, "F1")
+    elif (kind.replicas > 0 or kind.checks) and step.milestone not in MILES:
+        reading.complain("F1", step.id, f"brings {step.milestone or 'nothing'}, which is no milestone")
     elif kind.replicas > 0:
         reading.starts.setdefault((timed.service, step.milestone), []).append(timed)
     elif kind.frees_capacity:
@@ -220,14 +225,18 @@ def _place(reading: Reading, timed: Timed) -> Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Milestones:
-    """Ticks, S each (H: never). base_at, top_at: from when a milestone holds; base_gone,
-    top_gone: from when a shed ends it again; primary_at: D stores; members: component -> services.
+    """Ticks, S each (H: never). base_at, top_at: from when a milestone holds; base_gone, top_gone: from when
+    a shed ends it for good; base_since, top_since: from when it did not hold before it does: the grace where
+    it was lost, a shed where its replicas start again elsewhere; primary_at: D stores; members: component ->
+    services.
     """
 
     base_at: Ints
     top_at: Ints
     base_gone: Ints
     top_gone: Ints
+    base_since: Ints
+    top_since: Ints
     primary_at: Ints
     members: dict[int, tuple[int, ...]]
 
@@ -244,12 +253,19 @@ def milestones(reading: Reading) -> Milestones:
         lost = [i for i in group if s.base_lost[i]]
         if len(lost) > 1:
             base[lost] = max(int(base[i]) for i in lost)
-    base_gone, top_gone = _gone(reading)
+    away = {service: _away(reading, service) for service in reading.sheds}
+    base_gone, base_since = np.full((2, count), horizon, np.int64)
+    base_since[s.base_lost] = instance.grace
+    for service, (one, _) in away.items():
+        if not s.base_lost[service]:
+            base_since[service], base[service] = one.since, one.until
+        base_gone[service] = one.gone
     primary = np.full(len(instance.stores), horizon, np.int64)
     for store, timed in reading.promotes.items():
         primary[store] = timed.end
-    top, top_gone = _top(reading, base, base_gone, top_gone)
-    return Milestones(base, top, base_gone, top_gone, primary, {k: tuple(v) for k, v in members.items()})
+    top, top_gone, top_since = _top(reading, base, base_gone, base_since, away)
+    groups = {k: tuple(v) for k, v in members.items()}
+    return Milestones(base, top, base_gone, top_gone, base_since, top_since, primary, groups)
 
 
 def _base_end(reading: Reading, service: int) -> int:
@@ -263,25 +279,48 @@ def _base_end(reading: Reading, service: int) -> int:
     return verify.end if verify is not None else horizon
 
 
-def _gone(reading: Reading) -> tuple[Ints, Ints]:
-    """Shedding counts from its start: base ends when fewer than m are left, top when one goes."""
-    s, horizon = reading.instance.services, reading.instance.horizon
-    base = np.full(len(s), horizon, np.int64)
-    top = base.copy()
-    for service, steps in reading.sheds.items():
-        left = int(s.surviving[service])
-        for timed in sorted(steps, key=lambda t: t.start):
-            left -= timed.step.count
-            top[service] = min(top[service], timed.start)
-            if left < s.m[service]:
-                base[service] = min(base[service], timed.start)
-    return base, top
+class _Away(NamedTuple):
+    """A milestone that sheds take: it does not hold from `since` until `until`, nor from `gone` on."""
+
+    since: int
+    until: int
+    gone: int
 
 
-def _top(reading: Reading, base: Ints, base_gone: Ints, shed_top: Ints) -> tuple[Ints, Ints]:
+def _away(reading: Reading, service: int) -> tuple[_Away, _Away]:
+    """Shedding counts from its start: base ends when fewer than m serve, top when fewer than survived. What
+    starts again elsewhere serves once it is verified.
+    """
     s, horizon = reading.instance.services, reading.instance.horizon
-    top = base.copy()
-    gone = np.minimum(base_gone, shed_top)
+    verify = reading.verifies.get((service, MOVED))
+    back = horizon if verify is None else verify.end
+    moved = sum(t.step.count for t in reading.starts.get((service, MOVED), ())) if back < horizon else 0
+    found, survived = [], int(s.surviving[service])
+    for needed in (int(s.m[service]), survived):
+        there, first = survived, horizon
+        for timed in sorted(reading.sheds[service], key=lambda t: t.start):
+            there -= timed.step.count
+            if first == horizon and there + (moved if back <= timed.start else 0) < needed:
+                first = timed.start
+        mended = first < horizon and there + moved >= needed
+        found.append(_Away(first, back, horizon) if mended else _Away(horizon, 0, first))
+    return found[0], found[1]
+
+
+def _top(
+    reading: Reading,
+    base: Ints,
+    base_gone: Ints,
+    base_since: Ints,
+    away: Mapping[int, tuple[_Away, _Away]],
+) -> tuple[Ints, Ints, Ints]:
+    s, horizon = reading.instance.services, reading.instance.horizon
+    top, gone = base.copy(), base_gone.copy()
+    since = np.where(s.top_lost, reading.instance.grace, horizon)
+    for service, (_, whole) in away.items():
+        top[service] = max(int(top[service]), whole.until)
+        gone[service] = min(int(gone[service]), whole.gone)
+        since[service] = min(int(since[service]), whole.since)
     for service in range(len(s)):
         if s.top_lost[service] and s.top_starts(service) > 0:
             verify = reading.verifies.get((service, "top"))
@@ -289,15 +328,15 @@ def _top(reading: Reading, base: Ints, base_gone: Ints, shed_top: Ints) -> tuple
         for other in s.soft[service]:
             top[service] = max(top[service], base[other])
             gone[service] = min(gone[service], base_gone[other])
-    return top, gone
+            since[service] = min(since[service], base_since[other])
+    return top, gone, since
 
 
 def outages(reading: Reading, times: Milestones) -> tuple[Ints, Ints]:
-    """(S,) ticks of [0, H) in which base and top do not hold; a lost one counts from the grace on."""
-    instance = reading.instance
-    horizon, grace = instance.horizon, instance.grace
-    late_base = np.maximum(np.minimum(times.base_at, horizon) - grace, 0)
-    late_top = np.maximum(np.minimum(times.top_at, horizon) - grace, 0)
+    """(S,) ticks of [0, H) in which base and top do not hold."""
+    horizon = reading.instance.horizon
+    late_base = np.maximum(np.minimum(times.base_at, horizon) - times.base_since, 0)
+    late_top = np.maximum(np.minimum(times.top_at, horizon) - times.top_since, 0)
     base = np.minimum(late_base + (horizon - times.base_gone), horizon)
     top = np.minimum(late_top + (horizon - np.minimum(times.top_gone, times.base_gone)), horizon)
     return base, top

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from evac.model.plan import Plan
-from evac.model.step_id import StepId, plan_id
+from evac.model.step_id import MOVED, StepId, plan_id
 from evac.run.values import ENDED, SETTLED
 from evac.run.view import RunView
 from evac.run.waits import run_verbs, step_verbs
@@ -167,7 +167,7 @@ def _waiting(services: Iterable[str], plan: Plan | None) -> Iterator[Waiting]:
 
 
 def _is_base(step: str) -> bool:
-    return StepId.parse(step).milestone != "top"
+    return StepId.parse(step).milestone not in ("top", MOVED)
 
 
 def _unrestored(view: RunView) -> list[str]:

@@ -103,7 +103,8 @@ def _as_planned(found: Impacts, numbers: Sequence[int]) -> Impacts:
             if large and fate[number, row] == UNKNOWN and found.fate[number, row] == LOST:
                 fate[number, row] = LOST  # a plan tries places of unknown size, and proves nothing by that
             back = None if outcome is None else outcome.recovery_ms
-            ready[number, row] = 0 if not down else NEVER if back is None else back
+            away = down or (outcome is not None and outcome.base_outage_ms > 0)
+            ready[number, row] = 0 if not away else NEVER if back is None else back
             untimed[number, row] = down and fate[number, row] in (RECOVERS, DEGRADED) and back is None
             if outcome is not None and outcome.why is not None:
                 reasons[number, row] = outcome.why
@@ -135,4 +136,5 @@ def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) ->
             seen.add(outcome.needs)
             outcome = others[outcome.needs]
         return NOT_PROVED if outcome.why is not None and outcome.why.kind == "capacity-not-found" else LOST
-    return RECOVERS if down and outcome.state != "degraded" else DEGRADED
+    away = down or outcome.base_outage_ms > 0
+    return RECOVERS if away and outcome.state != "degraded" else DEGRADED

@@ -18,9 +18,10 @@ from evac.model.fleet import IntColumn
 from evac.model.instance import Instance, LostStore
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
 from evac.model.reason import NAMED_MOST, Reason
+from evac.model.step_id import MILES, MOVED
 from evac.planning.assembly.capacity import has_no_capacity, short_of
 from evac.planning.assembly.doubt import Doubt, doubt_of
-from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, Board
+from evac.planning.evacuation.board import FAILED_TIME, NEVER, Board
 from evac.planning.evacuation.legality import lack_time
 from evac.steps.registry import PLANNED, kind_of
 
@@ -70,52 +71,29 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Times:
-    """Ticks, S each, H where it never happens: base and top hold from `*_at` until `*_gone`."""
+    """Ticks, S each, H where it never happens: base and top hold from `*_at` until `*_gone`; before that they
+    do not from `*_since` on, where a loss counts from the grace on.
+    """
 
     base_at: Ints
     top_at: Ints
     base_gone: Ints
     top_gone: Ints
+    base_since: Ints
+    top_since: Ints
 
 
 def times_of(instance: Instance, board: Board) -> Times:
-    """Base from the board; top after own base, own verify and soft needs; a shed ends both."""
-    s, horizon = instance.services, instance.horizon
-    base = np.minimum(board.service["base_at"], horizon)
-    base_gone, top_gone = _gone(instance, board)
-    top = base.copy()
-    own = np.where(board.service["top_own"] < 0, horizon, np.minimum(board.service["top_own"], horizon))
-    for service in range(len(s)):
-        if s.top_lost[service] and s.top_starts(service):
-            top[service] = max(top[service], own[service])
-        for other in s.soft[service]:
-            top[service] = max(top[service], base[other])
-            top_gone[service] = min(top_gone[service], base_gone[other])
-    return Times(base, top, base_gone, np.minimum(top_gone, base_gone))
-
-
-def _gone(instance: Instance, board: Board) -> tuple[Ints, Ints]:
-    s, horizon = instance.services, instance.horizon
-    base = np.full(len(s), horizon, np.int64)
-    top = base.copy()
-    left = s.surviving.copy()
-    log = board.shed[: board.size[SHEDS]]
-    victim = board.present["service"][log["entry"]]
-    order = np.lexsort((victim, log["at"]))
-    columns = (victim[order].tolist(), log["at"][order].tolist(), log["count"][order].tolist())
-    for service, at, count in zip(*columns, strict=True):
-        left[service] -= count
-        top[service] = min(top[service], at)
-        if left[service] < s.m[service]:
-            base[service] = min(base[service], at)
-    return base, top
+    """What the last generation on a board has found."""
+    found = ("base_at", "top_at", "base_shed_at", "top_shed_at", "base_since", "top_since")
+    return Times(*(np.minimum(board.service[name], instance.horizon) for name in found))
 
 
 def outages(instance: Instance, times: Times) -> tuple[Ints, Ints]:
-    """(S,) ticks without base and without top; a lost milestone counts from the grace on."""
-    horizon, grace = instance.horizon, instance.grace
-    base = np.maximum(times.base_at - grace, 0) + horizon - times.base_gone
-    top = np.maximum(times.top_at - grace, 0) + horizon - times.top_gone
+    """(S,) ticks without base and without top."""
+    horizon = instance.horizon
+    base = np.maximum(times.base_at - times.base_since, 0) + horizon - times.base_gone
+    top = np.maximum(times.top_at - times.top_since, 0) + horizon - times.top_gone
     return np.minimum(base, horizon), np.minimum(top, horizon)
 
 
@@ -188,7 +166,7 @@ def _with_less_capacity(
     rows = {name: n for n, name in enumerate(instance.row_names)}
     index = {name: n for n, name in enumerate(s.id)}
     free = instance.rows.capacity - instance.rows.used
-    failed = {"base": np.zeros(len(s), np.bool_), "top": np.zeros(len(s), np.bool_)}
+    failed = {mile: np.zeros(len(s), np.bool_) for mile in MILES}
     for step in steps:
         sign = kind_of(step.kind).replicas
         if not sign:
@@ -204,7 +182,8 @@ def _with_less_capacity(
                 failed[step.milestone][service] = True
     graph = ServiceGraph(s.hard, s.soft, s.hard_start, (), (), {}, {})
     down = hit_by_dependency(graph, failed["base"])
-    return np.where(down, horizon, base), np.where(down | failed["top"], horizon, top)
+    down |= failed[MOVED] & (base > 0)
+    return np.where(down, horizon, base), np.where(down | failed["top"] | failed[MOVED], horizon, top)
 
 
 CHAIN_MOST: Final = 60
@@ -218,9 +197,10 @@ def outcomes_of(
     base, top = outages(instance, times)
     tick, late, helped = instance.tick_ms, _late(draft, times), _helped(draft)
     doubt, alone, found = doubt_of(instance, draft.board), from_loss(instance), []
+    shed = (draft.board.service["left"] < s.surviving).tolist()
     for service in range(len(s)):
         touched = s.base_lost[service] or s.top_lost[service] or base[service] or top[service]
-        touched = touched or service in instance.unjudged
+        touched = touched or service in instance.unjudged or shed[service]
         if not touched and times.top_gone[service] >= instance.horizon:
             continue
         state = state_of(instance, times, service, doubt)
@@ -272,12 +252,13 @@ def _recovery(
     lead_ms: int,
     alone: Mapping[int, IntColumn],
 ) -> int | None:
-    """From the loss on; nothing to wait for where the base never went; an evacuation has no lead; None where
+    """From the loss on; what survives is only away while it moves; an evacuation has no lead; None where
     nothing brings it back, or a duration on the way is not known. alone: see `from_loss`."""
     if state in ("shed", "unplaced", "unknown"):
         return None
     if not instance.services.base_lost[service]:
-        return 0
+        away = max(0, int(times.base_at[service]) - int(times.base_since[service]))
+        return away * instance.tick_ms
     if service in instance.untimed:
         return None
     if service in alone:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.model.plan import FROM_LOSS_MS, Step
-from evac.model.step_id import batch_step, boot_step, milestone_step, target_step
+from evac.model.step_id import MILES, MOVED, batch_step, boot_step, milestone_step, target_step
 from evac.planning.assembly.draft import Draft, Times
 from evac.planning.assembly.waves import BY_ITSELF, attest_steps, boot_fields, power_steps, reprotect_steps
 from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
@@ -22,7 +22,6 @@ from evac.steps.places import Places
 from evac.steps.registry import PLANNED, kind_of
 
 _Needed = tuple[tuple[int, ...], ...]
-MILES: Final = ("base", "top")
 _FIELDS: Final = tuple(f.name for f in fields(Step))
 _VALUES_OF: Final = attrgetter(*_FIELDS)
 """Fields of a step, and what reads them at once: there are thousands of steps."""
@@ -249,7 +248,8 @@ def _checks(draft: Draft) -> None:
                 continue
             manual = bool(entry["verify_manual"][mile])
             length = draft.manual_ticks("verify", int(s.verify[service]), manual)
-            name = milestone_step("verify", s.id[service], MILES[mile])
+            milestone = MOVED if entry["moved"] else MILES[mile]
+            name = milestone_step("verify", s.id[service], milestone)
             rebuilds = () if mile else draft.instance.rebuilds.get(service, ())
             draft.add(
                 "verify",
@@ -257,7 +257,7 @@ def _checks(draft: Draft) -> None:
                 name,
                 at,
                 at + length,
-                milestone=MILES[mile],
+                milestone=milestone,
                 manual=manual,
                 rebuilds=rebuilds,
             )

@@ -106,7 +106,7 @@ SERVICE_TYPE: Final = _record(
     ("verify_manual", *_PAIR),
     *_fields(
         "head left top_shed_at base_shed_at base_at top_at top_own top_done shift_at shift_manual",
-        "leaves breach spared written_off",
+        "leaves breach spared written_off moved again stays base_since top_since",
     ),
 )
 ROW_TYPE: Final = _record(
@@ -126,7 +126,7 @@ GROUP_TYPE: Final = _record(
     ),
 )
 POOL_TYPE: Final = _record(
-    *_fields("start_set shed_set first_dark last_dark"),
+    *_fields("start_set shed_set first_dark last_dark site waiting eligible"),
     *_fields("booted_count first_booted"),
     ("busy_from", *_PAIR),
     ("busy_to", *_PAIR),
@@ -168,7 +168,11 @@ class Board(NamedTuple):
     is held before anything is planned (power steps); ready: tick before which a group cannot boot; release:
     before which an item cannot begin; ahead: when the starts of a base that were made before what it needs to
     serve are over (UNKNOWN: none were,
-    NEVER: they could not be).
+    NEVER: they could not be); moved: replicas of what runs that were shed and started again elsewhere, which
+    serve from `again` on; stays: what is shed of it does not start again; base_since, top_since: from when a
+    milestone was gone that holds from base_at or top_at on (the grace where it is lost, NEVER: it was not);
+    waiting: of a pool, the highest tier that lacks capacity there; eligible: whether a service that starts
+    again may use it.
     busy_from, busy_to: between them no start in a pool fits that takes `busy_ticks` or more, with tools and
     by hand, unless something was released since `busy_at`; *_begun, begun_*: as it was when the item at
     work was begun; refused: by row, see `next_shed_row`.

@@ -112,6 +112,7 @@ def _reset_service(service: Any) -> None:
     service.base_at = NEVER if service.base_lost else 0
     service.top_at, service.top_own, service.top_done = UNKNOWN, UNKNOWN, 0
     service.verify_at[0] = service.verify_at[1] = service.shift_at = UNKNOWN
+    service.moved = service.again = 0
 
 
 @inner
@@ -260,7 +261,7 @@ def _startable_at(board: Board, component: int) -> int:
 
 
 @spliced
-def _start(board: Board, item: int, service: int, mile: int, count: int, since: int, options: Ints) -> bool:
+def start(board: Board, item: int, service: int, mile: int, count: int, since: int, options: Ints) -> bool:
     """Start replicas on the rows pinned for the item, or on rows chosen now."""
     if board.size[PINNED]:
         return start_pinned(board, item, service, mile, since)
@@ -278,7 +279,7 @@ def _start_members(board: Board, component: int, since: int, options: Ints) -> b
         service = board.heap[k]
         if board.service[service].base_starts == 0:
             continue
-        fits = _start(board, component, service, 0, board.service[service].base_starts, since, options)
+        fits = start(board, component, service, 0, board.service[service].base_starts, since, options)
         if not fits:
             return False
     return True
@@ -431,7 +432,7 @@ def _top(board: Board, service: int, options: Ints) -> None:
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
     begin_item(board)
     item = board.components + service
-    fits = _start(board, item, service, 1, board.service[service].top_starts, since, options)
+    fits = start(board, item, service, 1, board.service[service].top_starts, since, options)
     end = NEVER
     if fits:
         started = max(ready, last_end(board, starts))

@@ -152,17 +152,18 @@ def _scratch(
 ) -> dict[str, Any]:
     """Logs and scratch, as long as they can get. Tick columns cost memory only where they are touched."""
     starts = int(service["base_starts"].sum() + service["top_starts"].sum())
+    again = int(present["count"][service["sheddable"][present["service"]] > 0].sum())
     sheds = 2 * starts + len(present) + 16
-    held = starts + sheds + int(rows["dark"].sum()) + 4 * len(service) + 2 * len(store) + 16 + outset
+    held = starts + again + sheds + int(rows["dark"].sum()) + 4 * len(service) + 2 * len(store) + 16 + outset
     places = max(_size(rows["rack"]), _size(rows["feed"]), _size(rows["site"]), 1)
     components = _size(service["component"])
     return {
         "item": np.zeros(2 * (components + len(service) + len(store)) + 8, b.ITEM_TYPE),
         "held": np.zeros(held, b.HELD_TYPE),
-        "started": np.zeros(starts + 1, b.STARTED_TYPE),
+        "started": np.zeros(starts + again + 1, b.STARTED_TYPE),
         "shed": np.zeros(sheds, b.SHED_TYPE),
         "block": np.zeros(len(rows) // b.BLOCK + 1, b.BLOCK_TYPE),
-        "pinned": np.zeros(starts + 1, np.int64),
+        "pinned": np.zeros(starts + again + 1, np.int64),
         "refused": np.zeros(len(rows), np.int64),
         "source": np.zeros(len(group) + len(pool) + 2, b.SOURCE_TYPE),
         "place": np.zeros(places, b.PLACE_TYPE),
@@ -369,6 +370,7 @@ def _pools(instance: Instance, sets: _UseSets) -> Table:
     table = np.zeros(len(instance.pools), b.POOL_TYPE)
     table["start_set"] = [sets.number(p.start_uses) for p in instance.pools]
     table["shed_set"] = [sets.number(p.shed_uses) for p in instance.pools]
+    table["site"] = [p.site for p in instance.pools]
     dark = (
         np.bincount(rows.pool[rows.dark], minlength=len(table))
         if len(rows)

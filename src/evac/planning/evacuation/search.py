@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.planning.compiled import allocating_inner, inner, kernel, spliced, unlocked_kernel
+from evac.planning.compiled import inner, kernel, spliced, unlocked_kernel
 from evac.planning.evacuation.board import (
     AHEAD_WAIT,
     AT_LEVEL,
@@ -34,7 +34,6 @@ from evac.planning.evacuation.board import (
     NEVER,
     REACHED,
     SHED,
-    SHEDS,
     SOFT,
     SPOILED,
     START,
@@ -61,6 +60,7 @@ from evac.planning.evacuation.items import (
     start_late,
 )
 from evac.planning.evacuation.legality import breaks_rules
+from evac.planning.evacuation.moves import restart_shed, shed_times
 from evac.planning.evacuation.timing import tool_at
 
 EACH_ODDS = 4
@@ -259,7 +259,8 @@ def _begin(board: Board) -> None:
 
 @spliced
 def _conclude(board: Board, options: Ints) -> int:
-    """What was left out once more, then what nobody waits for: late services and the other stores.
+    """What was left out once more, then what nobody waits for: late services, the other stores, and what was
+    shed and can run elsewhere.
 
     Boots and sheds that came later may have freed capacity, so components that found none are tried again,
     what is needed first; and tops, where what boots or sheds came later. Returns the price of the whole.
@@ -278,6 +279,7 @@ def _conclude(board: Board, options: Ints) -> int:
             start_late(board, component, options[component])
     for store in range(len(board.store)):
         recover_store(board, store, 0)
+    restart_shed(board, options)
     return NEVER if board.size[SPOILED] else _finish(board)
 
 
@@ -289,75 +291,59 @@ def _end(board: Board, item: int) -> int:
     return at if at < NEVER else 0
 
 
-@allocating_inner
-def _shed_times(board: Board) -> None:
-    """When sheds take top and base away: the replica in time that goes below the floor decides the base."""
-    for service in board.service:
-        service.top_shed_at = service.base_shed_at = NEVER
-    count = board.size[SHEDS]
-    if count == 0:
-        return
-    left = np.array([service.surviving for service in board.service], np.int64)
-    at = np.array([board.shed[k].at for k in range(count)], np.int64)
-    for line in np.argsort(at, kind="mergesort"):
-        shed = board.shed[line]
-        number = board.present[shed.entry].service
-        service = board.service[number]
-        left[number] -= shed.count
-        service.top_shed_at = min(service.top_shed_at, shed.at)
-        if left[number] < service.serves:
-            service.base_shed_at = min(service.base_shed_at, shed.at)
-
-
 @inner
-def outage(board: Board, back: int, gone: int) -> int:
-    """Ticks of [0, H) without a milestone that holds in [back, gone), counted from the grace on."""
+def outage(board: Board, since: int, back: int, gone: int) -> int:
+    """Ticks of [0, H) without a milestone that is not there from `since` to `back`, and from `gone` on."""
     horizon = board.horizon
-    late = max(0, min(back, horizon) - board.grace)
-    return min(horizon, late + horizon - min(gone, horizon))
+    return min(horizon, max(0, min(back, horizon) - since) + horizon - min(gone, horizon))
 
 
 @inner
 def _finish(board: Board) -> int:
     """Times of tops, soft dependencies and sheds included; the objective as the search counts it."""
-    _shed_times(board)
+    shed_times(board)
     total = 0
     for service in range(len(board.service)):
         top = max(board.service[service].base_at, board.service[service].top_own)
         if board.service[service].top_starts > 0 and board.service[service].top_own == UNKNOWN:
             top = NEVER
-        gone = min(board.service[service].top_shed_at, board.service[service].base_shed_at)
+        gone, since = board.service[service].top_shed_at, board.service[service].top_since
+        shed = board.service[service].surviving - board.service[service].left
+        if gone < NEVER and shed == board.service[service].moved:
+            top, since, gone = max(top, board.service[service].again), min(since, gone), NEVER
+        gone = min(gone, board.service[service].base_shed_at)
         for k in range(board.heap[board.base[SOFT] + service], board.heap[board.base[SOFT] + service + 1]):
             other = board.heap[k]
             top = max(top, board.service[other].base_at)
+            since = min(since, board.service[other].base_since)
             gone = min(gone, board.service[other].base_shed_at)
         board.service[service].top_at = top
-        board.service[service].top_shed_at = gone
+        board.service[service].top_shed_at, board.service[service].top_since = gone, since
         total += board.service[service].base_weight * _value(
-            board, board.service[service].base_at, board.service[service].base_shed_at
+            board,
+            board.service[service].base_since,
+            board.service[service].base_at,
+            board.service[service].base_shed_at,
         )
-        total += board.service[service].top_weight * _value(board, top, gone)
+        total += board.service[service].top_weight * _value(board, since, top, gone)
     return total
 
 
 @inner
-def _value(board: Board, back: int, gone: int) -> int:
+def _value(board: Board, since: int, back: int, gone: int) -> int:
     """Outage as the search counts it: ticks within the grace count a little."""
-    if board.grace == 0:
-        return outage(board, back, gone)
-    horizon = board.horizon
-    plain = min(horizon, min(back, horizon) + horizon - min(gone, horizon))
-    return GRACE_FACTOR * outage(board, back, gone) + plain
+    plain = outage(board, since if since > board.grace else 0, back, gone)
+    return plain if board.grace == 0 else GRACE_FACTOR * outage(board, since, back, gone) + plain
 
 
 @kernel
 def objective(board: Board) -> int:
     """Weighted person-ticks of a finished generation: the Z of the model."""
     total = 0
-    for service in range(len(board.service)):
-        base, top = board.service[service].base_shed_at, board.service[service].top_shed_at
-        total += board.service[service].base_weight * outage(board, board.service[service].base_at, base)
-        total += board.service[service].top_weight * outage(board, board.service[service].top_at, top)
+    for service in board.service:
+        base = outage(board, service.base_since, service.base_at, service.base_shed_at)
+        top = outage(board, service.top_since, service.top_at, service.top_shed_at)
+        total += service.base_weight * base + service.top_weight * top
     return total
 
 
@@ -528,6 +514,7 @@ def _use_capacity(board: Board, options: Ints) -> int:
         failed = board.item[component].done and board.item[component].at >= NEVER
         if failed and board.item[component].why == FAILED_ROOM:
             run_item(board, component, options[component], AGAIN)
+    restart_shed(board, options)
     return _finish(board)
 
 

@@ -34,12 +34,12 @@ from evac.planning.evacuation.timing import hands, latest_shed, lift, reserve, s
 
 @inner
 def base_is_shed(board: Board, service: int) -> bool:
-    """Whether a shed has taken the base of a service, or the survivors of one that is down."""
+    """Whether a shed has taken the base of a service for good, or the survivors of one that is down."""
     left = board.service[service].left
     return (
         left < board.service[service].surviving
         if board.service[service].base_lost
-        else left < board.service[service].serves
+        else left + board.service[service].moved < board.service[service].serves
     )
 
 
@@ -76,6 +76,8 @@ def _may_shed(board: Board, entry: int, level: int) -> int:
     service = board.present[entry].service
     here = board.present[entry].left
     if here == 0 or board.present[entry].kept or board.service[service].spared:
+        return 0
+    if board.service[service].moved > 0:
         return 0
     if is_dead(board, service):
         return here

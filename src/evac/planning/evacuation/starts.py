@@ -67,7 +67,7 @@ from evac.planning.evacuation.timing import (
 @inner
 def _item_of(board: Board, line: int) -> int:
     entry = board.started[line]
-    if entry.mile == 1:
+    if entry.mile > 0:
         return board.components + entry.service
     return board.service[entry.service].component
 
@@ -199,6 +199,9 @@ where it stands in its stock."""
 
 ON_FIRST, BOOTED_FIRST, SAVE_ON = range(3)
 """Tastes: which stock is used when several can start a replica at the same tick."""
+
+MOVED = 2
+"""The milestone of replicas that were shed and start again elsewhere, after base (0) and top (1)."""
 
 LAST, VERY_LAST = NEVER - 2, NEVER - 1
 """In place of the tick of a source: where nothing else is left, and where not even that is."""
@@ -522,10 +525,11 @@ def start_replicas(
     """Start `count` replicas of the open service at or after `since`; False when they do not all fit.
 
     taste, favour: which stock is used first where several are ready; eager 1: sheds compete with waiting
-    for boots, and tops may shed too.
+    for boots, and tops may shed too. What starts again elsewhere sheds nothing.
     """
     level = last_level(board, service) if mile == 0 or eager == 1 else 0
-    if level == 0 and not enough_capacity(board, service, count):
+    level = level if mile < MOVED else -1
+    if level <= 0 and not enough_capacity(board, service, count):
         return False
     _open_sources(board, service, since, level, eager)
     left, booted = count, False

@@ -19,6 +19,7 @@ import numpy as np
 
 from evac.incident.services import PLANNED
 from evac.model.plan import Outcome, Plan
+from evac.model.step_id import MOVED
 from evac.run.forecast import forecast
 from evac.run.values import ENDED, SETTLED, Event
 from evac.run.view import RunView
@@ -157,7 +158,7 @@ def services_back(view: RunView) -> dict[str, int]:
     found: dict[str, int] = {}
     for i, step in enumerate(view.steps):
         kind = kind_of(step.kind)
-        if kind.moves_traffic or (kind.checks and step.id.milestone == "base"):
+        if kind.moves_traffic or (kind.checks and step.id.milestone in ("base", MOVED)):
             if view.phases[i] not in SETTLED:
                 found[step.target] = 0
             elif found.get(step.target, -1) != 0:
