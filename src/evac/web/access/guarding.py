@@ -1,4 +1,4 @@
-"""What the gate does with those who did not sign in, and with changes that a cookie vouches for."""
+"""What the gate does with requests that are not signed in, and with changes authenticated by a cookie."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ NEXT_LONGEST: Final = 2_000
 
 
 class SignedOut(Exception):
-    """A login is over, and with it an answer that goes on."""
+    """The login has ended, and a response that was still streaming under it ends with it."""
 
 
 def is_open(path: str) -> bool:
-    """Whether anybody may ask for it."""
+    """Whether anyone may request it without a login."""
     return path in OPEN_PATHS or path.startswith(STATIC)
 
 
 def path_within(text: str) -> str:
-    """A path of this room to go on to; the first page for everything else."""
+    """A path of this war room to continue to; the first page for anything else."""
     plain = text.isascii() and text.isprintable() and len(text) <= NEXT_LONGEST and "\\" not in text
     if not plain or not text.startswith("/") or text.startswith(("//", SIGN_IN, "/v1")):
         return "/now"
@@ -38,10 +38,11 @@ def path_within(text: str) -> str:
 
 
 def to_sign_in(scope: Scope, headers: dict[bytes, bytes], number: str) -> Response:
-    """A browser is sent to sign in; a script of a page is told to send it there; all others get a problem.
+    """Redirect a browser to the sign-in page, tell a page's script to go there, and send everyone else a
+    problem.
 
-    A cookie does not come with a click on a page of another site. Such a click gets a page that goes on by
-    itself, so that whoever has signed in is not asked to do it again.
+    Cookies are not sent with a click on another site's page. Such a click gets a page that reloads
+    itself, so that someone who is already signed in is not asked again.
     """
     told = problem_of(Unauthenticated(), number)
     if scope["method"] not in ("GET", "HEAD"):
@@ -62,7 +63,7 @@ def to_sign_in(scope: Scope, headers: dict[bytes, bytes], number: str) -> Respon
 
 
 def going_on(where: str) -> Response:
-    """A page that goes on by itself: from this room, so that cookies come along."""
+    """A page that redirects on its own. It comes from this room, so cookies are sent along."""
     from evac.web.pages import frame
 
     body = frame.render("moment.html.j2", "", 0, where=where)
@@ -70,7 +71,7 @@ def going_on(where: str) -> Response:
 
 
 async def with_token(scope: Scope, headers: dict[bytes, bytes], actor: Actor, receive: Receive) -> Receive:
-    """The body of a change, after the token of the login was found in it or beside it. Raises NotAllowed."""
+    """The body of a change, once the login's token was found in it or in a header. Raises NotAllowed."""
     if scope["path"] in OPEN_PATHS:
         return receive
     given = headers.get(CSRF_HEADER.encode(), b"")
@@ -88,7 +89,7 @@ async def with_token(scope: Scope, headers: dict[bytes, bytes], actor: Actor, re
 
 
 async def _whole(receive: Receive) -> bytes:
-    """A body, as long as the gate lets it be. Raises InvalidInput where its sender went away."""
+    """A request body, within the gate's limits. Raises InvalidInput if the sender disconnected."""
     parts = []
     while True:
         message = await receive()
@@ -109,7 +110,7 @@ def _token_in(body: bytes) -> bytes:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that was read to whoever reads it next."""
+    """Pass a body that was already read on to the next reader."""
     told = False
 
     async def again() -> Message:
@@ -123,7 +124,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def while_signed_in(actor: Actor | None, send: Send) -> Send:
-    """Ends an answer that goes on when the login is over under which it began."""
+    """End a streaming response when the login that it started under ends."""
     if actor is None or actor.alive is None:
         return send
     alive, parts = actor.alive, 0

@@ -1,17 +1,17 @@
-"""Logins and how often somebody may ask: in the memory of this process, and logins in the store, so that
-they outlive it and hold in each room of one name.
+"""Logins and rate limits: in the memory of this process, and logins in the store as well, so that they
+survive a restart and are valid in every room of the same name.
 
-    session/<sha256 of the cookie>    {"name", "role", "proof", "rests", "made_ms", "seen_ms", "until_ms"}
+session/<sha256 of the cookie> {"name", "role", "proof", "rests", "made_ms", "seen_ms", "until_ms"}
 
-Nothing in it opens a room: not the cookie, whose hash is its key, nor the token of changes, which follows
-from the cookie. A login by a break-glass credential is not kept: it is used with the credential itself.
-While the store does not answer, logins go on as this process knows them: people sign in for the day of a
-fire.
+The stored value opens no room: it contains neither the cookie, whose hash is its key, nor the CSRF token,
+which is derived from the cookie. A login with a break-glass credential is not stored: it is used together
+with the credential. While the store does not answer, logins continue as this process knows them, so that
+people can still sign in during an outage.
 
-A cookie holds 256 random bits; only their hash is kept here. A login ends when nothing was asked for a
-while, after its whole length, and on signing out; `People` ends it when its person leaves the access file,
-or when what it was proved with changes there. All is bounded: the logins and names that were used least
-recently make room for new ones.
+A cookie contains 256 random bits; only their hash is kept. A login ends after a period without requests,
+at its maximum age, and on sign-out. `People` ends it when the person leaves the access file or when the
+proof that it was based on changes there. Everything is bounded: the least recently used logins and names
+are dropped first.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ NAMES_MOST: Final = 10_000
 
 
 class Often:
-    """now_ms: a clock that never goes back."""
+    """A rate limit. now_ms: a clock that never goes back."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
         self._seen: OrderedDict[str, deque[int]] = OrderedDict()
 
     def wait_ms(self, name: str, rate: Rate) -> int:
-        """How long until one more is allowed; 0: now."""
+        """Milliseconds until one more is allowed; 0: now."""
         found, now = self._seen.get(name), self._now_ms()
         if found is None:
             return 0
@@ -58,7 +58,7 @@ class Often:
         return found[0] + rate.window_ms - now if len(found) >= rate.count else 0
 
     def note(self, name: str, rate: Rate) -> None:
-        """One more happened."""
+        """Count one more."""
         found = self._seen.get(name)
         if found is None:
             while len(self._seen) >= NAMES_MOST:
@@ -70,7 +70,7 @@ class Often:
         found.append(self._now_ms())
 
     def take_back(self, name: str) -> None:
-        """The last one did not happen after all."""
+        """Uncount the last one: it did not happen after all."""
         found = self._seen.get(name)
         if found:
             found.pop()
@@ -80,7 +80,9 @@ class Often:
 
 
 def neighbourhood(host: str) -> str:
-    """What addresses are counted by: of IPv6 the network of a customer, for its addresses cost nothing."""
+    """What addresses are counted by. For IPv6 it is the customer's network, because single addresses cost
+    nothing.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -99,15 +101,15 @@ _VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True, slots=True)
 class ProofShown:
-    """What was shown when a login began."""
+    """What a person presented when the login began."""
 
     acr: str = ""
     at_ms: int = 0
-    """When, by the wall clock."""
+    """When it was presented, by the wall clock, in ms since 1970."""
     subject: str = ""
-    """Of the identity provider."""
+    """The subject at the identity provider."""
     session: str = ""
-    """The provider's own name for its login (`sid`)."""
+    """The provider's own ID of its login (`sid`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Login:
     """One login, as shown to those who may end it."""
 
     id: str
-    """The first letters of its key in the store; useless for signing in."""
+    """The first characters of its key in the store; useless for signing in."""
     name: str
     proof: str
     acr: str
@@ -126,7 +128,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class LoginRow(Login):
-    """The same, with what only the identity provider needs."""
+    """A login with what only the identity provider needs."""
 
     subject: str = ""
     session: str = ""
@@ -134,10 +136,10 @@ class LoginRow(Login):
 
 @dataclass(slots=True)
 class Session:
-    """rests: a digest of what of the access file it was proved with. until_ms: by the clock of the book,
-    whatever its length. glass: the credential that it was opened with, checked at each request. csrf: follows
-    from the cookie, so that it need not be kept. revision: of what the store has of it, 0 for nothing;
-    saved_ms, confirmed_ms: when that was written and read last.
+    """One login. rests: a digest of the parts of the access file that it was proven with. until_ms: by
+    the clock of the book, at most its maximum age. glass: the credential that it was opened with, checked
+    at each request. csrf: derived from the cookie, so it need not be stored. revision: of its entry in
+    the store, 0 for none; saved_ms, confirmed_ms: when that entry was last written and read.
     """
 
     name: str
@@ -156,7 +158,7 @@ class Session:
 
 
 class SessionBook:
-    """now_ms: a clock that never goes back."""
+    """The logins that this process knows. now_ms: a clock that never goes back."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
@@ -177,7 +179,7 @@ class SessionBook:
         glass: str = "",
         shown: ProofShown = ProofShown(),
     ) -> str:
-        """A new login; the value of its cookie. most_ms: it ends after so long at the latest."""
+        """Start a login and return the value of its cookie. most_ms: its maximum age."""
         now = self._now_ms()
         length = rules.whole_ms if most_ms is None else min(rules.whole_ms, most_ms)
         mine = [key for key, one in self._known.items() if one.name == name]
@@ -193,17 +195,17 @@ class SessionBook:
         return value
 
     def take(self, value: str, session: Session) -> None:
-        """A login that the store has."""
+        """Add a login that was read from the store."""
         while len(self._known) >= SESSIONS_MOST:
             self._known.popitem(last=False)
         self._known[key_of(value)] = session
 
     def peek(self, value: str) -> Session | None:
-        """As it is here, whether it still stands or not."""
+        """The login as it is here, whether or not it is still valid."""
         return self._known.get(key_of(value))
 
     def find(self, value: str, rules: Sessions, touch: bool = True) -> Session | None:
-        """The login of a cookie, if it still stands. touch: something was asked by a person."""
+        """The login of a cookie, if it is still valid. touch: a person made the request."""
         if not is_value(value):
             return None
         key = key_of(value)
@@ -220,11 +222,11 @@ class SessionBook:
         return found
 
     def drop(self, key: bytes) -> None:
-        """Ends the login of a key."""
+        """End the login with this key."""
         self._known.pop(key, None)
 
     def rows(self, wall_ms: int) -> list[tuple[bytes, LoginRow]]:
-        """Logins that this process knows, with their keys. wall_ms: now, by the wall clock."""
+        """The logins that this process knows, with their keys. wall_ms: now, by the wall clock."""
         ahead = wall_ms - self._now_ms()
         return [
             (
@@ -245,13 +247,13 @@ class SessionBook:
         ]
 
     def close(self, value: str) -> None:
-        """Ends a login; nothing happens where there is none."""
+        """End a login; does nothing if there is none."""
         if is_value(value):
             self._known.pop(key_of(value), None)
 
 
 def is_value(value: str) -> bool:
-    """Whether it may be that of a cookie."""
+    """Whether this can be the value of a cookie."""
     return _VALUE.fullmatch(value) is not None
 
 
@@ -260,25 +262,25 @@ def key_of(value: str) -> bytes:
 
 
 def csrf_of(value: str) -> str:
-    """The token that changes carry: nobody who does not know the cookie can work it out."""
+    """The token that changes must carry. No one can compute it without knowing the cookie."""
     return hashlib.sha256(b"csrf\0" + value.encode()).hexdigest()
 
 
 CONFIRM_MS: Final = 5_000
-"""So often at most the store is asked whether a login was ended elsewhere."""
+"""Minimum time between two questions to the store whether a login was ended elsewhere."""
 SEEN_MS: Final = 60_000
-"""So often at most it is told that somebody was there."""
+"""Minimum time between two writes to the store that a login is in use."""
 ANSWER_S: Final = 1.0
 HOUR_MS: Final = 3_600_000
 UNKNOWN_MOST: Final = 10_000
 LOOKS_A_SECOND: Final = 20
-"""From one address, after cookies that nobody knows: whoever makes them up keeps others from nothing."""
+"""From one address, for unknown cookies: made-up cookies must not slow down anyone else."""
 LOOKS_AT_ONCE: Final = 256
 _LOOKS: Final = Rate(LOOKS_A_SECOND, 1_000)
 
 
 class SessionKeep:
-    """One for a room. rules: as the access file says now."""
+    """The logins of one room. rules: as the access file is now."""
 
     def __init__(self, store: Store, book: SessionBook, clock: Clock, rules: Callable[[], Sessions]) -> None:
         self.store, self._book, self._clock, self._rules = store, book, clock, rules
@@ -289,7 +291,7 @@ class SessionKeep:
         self._looking: dict[bytes, asyncio.Task[None]] = {}
 
     async def opened(self, value: str) -> None:
-        """Keeps a new login; where the store does not answer, it is known here alone."""
+        """Store a new login. If the store does not answer, only this process knows it."""
         for key in self._book.evicted[:]:
             self._book.evicted.remove(key)
             await self._drop(key)
@@ -298,7 +300,7 @@ class SessionKeep:
             await self._save(value, session)
 
     async def closed(self, value: str) -> None:
-        """Ends a login for good: what a store that did not answer still has of it is believed no more."""
+        """End a login for good. What a store that did not answer still has of it is ignored."""
         if not is_value(value):
             return
         self._ended[key_of(value)] = None
@@ -307,14 +309,14 @@ class SessionKeep:
         await self._drop(key_of(value))
 
     async def seen(self, value: str, session: Session) -> None:
-        """Somebody was there; the store is told now and then."""
+        """Record that a person made a request; written to the store only now and then."""
         if session.revision and self._clock.monotonic_ms() - session.saved_ms >= SEEN_MS:
             await self._save(value, session)
 
     async def confirm(self, value: str, address: str) -> None:
-        """Takes a login that this process does not know from the store, and ends one that ended elsewhere.
-
-        Raises TooMany where the store may not be asked for one that is not known: whether it stands is open.
+        """Read a login that this process does not know from the store, and end one that ended elsewhere.
+        Raises TooMany if the store may not be asked about an unknown one right now: its state is then
+        undecided.
         """
         if not is_value(value):
             return
@@ -331,7 +333,7 @@ class SessionKeep:
                     known.revision = found[1]
 
     async def _look(self, value: str, address: str, now: int) -> None:
-        """Requests of one login that come together wait for one look; whoever goes away does not end it."""
+        """Simultaneous requests of one login share one read. A client that disconnects does not cancel it."""
         key = key_of(value)
         looking = self._looking.get(key)
         if looking is None:
@@ -344,7 +346,7 @@ class SessionKeep:
         await asyncio.shield(looking)
 
     def _count(self, address: str) -> None:
-        """One more look from there. Raises TooMany where it is one too many."""
+        """Count one more read for this address. Raises TooMany if that exceeds the limit."""
         near = neighbourhood(address)
         wait_ms = self._looks.wait_ms(near, _LOOKS)
         if wait_ms or len(self._looking) >= LOOKS_AT_ONCE:
@@ -366,8 +368,8 @@ class SessionKeep:
                 self._unknown.pop(key, None)
 
     def _session(self, value: str, told: Any, revision: int, now: int) -> Session | None:
-        """What the store says, by the clock of this process; None for what is none, or is over. Its clock may
-        have been another one: a login never lasts longer than it may by now.
+        """The stored login, converted to the clock of this process; None if there is none or it has
+        ended. The writer's clock may differ, so a login never lasts longer than it may from now.
         """
         try:
             wall = self._clock.now_ms()
@@ -411,7 +413,7 @@ class SessionKeep:
             return None
 
     async def _save(self, value: str, session: Session) -> None:
-        """Only over what was there: a login that was ended elsewhere meanwhile is not begun anew."""
+        """Write only over the previous entry, so that a login that was ended elsewhere is not revived."""
         now, wall = self._clock.monotonic_ms(), self._clock.now_ms()
         session.saved_ms = now
         told = {
@@ -446,7 +448,9 @@ class SessionKeep:
                 await self.store.transact((), (Delete(_name(key)),))
 
     async def _term(self) -> Lease:
-        """A lease that is never renewed and ends after every login of this hour: then the store forgets."""
+        """A lease that is never renewed and ends after every login of this hour, so that the store
+        forgets them.
+        """
         hour = self._clock.monotonic_ms() // HOUR_MS
         if self._lease is None or self._lease[0] != hour:
             name = f"{PREFIX}{os.urandom(8).hex()}"
@@ -455,12 +459,12 @@ class SessionKeep:
         return self._lease[1]
 
     async def logins(self) -> list[tuple[bytes, LoginRow]]:
-        """Raises Unavailable."""
+        """All stored logins. Raises Unavailable."""
         rows = await kept(self.store)
         return [(bytes.fromhex(key.removeprefix(PREFIX)), LoginRow(**row)) for key, row in rows]
 
     async def ended(self, key: bytes) -> None:
-        """Ends the login of a key, here and in every room."""
+        """End the login with this key, here and in every room."""
         self._ended[key] = None
         self._book.drop(key)
         await self._drop(key)

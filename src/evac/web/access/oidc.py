@@ -1,11 +1,10 @@
-"""Signing in at an OpenID Connect provider: authorization code with PKCE (OpenID Connect Core 1.0, 3.1; RFC
-7636; RFC 9207).
+"""Sign-in at an OpenID Connect provider: authorization code flow with PKCE (OpenID Connect Core 1.0, 3.1;
+RFC 7636; RFC 9207).
 
-What a flow needs to come back to (state, nonce, verifier, where to go) lies in a cookie of the browser that
-began it, under a seal of this process, for ten minutes. So the room keeps nothing for those who only begin.
-Signatures are checked by joserfc; only algorithms with a public key are taken.
-
-Who somebody is here whom an identity provider vouches for, and the two routes of such a login.
+What a flow needs when it returns (state, nonce, verifier, where to go) is in a cookie of the browser that
+started it, sealed by this process, for ten minutes. So the room stores nothing for flows that are only
+started. joserfc checks signatures; only algorithms with a public key are accepted. This module also
+decides who the person is here, and has the two routes of such a login.
 """
 
 from __future__ import annotations
@@ -65,14 +64,14 @@ FLOW_MS: Final = 600_000
 TIMEOUT_S: Final = 5.0
 ANSWER_MOST: Final = 262_144
 KEPT_MS: Final = 3_600_000
-"""What the provider says of itself is asked anew after so long; its keys also when one is not known."""
+"""How long the provider's metadata is cached. Its keys are also fetched again when a key ID is unknown."""
 KEYS_AGAIN_MS: Final = 60_000
 LEEWAY_S: Final = 60
 KEYS_MOST: Final = 64
 
 
 class ProviderDown(EvacError):
-    """The identity provider does not answer, or not as one does."""
+    """The identity provider does not answer, or its answer is not one of a provider."""
 
     def __init__(self, issuer: str, words: str) -> None:
         super().__init__(
@@ -84,7 +83,7 @@ class ProviderDown(EvacError):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What a browser keeps while it is away. where: a path of this room."""
+    """What the browser keeps while it is at the provider. where: a path of this room."""
 
     state: str
     nonce: str
@@ -92,11 +91,11 @@ class Flow:
     where: str
     made_ms: int
     again: bool = False
-    """The person was asked to prove it now, whatever the provider remembers."""
+    """The person must authenticate now, whatever the provider remembers."""
 
 
 class Oidc:
-    """One provider. address: of this room as browsers know it."""
+    """One provider. address: of this room, as browsers see it."""
 
     def __init__(self, provider: Provider, address: str, clock: Clock) -> None:
         self.provider = provider
@@ -108,8 +107,8 @@ class Oidc:
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     async def begin(self, where: str, again: bool = False) -> tuple[str, str]:
-        """(address at the provider, value of the cookie). again: the provider asks for the proof now. Raises
-        ProviderDown.
+        """Return (address at the provider, value of the cookie). again: the provider must authenticate
+        the person now. Raises ProviderDown.
         """
         about = await self._discovered()
         state, nonce, verifier = (secrets.token_urlsafe(size) for size in (32, 32, 48))
@@ -133,8 +132,8 @@ class Oidc:
         return f"{where_to}{'&' if '?' in where_to else '?'}{urlencode(query)}", self._sealed(flow)
 
     async def finish(self, query: Mapping[str, str], cookie: str) -> tuple[dict[str, Any], str]:
-        """(claims that were proved, where to go). Raises ProviderDown, Permanent where the client secret
-        cannot be read, and NotAllowed for whatever is false.
+        """Return (proven claims, where to go). Raises ProviderDown, Permanent if the client secret cannot
+        be read, and NotAllowed for anything invalid.
         """
         flow = self._opened(cookie)
         if not hmac.compare_digest(query.get("state", "").encode(), flow.state.encode()):
@@ -151,7 +150,7 @@ class Oidc:
         return claims, flow.where
 
     async def _exchanged(self, code: str, verifier: str) -> str:
-        """The ID token for a code."""
+        """Exchange a code for the ID token."""
         about = await self._discovered()
         form = {
             "grant_type": "authorization_code",
@@ -178,13 +177,13 @@ class Oidc:
         return token
 
     async def _proved(self, token: str, nonce: str) -> dict[str, Any]:
-        """The claims of an ID token. Raises NotAllowed unless it is for this client and login."""
+        """The claims of an ID token. Raises NotAllowed unless it is for this client and this login."""
         claims = await self._signed_claims(token)
         _check(claims, self.provider, nonce, self._now() / 1_000)
         return claims
 
     async def _signed_claims(self, token: str) -> dict[str, Any]:
-        """Raises NotAllowed for a token that the provider did not sign."""
+        """The claims of a signed token. Raises NotAllowed if the provider did not sign it."""
         try:
             header = json.loads(_bytes(token.partition(".")[0]))
             kid = header.get("kid")
@@ -197,8 +196,9 @@ class Oidc:
         return claims
 
     async def ended(self, token: str) -> tuple[str, str]:
-        """(subject, session) whose logins the provider ended. Raises NotAllowed unless it says so, to this
-        client, a moment ago and for the first time (OpenID Connect Back-Channel Logout 1.0, 2.4 and 2.6).
+        """Return (subject, session) of the logins that the provider ended. Raises NotAllowed unless the
+        provider sent this to this client, just now and for the first time (OpenID Connect Back-Channel
+        Logout 1.0, 2.4 and 2.6).
         """
         claims = await self._signed_claims(token)
         audience, made, until = claims.get("aud"), claims.get("iat"), claims.get("exp")
@@ -221,7 +221,7 @@ class Oidc:
         return subject, session
 
     async def _known_keys(self, kid: object) -> list[jwk.Key]:
-        """Keys of that name, or all where the token names none; asked for anew where the name is new."""
+        """The keys with this ID, or all if the token names none; fetched again if the ID is new."""
         if self._keys is None or self._now() - self._keys[0] > KEPT_MS:
             await self._read_keys()
         assert self._keys is not None
@@ -240,8 +240,8 @@ class Oidc:
         self._keys = (self._now(), [key for row in rows[:KEYS_MOST] if (key := _key(row)) is not None])
 
     async def _discovered(self) -> dict[str, Any]:
-        """What the provider says of itself (OpenID Connect Discovery 1.0), asked once for all who wait for
-        it: anybody may begin a login, and as often as wanted. Raises ProviderDown.
+        """The provider's metadata (OpenID Connect Discovery 1.0). All waiting requests share one fetch,
+        because anyone may start a login, as often as they like. Raises ProviderDown.
         """
         if self._about is not None and self._now() - self._about[0] < KEPT_MS:
             return self._about[1]
@@ -263,7 +263,7 @@ class Oidc:
     async def _asked(
         self, url: str, form: dict[str, str] | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """(status, document). Raises ProviderDown."""
+        """Return (status, document). Raises ProviderDown."""
         try:
             async with (
                 open_session(total_s=TIMEOUT_S) as session,
@@ -292,7 +292,7 @@ class Oidc:
         return f"{body}.{_plain(hmac.digest(self._seal, body.encode(), 'sha256'))}"
 
     def _opened(self, cookie: str) -> Flow:
-        """Raises NotAllowed for a cookie that this process did not seal, or that is too old."""
+        """Open the flow's cookie. Raises NotAllowed if this process did not seal it or it is too old."""
         body, _, seal = cookie.partition(".")
         right = _plain(hmac.digest(self._seal, body.encode("utf-8", "surrogatepass"), "sha256"))
         if not hmac.compare_digest(seal.encode("utf-8", "surrogatepass"), right.encode()):
@@ -307,7 +307,7 @@ class Oidc:
 
 
 def _check(claims: Mapping[str, Any], provider: Provider, nonce: str, now_s: float) -> None:
-    """What an ID token must say (OpenID Connect Core 1.0, 3.1.3.7)."""
+    """Check what an ID token must contain (OpenID Connect Core 1.0, 3.1.3.7)."""
     audience = claims.get("aud")
     readers = audience if isinstance(audience, list) else [audience]
     if claims.get("iss") != provider.issuer:
@@ -332,7 +332,7 @@ def _check(claims: Mapping[str, Any], provider: Provider, nonce: str, now_s: flo
 
 
 def check_strength(provider: Provider, claims: Mapping[str, Any], flow: Flow) -> None:
-    """Raises NotAllowed for a login that is weaker than the file wants, or older than was asked for."""
+    """Raise NotAllowed if a login is weaker than the access file requires, or older than requested."""
     if provider.acr and claims.get("acr") != provider.acr:
         raise _refused(f"the login does not have the required strength {provider.acr}")
     shown = claims.get("auth_time")
@@ -341,7 +341,7 @@ def check_strength(provider: Provider, claims: Mapping[str, Any], flow: Flow) ->
 
 
 def shown_of(claims: Mapping[str, Any]) -> ProofShown:
-    """What a login at the provider shows: as old as the provider says."""
+    """What a login at the provider proves; its age is what the provider states."""
     shown = claims.get("auth_time")
     at_s = shown if _is_time(shown) else claims["iat"]
     texts = (claims.get(name) for name in ("acr", "sub", "sid"))
@@ -350,12 +350,12 @@ def shown_of(claims: Mapping[str, Any]) -> ProofShown:
 
 
 def _is_time(value: object) -> TypeGuard[float]:
-    """Whether it is a number of seconds; what JSON readers take for numbers besides is none."""
+    """Whether this is a number of seconds; other values that JSON readers accept as numbers are not."""
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _claims(token: str, key: jwk.Key) -> dict[str, Any] | None:
-    """The claims, if this key signed them by an algorithm that is taken."""
+    """The claims, if this key signed them with an accepted algorithm."""
     registry = jws.JWSRegistry(algorithms=list(ALGORITHMS), strict_check_header=False)
     try:
         return dict(jwt.decode(token, key, algorithms=list(ALGORITHMS), registry=registry).claims)
@@ -364,7 +364,7 @@ def _claims(token: str, key: jwk.Key) -> dict[str, Any] | None:
 
 
 def _key(row: object) -> jwk.Key | None:
-    """A public key for signatures; None for everything else in a set."""
+    """A public key for signatures; None for anything else in a key set."""
     if (
         not isinstance(row, dict)
         or row.get("kty") not in ("RSA", "EC", "OKP")
@@ -403,7 +403,7 @@ NAME_LONGEST: Final = 200
 
 
 def router_of(people: People) -> APIRouter:
-    """Routes of a login at the provider, for one access file."""
+    """The routes of a login at the provider, for one access file."""
     router = APIRouter(include_in_schema=False)
     flow = f"__Host-{FLOW_COOKIE}" if people.secure else FLOW_COOKIE
     known: list[Oidc] = []
@@ -483,7 +483,7 @@ def _add_logout(router: APIRouter, people: People, oidc: Callable[[], Oidc]) -> 
 
 
 def _told(error: EvacError) -> EvacError:
-    """What cannot be read here (the client secret) is nothing that a browser needs to know."""
+    """Hide what the browser need not know: that the client secret cannot be read here."""
     if isinstance(error, Permanent):
         return NotAllowed(
             "oidc-refused", "cannot read the client secret of this war room", "see the log for the reason"
@@ -492,7 +492,9 @@ def _told(error: EvacError) -> EvacError:
 
 
 def person_of(rules: AccessRules, claims: Mapping[str, Any]) -> tuple[str, Role]:
-    """Name and role. Raises NotAllowed for somebody with no role, or with the name of somebody else."""
+    """Return (name, role). Raises NotAllowed for someone who has no role, or has the name of another
+    person.
+    """
     assert rules.provider is not None
     for person in rules.people.values():
         if person.subject and person.subject == claims["sub"]:

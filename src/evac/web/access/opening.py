@@ -1,7 +1,7 @@
-"""Which access file and which certificate a room is opened with, and whether it may listen where it shall.
+"""Choose the access file and the certificate of a room, and decide whether it may listen on its address.
 
-Asked by the command before anything starts, and by the process of the room again: whoever starts that process
-by another way is refused as well.
+The command asks before it starts anything, and the process of the room asks again, so that starting that
+process in another way does not skip the check.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from evac.web.setting import NAMES_HERE, Listen, WebSetting, check_listen
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """rules: None where there is no access file. tls: None where nothing hides what is sent."""
+    """rules: None if there is no access file. tls: None if connections are not encrypted."""
 
     rules: AccessRules | None
     path: Path | None
@@ -42,8 +42,9 @@ def choose(
     cert: Path | None = None,
     key: Path | None = None,
 ) -> Opened:
-    """The access file named, else the one beside the estate. Raises EstateError with every problem of it,
-    NotAllowed for an address that may not be listened on, InvalidInput for a certificate that is of no use.
+    """The named access file, or the one next to the estate. Raises EstateError with every problem in it,
+    NotAllowed for an address that it may not listen on, and InvalidInput for a certificate that cannot be
+    used.
     """
     path = access or access_beside(estate)
     rules = None if path is None else load_access(path)
@@ -61,7 +62,7 @@ def choose(
 
 
 def setting_of(opened: Opened) -> WebSetting:
-    """Which names the room answers to, and whether TLS ends in it."""
+    """The host names that the room answers to, and whether TLS terminates in it."""
     names = (*NAMES_HERE, *_names(opened.rules, opened.listen))
     shown = own_certificates() | ({} if opened.tls is None else {"war room": Path(opened.tls.cert)})
     return WebSetting(
@@ -70,14 +71,16 @@ def setting_of(opened: Opened) -> WebSetting:
 
 
 def access_of(opened: Opened, name: str, clock: Clock) -> Access:
-    """name: under which whoever asks acts where people are not told apart."""
+    """The access control. name: the name under which everyone acts if people are not told apart."""
     if opened.rules is None:
         return Loopback(name)
     return People(opened.rules, clock, secure=opened.tls is not None, path=opened.path)
 
 
 def context_of(tls: Tls) -> ssl.SSLContext:
-    """Raises InvalidInput for files that cannot be used, NotAllowed for a key that others can read."""
+    """The TLS context. Raises InvalidInput for files that cannot be used, and NotAllowed for a key that
+    others can read.
+    """
     _check_key(tls.key)
     authority = Path(tls.client_ca) if tls.client_ca else None
     try:
@@ -104,7 +107,7 @@ def _check_key(path: str) -> None:
 
 
 def _tls(rules: AccessRules | None, cert: Path | None, key: Path | None) -> Tls | None:
-    """What the command names goes before what the file says."""
+    """The certificate files: those on the command line override those in the access file."""
     if (cert is None) != (key is None):
         raise InvalidInput("tls-half", "a certificate needs its key, and a key its certificate", "give both")
     known = None if rules is None else rules.tls

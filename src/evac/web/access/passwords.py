@@ -1,8 +1,8 @@
-"""Passwords and second factors: argon2id hashes (RFC 9106), codes of an authenticator (TOTP, RFC 6238), and
-how long somebody who was wrong waits.
+"""Passwords and second factors: argon2id hashes (RFC 9106), codes of an authenticator app (TOTP, RFC
+6238), and the delay after wrong attempts.
 
-Nobody is locked out: whoever was wrong often waits longer before the next try is looked at, eight seconds at
-most from one address and two for one name, so that a stranger who tries names keeps nobody from signing in.
+No one is locked out. After several wrong attempts, the next one is delayed: by eight seconds at most for
+one address and two for one name, so that a stranger who guesses names cannot keep anyone from signing in.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from evac.model.estate import Rate
 from evac.web.access.port import TooMany
 
 PASSWORD_LEAST: Final = 12
-"""Letters of a password (NIST SP 800-63B asks for 8, and for 15 where there is no second factor)."""
+"""Minimum number of characters (NIST SP 800-63B asks for 8, and for 15 without a second factor)."""
 PASSWORD_LONGEST: Final = 1_024
 HASH_BEGINS: Final = "$argon2id$"
 ADDRESS_MS: Final = 8_000
 NAME_MS: Final = 2_000
 FIRST_MS: Final = 250
 BY_NAME: Final = 5
-"""So many times as often as from one address a name may be tried from everywhere before it is slow."""
+"""How many times more wrong attempts a name may have, from all addresses, before it is slowed down."""
 WAITING_MOST: Final = 16
-"""Tries of one address that wait at once."""
+"""Maximum number of simultaneous delayed attempts from one address."""
 KNOWN_MOST: Final = 10_000
 CODE_STEP_S: Final = 30
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
@@ -41,7 +41,9 @@ _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, 
 
 
 def hash_of(password: str) -> str:
-    """For `password_hash` of a person. Raises InvalidInput for a password that is too short or too long."""
+    """The value for a person's `password_hash`. Raises InvalidInput for a password that is too short or
+    too long.
+    """
     if not PASSWORD_LEAST <= len(password) <= PASSWORD_LONGEST:
         raise InvalidInput(
             "password-short",
@@ -52,7 +54,7 @@ def hash_of(password: str) -> str:
 
 
 def fits(stored: str, given: str) -> bool:
-    """Whether a password is the one of a hash, or of a secret in the clear, which has to be long enough."""
+    """Whether a password matches a hash, or a plain-text secret, which must be long enough."""
     if stored.startswith(HASH_BEGINS):
         try:
             return _HASHER.verify(stored, given)
@@ -63,7 +65,9 @@ def fits(stored: str, given: str) -> bool:
 
 
 def print_of(stored: str, name: str) -> str:
-    """What a login rests on, of a secret in the clear: says nothing about it to who reads the store."""
+    """The fingerprint of a plain-text secret that a login is based on; reveals nothing to readers of the
+    store.
+    """
     if stored.startswith(HASH_BEGINS):
         return stored
     salt = f"evac login {name}".encode()
@@ -71,19 +75,21 @@ def print_of(stored: str, name: str) -> str:
 
 
 def new_totp(name: str) -> tuple[str, str]:
-    """A new secret, and its address for an authenticator (`otpauth://`)."""
+    """Return (new secret, its URL for an authenticator app, `otpauth://`)."""
     secret = pyotp.random_base32()
     return secret, pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name="evac")
 
 
 class Codes:
-    """Codes that were shown: each counts once."""
+    """The codes that were used: each is valid once."""
 
     def __init__(self) -> None:
         self._last: OrderedDict[str, int] = OrderedDict()
 
     def fits(self, name: str, secret: str, code: str, now_ms: int) -> bool:
-        """Whether it is the code of now, of half a minute before or after, and was not shown before."""
+        """Whether this is the code of now, or of half a minute before or after, and has not been used
+        before.
+        """
         try:
             totp = pyotp.TOTP("".join(secret.split()))
             now = now_ms // 1_000 // CODE_STEP_S
@@ -104,7 +110,7 @@ def _same(code: str, given: str) -> bool:
 
 
 class Slow:
-    """How long those wait who were wrong. now_ms: a clock that never goes back."""
+    """How long to delay attempts after wrong ones. now_ms: a clock that never goes back."""
 
     def __init__(
         self, now_ms: Callable[[], int], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -114,12 +120,12 @@ class Slow:
         self._waiting: Counter[str] = Counter()
 
     def wait_ms(self, near: str, name: str, rate: Rate) -> int:
-        """Before the next try is looked at."""
+        """Milliseconds until the next attempt is checked."""
         at_address = _delay(self._count(near, rate) - rate.count, ADDRESS_MS)
         return max(at_address, _delay(self._count(name, rate) - BY_NAME * rate.count, NAME_MS))
 
     async def turn(self, near: str, name: str, rate: Rate) -> None:
-        """Waits. Raises TooMany where too many of that address wait already."""
+        """Wait. Raises TooMany if too many attempts of that address are waiting already."""
         wait_ms = self.wait_ms(near, name, rate)
         if not wait_ms:
             return
@@ -134,7 +140,7 @@ class Slow:
                 del self._waiting[near]
 
     def wrong(self, *names: str) -> None:
-        """One more false try of this address, and of this name."""
+        """Count one more wrong attempt for this address and this name."""
         for name in names:
             count, _ = self._wrong.pop(name, (0, 0))
             while len(self._wrong) >= KNOWN_MOST:
@@ -142,14 +148,14 @@ class Slow:
             self._wrong[name] = (count + 1, self._now_ms())
 
     def right(self, near: str, name: str) -> None:
-        """Who was right was not guessing: the name is as it was, and the address one try better."""
+        """Someone who was right was not guessing: reset the name, and forgive the address one attempt."""
         self._wrong.pop(name, None)
         count, at_ms = self._wrong.get(near, (0, 0))
         if count:
             self._wrong[near] = (count - 1, at_ms)
 
     def _count(self, name: str, rate: Rate) -> int:
-        """False tries, until there was none for as long as the rate's window."""
+        """The wrong attempts since the last pause as long as the rate's window."""
         count, at_ms = self._wrong.get(name, (0, 0))
         if count and self._now_ms() - at_ms >= rate.window_ms:
             del self._wrong[name]

@@ -1,8 +1,8 @@
-"""Access by an access file: tokens of programs, logins of people, and how often either may ask.
+"""Access control by an access file: tokens of programs, logins of people, and the rate limits of both.
 
-Answers who asks, and opens logins for those who proved who they are; the pages of it stand in `sign_in`. The
-file is read again when it changes. What is wrong with it is logged, and what was read before goes on: a slip
-of a pen must not lock everybody out in the middle of a fire, nor let anybody in.
+It says who is making a request, and opens logins for people who proved their identity; the pages are in
+`sign_in`. The file is reloaded when it changes. Problems in it are logged, and the previous version stays
+in use: a typo must neither lock everyone out in the middle of a fire nor let anyone in.
 """
 
 from __future__ import annotations
@@ -65,25 +65,24 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
 LOG: Final = logging.getLogger("evac.access")
-"""Who signed in, who was refused, and why; never what was shown."""
+"""Who signed in, who was refused, and why; never the credentials."""
 
 GLASS_USED: Final = "glass/"
 SPENT_READS_MS: Final = 60_000
-"""So long a credential reads on after its last use."""
+"""How long a used-up credential can still read."""
 ANSWER_S: Final = 1.0
 LOOK_MS: Final = 2_000
-"""The file is looked at so often at most."""
+"""Minimum time between two checks of the file."""
 HASHES_AT_ONCE: Final = 2
-"""Anyone can have a password compared, and each takes 19 MiB and 30 ms."""
+"""Anyone can have a password compared, and each comparison takes 19 MiB and 30 ms."""
 ADDRESS: Final = "evac_address"
 HOPS_MOST: Final = 16
 COOKIE: Final = "evac_session"
 
 
 class People:
-    """Access of a room with an access file.
-
-    secure: TLS ends here, so that cookies may say so. clock: wall and monotonic.
+    """Access control of a room with an access file. secure: TLS terminates here, so cookies can be marked
+    secure. clock: wall and monotonic.
     """
 
     authenticates = True
@@ -103,7 +102,7 @@ class People:
         self._tokens, self._names = _by_digest(rules), _names(rules)
 
     def keep_in(self, store: Store) -> None:
-        """Logins outlive this process from now on."""
+        """From now on, keep logins in the store, so that they survive this process."""
         self.keep = SessionKeep(store, self.book, self.clock, lambda: self.rules.sessions)
 
     def routers(self) -> Sequence[APIRouter]:
@@ -112,7 +111,7 @@ class People:
         return routers(self)
 
     async def who(self, connection: HTTPConnection) -> Actor | None:
-        """Raises Unauthenticated for a token that is none, TooMany."""
+        """Who is making a request. Raises Unauthenticated for an invalid token, and TooMany."""
         await self._look_again()
         connection.scope[ADDRESS] = _behind(connection, self.rules.proxies)
         given = connection.headers.get("authorization")
@@ -135,8 +134,8 @@ class People:
         return replace(found, streams=self.rules.limits.streams)
 
     async def _is_spent(self, grant: Grant) -> bool:
-        """Whether a credential was used as often as it may be, and its person had a minute to see what became
-        of it. While the store does not answer, it may still read.
+        """Whether a credential is used up and its person has had a minute to see the result. While the
+        store does not answer, it can still read.
         """
         if self.keep is None:
             return False
@@ -165,13 +164,13 @@ class People:
         return Actor(name, role, proof="token", alive=alive, program=not token.of)
 
     def _good(self, token: Token) -> bool:
-        """Whether a token is still what the file says it is, for answers that go on."""
+        """Whether a token is still what the file states; checked during streaming responses."""
         over = bool(token.ends_ms) and self.clock.now_ms() >= token.ends_ms
         return self._tokens.get(token.digest) == token and not over
 
     async def _by_cookie(self, connection: HTTPConnection) -> Actor | None:
-        """The login of a cookie; one that is over is none, and no error. Raises TooMany where nobody can
-        say yet whether it is over; what is open to everybody is open then too.
+        """The login of a cookie; None without an error if it has ended. Raises TooMany if it is undecided
+        whether it has; open pages stay open then.
         """
         value = connection.cookies.get(self.cookie)
         if value is None:
@@ -203,13 +202,13 @@ class People:
         return replace(actor, csrf=found.csrf, alive=alive)
 
     def of_certificate(self, connection: HTTPConnection) -> Person | None:
-        """The person whose certificate the client of this connection has the key of."""
+        """The person whose client certificate this connection presented."""
         digest = certificate_of(connection)
         found = (one for one in self.rules.people.values() if digest and one.certificate == digest)
         return next(found, None)
 
     def by_certificate(self, connection: HTTPConnection, address: str) -> Person:
-        """Raises Unauthenticated for a certificate that is not a person's."""
+        """Sign a person in by certificate. Raises Unauthenticated if it does not belong to anyone."""
         person = self.of_certificate(connection)
         if person is None:
             self.seen.refused("sign-in-refused", address, "certificate-unknown", "", "certificate")
@@ -221,19 +220,21 @@ class People:
         return person
 
     def _shows_own(self, connection: HTTPConnection, name: str) -> bool:
-        """Whether the login of a certificate comes with it: the cookie alone is of no use to a thief."""
+        """Whether the login's own certificate was presented with it: a stolen cookie alone is useless."""
         person = self.of_certificate(connection)
         return person is not None and person.name == name
 
     async def _stands(self, value: str, address: str) -> bool:
-        """For answers that go on: it may have been ended here, or in another room."""
+        """Whether the login is still valid, during streaming responses; it may have ended here or in
+        another room.
+        """
         if self.keep is not None and self.book.peek(value) is not None:
             await self.keep.confirm(value, address)
         found = self.book.find(value, self.rules.sessions, touch=False)
         return found is not None and self._actor_in(found) is not None
 
     def _actor_in(self, session: Session) -> Actor | None:
-        """Who asks under a login, with the role of now; None where what it rests on is not as it was."""
+        """The caller of a login, with the current role; None if what the login is based on has changed."""
         if session.rests != self._rests(session.proof, session.name):
             return None
         if session.glass:
@@ -248,8 +249,8 @@ class People:
         )
 
     def _rests(self, proof: Proof, name: str) -> str:
-        """A digest of what of the file vouches for a login: its password, its key, or the provider and who is
-        who there. Whoever is not listed goes by a name that nobody listed has.
+        """A digest of the parts of the file that a login is based on: the password, the key, or the
+        provider and who is who there. A person who is not listed has a name that no listed person has.
         """
         told = orjson.dumps(
             (name, self._vouching(proof, name)), default=_as_dict, option=orjson.OPT_SORT_KEYS
@@ -270,7 +271,7 @@ class People:
         return (person.password, person.password_hash, person.totp, self._prints.get(name, ((), ""))[1])
 
     def _alive(self, stands: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
-        """For answers that go on, which read the file again even if nobody asks anything else."""
+        """For streaming responses: also reloads the file if no other request does."""
 
         async def alive() -> bool:
             await self._look_again()
@@ -279,9 +280,9 @@ class People:
         return alive
 
     def by_glass(self, text: str, address: str) -> Actor:
-        """Whoever signed a break-glass credential: reads everything, and may ask one thing. A false one is
-        logged and counts as a false proof; a good one is taken however many false ones there were. Raises
-        Unauthenticated, TooMany.
+        """The person who signed a break-glass credential: can read everything and make one kind of
+        request. An invalid one is logged and counts as a wrong attempt; a valid one is accepted however
+        many invalid ones there were. Raises Unauthenticated, TooMany.
         """
         try:
             return self._actor_of(text)
@@ -301,7 +302,9 @@ class People:
             return None
 
     def _actor_of(self, text: str) -> Actor:
-        """Raises NotAllowed for a credential that is none, is over, or goes beyond its person's role."""
+        """The caller of a credential. Raises NotAllowed if it is invalid, has expired, or exceeds its
+        person's role.
+        """
         keys = {one.name: one.key for one in self.rules.people.values() if one.key}
         grant = signatures.read(text, keys)
         signatures.check_time(grant, self.clock.now_ms(), self.rules.glass)
@@ -312,8 +315,8 @@ class People:
         return Actor(grant.who, "viewer", proof="break-glass", grant=grant, alive=alive)
 
     async def check_password(self, name: str, password: str, address: str, code: str = "") -> Person:
-        """The person, by password, and by a code where the file names an authenticator. Whoever was wrong
-        often waits before it is looked at. Raises Unauthenticated, TooMany.
+        """The person with this password, and this code if the file names an authenticator. After several
+        wrong attempts, the check is delayed. Raises Unauthenticated, TooMany.
         """
         near, named, rate = _near(address), _named(name), self.rules.limits.sign_in
         await self.slow.turn(near, named, rate)
@@ -338,7 +341,7 @@ class People:
         return self._codes.fits(person.name, secret.reveal(), code, self.clock.now_ms())
 
     async def _is_password(self, person: Person | None, given: str) -> bool:
-        """For somebody who has none another one is read, so that the time tells little of who is known."""
+        """Compare a password. For an unknown person, a dummy is compared, so that the time reveals little."""
         known = person is not None and person.signs_in
         others = (one for one in self.rules.people.values() if one.signs_in)
         read = person if known else next(others, None)
@@ -350,7 +353,7 @@ class People:
         return known and same
 
     async def _stored(self, person: Person) -> str:
-        """The hash of a person, or the secret in the clear; empty where it cannot be read."""
+        """The hash of a person, or the plain-text secret; empty if it cannot be read."""
         if person.password_hash:
             return person.password_hash
         try:
@@ -367,12 +370,12 @@ class People:
         return secret
 
     async def look_at_passwords(self) -> None:
-        """Notices passwords whose files have changed: logins that they proved end."""
+        """Notice passwords whose files have changed, and end the logins that were based on them."""
         for name in list(self._prints):
             await self._look_at_password(name)
 
     async def _look_at_password(self, name: str) -> None:
-        """What the logins of a person rest on, of a password that stands in a file."""
+        """What a person's logins are based on, if the password is in a file."""
         person = self.rules.people.get(name)
         if person is None or not person.password.startswith("file:"):
             self._prints.pop(name, None)
@@ -398,7 +401,9 @@ class People:
         text: str = "",
         shown: ProofShown | None = None,
     ) -> str:
-        """A new login; the value of its cookie. text: of a break-glass credential. shown: what proved it."""
+        """Start a login and return the value of its cookie. text: of a break-glass credential. shown: the
+        proof.
+        """
         await self._look_at_password(name)
         level = logging.WARNING if text else logging.INFO
         how = f"{proof} {shown.acr}" if shown is not None and shown.acr else proof
@@ -420,7 +425,7 @@ class People:
         return value
 
     async def logins(self) -> list[LoginRow]:
-        """Those that are kept, and those that only this process knows. Raises Unavailable."""
+        """The stored logins, and those that only this process knows. Raises Unavailable."""
         kept = [] if self.keep is None else [row for _, row in await self.keep.logins()]
         return [
             *kept,
@@ -432,7 +437,7 @@ class People:
         ]
 
     async def end_logins(self, fits: Callable[[LoginRow], bool]) -> int:
-        """Ends logins here and in every room; how many. Raises Unavailable."""
+        """End logins here and in every room, and return how many. Raises Unavailable."""
         keys = {key for key, row in self.book.rows(self.clock.now_ms()) if fits(row)}
         if self.keep is not None:
             keys |= {key for key, row in await self.keep.logins() if fits(row)}
@@ -443,7 +448,7 @@ class People:
         return len(keys)
 
     async def sign_out(self, value: str | None) -> None:
-        """Ends the login of a cookie, if there is one."""
+        """End the login of a cookie, if there is one."""
         if value is None:
             return
         if (found := self.book.peek(value)) is not None:
@@ -453,7 +458,7 @@ class People:
             await self.keep.closed(value)
 
     async def _look_again(self) -> None:
-        """Reads the file again where it changed."""
+        """Reload the file if it has changed."""
         now = self.clock.monotonic_ms()
         if self._path is None or now - self._looked_ms < LOOK_MS or self._turn.locked():
             return
@@ -486,7 +491,7 @@ class People:
 
 
 def _as_dict(value: Any) -> Any:
-    """Mappings of whatever kind, for a digest that knows content alone."""
+    """Nested mappings as plain dicts, for a digest of their content only."""
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} has no digest")
@@ -501,7 +506,7 @@ def _near(address: str) -> str:
 
 
 def _by_itself(connection: HTTPConnection) -> bool:
-    """Whether a page asks to keep itself up to date, by its script or by a stream that it opens again."""
+    """Whether a page requested an automatic update, by its script or by a stream that it reopened."""
     headers = connection.headers
     stream = headers.get("accept", "").startswith("text/event-stream")
     return connection.scope.get("method") == "GET" and (stream or "hx-request" in headers)
@@ -516,7 +521,7 @@ def _by_digest(rules: AccessRules) -> dict[str, Token]:
 
 
 def _stamp(path: Path | None) -> tuple[int, ...]:
-    """What a file is recognised by; one that cannot be seen is another one."""
+    """What identifies a version of a file; one that cannot be read counts as a different version."""
     if path is None:
         return ()
     try:
@@ -531,12 +536,14 @@ def _words(rate: Rate) -> str:
 
 
 def certificate_of(connection: HTTPConnection) -> str:
-    """SHA-256 of the certificate that the client showed in the handshake; empty for none."""
+    """SHA-256 of the certificate that the client presented in the handshake; empty if there was none."""
     return str(connection.scope.get("state", {}).get(CERTIFICATE, ""))
 
 
 def address_of(connection: HTTPConnection) -> str:
-    """Where a request comes from: as its connection says, or a proxy that the access file trusts."""
+    """The address that a request comes from: the connection's, or the one given by a proxy that the
+    access file trusts.
+    """
     found: str | None = connection.scope.get(ADDRESS)
     if found is not None:
         return found
@@ -546,7 +553,7 @@ def address_of(connection: HTTPConnection) -> str:
 def record_in(
     access: KeepsLogins, connection: HTTPConnection, actor: Actor, kind: str, what: str, run: str = ""
 ) -> None:
-    """Somebody changed or asked something: once for a request."""
+    """Record that a person changed or requested something, once per request."""
     connection.scope[RECORDED] = True
     if actor.proven is not None:
         access.seen.saw(
@@ -561,7 +568,7 @@ def record_in(
 
 
 def _behind(connection: HTTPConnection, proxies: Sequence[str]) -> str:
-    """The last address in front of the proxies that are trusted; what comes before it, anybody may write."""
+    """The last address before the trusted proxies; anyone may have written the ones before it."""
     host = connection.client.host if connection.client is not None else "?"
     if not proxies:
         return host

@@ -1,8 +1,8 @@
-"""The port of access control: who asks, and which roles that person has.
+"""The port of access control: who makes a request, and which roles that person has.
 
-An implementation is given to `application`. It answers `who` for every request before any route runs; what
-it returns is found by routes with `actor_of`, and `need` refuses those who may not. Its own pages and routes
-(a login) come from `routers`.
+An implementation is passed to `application`. It answers `who` for every request before any route runs.
+Routes get the result from `actor_of`, and `need` refuses those who are not allowed. `routers` provides
+its own pages and routes, such as a login.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ OPEN_PATHS: Final = frozenset(
         f"{SIGN_IN}/certificate",
     }
 )
-"""What anybody may ask: whoever restarts a process has no login, and the sign-in page has a style."""
+"""What anyone may request: a process supervisor has no login, and the sign-in page needs its style sheet."""
 
 CERTIFICATE: Final = "evac_certificate"
-"""Of the state of a request: SHA-256 of the certificate that the client showed."""
+"""In the state of a request: SHA-256 of the certificate that the client presented."""
 CSRF_HEADER: Final = "x-csrf-token"
 CSRF_FIELD: Final = "csrf"
 
 
 class Unauthenticated(EvacError):
-    """Nobody is logged in, or what was shown proves nothing."""
+    """No one is logged in, or what was presented proves nothing."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Unauthenticated(EvacError):
 
 
 class TooMany(EvacError):
-    """More often than the access file allows, or prove wrongly who he is."""
+    """More requests, or more wrong proofs, than the access file allows."""
 
     def __init__(self, code: str, message: str, wait_ms: int) -> None:
         self.wait_s = max(1, -(-wait_ms // 1_000))
@@ -68,15 +68,15 @@ class TooMany(EvacError):
 
 
 Proof = Literal["machine", "token", "password", "oidc", "certificate", "break-glass"]
-"""What somebody showed. machine: nothing; only this machine can ask."""
+"""What someone presented. machine: nothing; only this machine can make requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks. named: whether the name was proven; else whoever asks may say a name in `who`.
-
-    csrf: must come back with every change, where a cookie says who asks. alive: whether the login still
-    stands, for what goes on longer than a request. grant: one thing that somebody may ask beyond the role.
+    """Who makes a request. named: whether the name was proven; otherwise the request may state a name in
+    `who`. csrf: must come back with every change if a cookie identifies the caller. alive: whether the
+    login is still valid, for anything longer than a request. grant: one kind of request that is allowed
+    beyond the role.
     """
 
     name: str
@@ -87,51 +87,51 @@ class Actor:
     alive: Callable[[], Awaitable[bool]] | None = None
     grant: Grant | None = None
     acr: str = ""
-    """How strong the proof was: `acr` of the identity provider, `totp` with a second factor."""
+    """Strength of the proof: `acr` of the identity provider, or `totp` with a second factor."""
     proven_ms: int = 0
-    """When it was shown, by the wall clock; 0: with this request."""
+    """When it was presented, by the wall clock; 0: with this request."""
     stale: bool = False
-    """The login was proven too long ago for grave acts."""
+    """The login was proven too long ago for sensitive actions."""
     streams: int = 0
-    """How many streams at once; 0: no bound."""
+    """Maximum simultaneous streams; 0: unlimited."""
     program: bool = False
-    """A token that acts for no person: it neither approves nor attests."""
+    """A token that acts for no person: it can neither approve nor attest."""
 
     def has(self, role: Role) -> bool:
         return ROLES.index(self.role) >= ROLES.index(role)
 
     @property
     def proven(self) -> Proven | None:
-        """What the person who asks showed; None where this room tells nobody apart."""
+        """What the caller presented; None if this room does not tell people apart."""
         if self.proof == "machine":
             return None
         return Proven(self.proof, self.acr, self.proven_ms, self.program)
 
     @property
     def csrf_field(self) -> Markup:
-        """For forms of pages that are made for one person; empty where no cookie says who asks."""
+        """For forms on pages made for one person; empty if no cookie identifies the caller."""
         if not self.csrf:
             return Markup("")
         return Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, self.csrf)
 
 
 class Access(Protocol):
-    """authenticates: whether people are told apart; a public address needs it."""
+    """authenticates: whether people are told apart; a public address requires it."""
 
     authenticates: bool
 
     async def who(self, connection: HTTPConnection) -> Actor | None:
-        """Who asks; None where nobody proved anything. Raises Unauthenticated for a false proof."""
+        """Who makes a request; None if nothing was presented. Raises Unauthenticated for an invalid proof."""
         ...
 
     def routers(self) -> Sequence[APIRouter]:
-        """Routes of its own, such as a login."""
+        """Its own routes, such as a login."""
         ...
 
 
 @runtime_checkable
 class KeepsLogins(Protocol):
-    """An access that keeps logins beyond this process, in the store of the room, and records who did what."""
+    """Access control that keeps logins beyond this process, in the room's store, and records who did what."""
 
     seen: Recording
 
@@ -139,8 +139,8 @@ class KeepsLogins(Protocol):
 
 
 class Loopback:
-    """Of a room that only its own machine can reach: whoever is there is trusted, and signs by the name of
-    the process's user, or by the name that the request says.
+    """For a room that only its own machine can reach: everyone there is trusted, and acts under the name
+    of the process's user or the name that the request states.
     """
 
     authenticates = False
@@ -156,7 +156,7 @@ class Loopback:
 
 
 def actor_of(connection: HTTPConnection) -> Actor:
-    """Who asks. Raises Unauthenticated."""
+    """Who makes a request. Raises Unauthenticated."""
     found: Actor | None = connection.scope.get(STATE)
     if found is None:
         raise Unauthenticated
@@ -164,13 +164,13 @@ def actor_of(connection: HTTPConnection) -> Actor:
 
 
 NEEDED: Final = "evac.needed"
-"""In the scope of a request: the role that its route needs, of whoever has it."""
+"""In the scope of a request: the role that its route requires, whoever calls it."""
 RECORDED: Final = "evac.recorded"
-"""In the scope of a request that is in the journal of access, in words of its own."""
+"""In the scope of a request: it is in the access journal already, under its own words."""
 
 
 class Need:
-    """A dependency of routes: whoever asks has this role. Raises Unauthenticated, NotAllowed."""
+    """A dependency of routes: the caller must have this role. Raises Unauthenticated, NotAllowed."""
 
     def __init__(self, role: Role) -> None:
         self.role = role
@@ -184,8 +184,8 @@ class Need:
 
 
 class NeedToAsk(Need):
-    """As `need("operator")`, and whoever was granted to ask one thing of one run; which, is checked when it
-    is asked.
+    """Like `need("operator")`, but also allows someone with a grant for one kind of request to one run.
+    Which one is checked when the request is made.
     """
 
     def __init__(self) -> None:
@@ -205,7 +205,7 @@ def need_to_ask() -> Need:
 
 
 class Declared:
-    """A dependency of the application: a route that does not say who may ask is refused to everybody."""
+    """A dependency of the application: a route that does not state who may call it is refused to everyone."""
 
     def __init__(self) -> None:
         self._known: dict[int, bool] = {}
@@ -220,7 +220,7 @@ class Declared:
 
 
 def declared(route: Any) -> bool:
-    """Whether a route of FastAPI names the role that it needs, or is open to everybody."""
+    """Whether a FastAPI route states the role that it requires, or is open to everyone."""
     if getattr(route, "path", "") in OPEN_PATHS:
         return True
     waiting = [getattr(route, "dependant", None)]

@@ -1,7 +1,7 @@
-"""What a war room saw of people, on its way into the journal of access.
+"""What a war room observed about people, on its way into the access journal.
 
-Bounded: what does not fit is counted and said. Refusals of one address and code are one record with a count,
-so that a stranger who tries a million times writes a few records.
+It is bounded: what does not fit is counted and reported. Refusals with the same address and code become
+one record with a count, so that a million attempts write only a few records.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ WAITING_MOST: Final = 10_000
 TOGETHER_MS: Final = 10_000
 ALIKE_MOST: Final = 1_000
 JUMP_MS: Final = 2_000
-"""The wall clock and the clock that never goes back may differ by so much from one look to the next."""
+"""How far the wall clock and the monotonic clock may drift apart between two checks."""
 
 
 class Recording:
-    """Of one war room. `follow` writes; without it records wait, up to a bound."""
+    """The records of one war room. `follow` writes them; without it they wait, up to a limit."""
 
     def __init__(self, clock: Clock, site: str = "") -> None:
         self._clock, self.site = clock, site
@@ -39,11 +39,11 @@ class Recording:
         self._apart_ms = clock.now_ms() - clock.monotonic_ms()
 
     def saw(self, kind: str, **more: str | int) -> None:
-        """One thing that somebody did."""
+        """Record one thing that a person did."""
         self._add(AccessRecord(self._clock.now_ms(), kind, site=self.site, **more))  # type: ignore[arg-type]
 
     def refused(self, kind: str, address: str, code: str, who: str, what: str) -> None:
-        """Somebody was kept from something; alike within ten seconds it is one record."""
+        """Record a refusal; identical ones within ten seconds become one record."""
         key, now_ms = (kind, address, code), self._clock.now_ms()
         before = self._alike.get(key)
         if before is not None and now_ms - before.at_ms < TOGETHER_MS:
@@ -71,7 +71,7 @@ class Recording:
         self._waiting.append(one)
 
     async def write(self, store: Store) -> None:
-        """Everything that waits. Raises Unavailable; then it waits on."""
+        """Write everything that is waiting. Raises Unavailable; then it keeps waiting."""
         self._look_at_clock()
         now_ms = self._clock.now_ms()
         for key, one in list(self._alike.items()):
@@ -88,7 +88,7 @@ class Recording:
                 self._waiting.popleft()
 
     def _look_at_clock(self) -> None:
-        """Moments in records are only as good as the clock: a jump is a record of its own."""
+        """Record a jump of the clock, because times in records are only as reliable as the clock."""
         apart = self._clock.now_ms() - self._clock.monotonic_ms()
         jump, self._apart_ms = apart - self._apart_ms, apart
         if abs(jump) >= JUMP_MS:
@@ -97,7 +97,7 @@ class Recording:
             self.saw("clock-jump", what=words)
 
     async def follow(self, store: Store) -> None:
-        """Writes until cancelled."""
+        """Write until cancelled."""
         while True:
             with contextlib.suppress(EvacError, TimeoutError):
                 await self.write(store)

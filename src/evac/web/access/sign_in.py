@@ -1,9 +1,8 @@
-"""Pages of logins: signing in with a name and a password, and signing out.
+"""The pages of logins: sign in with a name and a password, sign out, and see who is signed in, with which
+role.
 
-Every form carries a token: that of the login where there is one, else one that lies in a cookie of the form.
-Nothing here is kept by a browser or by the room.
-
-The page that says who is signed in, as what, and the way out.
+Every form carries a token: that of the login if there is one, or else one from a cookie of the form.
+Neither the browser nor the room stores anything from here.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get(PATH, dependencies=[Depends(frame.look_around)])
 async def who(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
-    """Made for one person, and kept nowhere."""
+    """The page about the caller's own login. It is made for one person and never cached."""
     room = room_of(request)
     mine: list[LoginRow] = []
     if isinstance(room.access, People) and actor.csrf:
@@ -46,7 +45,7 @@ async def who(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]
 
 @router.post(f"{PATH}/end")
 async def end(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
-    """Ends every login of whoever asks, this one too."""
+    """End every login of the caller, including this one."""
     access = room_of(request).access
     if isinstance(access, People):
         await access.end_logins(lambda row: row.name == actor.name)
@@ -132,7 +131,7 @@ def routers(people: People) -> Sequence[APIRouter]:
 def page(
     people: People, where: str, error: EvacError | None = None, name: str = "", *, again: bool = False
 ) -> Response:
-    """The sign-in page, with what went wrong. again: of somebody who proves it once more."""
+    """The sign-in page, with what went wrong. again: the person must authenticate once more."""
     token = secrets.token_urlsafe(32)
     provider = people.rules.provider
     body = frame.render(
@@ -158,7 +157,7 @@ def page(
 
 
 async def signed_in(people: People, request: Request, value: str, where: str) -> Response:
-    """On to a page, with a new cookie; a login that there was is over."""
+    """Redirect to a page with a new cookie, and end the previous login if there was one."""
     await people.sign_out(request.cookies.get(people.cookie))
     found = _see(where)
     set_cookie(people, found, people.cookie, value)
@@ -167,18 +166,20 @@ async def signed_in(people: People, request: Request, value: str, where: str) ->
 
 
 def where_to(grant: Grant) -> str:
-    """The form of what was granted, or where its step is chosen."""
+    """The form for what was granted, or the page on which its step is chosen."""
     where = f"/runs/{quote(grant.run or grant.incident, safe='')}"
     return f"{where}/ask?verb={grant.verb}" if grant.verb in OF_RUN else where
 
 
 def set_cookie(people: People, response: Response, name: str, value: str, same_site: Any = "strict") -> None:
-    """A cookie that no script sees, that ends with the browser, and that only this room is sent."""
+    """Set a cookie that scripts cannot read, that ends with the browser, and that is sent only to this
+    room.
+    """
     response.set_cookie(name, value, path="/", secure=people.secure, httponly=True, samesite=same_site)
 
 
 def check_form(people: People, request: Request, fields: dict[str, str]) -> None:
-    """Raises NotAllowed for a form that this browser did not get from here."""
+    """Raise NotAllowed for a form that this browser did not get from here."""
     known = request.cookies.get(_form_cookie(people), "")
     given = fields.get("form", "")
     if not known or not hmac.compare_digest(known.encode(), given.encode("utf-8", "surrogatepass")):
@@ -194,5 +195,5 @@ def _see(where: str) -> Response:
 
 
 def drop(people: People, response: Response, name: str) -> None:
-    """The browser forgets a cookie."""
+    """Make the browser delete a cookie."""
     response.delete_cookie(name, path="/", secure=people.secure, httponly=True, samesite="strict")

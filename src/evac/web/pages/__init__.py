@@ -1,5 +1,6 @@
-"""Pages, rendered here and complete without a script. `PAGES` is their register and the menu. The page
-Keys shows the shortcuts of every page: they follow links that the pages have.
+"""Pages, rendered on the server and complete without a script. `PAGES` is their register and the menu.
+
+The page Keys shows the shortcuts of every page. Shortcuts follow links that the pages have.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SHORTCUTS: Final[tuple[tuple[str, str], ...]] = (
     ("Esc", "Close a menu"),
     ("Tab", "The first stop is a link that skips the menu"),
 )
-"""(key, what it does), of every page. The letters of pages are in the register of pages."""
+"""(key, what it does), for every page. The register of pages has the letters of the pages."""
 
 PAGES: Final[Sequence[frame.Page]] = (
     now_view.PAGE,
@@ -62,7 +63,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
 
 @KEYS_PAGE.router.get(KEYS_PAGE.path)
 async def keys(request: Request) -> Response:
-    """Every shortcut, and the pages they lead to as links."""
+    """Show every shortcut, with links to the pages that they open."""
     menu = ((page.key, page.path, page.word) for page in PAGES if page.key)
     pages = [(f"g {key}", path, word) for key, path, word in (*menu, *frame.LINKED)]
 
@@ -74,7 +75,7 @@ async def keys(request: Request) -> Response:
 
 
 def mount_static(app: FastAPI) -> None:
-    """Scripts, fonts and icons, as files."""
+    """Serve scripts, fonts and icons as files."""
     from starlette.staticfiles import StaticFiles
 
     app.mount("/static", StaticFiles(directory=frame.folder("static")), name="static")

@@ -44,7 +44,7 @@ Name = Annotated[str, Path(min_length=1, max_length=200, description="A store, o
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure on top of the page."""
+    """One figure at the top of the page."""
 
     name: str
     value: str
@@ -78,7 +78,7 @@ async def backups(request: Request) -> Response:
 
 @PAGE.router.get(PAGE.path + "/{data_set}")
 async def data_set(request: Request, data_set: Name) -> Response:
-    """One data set: its copies, and what happened to them. Raises InvalidInput for one that is not there."""
+    """One data set: its copies and its history. Raises InvalidInput if it does not exist."""
     office = room_of(request).office
     document = await office.backups()
     row = next((one for one in document.data_sets if one.data_set == data_set), None)
@@ -105,7 +105,7 @@ async def data_set(request: Request, data_set: Name) -> Response:
 
 
 def answer_of(document: BackupsDocument) -> tuple[str, str, str]:
-    """(sentence, more, how it is shown)."""
+    """Return (sentence, details, style)."""
     if not document.data_sets:
         return "The estate lists no data to back up.", "List stores, or other data under data_sets.", "warn"
     counts = document.counts
@@ -116,7 +116,7 @@ def answer_of(document: BackupsDocument) -> tuple[str, str, str]:
 
 
 def figures(document: BackupsDocument) -> list[Figure]:
-    """What a person asks first: how much is proven, how much is elsewhere, how old is the oldest proof."""
+    """What a person asks first: how much is proven, how much is elsewhere, how old the oldest proof is."""
     rows = [row for row in document.data_sets if row.state != "waived"]
     total = len(rows)
     proven = sum(any((copy.level or 0) >= RESTORED for copy in row.copies) for row in rows)
@@ -146,7 +146,7 @@ def _of(total: int, count: int, name: str, more: str) -> Figure:
 
 
 def row_of(row: DataRow) -> dict[str, Any]:
-    """One line of the matrix."""
+    """One row of the matrix."""
     newest = [copy.age_ms for copy in row.copies if copy.age_ms is not None]
     restores = [copy.restore_ms for copy in row.copies if copy.restore_ms is not None]
     unknown = "not known" if row.copies else "-"

@@ -1,7 +1,5 @@
-"""The form that creates a run of a plan.
-
-It ends in the route of the API, so that a click and a command do the same: the leader makes the run, which
-waits for its approval before it acts.
+"""The form that creates a run of a plan. It ends in the route of the API, so that a click and a command
+do the same: the leader creates the run, which waits for approval before it acts.
 """
 
 from __future__ import annotations
@@ -38,23 +36,23 @@ router = APIRouter(dependencies=[Depends(need("operator"))])
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A plan that is to be carried out."""
+    """A plan to be executed."""
 
     digest: str
     title: str
     words: str
     confirm: tuple[str, ...]
-    """Names of the sites that it leaves."""
+    """Names of the sites that it evacuates."""
     verdict: str
-    """What it brings back and what not."""
+    """What it restores, and what it does not."""
     states: str
-    """How the sites are now that it leaves as lost; empty if it leaves none."""
+    """The current state of the sites that it treats as lost; empty if there are none."""
     against: str
-    """What speaks against it; empty if nothing does."""
+    """The reason not to run it; empty if there is none."""
 
 
 def leaving(plan: Plan) -> tuple[str, ...]:
-    """Names that a person types before the plan is carried out: of the sites that it leaves."""
+    """The names to type before the plan is executed: those of the sites that it evacuates."""
     leaves = plan.scenario.kind in ("lose", "evacuate")
     return tuple(one for one in plan.scenario.domains if leaves and "/" not in one)
 
@@ -63,7 +61,7 @@ def leaving(plan: Plan) -> tuple[str, ...]:
 async def form(
     request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
-    """What it does, under which name, why, and names that must be typed."""
+    """The form: what the plan does, the incident, the reason, and the names to type."""
     room = room_of(request)
     return _form(room, actor, await _wanted(room, digest), {}, 200)
 
@@ -72,7 +70,7 @@ async def form(
 async def carry_out(
     request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
-    """Asks the leader, by the code of the API, and goes to the run. What is missing is said in the form."""
+    """Ask the leader through the API's code, then redirect to the run. The form shows what is missing."""
     room, fields = room_of(request), frame.fields_of(await request.body(), FIELDS_MOST, strict=True)
     wanted = await _wanted(room, digest)
     try:
@@ -89,13 +87,13 @@ async def carry_out(
 
 
 def _abandoned(fields: Mapping[str, str], wanted: Wanted) -> list[str]:
-    """Sites that are left as lost although they answer: all of them, once a person typed that."""
+    """Sites treated as lost although they answer: all of them, once a person has typed that."""
     given = fields.get("abandoned", "").replace(",", " ").split()
     return list(wanted.confirm) if given == ["abandon", *wanted.confirm] else []
 
 
 async def _wanted(room: WarRoom, digest: str) -> Wanted:
-    """Raises EvacError for a plan that is not kept."""
+    """The plan and its context. Raises EvacError for a plan that is not stored."""
     if not await room.office.store.list(f"plan/{digest}/", limit=1):
         raise EvacError("plan-unknown", f"no such plan: {digest[:19]}", "see /plans for the ready plans")
     plan = await plan_of(room, digest)
@@ -107,7 +105,7 @@ async def _wanted(room: WarRoom, digest: str) -> Wanted:
 
 
 def _at_stake(room: WarRoom, digest: str, plan: Plan) -> tuple[str, str, str]:
-    """(what the plan comes to, how the sites are that it leaves, what speaks against it)."""
+    """Return (result of the plan, state of the sites that it evacuates, reason not to run it)."""
     verdict = verdict_of(digest, plan).words
     if plan.scenario.kind != "lose":
         return verdict, "", ""
@@ -129,7 +127,7 @@ def _at_stake(room: WarRoom, digest: str, plan: Plan) -> tuple[str, str, str]:
 
 
 async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping[str, str]) -> dict[str, Any]:
-    """Raises EvacError with what is missing or not allowed."""
+    """Send the proposal. Raises EvacError with what is missing or not allowed."""
     typed = frame.confirmed(fields, wanted.confirm)
     try:
         body = api.Propose(

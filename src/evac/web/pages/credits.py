@@ -1,5 +1,7 @@
-"""The page Credits: cases after outages with windows, totals, approvals and tranches, and what one customer
-gets and why. Two persons approve the totals here or on the command line, which does everything else.
+"""The page Credits: cases after outages with windows, totals, approvals and tranches, and what one
+customer gets and why.
+
+Two people approve the totals here or on the command line, which does everything else.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class Card:
 
 
 def names_of(folder: Path | None) -> list[str]:
-    """Cases in the folder, the last ones by name first."""
+    """The cases in the folder, in reverse order of their names."""
     if folder is None or not folder.is_dir():
         return []
     found = (path.name for path in folder.iterdir() if (path / JOURNAL).is_file())
@@ -79,7 +81,7 @@ def _document(folder: Path) -> dict[str, Any]:
 
 
 def lines_of(folder: Path, names: list[str]) -> list[CaseLine]:
-    """A case that cannot be read is listed with the reason."""
+    """One row for each case; a case that cannot be read is listed with the reason."""
     found = []
     for name in names:
         try:
@@ -107,13 +109,13 @@ async def credits(request: Request) -> Response:
 
 
 def _stamp(folder: Path) -> tuple[int, int]:
-    """Every change of a case is a line of its journal."""
+    """A version of the case: every change adds a line to its journal."""
     seen = (folder / JOURNAL).stat()
     return seen.st_mtime_ns, seen.st_size
 
 
 def answer_of(folder: Path | None, lines: list[CaseLine]) -> tuple[str, str]:
-    """(one sentence, how it is shown)."""
+    """Return (one sentence, style)."""
     if folder is None:
         return "No case folder is configured: start evac serve with --credits DIR.", "note"
     if not lines:
@@ -130,7 +132,7 @@ def answer_of(folder: Path | None, lines: list[CaseLine]) -> tuple[str, str]:
 
 
 def _folder_of(room: WarRoom, case: str) -> Path:
-    """Raises InvalidInput for what is not a case here."""
+    """The folder of a case. Raises InvalidInput if there is no such case here."""
     folder = room.setting.credits
     if folder is None or case not in names_of(folder):
         raise InvalidInput("not-found", f"no such case: {case[:80]}", "see the Credits page")
@@ -139,7 +141,7 @@ def _folder_of(room: WarRoom, case: str) -> Path:
 
 @PAGE.router.get(PAGE.path + "/{case}")
 async def one_case(request: Request, case: str, account: Account = "", language: Language = "en") -> Response:
-    """One case, and one customer of it."""
+    """One case, and one customer in it."""
     room = room_of(request)
     folder, now_ms = _folder_of(room, case), room.office.clock.now_ms()
     document = await asyncio.to_thread(_document, folder)
@@ -173,14 +175,14 @@ async def one_case(request: Request, case: str, account: Account = "", language:
 
 
 def state_of(document: Mapping[str, Any]) -> str:
-    """How the sentence is shown: a ledger that waits for persons is a warning."""
+    """The style of the sentence: a ledger that waits for people is a warning."""
     if document["ledger"] is None:
         return "note"
     return "warning" if _missing(document) else "ok"
 
 
 def _missing(document: Mapping[str, Any]) -> int:
-    """How many more persons must approve; 0 where there is nothing to approve yet."""
+    """How many more people must approve; 0 if there is nothing to approve yet."""
     if document["ledger"] is None:
         return 0
     return max(0, int(document["approvals_needed"]) - len(document["approvals"]))
@@ -213,7 +215,7 @@ def cards_of(document: Mapping[str, Any]) -> list[Card]:
 def _explained(
     folder: Path, document: Mapping[str, Any], account: str, language: Literal["en", "ko"]
 ) -> tuple[list[str], str]:
-    """(sentences, why there are none)."""
+    """Return (sentences, why there are none)."""
     if not account or document["ledger"] is None:
         return [], ""
     from evac.app.credit.case import Case
@@ -228,13 +230,13 @@ def _explained(
 
 @PAGE.router.get(PAGE.path + "/{case}/approve")
 async def approve_form(request: Request, case: str, actor: Approver) -> Response:
-    """What an approval covers, and the form for it."""
+    """The form to approve the totals, with what the approval covers."""
     return await _form(request, case, actor, {})
 
 
 @PAGE.router.post(PAGE.path + "/{case}/approve")
 async def approve(request: Request, case: str, actor: Approver) -> Response:
-    """One person's approval of the totals that the form showed."""
+    """Record one person's approval of the totals that the form showed."""
     fields = frame.fields_of(await request.body(), FIELDS_MOST)
     room = room_of(request)
     folder = _folder_of(room, case)
@@ -249,7 +251,9 @@ async def approve(request: Request, case: str, actor: Approver) -> Response:
 
 
 def _who(room: WarRoom, case: str, actor: Actor, fields: Mapping[str, str]) -> str:
-    """The name that approves. Raises NotAllowed where that person may not, or has not proven the name."""
+    """The name of the approver. Raises NotAllowed if that person may not approve or has not proven the
+    name.
+    """
     check_may(actor, "approve", case, case)
     check_reason(fields.get("reason", ""))
     who = actor.name if actor.named else fields.get("who", "").strip() or actor.name
@@ -261,7 +265,7 @@ def _who(room: WarRoom, case: str, actor: Actor, fields: Mapping[str, str]) -> s
 
 
 def _approve(folder: Path, fields: Mapping[str, str], who: str, proof: Proven) -> int:
-    """How many more must approve. Raises EvacError."""
+    """Approve, and return how many more must. Raises EvacError."""
     from evac.app.credit import deliveries
     from evac.app.credit.case import Case
 
@@ -310,13 +314,13 @@ async def _form(
 
 @PAGE.router.get(PAGE.path + "/{case}/claims/{claim}")
 async def claim_form(request: Request, case: str, claim: str, actor: Operator) -> Response:
-    """One claim that waits for a person, and the form that decides it."""
+    """One claim that waits for a person, with the form that decides it."""
     return await _claim_form(request, case, claim, actor, {})
 
 
 @PAGE.router.post(PAGE.path + "/{case}/claims/{claim}")
 async def decide(request: Request, case: str, claim: str, actor: Operator) -> Response:
-    """Accepts or refuses a claim."""
+    """Accept or refuse a claim."""
     refuse_program(actor, "decide a claim")
     fields = frame.fields_of(await request.body(), FIELDS_MOST)
     folder = _folder_of(room_of(request), case)
@@ -333,7 +337,7 @@ async def decide(request: Request, case: str, claim: str, actor: Operator) -> Re
 
 
 def _decide(folder: Path, claim: str, fields: Mapping[str, str], who: str) -> None:
-    """Raises EvacError."""
+    """Record the decision. Raises EvacError."""
     from evac.app.credit.case import Case
     from evac.credit.ledger import Decision
     from evac.estate.codecs.credit_rules import read_money

@@ -1,5 +1,5 @@
-"""The page Doctor: what evac does for each service and store, what people do, what cannot be done, and how to
-fix that. Systems are asked on request; the page shows the last answer.
+"""The page Doctor: what evac does for each service and store, what people do, what cannot be done, and
+how to fix that. Systems are queried on request; the page shows the latest result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ICONS: Final = {"automatic": "check", "by hand": "hand", "nobody": "x"}
 
 @PAGE.router.get(PAGE.path)
 async def doctor(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
-    """The last answer, the worst first. Made for one person, who may ask again or not."""
+    """The latest result, the worst first. Made for one person, who may or may not start a new check."""
     office = room_of(request).office
     seen = office.doctor.seen
     found = seen.found
@@ -49,13 +49,13 @@ async def doctor(request: Request, actor: Annotated[Actor, Depends(need("viewer"
 
 @PAGE.router.post(PAGE.path)
 async def ask(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
-    """Asks every system; the page shows the answer when it is there."""
+    """Query every system; the page shows the result once it is complete."""
     room_of(request).office.doctor.begin(actor.name)
     return Response(None, 303, {"location": PAGE.path, "cache-control": "no-store"})
 
 
 def answer_of(seen: DoctorSeen) -> tuple[str, str, str]:
-    """(sentence, more, how it is shown)."""
+    """Return (sentence, details, style)."""
     found = seen.found
     if found is None:
         more = (
@@ -105,7 +105,7 @@ def figures(found: Diagnosis) -> list[dict[str, str]]:
 
 
 def step_of(step: NextStep) -> dict[str, Any]:
-    """One thing to do, and for whom."""
+    """One thing to do, and what it is for."""
     first = step.abilities[0]
     return {
         "words": step.words,
@@ -118,7 +118,7 @@ def step_of(step: NextStep) -> dict[str, Any]:
 
 
 def rows_of(found: Diagnosis) -> list[dict[str, Any]]:
-    """One line for each service and store, the worst first."""
+    """One row for each service and store, the worst first."""
     rows = []
     for kind, subject in found.subjects()[:ROWS_MOST]:
         mine = found.of(kind, subject)
@@ -140,7 +140,7 @@ def rows_of(found: Diagnosis) -> list[dict[str, Any]]:
 
 
 def _reasons(abilities: Sequence[Ability]) -> list[tuple[str, str, str]]:
-    """(what, endpoint, why) of what evac does not do; what has the same reason is one."""
+    """Return (what, endpoint, why) for everything evac does not do; items with the same reason are merged."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in abilities:
         if one.verdict != "automatic":
@@ -149,5 +149,5 @@ def _reasons(abilities: Sequence[Ability]) -> list[tuple[str, str, str]]:
 
 
 def _does(abilities: Sequence[Ability]) -> str:
-    """What evac does by itself, in a line."""
+    """What evac does automatically, in one line."""
     return listed([a.what for a in abilities if a.verdict == "automatic"], 4)

@@ -1,6 +1,6 @@
-"""What the page Now says first while something is lost: who is affected since when, when it is over against
-what was planned, and the one next action. It is made of the run that answers the loss, also when that run
-has ended.
+"""What the page Now says first while something is lost: who is affected since when, when it will be over
+compared with the plan, and the one next action. It is based on the run that responds to the loss, even
+after that run has ended.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _NOTHING_ASKED: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Fire:
-    """What is lost, with the run that answers it; None where there is none, or where it cannot be read."""
+    """What is lost, and the run that responds to it; None if there is none or it cannot be read."""
 
     lost: tuple[SiteSeen, ...]
     shown: Shown | None
     incident: IncidentShort | None
     unanswered: tuple[str, ...]
-    """Sites that no run has left, where none is under way."""
+    """Sites that no run has evacuated, if none is in progress."""
 
     @property
     def stamp(self) -> object:
@@ -60,18 +60,18 @@ class Fire:
 
     @property
     def is_answered(self) -> bool:
-        """Whether all sites that the run leaves are lost: before it begins, they may still work."""
+        """Whether all sites that the run evacuates are lost: before it begins, they may still work."""
         leaves = self.shown.run.view.spec.envelope.sites if self.shown is not None else ()
         return bool(leaves) and set(leaves) <= {site.id for site in self.lost}
 
     @property
     def over(self) -> bool:
-        """Whether people said that it is: what is up and down since then, no record tells."""
+        """Whether people resolved the incident: no record shows what is up or down since then."""
         return self.incident is not None and self.incident.ended_ms is not None
 
 
 async def fire_of(room: WarRoom, now_ms: int) -> Fire | None:
-    """None while nothing is lost and no run answers a loss."""
+    """The fire; None if nothing is lost and no run responds to a loss."""
     now = room.office.situation
     lost = now.lost_sites
     readable = [run for run in now.open_runs if run.state != CORRUPT]
@@ -92,7 +92,7 @@ async def fire_of(room: WarRoom, now_ms: int) -> Fire | None:
 
 
 def _answered(now: Situation) -> tuple[tuple[str, ...], RunShort | None]:
-    """(lost sites that no run has left, the last run that left the others, if every site was left)."""
+    """Return (lost sites that no run has evacuated, the last run that evacuated the others if all were)."""
     ended = {one.run: one for one in now.ended_runs}
     left = {one.domain: one.run for one in now.lost if one.run}
     runs = {site.id: ended.get(left[site.id]) for site in now.lost_sites if site.id in left}
@@ -110,7 +110,7 @@ async def _shown(room: WarRoom, run: RunShort, now_ms: int) -> Shown:
 
 
 def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict[str, Any]:
-    """services: how many the estate has; 0: not known yet."""
+    """The template's values. services: how many the estate has; 0: not known yet."""
     names = [site.id for site in fire.lost]
     shown, short = fire.shown, fire.incident
     felt = impact(shown, fire.is_answered) if shown is not None and not fire.over else None
@@ -149,7 +149,7 @@ def fire_context(fire: Fire, now: Situation, services: int, now_ms: int) -> dict
 
 
 def _asked(shown: Shown, waits: Sequence[WaitRow], felt: Impact) -> frozenset[str]:
-    """Services that are not restored before a person has done what the run waits for."""
+    """Services that are not restored until a person has done what the run waits for."""
     view = shown.run.view
     if not shown.said.begun_ms or any(not row.step for row in waits):
         return frozenset(one.service for one in felt.services)
@@ -165,7 +165,9 @@ def _state(shown: Shown | None) -> str:
 
 
 def _title(names: list[str], felt: Impact | None, services: int, left: Sequence[str]) -> str:
-    """`pangyo is lost. 4 of 12 services are down.` left: services down when people resolved the incident."""
+    """`pangyo is lost. 4 of 12 services are down.` left: services that were down when the incident was
+    resolved.
+    """
     words = "Recovery is in progress."
     if names:
         words = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} lost."
@@ -258,7 +260,7 @@ def _down_row(felt: Impact, n: int, asked: frozenset[str]) -> dict[str, Any]:
 
 
 def _plan_to_run(unanswered: Sequence[str], names: Sequence[str], now: Situation) -> dict[str, Any] | None:
-    """The plan that is ready for what no run has left yet, or for all that is lost."""
+    """The standby plan for what no run has evacuated yet, or for everything that is lost."""
     wanted = [set(unanswered), set(names)]
     ready = next((one for want in wanted for one in now.drawer if one.plan and set(one.lost) == want), None)
     if ready is None or not unanswered:
@@ -273,7 +275,7 @@ def _plan_to_run(unanswered: Sequence[str], names: Sequence[str], now: Situation
 
 
 def _resolve(incident: IncidentShort | None, felt: Impact | None) -> dict[str, Any] | None:
-    """What is left to do when the run has ended."""
+    """What is left to do after the run has ended."""
     if incident is None:
         return None
     path = f"/incidents/{quote(incident.incident)}/write?kind="

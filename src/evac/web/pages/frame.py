@@ -1,5 +1,5 @@
-"""The frame of every page: templates, style, the menu, times as people read them, what forms send, and in the
-demonstration the next step of its tour.
+"""The frame of every page: templates, style, the menu, times as people read them, form fields, and in the
+demo the next step of its tour.
 
 A page module declares itself as a `Page` and renders with `render`; `pages.PAGES` lists them.
 """
@@ -36,7 +36,7 @@ from evac.web.room import WarRoom, room_of, tag_of, tagged
 
 
 async def next_step(room: WarRoom) -> TourStep:
-    """Of the visitor of a demonstration."""
+    """The next step of a visitor of the demo."""
     waits = {run.run: run.events for run in room.office.situation.open_runs if run.waits}
     try:
         file = await room.office.incidents.file(INCIDENT)
@@ -46,8 +46,8 @@ async def next_step(room: WarRoom) -> TourStep:
 
 
 def fields_of(body: bytes, most: int, strict: bool = False) -> dict[str, str]:
-    """The fields of a form, `most` of them; the last one of a name counts. strict: nothing but fields may
-    stand there. Raises InvalidInput.
+    """The fields of a form, at most `most` of them; the last one of a name counts. strict: reject
+    anything that is not a field. Raises InvalidInput.
     """
     try:
         found = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=most, strict_parsing=strict)
@@ -59,7 +59,7 @@ def fields_of(body: bytes, most: int, strict: bool = False) -> dict[str, str]:
 
 
 def confirmed(fields: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    """What was typed of the names that must be, where nothing is missing and a reason is given. Raises
+    """The names that were typed, if all required ones are there and a reason is given. Raises
     InvalidInput.
     """
     typed = fields.get("typed", "").replace(",", " ").split()
@@ -79,7 +79,7 @@ def sentence(error: EvacError) -> str:
 
 HTML: Final = "text/html; charset=utf-8"
 ROWS_MOST: Final = 64
-"""Rows of one chart."""
+"""Maximum rows of one chart."""
 router = APIRouter()
 
 
@@ -103,28 +103,28 @@ DONE: Final[Mapping[str, str]] = {
     "credits-first": "Approved. One more person must approve these totals.",
     "credits": "Approved by two people. The paying tranche can be released.",
 }
-"""What a page says after an action, by the word in its address."""
+"""What a page says after an action, by the word in its URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What every page shows of the world around it, of the request under way."""
+    """What every page shows about its surroundings, for the current request."""
 
     hold: HoldSeen | None = None
     lost: tuple[str, ...] = ()
     """Sites that are lost or cut off."""
     lost_ms: int = 0
-    """Since when, as seen here."""
+    """Since when, as observed here."""
     waits: int = 0
     """Runs waiting for a person."""
     running: int = 0
     """Runs in progress."""
     theme: str = ""
-    """Empty: as the system has it."""
+    """Empty: the system's theme."""
     done: str = ""
     """What was just done, a key of `DONE`."""
     tour: TourStep | None = None
-    """What the visitor of a demonstration can do next."""
+    """What the visitor of a demo can do next."""
 
     @property
     def alarm(self) -> bool:
@@ -135,7 +135,7 @@ _around: ContextVar[Around] = ContextVar("around", default=Around())  # noqa: B0
 
 
 async def look_around(request: Request) -> None:
-    """Whatever a page is about, it shows what is lost, what is on hold and what waits."""
+    """Whatever a page is about, it shows what is lost, what is on hold and what is waiting."""
     now = room_of(request).office.situation
     theme, done = request.cookies.get(THEME_COOKIE, ""), request.query_params.get("done", "")
     found = Around(
@@ -152,7 +152,7 @@ async def look_around(request: Request) -> None:
 
 
 def answer(request: Request, name: str, stamp: object, make: Callable[[], bytes]) -> Response:
-    """A page that many look at, rendered once for each stamp of what it was made of."""
+    """A page that many people view, rendered once for each stamp of what it was made from."""
     around = _around.get()
     if around.done:
         return Response(make(), 200, {"cache-control": "no-store"}, HTML)
@@ -161,7 +161,7 @@ def answer(request: Request, name: str, stamp: object, make: Callable[[], bytes]
 
 
 def came_from(request: Request, otherwise: str = "/now") -> str:
-    """The page of this war room that the person came from, without what it said was done."""
+    """The page of this war room that the person came from, without the message about what was done."""
     came = urlsplit(request.headers.get("referer", ""))
     if came.netloc.lower() != request.headers.get("host", "").lower():
         return otherwise
@@ -170,7 +170,7 @@ def came_from(request: Request, otherwise: str = "/now") -> str:
 
 
 def back_to(path: str, done: str) -> Response:
-    """After an action: the page that the person came from, which says what was done."""
+    """After an action: redirect to the page that the person came from, which says what was done."""
     where, _, anchor = path.partition("#")
     mark = "&" if "?" in where else "?"
     address = f"{where}{mark}done={done}" + (f"#{anchor}" if anchor else "")
@@ -178,12 +178,12 @@ def back_to(path: str, done: str) -> Response:
 
 
 LINKED: Final = (("s", "/status", "Status page"), ("h", "/hold", "Hold everything"))
-"""Pages that the menu links without a `Page` of their own there: key, path, word."""
+"""Menu links without a `Page` of their own: key, path, word."""
 Badge = Literal["", "lost", "waits", "running"]
 
 
 class Page:
-    """A page of the menu, declared in the module that has its routes."""
+    """A page of the menu, declared in the module with its routes."""
 
     def __init__(
         self,
@@ -242,12 +242,12 @@ def symbols() -> Mapping[str, str]:
 
 
 def icon(name: str) -> Markup:
-    """One icon. It says nothing by itself: a word is next to it."""
+    """One icon. It has no meaning on its own: there is always a word next to it."""
     return Markup('<svg class="i" aria-hidden="true"><use href="#i-{}"/></svg>').format(name)
 
 
 def _with_symbols(text: str) -> str:
-    """The page with the symbols that it uses, once."""
+    """The page, with each icon that it uses defined once."""
     known = symbols()
     used = "".join(known[name] for name in sorted(set(_USED.findall(text))))
     sprite = f'<svg id="symbols" width="0" height="0" aria-hidden="true" class="unseen">{used}</svg>'
@@ -255,21 +255,21 @@ def _with_symbols(text: str) -> str:
 
 
 def _places() -> str:
-    """Rules for the rows of charts. A report says them in attributes of style, which the policy of the room
-    forbids; `chart` says them in attributes of data.
+    """CSS rules for the rows of charts. A report states them in style attributes, which the room's
+    content policy forbids, so `chart` states them in data attributes.
     """
     rules = [f'[data-rows="{n}"]{{--rows:{n}}}[data-n="{n}"]{{--n:{n}}}' for n in range(ROWS_MOST + 1)]
     return "".join(rules) + "\n"
 
 
 def chart(svg: str) -> Markup:
-    """A chart of `report.svg` as pages may show it."""
+    """A chart of `report.svg`, as pages may show it."""
     return Markup(re.sub(r' style="--(n|rows):(\d+)"', r' data-\1="\2"', svg))
 
 
 @lru_cache(maxsize=1)
 def _version() -> str:
-    """Of everything static, for addresses that may be kept."""
+    """The version of all static files, for URLs that may be cached."""
     state = hashlib.sha256(style()[0])
     for path in sorted(folder("static").rglob("*.js")):
         state.update(path.read_bytes())
@@ -285,7 +285,7 @@ async def css(request: Request) -> Response:
 
 
 def render(name: str, path: str, now_ms: int, /, **context: Any) -> bytes:
-    """A page of the template `name`; path: of its `Page`; now_ms: for times that are shown as ages."""
+    """Render the template `name`. path: of its `Page`; now_ms: for times that are shown as ages."""
     page = _environment().get_template(name)
     ages = Ages(now_ms)
     text = page.render(here=path, version=_version(), evac=__version__, ages=ages, **context)
@@ -293,7 +293,7 @@ def render(name: str, path: str, now_ms: int, /, **context: Any) -> bytes:
 
 
 def problem(told: Mapping[str, Any]) -> bytes:
-    """A problem as a page. What its hint says of routes is for programs."""
+    """An error as a page. Routes in its hint are left out: they are for programs."""
     wrong = [str(one["at"]).partition(".") for one in told.get("fields", ())]
     detail, heading = str(told["detail"]).rstrip("."), "This request failed"
     missing = told["code"] == "not-found" or any(where == "path" for where, _, _ in wrong)
@@ -344,12 +344,12 @@ def _environment() -> Environment:
 
 
 def announce(words: str, sign_in_as: str = "") -> None:
-    """Says something on top of every page of this process. sign_in_as: on those before a login only."""
+    """Show a line at the top of every page of this process. sign_in_as: only on pages before sign-in."""
     _environment().globals.update(announced=words, sign_in_as=sign_in_as)
 
 
 class Ages:
-    """Moments and days in words, as of one moment: local time with UTC next to it."""
+    """Times and dates in words, relative to one moment: local time with UTC next to it."""
 
     def __init__(self, now_ms: int, wall: WallClock | None = None) -> None:
         self.now_ms = now_ms
@@ -357,31 +357,31 @@ class Ages:
         self.today = self.wall.at(now_ms).date()
 
     def moment(self, at_ms: int) -> Markup:
-        """`14:17:03 KST (05:17:03 UTC), 3 min ago`; with the day where it is another one. 0 is never."""
+        """`14:17:03 KST (05:17:03 UTC), 3 min ago`; with the date if it is another day. 0 is never."""
         if at_ms <= 0:
             return Markup("never")
         seconds = self.wall.at(at_ms).date() == self.today
         return self._shown(at_ms, self.wall.both(at_ms, self.now_ms, seconds)) + f", {self.ago(at_ms)}"
 
     def clock(self, at_ms: int) -> Markup:
-        """`14:17 KST`, UTC where one points; with the day where it is another one. 0 is a dash."""
+        """`14:17 KST`, with UTC on hover; with the date if it is another day. 0 is a dash."""
         if at_ms <= 0:
             return Markup("-")
         return self._shown(at_ms, self.wall.local(at_ms, self.now_ms))
 
     def bare(self, at_ms: int) -> Markup:
-        """`14:17`, where the zone is written once for many; with the day where it is another one."""
+        """`14:17`, where the zone is stated once for many; with the date if it is another day."""
         if at_ms <= 0:
             return Markup("-")
         at = self.wall.at(at_ms)
         return self._shown(at_ms, at.strftime("%H:%M" if at.date() == self.today else "%Y-%m-%d %H:%M"))
 
     def both(self, at_ms: int) -> Markup:
-        """`14:17 KST (05:17 UTC)`; with the day where it is another one."""
+        """`14:17 KST (05:17 UTC)`; with the date if it is another day."""
         return self._shown(at_ms, self.wall.both(at_ms, self.now_ms))
 
     def exact(self, at_ms: int) -> Markup:
-        """`14:17:03 KST`, UTC where one points; with the day where it is another one."""
+        """`14:17:03 KST`, with UTC on hover; with the date if it is another day."""
         seconds = self.wall.at(at_ms).date() == self.today
         return self._shown(at_ms, self.wall.local(at_ms, self.now_ms, seconds))
 
@@ -400,7 +400,7 @@ class Ages:
         return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="seconds")
 
     def short(self, at_ms: int) -> str:
-        """`14:17`, or the day where it is another one: for a narrow column."""
+        """`14:17`, or the date if it is another day: for a narrow column."""
         at = self.wall.at(at_ms)
         return at.strftime("%H:%M" if at.date() == self.today else "%d %b")
 
@@ -419,7 +419,7 @@ class Ages:
         return f"{seconds} s ago"
 
     def day(self, day: date | None) -> str:
-        """`2026-10-18, 39 days ago`; `never` for what nobody says was done."""
+        """`2026-10-18, 39 days ago`; `never` if no date is stated."""
         if day is None:
             return "never"
         days = (self.today - day).days
@@ -430,7 +430,7 @@ class Ages:
 
 @router.get("/theme", dependencies=[Depends(need("viewer"))])
 async def theme(request: Request, to: str = "") -> Response:
-    """Light, dark, or as the system has it; then back to the page that asked."""
+    """Set the theme (light, dark or the system's), then redirect back."""
     found = Response(None, 303, {"location": came_from(request), "cache-control": "no-store"})
     if to in THEMES:
         found.set_cookie(THEME_COOKIE, to, max_age=31_536_000, httponly=True, samesite="lax")
@@ -441,5 +441,5 @@ async def theme(request: Request, to: str = "") -> Response:
 
 @router.get("/")
 async def root(request: Request) -> Response:
-    """The first page is Now."""
+    """Redirect the first page to Now."""
     return Response(None, 303, {"location": "/now"})

@@ -1,5 +1,6 @@
-"""Two forms: Hold stops everything before its next effect, and lets it go on (linked from every page); the
-other takes back that a site, or a domain below one, is lost or evacuated (linked from Now).
+"""Two forms. Hold stops everything before its next effect, and releases it again (linked from every
+page). The other clears the mark of a site, or of a domain below one, that is lost or evacuated (linked
+from Now).
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ SITE_PAGE: Final = frame.Page("/sites/clear", "", "operator")
 
 @PAGE.router.get(PAGE.path)
 async def hold(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
-    """The form that stops everything, or the one that ends it."""
+    """The form that holds everything, or the one that releases the hold."""
     return _form(request, actor, {})
 
 
 @PAGE.router.post(PAGE.path)
 async def begin(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
-    """Stops everything, by the code of the API."""
+    """Hold everything, through the API's code."""
     return await _done(request, actor, release=False)
 
 
 @PAGE.router.post(PAGE.path + "/release")
 async def end(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
-    """Ends the hold, by the code of the API."""
+    """Release the hold, through the API's code."""
     return await _done(request, actor, release=True)
 
 
@@ -82,13 +83,13 @@ async def site_form(
     actor: Annotated[Actor, Depends(need("operator"))],
     domain: Annotated[str, Query(min_length=1, max_length=256)],
 ) -> Response:
-    """The form: what follows, why, and the name that must be typed."""
+    """The form to clear a mark: the consequences, the reason, and the name to type."""
     return _site_form(request, actor, {"domain": domain})
 
 
 @SITE_PAGE.router.post(SITE_PAGE.path)
 async def clear(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
-    """Clears the mark, by the code of the API. What is missing is said in the form."""
+    """Clear the mark, through the API's code. The form shows what is missing."""
     fields = frame.fields_of(await request.body(), FIELDS_MOST)
     domain, key = fields.get("domain", "").strip(), fields.get("key", "")
     try:

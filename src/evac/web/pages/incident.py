@@ -1,4 +1,4 @@
-"""Pages of incidents: all of them, one with its timeline, forms for what people write down, and what is
+"""The pages of incidents: the list, one incident with its timeline, the forms to write, and what is
 printed.
 """
 
@@ -33,7 +33,7 @@ Word = Literal["note", "command", "update", "state", "fact", "resolved", "reopen
 Kind = Annotated[Word, Query()]
 FIELDS_MOST: Final = 160
 COMPONENTS_MOST: Final = 40
-"""Whose states one update can change."""
+"""Maximum number of components whose states one update can change."""
 DUES: Final = (("30", "In 30 minutes"), ("15", "In 15 minutes"), ("60", "In 60 minutes"), ("", "Do not say"))
 _BODIES: Final[TypeAdapter[Any]] = TypeAdapter(NoteBody)
 _ASKED: Final[Mapping[str, tuple[str, str]]] = {
@@ -95,7 +95,7 @@ _DONE: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form. names, values: what may be chosen; empty: anything may be written."""
+    """One form. names, values: the choices; empty: free text."""
 
     incident: str
     kind: str
@@ -106,11 +106,11 @@ class Form:
     buttons: tuple[tuple[str, str], ...]
     grave: bool
     unwell: tuple[dict[str, Any], ...] = ()
-    """Services that are down or degraded, of a form that resolves."""
+    """Services that are down or degraded, in a form that resolves the incident."""
     people: str = ""
-    """Who is without a service now, in words; empty if no one is."""
+    """How many people are without a service now, in words; empty if no one is."""
     monitoring: bool = False
-    """Users were told Monitoring already."""
+    """The phase Monitoring was published already."""
 
 
 def form_of(room: WarRoom, incident: str, kind: str, file: IncidentFile | None = None) -> Form:
@@ -139,7 +139,7 @@ def prefilled(
     asked_phase: str = "",
     language: Language = "en",
 ) -> dict[str, str]:
-    """What a form shows when it is opened. asked_phase: of an update, instead of the next one. language: of
+    """What a form shows when it opens. asked_phase: of an update, instead of the next one. language: of
     its draft.
     """
     fields = dict.fromkeys(("text", "name", "value", "who", "incident", "problem", "basis"), "")
@@ -166,7 +166,7 @@ def fields_of(body: bytes) -> dict[str, str]:
 
 
 async def written(request: Request, actor: Actor, incident: str, fields: Mapping[str, str]) -> str:
-    """Writes it down; the incident. Raises EvacError with what is missing or not allowed."""
+    """Write the note and return the incident. Raises EvacError with what is missing or not allowed."""
     key = fields["key"] if fields["key"].isalnum() else ""
     kind = fields["kind"]
     try:
@@ -194,8 +194,8 @@ async def written(request: Request, actor: Actor, incident: str, fields: Mapping
 async def _set_components(
     request: Request, actor: Actor, incident: str, fields: Mapping[str, str], key: str
 ) -> None:
-    """Writes the states that the person changed in the form of an update. A text that is missing is found
-    first, so that nothing is published without it.
+    """Write the states that the person changed in the form of an update. The text is checked first, so
+    that nothing is published without it.
     """
     if not fields["text"]:
         raise InvalidInput("request-invalid", "the text is missing")
@@ -208,7 +208,7 @@ async def _set_components(
 
 
 def components_in(fields: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """(component, state that was chosen, state as the form showed it)."""
+    """Return (component, chosen state, state that the form showed)."""
     return [
         (fields[f"component-{n}"], fields.get(f"state-{n}", ""), fields.get(f"was-{n}", ""))
         for n in range(COMPONENTS_MOST)
@@ -217,12 +217,12 @@ def components_in(fields: Mapping[str, str]) -> list[tuple[str, str, str]]:
 
 
 def due_of(minutes: str, now_ms: int) -> int:
-    """When the next update is promised; 0 where it is not."""
+    """When the next update is promised; 0 if it is not."""
     return now_ms + 60_000 * int(minutes) if minutes in {one for one, _ in DUES if one} else 0
 
 
 def _names_of(kind: str) -> tuple[str, ...]:
-    """Fields of each kind of note."""
+    """The fields of each kind of note."""
     more = {
         "command": ("value",),
         "draft": ("name", "value", "due_ms"),
@@ -235,7 +235,7 @@ def _names_of(kind: str) -> tuple[str, ...]:
 
 
 def problem_of(error: EvacError) -> str:
-    """A problem in the words of the form, which shows facts without underscores."""
+    """A problem in the words of the form, which shows the names of facts without underscores."""
     words = frame.sentence(error)
     for name in FACTS:
         shown = name.replace("_", " ")
@@ -244,7 +244,7 @@ def problem_of(error: EvacError) -> str:
 
 
 def _sentence(error: ValidationError, reasoned: bool) -> str:
-    """What is wrong with a field, in words of the form."""
+    """What is wrong with a field, in the words of the form."""
     first = error.errors()[0]
     where = str(first["loc"][-1]) if first["loc"] else "it"
     words = {
@@ -271,7 +271,7 @@ Begin = Annotated[int, Query(ge=0, le=10_000_000)]
 
 @PAGE.router.get(PAGE.path)
 async def incidents(request: Request, begin: Begin = 0) -> Response:
-    """Incidents under way first, then the others, newest first."""
+    """Ongoing incidents first, then the others, newest first."""
     room, now_ms = room_of(request), _now_ms(room_of(request))
     desk = room.office.incidents
     names = await desk.names()
@@ -297,14 +297,14 @@ async def incidents(request: Request, begin: Begin = 0) -> Response:
 
 @PAGE.router.get(PAGE.path + "/new")
 async def new(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
-    """The form that opens an incident before any plan is carried out."""
+    """The form that opens an incident before any run exists."""
     room = room_of(request)
     return _form(room, actor, form_of(room, "", "new"), prefilled(room, None, "new", actor))
 
 
 @PAGE.router.post(PAGE.path + "/new")
 async def open_new(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
-    """Opens it, by the code of the API."""
+    """Open it, through the API's code."""
     return await _write(request, actor, "", fields_of(await request.body()))
 
 
@@ -312,7 +312,7 @@ async def open_new(request: Request, actor: Annotated[Actor, Depends(need("opera
 async def incident(
     request: Request, incident: IncidentName, whole: bool = False, begin: Begin = 0
 ) -> Response:
-    """One incident: where it stands, its timeline, what users are told, and what is printed."""
+    """One incident: its state, its timeline, what users see, and what can be printed."""
     room, now_ms = room_of(request), _now_ms(room_of(request))
     file = await room.office.incidents.file(incident)
     made, exports = api.draft_of(room, file), room.office.situation.exports
@@ -327,7 +327,7 @@ async def incident(
 
 @PAGE.router.get("/status")
 async def status(request: Request) -> Response:
-    """What users see outside, and how its export stands."""
+    """What users see outside, and the state of its export."""
     room, now_ms = room_of(request), _now_ms(room_of(request))
     page, exports = await public_page(room), room.office.situation.exports
 
@@ -354,7 +354,7 @@ async def form(
     phase: Annotated[Literal["", "investigating", "identified", "monitoring", "resolved"], Query()] = "",
     language: api.DraftLanguage = "en",
 ) -> Response:
-    """The form for one kind of note. phase: preselected, of an update."""
+    """The form for one kind of note. phase: preselected, for an update."""
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     name = file.about.incident
@@ -384,7 +384,7 @@ def _composer(
     components: Sequence[tuple[str, str, str]],
     status: int = 200,
 ) -> Response:
-    """The form of a status update: phase, words, states of components, and when the next one is due."""
+    """The form of a status update: phase, text, states of components, and when the next one is due."""
     now_ms = room.office.clock.now_ms()
     preview = fields.get("as") == "preview" and not fields["problem"]
     body = frame.render(
@@ -408,7 +408,7 @@ def _composer(
 async def write(
     request: Request, incident: IncidentName, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
-    """Writes it down, by the code of the API. What is missing is said in the form."""
+    """Write the note, through the API's code. The form shows what is missing."""
     fields = fields_of(await request.body())
     name = await room_of(request).office.incidents.check_known(incident)
     if fields["kind"] == "update" and fields["as"] == "preview":
@@ -440,7 +440,7 @@ def _form(room: WarRoom, actor: Actor, wanted: Form, fields: dict[str, str], sta
 
 @PAGE.router.get(PAGE.path + "/{incident}/report")
 async def report(request: Request, incident: IncidentName) -> Response:
-    """What a regulator asks, to read and to print."""
+    """What a regulator asks for, to read and to print."""
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     at_ms = room.office.clock.now_ms()
@@ -461,7 +461,7 @@ async def report(request: Request, incident: IncidentName) -> Response:
 
 @PAGE.router.get("/plans/{digest}/runbook")
 async def runbook(request: Request, digest: Digest) -> Response:
-    """A plan for paper: the same ids of steps, with room to write down when each was done."""
+    """A plan on paper: the same step IDs, with space to write down when each was done."""
     room = room_of(request)
     made, now_ms = await book_of(room, digest), _now_ms(room)
     context = {"book": made, "plan": f"/plans/{digest}"}
@@ -473,7 +473,7 @@ async def runbook(request: Request, digest: Digest) -> Response:
 
 
 def _paper(body: bytes) -> Response:
-    """What is printed is made off the loop: it may have thousands of rows."""
+    """Render what is printed outside the event loop: it may have thousands of rows."""
     return Response(body, 200, {"cache-control": "no-cache"}, frame.HTML)
 
 

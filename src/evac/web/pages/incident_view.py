@@ -94,7 +94,7 @@ def context(
     now_ms: int,
     exports: Sequence[ExportSeen],
 ) -> dict[str, Any]:
-    """Everything the page of one incident shows."""
+    """Everything that the page of one incident shows."""
     row = file.short
     total = len(file.entries if whole else file.story)
     begin = min(begin, max(0, total - 1)) // ENTRIES * ENTRIES
@@ -130,7 +130,7 @@ def context(
 
 
 def phases(file: IncidentFile) -> list[dict[str, Any]]:
-    """The phases of what was published: which are done, which one is now, and since when."""
+    """The phases of what was published: which are done, which one is current, and since when."""
     first: dict[str, int] = {}
     last = ""
     for note in in_order(file.dossier.notes):
@@ -149,8 +149,8 @@ def phases(file: IncidentFile) -> list[dict[str, Any]]:
 
 
 def next_phase(file: IncidentFile) -> str:
-    """What the form of an update proposes: never a step back, Monitoring once the runs have ended and
-    something is back, and nothing that is down is called resolved.
+    """The phase that the form of an update proposes. It never goes back. It is Monitoring once the runs
+    have ended and something is restored, and never Resolved while something is down.
     """
     said = [note.value for note in in_order(file.dossier.notes) if note.kind == "update" and note.value]
     found = "investigating"
@@ -168,7 +168,7 @@ def _state(row: IncidentShort) -> str:
 
 
 def _lasts(row: IncidentShort, now_ms: int) -> str:
-    """In whole minutes, because it is read at a glance."""
+    """A duration in whole minutes, because it is read at a glance."""
     until_ms = now_ms if row.ended_ms is None else row.ended_ms
     lasted = max(0, until_ms - row.begun_ms)
     return duration(lasted // MINUTE_MS * MINUTE_MS if lasted >= MINUTE_MS else lasted // 1_000 * 1_000)
@@ -181,7 +181,7 @@ def _people(row: IncidentShort) -> str:
 
 
 def _answer(row: IncidentShort, touched: int, now_ms: int) -> tuple[str, str]:
-    """(sentence, state): where the incident stands, in one breath."""
+    """Return (sentence, state): the state of the incident at a glance."""
     lasts = _lasts(row, now_ms)
     if row.ended_ms is not None:
         words = f"Resolved after {lasts}."
@@ -207,7 +207,7 @@ def _of(count: int) -> str:
 
 
 def still_down(file: IncidentFile) -> tuple[tuple[dict[str, Any], ...], str]:
-    """(services that are down or degraded now, worst first; who is without one in words)."""
+    """Return (services that are down or degraded now, worst first; how many people lack one, in words)."""
     unwell = [fate for fate in felt(file.about) if fate.level != "up"]
     rows = tuple(
         {
@@ -228,8 +228,8 @@ def still_down(file: IncidentFile) -> tuple[tuple[dict[str, Any], ...], str]:
 
 
 def exported(rows: Iterable[ExportSeen], now_ms: int) -> list[dict[str, Any]]:
-    """How the public status page stands outside. state: `failed`, `late` where nothing was written for longer
-    than a page that does not change is left alone, else `written`.
+    """The state of the exported status page: `failed`; `late` if nothing was written for longer than an
+    unchanged page is left alone; otherwise `written`.
     """
     return [
         {
@@ -292,7 +292,7 @@ def _service(fate: Any, now_ms: int, file: IncidentFile) -> dict[str, Any]:
 
 
 def _lines(file: IncidentFile, whole: bool, first: int, last: int) -> list[dict[str, Any]]:
-    """Lines of a part of the timeline, newest first; what one record did to many services is one line."""
+    """Lines of a part of the timeline, newest first. What one record did to many services is one line."""
     rows = grouped(file.entries[first:last]) if whole else file.story[first:last]
     return [_line(row) for row in reversed(rows)]
 
@@ -312,7 +312,7 @@ def _line(row: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _proof(source: Source) -> tuple[str, str]:
-    """(name, address) of the record that proves something; a note is its own proof and has no address."""
+    """Return (name, URL) of the record that proves something. A note is its own proof and has no URL."""
     if source.stream.startswith("note/"):
         return "a person's note", ""
     if source.stream == WATCH:

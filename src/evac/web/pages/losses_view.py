@@ -30,8 +30,8 @@ LOSSES_MOST: Final = 12
 
 
 def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
-    """Which sites can be lost, as a sentence, what happens otherwise, and whether all of them can be lost.
-    None while something is lost.
+    """Return a sentence about which sites can be lost, what happens otherwise, and whether all of them
+    can be lost. None while something is lost.
     """
     losses = sorted((one for one in facts.losses if one.kind == "site"), key=_gravity)
     if not losses or now.lost_sites:
@@ -63,7 +63,7 @@ def _either(names: Sequence[str]) -> str:
 
 
 def tally(facts: EstateFacts) -> dict[str, int]:
-    """How all losses end."""
+    """How many losses end in each way."""
     good = [one for one in facts.losses if one.verdict in ("ok", "degraded")]
     return {
         "all": len(facts.losses),
@@ -101,7 +101,7 @@ def _plan_ms(plan: ReadyPlan | None) -> int:
 
 
 def _exceptions(loss: LossFacts) -> str:
-    """What does not come back in full and in time, of a loss that takes no service for good."""
+    """What is not restored fully and in time, for a loss that takes no service down for good."""
     if loss.late:
         return "restored too late"
     if loss.untimed:
@@ -118,7 +118,7 @@ def verdict_words(loss: LossFacts) -> str:
 
 
 def loss_row(loss: LossFacts) -> dict[str, Any]:
-    """A loss in words."""
+    """One loss in words."""
     return {
         "domain": loss.domain,
         "verdict": verdict_words(loss),
@@ -134,7 +134,7 @@ def loss_row(loss: LossFacts) -> dict[str, Any]:
 
 
 def _data(loss: LossFacts) -> str:
-    """What is lost for good, at most."""
+    """The most data that is lost for good."""
     if loss.stores_gone:
         return f"{plural(loss.stores_gone, 'store')} not restored"
     if loss.data_loss_ms is None:
@@ -162,13 +162,13 @@ def kinds(facts: EstateFacts) -> Iterator[dict[str, Any]]:
 
 
 def gravest(facts: EstateFacts) -> list[dict[str, Any]]:
-    """The gravest losses below a site that take something for good or cannot be judged."""
+    """The most severe losses below a site that take something down for good or cannot be judged."""
     found = [x for x in facts.losses if x.kind != "site" and x.verdict in ("loss", "unknown")]
     return [loss_row(loss) for loss in sorted(found, key=_gravity)[:LOSSES_MOST]]
 
 
 def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict[str, Any]:
-    """Losses of one kind, gravest first, so many from a place on."""
+    """One page of the losses of one kind, most severe first."""
     found = sorted((loss for loss in facts.losses if loss.kind == kind), key=_gravity)
     name = next(many for one, _, many in KINDS if one == kind)
     return {

@@ -1,4 +1,4 @@
-"""The page Notices: what is open, who is told and how that stands, and what was told."""
+"""The page Alerts: what is open, who is notified and whether that works, and what was sent."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _STATES: Final = {"begins": "", "worse": "graver: ", "over": "", "once": ""}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One message. look: how its severity is shown; ways: (channel, word, more, look) of each channel. text:
-    of an update, as users get it, under its title in `words`; empty of all others.
+    """One message. look: the style of its severity; ways: (channel, word, details, style) for each
+    channel. text: of an update, as users get it, under its title in `words`; empty for all others.
     """
 
     told: NoticeTold
@@ -49,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Alerts of one kind about what a further loss would do: folded on the page."""
+    """Alerts of one kind about what a further loss would do: collapsed on the page."""
 
     words: str
     look: str
@@ -60,7 +60,7 @@ class Group:
 
 @PAGE.router.get(PAGE.path)
 async def notices(request: Request, begin: Begin = 0) -> Response:
-    """What people are told, newest first."""
+    """What was sent to people, newest first."""
     room = room_of(request)
     board, now_ms = room.office.board, room.office.clock.now_ms() // AGE_MS * AGE_MS
     seen, told = board.seen, board.told
@@ -94,7 +94,7 @@ async def notices(request: Request, begin: Begin = 0) -> Response:
 
 
 def answer_of(seen: NoticesSeen) -> tuple[str, str]:
-    """(one sentence, how it is shown)."""
+    """Return (one sentence, style)."""
     if not seen.channels:
         return "No one is notified: there is no alerts file.", "warning"
     stuck = [one.name for one in seen.channels if one.problem]
@@ -112,7 +112,7 @@ def answer_of(seen: NoticesSeen) -> tuple[str, str]:
 
 
 def sorted_out(concerns: tuple[ConcernOpen, ...]) -> tuple[list[ConcernOpen], list[Group]]:
-    """(what is wrong now, the rest by kind), most severe first. Whatever is critical is wrong now."""
+    """Return (what is wrong now, the rest by kind), most severe first. Everything critical is wrong now."""
     ordered = sorted(concerns, key=lambda one: (-rank(one.severity), -one.since_ms, one.key))
     now = [one for one in ordered if one.severity == "critical" or one.kind not in _PREPARED]
     groups = []
@@ -125,7 +125,7 @@ def sorted_out(concerns: tuple[ConcernOpen, ...]) -> tuple[list[ConcernOpen], li
 
 
 def channel_words(one: ChannelSeen, ages: frame.Ages) -> tuple[str, str, str]:
-    """(a word for how it stands, more of it, how the word is shown)."""
+    """Return (state in one word, details, style)."""
     if one.problem:
         again = "retrying soon"
         if one.next_ms > ages.now_ms:
@@ -148,7 +148,7 @@ def _line(told: NoticeTold) -> Line:
 
 
 def _way(way: DeliverySeen) -> tuple[str, str, str]:
-    """(a word, more of it, how the word is shown)."""
+    """Return (a word, details, style)."""
     tries = f"after {plural(way.tries, 'try', 'tries')}"
     if way.state == "delivered":
         return way.state, "" if way.tries < 2 else tries, "ok"
