@@ -4,7 +4,8 @@ A service that needs one of several others is up while any of them is. Planner a
 only, so of each group of alternatives one is chosen, which then is a plain need: one that is up where there
 is any, else the one that can be back first. Of those that are up, one that can't be stopped is preferred, so
 that shedding may take the others. A bound that is true of every choice is proved without these needs, but for
-what all alternatives of a group need: whichever is chosen waits for that.
+what all alternatives of a group need, and for the time before which none of them can be back: whichever is
+chosen waits for that.
 
 Back first is found as by Knuth's generalisation of Dijkstra's algorithm (1977): services in the order of the
 earliest time at which all that they need is there. What is left comes back together where its needs are needs
@@ -21,6 +22,7 @@ import numpy as np
 
 from evac.derive.affected import Alternatives, ServiceGraph
 from evac.model.fleet import BoolColumn, IntColumn
+from evac.model.instance import Candidate, Instance, LostStore
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +43,10 @@ class Standing:
     """How long that takes, 0 where none is to start."""
     rest_ms: IntColumn
     """How long the check and the move of traffic take."""
+    data_ms: IntColumn
+    """When the lost stores that they need can take writes, 0 where they need none."""
+    start_data_ms: IntColumn
+    """The same of those that they need to start."""
 
 
 def chosen(graph: ServiceGraph, standing: Standing) -> ServiceGraph:
@@ -67,6 +73,59 @@ def counted_on(
     """Each group of services any one of which is enough -> the one relied on. graph: with choices."""
     when = _back(graph, standing) if groups else ()
     return {group: _pick(group, when, standing) for group in groups}
+
+
+def first_of_each(graph: ServiceGraph, instance: Instance) -> Instance:
+    """The instance in which a service with alternatives that are all down waits for the first of them: for a
+    store that is back by itself when none can be back sooner, whatever a plan does.
+    """
+    s, added = instance.services, list[LostStore]()
+    lost, first = list(s.lost_stores), list(s.start_stores)
+    when = _soonest(graph, instance) if graph.has_alternatives else []
+    for service, group in graph.choices:
+        at = min(when[member] for member in group.members)
+        judged = not instance.unjudged.keys() & set(group.members)
+        if not (at and judged and s.base_lost[service]):
+            continue
+        row = len(instance.stores) + len(added)
+        way = Candidate("", "", "elect", at, (), 0, True, by_itself=True)
+        added.append(LostStore(f"first for {s.id[service]}, {len(added)}", 0, "none", (), (way,)))
+        lost[service] += (row,)
+        first[service] += (row,) if group.to_start else ()
+    if not added:
+        return instance
+    services = replace(s, lost_stores=tuple(lost), start_stores=tuple(first))
+    return replace(instance, services=services, stores=(*instance.stores, *added))
+
+
+def _soonest(graph: ServiceGraph, instance: Instance) -> list[int]:
+    """(S,) ticks before which no plan has a service back, limits, capacity and tools put aside; 0 where it is
+    up. Raised from below, so that it is true after each pass; a chain takes no more passes than services.
+    """
+    s, horizon = instance.services, instance.horizon
+    stores = [horizon if store.soonest is None else store.soonest for store in instance.stores]
+    groups = [[group for group in some if group.hard] for some in graph.alternatives]
+    at, before = [0] * len(s), [-1] * len(s)
+    for _ in range(len(s)):
+        if at == before:
+            break
+        before = list(at)
+        for service in np.flatnonzero(s.base_lost).tolist():
+            apart = [other for other in s.hard[service] if s.component[other] != s.component[service]]
+            chosen_at = [(min(at[m] for m in group.members), group.to_start) for group in groups[service]]
+            begin = [at[other] for other in apart if other in s.hard_start[service]]
+            begin += [stores[d] for d in s.start_stores[service]]
+            begin += [tick for tick, to_start in chosen_at if to_start]
+            serves = [at[other] for other in apart] + [stores[d] for d in s.lost_stores[service]]
+            serves += [tick for tick, _ in chosen_at]
+            if s.base_starts(service):
+                serves.append(max(begin, default=0) + int(s.start[service]))
+            rest = int(s.verify[service]) + int(s.change[service] + s.settle[service]) * bool(
+                s.shift[service]
+            )
+            found = horizon if s.blocked[service] else min(horizon, max(serves, default=0) + rest)
+            at[service] = max(at[service], found)
+    return at
 
 
 def without(graph: ServiceGraph) -> ServiceGraph:
@@ -140,6 +199,7 @@ def _back(graph: ServiceGraph, standing: Standing) -> list[int | None]:
                         heapq.heappush(queue, (ready, user))
         fresh = sorted(_together(graph, standing, when, remaining))
         latest = max((at for at in when if at is not None), default=0)
+        latest = max(latest, max((int(standing.data_ms[service]) for service in fresh), default=0))
         for service in fresh:
             when[service] = latest + int(standing.start_ms[service] + standing.rest_ms[service])
         remaining.difference_update(fresh)
@@ -164,7 +224,9 @@ def _ready(graph: ServiceGraph, standing: Standing, when: Sequence[int | None], 
     if len(known) < len(needs):
         return None
     begin = max((at for at, to_start in known if to_start), default=0)
+    begin = max(begin, int(standing.start_data_ms[service]))
     serves = max((at for at, _ in known), default=0)
+    serves = max(serves, int(standing.data_ms[service]))
     return max(begin + int(standing.start_ms[service]), serves) + int(standing.rest_ms[service])
 
 

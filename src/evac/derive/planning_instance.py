@@ -152,7 +152,7 @@ def derive(
     graph = without(graph) if good else graph
     if not good and (graph.has_alternatives or ways):
         doubtful = _open_questions(top, lost, graph, store_rows, scenario)
-        standing = _standing(estate, hit, doubtful, policy.passed_over)
+        standing = _standing(estate, hit, doubtful, policy.passed_over, stores, tick_ms)
         counted, graph, hit = counted_on(graph, standing, ways), *_settled(graph, hit, standing)
     open_questions = _open_questions(top, lost, graph, store_rows, scenario)
     services = _services(top, hit, stores, graph, rows, limits, weights, tick_ms, unknown, open_questions)
@@ -353,7 +353,12 @@ def _settled(graph: ServiceGraph, hit: _Hits, standing: Standing) -> tuple[Servi
 
 
 def _standing(
-    estate: Estate, hit: _Hits, doubtful: Mapping[int, str], passed_over: tuple[str, ...]
+    estate: Estate,
+    hit: _Hits,
+    doubtful: Mapping[int, str],
+    passed_over: tuple[str, ...],
+    stores: tuple[LostStore, ...],
+    tick_ms: int,
 ) -> Standing:
     """What alternatives are chosen by."""
     names = {service.id: row for row, service in enumerate(estate.services)}
@@ -367,7 +372,12 @@ def _standing(
     moves = [service.traffic.change_ms + service.traffic.settle_ms for service in services]
     rest = checks + np.array(moves, np.int64) * hit.shift
     firm = np.array([not service.sheddable for service in estate.services], np.bool_)
-    return Standing(hit.base_lost, hit.blocked, doubts, firm, starts, begins, rest)
+    soonest = [store.soonest or 0 for store in stores]
+    data, first = (
+        np.array([max((soonest[d] for d in some), default=0) for some in waits], np.int64) * tick_ms
+        for waits in (hit.waits.serve, hit.waits.start)
+    )
+    return Standing(hit.base_lost, hit.blocked, doubts, firm, starts, begins, rest, data, first)
 
 
 def _sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColumn:

@@ -164,6 +164,12 @@ class LostStore:
     def allowed(self) -> tuple[Candidate, ...]:
         return tuple(c for c in self.candidates if c.allowed)
 
+    @property
+    def soonest(self) -> int | None:
+        """Ticks before which no plan has its primary back; None where nothing brings it back."""
+        ways = [candidate.duration for candidate in self.allowed]
+        return min(ways) + (0 if self.elects else self.fence) if ways else None
+
 
 @dataclass(frozen=True, slots=True)
 class Reprotect:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import numpy as np
 
 from evac import __version__
+from evac.derive.affected import service_graph
+from evac.derive.alternatives import first_of_each
 from evac.derive.domains import Topology, loss, topology
 from evac.derive.intervals import bound_instance, interval_paths
 from evac.derive.objectives import rto_of
@@ -72,7 +74,9 @@ def plan(
         rto_ms=rto_of(estate, scenario),
         lead=estate.lead,
         as_of=estate.as_of,
-        better=bound_instance(estate, scenario, policy, tick_ms, instance),
+        better=first_of_each(
+            service_graph(estate), bound_instance(estate, scenario, policy, tick_ms, instance)
+        ),
         counted=_counted(estate, scenario, policy, tick_ms, instance),
         work=work,
         seed=seed,

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.affected import service_graph
+from evac.derive.alternatives import first_of_each
 from evac.derive.domains import Topology, lost_in, topology
 from evac.derive.intervals import bound_instance, good_ends
 from evac.model.estate import Estate
@@ -69,7 +71,8 @@ def better_again(
     """What a bound must be true of: `own` where all is known exactly, else the same of the better ends.
 
     No budget is below the one that was planned with. Which of several lost stores of a family a plan brings
-    back depends on the truth, so none of them holds a limit.
+    back depends on the truth, so none of them holds a limit. What waits for one of several services waits for
+    the first of them.
     """
     estate = top.estate
     better = bound_instance(estate, scenario, policy, shared.tick_ms, shared)
@@ -79,7 +82,7 @@ def better_again(
     planned = {budget.id: budget.watts for budget in own.power}
     family = {store.id: store.family for store in estate.stores}
     lost = [family[store.id] for store in found.stores]
-    return replace(
+    found = replace(
         found,
         power=tuple(replace(b, watts=max(b.watts, planned.get(b.id, 0))) for b in found.power),
         stores=tuple(
@@ -91,6 +94,7 @@ def better_again(
             for store in found.stores
         ),
     )
+    return first_of_each(service_graph(estate), found)
 
 
 def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits) -> LostStore:
