@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +29,8 @@ from evac.drivers.process.client import (
 )
 from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import Clock, SystemClock
+from evac.engine.lead import access_chapters as chapters
 from evac.engine.lead import access_journal, watch_journal
-from evac.engine.lead.access_chapters import newest_of
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans import journal as plan_journal
 from evac.engine.stores.guards import HOLD_KEY
@@ -51,7 +52,7 @@ from evac.net.tls import client_context
 from evac.notices import values as notices
 from evac.store.anchors import Anchor, hash_of, key_of
 from evac.store.journal import Journal, head_of, read
-from evac.store.opening import Repair, SealedStore, open_store, open_unsealed, repair_journal
+from evac.store.opening import Repair, SealedStore, open_store, open_unsealed, repair_journal, row_of
 from evac.store.port import Compare, Lease, Put, Store
 
 Sink = Callable[[Anchor], Awaitable[None]]
@@ -216,7 +217,7 @@ class HeadChore:
         """What does not answer gets the head at the next look. Raises Unavailable."""
         for stream in READ_ON if self._sinks else ():
             try:
-                chapter = await newest_of(self._store) if stream == access_journal.STREAM else stream
+                chapter = await chapters.newest_of(self._store) if stream == access_journal.STREAM else stream
                 head = await self._read_on(chapter) if chapter else None
             except Corrupt as error:
                 self._say("", stream, f"journal {stream} can no longer be verified: {error.message}")
@@ -329,10 +330,12 @@ def _all_in(against: Mapping[str, list[int | str]], value: bytes) -> bool:
 async def repair(
     url: str, journal: str, reason: str, keep: Callable[[bytes], None] | None, clock: Clock | None = None
 ) -> Repair:
-    """Repairs a journal that is no run's, and records in the journal of watching that it was. keep: as
-    `repair_journal`. Raises NotAllowed for one of a run, Conflict, Unavailable.
+    """Repairs a journal that is no run's, and records in the journal of watching that it was; for a month of
+    the access log there too. keep: as `repair_journal`. Raises NotAllowed for one of a run, Conflict,
+    Unavailable.
     """
-    if journal not in JOURNALS and not journal.startswith(f"{access_journal.STREAM}-"):
+    is_month = journal.startswith(f"{access_journal.STREAM}-")
+    if journal not in JOURNALS and not is_month:
         raise NotAllowed(
             "journal-unrepairable",
             f"{journal} is not a journal that can be repaired",
@@ -348,11 +351,15 @@ async def repair(
 
     def keep_first(data: bytes) -> None:
         if keep is not None and not saved:
-            keep(data)
+            keep((b"" if entry is None else row_of(entry)) + data)
         saved.append(data)
 
     inner, seal = open_unsealed(url)
+    store = open_store(url)
     try:
+        entry = await chapters.unread_entry(store, inner, journal) if is_month else None
+        if is_month:
+            lost[journal] = chapters.lost_record(at_ms)
         for tries_left in reversed(range(REPAIR_TRIES)):
             try:
                 done = keep and keep_first
@@ -361,20 +368,37 @@ async def repair(
             except Conflict:  # a controller wrote meanwhile
                 if not tries_left:
                     raise
+        if entry is not None:
+            found = replace(found, foreign=(*found.foreign, entry.key))
+            if keep is not None:
+                keep_first(b"")
+                await store.transact((), (chapters.begun_by_name(journal).put(),))
+        if saved:
+            words = (
+                f"{who_am_i()} repaired the journal {journal} (records lost: {found.lost} or more): {reason}"
+            )
+            told = {"journal": journal, "segments": list(found.segments[:100]), "code": "journal-repaired"}
+            record = watch_journal.encode(Notice("trouble", at_ms, "", words, told))
+            await _append(store, watch_journal.STREAM, record)
+            head = await head_of(store, journal) if is_month else None
+            if head is not None:
+                row = chapters.repaired_record(at_ms, head, words)
+                await _append(store, await chapters.newest_of(store), row)
     finally:
         await inner.close()
-    if not saved:
-        return found
-    words = f"{who_am_i()} repaired the journal {journal} (records lost: {found.lost} or more)"
-    told = {"journal": journal, "segments": list(found.segments[:100]), "code": "journal-repaired"}
-    store = open_store(url)
-    try:
-        writer = await Journal.at_end(store, watch_journal.STREAM, None)
-        record = Notice("trouble", at_ms, "", f"{words}: {reason}", told)
-        await writer.append([watch_journal.encode(record)], None)
-    finally:
         await store.close()
     return found
+
+
+async def _append(store: Store, stream: str, record: bytes) -> None:
+    """As someone who does not lead. Raises Conflict where a controller writes all the time, Unavailable."""
+    for tries_left in reversed(range(REPAIR_TRIES)):
+        try:
+            await (await Journal.at_end(store, stream, None)).append([record], None)
+            return
+        except Conflict:
+            if not tries_left:
+                raise
 
 
 def controllers_of(path: str, given: Path | None = None) -> Mapping[str, Sequence[str]]:

@@ -250,6 +250,12 @@ class Repair:
         return not (self.segments or self.linked or self.foreign)
 
 
+def row_of(entry: Entry) -> bytes:
+    """An entry as it was, in the copy that a repair saves."""
+    row = [entry.key, entry.revision, base64.b64encode(entry.value).decode()]
+    return orjson.dumps(row) + b"\n"
+
+
 async def repair_journal(
     inner: Store, seal: Seal | None, stream: str, lost: bytes, keep: Callable[[bytes], None] | None = None
 ) -> Repair:
@@ -282,8 +288,7 @@ async def repair_journal(
     found = Repair(tuple(broken), linked, foreign, sum(len(one.records) for one in good.values()), gone)
     if keep is None or found.sound:
         return found
-    rows = ([one.key, one.revision, base64.b64encode(one.value).decode()] for one in there.values())
-    keep(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    keep(b"".join(map(row_of, there.values())))
     for key in foreign:
         await inner.transact((Compare(key, there[key].revision),), (Delete(key),))
     for number, value in sorted(values.items()):

@@ -288,3 +288,43 @@ def test_months_are_named_by_the_calendar() -> None:
     assert chapters.streams_since("access-2025-11", BEGIN_MS) == ["access-2025-12", "access-2026-01"]
     assert chapters.streams_since("access-2026-01", BEGIN_MS) == []
     assert len(chapters.streams_since("", BEGIN_MS)) == chapters.MONTHS_ASKED
+
+
+@pytest.mark.parametrize("damage", ["first", "middle", "last", "index"])
+@pytest.mark.parametrize("month", ["access-2026-02", "access-2026-04"])
+def test_a_repair_is_in_the_log_once_and_the_log_is_sound_again(
+    month: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The copy has what was there. What is damaged afterwards is damage again."""
+    url = f"sqlite:{tmp_path / 'evac.sqlite'}"
+    log = ["access", "log", "--store", url]
+
+    async def change(number: int) -> None:
+        store = open_store(url)
+        keys = [one.key for one in await store.list(f"journal/{month}/")]
+        change: Change = Put(keys[number], b"spoilt")
+        await store.transact((), (Delete(f"{chapters.INDEX}{month}") if damage == "index" else change,))
+        await store.close()
+
+    async def live() -> None:
+        world = await World(days=100, url=url).live()
+        await world.store.close()
+
+    asyncio.run(live())
+    assert command(log) == console.DONE
+    before = capsys.readouterr().out.splitlines()
+    asyncio.run(change({"first": 0, "last": -1}.get(damage, 5)))
+    assert command(log) == console.FAILED
+    copy = tmp_path / "copy"
+    repair = ["store", "repair", month, "--store", url, "--execute", "--copy", str(copy), "--reason", "4711"]
+    assert command(repair) == console.DONE
+    assert copy.exists()
+    capsys.readouterr()
+    assert command(log) == console.DONE, capsys.readouterr().err
+    after = capsys.readouterr().out.splitlines()
+    (repaired,) = [orjson.loads(one) for one in after if '"log-repaired"' in one]
+    assert month in repaired["what"]
+    assert "4711" in repaired["what"]
+    assert len(set(before) - set(after)) == (damage != "index")
+    asyncio.run(change(3))
+    assert command(log) == console.FAILED

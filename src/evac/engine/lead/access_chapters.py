@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
@@ -32,6 +32,7 @@ CHAPTERS_MOST: Final = 1_200
 MONTHS_ASKED: Final = 3
 LINK: Final = "follows"
 DELETED: Final = "deleted"
+REPAIRED: Final = "repaired"
 """Keys of records, whose values are heads."""
 
 
@@ -56,6 +57,7 @@ class Chapter:
         return int(begun.timestamp() * 1_000)
 
     def put(self) -> Put:
+        """The entry that is listed."""
         gone = None if self.deleted is None else asdict(self.deleted)
         told = {"stream": self.stream, "from_ms": self.from_ms, "deleted": gone}
         return Put(INDEX + self.stream, orjson.dumps(told))
@@ -114,7 +116,12 @@ def _chapter_in(entry: Entry) -> Chapter:
             return Chapter(stream, int(told["from_ms"]), gone)
     except (ValueError, KeyError, TypeError):
         pass
-    return Chapter(stream, Chapter(stream).from_month_ms, unread=True)
+    return replace(begun_by_name(stream), unread=True)
+
+
+def begun_by_name(stream: str) -> Chapter:
+    """One whose entry is lost: it began with its month."""
+    return Chapter(stream, Chapter(stream).from_month_ms)
 
 
 def record_with(at_ms: int, kind: str, what: str, key: str, head: Anchor) -> bytes:
@@ -131,10 +138,30 @@ def deleted_record(at_ms: int, head: Anchor) -> bytes:
     return record_with(at_ms, "log-deleted", what, DELETED, head)
 
 
+def repaired_record(at_ms: int, head: Anchor, words: str) -> bytes:
+    """head: of the repaired chapter, which later chapters may not name."""
+    return record_with(at_ms, "log-repaired", words, REPAIRED, head)
+
+
+def lost_record(at_ms: int) -> bytes:
+    """What is in the place of a record that was lost."""
+    what = "this record was changed or deleted in the store"
+    return orjson.dumps(asdict(AccessRecord(at_ms, "log-lost", what=what)))
+
+
 def expired(chapters: Iterable[Chapter], now_ms: int, keep_ms: int) -> list[Chapter]:
     """Those whose last record is older than `keep_ms`: the next one began before then. 0 keeps all."""
     there = [one for one in chapters if one.deleted is None]
     return [one for one, after in pairwise(there) if keep_ms and after.from_ms < now_ms - keep_ms]
+
+
+async def unread_entry(store: Store, raw: Store, stream: str) -> Entry | None:
+    """What is in the place of a chapter's entry that is lost or cannot be read; None where it can. raw: the
+    store below its seal. Raises Unavailable.
+    """
+    if not any(one.stream == stream and one.unread for one in await chapters_of(store)):
+        return None
+    return await raw.get(INDEX + stream) or Entry(INDEX + stream, b"", 0)
 
 
 async def delete_segments(store: Store, stream: str, guard: Lease) -> None:
@@ -152,12 +179,12 @@ async def newest_of(store: Store) -> str:
 
 async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list[Anchor], list[str]]:
     """The heads of all chapters that are there, oldest first, and what is wrong: with the chain of each, with
-    the links between them, and with what is missing and was not deleted as policy says. anchors: heads that
-    others kept, of any chapter.
+    the links between them, and with what is missing and was not deleted as policy says. A link that a
+    recorded repair broke is no problem. anchors: heads that others kept, of any chapter.
     """
     anchors, chapters = list(anchors), await chapters_of(store)
     heads, problems = list[Anchor](), list[str]()
-    links, gone = dict[str, Anchor](), dict[str, Anchor]()
+    links, gone, repaired = dict[str, Anchor](), dict[str, Anchor](), dict[str, Anchor]()
     there = [one.stream for one in chapters if one.deleted is None]
     problems += [
         f"{one.stream}: changed: its entry {INDEX}{one.stream} is lost or cannot be read"
@@ -181,21 +208,29 @@ async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list
                 if DELETED in row:
                     deleted = Anchor(**row[DELETED])
                     gone[deleted.stream] = deleted
-    problems += _unlinked(heads, links, gone)
+                if REPAIRED in row:
+                    left = Anchor(**row[REPAIRED])
+                    repaired[left.stream] = left
+    problems += _unlinked(heads, links, gone, repaired)
     for stream in sorted({one.stream for one in anchors} - set(there)):
         problems.append(f"cut-off: agents hold heads of chapter {stream}, which does not exist")
     return heads, problems
 
 
-def _unlinked(heads: list[Anchor], links: Mapping[str, Anchor], gone: Mapping[str, Anchor]) -> list[str]:
+def _unlinked(
+    heads: list[Anchor],
+    links: Mapping[str, Anchor],
+    gone: Mapping[str, Anchor],
+    repaired: Mapping[str, Anchor],
+) -> list[str]:
     """heads: of the chapters that are there. links: chapter -> the head that it names of the one before.
-    gone: chapter -> the head that it had when policy deleted it.
+    gone: chapter -> the head that it had when policy deleted it. repaired: the head that a repair left.
     """
     problems, by_stream = list[str](), {one.stream: one for one in heads}
     for before, head in zip([None, *heads], heads, strict=False):
         link = links.get(head.stream)
         if link is None:
-            if before is not None:
+            if before is not None and head.stream not in repaired:
                 problems.append(f"changed: {head.stream} does not say that it follows {before.stream}")
             continue
         known = by_stream.get(link.stream)
@@ -207,7 +242,7 @@ def _unlinked(heads: list[Anchor], links: Mapping[str, Anchor], gone: Mapping[st
             problems.append(
                 f"missing: {link.stream}, before {head.stream}; no record says that it was deleted"
             )
-        elif known is not None and known != link:
+        elif known is not None and known not in (link, repaired.get(link.stream)):
             problems.append(f"changed: {link.stream} does not end where {head.stream} says it does")
         elif before is not None and before.stream != link.stream:
             problems.append(f"changed: {head.stream} follows {link.stream}, not {before.stream}")
