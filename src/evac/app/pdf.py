@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.extras import is_installed, needs
+from evac.views.svg import CURVE_HEIGHT, CURVE_WIDTH
 
 PAGE_BYTES_MOST: Final = 4 << 20
 """A runbook of 5,000 steps has 3.4 million bytes."""
@@ -23,9 +24,14 @@ AT_ONCE: Final = 1
 
 _SLOTS: Final = threading.BoundedSemaphore(AT_ONCE)
 _LIGHT: Final = re.compile(r"light-dark\(([^,()]+),[^()]*\)")
-_NO_CHARTS: Final = """<style>svg.chart, .legend { display: none; }
-body:has(svg.chart) .lead::after { content: " The charts are in the HTML report."; }</style></head>"""
-"""WeasyPrint does not apply the style sheet of a page to SVG, and charts have colours and places there."""
+_CHART: Final = re.compile(
+    r'<svg [^>]*class="chart (\w+)" style="--rows:(\d+)">(.*?</svg>(?:</svg>)?)', re.DOTALL
+)
+_SIZES: Final = {"gantt": (270, 26, 392, 20), "shares": (90, 96, 146, 27), "curve": (52, 16, 264, 110)}
+"""Kind of chart -> gutter, edge, inner width and height of a row, as on a printed page, in pixels."""
+_AXIS: Final = 30
+_PAINT: Final = frozenset({"fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "text-anchor"})
+_ALONG: Final = frozenset({"x", "x1", "x2", "width"})
 
 
 def pdf(page: str) -> bytes:
@@ -61,6 +67,53 @@ def pdf(page: str) -> bytes:
     return done.stdout
 
 
+def with_charts(page: str) -> str:
+    """The page with charts that say themselves where and how everything is drawn. WeasyPrint applies no style
+    sheet of a page to SVG, and charts have their colours and places there.
+    """
+    if not _CHART.search(page):
+        return page
+    sheet = page.partition("<style>")[2].partition("</style>")[0].partition("@media (max-width")[0]
+    colours = dict(re.findall(r"(--[\w-]+): *(#\w+)", sheet.partition("}")[0]))
+    rules = []
+    for names, body in re.findall(r"([^{}]+)\{([^{}]*)\}", sheet):
+        paint = [line.strip() for line in body.split(";") if line.partition(":")[0].strip() in _PAINT]
+        if paint:
+            rules.append(f"{names.strip()} {{ {'; '.join(paint)} }}")
+    style = re.sub(r"var\((--[\w-]+)\)", lambda one: colours.get(one[1], "#000000"), "\n".join(rules))
+    return _CHART.sub(lambda found: _chart(found[1], int(found[2]), found[3], style), page)
+
+
+def _chart(kind: str, rows: int, inside: str, style: str) -> str:
+    """One chart in pixels instead of shares of its width, with its own paint."""
+    gutter, edge, inner, pitch = _SIZES.get(kind, _SIZES["gantt"])
+    tall = rows * pitch
+
+    def in_pixels(found: re.Match[str]) -> str:
+        return f'{found[1]}="{float(found[2]) * (inner if found[1] in _ALONG else tall) / 100:.2f}"'
+
+    def scaled(found: re.Match[str]) -> str:
+        x, y = inner / CURVE_WIDTH, tall / CURVE_HEIGHT
+        point = re.sub(r"M([\d.]+) ", lambda one: f"M{float(one[1]) * x:.2f} ", found[0])
+        point = re.sub(r"(?<=[\d.] )([\d.]+)", lambda one: f"{float(one[1]) * y:.2f}", point)
+        point = re.sub(r"H([\d.]+)", lambda one: f"H{float(one[1]) * x:.2f}", point)
+        return re.sub(r"V([\d.]+)", lambda one: f"V{float(one[1]) * y:.2f}", point)
+
+    body = re.sub(r"<(title|desc)\b[^>]*>.*?</\1>", "", inside.removesuffix("</svg>"), flags=re.DOTALL)
+    body = re.sub(r"<svg [^>]*preserveAspectRatio[^>]*>", "<g>", body).replace("</svg>", "</g>")
+    body = re.sub(r'\b(x|x1|x2|width|y|y1|y2|height)="([\d.]+)%"', in_pixels, body)
+    body = re.sub(r'(?<= d=")[^"]+', scaled, body)
+    body = re.sub(
+        r'style="--n:(\d+)"', lambda one: f'transform="translate(0 {int(one[1]) * pitch})"', body
+    ).replace('<text class="label', '<text x="-10" class="label')
+    wide, high = gutter + inner + edge, tall + _AXIS
+    return (
+        f'<svg viewBox="{-gutter} -8 {wide} {high + 8}" width="{wide}" height="{high + 8}">'
+        f'<style>{style}</style><g class="chart {kind}" font-family="sans-serif" font-size="11">'
+        f"{body}</g></svg>"
+    )
+
+
 def main() -> None:
     """A page on stdin to its PDF on stdout."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MOST, MEMORY_BYTES_MOST))
@@ -78,8 +131,8 @@ def main() -> None:
         def fetch(self, url: str, headers: Any = None) -> Any:
             raise ValueError(f"a PDF is made without reading {url[:80]}")
 
-    page = _LIGHT.sub(r"\1", data.decode()).replace("</head>", _NO_CHARTS, 1)
-    drawn = HTML(string=page, url_fetcher=Refusing())
+    page = _LIGHT.sub(r"\1", data.decode())
+    drawn = HTML(string=with_charts(page), url_fetcher=Refusing())
     sys.stdout.buffer.write(drawn.write_pdf(pdf_identifier=hashlib.sha256(data).digest()[:16]))
 
 

@@ -119,7 +119,10 @@ def clock(seconds: float) -> str:
     if seconds < 3600:
         whole, rest = divmod(round(seconds), 60)
         return f"{seconds / 60:g} min" if rest in (0, 30) else f"{whole}:{rest:02} min"
-    return f"{seconds / 3600:g} h" if seconds < 172_800 else f"{seconds / 86_400:g} d"
+    if seconds < 172_800:
+        whole, rest = divmod(round(seconds / 60), 60)
+        return f"{seconds / 3600:g} h" if rest in (0, 30) else f"{whole}:{rest:02} h"
+    return f"{seconds / 86_400:g} d"
 
 
 def ticks(upto: float, since: float = 0.0, most: int = 6) -> list[float]:

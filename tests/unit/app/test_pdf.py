@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from evac import views as view_texts
 from evac.app import pdf as pdfs
 from evac.app.pdf import pdf
 from evac.cli import console
 from evac.cli.main import run
 from evac.incident.runbook import Runbook, runbook
 from evac.model.errors import EvacError, InvalidInput
+from evac.views import svg
 from evac.views.incident_view import runbook_page
+from evac.views.svg import Bar, Part, Row, Series, Shares
 from tests.unit.incident.stories import plan_of, step
 
 
@@ -87,11 +90,57 @@ def test_a_pdf_is_bounded_in_size_time_and_number(monkeypatch: pytest.MonkeyPatc
         pdfs._SLOTS.release(pdfs.AT_ONCE)
 
 
-def test_the_charts_of_a_plan_are_left_to_its_page(tmp_path: Path) -> None:
-    page = (
-        '<html><head></head><body><p>words</p><svg class="chart"><text y="9">bars</text></svg></body></html>'
+def painted(made: bytes, tmp_path: Path) -> dict[str, tuple[int, int]]:
+    """Colour -> how far its pixels reach from left to right on the first sheet."""
+    file = tmp_path / "made.pdf"
+    file.write_bytes(made)
+    command = ["pdftoppm", "-r", "72", "-l", "1", "-aa", "no", "-aaVector", "no", file]
+    drawn = subprocess.run(command, capture_output=True, check=True).stdout
+    _, size, _, pixels = drawn.split(b"\n", 3)
+    wide = int(size.split()[0])
+    found: dict[str, tuple[int, int]] = {}
+    for place in range(0, len(pixels), 3):
+        colour, x = f"#{pixels[place : place + 3].hex()}", place // 3 % wide
+        least, most = found.get(colour, (x, x))
+        found[colour] = min(least, x), max(most, x)
+    return found
+
+
+def test_charts_are_drawn_with_their_colours_places_and_words(tmp_path: Path) -> None:
+    bars = (Bar(0, 300, "start", "one"), Bar(300, 600, "verify", "two"))
+    rows = [Row("first row", bars), Row("second row", (Bar(0, 600, "fence", "three"),), limit=600)]
+    share = Shares("cpu", ((Part(0.5, "gone", "lost"),), (Part(1, "dark", "off"),)), "50 % lost")
+    steps = Series("people", "line", ((0, 8e6), (300, 4e6)))
+    charts = (
+        svg.gantt("g", "Work", "words", rows, 600),
+        svg.shares("s", "Capacity", "words", [share]),
+        svg.curves("c", "Outage", "words", [steps], 600, 8e6),
     )
-    assert sheets(pdf(page), tmp_path)[0].split() == ["words"]
+    style = Path(view_texts.__file__).parent.joinpath("templates", "report.css").read_text("utf-8")
+    page = "<html><head><style>{}</style></head><body>{}</body></html>"
+    made = pdf(page.format(style, "".join(f"<figure>{chart}</figure>" for chart in charts)))
+    words = " ".join(" ".join(sheets(made, tmp_path)).split())
+    for one in ("first row", "second row", "4 min", "8 min", "cpu", "50 % lost"):
+        assert one in words
+    assert "Work" not in words, "what a chart says to people who do not see it is not printed on it"
+    found = painted(made, tmp_path)
+    start, verify, fence = (found[colour] for colour in ("#2f75b8", "#3f9163", "#a8322b"))
+    assert abs(start[1] - verify[0]) <= 2, "one begins where the other ends"
+    assert start[0] == fence[0]
+    assert abs(verify[1] - fence[1]) <= 1, "and together they are as long as the one below"
+    half, whole = found["#d9837c"], found["#b9b2dd"]
+    assert abs(2 * (half[1] - half[0]) - (whole[1] - whole[0])) <= 3
+    assert "#1f62a5" in found, "the line of the curve"
+
+
+def test_a_wide_table_stays_on_the_sheet_and_breaks_no_name_into_letters(tmp_path: Path) -> None:
+    style = Path(view_texts.__file__).parent.joinpath("templates", "report.css").read_text("utf-8")
+    cells = "".join(f'<td class="n">{n},000 accelerators</td>' for n in range(8))
+    rows = f"<tr><th>bundang</th>{cells}</tr>"
+    page = f"<html><head><style>{style}</style></head><body><table>{rows}</table></body></html>"
+    words = " ".join(sheets(pdf(page), tmp_path)).split()
+    assert "bundang" in words
+    assert "7,000" in words
 
 
 def test_without_the_extra_it_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ def per_cent(value: str | None) -> float:
 
 
 def test_round_times_have_short_names() -> None:
-    names = [svg.clock(s) for s in (0, 45, 900, 7200, 5400, 172_800)]
-    assert names == ["0", "45 s", "15 min", "2 h", "1.5 h", "2 d"]
+    names = [svg.clock(s) for s in (0, 45, 900, 7200, 5400, 3900, 172_800)]
+    assert names == ["0", "45 s", "15 min", "2 h", "1.5 h", "1:05 h", "2 d"]
 
 
 @given(SECONDS, st.floats(1, 400_000, allow_nan=False))
