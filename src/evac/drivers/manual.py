@@ -53,7 +53,7 @@ class NoopDriver:
 
 NOOP = DriverSpec(
     "noop",
-    "does nothing; for measurements, and plans use it automatically",
+    "does nothing; it is for measurements, and plans use it automatically",
     (),
     (),
     "evac.drivers.manual:NoopDriver",

@@ -9,7 +9,7 @@ DRIVER = DriverSpec(
     (TakesBackups, RestoresData),
     (
         *COPY_FOLDER,
-        Setting("archive", "text", "folder with the archived WAL, as it is", "none", reaches="folder"),
+        Setting("archive", "text", "folder with the archived WAL, uncompressed", "none", reaches="folder"),
         Setting("program", "text", "the program", "`pg_basebackup` in `bin`", reaches="program"),
         *RESTORED_POSTGRES,
     ),

@@ -231,12 +231,12 @@ def _unlinked(
         link = links.get(head.stream)
         if link is None:
             if before is not None and head.stream not in repaired:
-                problems.append(f"changed: {head.stream} does not say that it follows {before.stream}")
+                problems.append(f"changed: {head.stream} does not state that it follows {before.stream}")
             continue
         known = by_stream.get(link.stream)
         if known is None and link.stream in gone and gone[link.stream] != link:
             problems.append(
-                f"changed: {link.stream} did not end where {head.stream} says it does when it was deleted"
+                f"changed: when {link.stream} was deleted, it did not end where {head.stream} says it does"
             )
         elif known is None and link.stream not in gone:
             problems.append(
