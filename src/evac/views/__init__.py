@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 
 
 def rendered(name: str, **context: Any) -> str:
-    """A template of this room as one self-contained page; `style` is the style sheet of reports."""
+    """A template of this package as one self-contained page; `style` is the style sheet of reports."""
     return _environment().get_template(name).render(context)
 
 
 def in_style(words: str) -> str:
-    """Words for the margin of a printed page: within a style sheet nothing is escaped, so little is kept."""
+    """Words for the margin of a printed page. Nothing is escaped within a style sheet, so only few
+    characters are kept.
+    """
     return "".join(one if one.isalnum() or one in " .,:+-_/()" else " " for one in words)[:90]
 
 

@@ -1,4 +1,4 @@
-"""Cases for credits as sheets and as JSON: everything shown is in the one document."""
+"""Credit cases as sheets and as JSON: everything that is shown is in the one document."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def case_sheet(case: Document) -> Sheet:
 
 
 def summary_of(case: Document) -> str:
-    """What is owed, to how many, and how far the case is, in one sentence."""
+    """What is owed, to how many accounts, and the progress of the case, in one sentence."""
     ledger = case["ledger"]
     if ledger is None:
         return "No ledger has been computed yet."
@@ -64,7 +64,7 @@ def sums_of(rows: Sequence[Document]) -> Iterator[str]:
 
 
 def paid(row: Document) -> int:
-    """What a row of totals costs in minor units: its amount, and the tax that comes on top."""
+    """The cost of a row of totals in minor units: its amount, and the tax in addition."""
     return int(row["amount"]) + int(row.get("tax_on_top", 0))
 
 
@@ -74,7 +74,7 @@ def in_kind(kind: str, count: int) -> str:
 
 
 def to_type(case: Document) -> str:
-    """What a person types to approve: the total where there is one currency, else the id of the ledger."""
+    """What a person types to approve: the total if there is one currency, otherwise the ID of the ledger."""
     rows = [row for row in case["ledger"]["envelope"] if row["kind"] in MONEY]
     currencies = {row["currency"] for row in rows}
     if len(currencies) != 1:
@@ -84,19 +84,19 @@ def to_type(case: Document) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TrancheRow:
-    """One tranche of the totals that persons approve."""
+    """One tranche of the totals that people approve."""
 
     tranche: Tranche
     who: str
     lines: int
     worth: str
     state: str
-    """For people; how it is shown is `look`."""
+    """For people; `look` is its style."""
     look: Literal["ok", "warn", "muted"]
 
 
 def tranche_rows(case: Document) -> list[TrancheRow]:
-    """Those in which anything is owed, the paying one first."""
+    """The tranches in which anything is owed, the paying one first."""
     approved = len(case["approvals"]) >= case["approvals_needed"]
     found: list[TrancheRow] = []
     for row in case["tranches"]:
@@ -215,7 +215,7 @@ def _claims(claims: Document) -> Iterator[SheetPart]:
 
 
 def statement_sheet(found: Document) -> Sheet:
-    """For a regulator: outages, rules in words, totals, claims, approvals and what was delivered."""
+    """For a regulator: outages, rules in words, totals, claims, approvals and deliveries."""
     due = found["notice_due_ms"]
     owed = ", ".join(sums_of(found["envelope"])) or "Nothing"
     lead = f"{owed} for {plural(found['credited'], 'account')}."
@@ -254,7 +254,7 @@ def queue_part(claims: Document) -> SheetPart:
 
 
 def claims_sheet(case: Document) -> Sheet:
-    """The claims of a case, the queue, and what persons decided."""
+    """The claims of a case, the queue, and the decisions of people."""
     title = f"Claims: {case['case']}"
     if case["claims"] is None:
         words = (
@@ -323,12 +323,12 @@ def _tranches(case: Document) -> SheetPart:
 
 
 def _edge(at_ms: int) -> str:
-    """Seconds only where there are some."""
+    """A time, with seconds only if there are any."""
     return local_and_utc(at_ms, at_ms // 1_000 % 60 != 0)
 
 
 def _change_words(row: Document) -> str:
-    """What a correction changed; None is an end that stayed."""
+    """What a correction changed; None is an end that stayed the same."""
     if row["removed"]:
         return "removed"
     named = (("from", row["from_ms"]), ("to", row["to_ms"]))
@@ -356,7 +356,7 @@ def windows_sheet(case: Document) -> Sheet:
 
 
 def check_json(name: str, digest: str, rules: int, problems: Sequence[Diagnostic]) -> str:
-    """What `evac credit check` found."""
+    """The result of `evac credit check`."""
     rows = [
         {
             "code": one.code,
@@ -397,7 +397,7 @@ def explanation_json(account: str, ledger: str, language: str, found: Sequence[E
 
 
 def reconciled_text(found: Document, system: str) -> str:
-    """How what a billing system booked differs from what was requested, one line each, and the counts."""
+    """How the billing system's bookings differ from what was requested, one line each, and the counts."""
     said = []
     for row in found["mismatches"]:
         asked, booked = (money_words(row[name], row["currency"]) for name in ("wanted", "booked"))
@@ -417,5 +417,5 @@ def reconciled_text(found: Document, system: str) -> str:
 
 
 def explanation_text(found: Sequence[Explanation]) -> str:
-    """One sentence a line."""
+    """One sentence per line."""
     return "\n".join(sentence for one in found for sentence in one.sentences) + "\n"

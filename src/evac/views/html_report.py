@@ -1,6 +1,5 @@
-"""One self-contained HTML file: the answer first, the numbers behind it, no network, prints well.
-
-What it shows of a plan and of a simulation is made here, ready to be printed.
+"""One self-contained HTML file: the result first, then the numbers behind it; no network; prints well.
+The parts that show a plan and a simulation are prepared here.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class MatrixRow:
 
 
 def plan_context(estate: Estate, planned: Planned) -> dict[str, Any]:
-    """Everything the plan's sections print."""
+    """Everything that the plan's sections show."""
     plan = planned.plan
     upto = plan_charts.span_seconds(plan)
     where = plan_view.standing(estate, plan)
@@ -88,7 +87,7 @@ def _curve(plan: Plan, curve: Curve) -> dict[str, Any]:
 
 
 def curve_words(curve: Curve) -> str:
-    """What a curve shows: how many at first, when half and all are back, and how late."""
+    """What a curve shows: how many people at first, when half and all are restored, and how late."""
     most = max(value for _, value in curve.down)
     peak = next(s for s, v in curve.down if v == most)
     half = next((s for s, v in curve.down if v <= most / 2 and s > peak), None)
@@ -105,7 +104,7 @@ def curve_words(curve: Curve) -> str:
 
 
 def _lead_words(plan: Plan) -> str:
-    """Where the time axes of the plan begin."""
+    """Where the plan's time axes begin."""
     lead = plan.lead.ms
     if not lead:
         return "Times count from the loss."
@@ -245,7 +244,7 @@ def _room_words(row: plan_view.CapacityRow) -> dict[str, str]:
 
 
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
-    """By state, the gravest first; in each the reasons, those that most people feel first."""
+    """By state, the most severe first; within each, the reasons, those that affect most people first."""
     parts = []
     for state, words in plan_view.GIVEN_UP_WORDS:
         groups = [g for g in plan_view.given_up(plan) if g.state == state]
@@ -272,7 +271,9 @@ def _given_up_row(group: plan_view.GivenUp) -> dict[str, Any]:
 
 
 def _stores(plan: Plan) -> dict[str, Any]:
-    """Lost stores, then those that are made again: there once the first service that waits for it serves."""
+    """Lost stores, then those that are rebuilt: available once the first service that waits for them
+    serves.
+    """
 
     def gravity(s: StoreOutcome) -> tuple[int, int, str]:
         grave = 0 if s.primary_ms is None else (1 if s.loss_ms is None or s.loss_ms else 2)
@@ -308,7 +309,7 @@ def _store(plan: Plan, store: StoreOutcome) -> dict[str, str]:
 
 
 def _replicas(estate: Estate, plan: Plan, where: plan_view.Standing) -> tuple[MatrixRow, ...]:
-    """Every service the loss touches, highest tier and most people first."""
+    """Every affected service, the highest tier and most users first."""
     number_of = {service.id: n for n, service in enumerate(estate.services)}
     rows = []
     for outcome in plan.by_weight(o for o in plan.outcomes if o.service in number_of):
@@ -320,7 +321,7 @@ def _replicas(estate: Estate, plan: Plan, where: plan_view.Standing) -> tuple[Ma
 
 
 def _matrix(estate: Estate, where: plan_view.Standing, rows: Sequence[MatrixRow]) -> dict[str, Any]:
-    """Sites that carry any of the services, and the rows over them, the first ones open."""
+    """The sites where any of the services run, and the rows for them, the first ones expanded."""
     shown = [n for n in range(len(estate.sites)) if any(row.cells[n] != (0, 0) for row in rows)]
     heads = [
         (estate.sites[n].id, "lost" if where.off_after[n] else ("off before" if where.off_before[n] else ""))
@@ -375,7 +376,7 @@ def _sensitivity(plan: Plan) -> list[dict[str, str]]:
 
 
 def simulation_context(plan: Plan, found: Simulation) -> dict[str, Any]:
-    """Percentiles of recovery per tier, who is at risk, and what is critical most often."""
+    """Recovery percentiles per tier, the services at risk, and what is critical most often."""
     steps = {s.id: s for s in plan.steps}
     return {
         "simulation": found,
@@ -424,7 +425,7 @@ def html_report(
     planned: Planned | None = None,
     audit: Mapping[str, Any] | None = None,
 ) -> str:
-    """A whole page. `audit` is what `audit_view.audit_context` gives. Same input, same bytes."""
+    """A whole page. `audit`: from `audit_view.audit_context`. Same input, same bytes."""
     context: dict[str, Any] = dict.fromkeys(("plan", "simulation", "audit"))
     parts: Parts = []
     if planned is not None:

@@ -1,5 +1,5 @@
-"""Values of the room `incident` as sheets and as JSON documents, and a runbook as pages of paper: a cover
-with questions and contacts, then a block for each step with room for initials and a time.
+"""Values of the package `incident` as sheets and as JSON documents, and a runbook as pages of paper: a
+cover with questions and contacts, then a block for each step with space for initials and a time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BACK = frozenset({"restored", "degraded", "running"})
 
 
 def json_of(kind: str, body: Mapping[str, Any]) -> str:
-    """A document of a kind; keys sorted, byte-stable."""
+    """A document of a kind, with sorted keys; byte-stable."""
     whole = {"kind": kind, "schema_version": SCHEMA_VERSION, **body}
     return json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -73,7 +73,9 @@ def summary_row(about: Summary) -> dict[str, Any]:
 
 
 def still_down_words(told: Mapping[str, Any]) -> str:
-    """What records leave down or degraded, and for how many people. told: as `summary_row` makes it."""
+    """What is down or degraded according to the records, and for how many people. told: from
+    `summary_row`.
+    """
     lines = [
         f"  {row['service']}: {row['level']}, {people(row['people'])}, since {row['changes'][-1]['at']}"
         for row in told["services"]
@@ -85,7 +87,7 @@ def still_down_words(told: Mapping[str, Any]) -> str:
 
 
 def list_sheet(rows: Sequence[Summary]) -> Sheet:
-    """One line an incident, oldest first."""
+    """One row per incident, oldest first."""
     found = [
         (
             one.incident,
@@ -103,7 +105,7 @@ def list_sheet(rows: Sequence[Summary]) -> Sheet:
 
 
 def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
-    """Where an incident stands, and its newest entries."""
+    """The state of an incident, and its newest entries."""
     until_ms = about.until_ms(now_ms)
     since = local_and_utc(about.commander_since_ms)
     facts = [
@@ -173,7 +175,7 @@ def _said(stated: Stated, moment: bool = False) -> str:
 
 
 def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -> Sheet:
-    """What a regulator asks, on paper."""
+    """What a regulator asks for, on paper."""
     length = duration(int(report.duration.value)) if report.duration.value is not None else _UNKNOWN
     facts = [
         ("start", f"{_said(report.start, True)} ({report.start.basis})"),
@@ -262,7 +264,7 @@ def report_json(report: Basics, dora: Classification, duties: Sequence[Duty]) ->
 
 
 def runbook_sheet(book: Runbook) -> Sheet:
-    """As text: two empty columns to write in."""
+    """As text, with two empty columns to write in."""
     head = ("step", "what", "where", "begins", "takes", "after", "who", "done at", "by")
     parts = [
         SheetPart(
@@ -324,7 +326,7 @@ def runbook_page(book: Runbook) -> str:
 
 
 def runbook_body(book: Runbook) -> Markup:
-    """What is printed, as HTML without styles of its own."""
+    """The printed content, as HTML without its own styles."""
     parts = [(part.title, list(map(_block, part.steps))) for part in book.parts if part.steps]
     numbers = count(1)
     for _, blocks in parts:
@@ -349,7 +351,7 @@ def title_of(book: Runbook) -> str:
 
 
 def _lead(book: Runbook) -> str:
-    """What it restores, and when a person uses it."""
+    """What the runbook restores, and when to use it."""
     back = [one for one in book.services if one.state in _BACK]
     gone = [one.service for one in book.services if one.state not in _BACK]
     last = max((one.recovery_ms or 0 for one in back), default=0)
@@ -361,7 +363,7 @@ def _lead(book: Runbook) -> str:
 
 
 def _questions(book: Runbook) -> list[tuple[str, tuple[str, str], tuple[str, str]]]:
-    """(question, (answer, what to do), (other answer, what to do)); empty where nothing is lost."""
+    """Return (question, (answer, what to do), (other answer, what to do)); empty if nothing is lost."""
     if book.kind != "lose" or not book.lost:
         return []
     lost = listed(book.lost)
@@ -393,7 +395,7 @@ def _questions(book: Runbook) -> list[tuple[str, tuple[str, str], tuple[str, str
 
 
 def _owners(book: Runbook) -> list[tuple[str, str]]:
-    """(team, the services it answers for)."""
+    """Return (team, the services it is responsible for)."""
     found: dict[str, list[str]] = {}
     for one in book.services:
         if one.owner:

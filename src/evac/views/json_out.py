@@ -1,9 +1,9 @@
-"""JSON for scripts, and its JSON Schemas (2020-12): every document says its kind and schema_version; keys
-are sorted.
+"""JSON for scripts, and its JSON Schemas (2020-12). Every document states its kind and schema_version;
+keys are sorted.
 
-What is listed in a schema stays; new members may be added within a schema_version, so readers ignore what
-they do not know. Problems - diagnostics of files and findings of the audit - also as SARIF 2.1.0, JUnit XML,
-GitHub annotations and Markdown.
+Members listed in a schema never disappear; new ones may be added within a schema_version, so readers
+ignore what they do not know. Problems (diagnostics of files and findings of the audit) are also available
+as SARIF 2.1.0, JUnit XML, GitHub annotations and Markdown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The page at the end of the October 2022 story: what was, what evac did, and what was assumed.
+"""The page at the end of the October 2022 story: what happened, what evac did, and what was assumed.
 
-Times are milliseconds since the fire. The published hours and ours lie on one axis, so that nobody has to
-compare numbers; every assumption stands with where it came from.
+Times are milliseconds since the fire. The published hours and evac's are on one axis, so that no one has
+to compare numbers; every assumption is listed with its source.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from evac.views.svg import Card, Part, Series, Shares, curves, shares
 from evac.views.words import duration, number, people, plural
 
 PUBLISHED_LAST_MS: Final = 459_000_000
-"""127 h 30 min: until the last service was back, as the ministry published in December 2022."""
+"""127 h 30 min: until the last service was restored, as the ministry published in December 2022."""
 PUBLISHED_MESSENGER_MS: Final = 36_000_000
 """About ten hours: until messages could be sent again."""
 PUBLISHED_POWER_MS: Final = 63_000_000
-"""17 h 30 min: until nine tenths of the power were back in Pangyo."""
+"""17 h 30 min: until nine tenths of the power in Pangyo were restored."""
 
 _HOUR_S: Final = 3_600
 
@@ -34,15 +34,15 @@ class Chapter:
     end_ms: int
     style: str
     facts: tuple[str, ...]
-    """Sentences, the gravest first."""
+    """Sentences, the most important first."""
     how: str
     real_ms: int
-    """What it took on this machine."""
+    """How long it took on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """What was assumed, its value in words, and where it comes from."""
+    """One assumption, its value in words, and its source."""
 
     what: str
     value: str
@@ -51,29 +51,29 @@ class Assumption:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """The cold start as the fleet and the journal counted it."""
+    """The cold start as counted by the fleet and the journal."""
 
     servers: int
     came_up: int
     degraded: int
     to_the_floor: int
     trips: int
-    """Feeds that went above their limit."""
+    """Number of feeds that exceeded their limit."""
     again: int
-    """Servers that were switched on once more after a try that failed."""
+    """Servers that were switched on again after a failed attempt."""
     began_ms: int
     ended_ms: int
     bound_ms: int
     """No order can be faster than this."""
     up: tuple[tuple[int, int], ...]
-    """(milliseconds since the fire, servers that are up), in rising time."""
+    """(milliseconds since the fire, servers that are up), in ascending order of time."""
     speed: int = 1
-    """How much faster than life time ran while it was carried out."""
+    """How much faster than real time it ran."""
 
 
 @dataclass(frozen=True, slots=True)
 class October:
-    """All of it."""
+    """The whole story."""
 
     servers: int
     burnt: int
@@ -82,14 +82,14 @@ class October:
     people: int
     chapters: tuple[Chapter, ...]
     back: tuple[tuple[int, int], ...]
-    """(milliseconds since the fire, services not yet back yet), in rising time."""
+    """(milliseconds since the fire, services not restored yet), in ascending order of time."""
     wave: Wave
     messenger_ms: int | None
     """When messages could be sent again."""
     last_ms: int | None
-    """When the last service was back."""
+    """When the last service was restored."""
     home_ms: int
-    """When everything stood again where the files say."""
+    """When everything was again where the files declare it."""
     missing: tuple[str, ...]
     assumptions: tuple[Assumption, ...]
 
@@ -197,7 +197,7 @@ def _begin(chapter: Chapter) -> str:
 
 
 def _beside(story: October) -> str:
-    """The published hours and ours as bars of one scale, each with its value."""
+    """The published hours and evac's as bars on one scale, each with its value."""
     rows = [
         _bar("Messages, 2022", "gone", PUBLISHED_MESSENGER_MS, "about 10 h"),
         _bar("Messages, evac", "start", story.messenger_ms),
@@ -212,14 +212,16 @@ def _beside(story: October) -> str:
 
 
 def _bar(label: str, style: str, end_ms: int | None, value: str = "") -> Shares:
-    """Of the longest published outage; nothing of what has no end within the story."""
+    """A bar relative to the longest published outage; none for anything that does not end within the
+    story.
+    """
     words = value or duration(end_ms)
     share = 0.0 if end_ms is None else end_ms / PUBLISHED_LAST_MS
     return Shares(label, ((Part(share, style, words),),), words)
 
 
 def _back(story: October) -> str:
-    """Services not yet back, over time."""
+    """Services not restored yet, over time."""
     end = max(story.home_ms, *(at for at, _ in story.back), _HOUR_S * 1_000) / 1_000
     points = tuple((at / 1_000, float(count)) for at, count in story.back)
     words = (

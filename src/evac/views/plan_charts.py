@@ -1,4 +1,4 @@
-"""What the charts of a plan draw: the work by kind, services over time, critical chains, outage, and a cold
+"""The data of a plan's charts: the work by kind, services over time, critical chains, outage, and a cold
 start by hall.
 
 All times here are seconds from the loss, so that the whole page has one clock: the plan's own times plus
@@ -48,7 +48,7 @@ SITE_LETTERS_NARROW: Final = 8
 
 
 def wave_context(estate: Estate, plan: Plan) -> dict[str, Any] | None:
-    """What the section of a cold start prints; None where no domain is restored."""
+    """What the section about a cold start shows; None if no domain is restored."""
     if plan.wave is None and not plan.left_off:
         return None
     rows, start, end = _boots(estate, plan)
@@ -84,7 +84,7 @@ def _words(plan: Plan) -> str:
 
 
 def _boots(estate: Estate, plan: Plan) -> tuple[Ints, Ints, Ints]:
-    """(fleet rows, begin, end in milliseconds) of every server of the restored domains that boots."""
+    """Return (fleet rows, start, end in milliseconds) of every server of the restored domains that boots."""
     sites = {domain.split("/", 1)[0] for domain in plan.scenario.domains}
     steps = [step for step in plan.steps if kind_of(step.kind).boots]
     if not steps:
@@ -97,7 +97,7 @@ def _boots(estate: Estate, plan: Plan) -> tuple[Ints, Ints, Ints]:
 
 
 def _halls(estate: Estate, rows: Ints, end: Ints, upto: float) -> list[dict[str, str]]:
-    """One chart a hall, with the number of its servers that are on."""
+    """One chart per hall, with the number of its servers that are on."""
     of_rack = np.array([*(_place(r.hall or "", estate) for r in estate.racks), -1], np.int64)
     hall = of_rack[estate.fleet.rack[rows]]
     found = []
@@ -119,7 +119,7 @@ def _place(hall: str, estate: Estate) -> int:
 
 
 def _power(estate: Estate, plan: Plan, rows: Ints, start: Ints, upto: float) -> list[dict[str, str]]:
-    """One chart a site: watts drawn, from the begin of each boot on, and the budget that holds now."""
+    """One chart per site: watts drawn, from the start of each boot on, and the current budget."""
     table = power_table(topology(estate), plan.scenario)
     found = []
     for site in np.unique(estate.fleet.site[rows]).tolist():
@@ -149,7 +149,7 @@ def _power(estate: Estate, plan: Plan, rows: Ints, start: Ints, upto: float) -> 
 
 
 def _running_sum(at_ms: IntColumn, amounts: IntColumn) -> tuple[tuple[float, float], ...]:
-    """A step function of sums so far, one point for each time."""
+    """A step function of running sums, one point for each time."""
     total = np.cumsum(amounts)
     last = np.flatnonzero(np.r_[at_ms[1:] != at_ms[:-1], True]) if len(at_ms) else np.zeros(0, np.int64)
     points: Sequence[tuple[float, float]] = [(float(at_ms[k]) / 1000, float(total[k])) for k in last.tolist()]
@@ -166,7 +166,7 @@ MANY_LATE: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """All steps of one kind: unit actions, those done by people, first begin and last end in seconds."""
+    """All steps of one kind: number of actions, those done by people, first start and last end in seconds."""
 
     kind: str
     steps: int
@@ -178,8 +178,9 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One step of a critical chain: what it does, seconds from the loss, and how long it waited
-    for room, a slot or its turn after the step before it."""
+    """One step of a critical chain: what it does, seconds from the loss, and how long it waited for
+    capacity, a slot or its turn after the previous step.
+    """
 
     words: str
     kind: str
@@ -190,7 +191,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What decides when the last service of a tier is back."""
+    """What determines when the last service of a tier is restored."""
 
     tier: int
     service: str
@@ -200,9 +201,8 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """People without a service of a tier over time, and those whose objective has passed.
-
-    At any second late <= down, and down <= late + allowed.
+    """People without a service of a tier over time, and those whose objective has passed. At any second,
+    late <= down <= late + allowed.
     """
 
     tier: int
@@ -214,20 +214,19 @@ class Curve:
 
 
 def lead_seconds(plan: Plan) -> float:
-    """From the loss to the release of the plan."""
+    """Seconds from the loss to the release of the plan."""
     return plan.lead.ms / 1000
 
 
 def span_seconds(plan: Plan) -> float:
-    """How much of the time axis is worth drawing: to the last return, a little more, at least a minute."""
+    """How much of the time axis to draw: to the last restoration, a little more, at least a minute."""
     ends = [o.base_ms for o in plan.outcomes if o.base_ms is not None and o.state not in GONE]
     return max(60.0, (max(ends, default=0) / 1000 + lead_seconds(plan)) * 1.05)
 
 
 def curve_span(plan: Plan, curve: Curve) -> float:
-    """Seconds of a tier's outage worth drawing: at least a minute, and to its last return.
-
-    To its objectives too where they are near, or where many miss them.
+    """Seconds of a tier's outage to draw: to its last restoration, at least a minute; also to its
+    objectives if they are near, or if many miss them.
     """
     mine = [o for o in plan.outcomes if o.tier == curve.tier]
     ends = [at for o in mine if (at := _back_at(plan, o)) < FOREVER]
@@ -239,7 +238,7 @@ def curve_span(plan: Plan, curve: Curve) -> float:
 
 
 def work_by_kind(plan: Plan) -> tuple[Work, ...]:
-    """One entry a kind that the plan has, in the order in which work of that kind begins."""
+    """One entry for each kind in the plan, in the order in which work of that kind begins."""
     lead = lead_seconds(plan)
     found = []
     order = {kind: number for number, kind in enumerate(PLANNED)}
@@ -254,7 +253,7 @@ def work_by_kind(plan: Plan) -> tuple[Work, ...]:
 
 
 def work_rows(plan: Plan, upto: float) -> tuple[Row, ...]:
-    """One row a kind: the darker, the more actions of the kind are under way."""
+    """One row per kind: the darker, the more actions of the kind are in progress."""
     return tuple(
         Row(f"{PLANNED[work.kind].work} ({number(work.actions)})", _density(plan, work, upto))
         for work in work_by_kind(plan)
@@ -284,7 +283,7 @@ def _density(plan: Plan, work: Work, upto: float) -> tuple[Bar, ...]:
 
 
 def heaviest(plan: Plan, most: int = GANTT_ROWS) -> list[Outcome]:
-    """The services with the heaviest outages, in the order they come back."""
+    """The services with the heaviest outages, in the order in which they are restored."""
     back = [o for o in plan.outcomes if o.base_ms and o.state in ("restored", "degraded")]
     weights = plan.tier_weights
 
@@ -321,7 +320,7 @@ def _service_row(plan: Plan, outcome: Outcome, steps: list[Step]) -> Row:
 
 
 def chains(plan: Plan) -> tuple[Chain, ...]:
-    """Of each tier, the critical chain of the service that is back last."""
+    """For each tier, the critical chain of the service that is restored last."""
     lead, steps = lead_seconds(plan), {s.id: s for s in plan.steps}
     found = []
     for tier in sorted({o.tier for o in plan.outcomes}):
@@ -360,7 +359,7 @@ def step_words(step: Step) -> str:
 
 
 def place_words(store: StoreOutcome, plan: Plan) -> str:
-    """Where a store comes back, in words: `south`, `south, from the backup`, and as of which moment."""
+    """Where a store is restored, in words: `south`, `south, from the backup`, and to which point in time."""
     if not store.restored:
         return store.candidate or "nowhere"
     moment_s = dict(plan.scenario.moments).get(store.store)
@@ -369,7 +368,7 @@ def place_words(store: StoreOutcome, plan: Plan) -> str:
 
 
 def chain_rows(chain: Chain) -> tuple[Row, ...]:
-    """The chain as a Gantt."""
+    """The chain as a Gantt chart."""
     rows = []
     for link in chain.links:
         wait = (Bar(link.begin - link.waited, link.begin, "wait", f"waits {seconds(link.waited)}"),)
@@ -379,7 +378,7 @@ def chain_rows(chain: Chain) -> tuple[Row, ...]:
 
 
 def curves_by_tier(plan: Plan) -> tuple[Curve, ...]:
-    """Of each tier with people without service: the step functions of its outage."""
+    """For each tier with people without service: the step functions of its outage."""
     found = []
     for tier in sorted({o.tier for o in plan.outcomes}):
         mine = [o for o in plan.outcomes if o.tier == tier and o.people and o.goes_down]
@@ -397,7 +396,7 @@ def curves_by_tier(plan: Plan) -> tuple[Curve, ...]:
 
 
 def curve_series(curve: Curve) -> tuple[Series, ...]:
-    """Areas first, so that the lines lie above them."""
+    """Areas first, so that the lines are on top of them."""
     series = [
         Series("people without service", "area", curve.down, True),
         Series("of them, past their objective", "lateness", curve.late, True),
@@ -408,9 +407,8 @@ def curve_series(curve: Curve) -> tuple[Series, ...]:
 
 
 def curve_end(curve: Curve) -> float | None:
-    """When nobody of the tier is without service any more; None where that never comes.
-
-    A curve may begin at nobody: what is shed goes down later than what was lost.
+    """When no one in the tier is without service any more; None if that never happens. A curve may start
+    at zero: what is shed goes down later than what was lost.
     """
     back = None
     for second, value in curve.down:
@@ -419,7 +417,7 @@ def curve_end(curve: Curve) -> float | None:
 
 
 def _back_at(plan: Plan, outcome: Outcome) -> float:
-    """Seconds from the loss on; what comes back by itself does not wait for the plan."""
+    """Seconds from the loss; what comes back by itself does not wait for the plan."""
     if outcome.base_ms is None or outcome.state in GONE:
         return FOREVER
     at = outcome.base_ms + plan.lead.ms
@@ -428,7 +426,7 @@ def _back_at(plan: Plan, outcome: Outcome) -> float:
 
 
 def _down_from(plan: Plan, outcome: Outcome) -> float:
-    """When the outage begins: with the loss, or later where a service is shed or its site still runs."""
+    """When the outage begins: with the loss, or later if a service is shed or its site still runs."""
     never = outcome.base_ms is None or outcome.state in GONE
     end = plan.horizon_ms if never else outcome.base_ms or 0
     begin = end - outcome.base_outage_ms
@@ -436,7 +434,7 @@ def _down_from(plan: Plan, outcome: Outcome) -> float:
 
 
 def _steps(first: int, changes: Iterable[tuple[float, int]]) -> tuple[tuple[float, float], ...]:
-    """A step function from its first value and its changes; one point a second, none at infinity."""
+    """A step function from its first value and its changes; one point per second, none at infinity."""
     points: dict[float, int] = {0.0: first}
     value = first
     for second, change in sorted(changes):
@@ -457,7 +455,7 @@ def _span(begin: float, end: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CapacityBar:
-    """One resource of one site. Shares are of what was there before, from 0 to 1."""
+    """One resource of one site. Shares of what was there before, from 0 to 1."""
 
     site: str
     resource: str
@@ -465,7 +463,7 @@ class CapacityBar:
     stays: float
     moved_in: float
     left: float
-    """What is still there; 0 of a lost site."""
+    """What is left; 0 for a lost site."""
 
     @property
     def words(self) -> str:
@@ -473,7 +471,7 @@ class CapacityBar:
 
     @property
     def after(self) -> str:
-        """Used of what is left, in whole per cent."""
+        """How much of what is left is used, in whole percent."""
         return "lost" if self.left <= 0 else f"{100 * (self.stays + self.moved_in) / self.left:.0f} %"
 
 
@@ -488,7 +486,7 @@ def bar(
 
 
 def capacity_picture(rows: Sequence[CapacityBar], narrow: bool = False) -> str:
-    """Two bars for each row: before, and after. A lost site has the first only."""
+    """Two bars for each row: before and after. A lost site has only the first."""
     width = NARROW if narrow else WIDE
     second, begin, room = (62, 116, 178) if narrow else (112, 172, 390)
     letters = SITE_LETTERS_NARROW if narrow else SITE_LETTERS
@@ -517,7 +515,7 @@ def capacity_picture(rows: Sequence[CapacityBar], narrow: bool = False) -> str:
 
 
 def _bar(x: int, y: int, room: int, shares: Sequence[tuple[str, float]], left: float = 1.0) -> list[str]:
-    """The ground, what is on it, and at the far end what is gone."""
+    """The background, what is used, and at the far end what is gone."""
 
     def piece(style: str, begin: float, wide: float) -> str:
         return f'<rect class="{style}" x="{begin:.1f}" y="{y}" width="{wide:.1f}" height="{BAR}" rx="2"/>'
@@ -534,12 +532,12 @@ def _bar(x: int, y: int, room: int, shares: Sequence[tuple[str, float]], left: f
 
 
 def both(rows: Sequence[CapacityBar]) -> tuple[str, str]:
-    """Wide and narrow; empty where there is nothing to draw."""
+    """Wide and narrow; empty if there is nothing to draw."""
     return (capacity_picture(rows), capacity_picture(rows, narrow=True)) if rows else ("", "")
 
 
 def bottleneck(rows: Sequence[CapacityBar]) -> str:
-    """`CPU in east, 97 %`: the fullest afterwards of what is left; empty where nothing is."""
+    """`CPU in east, 97 %`: the resource that is fullest afterwards; empty if there is none."""
     left = [one for one in rows if one.left > 0]
     if not left:
         return ""

@@ -1,5 +1,5 @@
-"""A plan on a terminal: when everything is back, what is given up, quality the plan is, what next; a cold
-start; and what changed between two plans.
+"""A plan on a terminal: when everything is restored, what is given up, how good the plan is, and what to
+do next; a cold start; and what changed between two plans.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from evac.views.words import (
 
 MINUTE_MS: Final = 60_000
 LINES: Final = 24
-"""Lines at most of the list of services: times are grouped as coarsely as that takes."""
+"""Maximum lines of the list of services: times are grouped coarsely enough for that."""
 _STRIDES: Final = (1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 1_440)
 _SHOWN: Final = 8
 
 
 def wave_facts(plan: Plan) -> Iterator[tuple[str, str, str]]:
-    """Rows for the facts of a plan; none where no domain is restored."""
+    """Rows for the facts of a plan; none if no domain is restored."""
     if plan.scenario.power:
         given = ", ".join(f"{name} {number(watts)} W" for name, watts in plan.scenario.power)
         yield "power now", given, ""
@@ -62,7 +62,7 @@ def wave_facts(plan: Plan) -> Iterator[tuple[str, str, str]]:
 
 
 def wave_sections(page: Page, plan: Plan) -> None:
-    """What stays off with its reason, and the return of every service."""
+    """What stays off and why, and when each service is restored."""
     if plan.left_off:
         page.line()
         page.line("Stays off", "bold")
@@ -91,7 +91,7 @@ def _returns(page: Page, plan: Plan) -> None:
 
 
 def grouped(plan: Plan, outcomes: list[Outcome]) -> list[tuple[int, list[Outcome]]]:
-    """(end of a stretch of time, services back within it): the finest stretches that fit on `LINES` lines."""
+    """Return (end of a period, services restored in it): the finest periods that fit on `LINES` lines."""
     for stride in _STRIDES:
         found: dict[int, list[Outcome]] = {}
         for outcome in outcomes:
@@ -103,7 +103,7 @@ def grouped(plan: Plan, outcomes: list[Outcome]) -> list[tuple[int, list[Outcome
 
 
 def diff(old: Plan, new: Plan) -> tuple[str, ...]:
-    """Lines: `+` only in the new plan, `-` only in the old, `~` changed. Empty where nothing changed."""
+    """Lines: `+` only in the new plan, `-` only in the old one, `~` changed. Empty if nothing changed."""
     lines = [*_header(old, new), *_outcomes(old, new)]
     before, after = {s.id: s for s in old.steps}, {s.id: s for s in new.steps}
     for name in sorted(before.keys() | after.keys()):
@@ -165,7 +165,7 @@ SHOWN: Final = 8
 
 
 def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str = "") -> str:
-    """The whole answer for a terminal; `saved_as` names the file for the next command."""
+    """The whole result for a terminal; `saved_as` names the file for the next command."""
     page = Page(width, colour)
     title = plan.scenario.title
     page.title(f"{title[:1].upper()}{title[1:]}: {verdict_words(plan)}")
@@ -187,7 +187,7 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
 
 
 def _takes(plan: Plan) -> tuple[str, str]:
-    """What is written of the length of a plan, and its style."""
+    """The words about the length of a plan, and their style."""
     if took := work_ms(plan):
         return f"{duration(took)}, until the last step is done", ""
     kinds = listed(sorted({step.kind for step in plan.steps}), 3)
@@ -346,7 +346,7 @@ def _data(page: Page, plan: Plan) -> None:
 
 
 def _sensitivity(page: Page, plan: Plan) -> None:
-    """How the weighted outage changes when what was assumed is off; nothing where it was not asked for."""
+    """How the weighted outage changes if the assumptions are off; nothing if that was not requested."""
     if not plan.sensitivity:
         return
     rows = [
@@ -368,7 +368,7 @@ def _unknown(page: Page, plan: Plan) -> None:
             "unknown",
         )
     if plan.intervals:
-        words = "Known within bounds, planned at the worse end and bounded at the better one"
+        words = "Known only within bounds; the plan uses the worse end, and the bound the better one"
         page.line(f"{words}: {listed(list(plan.intervals), 4)}", "unknown")
     if plan.estimated:
         words = "estimated from the lost share of the pool"

@@ -138,7 +138,7 @@ def unjudged_words(plan: Plan) -> str:
 
 
 def verdict_words(plan: Plan) -> str:
-    """What becomes of the services that a loss affects; a part of them, or of their service, is never all."""
+    """What happens to the services that a loss affects; never "all" for a part of them."""
     found = tally(plan)
     if not found.known:
         return unjudged_words(plan) or "no service is affected"
@@ -174,7 +174,7 @@ class Room:
     """Capacity of one resource at one site at one time, in base units."""
 
     used: int
-    """What replicas ask for (an unknown demand counts as nothing)"""
+    """What replicas demand; an unknown demand counts as nothing."""
     dark: int
     """On servers that are off and may be booted."""
     gone: int

@@ -1,9 +1,8 @@
 """What the page Now says, as plain values for its templates. Pure: a situation and facts in, words out.
 
-Of thousands of losses and services the page shows sites, and then only what is not well; the rest is counted,
-and one link away.
-
-The page Now, and its two lists in full: services of one product family, and losses of one kind.
+Of thousands of losses and services the page shows the sites, and then only what is not well; the rest is
+counted and one link away. Also here: the page Now, and its two full lists: services of one product
+family, and losses of one kind.
 """
 
 from __future__ import annotations
@@ -56,14 +55,16 @@ LEFT: Final = frozenset({"lost", "evacuated", "evacuating"})
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One service, or family, at one site. words: what stands there; state: its class."""
+    """One service, or family, at one site. words: what runs there; state: its CSS class."""
 
     words: str
     state: str = ""
 
 
 def now_context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[str, Any]:
-    """Everything the page shows. facts None: the estate was not read yet; the world is shown all the same."""
+    """Everything that the page shows. facts None: the estate has not been read yet; the situation is
+    shown anyway.
+    """
     seen = {site.id: site for site in now.sites}
     shared = {
         "now": now,
@@ -105,8 +106,8 @@ def now_context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[s
 
 
 def _links(now: Situation) -> list[dict[str, Any]]:
-    """Between neighbours of two or three sites, as the votes of witnesses have it; the last closes the
-    triangle. Empty for other numbers of sites, which are shown without links.
+    """Links between neighbours of two or three sites, according to the witnesses' votes; the last one
+    closes the triangle. Empty for other numbers of sites, which are shown without links.
     """
     ids = [site.id for site in now.sites]
     if len(ids) not in (2, 3):
@@ -126,7 +127,7 @@ def _links(now: Situation) -> list[dict[str, Any]]:
 
 
 def _health(now: Situation) -> str:
-    """Of evac itself: who leads, who votes, where its state is kept."""
+    """The health of evac itself: who leads, who votes, where its state is kept."""
     leads = f"leader {now.leader.site}, {_term(now)}" if now.leader.owner else "no leader"
     votes = f"{len(now.quorum.voting)} of {len(now.sites)} sites vote, {now.quorum.needed} needed"
     kept = (
@@ -142,7 +143,7 @@ def words_of(state: str) -> str:
 
 
 def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
-    """(sentence, state): the world in one line; the gravest first."""
+    """Return (sentence, state): the situation in one line, the most severe fact first."""
     if now.rivals:
         first, hint = now.rivals[0], rivals_hint(now.rivals[0], now.lost)
         return f"{rivals_words(first)}. {_begun(hint)}.", "error"
@@ -182,7 +183,7 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
 
 
 def _lost_halls(now: Situation, facts: EstateFacts | None) -> Iterator[str]:
-    """Each hall that is lost at a site that lives: who is affected, and what comes next."""
+    """Each hall that is lost at a site that works: who is affected, and what comes next."""
     marked, known = (
         {one.domain for one in now.lost},
         {one.domain: one for one in facts.losses} if facts else {},
@@ -206,7 +207,7 @@ def _begun(words: str) -> str:
 
 
 def _nobody(now: Situation) -> str:
-    """That nobody leads, and why not, as far as the controller here knows."""
+    """A sentence that no one leads, and why, as far as the controller here knows."""
     why = _neither(now)
     if why:
         return f"No controller leads, so nothing happens; the one here cannot lead: {why}."
@@ -332,11 +333,11 @@ _RESOURCE_WORDS: Final = {
     "accelerators": ("accelerators", "", 1),
 }
 TEBIBYTES: Final = 10
-"""From so many on, disks are shown in TiB."""
+"""From this size on, disk space is shown in TiB."""
 
 
 def share(amount: Amount) -> dict[str, Any] | None:
-    """Free of total; None where the resource is not there."""
+    """Free of total; None if the site does not have the resource."""
     if amount.total <= 0:
         return None
     name, unit, size = _RESOURCE_WORDS[amount.resource]
@@ -368,7 +369,7 @@ def _run(run: RunShort) -> dict[str, Any]:
 
 
 def _marked(now: Situation, at_ms: int) -> list[dict[str, str]]:
-    """What is marked as lost or evacuated, with where to clear it; nothing of it waits for an audit."""
+    """What is marked as lost or evacuated, and where to clear it; this never waits for an audit."""
     known = {one.domain: lost_words(one, at_ms) for one in now.lost}
     for site in now.sites:
         if site.mark in LEFT:
@@ -384,7 +385,9 @@ def _away(facts: EstateFacts, at_ms: int) -> dict[str, Any]:
 
 
 def _families(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> Iterator[dict[str, Any]]:
-    """Product families by site: how many services run there, and for how many their data is primary there."""
+    """Product families by site: how many services run there, and how many of them have their primary data
+    there.
+    """
     groups: dict[str, list[ServiceFacts]] = {}
     for service in facts.services:
         groups.setdefault(service.family, []).append(service)
@@ -407,14 +410,14 @@ def _families(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> Iterator[dict
 
 
 def _trouble(site: SiteSeen) -> str:
-    """In words, where a site does not stand as it should."""
+    """The problem of a site in words; empty if there is none."""
     if site.state in UNWELL:
         return f"site {words_of(site.state)}"
     return f"site {site.mark}" if site.mark in LEFT else ""
 
 
 def _unwell(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> list[dict[str, Any]]:
-    """Services that stand, even partly, at a site that is not well, or whose data is not where it belongs."""
+    """Services that run, even partly, at a site with a problem, or whose data is away from home."""
     away = {store.family for store in facts.stores if store.home and store.primary != store.home}
     bad = {site.id for site in seen.values() if _trouble(site)}
     rows = []
@@ -427,7 +430,9 @@ def _unwell(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> list[dict[str, 
 
 
 def _why(service: ServiceFacts, seen: Mapping[str, SiteSeen], bad: set[str], moved: bool) -> str:
-    """In words, the gravest first. bad: sites that are not well; moved: some of its data is not at home."""
+    """The reason in words, the most severe first. bad: sites with a problem; moved: some of its data is
+    away from home.
+    """
     held = [place.site for place in service.sites if place.role == "primary" and place.site in bad]
     here = [place.site for place in service.sites if place.replicas]
     if held:
@@ -516,13 +521,13 @@ def family_context(now: Situation, facts: EstateFacts, family: str) -> dict[str,
 
 PAGE: Final = frame.Page("/now", "Now", icon="now", badge="lost", key="n")
 AGE_MS: Final = 10_000
-"""Ages on a page are told anew so often, if nothing else changed."""
+"""How often the ages on a page are updated if nothing else changes."""
 ROWS: Final = 200
 
 
 @PAGE.router.get(PAGE.path)
 async def now(request: Request) -> Response:
-    """Sites as they stand, what each loss would do, services by site, room, runs and notices."""
+    """The current state of sites, what each loss would do, services by site, capacity, runs and alerts."""
     room = room_of(request)
     situation, facts = room.office.situation, room.office.facts
     now_ms = room.office.clock.now_ms() // AGE_MS * AGE_MS
@@ -564,7 +569,7 @@ async def losses(
     kind: Annotated[str, Query(pattern="^(site|group|hall|feed|rack)$")] = "site",
     begin: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> Response:
-    """Losses of one kind, the gravest first."""
+    """Losses of one kind, the most severe first."""
     room = room_of(request)
     facts = room.facts
     begin = begin // ROWS * ROWS

@@ -1,7 +1,6 @@
-"""Pages of plans: the library, and one plan with its order, its objectives and its proof.
-
-What they say are plain values for their templates, made of a situation and plans. The charts and sentences
-are those of the report page.
+"""Pages of plans: the library, and one plan with its order, its objectives and its proof. What they say
+are plain values for their templates, made from a situation and plans. The charts and sentences are those
+of the report page.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ RUNG_WORDS: Final = {
 def library_context(
     now: Situation, facts: EstateFacts | None, kind: str, begin: int, most: int
 ) -> dict[str, Any]:
-    """The plan library, or one kind of it: what is wrong first, sites before pairs."""
+    """The plan library, or one kind in it: problems first, sites before pairs."""
     rows = sorted((_ready(plan) for plan in now.drawer), key=lambda row: row["key"])
     shown = [row for row in rows if not kind or row["plan"].kind == kind]
     page = _page(shown, begin, most)
@@ -84,7 +83,7 @@ def library_context(
 
 
 def _drawer_answer(rows: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[str, ...], str]:
-    """(heading, more sentences, state) of the whole plan library."""
+    """Return (heading, more sentences, state) for the whole plan library."""
     if not rows:
         return (
             "No plan is ready yet",
@@ -114,7 +113,7 @@ def _drawer_answer(rows: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[str, .
 
 
 def _kinds(rows: Sequence[Mapping[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
-    """The filters, each with how many of its plans are ready where not all are."""
+    """The filters, each with how many of its plans are ready unless all are."""
     for name, one, many in ALL_KINDS:
         mine = [row for row in rows if not name or row["plan"].kind == name]
         ready = sum(1 for row in mine if row["state"] in ("ok", "note"))
@@ -152,7 +151,7 @@ def _ready(plan: ReadyPlan) -> dict[str, Any]:
 def plan_context(
     plan: Plan, digest: str, now: Situation, services: int, steps: int, capacity: Sequence[CapacityOf] = ()
 ) -> dict[str, Any]:
-    """Everything the page of one plan shows. capacity: of the sites, before and after it."""
+    """Everything that the page of one plan shows. capacity: of the sites, before and after the plan."""
     planned = Planned(plan, digest)
     ready = next((row for row in now.drawer if row.plan == digest), None)
     waits = ready is not None and ready.current is False
@@ -195,7 +194,7 @@ def capacity_bar(one: CapacityOf) -> plan_charts.CapacityBar:
 
 
 def _heading(plan: Plan, first: str) -> str:
-    """The answer as one sentence that says what is lost."""
+    """The result as one sentence that says what is lost."""
     if plan.scenario.kind != "lose":
         return f"{plan.scenario.title}: {first[:1].lower()}{first[1:]}"
     lost = listed(tuple(plan.scenario.domains))
@@ -204,7 +203,7 @@ def _heading(plan: Plan, first: str) -> str:
 
 
 def _guard(plan: Plan, now: Situation) -> str:
-    """Which sites work that this plan takes out of service; empty where none does."""
+    """Which working sites this plan takes out of service; empty if there are none."""
     if plan.scenario.kind not in ("lose", "evacuate"):
         return ""
     names = leaving(plan)
@@ -220,7 +219,9 @@ def _guard(plan: Plan, now: Situation) -> str:
 
 
 def _cards(plan: Plan, digest: str) -> list[svg.Card]:
-    """Five figures: what comes back, when, within what was promised, at what loss, and how good it is."""
+    """Five figures: what is restored, when, whether as promised, with what data loss, and how good the
+    plan is.
+    """
     counts, found = views.tally(plan), verdict_of(digest, plan)
     gone = [
         f"{number(count)} {word}"
@@ -274,7 +275,7 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
 
 
 def _typed(plan: Plan, digest: str, now: Situation) -> str:
-    """The command that carries it out; empty while a run does."""
+    """The command that executes it; empty while a run does."""
     if any(run.plan == digest for run in now.open_runs):
         return ""
     return to_apply(digest, leaving(plan))
@@ -326,7 +327,7 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
 
 
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
-    """What is shed and what does not come back, by reason."""
+    """What is shed and what is not restored, by reason."""
     words = {
         "shed": ("shed", "minus", ""),
         "unplaced": ("not restored", "x", "bad"),
@@ -345,7 +346,7 @@ def _given_up(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
-    """(store, where, back after, words of loss, state); those that lose most first."""
+    """Return (store, site, restored after, data loss in words, state); the largest loss first."""
     rows = []
     for s in plan.stores:
         back = "never" if (at := plan.back_ms(s)) is None else duration(at)
@@ -360,7 +361,7 @@ def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
 
 
 def _rungs(plan: Plan) -> list[tuple[str, str, str]]:
-    """(rung, its words, how many and which), the hardest first."""
+    """Return (rung, its words, how many and which), the most drastic first."""
     found: dict[str, list[str]] = {}
     for step in plan.steps:
         if PLANNED[step.kind].fences:
@@ -378,7 +379,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _waves(plan: Plan) -> list[dict[str, Any]]:
-    """Each wave of steps: what it does, and from when to when, counted from the loss on."""
+    """Each wave of steps: what it does, and its start and end, counted from the loss."""
     lead, found = plan.lead.ms, dict[int, list[Step]]()
     for step in plan.steps:
         found.setdefault(step.wave, []).append(step)
@@ -407,7 +408,7 @@ _LOOKS: Final[Mapping[str, tuple[str, str]]] = {
     "unplaced": ("bad", "x"),
     "unknown": ("", "info"),
 }
-"""State of a service after a plan -> (look, icon)."""
+"""State of a service after a plan -> (style, icon)."""
 _ATTENTION: Final = ("unplaced", "unknown", "missed", "shed", "degraded", "restored", "running")
 
 
@@ -468,7 +469,7 @@ def _page(rows: Sequence[Any], begin: int, most: int) -> dict[str, Any]:
 
 
 def _facts(plan: Plan, digest: str) -> list[tuple[str, str]]:
-    """The proof: what this plan costs, what no plan can beat, and of what it was made."""
+    """The proof: the plan's outage, what no plan can get below, and what the plan was made from."""
     facts = [
         (
             "This plan",
@@ -496,7 +497,7 @@ Kind = Annotated[str, Query(pattern="^(|site|pair|group|hall|feed)$")]
 
 @PAGE.router.get(PAGE.path)
 async def plans(request: Request, begin: Begin = 0, kind: Kind = "") -> Response:
-    """The plan library: for each scenario its plan, or why there is none. kind: only of this kind."""
+    """The plan library: for each scenario its plan, or why there is none. kind: only this kind."""
     room = room_of(request)
     now, now_ms = room.office.situation, room.office.clock.now_ms() // AGE_MS * AGE_MS
     facts = room.office.facts
@@ -511,7 +512,7 @@ async def plans(request: Request, begin: Begin = 0, kind: Kind = "") -> Response
 
 @PAGE.router.get(PAGE.path + "/{digest}")
 async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Begin = 0) -> Response:
-    """One plan. services, steps: from which row on these tables are shown."""
+    """One plan. services, steps: the first rows to show in these tables."""
     room = room_of(request)
     office = room.office
     if not await office.store.list(f"plan/{digest}/", limit=1):

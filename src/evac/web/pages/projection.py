@@ -1,10 +1,10 @@
-"""Where a run is heading, beside where it was to be, and its pictures: for pages, made once for all who look.
+"""The projected course of a run compared with its plan, and its charts, computed once for all viewers.
 
-The forecast is the one that `evac run show` uses. Since when a run is behind follows from its journal alone:
-a step is late from `TOLERANCE_MS` after its planned end until it is settled; the run is behind since the
-beginning of the last unbroken stretch in which some step was late. A hundred thousand steps
-are drawn as a row for each kind of work and one for each of a few services; what was planned is drawn below
-what was done.
+The forecast is the one that `evac run show` uses. Since when a run has been behind follows from its
+journal alone: a step is late from `TOLERANCE_MS` after its planned end until it is settled, and the run
+is behind since the start of the current unbroken stretch in which some step was late. A hundred thousand
+steps are drawn as one row for each kind of work and for each of a few services; planned work is drawn
+below actual work.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from evac.web.room import WarRoom
 
 TOLERANCE_MS: Final = 60_000
 LARGE: Final = 2_000
-"""Steps from which on a page is made anew by time, not with each event."""
+"""Number of steps from which on a page is updated at intervals instead of with each event."""
 AGE_MS: Final = 5_000
 LARGE_AGE_MS: Final = 10_000
 RUNS_KEPT: Final = 8
@@ -45,7 +45,7 @@ PARTS: Final = ("start", "verify", "shift")
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """since_ms: 0 where no step is late. step: the first one that was late in that stretch."""
+    """since_ms: 0 if no step is late. step: the first one that was late in that stretch."""
 
     since_ms: int = 0
     step: str = ""
@@ -53,10 +53,11 @@ class Behind:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """As of at_ms; times are of the wall clock, 0 where nothing can be said. planned_ms: the end as planned,
-    end_ms: as projected, or as it was. services: when each is back that is not back yet. back: when each was.
-    waits: as if what waits for a person were done now. servers: how many of those that it boots are up, when
-    all are, and its state; empty where it boots none.
+    """The projection as of at_ms. Times are wall clock, 0 if unknown. planned_ms: the planned end;
+    end_ms: the projected end, or the actual one. services: when each service that is still down will be
+    restored; back: when each restored one was. waits: assumes that whatever waits for a person is done
+    now. servers: how many of the servers that it boots are up, when all will be, and a state; empty if it
+    boots none.
     """
 
     at_ms: int
@@ -78,34 +79,34 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Everything that a page of a run is made of."""
+    """Everything that a page of a run is made from."""
 
     run: RunShown
     said: Projection
     plan: Plan | None
-    """None: it is not kept, so objectives are not known."""
+    """None if it is no longer stored, so that objectives are unknown."""
     created_ms: int
     events: Sequence[tuple[int, Event]]
-    """The last ones, with their numbers."""
+    """The last events, with their numbers."""
     show: str = ""
     """Only steps in this phase; empty: all."""
     begin: int = 0
-    """The first step of the page of them."""
+    """The first step of the page of steps."""
 
     @property
     def moves(self) -> bool:
-        """Whether the plan moves services that serve meanwhile."""
+        """Whether the plan moves services while they keep serving."""
         return self.plan is not None and self.plan.scenario.kind in PLANNED
 
 
 def stamp_of(view: RunView, now_ms: int) -> tuple[int, int]:
-    """What a page of a run is made of: its events and the moment; of a large run the moment alone."""
+    """What a page of a run depends on: its events and the time; for a large run only the time."""
     large = len(view.steps) >= LARGE
     return (0 if large else view.events, now_ms // (LARGE_AGE_MS if large else AGE_MS))
 
 
 async def projection_of(room: WarRoom, view: RunView, now_ms: int) -> Projection:
-    """Made once for each stamp, on a copy and in a thread, so that no other page waits for it."""
+    """Compute it once for each stamp, on a copy and in a thread, so that no other page waits for it."""
     kept: OrderedDict[str, Any] = room.tables.setdefault("projections", OrderedDict())
     run, stamp = view.spec.run, stamp_of(view, now_ms)
     if run not in kept or kept[run][0] != stamp:
@@ -119,7 +120,7 @@ async def projection_of(room: WarRoom, view: RunView, now_ms: int) -> Projection
 
 
 def projected(view: RunView, now_ms: int) -> Projection:
-    """The projection of a run as it stands. Plays a copy forward; pure."""
+    """The projection of a run in its current state. Plays a copy forward; pure."""
     begun = max(0, view.started_ms)
     planned = begun + max((s.start_ms + s.duration_ms for s in view.steps), default=0) if begun else 0
     back = services_back(view)
@@ -145,7 +146,7 @@ def projected(view: RunView, now_ms: int) -> Projection:
 
 
 def booted(view: RunView) -> tuple[str, str]:
-    """Of a run that has ended: how many of the servers that it was to boot came up, in words; a state."""
+    """Of a run that has ended, how many of the servers that it was to boot came up, in words; and a state."""
     boots = [i for i, step in enumerate(view.steps) if kind_of(step.kind).boots]
     up = sum(1 for i in boots if view.phases[i] == "succeeded")
     if not boots:
@@ -154,7 +155,9 @@ def booted(view: RunView) -> tuple[str, str]:
 
 
 def services_back(view: RunView) -> dict[str, int]:
-    """Service -> when its last base check, or the move of its traffic, was done; as the forecast counts."""
+    """Service -> when its last base check, or the move of its traffic, was done; counted as the forecast
+    does.
+    """
     found: dict[str, int] = {}
     for i, step in enumerate(view.steps):
         kind = kind_of(step.kind)
@@ -188,7 +191,7 @@ def behind(view: RunView, now_ms: int) -> Behind:
 
 @dataclass(slots=True)
 class Span:
-    """Steps of one kind, as planned and as they were; seconds from the beginning of the run."""
+    """Steps of one kind, as planned and as executed; in seconds from the start of the run."""
 
     count: int = 0
     done: int = 0
@@ -211,14 +214,14 @@ class Span:
 
 @dataclass(slots=True)
 class Spans:
-    """By kind, in the order of the plan; by service and kind."""
+    """By kind, in the order of the plan; and by service and kind."""
 
     kinds: dict[str, Span] = field(default_factory=dict)
     services: dict[str, dict[str, Span]] = field(default_factory=dict)
 
 
 def spans_of(view: RunView, now: float) -> Spans:
-    """One walk over all steps."""
+    """Collect the spans in one pass over all steps."""
     found = Spans()
     for i in view.ranked:
         step = view.steps[i]
@@ -229,8 +232,8 @@ def spans_of(view: RunView, now: float) -> Spans:
 
 
 def charts(shown: Shown, waits: Sequence[WaitRow]) -> dict[str, list[tuple[str, str]]]:
-    """The Gantt chart by service and by kind of work, each for wide and narrow screens; empty before the run
-    has begun. Moments are of the wall clock.
+    """The Gantt chart by service and by kind of work, each for wide and narrow screens; empty before the
+    run has begun. Times are wall clock.
     """
     view, said = shown.run.view, shown.said
     if not said.begun_ms or not view.steps:
@@ -260,7 +263,7 @@ def charts(shown: Shown, waits: Sequence[WaitRow]) -> dict[str, list[tuple[str, 
 def _both(
     rows: Sequence[live_charts.GanttRow], span: live_charts.Span, now_ms: int, name: str, words: str
 ) -> tuple[str, str]:
-    """Wide and narrow."""
+    """Both widths: wide and narrow."""
     wide = live_charts.gantt(rows, span, now_ms, f"{name}-w", words)
     return wide, live_charts.gantt(rows, span, now_ms, f"{name}-n", words, narrow=True)
 
@@ -277,8 +280,8 @@ def words_of(kind: str) -> str:
 
 
 def _chosen(found: Spans, limits: dict[str, Outcome]) -> list[str]:
-    """Services of the highest tiers that most people use, and stores that change their primary, in the order
-    in which the plan is done with them.
+    """Services of the highest tiers with most users, and stores whose primary changes, in the order in
+    which the plan finishes them.
     """
 
     def weight(name: str) -> tuple[int, int, str]:
@@ -322,7 +325,7 @@ def _done(kind: str, name: str, span: Span, said: Projection) -> Iterator[live_c
 
 
 def _wall(span: tuple[float, float], said: Projection) -> tuple[int, int]:
-    """Seconds of the run as moments of the wall clock."""
+    """Convert seconds of the run to wall-clock times."""
     return said.begun_ms + round(span[0] * 1_000), said.begun_ms + round(span[1] * 1_000)
 
 
@@ -331,7 +334,7 @@ def _span(span: tuple[float, float]) -> str:
 
 
 def _told(found: Spans, now: float) -> str:
-    """The chart in words, for those who cannot see it."""
+    """The chart in words, for people who cannot see it."""
     told = []
     for kind, span in found.kinds.items():
         words = f"{_kind_label(kind, span)} done, planned {_span(span.planned)}"
@@ -342,9 +345,9 @@ def _told(found: Spans, now: float) -> str:
 
 
 def impact(shown: Shown, lost: bool = False) -> Impact | None:
-    """Who is without a service; None where the plan is not kept, before the run has begun, or where services
-    serve while they move. lost: what the run leaves is known to be lost, so before it has begun too: what is
-    expected if it begins now.
+    """Who is without a service; None if the plan is not stored, before the run has begun, or if services
+    keep serving while they move. lost: what the run evacuates is known to be lost, so there is an impact
+    even before the run has begun: the forecast if it begins now.
     """
     said, plan = shown.said, shown.plan
     if plan is None or shown.moves or not (said.begun_ms or (lost and not said.over)):
@@ -365,7 +368,7 @@ def curves(
     width: int = live_charts.WIDE,
     height: int = 250,
 ) -> dict[str, Any]:
-    """The picture of people without a service, for wide and narrow screens, with its table."""
+    """The chart of people without a service, for wide and narrow screens, with its table."""
     if found is None or not found.peak:
         return {}
     since = [moment_ms(one.since) for one in waits if one.since]

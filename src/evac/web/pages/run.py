@@ -1,8 +1,8 @@
-"""Pages of runs: all of them, one with its trajectory, its events, and the forms that ask something of it.
+"""Pages of runs: the list, one run with its projection, its events, and the forms for requests to it.
 
-A form ends in the route of the API, so that both ask alike, and shows the same decision as the API and the
-command line. What cannot be undone (cancel, undo) is confirmed by typing the names of the sites that the run
-leaves.
+A form ends in the route of the API, so that both make the same request, and it shows the same decision as
+the API and the command line. What cannot be undone (cancel, undo) is confirmed by typing the names of the
+sites that the run evacuates.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Verb = Annotated[Word, Query()]
 FIELDS_MOST: Final = 32
 MINUTES_MOST: Final = 60
 WAIT_S: Final = 5
-"""So long a page waits for the leader's answer."""
+"""How long a page waits for the leader's response."""
 CONFIRMED: Final = frozenset({"cancel", "undo"})
 GRAVE: Final = CONFIRMED | {"skip"}
 TITLES: Final[Mapping[str, str]] = {
@@ -72,7 +72,7 @@ _OF_STEP: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One thing that can be asked."""
+    """One possible request."""
 
     run: str
     verb: str
@@ -80,9 +80,9 @@ class Question:
     title: str
     words: str
     confirm: tuple[str, ...]
-    """Names that must be typed."""
+    """Names to type."""
     facts: tuple[tuple[str, str], ...]
-    """(name, words) that a person agrees to, of an approval of the run."""
+    """(name, words) that a person agrees to when approving the run."""
     decision: Decision
     failure: str
     """Why the step failed last; empty if it did not."""
@@ -92,7 +92,7 @@ class Question:
 
     @property
     def choice(self) -> Choice | None:
-        """What is asked, with what follows from it."""
+        """The request, with its consequences."""
         return self.decision.choice(self.verb)
 
     @property
@@ -105,7 +105,7 @@ class Question:
 
     @property
     def cost(self) -> str:
-        """The most that a yes loses, of a step that a person approves."""
+        """The most data that an approval of the step may lose."""
         return cost_words(self.decision) if self.verb == "approve" and self.step else ""
 
     @property
@@ -116,12 +116,12 @@ class Question:
 
     @property
     def button(self) -> str:
-        """What the press does, with its cost."""
+        """The label of the button, with the cost."""
         return f"Approve, lose {self.cost}" if self.cost else self.title
 
 
 async def question(room: WarRoom, view: RunView, verb: str, step: str) -> Question:
-    """Raises InvalidInput for what cannot be asked of a run, or of a step."""
+    """Raises InvalidInput for a request that the run or the step does not accept."""
     words = (_OF_STEP if step else _OF_RUN).get(verb)
     if words is None:
         what = "a step" if step else "a run"
@@ -149,7 +149,7 @@ async def question(room: WarRoom, view: RunView, verb: str, step: str) -> Questi
 
 
 def names_to_type(view: RunView, verb: str) -> tuple[str, ...]:
-    """Sites that the run leaves; of a run that leaves none, the name of its incident."""
+    """The sites that the run evacuates; for a run that evacuates none, the name of its incident."""
     if verb == "approve":
         return view.approvals.untyped
     if verb not in CONFIRMED:
@@ -158,7 +158,7 @@ def names_to_type(view: RunView, verb: str) -> tuple[str, ...]:
 
 
 async def _agreed(room: WarRoom, view: RunView) -> tuple[list[tuple[str, str]], Envelope]:
-    """What an approval covers, and the most that may be lost as it is known now."""
+    """What an approval covers, and the most data that may be lost as far as is known now."""
     needed, now_ms = view.spec.envelope, room.office.clock.now_ms()
     lost = await cases.losses_of(room.office.store, view, now_ms)
     most = max([needed.most_lost_ms, *(one.most_ms for one in lost if one.most_ms is not None)])
@@ -181,7 +181,7 @@ def fields_of(body: bytes) -> dict[str, str]:
 
 
 def prefilled(fields: Mapping[str, str]) -> dict[str, str]:
-    """What the form shows; a key of its own makes asking twice the same as asking once."""
+    """What the form shows; its own idempotency key makes sending it twice the same as sending it once."""
     names = ("reason", "who", "typed", "minutes", "ticket", "problem")
     return {name: fields.get(name, "") for name in names} | {"key": secrets.token_hex(16)}
 
@@ -189,7 +189,9 @@ def prefilled(fields: Mapping[str, str]) -> dict[str, str]:
 async def asked(
     request: Request, actor: Actor, wanted: Question, fields: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Asks, and waits a moment for the leader. Raises EvacError with what is missing or not allowed."""
+    """Make the request and wait briefly for the leader. Raises EvacError with what is missing or not
+    allowed.
+    """
     typed = frame.confirmed(fields, wanted.confirm)
     try:
         body = _body(wanted, fields, typed)
@@ -223,7 +225,7 @@ def _body(wanted: Question, fields: Mapping[str, str], typed: list[str]) -> Ask:
 
 
 def _envelope(wanted: Question, fields: Mapping[str, str]) -> EnvelopeBody | None:
-    """What is agreed to: never more loss of data than the form showed, even if more is known by now."""
+    """What is agreed to: never more data loss than the form showed, even if more is known by now."""
     if wanted.envelope is None:
         return None
     shown, needed = fields.get("most_lost_ms", ""), wanted.envelope
@@ -272,7 +274,7 @@ async def runs(request: Request, begin: Begin = 0) -> Response:
 
 @PAGE.router.get(PAGE.path + "/{run}")
 async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0) -> Response:
-    """One run: where it stands, what waits for a person, where it is heading, its steps and last events."""
+    """One run: its state, what waits for a person, its projection, its steps and last events."""
     room = room_of(request)
     register = room.office.register
     found, now_ms = await shown_of(room, run), room.office.clock.now_ms()
@@ -329,7 +331,7 @@ async def form(
     verb: Verb,
     step: Annotated[str, Query(max_length=512)] = "",
 ) -> Response:
-    """The form for one thing that is asked of a run: what it does, why, and names that must be typed."""
+    """The form for one request to a run: its effect, the reason, and the names to type."""
     room = room_of(request)
     view = await room.office.register.view(run)
     if step:
@@ -340,7 +342,7 @@ async def form(
 
 @PAGE.router.post(PAGE.path + "/{run}/ask")
 async def ask(request: Request, run: RunName, actor: Annotated[Actor, Depends(need_to_ask())]) -> Response:
-    """Asks, by the code of the API; then says what became of it. What is missing is said in the form."""
+    """Make the request through the API's code, then show the result. The form shows what is missing."""
     room = room_of(request)
     view = await room.office.register.view(run)
     fields = fields_of(await request.body())
@@ -354,7 +356,7 @@ async def ask(request: Request, run: RunName, actor: Annotated[Actor, Depends(ne
 
 
 def _back(path: str, run: str) -> str:
-    """The page of the war room that the form was opened from; the page of the run if it was none."""
+    """The page of the war room that the form was opened from, or else the page of the run."""
     from evac.web.pages import PAGES
 
     pages = ("/incidents/", *(page.path for page in PAGES if page.badge))

@@ -46,7 +46,7 @@ STEP_CLASS: Final[Mapping[str, str]] = {
 STEP_STATE: Final[Mapping[str, str]] = {"unknown": "in doubt", "succeeded": "done", "pending": "not yet"}
 RUN_CLASS: Final[Mapping[str, str]] = {**STYLE_OF, "unfinished": "unknown", CORRUPT: "error"}
 NOTABLE_MS: Final = 5_000
-"""A smaller difference to the plan is none."""
+"""Smaller differences from the plan are ignored."""
 RUN_LOOK: Final[Mapping[str, str]] = {
     "succeeded": "good",
     "failed": "bad",
@@ -56,7 +56,7 @@ RUN_LOOK: Final[Mapping[str, str]] = {
 
 
 def context(shown: Shown) -> dict[str, Any]:
-    """Everything the page shows."""
+    """Everything that the page shows."""
     view, said, document = shown.run.view, shown.said, run_head(shown.run)
     services = service_rows(shown)
     late = [row for row in services if row["late"]]
@@ -103,7 +103,7 @@ def context(shown: Shown) -> dict[str, Any]:
 
 
 def _answer(document: RunHead, said: Projection, wants: int, late: int) -> tuple[str, str]:
-    """(sentence, state): how far the run is, in one breath."""
+    """Return (sentence, state): the progress of the run at a glance."""
     counts = document.counts
     done = sum(counts.get(phase, 0) for phase in ("succeeded", "skipped"))
     state = document.state.replace("_", " ")
@@ -140,7 +140,7 @@ def _heading(said: Projection) -> str:
 
 
 def hour(at_ms: int, now_ms: int, zone: bool = True) -> str:
-    """`14:52:03 KST`, without seconds but with its date where that is not today; a dash for never."""
+    """`14:52:03 KST`, without seconds but with its date if that is not today; a dash for never."""
     if at_ms <= 0:
         return "-"
     wall = wall_clock_here()
@@ -149,7 +149,7 @@ def hour(at_ms: int, now_ms: int, zone: bool = True) -> str:
 
 
 def beside(late_ms: int) -> str:
-    """Against the plan."""
+    """The difference from the plan in words."""
     if abs(late_ms) < NOTABLE_MS:
         return "as planned"
     size = duration(abs(late_ms) // 1_000 * 1_000)
@@ -213,14 +213,14 @@ def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
 
 
 def wait_line(row: WaitRow) -> dict[str, Any]:
-    """What waits, and what can be asked of the run about it; a hold is released on the page Hold."""
+    """What is waiting, and the requests that would end it; a hold is released on the page Hold."""
     verbs = [verb for verb in row.verbs if verb != "release"]
     return {"words": row.words, "step": row.step, "verbs": verbs, "code": row.facts.get("code", "")}
 
 
 def next_action(shown: Shown, waits: Sequence[WaitRow]) -> dict[str, Any] | None:
-    """The one thing that a person does next, with its cost and with whom it keeps waiting; None if nothing
-    waits.
+    """The one thing for a person to do next, with its cost and who waits for it; None if nothing is
+    waiting.
     """
     asked = [row for row in waits if any(verb != "release" for verb in row.verbs)]
     if not asked:
@@ -255,7 +255,7 @@ def next_action(shown: Shown, waits: Sequence[WaitRow]) -> dict[str, Any] | None
 
 
 def service_rows(shown: Shown) -> list[dict[str, Any]]:
-    """Each service that comes back: as planned, as projected or as it was, and its objective; late ones
+    """Each service that the run restores: planned, projected or actual time, and its objective; late ones
     first.
     """
     said = shown.said
@@ -275,7 +275,7 @@ def service_rows(shown: Shown) -> list[dict[str, Any]]:
 def _service(
     one: Outcome | None, name: str, shown: Shown, lost_ms: int, at_ms: int, stated: bool = True
 ) -> dict[str, Any]:
-    """stated: whether anybody says how many people use it."""
+    """One row. stated: whether the estate states how many people use it."""
     said, back = shown.said, name in shown.said.back
     base = one.base_ms if one is not None else None
     planned = said.begun_ms + base if base is not None and said.begun_ms else 0
@@ -306,7 +306,7 @@ def _service(
 
 
 def _standing(one: Outcome | None, back: bool, late: bool, moves: bool) -> tuple[str, str]:
-    """How a service is now. moves: the plan moves services that serve meanwhile."""
+    """The current state of a service. moves: the plan moves services while they keep serving."""
     if one is not None and (one.base_ms is None or one.state in GONE):
         if one.state == "unknown":
             return "cannot be judged", "unknown"
@@ -321,7 +321,7 @@ def _standing(one: Outcome | None, back: bool, late: bool, moves: bool) -> tuple
 
 
 def _forecast(late: bool, stated: bool, when: int) -> str:
-    """What is expected of a service that is not restored yet: never a state, and never in its colour."""
+    """What is expected of a service that is not restored yet: never shown as a state, nor in its colour."""
     if late:
         return "misses its objective"
     if not when:
@@ -330,11 +330,11 @@ def _forecast(late: bool, stated: bool, when: int) -> str:
 
 
 QUIET: Final = frozenset({"pending", "succeeded", "skipped", "undone"})
-"""Phases of steps that need no one: folded on the first page of all steps."""
+"""Phases of steps that need no one: collapsed on the first page of all steps."""
 
 
 def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, Any]:
-    """One page of the steps. show: a phase, or empty for all, those that need a look first."""
+    """One page of the steps. show: a phase, or empty for all, those that need attention first."""
     if show:
         numbers: Iterable[int] = (i for i in view.ranked if view.phases[i] == show)
     else:
@@ -391,7 +391,7 @@ def event_rows(view: RunView, events: Iterable[tuple[int, Event]]) -> list[dict[
 
 
 def run_rows(rows: Sequence[RunShort]) -> list[dict[str, Any]]:
-    """Lines of runs."""
+    """The rows of the list of runs."""
     return [
         {
             "run": row,

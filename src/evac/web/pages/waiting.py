@@ -1,4 +1,4 @@
-"""The page Waiting: everything that waits for a person, in all runs, and what can be done about it."""
+"""The page Approvals: everything that waits for a person, in all runs, and what can be done about it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ from evac.web.room import room_of
 PAGE: Final = frame.Page("/waiting", "Approvals", icon="hand", group="Respond", badge="waits", key="a")
 AGE_MS: Final = 10_000
 ROWS_MOST: Final = 100
-"""A run of thousands of servers may have as many failed steps: the page of the run lists them all."""
+"""Maximum rows. A run of thousands of servers may have as many failed steps; the page of the run lists
+them all.
+"""
 
 NOTHING_ASKED: Final[Mapping[tuple[str, str], Decision]] = MappingProxyType({})
 FAR_OFF: Final = 1 << 62
-"""Waits whose beginning is not known come last among their like."""
+"""Sorts waits with an unknown start last among their kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaitLine:
-    """One thing that waits, as a row of the page."""
+    """One thing that is waiting, as a row of the page."""
 
     run: str
     question: str
@@ -40,15 +42,15 @@ class WaitLine:
     since_ms: int
     """0: not known."""
     asks: tuple[tuple[str, str], ...]
-    """(word, address) of the forms that end it."""
+    """(word, URL) of the forms that end it."""
     step: str
     commands: tuple[str, ...]
-    """What to type instead, one or the other."""
+    """Equivalent commands; any one of them is enough."""
     title: str = ""
-    """The decision as a question; empty where nothing is to be decided."""
+    """The decision as a question; empty if there is nothing to decide."""
     cost: str = ""
     waits: str = ""
-    """Who waits for it."""
+    """Who is waiting for it."""
 
 
 @PAGE.router.get(PAGE.path)
@@ -88,8 +90,8 @@ def lines_of(
     on_hold: bool,
     asks: Mapping[tuple[str, str], Decision] = NOTHING_ASKED,
 ) -> list[WaitLine]:
-    """on_hold: the hold of all runs is shown once, not again for each run. asks: the decision on each step
-    that needs an approval, by run and step.
+    """on_hold: the hold of all runs is shown once, not again for each run. asks: the decision on each
+    step that needs an approval, by run and step.
     """
     of_runs = [
         (urgency(wait), wait.since_ms or FAR_OFF, run, wait)
@@ -124,7 +126,7 @@ def _line(run: RunShort, wait: Wait, asks: Decision | None) -> WaitLine:
 
 
 def _asks(run: str, wait: Wait) -> Iterator[tuple[str, str]]:
-    """The hold of all runs is released on the page Hold."""
+    """The forms of a row. The hold of all runs is released on the page Hold."""
     of_step = f"&step={quote(wait.step, safe='')}" if wait.step else ""
     for verb in wait.verbs:
         if verb != "release":
@@ -132,7 +134,7 @@ def _asks(run: str, wait: Wait) -> Iterator[tuple[str, str]]:
 
 
 def answer_of(now: Situation, lines: Sequence[WaitLine]) -> tuple[str, str]:
-    """(one sentence, how it is shown)."""
+    """Return (one sentence, style)."""
     if now.problem and not now.open_runs:
         return f"Not known: {now.problem}", "unknown"
     count = len(lines) + (now.hold is not None)

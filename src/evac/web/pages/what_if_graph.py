@@ -1,12 +1,11 @@
-"""The dependency graph of a what-if: the part that a person can read, in words and as SVG. Pure.
+"""The dependency graph of a what-if, reduced to what a person can read, in words and as SVG. Pure.
 
-Of a thousand services that are down nobody reads a drawing. Shown are the reasons that take most with them,
-the most severe services behind each with their chains, and how many more there are; or, of one service that
-was asked about, all that it needs and that is down.
-
-Where boxes go is decided by fast-sugiyama, the layered layout of Sugiyama, Tagawa and Toda (1981) with the
-placement of Brandes and Koepf (2002); this module draws. Colours are CSS classes and never the only sign: a
-state is a word. Every box with an address is a link, so that a keyboard reaches it.
+No one can read a drawing of a thousand services. It shows the causes that take most services down, the
+most important services behind each with their chains, and how many more there are; or, for one selected
+service, everything that it needs and that is down. fast-sugiyama places the boxes: the layered layout of
+Sugiyama, Tagawa and Toda (1981) with the placement of Brandes and Koepf (2002). This module draws.
+Colours are CSS classes and never the only sign: each state is a word. Every box with a URL is a link, so
+that it can be reached by keyboard.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ _UNIT: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """name: first line; words: what is said of it; state: its class. reason: it stands at the end of chains
-    and has words alone. address: where it leads, "" nowhere. strong: it is the one that was asked about. why:
-    a third line, what it comes from.
+    """name: first line; words: second line; state: its CSS class. reason: a cause at the end of chains,
+    with words only. address: its link, "" for none. strong: the selected service. why: a third line, the
+    cause.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Box:
 
     @property
     def told(self) -> str:
-        """All that it says, for who cannot see it."""
+        """Everything that it says, for people who cannot see it."""
         if self.reason:
             return self.words
         return f"{self.name}: {self.words}{'; ' if self.why else ''}{self.why}"
@@ -60,7 +59,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """From a box to one it needs, by their numbers. soft: it could do without."""
+    """From a box to one that it needs, by their numbers. soft: it can do without."""
 
     begin: int
     end: int
@@ -72,7 +71,7 @@ _Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where boxes stand, and the points that each arrow passes, by (begin, end); columns and rows."""
+    """The positions of boxes, and the points that each arrow passes, by (start, end); in columns and rows."""
 
     boxes: Mapping[int, _Point]
     ways: Mapping[tuple[int, int], tuple[_Point, ...]]
@@ -81,7 +80,7 @@ class _Places:
 
 
 def drawing(name: str, title: str, told: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
-    """The graph; told: what it says in one sentence. Deterministic. At most `BOXES_MOST` boxes are meant."""
+    """The graph; told: its content in one sentence. Deterministic. Meant for at most `BOXES_MOST` boxes."""
     places = _placed(len(boxes), arrows)
     reasons = {round(at[0]) for n, at in places.boxes.items() if boxes[n].reason}
     lefts, whole = _columns(places.columns, reasons)
@@ -100,7 +99,7 @@ def drawing(name: str, title: str, told: str, boxes: Sequence[Box], arrows: Sequ
 
 
 def _placed(count: int, arrows: Sequence[Arrow]) -> _Places:
-    """Columns from left to right: what is needed stands to the right of whoever needs it."""
+    """Columns from left to right: a box is to the right of the boxes that need it."""
     from fast_sugiyama import from_edges
 
     edges = sorted({(arrow.begin, arrow.end) for arrow in arrows if arrow.begin != arrow.end})
@@ -139,7 +138,7 @@ def _placed(count: int, arrows: Sequence[Arrow]) -> _Places:
 def _ways(
     count: int, at: Mapping[int, _Point], links: Iterable[tuple[int, int]]
 ) -> dict[tuple[int, int], tuple[_Point, ...]]:
-    """Arrows through the places that are kept free for them."""
+    """Arrows through the gaps that are reserved for them."""
     following: dict[int, list[int]] = {}
     for begin, end in links:
         following.setdefault(begin, []).append(end)
@@ -251,12 +250,12 @@ RANK: Final = {"lost": 0, "unknown": 1, "not proved": 1, "shed": 2, "recovers": 
 
 
 def gravity(one: FateOf) -> tuple[int, int, int, str]:
-    """Those first that do not come back, then by tier and by people."""
+    """Sort key: services that do not come back first, then by tier and by people."""
     return (RANK.get(one.fate, 9), 9 if one.tier is None else one.tier, -(one.people or 0), one.service)
 
 
 def fate_words(one: FateOf | None) -> str:
-    """What becomes of a service, in a few words."""
+    """What happens to a service, in a few words."""
     if one is None:
         return "stands"
     if one.fate == "recovers":
@@ -283,7 +282,9 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Reason:
-    """What is down by itself, why, and all that is down because of it, itself included."""
+    """A service that is down for its own reason, why, and everything that is down because of it, itself
+    included.
+    """
 
     root: str
     why: str
@@ -296,7 +297,7 @@ class _Reason:
 
 
 def graph(facts: EstateFacts, answer: WhatIf, of: str) -> dict[str, Any] | None:
-    """The drawing with its words; None where nothing is down. of: the service that was asked about, or ""."""
+    """The drawing with its words; None if nothing is down. of: the selected service, or ""."""
     fates = {one.service: one for one in answer.services}
     query = "".join(f"lose={quote(name, safe='')}&" for name in answer.domains)
     known = {service.id: service.needs for service in facts.services}
@@ -343,7 +344,7 @@ def _overview(fates: Mapping[str, FateOf], query: str) -> dict[str, Any] | None:
 
 
 def _reasons(services: Iterable[FateOf]) -> list[_Reason]:
-    """What chains end at, those that take most with them first."""
+    """The causes at the ends of chains, those that take down most first."""
     found: dict[tuple[str, str], list[FateOf]] = {}
     for one in services:
         if one.fate in DOWN and len(one.chain) > 1:
@@ -355,7 +356,7 @@ def _reasons(services: Iterable[FateOf]) -> list[_Reason]:
 def _draw_reason(
     part: _Part, fates: Mapping[str, FateOf], query: str, key: str, reason: _Reason
 ) -> dict[str, Any]:
-    """One reason with the gravest services behind it; the same in words."""
+    """One cause with the most important services behind it; and the same in words."""
     chosen = [one for one in reason.behind if one.service != reason.root][:BEHIND_MOST]
     part.boxes[key] = Box("", reason.why, "cause", reason=True)
     _draw_chain(part, fates, query, (reason.root,), key)
@@ -395,12 +396,12 @@ def _box(fates: Mapping[str, FateOf], query: str, name: str) -> Box:
 
 
 def _own_reason(one: FateOf | None) -> str:
-    """Why a service is down by itself; empty where something that it needs is why."""
+    """Why a service is down for its own reason; empty if something that it needs is the cause."""
     return "" if one is None or len(one.chain) != 2 else one.chain[1]
 
 
 def row_of(one: FateOf) -> dict[str, Any]:
-    """A service with its fate and its chain: names, and at the end the reason."""
+    """A service with its fate and its chain: names, and the cause at the end."""
     return {
         "id": one.service,
         "words": fate_words(one),
@@ -411,7 +412,7 @@ def row_of(one: FateOf) -> dict[str, Any]:
 
 
 def _of_service(fates: Mapping[str, FateOf], query: str, of: str, needs: Sequence[str]) -> dict[str, Any]:
-    """All that one service needs and that is down, transitively; what stands is told in words."""
+    """Everything that one service needs and that is down, transitively; what is up is listed in words."""
     part, one = _Part(), fates.get(of)
     part.boxes[of] = replace(_box(fates, query, of), why=_own_reason(one), strong=True)
     left = _spread(part, fates, query, of)
@@ -443,7 +444,7 @@ def _of_service(fates: Mapping[str, FateOf], query: str, of: str, needs: Sequenc
 
 
 def _spread(part: _Part, fates: Mapping[str, FateOf], query: str, of: str) -> int:
-    """Puts in what is needed, level by level, the gravest first; how many found no room."""
+    """Add what is needed, level by level, the most important first; return how many did not fit."""
     waiting, left = [of], set()
     while waiting:
         following: list[str] = []
@@ -468,7 +469,7 @@ def _spread(part: _Part, fates: Mapping[str, FateOf], query: str, of: str) -> in
 
 
 def _reduce(part: _Part, of: str) -> None:
-    """Leaves out arrows that a longer way implies. In a circle nothing is left out."""
+    """Leave out arrows that a longer path implies. Inside a cycle, nothing is left out."""
     after: dict[str, set[str]] = {}
     for begin, end in part.arrows:
         after.setdefault(begin, set()).add(end)

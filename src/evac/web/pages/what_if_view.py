@@ -1,7 +1,5 @@
-"""The page What if: fault domains are ticked, and the answer says what is down, what comes back, when, and
-what capacity is left.
-
-What it says are plain values for its template, made of facts and an answer.
+"""The page What if: select fault domains to see what goes down, what is restored, when, and what capacity
+is left. What it says are plain values for its template, made from facts and a result.
 """
 
 from __future__ import annotations
@@ -35,11 +33,11 @@ SHORT: Final = {
     "accelerators": "accelerators",
 }
 BARS_MOST: Final = 16
-"""Rows of the picture of capacity; the table has all."""
+"""Maximum rows of the capacity chart; the table has all."""
 
 
 def _capacity(rows: Sequence[CapacityOf]) -> dict[str, Any]:
-    """The picture, and rows of a table."""
+    """The chart, and the rows of a table."""
     bars = [capacity_bar(row) for row in rows]
     return {
         "pictures": plan_charts.both(bars[:BARS_MOST]),
@@ -49,7 +47,7 @@ def _capacity(rows: Sequence[CapacityOf]) -> dict[str, Any]:
 
 
 def _shares(row: CapacityOf) -> str:
-    """Of what is there: before, and after everything that fits has moved."""
+    """Shares of the capacity: before, and after everything that fits has moved."""
     return f"{svg.percent_of(row.used, row.total)} → {capacity_bar(row).after}"
 
 
@@ -72,7 +70,7 @@ def _words(row: CapacityOf) -> dict[str, str]:
 OPEN_KINDS: Final = ("site", "hall")
 ORDER: Final = ("site", "hall", "feed", "group", "provider", "rack")
 TICKS_MOST: Final = 60
-"""Boxes of one kind; more are found by name."""
+"""Maximum checkboxes of one kind; more are found by name."""
 FOUND_MOST: Final = 60
 SERVICES: Final = 100
 FINDINGS_MOST: Final = 20
@@ -85,13 +83,13 @@ FATES: Final = {
     "shed": ("Shed", "", "minus"),
     "not proved": ("Not proved", "", "info"),
 }
-"""Fate of a service -> (words, look, icon)."""
+"""Fate of a service -> (words, style, icon)."""
 
 
 def context(
     facts: EstateFacts, wanted: Sequence[str], find: str, answer: WhatIf | None, begin: int, of: str = ""
 ) -> dict[str, Any]:
-    """The form, and the answer where something was asked."""
+    """The form, and the result if something was selected."""
     shared = {
         "estate": facts.name,
         "wanted": list(wanted),
@@ -104,7 +102,7 @@ def context(
 
 
 def _ticks(facts: EstateFacts, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Boxes by kind: sites and halls open, the others folded, and never more than so many."""
+    """Checkboxes by kind: sites and halls expanded, the others collapsed, within the limit."""
     by_kind: dict[str, list[DomainFacts]] = {}
     for domain in facts.domains:
         by_kind.setdefault(domain.kind, []).append(domain)
@@ -130,7 +128,7 @@ def _box(domain: DomainFacts, wanted: Sequence[str]) -> dict[str, Any]:
 
 
 def _found(facts: EstateFacts, wanted: Sequence[str], find: str) -> dict[str, Any]:
-    """What the search finds, and what is ticked beyond the boxes that are shown anyway."""
+    """What the search finds, and what is selected beyond the checkboxes that are always shown."""
     shown = {box["id"] for group in _ticks(facts, wanted) for box in group["boxes"]}
     hits = [d for d in facts.domains if find and find.lower() in d.id.lower() and d.id not in shown]
     ticked = [d for d in facts.domains if d.id in wanted and d.id not in shown and d not in hits[:FOUND_MOST]]
@@ -257,8 +255,8 @@ def _row(one: FateOf) -> dict[str, Any]:
 
 
 async def _answer(room: WarRoom, wanted: tuple[str, ...]) -> WhatIf:
-    """By the plan that is ready for it, where there is one of the estate as it is now; else by the audit.
-    Raises EvacError.
+    """From the standby plan if there is one for the current estate; otherwise from the audit. Raises
+    EvacError.
     """
     answer = await room.office.what_if(wanted)
     for ready in room.office.situation.drawer:
@@ -270,7 +268,7 @@ async def _answer(room: WarRoom, wanted: tuple[str, ...]) -> WhatIf:
 
 
 def by_plan(answer: WhatIf, digest: str, plan: Plan, before: Plan | None) -> WhatIf:
-    """The answer as a verified plan gives it; why a service is down is known from the audit."""
+    """The result of a verified plan; the audit says why a service is down."""
     known = {one.service: one for one in answer.services}
     fates = {"restored": "recovers", "shed": "lost", "unplaced": "lost"}
     reasons = {one.service: one.reason for one in plan.outcomes}
@@ -308,8 +306,8 @@ async def what_if(
     begin: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
     of: Name = "",
 ) -> Response:
-    """lose: domains that are lost at once. find: words that names of more domains to tick contain. begin:
-    from which service on they are listed. of: the service of which the graph shows all that it needs.
+    """lose: domains that are lost at once. find: words in the names of more domains to select. begin: the
+    first service to list. of: the service whose needs the graph shows.
     """
     room = room_of(request)
     facts = room.facts
