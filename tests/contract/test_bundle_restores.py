@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -72,36 +75,22 @@ def bundle_of(company: Path, *more: str) -> Path:
     return company / "pocket.bundle"
 
 
-def apart(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def apart(
+    company: Path, argv: Sequence[str], env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs evac where there is no network and no program but those of the bundle."""
-    told = {"PATH": "/nowhere", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", **env}
+    told = {"PATH": "/nowhere", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", **(env or {})}
     whole = (shutil.which("unshare") or "", *APART[1:], sys.executable, "-m", "evac", *argv)
-    return subprocess.run(whole, env=told, capture_output=True, text=True, check=False)
+    return subprocess.run(whole, env=told, cwd=company, capture_output=True, text=True, check=False)
 
 
-OPEN = """
-import sys, time
-from pathlib import Path
-from evac.bundle import opening, sealing
-bundle, folder, *shares = sys.argv[1:]
-opened = opening.open_from(
-    opening.OpeningRequest(
-        Path(bundle), Path(folder), "kim", "every site is gone",
-        tuple(sealing.read_share_file(Path(one)) for one in shares), ("north", "south"),
-    ),
-    time.time_ns() // 1_000_000,
-)
-told = opening.environment_of(opened.folder / sealing.GLASS)
-print(*(f"{name}={value}" for name, value in told.items()), sep="\\n")
-"""
-
-
-def opened(company: Path, bundle: Path, people: int) -> subprocess.CompletedProcess[str]:
-    shares = [str(path) for path in sorted((company / "people").iterdir())[:people]]
-    argv = (shutil.which("unshare") or "", *APART[1:], sys.executable, "-c", OPEN)
-    env = {"PATH": "/nowhere", "HOME": "/nonexistent"}
-    told = (*argv, str(bundle), str(company / "laptop"), *shares)
-    return subprocess.run(told, env=env, capture_output=True, text=True, check=False)
+def served(company: Path, people: int) -> subprocess.CompletedProcess[str]:
+    """What people type who have the bundle and their shares in one folder; it ends once nothing is to do."""
+    shares = [str(path.relative_to(company)) for path in sorted((company / "people").iterdir())[:people]]
+    given = [word for share in shares for word in ("--share", share)]
+    lost = ["--confirm", "north", "--confirm", "south", "--reason", "every site is gone"]
+    argv = ["serve", "--bundle", "pocket.bundle", "--into", "laptop", *given, *lost, "--until-idle", "1s"]
+    return apart(company, argv)
 
 
 def needs_apart() -> None:
@@ -114,31 +103,36 @@ def test_what_is_gone_comes_back_from_a_bundle_without_a_network(
     company: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
     needs_apart()
-    bundle = bundle_of(company, "--tool", str(shutil.which("restic")), *more)
+    bundle_of(company, "--tool", str(shutil.which("restic")), *more)
     monkeypatch.delenv(restic.VARIABLE)
     kept = manifest_of(company / "data")
     shutil.rmtree(company / "data")  # every site is gone, and with them what evac ran on
     shutil.rmtree(company / "estate")
 
-    few = opened(company, bundle, 1)
-    assert few.returncode != 0
-    assert "share-missing" in few.stderr or "InvalidInput" in few.stderr, few.stderr
+    few = served(company, 1)
+    assert few.returncode == console.USAGE, few.stderr
+    assert "share-missing" in few.stderr
     assert not (company / "laptop").exists(), "one of three people opens nothing"
 
-    done = opened(company, bundle, 2)
-    assert done.returncode == 0, done.stderr
-    env = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
-    into = company / "restored"
-    folder = company / "laptop"
-    store = f"sqlite:{folder / 'evac.sqlite'}"
-    asked = ["backup", "restore", str(folder / "estate"), "code", "--into", str(into), "--store", store]
-    without = apart([*asked, "--who", "kim"], {**env, "PATH": "/nowhere"})
+    done = served(company, 2)
+    assert done.returncode == console.DONE, done.stdout + done.stderr
+    (line,) = re.findall(r"another terminal first: export (.*)", done.stdout + done.stderr)
+    env = dict(word.partition("=")[::2] for word in shlex.split(line))
+    asked = ["backup", "restore", "laptop/estate", "code", "--into", str(company / "restored")]
+    asked += ["--store", "sqlite:laptop/evac.sqlite", "--who", "kim"]
+    without = apart(company, asked, {**env, "PATH": "/nowhere"})
     assert without.returncode != 0, "the machine itself has no program that could restore it"
     assert "restic is not installed" in without.stdout + without.stderr
-    assert not into.exists()
-    restored = apart([*asked, "--who", "kim"], env)
+    assert not (company / "restored").exists()
+    restored = apart(company, asked, env)
     assert restored.returncode == 0, restored.stdout + restored.stderr
-    assert manifest_of(into) == kept
+    assert manifest_of(company / "restored") == kept
+
+    again = served(company, 0)
+    assert again.returncode == console.DONE, again.stdout + again.stderr
+    assert "generation 1 continues in laptop" in again.stdout + again.stderr
+    events = apart(company, ["backup", "history", "code", *asked[6:8], "--output", "json"])
+    assert [row["outcome"] for row in json.loads(events.stdout)["events"]] == ["done", "failed"]
 
 
 def test_a_bundle_says_which_programs_of_restores_it_lacks(company: Path) -> None:

@@ -250,9 +250,10 @@ def _with_secrets(folder: Path) -> Iterator[None]:
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """What a process is told so that it uses opened material: where the programs of restores and secrets are,
-    how agents are spoken to.
+    """What a process is told to use opened material, in whatever folder it runs: where the secrets and
+    the programs of restores are, how agents are spoken to.
     """
+    folder = folder.absolute()
     tools, path = str(folder.parent / TOOLS), os.environ.get("PATH", os.defpath)
     is_new = Path(tools).is_dir() and tools not in path.split(os.pathsep)
     first = {"PATH": f"{tools}{os.pathsep}{path}"} if is_new else {}

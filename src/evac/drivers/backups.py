@@ -71,11 +71,11 @@ class Tool:
         is missing, too slow, too long, or ended with another code than those allowed.
         """
         name = Path(self.program).name
-        if shutil.which(self.program) is None:
+        if (found := shutil.which(self.program)) is None:
             words = f"{self.program} is not installed, or evac may not run it"
             raise Permanent("backup-tool-missing", words, f"install {name} on the machine where evac runs it")
         ended = await run_program(
-            (self.program, *self.first, *argv),
+            (str(Path(found).absolute()), *self.first, *argv),  # PATH may name folders below this one
             env=environment(self.env),
             timeout_s=max(timeout_s, 0.1),
             cwd=self.cwd,

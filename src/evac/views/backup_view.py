@@ -455,10 +455,12 @@ def tools_sheet(name: str, rows: Sequence[ToolRow]) -> Sheet:
     """Whether what recovery itself needs could be restored."""
     cells = [(row.role, row.service, row.data_set or "-", row.state, row.words) for row in rows]
     bad = sum(row.state not in ("met", "waived") for row in rows)
-    lead = (
-        f"{plural(bad, 'tool')} may not be restorable."
-        if bad
-        else "Everything recovery needs is backed up and proven."
-    )
+    if not rows:
+        lead = "The estate names no tools of recovery, so nothing is known about their backups."
+        footer = "next: list the services that recovery needs, such as: tools: {identity: login, code: git}"
+    else:
+        lead, footer = "Everything recovery needs is backed up and proven.", ""
+        if bad:
+            lead = f"{plural(bad, 'tool')} may not be restorable."
     head = ("role", "service", "data", "state", "backups")
-    return Sheet(f"Tools of {name}", lead, (SheetPart("", head=head, rows=cells),))
+    return Sheet(f"Tools of {name}", lead, (SheetPart("", head=head, rows=cells),), footer)

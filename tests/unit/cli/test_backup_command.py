@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,16 @@ def test_tools_come_first(estate: str, url: str, capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     assert "the estate lists no data for it" in text, "nobody knows whether the pager could be restored"
     assert "wiki-files" in text, "what the tool needs through another service"
+
+
+def test_no_tools_are_no_proof(estate: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was listed, so nothing is known: that is not the same as all is well."""
+    assert "tools:" in ESTATE
+    Path(estate).write_text(re.sub(r"(?m)^tools:.*\n", "", ESTATE))
+    run(["backup", "tools", estate])
+    text = capsys.readouterr().out
+    assert "proven" not in text
+    assert "names no tools" in text
 
 
 @pytest.mark.parametrize("rest", ["keys_at: [pangyo]", "restore_needs: [wiki]"])
