@@ -100,14 +100,19 @@ class Answer:
 
     def after_ms(self, now_s: float) -> int:
         """Of `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3); 0 where there is none."""
-        words = self.headers.get("retry-after", "").strip()
-        if words.isascii() and words.isdigit():
-            return min(int(words[:9]) * 1_000, MAX_WAIT_MS)
-        try:
-            at_s = email.utils.parsedate_to_datetime(words).timestamp()
-        except (ValueError, OverflowError):
-            return 0
-        return max(0, min(int((at_s - now_s) * 1_000), MAX_WAIT_MS))
+        return retry_after_ms(self.headers.get("retry-after", ""), now_s)
+
+
+def retry_after_ms(stated: str, now_s: float) -> int:
+    """What `Retry-After` asks for, in seconds or as a date; 0 where it asks for nothing."""
+    words = stated.strip()
+    if words.isascii() and words.isdigit():
+        return min(int(words[:9]) * 1_000, MAX_WAIT_MS)
+    try:
+        at_s = email.utils.parsedate_to_datetime(words).timestamp()
+    except (ValueError, OverflowError):
+        return 0
+    return max(0, min(int((at_s - now_s) * 1_000), MAX_WAIT_MS))
 
 
 class NotReached(Exception):

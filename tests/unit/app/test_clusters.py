@@ -206,7 +206,7 @@ def test_namespaces_are_listed_one_by_one(tmp_path: Path, fra: ApiServer) -> Non
 def test_a_cluster_that_cannot_be_read_leaves_the_estate_as_it_was(
     tmp_path: Path, fra: ApiServer, monkeypatch: pytest.MonkeyPatch, changes: Any, words: str, hint: str
 ) -> None:
-    monkeypatch.setattr(clusters, "_patience_s", lambda _: 0.0)
+    monkeypatch.setattr(clusters, "patience_s", lambda _: 0.0)
     for name, value in changes.items():
         setattr(fra, name, value)
     flags = ("--kubeconfig", config(tmp_path, fra=fra), "-o", tmp_path / "estate")

@@ -1,8 +1,11 @@
 """Servers as sources, asked over real HTTP: pages, patience, and refusals with the next step."""
 
+import contextlib
+import email.utils
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from evac.app.fetching import fetch, servers
+from evac.cli import console
+from evac.cli.main import run
 from evac.cli.program import cli
 from evac.estate import load
 from evac.model.errors import InvalidInput
@@ -50,12 +55,18 @@ class Server(BaseHTTPRequestHandler):
     seen: ClassVar[list[str]] = []
     rules: ClassVar[list[Any]] = []
     """Groups of recording rules of a server that does not keep the raw series."""
+    odd: ClassVar[str] = ""
+    """How a page is given that is not as it should be."""
+    page_most: ClassVar[int] = 1_000
+    ended: ClassVar[threading.Event] = threading.Event()
 
     def do_GET(self) -> None:
         Server.seen.append(self.headers.get("Authorization", ""))
         url = urlsplit(self.path)
         query = parse_qs(url.query)
-        if Server.busy:
+        if Server.odd:
+            self._odd(Server.odd)
+        elif Server.busy:
             Server.busy -= 1
             self._send(429, {}, {"Retry-After": "7"})
         elif Server.status:
@@ -70,10 +81,36 @@ class Server(BaseHTTPRequestHandler):
         elif url.path == "/api/v1/query":
             self._send(200, next(body for name, body in PEAKS.items() if name in query["query"][0]))
         else:
-            first, count = int(query["offset"][0]), int(query["limit"][0])
+            first, count = int(query["offset"][0]), min(int(query["limit"][0]), Server.page_most)
             numbers = range(first, min(first + count, 450))
             results = [{"name": f"srv-{n}", "site": {"slug": "fra"}} for n in numbers]
             self._send(200, {"next": "x" if first + count < 450 else None, "results": results})
+
+    def _odd(self, how: str) -> None:
+        page = {"next": "x", "results": [{"name": f"srv-{len(Server.seen)}", "site": {"slug": "fra"}}]}
+        match how:
+            case "empty pages for ever":
+                self._send(200, {**page, "results": []})
+            case "pages for ever":
+                self._send(200, page)
+            case "refuses the second page":
+                self._send(200 if len(Server.seen) == 1 else 500, page)
+            case "a page of words":
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(b"<html>sign in</html>")
+            case "ends early":
+                self.send_response(200)
+                self.send_header("Content-Length", "5000")
+                self.end_headers()
+                self.wfile.write(json.dumps(page).encode())
+            case _:
+                self.send_response(200)
+                self.end_headers()
+                with contextlib.suppress(OSError):  # until the other side goes away
+                    while not Server.ended.wait(0.01):  # a byte now and then, so that no single read is late
+                        self.wfile.write(b" ")
 
     def _send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(body).encode()
@@ -91,10 +128,13 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     Server.status, Server.busy, Server.seen, Server.rules = 0, 0, [], []
+    Server.odd, Server.page_most = "", 1_000
+    Server.ended.clear()
     running = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     thread = threading.Thread(target=running.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{running.server_address[1]}"
+    Server.ended.set()
     running.shutdown()
     running.server_close()
     thread.join()
@@ -153,6 +193,47 @@ def test_netbox_is_read_page_by_page(server: str, tmp_path: Path) -> None:
     assert len(Server.seen) == 3
 
 
+@pytest.mark.parametrize("most", [1, 7, 50, 1_000])
+def test_pages_smaller_than_asked_for_leave_no_device_out(server: str, tmp_path: Path, most: int) -> None:
+    """A NetBox gives as many as its own MAX_PAGE_SIZE allows, whatever it is asked for."""
+    Server.page_most = most
+    devices = json.loads(fetch("netbox", server, tmp_path).read_text())["devices"]
+    assert [one["name"] for one in devices] == [f"srv-{n}" for n in range(450)]
+
+
+@pytest.mark.parametrize("kind", ["netbox", "prometheus"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *("empty pages for ever", "pages for ever", "refuses the second page", "a page of words"),
+        *("ends early", "never ends"),
+    ],
+)
+def test_a_server_that_never_ends_or_breaks_off_is_refused_and_nothing_written(
+    server: str,
+    tmp_path: Path,
+    kind: str,
+    odd: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Server.odd = odd
+    monkeypatch.setattr(servers, "PAGES_MAX", 20)
+    monkeypatch.setattr(servers, "TIMEOUT_S", 1.0)
+    assert run(["import", kind, server, "-o", str(tmp_path / "estate")]) == console.USAGE
+    assert "next: " in capsys.readouterr().err
+    assert not (tmp_path / "estate").exists()
+    assert len(Server.seen) <= servers.PAGES_MAX + 10
+
+
+def test_patience_is_stated_in_seconds_or_as_a_date() -> None:
+    soon = email.utils.format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
+    assert servers.patience_s(soon) == servers.WAIT_S_MAX
+    assert servers.patience_s("9" * 400) == servers.WAIT_S_MAX
+    assert [servers.patience_s(words) for words in ("", "soon", "-5", "0")] == [1.0] * 4
+    assert servers.patience_s("7") == 7.0
+
+
 def test_a_busy_server_gets_the_patience_it_asks_for(server: str, tmp_path: Path) -> None:
     waited: list[float] = []
     Server.busy = 2
@@ -165,7 +246,7 @@ def test_a_busy_server_gets_the_patience_it_asks_for(server: str, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(401, "--token"), (403, "read access"), (404, "address"), (302, "log"), (500, "log")],
+    [(401, "--token"), (403, "read access"), (404, "address"), (302, "give its address"), (500, "log")],
 )
 def test_a_refusal_says_what_to_do_and_writes_nothing(
     server: str, tmp_path: Path, status: int, words: str

@@ -22,6 +22,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from evac.app.fetching.kubeconfig import ClusterAccess, read_access, usual_files
+from evac.app.fetching.servers import body_of, patience_s
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.imported import Live
 from evac.estate.importers.kubernetes.objects import inside, text_in
@@ -36,7 +37,6 @@ PAGE_BYTES_MAX: Final = 32 * 2**20
 PAGES_MAX: Final = 100_000
 RESTARTS_MAX: Final = 5
 TRIES_MAX: Final = 8
-PATIENCE_S_MAX: Final = 60.0
 TIMEOUT_S: Final = 60.0
 _BUILT_IN: Final = {
     "apps": "v1",
@@ -315,7 +315,7 @@ class _ApiServer:
                     raise _Refused(status, "the response is not JSON") from None
             if status not in (429, 503):
                 raise _Refused(status, _words(body))
-            self._pace.sleep(_patience_s(headers.get("Retry-After", "")))
+            self._pace.sleep(patience_s(headers.get("Retry-After", "")))
         message = f"{self.access.server} was busy {TRIES_MAX} times in a row"
         raise InvalidInput("import-cluster", message, "import again later")
 
@@ -373,16 +373,11 @@ class _ApiServer:
         return _TlsConnection(host, port or 443, context, access.server_name or host)
 
     def _body(self, answer: http.client.HTTPResponse) -> bytes:
-        """Raises _TooLarge, and TimeoutError for an answer that takes too long as a whole."""
-        parts = bytearray()
-        end_s = time.monotonic() + TIMEOUT_S
-        while part := answer.read1(2**18):
-            parts += part
-            if len(parts) > PAGE_BYTES_MAX:
-                raise _TooLarge
-            if time.monotonic() > end_s:
-                raise TimeoutError(f"no complete response within {TIMEOUT_S:g} s")
-        return bytes(parts)
+        """Raises _TooLarge, and what `body_of` raises."""
+        body = body_of(answer, PAGE_BYTES_MAX, time.monotonic() + TIMEOUT_S)
+        if len(body) > PAGE_BYTES_MAX:
+            raise _TooLarge
+        return body
 
     def _silent(self, error: BaseException) -> InvalidInput:
         trouble = trouble_of(error)
@@ -398,7 +393,3 @@ def _words(body: bytes) -> str:
     except (ValueError, RecursionError):
         said = ""
     return shown(said) if said else "no reason given"
-
-
-def _patience_s(stated: str) -> float:
-    return min(float(stated), PATIENCE_S_MAX) if stated.isascii() and stated.isdecimal() else 1.0

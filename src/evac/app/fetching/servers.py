@@ -18,10 +18,12 @@ from typing import Any, Final
 
 from evac.estate.importers.prometheus import QUERIES, recorded
 from evac.model.errors import InvalidInput
-from evac.net.http_calls import check_url
+from evac.net.http_calls import check_url, retry_after_ms
 from evac.net.secrets import resolve
 
 TIMEOUT_S: Final = 60.0
+"""Of one answer, however slowly its bytes arrive."""
+WHOLE_S: Final = 1_800.0
 ANSWER_BYTES_MAX: Final = 64 * 2**20
 RULES_MAX: Final = 20
 PAGES_MAX: Final = 2_000
@@ -61,6 +63,7 @@ class _Server:
 
     def __init__(self, url: str, token: str, sleep: Callable[[float], None]) -> None:
         self.url = url
+        self._ends_s = time.monotonic() + WHOLE_S
         self._token = token
         self._sleep = sleep
         self._opener = urllib.request.build_opener(_NoRedirects())
@@ -74,13 +77,14 @@ class _Server:
         for _ in range(TRIES_MAX):
             request = urllib.request.Request(address, headers=headers)
             try:
-                with self._opener.open(request, timeout=TIMEOUT_S) as answer:
-                    body = answer.read(ANSWER_BYTES_MAX + 1)
+                left_s = min(TIMEOUT_S, self._ends_s - time.monotonic())
+                with self._opener.open(request, timeout=max(left_s, 0.001)) as answer:
+                    body = body_of(answer, ANSWER_BYTES_MAX, time.monotonic() + left_s)
             except urllib.error.HTTPError as error:
                 error.close()
                 if error.code not in (429, 503):
-                    raise self._refused(error.code) from error
-                self._sleep(_patience(error.headers.get("Retry-After", "")))
+                    raise self._refused(error.code, error.headers.get("Location", "")) from error
+                self._sleep(patience_s(error.headers.get("Retry-After", "")))
                 continue
             except (OSError, http.client.HTTPException) as error:
                 raise InvalidInput(
@@ -93,7 +97,11 @@ class _Server:
             "import-server", f"{self.url} is too busy: {TRIES_MAX} tries", "import again later"
         )
 
-    def _refused(self, status: int) -> InvalidInput:
+    def _refused(self, status: int, moved_to: str) -> InvalidInput:
+        if 300 <= status < 400:
+            message = f"{self.url} returned status {status}: it redirects to {moved_to[:200] or 'nowhere'}"
+            hint = "evac follows no redirects: if you trust that server, give its address"
+            return InvalidInput("import-server", message, hint)
         hints = {
             401: "pass a token: --token env:NAME or file:/path",
             403: "the token lacks permission to read this: request read access",
@@ -120,8 +128,25 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _patience(stated: str) -> float:
-    return min(float(stated), WAIT_S_MAX) if stated.isascii() and stated.isdecimal() else 1.0
+def body_of(answer: http.client.HTTPResponse, most: int, ends_s: float) -> bytes:
+    """What a server answers, at most one byte more than allowed. Raises TimeoutError if it has not ended by
+    that moment, as a server that sends a byte now and then never does, and OSError if it ended early.
+    """
+    parts: list[bytes] = []
+    size = 0
+    while size <= most and (part := answer.read1(min(2**16, most + 1 - size))):
+        parts.append(part)
+        size += len(part)
+        if time.monotonic() > ends_s:
+            raise TimeoutError("its answer did not end in time")
+    if size <= most and answer.length:
+        raise OSError("its answer ended early")
+    return b"".join(parts)
+
+
+def patience_s(stated: str) -> float:
+    """How long to wait for a server that is busy, by its `Retry-After`."""
+    return min(retry_after_ms(stated, time.time()) / 1_000, WAIT_S_MAX) or 1.0
 
 
 def _prometheus(server: _Server) -> Mapping[str, Any]:
@@ -172,8 +197,9 @@ _OF_DEVICE: Final = (
 
 
 def _pages(server: _Server, path: str) -> Iterator[Any]:
-    for page in range(PAGES_MAX):
-        answer = server.get(path, "Token", limit=str(PAGE_SIZE), offset=str(page * PAGE_SIZE))
+    seen = 0
+    for _ in range(PAGES_MAX):
+        answer = server.get(path, "Token", limit=str(PAGE_SIZE), offset=str(seen))
         results = answer.get("results") if isinstance(answer, dict) else None
         if not isinstance(results, list):
             hint = "check that this is the address of NetBox, without a path"
@@ -181,8 +207,12 @@ def _pages(server: _Server, path: str) -> Iterator[Any]:
         for device in results:
             if isinstance(device, dict):
                 yield {name: device[name] for name in _OF_DEVICE if name in device}
+        seen += len(results)  # a server may give fewer than were asked for: MAX_PAGE_SIZE
         if not answer.get("next"):
             return
+        if not results:
+            message = f"{server.url} names a next page after an empty one: {seen:,} devices were read"
+            raise InvalidInput("import-server", message, "import again; if it stays so, give a dump instead")
     raise InvalidInput("import-server", f"more than {PAGES_MAX:,} pages of devices", "give a dump instead")
 
 

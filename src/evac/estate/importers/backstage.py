@@ -7,7 +7,6 @@ of Backstage (entity references, spec of each kind).
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +17,9 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.containers import engine_of_image
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.services import Catalogue, Need, service_examples, tier_of
-from evac.estate.importers.source_files import at, entries, items_in, read_text, word
+from evac.estate.importers.source_files import at, entries, files_below, items_in, read_text, word
 from evac.model.diagnostic import Place
 
-FILES_MAX: Final = 5_000
 _TEXT_MAX: Final = 2**20
 _DEFAULT: Final = "default"
 _STORE_TYPES: Final = frozenset(
@@ -97,18 +95,8 @@ def _entities(source: Path, problems: Problems) -> Iterator[Node]:
 def _files(source: Path, problems: Problems) -> list[tuple[Path, str]]:
     if not source.is_dir():
         return [(source, source.name)]
-    found: list[tuple[Path, str]] = []
-    for folder, folders, names in os.walk(source):
-        folders[:] = sorted(name for name in folders if name[0] != "." and name != "node_modules")
-        for name in sorted(names):
-            if name.endswith((".yaml", ".yml", ".json")) and name[0] != ".":
-                path = Path(folder) / name
-                found.append((path, path.relative_to(source).as_posix()))
-        if len(found) > FILES_MAX:
-            message = f"more than {FILES_MAX:,} files in {source.name}"
-            problems.add("too-many-files", message, Place(source.name), "give a smaller folder")
-            return []
-    return found
+    found = files_below(source, (".yaml", ".yml", ".json"), problems)
+    return [(path, path.relative_to(source).as_posix()) for path in found]
 
 
 def _namespace(entity: Node) -> str:

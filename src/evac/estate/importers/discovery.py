@@ -52,7 +52,8 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
     """
     found: dict[str, tuple[str, Sign]] = {}
     hints = []
-    for path in _files(folder):
+    unread: list[OSError] = []
+    for path in _files(folder, unread):
         where = path.relative_to(folder).as_posix()
         known = _kind_of(path)
         if known is not None:
@@ -62,14 +63,15 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
             hints.append(f"{where}: ansible-inventory{given} --list > inventory.json, in its folder")
         elif path.name.endswith(".tfstate"):
             hints.append(f"{where}: terraform show -json > terraform.json, in its folder")
+    hints += [f"{one.filename} was not searched: {one.strerror}" for one in unread]
     hints += [f"kubectl context {one}: evac init --context {one}" for one in contexts]
     sources = _grouped(found)
     return Surroundings(tuple(sources), tuple(hints))
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, unread: list[OSError]) -> list[Path]:
     found: list[Path] = []
-    for here, folders, names in os.walk(folder):
+    for here, folders, names in os.walk(folder, onerror=unread.append):
         depth = len(Path(here).relative_to(folder).parts)
         folders[:] = sorted(name for name in folders if name[0] != "." and name != "node_modules")
         if depth >= DEPTH_MAX:

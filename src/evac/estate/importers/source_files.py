@@ -28,6 +28,8 @@ from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.model.diagnostic import Place
 
+FILES_MAX: Final = 5_000
+FOLDERS_MAX: Final = 5_000
 ROWS_MAX: Final = 2_000_000
 COLUMNS_MAX: Final = 500
 CELL_MAX: Final = 4_096
@@ -202,6 +204,27 @@ def _checked(header: Row, body: list[Row], delimiter: str, problems: Problems) -
     if bad > LISTED_MAX:
         problems.add("import-row-length", f"and {bad - LISTED_MAX:,} more rows like this", header.place())
     return tuple(good)
+
+
+def files_below(source: Path, endings: tuple[str, ...], problems: Problems) -> list[Path]:
+    """The files of a folder with one of these endings, in the order of names; what begins with a dot is left
+    out. A folder that cannot be read is noted; of a folder with too many files nothing is read.
+    """
+
+    def skipped(error: OSError) -> None:
+        name = Path(error.filename).relative_to(source).as_posix()
+        message = f"folder {source.name if name == '.' else name} is skipped: {error.strerror}"
+        problems.add("import-skipped", message, Place(name), "let this user read it, then import again")
+
+    found: list[Path] = []
+    for visited, (folder, folders, names) in enumerate(os.walk(source, onerror=skipped)):
+        folders[:] = sorted(name for name in folders if name[0] != "." and name != "node_modules")
+        found += [Path(folder) / name for name in sorted(names) if name.endswith(endings) and name[0] != "."]
+        if len(found) > FILES_MAX or visited > FOLDERS_MAX:
+            message = f"more than {FILES_MAX:,} files in {source.name}"
+            problems.add("too-many-files", message, Place(source.name), "give a smaller folder")
+            return []
+    return found
 
 
 def read_text(

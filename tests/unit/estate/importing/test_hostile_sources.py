@@ -1,7 +1,22 @@
 """Every reader of sources refuses or skips what is broken, in time, and never ends in a traceback."""
 
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+import pytest
+
 from bench.hostile_sources import broken, outcomes, samples
-from evac.estate.importers import KINDS
+from evac.estate.importers import KINDS, SourceError, import_estate
+from evac.model.errors import EvacError
 
 
 def test_broken_sources_of_every_kind_are_read_or_refused() -> None:
@@ -16,3 +31,104 @@ def test_broken_sources_of_every_kind_are_read_or_refused() -> None:
 def test_a_seed_gives_the_same_sources() -> None:
     assert list(broken(3, 60)) == list(broken(3, 60))
     assert list(broken(3, 60)) != list(broken(4, 60))
+
+
+def many_bytes(path: Path, content: bytes) -> None:
+    """3 GiB without taking any: what is not written of a file reads as NUL."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.truncate(3 << 30)
+
+
+def loops(path: Path, content: bytes) -> None:
+    path.mkdir()
+    os.mkfifo(path / "a.yaml")
+    (path / "b.yaml").symlink_to("b.yaml")
+    (path / "again").symlink_to(".")
+
+
+UNREADABLE: Final[dict[str, Callable[[Path, bytes], Any]]] = {
+    "a pipe": lambda path, content: os.mkfifo(path),
+    "an empty folder": lambda path, content: path.mkdir(),
+    "a folder of pipes and loops": loops,
+    "a link to itself": lambda path, content: path.symlink_to(path.name),
+    "a link to nothing": lambda path, content: path.symlink_to("nowhere"),
+    "a device": lambda path, content: path.symlink_to("/dev/zero"),
+    "nothing": lambda path, content: None,
+    "0 bytes": lambda path, content: path.write_bytes(b""),
+    "UTF-16": lambda path, content: path.write_bytes(content.decode().encode("utf-16")),
+    "UTF-16 without a mark": lambda path, content: path.write_bytes(content.decode().encode("utf-16-le")),
+    "NUL bytes": lambda path, content: path.write_bytes(content[:20] + b"\0" * 9 + content[20:]),
+    "only NUL bytes": lambda path, content: path.write_bytes(b"\0" * 100_000),
+    "3 GiB": many_bytes,
+    "one long line": lambda path, content: path.write_bytes(content + b"x" * (40 << 20)),
+    "10^5 lists": lambda path, content: path.write_bytes(b"[" * 100_000),
+    "10^5 mappings": lambda path, content: path.write_bytes(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+    "10^5 dashes": lambda path, content: path.write_bytes(b"- " * 100_000 + b"a"),
+}
+
+
+def asked_of(kind: str) -> tuple[str, bytes]:
+    """The usual name of a source of this kind, and what is in it."""
+    return next(((name, content) for one, name, content in samples() if one == kind), ("tree", b"x"))
+
+
+def refuse_all(kind: str, folder: Path) -> None:
+    """Imports every unreadable source of a kind, and shows that nothing of it is written."""
+    name, content = asked_of(kind)
+    for number, (what, make) in enumerate(UNREADABLE.items()):
+        source, target = folder / f"{kind}-{number}" / name, folder / f"{kind}-{number}" / "estate"
+        source.parent.mkdir()
+        make(source, content)
+        with pytest.raises(EvacError) as raised:
+            import_estate(kind, source, target)
+        assert raised.value.code, (kind, what)
+        assert raised.value.hint, (kind, what)
+        if isinstance(raised.value, SourceError):
+            told = [one for one in raised.value.diagnostics if one.severity == "error"]
+            assert told, (kind, what)
+            assert all(one.code and one.message and one.hint and one.place.file for one in told), (kind, told)
+        assert not target.exists(), (kind, what)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cannot_be_read_is_refused_with_its_place_within_bounds(kind: str, tmp_path: Path) -> None:
+    """In a process whose memory the system limits: what holds a source as a whole would be killed."""
+    words = f"import sys; from tests.unit.estate.importing.test_hostile_sources import *; bounded({kind!r})"
+    argv = (sys.executable, "-c", words, str(tmp_path))
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[4])
+    assert done.returncode == 0, done.stderr[-2_000:]
+
+
+def bounded(kind: str) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    refuse_all(kind, Path(sys.argv[1]))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("kubernetes", "web.yaml"), ("backstage", "catalog.yaml")])
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_a_folder_that_cannot_be_listed_is_said_and_the_rest_is_read(
+    kind: str, name: str, code: int, tmp_path: Path
+) -> None:
+    good = {
+        "kubernetes": b"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 2}}",
+        "backstage": asked_of("backstage")[1],
+    }[kind]
+    for folder in ("open", "shut"):
+        (tmp_path / "source" / folder).mkdir(parents=True)
+        (tmp_path / "source" / folder / name).write_bytes(good)
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("shut"):
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path)
+
+    with mock.patch("os.scandir", scandir):
+        found = import_estate(kind, tmp_path / "source", tmp_path / "estate")
+        with pytest.raises(SourceError):
+            import_estate(kind, tmp_path / "source", tmp_path / "strict", strict=True)
+    told = [one for one in found.diagnostics if one.code == "import-skipped"]
+    assert [one.place.file for one in told] == ["shut"]
+    assert os.strerror(code) in told[0].message
+    assert not (tmp_path / "strict").exists()

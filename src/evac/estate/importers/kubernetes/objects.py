@@ -27,6 +27,7 @@ OBJECT_CHARACTERS_MAX: Final = 32 * 2**20
 DUMP_AGAIN: Final = "dump it again, and check that the disk had space: kubectl get ... -o json > FILE"
 
 _WINDOW: Final = 2**22
+_NEAR: Final = 40
 _DEPTH_MAX: Final = 64
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _MARK: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
@@ -237,8 +238,10 @@ def _of_document(document: Node) -> Iterator[Object]:
 class NotJson(Exception):
     """The text is not the JSON it begins as; `place` is where that shows, `ended` whether at its end."""
 
-    def __init__(self, words: str, place: Place, ended: bool) -> None:
+    def __init__(self, words: str, place: Place, ended: bool, near: str) -> None:
         super().__init__(words)
+        self.near = near
+        """The text around the place, on its line."""
         self.words = words
         self.place = place
         self.ended = ended
@@ -355,8 +358,10 @@ class JsonObjects:
         ended = self._ended and (position or self._at) >= len(self._text.rstrip())
         if position is not None:
             self._advance(min(max(position, self._at), len(self._text)))
+        before = self._text[max(0, self._at - _NEAR) : self._at].rpartition("\n")[2]
+        near = before + self._text[self._at : self._at + _NEAR].partition("\n")[0]
         # An open quote is reported where it opens, and reaches to the end of the text.
-        return NotJson(words, self._place, ended or "Unterminated string" in words)
+        return NotJson(words, self._place, ended or "Unterminated string" in words, near)
 
 
 def _of_plain(value: Any, place: Place, kind: str, version: str) -> Iterator[Object]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node
 from evac.estate.format.problems import Problems, shown
@@ -29,11 +29,18 @@ from evac.estate.importers.kubernetes.objects import (
     yaml_objects,
 )
 from evac.estate.importers.kubernetes.operators import OPERATORS
-from evac.estate.importers.source_files import at, entries, is_id, open_text, read_text, word, words
+from evac.estate.importers.source_files import (
+    at,
+    entries,
+    files_below,
+    is_id,
+    open_text,
+    read_text,
+    word,
+    words,
+)
 from evac.model.diagnostic import Place
 
-FILES_MAX: Final = 5_000
-FOLDERS_MAX: Final = 5_000
 OWNERS_MAX: Final = 8
 """Most owners above a pod that are followed; Kubernetes itself knows two."""
 
@@ -195,15 +202,8 @@ def read_manifests(source: Path, problems: Problems, options: Options) -> Manife
 def _files(source: Path, problems: Problems) -> list[Path]:
     if not source.is_dir():
         return [source]
-    found: list[Path] = []
-    for visited, (folder, folders, names) in enumerate(os.walk(source)):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(folder) / name for name in sorted(names) if name.endswith(_ENDINGS) and name[0] != "."]
-        if len(found) > FILES_MAX or visited > FOLDERS_MAX:
-            message = f"more than {FILES_MAX:,} files in {source.name}"
-            problems.add("too-many-files", message, Place(source.name), "give a smaller folder")
-            return []
-    if not found:
+    found = files_below(source, _ENDINGS, problems)
+    if not found and not problems.has_errors:
         problems.add(
             "import-source-missing",
             f"there are no YAML files in {source.name}",
@@ -211,14 +211,6 @@ def _files(source: Path, problems: Problems) -> list[Path]:
             "check the path of the source",
         )
     return found
-
-
-def _is_template_at(handle: TextIO, place: Place) -> bool:
-    """Whether what is no JSON at a place is a template."""
-    handle.seek(0)
-    for _ in range(place.line - 1):
-        handle.readline()
-    return "{{" in handle.readline()[max(0, place.column - 40) : place.column + 40]
 
 
 def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: Problems) -> Iterator[Object]:
@@ -241,7 +233,7 @@ def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: P
                 problems.add(
                     "import-truncated", f"{name} ends in the middle of an object", error.place, DUMP_AGAIN
                 )
-            elif _is_template_at(handle, error.place):
+            elif "{{" in error.near:
                 message = f"{name} is a template, not a manifest"
                 problems.add("import-shape", message, error.place, RENDER_FIRST)
             else:
@@ -252,7 +244,8 @@ def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: P
             return
         except UnicodeDecodeError:
             message = f"{name} is not UTF-8 text"
-            problems.add("not-utf-8", message, Place(name), "save the file as UTF-8")
+            hint = "save the file as UTF-8; if it is UTF-16: iconv -f UTF-16 -t UTF-8"
+            problems.add("not-utf-8", message, Place(name), hint)
             return
     if path.stat().st_size > YAML_BYTES_MAX:
         message = f"{name}: more than {YAML_BYTES_MAX // 2**20} MiB of YAML"
