@@ -1,9 +1,9 @@
-"""The generation of a store, and where it stands in a fencing token. Pure.
+"""The generation of a store, and its place in a fencing token. Pure.
 
-A store that takes the place of a lost one counts its tokens from the start. So its generation goes before
-the count, in the high bits, and whoever keeps the highest token it has obeyed refuses the lost store's leader
-without any further rule. 40 bits hold every revision that a store will count; 4,000 generations above them
-stay below 2^52, so that every reader of JSON and Lua holds a token exactly.
+A store that replaces a lost one counts its tokens from the start. So its generation is in the high bits,
+before the count, and anything that remembers the highest token it has obeyed refuses the lost store's
+leader without any further rule. 40 bits hold every revision that a store will count; 4,000 generations
+above them stay below 2^52, so that every reader of JSON and Lua represents a token exactly.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ def generation_of(token: int) -> int:
 
 
 def token_in(generation: int, token: int) -> int:
-    """The token of a lease as orders carry it. A store whose count began in its generation has it already."""
+    """The token of a lease, as orders carry it. A store whose count began in its generation already has
+    it.
+    """
     return token if generation_of(token) >= generation else (generation << GENERATION_BITS) + token
 
 
 def epoch_in(generation: int, epoch: int) -> int:
-    """An epoch of a data set as a new generation goes on from it: above all that an older one can reach."""
+    """The epoch with which a data set continues in a new generation: above anything that an older one can
+    reach.
+    """
     return (generation << EPOCH_BITS) + (epoch & ((1 << EPOCH_BITS) - 1))

@@ -40,12 +40,12 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class BootKind:
-    """Boots that are alike: class, feeds and boot server, with their duration and uses.
-
-    ready: tick before which none begins, as the power steps stand (the rack has power, its switches and BMCs
-    answer); ready_least: the same, whatever the order of power steps. by_itself: these servers come on with
-    their power, at `ready`: nobody boots them, somebody looks. by_hand: they have no management controller,
-    so a person presses the button, whatever tools there are; duration and uses are those of people then.
+    """Boots with the same class, feeds and boot server, with their duration and uses. ready: tick before
+    which none begins, given the power steps (the rack has power, its switches and BMCs answer);
+    ready_least: the same, whatever the order of power steps. by_itself: these servers power on with their
+    feed, at `ready`: no one boots them, they are only observed. by_hand: they have no management
+    controller, so a person presses the button, whatever tools there are; duration and uses are then those
+    of people.
     """
 
     id: str
@@ -59,8 +59,10 @@ class BootKind:
 
 @dataclass(frozen=True, slots=True)
 class PowerBudget:
-    """Steady watts of a feed, hall, rack or site: what it may carry (of power and of cooling, less the
-    margin), and what is on without any boot: from the beginning, or by itself when its power comes back."""
+    """Steady watts of a feed, hall, rack or site: what it can carry (of power and of cooling, less the
+    margin), and what is on without any boot, either from the beginning or automatically when its power
+    returns.
+    """
 
     id: str
     watts: int
@@ -69,9 +71,8 @@ class PowerBudget:
 
 @dataclass(frozen=True, slots=True)
 class PowerStep:
-    """A feed is energised, or the outlets of a rack are switched on, at a tick that the estate gives.
-
-    after: numbers of the power steps that must be over; manual: a person does it.
+    """A feed is energised, or the outlets of a rack are switched on, at a tick that follows from the
+    estate. after: numbers of the power steps that must have ended; manual: a person does it.
     """
 
     target: str
@@ -84,7 +85,7 @@ class PowerStep:
 
 @dataclass(frozen=True, slots=True)
 class LeftOff:
-    """Servers of a dark domain that stay off, and why; names sorted."""
+    """Servers of a dark domain that stay off, and why; names are sorted."""
 
     domain: str
     why: OffReason
@@ -98,7 +99,7 @@ class LeftOff:
 
 @dataclass(frozen=True, slots=True)
 class PoolInfo:
-    """Rows that are alike for starts: a site x class of bare servers, or a self-scheduling pool."""
+    """Rows that are equivalent for starts: a site and class of bare servers, or a self-scheduling pool."""
 
     id: str
     site: int
@@ -108,9 +109,8 @@ class PoolInfo:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Where a lost store can become primary: by promotion of a copy or by restoring a backup.
-
-    loss_ms: what would be lost (None unknown); allowed: within rpo, or waived by name.
+    """A way to get a primary for a lost store: promoting a copy or restoring a backup. loss_ms: the data
+    loss (None unknown); allowed: within the rpo, or waived by name.
     """
 
     id: str
@@ -122,25 +122,25 @@ class Candidate:
     allowed: bool
     waived: bool = False
     by_itself: bool = False
-    """Whether the store stays its own: evac does not act, and nothing is fenced."""
+    """Whether the store recovers by itself: evac does not act, and nothing is fenced."""
     from_loss: int = -1
-    """Ticks from the loss on of what waits for nobody; `duration` is what is left of them when a plan begins.
-    -1 where somebody acts.
+    """Ticks from the loss for whatever needs no one; `duration` is the part left when a plan begins. -1
+    if someone acts.
     """
     forced: bool = False
     """Whether people force a new cluster from a minority."""
     confirms: bool = False
-    """Whether it has every commit: each needed it, or the old primary still writes. Preferred to a copy that
-    is only said to be 0 s behind.
+    """Whether it has every commit: each one needed it, or the old primary still writes. Preferred to a
+    copy that is only stated to be 0 s behind.
     """
     untimed: bool = False
-    """Whether nothing says how far it is behind, and so how long it writes down what it received."""
+    """Whether its lag is unknown, and so how long it takes to apply what it received."""
 
 
 @dataclass(frozen=True, slots=True)
 class LostStore:
-    """A store that takes no writes: its primary or quorum is lost, or its commits wait for copies that are.
-    Without an allowed candidate it never returns.
+    """A store that accepts no writes: its primary or quorum is lost, or its commits wait for copies that
+    are. Without an allowed candidate it never recovers.
     """
 
     id: str
@@ -149,9 +149,9 @@ class LostStore:
     fence_uses: tuple[Use, ...]
     candidates: tuple[Candidate, ...]
     backup: int | None = None
-    """Ticks of the fresh backup that precedes its fence; None where none does."""
+    """Ticks of the fresh backup that precedes its fence; None if there is none."""
     has_majority: bool = True
-    """Whether more than half of its votes are left, where it writes only with a majority."""
+    """Whether more than half of its votes are left, if it writes only with a majority."""
 
     @property
     def elects(self) -> bool:
@@ -173,8 +173,10 @@ class LostStore:
 
 @dataclass(frozen=True, slots=True)
 class Reprotect:
-    """A copy of a store that is behind the primary, fenced until it follows. lost: number of the lost store
-    that is promoted first, -1 where the primary is elsewhere already; ticks: what it takes a person."""
+    """A copy of a store that is behind the primary, and is fenced until it follows. lost: number of the
+    lost store that is promoted first, -1 if the primary is already elsewhere; ticks: how long it takes a
+    person.
+    """
 
     store: str
     member: str
@@ -187,9 +189,11 @@ class Stuck:
     """Why the steps of a service can never begin: it waits for itself."""
 
     kind: Literal["tool-cycle", "start-cycle"]
-    """tool-cycle: a tool of its steps waits for it; start-cycle: what it needs to start does."""
+    """tool-cycle: a tool of its steps waits for it; start-cycle: something that it needs to start waits
+    for it.
+    """
     services: tuple[str, ...]
-    """All that wait for each other, itself included, sorted."""
+    """All services that wait for each other, itself included, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +206,10 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class ToolNeed:
-    """Affected services a step of a kind must wait for, and what it costs people without them.
-
-    services: indices of affected tool services (those that survive are no constraint).
-    manual: least ticks of a step done by people (its duration is max(regular, manual)); None
-    where people have no way. manual_uses: hands on the floor.
+    """Affected services that a step of a kind must wait for, and what the step takes if people do it
+    without them. services: indices of affected tool services (surviving ones are no constraint). manual:
+    minimum ticks of a step done by people (its duration is max(regular, manual)); None if people cannot
+    do it. manual_uses: on-site staff.
     """
 
     kind: str
@@ -251,29 +254,29 @@ class Services:
     base_weight: IntColumn
     top_weight: IntColumn
     hard: tuple[tuple[int, ...], ...]
-    """Services without which one does not serve."""
+    """Services without which a service does not serve."""
     hard_start: tuple[tuple[int, ...], ...]
     """Those of them without which it does not even start."""
     soft: tuple[tuple[int, ...], ...]
     lost_stores: tuple[tuple[int, ...], ...]
-    """Lost stores that one waits for."""
+    """Lost stores that a service waits for."""
     start_stores: tuple[tuple[int, ...], ...]
     """Those of them that it needs to start."""
     shift_uses: tuple[tuple[Use, ...], ...]
     own_return: frozenset[int] = frozenset()
-    """Lost stores that come back without a fence and a promotion."""
+    """Lost stores that recover without a fence and a promotion."""
     alone: frozenset[int] = frozenset()
-    """Services that come back without anybody's help: see `derive.untimed.returns_alone`."""
+    """Services that recover without any action: see `derive.untimed.returns_alone`."""
 
     def __len__(self) -> int:
         return len(self.id)
 
     def base_starts(self, service: int) -> int:
-        """Starts the base milestone still needs."""
+        """Starts that the base milestone still needs."""
         return max(0, int(self.m[service] - self.surviving[service]))
 
     def top_starts(self, service: int) -> int:
-        """Further starts the top milestone needs."""
+        """Further starts that the top milestone needs."""
         return max(0, int(self.n[service] - max(self.surviving[service], self.m[service])))
 
 
@@ -306,7 +309,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Present:
-    """Surviving replicas that stand on rows: sorted by (service, row)."""
+    """Surviving replicas on rows, sorted by (service, row)."""
 
     service: IndexColumn
     row: IndexColumn
@@ -315,15 +318,16 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Vague:
-    """Amounts that nobody knows. A plan takes such a capacity as unlimited and such a demand as nothing, and
-    says of nothing that hangs on it that it comes back.
+    """Amounts that are unknown. A plan treats such a capacity as unlimited and such a demand as zero, and
+    never reports anything that depends on them as restored.
     """
 
     demand: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Service -> path of what its replicas take, where that is not known."""
+    """Service -> path of what its replicas demand, if that is unknown."""
     rows: Mapping[int, tuple[tuple[int, str], ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Row -> (resource, path of the fact that is missing) where what is free is not known: the capacity, or
-    what a replica takes that runs there."""
+    """Row -> (resource, path of the missing fact) if its free amount is unknown: the capacity, or the
+    demand of a replica that runs there.
+    """
 
     def __bool__(self) -> bool:
         return bool(self.demand or self.rows)
@@ -368,24 +372,27 @@ class Instance:
     attests: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     reprotects: tuple[Reprotect, ...] = ()
     unjudged: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Service -> path of the fact without which nobody can say what becomes of it."""
+    """Service -> path of the fact without which no one can say what happens to it."""
     vague: Vague = field(default_factory=Vague)
-    """What nobody knows of capacity and demand, so that what is started there may not fit."""
+    """Unknown capacities and demands, because of which what is started there may not fit."""
     untimed: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Service -> path of the duration that is not known, of those that come back at a time nobody knows."""
+    """Service -> path of the unknown duration, for services that are restored at an unknown time."""
     estimated: tuple[str, ...] = ()
-    """Facts of which the plan takes the worse end and the bound the better one, sorted."""
+    """Facts for which the plan uses the worse end and the bound the better one, sorted."""
     rebuilds: Mapping[int, tuple[tuple[str, str], ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Service -> (store, what it is made from): stores without a copy that it makes again as a part of its
-    check, once all that it needs is there."""
+    """Service -> (store, its source): stores without a copy that the service rebuilds as a part of its
+    check, once everything that it needs is available.
+    """
     stuck: Mapping[int, Stuck] = field(default_factory=lambda: MappingProxyType({}))
-    """Services that wait for themselves; what waits for them is blocked with them."""
+    """Services that wait for themselves; services that wait for them are blocked with them."""
     leaving: tuple[Leaving, ...] = ()
-    """Of a failback: what stops elsewhere, by service."""
+    """For a failback: what stops elsewhere, by service."""
 
     @property
     def to_boot(self) -> BoolColumn:
-        """(V,) rows that are off until somebody boots them; those that come on by themselves are none."""
+        """(V,) rows that are off until someone boots them; those that power on automatically are not
+        included.
+        """
         by_itself = np.array([kind.by_itself for kind in self.boot_kinds] + [False], np.bool_)
         rows = self.rows
         return np.asarray(rows.dark & (rows.boot_kind >= 0) & ~by_itself[rows.boot_kind], np.bool_)
@@ -398,10 +405,10 @@ class Instance:
 
     @property
     def boots_by_hand(self) -> bool:
-        """Whether some rows boot by hand, so that no tool is waited for."""
+        """Whether some rows boot by hand, so that they wait for no tool."""
         return any(kind.by_hand for kind in self.boot_kinds)
 
     @property
     def brought_up(self) -> IndexColumn:
-        """Rows that boot though no service may need it, ascending."""
+        """Rows that boot even if no service needs them, ascending."""
         return np.flatnonzero(self.bring_up).astype(np.int32)

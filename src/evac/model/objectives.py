@@ -1,4 +1,4 @@
-"""What is promised for each class of loss: how long an outage may be, and how much data may be lost."""
+"""Objectives for each class of loss: how long an outage may be, and how much data may be lost."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from evac.model.estate import Service, Store
 
 LossClass = Literal["software", "server", "rack", "hall", "site", "region"]
-"""What a loss takes at most, the smallest first. region: several sites; software: a provider."""
+"""The largest thing that a loss takes, the smallest class first. region: several sites; software: a
+provider.
+"""
 LOSS_CLASSES: Final[tuple[LossClass, ...]] = get_args(LossClass)
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is promised for losses of one class; None: the same as for all."""
+    """The objective for losses of one class; None: the same as for all."""
 
     rto_ms: int | None = None
     rpo_ms: int | None = None
@@ -23,7 +25,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """Promises by class of loss, see `LossClass`; a class that is left out has the plain ones."""
+    """Objectives by class of loss, see `LossClass`; a class that is left out has the plain ones."""
 
     software: Objective = Objective()
     server: Objective = Objective()
@@ -38,12 +40,12 @@ class Objectives:
 
 
 def rto_for(service: Service, loss: LossClass) -> int | None:
-    """The longest outage of a service that is accepted after a loss of a class."""
+    """The maximum acceptable outage of a service after a loss of a class."""
     own = None if service.objectives is None else service.objectives.of(loss).rto_ms
     return service.rto_ms if own is None else own
 
 
 def rpo_for(subject: Service | Store, loss: LossClass) -> int | None:
-    """The longest loss of data that is accepted with a loss of a class."""
+    """The maximum acceptable data loss with a loss of a class."""
     own = None if subject.objectives is None else subject.objectives.of(loss).rpo_ms
     return subject.rpo_ms if own is None else own

@@ -22,8 +22,9 @@ from evac.model.scenario import Policy, Scenario
 
 SCALE: Final = 2**20
 ServiceState = Literal["restored", "degraded", "shed", "unplaced", "unknown", "running"]
-"""degraded: it serves with less than all of its replicas, or without what it needs softly, until the horizon;
-unknown: nobody can say what the loss does to it."""
+"""degraded: it serves with some of its replicas, or without something that it needs softly, until the
+horizon; unknown: the effect of the loss on it cannot be judged.
+"""
 Proof = Literal["full", "partial"]
 Parameter = int | str | bool
 
@@ -92,25 +93,25 @@ class Step:
     """Unit actions of the step; each holds the uses of its kind."""
     wave: int = 0
     milestone: str = ""
-    """One of `MILES`, of what brings a service back."""
+    """`base` or `top`, for steps that restore a service."""
     pool: str = ""
     servers: tuple[tuple[str, int], ...] = ()
-    """(server or pool, replicas), sorted, of what starts or sheds; a boot has exactly one."""
+    """(server or pool, replicas), sorted, for steps that start or shed; a boot has exactly one."""
     uses: tuple[tuple[str, int], ...] = ()
     """(limit, units held by the whole step), sorted."""
     candidate: str = ""
-    """Where a store is promoted, or the place of the backup it is restored from."""
+    """Where a store is promoted, or the location of the backup that it is restored from."""
     rung: str = ""
-    """How hard an old primary is stopped: one of `FENCE_RUNGS`."""
+    """How drastically an old primary is stopped: one of `FENCE_RUNGS`."""
     manual: bool = False
     """People do it."""
     tools: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     """Ids of steps that end at or before `start_ms`."""
     for_services: tuple[str, ...] = ()
-    """Whom a shed makes room for."""
+    """The services that a shed frees capacity for."""
     rebuilds: tuple[tuple[str, str], ...] = ()
-    """(store, what it is made from): stores without a copy that a service makes again before it answers."""
+    """(store, its source): stores without a copy that a service rebuilds before it answers."""
     precheck: str = ""
     gate: str = ""
     undo: str = ""
@@ -119,45 +120,46 @@ class Step:
 
 
 FROM_LOSS_MS: Final = "from_loss_ms"
-"""The parameter of a step that happens by itself: how long that takes from the loss on. The step itself is
-what is left of it when the plan begins.
+"""The parameter of a step that happens by itself: its duration from the loss. The step itself is the part
+left when the plan begins.
 """
 PLACEMENT: Final = "placement"
-"""The last part of the path of a fact that says where something runs."""
+"""The last part of the path of a fact that states where something runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of one affected service."""
+    """What happens to one affected service."""
 
     service: str
     state: ServiceState
     base_ms: int | None
-    """When the base holds; None where it never does within the horizon."""
+    """When the base holds; None if it never does within the horizon."""
     top_ms: int | None
     base_outage_ms: int
     """The O of the objective."""
     top_outage_ms: int
     recovery_ms: int | None
-    """From the loss on, detection and approval included: it is compared with `rto_ms`. None where it does not
-    come back, or nobody knows when; times of milestones then leave out what is not known."""
+    """From the loss, including detection and approval; it is compared with `rto_ms`. None if it is not
+    restored, or at an unknown time; times of milestones then leave out what is unknown.
+    """
     rto_ms: int | None
     people: int
     tier: int
     critical: tuple[str, ...] = ()
-    """Ids of the steps that decide `base_ms`, first to last."""
+    """IDs of the steps that determine `base_ms`, first to last."""
     why: Reason | None = None
-    """Why it is shed, is unplaced or cannot be judged; None where it is none of them."""
+    """Why it is shed, is unplaced or cannot be judged; None otherwise."""
 
     @property
     def reason(self) -> str:
-        """The same in words; empty where there is nothing to explain."""
+        """The same in words; empty if there is nothing to explain."""
         return "" if self.why is None else self.why.words
 
     @property
     def needs(self) -> str:
-        """The service that does not come back and that this one, or its recovery, cannot do without; empty
-        where that is not the reason.
+        """The unrestored service that this one, or its recovery, depends on; empty if that is not the
+        reason.
         """
         waits = self.why is not None and self.why.kind in ("needs", "needs-tool")
         return self.why.services[0] if self.why is not None and waits else ""
@@ -172,7 +174,7 @@ class Outcome:
 
     @property
     def meets_rto(self) -> bool | None:
-        """None where no objective is stated, or where nobody knows when the service is back."""
+        """None if no objective is stated, or if the service is restored at an unknown time."""
         if self.rto_ms is None:
             return None
         if self.recovery_ms is None:
@@ -182,7 +184,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class StoreOutcome:
-    """What becomes of one lost store: promoted or restored where and when, and how much is lost."""
+    """What happens to one lost store: where and when it is promoted or restored, and how much data is
+    lost.
+    """
 
     store: str
     candidate: str
@@ -190,12 +194,12 @@ class StoreOutcome:
     loss_ms: int | None
     waiver: str = ""
     restored: bool = False
-    """Whether the candidate is the place of a backup, and not of a copy."""
+    """Whether the candidate is the location of a backup, not of a copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """The objective when demand or weights are off: fixed plan re-priced, and one replan each."""
+    """The objective if demand or weights are off: the same plan at the new values, and one replan each."""
 
     case: str
     fixed: int
@@ -204,8 +208,10 @@ class Sensitivity:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """Servers of a restored domain that this plan brings up: how many, when the last of them is on, and the
-    tick before which no order has all of them on, by which limit (empty: the longest chain)."""
+    """Servers of a restored domain that this plan boots: how many, when the last one is on, the tick
+    before which no order can have all of them on, and the limit that causes it (empty: the longest
+    chain).
+    """
 
     servers: int
     on_ms: int
@@ -252,30 +258,30 @@ class Plan:
     """Stores promoted beyond their rpo by name."""
     attest: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    """Facts taken as unknown; the proof is partial where there are any."""
+    """Facts treated as unknown; the proof is partial if there are any."""
     proof: Proof = "full"
     sensitivity: tuple[Sensitivity, ...] = ()
     intervals: tuple[str, ...] = ()
-    """Facts known within bounds: steps take the worse end, the bound the better one."""
+    """Facts known within bounds: the steps use the worse end, and the bound the better one."""
     wave: Wave | None = None
-    """Of a restored domain, what comes up."""
+    """For a restored domain: what comes up."""
     left_off: tuple[LeftOff, ...] = ()
-    """Of a restored domain, what stays off and why."""
+    """For a restored domain: what stays off, and why."""
     passed_over: tuple[str, ...] = ()
-    """Services that do not come back, so that what needs them or another one counts on the other one."""
+    """Services that are not restored, so that the services that need them rely on an alternative."""
 
     @property
     def policy(self) -> Policy:
-        """What it was planned with."""
+        """The policy that it was planned with."""
         return Policy(self.waivers, self.tier_weights, passed_over=self.passed_over)
 
     @property
     def lead(self) -> Lead:
-        """What passes before the first step."""
+        """The time before the first step."""
         return Lead(self.detection_ms, self.approval_ms, self.assumed)
 
     def back_ms(self, store: StoreOutcome) -> int | None:
-        """From the loss until a store takes writes; None where it never does."""
+        """From the loss until a store accepts writes; None if it never does."""
         if store.primary_ms is None:
             return None
         own = (step.parameters.get(FROM_LOSS_MS) for step in self.steps if step.target == store.store)
@@ -283,17 +289,19 @@ class Plan:
 
     @property
     def unjudged(self) -> tuple[str, ...]:
-        """Services of which nobody can say what the loss does to them."""
+        """Services for which the effect of the loss cannot be judged."""
         return tuple(o.service for o in self.outcomes if o.state == "unknown")
 
     @property
     def unstated(self) -> frozenset[str]:
-        """Services of which nobody states how many people use them."""
+        """Services that do not state how many people use them."""
         paths = [path.split("/") for path in self.unknown]
         return frozenset(path[1] for path in paths if path[0] == "services" and path[2:] == ["people"])
 
     def by_weight(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
-        """Highest tier first, in it those whose people nobody states, then those of most people."""
+        """Highest tier first; within a tier, services with unstated users first, then those with most
+        users.
+        """
         unstated = self.unstated
         return sorted(outcomes, key=lambda o: (o.tier, o.service not in unstated, -o.people, o.service))
 
@@ -305,7 +313,9 @@ class Plan:
 
     @property
     def estimated(self) -> tuple[str, ...]:
-        """Services in pools that lose a part of their servers: how many replicas go is reckoned by share."""
+        """Services in pools that lose some of their servers: the number of lost replicas is estimated by
+        share.
+        """
         paths = [path.split("/") for path in self.intervals]
         return tuple(path[1] for path in paths if path[2:] == [PLACEMENT])
 

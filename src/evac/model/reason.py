@@ -1,4 +1,4 @@
-"""Why a plan does not bring a service back or stops it, and why a server stays off: data, and its words."""
+"""Why a plan does not restore a service or stops it, and why a server stays off: data, and its words."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NAMES_SERVICES: Final = frozenset(
 
 
 def fact_words(path: str) -> str:
-    """A fact that is missing, by its path: `pools/a-k8s/cpu` is the cpu of pool a-k8s."""
+    """A missing fact, by its path: `pools/a-k8s/cpu` is the cpu of pool a-k8s."""
     section, name, what = path.split("/", 2)
     if section == "limits":
         return f"how long {what} takes (limits: {name}:)"
@@ -46,7 +46,7 @@ def fact_words(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a service is shed, does not come back or cannot be judged."""
+    """Why a service is shed, is not restored or cannot be judged."""
 
     kind: ReasonKind
     services: tuple[str, ...] = ()
@@ -60,16 +60,16 @@ class Reason:
     backup: bool = False
     """Whether it is a backup."""
     text: str = ""
-    """Of `text`, which only plans of earlier versions have: all that is known."""
+    """For `text`, which only plans of earlier versions have: all that is known."""
     provider: str = ""
-    """Of `provider`, who provides the service."""
+    """For `provider`: who provides the service."""
     fact: str = ""
-    """Of `fact-unknown`, the path of the amount that is not known."""
+    """For `fact-unknown`: the path of the unknown amount."""
     resource: str = ""
     """Of `capacity-not-found`, one of `RESOURCE_WORDS` of which there is too little for this service and
     all that the plan brings back of its tier and above; empty where that is not proved."""
     missing: int = 0
-    """How much of it."""
+    """How much of it is missing."""
 
     def __post_init__(self) -> None:
         if self.kind == "fact-unknown" and self.fact.count("/") < 2:
@@ -79,7 +79,7 @@ class Reason:
 
     @property
     def words(self) -> str:
-        """One sentence without its stop: what keeps the service down and how people can change that."""
+        """One sentence without its full stop: what keeps the service down, and how people can change that."""
         match self.kind:
             case "capacity-for":
                 return f"frees capacity for {', '.join(self.services)}{' and others' if self.more else ''}"
@@ -167,15 +167,15 @@ class OffReason:
     supply: str = ""
     """The feed, hall, rack or site whose power is not enough."""
     watts: int = 0
-    """What would be drawn of it; of `above-inrush-limit` at once, while servers are switched on."""
+    """What would be drawn from it; for `above-inrush-limit`: at once, while servers are switched on."""
     limit_watts: int = 0
     """What it can carry."""
     text: str = ""
-    """Of `text`, which only plans of earlier versions have: all that is known."""
+    """For `text`, which only plans of earlier versions have: all that is known."""
 
     @property
     def words(self) -> str:
-        """A clause without its stop."""
+        """A clause without a full stop."""
         match self.kind:
             case "no-boot-time":
                 return "their boot time is not stated"

@@ -1,7 +1,8 @@
-"""What a company lets evac do by itself, and whom it asks: modes, approvers, envelopes, fences, watching.
+"""What a company lets evac do on its own, and when evac must ask: modes, approvers, envelopes, fences,
+watching.
 
-Read from a policy file at the edge. Durations are integer milliseconds. The defaults are the careful ones:
-advise only, one approver, no asynchronous promotion without a person.
+Read from a policy file at the edge. Durations are integer milliseconds. The defaults are cautious: advise
+only, one approver, no asynchronous promotion without a person.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 SUCCEEDED: Final = frozenset({"succeeded", "succeeded_with_exceptions"})
-"""Phases of a run that did what its plan promises, with or without steps that somebody skipped."""
+"""Phases of a run that did what its plan promises, with or without skipped steps."""
 Mode = Literal["advise", "hold", "act"]
-"""advise: says what it would do. hold: prepares the run and waits for approval. act: goes on by itself."""
+"""advise: report what evac would do. hold: prepare the run and wait for approval. act: proceed without
+asking.
+"""
 
 Proof = Literal["lease", "sync", "network", "power", "attest", "none"]
 FENCE_PROOFS: Final[tuple[Proof, ...]] = ("lease", "sync", "network", "power", "attest", "none")
-"""Rungs of the ladder of fence proofs.
-
-lease: the members' own lease ended and they fence themselves. sync: a synchronous replica takes over and the
-old primary cannot acknowledge (only where prechecked; it never fences reads). network: the path is closed by
-devices outside. power: off, seen. attest: a person vouches. none: policy does not mind two primaries of this
-store (a cache that is learned again); it must say so itself.
+"""Kinds of fence proofs. lease: the members' own lease has ended, and they fence themselves. sync: a
+synchronous replica takes over, and the old primary cannot acknowledge (only if checked in advance; it
+never fences reads). network: devices outside have closed the path. power: it was observed to be off.
+attest: a person confirms it. none: the policy accepts two primaries of this store (a cache that fills
+itself again); it must say so explicitly.
 """
 
 SyncLoss = Literal["next", "async", "ask"]
@@ -31,17 +33,18 @@ SyncLoss = Literal["next", "async", "ask"]
 
 
 GenerationCheck = Literal["told", "asked"]
-"""told: nothing is done any more once any agent told of a newer generation. asked: and an effect waits until
-the agent of the site where it lands has said, within seconds, that it knows of none."""
+"""told: nothing is done any more once any agent has reported a newer generation. asked: in addition, an
+effect waits until the agent of its site has said, within seconds, that it knows of none.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchProfile:
-    """How fast to believe. A probe is missed when it has no application answer in `deadline_ms`.
-
-    misses: in a row until a witness says down. confirm_ms: how long a quorum must hold before a site counts
-    as lost; clear_ms: how long it must answer before it counts as healthy again. kinds: independent kinds
-    of evidence that must agree. lag_ms: loop lag above which a witness doubts itself.
+    """How fast to believe a loss. A probe is missed if it gets no application answer within
+    `deadline_ms`. misses: in a row until a witness reports down. confirm_ms: how long a quorum must hold
+    before a site counts as lost; clear_ms: how long it must answer before it counts as healthy again.
+    kinds: independent kinds of evidence that must agree. lag_ms: loop lag above which a witness distrusts
+    itself.
     """
 
     name: str
@@ -68,10 +71,10 @@ PROFILES: Final[Mapping[str, WatchProfile]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class StorePolicy:
-    """proofs: which fence proofs are good enough for this store, weakest acceptable included; a store that is
-    not named needs `network`, `power` or `attest`. self_fence: members turn read-only when their lease ends.
-    async_promotion: a replica that may have lost writes: `ask` a person, `allow` within `most_lost_ms`, or
-    `never`.
+    """proofs: the fence proofs that are good enough for this store; a store that is not named needs
+    `network`, `power` or `attest`. self_fence: members become read-only when their lease ends.
+    async_promotion: for a replica that may have lost writes, `ask` a person, `allow` within
+    `most_lost_ms`, or `never`.
     """
 
     store: str
@@ -117,9 +120,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How steps are tried. deadline_factor: of the predicted duration; attempts: tries in all, without
-    those that a change of leader cut short; backoff_ms doubles up to backoff_most_ms; stuck_factor: of the
-    predicted duration until an alarm.
+    """How steps are attempted. deadline_factor: multiple of the predicted duration; attempts: maximum in
+    total, not counting those that a change of leader interrupted; backoff_ms doubles up to
+    backoff_most_ms; stuck_factor: multiple of the predicted duration until an alarm.
     """
 
     attempts: int = 4
@@ -143,7 +146,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class RunPolicy:
-    """All of it. driver_limits: driver -> actions at once. approvals: persons needed."""
+    """The whole policy. driver_limits: driver -> simultaneous actions. approvals: number of people needed."""
 
     mode: Mode = "advise"
     approvals: int = 1
@@ -158,22 +161,24 @@ class RunPolicy:
     pause_most_ms: int = 3_600_000
     generation: GenerationCheck = "told"
     rooms: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """War rooms whose logins prove a person -> their ed25519 public keys. Empty: those that the store names,
-    if it is sealed or no approvers are listed."""
+    """War rooms whose logins prove a person -> their ed25519 public keys. Empty: those that the store
+    names, if it is sealed or no approvers are listed.
+    """
     controllers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Sites whose controllers sign the heads of journals -> their ed25519 public keys, those too that they
-    signed older heads with."""
+    """Sites whose controllers sign the heads of journals -> their ed25519 public keys, including those
+    that signed older heads.
+    """
     four_eyes: bool = False
-    """The person who proposed a run does not approve it, however many approvals it needs."""
+    """The person who proposed a run may not approve it, however many approvals it needs."""
 
     access_log_ms: int = 0
-    """How long the records of who did what at war rooms are kept; 0: for good."""
+    """How long the records of who did what at war rooms are kept; 0: forever."""
 
     @property
     def proposer_approves(self) -> bool:
-        """Whether the person who proposed a run may approve it: never where two people must agree."""
+        """Whether the person who proposed a run may approve it: never if two people must agree."""
         return not self.four_eyes and self.approvals < 2
 
     def store(self, name: str) -> StorePolicy:
-        """The policy of a store; the careful default where none is written."""
+        """The policy of a store; the cautious default if none is written."""
         return self.stores.get(name) or StorePolicy(name)

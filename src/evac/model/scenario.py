@@ -1,5 +1,5 @@
-"""The question that a plan answers, and what a company allows the plan to do. What it allows a run to do is
-`run_policy`.
+"""The question that a plan answers, and what a company allows the plan to do. What it allows a run to do
+is in `run_policy`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ ScenarioKind = Literal["lose", "evacuate", "restore", "failback"]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`domains` are paths of fault domains, sorted. `deadline_ms` only for an evacuation. power: (site, hall,
-    feed or rack, watts it gives now), sorted: where utility or cooling give less than the estate says. on:
-    servers of a domain that is restored which were seen on, sorted: nobody boots them again.
+    """`domains` are paths of fault domains, sorted. `deadline_ms`: only for an evacuation. power: (site,
+    hall, feed or rack, watts it provides now), sorted: where the utility or the cooling provides less
+    than the estate states. on: servers of a restored domain that were seen on, sorted: they are not
+    booted again.
     """
 
     kind: ScenarioKind
@@ -23,11 +24,11 @@ class Scenario:
     power: tuple[tuple[str, int], ...] = ()
     on: tuple[str, ...] = ()
     moments: tuple[tuple[str, int], ...] = ()
-    """(store, seconds since 1970), sorted: stores that are lost and return to a moment, from backups only.
-    What was written after it is lost, and naming the moment agrees to that.
+    """(store, seconds since 1970), sorted: lost stores that are restored to a point in time, from backups
+    only. Everything written after it is lost; naming the point in time accepts that.
     """
     asked_s: int = 0
-    """When those moments were asked for, in seconds since 1970: how much they lose is counted up to then."""
+    """When those points in time were requested, in seconds since 1970: the data loss counts up to then."""
 
     @property
     def title(self) -> str:
@@ -42,9 +43,8 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """waivers: stores that may be promoted beyond their rpo; tier_weights: None takes the estate's.
-
-    passed_over: services that a plan found no way back for, so that an alternative is counted on instead.
+    """waivers: stores that may be promoted beyond their rpo; tier_weights: None uses the estate's.
+    passed_over: services that a plan could not restore, so that it relies on an alternative instead.
     """
 
     waivers: tuple[str, ...] = ()

@@ -44,13 +44,13 @@ TOOL_ROLES: Final = (
 """What recovery itself needs. A company names the service that fills each role."""
 
 HUMAN_ROLES: Final = ("chat", "paging", "registrar", "vpn")
-"""Roles no single step waits for, but people do: audited, never scheduled."""
+"""Roles that no single step waits for, but people do: audited, never scheduled."""
 
 DARK_ROLES: Final = ("dhcp", "images", "licences", "management-network", "unseal")
-"""Roles that only a dark site needs before its servers serve: a company may do without a service for them."""
+"""Roles that only a dark site needs before its servers serve; a company need not have a service for them."""
 
 FENCE_RUNGS: Final = ("none", "demote", "isolate", "power-off", "destroy")
-"""How hard an old primary is stopped, weakest first (rung of a fence)."""
+"""How drastically an old primary is stopped, weakest first (rung of a fence)."""
 
 
 class _Fields(NamedTuple):
@@ -105,22 +105,22 @@ class StepId(str):
 
     @property
     def milestone(self) -> str:
-        """One of `MILES`: of a start and of a verify."""
+        """base or top, for a start and a verify."""
         return self._read().milestone
 
     @property
     def batch(self) -> int | None:
-        """Which of several steps for the same target: of a start, of a shed and of the shares of a shift."""
+        """Which of several steps for the same target, for a start, a shed and the shares of a shift."""
         return self._read().batch
 
     @property
     def member(self) -> str:
-        """The copy of the store, of reprotect; the site, of rejoin."""
+        """The copy of the store, for a reprotect; the site, for a rejoin."""
         return self._read().member
 
     @property
     def turn(self) -> int:
-        """Which act of this id in a run: a later plan may mean another one by it."""
+        """Which action with this ID in a run: a later plan may mean another one by it."""
         return self._read().turn
 
     @property
@@ -130,7 +130,7 @@ class StepId(str):
 
     @property
     def whole(self) -> StepId:
-        """The id of the step that it is a batch of."""
+        """The ID of the step that it is a batch of."""
         return StepId(*self._read()._replace(batch=None))
 
     def of_batch(self, batch: int) -> StepId:
@@ -178,7 +178,7 @@ def plan_id(step: str) -> str:
 
 
 def is_another_act(step: str) -> bool:
-    """Whether it is an id that only a later plan of a run made; cheap, for a hundred thousand of them."""
+    """Whether only a later plan of a run made this ID; cheap, for a hundred thousand of them."""
     return _AGAIN in step
 
 
@@ -188,7 +188,7 @@ def act(step: str, turn: int) -> StepId:
 
 
 def target_step(kind: str, target: str) -> str:
-    """The id of a step that has no other of its kind for the same target. Plain text, as the three below: a
+    """The ID of the only step of its kind for a target. It is plain text, like the three below, because a
     plan of a fleet has a hundred thousand of them.
     """
     return f"{kind}:{target}"
@@ -220,7 +220,7 @@ def boot_step(server: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LimitId:
-    """What is limited, and of what: `power:pangyo/feed-a`, `boots:images-1`, `hands`."""
+    """The kind of limit, and its subject: `power:pangyo/feed-a`, `boots:images-1`, `hands`."""
 
     kind: str
     of: str = ""
@@ -235,12 +235,12 @@ class LimitId:
 
     @property
     def is_watts(self) -> bool:
-        """Whether it is counted in watts; others in units."""
+        """Whether it is measured in watts; others are in units."""
         return self.kind in _WATTS
 
     @property
     def is_inrush(self) -> bool:
-        """Whether it is about what servers draw while they are switched on, which lasts for a moment."""
+        """Whether it limits what servers draw while they are switched on, which lasts only a moment."""
         return self.kind == _INRUSH
 
 

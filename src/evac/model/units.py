@@ -26,7 +26,7 @@ QUANTITY_LIMIT: Final = 2**53
 """Largest quantity any file may state, in base units: exact in JSON numbers of every language."""
 
 UNBOUNDED: Final = 2**40
-"""Stands for 'no spread cap' and 'room not limited' where an integer column needs a value."""
+"""Stands for 'no spread cap' and 'unlimited capacity' where an integer column needs a value."""
 
 
 def ticks_up(duration_ms: int, tick_ms: int) -> int:

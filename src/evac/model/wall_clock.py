@@ -1,4 +1,4 @@
-"""Moments as people read them: their local time with UTC next to it, and a date where it is not today."""
+"""Times as people read them: local time with UTC next to it, and a date if it is not today."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evac.model.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class WallClock:
-    """The clock on the wall of the people who read."""
+    """The wall clock of the readers."""
 
     name: str = "UTC"
     zone: tzinfo = UTC
@@ -25,34 +25,34 @@ class WallClock:
         return datetime.fromtimestamp(at_ms / 1_000, self.zone)
 
     def local(self, at_ms: int, now_ms: int, seconds: bool = False) -> str:
-        """`03:18 KST`; `2026-11-14 03:18 KST` where that is not today."""
+        """`03:18 KST`; `2026-11-14 03:18 KST` if that is not today."""
         return f"{self.bare(at_ms, now_ms, seconds)} {self.label(at_ms)}"
 
     def bare(self, at_ms: int, now_ms: int, seconds: bool = False) -> str:
-        """The same without the zone, for where it is written once for many."""
+        """The same without the zone, where it is stated once for many."""
         at = self.at(at_ms)
         clock = at.strftime("%H:%M:%S" if seconds else "%H:%M")
         return clock if at.date() == self.at(now_ms).date() else f"{at:%Y-%m-%d} {clock}"
 
     def utc(self, at_ms: int, seconds: bool = False) -> str:
-        """`18:18 UTC`; with the date where UTC has another one than the wall."""
+        """`18:18 UTC`; with the date if it differs from the local one."""
         at = datetime.fromtimestamp(at_ms / 1_000, UTC)
         clock = at.strftime("%H:%M:%S UTC" if seconds else "%H:%M UTC")
         return clock if at.date() == self.at(at_ms).date() else f"{at:%Y-%m-%d} {clock}"
 
     def both(self, at_ms: int, now_ms: int, seconds: bool = False) -> str:
-        """`03:18 KST (18:18 UTC)`; the date of UTC only with the date of the wall."""
+        """`03:18 KST (18:18 UTC)`; the date of UTC only together with the local date."""
         local = self.local(at_ms, now_ms, seconds)
         return local if self.is_utc else f"{local} ({self.beside(at_ms, now_ms, seconds)})"
 
     def beside(self, at_ms: int, now_ms: int, seconds: bool = False) -> str:
-        """UTC as it is written next to the local time, whose date already says the day where it is today."""
+        """UTC as it is written next to the local time, whose date is known if it is today."""
         if self.at(at_ms).date() != self.at(now_ms).date():
             return self.utc(at_ms, seconds)
         return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%H:%M:%S UTC" if seconds else "%H:%M UTC")
 
     def label(self, at_ms: int) -> str:
-        """`KST`; `UTC-03:00` where the zone has no letters of its own."""
+        """`KST`; `UTC-03:00` if the zone has no abbreviation."""
         at = self.at(at_ms)
         name = at.tzname() or ""
         return name if name.isalpha() else f"UTC{at.strftime('%z')[:3]}:{at.strftime('%z')[3:]}"
@@ -66,7 +66,9 @@ class WallClock:
 
 @lru_cache(maxsize=8)
 def wall_clock(name: str) -> WallClock:
-    """The clock of a zone; UTC for an empty name. Raises InvalidInput for one that this machine lacks."""
+    """The clock of a zone; UTC for an empty name. Raises InvalidInput if this machine does not have the
+    zone.
+    """
     if name in ("", "UTC"):
         return WallClock()
     try:

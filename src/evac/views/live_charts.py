@@ -1,8 +1,8 @@
-"""Pictures of a loss and of its run on the wall clock, as SVG: people without a service, and a Gantt chart.
-Geometry goes into attributes and colours come from classes, so that no `style` is needed. Pure.
+"""Charts of a loss and its run on the wall clock, as SVG: people without a service, and a Gantt chart.
 
-Each picture is drawn twice, `WIDE` and `NARROW` units wide, so that its letters keep their size on a phone.
-People of several services are counted once for each, because no one knows how many use several: every figure
+Geometry goes into attributes and colours come from classes, so that no `style` is needed. Pure. Each
+chart is drawn twice, `WIDE` and `NARROW` units wide, so that its letters keep their size on a phone.
+People who use several services are counted once for each, because no one knows how many do: every figure
 is an upper bound.
 """
 
@@ -17,7 +17,7 @@ from evac.model.plan import Outcome
 from evac.views.words import people, wall_clock_here
 
 Line = tuple[tuple[int, int], ...]
-"""(moment, people from then on), in order of time."""
+"""(time, people from then on), in chronological order."""
 WIDE: Final = 1120
 NARROW: Final = 358
 HALF: Final = 720
@@ -102,7 +102,7 @@ class Impact:
 
     @property
     def unstated(self) -> int:
-        """Services that are in no figure."""
+        """Services without a known number of users, which are in no figure."""
         return sum(one.people is None for one in self.services)
 
     @property
@@ -159,9 +159,9 @@ def impact_of(
     coming: Mapping[str, int],
     now_ms: int,
 ) -> Impact:
-    """unstated: services of which nobody states how many use them. back, coming: service -> when it was
-    restored, and when it is expected to be. begun_ms: when the run began, 0 before that; a service that is
-    shed is down from then on.
+    """unstated: services that do not state how many people use them. back, coming: service -> when it was
+    restored, and when it is expected to be. begun_ms: when the run began, 0 before that; a service that
+    is shed is down from then on.
     """
     rows = []
     for one in outcomes:
@@ -244,7 +244,7 @@ class _Frame:
             yield self.x(n * step * 1_000), at(n * step * 1_000, step < 60)
 
     def now(self, now_ms: int, top: float, bottom: float) -> None:
-        """The line of the present with its clock."""
+        """The line of the present, labelled with the time."""
         middle = min(max(self.x(now_ms), 31), self.width - 31)
         self.parts.append(
             f'<path class="now" d="M{self.x(now_ms):.1f} {top:g}V{bottom:g}"/>'
@@ -266,7 +266,7 @@ def _open(width: int, height: float, name: str, title: str) -> str:
 
 
 def curve(impact: Impact, waiting: Span | None, name: str, width: int = WIDE, height: int = 250) -> str:
-    """People without a service over time. waiting: while something waits for a person."""
+    """People without a service over time. waiting: whether something waits for a person."""
     narrow = width == NARROW
     end = max(impact.end_ms, impact.now_ms, *(moment for moment, _ in impact.planned))
     margin = max(15_000, (end - impact.lost_ms) // 20)
@@ -330,7 +330,7 @@ def _wait_mark(frame: _Frame, waiting: Span, foot: float, name: str) -> Iterator
 
 
 def _highest(count: int) -> int:
-    """The end of the axis: a round figure that three parts divide."""
+    """The end of the axis: a round number that is divisible by three."""
     size = 1
     while size * 30 < count:
         size *= 10
@@ -346,7 +346,7 @@ def _steps(line: Line, x: Callable[[int], float], y: Callable[[int], float], end
 
 
 def _flags(impact: Impact, frame: _Frame, y: Callable[[int], float]) -> Iterator[str]:
-    """Which service is expected when; those that the fewest labels must be moved for."""
+    """Which service is expected when; chosen so that the fewest labels must be moved."""
     after = dict(impact.expected)
     coming = sorted((one for one in impact.down if one.expected_ms), key=lambda one: one.expected_ms)
     taken: list[tuple[float, float, float]] = []
@@ -391,7 +391,9 @@ def _curve_words(impact: Impact) -> str:
 def gantt(
     rows: Sequence[GanttRow], span: Span, now_ms: int, name: str, title: str, narrow: bool = False
 ) -> str:
-    """Rows on the wall clock: planned, done or running, expected, and waiting. now_ms 0: it is over."""
+    """Rows on the wall clock: planned, done or running, expected, and waiting. now_ms 0: the run has
+    ended.
+    """
     width, pitch = (NARROW, 46) if narrow else (WIDE, 30)
     longest = max((len(row.label) for row in rows), default=0)
     left = 4 if narrow else min(300.0, max(110.0, 14 + longest * LETTER))
@@ -442,7 +444,7 @@ def _bars(row: GanttRow, frame: _Frame, y: float, name: str) -> Iterator[str]:
 
 
 def table_rows(impact: Impact) -> list[dict[str, str]]:
-    """What the picture of people shows, service by service, in the order in which they come back."""
+    """What the chart of people shows, service by service, in the order in which they are restored."""
 
     def key(one: Downtime) -> tuple[bool, int, str]:
         moment = one.back_ms or one.expected_ms

@@ -21,7 +21,7 @@ SHOWN: Final = 12
 _WIDE: Final = 100
 _DIGEST: Final = 23
 _OTHER_COLUMNS: Final = 24
-"""What try, took, indent and the spaces between columns take."""
+"""The width of attempt, duration, indentation and the spaces between columns."""
 _LEAST_DETAIL: Final = 20
 _TELLING: Final = (
     "attested_by",
@@ -40,7 +40,7 @@ _TELLING: Final = (
     "status",
 )
 _QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart", "reached_at", "as_of"})
-"""Facts that programs read: they are in the JSON."""
+"""Facts for programs only: they are in the JSON."""
 STYLE_OF: Final = {
     "succeeded": "ok",
     "succeeded_with_exceptions": "warning",
@@ -171,7 +171,7 @@ def _took(row: StepRow, now_ms: int) -> str:
 
 
 def _detail(row: StepRow, width: int) -> str:
-    """In full what went wrong or is waited for; of what is done as much as fits on the line."""
+    """What went wrong or what it waits for, in full; for what is done, as much as fits on the line."""
     words = trouble_of(row)
     if row.state in ("pending", "ready") and row.evidence and not row.waits_for and not row.verbs:
         return "was done, and will be done again"
@@ -179,7 +179,7 @@ def _detail(row: StepRow, width: int) -> str:
 
 
 def _short(evidence: Mapping[str, Any], width: int) -> str:
-    """Whole facts only, as many as fit, those that say most first."""
+    """Whole facts only, as many as fit, the most informative first."""
     rank = {key: n for n, key in enumerate(_TELLING)}
     words = ""
     for key in sorted(evidence, key=lambda key: (rank.get(key, len(rank)), key)):

@@ -1,7 +1,6 @@
-"""Text for a terminal, calm, aligned, the answer first; and plain sheets, as such text, as Markdown, as one
-printable page.
-
-Every state is a word; colour only repeats it. A sheet is a title, facts and tables.
+"""Text for a terminal: calm, aligned, the result first; and plain sheets as such text, as Markdown, and
+as one printable page. Every state is a word; colour only repeats it. A sheet is a title, facts and
+tables.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ STYLES: Final = {
 
 
 NAMES: Final = ("next: ", "to print: ")
-"""How lines begin that name a command."""
+"""How lines begin that show a command."""
 
 
 GAP: Final = 2
@@ -47,7 +46,7 @@ GAP: Final = 2
 INDENT: Final = 2
 """Before each line of a page."""
 WORD: Final = 26
-"""Longer words may be broken."""
+"""Words longer than this may be broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class Column:
 
     @property
     def least(self) -> int:
-        """The longest word; the longest cell where cells are not broken."""
+        """The longest word; the longest cell if cells are not broken."""
         head = max(map(cell_len, self.head.split()), default=0)
         if self.right or self.whole:
             return max(head, *map(cell_len, self.cells)) if self.cells else head
@@ -74,7 +73,9 @@ class Column:
 
 
 def fitted(columns: Sequence[Column], width: int, optional: Sequence[int]) -> dict[int, int | None]:
-    """The columns that are shown, each with its width; None: what is left, where the least does not fit."""
+    """The columns that are shown, each with its width; None: the remaining width, if the minimum does not
+    fit.
+    """
     kept, spare = list(range(len(columns))), list(optional)
 
     def room() -> int:
@@ -107,7 +108,7 @@ class Page:
         self._parts.append(Text(shown(words), style="bold"))
 
     def line(self, words: str = "", style: str = "") -> None:
-        """A line; one that names the next command is never broken, because people copy it."""
+        """A line. One that shows the next command is never broken, because people copy it."""
         colour = STYLES.get(style, style)
         if words.startswith(NAMES):
             self._parts.append(Text(f"  {shown(words)}", colour))
@@ -131,7 +132,7 @@ class Page:
         whole: Iterable[int] = (),
         optional: Iterable[int] = (),
     ) -> None:
-        """A table; the cells are plain words, a cell that is a state gets its colour. Words and amounts are
+        """A table. Cells are plain words; a cell that is a state gets its colour. Words and amounts are
         not broken. whole: columns that are never broken, because people copy from them. optional: columns
         that a narrow screen leaves out, the last one first.
         """
@@ -153,7 +154,7 @@ class Page:
         self._parts.append(Padding(table, (0, 0, 0, 2)))
 
     def text(self) -> str:
-        """Without trailing white space, ending in a newline."""
+        """Without trailing white space, ending with a newline."""
         stream = io.StringIO()
         console = Console(
             file=stream,
@@ -177,14 +178,14 @@ class SheetPart:
 
     title: str
     words: str = ""
-    """A sentence above."""
+    """A sentence above the facts and the table."""
     facts: Sequence[tuple[str, str]] = ()
     """(name, value)"""
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     """A table."""
     whole: Sequence[int] = ()
-    """Its columns that a terminal does not break."""
+    """The columns that a terminal does not break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +197,12 @@ class Sheet:
 
 
 def sheet_data(sheet: Sheet) -> dict[str, Any]:
-    """A sheet as plain values, for whoever shows it elsewhere."""
+    """A sheet as plain values, to be shown elsewhere."""
     return asdict(sheet)
 
 
 def sheet_of(data: Any) -> Sheet:
-    """The sheet of plain values. Raises InvalidInput for what is none."""
+    """The sheet for plain values. Raises InvalidInput if they are not one."""
     try:
         parts = tuple(
             SheetPart(

@@ -1,4 +1,4 @@
-"""The situation in words and as data: what is not at home and why, what is lost, and what must not be."""
+"""The situation in words and as data: what is not at home and why, what is lost, and what must not happen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evac.views.words import listed, moment, people, plural, wall_clock_here
 
 
 def when(at_ms: int, now_ms: int) -> str:
-    """`02:14 UTC`, with its date where that is not today; empty where it is not known."""
+    """`02:14 UTC`, with its date if that is not today; empty if it is not known."""
     return wall_clock_here().local(at_ms, now_ms) if at_ms > 0 else ""
 
 
@@ -57,7 +57,7 @@ def lost_words(one: LostNow, now_ms: int) -> str:
 
 
 def rivals_words(one: Rivals) -> str:
-    """The most severe thing that can be said of a store."""
+    """The most severe condition of a store, in words."""
     words = f"{len(one.sites)} writable primaries: {', '.join(one.sites)}"
     if not one.unheard:
         return f"{one.store} has {words}"
@@ -82,7 +82,7 @@ def silent_words(one: Silent) -> str:
 
 
 def _users(count: int, unstated: int) -> str:
-    """unstated: services among them of which nobody states how many people use them."""
+    """unstated: those of the services that do not state how many people use them."""
     if unstated and not count:
         return "an unknown number of users"
     return f"{people(count, unstated)} users"
@@ -92,7 +92,7 @@ NO_PRIMARY_HINT: Final = "if the primary only restarted, make it writable again 
 
 
 def silent_hint(one: Silent) -> str:
-    """What to do: it is repaired, or its place is taken for lost."""
+    """What to do: repair the primary, or treat its site as lost."""
     if one.role:
         return f"{NO_PRIMARY_HINT}; if it can't serve: evac plan ESTATE --lose {one.at}, and apply it"
     where = f"{one.at} is" if one.at != one.site else f"that part of {one.site} is"
@@ -116,7 +116,7 @@ def site_words(one: LeavingSite) -> str:
 
 
 def abandon_hint(sites: Sequence[str], asked: str) -> str:
-    """asked: the command that was refused; what is added to it is all that it needs."""
+    """asked: the command that was refused; it only needs this addition."""
     words = " ".join(f"--confirm {site} --abandon {site}" for site in sites)
     where = ", ".join(sites)
     return (
@@ -128,8 +128,8 @@ def abandon_hint(sites: Sequence[str], asked: str) -> str:
 def rivals_hint(
     one: Rivals, lost: Iterable[LostNow] = (), away: Iterable[StoreAway] = (), run: str = ""
 ) -> str:
-    """lost, away: what runs left, where that is known: it tells the old primary from the present one. run:
-    under way; it comes before another plan.
+    """lost, away: what runs evacuated, if that is known: it tells the old primary from the current one.
+    run: the one in progress; it takes precedence over another plan.
     """
     old = _old_primaries(one, lost, away)
     which = f"the one in {listed(old, 3)}" if old else "the old one"
@@ -142,8 +142,8 @@ def rivals_hint(
 
 
 def _old_primaries(one: Rivals, lost: Iterable[LostNow], away: Iterable[StoreAway]) -> tuple[str, ...]:
-    """Sites of the writable members that a run left, or that are not where one put the primary; empty where
-    no run did either.
+    """Sites of the writable members that a run evacuated, or that are not where a run put the primary;
+    empty if no run did either.
     """
     gone = {mark.domain for mark in lost}
     old = tuple(site for site in one.sites if site in gone)
@@ -154,7 +154,7 @@ def _old_primaries(one: Rivals, lost: Iterable[LostNow], away: Iterable[StoreAwa
 
 
 def lines_of(situation: Situation, now_ms: int, with_home: bool = True) -> Iterator[str]:
-    """Everything that differs from the files, worst first. with_home: say where each belongs."""
+    """Everything that differs from the files, worst first. with_home: also say where each belongs."""
     yield from (rivals_words(one) for one in situation.rivals)
     yield from (silent_words(one) for one in situation.silent)
     yield from (lost_words(one, now_ms) for one in situation.lost)
@@ -163,12 +163,12 @@ def lines_of(situation: Situation, now_ms: int, with_home: bool = True) -> Itera
 
 
 def differences(situation: Situation, most: int = 3) -> str:
-    """What differs from the files, short; empty where nothing does."""
+    """What differs from the files, briefly; empty if nothing does."""
     return listed(list(lines_of(situation, situation.at_ms, with_home=False)), most)
 
 
 def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
-    """Why a plan is not of the estate as it is now, and what to do. differs: from the files."""
+    """Why a plan does not match the current estate, and what to do. differs: from the files."""
     again = "plan from the current state and apply that: evac plan ESTATE --observe"
     if by_files:
         return f"this plan was made from the files only, and now {differs}", again
@@ -180,8 +180,8 @@ def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
 
 
 def next_of(situation: Situation, estate: str, run: str = "") -> str:
-    """The one command that comes next; empty where everything is at home. run: under way; what it moves is
-    not done yet.
+    """The next command; empty if everything is at home. run: the one in progress, whose moves are not
+    complete.
     """
     if situation.rivals:
         found = rivals_hint(situation.rivals[0], situation.lost, situation.stores, run)

@@ -32,7 +32,7 @@ _GRAVE: Final = ("lost", "shed", "recovers", "degraded")
 
 
 def what_if_text(document: Document, width: int, colour: bool) -> str:
-    """What is down, degraded and lost for good, with the chain behind each; the gravest first."""
+    """What is down, degraded and lost for good, with the chain behind each; the most severe first."""
     page = Page(width, colour)
     rows = [row for row in document["services"] if row["fate"] in _GRAVE]
     rows.sort(key=lambda row: (_GRAVE.index(row["fate"]), row.get("tier") or 0, row["service"]))
@@ -75,7 +75,7 @@ def check_text(
     width: int,
     colour: bool,
 ) -> str:
-    """Problems with their places, then how much is known and what is most worth adding."""
+    """Problems with their places, then how complete the facts are and which are most worth adding."""
     page = Page(width, colour)
     found = counts(alerts)
     state = "is well formed"
@@ -110,7 +110,7 @@ def check_text(
 
 
 def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: bool) -> str:
-    """Whether the plan holds, with every violation by rule."""
+    """Whether the plan is valid, with every violation by rule."""
     page = Page(width, colour)
     if verdict.holds:
         page.title(
@@ -152,7 +152,7 @@ def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: b
 
 
 def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> str:
-    """Percentiles by tier, the services least likely to meet their RTO, and what decides."""
+    """Percentiles by tier, the services least likely to meet their RTO, and what determines the duration."""
     page = Page(width, colour)
     page.title(f"{plan.scenario.title}: {number(found.trials)} trials, seed {found.seed}")
     page.line()
@@ -192,7 +192,7 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
 
 
 def untimed_words(found: Simulation) -> str:
-    """Which services come back at a time that no trial can say, and why; empty for none."""
+    """Services restored at a time that no trial can determine, and why; empty if there are none."""
     open_ones = [s for s in found.services if s.untimed]
     if not open_ones:
         return ""
@@ -206,14 +206,14 @@ def untimed_words(found: Simulation) -> str:
 
 
 def at_risk(found: Simulation) -> list[ServiceForecast]:
-    """Those that miss their objective in more than one trial of 100, the least likely to meet it first."""
+    """Services that miss their objective in more than one trial of 100, the least likely to meet it first."""
     rows = [s for s in found.services if s.meets_rto_permille is not None and s.meets_rto_permille < 990]
     return sorted(rows, key=lambda s: (s.meets_rto_permille or 0, s.tier, s.service))
 
 
 def odds_words(plan: Plan, found: Simulation) -> str:
-    """How many meet their objective almost always, of all that have one: also of those whose time nobody
-    knows, and of those that do not come back.
+    """How many services almost always meet their objective, out of all that have one, including those
+    restored at an unknown time and those not restored.
     """
     stated = sum(o.rto_ms is not None for o in plan.outcomes)
     if not stated:

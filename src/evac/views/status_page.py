@@ -1,4 +1,4 @@
-"""The public status page: one self-contained file that outlives every site, the same as JSON, and its feed
+"""The public status page: one self-contained file that survives any site, the same as JSON, and its feed
 (RSS 2.0).
 """
 
@@ -25,7 +25,7 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uff
 
 
 def status_feed(page: StatusPage, link: str) -> str:
-    """link: the address of the page. Newest first, at most ITEMS_MOST. Same input, same bytes."""
+    """link: the URL of the page. Newest first, at most ITEMS_MOST. Same input, same bytes."""
     wall = wall_clock_here()
     items = [
         (update.at_ms, _titled(update, one.title), _with_due(update, wall))
@@ -71,7 +71,7 @@ def _text(words: str) -> str:
 
 
 def _date(at_ms: int) -> str:
-    """As RFC 822 has it, which RSS asks for."""
+    """In RFC 822 format, which RSS requires."""
     return format_datetime(datetime.fromtimestamp(at_ms // 1000, UTC))
 
 
@@ -87,11 +87,11 @@ OVERALL: Final = {
 
 
 SHORT_MINUTES: Final = 30
-"""A day with an outage of less counts as a day with a short outage."""
+"""A day with less outage than this counts as a day with a short outage."""
 
 
 def status_html(page: StatusPage, wall: WallClock | None = None) -> str:
-    """No script, no request to anywhere. Same input, same bytes."""
+    """No script and no external request. Same input, same bytes."""
     wall = wall or wall_clock_here()
     return rendered(
         "status.html.j2",
@@ -105,7 +105,7 @@ def status_html(page: StatusPage, wall: WallClock | None = None) -> str:
 
 
 def status_body(page: StatusPage, wall: WallClock | None = None) -> Markup:
-    """Incidents that go on, components, past incidents: the same for users and for the people who publish."""
+    """Ongoing incidents, components, past incidents: the same for users and for the people who publish."""
     wall = wall or wall_clock_here()
     return Markup(
         rendered(
@@ -124,7 +124,7 @@ def status_body(page: StatusPage, wall: WallClock | None = None) -> Markup:
 
 
 def left_down(page: StatusPage) -> list[Component]:
-    """What a resolved incident left: it is not operational, and no open incident affects it."""
+    """What a resolved incident left down: it is not operational, and no open incident affects it."""
     told = {name for one in page.current for name in one.components}
     left = {name for one in page.past for name in one.components} - told
     states = ("operational", "maintenance")
@@ -158,12 +158,12 @@ Bars = list[tuple[int, str, str]]
 
 
 def component_rows(page: StatusPage) -> list[tuple[Component, str, str, Bars]]:
-    """(component, its state as a class of styles, its days in words, a bar for each day that is known)."""
+    """Return (component, its state as a CSS class, its days in words, a bar for each known day)."""
     return [(one, one.state.replace(" ", "-"), summary_words(one), _bars(one)) for one in page.components]
 
 
 def _bars(component: Component) -> Bars:
-    """(place among all days, style, words)."""
+    """Return (position among all days, style, words)."""
     known = known_days(component)
     states = ["operational"] * (len(known) - 1) + [component.state]
     places = range(DAYS - len(known), DAYS)
@@ -174,13 +174,13 @@ def _bars(component: Component) -> Bars:
 
 
 def known_days(component: Component) -> list[Day]:
-    """From the first day that anything is known of; earlier ones are left out."""
+    """From the first day with records; earlier ones are left out."""
     first = next((n for n, day in enumerate(component.days) if day.state != "unknown"), DAYS)
     return list(component.days[first:])
 
 
 def day_look(day: Day, now: str = "operational") -> str:
-    """The style of a bar. An outage of everything is `out` from half an hour on, or while it lasts."""
+    """The style of a bar. A full outage is `out` from half an hour on, or while it lasts."""
     if day.outage_minutes - day.partial_minutes >= SHORT_MINUTES or now == "major outage":
         return "out"
     if day.outage_minutes or day.degraded_minutes or now in ("partial outage", "degraded"):
@@ -191,7 +191,7 @@ def day_look(day: Day, now: str = "operational") -> str:
 
 
 def day_words(day: Day) -> str:
-    """What a bar says to people who point at it."""
+    """The tooltip of a bar."""
     whole = day.outage_minutes - day.partial_minutes
     parts = [
         f"{plural(minutes, 'minute')} of {words}"
@@ -221,7 +221,7 @@ def summary_words(component: Component) -> str:
 
 
 def status_json(page: StatusPage) -> str:
-    """The documented document of a status page."""
+    """The documented JSON of a status page."""
     body: dict[str, Any] = {
         "kind": "evac-status",
         "schema_version": SCHEMA_VERSION,
@@ -274,5 +274,5 @@ def _incident(one: PublicIncident) -> dict[str, Any]:
 
 
 def status_files(page: StatusPage, url: str) -> tuple[str, str, str]:
-    """(the page, its feed, the same as JSON). url: the address of the page, for the feed."""
+    """Return (the page, its feed, the same as JSON). url: the address of the page, for the feed."""
     return status_html(page), status_feed(page, url), status_json(page)

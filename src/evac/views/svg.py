@@ -1,8 +1,9 @@
-"""Figures and charts of pages: SVG by hand where a chart is a few lines, with words for who cannot see it.
+"""Figures and charts of pages: hand-written SVG where a chart takes a few lines, with words for people
+who cannot see it.
 
-Every chart has a title and a description; colours are CSS classes, so that light, dark and print follow the
-page. Horizontal places are percentages and rows are placed by the style sheet (`--n` times `--pitch`), so
-that a chart fills any width while its letters keep their size.
+Every chart has a title and a description; colours are CSS classes, so that light, dark and print follow
+the page. Horizontal positions are percentages and the style sheet places the rows (`--n` times
+`--pitch`), so that a chart fills any width while its letters keep their size.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ class Card:
     value: str
     more: str = ""
     state: str = ""
-    """Error, warning, ok, unknown, or empty where the figure is neither good nor bad."""
+    """Error, warning, ok, unknown, or empty if the figure is neither good nor bad."""
 
 
 LABEL_LIMIT: Final = 42
-"""Letters of a row's label that fit beside a chart; the tooltip has the whole of it."""
+"""Number of letters of a row's label that fit next to a chart; the tooltip has all of it."""
 
 CURVE_HEIGHT: Final = 150
 CURVE_WIDTH: Final = 1000
@@ -54,10 +55,12 @@ _STEPS: Final = (
 )
 _LEAST_PERCENT: Final = 0.3
 _EDGE_PERCENT: Final = 3.0
-"""Words of an axis this near to an end stand beside their rule, not under it: they stay on the page."""
+"""Axis labels this close to an end are placed next to their line, not under it, so that they stay on the
+page.
+"""
 
 _APART_PERCENT: Final = 22.0
-"""The last of them is left out where it would touch the one before on a narrow screen."""
+"""The last label is left out if it would touch the previous one on a narrow screen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a Gantt: bars, and where its objective ends (None: no objective)."""
+    """One row of a Gantt chart: bars, and the end of its objective (None: no objective)."""
 
     label: str
     bars: tuple[Bar, ...]
@@ -82,13 +85,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A step function: (seconds, value) pairs in rising time; each value holds until the next."""
+    """A step function: (seconds, value) pairs in ascending order; each value holds until the next."""
 
     label: str
     style: str
     points: tuple[tuple[float, float], ...]
     filled: bool = False
-    """The area under it is drawn, not its line."""
+    """Draw the area under it instead of its line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +105,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """One line of bars of shares: each of `bars` is drawn under the one before."""
+    """One row of stacked bars: each of `bars` is drawn below the previous one."""
 
     label: str
     bars: tuple[tuple[Part, ...], ...]
     value: str = ""
-    """Words at the end."""
+    """Words at the end of the row."""
 
 
 def clock(seconds: float) -> str:
-    """`0`, `45 s`, `15 min`, `2 h`, `1.5 h`, `1 d`: what a round time on an axis is called."""
+    """`0`, `45 s`, `15 min`, `2 h`, `1.5 h`, `1 d`: a round time on an axis."""
     if seconds <= 0:
         return "0"
     if seconds < 60:
@@ -142,17 +145,17 @@ def levels(highest: float, most: int = 3) -> list[float]:
 
 
 def percent_of(part: int, whole: int) -> str:
-    """`72 %`: a share in whole per cent; `-` of nothing."""
+    """`72 %`: a share in whole percent; `-` if the total is zero."""
     return f"{100 * part / whole:.0f} %" if whole else "-"
 
 
 def place(second: float, upto: float, since: float = 0.0) -> float:
-    """Horizontal place of a time in per cent of the chart's width."""
+    """Horizontal position of a time in percent of the chart's width."""
     return 100 * (min(max(second, since), upto) - since) / max(upto - since, 1e-9)
 
 
 def opening(name: str, style: str, rows: int, title: str, description: str) -> list[str]:
-    """The opening of a chart with its text alternative."""
+    """The opening tag of a chart with its text alternative."""
     return [
         f'<svg role="img" aria-labelledby="{name}-t {name}-d" class="chart {style}" style="--rows:{rows}">',
         f'<title id="{name}-t">{escape(title)}</title>',
@@ -161,7 +164,7 @@ def opening(name: str, style: str, rows: int, title: str, description: str) -> l
 
 
 def time_axis(upto: float, since: float = 0.0) -> list[str]:
-    """Vertical rules with their times below."""
+    """Vertical lines with their times below."""
     lines = []
     found = ticks(upto, since)
     for n, second in enumerate(found):
@@ -179,7 +182,7 @@ def time_axis(upto: float, since: float = 0.0) -> list[str]:
 def gantt(
     name: str, title: str, description: str, rows: Sequence[Row], upto: float, since: float = 0.0
 ) -> str:
-    """Rows of bars over one time axis from `since` on; a mark where the objective of a row ends."""
+    """Rows of bars on one time axis from `since` on; a mark shows where the objective of a row ends."""
     lines = opening(name, "gantt", len(rows), title, description) + time_axis(upto, since)
     for n, row in enumerate(rows):
         lines += _open_row(n, row.label, row.strong)
@@ -210,7 +213,7 @@ def _bar(bar: Bar, upto: float, since: float) -> str:
 
 
 def shares(name: str, title: str, description: str, rows: Sequence[Shares], tall: int = 11) -> str:
-    """Horizontal bars of shares; several bars a row lie under each other."""
+    """Horizontal bars of shares; several bars of a row are below each other."""
     lines = opening(name, "shares", len(rows), title, description)
     for n, row in enumerate(rows):
         lines += _open_row(n, row.label)
@@ -255,7 +258,7 @@ def curves(
 
 
 def _steps(one: Series, upto: float, highest: float) -> str:
-    """The path of a step function; changes that fall on one unit of its width are drawn as one."""
+    """The path of a step function; changes within one unit of its width are drawn as one."""
 
     def at(second: float) -> float:
         return round(place(second, upto) * CURVE_WIDTH / 100)

@@ -199,8 +199,8 @@ NO_LOSSES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
-    """One sentence without a full stop: what is wrong or missing, and what to do. losses: store -> the most
-    that its promotion loses, as it is known now.
+    """One sentence without a full stop: what is wrong or missing, and what to do. losses: store -> the
+    most that its promotion may lose, as far as is known now.
     """
     match wait.facts:
         case Approval():
@@ -266,7 +266,7 @@ def wait_row(wait: Wait, run: str, losses: Mapping[str, str] = NO_LOSSES) -> Wai
 
 
 def commands(wait: Wait, run: str) -> tuple[str, ...]:
-    """What to type to end it, one or the other; none if no command does."""
+    """The commands that end the wait, any one of them; none if no command does."""
     if "retry" in wait.verbs:
         verbs = (
             ("attest", "retry") if wait.kind == "failure" and "attest" in wait.verbs else ("retry", "skip")
@@ -276,7 +276,7 @@ def commands(wait: Wait, run: str) -> tuple[str, ...]:
 
 
 def possible(view: RunView, step: str = "") -> str:
-    """What may be asked now, as commands: of the step, else of its run; where to look if nothing may be."""
+    """Possible requests, as commands: for the step, or else for its run; where to look if there are none."""
     run, verbs = view.spec.run, step_verbs(view, view.number(step)) if step else ()
     if not verbs:
         step, verbs = "", run_verbs(view)
@@ -319,7 +319,9 @@ def _by_hand(facts: ByHand) -> str:
 
 
 def _once_checked(wait: Wait, step_kind: str) -> str:
-    """What to do about a step in doubt; once its run has ended only where a primary is can be attested."""
+    """What to do about a step in doubt. Once its run has ended, only the location of a primary can be
+    attested.
+    """
     if "retry" in wait.verbs:
         return "check it, then attest, retry or skip it"
     if "skip" in wait.verbs:

@@ -1,7 +1,5 @@
-"""Words that a tired person can read without counting: quantities, short, rounded, with units; and commands
-to type.
-
-Commands are in backticks in text, and in code elements in HTML.
+"""Words that a tired person can read without counting: quantities, short, rounded, with units; and
+commands to type. Commands are in backticks in text, and in code elements in HTML.
 """
 
 from __future__ import annotations
@@ -84,8 +82,8 @@ def time_back(milliseconds: int | None, unknown: bool = True) -> str:
 
 
 def assumed_words(lead: Lead, alone: bool = False) -> str:
-    """`detection 1 min and approval 5 min assumed: the estate does not state them`; empty where both are
-    stated. alone: whether something is back sooner, because it happens by itself.
+    """`detection 1 min and approval 5 min assumed: the estate does not state them`; empty if both are
+    stated. alone: whether something comes back sooner, because it recovers by itself.
     """
     times = {"detection": lead.detection_ms, "approval": lead.approval_ms}
     words = " and ".join(f"{name} {duration(times[name])}" for name in lead.assumed)
@@ -117,8 +115,8 @@ def number(value: int) -> str:
 
 
 def people(value: int | None, unstated: int = 0) -> str:
-    """`47 million`, `1.2 million`, `32,000`; None is unknown. unstated: services that are not in it, as no
-    one states how many use them: `at least 32,000`, `unknown`.
+    """`47 million`, `1.2 million`, `32,000`; None is unknown. unstated: services that are not included,
+    because they do not state their users: `at least 32,000`, `unknown`.
     """
     if value is None or (unstated and not value):
         return "unknown"
@@ -131,7 +129,7 @@ def people_words(value: int, unstated: int = 0) -> str:
 
 
 def people_between(least: int, most: int, unstated: int) -> str:
-    """Of several services, some of which the same people may use: `9 million to 12 million`, `at least 9`."""
+    """For several services that may share users: `9 million to 12 million`, `at least 9`."""
     if unstated or least == most:
         return people(least, unstated)
     return f"{people(least)} to {people(most)}"
@@ -153,7 +151,7 @@ def percent(permille: int | None) -> str:
 
 
 def share(permille: int) -> str:
-    """Odds as a whole per cent, never rounded up to 100 or down to 0."""
+    """Odds as a whole percentage, never rounded up to 100 or down to 0."""
     if 0 < permille < 10:
         return "under 1 %"
     return "over 99 %" if 990 < permille < 1000 else f"{permille // 10} %"
@@ -187,7 +185,7 @@ def listed(names: tuple[str, ...] | list[str], most: int = 5) -> str:
 
 
 ZONE: Final = "EVAC_TIME_ZONE"
-"""Environment variable with the name of the zone of people who read, like Asia/Seoul."""
+"""Environment variable with the name of the readers' time zone, like Asia/Seoul."""
 
 
 def wall_clock_here() -> WallClock:
@@ -196,8 +194,8 @@ def wall_clock_here() -> WallClock:
 
 
 def outage_words(plan: Plan) -> tuple[str, str]:
-    """Outage of people from the loss on, as a number, and what it is made of: what a plan decides, and what
-    is over before it begins.
+    """User-minutes of outage from the loss, as a number, and its parts: what the plan determines, and
+    what has passed before it begins.
     """
     before, whole = plan.unweighted_before or 0, duration(plan.horizon_ms)
     if not before:
