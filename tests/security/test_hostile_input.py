@@ -1,5 +1,5 @@
 """What others could have written is read, or refused by an error of evac, and never ends in a traceback: a
-short run of `scripts/fuzz_hostile.py`.
+short run of `scripts/fuzz_hostile.py`, and a search for inputs that lead far into a reader.
 """
 
 from __future__ import annotations
@@ -8,16 +8,24 @@ import contextlib
 import sys
 import time
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from random import Random
+from types import FrameType
+from typing import Any
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis import target as prefer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from evac.engine.runs import effects
 from evac.model.errors import Corrupt
-from fuzz_hostile import fuzz, targets
+from fuzz_hostile import Target, fuzz, mutated, targets
 
 CASES = 100
 
@@ -76,3 +84,55 @@ def test_what_was_found_is_read_or_refused(name: str, tmp_path: Path) -> None:
     data = orjson.dumps({**seeds, **orjson.loads(FOUND[name])}) if seeds else FOUND[name]
     with contextlib.suppress(*target.refusals):
         target.read(data)
+
+
+OURS = f"{Path(__file__).parents[2] / 'src' / 'evac'}/"
+GUIDED = (
+    "bundle",
+    "bundle-manifest",
+    "order-headers",
+    "order-unit",
+    "order-action",
+    "entry-segment",
+    "entry-event",
+)
+
+
+@contextmanager
+def traced(seen: set[tuple[str, int]]) -> Iterator[None]:
+    """seen: gets every line of evac that is executed."""
+
+    def line(frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
+        name = frame.f_code.co_filename
+        if not name.startswith(OURS):
+            return None
+        seen.add((name, frame.f_lineno))
+        return line
+
+    before = sys.gettrace()
+    sys.settrace(line)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_inputs_that_lead_far_into_a_reader_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    """Guided by coverage: hypothesis changes those further of which more lines of evac are executed."""
+    one: Target = targets(tmp_path)[name]
+    reached = set[tuple[str, int]]()
+
+    @settings(max_examples=400, suppress_health_check=list(HealthCheck), database=None)
+    @given(st.randoms(use_true_random=False), st.sampled_from(one.seeds), st.integers(1, 4))
+    def search(dice: Random, data: bytes, times: int) -> None:
+        for _ in range(times):
+            data = mutated(dice, data)
+        seen = set[tuple[str, int]]()
+        with traced(seen), contextlib.suppress(*one.refusals):
+            one.read(data)
+        prefer(float(len(seen)), label="lines")
+        reached.update(seen)
+
+    search()
+    assert len(reached) > 10, "nothing of evac was traced"
