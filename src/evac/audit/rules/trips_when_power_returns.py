@@ -79,8 +79,8 @@ def _site(context: Context, number: int, found: _Returning, losses: list[int]) -
             context,
             "error",
             site,
-            f"{counted(len(found.refused), 'rack')} of {site} trip their feed when power returns, "
-            f"each alone: {listed(found.refused)}: {found.why.words}",
+            f"{counted(len(found.refused), 'rack')} of {site} would trip their feed when power returns, "
+            f"even when switched on alone: {listed(found.refused)}: {found.why.words}",
             _FIX,
             losses=losses,
             paths=paths,

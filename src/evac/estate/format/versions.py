@@ -92,7 +92,7 @@ def upgrade(path: Path, problems: Problems) -> tuple[Upgraded, ...]:
         if changed is None or again is None:
             continue
         if not _same(document, again):
-            message = f"{file.name} cannot be upgraded: one text is used for entries of several sections"
+            message = f"{file.name} cannot be upgraded: an alias reuses text in several sections"
             problems.add("not-upgraded", message, changes[0].place, "write its anchors and aliases out")
             continue
         mark = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
