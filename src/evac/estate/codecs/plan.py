@@ -203,22 +203,13 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         words = f"{name} is not a valid plan: {_shape(error)}"
         raise PlanError("plan-invalid", words, "create a new one: evac plan") from error
-    if not own and _without_words(document_of(plan)) != _without_words(document):
+    if not own and document_of(plan) != document:
         raise PlanError(
             "plan-inconsistent",
             f"{name} contradicts itself",
             "create a new one: evac plan",
         )
     return plan
-
-
-def _without_words(document: dict[str, Any]) -> dict[str, Any]:
-    """Reasons are worded from `why`: an evac that words them otherwise reads the plan all the same."""
-    found = dict(document)
-    for name in ("services", "left_off", "unplaced"):
-        if isinstance(rows := document.get(name), list):
-            found[name] = [{key: row[key] for key in row if key != "reason"} for row in rows]
-    return found
 
 
 def _name_restores(document: dict[str, Any]) -> None:
