@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from evac import __version__
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import written
 from evac.model.errors import PlanError
@@ -42,13 +43,23 @@ def test_a_plan_comes_back_as_it_was(plan: Plan) -> None:
 def test_reasons_are_data_and_words_and_earlier_files_have_words_only(plan: Plan) -> None:
     why = Reason("loss-above-rpo", store="ledger", site="guro", backup=True)
     outcomes = (replace(plan.outcomes[0], state="unplaced", why=why), *plan.outcomes[1:])
-    data = plan_codec.encode(replace(plan, outcomes=outcomes))
+    plan = replace(plan, outcomes=outcomes, planner_version=__version__)
+    data = plan_codec.encode(plan)
     assert plan_codec.decode(data).outcomes == outcomes
     document = json.loads(data)
     jsonschema.validate(document, PLAN_SCHEMA)
     row = document["services"][0]
     assert row["why"] == {"backup": True, "kind": "loss-above-rpo", "site": "guro", "store": "ledger"}
     assert row["reason"] == why.words == document["unplaced"][0]["reason"]
+
+    row["reason"] = document["unplaced"][0]["reason"] = "worded by another version"
+    with pytest.raises(PlanError, match="contradicts itself"):
+        plan_codec.decode(written(document))
+    reworded = plan_codec.decode(written(document | {"planner_version": "0.0.9"}))
+    assert reworded.outcomes[0].reason == why.words
+    with pytest.raises(PlanError, match="contradicts itself"):
+        plan_codec.decode(written(document | {"planner_version": "0.0.9", "unplaced": []}))
+    row["reason"] = document["unplaced"][0]["reason"] = why.words
 
     del row["why"]
     earlier = written(document) + b"\n"
@@ -66,7 +77,8 @@ def test_reasons_are_data_and_words_and_earlier_files_have_words_only(plan: Plan
 
 def test_why_servers_stay_off_is_data_and_earlier_files_have_words_only(plan: Plan) -> None:
     why = OffReason("above-inrush-limit", "pangyo/feed-a", 800, 700)
-    data = plan_codec.encode(replace(plan, left_off=(LeftOff("pangyo", why, ("a1", "a2")),)))
+    left_off = (LeftOff("pangyo", why, ("a1", "a2")),)
+    data = plan_codec.encode(replace(plan, left_off=left_off, planner_version=__version__))
     assert plan_codec.decode(data).left_off == (LeftOff("pangyo", why, ("a1", "a2")),)
     (row,) = (document := json.loads(data))["left_off"]
     assert row["reason"] == "the inrush alone would be 800 W, but pangyo/feed-a tolerates only 700 W"

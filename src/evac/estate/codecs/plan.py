@@ -18,6 +18,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from evac import __version__
 from evac.model.digest import fields_in_order, keys_in_order, written
 from evac.model.errors import InvalidInput, PlanError
 from evac.model.instance import LeftOff
@@ -203,13 +204,33 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         words = f"{name} is not a valid plan: {_shape(error)}"
         raise PlanError("plan-invalid", words, "create a new one: evac plan") from error
-    if not own and document_of(plan) != document:
+    if not own and not _agrees(document_of(plan), document):
         raise PlanError(
             "plan-inconsistent",
             f"{name} contradicts itself",
             "create a new one: evac plan",
         )
     return plan
+
+
+def _agrees(ours: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Whether the document says what evac writes of the plan in it. Reasons are worded from `why`, which is
+    read anyway: another version may word them otherwise, this one may not.
+    """
+    if document["planner_version"] == __version__:
+        return ours == document
+    return _without_words(ours) == _without_words(document)
+
+
+def _without_words(document: dict[str, Any]) -> dict[str, Any]:
+    found = dict(document)
+    for name in ("services", "left_off", "unplaced"):
+        if isinstance(rows := document.get(name), list):
+            found[name] = [
+                {key: row[key] for key in row if key != "reason"} if isinstance(row, dict) else row
+                for row in rows
+            ]
+    return found
 
 
 def _name_restores(document: dict[str, Any]) -> None:
