@@ -66,6 +66,7 @@ from evac.estate.codecs.credit_rules import load_rules
 from evac.estate.codecs.credit_tables import load_claims
 from evac.estate.codecs.notices import load_notices
 from evac.estate.codecs.plan import decode as decode_plan
+from evac.estate.codecs.plan import encode as encode_plan
 from evac.estate.codecs.policy import load_policy
 from evac.estate.format.problems import Problems
 from evac.estate.importers import KINDS, Options
@@ -277,7 +278,8 @@ def _entries() -> dict[str, Target]:
         "generation": (b'{"number":1,"opener":"x","at_ms":1}', entry("generation", generation.decode)),
         "newer": (b'{"number":1,"opener":"x","by":"y","at_ms":1}', entry("newer", generation.decode_newer)),
         "observed": (orjson.dumps(SEEDS["entries"]["seen"]), decode_observed),
-        "plan": (orjson.dumps(SEEDS["plan"]), decode_plan),
+        # Reasons in the words of today: others would be refused before anything else is read.
+        "plan": (encode_plan(decode_plan(orjson.dumps(SEEDS["plan"]), own=True)), decode_plan),
         "sealed": (seal.close("k", b"value"), lambda data: seal.open("k", data)),
     }
     found = {f"entry-{name}": Target([seed], read) for name, (seed, read) in plain.items()}
