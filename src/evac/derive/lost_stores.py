@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
+import numpy as np
+
+from evac.derive.affected import ServiceGraph, reachable
 from evac.derive.affected import lost_members as members_lost
 from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of
 from evac.derive.limits import LimitTable
@@ -25,10 +28,12 @@ from evac.derive.stores import (
     surviving_ways,
     within_rpo,
 )
-from evac.model.estate import Store
-from evac.model.instance import Candidate, LostStore, Reprotect
+from evac.model.estate import Estate, Store
+from evac.model.fleet import BoolColumn
+from evac.model.instance import Candidate, LostStore, Reprotect, Services
 from evac.model.scenario import Policy, Scenario
 from evac.model.units import ticks_up
+from evac.steps.registry import kind_of
 
 _LEAVES: Final = ("lose", "evacuate")
 _ORDERLY: Final = ("evacuate", "failback")
@@ -209,3 +214,91 @@ def reprotects_of(
             if dead and (alone or (moved and member.mode not in ("none", "primary"))):
                 found.append(Reprotect(store.id, member.at, rows.get(store.id, -1), ticks))
     return tuple(sorted(found, key=lambda r: (r.store, r.member)))
+
+
+class Waits(Protocol):
+    """What services wait for of lost stores: (S,) numbers of stores."""
+
+    @property
+    def serve(self) -> tuple[tuple[int, ...], ...]: ...
+
+
+class Hit(Protocol):
+    """What a loss does to services: (S,) whose base does not hold, and who never comes back."""
+
+    @property
+    def base_lost(self) -> BoolColumn: ...
+    @property
+    def blocked(self) -> BoolColumn: ...
+    @property
+    def waits(self) -> Waits: ...
+
+
+Found = TypeVar("Found", bound=Hit)
+
+
+def with_restore_needs(
+    estate: Estate,
+    graph: ServiceGraph,
+    stores: tuple[LostStore, ...],
+    store_rows: dict[int, int],
+    hits: Callable[[tuple[LostStore, ...]], Found],
+) -> tuple[tuple[LostStore, ...], Found]:
+    """Stores with what a restore of each waits for, and what a loss does with these. A store that has a copy
+    is not restored, nor is one whose restore would wait for itself, be it by a tool; what that blocks may
+    block the next.
+    """
+    names, hit, every = {s.id: row for row, s in enumerate(estate.services)}, hits(stores), graph.every
+    policies = {number: estate.stores[row].backup_policy for row, number in store_rows.items() if number >= 0}
+    wanted = {
+        number: [names[name] for name in policy.restore_needs]
+        for number, policy in policies.items()
+        if policy is not None and any(kind_of(c.kind).restores for c in stores[number].allowed)
+    }
+    tools = [names[name] for group in estate.tool_groups(estate.tools) for name in group if len(group) == 1]
+    for _ in stores if any(wanted.values()) else ():
+        found = list(stores)
+        for number, services in wanted.items():
+            needs = tuple(row for row in services if hit.base_lost[row])
+            behind = _behind(every, hit, (*needs, *tools)) if needs else set[int]()
+            copies = any(not kind_of(c.kind).restores for c in stores[number].allowed)
+            waits_for_itself = any(number in hit.waits.serve[row] for row in behind)
+            never = any(hit.blocked[row] for row in needs)
+            if needs and (copies or waits_for_itself or never):
+                found[number] = _without_restores(found[number])
+            found[number] = replace(found[number], needs=() if copies else needs)
+        if tuple(found) == stores:
+            break
+        stores = tuple(found)
+        hit = hits(stores)
+    return stores, hit
+
+
+def kept_for_restores(
+    services: Services, estate: Estate, stores: tuple[LostStore, ...], store_rows: dict[int, int]
+) -> Services:
+    """The services, of which none is shed without which something cannot be restored that is lost."""
+    policies = (
+        estate.stores[row].backup_policy
+        for row, number in store_rows.items()
+        if number >= 0 and any(kind_of(c.kind).restores for c in stores[number].allowed)
+    )
+    wanted = {name for policy in policies if policy is not None for name in policy.restore_needs}
+    if not wanted:
+        return services
+    kept = np.array([service.id in wanted for service in estate.services], np.bool_)
+    return replace(services, sheddable=services.sheddable & ~kept)
+
+
+def _behind(graph: ServiceGraph, hit: Hit, first: Iterable[int]) -> set[int]:
+    """Lost services among some, and all that these hard-need."""
+    return {
+        row
+        for row, reached in enumerate(reachable(graph.hard, list(first)))
+        if reached and hit.base_lost[row]
+    }
+
+
+def _without_restores(store: LostStore) -> LostStore:
+    ways = tuple(replace(c, allowed=c.allowed and not kind_of(c.kind).restores) for c in store.candidates)
+    return replace(store, candidates=ways)

@@ -30,7 +30,7 @@ from evac.derive.circles import without_circles
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.homing import WayHome, way_home
 from evac.derive.limits import LimitTable, limits_of
-from evac.derive.lost_stores import lost_stores_of, reprotects_of
+from evac.derive.lost_stores import kept_for_restores, lost_stores_of, reprotects_of, with_restore_needs
 from evac.derive.objectives import audience
 from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.rows import RowSet, rows_of
@@ -147,7 +147,7 @@ def derive(
     rows = rows or rows_of(top, lost, scenario, limits, tick_ms, good)
     unknown |= rows.unknown
     stores, store_rows = lost_stores_of(top, lost, policy, limits, tick_ms, scenario, unknown)
-    hit = _hits(top, lost, graph, stores, store_rows, homing, good)
+    stores, hit = _hits_of_restorable(top, lost, graph, stores, store_rows, homing, good)
     ways, counted = _lost_choices(estate, graph, hit.base_lost), dict[tuple[int, ...], int]()
     graph = without(graph) if good else graph
     if not good and (graph.has_alternatives or ways):
@@ -167,7 +167,7 @@ def derive(
         grace=horizon if scenario.kind == "failback" else min(grace, horizon),
         tier_weights=weights,
         site_names=tuple(s.id for s in estate.sites),
-        services=services,
+        services=kept_for_restores(services, estate, stores, store_rows),
         rows=rows.rows,
         row_names=rows.names,
         present=rows.present,
@@ -344,6 +344,23 @@ def _hits(
     top_lost = base_lost | (surviving < n) | soft_hit
     blocked = hit_by_dependency(graph, blocked)
     return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, waits, homing is not None)
+
+
+def _hits_of_restorable(
+    top: Topology,
+    lost: Loss,
+    graph: ServiceGraph,
+    stores: tuple[LostStore, ...],
+    store_rows: dict[int, int],
+    homing: WayHome | None,
+    good: bool,
+) -> tuple[tuple[LostStore, ...], _Hits]:
+    """Lost stores with what their restores wait for, and what the loss does to services."""
+
+    def hits(some: tuple[LostStore, ...]) -> _Hits:
+        return _hits(top, lost, graph, some, store_rows, homing, good)
+
+    return with_restore_needs(top.estate, graph, stores, store_rows, hits)
 
 
 def _settled(graph: ServiceGraph, hit: _Hits, standing: Standing) -> tuple[ServiceGraph, _Hits]:

@@ -152,6 +152,8 @@ class LostStore:
     """Ticks of the fresh backup that precedes its fence; None if there is none."""
     has_majority: bool = True
     """Whether more than half of its votes are left, if it writes only with a majority."""
+    needs: tuple[int, ...] = ()
+    """Lost services that a restore of it waits for, by index."""
 
     @property
     def elects(self) -> bool:

@@ -1,4 +1,5 @@
-"""What a plan says of external services, alternatives, tools, and all that need them (F11, F12, F15, F19).
+"""What a plan says of external services, alternatives, tools and restores, and of what needs them (F11, F12,
+F15, F19).
 
 By the checker's own walk over the needs of the estate: nothing in a plan restores what another company runs,
 and a service serves only with one of its alternatives.
@@ -34,7 +35,22 @@ def check_needs(estate: Estate, plan: Plan, alone: frozenset[str]) -> list[Viola
             for violation in _alternatives(service, need, outcomes, tools)
         ),
         *_tools(estate, plan, outcomes, alone),
+        *_restores(estate, plan, outcomes),
     ]
+
+
+def _restores(estate: Estate, plan: Plan, outcomes: dict[str, Outcome]) -> list[Violation]:
+    """F12: a restore begins when all serves that restores of the store need."""
+    policies, found = {store.id: store.backup_policy for store in estate.stores}, []
+    for step in plan.steps:
+        policy = policies.get(step.target) if kind_of(step.kind).restores else None
+        for name in () if policy is None else policy.restore_needs:
+            outcome = outcomes.get(name)
+            if outcome is None:
+                continue
+            if outcome.state in _NOT_THERE or (outcome.base_ms or 0) > step.start_ms:
+                found.append(Violation("F12", step.id, f"restores before {name} is back, which it needs"))
+    return found
 
 
 def _tools(

@@ -237,6 +237,9 @@ def _gate_needs(reading: Reading, times: Milestones, timed: Timed) -> set[str]:
                 if s.component[other] != s.component[member] and s.base_lost[other]:
                     found |= _ends_base(reading, times, other)
             found |= {reading.promotes[d].step.id for d in stores[member] if d in reading.promotes}
+    if kind_of(timed.step.kind).restores:
+        for other in reading.instance.stores[timed.store].needs:
+            found |= _ends_base(reading, times, other)
     if Need.FENCE in needs and timed.store in reading.fences:
         found.add(reading.fences[timed.store].step.id)
     if Need.VERIFY in needs and (timed.service, "base") in reading.verifies:

@@ -339,6 +339,9 @@ def _waits_in_vain(draft: Draft, times: Times, service: int, among: bool = False
 def _no_data(draft: Draft, times: Times, store: LostStore) -> Reason:
     """Why a lost store does not come back."""
     instance = draft.instance
+    for other in store.needs:
+        if times.base_at[other] >= instance.horizon:
+            return Reason("needs-tool", (instance.services.id[other],))
     if any(c.allowed for c in store.candidates):
         for kind in sorted({c.kind for c in store.candidates if c.allowed and not c.forced}):
             tools = instance.tools.get(kind)

@@ -301,6 +301,8 @@ def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
             if Need.STARTS in needs:
                 owners = draft.members[component] if mile == 0 else [service]
                 after |= {n for owner in owners for n in draft.starts_of.get((owner, mile), ())}
+        if kind_of(step.kind).restores:
+            after |= _restore_gates(draft, step.target)
         alone = step.milestone == "base" and index.get(step.target) in s.alone
         if not (step.manual or alone or BY_ITSELF in step.parameters):
             after |= tools[step.kind]
@@ -320,6 +322,13 @@ def _gates(draft: Draft, component: int, services: _Needed, stores: _Needed) -> 
                 }
         found |= {draft.promote_of[store] for store in stores[member] if store in draft.promote_of}
     return found
+
+
+def _restore_gates(draft: Draft, store: str) -> set[str]:
+    """Steps that end the bases of services that a restore of a store waits for."""
+    s, needs = draft.instance.services, {one.id: one.needs for one in draft.instance.stores}[store]
+    members = {member for other in needs for member in draft.members[int(s.component[other])]}
+    return {draft.last_of[member] for member in members if member in draft.last_of}
 
 
 def _tool_gates(draft: Draft, kind: str) -> set[str]:

@@ -51,15 +51,16 @@ KINDS: Final = planned_in_order(lambda kind: kind.planner_code)
 """Step kinds the kernels know, in the order of their codes."""
 
 MEMBER, WAIT, NEED_STORE, NEED_UP, START_WAIT, START_STORE, SOFT, HARD_USER, TOOL, ON_ROW = range(10)
-CONFLICT, USES, BUDGETS, AHEAD_WAIT, VICTIMS = range(10, 15)
+CONFLICT, USES, BUDGETS, AHEAD_WAIT, STORE_WAIT, VICTIMS = range(10, 16)
 """Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component, and of
 WAIT and NEED_STORE what its starts wait for: START_WAIT, START_STORE; AHEAD_WAIT: of WAIT all but what it
 only needs to serve; SOFT, HARD_USER by service; TOOL by kind;
 ON_ROW: entries of present on a row that may be shed, least valuable first; CONFLICT: services of a
 group; USES: lines of `use` of a set (set 0 is empty); BUDGETS: budgets of power that rows draw from, of each
-list of them that occurs; VICTIMS: one list, least valuable first."""
+list of them that occurs; STORE_WAIT: components that a restore of a store waits for; VICTIMS: one list, least
+valuable first."""
 GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TICKS, MANUAL_SET = range(
-    15, 22
+    16, 23
 )
 """Plain tables in the heap."""
 

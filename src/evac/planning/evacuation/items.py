@@ -39,6 +39,7 @@ from evac.planning.evacuation.board import (
     START_STORE,
     START_WAIT,
     STARTS,
+    STORE_WAIT,
     UNKNOWN,
     VERIFY,
     WAIT,
@@ -178,11 +179,16 @@ def recover_store(board: Board, store: int, choice: int) -> int:
     """
     if board.store[store].primary_at != UNKNOWN:
         return board.store[store].primary_at
+    ready, needs = 0, board.base[STORE_WAIT] + store
+    for k in range(board.heap[needs], board.heap[needs + 1]):
+        if board.item[board.heap[k]].at == UNKNOWN:
+            return NEVER  # it is asked again once what it waits for is generated
+        ready = max(ready, board.item[board.heap[k]].at)
     board.store[store].primary_at = NEVER
     board.store[board.size[RECOVERED]].recovered = store
     board.size[RECOVERED] += 1
     first, last = board.store[store].first_candidate, board.store[store].last_candidate
-    if first == last:
+    if first == last or ready >= NEVER:
         return NEVER
     if board.store[store].elects:
         end = board.heap[board.base[CANDIDATE_TICKS] + first]
@@ -198,6 +204,7 @@ def recover_store(board: Board, store: int, choice: int) -> int:
     )
     if at >= NEVER:
         return NEVER
+    ready = max(ready, fenced)
     best, best_end = first, NEVER
     for k in range(first, last):
         if (
@@ -211,7 +218,7 @@ def recover_store(board: Board, store: int, choice: int) -> int:
             board.heap[board.base[CANDIDATE_SET] + k],
             board.heap[board.base[CANDIDATE_TICKS] + k],
             1,
-            fenced,
+            ready,
         )
         if begin < NEVER and begin + length < best_end:
             best, best_end = k, begin + length
@@ -222,7 +229,7 @@ def recover_store(board: Board, store: int, choice: int) -> int:
         PROMOTE,
         board.heap[board.base[CANDIDATE_SET] + best],
         board.heap[board.base[CANDIDATE_TICKS] + best],
-        fenced,
+        ready,
     )
     if end >= NEVER:
         # A fence without a promotion helps nobody: its hands are free for others.

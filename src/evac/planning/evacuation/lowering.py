@@ -266,7 +266,13 @@ def component_waits(instance: Instance) -> list[list[int]]:
         own = int(s.component[service])
         waits[own] |= {int(s.component[j]) for j in s.hard[service] if s.base_lost[j]}
         waits[own] |= {int(s.component[j]) for j in tools_of_base(s, instance.tools, service)}
+        waits[own] |= {c for d in s.lost_stores[service] for c in _restore_waits(instance, d)}
     return [sorted(w - {c}) for c, w in enumerate(waits)]
+
+
+def _restore_waits(instance: Instance, store: int) -> list[int]:
+    """Components that a restore of a store waits for."""
+    return sorted({int(instance.services.component[j]) for j in instance.stores[store].needs})
 
 
 def _ahead_waits(instance: Instance) -> list[list[int]]:
@@ -276,6 +282,8 @@ def _ahead_waits(instance: Instance) -> list[list[int]]:
     for service in np.flatnonzero(s.base_lost & ~never_planned(instance)).tolist():
         needed = {*s.hard_start[service], *tools_of_base(s, instance.tools, service)}
         waits[int(s.component[service])] |= {int(s.component[j]) for j in needed if s.base_lost[j]}
+        of_stores = (c for d in s.start_stores[service] for c in _restore_waits(instance, d))
+        waits[int(s.component[service])].update(of_stores)
     return [sorted(w - {c}) for c, w in enumerate(waits)]
 
 
@@ -307,6 +315,7 @@ def _graph(instance: Instance, heap: _Heap) -> None:
     heap.ragged(b.NEED_UP, [sorted(x) for x in running])
     heap.ragged(b.START_WAIT, [sorted(x - {c}) for c, x in enumerate(first)])
     heap.ragged(b.AHEAD_WAIT, _ahead_waits(instance))
+    heap.ragged(b.STORE_WAIT, [_restore_waits(instance, d) for d in range(len(instance.stores))])
     heap.ragged(b.START_STORE, [sorted(x) for x in first_stores])
     heap.ragged(b.SOFT, s.soft)
     heap.ragged(b.HARD_USER, users)
