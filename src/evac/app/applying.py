@@ -44,7 +44,7 @@ from evac.model.generation import generation_of
 from evac.model.observation import MemberSeen, Observation
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
-from evac.model.situation import Situation
+from evac.model.situation import Effects, Situation
 from evac.model.units import moment_words
 from evac.run.envelope import outside
 from evac.run.values import RunStep
@@ -125,33 +125,38 @@ async def fit(
     drivers.know(hands_of(estate))
     policy = read_policy(estate_path, policy_path, estate)
     policy = policy if store is None else as_allowed(policy, store.quorum)
-    found = of(estate, known or await facts_now(estate, store, drivers, now_ms))
+    seen = known or await facts_now(estate, store, drivers, now_ms)
+    found = of(estate, seen)
     now = found.estate
     if plan.estate_digest != estate_digest(now):
-        _must_not_be_left(plan, found)
+        _must_not_be_left(plan, found, seen.effects)
         by_files = plan.estate_digest == estate_digest(estate)
         raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
     if not plan.steps and {one.domain for one in found.lost}.issuperset(plan.scenario.domains):
-        _must_not_be_left(plan, found)
+        _must_not_be_left(plan, found, seen.effects)
     must_hold(now, plan)
     return LoadedPlan(plan, data, digest, now, policy)
 
 
-def _must_not_be_left(plan: Plan, found: Situation) -> None:
+def _must_not_be_left(plan: Plan, found: Situation, effects: Effects | None) -> None:
     """Raises NotAllowed where a plan leaves what is marked as left already: that says more than that it is
-    stale, and one without steps has nothing left to do.
+    stale, and one without steps has nothing left to do. While the run that left it is under way, nothing else
+    comes next.
     """
+    ended = {one.run for one in (effects or Effects()).moved}
     for one in found.lost if plan.scenario.kind in ("lose", "evacuate") else ():
-        if one.domain in plan.scenario.domains:
-            by = f" by {one.run}" if one.run else ""
-            hint = (
-                "continue with that run: evac run list; or plan from what is now: "
-                "evac plan ESTATE --observe; "
-            )
-            if not plan.steps:
-                hint = f"nothing is left to move; once it is back: evac plan ESTATE --restore {one.domain}; "
-            hint += f"if {one.domain} is healthy: evac site clear {one.domain} --reason WHY"
-            raise NotAllowed("site-left", f"{one.domain} is {one.state} already{by}", hint)
+        if one.domain not in plan.scenario.domains:
+            continue
+        by = f" by {one.run}" if one.run else ""
+        clear = f"if {one.domain} is healthy: evac site clear {one.domain} --reason WHY"
+        if one.run and one.run not in ended:
+            hint = f"continue with that run: evac run show {one.run}"
+        elif plan.steps:
+            hint = f"plan from what is now: evac plan ESTATE --observe; {clear}"
+        else:
+            restore = f"evac plan ESTATE --restore {one.domain}"
+            hint = f"nothing is left to move; once it is back: {restore}; {clear}"
+        raise NotAllowed("site-left", f"{one.domain} is {one.state} already{by}", hint)
 
 
 def is_digest(plan: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,13 @@ from evac.cli import console
 from evac.cli.console import emit, say, screen
 from evac.cli.options import estate_argument, output_option
 from evac.cli.run_command import now_ms
+from evac.cli.target import Where, has_default_store, where_options
+from evac.model.errors import EvacError
 
 if TYPE_CHECKING:
     from evac.app.observing import PowerFacts
     from evac.model.observation import MemberSeen, Observation
+    from evac.model.situation import Situation
     from evac.views.sheet import Page
 
 
@@ -25,11 +29,13 @@ if TYPE_CHECKING:
 @estate_argument
 @click.option("--power", is_flag=True, help="Also ask every BMC which servers are on.")
 @output_option("text", "json")
-def observe(estate: Path, power: bool, output: str) -> int:
+@where_options
+def observe(estate: Path, where: Where, power: bool, output: str) -> int:
     """Ask every member of every store for its current state: primary, synchronous, how far behind.
 
     A member that does not answer is unreachable; one that answers but receives nothing at the moment is
-    detached. Exit 17: a store has two writable primaries. Exit 16: a member refused evac, its entry in the
+    detached. Exit 17: a store has two writable primaries; where runs are kept says which one is the old one.
+    Exit 16: a member refused evac, its entry in the
     estate cannot be used, or every member of a store answers and none accepts writes. With --power, exit 16:
     the power state of some servers is unknown; exit 1: no BMC reported any. A refused password is tried only
     a few times in total, across all BMCs.
@@ -54,7 +60,7 @@ def observe(estate: Path, power: bool, output: str) -> int:
         if facts is not None:
             document["power"] = {"observed_at": moment(facts.at_ms), "sites": _power_rows(facts)}
         emit(json.dumps(document, indent=2) + "\n", None)
-        return max(_asked(seen, none), _known(facts))
+        return max(_asked(estate, where, seen, none), _known(facts))
     shown = screen()
     page = Page(shown.width, shown.colour)
     if seen.members:
@@ -73,7 +79,7 @@ def observe(estate: Path, power: bool, output: str) -> int:
     if facts is not None:
         _power_page(page, facts)
     emit(page.text(), None)
-    return max(_asked(seen, none), _known(facts))
+    return max(_asked(estate, where, seen, none), _known(facts))
 
 
 def _error(member: MemberSeen) -> dict[str, str] | None:
@@ -83,17 +89,19 @@ def _error(member: MemberSeen) -> dict[str, str] | None:
     return {"code": code, "message": message, "hint": hint}
 
 
-def _asked(seen: Observation, none: tuple[str, ...]) -> int:
+def _asked(estate: Path, where: Where, seen: Observation, none: tuple[str, ...]) -> int:
     """Says which stores have two writable members or none, and which copies could not be asked though they
     may well live; the exit code for it.
     """
     from evac.app.store_alarms import rivals_in
     from evac.views.situation_view import NO_PRIMARY_HINT, rivals_hint, rivals_words
 
-    rivals, lost = rivals_in(seen), () if seen.effects is None else seen.effects.lost
+    rivals = rivals_in(seen)
+    left = _left_by_runs(estate, where) if rivals else None
     for one in rivals:
         say(f"error: {rivals_words(one)} [two-primaries]")
-        say(f"next: {rivals_hint(one, lost)}")
+        hint = rivals_hint(one) if left is None else rivals_hint(one, left.lost, left.stores)
+        say(f"next: {hint.replace('ESTATE', str(estate))}")
     for name in none:
         say(f"error: {name}: every member answers, and none accepts writes [no-primary]")
         say(f"next: {NO_PRIMARY_HINT}")
@@ -103,6 +111,20 @@ def _asked(seen: Observation, none: tuple[str, ...]) -> int:
         if hint:
             say(f"next: {hint}")
     return console.TWO_PRIMARIES if rivals else console.UNKNOWN if told or none else console.DONE
+
+
+def _left_by_runs(path: Path, where: Where) -> Situation | None:
+    """What runs left behind, which tells an old primary from the present one; None where nobody can say."""
+    from evac import estate as estates
+    from evac.derive import situation
+
+    if not (where.server or where.store or os.environ.get("EVAC_STORE") or has_default_store()):
+        return None
+    try:
+        return situation.of(estates.load(path), where.do(lambda control: control.facts(path, False)))
+    except EvacError as error:
+        say(f"which one is the old primary is unknown: {error.message}")
+        return None
 
 
 def _known(facts: PowerFacts | None) -> int:

@@ -69,7 +69,7 @@ def _lines(document: RunDocument, recent: Sequence[Line], width: int) -> Iterato
     yield "", ""
     yield from _progress(document, width)
     for lost in document.left[:WAITS_MOST]:
-        yield _cut(f"Not restored: {lost.name} ({lost.state})", width), "yellow"
+        yield _cut(f"{lost.label.capitalize()}: {lost.name} ({lost.words})", width), "yellow"
     waits = sorted((one for one in document.waits if one.words), key=urgency)
     if waits:
         yield "", ""

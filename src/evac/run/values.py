@@ -210,7 +210,7 @@ class Left(NamedTuple):
     """Who use it."""
 
 
-_LEFT_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+LEFT_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "down": "down",
         "unknown": "cannot be judged",
@@ -244,7 +244,7 @@ def left_of(rows: Iterable[Sequence[Any]]) -> tuple[Left, ...]:
 def left_words(left: Sequence[Left]) -> str:
     """`down: mail, maps; shed: ads`; empty if nothing is left."""
     parts = []
-    for state, words in _LEFT_WORDS.items():
+    for state, words in LEFT_WORDS.items():
         names = [one.name for one in left if one.state == state]
         more = f" and {len(names) - LEFT_SHOWN} more" if len(names) > LEFT_SHOWN else ""
         if names:

@@ -23,7 +23,7 @@ from evac.model.run_policy import Envelope
 from evac.model.units import moment_words
 from evac.run.boots.rules import why_waits
 from evac.run.recovery_groups import Returned, returned
-from evac.run.values import ENDED, RunPhase, StepPhase, left_words
+from evac.run.values import ENDED, LEFT_WORDS, RunPhase, StepPhase, left_words
 from evac.run.view import RunView
 from evac.run.waits import Verb, run_verbs, step_verbs, waiting
 from evac.views.sheet import Page
@@ -114,6 +114,15 @@ class LeftRow:
     """down, shed or unknown for a service; unprotected or beyond_rpo (data lost) for a store."""
     people: int
     """Number of users."""
+
+    @property
+    def label(self) -> str:
+        """What kind of exception it is: data that may be lost and copies that follow nobody are restored."""
+        return "exception" if self.state in ("unprotected", "beyond_rpo") else "not restored"
+
+    @property
+    def words(self) -> str:
+        return LEFT_WORDS.get(self.state, self.state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     state, why, plan = document.state, document.why, document.plan_digest
     for one in document.left[:SHOWN]:
         affected = f", {people(one.people)} people" if one.people else ""
-        yield "not restored", f"{one.name}: {one.state}{affected}", "warning"
+        yield one.label, f"{one.name}: {one.words}{affected}", "warning"
     yield "state", state.replace("_", " ") + (f" ({why})" if why else ""), STYLE_OF.get(state, "")
     yield "incident", document.incident, ""
     yield "question", document.question or "-", ""

@@ -157,6 +157,10 @@ def test_a_look_sees_what_the_leader_left() -> None:
             "run": [],
             "status-page": ["status-page/south"],
         }
+        confirms = [["ledger", "south", "primary"], ["ledger", "north", "sync"]]
+        seen = {"at_ms": 1, "estate": "sha256:new", "members": confirms}
+        await store.transact((), (Put(OBSERVED, orjson.dumps(seen)),))
+        assert (await looked(looker, state))[1]["lag"] == [], "it confirms every commit"
         await watched(store, verdict("north", "unknown"), Notice("trouble", 3, "", "another trouble"))
         state, known = await looker.look(state)
         assert [one.words for one in known.news] == ["another trouble"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -12,7 +13,7 @@ from evac.run.forecast import forecast
 from evac.run.limit_words import capacity_of
 from evac.run.limits import Limits
 from evac.run.state import apply, replay
-from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
+from evac.run.values import KEPT, LEFT_WORDS, Event, Left, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.run.waits import Failure, Gate, Paused, waiting
 from evac.views.documents import LeftRow, LimitRow, RunDocument, RunShown, run_document, run_head, slow_words
@@ -219,6 +220,11 @@ def test_a_run_that_has_ended_asks_nobody_for_what_can_no_longer_be_said() -> No
     text = run_text(run_document(RunShown(view, "", 900_000)), 120, False)
     assert "next: evac run verify dark-1" in text
     unprotected = replace(run_document(RunShown(view, "", 9)), left=(LeftRow("db", "unprotected", 0),))
+    for state in get_args(get_type_hints(Left)["state"]):
+        said = run_text(replace(unprotected, left=(LeftRow("db", state, 0),)), 120, False)
+        assert f"db: {LEFT_WORDS[state]}" in said
+        assert ("not restored" in said) == (state not in ("unprotected", "beyond_rpo"))
+        assert "_" not in said.partition("db: ")[2].splitlines()[0], "no code is shown to a person"
     assert run_text(unprotected, 120, False).splitlines()[-1].endswith("next: evac status ESTATE")
     assert "5 s" in text, "what was under way took until the end of the run"
     assert "15 min" not in text

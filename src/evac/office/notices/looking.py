@@ -274,13 +274,17 @@ class Looker:
         return rule.of_tools(self.reckoned.tools, gone)
 
     async def _lags(self) -> tuple[Concern, ...] | None:
-        """How far each copy was behind when the leader last recorded it; by the leader's clock alone."""
+        """How far each copy was behind when the leader last recorded it; by the leader's clock alone. One
+        that confirms every commit has all that was acknowledged: a look may meet it before the newest write.
+        """
         if self.reckoned is None:
             return None
         found, rpos = [], self.reckoned.rpos
+        members = () if self._observation is None else self._observation.members
+        confirms = {(member.store, member.site) for member in members if member.role == "sync"}
         for name, sighting in (await read_sightings(self._store)).items():
             for copy in sighting.copies:
-                if name in rpos and copy.holds_ms:
+                if name in rpos and copy.holds_ms and (name, copy.site) not in confirms:
                     found.append(Lag(name, copy.site, max(0, sighting.at_ms - copy.holds_ms), rpos[name]))
         return rule.of_lags(found)
 
