@@ -93,6 +93,14 @@ def looked_at(client: httpx2.Client, browser: Browser, said: Path) -> None:
     )
     until(lambda: client.get(f"/v1/runs/{run}").json()["waits_for"], "a step waits for a person")
     guided(client, said, "Step 2 of 5.", "the room looks once a second, and sees it")
+    judged = client.get("/backups").text
+    for words in (
+        "4 data sets: 2 miss their policy",
+        "Missed: proof",
+        ">Met<",
+        "Waived: people sign in again",
+    ):
+        assert words in judged, words
     for path in ("/now", "/plans", "/what-if", f"/runs/{run}", "/incidents", "/incidents/pangyo-fire"):
         text = client.get(path).text
         assert "This is a demonstration" in text, path

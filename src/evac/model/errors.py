@@ -76,9 +76,9 @@ class LockHeld(EvacError):
     """Another process leads or holds the data set. Times in milliseconds; 0 if unknown."""
 
     def __init__(self, name: str, owner: str, since_ms: int = 0, ttl_ms: int = 0) -> None:
-        super().__init__(
-            "lock-held", f"{name} is held by {owner}", "wait for it to end, or ask its owner to release it"
-        )
+        when = f"within {-(-ttl_ms // 1_000)} s" if ttl_ms > 0 else "once its lease expires"
+        hint = f"wait for it to end; if its process is gone, it is released {when}"
+        super().__init__("lock-held", f"{name} is held by {owner}", hint)
         self.name, self.owner, self.since_ms, self.ttl_ms = name, owner, since_ms, ttl_ms
 
 

@@ -172,8 +172,9 @@ def test_one_copy_is_worked_on_by_one_process(monkeypatch: pytest.MonkeyPatch, t
     async def story() -> None:
         world = world_of(monkeypatch, tmp_path, {"r-wiki": Repository()})
         await world.store.acquire("backup/r-wiki", "another", 60_000)
-        with pytest.raises(LockHeld):
+        with pytest.raises(LockHeld) as raised:
             await world.worker.do(task("take"))
+        assert "if its process is gone, it is released within 60 s" in raised.value.hint
         assert world.repositories["r-wiki"].asked == []
 
     run_virtually(story())

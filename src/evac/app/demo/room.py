@@ -16,12 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import secrets
 import signal
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -223,6 +225,9 @@ TTL_MS: Final = 3_000
 BUDGET_MS: Final = 800
 FILES: Final = ("estate.yaml", "policy.yaml")
 
+WRITTEN_ON: Final = date(2026, 11, 21)
+"""As of which day the files of the company state what was verified."""
+
 Say = Callable[[str], None]
 
 
@@ -349,8 +354,15 @@ class _Demo:
         folder = self.folder / "company"
         folder.mkdir()
         self.cases.mkdir()
+        later = datetime.now(UTC).date() - WRITTEN_ON
+
+        def shifted(found: re.Match[str]) -> str:
+            return str(date.fromisoformat(found[0]) + later)
+
         for name in FILES:
             text = resources.files("evac.app").joinpath("demo_company", name).read_text("utf-8")
+            # What was proven is as old on every day on which somebody looks.
+            text = re.sub(r"(?<=verified: )[\d-]{10}", shifted, text)
             (folder / name).write_text(text, encoding="utf-8")
         return folder
 

@@ -303,6 +303,10 @@ async def read_facts(link: MariadbLink) -> MariadbFacts:
     """What the server is now. Raises `Retryable`, `Permanent`."""
     names = ", ".join(f"'{name}'" for name in _VARIABLES)
     variables = _pairs(await link.rows(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))
+    if "version" in variables and "gtid_current_pos" not in variables:
+        words = f"{link.member.address} is MySQL {variables['version'][:40]}, whose GTIDs (UUID:1-5) differ"
+        hint = "act on it by a script of yours: driver command"
+        raise Permanent("mariadb-topology", words, hint)
     names = ", ".join(f"'{name}'" for name in _STATUS)
     status = _pairs(await link.rows(f"SHOW GLOBAL STATUS WHERE Variable_name IN ({names})"))
     sources = await link.rows("SHOW ALL SLAVES STATUS")

@@ -1,0 +1,30 @@
+"""What the driver of MariaDB makes of a server that is another one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from evac.drivers.mariadb.link import MariadbLink, MariadbMember, read_facts
+from evac.model.errors import Permanent
+
+MYSQL = {"version": "8.0.36", "log_bin": "ON", "read_only": "OFF", "server_id": "1"}
+"""What MySQL 8.0 answers of the variables that are asked for: it has `gtid_executed`, and no positions."""
+
+
+def test_mysql_is_named_and_refused_for_good() -> None:
+    """It would answer the next statement with a syntax error, which looks as if asking again could help."""
+
+    class Mysql(MariadbLink):
+        async def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
+            assert "VARIABLES" in statement, "nothing else is asked of it"
+            return [{"Variable_name": name, "Value": value} for name, value in MYSQL.items()]
+
+    member = MariadbMember("db.example", 3306, "evac", "", "", "", "evac", "")
+    with pytest.raises(Permanent) as raised:
+        asyncio.run(read_facts(Mysql(member, 0.0)))
+    assert raised.value.code == "mariadb-topology"
+    assert "MySQL 8.0.36" in raised.value.message
+    assert "command" in raised.value.hint
