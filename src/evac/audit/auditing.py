@@ -95,11 +95,11 @@ def audit(
     estate = without_lost(estate)
     top = topology(estate)
     single = losses(top, domains)
-    progress(0.0, f"trying {counted(len(single), 'loss', 'losses')}")
+    words = f"trying {counted(len(single), 'loss', 'losses')}"
+    progress(0.0, words)
     with plain_where_small(estate, len(single)):
-        context = Context(
-            estate, as_planned(impacts(top, single)), as_of or estate.as_of, digest, backups, at_ms
-        )
+        planned = as_planned(impacts(top, single), lambda share: progress(LOSSES_SHARE * share, words))
+        context = Context(estate, planned, as_of or estate.as_of, digest, backups, at_ms)
         return _audited(context, pairs, progress)
 
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -276,6 +276,15 @@ def reporter(shown: Callable[[float, str], None], quiet: bool) -> Callable[[str]
     return write
 
 
+def time_left(share: float, elapsed_s: float) -> str:
+    """`about 12 s left`, if the rest takes as long for its share; empty while next to nothing is done."""
+    if share < 0.001:
+        return ""
+    from evac.views.words import duration
+
+    return f"about {duration(round(elapsed_s * max(0.0, 1 - share) / share) * 1_000)} left"
+
+
 @contextmanager
 def progress(title: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
     """A bar with an estimate on a terminal; nothing elsewhere. The callback takes (share done, words)."""
@@ -283,9 +292,16 @@ def progress(title: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
         yield lambda share, words: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    class Left(ProgressColumn):
+        """rich needs two steps before it says anything, and some commands have few, long ones."""
+
+        def render(self, task: Any) -> Text:
+            return Text(time_left(task.completed, task.elapsed or 0.0))
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), Left())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda share, words: bar.update(task, completed=share, description=f"{title}: {words}")

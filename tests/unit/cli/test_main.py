@@ -11,7 +11,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from evac import audit as audits
+from evac import estate as estates
 from evac.cli import console, program
 from evac.cli.main import run
 from evac.cli.plan_command import _accepted
@@ -32,6 +36,29 @@ def test_help_imports_no_heavy_library() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     loaded = set(out.splitlines()[-1].split())
     assert not loaded & {"numpy", "numba", "pydantic", "highspy", "rich", "polars", "jinja2", "yaml"}
+
+
+@given(st.floats(0, 1), st.floats(0, 1e6))
+def test_the_time_left_is_as_long_as_what_is_done_took_for_its_share(share: float, elapsed_s: float) -> None:
+    words = console.time_left(share, elapsed_s)
+    assert bool(words) == (share >= 0.001)
+    assert share < 1 or words == "about 0 s left"
+
+
+def test_an_estimate_comes_with_the_first_step_of_a_command() -> None:
+    assert console.time_left(0.0, 30.0) == ""
+    assert console.time_left(0.25, 30.0) == "about 1 min 30 s left"
+    assert console.time_left(0.5, 30.0) == "about 30 s left"
+
+
+def test_an_audit_says_after_each_loss_how_much_is_done(small: str) -> None:
+    told: list[tuple[float, str]] = []
+    report = audits.audit(estates.load(Path(small)), progress=lambda *step: told.append(step))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert shares[-1] < 1
+    trying = {share for share, words in told if words.startswith("trying ")}
+    assert len(trying) == sum(method == "plan" for method in report.impacts.methods) > 1
 
 
 @pytest.mark.parametrize(

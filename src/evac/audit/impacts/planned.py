@@ -7,7 +7,7 @@ few; what the estimate says of the others is proved, or said not to be (`proved`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Final
@@ -77,22 +77,25 @@ def plain_where_small(estate: Estate, losses: int) -> AbstractContextManager[Non
     return compiled.interpreted() if small or compiled.kernels_are_kept() is None else nullcontext()
 
 
-def as_planned(found: Impacts) -> Impacts:
-    """The same impacts with the verdicts of plans, for the losses that are planned."""
+def as_planned(found: Impacts, told: Callable[[float], None] = lambda share: None) -> Impacts:
+    """The same impacts with the verdicts of plans, for the losses that are planned. told: gets the share
+    that is done.
+    """
     kinds = planned_kinds(found.estate)
     numbers = range(len(found.losses)) if kinds is None else found.losses.of_kind(*kinds).tolist()
     if not numbers:
         return found
     with plain_where_small(found.estate, len(numbers)):
-        return _as_planned(found, numbers)
+        return _as_planned(found, numbers, told)
 
 
-def _as_planned(found: Impacts, numbers: Sequence[int]) -> Impacts:
+def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], None]) -> Impacts:
     estate, losses, large = found.estate, found.losses, planned_kinds(found.estate) is not None
     fate, ready, untimed = found.fate.copy(), found.ready_ms.copy(), found.untimed.copy()
     methods, reasons = list(found.methods), dict[tuple[int, int], Reason]()
     facts: dict[int, tuple[str, ...]] = {}
-    for number in numbers:
+    for done, number in enumerate(numbers):
+        told(done / len(numbers))
         outcomes = foresee(estate, lose(*losses.members[number]), found.top)
         by_service = {outcome.service: outcome for outcome in outcomes}
         methods[number] = PLANNED
