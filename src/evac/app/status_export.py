@@ -28,7 +28,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -46,13 +46,13 @@ from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import run_of_incident
-from evac.incident.components import StatusPage, public_names, status_page
+from evac.incident.components import Language, StatusPage, languages_of, public_names, status_page
 from evac.incident.incident import Dossier, Summary
 from evac.model.errors import EvacError, InvalidInput, Permanent, StoreError
 from evac.store.journal import head_of, last_of
 from evac.store.opening import open_store
 from evac.store.port import Put, Store, all_entries
-from evac.views.status_page import status_feed, status_html, status_json
+from evac.views.status_page import status_files
 
 FOLDER: Final = "{folder}"
 PUSH_S: Final = 120.0
@@ -162,6 +162,7 @@ class About:
     title: str
     names: Mapping[str, str]
     url: str = URL
+    languages: tuple[Language, ...] = ("en",)
 
 
 class PublicStatus:
@@ -211,15 +212,6 @@ SHARE: Final = 4
 """After an export that took long, so many times as long passes before the next."""
 
 
-def files_of(page: StatusPage, url: str) -> dict[str, bytes]:
-    """The page as files, in the order in which they are written."""
-    return {
-        "status.json": status_json(page).encode(),
-        "feed.xml": status_feed(page, url).encode(),
-        "index.html": status_html(page).encode(),
-    }
-
-
 class Exporter:
     """One for a process. tell: is told in words when the export fails, and when it works again."""
 
@@ -262,7 +254,8 @@ class Exporter:
         if stamp == self._written and now_ms - self._written_ms < REFRESH_MS:
             return False
         page = await self._status.page(self._about, self._clock.now_ms())
-        await self._target.put(files_of(page, self._about.url))
+        made = status_files(page, self._about.url, self._about.languages)
+        await self._target.put({name: text.encode() for name, text in made.items()})
         self._written, self._written_ms = stamp, now_ms
         await self._worked()
         return True
@@ -309,7 +302,7 @@ async def _moved(estate: Path) -> None:
 
 
 async def export(
-    estate: Path, store: str, target: Target, title: str, url: str, site: str, as_of: date | None
+    estate: Path, store: str, target: Target, about: About, site: str, as_of: date | None
 ) -> None:
     """Until SIGTERM, SIGINT, or the end of the parent. Raises EstateError, StoreError."""
     loaded = estates.load(estate, as_of)
@@ -318,7 +311,8 @@ async def export(
     def tell(words: str) -> None:
         print(words, file=sys.stderr, flush=True)
 
-    exporter = Exporter(opened, About(title or loaded.name, public_names(loaded), url), target, tell, site)
+    about = replace(about, title=about.title or loaded.name, names=public_names(loaded))
+    exporter = Exporter(opened, about, target, tell, site)
     try:
         await until_ended(exporter.run(), _moved(estate))
     finally:
@@ -333,13 +327,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--push", default="")
     parser.add_argument("--title", default="")
     parser.add_argument("--url", default=URL)
+    parser.add_argument("--languages", default="en")
     parser.add_argument("--site", default="")
     parser.add_argument("--as-of", type=date.fromisoformat)
     told = parser.parse_args(arguments)
 
     async def work() -> None:
         target = target_of(told.to, told.push)
-        await export(told.estate, told.store, target, told.title, told.url, told.site, told.as_of)
+        about = About(told.title, {}, told.url, languages_of(told.languages))
+        await export(told.estate, told.store, target, about, told.site, told.as_of)
 
     return end_of(work)
 

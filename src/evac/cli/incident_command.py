@@ -197,23 +197,34 @@ def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: boo
 @click.option(
     "--url", default="https://status.example/", show_default=True, help="Its address, for the feed."
 )
+@click.option(
+    "--languages",
+    default="en",
+    show_default=True,
+    metavar="LIST",
+    help="Languages of the page, its own first: en,ko. Others are written to index.ko.html and feed.ko.xml.",
+)
 @time_zone_option
 @where_options
 @quiet_option
-def status_page(estate: Path | None, target: Path, title: str, url: str, where: Where, quiet: bool) -> None:
+def status_page(
+    estate: Path | None, target: Path, title: str, url: str, languages: str, where: Where, quiet: bool
+) -> None:
     """Write the public status page as static files without scripts; host them outside all sites.
 
     ESTATE names the components; with a server it is rejected, because the server has its own.
     """
     from evac.control.port import StatusAbout
+    from evac.incident.components import languages_of
 
     if estate is None and not where.server:
         raise click.UsageError("give the ESTATE (its services have public names), or use --server")
     where.refuse(ESTATE=estate)
     if not url.startswith(("https://", "http://")):
         raise InvalidInput("url-invalid", f"{url[:60]} is not a web address", "start it with https://")
-    files = where.do(lambda control: control.status_page(StatusAbout(estate, title, url)))
-    for name, text in (("status.json", files.document), ("feed.xml", files.feed), ("index.html", files.page)):
+    languages_of(languages)
+    files = where.do(lambda control: control.status_page(StatusAbout(estate, title, url, languages)))
+    for name, text in files.files.items():
         write_whole(target / name, text.encode(), 0o644)
     say(f"{target}: {files.overall}, {files.components} components", quiet)
 

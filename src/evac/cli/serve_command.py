@@ -165,6 +165,7 @@ class StatusAsked:
     push: str
     title: str
     url: str
+    languages: str = ""
 
     def arguments(self, setting: Setting) -> list[str] | None:
         """Of the process that exports it. Raises InvalidInput before anything starts."""
@@ -173,8 +174,11 @@ class StatusAsked:
                 raise InvalidInput("status-push", "there is no folder to upload", "add --status-page DIR")
             return None
         from evac.app.status_export import target_of
+        from evac.incident.components import languages_of
 
         target_of(self.folder, self.push)
+        if self.languages:
+            languages_of(self.languages)
         if setting.store == "memory:":
             raise InvalidInput(
                 "status-store",
@@ -187,8 +191,9 @@ class StatusAsked:
             )
         told = [str(setting.estate), "--store", setting.store, "--site", setting.site]
         told += ["--to", str(self.folder)]
-        for name, value in (("--push", self.push), ("--title", self.title), ("--url", self.url)):
-            told += [name, value] if value else []
+        asked = {"push": self.push, "title": self.title, "url": self.url, "languages": self.languages}
+        for name, value in asked.items():
+            told += [f"--{name}", value] if value else []
         return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
 
 
@@ -209,6 +214,12 @@ def status_options(command: Command) -> Command:
     )
     @click.option("--status-title", default="", help="Title of the page. [default: the name of the estate]")
     @click.option("--status-url", default="", metavar="URL", help="Its address, for the feed.")
+    @click.option(
+        "--status-languages",
+        default="",
+        metavar="LIST",
+        help="Languages of the page, its own first: en,ko. [default: en]",
+    )
     @functools.wraps(command)
     def wrapped(
         *values: Any,
@@ -216,9 +227,10 @@ def status_options(command: Command) -> Command:
         status_push: str,
         status_title: str,
         status_url: str,
+        status_languages: str,
         **named: Any,
     ) -> Any:
-        asked = StatusAsked(status_page, status_push, status_title, status_url)
+        asked = StatusAsked(status_page, status_push, status_title, status_url, status_languages)
         return command(*values, status=asked, **named)
 
     return wrapped  # type: ignore[return-value]

@@ -65,11 +65,9 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class StatusFiles:
-    """The three files of a public status page, and what it says in short."""
+    """The files of a public status page by name, in the order to write them, and what it says in short."""
 
-    page: str
-    feed: str
-    document: str
+    files: Mapping[str, str]
     overall: str
     components: int
 
@@ -81,6 +79,7 @@ class StatusAbout:
     estate: Path | None
     title: str
     url: str
+    languages: str = "en"
 
 
 class Control(Protocol):

@@ -461,12 +461,15 @@ class ServerControl:
         return f"note/{found['incident']}/{found['note']}"
 
     async def status_page(self, about: StatusAbout) -> StatusFiles:
-        params = {name: value for name in ("title", "url") if (value := getattr(about, name))}
+        params = {name: value for name in ("title", "url", "languages") if (value := getattr(about, name))}
         found = await self._read(_path("status", "files"), params)
         return StatusFiles(
-            str(found["page"]),
-            str(found["feed"]),
-            str(found["document"]),
+            {
+                "status.json": str(found["document"]),
+                "feed.xml": str(found["feed"]),
+                **{str(name): str(text) for name, text in found.get("others", {}).items()},
+                "index.html": str(found["page"]),
+            },
             str(found["overall"]),
             int(found["components"]),
         )

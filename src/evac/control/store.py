@@ -308,13 +308,14 @@ class StoreControl:
     async def status_page(self, about: StatusAbout) -> StatusFiles:
         from evac import estate as estates
         from evac.app import incidents
-        from evac.incident.components import public_names
+        from evac.incident.components import languages_of, public_names
         from evac.views.status_page import status_files
 
         loaded = estates.load(_estate(about.estate))
         title, names = about.title or loaded.name, public_names(loaded)
         page = await incidents.public_status(self.store, title, names, self._clock.now_ms())
-        return StatusFiles(*status_files(page, about.url), page.overall, len(page.components))
+        files = status_files(page, about.url, languages_of(about.languages))
+        return StatusFiles(files, page.overall, len(page.components))
 
 
 def _estate(path: Path | None) -> Path:

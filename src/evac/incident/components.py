@@ -19,6 +19,7 @@ from typing import Final, Literal, get_args
 from evac.incident.incident import Dossier, Summary
 from evac.incident.records import DAY_MS, ComponentState, Note, in_order, open_draft
 from evac.incident.services import Fate, Level
+from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.model.wall_clock import WallClock
 
@@ -268,9 +269,15 @@ def _minutes(milliseconds: int) -> int:
     return -(-milliseconds // 60_000)
 
 
-def trouble_with(names: Sequence[str]) -> str:
-    """A title for what users noticed."""
-    return f"Problems with {listed(names)}"
+def title_in(one: PublicIncident, language: Language) -> str:
+    """What a person called it, in whatever language; else a title made of what users noticed."""
+    if any(update.title for update in one.updates) or language == "en":
+        return one.title
+    return (
+        _WORDS[language]["title"].format(names=listed_in(one.components, language))
+        if one.components
+        else "안내"
+    )
 
 
 def listed(names: Sequence[str]) -> str:
@@ -291,7 +298,7 @@ def _public(dossier: Dossier, about: Summary, names: Mapping[str, str]) -> Publi
     if not touched and not updates:
         return None
     title = next((update.title for update in updates if update.title), "")
-    title = title or (trouble_with(sorted(touched)) if touched else "Notice")
+    title = title or (f"Problems with {listed(sorted(touched))}" if touched else "Notice")
     return PublicIncident(
         dossier.incident,
         title,
@@ -327,7 +334,26 @@ class _Felt:
 
 Language = Literal["en", "ko"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
-"""Of drafts. `en` is what titles and components are named in."""
+"""Of drafts and of the public status page. `en` is what titles and components are named in."""
+
+
+def languages_of(asked: str) -> tuple[Language, ...]:
+    """Languages of a page, its own first, from `en,ko`. Raises InvalidInput."""
+    named = [word.strip() for word in asked.split(",")]
+    found = tuple(one for word in named for one in LANGUAGES if one == word)
+    if len(found) != len(named) or len(set(found)) != len(found):
+        raise InvalidInput(
+            "language-unknown",
+            f"{asked[:40]!r} is not a list of languages of the status page",
+            f"name each once, separated by commas: {','.join(LANGUAGES)}",
+        )
+    return found
+
+
+def language_of(text: str) -> Language:
+    """The language that a person wrote a text in: Korean if it has a letter of Hangul, else English."""
+    return "ko" if any("가" <= letter <= "힣" for letter in text) else "en"
+
 
 _Sentence = Literal["down", "less", "back", "fix", "watch", "over"]
 _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
@@ -419,11 +445,11 @@ def _in_words(
         key = f"{key}_many" if f"{key}_many" in words else key
     since = ""
     if since_ms is not None:
-        since = wall.both(since_ms, now_ms) if language == "en" else _korean(wall, since_ms, now_ms)
-    return words[key].format(names=listed(names) if language == "en" else _listed_korean(names), since=since)
+        since = wall.both(since_ms, now_ms) if language == "en" else korean_moment(wall, since_ms, now_ms)
+    return words[key].format(names=listed_in(names, language), since=since)
 
 
-def _korean(wall: WallClock, at_ms: int, now_ms: int) -> str:
+def korean_moment(wall: WallClock, at_ms: int, now_ms: int) -> str:
     """`11월 14일 오전 3시 18분(KST)`: the day is always given, and the year if it is not the present one."""
     at = wall.at(at_ms)
     year = "" if at.year == wall.at(now_ms).year else f"{at.year}년 "
@@ -433,8 +459,10 @@ def _korean(wall: WallClock, at_ms: int, now_ms: int) -> str:
     )
 
 
-def _listed_korean(names: Sequence[str]) -> str:
-    """`Mail, Chat, Pay, Maps, Talk 외 7개`; nobody is left out alone."""
+def listed_in(names: Sequence[str], language: Language) -> str:
+    """As `listed`; `Mail, Chat, Pay, Maps, Talk 외 7개` in Korean. Nobody is left out alone."""
+    if language == "en":
+        return listed(names)
     shown = len(names) if len(names) <= NAMED_MOST + 1 else NAMED_MOST
     left = f" 외 {len(names) - shown:,}개" if shown < len(names) else ""
     return ", ".join(names[:shown]) + left

@@ -6,29 +6,44 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
 from markupsafe import Markup
 
-from evac.incident.components import DAYS, Component, Day, PublicIncident, StatusPage, Update, listed
+from evac.incident.components import (
+    DAYS,
+    Component,
+    Day,
+    Language,
+    PublicIncident,
+    StatusPage,
+    Update,
+    korean_moment,
+    language_of,
+    listed,
+    listed_in,
+    title_in,
+)
 from evac.model.wall_clock import WallClock
 from evac.views import rendered
 from evac.views.sheet import utc
-from evac.views.words import duration, plural, wall_clock_here
+from evac.views.words import duration, wall_clock_here
 
 ITEMS_MOST: Final = 200
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
-def status_feed(page: StatusPage, link: str) -> str:
+def status_feed(page: StatusPage, link: str, language: Language = "en") -> str:
     """link: the URL of the page. Newest first, at most ITEMS_MOST. Same input, same bytes."""
     wall = wall_clock_here()
     items = [
-        (update.at_ms, _titled(update, one.title), _with_due(update, wall))
+        (update.at_ms, _titled(update, title_in(one, language), language), _with_due(update, wall, language))
         for one in page.incidents
         for update in one.updates
     ]
@@ -39,7 +54,8 @@ def status_feed(page: StatusPage, link: str) -> str:
         "<channel>",
         f"<title>{_text(page.title)}</title>",
         f"<link>{_text(link)}</link>",
-        f"<description>{_text(page.title)}: published updates</description>",
+        f"<description>{_text(said_in(language, '{0}: published updates', page.title))}</description>",
+        f"<language>{language}</language>",
         f"<lastBuildDate>{_date(page.made_ms)}</lastBuildDate>",
     ]
     for at_ms, title, text in items[:ITEMS_MOST]:
@@ -55,15 +71,21 @@ def status_feed(page: StatusPage, link: str) -> str:
     return "\n".join([*lines, "</channel>", "</rss>", ""])
 
 
-def _with_due(update: Update, wall: WallClock) -> str:
-    due = f"\n\nNext update by {wall.both(update.due_ms, update.at_ms)}." if update.due_ms else ""
-    return update.text + due
+def _with_due(update: Update, wall: WallClock, language: Language) -> str:
+    if not update.due_ms:
+        return update.text
+    due = _moment(wall, language, update.due_ms, update.at_ms)
+    return f"{update.text}\n\n{said_in(language, 'Next update by {0}.', due)}"
 
 
-def _titled(update: Update, title: str) -> str:
+def _moment(wall: WallClock, language: Language, at_ms: int, now_ms: int) -> str:
+    return wall.both(at_ms, now_ms) if language == "en" else korean_moment(wall, at_ms, now_ms)
+
+
+def _titled(update: Update, title: str, language: Language) -> str:
     """`Identified: Problems with Pay`."""
     words = update.title or title
-    return f"{update.phase.capitalize()}: {words}" if update.phase else words
+    return f"{said_in(language, update.phase.capitalize())}: {words}" if update.phase else words
 
 
 def _text(words: str) -> str:
@@ -86,39 +108,149 @@ OVERALL: Final = {
 }
 
 
+LANGUAGE_NAMES: Final[Mapping[Language, str]] = {"en": "English", "ko": "한국어"}
+KOREAN: Final[Mapping[str, str]] = {
+    "{0}: published updates": "{0}: 게시된 안내",
+    "Next update by {0}.": "다음 안내 예정: {0}.",
+    "Investigating": "원인 조사 중",
+    "Identified": "원인 확인",
+    "Monitoring": "경과 관찰 중",
+    "Resolved": "해결됨",
+    "Update": "안내",
+    "Operational": "정상",
+    "Maintenance": "점검 중",
+    "Degraded": "성능 저하",
+    "Partial outage": "부분 장애",
+    "Major outage": "전면 장애",
+    "No services listed yet": "등록된 서비스가 없습니다",
+    "All systems operational": "모든 서비스 정상",
+    "Under maintenance": "점검 중",
+    "Degraded performance": "성능 저하",
+    "Incident in progress": "장애 대응 중",
+    "{0} status": "{0} 서비스 상태",
+    "Get updates by RSS": "RSS로 받아보기",
+    "Updated {0}": "{0} 기준",
+    "Skip to the current status": "현재 상태로 건너뛰기",
+    "All times are UTC.": "모든 시각은 UTC입니다.",
+    "Times are {0} with UTC next to them. Days are UTC days.": "시각은 {0} 기준이며 날짜는 UTC 기준입니다.",
+    "Since {0}.": "{0}부터.",
+    "Since {0}. Affects {1}.": "{0}부터. 영향을 받는 서비스: {1}.",
+    "Not restored yet": "아직 복구되지 않은 서비스",
+    "{0} since {1}.": "{1}부터 {0}.",
+    "The incident is resolved, so no update is due.": "장애 대응이 종료되어 예정된 안내가 없습니다.",
+    "Services": "서비스",
+    "Last {0} days": "최근 {0}일",
+    "{0}, last {1} days: {2}": "{0}, 최근 {1}일: {2}",
+    "{0}, last {1} day: {2}": "{0}, 최근 {1}일: {2}",
+    "{0} days ago": "{0}일 전",
+    "No data before {0}": "{0} 이전 자료 없음",
+    "Today": "오늘",
+    "No services are listed here yet.": "아직 등록된 서비스가 없습니다.",
+    "No outage": "장애 없음",
+    "Degraded, partial, or under 30 min": "성능 저하, 부분 장애 또는 30분 미만",
+    "30 min or longer, or going on": "30분 이상 또는 진행 중",
+    "Past incidents": "지난 장애",
+    "{0}, lasted {1}.": "{0}, {1} 동안 지속.",
+    "{0}, lasted {1}. {2}.": "{0}, {1} 동안 지속. {2}.",
+    "Resolved, so no further update is due.": "해결되어 예정된 안내가 없습니다.",
+    "{0} update": "안내 {0}건",
+    "{0} updates": "안내 {0}건",
+    "None in the last 90 days.": "최근 90일 동안 없습니다.",
+    "{0} minute of {1}": "{1} {0}분",
+    "{0} minutes of {1}": "{1} {0}분",
+    "outage": "장애",
+    "partial outage": "부분 장애",
+    "degraded performance": "성능 저하",
+    "maintenance": "점검",
+    "no data": "자료 없음",
+    "no outage": "장애 없음",
+    "no data yet": "아직 자료 없음",
+    "no outage in {0} day": "{0}일 동안 장애 없음",
+    "no outage in {0} days": "{0}일 동안 장애 없음",
+    "{0} of outage on {1} day of {2}": "{2}일 중 {1}일, 장애 {0}",
+    "{0} of outage on {1} days of {2}": "{2}일 중 {1}일, 장애 {0}",
+    "degraded on {0} day of {1}": "{1}일 중 {0}일 성능 저하",
+    "degraded on {0} days of {1}": "{1}일 중 {0}일 성능 저하",
+}
+"""English words of the public page -> the same in Korean. What people wrote stays in their language."""
+
+
+def said_in(language: Language, words: str, *values: object) -> str:
+    """Fixed words of the page in one of its languages, with values in their places."""
+    return (words if language == "en" else KOREAN[words]).format(*values)
+
+
+def _counted(language: Language, count: int, one: str, many: str, *values: object) -> str:
+    return said_in(language, one if count == 1 else many, f"{count:,}", *values)
+
+
+def _lasted(milliseconds: int, language: Language) -> str:
+    if language == "en":
+        return duration(milliseconds)
+    hours, minutes = divmod(milliseconds // 60_000, 60)
+    return " ".join([f"{hours:,}시간"] * bool(hours) + [f"{minutes}분"] * bool(minutes or not hours))
+
+
 SHORT_MINUTES: Final = 30
 """A day with less outage than this counts as a day with a short outage."""
 
 
-def status_html(page: StatusPage, wall: WallClock | None = None) -> str:
-    """No script and no external request. Same input, same bytes."""
-    wall = wall or wall_clock_here()
+def status_html(
+    page: StatusPage, wall: WallClock | None = None, languages: Sequence[Language] = ("en",), shown: int = 0
+) -> str:
+    """No script and no external request. Same input, same bytes. languages: that the page exists in; shown:
+    the number of the one that this is.
+    """
+    wall, language = wall or wall_clock_here(), languages[shown]
     return rendered(
         "status.html.j2",
         page=page,
-        overall=headline(page),
-        body=status_body(page, wall),
-        made=wall.both(page.made_ms, page.made_ms),
+        overall=headline(page, language),
+        body=status_body(page, wall, language),
+        made=_moment(wall, language, page.made_ms, page.made_ms),
+        language=language,
+        feed=file_name("feed.xml", languages, shown),
+        others=[
+            (one, LANGUAGE_NAMES[one], file_name("index.html", languages, number))
+            for number, one in enumerate(languages)
+            if number != shown
+        ],
+        say=partial(said_in, language),
         zone=f"{wall.label(page.made_ms)} ({wall.offset(page.made_ms)})",
         wall=wall,
     )
 
 
-def status_body(page: StatusPage, wall: WallClock | None = None) -> Markup:
+def file_name(name: str, languages: Sequence[Language], number: int) -> str:
+    """`index.html` of the first language, `index.ko.html` of others."""
+    stem, _, ending = name.partition(".")
+    return f"{stem}.{languages[number]}.{ending}" if number else name
+
+
+def status_body(page: StatusPage, wall: WallClock | None = None, language: Language = "en") -> Markup:
     """Ongoing incidents, components, past incidents: the same for users and for the people who publish."""
     wall = wall or wall_clock_here()
     return Markup(
         rendered(
             "status_body.html.j2",
             page=page,
-            components=component_rows(page),
+            components=component_rows(page, language),
+            language=language,
+            say=partial(said_in, language),
+            counted=partial(_counted, language),
+            title_of=lambda one: title_in(one, language),
+            foreign=lambda text: "" if language_of(text) == language else language_of(text),
             left_down=left_down(page),
             days=DAYS,
-            moment=lambda at_ms: wall.local(at_ms, page.made_ms),
+            moment=lambda at_ms: (
+                wall.local(at_ms, page.made_ms)
+                if language == "en"
+                else korean_moment(wall, at_ms, page.made_ms)
+            ),
             utc=lambda at_ms: "" if wall.is_utc else wall.beside(at_ms, page.made_ms),
-            both=lambda at_ms: wall.both(at_ms, page.made_ms),
+            both=lambda at_ms: _moment(wall, language, at_ms, page.made_ms),
             iso=lambda at_ms: datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="seconds"),
-            lasted=lambda one: duration((one.ended_ms - one.begun_ms) // 60_000 * 60_000 or 60_000),
+            lasted=lambda one: _lasted((one.ended_ms - one.begun_ms) // 60_000 * 60_000 or 60_000, language),
         )
     )
 
@@ -131,13 +263,13 @@ def left_down(page: StatusPage) -> list[Component]:
     return [one for one in page.components if one.state not in states and one.name in left]
 
 
-def headline(page: StatusPage) -> str:
+def headline(page: StatusPage, language: Language = "en") -> str:
     """`Major outage: Mail and Maps`; `All systems operational`."""
     if not page.components and page.current:
-        return "Incident in progress"
-    words = OVERALL[page.overall]
+        return said_in(language, "Incident in progress")
+    words = said_in(language, OVERALL[page.overall])
     named = [one.name for one in page.components if one.state == page.overall]
-    return words if not named or page.overall == "operational" else f"{words}: {listed(named)}"
+    return words if not named or page.overall == "operational" else f"{words}: {listed_in(named, language)}"
 
 
 def preview_headline(page: StatusPage) -> str:
@@ -157,18 +289,21 @@ def preview_headline(page: StatusPage) -> str:
 Bars = list[tuple[int, str, str]]
 
 
-def component_rows(page: StatusPage) -> list[tuple[Component, str, str, Bars]]:
+def component_rows(page: StatusPage, language: Language = "en") -> list[tuple[Component, str, str, Bars]]:
     """Return (component, its state as a CSS class, its days in words, a bar for each known day)."""
-    return [(one, one.state.replace(" ", "-"), summary_words(one), _bars(one)) for one in page.components]
+    return [
+        (one, one.state.replace(" ", "-"), summary_words(one, language), _bars(one, language))
+        for one in page.components
+    ]
 
 
-def _bars(component: Component) -> Bars:
+def _bars(component: Component, language: Language) -> Bars:
     """Return (position among all days, style, words)."""
     known = known_days(component)
     states = ["operational"] * (len(known) - 1) + [component.state]
     places = range(DAYS - len(known), DAYS)
     return [
-        (place, day_look(day, state), day_words(day))
+        (place, day_look(day, state), day_words(day, language))
         for place, day, state in zip(places, known, states, strict=False)
     ]
 
@@ -190,11 +325,11 @@ def day_look(day: Day, now: str = "operational") -> str:
     return "care" if day.maintenance_minutes or now == "maintenance" else ""
 
 
-def day_words(day: Day) -> str:
+def day_words(day: Day, language: Language = "en") -> str:
     """The tooltip of a bar."""
     whole = day.outage_minutes - day.partial_minutes
     parts = [
-        f"{plural(minutes, 'minute')} of {words}"
+        _counted(language, minutes, "{0} minute of {1}", "{0} minutes of {1}", said_in(language, words))
         for minutes, words in (
             (whole, "outage"),
             (day.partial_minutes, "partial outage"),
@@ -203,21 +338,24 @@ def day_words(day: Day) -> str:
         )
         if minutes
     ]
-    state = "no data" if day.state == "unknown" else "no outage"
+    state = said_in(language, "no data" if day.state == "unknown" else "no outage")
     return f"{day.day.isoformat()}: {', '.join(parts) or state}"
 
 
-def summary_words(component: Component) -> str:
+def summary_words(component: Component, language: Language = "en") -> str:
     """The days in one sentence, also for people who do not see the bars."""
     known = [day for day in component.days if day.state != "unknown"]
     bad = [day for day in known if day.outage_minutes or day.degraded_minutes]
     minutes = sum(day.outage_minutes for day in known)
     if not known:
-        return "no data yet"
+        return said_in(language, "no data yet")
     if not bad:
-        return f"no outage in {plural(len(known), 'day')}"
-    lasted = f"{duration(minutes * 60_000)} of outage" if minutes else "degraded"
-    return f"{lasted} on {plural(len(bad), 'day')} of {len(known)}"
+        return _counted(language, len(known), "no outage in {0} day", "no outage in {0} days")
+    days = "day" if len(bad) == 1 else "days"
+    if not minutes:
+        return said_in(language, f"degraded on {{0}} {days} of {{1}}", len(bad), len(known))
+    lasted = _lasted(minutes * 60_000, language)
+    return said_in(language, f"{{0}} of outage on {{1}} {days} of {{2}}", lasted, len(bad), len(known))
 
 
 def status_json(page: StatusPage) -> str:
@@ -266,6 +404,7 @@ def _incident(one: PublicIncident) -> dict[str, Any]:
                 "phase": u.phase,
                 "title": u.title,
                 "text": u.text,
+                "language": language_of(u.text),
                 "next_by": utc(u.due_ms) if u.due_ms else None,
             }
             for u in one.updates
@@ -273,6 +412,16 @@ def _incident(one: PublicIncident) -> dict[str, Any]:
     }
 
 
-def status_files(page: StatusPage, url: str) -> tuple[str, str, str]:
-    """Return (the page, its feed, the same as JSON). url: the address of the page, for the feed."""
-    return status_html(page), status_feed(page, url), status_json(page)
+def status_files(page: StatusPage, url: str, languages: Sequence[Language] = ("en",)) -> dict[str, str]:
+    """File name -> content, in the order in which they are written: a page comes after what it links to. url:
+    the URL of the page, for the feeds.
+    """
+    feeds = {
+        file_name("feed.xml", languages, number): status_feed(page, url, language)
+        for number, language in enumerate(languages)
+    }
+    pages = {
+        file_name("index.html", languages, number): status_html(page, None, languages, number)
+        for number in range(len(languages))
+    }
+    return {"status.json": status_json(page), **feeds, **dict(reversed(pages.items()))}

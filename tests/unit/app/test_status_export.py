@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -186,7 +187,8 @@ def test_the_process_writes_the_page_and_ends_with_its_parent(tmp_path: Path) ->
     ask(url, burnt)
     (tmp_path / "estate.yaml").write_text(ESTATE)
     command = [sys.executable, "-m", "evac.app.status_export", str(tmp_path), "--store", url, "--to"]
-    process = subprocess.Popen([*command, str(tmp_path / "page")], stdin=subprocess.PIPE)
+    korean_first = [*command, str(tmp_path / "page"), "--languages", "ko,en"]
+    process = subprocess.Popen(korean_first, stdin=subprocess.PIPE)
     try:
         while not (tmp_path / "page" / "index.html").exists():
             assert process.poll() is None
@@ -196,7 +198,9 @@ def test_the_process_writes_the_page_and_ends_with_its_parent(tmp_path: Path) ->
         assert process.wait(60) == 0
     finally:
         process.kill()
-    assert "Web shop" in (tmp_path / "page" / "index.html").read_text()
+    pages = [(tmp_path / "page" / name).read_text() for name in ("index.html", "index.en.html")]
+    assert all("Web shop" in page for page in pages)
+    assert [re.findall('<html lang="(..)">', page) for page in pages] == [["ko"], ["en"]]
     refused = subprocess.run([*command, "/x", "--push", "rsync /x host:"], capture_output=True, check=False)
     assert b"[status-push]" in refused.stderr
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from evac.incident.components import DAYS, Day, StatusPage, listed, status_page
+from evac import views
+from evac.incident.components import (
+    DAYS,
+    Day,
+    StatusPage,
+    language_of,
+    languages_of,
+    listed,
+    status_page,
+)
 from evac.incident.dora import Classification, classify, span
 from evac.incident.incident import Dossier, summary
-from evac.incident.records import DAY_MS, Note, Source
+from evac.incident.records import COMPONENT_STATES, DAY_MS, PHASES, Note, Source
 from evac.incident.regulator import basics, check_fact, duties
 from evac.incident.services import Change, Fate
 from evac.model.errors import InvalidInput
@@ -20,10 +31,13 @@ from evac.model.wall_clock import wall_clock
 from evac.views.incident_view import report_sheet
 from evac.views.sheet import sheet_markdown
 from evac.views.status_page import (
+    KOREAN,
+    OVERALL,
     day_look,
     day_words,
     preview_headline,
     status_feed,
+    status_files,
     status_html,
     status_json,
 )
@@ -50,7 +64,7 @@ def test_nothing_is_public_before_a_person_publishes() -> None:
     assert {one.name: one.state for one in page.recorded}["Reports"] == "major outage"
     shown = status_html(page) + status_json(page) + status_feed(page, "https://status.example/")
     assert "outage: " not in shown
-    assert "Trouble" not in shown
+    assert "Problems with" not in shown
     assert preview_headline(page) == "Reports is affected, but users see: All systems operational"
     published = page_of(fire([PUBLISHED]))
     assert "users see" not in preview_headline(published)
@@ -142,6 +156,77 @@ def test_what_stays_down_after_an_incident_is_said_with_its_name() -> None:
     assert "The incident is resolved, so no update is due." in resolved
     assert "Resolved, so no further update is due." in resolved
     assert "All systems operational" not in resolved
+
+
+STORIES = [
+    [],
+    [PUBLISHED],
+    [replace(PUBLISHED, value=phase, due_ms=T0 + HOUR) for phase in PHASES],
+    [replace(PUBLISHED, text="복구 중입니다.", name="로그인 장애"), note("resolved", 900_000)],
+    [PUBLISHED, *(note("state", 5, name="Mail", value=state) for state in COMPONENT_STATES)],
+]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Seoul"])
+@pytest.mark.parametrize("notes", STORIES)
+@pytest.mark.parametrize("known_ms", [0, T0 - 200 * DAY_MS, T0 - DAY_MS])
+def test_a_korean_page_says_nothing_in_english_that_a_person_did_not_write(
+    notes: list[Note], known_ms: int, zone: str
+) -> None:
+    page = page_of(fire(notes), known_ms=known_ms)
+    shown = status_html(page, wall_clock(zone), ("en", "ko"), 1)
+    assert '<html lang="ko">' in shown
+    body = re.sub(r"<style>.*?</style>", "", shown, flags=re.DOTALL)
+    body = re.sub(r'<(\w+)[^>]* lang="en".*?</\1>', "", body, flags=re.DOTALL)
+    text = re.sub(r"<[^>]+>", " ", re.sub(r'aria-label="([^"]*)"', r">\1<", body))
+    words = set(re.findall(r"[A-Za-z]{2,}", text))
+    assert words <= {"Example", "Chat", "Mail", "Reports", "JSON", "RSS", "UTC", "KST", "English"}
+    said = [row.text for row in notes if row.kind == "update"]
+    assert all((' lang="en">' + text in shown) == (language_of(text) == "en") for text in said)
+    english = status_html(page, wall_clock(zone), ("en", "ko"))
+    assert all((' lang="ko">' + text in english) == (language_of(text) == "ko") for text in said)
+
+
+def test_every_fixed_word_of_the_page_is_known_in_korean() -> None:
+    folder = Path(views.__file__).parent
+    sources = [folder / "templates" / name for name in ("status.html.j2", "status_body.html.j2")]
+    used = {
+        words for one in sources for words in re.findall(r'(?:say|counted)\([^")]*"([^"]+)"', one.read_text())
+    }
+    assert len(used) > 20
+    states = {words.capitalize() for words in (*PHASES, *COMPONENT_STATES, "update")}
+    assert used - {"update"} | states | set(OVERALL.values()) <= KOREAN.keys()
+    for english, korean in KOREAN.items():
+        assert set(re.findall(r"{\d}", english)) == set(re.findall(r"{\d}", korean)), english
+
+
+def test_each_language_has_its_page_and_feed_and_links_to_the_others() -> None:
+    page = page_of(fire([PUBLISHED]))
+    files = status_files(page, "https://status.example/", ("en", "ko"))
+    assert list(files) == ["status.json", "feed.xml", "feed.ko.xml", "index.ko.html", "index.html"]
+    assert files["index.html"] == status_html(page, None, ("en", "ko"))
+    assert '<a class="btn" href="index.ko.html" hreflang="ko" lang="ko">한국어</a>' in files["index.html"]
+    assert 'href="index.html" hreflang="en" lang="en">English</a>' in files["index.ko.html"]
+    assert 'href="feed.ko.xml"' in files["index.ko.html"]
+    feeds = [ElementTree.fromstring(files[name]) for name in ("feed.xml", "feed.ko.xml")]
+    assert [feed.findtext("channel/language") for feed in feeds] == ["en", "ko"]
+    titles = [feed.findtext("channel/item/title") for feed in feeds]
+    assert titles == [
+        "Investigating: Problems with Chat and Reports",
+        "원인 조사 중: Chat, Reports 서비스 장애 안내",
+    ]
+    assert {feed.findtext("channel/item/description") for feed in feeds} == {PUBLISHED.text}
+    only = status_files(page, "https://status.example/")
+    assert list(only) == ["status.json", "feed.xml", "index.html"]
+    assert "hreflang" not in only["index.html"]
+    assert '<html lang="ko">' in status_files(page, "https://status.example/", ("ko",))["index.html"]
+
+
+@pytest.mark.parametrize("words", ["", "en,en", "fr", "ko,", "../en", "EN"])
+def test_a_language_that_the_page_does_not_have_is_refused(words: str) -> None:
+    with pytest.raises(InvalidInput, match="is not a list of languages"):
+        languages_of(words)
+    assert languages_of("ko, en") == ("ko", "en")
 
 
 def test_only_published_words_are_public() -> None:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from evac.app import incidents
 from evac.app.incidents import PaperForm, PaperKind
 from evac.app.status_export import URL, About
-from evac.incident.components import StatusPage
+from evac.incident.components import Language, StatusPage, languages_of
 from evac.views.sheet import Sheet, sheet_data
 from evac.views.status_page import status_feed, status_files, status_json
 from evac.web.access.port import need
@@ -34,22 +34,25 @@ async def status(request: Request) -> Response:
     return tagged(request, body, tag_of(body))
 
 
-@status_router.get("/status/feed", responses=answers(None, 304, 503, media=RSS))
-async def feed(request: Request) -> Response:
-    """Get the published updates as RSS."""
-    body = status_feed(await public_page(room_of(request)), URL).encode()
+@status_router.get("/status/feed", responses=answers(None, 304, 422, 503, media=RSS))
+async def feed(request: Request, language: Language = "en") -> Response:
+    """Get the published updates as RSS. Phases and titles made by evac are in `language`."""
+    body = status_feed(await public_page(room_of(request)), URL, language).encode()
     return tagged(request, body, tag_of(body), RSS)
 
 
 @dataclass(frozen=True, slots=True)
 class StatusFilesTold:
-    """The three files of the status page, with the overall state and the number of components."""
+    """The files of the status page, with the overall state and the number of components. others: file name
+    -> page or feed in a further language.
+    """
 
     page: str
     feed: str
     document: str
     overall: str
     components: int
+    others: dict[str, str]
 
 
 Title = Annotated[str, Query(max_length=200, description="Title; default: the name of the estate.")]
@@ -58,14 +61,23 @@ Address = Annotated[
 ]
 
 
+Languages = Annotated[
+    Literal["en", "ko", "en,ko", "ko,en"], Query(description="Languages of the page, its own first.")
+]
+
+
 @status_router.get("/status/files", responses=answers(StatusFilesTold, 304, 422, 503))
-async def files(request: Request, title: Title = "", url: Address = URL) -> Response:
+async def files(
+    request: Request, title: Title = "", url: Address = URL, languages: Languages = "en"
+) -> Response:
     """Get the status page, its feed and its JSON document as static files. Host them outside all sites."""
     room = room_of(request)
     names = public_names(room)
     found = await room.office.incidents.public(About(title or room.facts.name, names))
-    page, rss, document = status_files(found, url)
-    body = dump(StatusFilesTold(page, rss, document, found.overall, len(found.components)))
+    made = status_files(found, url, languages_of(languages))
+    page, rss, document = (made.pop(name) for name in ("index.html", "feed.xml", "status.json"))
+    told = StatusFilesTold(page, rss, document, found.overall, len(found.components), made)
+    body = dump(told)
     return tagged(request, body, tag_of(body))
 
 
