@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import hmac
 import logging
 from collections import deque
@@ -51,7 +50,6 @@ from evac.store.port import (
     Put,
     SealedPut,
     Store,
-    check_transaction,
 )
 
 KEY_LEAST: Final = 32
@@ -114,7 +112,9 @@ def seal_of(references: str) -> Seal:
 
 
 def _tag(key: Secret, name: str, value: bytes) -> bytes:
-    return hmac.digest(key.reveal_bytes(), b"".join((_PURPOSE, name.encode(), b"\0", value)), hashlib.sha256)
+    mac = hmac.new(key.reveal_bytes(), b"".join((_PURPOSE, name.encode(), b"\0")), "sha256")
+    mac.update(value)  # not copied, for it may be large
+    return mac.digest()
 
 
 class SealedStore:
@@ -156,7 +156,6 @@ class SealedStore:
     async def transact(
         self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
     ) -> int:
-        check_transaction(compares, changes)
         sealed = [
             SealedPut(one.key, self.seal.close(one.key, one.value), one.lease)
             if isinstance(one, Put)
