@@ -1,35 +1,51 @@
 """The lab as it is locked, with its controllers running, and someone who reaches all of its addresses.
 
 What each of them can do at worst is stated in the other modules, against single servers. Here all of it is
-tried on three sites that watch each other; afterwards a controller leads, and nothing was started or moved.
+tried on three sites that watch each other, with a war room; afterwards a controller leads, and nothing was
+started or moved.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import shutil
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
+import httpx2
 import orjson
 import pytest
 
+from evac.app.access import digest_of
 from evac.app.anchoring import strange_entries
+from evac.cli.main import run as command
 from evac.drivers.process.client import AgentAt, AgentClient, peer_of
 from evac.drivers.process.driver import PATH
+from evac.estate.codecs.bundle import open_bundle
 from evac.model.errors import ActionError, EvacError
 from evac.net.etcd_gateway import Gateway, text_key
 from evac.store.locks import open_locks
 from evac.store.opening import open_store
 from evac.store.port import Store
+from evac.web.access.port import OPEN_PATHS
 from evac_lab import authorities, doctor, status
+from evac_lab.process import Process
 from evac_lab.servers import etcd
-from evac_lab.site_servers import Ground, root_of_etcd
+from evac_lab.site_servers import Ground, controller, root_of_etcd
 from evac_lab.state import LabFolder, store_url
+from tests.contract.ports import free_port
 from tests.lab.conftest import running_lab
 from tests.security.test_attacker_on_the_network import ORDER
+from tests.security.test_attacker_with_an_operators_token import CLEAR, FORM, MAY, UNAIMED
+from tests.unit.bundle.test_bundle import digest_of as digest_of_bundle
+from tests.unit.bundle.test_bundle_proof import rewritten
+from tests.web.test_access_routes import CHANGES, OWN, READS, routes
 
 pytestmark = [
     pytest.mark.enable_socket,
@@ -38,10 +54,84 @@ pytestmark = [
 ]
 
 
+PROGRAM, PERSON = "evac_" + "o" * 43, "evac_" + "v" * 43
+ACCESS = f"""people:
+  vi: {{role: viewer, key: "{"A" * 43}="}}
+tokens:
+  ci: {{role: operator, hash: "sha256:{digest_of(PROGRAM)}"}}
+  laptop: {{role: admin, of: vi, hash: "sha256:{digest_of(PERSON)}"}}
+"""
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[LabFolder]:
     with running_lab() as folder:
         yield folder
+
+
+@pytest.fixture(scope="module")
+def room(lab: LabFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A war room on the lab's store, whose access file knows a viewer and a program that is an operator."""
+    known, access = ground(lab), tmp_path_factory.mktemp("room") / "access.yaml"
+    access.write_text(ACCESS)
+    made = controller(known, known.topology.sites[-1], {})
+    url = f"127.0.0.1:{free_port()}"
+    more = ("--listen", url, "--access", str(access))
+    process = Process("room", (*made.argv, *more), access.with_suffix(".log"), env=made.env)
+    process.start()
+    try:
+        process.wait_until(lambda: answers(f"http://{url}/healthz"), 120)
+        yield f"http://{url}"
+    finally:
+        process.stop()
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(urllib.request.urlopen(url, timeout=5).read(1))
+    return False
+
+
+def acts_of(lab: LabFolder) -> list[str]:
+    """Everything in its store by which somebody asked for something."""
+
+    async def look() -> list[str]:
+        store = open_store(store_url(lab.need().topology))
+        try:
+            return [
+                one.key
+                for prefix in ("request/", "open/", "proposal/", "release/", "hold", "incident/")
+                for one in await store.list(prefix)
+            ]
+        finally:
+            await store.close()
+
+    return asyncio.run(look())
+
+
+def secrets_of(lab: LabFolder) -> set[str]:
+    found = {path.read_text().strip() for path in lab.secrets.iterdir()}
+    for path in lab.certificates.glob("*.key"):
+        found.add("".join(path.read_text().splitlines()[1:-1]))
+    assert len(found) > 10
+    return found
+
+
+def changes_of(room: str, token: str, chosen: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """What comes of each of these changes, as a form and as JSON."""
+    fields = UNAIMED | CLEAR | {"verb": "approve", "reason": "why", "who": "kim"}
+    found = {}
+    headers = {"authorization": f"Bearer {token}"}
+    with httpx2.Client(base_url=room, headers=headers, timeout=60) as client:
+        for method, path in sorted(chosen):
+            where = re.sub(r"\{[^}]*\}", "x", path)
+            if path.startswith("/v1"):
+                where += "?reason=why" if method == "DELETE" else ""
+                told = client.request(method, where, json=fields)
+            else:
+                told = client.request(method, where, content=urlencode(fields), headers=FORM)
+            found[method, path] = told.status_code
+    return found
 
 
 def ground(lab: LabFolder) -> Ground:
@@ -184,3 +274,61 @@ def test_whoever_has_the_login_of_evac_without_the_seal_makes_nothing_happen(lab
     assert rows["pangyo"].postgres.startswith("primary")
     said = "".join(path.read_text() for path in lab.logs.glob("*-controller.log"))
     assert "open/theirs" in said, "whoever leads says that someone else writes to the store"
+
+
+def test_a_viewer_of_its_war_room_changes_nothing_and_reads_no_secret(lab: LabFolder, room: str) -> None:
+    """Every route, the streams too. The token says admin, its person is a viewer."""
+    everything = {(method, route.path) for route in routes() for method in route.methods}
+    changes = {one for one in everything if one[0] in CHANGES and one[1] not in (*READS, *OWN, *OPEN_PATHS)}
+    assert len(changes) > 15
+    assert set(changes_of(room, PERSON, changes).values()) <= {403, 404, 422}
+    assert acts_of(lab) == []
+    secrets, read = secrets_of(lab), 0
+    with httpx2.Client(base_url=room, headers={"authorization": f"Bearer {PERSON}"}, timeout=60) as client:
+        for method, path in sorted(everything):
+            if method != "GET":
+                continue
+            with client.stream("GET", re.sub(r"\{[^}]*\}", "pangyo", path)) as told:
+                streams = "event-stream" in told.headers.get("content-type", "")
+                body = next(told.iter_text(), "") if streams else told.read().decode("utf-8", "replace")
+            assert told.status_code != 500, path
+            read += told.status_code == 200
+            assert [one for one in secrets if one in body] == [], path
+    assert read > 10
+
+
+def test_a_program_of_an_operator_does_nothing_grave_in_its_war_room(lab: LabFolder, room: str) -> None:
+    """A route that is not among those that stop something, or wait for a person, is refused."""
+    changes = {(method, route.path) for route in routes() for method in route.methods & CHANGES}
+    closed = {one for one in changes - MAY if one[1] not in (*READS, *OWN, *OPEN_PATHS)}
+    assert set(changes_of(room, PROGRAM, closed).values()) <= {403, 404, 422}
+    with httpx2.Client(base_url=room, headers={"authorization": f"Bearer {PROGRAM}"}, timeout=60) as client:
+        assert client.post("/v1/hold", json={"reason": "they may stop things"}).status_code < 300
+        given = client.request("DELETE", "/v1/hold", params={"reason": "and not end that"})
+        assert (given.status_code, given.json()["code"]) == (403, "program")
+    assert acts_of(lab) == ["hold"]
+    assert command(["hold", "--release", "--reason", "over", "--store", store_url(lab.need().topology)]) == 0
+
+
+def test_a_bundle_of_it_holds_no_secret_in_the_clear_and_starts_nothing_once_changed(
+    lab: LabFolder, tmp_path: Path
+) -> None:
+    bundle, shares, into = tmp_path / "lab.bundle", tmp_path / "shares", tmp_path / "laptop"
+    shares.mkdir()
+    asked = ["bundle", str(lab.estate), "-o", str(bundle), "--store", store_url(lab.need().topology)]
+    assert command([*asked, "--share", "2/3", "--shares-to", str(shares), "--budget", "1s", "-q"]) in (0, 3)
+    whole = bundle.read_bytes()
+    with open_bundle(bundle) as found:
+        parts = b"".join(found.read(name) for name in found.parts)
+    assert [one for one in secrets_of(lab) if one.encode() in parts] == []
+    policy = rewritten(bundle, "estate/policy.yaml", b"mode: ", b"mode:  ")
+    cut = tmp_path / "cut.bundle"
+    cut.write_bytes(whole[: len(whole) // 2])
+    proofs = [word for one in sorted(shares.iterdir())[:2] for word in ("--share", str(one))]
+    digest = digest_of_bundle(bundle)
+    for carried in (policy, cut):
+        for proof in (proofs, ["--digest", digest], []):
+            confirm = [word for site in lab.need().topology.sites for word in ("--confirm", site.name)]
+            start = ["serve", "--bundle", str(carried), "--into", str(into), "--reason", "fire", *confirm]
+            assert command([*start, *proof]) != 0
+            assert not into.exists()
