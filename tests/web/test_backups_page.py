@@ -13,7 +13,7 @@ from evac.backup.evidence import Evidence
 from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord
 from evac.office.office import BACKUPS_MS, Office
 from evac.store.port import MemoryStore
-from evac.views.backup_view import BackupsDocument, CopyRow, DataRow, DigitRow
+from evac.views.backup_view import BackupsDocument, CopyRow, DataRow, DigitRow, ProofRow
 from evac.web.pages.backups import answer_of, figures, row_of
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
@@ -52,6 +52,17 @@ def test_figures_count_what_is_proven_and_leave_out_what_needs_no_backup() -> No
     assert (oldest.value, slowest.value) == ("none", "not known")
     restored = replace(COPY, level=3, restore_ms=60_000)
     assert figures(document(replace(ROW, copies=(restored,))))[1].value == "1 of 1"
+    proof = ProofRow(
+        3, "restored", "passed", "2026-11-28T00:00:00Z", 86_400_000, 9, 1, 5, "x", "restic", "1", "s", "", ""
+    )
+    dated, undated = (replace(restored, proof=one) for one in (proof, replace(proof, age_ms=None)))
+    expired = replace(dated, proof=None, last_proof=replace(proof, age_ms=111 * 86_400_000))
+    assert figures(document(replace(ROW, copies=(expired, dated))))[2].value == "111 d"
+    mail = replace(ROW, data_set="mail", copies=(undated,))
+    oldest, slowest = figures(document(replace(ROW, copies=(dated,)), mail, replace(ROW, data_set="x")))[2:]
+    assert (oldest.value, oldest.more) == ("24 h", "files; unknown for mail")
+    assert slowest.more.endswith("; unknown for 1 more")
+    assert figures(document(mail))[2].value == "not known"
     assert row_of(waived)["state"] == "waived: rebuilt"
     assert (row_of(ROW)["newest"], row_of(waived)["newest"]) == ("1 h", "-")
 

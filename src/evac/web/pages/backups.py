@@ -121,24 +121,27 @@ def figures(document: BackupsDocument) -> list[Figure]:
     total = len(rows)
     proven = sum(any((copy.level or 0) >= RESTORED for copy in row.copies) for row in rows)
     outside = sum(any(copy.outside and copy.exists is not False for copy in row.copies) for row in rows)
-    ages = [
-        (copy.proof.age_ms, row.data_set) for row in rows for copy in row.copies if copy.proof is not None
-    ]
-    known = [(age, name) for age, name in ages if age is not None]
-    restores = [(copy.restore_ms, row.data_set) for row in rows for copy in row.copies if copy.restore_ms]
-    slowest = max(restores, default=None)
-    oldest = max(known, default=None)
+    copies = [(copy, row.data_set) for row in rows for copy in row.copies]
+    # One that is too old to count any more is the one to see here.
+    proofs = [(proof.age_ms, name) for copy, name in copies if (proof := copy.proof or copy.last_proof)]
+    undated = sorted({name for age, name in proofs if age is None})
+    dated = [(age, name) for age, name in proofs if age is not None]
+    timed = [(copy.restore_ms, name) for copy, name in copies if copy.restore_ms]
+    untimed = total - len({name for _, name in timed})
     return [
         _of(total, outside, "Backup outside the domain", "no single site loss takes both"),
         _of(total, proven, "Restored for a test", "proof level 3 or higher, still valid"),
-        Figure(
-            "Oldest proof", *((duration(oldest[0]), oldest[1]) if oldest else ("none", "nothing is proven"))
-        ),
-        Figure(
-            "Longest restore",
-            *((duration(slowest[0]), slowest[1]) if slowest else ("not known", "not measured")),
-        ),
+        _longest("Oldest proof", dated, "nothing is proven", listed(undated, 2)),
+        _longest("Longest restore", timed, "not measured", f"{number(untimed)} more" if untimed else ""),
     ]
+
+
+def _longest(name: str, found: list[tuple[int, str]], nothing: str, unknown: str) -> Figure:
+    """The longest that is known. unknown: of what it is not known, empty for nothing."""
+    if not found:
+        return Figure(name, "not known" if unknown else "none", nothing)
+    longest, data_set = max(found)
+    return Figure(name, duration(longest), f"{data_set}; unknown for {unknown}" if unknown else data_set)
 
 
 def _of(total: int, count: int, name: str, more: str) -> Figure:
