@@ -161,7 +161,7 @@ def impact_of(
 ) -> Impact:
     """unstated: services that do not state how many people use them. back, coming: service -> when it was
     restored, and when it is expected to be. begun_ms: when the run began, 0 before that; a service that
-    is shed is down from then on.
+    is shed is down from then on, and one that survives and is moved from when its replicas go.
     """
     rows = []
     for one in outcomes:
@@ -169,6 +169,9 @@ def impact_of(
         if one.state in ("running", "unknown") or not (lost or one.goes_down):
             continue
         since = begun_ms if one.state == "shed" else lost_ms
+        stays_ms = 0 if one.recovery_ms is None else (one.base_ms or 0) - one.recovery_ms
+        if stays_ms > 0:
+            since = begun_ms + stays_ms if 0 < begun_ms <= now_ms - stays_ms else 0
         planned = 0
         if one.base_ms is not None and not lost:
             planned = begun_ms + one.base_ms if begun_ms else coming.get(one.service, 0)

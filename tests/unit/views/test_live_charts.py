@@ -63,6 +63,19 @@ def test_the_curve_says_in_words_what_it_shows_and_stays_within_its_frame() -> N
     assert rows[3]["when"] == "not in this plan"
 
 
+def test_what_survives_and_is_moved_is_down_from_when_its_replicas_go() -> None:
+    moved = Outcome("ads", "restored", 60_000, 60_000, 20_000, 20_000, 20_000, 300_000, 7, 1)
+
+    def seen(begun_ms: int, after_ms: int) -> list[int]:
+        found = impact_of(
+            (moved,), frozenset(), LOST, begun_ms, {}, {"ads": BEGUN + 60_000}, BEGUN + after_ms
+        )
+        return [one.since_ms for one in found.services]
+
+    assert seen(0, 0) == seen(BEGUN, 39_000) == []
+    assert seen(BEGUN, 40_000) == [BEGUN + 40_000]
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 90), st.integers(2, 24)), min_size=2, max_size=5),
     st.sampled_from([HALF, NARROW, 1_100]),
