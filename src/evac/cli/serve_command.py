@@ -245,7 +245,7 @@ def status_options(command: Command) -> Command:
     help="Policy file. [default: policy.yaml next to the estate]",
 )
 @click.option("--no-watch", is_flag=True, help="Only execute requests: no probes, no verdicts.")
-@click.option("--until-idle", type=Length(), default=0, help="Exit after this long without a run.")
+@click.option("--until-idle", type=Length(), default=0, help="Exit after this long without a run. 0: never.")
 @click.option(
     "--generation",
     type=click.IntRange(0, 4_000),
