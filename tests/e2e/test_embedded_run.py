@@ -120,7 +120,7 @@ def world(tmp_path: Path) -> Iterator[World]:
             os.kill(pid, signal.SIGTERM)
 
 
-def apply(world: World) -> str:
+def apply(world: World, *more: str) -> str:
     world.evac(
         "apply",
         str(world.folder / "p"),
@@ -132,6 +132,7 @@ def apply(world: World) -> str:
         "inc-1",
         "--confirm",
         "pangyo",
+        *more,
         code=13,
     )
     return world.run()
@@ -187,7 +188,8 @@ def test_two_persons_sign_and_the_run_may_be_named_by_its_incident(world: World)
         keys[who] = world.evac("key", at).splitlines()[0]
     rows = "".join(f"  {who}: {key}\n" for who, key in keys.items())
     (world.folder / "estate" / "policy.yaml").write_text(f"approvals: 2\napprovers:\n{rows}")
-    run = apply(World(world.folder, {**world.env, "EVAC_WHO": "sam"}))
+    run = apply(world, "--who", "sam")
+    assert world.ask(lambda store: runs.view_of(store, run)).proposer == "sam"
     words = ("--reason", "agreed", "--who")
     lees = str(world.folder / "lee")
     assert "the signature is not by kim" in world.evac("approve", run, *words, "kim", "--key", lees, code=10)

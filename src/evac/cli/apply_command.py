@@ -71,6 +71,7 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
 )
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file.")
 @click.option("--detach", is_flag=True, help="Do not follow the run.")
+@who_option
 @key_option
 @where_options
 @output_option("text", "json")
@@ -85,6 +86,7 @@ def apply(
     abandon: tuple[str, ...],
     policy: Path | None,
     detach: bool,
+    who: str | None,
     key: Path | None,
     where: Where,
     output: str,
@@ -108,7 +110,7 @@ def apply(
     if not reason:
         raise InvalidInput("reason-missing", "executing a plan needs a reason", "add --reason WHY")
     given = _given(plan, estate, policy, where)
-    run = _propose(given, where, reason, incident, confirm, abandon, key, quiet)
+    run = _propose(given, where, reason, incident, confirm, abandon, who, key, quiet)
     say(f"{run} was created\nnext: evac approve {run} --reason WHY", quiet)
     return console.PAUSED if detach else follow(where, run, quiet)
 
@@ -155,6 +157,7 @@ def _propose(
     incident: str | None,
     confirm: tuple[str, ...],
     abandon: tuple[str, ...],
+    who: str | None,
     key: Path | None,
     quiet: bool,
 ) -> str:
@@ -172,7 +175,9 @@ def _propose(
         return await control.ready(plan)
 
     def propose(abandoned: tuple[str, ...]) -> str:
-        return where.do(lambda control: control.propose(plan, name, reason, typed, abandoned, key))
+        return where.do(
+            lambda control: control.propose(plan, name, reason, typed, abandoned, key, who or "")
+        )
 
     say(f"{where.do(ready)} leads", quiet)
     try:

@@ -151,9 +151,11 @@ class Control(Protocol):
         typed: tuple[str, ...],
         abandoned: tuple[str, ...] = (),
         key: Path | None = None,
+        who: str = "",
     ) -> str:
         """Has the leader make a run of a plan; its name. abandoned: sites that are left as lost although they
-        answer. key: to sign with, straight to the store; a war room proves by login.
+        answer. key: to sign with, straight to the store; a war room proves by login. who: asks for it; if
+        empty, the user of this machine.
         """
         ...
 

@@ -344,6 +344,7 @@ class ServerControl:
         typed: tuple[str, ...],
         abandoned: tuple[str, ...] = (),
         key: Path | None = None,
+        who: str = "",
     ) -> str:
         body = {
             "plan": plan.digest,
@@ -351,7 +352,7 @@ class ServerControl:
             "reason": reason,
             "typed": list(typed),
             "abandoned": list(abandoned),
-            "who": runs.who_am_i(),
+            "who": who or runs.who_am_i(),
         }
         told = await self._change("POST", _path("runs"), body, self._calls.new_key(), {"wait_s": 20}, LONG_S)
         if told["state"] == "refused":

@@ -199,8 +199,9 @@ class StoreControl:
         typed: tuple[str, ...],
         abandoned: tuple[str, ...] = (),
         key: Path | None = None,
+        who: str = "",
     ) -> str:
-        proposal = replace(runs.proposal_of(plan.data, incident, reason, typed), abandoned=abandoned)
+        proposal = replace(runs.proposal_of(plan.data, incident, reason, typed, who), abandoned=abandoned)
         return await runs.propose(self.store, proposal, self._clock.now_ms(), key=key)
 
     async def backup_facts(self) -> BackupFacts:
