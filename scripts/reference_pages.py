@@ -114,7 +114,7 @@ No value and no default has changed, so an estate means the same in both version
 does not say `needed_to` is needed to serve in both, as evac has read version 1 for a long time.
 
 `evac estate upgrade ESTATE` lists the words that would change, with their places; `--write` changes them.
-Comments, order and layout stay, and a second upgrade changes nothing. Programs older than version 2 refuse
+It keeps comments, order and layout, and a second upgrade changes nothing. Programs older than version 2 refuse
 upgraded files, so upgrade all controllers first, then the estate, then its schema (`evac schema`).
 
 ## Units
@@ -148,7 +148,7 @@ _TABLES: Final = """\
 ## Tables
 
 The first line of a CSV file names the columns, in any order. Cells are separated by commas and contain plain
-whole numbers in base units. An empty cell is unknown, or takes its default, as the column describes. The word
+whole numbers in base units. An empty cell means unknown, or the default if the column has one. The word
 `unknown` in a cell always means unknown.
 
 ### servers

@@ -228,7 +228,7 @@ class OwnInstance:
         await self._until_gone(members, _GONE_S)
         if any(member.alive for member in members):
             raise OutcomeUnknown(
-                "unit-not-stopped", f"{self._unit.name} is still running, although it was killed"
+                "unit-not-stopped", f"{self._unit.name} is still running after it was killed"
             )
         self._forget()
 

@@ -67,7 +67,7 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
     multiple=True,
     metavar="SITE",
     shell_complete=completion.sites,
-    help="Treat a site as lost although it answers.",
+    help="Treat a site as lost even though it answers.",
 )
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file.")
 @click.option("--detach", is_flag=True, help="Do not follow the run.")

@@ -525,7 +525,7 @@ def limit(
     metavar="SITE",
     multiple=True,
     shell_complete=completion.sites,
-    help="Treat a site as lost although it answers.",
+    help="Treat a site as lost even though it answers.",
 )
 @click.option(
     "--generation",

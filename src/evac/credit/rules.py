@@ -183,7 +183,7 @@ CODES: Final = MappingProxyType(
         "floor-above-cap": ("error", "A minimum amount that is more than the cap."),
         "base-contradiction": (
             "error",
-            "An hourly fee although the formula or the cap needs the fee of the cycle.",
+            "The base is an hourly fee, but the formula or the cap needs the fee of the cycle.",
         ),
         "tier-ambiguous": ("error", "A tier needs either uptime_below or lasting."),
         "tier-unreachable": (

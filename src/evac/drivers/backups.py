@@ -72,7 +72,7 @@ class Tool:
         """
         name = Path(self.program).name
         if (found := shutil.which(self.program)) is None:
-            words = f"{self.program} is not installed, or evac may not run it"
+            words = f"{self.program} is not installed, or evac has no permission to run it"
             raise Permanent("backup-tool-missing", words, f"install {name} on the machine where evac runs it")
         ended = await run_program(
             (str(Path(found).absolute()), *self.first, *argv),  # PATH may name folders below this one

@@ -74,7 +74,7 @@ BOOT_CODES: Final = MappingProxyType(
             False,
         ),
         "bmc-not-allowed": BootCode(
-            "the user has no permission to switch the power",
+            "the user has no permission to control power",
             "give the user permission to control power",
             False,
         ),

@@ -45,7 +45,7 @@ class Need(Enum):
     SHEDS = "the replicas that free capacity for its own"
     STARTS = "the replicas of its milestone"
     VERIFY = "the check of its service in the new location"
-    SERVING = "what takes its traffic in the new location"
+    SERVING = "the replacement that takes its traffic in the new location"
     FENCE = "the fence of its store"
     PRIMARY = "the new primary of its store"
 

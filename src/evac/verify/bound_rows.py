@@ -502,7 +502,7 @@ def _u_of(heads: Heads, service: int) -> Milestone:
     for kind in ("base", "top"):
         if is_lost_milestone(heads, (kind, service)):
             return (kind, service)
-    raise CertificateError(f"{heads.instance.services.id[service]} has a price although it lost nothing")
+    raise CertificateError(f"{heads.instance.services.id[service]} has a price but lost nothing")
 
 
 def _placed_worth(

@@ -165,5 +165,5 @@ def _alternatives(
         and named not in tools
         and all(n == need for n in service.needs if n.hard and named in n.targets)
     ):
-        return [Violation("F12", service.id, f"stays down for {named}, although {names} is enough")]
+        return [Violation("F12", service.id, f"stays down because of {named}, but {names} is enough")]
     return []

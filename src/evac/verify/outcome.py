@@ -70,7 +70,7 @@ def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> N
     for service, steps in sorted(reading.sheds.items()):
         name = s.id[service]
         if not s.sheddable[service]:
-            reading.complain("F16", name, "is shed although the policy does not allow it")
+            reading.complain("F16", name, "is shed, but the policy does not allow it")
         if min(times.base_gone[service], times.base_since[service]) < instance.horizon:
             _check_dependents(reading, times, service)
         for timed in steps:
@@ -137,7 +137,7 @@ def check_tiers(reading: Reading, times: Milestones, final: FinalPlacement) -> N
             continue
         most, ready = displaced.capacity()
         if most >= missing and time_left(reading, times, service, missing, ready):
-            reading.complain("F17", s.id[service], "has no capacity although lower tiers hold enough")
+            reading.complain("F17", s.id[service], "has no capacity, but lower tiers hold enough")
 
 
 def _could_run(reading: Reading, times: Milestones, service: int) -> bool:

@@ -113,7 +113,7 @@ def _timed(reading: Reading, lookup: _Lookup, step: Step) -> Timed | None:
         reading.complain("F1", step.id, "is not between 0 and the horizon")
         return None
     if step.count > QUANTITY_LIMIT:
-        reading.complain("F3", step.id, "has more actions than can be counted")
+        reading.complain("F3", step.id, "has more actions than evac can count")
         return None
     service = store = -1
     kind = kind_of(step.kind)

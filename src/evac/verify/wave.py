@@ -147,7 +147,7 @@ def check_people(reading: Reading, times: Milestones) -> None:
         timed = freed.get(name)
         if timed is None or not timed.step.manual or timed.end - timed.start < ticks:
             if starts:
-                reading.complain("F23", name, "starts although no one has released it")
+                reading.complain("F23", name, "starts before a person has released it")
             continue
         for start in starts:
             if start.start < timed.end or timed.step.id not in start.step.after:

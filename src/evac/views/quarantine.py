@@ -230,7 +230,7 @@ def quarantine_read(text: str) -> Quarantine:
         return Quarantine(str(told["run"]), int(told["boots"]), rows("down"), rows("degraded"))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
-            "quarantine-invalid", "this is not a hands-on list", "use a server of this version"
+            "quarantine-invalid", "this is not a hands-on list", "upgrade the server or this command"
         ) from error
 
 

@@ -159,7 +159,7 @@ def _wikimedia(out: Path) -> None:
     if not SOURCE.is_dir():
         print("wikimedia: its data is not available, so this part is skipped")
         return
-    print("wikimedia (a real estate of two core sites)")
+    print("wikimedia (real data: two core sites)")
     with _step("import it"):
         import_estate("wikimedia", SOURCE, out / "wikimedia")
     with _step("audit it"):

@@ -29,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             "note",
             "as_of",
-            "the audit date is unknown, so nothing can be out of date",
+            "the audit date is unknown, so evac cannot tell which facts are out of date",
             "Write `as_of:` in the estate or pass --as-of.",
             paths=("as_of", ""),
             roots=("as_of",),

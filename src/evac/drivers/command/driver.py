@@ -207,7 +207,7 @@ def _not_there(action: Action, key: str) -> list[str]:
         return [] if key in ("observe_argv", "check_argv") else [f"{key} is not set"]
     if "/" in argv[0] and not argv[0].startswith("/"):
         return [f"{argv[0]} must be an absolute path, or a name on the PATH"]
-    return [] if shutil.which(argv[0]) else [f"{argv[0]} does not exist, or evac may not run it"]
+    return [] if shutil.which(argv[0]) else [f"{argv[0]} does not exist, or evac has no permission to run it"]
 
 
 def _variables(action: Action, order: Order, what: str) -> tuple[dict[str, str], tuple[Secret, ...]]:

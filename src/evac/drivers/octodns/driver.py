@@ -131,7 +131,7 @@ class OctoDnsDriver(ZoneDriver[_ProviderZone]):
             case None:
                 return said
             case "refused":
-                raise Permanent("octodns-refused", why, "check config, provider and zone of the endpoint")
+                raise Permanent("octodns-refused", why, "check the endpoint's config, provider and zone")
             case "again":
                 raise Retryable("octodns-trouble", why, after_ms=500)
             case _:

@@ -70,6 +70,6 @@ class RabbitmqDriver(ObservingDriver):
         for node in self._api.objects(nodes, url):
             plugins = node.get("enabled_plugins")
             if not isinstance(plugins, list) or PLUGINS[what] in plugins:
-                words = f"{url} does not show its {what}, although {PLUGINS[what]} may be running"
+                words = f"{url} does not show its {what}, but {PLUGINS[what]} may be running"
                 raise Permanent("rabbitmq-blind", words, f"enable the plugin {PLUGINS[what]}_management")
         return []

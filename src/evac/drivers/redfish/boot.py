@@ -154,7 +154,7 @@ class Boot:
 
     def _unseen(self, course: _Course) -> OutcomeUnknown:
         words = (
-            f"{self._target.server}: {course.trouble or 'nothing was heard from it'} "
+            f"{self._target.server}: {course.trouble or 'no response'} "
             "after power was requested"
         )
         return OutcomeUnknown(course.code, words, "check its feed and its switch")

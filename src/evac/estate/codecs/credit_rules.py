@@ -256,7 +256,7 @@ _RULE: Final = Record(
         Field("pool", "pool", _MONEY_KIND, "maximum amount for all claims together, in order of receipt"),
         Field("expires", "expires_days", measure(q.DAYS), "how long the credit stays valid", default=0),
         Field("fallback", "fallback", Mapped(reference("channel", "name"), _MONEY_KIND),
-              "amounts paid instead, by channel that cannot take days, vouchers or goods", default={}),
+              "amount to pay instead, for each channel that cannot take days, vouchers or goods", default={}),
         Field("renews", "renews", flag(), "must be false: grants never renew automatically", default=False),
         Field("source", "source", text(), "where the commitment is published", default=""),
         Field("note", "note", text(), "assumptions the rule makes", default=""),

@@ -202,7 +202,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
 
 _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("fact-unknown", _FACTS, "The provenance of a value that the estate does not contain."),
-    ("approval-not-believed", _SENSE, "An approval time of 0 s, although the policy waits for a person."),
+    ("approval-not-believed", _SENSE, "The approval time is 0 s, but the policy waits for a person."),
     ("need-twice", _SENSE, "The same need appears twice in one service."),
     ("replicas-do-not-add-up", _SENSE, "The stated number of replicas differs from the number placed."),
     (

@@ -108,8 +108,8 @@ def is_internal(host: str) -> bool:
 def hint_undescribed(name: str, is_host: bool) -> str:
     """What becomes of a name that a source needs and does not describe."""
     if is_internal(name) and (is_host or "." in name):
-        return "it is imported with a soft need and without a place; describe it in the overlay"
-    return "it is imported as an external service with a soft need; describe it in the overlay"
+        return "it is imported without a location, and the need for it is soft; describe it in the overlay"
+    return "it is imported as an external service, and the need for it is soft; describe it in the overlay"
 
 
 def is_own_machine(host: str) -> bool:

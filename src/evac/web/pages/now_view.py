@@ -224,7 +224,7 @@ def _acting(now: Situation) -> str:
         return _nobody(now)
     waits = sum(1 for run in now.open_runs if run.waits)
     if now.hold is not None:
-        return f"Everything is on hold, by {now.hold.who or 'someone'}."
+        return f"{now.hold.who or 'Someone'} put everything on hold."
     if waits:
         return f"{plural(waits, 'run')} {'waits' if waits == 1 else 'wait'} for a person."
     if now.open_runs:
