@@ -37,7 +37,7 @@ def test_the_answer_names_what_is_missing_and_unknown_is_never_good() -> None:
     words, more, look = answer_of(document(ROW, replace(ROW, data_set="mail", state="met", digits=())))
     assert (words, more, look) == (
         "2 data sets: 1 misses its policy.",
-        "What is missing: files (copies).",
+        "Missing: files (copies).",
         "bad",
     )
     assert answer_of(document(replace(ROW, state="unknown")))[2] == "warn"

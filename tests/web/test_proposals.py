@@ -92,7 +92,7 @@ def test_a_form_has_a_run_made_of_a_plan_when_the_names_are_typed() -> None:
         assert f"Type <strong>{LOST}</strong> to confirm" in (await client.get(path)).text
         whole = {"incident": "fire-1", "reason": "it burns", "typed": LOST, "who": "kim", "key": "k1"}
         for wrong, said in (
-            ({"typed": "nowhere"}, f"Type {LOST} to confirm (nothing was asked)"),
+            ({"typed": "nowhere"}, f"Type {LOST} to confirm (nothing was requested)"),
             ({"reason": " "}, "Give a reason; it is recorded in the journal"),
             ({"incident": "../x"}, "That is not a valid incident name"),
         ):

@@ -160,7 +160,7 @@ def read_action(values: Mapping[str, Any]) -> Action:
     said = _table(values, "action")
     verb = _words(said, "verb")
     if verb not in get_args(Verb):
-        raise Permanent("order-wrong", f"no one can {verb}")
+        raise Permanent("order-wrong", f"{verb} is not a known action")
     return Action(
         cast("Verb", verb),
         _words(said, "target"),

@@ -152,7 +152,7 @@ def _must_not_be_left(plan: Plan, found: Situation, effects: Effects | None) -> 
         if one.run and one.run not in ended:
             hint = f"continue with that run: evac run show {one.run}"
         elif plan.steps:
-            hint = f"plan from what is now: evac plan ESTATE --observe; {clear}"
+            hint = f"plan from the current state: evac plan ESTATE --observe; {clear}"
         else:
             restore = f"evac plan ESTATE --restore {one.domain}"
             hint = f"nothing is left to move; once it is back: {restore}; {clear}"
@@ -457,7 +457,7 @@ async def _say(
         if event.kind == "request_refused" and event.data.get("request") == request.id:
             why = str(event.data.get("why") or runs.REFUSED)
     if why:
-        words = f"{run} was created, but the leader did not accept what was observed of {step}: {why}"
+        words = f"{run} was created, but the leader did not accept the observation of {step}: {why}"
         raise NotAllowed(
             "adopt-not-taken", words, f"cancel it and try again: evac run cancel {run} --reason WHY"
         )

@@ -498,7 +498,7 @@ def changes_in(value: bytes) -> dict[str, int] | None:
         found = orjson.loads(value).get("changes")
         return None if found is None else {str(name): int(count) for name, count in found.items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise Corrupt("what was observed cannot be read from the store") from error
+        raise Corrupt("the recorded observation cannot be read from the store") from error
 
 
 def digest_in(value: bytes) -> str:
@@ -506,7 +506,7 @@ def digest_in(value: bytes) -> str:
     try:
         return str(orjson.loads(value).get("estate", ""))
     except (ValueError, AttributeError) as error:
-        raise Corrupt("what was observed cannot be read from the store") from error
+        raise Corrupt("the recorded observation cannot be read from the store") from error
 
 
 def _rivals_in(store: str, sites: list[str], since_ms: int, unheard: Collection[str] = ()) -> Rivals:
@@ -531,7 +531,7 @@ def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> O
             restores=_restores_in(found),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt("what was observed cannot be read from the store") from error
+        raise Corrupt("the recorded observation cannot be read from the store") from error
 
 
 def _restores_in(found: Mapping[str, Any]) -> tuple[tuple[str, str, int], ...]:
@@ -552,7 +552,7 @@ class Published:
         try:
             runs = [str(run) for run in orjson.loads(value).get("runs", ())]
         except (ValueError, AttributeError, TypeError) as error:
-            raise Corrupt("what was observed cannot be read from the store") from error
+            raise Corrupt("the recorded observation cannot be read from the store") from error
         for run in runs:
             if run not in self._moved and (entry := await self._store.get(EFFECTS + run)) is not None:
                 self._moved[run] = moved_in(entry.value)
@@ -583,4 +583,4 @@ def facts_from(found: Mapping[str, Any]) -> Observation:
             silent=tuple(Silent(**one) for one in found.get("silent", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt("cannot read what the server reports about the situation") from error
+        raise Corrupt("cannot read the situation that the server reports") from error

@@ -396,7 +396,7 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
     if row.late:
         parts.append(f"{row.late:,} later than promised")
     if row.shed:
-        parts.append(f"{row.shed:,} shed to make room")
+        parts.append(f"{row.shed:,} shed to free capacity")
     if row.unknown:
         facts = listed([fact_words(path) for path in _facts(report, row)], 3)
         parts.append(f"{row.unknown:,} cannot be judged" + (f" ({facts})" if facts else ""))

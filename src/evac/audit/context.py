@@ -131,7 +131,7 @@ class Reason:
             case "majority-lost":
                 return f"store {stores} loses the majority of its votes with {self.loss}, so writes stop"
             case "no-headroom":
-                return f"no room for {self.replicas:,} of the replicas it needs"
+                return f"no capacity for {self.replicas:,} of the replicas it needs"
             case "provider":
                 return f"its provider is lost with {self.loss}, and only the provider can restore it"
             case "nowhere-else":

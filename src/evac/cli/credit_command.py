@@ -468,7 +468,10 @@ def approve(
     "--close", "change", flag_value="closed", help="Close the tranche: nothing more is released in it."
 )
 @click.option(
-    "--reopen", "change", flag_value="reopened", help="Reopen the tranche for what has become owed since."
+    "--reopen",
+    "change",
+    flag_value="reopened",
+    help="Reopen the tranche for amounts that have become due since.",
 )
 @_why
 @who_option

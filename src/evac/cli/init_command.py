@@ -76,7 +76,7 @@ class _Answers:
 @click.option("--detection", help="Time from a loss until it is detected. Default: 5 min.")
 @click.option("--approval", help="Time from detection until a person has approved. Default: 5 min.")
 @click.option("--most-important", help="Services of tier 0, separated by commas.")
-@click.option("--yes", is_flag=True, help="Ask nothing; take the defaults.")
+@click.option("--yes", is_flag=True, help="Ask no questions; use the defaults.")
 @click.option("--no-audit", is_flag=True, help="Stop after the import.")
 @click.pass_context
 def init(

@@ -201,4 +201,4 @@ def _power_page(page: Page, facts: PowerFacts) -> None:
     if rows:
         page.table(("site", "power", "servers", "why"), rows)
     else:
-        page.line("the estate has no own servers")
+        page.line("the estate has no servers of its own")

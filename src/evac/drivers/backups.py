@@ -467,7 +467,7 @@ def _named(folder: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Permanent("place-full", f"{folder.parent} has no space left", "free some space") from error
         words = f"{error.filename or folder} cannot be written or read: {error.strerror or error}"
-        hint = "check its disk, and that evac's account may read what was restored"
+        hint = "check its disk, and that evac's account may read the restored data"
         raise Retryable("restore-unread", words, hint) from error
 
 

@@ -262,7 +262,7 @@ class CopyFolderDriver(BackupDriver):
         checker says of the copies in it.
         """
         if level not in (STRUCTURE, READ) or not 1 <= part <= of:
-            raise Permanent("proof-unknown", f"{self.name} proves no level {level}, part {part} of {of}")
+            raise Permanent("proof-unknown", f"{self.name} cannot prove level {level}, part {part} of {of}")
         watch, folder = Stopwatch(timeout_s), copy_folder(action)
         try:
             version = await self._version(action, watch)

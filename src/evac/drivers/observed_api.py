@@ -63,7 +63,7 @@ class ObservedApi:
         return found
 
     def unreadable(self, url: str) -> Retryable:
-        return Retryable(f"{self.code}-unreadable", f"{url} answers like no {self.what}", after_ms=500)
+        return Retryable(f"{self.code}-unreadable", f"{url} does not answer like a {self.what}", after_ms=500)
 
 
 class ObservingDriver(ReportsRole):

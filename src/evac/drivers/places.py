@@ -259,7 +259,7 @@ class SourceWitness:
             settled = newest + SETTLED_NS < begun and _stamp(Path(paths[0]))[0] == stamp
         except OSError as error:
             words = f"{error.filename or paths[0]} cannot be read: {error.strerror}"
-            raise Retryable("source-unread", words, "let evac read it, and check its disk") from error
+            raise Retryable("source-unread", words, "give evac read permission; check the disk") from error
         self._read.pop(paths[0], None)
         if settled:
             self._read[paths[0]] = (stamp, found)

@@ -133,14 +133,14 @@ def standing_problems(action: Action, name: str) -> list[str]:
     age = whole(action.parameters, "standing_age_ms", 2**53)
     most = whole(action.parameters, "standing_most_ms", STANDING_MOST_MS)
     if not standing:
-        return ["it was never prechecked that every commit needs this replica"]
+        return ["no precheck has shown that every commit needs this replica"]
     if not name:
         return ["the candidate's endpoint has no name, so the prechecked fact cannot be matched"]
     if standing != name:
         return [f"the prechecked replica is {standing}, not {name}"]
     if age > most:
         old, oldest = f"{age / 60_000:.1f} min", f"{most / 60_000:g} min"
-        return [f"the precheck is {old} old; at most {oldest} are believed"]
+        return [f"the precheck is {old} old; it counts for at most {oldest}"]
     return []
 
 

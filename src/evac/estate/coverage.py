@@ -122,7 +122,7 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         "pools/*/capacity": _group(
             12, "total CPU and memory of a pool", "without them, it is unknown what fits"
         ),
-        "links": _group(4, "bandwidth between two sites", "the link may be too slow for what is moved"),
+        "links": _group(4, "bandwidth between two sites", "the link may be too slow after a loss"),
         "servers/capacity": _group(
             2, "CPU and memory of servers, or their class", "unknown capacity is not counted"
         ),

@@ -139,7 +139,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
             + f" was refused: {_cut(d.get('why', ''))}",
             "main",
         ),
-        "drift_seen": lambda d: ("drift", "someone else changed what was done", "main"),
+        "drift_seen": lambda d: ("drift", "someone else changed the result", "main"),
         "monitoring_started": lambda d: (
             "watched",
             "all steps are done; the result is being monitored",
@@ -189,7 +189,7 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
             f"{event.step} could not be rolled back: {_cut(data.get('message', ''))}",
             "main",
         ),
-        "drift_seen": ("drift", f"someone else changed what {event.step} did", "main"),
+        "drift_seen": ("drift", f"someone else changed the result of {event.step}", "main"),
     }
     return plain.get(kind, ("noted", f"{event.step}: {kind.replace('_', ' ')}", "detail"))
 

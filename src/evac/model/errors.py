@@ -38,7 +38,7 @@ class EstateError(EvacError):
 def _remedy(where: str, has_lines: bool) -> str:
     """If no line is at fault, nothing was read: another file or folder is needed."""
     if where != "estate":
-        return "fix these lines" if has_lines else "fix what the message names"
+        return "fix these lines" if has_lines else "fix the problem that the message names"
     if has_lines:
         return "fix these lines, then: evac check"
     return "give the folder of an estate, or create one: evac init FOLDER"
@@ -111,7 +111,7 @@ class Superseded(LeaseLost):
         EvacError.__init__(
             self,
             "superseded",
-            f"generation {newer} was opened; this store is of generation {own} and acts no more",
+            f"generation {newer} was opened; this store is generation {own}, and its controllers stop",
             "continue with the controller that opened it; leave this one stopped",
         )
         self.name, self.own, self.newer = "generation", own, newer

@@ -137,13 +137,13 @@ class Reason:
             case "majority-lost":
                 return (
                     f"{store} lost the majority of its votes, so writes stop;"
-                    f" --waive {self.store} plans to force a new cluster from what is left"
+                    f" --waive {self.store} plans to force a new cluster from the remaining members"
                 )
             case "loss-above-rpo":
                 what = "backup" if self.backup else "copy"
                 return f"{store}: its {what} at {self.site} may lack more than its RPO allows; {anyway}"
             case "loss-unknown":
-                return f"{store}: it is unknown what its copy lacks; {anyway}"
+                return f"{store}: it is unknown how much data its copy lacks; {anyway}"
             case _:
                 return f"{store} has no copy or backup left"
 

@@ -328,7 +328,7 @@ def check_stops(reading: Reading, times: Milestones) -> None:
             )
     for service in np.flatnonzero(stands).tolist():
         if service not in stopped:
-            reading.complain("F25", s.id[service], "runs at an evacuated site, and nothing stops it")
+            reading.complain("F25", s.id[service], "runs at an evacuated site, and no step stops it")
 
 
 def _check_stops_away(reading: Reading, times: Milestones) -> None:
@@ -351,4 +351,4 @@ def _check_stops_away(reading: Reading, times: Milestones) -> None:
     for service in wanted:
         over = int(times.top_at[service]) + int(s.shed[service]) >= instance.horizon
         if service not in stopped and not over:
-            reading.complain("F25", s.id[service], "also runs elsewhere, and nothing stops it there")
+            reading.complain("F25", s.id[service], "also runs elsewhere, and no step stops it there")

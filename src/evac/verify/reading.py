@@ -149,7 +149,7 @@ def _rows(reading: Reading, lookup: _Lookup, step: Step) -> tuple[tuple[int, int
             return None
         found.append((row, count))
     if sum(count for _, count in found) != step.count:
-        reading.complain("F3", step.id, f"count {step.count} is not what its servers add up to")
+        reading.complain("F3", step.id, f"count {step.count} is not the sum over its servers")
     return tuple(found)
 
 
@@ -164,7 +164,7 @@ def _file(reading: Reading, timed: Timed) -> None:
     elif kind.moves_traffic:
         _file_once(reading, reading.shifts, timed.service, timed, "F1")
     elif (kind.replicas > 0 or kind.checks) and step.milestone not in MILES:
-        reading.complain("F1", step.id, f"brings {step.milestone or 'nothing'}, which is no milestone")
+        reading.complain("F1", step.id, f"brings {step.milestone or 'nothing'}, which is not a milestone")
     elif kind.replicas > 0:
         reading.starts.setdefault((timed.service, step.milestone), []).append(timed)
     elif kind.frees_capacity:

@@ -29,7 +29,7 @@ def check_power_steps(reading: Reading) -> None:
     for step in steps:
         timed = planned.get(step.target)
         if timed is None:
-            reading.complain("F21", power_step(step.target), "is missing: nothing powers it up")
+            reading.complain("F21", power_step(step.target), "is missing: no step powers it on")
             continue
         before = tuple(power_step(steps[number].target) for number in step.after)
         stated = (timed.start, timed.end, timed.step.manual, timed.step.after)
@@ -174,7 +174,7 @@ def _check_copies(reading: Reading, times: Milestones) -> None:
         timed = planned.get((copy.store, copy.member))
         if timed is None:
             if since + copy.ticks <= instance.horizon:
-                reading.complain("F24", copy.store, f"nothing reattaches the replica at {copy.member}")
+                reading.complain("F24", copy.store, f"no step reattaches the replica at {copy.member}")
         elif timed.start < since or timed.end - timed.start < copy.ticks:
             reading.complain(
                 "F24", timed.step.id, "begins before the primary is available, or takes too little time"

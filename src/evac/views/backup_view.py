@@ -456,7 +456,7 @@ def tools_sheet(name: str, rows: Sequence[ToolRow]) -> Sheet:
     cells = [(row.role, row.service, row.data_set or "-", row.state, row.words) for row in rows]
     bad = sum(row.state not in ("met", "waived") for row in rows)
     if not rows:
-        lead = "The estate names no tools of recovery, so nothing is known about their backups."
+        lead = "The estate names no recovery tools, so evac knows nothing about their backups."
         footer = "next: list the services that recovery needs, such as: tools: {identity: login, code: git}"
     else:
         lead, footer = "Everything recovery needs is backed up and proven.", ""

@@ -222,7 +222,7 @@ def _step_choices(
         yield Choice("skip", words, named)
     if "undo" in verbs:
         yield Choice(
-            "undo", f"The step is undone: {kind.undo or 'what it did is reverted'}.", (), (step.id,), 1
+            "undo", f"The step is undone: {kind.undo or 'its effect is reverted'}.", (), (step.id,), 1
         )
     if verbs and view.phases[i] not in SETTLED:
         yield Choice("wait", _wait_words(view, losses, services), named)

@@ -469,7 +469,7 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
             page.line(f"{step.id}: {step.gate}", "warning")
     page.line()
     if stuck:
-        page.line(f"next: remove what is in the way, then ask again: evac apply {saved_as} ESTATE", "dim")
+        page.line(f"next: fix the problems above, then ask again: evac apply {saved_as} ESTATE", "dim")
     elif alive:
         page.line(abandon_hint(alive, f"evac apply {saved_as} ESTATE --execute"), "dim")
     else:

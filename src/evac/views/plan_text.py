@@ -247,7 +247,7 @@ def _gap(plan: Plan) -> str:
     if plan.objective == 0 and plan.unjudged:
         return "unknown: the loss cannot be judged"
     if plan.objective == 0 and any(o.state in GONE for o in plan.outcomes):
-        return "unknown: the estate does not say how many people use what is not restored"
+        return "unknown: the estate does not say how many people use the services that are not restored"
     if plan.objective == 0:
         return "no plan can be better" if plan.unweighted_before else "nothing is lost; no plan can be better"
     if plan.gap_permille is None:

@@ -464,7 +464,7 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
 def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
     """What is unknown, how long the work takes, and what is restored late."""
     if open_ones := untimed(plan):
-        yield f"When {number(open_ones)} of them {'is' if open_ones == 1 else 'are'} back is unknown."
+        yield f"It is unknown when {number(open_ones)} of them {'is' if open_ones == 1 else 'are'} back."
     if plan.scenario.kind != "lose" and plan.steps:
         yield f"The work is finished {duration(work_ms(plan))} after it starts."
         if writes := writes_words(plan):
@@ -564,7 +564,7 @@ def _gap(plan: Plan) -> Card:
         return Card(
             "above the best possible",
             "not known",
-            "the estate does not say how many people use what is lost",
+            "the estate does not say how many people use the lost services",
             "unknown",
         )
     if plan.objective == 0:

@@ -117,7 +117,7 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     yield "leader", leader, "" if document.leader or state in ENDED else "error"
     began_ms = moment_ms(document.started_at)
     agreed = not document.approvals_needed or began_ms > 0
-    beforehand = "in advance, by policy" if agreed else "by no one yet"
+    beforehand = "in advance, by policy" if agreed else "not yet"
     proofs = document.approval_proofs
     named = [f"{who} ({proofs[who]})" if who in proofs else who for who in document.approved_by]
     yield "approved", listed(named) or beforehand, ""

@@ -70,7 +70,7 @@ def silent_words(one: Silent) -> str:
     users`.
     """
     if one.role:
-        answer = {"detached": "a copy that follows no one", "none": "a server that is no member"}
+        answer = {"detached": "a copy that follows no primary", "none": "a server that is not a member"}
         what = answer.get(one.role, f"{one.role} copy")
         words = f"no member of {one.store} accepts writes: its primary in {one.site} answers as {what}"
     else:

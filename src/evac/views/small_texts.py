@@ -200,8 +200,8 @@ def untimed_words(found: Simulation) -> str:
     names = listed([s.service for s in open_ones], 3)
     be = "is" if len(open_ones) == 1 else "are"
     return (
-        f"when {names} {be} back is unknown: the estate does not state {facts};"
-        " the weighted outage counts that time as nothing"
+        f"it is unknown when {names} {be} back: the estate does not state {facts};"
+        " the weighted outage counts that time as zero"
     )
 
 

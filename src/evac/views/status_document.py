@@ -225,7 +225,8 @@ def _at_home(situation: Mapping[str, Any]) -> str:
     if not situation["observed"]:
         return "No run has moved anything, but no store was observed: evac observe ESTATE"
     return (
-        f"What was observed is where the files declare it. Not observed: {listed(situation['unobserved'])}."
+        "Everything that was observed is where the files declare it. "
+        f"Not observed: {listed(situation['unobserved'])}."
     )
 
 

@@ -174,7 +174,7 @@ class _Situation(Collector):
         for labels, value in sorted(counts.items()):
             losses.add_metric(labels, value)
         yield losses
-        findings = GaugeMetricFamily("evac_findings", "What needs fixing.", labels=("severity",))
+        findings = GaugeMetricFamily("evac_findings", "Audit findings to fix.", labels=("severity",))
         for severity in ("error", "warning", "note"):
             findings.add_metric((severity,), sum(1 for f in facts.findings if f.severity == severity))
         yield findings
@@ -195,7 +195,7 @@ def _notices(seen: NoticesSeen) -> Iterator[Metric]:
         "Time since which the oldest one has been waiting; 0: none.",
         labels=("channel",),
     )
-    failing = GaugeMetricFamily("evac_notices_failing", "1 while nothing gets through.", labels=("channel",))
+    failing = GaugeMetricFamily("evac_notices_failing", "1 while messages fail.", labels=("channel",))
     sent = CounterMetricFamily("evac_notices_delivered", "Messages delivered.", labels=("channel",))
     lost = CounterMetricFamily("evac_notices_given_up", "Messages never delivered.", labels=("channel",))
     for one in seen.channels:
@@ -217,7 +217,7 @@ def _on_disk(seen: EstateOnDisk | None) -> Iterator[Metric]:
     yield _one(
         "evac_policy_reload_timestamp_seconds", "When the policy in use was read.", seen.policy_ms / 1_000
     )
-    yield _one("evac_estate_reload_problems", "What keeps the files on disk from being used.", seen.problems)
+    yield _one("evac_estate_reload_problems", "Problems that keep files from being loaded.", seen.problems)
     yield _one(
         "evac_estate_reload_restart", "1 while files on disk wait for a restart.", int(bool(seen.restart))
     )

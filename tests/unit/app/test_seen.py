@@ -264,7 +264,7 @@ def test_a_plan_for_what_is_lost_already_does_not_stand_by(mark: str) -> None:
     ("observed", "unobserved", "words"),
     [
         (2, [], "Everything is where the files declare it."),
-        (1, ["orders"], "What was observed is where the files declare it. Not observed: orders."),
+        (1, ["orders"], "Everything that was observed is where the files declare it. Not observed: orders."),
         (0, ["mail", "orders"], "no store was observed: evac observe ESTATE"),
     ],
 )

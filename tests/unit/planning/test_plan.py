@@ -91,7 +91,7 @@ stores:
         (
             "1 s",
             ", {at: south, mode: async}]}",
-            "store db: it is unknown what its copy lacks; --waive db takes it anyway",
+            "store db: it is unknown how much data its copy lacks; --waive db takes it anyway",
         ),
         ("30 h", ", {at: south, mode: sync}]}", "store db would not be back before the horizon"),
     ],

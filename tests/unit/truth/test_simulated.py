@@ -80,7 +80,7 @@ def test_screen_and_report_say_that_a_time_is_unknown_and_why(tmp_path: Path) ->
     made, found = played(tmp_path, [(False, True, True, 0), (True, True, True, 1), (True, True, False, 1)])
     for words in (simulate_text(made, found, 100, False), str(simulation_context(made, found))):
         told = " ".join(words.split())
-        assert "when x0 is back is unknown: the estate does not state start of x0" in told
+        assert "it is unknown when x0 is back: the estate does not state start of x0" in told
         assert "1 of 3 services meet their RTO" in told
         assert "(1 unknown, 1 not restored by this plan)" in told
         assert "not within the horizon" not in told

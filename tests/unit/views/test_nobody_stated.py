@@ -25,6 +25,6 @@ def test_a_service_of_nobody_that_stays_down_is_not_nothing(
     assert run(["plan", str(tmp_path), "--lose", "provider:paynet", "-o", str(plan)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "the one affected service does not come back" in out
-    assert "unknown: the estate does not say how many people use what is not restored" in out
+    assert "unknown: the estate does not say how many people use the services that are not restored" in out
     assert "nothing is lost" not in out
     assert "steps none" in out

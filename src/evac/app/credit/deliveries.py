@@ -145,7 +145,7 @@ def open_or_close(case: Case, tranche: Tranche, change: Change, who: str, reason
     _check_reason(reason, f"evac credit tranche {case.folder} {tranche} --{change[:-2]} --reason WHY")
     if not any(one.tranche == tranche for one in deliveries(case)):
         hint = f"release it first: evac credit tranche {case.folder} {tranche} --reason WHY"
-        raise InvalidInput("tranche-not-released", f"nothing of the {tranche} tranche was released", hint)
+        raise InvalidInput("tranche-not-released", f"nothing in the {tranche} tranche was released", hint)
     if (tranche in closed(case)) == (change == "closed"):
         state = "closed" if change == "closed" else "open"
         words = f"the {tranche} tranche is already {state}"

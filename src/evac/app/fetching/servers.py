@@ -212,7 +212,7 @@ def _pages(server: _Server, path: str) -> Iterator[Any]:
             return
         if not results:
             message = f"{server.url} names a next page after an empty one: {seen:,} devices were read"
-            raise InvalidInput("import-server", message, "import again; if it stays so, give a dump instead")
+            raise InvalidInput("import-server", message, "import again; if it fails again, use a dump")
     raise InvalidInput("import-server", f"more than {PAGES_MAX:,} pages of devices", "give a dump instead")
 
 

@@ -198,7 +198,8 @@ def scenario_of(estate: Estate, question: Question, now_s: int = 0) -> Scenario:
     found = resolve_each(top, domains)
     if kind != "lose" and any(domain.kind == "provider" for domain in found):
         hint = "plan its loss: evac plan ESTATE --lose provider:NAME"
-        raise InvalidInput("plan-provider", "a provider can only be lost: nothing of ours runs there", hint)
+        words = "a provider can only be lost: none of your services run there"
+        raise InvalidInput("plan-provider", words, hint)
     deadline = question.deadline_ms
     if kind == "evacuate" and deadline is None:
         deadline = estate.horizon_ms

@@ -60,7 +60,7 @@ def _overloaded(context: Context) -> Iterator[Finding]:
             context,
             "error",
             name,
-            f"{name} carries {when}, and may carry {budget:,} W",
+            f"{name} carries {when}, but may carry only {budget:,} W",
             "Raise the budget, or move servers to where there is power.",
             losses=[losses[feed] for feed in others if today <= budget and feed in losses],
             paths=_paths(context, name),

@@ -59,9 +59,9 @@ def _missing(
         if not impacts.down[number, service]:
             continue
         if impacts.fate[number, service] == LOST:
-            return f"{needed}, which a restore needs, never comes back"
+            return f"a restore needs {needed}, which never comes back"
         if verdict.data_set in context.data_needed_by(service):
-            return f"{needed}, which a restore needs, needs {verdict.data_set} itself"
+            return f"a restore needs {needed}, which needs {verdict.data_set} itself"
     return ""
 
 

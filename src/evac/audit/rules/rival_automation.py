@@ -36,7 +36,7 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         losses = _needed(context, item)
         severity = _severity(item, bool(losses))
-        managed = listed(item.manages) if item.manages else "what it manages is unknown"
+        managed = listed(item.manages) if item.manages else "it is unknown what it manages"
         yield RULE.finding(
             context,
             severity,

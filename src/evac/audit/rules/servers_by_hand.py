@@ -29,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
                 context,
                 "note",
                 site.id,
-                f"whether {counted(unknown, 'server')} of {site.id} can be booted remotely is not known",
+                f"it is unknown whether {counted(unknown, 'server')} of {site.id} can be booted remotely",
                 "State in the `bmc` column of the server table whether each server has remote control.",
                 losses=losses,
                 paths=(f"sites/{site.id}",),

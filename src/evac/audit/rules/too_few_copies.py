@@ -29,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
             verdict.data_set,
             f"{verdict.data_set} misses its backup policy: {words}"
             if missed
-            else f"whether {verdict.data_set} meets its backup policy is not known: {words}",
+            else f"it is unknown whether {verdict.data_set} meets its backup policy: {words}",
             "Add a backup on another system at another site, or state the unknown "
             "facts of the existing ones.",
             paths=data_paths(verdict),

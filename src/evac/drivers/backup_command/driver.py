@@ -86,7 +86,7 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         if level not in (STRUCTURE, READ) or not 1 <= part <= of:
-            raise Permanent("proof-unknown", f"no program proves level {level}, part {part} of {of}")
+            raise Permanent("proof-unknown", f"no program can prove level {level}, part {part} of {of}")
         watch = Stopwatch(timeout_s)
 
         def said(outcome: ProofOutcome, read: int, share: int, code: str, detail: str) -> Proof:
@@ -111,7 +111,7 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
         copy, folder, watch = into.copy, into.folder, into.watch
         asked = {"EVAC_COPY": copy.id, "EVAC_PLACE": str(folder), "EVAC_UNTIL": str(into.until or "")}
         found = await _ask(into.action, "restore_argv", watch, asked, into.lock)
-        seen = await in_time(lambda: manifest_of(folder), watch, "reading what was restored")
+        seen = await in_time(lambda: manifest_of(folder), watch, "reading the restored data")
         said = number(found["bytes"], "restore_argv") if "bytes" in found else seen.bytes
         wanted = seen.bytes if copy.bytes is None else copy.bytes
         files = seen.files if copy.files is None else copy.files

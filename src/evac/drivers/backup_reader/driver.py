@@ -52,7 +52,7 @@ class BackupReaderDriver(TakesBackups):
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         """At most level 1, whichever is asked for: what the tool's own check says."""
         if level not in (STRUCTURE, READ):
-            raise Permanent("proof-unknown", f"no report proves level {level}")
+            raise Permanent("proof-unknown", f"a report cannot prove level {level}")
         watch, tool = Stopwatch(timeout_s), _format(action)
 
         def said(outcome: ProofOutcome, code: str, detail: str, at: int | None = None) -> Proof:

@@ -141,7 +141,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         """Level 2 reads everything, whichever part is asked for: Borg cannot check a part of the data."""
         if level not in (STRUCTURE, READ) or not 1 <= part <= of:
-            raise Permanent("proof-unknown", f"Borg proves no level {level}, part {part} of {of}")
+            raise Permanent("proof-unknown", f"Borg cannot prove level {level}, part {part} of {of}")
         watch, tool = Stopwatch(timeout_s), _tool(action)
         try:
             version, found = await self._version(tool, watch), await self._info(action, tool, watch)
@@ -171,7 +171,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         tool = replace(_tool(into.action), cwd=str(into.folder))
         argv = ("extract", "--strip-components", str(strip), f"::{copy.id}")
         ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, *MADE), keeps=(into.lock,))
-        found = await in_time(lambda: manifest_of(into.folder), watch, "reading what was restored")
+        found = await in_time(lambda: manifest_of(into.folder), watch, "reading the restored data")
         if ended.code or (found.files, found.bytes) != (copy.files, copy.bytes):
             words = (
                 f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes were restored"

@@ -181,13 +181,13 @@ async def _verified(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
         except NoDnsAnswer as error:
             # The time may have run out between two looks: what was seen says more than that.
             words = _differs(behind) if behind else str(error)
-            raise OutcomeUnknown("dns-not-seen", words, "check what the server answers") from error
+            raise OutcomeUnknown("dns-not-seen", words, "check the server's answer") from error
         right = wire.values(found) == wanted
         behind = await _behind(job, wanted, deadline - loop.time()) if right else str(job.server)
         if not behind:
             return _evidence(job, found, token)
         if deadline - loop.time() < 2 * _PAUSE_S:
-            raise OutcomeUnknown("dns-not-seen", _differs(behind), "check what the server answers")
+            raise OutcomeUnknown("dns-not-seen", _differs(behind), "check the server's answer")
         await asyncio.sleep(_PAUSE_S)
 
 

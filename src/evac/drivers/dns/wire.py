@@ -230,7 +230,7 @@ async def _send(
     except (OSError, TimeoutError, EOFError) as error:
         words = f"{server} did not answer an update of {zone}"
         if sent:
-            raise OutcomeUnknown("dns-no-answer", words, "check what the server answers") from error
+            raise OutcomeUnknown("dns-no-answer", words, "check the server's answer") from error
         raise Retryable("dns-unreachable", words) from error
     return _read(found, secret, mac, at_s, key)
 
@@ -272,7 +272,7 @@ def _read(
         raise Permanent("dns-refused", f"the server rejects the key {key.name}: {error}") from error
     except dns.exception.DNSException as error:
         raise OutcomeUnknown(
-            "dns-no-answer", "received an answer that cannot be trusted", "check what the server answers"
+            "dns-no-answer", "received an answer that cannot be trusted", "check the server's answer"
         ) from error
 
 
@@ -284,7 +284,7 @@ def _judge(server: Server, zone: str, answer: dns.message.Message) -> None:
     if code in _CHANGED:
         raise Retryable("dns-changed", f"{words}: someone else changed it in the meantime")
     if code == dns.rcode.SERVFAIL:
-        raise OutcomeUnknown("dns-failed", words, "check what the server answers")
+        raise OutcomeUnknown("dns-failed", words, "check the server's answer")
     hint = "check the key and the clocks" if code in _BAD_SIGNATURE else "check the permissions of the key"
     raise Permanent("dns-refused", words, hint)
 

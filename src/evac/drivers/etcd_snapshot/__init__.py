@@ -38,7 +38,7 @@ DRIVER = DriverSpec(
         ),
         Setting("system_user", "text", "owner of a restored member, if evac runs as root", "`etcd`"),
         Setting("program", "text", "the client", "`etcdctl`", reaches="program"),
-        Setting("restore_program", "text", "what restores", "`etcdutl`", reaches="program"),
+        Setting("restore_program", "text", "the program that restores", "`etcdutl`", reaches="program"),
         Setting("server_program", "text", "the server", "`etcd`", reaches="program"),
     ),
     "evac.drivers.etcd_snapshot.driver:EtcdSnapshotDriver",

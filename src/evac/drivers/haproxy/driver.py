@@ -156,7 +156,7 @@ def _read(action: Action) -> _HaproxyJob:
 def _of(job: _HaproxyJob, site: str) -> tuple[str, ...]:
     names = job.sites.get(site)
     if not names:
-        raise Permanent("setting-missing", f"servers lists none at the site {site}")
+        raise Permanent("setting-missing", f"the setting servers lists none at the site {site}")
     return names
 
 
@@ -240,7 +240,7 @@ def _wrong(seen: Seen, wanted: Mapping[str, _Wanted]) -> str:
             return f"{name} is {state or 'missing'}, wanted {want.admin}"
     names = [name for name, want in wanted.items() if want.up]
     if names and not any(seen.servers[name].up for name in names):
-        return f"none of these is up: {', '.join(names)}"
+        return f"none of these servers is up: {', '.join(names)}"
     return ""
 
 

@@ -257,7 +257,7 @@ class Contract:
         url, secret, at = _url(action), secret_of(action), time.time()
         if what != "role" and action.verb not in parameters.many(action.settings, DOES):
             raise Permanent(
-                "verb-unknown", f"does does not include {action.verb}", f"add {action.verb} to does"
+                "verb-unknown", f"`does` does not include {action.verb}", f"add {action.verb} to does"
             )
         body = body_of(action, order, what)
         key = f"{order.key}/{what}" if what in CHANGES else f"{order.key}/{what}/{time.time_ns()}"

@@ -305,7 +305,7 @@ async def read_facts(link: MariadbLink) -> MariadbFacts:
     variables = _pairs(await link.rows(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))
     if "version" in variables and "gtid_current_pos" not in variables:
         words = f"{link.member.address} is MySQL {variables['version'][:40]}, whose GTIDs (UUID:1-5) differ"
-        hint = "act on it by a script of yours: driver command"
+        hint = "use a script for it: driver command"
         raise Permanent("mariadb-topology", words, hint)
     names = ", ".join(f"'{name}'" for name in _STATUS)
     status = _pairs(await link.rows(f"SHOW GLOBAL STATUS WHERE Variable_name IN ({names})"))

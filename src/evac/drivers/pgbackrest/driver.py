@@ -168,7 +168,7 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         part checks the whole repository: the log after a set belongs to none of them.
         """
         if level != READ or not 1 <= part <= of:
-            raise Permanent("proof-unknown", f"pgBackRest proves no level {level}, part {part} of {of}")
+            raise Permanent("proof-unknown", f"pgBackRest cannot prove level {level}, part {part} of {of}")
         watch = Stopwatch(timeout_s)
 
         try:
@@ -344,8 +344,8 @@ def _options(action: Action) -> dict[str, str]:
     try:
         parser.read_string(Path(config).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ConfigError) as error:
-        words = f"whether the backups can be deleted is not known: evac cannot read {config}"
-        raise Permanent("setting-wrong", words, "let the account of evac read it") from error
+        words = f"it is unknown whether the backups can be deleted: evac cannot read {config}"
+        raise Permanent("setting-wrong", words, "give evac's account read permission") from error
     begins = f"repo{whole(action.settings, 'repo', 1)}-"
     found: dict[str, str] = {}
     for section in ("global", stanza):

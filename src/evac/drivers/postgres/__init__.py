@@ -73,7 +73,7 @@ DRIVER = DriverSpec(
             reaches="folder",
         ),
         Setting("archive_rows", "list", "tables, or `*`, whose rows are also written out", "none"),
-        Setting("start", "text", "what starts it after a rewind", "`pg_ctl`", choices=("pg_ctl", "unit")),
+        Setting("start", "text", "how it starts after a rewind", "`pg_ctl`", choices=("pg_ctl", "unit")),
     ),
     "evac.drivers.postgres.driver:PostgresDriver",
     extra="postgres",

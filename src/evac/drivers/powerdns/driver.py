@@ -75,7 +75,7 @@ class PowerDnsDriver(ZoneDriver[_ApiZone]):
             token = sets.get((zone.token_name, "TXT"), {"records": [{"content": "0"}]})
             return SeenZone(answers, ttls, int(token["records"][0]["content"].strip('"')))
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise Retryable("powerdns-unreadable", f"{zone.url} answers no zone", after_ms=500) from error
+            raise Retryable("powerdns-unreadable", f"{zone.url} returned no zone", after_ms=500) from error
 
     async def _write(
         self, zone: _ApiZone, seen: SeenZone, wanted: Answers, token: int, timeout_s: float

@@ -315,7 +315,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         target = self._reader.target(action)
         if action.verb == "start" and not target.circuit:
             raise Permanent(
-                "setting-missing", f"{action.target} names no circuit", "to boot a server, use the verb boot"
+                "setting-missing", f"{action.target} has no circuit", "to boot a server, use the verb boot"
             )
         return target
 

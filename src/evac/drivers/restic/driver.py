@@ -250,7 +250,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         why = tool.reason(ended) if ended.code else None
         if why is not None and why.code != "backup-corrupt":  # a server that went away damages nothing
             raise why
-        found = await in_time(lambda: manifest_of(folder), watch, "reading what was restored")
+        found = await in_time(lambda: manifest_of(folder), watch, "reading the restored data")
         wrong = ended.code != 0 or found.bytes != (copy.bytes if copy.bytes is not None else found.bytes)
         if wrong or (copy.files is not None and found.files != copy.files):
             words = (

@@ -65,7 +65,7 @@ def decode(value: bytes) -> Moved:
             raise ValueError("it is larger than the effects of any run")
         return moved_from(orjson.loads(data))
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
-        raise Corrupt("cannot read from the store what a run moved") from error
+        raise Corrupt("cannot read a run's moves from the store") from error
 
 
 def moved_from(found: Mapping[str, Any]) -> Moved:

@@ -291,7 +291,7 @@ def _check_state(view: RunView, request: Request, kind: str, i: int) -> None:
     if kind == "step_retried" and phase == "unknown" and not view.may_retry(i):
         raise RunError(
             "request-refused",
-            f"retry: what is in doubt about {request.step} is an undo, or a step "
+            f"retry: {request.step} is in doubt because of an undo, or is a step "
             "that is not in the current plan",
             f"check it; {possible(view, request.step)}",
         )

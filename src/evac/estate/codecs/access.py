@@ -200,7 +200,7 @@ TOKEN_FIELDS: Final = (
         "of",
         "of",
         reference("person"),
-        "the person it acts for; without one it neither approves nor attests",
+        "the person it acts for; without one, it can neither approve nor attest",
         default="",
     ),
     Field("ends", "ends_ms", MOMENT, "date from which the token is rejected", default=0),
@@ -307,7 +307,7 @@ FIELDS: Final = (
     Field("tls", "tls", _TLS, "certificate of the war room"),
     Field("sessions", "sessions", _SESSIONS, "lifetime of logins", default=a.Sessions()),
     Field("break_glass", "glass", _GLASS, "limits on credentials signed offline", default=a.GlassRules()),
-    Field("limits", "limits", _LIMITS, "how often", default=_DEFAULTS),
+    Field("limits", "limits", _LIMITS, "rate limits", default=_DEFAULTS),
 )
 _PERSON_RECORD: Final = Record(PERSON_FIELDS, _person)
 _TOKEN_RECORD: Final = Record(TOKEN_FIELDS, _token)

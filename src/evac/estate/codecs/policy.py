@@ -82,7 +82,7 @@ _WATCH: Final = Record(
             "profile",
             "profile",
             choice(tuple(sorted(rp.PROFILES))),
-            "how quickly a loss is believed",
+            "how quickly evac decides that a site is lost",
             default="cautious",
         ),
         Field("period", "period_ms", _DURATION, "time between probes"),

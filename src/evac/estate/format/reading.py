@@ -237,7 +237,7 @@ class Reader:
         if (gone and not spec.required and not isinstance(kind, Record | Records)) or node.is_unknown:
             if spec.default is not None and spec.default != () and not gone:
                 message = f"{spec.key} cannot be unknown; its default is used"
-                self.problems.add("default-taken", message, node.place, f"write what is true of {spec.key}")
+                self.problems.add("default-taken", message, node.place, f"write the true value of {spec.key}")
             return None
         return self._known(kind, node, path, gone)
 

@@ -485,7 +485,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 "its hall at that site; for a store, the hall of its member",
             ),
             Field(
-                "driver", "driver", choice(tuple(DRIVERS)), "driver that evac reaches it with", required=True
+                "driver", "driver", choice(tuple(DRIVERS)), "driver that evac uses for it", required=True
             ),
             Field(
                 "settings",

@@ -181,7 +181,7 @@ def _fact(meaning: str, unit: str, node: Node, problems: Problems) -> str | None
     if meaning == "state":
         state = STATES.get(bare(text))
         if state is None:
-            hint = "it counts as no capacity until its state is known"
+            hint = "its capacity does not count until its state is known"
             problems.add("import-word-unknown", f"unknown state {shown(text)}", node.place, hint)
         return state or "condemned"
     if meaning == "serial":

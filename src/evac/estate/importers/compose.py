@@ -226,7 +226,7 @@ class _Files:
             if other is None or named is None:
                 continue
             if not other.is_file() and word(item, "required") != "false":
-                message = f"{shown(other.name)} does not exist, so what it sets is unknown"
+                message = f"{shown(other.name)} does not exist, so the values that it sets are unknown"
                 self.problems.add("import-skipped", message, named.place, "put it next to the Compose file")
             for key, value in _env(other, self.problems).items():
                 text = Node(SCALAR, other.name, 1, 1, value)
@@ -265,7 +265,7 @@ class _Files:
         other = None if not name else (path.parent / name).resolve()
         if other is not None and other.is_relative_to(self.root) and len(self.trees) < FILES_MAX:
             return other
-        message = f"{shown(name or node.text)} is not read, so what it describes is missing"
+        message = f"{shown(name or node.text)} is not read, so everything that it describes is missing"
         hint = "put it in the folder of the first file, or import the output of docker compose config"
         self.problems.add("import-skipped", message, node.place, hint)
         return None

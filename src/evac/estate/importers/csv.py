@@ -173,7 +173,7 @@ def left_words(header: tuple[str, ...], position: int) -> str:
     """Why a column was left: it means nothing here, or another says the same more surely."""
     known = understand(header[position])
     if known is None:
-        return f"the column {shown(header[position])} means nothing to evac"
+        return f"evac does not recognise the column {shown(header[position])}"
     return f"the column {shown(header[position])} also means {known[0]}; another one was read"
 
 
@@ -382,7 +382,7 @@ def _state(row: Row, reading: _Reading) -> str | None:
 def _note_states(reading: _Reading) -> None:
     """One note for each unknown state, at the first row that has it."""
     hint = (
-        "it counts as no capacity until its state is known; "
+        "its capacity does not count until its state is known; "
         f"write {', '.join(STATE_WORDS)}, or another word that docs/how-to/import.md lists"
     )
     for rows in reading.states.values():

@@ -131,7 +131,7 @@ def _facts(device: Node, options: Options, problems: Problems) -> dict[str, str]
         known = STATES.get(bare(state))
         facts["state"] = known or "condemned"
         if known is None:
-            hint = "it counts as no capacity until its state is known"
+            hint = "its capacity does not count until its state is known"
             problems.add("import-word-unknown", f"unknown state {shown(state)}", device.place, hint)
     serial = word(device, "serial") or ""
     if _PLAIN_SERIAL.fullmatch(serial):

@@ -133,7 +133,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         _add_copy(resource, stores.get(original, original), imported, problems)
     if not hosts and not imported.sections.get("stores"):
         message = "it has no machines or managed databases that evac knows"
-        problems.add("import-shape", message, tree.place, "see docs/how-to/import.md for what is read")
+        problems.add("import-shape", message, tree.place, "docs/how-to/import.md lists what evac reads")
         return imported
     add_hosts(hosts, imported)
     if unread:

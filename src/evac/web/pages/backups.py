@@ -111,7 +111,7 @@ def answer_of(document: BackupsDocument) -> tuple[str, str, str]:
     counts = document.counts
     look = "bad" if counts["missed"] else "warn" if counts["unknown"] or counts["undecided"] else "good"
     missed = [f"{row.data_set} ({behind(row)})" for row in document.data_sets if row.state == "missed"]
-    more = f"What is missing: {listed(missed, 3)}." if missed else ""
+    more = f"Missing: {listed(missed, 3)}." if missed else ""
     return lead_words(document), more, look
 
 
@@ -173,7 +173,7 @@ def _level(copy: CopyRow) -> int:
 def _more(row: DataRow) -> str:
     if row.waived:
         return f"{row.waived[:1].upper()}{row.waived[1:]}."
-    missing = f"What is missing: {behind(row)}. " if row.state in ("missed", "unknown") else ""
+    missing = f"Missing: {behind(row)}. " if row.state in ("missed", "unknown") else ""
     return f"{missing}{plural(len(row.copies), 'backup')}; {_sizes(row.copies)}."
 
 

@@ -65,7 +65,7 @@ def confirmed(fields: Mapping[str, str], names: Sequence[str]) -> list[str]:
     typed = fields.get("typed", "").replace(",", " ").split()
     missing = [name for name in names if name not in typed]
     if missing:
-        raise InvalidInput("not-confirmed", f"type {' '.join(missing)} to confirm", "nothing was asked")
+        raise InvalidInput("not-confirmed", f"type {' '.join(missing)} to confirm", "nothing was requested")
     if not fields.get("reason", "").strip():
         raise InvalidInput("reason", "give a reason; it is recorded in the journal")
     return [name for name in typed if name in names]

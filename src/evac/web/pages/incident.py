@@ -57,8 +57,8 @@ _ASKED: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "resolved": (
         "Resolve incident",
-        "This ends the incident. It does not mark anything as operational: what is down according to the "
-        "records stays down, here and on the status page. You can reopen it.",
+        "This ends the incident. It does not mark anything as operational: services that are down according "
+        "to the records stay down, here and on the status page. You can reopen it.",
     ),
     "reopened": (
         "Reopen incident",

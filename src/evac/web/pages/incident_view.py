@@ -176,7 +176,7 @@ def _lasts(row: IncidentShort, now_ms: int) -> str:
 
 def _people(row: IncidentShort) -> str:
     if not (row.people_most or row.people_unstated):
-        return "nobody known"
+        return "not known"
     return people_between(row.people_least, row.people_most, row.people_unstated)
 
 
@@ -259,7 +259,7 @@ def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, An
         ),
         _card(
             "commander",
-            row.commander or "nobody yet",
+            row.commander or "no one yet",
             "" if row.commander else "assign one",
             "" if row.commander or over else "warning",
             since_ms=row.commander_since_ms,
