@@ -158,10 +158,10 @@ whole numbers in base units. An empty cell means unknown, or the default if the 
 | `server` | name of the server; required and unique |
 | `site` | a site; if left out, the site of the rack or of the pool |
 | `rack` | a rack |
-| `class` | a server class, which gives what the next columns leave empty |
+| `class` | a server class; its values fill empty cells in the next columns |
 | `state` | `serving` (also if empty), `spare`, `dark` or `condemned` |
 | `pool` | the pool that schedules on it, if there is one |
-| `cpu_millicores` `memory_mib` `disk_gib` `accelerators` | what it has; empty: the value of its class |
+| `cpu_millicores` `memory_mib` `disk_gib` `accelerators` | its capacity; empty: the value of its class |
 | `watts` | power under load; empty: the value of its class |
 | `boot_server` | the boot server it boots from |
 | `bmc` | `yes` if it can be powered on remotely, `no`, or empty; an address means `yes` |

@@ -303,8 +303,8 @@ def logout(name: str, login: str, where: Where, quiet: bool) -> None:
 def log(where: Where, length: int, output: str) -> int:
     """Export who signed in, who was refused, what people requested, and how each identity was verified.
 
-    One record a line: JSON, or CEF for a SIEM. Run journals are never shortened. What war rooms recorded is
-    kept for as long as access_log of the policy says. `evac run verify access` proves that part, and
+    One record per line: JSON, or CEF for a SIEM. Run journals are never shortened. What war rooms recorded
+    is kept for as long as access_log of the policy says. `evac run verify access` proves that part, and
     `evac access archive` keeps it in files.
 
     Exit code 1: part of a journal is missing, changed or unreadable. The export contains all that can be

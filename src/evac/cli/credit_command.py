@@ -479,7 +479,7 @@ def approve(
 def tranche(
     case: Path, tranche: Tranche, change: Change | None, reason: str, who: str | None, quiet: bool
 ) -> None:
-    """Release what is owed to a tranche: the next delivery contains only what no earlier one did.
+    """Release the credits of a tranche: the next delivery contains only what no earlier one did.
 
     The free tranche is released after the paying one is closed. Needs --reason.
     """

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def doctor(estate: Path, policy: Path | None, output: str) -> int:
     """Ask every endpoint whether it can do what plans will ask of it, and show who does what after a loss.
 
-    Nothing is changed. For each service and store: automatic, by hand, or no one. Exit 3: an endpoint cannot
-    do what it is for, or some work cannot be done at all. The BMCs of servers are asked by
-    evac observe --power; what this machine needs for the lab is shown by evac lab doctor.
+    Nothing is changed. For each service and store: automatic, by hand, or no one. Exit 3: an endpoint
+    cannot do what it is for, or some work cannot be done at all. To check the BMCs of servers, use evac
+    observe --power. To see what this machine needs for the lab, use evac lab doctor.
     """
     from evac.app.doctor import examine_files
     from evac.views.doctor_view import diagnosis_json, diagnosis_text

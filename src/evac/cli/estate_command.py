@@ -75,7 +75,7 @@ def example(
 def check(estate: Path, as_of: date | None, fail_on: str, output: str, target: Path | None) -> int:
     """Check that the estate is well formed. Lists every problem with file, line and column.
 
-    Also shows how complete the facts are that results depend on, and the ten facts most worth adding.
+    Also shows how complete the facts behind the results are, and the ten facts most worth adding.
     """
     found = check_estate(estate, as_of)
     alerts = of_diagnostics(found.diagnostics)

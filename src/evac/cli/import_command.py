@@ -89,10 +89,10 @@ def import_(
     """Import an estate from SOURCE, of the kind KIND, or from all sources of a RECIPE file.
 
     KIND is one of: ansible, backstage, catalogue, compose, csv, kubernetes, netbox, prometheus, terraform,
-    wikimedia. SOURCE is a file or folder, or - for the standard input; of netbox and prometheus also the
-    address of a server. evac import kubernetes --context NAME asks a running cluster. Add what the source
-    does not know in overlay.yaml, which the first import creates. Importing again keeps it and shows what
-    changed. Exit 2: evac check does not accept the folder after the import.
+    wikimedia. SOURCE is a file or folder, or - for the standard input; for netbox and prometheus, also the
+    address of a server. evac import kubernetes --context NAME queries a running cluster. Add facts that the
+    source does not contain in overlay.yaml, which the first import creates. Importing again keeps it and
+    shows what changed. Exit 2: evac check does not accept the folder after the import.
     """
     options = Options(site=site, namespaces=namespaces)
     if contexts and (kind != "kubernetes" or source is not None):

@@ -549,7 +549,7 @@ def adopt(
     quiet: bool,
 ) -> int:
     """Continue after a journal was lost: observe the real systems and create a run from what is already
-    done. Where someone promoted a store by hand, the rest is planned again from what is now."""
+    done. If someone promoted a store by hand, the rest is planned again from the current state."""
     from pathlib import Path
 
     from evac.app.applying import adopt as adopted

@@ -31,8 +31,8 @@ def _json(document: Any) -> str:
 def status(estate: Path | None, where: Where, output: str) -> int:
     """Show the current state: leader, hold, lost sites, open runs, standby plans, recent alerts.
 
-    With ESTATE, also shows what is not where the files declare it, since when and by which run. Exit 17: a
-    store has two writable primaries.
+    With ESTATE, also shows everything that is not where the files declare it, since when and by which run.
+    Exit 17: a store has two writable primaries.
     """
     from evac.views.status_document import StatusDocument, status_text
 
