@@ -432,7 +432,7 @@ does not send errors and single-site tools that already existed when it first lo
 `update` is for people outside, such as a mailing list of your customers or a chat that they use. Each update
 is sent on its own, exactly as published, with title, text and the address of the status page; `least` does
 not apply. A channel gets updates only if it names this kind, and such a channel must not name any other kind.
-So no one outside receives what is only for you. To publish an update, use the form in the war room or
+So no one outside receives internal messages. To publish an update, use the form in the war room or
 `evac incident note INCIDENT TEXT --kind update`.
 
 """

@@ -468,10 +468,7 @@ def approve(
     "--close", "change", flag_value="closed", help="Close the tranche: nothing more is released in it."
 )
 @click.option(
-    "--reopen",
-    "change",
-    flag_value="reopened",
-    help="Reopen the tranche for amounts that have become due since.",
+    "--reopen", "change", flag_value="reopened", help="Reopen the tranche for amounts owed since then."
 )
 @_why
 @who_option
