@@ -130,7 +130,7 @@ class Reason:
     @property
     def _store_words(self) -> str:
         store = f"store {self.store}"
-        anyway = f"--waive {self.store} takes it anyway"
+        anyway = f"--waive {self.store} accepts this"
         match self.kind:
             case "store-late":
                 return f"{store} would not be back before the horizon"

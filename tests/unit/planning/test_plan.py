@@ -81,17 +81,17 @@ stores:
         (
             "1 s",
             ", {at: south, mode: async, lag: 20 s}]}",
-            "store db: its copy at south may lack more than its RPO allows; --waive db takes it anyway",
+            "store db: its copy at south may lack more than its RPO allows; --waive db accepts this",
         ),
         (
             "1 s",
             "], backups: [{at: south, size: 1 GiB, age: 1 h, restore: 1 Gbit/s}]}",
-            "store db: its backup at south may lack more than its RPO allows; --waive db takes it anyway",
+            "store db: its backup at south may lack more than its RPO allows; --waive db accepts this",
         ),
         (
             "1 s",
             ", {at: south, mode: async}]}",
-            "store db: it is unknown how much data its copy lacks; --waive db takes it anyway",
+            "store db: it is unknown how much data its copy lacks; --waive db accepts this",
         ),
         ("30 h", ", {at: south, mode: sync}]}", "store db would not be back before the horizon"),
     ],
