@@ -73,7 +73,7 @@ def test_the_api_says_what_records_and_people_say() -> None:
         assert office.situation.version > seen, "whoever follows hears of it"
         told = (await client.get("/v1/incidents/fire-1/timeline?limit=1000")).json()
         words = [entry["words"] for entry in told["items"]]
-        assert [w for w in words if "lee commands" in w or "smoke in hall 2" in w] == words[-2:]
+        assert [w for w in words if "lee is in command" in w or "smoke in hall 2" in w] == words[-2:]
         assert any(BROKEN in one for one in words)
         assert len((await client.get(NOTES)).json()["items"]) == 2
         assert (await client.get(f"/v1/incidents/{RUN}")).json()["incident"]["incident"] == "fire-1"

@@ -391,7 +391,7 @@ def _said(note: Note) -> str:
     more = f": {text}" if text else ""
     if note.kind == "command":
         return (
-            f"{note.value} commands" if note.value else "there is no incident commander any more"
+            f"{note.value} is in command" if note.value else "there is no incident commander now"
         ) + f" ({note.who}){more}"
     if note.kind == "state":
         return f"{note.who} says that {note.name} is {note.value}{more}"

@@ -134,7 +134,7 @@ def test_the_timeline_holds_every_record_once_and_in_order() -> None:
     ]
     assert of_run == list(range(1, len(dossier.runs[0].events) + 1))
     words = [e.words for e in entries if e.weight == "main"]
-    assert "lee commands (kim)" in words
+    assert "lee is in command (kim)" in words
     assert "db accepts writes in anyang" in words
     assert "web is serving again at reduced capacity" in words
     assert not any("another run" in word for word in words), "it names a run of another incident"

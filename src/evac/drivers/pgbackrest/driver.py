@@ -361,7 +361,7 @@ def _bucket(options: Mapping[str, str]) -> Bucket:
     """Raises `Permanent` for options that name no bucket."""
     missing = [name for name in ("s3-bucket", "s3-endpoint") if not options.get(name)]
     if missing:
-        raise Permanent("setting-wrong", f"the configuration of pgBackRest sets no {missing[0]}")
+        raise Permanent("setting-wrong", f"the configuration of pgBackRest does not set {missing[0]}")
     host, port = options.get("storage-host") or options["s3-endpoint"], options.get("storage-port", "")
     prefix = options.get("path", "/var/lib/pgbackrest").strip("/")
     return Bucket(
