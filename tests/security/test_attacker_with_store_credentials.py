@@ -94,7 +94,7 @@ def test_even_with_the_seal_a_run_reaches_only_what_a_controllers_own_files_name
     if not refused:
         must_reach_own(bound, estate)
         return
-    with pytest.raises(NotAllowed, match="reaches with command at a what no endpoint") as caught:
+    with pytest.raises(NotAllowed, match="uses command at a to reach a system that no endpoint") as caught:
         must_reach_own(bound, estate)
     assert caught.value.code == "bound-differs"
 

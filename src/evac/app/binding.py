@@ -106,8 +106,8 @@ def must_reach_own(bound: Bound, estate: Estate) -> None:
             if reached and reached not in own.get((action.driver.partition("@")[0], action.at), []):
                 raise NotAllowed(
                     "bound-differs",
-                    f"{step} of {bound.spec.run} uses {action.driver} at {action.at} to reach what no "
-                    f"endpoint in this controller's estate reaches: {', '.join(reached)}",
+                    f"{step} of {bound.spec.run} uses {action.driver} at {action.at} to reach a system that "
+                    f"no endpoint in this controller's estate reaches: {', '.join(reached)}",
                     "restore the endpoint as it was when the run was created, or create a new run with "
                     "evac run adopt; if no one changed the estate, someone changed the store",
                 )

@@ -174,7 +174,7 @@ def test_no_tools_are_no_proof(estate: str, url: str, capsys: pytest.CaptureFixt
     run(["backup", "tools", estate])
     text = capsys.readouterr().out
     assert "proven" not in text
-    assert "names no tools" in text
+    assert "names no recovery tools" in text
 
 
 @pytest.mark.parametrize("rest", ["keys_at: [pangyo]", "restore_needs: [wiki]"])
