@@ -114,8 +114,8 @@ No value and no default has changed, so an estate means the same in both version
 does not say `needed_to` is needed to serve in both, as evac has read version 1 for a long time.
 
 `evac estate upgrade ESTATE` lists the words that would change, with their places; `--write` changes them.
-It keeps comments, order and layout, and a second upgrade changes nothing. Programs older than version 2 refuse
-upgraded files, so upgrade all controllers first, then the estate, then its schema (`evac schema`).
+It keeps comments, order and layout, and a second upgrade changes nothing. Programs older than version 2
+refuse upgraded files, so upgrade all controllers first, then the estate, then its schema (`evac schema`).
 
 ## Units
 
@@ -186,8 +186,8 @@ whole numbers in base units. An empty cell means unknown, or the default if the 
 | `target` | a server, a pool or a site |
 | `count` | number of replicas there |
 
-Place the replicas of a service either in YAML or in the table, never in both. With the table, `replicas:` of a
-service in YAML is only a number, or is left out.
+Place the replicas of a service either in YAML or in the table, never in both. With the table, `replicas:` of
+a service in YAML is only a number, or is left out.
 
 """
 

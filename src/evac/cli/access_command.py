@@ -297,7 +297,7 @@ def logout(name: str, login: str, where: Where, quiet: bool) -> None:
 @access.command()
 @where_options
 @click.option(
-    "--last", "length", type=Length(), default=0, help="Only this recent part, like 24h. [default: all]"
+    "--last", "length", type=Length(), default=0, help="Only the most recent part, like 24h. [default: all]"
 )
 @output_option("jsonl", "cef")
 def log(where: Where, length: int, output: str) -> int:
@@ -377,7 +377,7 @@ def list_all(estate: Path, file: Path | None, policy: Path | None, output: str) 
 
 @access.command(name="break-glass")
 @click.option("--run", "run", default="", help="The run it is for.")
-@click.option("--incident", default="", help="Instead of a run: the incident whose run it is for.")
+@click.option("--incident", default="", help="The incident whose run it is for, instead of --run.")
 @click.option("--purpose", type=click.Choice(VERBS), required=True, help="The one request it allows.")
 @click.option(
     "--who", required=True, metavar="PERSON", help="Person who signs; the access file must list their key."

@@ -182,7 +182,7 @@ class Contract:
             return {**plain(answer), **await self._seen(action, order, ends_at, "absent")}
         if answer.values().get("outcome") != "done":
             raise OutcomeUnknown(
-                "http-unreadable", "its answer to undo is not an outcome", "observe it first"
+                "http-unreadable", "its answer to undo contains no outcome", "observe it first"
             )
         return {"status": answer.status, **plain(answer)}
 

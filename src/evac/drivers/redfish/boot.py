@@ -153,10 +153,7 @@ class Boot:
         raise self._unseen(course)
 
     def _unseen(self, course: _Course) -> OutcomeUnknown:
-        words = (
-            f"{self._target.server}: {course.trouble or 'no response'} "
-            "after power was requested"
-        )
+        words = f"{self._target.server}: {course.trouble or 'no response'} after power was requested"
         return OutcomeUnknown(course.code, words, "check its feed and its switch")
 
     async def _sleep(self, wait_s: float, course: _Course) -> None:

@@ -484,9 +484,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 reference("hall"),
                 "its hall at that site; for a store, the hall of its member",
             ),
-            Field(
-                "driver", "driver", choice(tuple(DRIVERS)), "driver that evac uses for it", required=True
-            ),
+            Field("driver", "driver", choice(tuple(DRIVERS)), "driver that evac uses for it", required=True),
             Field(
                 "settings",
                 "settings",
