@@ -166,7 +166,7 @@ MEANING: Final = MappingProxyType(
         "rebooting": "it is silent for a while after the first call",
         "crashing": "it resets, drops the connection, and is silent for a while",
         "changed-password": "the password is different",
-        "read-only": "the user may read but not switch power",
+        "read-only": "the user may read but not control power",
     }
 )
 DEFAULT_SHARES: Final = MappingProxyType(
