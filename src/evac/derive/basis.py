@@ -36,7 +36,7 @@ from evac.model.instance import Instance, Present, Rows
 from evac.model.units import RESOURCE_COUNT
 
 OF_TOUCHED: Final = ("start", "verify", "change", "settle")
-"""Ticks of a service that no step takes unless it is touched. What is shed takes its own."""
+"""Ticks of a service that no step takes unless it is touched, or shed and started again elsewhere."""
 
 
 def read_by_rows(estate: Estate) -> Estate:
@@ -67,13 +67,13 @@ def no_rows(top: Topology) -> RowSet:
 
 def only_touched(instance: Instance) -> Instance:
     """The same instance but for how long services take to start, to be verified and to be given their traffic
-    that the loss does not touch, nor any other of their component: it says nothing of that. Plans, bounds and
-    the checker's words are the same.
+    that the loss does not touch, nor any other of their component, and that are not shed: it says nothing of
+    that. Plans, bounds and the checker's words are the same.
     """
     s = instance.services
     touched = np.zeros(int(s.component.max(initial=-1)) + 1, np.bool_)
     touched[s.component[s.base_lost | s.top_lost]] = True
-    mine = touched[s.component]
+    mine = touched[s.component] | s.sheddable  # what is shed may start again elsewhere
     ticks: dict[str, Any] = {name: np.where(mine, getattr(s, name), 0) for name in OF_TOUCHED}
     uses = tuple(own if here else () for own, here in zip(s.shift_uses, mine.tolist(), strict=True))
     return replace(instance, services=replace(s, **ticks, shift_uses=uses))
@@ -100,7 +100,7 @@ _IN_PLAY: Final = (
     "base_weight",
     "top_weight",
 )
-_STOPPED: Final = ("tier", "people", "shed", "base_weight", "top_weight")
+_STOPPED: Final = ("tier", "people", "shed", "start", "verify", "base_weight", "top_weight")
 _TAKES: Final = ("n", "m", "surviving", "demand", "per_server", "rack_cap", "feed_cap", "site_cap")
 _LENGTH: Final = 24
 

@@ -290,7 +290,7 @@ class Office:
         self._generation = own.number
         over = newer is not None and takes_place_of(newer, own)
         self._newer = NewerSeen(newer.number, newer.by, newer.at_ms) if newer is not None and over else None
-        self._hold = _hold(await self.store.get(HOLD_KEY))
+        self._hold = await self.standing_hold()
         register = await self.store.get(SITES_KEY)
         self._marks = {} if register is None else marks_in(register.value) or {}
         found = [library.decode(entry) for entry in await all_entries(self.store, library.PREFIX)]
@@ -357,8 +357,15 @@ class Office:
             self._bell.set()
 
     async def standing_hold(self) -> HoldSeen | None:
-        """The current hold in the store. Raises Unavailable."""
-        return _hold(await self.store.get(HOLD_KEY))
+        """The current hold in the store; one of revision 0 was not written by evac, and stops every run all
+        the same. Raises Unavailable.
+        """
+        try:
+            return _hold(await self.store.get(HOLD_KEY))
+        except Corrupt as error:
+            before = self._hold
+            at_ms = before.at_ms if before is not None and not before.revision else self.clock.now_ms()
+            return HoldSeen("someone else", f"{error.message}; place a hold, then release it", at_ms, 0)
 
     def _said(self, answers: bool) -> None:
         if answers != self._answers:

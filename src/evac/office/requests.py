@@ -30,7 +30,7 @@ from evac.engine.runs.releases import proof_needed, released
 from evac.engine.stores.guards import HOLD_KEY
 from evac.incident.records import Note
 from evac.model.access import GlassUse, Proven
-from evac.model.errors import Conflict, InvalidInput, NotAllowed, RunError
+from evac.model.errors import Conflict, Corrupt, InvalidInput, NotAllowed, RunError
 from evac.net.secrets import ROOM_KEY
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 from evac.views.status_document import HoldLine
@@ -198,8 +198,11 @@ class Counter:
         if not asked.who.strip() or not asked.reason.strip() or len(asked.reason) > TEXT_MOST:
             raise InvalidInput("hold-unsigned", "a hold must say who and why", "send a reason")
         now_ms = self._clock.now_ms()
-        told = HoldLine(asked.who, asked.reason, now_ms)
-        compares = (Compare(HOLD_KEY, 0),)
+        told, compares = HoldLine(asked.who, asked.reason, now_ms), (Compare(HOLD_KEY, 0),)
+        try:
+            await self._store.get(HOLD_KEY)
+        except Corrupt:  # what someone else planted there keeps no one from placing a hold
+            compares = ()
         return await self._once(asked, 201, told, compares, (Put(HOLD_KEY, orjson.dumps(told)),))
 
     async def clear_site(self, asked: Asked, domain: str) -> Answer:

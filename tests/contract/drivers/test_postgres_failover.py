@@ -145,7 +145,7 @@ def test_promotion_without_a_fence_proof_is_refused(server_folder: Path) -> None
             assert checked.error is not None
             assert checked.error.code == ANOTHER_PRIMARY
             assert not checked.ready
-            with pytest.raises(Retryable, match="takes writes"):
+            with pytest.raises(Retryable, match="accepts writes"):
                 await driver.execute(peered, order())
             far = world.action("promote", "dc-anyang", least_lsn="FF/0")
             with pytest.raises(Permanent, match="least"):

@@ -24,10 +24,10 @@ def test_a_replica_of_a_primary_that_takes_writes_is_not_promoted(server_folder:
         async def story() -> None:
             driver, promote = RedisDriver(), action("promote", anyang)
             checked = await driver.check(promote, order())
-            assert "takes writes" in checked.problems[0]
+            assert "accepts writes" in checked.problems[0]
             assert checked.error is not None
             assert checked.error.code == ANOTHER_PRIMARY
-            with pytest.raises(Retryable, match="takes writes"):
+            with pytest.raises(Retryable, match="accepts writes"):
                 await driver.execute(promote, order())
             assert (await ask(anyang, "ROLE"))[0] == "slave"
             await driver.execute(action("demote", pangyo), order())

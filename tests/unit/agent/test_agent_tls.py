@@ -220,7 +220,7 @@ def test_nothing_is_plain_where_others_can_reach_it_unless_it_is_said(tmp_path: 
             replace(made, host=host)
         replace(made, host=host, allow_plain=True, addresses=("10.1.0.8:7070",))
     for url in ("http://10.1.0.8:7070", "http://agent.example:7070"):
-        with pytest.raises(Permanent, match="in the clear"):
+        with pytest.raises(Permanent, match="without TLS"):
             Lines(HERE).to(url)
         assert Lines(AgentPeer(plain=True)).to(url) is None
     assert Lines(HERE).to("http://127.0.0.1:7070") is None
@@ -259,7 +259,7 @@ def test_controllers_refuse_to_begin_with_agents_in_the_clear(
         monkeypatch.delenv(name, raising=False)
     check_agents(estate("http://127.0.0.1:7070"))
     check_agents(estate("https://10.1.0.8:7070"))
-    with pytest.raises(EvacError, match="in the clear"):
+    with pytest.raises(EvacError, match="without TLS"):
         check_agents(estate("http://10.1.0.8:7070"))
     monkeypatch.setenv("EVAC_AGENT_CERT", str(tmp_path / "none.pem"))
     with pytest.raises(EvacError, match="cannot be used"):

@@ -196,7 +196,7 @@ def test_readers_say_that_the_entry_of_a_run_is_spoilt(house: House) -> None:
         attacker = open_store(house.url)
         for spoilt in (b"", b"[]", b'{"approvals": null}', b'{"approvals": "many"}'):
             await attacker.transact([], [Put(f"open/{house.run}", spoilt)])
-            with pytest.raises(Corrupt, match="is no run"):
+            with pytest.raises(Corrupt, match="is not a run"):
                 await runs.view_of(attacker, house.run)
         await attacker.close()
 

@@ -326,7 +326,7 @@ def test_tax_on_top_is_approved_paid_and_explained(evac: Evac) -> None:
     assert "Amounts contain 101 KRW of tax that comes on top" in " ".join(shown.split())
     approved(evac)
     assert f"paying-1: 2 lines, {owed:,} KRW" in evac("tranche", "case", "paying", "--reason", "go")[2]
-    assert "Tax of 101 KRW is added to it." in evac("explain", "case", "kim")[1]
+    assert "Tax of 101 KRW is added." in evac("explain", "case", "kim")[1]
     assert "Tax" not in evac("explain", "case", "park")[1]
 
 

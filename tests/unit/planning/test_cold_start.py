@@ -138,7 +138,7 @@ def test_a_pool_of_which_only_totals_are_known_is_said_to_be_assumed(tmp_path: P
 def test_what_does_not_fit_into_the_power_stays_off_and_is_listed(tmp_path: Path) -> None:
     made = planned(tmp_path, power=(("a", 2_000),))
     left = [(entry.domain, entry.reason, len(entry.servers)) for entry in made.left_off]
-    assert left == [("a", "the power of a does not reach", 16 - len(boots(made)))]
+    assert left == [("a", "the power of a is not enough", 16 - len(boots(made)))]
     drawn = sum(400 if step.target.endswith("x") else 300 for step in boots(made))
     assert drawn <= 1_980
     assert made.scenario.power == (("a", 2_000),)
@@ -157,7 +157,7 @@ def test_a_rack_draws_from_all_its_feeds_however_many(tmp_path: Path) -> None:
     drawn = [400 if step.target.endswith("x") else 300 for step in boots(made) if step.target < "a2"]
     assert 600 < sum(drawn) <= 990
     assert [(entry.reason, len(entry.servers)) for entry in made.left_off] == [
-        ("the power of a/h1/f3 does not reach", 8 - len(drawn))
+        ("the power of a/h1/f3 is not enough", 8 - len(drawn))
     ]
 
 

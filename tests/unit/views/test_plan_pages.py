@@ -96,7 +96,7 @@ def test_the_screen_says_what_changes_where_it_was_asked_for(plan: Plan) -> None
 
 def test_facts_within_bounds_are_named(plan: Plan) -> None:
     told = plan_text(replace(plan, intervals=("services/pay/start",)), "sha256:x", 100, False)
-    assert "Known within bounds" in told
+    assert "Known only within bounds" in told
     assert "services/pay/start" in told
 
 

@@ -30,7 +30,7 @@ def test_the_terminal_says_when_what_and_why(company: tuple[Estate, Plan]) -> No
     assert f"all {made.wave.servers} on after" in text
     assert "no order" in text
     assert "power now   a 3,000 W" in text
-    assert re.search(r"a +\d+ +the power of a does not reach +a\d", text)
+    assert re.search(r"a +\d+ +the power of a is not enough +a\d", text)
     assert re.search(r"by \d+ min +1 +shop", text)
 
 
