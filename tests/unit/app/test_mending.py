@@ -55,7 +55,7 @@ def test_an_estate_without_what_the_plan_is_about_is_said_and_the_run_keeps_its_
     first = next(step for step in plan.steps if step.kind == "start")
     for gone, why in (
         (replace(first, target="gone"), "no longer contains service gone"),
-        (replace(first, pool="gone"), "no longer has pool gone"),
+        (replace(first, pool="gone"), "no longer contains pool gone"),
     ):
         older = replace(plan, steps=tuple(gone if step is first else step for step in plan.steps))
         with pytest.raises(StalePlan, match=why):

@@ -34,7 +34,7 @@ def test_the_mended_company_has_none_of_them_and_the_flawed_one_has() -> None:
     ("policy", "feed", "severity", "words"),
     [
         ("dark", "inrush_budget: 700 W", None, ""),
-        ("on", "inrush_budget: 700 W", "error", "an inrush of 800 W"),
+        ("on", "inrush_budget: 700 W", "error", "the inrush alone would be 800 W"),
         ("on", "inrush_budget: 1 kW", "warning", "4 racks"),
         ("last", "inrush_budget: 2 kW", None, ""),
         (
