@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from evac.app import runs
@@ -20,11 +21,13 @@ from evac.engine.runs import requests
 from evac.engine.runs.proving import Asked, Provers, prove
 from evac.model.errors import NotAllowed, StoreError
 from evac.model.run_policy import PROFILES, RunPolicy
+from evac.office.office import Office
 from evac.office.values import Ballots
 from evac.store.opening import SealedStore, open_store, seal_of
 from evac.store.port import Delete, Entry, Lease, MemoryStore, Put
 from evac.watch.verdict import Vote, judge
 from tests.unit.app.test_store_writer import PATIENCE_S, House
+from tests.web.rooms import play
 
 SEAL = "env:EVAC_RED_SEAL"
 SITES = ("anyang", "ansan", "pangyo")
@@ -263,3 +266,23 @@ def test_a_war_room_that_may_only_read_says_that_it_can_prove_no_vote() -> None:
         await room.close()
 
     asyncio.run(story())
+
+
+def test_a_hold_that_they_plant_blinds_no_war_room_and_keeps_no_one_from_placing_and_ending_one() -> None:
+    raw = MemoryStore()
+    store = SealedStore(raw, seal_of(SEAL))
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await raw.transact((), (Put("hold", b'{"who":"them","reason":"","at_ms":1}'),))
+        await office.look()
+        office.refresh()
+        seen = await client.get("/v1/hold")
+        assert (seen.status_code, seen.json()["who"]) == (200, "someone else")
+        assert "not written with a key of this installation" in seen.json()["reason"]
+        assert (await client.get("/now")).status_code == 200
+        assert (await client.post("/v1/hold", json={"reason": "what is this?"})).status_code == 201
+        assert (await client.post("/v1/hold", json={"reason": "twice"})).status_code == 409
+        assert (await client.request("DELETE", "/v1/hold", params={"reason": "over"})).status_code == 200
+        assert (await client.get("/v1/hold")).status_code == 404
+
+    play(story, store)

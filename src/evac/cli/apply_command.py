@@ -175,9 +175,7 @@ def _propose(
         return await control.ready(plan)
 
     def propose(abandoned: tuple[str, ...]) -> str:
-        return where.do(
-            lambda control: control.propose(plan, name, reason, typed, abandoned, key, who or "")
-        )
+        return where.do(lambda control: control.propose(plan, name, reason, typed, abandoned, key, who or ""))
 
     say(f"{where.do(ready)} leads", quiet)
     try:

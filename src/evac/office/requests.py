@@ -198,7 +198,8 @@ class Counter:
         if not asked.who.strip() or not asked.reason.strip() or len(asked.reason) > TEXT_MOST:
             raise InvalidInput("hold-unsigned", "a hold must say who and why", "send a reason")
         now_ms = self._clock.now_ms()
-        told, compares = HoldLine(asked.who, asked.reason, now_ms), (Compare(HOLD_KEY, 0),)
+        told = HoldLine(asked.who, asked.reason, now_ms)
+        compares: tuple[Compare, ...] = (Compare(HOLD_KEY, 0),)
         try:
             await self._store.get(HOLD_KEY)
         except Corrupt:  # what someone else planted there keeps no one from placing a hold
