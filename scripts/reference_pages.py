@@ -186,8 +186,8 @@ whole numbers in base units. An empty cell means unknown, or the default if the 
 | `target` | a server, a pool or a site |
 | `count` | number of replicas there |
 
-Place the replicas of a service either in YAML or in the table, never in both. With the table, `replicas:` of
-a service in YAML is only a number, or is left out.
+Place the replicas of a service either in YAML or in the table, never in both. If you use the table,
+set the service's `replicas:` in YAML to a plain number, or leave it out.
 
 """
 

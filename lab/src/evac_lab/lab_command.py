@@ -462,7 +462,7 @@ PAGE = "october-2022.html"
     type=Length(most_s=600),
     default="5s",
     show_default=True,
-    help="Search effort for each plan, like 60s; measured in work.",
+    help="Search effort for each plan, like 60s; an amount of work, not of time.",
 )
 @quiet_option
 def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, quiet: bool) -> int:

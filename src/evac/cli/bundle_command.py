@@ -255,7 +255,7 @@ def bundle() -> None:
     type=Length(BUDGET_MOST_S),
     default="60s",
     show_default=True,
-    help="Search effort for halls, feeds and groups without a standby plan, measured in work.",
+    help="Search effort for halls, feeds and groups without a standby plan; an amount of work, not of time.",
 )
 @as_of_option
 @quiet_option

@@ -207,7 +207,7 @@ COMMON = (
     Setting(
         FENCE,
         "text",
-        "for an endpoint of a site: the proof that its fence gives",
+        "for a site's endpoint: the proof of fencing that it provides",
         choices=("network", "power"),
     ),
     Setting("takes", "number", "duration in seconds; only for the simulated company of `evac serve --demo`"),

@@ -58,7 +58,7 @@ def check_header(estate: Estate, plan: Plan) -> list[Violation]:
     if plan.lead != estate.lead:
         found.append(Violation("F1", plan.name, "detection and approval times differ from the estate's"))
     if plan.attest != plan.unknown:
-        found.append(Violation("F1", plan.name, "the attested step is not one whose outcome is unknown"))
+        found.append(Violation("F1", plan.name, "the facts to attest are not the unknown facts"))
     return found + check_objectives(estate, plan)
 
 

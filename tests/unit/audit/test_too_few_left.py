@@ -30,7 +30,7 @@ services:
 @pytest.mark.parametrize(
     ("replicas", "share", "hint"),
     [
-        ("{b: 2, m: 1}", "", "deploy keeps 1 of 3 replicas. If fewer than 3 are enough, state its share. "),
+        ("{b: 2, m: 1}", "", "deploy keeps 1 of 3 replicas. If fewer than 3 are enough, set its `share`. "),
         ("{b: 2, m: 1}", "share: 60 %,", "deploy keeps 1 of 3 replicas. If fewer than 2 are enough"),
         ("{b: 2, m: 1}", "share: 1/3,", ""),
         ("{b: 2}", "", "Run deploy"),

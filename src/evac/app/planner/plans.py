@@ -197,7 +197,7 @@ def scenario_of(estate: Estate, question: Question, now_s: int = 0) -> Scenario:
     top = topology(estate)
     found = resolve_each(top, domains)
     if kind != "lose" and any(domain.kind == "provider" for domain in found):
-        hint = "plan its loss: evac plan ESTATE --lose provider:NAME"
+        hint = "plan for its loss: evac plan ESTATE --lose provider:NAME"
         words = "a provider can only be lost: none of your services run there"
         raise InvalidInput("plan-provider", words, hint)
     deadline = question.deadline_ms

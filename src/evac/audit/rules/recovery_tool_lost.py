@@ -84,7 +84,7 @@ def left_but_too_few(context: Context, service: int, number: int) -> str:
         return ""
     name, all_of = context.estate.services[service].id, int(impacts.presence.n[service])
     words = f"{name} keeps {left:,} of {all_of:,} replicas."
-    return f"{words} If fewer than {needed:,} are enough, state its share. "
+    return f"{words} If fewer than {needed:,} are enough, set its `share`. "
 
 
 def _is_error(context: Context, tool: int, number: int) -> bool:

@@ -177,7 +177,7 @@ def _server_source(servers: int, mended: bool) -> str:
         return text
     return (
         text
-        + "; that spare capacity elsewhere was too small and that people booted Pangyo by hand is published"
+        + "; published: spare capacity elsewhere was too small, and people booted Pangyo by hand"
     )
 
 

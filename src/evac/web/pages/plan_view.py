@@ -249,7 +249,7 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
     if plan.scenario.kind != "lose":
         ends = svg.Card("Finished after", duration(views.work_ms(plan)), plural(len(plan.steps), "step"))
     gap = percent(plan.gap_permille) if plan.objective and plan.gap_permille is not None else "-"
-    proof = "At most this far from the best possible" if gap != "-" else "No bound above zero to compare with"
+    proof = "At most this far from the best possible" if gap != "-" else "Unknown: the lower bound is zero"
     return [
         svg.Card(
             "Restored",
