@@ -388,7 +388,7 @@ def test_a_repository_whose_kind_is_not_known_is_not_called_undeletable(server_f
             (whole, True, ""),
             (f"{whole}repo1-host=backup.example\n", None, ""),
             (f"{whole}repo1-type=azure\n", None, ""),
-            (f"{whole}repo1-type=s3\n", None, "sets no s3-bucket"),
+            (f"{whole}repo1-type=s3\n", None, "does not set s3-bucket"),
             ("[m]\nrepo1-type=s3\n[m", None, "cannot read"),
         ):
             path.write_text(words)
