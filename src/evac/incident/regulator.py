@@ -346,7 +346,8 @@ def duties(dossier: Dossier, about: Summary, report: Basics) -> tuple[Duty, ...]
         Duty(
             "Telecommunications Business Act, Article 33(2); Enforcement Decree, Article 37-13",
             "inform users of damages",
-            f"within {DAMAGES_DAYS} days after the service resumed or the cause of the interruption was removed",
+            f"within {DAMAGES_DAYS} days after the service resumed or the cause of the interruption was "
+            "removed",
             due_ms,
             said.moment("damages_notified_at"),
             (

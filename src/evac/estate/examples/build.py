@@ -175,10 +175,7 @@ def _server_source(servers: int, mended: bool) -> str:
     text = f"assumed: {servers:,} in all; Pangyo holds 32,000 (published) of every 90,000 (assumed)"
     if mended:
         return text
-    return (
-        text
-        + "; published: spare capacity elsewhere was too small, and people booted Pangyo by hand"
-    )
+    return text + "; published: spare capacity elsewhere was too small, and people booted Pangyo by hand"
 
 
 def _tool_source(role: str, mended: bool) -> str:
