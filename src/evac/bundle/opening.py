@@ -250,8 +250,8 @@ def _with_secrets(folder: Path) -> Iterator[None]:
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """What a process is told to use opened material, in whatever folder it runs: where the secrets and
-    the programs of restores are, how agents are spoken to.
+    """Environment variables with which a process uses the opened material from any working directory: paths
+    of the secrets and restore programs, and how to reach agents.
     """
     folder = folder.absolute()
     tools, path = str(folder.parent / TOOLS), os.environ.get("PATH", os.defpath)

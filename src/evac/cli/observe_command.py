@@ -113,7 +113,7 @@ def _asked(estate: Path, where: Where, seen: Observation, none: tuple[str, ...])
 
 
 def _left_by_runs(path: Path, where: Where) -> Situation | None:
-    """What runs left behind, which tells an old primary from the present one; None where nobody can say."""
+    """The situation after all runs, which tells the old primary from the current one; None if unknown."""
     from evac import estate as estates
     from evac.derive import situation
 

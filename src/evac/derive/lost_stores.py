@@ -244,9 +244,9 @@ def with_restore_needs(
     store_rows: dict[int, int],
     hits: Callable[[tuple[LostStore, ...]], Found],
 ) -> tuple[tuple[LostStore, ...], Found]:
-    """Stores with what a restore of each waits for, and what a loss does with these. A store that has a copy
-    is not restored, nor is one whose restore would wait for itself, be it by a tool; what that blocks may
-    block the next.
+    """Return the stores with the services that a restore of each waits for, and the effect of the loss with
+    these. A store that has a live copy is not restored, and neither is one whose restore would wait for
+    itself, directly or through a tool. Each store that this blocks may block another one, so it is repeated.
     """
     names, hit, every = {s.id: row for row, s in enumerate(estate.services)}, hits(stores), graph.every
     policies = {number: estate.stores[row].backup_policy for row, number in store_rows.items() if number >= 0}
@@ -277,7 +277,7 @@ def with_restore_needs(
 def kept_for_restores(
     services: Services, estate: Estate, stores: tuple[LostStore, ...], store_rows: dict[int, int]
 ) -> Services:
-    """The services, of which none is shed without which something cannot be restored that is lost."""
+    """The same services, but those that a restore of a lost store needs cannot be shed."""
     policies = (
         estate.stores[row].backup_policy
         for row, number in store_rows.items()

@@ -460,7 +460,9 @@ def korean_moment(wall: WallClock, at_ms: int, now_ms: int) -> str:
 
 
 def listed_in(names: Sequence[str], language: Language) -> str:
-    """As `listed`; `Mail, Chat, Pay, Maps, Talk 외 7개` in Korean. Nobody is left out alone."""
+    """As `listed`; `Mail, Chat, Pay, Maps, Talk 외 7개` in Korean. Instead of "and 1 more", the last name is
+    shown.
+    """
     if language == "en":
         return listed(names)
     shown = len(names) if len(names) <= NAMED_MOST + 1 else NAMED_MOST

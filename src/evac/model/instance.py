@@ -376,7 +376,7 @@ class Instance:
     unjudged: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
     """Service -> path of the fact without which no one can say what happens to it."""
     vague: Vague = field(default_factory=Vague)
-    """Unknown capacities and demands, because of which what is started there may not fit."""
+    """Unknown capacities and demands: replicas that start there may not fit."""
     untimed: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
     """Service -> path of the unknown duration, for services that are restored at an unknown time."""
     estimated: tuple[str, ...] = ()

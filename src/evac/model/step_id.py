@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 _AGAIN: Final = "~"
 MOVED: Final = "moved"
 MILES: Final = ("base", "top", MOVED)
-"""What starts and verifies bring: the smallest share that serves, all of a service, and what was shed and
-starts again elsewhere.
+"""Milestones that starts and verifies reach: the smallest share that serves, all replicas, and replicas that
+were shed and start again elsewhere.
 """
 TOOL_ROLES: Final = (
     "deploy",

@@ -226,7 +226,7 @@ BUDGET_MS: Final = 800
 FILES: Final = ("estate.yaml", "policy.yaml")
 
 WRITTEN_ON: Final = date(2026, 11, 21)
-"""As of which day the files of the company state what was verified."""
+"""The day on which the facts in the company's files were verified."""
 
 Say = Callable[[str], None]
 
