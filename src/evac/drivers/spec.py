@@ -121,6 +121,13 @@ class Setting:
         return ""
 
 
+SQL_FACTS: Final = Setting(
+    "facts",
+    "list",
+    "`name=SELECT ...`: values to compare after a restore, one per query",
+    "none",
+    reaches="query",
+)
 OF_A_COPY = (
     Setting("host", "text", "address of a copy, for the drivers of the other copies", "none", reaches="host"),
     Setting("port", "number", "its port, for the same drivers", "none", most=65_535),
@@ -166,13 +173,7 @@ RESTORED_POSTGRES = (
         "none",
         reaches="folder",
     ),
-    Setting(
-        "facts",
-        "list",
-        "`name=SELECT ...`: values to compare after a restore, one per query",
-        "none",
-        reaches="query",
-    ),
+    SQL_FACTS,
     Setting("facts_database", "text", "the database to query for `facts`", "`postgres`"),
     Setting(
         "source",

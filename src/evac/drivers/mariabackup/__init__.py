@@ -1,7 +1,7 @@
 """Copies of MariaDB by mariadb-backup in a folder."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
-from evac.drivers.spec import COPY_FOLDER, DriverSpec, Setting
+from evac.drivers.spec import COPY_FOLDER, SQL_FACTS, DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "mariabackup",
@@ -14,13 +14,7 @@ DRIVER = DriverSpec(
         Setting("port", "number", "its port", "3306", most=65_535),
         Setting("user", "text", "user to sign in as", "`evac`"),
         Setting("password", "secret", "a reference to the password", needed=("store",)),
-        Setting(
-            "facts",
-            "list",
-            "`name=SELECT ...`: values to compare after a restore, one per query",
-            "none",
-            reaches="query",
-        ),
+        SQL_FACTS,
         Setting("configuration", "text", "`my.cnf` of a restored server", "none", reaches="folder"),
         Setting(
             "served_host", "text", "where a restored server accepts connections", "127.0.0.1", reaches="host"
