@@ -195,7 +195,7 @@ def test_a_fence_that_fails_is_tried_again_until_it_holds(tmp_path: Path) -> Non
             permits = permits_of(made)
             await permits.renew(STORE, 1, 800, 5, 2)
             await agents.until(lambda: tries.exists() and len(tries.read_text().split()) >= 3)
-            assert _sync_state(made) in ("failed", "fencing")
+            await agents.until(lambda: _sync_state(made) in ("failed", "fencing"))
             ready.touch()
             await agents.until(lambda: _sync_state(made) == "fenced")
             await permits.close()
