@@ -101,17 +101,17 @@ estate.schema.json`.
 
 ## Versions of the format
 
-`evac: 2` states the version. Version 1 is read as well, and will always be; the files of one estate may be of
-both versions, and a file without a version is of the oldest one that the others state. New keys do not need
-a new version. Version 2 exists because two keys of version 1 had misleading names:
+`evac: 2` states the version. evac also reads version 1, and always will. One estate may contain files of both
+versions; a file without a version has the oldest version that the other files state. New keys do not need a
+new version. Version 2 exists because two keys of version 1 had misleading names:
 
 | version 1 | version 2 | why |
 |---|---|---|
 | `people` of a site | `staff` | everywhere else, `people` is the number of users |
 | `hands_at_once` in `limits` | `manual_steps_at_once` | it limits steps that are done by hand, not people |
 
-No value and no default has changed, so an estate means the same in both versions. In particular, a need that
-does not say `needed_to` is needed to serve in both, as evac has read version 1 for a long time.
+No value and no default has changed, so an estate means the same in both versions. In particular, a need
+without `needed_to` is needed to serve in both versions: evac has long read version 1 that way.
 
 `evac estate upgrade ESTATE` lists the words that would change, with their places; `--write` changes them.
 It keeps comments, order and layout, and a second upgrade changes nothing. Programs older than version 2
@@ -459,8 +459,8 @@ _POLICY_OPENING: Final = """\
 
 A policy says what evac may do on its own, who must approve the rest, how evac makes sure that an old primary
 cannot write, and how quickly it concludes that a site is gone. It is one YAML file, `policy.yaml` in the
-folder of the estate; `--policy FILE` names another one. An empty file is the careful policy: evac advises,
-and people decide. This page is generated from the program's own table.
+folder of the estate; `--policy FILE` names another one. An empty file is the most cautious policy: evac
+advises, and people decide. This page is generated from the program's own table.
 
 ```yaml
 mode: hold
