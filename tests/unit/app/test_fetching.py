@@ -58,6 +58,8 @@ class Server(BaseHTTPRequestHandler):
     odd: ClassVar[str] = ""
     """How a page is given that is not as it should be."""
     page_most: ClassVar[int] = 1_000
+    machines_status: ClassVar[int] = 200
+    """Whether virtual machines are given."""
     ended: ClassVar[threading.Event] = threading.Event()
 
     def do_GET(self) -> None:
@@ -80,10 +82,15 @@ class Server(BaseHTTPRequestHandler):
             self._send(200, known.get(query["query"][0], vector()))
         elif url.path == "/api/v1/query":
             self._send(200, next(body for name, body in PEAKS.items() if name in query["query"][0]))
+        elif url.path == "/api/virtualization/virtual-machines/" and Server.machines_status != 200:
+            self._send(Server.machines_status, {})
+        elif url.path == "/api/virtualization/virtual-machines/":
+            machine = {"name": "vm", "vcpus": 2, "device": {"id": 7}, "role": {"slug": "shop"}}
+            self._send(200, {"next": None, "results": [machine]})
         else:
-            first, count = int(query["offset"][0]), min(int(query["limit"][0]), Server.page_most)
+            first, count = int(query.get("offset", ["0"])[0]), min(int(query["limit"][0]), Server.page_most)
             numbers = range(first, min(first + count, 450))
-            results = [{"name": f"srv-{n}", "site": {"slug": "fra"}} for n in numbers]
+            results = [{"id": n, "name": f"srv-{n}", "site": {"slug": "fra"}} for n in numbers]
             self._send(200, {"next": "x" if first + count < 450 else None, "results": results})
 
     def _odd(self, how: str) -> None:
@@ -128,7 +135,7 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     Server.status, Server.busy, Server.seen, Server.rules = 0, 0, [], []
-    Server.odd, Server.page_most = "", 1_000
+    Server.odd, Server.page_most, Server.machines_status = "", 1_000, 200
     Server.ended.clear()
     running = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     thread = threading.Thread(target=running.serve_forever)
@@ -186,11 +193,17 @@ def test_recording_rules_say_what_the_raw_series_do_not(
     assert [services[name].demand[:2] for name in ("shop",) if name in services] == [(750, None)] * counts
 
 
-def test_netbox_is_read_page_by_page(server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "said"), [(200, False), (403, True), (404, True)])
+def test_netbox_is_read_page_by_page(server: str, tmp_path: Path, status: int, said: bool) -> None:
+    """A token that may not read virtual machines still reads devices; the import says what is left out."""
+    Server.machines_status = status
     done = CliRunner().invoke(cli, ["import", "netbox", server, "-o", str(tmp_path / "estate")])
     assert done.exit_code == 0, done.output
-    assert len(load(tmp_path / "estate").fleet) == 450
-    assert len(Server.seen) == 3
+    estate = load(tmp_path / "estate")
+    assert len(estate.fleet) == 450
+    assert [(one.id, one.replicas) for one in estate.services] == [("shop", 1)] * (not said)
+    assert len(Server.seen) == 4 + (not said)
+    assert ("did not let this token read virtual machines" in done.output) == said
 
 
 @pytest.mark.parametrize("most", [1, 7, 50, 1_000])

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from evac.estate.importers.netbox import REFUSED
 from evac.estate.importers.prometheus import QUERIES, recorded
 from evac.model.errors import InvalidInput
 from evac.net.http_calls import check_url, retry_after_ms
@@ -68,8 +69,10 @@ class _Server:
         self._sleep = sleep
         self._opener = urllib.request.build_opener(_NoRedirects())
 
-    def get(self, path: str, scheme: str, **query: str) -> Any:
-        """The JSON under a path; `scheme` stands before the token."""
+    def get(self, path: str, scheme: str, *, optional: bool = False, **query: str) -> Any:
+        """The JSON under a path; `scheme` stands before the token. None if it is `optional`, and the server
+        does not have it or does not let this token read it.
+        """
         address = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
         headers = {"Accept": "application/json"}
         if self._token:
@@ -82,6 +85,8 @@ class _Server:
                     body = body_of(answer, ANSWER_BYTES_MAX, time.monotonic() + left_s)
             except urllib.error.HTTPError as error:
                 error.close()
+                if optional and error.code in (403, 404):
+                    return None
                 if error.code not in (429, 503):
                     raise self._refused(error.code, error.headers.get("Location", "")) from error
                 self._sleep(patience_s(error.headers.get("Retry-After", "")))
@@ -174,11 +179,17 @@ def _samples(answer: Any) -> Any:
 
 
 def _netbox(server: _Server) -> Mapping[str, Any]:
-    return {"devices": list(_pages(server, "/api/dcim/devices/"))}
+    devices = list(_pages(server, "/api/dcim/devices/"))
+    path = "/api/virtualization/virtual-machines/"
+    if server.get(path, "Token", optional=True, limit="1") is None:
+        return {"devices": devices, REFUSED: True}
+    return {"devices": devices, "virtual_machines": list(_pages(server, path))}
 
 
 _OF_DEVICE: Final = (
+    "id",
     "name",
+    "device",
     "site",
     "location",
     "rack",
@@ -193,7 +204,7 @@ _OF_DEVICE: Final = (
     "vcpus",
     "memory",
 )
-"""What the importer reads of a device; the rest is not kept."""
+"""What the importer reads of a device or a virtual machine; the rest is not kept."""
 
 
 def _pages(server: _Server, path: str) -> Iterator[Any]:
@@ -204,16 +215,16 @@ def _pages(server: _Server, path: str) -> Iterator[Any]:
         if not isinstance(results, list):
             hint = "check that this is the address of NetBox, without a path"
             raise InvalidInput("import-server", f"{server.url} does not respond like NetBox", hint)
-        for device in results:
-            if isinstance(device, dict):
-                yield {name: device[name] for name in _OF_DEVICE if name in device}
+        for item in results:
+            if isinstance(item, dict):
+                yield {name: item[name] for name in _OF_DEVICE if name in item}
         seen += len(results)  # a server may give fewer than were asked for: MAX_PAGE_SIZE
         if not answer.get("next"):
             return
         if not results:
-            message = f"{server.url} names a next page after an empty one: {seen:,} devices were read"
+            message = f"{server.url} names a next page after an empty one: {seen:,} entries were read"
             raise InvalidInput("import-server", message, "import again; if it fails again, use a dump")
-    raise InvalidInput("import-server", f"more than {PAGES_MAX:,} pages of devices", "give a dump instead")
+    raise InvalidInput("import-server", f"more than {PAGES_MAX:,} pages under {path}", "give a dump instead")
 
 
 _KINDS: Final[Mapping[str, Callable[[_Server], Mapping[str, Any]]]] = {

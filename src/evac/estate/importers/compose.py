@@ -534,7 +534,8 @@ def _stores(name: str, node: Node, tree: Node, variables: _Variables, imported: 
     engine = engine_of_image(variables.text(at(node, "image")) or "")
     volumes = at(node, "volumes")
     declared = {volume for volume, _, _ in entries(tree, "volumes")}
-    found = []
+    found: list[str] = []
+    folders: list[str] = []
     for item in volumes.items if volumes is not None and volumes.kind == LIST else ():
         text = variables.text(item if item.kind == SCALAR else at(item, "source")) or ""
         volume = text.partition(":")[0] if item.kind == SCALAR else text
@@ -543,9 +544,13 @@ def _stores(name: str, node: Node, tree: Node, variables: _Variables, imported: 
             if known is None or engine is not None:
                 imported.add("stores", volume, {"engine": engine} if engine else {}, f"volume of {name}")
             found.append(volume)
+        elif volume.startswith((".", "/", "~")):
+            folders.append(volume)
     if engine is not None and not found:
         store = f"{name}-data"
         comment = f"{name} has no named volume: its data is lost with its container and cannot be backed up"
+        if folders:
+            comment = f"{name} keeps its data in {', '.join(folders)} on its host"
         imported.add("stores", store, {"engine": engine}, comment)
         found.append(store)
     return sorted(set(found))

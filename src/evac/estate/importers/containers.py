@@ -53,27 +53,32 @@ def engine_of_image(image: str) -> str | None:
 
 _HOST: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
 _URL: Final = re.compile(
-    r"\b[a-z][a-z0-9+.-]{1,20}://(?:[^\s/@]{1,200}@)?"
-    rf"({_HOST}(?::\d{{1,5}})?(?:,{_HOST}(?::\d{{1,5}})?){{0,20}})(?=[:/?#\s\"',;)\]]|$)"
+    r"\b[A-Za-z][A-Za-z0-9+._-]{1,20}://"
+    r"(?:[^\s/@]{1,200}@|[^\s:/@]{1,100}:(?!\d{1,5}[/?#])[^\s@\"']{1,200}@)?"
+    rf"({_HOST}(?::\d{{1,5}})?(?:,{_HOST}(?::\d{{1,5}})?){{0,20}})(?=[/?#\s\"',;)\]\\]|:[$%{{<\s]|:?$)"
 )
 _WORDS: Final = re.compile(
-    r"(?:^|[;\s])(?:host|server|data source|address|addr|network address)\s*=\s*"
-    rf"(?:tcp:|np:)?'?({_HOST}(?:,{_HOST}){{0,20}})(?=[:,;\s\\'\"]|$)",
+    r"(?:^|[;(\s])(?:host|server|data source|address|addr|network address)\s*=\s*"
+    rf"(?:tcp:|np:)?'?({_HOST}(?:,{_HOST}){{0,20}})(?=[:,;\s\\'\")]|$)",
     re.IGNORECASE,
 )
 """Hosts in connection strings of libpq and of ADO: `host=pg dbname=x`, `Host=pg;Port=5432`."""
 
 _ORACLE: Final = re.compile(rf"\bjdbc:oracle:thin:@(?://)?({_HOST})(?=[:/])")
+_DSN: Final = re.compile(rf"@tcp[46]?\(({_HOST})(?=[:)])")
+"""Hosts in the data source names of Go: `user:password@tcp(db:3306)/shop`."""
+
 _ADDRESS: Final = re.compile(rf"({_HOST})(?::\d{{1,5}})?(?:/\S*)?")
 _ADDRESS_NAME: Final = re.compile(
     r"(?:.*_)?(?:ADDR|ADDRS|ADDRESS|ADDRESSES|HOST|HOSTS|HOSTNAME|ENDPOINT|ENDPOINTS|SERVER|SERVERS|BROKERS)"
+    r"|PGHOST|PGHOSTADDR"
 )
 _DIGITS: Final = re.compile(r"[0-9.]+", re.ASCII)
 
 
 def hosts_in(text: str) -> list[str]:
     """Hosts of URLs and connection strings in a text."""
-    found = [match[1] for pattern in (_URL, _ORACLE) for match in pattern.finditer(text)]
+    found = [match[1] for pattern in (_URL, _ORACLE, _DSN) for match in pattern.finditer(text)]
     if "=" in text and "://" not in text:
         found += [match[1] for match in _WORDS.finditer(text)]
     return [one.partition(":")[0] for part in found for one in part.split(",")]

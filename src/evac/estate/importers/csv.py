@@ -67,11 +67,11 @@ STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "serving": "serving active inuse inservice production prod live online up running on "
         "deployed inbetrieb aktiv produktiv 운영 운영중 사용중",
         "spare": "spare standby idle available free reserve frei verfügbar 예비 대기",
-        "dark": "dark off offline poweredoff poweroff stopped cold coldspare instock stored "
-        "außerbetrieb ausgeschaltet eingelagert lager 정지 전원꺼짐",
+        "dark": "dark off offline poweredoff poweroff stopped shutoff paused suspended cold coldspare "
+        "instock stored außerbetrieb ausgeschaltet eingelagert lager 정지 전원꺼짐",
         "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty "
-        "dead rma planned staged inventory ordered defekt ausgemustert stillgelegt "
-        "geplant 폐기 고장 장애 예정",
+        "dead rma planned staged inventory ordered terminated maintenance inmaintenance underrepair defekt "
+        "ausgemustert stillgelegt geplant wartung inwartung inreparatur 폐기 고장 장애 예정 점검 점검중",
     }
 )
 """State of a server -> words for it in a cell. Any other word is reported, and the server is no capacity."""

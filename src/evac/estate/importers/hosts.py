@@ -28,8 +28,11 @@ class Host:
     services: set[str] = field(default_factory=set)
 
 
-def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> None:
-    """Add the servers, and all that they are in. A host without a site is left out and counted."""
+def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[str, str], str]:
+    """Add the servers, and all that they are in. A host without a site is left out and counted.
+
+    Returns the pools: (name in the source, site) -> id.
+    """
     servers: Rows = []
     halls: dict[str, str] = {}
     feeds: dict[str, set[str]] = {}
@@ -58,6 +61,7 @@ def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> None:
     nowhere = tuple(sorted(name for name, host in hosts.items() if "site" not in host.facts))
     if nowhere:
         imported.unknown.append(Unknown("hosts without a site; left out", len(nowhere), nowhere))
+    return pools
 
 
 def _add_rack(

@@ -7,6 +7,7 @@ is a site. What is managed in a whole region has no location until the overlay s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 
 from evac.estate.format.document import MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
+from evac.estate.importers.csv import STATES, bare
 from evac.estate.importers.hosts import Host, add_hosts
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.services import service_examples
@@ -65,9 +67,10 @@ _DATA: Final[Mapping[str, _Data]] = {
     "aws_mq_broker": _Data("", ("engine_type",), ("broker_name",)),
     "aws_opensearch_domain": _Data("opensearch", (), ("domain_name",)),
     "aws_s3_bucket": _Data("s3", (), ("bucket",)),
+    "azurerm_cosmosdb_account": _Data("cosmosdb"),
     "azurerm_mssql_database": _Data("mssql"),
-    "azurerm_mysql_flexible_server": _Data("mysql", (), ("name",), ("zone",)),
-    "azurerm_postgresql_flexible_server": _Data("postgresql", (), ("name",), ("zone",)),
+    "azurerm_mysql_flexible_server": _Data("mysql", (), ("name",), ("zone", "location")),
+    "azurerm_postgresql_flexible_server": _Data("postgresql", (), ("name",), ("zone", "location")),
     "azurerm_redis_cache": _Data("redis"),
     "azurerm_storage_account": _Data("azure-storage"),
     "google_redis_instance": _Data("redis", (), ("name",), ("location_id",)),
@@ -75,6 +78,25 @@ _DATA: Final[Mapping[str, _Data]] = {
     "google_storage_bucket": _Data("gcs"),
     "digitalocean_database_cluster": _Data("", ("engine",), ("name",), ("region",)),
 }
+_GROUPS: Final = frozenset(
+    {
+        *(
+            "aws_autoscaling_group",
+            "aws_eks_node_group",
+            "google_container_node_pool",
+            "hcloud_kubernetes_cluster",
+        ),
+        *(
+            "azurerm_kubernetes_cluster",
+            "azurerm_kubernetes_cluster_node_pool",
+            "digitalocean_kubernetes_cluster",
+        ),
+        *("azurerm_linux_virtual_machine_scale_set", "azurerm_windows_virtual_machine_scale_set"),
+        *("azurerm_orchestrated_virtual_machine_scale_set", "google_compute_instance_group_manager"),
+        *("google_compute_region_instance_group_manager", "scaleway_k8s_pool", "exoscale_sks_nodepool"),
+    }
+)
+"""Kinds that make machines which a state does not list."""
 _ENGINES: Final = {
     "aurora-mysql": "mysql",
     "aurora-postgresql": "postgresql",
@@ -121,12 +143,22 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     for resource in _resources(root, 0):
         original = _first(resource.values, ("replicate_source_db", "replication_source_identifier"))
         original = original or _first(resource.values, ("master_instance_name",))
+        if _first(resource.values, ("create_mode",)) == "Replica":
+            original = _first(resource.values, ("source_server_id",)) or original
         if resource.kind in _MACHINES:
             _add_machine(resource, hosts, options, problems)
         elif resource.kind in _DATA and original:
-            copies.append((resource, original.rpartition(":")[2]))
+            copies.append((resource, re.split(r"[:/]", original)[-1]))
         elif resource.kind in _DATA:
             _add_data(resource, imported, stores, problems)
+        elif resource.kind in _GROUPS:
+            message = (
+                f"{shown(resource.address)} makes machines that the state does not list; they are left out"
+            )
+            hint = (
+                "import the running cluster with evac import kubernetes, or a host list with evac import csv"
+            )
+            problems.add("import-skipped", message, resource.node.place, hint)
         else:
             unread[resource.kind] = unread.get(resource.kind, 0) + 1
     for resource, original in copies:
@@ -153,6 +185,12 @@ def _resources(module: Node, depth: int) -> Iterator[_Resource]:
         yield from _resources(child, depth + 1)
 
 
+def _site(values: Node, names: tuple[str, ...]) -> str:
+    """The site that attributes name; the zones of Azure are numbers within a location."""
+    zone, location = _first(values, names[:1]), _first(values, names[1:])
+    return f"{location}-{zone}" if names[:1] == ("zone",) and location and zone else zone or location
+
+
 def _first(values: Node, names: tuple[str, ...]) -> str:
     """The first attribute of these that has a value; a dot leads into a mapping."""
     for name in names:
@@ -160,6 +198,24 @@ def _first(values: Node, names: tuple[str, ...]) -> str:
         if node is not None and node.kind == SCALAR and not node.is_unknown and node.text:
             return node.text
     return ""
+
+
+def _members(resource: _Resource, kind: _Data) -> list[tuple[str, str]]:
+    """Where the copies of managed data are, and how each follows; none where the state names no zone."""
+    places = items_in(resource.values, "geo_location")
+    if places:
+        order = sorted(places, key=lambda one: (word(one, "failover_priority") or "").rjust(6, "0"))
+        sites = [word(one, "location") or "" for one in order]
+        return [(site, "async" if position else "primary") for position, site in enumerate(sites)]
+    if not _first(resource.values, kind.sites[:1]):
+        return []
+    members = [(_site(resource.values, kind.sites), "primary")]
+    for standby in items_in(resource.values, "high_availability"):
+        zone = word(standby, "standby_availability_zone")
+        if zone and word(standby, "mode") == "ZoneRedundant":
+            location = _first(resource.values, ("location",))
+            members.append((f"{location}-{zone}", "sync"))
+    return members
 
 
 def _name(resource: _Resource, names: tuple[str, ...], problems: Problems) -> str | None:
@@ -182,9 +238,7 @@ def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, 
     if name is None:
         return
     facts = {}
-    zone, location = _first(resource.values, kind.sites[:1]), _first(resource.values, kind.sites[1:])
-    site = f"{location}-{zone}" if kind.sites[:1] == ("zone",) and location and zone else zone or location
-    site = site or options.site or ""
+    site = _site(resource.values, kind.sites) or options.site or ""
     if site and is_id(site, resource.node.place, Problems()):
         facts["site"] = site
     else:
@@ -193,12 +247,16 @@ def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, 
     size = _first(resource.values, kind.kinds).rpartition("/")[2]
     if size and is_id(size, resource.node.place, Problems()):
         facts["class"] = size
+    stated = _first(resource.values, ("instance_state", "current_status", "power_state", "status"))
+    state = STATES.get(bare(stated))
+    if state is not None:
+        facts["state"] = state
     hosts[name] = Host(facts)
 
 
 def _add_copy(resource: _Resource, original: str, imported: Imported, problems: Problems) -> None:
     """A replica is a member of the store that it follows; without that, nobody knows what it is a copy of."""
-    site = _first(resource.values, _DATA[resource.kind].sites)
+    site = _site(resource.values, _DATA[resource.kind].sites)
     known = imported.sections.get("stores", {}).get(original)
     place, address = resource.node.place, shown(resource.address)
     if known is None:
@@ -230,15 +288,16 @@ def _add_data(resource: _Resource, imported: Imported, stores: dict[str, str], p
     engine = kind.engine or _ENGINES.get(stated) or _ENGINES.get(head) or stated
     values: dict[str, Value] = {"engine": engine} if engine else {}
     notes = [resource.kind]
-    site = _first(resource.values, kind.sites)
     spread = _first(resource.values, ("multi_az",)) == "true"
-    if site and not spread and is_id(site, resource.node.place, Problems()):
-        imported.add("sites", site)
-        values["members"] = [{"at": site, "mode": "primary"}]
+    members = [] if spread else _members(resource, kind)
+    if members and all(is_id(site, resource.node.place, Problems()) for site, _ in members):
+        for site, _ in members:
+            imported.add("sites", site)
+        values["members"] = [{"at": site, "mode": mode} for site, mode in members]
     if spread:
         notes.append("in several zones that are not in the state")
     stores[_first(resource.values, kind.names)] = name
-    days = _first(resource.values, ("backup_retention_period",))
+    days = _first(resource.values, ("backup_retention_period", "backup_retention_days"))
     if days and days != "0":
         notes.append(f"backups kept for {days} days")
     imported.add("stores", name, values, ", ".join(notes))

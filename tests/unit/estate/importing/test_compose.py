@@ -64,6 +64,11 @@ def test_a_database_is_a_store_with_its_volume_or_without(tmp_path: Path) -> Non
     }
     text = (tmp_path / "estate" / "imported-compose.yaml").read_text()
     assert "cannot be backed up" in text, "a database whose data ends with its container is named"
+    estate, _ = imported(
+        tmp_path, 'services:\n  db: {image: "postgres:16", volumes: ["./pg:/var/lib/postgresql"]}\n'
+    )
+    text = (tmp_path / "estate" / "imported-compose.yaml").read_text()
+    assert "db keeps its data in ./pg on its host" in text
 
 
 def test_reservations_count_before_limits_and_amounts_are_rounded_up_once(tmp_path: Path) -> None:
@@ -263,6 +268,11 @@ NOT_HERE: Final = [
     ("REDIS_ADDR", "{host}:6379"),
     ("DSN", "host={host} dbname=shop"),
     ("JDBC_URL", "jdbc:postgresql://{host}/shop"),
+    ("MYSQL_DSN", "shop:{secret}@tcp({host}:3306)/shop"),
+    ("LISTENERS", "SASL_SSL://{host}:9092"),
+    ("MSSQL", "jdbc:sqlserver://{host}\\\\main;databaseName=shop"),
+    ("TNS", "(DESCRIPTION=(ADDRESS=(PROTOCOL=TCP)(HOST={host})(PORT=1521)))"),
+    ("PGHOST", "{host}"),
 ]
 
 
@@ -277,11 +287,13 @@ INTERNAL = tuple(f".{name}" for name in _OWN)
     ),
     given=st.sampled_from(NOT_HERE),
     is_known=st.booleans(),
+    secret=st.sampled_from(["s3cret", "s3/cret", "s3#cret", "s3:cret/?", "s3 cret"]),
 )
 def test_every_address_is_a_need_of_what_is_described_or_of_what_nothing_describes(
-    tmp_path: Path, host: str, given: tuple[str, str], is_known: bool
+    tmp_path: Path, host: str, given: tuple[str, str], is_known: bool, secret: str
 ) -> None:
-    value = given[1].format(host=host, secret="s3cret")
+    secret = secret.replace(" ", "") if given[0] == "DATABASE_URL" else secret
+    value = given[1].format(host=host, secret=secret)
     text = f'services:\n  the-app: {{image: x, environment: ["{given[0]}={value}"]}}\n'
     if is_known:
         text += f'  the-db: {{image: y, networks: {{back: {{aliases: ["{host}"]}}}}}}\n'
@@ -298,7 +310,7 @@ def test_every_address_is_a_need_of_what_is_described_or_of_what_nothing_describ
     assert found == [(named, outside)] * (not is_known)
     dangling = [one for one in result.diagnostics if one.code == "import-dangling"]
     assert len(dangling) == (not is_known and "." not in host), "another network needs no word"
-    assert "s3cret" not in (tmp_path / "estate" / "imported-compose.yaml").read_text()
+    assert "cret" not in (tmp_path / "estate" / "imported-compose.yaml").read_text()
 
 
 def test_own_addresses_links_and_names_of_containers_are_no_external_services(tmp_path: Path) -> None:

@@ -118,7 +118,41 @@ def test_netbox_devices_in_their_racks_and_two_of_one_name(tmp_path: Path) -> No
     }
 
 
-def resource(kind: str, name: str, **values: Any) -> dict[str, Any]:
+def test_a_virtual_machine_is_a_replica_where_its_capacity_already_counts(tmp_path: Path) -> None:
+    def machine(name: str, **more: Any) -> dict[str, Any]:
+        return device(name, "fra", vcpus=2.5, memory=4096, role={"slug": "shop"}, **more)
+
+    runs = {"role": {"slug": "hypervisor"}, "cluster": {"name": "c1"}}
+    devices = [device("hv1", "fra", id=1, vcpus=32, **runs), device("hv2", "fra", id=2, vcpus=32, **runs)]
+    devices += [
+        device("leaf1", "fra", id=3, role={"slug": "leaf-switches"}),
+        device("l2", "fra", role={"slug": "spine"}),
+    ]
+    machines = [
+        machine("a", device={"id": 1}),
+        machine("b", device={"id": 1}),
+        {**machine("c", cluster={"name": "c1"}), "site": None, "vcpus": 4},
+        {**machine("d", device={"id": 2}), "status": {"value": "paused"}},
+        {**machine("hv1", device={"id": 2}), "role": None},
+        machine("elsewhere", cluster={"name": "unknown"}),
+    ]
+    body = {"devices": devices, "virtual_machines": machines}
+    estate, result, _ = imported(tmp_path, "netbox", body)
+    assert estate.fleet.name.tolist() == [b"elsewhere", b"hv1", b"hv2"]
+    assert estate.fleet.capacity[:, 0].tolist() == [2_500, 32_000, 32_000]
+    assert [(s.id, s.replicas, s.demand[:2]) for s in estate.services] == [("shop", 4, (4_000, 4_096))]
+    rows = (tmp_path / "estate" / "replicas.csv").read_text().splitlines()
+    assert rows == ["service,target,count", "shop,c1,1", "shop,elsewhere,1", "shop,hv1,2"]
+    assert {u.what: u.count for u in result.unknown if "left out" in u.what or "network" in u.what} == {
+        "network devices": 2,
+        "virtual machines that are not active; left out": 1,
+        "virtual machines without a role; left out": 1,
+    }
+    _, result, _ = imported(tmp_path, "netbox", {"devices": devices, "virtual_machines_refused": True})
+    assert [one.code for one in result.diagnostics] == ["import-skipped"]
+
+
+def resource(kind: str, name: str, /, **values: Any) -> dict[str, Any]:
     return {"address": f"{kind}.{name}", "mode": "managed", "type": kind, "name": name, "values": values}
 
 
@@ -197,6 +231,56 @@ def test_terraform_keeps_machines_and_data_and_no_secret(tmp_path: Path) -> None
     assert [d.code for d in result.diagnostics] == ["import-host-nowhere"]
     assert "hunter2" not in written
     assert "arn:secret" not in written
+
+
+def test_azure_names_zones_within_a_location_and_groups_hide_their_machines(tmp_path: Path) -> None:
+    europe = {"location": "eu", "zone": "1"}
+    copy = "/subscriptions/x/providers/Microsoft.DBforPostgreSQL/flexibleServers/pg"
+    places = [{"location": "us", "failover_priority": 10}, {"location": "eu", "failover_priority": 0}]
+    root = {
+        "resources": [
+            resource("azurerm_linux_virtual_machine", "app", name="app", size="D4", **europe),
+            resource("hcloud_server", "web", name="web", location="eu-1", status="off"),
+            resource(
+                "azurerm_postgresql_flexible_server",
+                "pg",
+                name="pg",
+                high_availability=[{"mode": "ZoneRedundant", "standby_availability_zone": "2"}],
+                **europe,
+            ),
+            resource(
+                "azurerm_postgresql_flexible_server",
+                "ro",
+                name="ro",
+                create_mode="Replica",
+                source_server_id=copy,
+                location="us",
+                zone="3",
+            ),
+            resource(
+                "azurerm_postgresql_flexible_server",
+                "old",
+                name="old",
+                create_mode="PointInTimeRestore",
+                source_server_id=copy,
+                location="eu",
+            ),
+            resource("azurerm_cosmosdb_account", "docs", name="docs", geo_location=places),
+            resource(
+                "azurerm_kubernetes_cluster", "aks", name="aks", location="eu", kube_config_raw="hunter2"
+            ),
+        ]
+    }
+    estate, result, written = imported(tmp_path, "terraform", {"values": {"root_module": root}})
+    assert {store.id: [(one.at, one.mode) for one in store.members] for store in estate.stores} == {
+        "docs": [("eu", "primary"), ("us", "async")],
+        "old": [],
+        "pg": [("eu-1", "primary"), ("eu-2", "sync"), ("us-3", "async")],
+    }
+    assert sorted(site.id for site in estate.sites) == ["eu", "eu-1", "eu-2", "us", "us-3"]
+    assert [SERVER_STATES[code] for code in estate.fleet.state] == ["serving", "dark"]
+    assert [one.code for one in result.diagnostics] == ["import-skipped"]
+    assert "hunter2" not in written
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,55 @@ def test_connection_strings_pod_names_and_secrets(tmp_path: Path) -> None:
     assert [need.target for need in needs if not need.hard] == ["smtp.example.com"]
 
 
+def test_a_name_in_a_namespace_or_of_a_pod_is_no_host_of_another_company(tmp_path: Path) -> None:
+    web = workload("Deployment", "web", 1)
+    hosts = ["gone.shop", "db-0.db", "db-1.db-headless", "api.example", "shop-1.io"]
+    env = [{"name": f"H{at}_HOST", "value": host} for at, host in enumerate(hosts)]
+    web["spec"]["template"]["spec"]["containers"][0]["env"] = env
+    estate, _, _ = imported(tmp_path, dumped([web]))
+    assert {one.id: one.external for one in estate.services if one.id != "web"} == {
+        "gone.shop.svc": False,
+        "db-0.db.shop.svc": False,
+        "db-1.db-headless.shop.svc": False,
+        "api.example": True,
+        "shop-1.io": True,
+    }
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_what_operators_of_others_run_is_a_store_or_is_named(tmp_path: Path, form: str) -> None:
+    job = thing("Pod", "test-connection", spec={"containers": [{"name": "t", "image": "busybox"}]})
+    job["metadata"]["annotations"] = {"helm.sh/hook": "test"}
+    scaled = workload("Deployment", "web", 1)
+    del scaled["spec"]["replicas"]
+    span = {"minReplicaCount": 3, "maxReplicaCount": 20, "scaleTargetRef": {"name": "web"}}
+    items = [
+        node("n1"),
+        node("n2", unschedulable=True),
+        thing("Dragonfly", "cache", version="dragonflydb.io/v1alpha1", spec={"replicas": 2}),
+        thing("Neo4jCluster", "graph", version="neo4j.com/v1"),
+        thing("KafkaTopic", "orders", version="kafka.strimzi.io/v1"),
+        thing("Cluster", "kb", version="apps.kubeblocks.io/v1"),
+        job,
+        scaled,
+        thing("ScaledObject", "web", version="keda.sh/v1alpha1", spec=span),
+        {**workload("CloneSet", "cs", 2), "apiVersion": "apps.kruise.io/v1alpha1"},
+    ]
+    estate, result, written = imported(tmp_path, dumped(items, form), form)
+    assert [(one.id, one.engine) for one in estate.stores] == [("cache", "redis")]
+    assert [(one.id, one.replicas) for one in estate.services] == [("cs", 2), ("web", 3)]
+    assert "autoscaled up to 20 replicas" in written
+    assert [pool.capacity[0] for pool in estate.pools] == [1_930], "n2 takes no pods"
+    said = [one.message for one in result.diagnostics if one.code in ("import-skipped", "import-ignored")]
+    assert sorted(words.partition(":")[0].removeprefix("1 of kind ") for words in said) == [
+        "Cluster (apps.kubeblocks.io)",
+        "KafkaTopic",
+        "Neo4jCluster",
+        "Pod (a test of its Helm chart)",
+    ]
+    assert [one.severity for one in result.diagnostics if "Neo4j" in one.message] == ["warning"]
+
+
 def test_limits_count_where_nothing_is_requested_and_priority_gives_the_tier(tmp_path: Path) -> None:
     web = workload("Deployment", "web", 1)
     web["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "2"}}

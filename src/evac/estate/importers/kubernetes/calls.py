@@ -31,6 +31,7 @@ Target = tuple[str, str]
 
 _WITH_PORT: Final = re.compile(r"(?<![\w./-])([A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?):\d{2,5}\b")
 _VARIABLE: Final = re.compile(r"\$\(([A-Za-z_.-][\w.-]*)\)|\$\{([A-Za-z_]\w*)\}|\$\$")
+_ORDINAL: Final = re.compile(r"([a-z0-9-]+)-\d{1,4}")
 _API_SERVER: Final = re.compile(r"kubernetes(?:\.default(?:\.svc.*)?)?")
 _TEXT_MAX: Final = 65_536
 _ROUNDS_MAX: Final = 8
@@ -62,6 +63,8 @@ class _Names:
     """Namespace and name of a Service -> the host that it is another name of."""
     addresses: Mapping[str, tuple[str, str]]
     """Address inside the cluster -> namespace and name of its Service."""
+    namespaces: frozenset[str]
+    """Those that the source has objects in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,9 @@ def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Name
         found = stores.get((pooler.namespace, word(pooler.node, "spec", "cluster", "name") or ""))
         if found is not None:
             behind[pooler.namespace, pooler.name] = [("store", found)]
-    return _Names(behind, aliases, addresses)
+    namespaces = {workload.namespace for workload in manifests.workloads}
+    namespaces |= {namespace for namespace, _ in (*behind, *aliases)}
+    return _Names(behind, aliases, addresses, frozenset(namespaces))
 
 
 def workloads_behind(service: Object, manifests: Manifests) -> list[Workload]:
@@ -250,8 +255,15 @@ def _add_outside(
     workload: Workload, host: str, given: _Given, names: _Names, calls: Calls, problems: Problems
 ) -> None:
     """A host that nothing in the source answers. That of another network needs no word; one that looks like
-    a Service of the cluster may be a slip.
+    a Service of the cluster may be a slip. `db.shop` is one in a namespace that the source has, and `db-0.db`
+    a pod: neither is a host of another company.
     """
+    name, _, rest = host.partition(".")
+    ordinal = _ORDINAL.fullmatch(name)
+    if rest in names.namespaces:
+        host = f"{host}.svc"
+    elif ordinal is not None and "." not in rest and rest.startswith(ordinal[1]):
+        host = f"{host}.{workload.namespace}.svc"
     if "." not in host or ".svc" in host:
         message = (
             f"{shown(workload.id)} calls {shown(host)} ({given.why}), but no manifest describes that service"

@@ -125,12 +125,14 @@ def _add_nodes(
         pool = _pool(site, node.raw)
         amounts = offered(node)
         rows.append((node.name, site, path, kind, state, pool, *amounts, ""))
-        if state == "serving":
-            _add_up(totals.setdefault(pool, [0, 0]), amounts)
+        totals.setdefault(pool, [0, 0])
+        is_cordoned = str(inside(node.raw, "spec", "unschedulable")).lower() == "true"
+        if state == "serving" and not is_cordoned:
+            _add_up(totals[pool], amounts)
         else:
-            totals.setdefault(pool, [0, 0])
-            message = f"node {shown(node.name)} is not ready: it provides no capacity"
-            problems.add("import-word-unknown", message, node.place, "import again when it is ready")
+            why = "not ready" if state == "dark" else "cordoned"
+            message = f"node {shown(node.name)} is {why}: its pool does not count its capacity"
+            problems.add("import-word-unknown", message, node.place, "import again when it takes pods")
     for pool in sorted({row[5] for row in rows}):
         cpu, memory = totals[pool]
         site = next(row[1] for row in rows if row[5] == pool)

@@ -132,6 +132,44 @@ _TABLE: Final[Mapping[tuple[str, str], Operator]] = {
     ("clickhouse.altinity.com", "ClickHouseInstallation"): Operator(
         "Altinity", "clickhouse", (), ("clickhouse-{name}",)
     ),
+    ("asdb.aerospike.com", "AerospikeCluster"): Operator("Aerospike", "aerospike", (("spec", "size"),)),
+    ("cluster.redpanda.com", "Redpanda"): Operator(
+        "Redpanda", "kafka", (("spec", "clusterSpec", "statefulset", "replicas"),)
+    ),
+    ("couchbase.com", "CouchbaseCluster"): Operator(
+        "Couchbase", "couchbase", (("spec", "servers", "*", "size"),), ("{name}", "{name}-srv", "{name}-ui")
+    ),
+    ("crdb.cockroachlabs.com", "CrdbCluster"): Operator(
+        "CockroachDB", "cockroachdb", (("spec", "nodes"),), ("{name}", "{name}-public")
+    ),
+    ("dragonflydb.io", "Dragonfly"): Operator("Dragonfly", "redis", (("spec", "replicas"),)),
+    ("moco.cybozu.com", "MySQLCluster"): Operator(
+        "MOCO",
+        "mysql",
+        (("spec", "replicas"),),
+        ("moco-{name}", "moco-{name}-primary", "moco-{name}-replica"),
+    ),
+    ("mysql.presslabs.org", "MysqlCluster"): Operator(
+        "Bitpoke", "mysql", (("spec", "replicas"),), ("{name}-mysql", "{name}-mysql-master")
+    ),
+    ("pingcap.com", "TidbCluster"): Operator(
+        "TiDB", "tidb", (("spec", "tikv", "replicas"),), ("{name}-tidb", "{name}-pd")
+    ),
+    ("scylla.scylladb.com", "ScyllaCluster"): Operator(
+        "Scylla", "scylla", (("spec", "datacenter", "racks", "*", "members"),), ("{name}-client",)
+    ),
+    ("solr.apache.org", "SolrCloud"): Operator(
+        "Solr", "solr", (("spec", "replicas"),), ("{name}-solrcloud-common", "{name}-solrcloud-headless")
+    ),
+    ("stackgres.io", "SGCluster"): Operator(
+        "StackGres",
+        "postgresql",
+        (("spec", "instances"),),
+        ("{name}", "{name}-primary", "{name}-replicas"),
+    ),
+    ("zookeeper.pravega.io", "ZookeeperCluster"): Operator(
+        "Pravega", "zookeeper", (("spec", "replicas"),), ("{name}-client", "{name}-headless")
+    ),
     ("minio.min.io", "Tenant"): Operator(
         "MinIO", "minio", (("spec", "pools", "*", "servers"),), ("minio", "{name}-hl")
     ),

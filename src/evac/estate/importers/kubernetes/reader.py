@@ -37,7 +37,7 @@ class _Rules:
     namespace, kind and name of what they scale."""
 
     budgets: dict[str, list[Object]]
-    scalers: dict[tuple[str, str | None, str | None], Object]
+    scalers: dict[tuple[str, str, str | None], Object]
     tiers: dict[str, int]
     """Priority class -> tier."""
     usual: str | None
@@ -57,9 +57,9 @@ def _rules(manifests: Manifests) -> _Rules:
         for workload in manifests.selected(budget.namespace, at(budget.node, "spec", "selector")):
             budgets.setdefault(workload.id, []).append(budget)
     scalers = {}
-    for scaler in manifests.of("HorizontalPodAutoscaler"):
+    for scaler in (*manifests.of("ScaledObject"), *manifests.of("HorizontalPodAutoscaler")):
         target = at(scaler.node, "spec", "scaleTargetRef")
-        scalers[scaler.namespace, word(target, "kind"), word(target, "name")] = scaler
+        scalers[scaler.namespace, word(target, "kind") or "Deployment", word(target, "name")] = scaler
     return _Rules(budgets, scalers, *_tiers(manifests))
 
 
@@ -220,9 +220,10 @@ def _replicas(workload: Workload, rules: _Rules, notes: list[str], problems: Pro
     stated = _whole(at(workload.object.node, "spec", "replicas"), problems)
     scaler = rules.scalers.get((workload.namespace, kind, workload.object.name))
     if scaler is not None:
-        most = word(scaler.node, "spec", "maxReplicas") or "no limit"
+        spec = at(scaler.node, "spec")
+        most = word(spec, "maxReplicas") or word(spec, "maxReplicaCount") or "no limit"
         notes.append(f"autoscaled up to {most} replicas at peak")
-        least = _whole(at(scaler.node, "spec", "minReplicas"), problems)
+        least = _whole(at(spec, "minReplicas") or at(spec, "minReplicaCount"), problems)
         stated = stated if stated is not None else least
     if stated == 0:
         notes.append("scaled to zero")

@@ -52,6 +52,7 @@ POD_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "ReplicationController": ("spec", "template"),
     "DeploymentConfig": ("spec", "template"),
     "Rollout": ("spec", "template"),
+    "CloneSet": ("spec", "template"),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
     "Job": ("spec", "template"),
     "Pod": (),
@@ -64,6 +65,7 @@ _USED_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "extensions": ("Ingress",),
     "gateway.networking.k8s.io": ("GRPCRoute", "Gateway", "HTTPRoute", "TCPRoute", "TLSRoute"),
     "kafka.strimzi.io": ("KafkaNodePool",),
+    "keda.sh": ("ScaledObject",),
     "networking.istio.io": ("Gateway", "VirtualService"),
     "networking.k8s.io": ("Ingress",),
     "policy": ("PodDisruptionBudget",),
@@ -79,6 +81,7 @@ _FOLDED: Final = frozenset({"StrimziPodSet"})
 _RUN_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("ReplicationController",),
     "apps": ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"),
+    "apps.kruise.io": ("CloneSet", "DaemonSet", "StatefulSet"),
     "apps.openshift.io": ("DeploymentConfig",),
     "argoproj.io": ("Rollout",),
     "batch": ("CronJob", "Job"),
@@ -103,6 +106,15 @@ _CLUSTER_WIDE: Final = frozenset({"Node", "PersistentVolume", "PriorityClass"})
 _ENDINGS: Final = (".yaml", ".yml", ".json")
 _IS_JSON: Final = re.compile(r"\s*\{\s*\"")
 _HEAD_CHARACTERS: Final = 2**16
+_HOOK: Final = ("metadata", "annotations", "helm.sh/hook")
+_OF_DATABASES: Final = re.compile(
+    r"(?:aerospike|arango|cassandra|clickhouse|cockroach|couch|dragonfly|druid|elastic|etcd|influx|kafka|maria|milvus"
+    r"|mongo|mssql|my|neo4j|opensearch|oracle|percona|pg|pinot|postgres|pulsar|qdrant|questdb|rabbitmq|redis|redpanda"
+    r"|scylla|sg|singlestore|tidb|valkey|vitess|weaviate|yb|yugabyte)"
+    r"(?:ql|sql|db|search|base|es)*(?:cluster|instance|deployment|datacenter|installation|server|database|universe)",
+    re.IGNORECASE,
+)
+"""Kinds that are databases by their names; their users, topics and backups have names of other endings."""
 _HASH: Final = re.compile(r"(.+)-[a-z0-9]{6,10}")
 """Name of a ReplicaSet: that of its Deployment, and a hash of the template."""
 
@@ -282,9 +294,13 @@ class _Sorting:
         if self._namespaces and item.namespace not in self._namespaces and item.kind not in _CLUSTER_WIDE:
             return
         is_other = item.kind in _USED and item.group and item.kind not in KINDS_OF_GROUPS.get(item.group, ())
+        known = OPERATORS.get(item.kind)
+        is_other = is_other or (known is not None and (item.group, item.kind) not in known)
         if not item.name or is_other or not _is_used(item.kind):
-            self.ignored[item.kind] += 1
-            self._first_ignored.setdefault(item.kind, item.place)
+            self._ignore(f"{item.kind} ({item.group})" if is_other else item.kind, item.place)
+            return
+        if item.kind in ("Job", "Pod") and "test" in text_in(item.raw, *_HOOK).split(","):
+            self._ignore(f"{item.kind} (a test of its Helm chart)", item.place)
             return
         key = (item.group, *item.key)
         if key in self._seen:
@@ -303,10 +319,14 @@ class _Sorting:
         elif item.kind in POD_PATHS:
             if not (item.kind == "Job" and inside(item.raw, "status", "completionTime")):
                 self._runs.append(item)
-        elif (item.group, item.kind) in OPERATORS.get(item.kind, {}):
+        elif known is not None:
             self._found.databases.append(item)
         elif item.kind in _USED:
             self._found.by_kind.setdefault(item.kind, []).append(item)
+
+    def _ignore(self, kind: str, place: Place) -> None:
+        self.ignored[kind] += 1
+        self._first_ignored.setdefault(kind, place)
 
     def _add_pod(self, item: Object) -> None:
         raw = item.raw
@@ -340,8 +360,13 @@ class _Sorting:
             for label, value in workload.labels.items():
                 found.labelled.setdefault((workload.namespace, label, value), []).append(workload)
         for kind, place in sorted(self._first_ignored.items()):
-            message = f"{self.ignored[kind]:,} of kind {kind}: evac does not use them"
-            self._problems.add("import-ignored", message, place)
+            count = f"{self.ignored[kind]:,} of kind {kind}"
+            if _OF_DATABASES.fullmatch(kind.partition(" ")[0]):
+                message = f"{count}: evac does not know this operator, so the data is in no store"
+                hint = "describe each database as a store in the overlay"
+                self._problems.add("import-skipped", message, place, hint)
+            else:
+                self._problems.add("import-ignored", f"{count}: evac does not use them", place)
         return found
 
     def _top(self, key: tuple[str, str, str], known: set[tuple[str, str, str]]) -> tuple[str, str, str]:
