@@ -12,7 +12,7 @@ from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
 from evac.model.step_id import MOVED
-from evac.model.units import RESOURCE_WORDS
+from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_capacity, holdings
 from evac.verify.doubt import Bools, in_doubt
 from evac.verify.order import dependencies_ready
@@ -247,7 +247,7 @@ def _missing(reading: Reading, times: Milestones, service: int, resource: str) -
 
 def _may_fit(instance: Instance, service: int) -> bool:
     """Whether as many replicas as lack may fit once everything is shed that a plan which places the service
-    may shed; each rack, group of feeds and site with no more of the service than it may hold.
+    may shed; racks and sites, and groups of feeds and sites, with no more of the service than they may hold.
     """
     s, rows, present = instance.services, instance.rows, instance.present
     chain = {service}
@@ -260,32 +260,38 @@ def _may_fit(instance: Instance, service: int) -> bool:
             own[row] += count
         if not s.sheddable[victim] or (victim in chain and s.surviving[victim] <= s.m[victim]):
             capacity[row] -= count * s.demand[victim]
-    left = {("site", site): s.site_cap[service] for site in range(len(instance.site_names))}
-    places = []
+    fits: dict[tuple[int, int, int], int] = {}  # (site, rack, group of feeds) of rows; a pool has neither
     for row in range(len(rows)):
-        keys: list[tuple[str, int]] = [("site", int(rows.site[row]))]
-        if not rows.is_pool[row]:
-            keys += [("rack", int(rows.rack[row])), ("feed", int(rows.feed_group[row]))]
-        keys = [key for key in keys if key[1] >= 0]
-        places.append(keys)
-        for key in keys:
-            left.setdefault(key, s.rack_cap[service] if key[0] == "rack" else s.feed_cap[service])
-            left[key] -= own[row]
-    missing = int(s.m[service] - s.surviving[service])
-    for row, keys in enumerate(places):
-        off = rows.dark[row] and rows.boot_kind[row] < 0
-        if off or not instance.eligible[service, rows.pool[row]]:
+        if (rows.dark[row] and rows.boot_kind[row] < 0) or not instance.eligible[service, rows.pool[row]]:
             continue
-        most = min([missing, *(int(left[key]) for key in keys)])
-        if not rows.is_pool[row]:
-            most = min(most, int(s.per_server[service] - own[row]))
+        pool = bool(rows.is_pool[row])
+        most = UNBOUNDED if pool else max(0, int(s.per_server[service] - own[row]))
         for amount, free in zip(s.demand[service].tolist(), capacity[row].tolist(), strict=True):
             most = min(most, max(0, free) // amount) if amount else most
-        if most > 0:
-            missing -= most
-            for key in keys:
-                left[key] -= most
-    return missing <= 0
+        place = (
+            int(rows.site[row]),
+            *((-1, -1) if pool else (int(rows.rack[row]), int(rows.feed_group[row]))),
+        )
+        fits[place] = fits.get(place, 0) + most
+    missing = int(s.m[service] - s.surviving[service])
+    for level, column, cap in ((1, rows.rack, s.rack_cap), (2, rows.feed_group, s.feed_cap)):
+        cells: dict[tuple[int, int], int] = {}
+        for place, most in fits.items():
+            cell = (place[0], place[level])
+            cells[cell] = cells.get(cell, 0) + most
+        total = 0
+        for site in {site for site, _ in cells}:
+            there = sum(
+                most
+                if of < 0
+                else min(most, max(0, int(cap[service] - own[(column == of) & ~rows.is_pool].sum())))
+                for (at, of), most in cells.items()
+                if at == site
+            )
+            total += min(there, max(0, int(s.site_cap[service] - own[rows.site == site].sum())))
+        if total < missing:
+            return False
+    return True
 
 
 def check_outcomes(reading: Reading, times: Milestones) -> int:

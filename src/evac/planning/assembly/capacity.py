@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 
@@ -77,25 +77,17 @@ def _here(instance: Instance, service: int) -> IntColumn:
 
 
 def _within_spread(instance: Instance, service: int, fits: IntColumn) -> int:
-    """Most replicas that fit in all, within what racks, groups of feeds and sites may hold of the service."""
+    """No fewer replicas than fit in all, within what racks and sites, and feeds and sites, may hold of the
+    service. Racks and feeds are not taken together: which rows are best for both is a search of its own.
+    """
     s, rows, here = instance.services, instance.rows, _here(instance, service)
+    sites, most = len(instance.site_names), int(fits.sum())
+    in_site = np.maximum(s.site_cap[service] - np.bincount(rows.site, here, sites).astype(np.int64), 0)
     for cap, place in ((s.rack_cap, rows.rack), (s.feed_cap, rows.feed_group)):
-        bare = ~rows.is_pool & (place >= 0)
-        if cap[service] < UNBOUNDED and bare.any():
-            left = np.full(int(place.max(initial=0)) + 1, cap[service], np.int64)
-            np.subtract.at(left, place[bare], here[bare])
-            fits = _cut(fits, place, bare, np.maximum(left, 0))
-    if s.site_cap[service] < UNBOUNDED:
-        left = np.full(len(instance.site_names), s.site_cap[service], np.int64)
-        np.subtract.at(left, rows.site, here)
-        fits = _cut(fits, rows.site, np.ones(len(rows), np.bool_), np.maximum(left, 0))
-    return int(fits.sum())
-
-
-def _cut(fits: IntColumn, place: IndexColumn, counts: BoolColumn, left: IntColumn) -> IntColumn:
-    """What fits, with no more at a place than is left there; places are filled row by row."""
-    found = fits.copy()
-    for row in np.flatnonzero(counts & (fits > 0)).tolist():
-        found[row] = min(found[row], left[place[row]])
-        left[place[row]] -= found[row]
-    return found
+        bare, places = ~rows.is_pool & (place >= 0), int(place.max(initial=-1)) + 1
+        inside = np.maximum(cap[service] - np.bincount(place[bare], here[bare], places).astype(np.int64), 0)
+        cell = np.bincount((rows.site * places + place)[bare], fits[bare], sites * places).astype(np.int64)
+        there = np.minimum(cell.reshape(sites, places), inside).sum(axis=1)
+        there += np.bincount(rows.site[~bare], fits[~bare], sites).astype(np.int64)
+        most = min(most, int(np.minimum(there, in_site).sum()))
+    return most
