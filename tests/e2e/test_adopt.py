@@ -148,11 +148,22 @@ def test_what_is_seen_to_be_done_is_attested_with_a_key_of_an_approver_or_not_at
     (folder / "estate.yaml").write_text(json.dumps(told))
     people = {name: new_key(path) for name, path in keys.items()}
     (folder / "policy.yaml").write_text(f"approvers: {{kim: '{people['kim']}'}}\n")
-    env = {**os.environ, "EVAC_WHO": "kim", "COLUMNS": "160"}
+    env = {**os.environ, "EVAC_WHO": "the-user-of-this-machine", "COLUMNS": "160"}
     plan = str(tmp_path / "p")
     World(tmp_path, env).evac("plan", str(folder), "--budget", "0s", "--lose", "pangyo", "-o", plan)
     (tmp_path / "web").write_text("a run whose journal is lost started it")
-    adopt = ["run", "adopt", plan, str(folder), "--confirm", "pangyo", "--reason", "the store burnt"]
+    adopt = [
+        "run",
+        "adopt",
+        plan,
+        str(folder),
+        "--confirm",
+        "pangyo",
+        "--reason",
+        "the store burnt",
+        "--who",
+        "kim",
+    ]
     for name, key, refused in (
         ("typed", (), "adopt-not-taken"),
         ("eve", ("--key", str(keys["eve"])), "signature-invalid"),

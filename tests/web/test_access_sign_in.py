@@ -26,7 +26,7 @@ from evac.web.access.passwords import WAITING_MOST, hash_of, new_totp
 from evac.web.access.people import People, address_of
 from evac.web.access.port import TooMany, Unauthenticated
 from evac.web.api.requests import check_may
-from tests.web.rooms import play
+from tests.web.rooms import BASE, play
 
 HTML = {"accept": "text/html", "sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate"}
 TOKEN = "evac_" + "t" * 43
@@ -101,7 +101,9 @@ def test_a_browser_is_sent_to_sign_in_and_comes_back_where_it_wanted(tmp_path: P
         assert "SameSite=strict" in cookie
         assert "Path=/" in cookie
         assert (await client.get("/now", headers=HTML)).status_code == 200
-        assert (await client.get("/sign-in?next=//evil.example", headers=HTML)).headers["location"] == "/now"
+        for elsewhere in ("//evil.example", "/..//evil.example", "/.//evil.example"):
+            told = await client.get(f"/sign-in?next={elsewhere}", headers=HTML)
+            assert told.headers["location"] == "/now"
 
     play(story, access=people(tmp_path))
 
@@ -124,6 +126,11 @@ def test_under_tls_the_cookie_is_of_this_host_only(tmp_path: Path) -> None:
         assert cookie.startswith("__Host-evac_form=")
         assert "Secure" in cookie
         assert "strict-transport-security" in page.headers
+        plain = await client.post("/sign-in", headers={"origin": BASE})
+        assert plain.json()["code"] == "cross-site", "whoever answers for this host without TLS"
+        own = await client.post("/sign-in", headers={"origin": BASE.replace("http:", "https:")})
+        assert own.status_code == 403
+        assert "cross-site" not in own.text
 
     play(story, access=people(tmp_path, secure=True), secure=True)
 

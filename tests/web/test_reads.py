@@ -94,7 +94,11 @@ def test_every_answer_carries_the_headers_that_keep_pages_apart() -> None:
 def test_a_foreign_host_and_a_page_of_another_site_are_refused() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         for headers, code in (
-            ({"Host": "evil.example"}, "host-unknown"),
+            *(
+                ({"Host": host}, "host-unknown")
+                for host in ("evil.example", "127.0.0.1@evil.example", "127.0.0.1:8400@evil.example")
+            ),
+            *(({"Host": host}, "host-unknown") for host in ("127.0.0.1:8400:1", "[127.0.0.1", "127.0.0.1:x")),
             ({"Origin": "http://evil.example"}, "cross-site"),
             ({"Sec-Fetch-Site": "cross-site"}, "cross-site"),
         ):

@@ -373,6 +373,13 @@ async def repair(
             if keep is not None:
                 keep_first(b"")
                 await store.transact((), (chapters.begun_by_name(journal).put(),))
+        whole = await chapters.erased(store, journal) if is_month else None
+        if whole is not None:
+            found = replace(found, segments=(1,), lost=whole.records)
+            if keep is not None:
+                keep_first(b"")
+                begun = chapters.begun_by_name(journal).put()
+                await Journal.create(store, journal, None, (), (begun,), (lost[journal],))
         if saved:
             words = (
                 f"{who_am_i()} repaired the journal {journal} (records lost: {found.lost} or more): {reason}"

@@ -302,12 +302,16 @@ def adopt(
     generation: int,
     abandoned: tuple[str, ...] = (),
     key: Path | None = None,
+    who: str = "",
 ) -> tuple[str, tuple[str, ...]]:
     """The run that was made, which waits for approval, and the steps that the world shows as done. Where
     somebody promoted a store of the plan by hand, the rest is planned again from what is now.
 
-    generation: of a new store; 0: above whatever the members of stores have obeyed. key: to sign with.
+    generation: of a new store; 0: above whatever the members of stores have obeyed. key: to sign with. who:
+    whose key it is; empty: the user of this process.
     """
+    who = who or runs.who_am_i()
+    says = who if key else f"evac adopt for {who}"
 
     async def work() -> tuple[str, tuple[str, ...]]:
         drivers, store = Drivers(), open_store(url or runs.default_store())
@@ -320,13 +324,13 @@ def adopt(
             found = await look(loaded, drivers)
             number = generation or await _next_generation(store, loaded.estate, drivers, now_ms)
             await ensure_controller(store, url or runs.default_store(), estate.absolute(), None, log, number)
-            proposal = runs.proposal_of(loaded.data, incident, reason, typed)
+            proposal = runs.proposal_of(loaded.data, incident, reason, typed, who)
             run = await runs.propose(store, replace(proposal, abandoned=abandoned), now_ms, key=key)
             for i, step in enumerate(found.done):
-                await _say(store, run, "attest", step, f"observed as done: {reason}", now_ms + i, key)
+                await _say(store, run, says, "attest", step, f"observed as done: {reason}", now_ms + i, key)
             for i, step in enumerate(found.needless):
                 words = f"its store was observed with its new primary: {reason}"
-                await _say(store, run, "skip", step, words, now_ms + len(found.done) + i, key)
+                await _say(store, run, says, "skip", step, words, now_ms + len(found.done) + i, key)
             return run, (*promoted, *found.done)
         finally:
             await drivers.close()
@@ -442,9 +446,15 @@ async def _seen(action: Action, drivers: Drivers) -> bool:
 
 
 async def _say(
-    store: Store, run: str, verb: requests.RequestVerb, step: str, reason: str, at_ms: int, key: Path | None
+    store: Store,
+    run: str,
+    who: str,
+    verb: requests.RequestVerb,
+    step: str,
+    reason: str,
+    at_ms: int,
+    key: Path | None,
 ) -> None:
-    who = runs.who_am_i() if key else f"evac adopt for {runs.who_am_i()}"
     told = {"adopted": True}
     request = requests.Request(runs.new_id(at_ms), verb, who, reason, step=step, at_ms=at_ms, evidence=told)
     if key is not None:

@@ -533,6 +533,7 @@ def limit(
     default=0,
     help="For a new store. [default: higher than any epoch the store members have accepted]",
 )
+@who_option
 @key_option
 @store_option
 @quiet_option
@@ -544,6 +545,7 @@ def adopt(
     confirm: tuple[str, ...],
     abandon: tuple[str, ...],
     generation: int,
+    who: str | None,
     key: Path | None,
     store: str | None,
     quiet: bool,
@@ -568,6 +570,7 @@ def adopt(
         generation,
         abandon,
         key,
+        who or "",
     )
     say(
         f"{made} was created; {plural(len(done), 'step is', 'steps are')} already done"

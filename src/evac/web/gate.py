@@ -41,6 +41,7 @@ POLICY: Final = (
 )
 STREAM: Final = "evac_stream"
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
+_HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{0,5})?")
 _HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -181,7 +182,7 @@ class Gate:
         if not length.isdigit() or int(length) > self._most(scope):
             raise BodyTooLarge(self._most(scope))
         if scope["method"] not in SAFE:
-            _check_origin(headers, host)
+            _check_origin(headers, host, self._setting.secure)
 
     def _most(self, scope: Scope) -> int:
         """Maximum bytes of a body: a plan may be larger than other requests."""
@@ -211,18 +212,20 @@ class _Told:
 
 
 def _name(host: str) -> str:
-    """The host without its port, normalised for comparison."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return (host.rpartition(":")[0] if ":" in host else host).lower()
+    """The host without its port, normalised for comparison; empty for what is not a name and a port. What is
+    between them would be a password, and what follows it another host.
+    """
+    found = _HOST.fullmatch(host)
+    return found["name"].strip("[]").lower() if found else ""
 
 
-def _check_origin(headers: dict[bytes, bytes], host: str) -> None:
+def _check_origin(headers: dict[bytes, bytes], host: str, secure: bool) -> None:
     """Raises NotAllowed for a change requested by a page of another site."""
     site = headers.get(b"sec-fetch-site", b"none")
     origin = headers.get(b"origin", b"").decode("latin-1")
     try:
-        foreign = bool(origin) and urlsplit(origin).netloc.lower() != host.lower()
+        scheme, where = urlsplit(origin)[:2]
+        foreign = bool(origin) and (where.lower() != host.lower() or (secure and scheme != "https"))
     except ValueError:
         foreign = True
     if foreign or site not in (b"none", b"same-origin"):

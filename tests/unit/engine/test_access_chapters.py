@@ -290,8 +290,15 @@ def test_months_are_named_by_the_calendar() -> None:
     assert len(chapters.streams_since("", BEGIN_MS)) == chapters.MONTHS_ASKED
 
 
-@pytest.mark.parametrize("damage", ["first", "middle", "last", "index"])
-@pytest.mark.parametrize("month", ["access-2026-02", "access-2026-04"])
+FEBRUARY, APRIL = "access-2026-02", "access-2026-04"
+"""The second of four months, and the last."""
+DAMAGES = ["first", "middle", "last", "index", "spoilt", "whole"]
+
+
+@pytest.mark.parametrize(
+    ("month", "damage"),
+    [*((month, damage) for month in (FEBRUARY, APRIL) for damage in DAMAGES), (FEBRUARY, "erased")],
+)
 def test_a_repair_is_in_the_log_once_and_the_log_is_sound_again(
     month: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,12 +306,24 @@ def test_a_repair_is_in_the_log_once_and_the_log_is_sound_again(
     url = f"sqlite:{tmp_path / 'evac.sqlite'}"
     log = ["access", "log", "--store", url]
 
-    async def change(number: int) -> None:
+    async def change(numbers: slice, *, index: bool = False, deleted: bool = False) -> None:
         store = open_store(url)
-        keys = [one.key for one in await store.list(f"journal/{month}/")]
-        change: Change = Put(keys[number], b"spoilt")
-        await store.transact((), (Delete(f"{chapters.INDEX}{month}") if damage == "index" else change,))
+        keys = [one.key for one in await store.list(f"journal/{month}/")][numbers]
+        for key in [*keys, *([f"{chapters.INDEX}{month}"] if index else [])]:
+            change = Delete(key) if deleted or key.startswith(chapters.INDEX) else Put(key, b"spoilt")
+            await store.transact((), (change,))
         await store.close()
+
+    all_of, none = slice(None), slice(0)
+    damages = {
+        "first": change(slice(1)),
+        "middle": change(slice(5, 6)),
+        "last": change(slice(-1, None)),
+        "index": change(none, index=True),
+        "spoilt": change(all_of),
+        "whole": change(all_of, deleted=True),
+        "erased": change(all_of, index=True, deleted=True),
+    }
 
     async def live() -> None:
         world = await World(days=100, url=url).live()
@@ -313,7 +332,9 @@ def test_a_repair_is_in_the_log_once_and_the_log_is_sound_again(
     asyncio.run(live())
     assert command(log) == console.DONE
     before = capsys.readouterr().out.splitlines()
-    asyncio.run(change({"first": 0, "last": -1}.get(damage, 5)))
+    asyncio.run(damages.pop(damage))
+    for other in damages.values():
+        other.close()
     assert command(log) == console.FAILED
     copy = tmp_path / "copy"
     repair = ["store", "repair", month, "--store", url, "--execute", "--copy", str(copy), "--reason", "4711"]
@@ -325,6 +346,10 @@ def test_a_repair_is_in_the_log_once_and_the_log_is_sound_again(
     (repaired,) = [orjson.loads(one) for one in after if '"log-repaired"' in one]
     assert month in repaired["what"]
     assert "4711" in repaired["what"]
-    assert len(set(before) - set(after)) == (damage != "index")
-    asyncio.run(change(3))
+    of_month = [one for one in before if orjson.loads(one)["at"].startswith(month[7:])]
+    lost = {"index": 0, "spoilt": len(of_month), "whole": len(of_month), "erased": len(of_month)}
+    assert len(of_month) > 20
+    assert len(set(before) - set(after)) == lost.get(damage, 1)
+    assert command([*repair[:-5], "--quiet"]) == console.DONE, "there is nothing left to repair"
+    asyncio.run(change(slice(1)))
     assert command(log) == console.FAILED

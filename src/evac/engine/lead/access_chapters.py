@@ -183,8 +183,7 @@ async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list
     recorded repair broke is no problem. anchors: heads that others kept, of any chapter.
     """
     anchors, chapters = list(anchors), await chapters_of(store)
-    heads, problems = list[Anchor](), list[str]()
-    links, gone, repaired = dict[str, Anchor](), dict[str, Anchor](), dict[str, Anchor]()
+    heads, problems, empty = list[Anchor](), list[str](), list[str]()
     there = [one.stream for one in chapters if one.deleted is None]
     problems += [
         f"{one.stream}: changed: its entry {INDEX}{one.stream} is lost or cannot be read"
@@ -195,11 +194,29 @@ async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list
         problems += [f"{stream}: {one}" for one in await verify_chain(store, stream, anchors)]
         head = await last_of(store, stream)
         if head is None:
-            problems.append(
-                f"missing: chapter {stream} does not exist, and no record says that it was deleted"
-            )
-            continue
-        heads.append(head)
+            empty.append(stream)
+        else:
+            heads.append(head)
+    links, gone, repaired = await _named_in(store, [one.stream for one in heads])
+    problems += [
+        f"missing: chapter {stream} does not exist, and no record says that it was deleted"
+        for stream in empty
+        if stream not in gone
+    ]
+    problems += _unlinked(heads, links, gone, repaired)
+    for stream in sorted({one.stream for one in anchors} - set(there)):
+        problems.append(f"cut-off: agents hold heads of chapter {stream}, which does not exist")
+    return heads, problems
+
+
+async def _named_in(
+    store: Store, streams: Iterable[str]
+) -> tuple[dict[str, Anchor], dict[str, Anchor], dict[str, Anchor]]:
+    """What the records of chapters say of other ones: chapter -> the head that it names of the one before;
+    the head of one when policy deleted it; the head that a repair left. Raises Unavailable.
+    """
+    links, gone, repaired = dict[str, Anchor](), dict[str, Anchor](), dict[str, Anchor]()
+    for stream in streams:
         async for number, record in records_after(store, stream, 0, 2**53, proven=False):
             with contextlib.suppress(ValueError, TypeError):  # whoever reads the records says it
                 row = orjson.loads(record)
@@ -211,10 +228,22 @@ async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list
                 if REPAIRED in row:
                     left = Anchor(**row[REPAIRED])
                     repaired[left.stream] = left
-    problems += _unlinked(heads, links, gone, repaired)
-    for stream in sorted({one.stream for one in anchors} - set(there)):
-        problems.append(f"cut-off: agents hold heads of chapter {stream}, which does not exist")
-    return heads, problems
+    return links, gone, repaired
+
+
+async def erased(store: Store, stream: str) -> Anchor | None:
+    """Where the chapter after this one says that it ended, if nothing is left of it and no record says that
+    it was deleted; without records where no chapter follows it. Raises Unavailable.
+    """
+    found = [one for one in await chapters_of(store) if one.deleted is None]
+    if await last_of(store, stream) is not None:
+        return None
+    links, gone, _ = await _named_in(store, [one.stream for one in found if one.stream != stream])
+    named = next((one for one in links.values() if one.stream == stream), None)
+    listed = any(one.stream == stream for one in found)
+    if stream in gone or not (listed or named):
+        return None
+    return named or Anchor(stream, 0, 0, "")
 
 
 def _unlinked(

@@ -32,7 +32,8 @@ def is_open(path: str) -> bool:
 def path_within(text: str) -> str:
     """A path of this war room to continue to; the first page for anything else."""
     plain = text.isascii() and text.isprintable() and len(text) <= NEXT_LONGEST and "\\" not in text
-    if not plain or not text.startswith("/") or text.startswith(("//", SIGN_IN, "/v1")):
+    twice = "//" in text.partition("?")[0]  # with `..` before it, what follows might be read as a host
+    if not plain or twice or not text.startswith("/") or text.startswith((SIGN_IN, "/v1")):
         return "/now"
     return text
 
