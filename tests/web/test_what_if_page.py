@@ -82,8 +82,17 @@ def test_it_works_without_scripts_and_fits(
     page.get_by_role("heading", name="What if south is lost?").wait_for()
     page = opened(browser, page.url, width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    node = page.locator("svg.graph a").first
+    node = page.locator("svg.graph a" if width > 700 else "table.cards tbody th a").first
     node.focus()
     assert node.evaluate("element => element === document.activeElement")
-    assert node.get_attribute("aria-label")
+    assert width < 700 or node.get_attribute("aria-label")
+    assert page.locator("ul.spread").last.is_visible() is (width < 700)
+    assert page.locator("svg.graph").is_visible() is (width > 700)
+    for row in page.locator("tbody tr:has(td[data-l=Why])").all():
+        name = row.locator("th").inner_text()
+        assert not row.locator("td[data-l=Why]").inner_text().startswith(f"{name}:"), name
+    said = page.locator("section[aria-labelledby=h-findings] small").all_text_contents()
+    fixes = [words for words in said if words.startswith("Fix:")]
+    assert fixes
+    assert len(fixes) == len(set(fixes)), "the same change is listed once"
     assert Axe().run(page).response["violations"] == []

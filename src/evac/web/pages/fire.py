@@ -173,7 +173,8 @@ def _title(names: list[str], felt: Impact | None, services: int, left: Sequence[
         words = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} lost."
     if felt is None and left:
         were = "was" if len(left) == 1 else "were"
-        return f"{words} {listed(list(left), 3)} {were} still down when the incident was resolved."
+        some = " and ".join(left) if len(left) == 2 else listed(list(left), 3)
+        return f"{words} {some[:1].upper()}{some[1:]} {were} still down when the incident was resolved."
     if felt is None:
         return words
     down = len(felt.down)

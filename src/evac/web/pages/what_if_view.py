@@ -15,7 +15,7 @@ from fastapi import Query, Request, Response
 from evac.model.errors import EvacError, Unavailable
 from evac.model.plan import Plan
 from evac.model.units import measured
-from evac.office.facts import DomainFacts, EstateFacts
+from evac.office.facts import DomainFacts, EstateFacts, FindingFacts
 from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf, loss_by, made_worse, verdict_of
 from evac.views import plan_charts, svg
 from evac.views.words import assumed_words, duration, listed, number, people, plural, time_back
@@ -75,6 +75,7 @@ FOUND_MOST: Final = 60
 SERVICES: Final = 100
 FINDINGS_MOST: Final = 20
 FINDINGS_OPEN: Final = 5
+MESSAGES_MOST: Final = 2
 FATES: Final = {
     "lost": ("Not restored", "bad", "x"),
     "recovers": ("Down, then back", "", "minus"),
@@ -147,12 +148,12 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
     # What the audit says about these domains, the gravest first, as it lists them.
     asked = set(answer.domains)
     findings = [finding for finding in facts.findings if asked.intersection(finding.domains)]
+    groups = _by_fix(findings)
     return {
         "heading": _heading(answer),
         "look": {"error": "bad", "ok": "good"}.get(VERDICT_CLASS[loss.verdict], ""),
         "plan": loss.plan,
         "text": loss.text,
-        "what": loss.what if loss.plan else "",
         "because": loss.because,
         "assumed": assumed_words(answer.lead),
         "cards": _cards(answer),
@@ -162,9 +163,9 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
         "end": end,
         "before": begin - SERVICES if begin else None,
         "after": end if end < len(rows) else None,
-        "findings": (findings[:FINDINGS_OPEN], findings[FINDINGS_OPEN:FINDINGS_MOST]),
+        "findings": (groups[:FINDINGS_OPEN], groups[FINDINGS_OPEN:FINDINGS_MOST]),
         "findings_total": number(len(findings)),
-        "findings_rest": max(0, len(findings) - FINDINGS_MOST),
+        "findings_rest": max(0, len(groups) - FINDINGS_MOST),
         "capacity": _capacity(answer.capacity),
         "graph": graph(facts, answer, of),
         "of": of,
@@ -174,6 +175,23 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
         "sheds": loss.sheds,
         "stale": answer.estate != facts.digest,
     }
+
+
+def _by_fix(findings: Sequence[FindingFacts]) -> list[dict[str, Any]]:
+    """Findings that the same change resolves are one row, with the first of their messages."""
+    groups: dict[tuple[str, str], list[FindingFacts]] = {}
+    for one in findings:
+        groups.setdefault((one.severity, one.fix or one.fingerprint), []).append(one)
+    return [
+        {
+            "severity": severity,
+            "about": listed(list(dict.fromkeys(one.subject for one in same)), 3),
+            "messages": [one.message for one in same[:MESSAGES_MOST]],
+            "rest": max(0, len(same) - MESSAGES_MOST),
+            "fix": same[0].fix,
+        }
+        for (severity, _), same in groups.items()
+    ]
 
 
 def _heading(answer: WhatIf) -> str:
