@@ -73,7 +73,7 @@ class Permits:
         with self._guard:
             before = self._of(store, epoch)
             if not 0 < ttl_ms <= MAX_TTL_MS:
-                raise Permanent("permit-wrong", f"a permit lasts from 1 to {MAX_TTL_MS} ms")
+                raise Permanent("permit-wrong", f"a permit must last from 1 to {MAX_TTL_MS} ms")
             until = self._moment(mark) + ttl_ms
             if before.boot == self._boot and before.epoch == epoch:
                 until = max(until, before.until_ms)

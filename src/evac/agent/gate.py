@@ -79,7 +79,7 @@ class Keys:
 def _read(references: Sequence[str]) -> tuple[Secret, ...]:
     """Raises `Permanent`."""
     if not 1 <= len(references) <= KEYS_MOST:
-        raise Permanent("secret-count", f"an agent has 1 to {KEYS_MOST} keys, not {len(references)}")
+        raise Permanent("secret-count", f"an agent must have 1 to {KEYS_MOST} keys, not {len(references)}")
     found = tuple(secrets.resolve(one) for one in references)
     for key in found:
         if len(key.reveal_bytes()) < client.LEAST_KEY_BYTES:

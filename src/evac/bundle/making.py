@@ -443,7 +443,10 @@ def _material(making: _Making) -> sealing.Material | None:
         except EvacError as error:
             making.leave_out(f"the value of {reference}", error.message)
     if asked.shares is None and rows:
-        making.leave_out(f"values of {len(rows)} secrets", "no --share k/n: only their references are here")
+        making.leave_out(
+            f"values of {len(rows)} secrets",
+            "without --share K/N, the bundle contains only references to them",
+        )
     making.values["references"] = [
         {"reference": reference, "for": sorted(set(needed)), "sealed": reference in values}
         for reference, needed in sorted(rows.items())

@@ -416,7 +416,9 @@ def break_glass(
     from evac.model.access import Grant
 
     if bool(run) == bool(incident):
-        raise InvalidInput("glass-invalid", "a credential is for one run, or for one incident", "name one")
+        raise InvalidInput(
+            "glass-invalid", "a credential must name either one run or one incident", "name one"
+        )
     begin_ms = now_ms()
     until_ms = begin_ms + minutes * 60_000
     grant = Grant(secrets.token_hex(16), who, purpose, run, incident, begin_ms, until_ms, uses, reason)

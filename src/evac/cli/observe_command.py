@@ -122,7 +122,7 @@ def _left_by_runs(path: Path, where: Where) -> Situation | None:
     try:
         return situation.of(estates.load(path), where.do(lambda control: control.facts(path, False)))
     except EvacError as error:
-        say(f"which one is the old primary is unknown: {error.message}")
+        say(f"it is unknown which one is the old primary: {error.message}")
         return None
 
 

@@ -77,8 +77,8 @@ def simulate(
 ) -> None:
     """Simulate a PLAN thousands of times with uncertain durations and failing steps.
 
-    Shows when each tier is restored at the 50th to 99th percentile, how likely each RTO is met, and which
-    steps are most often on the critical chain. Verifies the plan first.
+    Shows when each tier is restored at the 50th to 99th percentile, how likely each RTO is to be met,
+    and which steps are most often on the critical chain. Verifies the plan first.
     """
     uncertainty = parse_faults(faults)
     made, digest = plan_codec.read(plan)

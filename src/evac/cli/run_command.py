@@ -77,7 +77,7 @@ hall_option = click.option(
 key_option = click.option(
     "--key",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Private key to sign with, of a person in the policy or the access file.",
+    help="Private key to sign with; its owner must be in the policy or the access file.",
 )
 REFUSED_SHOWN = 10
 

@@ -92,7 +92,7 @@ def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
     "--copy",
     "target",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to save every entry of the journal as it was: a new file.",
+    help="New file to save every entry of the journal to, as it was.",
 )
 @click.option("--reason", default="", help="Why, for the record.")
 @quiet_option

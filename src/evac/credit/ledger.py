@@ -212,7 +212,7 @@ def problems_of(claims: Sequence[Claim]) -> tuple[Diagnostic, ...]:
             first = seen[claim.id].place
             message = f"claim {claim.id} is listed twice, first at {first}"
             if first == NOWHERE:
-                message = f"claim {claim.id} is in this case already, with other values"
+                message = f"claim {claim.id} is already in this case, with different values"
             found.append(Diagnostic("claim-twice", message, claim.place, hint="give each its own ID"))
         seen.setdefault(claim.id, claim)
     return tuple(found)

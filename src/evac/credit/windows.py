@@ -235,7 +235,7 @@ def problems_of(windows: Sequence[Window]) -> tuple[Diagnostic, ...]:
             message = f"window {window.id} is listed twice, first at {seen[window.id].place}"
             hint = "give each its own ID"
             if seen[window.id].place == NOWHERE:
-                message = f"window {window.id} is in this case already, with other values"
+                message = f"window {window.id} is already in this case, with different values"
                 hint = "give it another ID, or correct the first one: evac credit windows CASE --correct"
             found.append(Diagnostic("window-twice", message, window.place, hint=hint))
         seen.setdefault(window.id, window)

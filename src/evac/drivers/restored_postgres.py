@@ -130,7 +130,7 @@ def _database_of(settings: Mapping[str, Value]) -> str:
     """What psql would take for the address of another server is no name."""
     name = parameters.text(settings, "facts_database", "postgres")
     if re.search(r"[\s=:/]", name):
-        raise Permanent("setting-wrong", "facts_database is the name of a database, such as orders")
+        raise Permanent("setting-wrong", "facts_database must be the name of a database, such as orders")
     return name
 
 

@@ -196,7 +196,7 @@ class Counter:
         if known is not None:
             return known
         if not asked.who.strip() or not asked.reason.strip() or len(asked.reason) > TEXT_MOST:
-            raise InvalidInput("hold-unsigned", "a hold must say who and why", "send a reason")
+            raise InvalidInput("hold-unsigned", "a hold needs a name and a reason", "send a reason")
         now_ms = self._clock.now_ms()
         told = HoldLine(asked.who, asked.reason, now_ms)
         compares: tuple[Compare, ...] = (Compare(HOLD_KEY, 0),)
@@ -212,7 +212,7 @@ class Counter:
         if known is not None:
             return known
         if not asked.who.strip() or not asked.reason.strip() or len(asked.reason) > TEXT_MOST:
-            raise InvalidInput("clear-unsigned", "clearing a mark must say who and why", "send a reason")
+            raise InvalidInput("clear-unsigned", "clearing a mark needs a name and a reason", "send a reason")
         if asked.proof is None and await proof_needed(self._store):
             raise NotAllowed("unproven", f"{asked.who[:80]} is a typed name", "sign in first")
         now_ms = self._clock.now_ms()

@@ -18,7 +18,7 @@ class Backup(StepKind):
     work = "take fresh backups"
     sentence = "take a fresh backup of {target}"
     entry = Entry("backed-up", "a fresh backup of {target} was taken", "main")
-    precheck = "its repository has space and is not at a site that is left"
+    precheck = "its repository has space and is not at a site that is being evacuated"
     gate = "the backup began after the run was created, and its check passed"
     undo = "nothing to undo: the backup stays in its repository"
 

@@ -174,7 +174,7 @@ def check_key(key: str) -> int:
     size = len(key) if key.isascii() else len(key.encode("utf-8", "replace"))
     if 0 < size <= MAX_KEY_BYTES and key.isprintable():
         return size
-    raise _beyond(f"a key has 1 to {MAX_KEY_BYTES} bytes of printable text, not {key[:80]!r}")
+    raise _beyond(f"a key must have 1 to {MAX_KEY_BYTES} bytes of printable text, not {key[:80]!r}")
 
 
 def check_transaction(compares: Sequence[Compare], changes: Sequence[Change]) -> None:
@@ -182,7 +182,7 @@ def check_transaction(compares: Sequence[Compare], changes: Sequence[Change]) ->
     fits them all.
     """
     if len(compares) > MAX_CHANGES or len(changes) > MAX_CHANGES:
-        raise _beyond(f"a transaction has at most {MAX_CHANGES} compares and {MAX_CHANGES} changes")
+        raise _beyond(f"a transaction can have at most {MAX_CHANGES} compares and {MAX_CHANGES} changes")
     for compare in compares:
         check_key(compare.key)
     total = 0
@@ -191,7 +191,7 @@ def check_transaction(compares: Sequence[Compare], changes: Sequence[Change]) ->
     if total > MAX_TRANSACTION_BYTES:
         raise _beyond(f"a transaction of {total} bytes is larger than {MAX_TRANSACTION_BYTES}")
     if len(changes) > 1 and len({change.key for change in changes}) != len(changes):
-        raise _beyond("a transaction changes a key at most once")
+        raise _beyond("a transaction can change a key only once")
 
 
 def check_lease(name: str, ttl_ms: int) -> None:

@@ -76,7 +76,7 @@ def check_capacity(reading: Reading) -> None:
     over = (held > instance.rows.capacity[row]).any(axis=1)
     for at in np.unique(row[over])[:50].tolist():
         when = int(tick[over & (row == at)][0])
-        reading.complain("F8", instance.row_names[at], f"holds more than it has from tick {when}")
+        reading.complain("F8", instance.row_names[at], f"holds more than its capacity from tick {when}")
 
 
 def check_freed(reading: Reading) -> None:

@@ -210,7 +210,9 @@ def check_reasons(reading: Reading, times: Milestones) -> None:
         if why == Reason("no-capacity") and _may_fit(reading.instance, service):
             reading.complain("F1", outcome.service, "may have capacity, but the plan says none is left")
         if (why.resource or why.missing) and _missing(reading, times, service, why.resource) != why.missing:
-            reading.complain("F1", outcome.service, "the plan says that another amount is missing for it")
+            reading.complain(
+                "F1", outcome.service, "the plan states the wrong amount of missing capacity for it"
+            )
 
 
 def _missing(reading: Reading, times: Milestones, service: int, resource: str) -> int:

@@ -140,8 +140,8 @@ def october_text(story: October) -> str:
 
 def _lead(story: October) -> str:
     return (
-        f"A fire takes a building with {number(story.burnt)} of {number(story.servers)} servers. "
-        f"{plural(story.services, 'service')} and {people(story.people)} users are hit. "
+        f"A fire knocks out a building with {number(story.burnt)} of {number(story.servers)} servers. "
+        f"{plural(story.services, 'service')} and {people(story.people)} users are affected. "
         "This is how the day goes with evac: the program that would do it for real plans the evacuation, "
         "executes it and boots the site."
     )

@@ -230,7 +230,9 @@ def quarantine_read(text: str) -> Quarantine:
         return Quarantine(str(told["run"]), int(told["boots"]), rows("down"), rows("degraded"))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
-            "quarantine-invalid", "this is not a hands-on list", "upgrade the server or this command"
+            "quarantine-invalid",
+            "unexpected response from server: not a hands-on list",
+            "upgrade the server or this command",
         ) from error
 
 

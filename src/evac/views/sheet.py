@@ -218,7 +218,9 @@ def sheet_of(data: Any) -> Sheet:
         return Sheet(str(data["title"]), str(data["lead"]), parts, str(data["footer"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInput(
-            "sheet-invalid", "this is not a sheet", "upgrade the server or this command"
+            "sheet-invalid",
+            "unexpected response from server: not a sheet",
+            "upgrade the server or this command",
         ) from error
 
 

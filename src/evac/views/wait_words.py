@@ -126,12 +126,16 @@ def servers_words(said: Forecast) -> tuple[str, str]:
 def _servers(boots: int, ups: int, floor: int, on_ms: int, planned_ms: int, now_ms: int) -> tuple[str, str]:
     up, late_ms = f"{number(ups)} of {number(boots)} up", on_ms - planned_ms
     if floor and ups + floor >= boots:
-        words = f"{up}; the others do not come up and go to on-site staff"
+        words = f"{up}; the others failed to boot and are left to on-site staff"
     elif ups >= boots:
         words = up
     else:
         words = f"{up}; all on at {clock(on_ms, now_ms)}, {_beside_plan(late_ms)}"
-        words += f"; {number(floor)} of {number(boots - ups)} not up go to on-site staff" if floor else ""
+        words += (
+            f"; {number(floor)} of {number(boots - ups)} not yet up are left to on-site staff"
+            if floor
+            else ""
+        )
     return words, "warning" if late_ms > 60_000 or floor else ""
 
 
@@ -212,8 +216,8 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
         case DeadBootServer(server, boots):
             waits = plural(boots, "boot waits", "boots wait")
             return (
-                f"fix boot server {server}: boots from it do not come up, and its site has no other; "
-                f"{waits}, and one server at a time tries it"
+                f"fix boot server {server}: servers that boot from it do not come up, and its site has no "
+                f"other; {waits}, and one server at a time tries it"
             )
         case DoubtfulBootServer(server, boots, retry_ms):
             recent = plural(boots, "recent boot", "recent boots")

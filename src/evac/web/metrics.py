@@ -143,7 +143,7 @@ class _Situation(Collector):
         yield _one("evac_generation", "Generation of the store.", now.generation)
         yield _one("evac_superseded", "1 if a newer generation was opened.", int(now.newer is not None))
         yield _one("evac_held", "1 while a hold is in place.", int(now.hold is not None))
-        yield _one("evac_viewers", "Viewers that follow a stream.", self._office.hub.viewers)
+        yield _one("evac_viewers", "Viewers following a stream.", self._office.hub.viewers)
         yield _one("evac_runs_open", "Runs in progress.", len(now.open_runs))
         yield _one(
             "evac_runs_waiting", "Runs waiting for a person.", sum(1 for r in now.open_runs if r.waits)
@@ -157,7 +157,7 @@ class _Situation(Collector):
 
     def _sites(self) -> Iterator[Metric]:
         found = GaugeMetricFamily(
-            "evac_site_state", "1 for the state a site is in.", labels=("site", "state")
+            "evac_site_state", "1 for the current state of the site.", labels=("site", "state")
         )
         for site in self._office.situation.sites:
             for state in STATES:
@@ -180,7 +180,7 @@ class _Situation(Collector):
         yield findings
         drawer = self._office.situation.drawer
         ready = sum(bool(one.plan and one.current) for one in drawer)
-        yield _one("evac_drawer_plans", "Plans ready that fit the estate.", ready)
+        yield _one("evac_drawer_plans", "Ready plans that fit the estate.", ready)
 
 
 def _notices(seen: NoticesSeen) -> Iterator[Metric]:
@@ -192,7 +192,7 @@ def _notices(seen: NoticesSeen) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("evac_notices_waiting", "Messages waiting.", labels=("channel",))
     oldest = GaugeMetricFamily(
         "evac_notices_oldest_timestamp_seconds",
-        "Time since which the oldest one has been waiting; 0: none.",
+        "When the oldest one began to wait; 0: none.",
         labels=("channel",),
     )
     failing = GaugeMetricFamily("evac_notices_failing", "1 while messages fail.", labels=("channel",))
@@ -223,7 +223,7 @@ def _on_disk(seen: EstateOnDisk | None) -> Iterator[Metric]:
     )
     yield _one(
         "evac_estate_reload_since_timestamp_seconds",
-        "Time since which files have been waiting; 0: none.",
+        "When files began to wait; 0: none.",
         seen.since_ms / 1_000,
     )
 

@@ -211,7 +211,7 @@ def test_a_changed_policy_is_taken_whole_and_said_with_what_changed(tmp_path: Pa
             "held": ["r1"],
             "changed": ["approvals", "envelope", "windows", "pace"],
         }
-        assert notice.words.endswith("where it is looser, it does not hold for r1")
+        assert notice.words.endswith("where it is looser, it does not apply to r1")
         assert world.copies.policy is not None
         assert "approvals: 2" in world.copies.policy.read_text()
         await world.look()

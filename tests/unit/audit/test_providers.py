@@ -134,7 +134,7 @@ def test_replicas_and_domains_that_cannot_be_are_refused(tmp_path: Path) -> None
     )
     found = {one.code: one for one in check_estate(path).diagnostics}
     assert found["external-runs-here"].message == "'login' is external, so it cannot have replicas here"
-    assert "reserved for a provider" in found["id-taken"].message
+    assert "reserved for providers" in found["id-taken"].message
     assert found["id-taken"].place.line == 3
 
 

@@ -418,7 +418,7 @@ def test_the_same_import_adds_nothing_and_overlapping_ones_are_refused(evac: Eva
     assert (code, "0 new windows; 3 already known" in err) == (0, True)
     Path("other.csv").write_text(Path("windows.csv").read_text().replace("15:33", "15:32"))
     code, _, err = evac("windows", "case", "--import", "other.csv")
-    assert (code, "is in this case already, with other values [window-twice]" in err) == (2, True)
+    assert (code, "is already in this case, with different values [window-twice]" in err) == (2, True)
     assert len(json.loads(evac("windows", "case", "--output", "json")[1])["windows"]["list"]) == 3
 
 

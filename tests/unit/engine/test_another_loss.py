@@ -230,13 +230,13 @@ def test_what_a_run_does_not_touch_is_answered_when_it_has_ended() -> None:
         await world.until(lambda: "promote" in world.systems.verbs_done())
         first = await run_of(world)
         world.burn("daegu")
-        await world.until(lambda: any("does nothing there" in words for words in world.words("loss")))
+        await world.until(lambda: any("does nothing at this site" in words for words in world.words("loss")))
         world.systems.stuck.clear()
         await world.until(lambda: any("--confirm daegu --confirm pangyo" in w for w in world.words("loss")))
         assert not await events(world, first, "plan_replaced")
         assert (await events(world, first))[-1].kind == "run_ended"
         assert (await read_register(world.store))["daegu"] == "active"
-        assert len([w for w in world.words("loss") if "does nothing there" in w]) == 1
+        assert len([w for w in world.words("loss") if "does nothing at this site" in w]) == 1
 
     play(story, five())
 

@@ -35,12 +35,12 @@ def words(said: Forecast) -> str:
 def test_it_says_when_all_is_on_beside_the_plan_and_who_goes_to_the_floor() -> None:
     told = words(SAID)
     assert "12,345 of 32,000 up; all on at 14:52, 6 min later than planned" in told
-    assert "612 of 19,655 not up go to on-site staff" in told
+    assert "612 of 19,655 not yet up are left to on-site staff" in told
     assert "web 12:00, mail 12:01" in told
     assert "as planned" in words(replace(SAID, on_ms=SAID.planned_on_ms + 59_000))
     assert "earlier than planned" in words(replace(SAID, on_ms=SAID.planned_on_ms - 600_000))
     assert "assuming that everything waiting" in words(replace(SAID, waits=True))
-    assert "31,388 of 32,000 up; the others do not come up and go" in words(replace(SAID, up=31_388))
+    assert "31,388 of 32,000 up; the others failed to boot and are left" in words(replace(SAID, up=31_388))
     assert "servers: 32,000 of 32,000 up; back" in words(replace(SAID, up=32_000, floor=0))
 
 

@@ -266,7 +266,7 @@ class EstateWatch:
         self.standing = replace(self.standing, policy_ms=now_ms)
         words = f"the policy changed ({', '.join(keys)}): from now on {digest[:19]}, before {before[:19]}"
         if held:
-            words += f"; where it is looser, it does not hold for {', '.join(held)}"
+            words += f"; where it is looser, it does not apply to {', '.join(held)}"
         data = {"policy": digest, "before": before, "changed": list(keys), "held": list(held)}
         self._say("policy", words, data)
 

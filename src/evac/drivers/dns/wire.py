@@ -210,7 +210,9 @@ async def send_update(
         # Nothing was done: only our time was refused, by a clock that is not ours.
         answer, server_s = await _send(server, zone, key, wire, server_s, deadline)
     if server_s is not None:
-        raise Permanent("dns-refused", f"{server} rejected the time of an update twice", "check its clock")
+        raise Permanent(
+            "dns-refused", f"{server} rejected the timestamp of an update twice", "check its clock"
+        )
     _judge(server, zone, answer)
 
 

@@ -198,7 +198,7 @@ class Contract:
         except ValueError as error:
             words = f"its answer is not a role: {error}"
             raise Retryable(
-                "http-unreadable", words, 'answer JSON like {"role": "primary"}', 1_000
+                "http-unreadable", words, 'reply with JSON like {"role": "primary"}', 1_000
             ) from error
 
     async def _must_be_possible(self, action: Action, order: Order, ends_at: float) -> None:

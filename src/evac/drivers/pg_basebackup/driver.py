@@ -81,7 +81,7 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
 
     async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
         if (await ask_source(action.settings, _TABLESPACES, watch)).strip() != "0":
-            words = "the store has tablespaces, which pg_basebackup would write over their own paths"
+            words = "the store has tablespaces, which pg_basebackup would write to their original paths"
             raise Permanent("backup-unsupported", words, "back it up with pgBackRest")
         conninfo, env, hidden = source_of(action.settings)
         argv = (

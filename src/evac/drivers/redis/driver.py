@@ -310,7 +310,7 @@ class _Server:
                 yield
         except WatchError as error:
             raise Retryable(
-                "redis-raced", f"{self.address}: another order was faster", after_ms=100
+                "redis-raced", f"{self.address}: another order got there first", after_ms=100
             ) from error
         except ActionError:
             raise

@@ -452,7 +452,9 @@ class VerdictAnswers:
             return
         of_halls = {hall.partition("/")[0] for hall in concerned.halls}
         if site not in {*concerned.leaving, *concerned.places, *of_halls}:
-            self._say_once(site, f"{site} is lost as well; {run} continues first and does nothing there")
+            self._say_once(
+                site, f"{site} is lost as well; {run} continues first, and does nothing at this site"
+            )
             raise _NotYet
         lost = self._lost(register)
         halls = (hall for hall in concerned.halls if hall.partition("/")[0] not in lost)

@@ -130,17 +130,17 @@ def _grant(payload: bytes) -> Grant:
 def _wrong(grant: Grant) -> str:
     """What does not hold together, in words."""
     if not _ID.fullmatch(grant.id):
-        return "a credential id has 32 hexadecimal digits"
+        return "a credential id must have 32 hexadecimal digits"
     if not grant.who.strip() or not grant.reason.strip():
         return "a credential must say who signs it and why"
     if not all(getattr(grant, name).isprintable() for name in _TEXTS):
-        return "a credential is a single line of plain text"
+        return "a credential must be a single line of plain text"
     if grant.verb not in VERBS:
         return f"{grant.verb[:40]} is not a request a run accepts"
     if bool(grant.run) == bool(grant.incident):
-        return "a credential is for one run, or for one incident"
+        return "a credential must name either one run or one incident"
     if any(len(getattr(grant, name)) > TEXT_MOST for name in _TEXTS):
-        return f"texts can have at most {TEXT_MOST} characters"
+        return f"a text must have at most {TEXT_MOST} characters"
     if not 0 < grant.from_ms < grant.until_ms < 2**53 or not 1 <= grant.uses <= 100:
         return "a credential must end after it begins, and allow 1 to 100 uses"
     return ""

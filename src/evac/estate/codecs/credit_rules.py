@@ -85,7 +85,7 @@ def _read_share(raw: str) -> int:
 def _read_uptime(raw: str) -> int:
     value = _read_share(raw)
     if value > r.PPM:
-        raise QuantityError("share-above-one", f"uptime is at most 100 %, not {raw}", "check it")
+        raise QuantityError("share-above-one", f"uptime must be at most 100 %, not {raw}", "check it")
     return value
 
 

@@ -88,11 +88,11 @@ _WATCH: Final = Record(
         Field("period", "period_ms", _DURATION, "time between probes"),
         Field("deadline", "deadline_ms", _DURATION, "time until an unanswered probe counts as missed"),
         Field(
-            "misses", "misses", small_count(1, 1_000), "probes missed in a row until a witness reports down"
+            "misses", "misses", small_count(1, 1_000), "probes missed in a row before a witness reports down"
         ),
         Field("suspect", "suspect_ms", _DURATION, "how long until a site is suspected"),
-        Field("confirm", "confirm_ms", _DURATION, "how long a quorum must agree until a site counts as lost"),
-        Field("clear", "clear_ms", _DURATION, "how long it must answer until it counts as healthy again"),
+        Field("confirm", "confirm_ms", _DURATION, "how long a quorum agrees before a site counts as lost"),
+        Field("clear", "clear_ms", _DURATION, "how long it must answer before it counts as healthy again"),
         Field("kinds", "kinds", small_count(2, 5), "independent kinds of evidence that must agree"),
     ),
     _watch,

@@ -544,7 +544,7 @@ def _check_external(assembly: Assembly, reader: Reader) -> None:
     for section in ("sites", "groups"):
         for entry in assembly.values[section]:
             if entry.id.startswith(PROVIDER_PREFIX):
-                message = f"{shown(entry.id)} is reserved for a provider as a fault domain"
+                message = f"{shown(entry.id)} starts with {PROVIDER_PREFIX}, which is reserved for providers"
                 place = assembly.entries[f"{section}/{entry.id}"].place
                 reader.problems.add("id-taken", message, place, "rename it")
 

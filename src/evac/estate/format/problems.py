@@ -244,7 +244,7 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "import-word-unknown",
         _IMPORTS,
-        "evac does not know the meaning of a word in the source. The fact stays unknown.",
+        "evac does not recognise a word in the source. The fact stays unknown.",
     ),
     (
         "import-skipped",

@@ -291,7 +291,7 @@ class _Files:
         if other is None or found is None:
             return own
         if at(found, "services", base) is None or (path, name) in chain or len(chain) >= EXTENDS_MAX:
-            message = f"{shown(name)} extends {shown(base)}, which does not exist or extends it back"
+            message = f"{shown(name)} extends {shown(base)}, which does not exist, or extends it in turn"
             self.problems.add("import-dangling", message, stated.place, "only its own settings are used")
             return own
         return _merged(self._service(base, found, other, (*chain, (path, name))), own)

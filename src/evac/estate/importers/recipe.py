@@ -91,7 +91,7 @@ def read_recipe(path: Path, kinds: tuple[str, ...], problems: Problems) -> Recip
         return None
     listed = entries(tree, "sources")
     if not listed or len(listed) > SOURCES_MAX:
-        message = f"a recipe has 1 to {SOURCES_MAX} sources; this one has {len(listed)}"
+        message = f"a recipe must have 1 to {SOURCES_MAX} sources; this one has {len(listed)}"
         problems.add("import-shape", message, tree.place, "sources: {hosts: {kind: csv, from: hosts.csv}}")
         return None
     names = {

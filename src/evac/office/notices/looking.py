@@ -248,7 +248,9 @@ class Looker:
         if first:
             begin = max(0, records - BACK)
             if state.watched > records:
-                words = f"someone cut off the journal watch: it ends at record {records}, not {state.watched}"
+                words = (
+                    f"someone truncated the journal watch: it ends at record {records}, not {state.watched}"
+                )
                 news.append(News("trouble", "error", words, REPAIR))
         async for number, record in records_after(self._store, WATCH, begin, RECORDS_MOST, proven=False):
             begin = number

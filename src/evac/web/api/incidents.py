@@ -155,7 +155,9 @@ router = APIRouter(prefix="/v1", tags=["incidents"])
 READ: Final = [Depends(need("viewer"))]
 MEDIA: Final = {"json": JSON, "html": "text/html", "markdown": "text/markdown", "pdf": "application/pdf"}
 ENDINGS: Final = {"json": "json", "html": "html", "markdown": "md", "pdf": "pdf"}
-DraftLanguage = Annotated[Language, Query(description="Of a draft that is made of the records.")]
+DraftLanguage = Annotated[
+    Language, Query(description="Language of a draft that evac writes from the records.")
+]
 Form = Annotated[
     Literal["json", "html", "markdown", "pdf"], Query(description="Format of the document.", alias="format")
 ]
