@@ -119,8 +119,23 @@ def test_a_dump_of_netbox_is_found_and_an_inventory_in_sections_has_its_command(
     device = {"name": "db", "site": {"slug": "fra"}, "device_type": {"model": "R740"}}
     (company / "assets.json").write_text(json.dumps({"devices": [device]}))
     (company / "hosts.ini").write_text("[web]\nweb1\n")
+    (company / "dcim").mkdir()
+    (company / "dcim" / "devices.json").write_text(
+        json.dumps({"results": [{**device, "name": "hv", "id": 7}]})
+    )
+    machine = {"name": "vm", "vcpus": 2, "cluster": None, "device": {"id": 7}, "role": {"slug": "inside"}}
+    (company / "dcim" / "vms.json").write_text(json.dumps({"results": [machine]}))
+    (company / "stack").mkdir()
+    for name in ("compose.yaml", "base.yaml"):
+        (company / "stack" / name).write_text(f"services:\n  {name[:4]}:\n    image: x\n")
     done = invoke(company, "--no-audit")
     assert "assets: netbox, assets.json" in done.output
+    assert "dcim: netbox, dcim\n" in done.output, "devices and machines of one folder are one source"
+    services = {one.id for one in load(company / "estate").services}
+    assert "inside" in services
+    assert "comp" in services
+    assert "base" not in services, "Compose does not read it by itself"
+    assert "not read yet - stack/base.yaml: if it is a part of the project" in done.output
     assert "ansible-inventory -i hosts.ini --list > inventory.json" in done.output
 
 

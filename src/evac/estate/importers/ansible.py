@@ -1,10 +1,12 @@
 """What an Ansible inventory means for an estate: hosts become servers, groups what they run.
 
 The source is what `ansible-inventory --list` prints: every group with its hosts, and under `_meta` the
-variables of each host, those of its groups included. Variables are recognised by the names that columns of a
-host list have, and facts that Ansible gathered by theirs. Of a group that is called after a place
-(`site_fra`, `dc-east`) its hosts are at that site, and every other group without groups in it is a service,
-but for one of exactly the hosts of a site that have services without it.
+variables of each host, those of its groups included; or the folder of a project that has it next to the
+playbooks, whose `vars`, `vars_files` and roles then count as Ansible ranks them. Variables are recognised by
+the names that columns of a host list have, and facts that Ansible gathered by theirs. The hosts of a group
+that is called after a place (`site_fra`, `dc-east`), and of the groups in it, are at that site. Every other
+group without groups in it is a service, but for one of exactly the hosts of a site that have services without
+it.
 Other variables are not read: an inventory may hold passwords.
 """
 
@@ -13,17 +15,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from evac.estate.format import quantities as q
-from evac.estate.format.document import MAP, Node
+from evac.estate.format.document import LIST, MAP, SCALAR, YAML_BYTES_MAX, Node, read_documents
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.csv import NAMES, STATES, bare
 from evac.estate.importers.hosts import Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign
-from evac.estate.importers.source_files import at, entries, is_id, items_in, open_text, read_values, word
+from evac.estate.importers.source_files import (
+    at,
+    entries,
+    is_id,
+    items_in,
+    open_text,
+    read_text,
+    read_values,
+    word,
+)
 from evac.model.diagnostic import Place
 
 _PLACE: Final = re.compile(r"(?:site|dc|datacent(?:er|re)|location|region)[_-](.+)", re.IGNORECASE)
@@ -43,10 +55,18 @@ _AMOUNTS: Final[Mapping[str, Quantity]] = {
     "disk": q.DISK_HELD,
     "watts": q.POWER_NEEDED,
 }
+_READ: Final = (*_NAMED, "state", *_AMOUNTS)
 _SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,62}", re.ASCII)
 _PLAIN_NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 _SECTION: Final = re.compile(r"^\[[A-Za-z_][\w.-]*(?::children|:vars)?\]\s*$", re.MULTILINE)
 _HEAD: Final = 64 * 1024
+_REFERENCE: Final = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", re.ASCII)
+_IN_TEMPLATE: Final = re.compile(r"\{[{%]")
+_PATTERN: Final = re.compile(r"[\w.@-]+(?:[,:][\w.@-]+)*", re.ASCII)
+_ROUNDS_MAX: Final = 8
+_TAGS: Final = frozenset({"!vault", "!unsafe", "!vault-encrypted"})
+
+Variables: TypeAlias = "dict[str, Node]"
 
 
 def _is_in_sections(source: Path) -> bool:
@@ -67,6 +87,10 @@ def looks_like(name: str, head: str) -> Sign | None:
 def read(source: Path, problems: Problems, options: Options) -> Imported:
     """The facts of an inventory; problems are added."""
     imported = Imported()
+    project = source if source.is_dir() else None
+    if project is not None:
+        found = (path for path in sorted(project.glob("*.json")) if _is_inventory(path))
+        source = next(found, project / "inventory.json")
     tree = None if _is_in_sections(source) else read_values(source, problems)
     if tree is None and problems.has_errors:
         return imported
@@ -78,14 +102,24 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             f"create it with: ansible-inventory -i {source.name} --list > inventory.json",
         )
         return imported
+    groups = _Groups({name: node for name, _, node in entries(tree) if name != "_meta"})
+    plays = [] if project is None else list(_plays(project, groups, problems))
     hosts: dict[str, Host] = {}
     places: dict[str, Place] = {}
+    templates: dict[str, list[Place]] = {}
     for name, key, variables in _hosts(tree):
         if name not in hosts and is_id_of_host(name, key.place, problems):
-            hosts[name] = Host(_facts(variables, problems))
+            hosts[name] = Host(_facts(_ranked(name, variables, plays), templates, problems))
             places[name] = key.place
-    for group, key, node in entries(tree):
-        _take_group(group, key.place, node, hosts, problems)
+    for text, stated in sorted(templates.items()):
+        count = f"{len(stated):,} host{'' if len(stated) == 1 else 's'}"
+        message = f"{shown(text)} is a template that only Ansible can fill in: unknown for {count}"
+        hint = "set the value for the host or its group, or import the folder of the playbooks that set it"
+        problems.add("import-word-unknown", message, stated[0], hint)
+    for group, node in groups.nodes.items():
+        _take_place(group, node.place, groups, hosts)
+    for group, node in groups.nodes.items():
+        _take_service(group, node, hosts, problems)
     _leave_places(hosts, places, problems)
     for name, host in hosts.items():
         if options.site is not None:
@@ -97,6 +131,97 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     add_hosts(hosts, imported)
     imported.examples = host_examples(imported)
     return imported
+
+
+def _is_inventory(path: Path) -> bool:
+    file = open_text(path, path, Problems())
+    if file is None:
+        return False
+    with file, suppress(UnicodeDecodeError):
+        return looks_like(path.name, file.read(_HEAD)) is not None
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """The groups of an inventory."""
+
+    nodes: Mapping[str, Node]
+
+    def below(self, group: str) -> tuple[set[str], set[str]]:
+        """The groups in a group, at any depth, and all of its hosts."""
+        found, hosts, left = {group}, set[str](), [group]
+        while left:
+            node = self.nodes.get(left.pop())
+            hosts |= {item.text for item in items_in(node, "hosts")}
+            new = {item.text for item in items_in(node, "children")} - found
+            found |= new
+            left += new
+        return found - {group}, hosts
+
+
+@dataclass(slots=True)
+class _Play:
+    """What a play sets for its hosts, stronger and weaker than the inventory; the strongest first."""
+
+    hosts: set[str]
+    everywhere: bool
+    above: list[Node] = field(default_factory=list)
+    below: list[Node] = field(default_factory=list)
+
+
+def _plays(project: Path, groups: _Groups, problems: Problems) -> Iterator[_Play]:
+    """The plays of the playbooks of a project. Its files only are read."""
+    root = project.resolve()
+
+    def tree_of(path: Path, place: Place) -> Node | None:
+        scratch = Problems()
+        text = read_text(path, root, YAML_BYTES_MAX, scratch) if path.is_relative_to(root) else None
+        roots = (
+            None if text is None else read_documents(text, path.name, scratch, several=False, kept_tags=_TAGS)
+        )
+        if roots is None:
+            message = f"{shown(path.name)} cannot be read, so the variables that it sets are unknown"
+            why = next((one.message for one in scratch.all()), "it is outside of the folder")
+            problems.add("import-skipped", message, place, why)
+        return roots[0] if roots else None
+
+    for path in sorted((*root.glob("*.yml"), *root.glob("*.yaml"))):
+        book = tree_of(path, Place(path.name))
+        for play in book.items if book is not None and book.kind == LIST else ():
+            pattern = word(play, "hosts")
+            if pattern is None:
+                continue
+            if not _PATTERN.fullmatch(pattern):
+                message = (
+                    f"the hosts of a play are {shown(pattern)}, so the variables that it sets are not used"
+                )
+                problems.add("import-ignored", message, play.place, "name groups and hosts in the play")
+                continue
+            names = re.split("[,:]", pattern)
+            known = set(names).union(*(groups.below(name)[1] for name in names))
+            made = _Play(known, "all" in names)
+            for role in items_in(play, "roles"):
+                name = role.text if role.kind == SCALAR else word(role, "role") or word(role, "name") or ""
+                for part, into in (("vars", made.above), ("defaults", made.below)):
+                    files = [root / "roles" / name / part / f"main.{ending}" for ending in ("yml", "yaml")]
+                    into += [tree for file in files if file.is_file() and (tree := tree_of(file, role.place))]
+            for item in items_in(play, "vars_files"):
+                for one in item.items[:1] if item.kind == LIST else [item]:
+                    tree = tree_of((path.parent / one.text).resolve(), one.place)
+                    made.above += [tree] if tree is not None else []
+            stated = at(play, "vars")
+            made.above += [stated] if stated is not None else []
+            yield made
+
+
+def _ranked(host: str, variables: Node | None, plays: list[_Play]) -> Variables:
+    """The variables of a host; of those that are set twice, the one that Ansible prefers."""
+    mine = [play for play in plays if play.everywhere or host in play.hosts]
+    layers = [node for play in mine for node in play.above]
+    layers += [variables] if variables is not None else []
+    layers += [node for play in mine for node in play.below]
+    return {name: value for node in reversed(layers) for name, _, value in entries(node)}
 
 
 def is_id_of_host(name: str, place: Place, problems: Problems) -> bool:
@@ -121,15 +246,29 @@ def _hosts(tree: Node) -> Iterator[tuple[str, Node, Node | None]]:
             yield item.text, item, None
 
 
-def _take_group(group: str, place: Place, node: Node, hosts: Mapping[str, Host], problems: Problems) -> None:
-    if group in _EVERYTHING or items_in(node, "children"):
+def _take_place(group: str, place: Place, groups: _Groups, hosts: Mapping[str, Host]) -> None:
+    """The hosts of a place are at it; a place that holds others, such as a region, is where they say."""
+    where = _PLACE.fullmatch(group)
+    if where is None or not is_id(where[1], place, Problems()):
+        return
+    below, members = groups.below(group)
+    if not any(_PLACE.fullmatch(name) for name in below):
+        for name in members & hosts.keys():
+            hosts[name].facts.setdefault("site", where[1])
+
+
+def _take_service(group: str, node: Node, hosts: Mapping[str, Host], problems: Problems) -> None:
+    """A group without groups in it is a service. One that is called after its site too is the part there."""
+    if group in _EVERYTHING or items_in(node, "children") or _PLACE.fullmatch(group):
         return
     members = [hosts[item.text] for item in items_in(node, "hosts") if item.text in hosts]
-    where = _PLACE.fullmatch(group)
-    if where is not None and is_id(where[1], place, Problems()):
-        for host in members:
-            host.facts.setdefault("site", where[1])
-    elif members and is_id_of_host(group, place, problems):
+    sites = {host.facts.get("site", "") for host in members}
+    for site in sites if len(sites) == 1 else ():
+        part = (
+            re.fullmatch(rf"(.+)[-_.]{re.escape(site)}|{re.escape(site)}[-_.](.+)", group) if site else None
+        )
+        group = (part[1] or part[2]) if part is not None else group
+    if members and is_id_of_host(group, node.place, problems):
         for host in members:
             host.services.add(group)
 
@@ -156,26 +295,41 @@ def _leave_places(hosts: Mapping[str, Host], places: Mapping[str, Place], proble
             problems.add("import-ignored", message, places[min(members[group])], hint)
 
 
-def _facts(variables: Node | None, problems: Problems) -> dict[str, str]:
-    """What the variables of a host say, of those that mean something here."""
+def _facts(variables: Variables, templates: dict[str, list[Place]], problems: Problems) -> dict[str, str]:
+    """What the variables of a host say, of those that mean something here. templates: gets those that nothing
+    fills in.
+    """
     found: dict[str, str] = {}
-    for meaning in (*_NAMED, "state", *_AMOUNTS):
-        for name in NAMES[meaning]:
-            node = next((value for key, _, value in entries(variables) if bare(key) == name), None)
-            value = None if node is None else _fact(meaning, "", node, problems)
-            if value is not None:
+    known = {bare(name): value for name, value in variables.items()}
+    asked = [(meaning, "", [known.get(name) for name in NAMES[meaning]]) for meaning in _READ]
+    gathered = variables.get("ansible_facts")
+    asked += [
+        (meaning, unit, [variables.get(name), at(gathered, name.removeprefix("ansible_"))])
+        for name, (meaning, unit) in _GATHERED.items()
+    ]
+    for meaning, unit, nodes in asked:
+        for node in nodes if meaning not in found else ():
+            text = "" if node is None else _filled(node, variables)
+            if node is not None and _IN_TEMPLATE.search(text):
+                templates.setdefault(text, []).append(node.place)
+            elif node is not None and (value := _fact(meaning, unit, text, node, problems)) is not None:
                 found[meaning] = value
                 break
-    for name, (meaning, unit) in _GATHERED.items():
-        node = at(variables, name) or at(variables, "ansible_facts", name.removeprefix("ansible_"))
-        value = None if node is None or meaning in found else _fact(meaning, unit, node, problems)
-        if value is not None:
-            found[meaning] = value
     return found
 
 
-def _fact(meaning: str, unit: str, node: Node, problems: Problems) -> str | None:
+def _filled(node: Node, variables: Variables) -> str:
+    """The text of a value; a variable that it names is filled in, if that is a single value itself."""
     text = (word(node) or "").strip()
+    for _ in range(_ROUNDS_MAX):
+        before = text
+        text = _REFERENCE.sub(lambda match: word(variables.get(match[1])) or match[0], before)
+        if text in (before, "") or len(text) > 1_000:
+            break
+    return text.strip()
+
+
+def _fact(meaning: str, unit: str, text: str, node: Node, problems: Problems) -> str | None:
     if not text:
         return None
     if meaning == "state":

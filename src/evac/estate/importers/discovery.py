@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from evac.estate.importers.compose import NAMES as COMPOSE_NAMES
 from evac.estate.importers.imported import Sign
 from evac.estate.importers.running import IMPORTERS, KINDS
 
@@ -21,6 +22,8 @@ DEPTH_MAX: Final = 3
 _HEAD_BYTES: Final = 65_536
 _ENDINGS: Final = (".yaml", ".yml", ".json", ".csv", ".tsv")
 _OF_FOLDERS: Final = frozenset({"kubernetes", "backstage"})
+_OF_FLAT_FOLDERS: Final = frozenset({"netbox"})
+"""Kinds whose importer takes the files of a folder, but none below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,12 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
             hints.append(f"{where}: ansible-inventory{given} --list > inventory.json, in its folder")
         elif path.name.endswith(".tfstate"):
             hints.append(f"{where}: terraform show -json > terraform.json, in its folder")
+    for where in [where for where, (kind, _) in found.items() if kind == "compose"]:
+        beside = {(Path(where).parent / name).as_posix() for name in COMPOSE_NAMES}
+        if where not in beside and beside & found.keys():
+            # Compose itself reads a file of another name only where the first file or the user names it.
+            del found[where]
+            hints.append(f"{where}: if it is a part of the project, list it in COMPOSE_FILE in .env")
     hints += [f"{one.filename} was not searched: {one.strerror}" for one in unread]
     hints += [f"kubectl context {one}: evac init --context {one}" for one in contexts]
     sources = _grouped(found)
@@ -106,7 +115,8 @@ def _grouped(found: dict[str, tuple[str, Sign]]) -> list[Found]:
     made: dict[str, tuple[str, Sign]] = {}
     for where, (kind, sign) in found.items():
         top = where.partition("/")[0]
-        if kind in _OF_FOLDERS and top != where:
+        is_flat = kind in _OF_FLAT_FOLDERS and where.count("/") == 1
+        if (kind in _OF_FOLDERS or is_flat) and top != where:
             known = made.get(top)
             if known is None or known[0] == kind:
                 made[top] = (kind, "placed" if known is not None and known[1] == "placed" else sign)

@@ -38,7 +38,8 @@ REFUSED: Final = "virtual_machines_refused"
 def looks_like(name: str, head: str) -> Sign | None:
     """What a file that begins like this says, if it is a source of this kind."""
     is_answer = '"results"' in head or '"devices"' in head
-    return "placed" if '"device_type"' in head and is_answer else None
+    is_one = '"device_type"' in head or ('"vcpus"' in head and '"cluster"' in head)
+    return "placed" if is_answer and is_one else None
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

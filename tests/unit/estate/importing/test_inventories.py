@@ -77,6 +77,71 @@ def test_a_group_of_all_hosts_of_a_site_is_no_service(tmp_path: Path) -> None:
     assert [one.code for one in result.diagnostics] == ["import-ignored"] * 2
 
 
+def test_a_project_sets_variables_as_ansible_ranks_them_and_groups_in_a_place_are_there(
+    tmp_path: Path,
+) -> None:
+    project = tmp_path / "project"
+    files = {
+        "inventory.json": {
+            "_meta": {
+                "hostvars": {
+                    "w1": {
+                        "cpus": "{{ size }}",
+                        "size": 8,
+                        "model": "old",
+                        "serial": {"__ansible_vault": "x"},
+                    },
+                    "w2": {"cpus": "{{ nothing }}", "model": "old"},
+                    "d1": {"memory": "{{ gigs }} GiB", "cpus": "{{ 2 * 4 }}"},
+                }
+            },
+            "region_eu": {"children": ["site_fra", "site_muc"]},
+            "site_fra": {"children": ["web_fra", "db"]},
+            "site_muc": {"children": ["web_muc"]},
+            "web": {"children": ["web_fra", "web_muc"]},
+            "web_fra": {"hosts": ["w1"]},
+            "web_muc": {"hosts": ["w2"]},
+            "db": {"hosts": ["d1"]},
+        },
+        "site.yml": [
+            {
+                "hosts": "web",
+                "vars": {"model": "play", "rack": "r1"},
+                "vars_files": ["vars/all.yml", "../up.yml"],
+            },
+            {"hosts": "db,other", "roles": ["pg"], "vars_files": ["vars/gone.yml"]},
+            {"hosts": "web:!web_muc", "vars": {"rack": "r9"}},
+        ],
+        "vars/all.yml": {"model": "file"},
+        "roles/pg/defaults/main.yml": {"gigs": 4, "cpus": 2, "status": "spare"},
+        "roles/pg/vars/main.yaml": {"gigs": 16},
+    }
+    for name, body in files.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(json.dumps(body))
+    (project / "roles/pg/vars/main.yaml").write_text(
+        "gigs: 16\npassword: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n"
+    )
+    (tmp_path / "up.yml").write_text("model: outside")
+    result = import_estate("ansible", project, tmp_path / "estate", options=Options())
+    rows = (tmp_path / "estate" / "servers.csv").read_text().splitlines()
+    assert rows == [
+        "server,site,rack,class,state,cpu_millicores,memory_mib",
+        "d1,fra,,,spare,,16384",
+        "w1,fra,fra/r1,file,,8000,",
+        "w2,muc,muc/r1,file,,,",
+    ]
+    assert [(s.id, s.replicas) for s in load(tmp_path / "estate").services] == [("db", 1), ("web", 2)]
+    said = sorted((one.code, one.message.partition("'")[2].partition("'")[0]) for one in result.diagnostics)
+    assert said == [
+        ("import-ignored", "web:!web_muc"),
+        ("import-skipped", "gone.yml"),
+        ("import-skipped", "up.yml"),
+        ("import-word-unknown", "{{ 2 * 4 }}"),
+        ("import-word-unknown", "{{ nothing }}"),
+    ]
+
+
 def test_hosts_without_a_place_are_at_the_site_that_is_named(tmp_path: Path) -> None:
     estate, _, _ = imported(tmp_path, "ansible", INVENTORY, site="ham")
     assert "ham" in {site.id for site in estate.sites}
