@@ -208,8 +208,12 @@ def solve(
     seed: int = 0,
     progress: Progress | None = None,
     prepared: tuple[Board, Items] | None = None,
+    floor: Callable[[], int] | None = None,
 ) -> Board:
-    """The board with the best generation found on it, the same for the same input, work and seed."""
+    """The board with the best generation found on it, the same for the same input, work and seed. floor: a
+    value that no generation can get below, as `search` counts it; a search that has reached it would find
+    nothing better, and ends. It is asked for only where a search begins.
+    """
     board, items = prepared or prepare(instance)
     found = first_plan(board, items)
     small = len(board.row) + len(board.started) <= SMALL
@@ -222,15 +226,22 @@ def solve(
     if not found.legal:
         found = _write_off(board, items, found)
     if work > 0 and len(items.active):
-        search = _search_small if small else _search_large
-        found = search(board, found, random, work, progress)
+        if small:
+            found = _search_small(board, found, random, work, progress, -1 if floor is None else floor())
+        else:
+            found = _search_large(board, found, random, work, progress)
     keep_rows(board, int(found.pinned))
     generate(board, found.order, found.options, NEVER)
     return board
 
 
 def _search_small(
-    board: Board, found: Found, random: NDArray[np.uint64], work: int, progress: Progress | None
+    board: Board,
+    found: Found,
+    random: NDArray[np.uint64],
+    work: int,
+    progress: Progress | None,
+    floor: int,
 ) -> Found:
     """Annealing over order and options, rows chosen anew each time; the best of several descents. A few more,
     twice as long, may spread replicas over servers: one that takes a server whole can keep out what needs a
@@ -239,6 +250,8 @@ def _search_small(
     best, barren = _in_full(board, found), 0
     spreads = bool((board.service["base_starts"] > 1).any() and (board.row["is_pool"] == 0).any())
     for chunk in range(CHUNKS + spreads * len(COOLINGS)):
+        if best.legal and best.value <= floor:
+            break
         if chunk < CHUNKS and barren >= len(COOLINGS):
             continue
         share, heat = max(1, work // CHUNKS), best.value // COOLINGS[chunk % len(COOLINGS)]
