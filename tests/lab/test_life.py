@@ -1,8 +1,7 @@
-"""The life of a lab: up in time, refused when it must be, an estate for evac, down without a trace."""
+"""What a lab refuses, what is left of one that cannot come up, and the estate that it writes for evac."""
 
 from __future__ import annotations
 
-import json
 import socket
 from pathlib import Path
 
@@ -13,52 +12,12 @@ from evac.cli.main import run
 from evac.estate import check
 from evac.estate.codecs.policy import load_policy
 from evac_lab import doctor, world
-from evac_lab import process as processes
 from evac_lab.process import Process
 from evac_lab.state import LabError, LabFolder, LabState, Starter, living, topology
 from evac_lab.world import Options
 from tests.lab.conftest import free_offset
 
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket]
-
-
-@pytest.mark.slow
-def test_up_look_and_down_without_a_trace(folder: LabFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    offset = free_offset()
-    steps: list[float] = []
-    options = Options(offset=offset, writers=4, plans_s=180.0)
-    state = world.up(options, folder, lambda share, words: steps.append(share))
-    assert world.wait_for_plans(state.topology) == ()
-    assert steps[-1] <= 1.0
-    assert steps == sorted(steps)
-    assert state.phase == "up"
-    with pytest.raises(LabError) as raised:
-        world.up(Options(offset=offset), folder)
-    assert (raised.value.code, raised.value.hint) == ("lab-up", "evac lab down")
-    assert run(["lab", "status", "--output", "json", "--folder", str(folder.path)]) == console.DONE
-    shown = json.loads(capsys.readouterr().out)
-    assert [site["name"] for site in shown["sites"]] == ["pangyo", "anyang", "ansan"]
-    assert "dc-anyang sync" in shown["sites"][0]["postgres"]
-    assert "dc-ansan async" in shown["sites"][0]["postgres"]
-    assert run(["lab", "status", "--folder", str(folder.path)]) == console.DONE
-    assert "writes/s acknowledged" in capsys.readouterr().out
-    pids = living(state, folder)
-    assert run(["lab", "down", "--folder", str(folder.path)]) == console.DONE
-    assert not {pid for pid in pids if processes.started(pid)}
-    assert doctor.taken_ports(topology("loopback", offset)) == ()
-    assert {path.name for path in folder.path.iterdir()} <= {"lock", "fires"}
-
-
-@pytest.mark.slow
-def test_down_after_a_crash_that_wrote_nothing_down(folder: LabFolder) -> None:
-    state = world.up(Options(offset=free_offset(), writers=2), folder)
-    pids = living(state, folder)
-    assert {one.pid for one in state.processes} <= living(None, folder)
-    (folder.path / "lab.json").write_text("{ torn")
-    found = {one.subject: one for one in doctor.examine(folder).checkups}["old lab"]
-    assert (found.verdict, found.cure) == ("missing", "evac lab down")
-    assert world.down(folder) >= len(state.processes)
-    assert not {pid for pid in pids if processes.started(pid)}
 
 
 def test_a_lab_whose_processes_are_gone_does_not_block_the_next(folder: LabFolder) -> None:
