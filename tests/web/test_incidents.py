@@ -174,7 +174,7 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
                 f"{PATH}/write", data=fields(form, name="clients_affected", value="many")
             )
             assert many.status_code == 422
-            assert "Clients affected is a whole number" in many.text
+            assert "Clients affected must be a whole number" in many.text
             form = (await client.get(f"{PATH}/write?kind=state")).text
             assert form.count('<option value="">') == 2, "nothing is said of a component by mistake"
             untouched = await client.post(f"{PATH}/write", data=fields(form, name="Payment", value=""))

@@ -124,7 +124,7 @@ async def _begun(
     except TimeoutError as error:
         raise Cut("server-timeout", f"the stream did not begin in {head_s:g} s", "try again") from error
     if response.content_type != MEDIA:
-        raise strange("a stream is none")
+        raise strange("expected a stream of events")
     return response
 
 
@@ -508,7 +508,7 @@ class ServerControl:
             for row in _items(page):
                 left -= 1
                 if left < 0:
-                    raise strange("the list never ends")
+                    raise strange("the list has no end")
                 yield row
             told = page.get("next")
             if told is None:
@@ -521,7 +521,7 @@ class ServerControl:
 def _items(page: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = page.get("items")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise strange("a list is none")
+        raise strange("expected a list")
     return rows
 
 

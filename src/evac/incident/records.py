@@ -86,7 +86,7 @@ def checked(note: Note) -> Note:
         if len(words) > most:
             raise _wrong(f"{what} has {len(words):,} characters", f"at most {most:,}; write several notes")
         if _CONTROL.search(words):
-            raise _wrong(f"{what} holds control characters", "write plain text")
+            raise _wrong(f"{what} contains control characters", "write plain text")
     return _fits(note)
 
 

@@ -157,14 +157,16 @@ def check_fact(note: Note) -> Note:
     kind = FACTS.get(note.name)
     if kind is None:
         raise InvalidInput(
-            "fact-unknown", f"{note.name[:40]!r} is no fact", f"one of {', '.join(sorted(FACTS))}"
+            "fact-unknown", f"{note.name[:40]!r} is not a fact", f"one of {', '.join(sorted(FACTS))}"
         )
     if kind == "count" and not (note.value.isascii() and note.value.isdigit() and len(note.value) <= 15):
-        raise InvalidInput("fact-invalid", f"{note.name} is a whole number", "write digits only")
+        raise InvalidInput("fact-invalid", f"{note.name} must be a whole number", "write digits only")
     if kind == "yes or no" and note.value not in ("yes", "no"):
         raise InvalidInput("fact-invalid", f"{note.name} must be yes or no", "write yes or no")
     if kind == "moment" and moment_of(note.value) is None:
-        raise InvalidInput("fact-invalid", f"{note.name} is a moment", "write it like 2026-11-25T06:30:00Z")
+        raise InvalidInput(
+            "fact-invalid", f"{note.name} must be a time", "write it like 2026-11-25T06:30:00Z"
+        )
     return note
 
 

@@ -72,7 +72,7 @@ def test_one_service_is_shown_with_all_it_needs_and_implied_arrows_left_out() ->
     found = shown(services, "mail", ("identity", "session", "search"))
     assert boxes(found) == 3
     assert found["svg"].count('class="arrow"') == 2
-    assert "search stands" in found["more"][0]
+    assert "search is still up" in found["more"][0]
 
 
 def test_a_circle_of_needs_ends() -> None:

@@ -85,7 +85,7 @@ def _site_finding(
         severity,
         f"{name}: {what}",
         f"{show(worst[1])} would arrive at {name} after the loss of {listed(context.names(losses))};"
-        f" its ingress takes {show(limit)}",
+        f" its ingress can carry {show(limit)}",
         "Widen the ingress, send the traffic to several sites, or shed what may be shed.",
         losses=losses,
         paths=(f"sites/{name}/ingress", f"sites/{name}"),
@@ -117,7 +117,7 @@ def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
             "warning",
             name,
             f"up to {bandwidth(worst[1])} would cross {name} after the loss of"
-            f" {listed(context.names(losses))}; the link takes {bandwidth(link.bandwidth_mbps or 0)}",
+            f" {listed(context.names(losses))}; the link can carry {bandwidth(link.bandwidth_mbps or 0)}",
             "Widen the link, or keep what these services need at their own site.",
             losses=losses,
             paths=(f"links/{row}",),

@@ -75,7 +75,7 @@ def describe(estate: Estate) -> tuple[str, ...]:
     sites, witnesses = _sites_of(estate, "full"), _sites_of(estate, "witness")
     replicas, needs = int(estate.replicas.count.sum()), sum(len(service.needs) for service in estate.services)
     return (
-        f"{estate.name}: {len(estate.fleet):,} servers at {sites} sites, {witnesses} more only vote",
+        f"{estate.name}: {len(estate.fleet):,} servers at {sites} sites; sites that only vote: {witnesses}",
         *_site_lines(estate),
         f"{domains:,} fault domains: " + ", ".join(f"{count:,} {word}" for count, word in counted),
         f"{len(estate.services):,} services in {len(families)} families, {replicas:,} replicas,"

@@ -255,7 +255,7 @@ def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, An
         _card(
             "people without a service",
             _people(row),
-            more if row.people_most or row.people_unstated else "by the records",
+            more if row.people_most or row.people_unstated else "according to the records",
         ),
         _card(
             "commander",

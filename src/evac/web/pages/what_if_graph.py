@@ -257,7 +257,7 @@ def gravity(one: FateOf) -> tuple[int, int, int, str]:
 def fate_words(one: FateOf | None) -> str:
     """What happens to a service, in a few words."""
     if one is None:
-        return "stands"
+        return "stays up"
     if one.fate == "recovers":
         late = one.rto_ms is not None and one.recovery_ms is not None and one.recovery_ms > one.rto_ms
         unknown = one.recovery_ms is None
@@ -427,8 +427,8 @@ def _of_service(fates: Mapping[str, FateOf], query: str, of: str, needs: Sequenc
             f"{plural(left, 'service')} more indirect dependencies {'is' if left == 1 else 'are'} down."
         )
     if standing:
-        verb = "stands" if len(standing) == 1 else "stand"
-        more.append(f"Of what it needs itself, {listed(standing, STANDING_MOST)} {verb}.")
+        verb = "is" if len(standing) == 1 else "are"
+        more.append(f"Of its own dependencies, {listed(standing, STANDING_MOST)} {verb} still up.")
     if users:
         verbs = ("is", "needs") if len(users) == 1 else ("are", "need")
         counted = f"{plural(len(users), 'service')} that {verbs[0]} down {verbs[1]} it"
