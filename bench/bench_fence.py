@@ -50,12 +50,11 @@ class CannotHave(Exception):
 
 @dataclass(slots=True)
 class Trial:
-    """One agent under one pressure. process: of the agent. pid: of its unit."""
+    """One agent under one pressure. folder: of its state. agent: the pid of its process. pid: of its unit."""
 
     folder: Path
     made: AgentConfig
-    log: IO[bytes]
-    process: subprocess.Popen[bytes]
+    agent: int
     pid: int = 0
 
 
@@ -82,7 +81,7 @@ def nothing(trial: Trial) -> Iterator[None]:
     yield
 
 
-def silent(count: int) -> Pressure:
+def silent(count: int, says: bytes = HALF_A_HEAD) -> Pressure:
     """So many connections that say half a head, from many addresses. Those that the agent ends are opened
     again at once, until the end.
     """
@@ -97,7 +96,7 @@ def silent(count: int) -> Pressure:
 
     def ended(line: socket.socket) -> bool:
         try:
-            line.send(HALF_A_HEAD)
+            line.send(says)
             return line.recv(1) == b""
         except BlockingIOError:
             return False
@@ -137,7 +136,7 @@ def silent(count: int) -> Pressure:
 def no_memory(trial: Trial) -> Iterator[None]:
     """Neither the address space of the agent nor its data may grow by a page, and it can start no thread."""
     for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
-        resource.prlimit(trial.process.pid, limit, (0, 0))
+        resource.prlimit(trial.agent, limit, (0, 0))
     yield
 
 
@@ -192,7 +191,7 @@ def _mounted(held: ExitStack, folder: Path, command: Sequence[str]) -> Path:
 @contextmanager
 def limited_files(trial: Trial) -> Iterator[None]:
     """As `full_disk`, for those who may not mount: no file of the agent may grow."""
-    resource.prlimit(trial.process.pid, resource.RLIMIT_FSIZE, (0, 0))
+    resource.prlimit(trial.agent, resource.RLIMIT_FSIZE, (0, 0))
     yield
 
 
@@ -241,7 +240,7 @@ def agent(case: Case, folder: Path) -> Iterator[Trial]:
         process = subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=log, stderr=log)
         held.callback(process.wait)
         held.callback(process.kill)
-        trial = Trial(folder, made, log, process)
+        trial = Trial(folder, made, process.pid)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError):

@@ -5,15 +5,31 @@ One lab for all of them, in the order in which it is worn out: so they are one t
 
 from __future__ import annotations
 
+import asyncio
 import json
+import resource
+import shutil
+import socket
+import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from evac_lab import faults, status
-from evac_lab.state import HALLS, PORTS, LabError, LabFolder, living
+from bench.bench_fence import MANY, CannotHave, Pressure, Trial, loop, silent
+from evac.agent.config import read_config
+from evac.drivers.process.client import AgentAt
+from evac.drivers.process.driver import AgentPermits
+from evac_lab import authorities, faults, status
+from evac_lab.site_servers import start_unit
+from evac_lab.state import HALLS, PORTS, SERVICE, LabError, LabFolder, living
 from tests.lab import by_hand
 from tests.lab.conftest import running_lab, writes
 
@@ -22,9 +38,121 @@ pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]
 
 def test_faults_that_are_no_whole_fire() -> None:
     with running_lab(controllers=False) as lab:
+        a_primary_whose_permit_ends_stops_whatever_its_agent_lacks(lab)
         a_site_that_is_cut_off_is_silent_and_lives_on(lab)
         writes_hang_without_the_synchronous_replica_and_no_second_try_is_acknowledged(lab)
         half_a_site_and_a_full_disk(lab)
+
+
+PERMIT_MS = 9_000
+BEGUN_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+"""Of TLS: a handshake that goes no further."""
+
+
+def a_primary_whose_permit_ends_stops_whatever_its_agent_lacks(lab: LabFolder) -> None:
+    """At once: 10,000 silent connections at the agent of the primary, no descriptor at the second one, and
+    under the third one a disk that hangs, where this machine can have one. Nobody renews a permit.
+    """
+    ground = by_hand.ground_of(lab)
+    with ExitStack() as held:
+        pressures: dict[str, Pressure] = {"pangyo": silent(MANY, BEGUN_HELLO), "anyang": no_descriptors}
+        with suppress(CannotHave):
+            pressures["ansan"] = stopped_disk_below(held, lab)
+        with ThreadPoolExecutor(len(pressures)) as pool:
+            left = dict(zip(pressures, pool.map(partial(fenced, lab), pressures.items()), strict=True))
+    late = {site: one for site, one in left.items() if not 0 < one < PERMIT_MS / 1_000}
+    assert late == {}, left
+    assert writes(lab, at_least=1, within_s=1.0) == 0
+    synchronous = f"""'FIRST 1 ("{ground.topology.site("anyang").member}")'"""
+    by_hand.sql(
+        lab,
+        "pangyo",
+        "alter system reset default_transaction_read_only",
+        f"alter system set synchronous_standby_names = {synchronous}",
+        "select pg_reload_conf()",
+    )
+    for site in ground.topology.sites:
+        start_unit(ground, site, SERVICE)
+    assert writes(lab) >= 5
+
+
+def fenced(lab: LabFolder, pressed: tuple[str, Pressure]) -> float:
+    """How much of its permit is left when a site's messenger is gone, and the database there takes no more
+    writes if it is the primary.
+    """
+    name, press = pressed
+    ground = by_hand.ground_of(lab)
+    site = ground.topology.site(name)
+    made = read_config(lab.data(name, "agent") / "agent.toml")
+    (agent,) = [one.pid for one in lab.need().of_site(name) if one.role == "agent"]
+    at = AgentAt(name, site.url("agent"), ground.secrets.reference(f"agent-{name}"))
+
+    def runs(pid: int) -> bool:
+        with suppress(OSError):
+            return b"evac_lab.messenger" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return False
+
+    async def permitted() -> float:
+        keeper = AgentPermits(at, authorities.operator(lab.certificates))
+        try:
+            told = await keeper.renew("messages", 1, PERMIT_MS, 1, 10)
+            return time.monotonic() + float(told["fences"][0]["left_ms"]) / 1_000
+        finally:
+            await keeper.close()
+
+    def writes_end() -> bool:
+        with suppress(Exception):  # sessions are ended, ours may be among them
+            return by_hand.sql(lab, name, "show default_transaction_read_only") == ["on"]
+        return False
+
+    units = [pid for pid in living(lab.need(), lab, name) if runs(pid)]
+    assert units
+    end = asyncio.run(permitted())
+    with press(Trial(made.state, made, agent)):
+        while any(map(runs, units)) or (name == "pangyo" and not writes_end()):
+            if time.monotonic() > end + 10:
+                break
+            time.sleep(0.02)
+        return end - time.monotonic()
+
+
+@contextmanager
+def no_descriptors(trial: Trial) -> Iterator[None]:
+    """The agent may open none above those that it has, and connections take those that were free below."""
+    opened = [int(one.name) for one in Path(f"/proc/{trial.agent}/fd").iterdir()]
+    most = resource.prlimit(trial.agent, resource.RLIMIT_NOFILE)
+    resource.prlimit(trial.agent, resource.RLIMIT_NOFILE, (max(opened) + 1, most[1]))
+    with ExitStack() as lines:
+        for _ in range(max(opened) + 20 - len(opened)):
+            line = lines.enter_context(socket.create_connection((trial.made.host, trial.made.port)))
+            with suppress(OSError):  # it is ended again
+                line.sendall(BEGUN_HELLO)
+        yield
+    resource.prlimit(trial.agent, resource.RLIMIT_NOFILE, most)
+
+
+def stopped_disk_below(held: ExitStack, lab: LabFolder) -> Pressure:
+    """A disk of its own takes the place of the state of ansan's agent; entering stops it. Raises
+    CannotHave.
+    """
+    with tempfile.TemporaryDirectory(prefix="evac-disk-") as folder, ExitStack() as made:
+        inside = loop(made, Path(folder))
+        state = read_config(lab.data("ansan", "agent") / "agent.toml").state
+        shutil.copytree(state, inside, dirs_exist_ok=True)
+        placed = subprocess.run(["mount", "--bind", inside, state], check=False)
+        if placed.returncode != 0:
+            raise CannotHave("mount --bind is refused")
+        held.callback(subprocess.run, ["umount", "--lazy", state], check=False)
+
+    @contextmanager
+    def press(trial: Trial) -> Iterator[None]:
+        subprocess.run(["fsfreeze", "--freeze", trial.folder], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["fsfreeze", "--unfreeze", trial.folder], check=True)
+
+    return press
 
 
 def a_site_that_is_cut_off_is_silent_and_lives_on(lab: LabFolder) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Collection, Iterator
@@ -35,12 +38,12 @@ from evac.store.opening import open_store
 from evac.store.port import Store
 from evac.web.access.port import OPEN_PATHS
 from evac_lab import authorities, doctor, status
-from evac_lab.process import Process
 from evac_lab.servers import etcd
-from evac_lab.site_servers import Ground, controller, root_of_etcd
-from evac_lab.state import LabFolder, store_url
+from evac_lab.site_servers import Ground, root_of_etcd
+from evac_lab.state import LabFolder, store_url, wait_for
+from evac_lab.world import Options
 from tests.contract.ports import free_port
-from tests.lab.conftest import running_lab
+from tests.lab.conftest import free_offset, running_lab
 from tests.security.test_attacker_on_the_network import ORDER
 from tests.security.test_attacker_with_an_operators_token import CLEAR, FORM, MAY, UNAIMED
 from tests.unit.bundle.test_bundle import digest_of as digest_of_bundle
@@ -64,26 +67,38 @@ tokens:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[LabFolder]:
-    with running_lab() as folder:
-        yield folder
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LabFolder, str]]:
+    """The lab, with few writes; and, starting, a war room on its store. Its access file knows a viewer and a
+    program that is an operator. The room has no controller next to it: those of the lab lead.
+    """
+    access = tmp_path_factory.mktemp("room") / "access.yaml"
+    access.write_text(ACCESS)
+    with running_lab(Options(offset=free_offset(), writers=1, pause_s=1.0, plans_s=0)) as folder:
+        site, url = folder.need().topology.sites[-1], f"127.0.0.1:{free_port()}"
+        store = store_url(folder.need().topology, site.name)
+        told = ("--store", store, "--site", site.name, "--listen", url, "--access", str(access))
+        with (
+            access.with_suffix(".log").open("wb") as log,
+            subprocess.Popen(
+                (sys.executable, "-m", "evac.web.serving", str(folder.estate), *told),
+                stdin=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **authorities.environment(folder.certificates, site.name)},
+            ) as process,
+        ):
+            yield folder, f"http://{url}"
+            process.terminate()
 
 
 @pytest.fixture(scope="module")
-def room(lab: LabFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A war room on the lab's store, whose access file knows a viewer and a program that is an operator."""
-    known, access = ground(lab), tmp_path_factory.mktemp("room") / "access.yaml"
-    access.write_text(ACCESS)
-    made = controller(known, known.topology.sites[-1], {})
-    url = f"127.0.0.1:{free_port()}"
-    more = ("--listen", url, "--access", str(access))
-    process = Process("room", (*made.argv, *more), access.with_suffix(".log"), env=made.env)
-    process.start()
-    try:
-        process.wait_until(lambda: answers(f"http://{url}/healthz"), 120)
-        yield f"http://{url}"
-    finally:
-        process.stop()
+def lab(started: tuple[LabFolder, str]) -> LabFolder:
+    return started[0]
+
+
+@pytest.fixture(scope="module")
+def room(started: tuple[LabFolder, str]) -> str:
+    wait_for(lambda: answers(f"{started[1]}/healthz"), 120, "the war room")
+    return started[1]
 
 
 def answers(url: str) -> bool:

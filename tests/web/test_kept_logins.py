@@ -16,7 +16,7 @@ from starlette.types import Message
 
 from evac.model.access import Sessions
 from evac.model.errors import Unavailable
-from evac.store.port import MemoryStore, Put
+from evac.store.port import Delete, MemoryStore, Put
 from evac.web.access.guarding import SignedOut, while_signed_in
 from evac.web.access.keeping import CONFIRM_MS, LOOKS_A_SECOND, PREFIX, SEEN_MS, csrf_of
 from evac.web.access.people import People
@@ -120,10 +120,15 @@ def test_a_login_that_ends_in_one_room_ends_in_all(rooms: Rooms) -> None:
         async with begun(rooms) as (one, value), rooms.client(rooms.access(), value) as other:
             assert await name_of(other) == "kim"
             token = await token_of(other)
+            (entry,) = await rooms.store.list(PREFIX)
             assert (await other.post("/sign-out", data={"csrf": token}, headers=HTML)).status_code == 303
             assert await rooms.kept() == []
             rooms.clock.ms += CONFIRM_MS
             assert await name_of(one) == ""
+            await rooms.store.transact((), (Put(entry.key, entry.value),))
+            rooms.clock.ms += CONFIRM_MS
+            assert [await name_of(who) for who in (one, other)] == ["", ""], "someone put it back"
+            await rooms.store.transact((), (Delete(entry.key),))
             async with rooms.client(rooms.access(), value) as third:
                 assert await name_of(third) == ""
 

@@ -277,8 +277,27 @@ def mark_of(ground: Ground, site: Site) -> Mapping[str, str]:
     return {processes.MARK: f"{ground.folder.mark}{site.name}"}
 
 
+def reach_of_messages(ground: Ground, site: Site) -> dict[str, str | int]:
+    """How the member of the messages' database in a site is reached."""
+    return {
+        "host": site.host("postgres"),
+        "port": PORTS["postgres"],
+        "user": postgres.USER,
+        "password": ground.secrets.reference("postgres"),
+        "dbname": ground.database.name,
+        "name": site.member,
+        "data": str(ground.folder.data(site.name, "postgres") / "data"),
+        "bin": postgres.program_folder(),
+        "system_user": postgres.USER,
+        "archive": str(ground.folder.archive),
+    }
+
+
 def agent_file(ground: Ground, site: Site, more: AgentMore) -> str:
-    """TOML."""
+    """TOML. The fence is idle while the policy of the lab asks for no permits."""
+    settings = ", ".join(
+        f"{key} = {json.dumps(value)}" for key, value in reach_of_messages(ground, site).items()
+    )
     argv = (sys.executable, "-m", "evac_lab.messenger", str(messenger_config(ground, site)))
     ((name_of_mark, mark),) = mark_of(ground, site).items()
     hosts = [*ground.topology.hosts("postgres"), *more.hosts]
@@ -316,6 +335,11 @@ def agent_file(ground: Ground, site: Site, more: AgentMore) -> str:
             f"most = {INSTANCES_MOST}",
             "stop_ms = 1000",
             f"env = {{ {name_of_mark} = {_toml(mark)} }}",
+            "",
+            "[[fences]]",
+            'store = "messages"',
+            f"units = [{_toml(SERVICE)}]",
+            f'action = {{ driver = "postgres", settings = {{ {settings} }} }}',
             "",
             more.units,
         ]

@@ -233,18 +233,7 @@ _ROLE_OF: Final = {
 def _data(ground: Ground, site: Site) -> list[receipts.Endpoint]:
     """Of stores, and of what runs the service."""
     secrets = ground.secrets
-    messages = {
-        "host": site.host("postgres"),
-        "port": PORTS["postgres"],
-        "user": postgres.USER,
-        "password": secrets.reference("postgres"),
-        "dbname": ground.database.name,
-        "name": site.member,
-        "data": str(ground.folder.data(site.name, "postgres") / "data"),
-        "bin": postgres.program_folder(),
-        "system_user": postgres.USER,
-        "archive": str(ground.folder.archive),
-    }
+    messages = site_servers.reach_of_messages(ground, site)
     password = secrets.reference("redis")
     presence = {"host": site.host("redis"), "port": PORTS["redis"], "password": password}
     unit = {"agent": site.url("agent"), "secret": secrets.reference(f"agent-{site.name}"), "unit": SERVICE}

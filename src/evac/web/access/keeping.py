@@ -301,12 +301,8 @@ class SessionKeep:
 
     async def closed(self, value: str) -> None:
         """End a login for good. What a store that did not answer still has of it is ignored."""
-        if not is_value(value):
-            return
-        self._ended[key_of(value)] = None
-        while len(self._ended) > UNKNOWN_MOST:
-            self._ended.popitem(last=False)
-        await self._drop(key_of(value))
+        if is_value(value):
+            await self.ended(key_of(value))
 
     async def seen(self, value: str, session: Session) -> None:
         """Record that a person made a request; written to the store only now and then."""
@@ -328,7 +324,7 @@ class SessionKeep:
             with contextlib.suppress(EvacError, TimeoutError):
                 found = await self._read(key_of(value))
                 if found is None:
-                    self._book.close(value)
+                    self._forget(key_of(value))
                 else:
                     known.revision = found[1]
 
@@ -465,9 +461,15 @@ class SessionKeep:
 
     async def ended(self, key: bytes) -> None:
         """End the login with this key, here and in every room."""
-        self._ended[key] = None
-        self._book.drop(key)
+        self._forget(key)
         await self._drop(key)
+
+    def _forget(self, key: bytes) -> None:
+        """It is over here for good, though someone puts its entry back into the store."""
+        self._ended[key] = None
+        while len(self._ended) > UNKNOWN_MOST:
+            self._ended.popitem(last=False)
+        self._book.drop(key)
 
 
 def _name(key: bytes) -> str:
