@@ -135,9 +135,20 @@ def silent(count: int, says: bytes = HALF_A_HEAD) -> Pressure:
 @contextmanager
 def no_memory(trial: Trial) -> Iterator[None]:
     """Neither the address space of the agent nor its data may grow by a page, and it can start no thread."""
-    for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
-        resource.prlimit(trial.agent, limit, (0, 0))
-    yield
+    with limited(trial.agent, resource.RLIMIT_AS, 0), limited(trial.agent, resource.RLIMIT_DATA, 0):
+        yield
+
+
+@contextmanager
+def limited(pid: int, limit: int, most: int) -> Iterator[None]:
+    """A limit of a process that may be raised again, as whoever is not root may do."""
+    before = resource.prlimit(pid, limit)
+    resource.prlimit(pid, limit, (most, before[1]))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, limit, before)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import asyncio
 import json
 import resource
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.bench_fence import MANY, CannotHave, Pressure, Trial, loop, silent
+from bench.bench_fence import MANY, MARGIN_MS, CannotHave, Pressure, Trial, limited, loop, no_memory, silent
 from evac.agent.config import read_config
 from evac.drivers.process.client import AgentAt
 from evac.drivers.process.driver import AgentPermits
@@ -50,17 +49,18 @@ BEGUN_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
 
 def a_primary_whose_permit_ends_stops_whatever_its_agent_lacks(lab: LabFolder) -> None:
-    """At once: 10,000 silent connections at the agent of the primary, no descriptor at the second one, and
-    under the third one a disk that hangs, where this machine can have one. Nobody renews a permit.
+    """At once: 10,000 silent connections and no more descriptors at the agent of the primary, no more memory
+    at the second one, and under the third one a disk that hangs, where this machine can have one. Nobody
+    renews a permit.
     """
     ground = by_hand.ground_of(lab)
     with ExitStack() as held:
-        pressures: dict[str, Pressure] = {"pangyo": silent(MANY, BEGUN_HELLO), "anyang": no_descriptors}
+        pressures: dict[str, Pressure] = {"pangyo": crowded, "anyang": no_memory}
         with suppress(CannotHave):
             pressures["ansan"] = stopped_disk_below(held, lab)
         with ThreadPoolExecutor(len(pressures)) as pool:
             left = dict(zip(pressures, pool.map(partial(fenced, lab), pressures.items()), strict=True))
-    late = {site: one for site, one in left.items() if not 0 < one < PERMIT_MS / 1_000}
+    late = {site: one for site, one in left.items() if not 0 < one < MARGIN_MS / 1_000 + 0.5}
     assert late == {}, left
     assert writes(lab, at_least=1, within_s=1.0) == 0
     synchronous = f"""'FIRST 1 ("{ground.topology.site("anyang").member}")'"""
@@ -117,18 +117,12 @@ def fenced(lab: LabFolder, pressed: tuple[str, Pressure]) -> float:
 
 
 @contextmanager
-def no_descriptors(trial: Trial) -> Iterator[None]:
-    """The agent may open none above those that it has, and connections take those that were free below."""
+def crowded(trial: Trial) -> Iterator[None]:
+    """The agent may open no more than it has, and silent connections take what is free among that."""
     opened = [int(one.name) for one in Path(f"/proc/{trial.agent}/fd").iterdir()]
-    most = resource.prlimit(trial.agent, resource.RLIMIT_NOFILE)
-    resource.prlimit(trial.agent, resource.RLIMIT_NOFILE, (max(opened) + 1, most[1]))
-    with ExitStack() as lines:
-        for _ in range(max(opened) + 20 - len(opened)):
-            line = lines.enter_context(socket.create_connection((trial.made.host, trial.made.port)))
-            with suppress(OSError):  # it is ended again
-                line.sendall(BEGUN_HELLO)
+    most = max(opened) + 1
+    with limited(trial.agent, resource.RLIMIT_NOFILE, most), silent(MANY, BEGUN_HELLO)(trial):
         yield
-    resource.prlimit(trial.agent, resource.RLIMIT_NOFILE, most)
 
 
 def stopped_disk_below(held: ExitStack, lab: LabFolder) -> Pressure:

@@ -143,6 +143,14 @@ def test_apprise_reaches_a_local_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_p
         over = replace(MESSAGE, state="over", words="Over: pangyo is lost")
         assert send(replace(CHAT, url=f"file:{file}"), over) == Outcome()
         assert chat.got[1][1]["type"] == "success"
+        file.write_text(f"json://{chat.address}/?format=html")
+        markup = replace(MESSAGE, words="<img src=x> <!channel> <https://evil.example|look>")
+        assert send(replace(CHAT, url=f"file:{file}"), markup) == Outcome()
+        said = chat.got[2][1]["message"]
+        assert "<img" not in said, "what people write is text in a mail and a chat"
+        assert "&lt;img src=x&gt; &lt;!channel&gt; &lt;https://evil.example|look&gt;" in said.replace(
+            "&nbsp;", " "
+        )
         chat.answers = [(500, {})]
         assert send(replace(CHAT, url=f"file:{file}")) == Outcome("it was refused or unreachable")
     monkeypatch.setenv("CHAT_URL", "no-such-chat://secret-path")

@@ -233,7 +233,9 @@ class Apprise:
             return "apprise does not understand the address"
         title, body = text_of(message, self._link)
         try:
-            sent = notifier.notify(body=body, title=title, notify_type=_type_of(message))
+            # Plain text: what people wrote is no markup, mention or link of a chat or a mail.
+            kind, form = _type_of(message), apprise.NotifyFormat.TEXT
+            sent = notifier.notify(body=body, title=title, notify_type=kind, body_format=form)
         except Exception as error:  # whatever a plug-in raises is its failure, and no reason to end
             return f"apprise failed ({type(error).__name__})"
         return "" if sent else "it was refused or unreachable"
