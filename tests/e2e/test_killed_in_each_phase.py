@@ -69,7 +69,7 @@ DONE = {
     "lose": [
         "fence pangyo pangyo",
         "promote db anyang",
-        "scale web anyang",
+        "start web anyang",
         "shift web anyang",
         "verify web anyang",
     ],

@@ -137,12 +137,13 @@ class ProcessSimulated(SimulatedDriver, RunsUnits, Verifies):
             if units.count < _replicas(action):
                 raise Retryable("not-ready", f"{action.target} does not answer", after_ms=200)
         else:
-            units.count, units.token = _replicas(action), max(units.token, order.token)
+            more = units.count if action.verb == "start" else 0
+            units.count, units.token = max(more, _replicas(action)), max(units.token, order.token)
         return {"running": units.count}
 
     def is_done(self, action: Action, order: Order) -> bool:
         count, wanted = self.units(action).count, _replicas(action)
-        return count >= wanted if action.verb == "verify" else count == wanted
+        return count >= wanted if action.verb in ("start", "verify") else count == wanted
 
     def may_undo(self, action: Action) -> bool:
         return action.verb in ("start", "stop", "scale", "boot")

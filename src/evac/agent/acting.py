@@ -56,8 +56,8 @@ class Acting:
         async with self._turn(f"unit/{name}"):
             self._obey(order, config.store if count else "")
             if verb in _STARTING:
-                # Who starts a unit does not mean that what runs already shall end.
-                count = max(count, self._units.wanted(name))
+                # Who starts a unit does not mean that what runs already shall end. What is held does not run.
+                count = max(count, 0 if name in self._units.held else self._units.wanted(name))
             seen = await self._units.set(name, count, order.timeout_s)
         return _seen(seen, verb, count)
 
@@ -202,7 +202,8 @@ def _seen(seen: UnitSeen, verb: str, count: int) -> dict[str, Any]:
     if enough and (count > 0 or seen.running == 0):
         return {"outcome": "done", "evidence": evidence}
     evidence["why"] = f"{seen.working} of {count} work, {seen.running} run"
-    under_way = verb != "verify" and seen.wanted == count and count > 0
+    asked = seen.wanted >= count if more else seen.wanted == count
+    under_way = verb != "verify" and asked and count > 0
     return {"outcome": "unclear" if under_way else "absent", "evidence": evidence}
 
 

@@ -96,9 +96,12 @@ check:rejoin)     [ "$(cat role.pangyo)" = primary ] || again "$EVAC_PARAMETER_P
 execute:rejoin)   echo replica > role.anyang ;;
 observe:rejoin)   [ "$(cat role.anyang)" = replica ] ;;
 check:demote|check:start|check:scale|check:stop) ;;
-execute:start|execute:scale|execute:stop) [ -e before ] || cp count before; echo $n > count ;;
+execute:start|execute:scale|execute:stop)
+    [ -e before ] || cp count before
+    [ $EVAC_VERB = start ] && [ "$(cat count)" -ge "$n" ] || echo $n > count ;;
 undo:start|undo:scale|undo:stop) [ ! -e before ] || cp before count ;;
-observe:start|observe:scale|observe:stop) [ "$(cat count)" = "$n" ] ;;
+observe:start)    [ "$(cat count)" -ge "$n" ] ;;
+observe:scale|observe:stop) [ "$(cat count)" = "$n" ] ;;
 check:shift|check:drain|check:ready)
     [ $EVAC_VERB != drain ] || [ "$(cat traffic)" != $to ] || never "$to is the last site" ;;
 execute:shift|execute:ready) [ -e before ] || cp traffic before; echo "$to" > traffic ;;

@@ -94,7 +94,7 @@ class Company:
         on = set(given.get("to", ())) | ({given["site"]} if verb == "ready" else set())
         off = set(given.get("away", ())) | ({given["site"]} if verb == "drain" else set())
         if verb in ("start", "scale", "stop"):
-            units = 0 if verb == "stop" else given["replicas"]
+            units = 0 if verb == "stop" else max(given["replicas"], units if verb == "start" else 0)
         if not on | off <= {"pangyo", "anyang"}:
             return 422, {"why": "no such site"}
         traffic = (self.traffic | on) - off

@@ -21,9 +21,20 @@ from tests.contract.capabilities.suites import AskedHealth, AskedProbe, acting, 
 
 @acting(RunsUnits, "start", "scale", "stop")
 def test_units(case: Case) -> None:
-    """As many as the plan says run (the world counts), and as many as before once it is undone."""
+    """As many as the plan says run (the world counts), and as many as before once it is undone. Starts of a
+    service run at once: one that asks for fewer is done, and ends nothing that another started.
+    """
+
+    async def a_start_ends_nothing(case: Case) -> None:
+        fewer = replace(case.action, verb="start", parameters={"replicas": 1, "from_replicas": 0})
+        another = replace(case.order, step="step-2", key="run-1/step-2")
+        assert (await case.driver.observe(fewer, another)).outcome == "done"
+        await case.driver.execute(fewer, another)
+        assert (await case.driver.observe(fewer, another)).outcome == "done"
+        assert await case.is_done()
+
     assert case.undo == "done"
-    assert_keeps_contract(case)
+    assert_keeps_contract(case, *(() if case.action.verb == "stop" else (a_start_ends_nothing,)))
 
 
 @acting(RoutesTraffic, "shift", "drain", "ready")

@@ -40,7 +40,7 @@ def fences_of(made: AgentConfig) -> dict[str, Any]:
     return found
 
 
-async def start_unit(made: AgentConfig, token: int = 5, epoch: int = 3) -> dict[str, Any]:
+async def start_unit(made: AgentConfig, token: int = 5, epoch: int = 3, replicas: int = 1) -> dict[str, Any]:
     client = AgentClient()
     order = {
         "run": "run-1",
@@ -54,9 +54,9 @@ async def start_unit(made: AgentConfig, token: int = 5, epoch: int = 3) -> dict[
         "ticket": "",
         "dry_run": False,
     }
-    values = {"what": "execute", "verb": "start", "unit": "sleeper", "replicas": 1, "order": order}
+    values = {"what": "execute", "verb": "start", "unit": "sleeper", "replicas": replicas, "order": order}
     try:
-        return await client.send(agents.at(made), "/v1/unit", values, 5)
+        return dict((await client.send(agents.at(made), "/v1/unit", values, 5))["evidence"])
     finally:
         await client.close()
 
@@ -108,6 +108,17 @@ def test_a_leader_says_over_the_wire_which_units_run_again_and_an_older_one_cann
             assert await permits.resume(["other"], [], 5, 2) == ["sleeper"]
             assert await permits.resume(["sleeper"], [], 5, 2) == []
             await agents.until(lambda: agents.pid_of(made, "sleeper") not in (0, pid))
+            seen = await start_unit(made, token=5, replicas=2)
+            assert (seen["wanted"], seen["running"]) == (2, 2)
+            seen = await start_unit(made, token=5, replicas=1)
+            assert (seen["wanted"], seen["running"]) == (2, 2), "a start ends nothing that runs"
+        pids = [agents.pid_of(made, "sleeper", index) for index in (0, 1)]
+        for each in pids:
+            os.killpg(each, signal.SIGKILL)
+        await agents.until(lambda: not any(agents.alive(each) for each in pids))
+        async with agents.running(made):
+            seen = await start_unit(made, token=5, replicas=1)
+            assert (seen["wanted"], seen["running"]) == (1, 1), "what burnt does not count as running"
         os.killpg(agents.pid_of(made, "sleeper"), signal.SIGKILL)
         await permits.close()
 

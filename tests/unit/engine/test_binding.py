@@ -138,7 +138,7 @@ def test_what_was_there_before_is_said_and_changes_nothing_of_what_a_step_is(tmp
     found = bound(estate(tmp_path))
     scales = [a for s in found.spec.steps if s.kind == "start" for a in found.actions[s.id]]
     assert [(a.verb, a.at, a.parameters["replicas"], a.parameters["from_replicas"]) for a in scales] == [
-        ("scale", "ansan", 2, 0)
+        ("start", "ansan", 2, 0)
     ]
     (start,) = (step for step in found.spec.steps if step.kind == "start")
     other = replace(scales[0], parameters={**scales[0].parameters, "from_replicas": 2})

@@ -87,7 +87,7 @@ class Company:
     def takes_s(self, action: Action, order: Order) -> float:
         told = action.settings.get("takes", TAKES_S)
         usual = float(str(told)) / self.speed
-        if action.target == self.slow and action.verb == "scale":
+        if action.target == self.slow and action.verb == "start":
             return usual * SLOW_SERVICE
         return usual * random.Random(f"{self.seed} {order.step}").uniform(QUICK, SLOWER)
 

@@ -60,6 +60,14 @@ class Wanted:
 
     part: Values
     ready: int = NO_MATTER
+    or_more: bool = False
+    """Of a start: several of one service run at once, and none of them ends what another started."""
+
+    def fits(self, found: Values) -> bool:
+        """Whether the object says so already."""
+        if self.or_more and int(table(found, "spec").get("replicas") or 0) >= self.ready:
+            return True
+        return fits(found, self.part, parse_quantity)
 
 
 def wanted_of(action: Action, kind: str) -> Wanted:
@@ -67,7 +75,7 @@ def wanted_of(action: Action, kind: str) -> Wanted:
     parameters = action.parameters
     if kind in WORKLOADS and action.verb in ("scale", "start", "stop"):
         count = 0 if action.verb == "stop" else given.whole(parameters, "replicas", most=100_000)
-        return Wanted({"spec": {"replicas": count}}, count)
+        return Wanted({"spec": {"replicas": count}}, count, or_more=action.verb == "start")
     if kind in WORKLOADS and action.verb == "verify":
         expect = parameters.get("expect")
         return Wanted({}, AS_IT_SAYS if expect is None else given.whole(parameters, "expect", most=100_000))
@@ -105,7 +113,7 @@ def is_ready(found: Values, wanted: Wanted) -> bool:
     ):
         return False
     ready, there = int(status.get("readyReplicas") or 0), int(status.get("replicas") or 0)
-    return ready >= least and (not wanted.part or there == least)
+    return ready >= least and (not wanted.part or wanted.or_more or there == least)
 
 
 def evidence(kind: str, name: str, found: Values) -> dict[str, str | int | bool]:
@@ -209,7 +217,7 @@ class KubernetesDriver(RunsUnits, Verifies):
             evidence = await _until_ready(cluster, wanted, deadline, looked_only=action.verb == "verify")
             if reconciler is None:
                 return evidence
-            after = await reconciler.settle(order, wanted.ready)
+            after = await reconciler.settle(order, int(evidence.get("replicas", 0)))
             return {**evidence, "reconciler": before if after == "as it was" else after}
 
     async def observe(self, action: Action, order: Order) -> Observed:
@@ -222,7 +230,7 @@ class KubernetesDriver(RunsUnits, Verifies):
             return Observed("unclear", {"why": error.message[:200]})
         if found is None:
             return Observed("absent" if cluster.kind == PRIORITY else "unclear", evidence)
-        if not fits(found, wanted.part, parse_quantity):
+        if not wanted.fits(found):
             return Observed("absent", evidence)
         if is_ready(found, wanted):
             return Observed("done", evidence)
@@ -262,7 +270,7 @@ def _problems(
     token = seen_token(found)
     if token > order.token:
         problems.append(parameters.stale_token(cluster.name, token, order).message)
-    if cluster.kind == PRIORITY and not fits(found, wanted.part, parse_quantity):
+    if cluster.kind == PRIORITY and not wanted.fits(found):
         problems.append(
             f"the class {cluster.name} has the value {found.get('value')}, which cannot be changed"
         )
@@ -281,7 +289,7 @@ async def _paused(
 ) -> str:
     """Pauses what would undo the change, unless there is none to make."""
     found = _there(cluster, await cluster.get(_left(deadline)), wanted)
-    if fits(found, wanted.part, parse_quantity):
+    if wanted.fits(found):
         return "as it was"
     if (token := seen_token(found)) > order.token:
         raise parameters.stale_token(cluster.name, token, order)
@@ -315,7 +323,7 @@ async def _write(cluster: KubernetesCluster, wanted: Wanted, order: Order, deadl
         notes[BEFORE] = _note(order, None)
         await cluster.create({**wanted.part, "metadata": {"annotations": notes}}, _left(deadline))
         return
-    right = fits(found, wanted.part, parse_quantity)
+    right = wanted.fits(found)
     if right and seen_token(found) == order.token:
         return
     if not right and _kept(found, order) is None:
@@ -353,7 +361,7 @@ async def _until_ready(
             if looked_only:
                 raise
             raise OutcomeUnknown(error.code, error.message, "observe it first") from error
-        right = found is not None and fits(found, wanted.part, parse_quantity)
+        right = found is not None and wanted.fits(found)
         if found is not None and right and is_ready(found, wanted):
             return _evidence(cluster, found)
         if _left(deadline) < 2 * _PAUSE_S:

@@ -229,7 +229,7 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         back = _reversed(action)
-        if action.verb == "scale" and not order.dry_run:
+        if action.verb in ("scale", "start") and "from_replicas" in action.parameters and not order.dry_run:
             await self._refuse_if_moved_on(action, back, order)
         return await self._do(back, order)
 

@@ -378,8 +378,10 @@ def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
 
 
 def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
-    """Scale a service at a site to what it then has there; stop it where it is left. What it had before is
-    said too: whoever takes the step back scales to that.
+    """Start a service at a site until it has there what this step promises, or scale it down to that; stop it
+    where it is left. What it had before is said too: whoever takes the step back scales to that. A start is
+    "at least so many": the starts of a service run at once, and the one that ends last must not take from
+    the others.
     """
     before: dict[str, int] = {}
     kind = kind_of(step.kind)
@@ -403,7 +405,12 @@ def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tu
     if not found or any(endpoint is None for endpoint, _, _ in found):
         return ()
     return tuple(
-        _act("stop" if many == 0 else "scale", endpoint, replicas=many, **{BEFORE: there})
+        _act(
+            "stop" if many == 0 else "start" if kind.replicas > 0 else "scale",
+            endpoint,
+            replicas=many,
+            **{BEFORE: there},
+        )
         for endpoint, many, there in found
         if endpoint is not None
     )
