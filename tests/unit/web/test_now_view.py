@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from evac.office.facts import ServiceAt, ServiceFacts
-from evac.office.values import SiteSeen
-from evac.web.pages.now_view import _unwell
+from evac.office.values import LeaderSeen, QuorumSeen, SiteSeen, Situation, VoteSeen
+from evac.web.pages.now_view import _unwell, now_context
 
 
 def site(name: str, state: str = "healthy", mark: str = "") -> SiteSeen:
@@ -47,3 +48,26 @@ def test_a_site_that_a_run_leaves_counts_as_well() -> None:
     facts: Any = SimpleNamespace(stores=[], services=[service("x", ("b", 1, "primary"))])
     rows = _unwell(facts, {"a": site("a"), "b": site("b", mark="evacuating")})
     assert rows[0]["why"] == "its data is at b: site evacuating"
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(
+    ("mark", "words"), [("active", "and cannot be judged: only 1 of 2"), ("lost", "and is marked lost")]
+)
+def test_a_site_that_does_not_answer_is_never_said_to(mark: str, words: str, held: bool) -> None:
+    """Two sites and one controller: no majority votes, so no one decides, and yet one of them burns."""
+    why = "only 1 of 2 sites have fresh votes"
+    leader, quorum = LeaderSeen("b/1/x", 1), QuorumSeen("sqlite", False, ("b",), 2, True, 1)
+    hold: Any = SimpleNamespace(who="kim", reason="wait", since_ms=1) if held else None
+
+    def said(*sites: SiteSeen) -> str:
+        now = Situation(1, 1, sites, leader, quorum, hold, (), (), (), (), 0, "", "the estate is being read")
+        return str(now_context(now, None, 1)["answer"][0])
+
+    own = replace(site("b"), state="unknown", reason=why)
+    burnt = replace(own, id="a", mark=mark, votes=(VoteSeen("b", "down", True, 1, "", {}),))
+    assert said(burnt, own).startswith(f"a does not answer {words}")
+    told = "2 sites of 2 cannot be judged." if held else "The estate is being read."
+    assert said(replace(own, id="a"), own).startswith(told)
+    told = "All 2 sites answer. kim put everything on hold." if held else "The estate is being read."
+    assert said(site("a"), site("b")) == told

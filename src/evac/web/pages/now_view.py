@@ -170,16 +170,19 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
         return _nobody(now), "error"
     if doubtful:
         return f"{listed(doubtful)} may be lost: witnesses do not agree yet. {_acting(now)}", "warning"
-    if now.hold is not None or any(run.waits for run in now.open_runs):
-        return f"Every site answers. {_acting(now)}", "warning"
-    if facts is None:
+    for site in now.sites:
+        if site.state == "unknown" and {one.opinion for one in site.votes if one.fresh} == {"down"}:
+            why = f"is marked {site.mark}" if site.mark in LEFT else f"cannot be judged: {site.reason}"
+            return f"{site.id} does not answer and {why}. {_acting(now)}", "warning"
+    waits = now.hold is not None or any(run.waits for run in now.open_runs)
+    if facts is None and not waits:
         return f"{_begun(now.problem)}.", "unknown"
     watched = [site for site in now.sites if site.state == "healthy"]
     if len(watched) == len(now.sites) and watched:
-        acting = f" {_acting(now)}" if now.open_runs else ""
-        return f"All {plural(len(watched), 'site')} answer.{acting}", "ok"
-    unknown = len(now.sites) - len(watched)
-    return f"{plural(unknown, 'site')} of {len(now.sites)} cannot be judged. {_acting(now)}", "unknown"
+        acting = f" {_acting(now)}" if waits or now.open_runs else ""
+        return f"All {plural(len(watched), 'site')} answer.{acting}", "warning" if waits else "ok"
+    told = f"{plural(len(now.sites) - len(watched), 'site')} of {len(now.sites)} cannot be judged."
+    return f"{told} {_acting(now)}", "warning" if waits else "unknown"
 
 
 def _lost_halls(now: Situation, facts: EstateFacts | None) -> Iterator[str]:
