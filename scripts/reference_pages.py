@@ -435,6 +435,12 @@ not apply. A channel gets updates only if it names this kind, and such a channel
 So no one outside receives internal messages. To publish an update, use the form in the war room or
 `evac incident note INCIDENT TEXT --kind update`.
 
+`mail` sends updates to everyone who subscribed by email: see
+[Let users subscribe by email](../how-to/notices.md#let-users-subscribe-by-email). There can be one such
+channel. It needs `secret`, `sender`, `join` and `kinds: update`. The reference gives
+`smtps://USER:PASSWORD@HOST` (TLS from the start, port 465) or `smtp://USER:PASSWORD@HOST` (STARTTLS, port
+587); without TLS only with `clear: true`.
+
 """
 
 
@@ -447,9 +453,11 @@ def notices_page() -> str:
 
 def _absent_in_notices(spec: Field) -> str:
     if spec.key == "secret":
-        return "an error with `webhook`"
-    if spec.key in ("apprise", "webhook"):
-        return "the other one is required"
+        return "an error with `webhook` and `mail`"
+    if spec.key in ("sender", "join"):
+        return "an error with `mail`"
+    if spec.key in ("apprise", "webhook", "mail"):
+        return "one of the others is required"
     absent = {"kinds": "all but `update`", "room": "no links", "page": "no link"}
     return absent.get(spec.key) or shown_default(spec)
 

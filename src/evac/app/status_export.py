@@ -163,6 +163,8 @@ class About:
     names: Mapping[str, str]
     url: str = URL
     languages: tuple[Language, ...] = ("en",)
+    join: str = ""
+    """Where users subscribe by email; empty: nowhere."""
 
 
 class PublicStatus:
@@ -254,7 +256,7 @@ class Exporter:
         if stamp == self._written and now_ms - self._written_ms < REFRESH_MS:
             return False
         page = await self._status.page(self._about, self._clock.now_ms())
-        made = status_files(page, self._about.url, self._about.languages)
+        made = status_files(page, self._about.url, self._about.languages, self._about.join)
         await self._target.put({name: text.encode() for name, text in made.items()})
         self._written, self._written_ms = stamp, now_ms
         await self._worked()
@@ -328,13 +330,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--title", default="")
     parser.add_argument("--url", default=URL)
     parser.add_argument("--languages", default="en")
+    parser.add_argument("--join", default="")
     parser.add_argument("--site", default="")
     parser.add_argument("--as-of", type=date.fromisoformat)
     told = parser.parse_args(arguments)
 
     async def work() -> None:
         target = target_of(told.to, told.push)
-        about = About(told.title, {}, told.url, languages_of(told.languages))
+        about = About(told.title, {}, told.url, languages_of(told.languages), told.join)
         await export(told.estate, told.store, target, about, told.site, told.as_of)
 
     return end_of(work)

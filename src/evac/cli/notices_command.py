@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from evac.cli import console
 from evac.cli.console import emit, say
-from evac.cli.options import output_option, quiet_option
+from evac.cli.options import output_option, quiet_option, store_option
+
+if TYPE_CHECKING:
+    from evac.notices.values import Channel, NoticeRules
 
 
 @click.group()
@@ -94,3 +98,117 @@ def key(quiet: bool) -> None:
         "store it where the channel's secret: points, readable only by evac, and give it to the receiver",
         quiet,
     )
+
+
+@notices.group()
+def subscribers() -> None:
+    """Serve the page where users subscribe by email; export and erase addresses."""
+
+
+def _mail(file: Path) -> tuple[NoticeRules, Channel]:
+    """Raises EstateError, InvalidInput if the file has no channel for subscribers."""
+    from evac.estate.codecs.notices import load_notices
+    from evac.model.errors import InvalidInput
+
+    rules = load_notices(file)
+    for one in rules.channels.values():
+        if one.way == "mail":
+            return rules, one
+    raise InvalidInput(
+        "channel-unknown",
+        f"{file.name} has no channel that sends mail to subscribers",
+        "add one: subscribers: {mail: file:PATH, ...}",
+    )
+
+
+@subscribers.command("serve")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--listen", required=True, metavar="HOST:PORT", help="Where to listen, like 127.0.0.1:8450.")
+@store_option
+def serve_page(file: Path, listen: str, store: str | None) -> None:
+    """Serve the page where users subscribe, until it is stopped.
+
+    Put a proxy with TLS in front of it. It records requests in the store; the leader sends the mail.
+    """
+    import asyncio
+
+    from evac.app.runs import default_store
+    from evac.engine.clock import SystemClock
+    from evac.store.opening import open_store
+    from evac.web.setting import check_listen, listen_of
+    from evac.web.subscribing import run_desk
+
+    rules, channel = _mail(file)
+    where = listen_of(listen)
+    check_listen(where, tls=False, authenticated=False)
+    opened = open_store(store or default_store())
+
+    async def work() -> None:
+        try:
+            await run_desk(opened, channel, rules.page, where, SystemClock().now_ms)
+        finally:
+            await opened.close()
+
+    asyncio.run(work())
+
+
+@subscribers.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@store_option
+@output_option("text", "json")
+def export(file: Path, store: str | None, output: str) -> int:
+    """Print the addresses of all subscribers. They are personal data: keep the output safe."""
+    import asyncio
+    import json
+
+    from evac.app.runs import default_store
+    from evac.office.notices.subscribers import exported, vault_of
+    from evac.store.opening import open_store
+    from evac.views.sheet import utc
+
+    _, channel = _mail(file)
+    opened = open_store(store or default_store())
+
+    async def work() -> list[tuple[str, str, str]]:
+        try:
+            found = await exported(opened, vault_of(channel))
+            return [(one.address, one.language, utc(one.since_ms)) for one in found]
+        finally:
+            await opened.close()
+
+    rows = asyncio.run(work())
+    if output == "json":
+        told = [{"address": a, "language": language, "since": since} for a, language, since in rows]
+        body = {"schema_version": 1, "subscribers": told}
+        emit(json.dumps(body, indent=2, ensure_ascii=False) + "\n", None)
+    else:
+        emit("".join(f"{' '.join(row)}\n" for row in rows), None)
+    return console.DONE
+
+
+@subscribers.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("address")
+@store_option
+@quiet_option
+def erase(file: Path, address: str, store: str | None, quiet: bool) -> int:
+    """Erase ADDRESS: its subscription and an open request. Exit 1: it was not there."""
+    import asyncio
+
+    from evac.app.runs import default_store
+    from evac.office.notices.subscribers import address_of, remove, vault_of
+    from evac.store.opening import open_store
+
+    _, channel = _mail(file)
+    vault, found = vault_of(channel), address_of(address)
+    opened = open_store(store or default_store())
+
+    async def work() -> bool:
+        try:
+            return await remove(opened, vault.id_of(found), vault.mailbox_of(found))
+        finally:
+            await opened.close()
+
+    there = asyncio.run(work())
+    say("erased" if there else "this address is not a subscriber", quiet)
+    return console.DONE if there else console.FAILED

@@ -166,6 +166,7 @@ class StatusAsked:
     title: str
     url: str
     languages: str = ""
+    join: str = ""
 
     def arguments(self, setting: Setting) -> list[str] | None:
         """Of the process that exports it. Raises InvalidInput before anything starts."""
@@ -185,13 +186,15 @@ class StatusAsked:
                 "no other process can see a store in memory",
                 "use a file: --store sqlite:PATH",
             )
-        if self.url and not self.url.startswith(("https://", "http://")):
-            raise InvalidInput(
-                "url-invalid", f"{self.url[:60]} is not a web address", "start it with https://"
-            )
+        for url in filter(None, (self.url, self.join)):
+            if not url.startswith(("https://", "http://")):
+                raise InvalidInput(
+                    "url-invalid", f"{url[:60]} is not a web address", "start it with https://"
+                )
         told = [str(setting.estate), "--store", setting.store, "--site", setting.site]
         told += ["--to", str(self.folder)]
         asked = {"push": self.push, "title": self.title, "url": self.url, "languages": self.languages}
+        asked["join"] = self.join
         for name, value in asked.items():
             told += [f"--{name}", value] if value else []
         return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
@@ -220,6 +223,9 @@ def status_options(command: Command) -> Command:
         metavar="LIST",
         help="Languages of the page, its own first: en,ko. [default: en]",
     )
+    @click.option(
+        "--status-join", default="", metavar="URL", help="Address of the page where users subscribe by email."
+    )
     @functools.wraps(command)
     def wrapped(
         *values: Any,
@@ -228,9 +234,10 @@ def status_options(command: Command) -> Command:
         status_title: str,
         status_url: str,
         status_languages: str,
+        status_join: str,
         **named: Any,
     ) -> Any:
-        asked = StatusAsked(status_page, status_push, status_title, status_url, status_languages)
+        asked = StatusAsked(status_page, status_push, status_title, status_url, status_languages, status_join)
         return command(*values, status=asked, **named)
 
     return wrapped  # type: ignore[return-value]

@@ -125,7 +125,7 @@ SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 MessageState = Literal["begins", "worse", "over", "once"]
 """Of a message: a concern begins, became graver, or is over; or something happened that has no end."""
 
-Way = Literal["apprise", "webhook"]
+Way = Literal["apprise", "webhook", "mail"]
 
 
 def rank(severity: Severity) -> int:
@@ -210,7 +210,8 @@ class Message:
 @dataclass(frozen=True, slots=True)
 class Channel:
     """A way to people or programs. url, secret: references, never the thing itself. kinds: empty for all.
-    least: milder messages do not go there. clear: an address that TLS does not hide is allowed.
+    least: milder messages do not go there. clear: an address that TLS does not hide is allowed. sender, join:
+    of mail to subscribers, its address of the sender and of the page where they subscribe.
     """
 
     name: str
@@ -220,6 +221,8 @@ class Channel:
     kinds: frozenset[Kind] = frozenset()
     least: Severity = "warning"
     clear: bool = False
+    sender: str = ""
+    join: str = ""
 
     @property
     def public(self) -> bool:

@@ -169,6 +169,52 @@ KOREAN: Final[Mapping[str, str]] = {
     "no outage in {0} days": "{0}일 동안 장애 없음",
     "{0} of outage on {1} day of {2}": "{2}일 중 {1}일, 장애 {0}",
     "{0} of outage on {1} days of {2}": "{2}일 중 {1}일, 장애 {0}",
+    "Get updates by email": "이메일로 받아보기",
+    "Status updates by email": "이메일 상태 안내",
+    "Status page": "서비스 상태 페이지",
+    "You get a mail when something is published here, and a link to unsubscribe in every mail. Your "
+    "address is used for nothing else.": (
+        "안내가 게시되면 메일로 보내 드리며, 모든 메일에 수신 거부 링크가 있습니다. "
+        "주소는 다른 용도로 쓰지 않습니다."
+    ),
+    "Email address": "이메일 주소",
+    "Subscribe": "구독",
+    "Unsubscribe": "구독 해지",
+    "Subscribe to status updates?": "상태 안내를 구독하시겠습니까?",
+    "Unsubscribe from status updates?": "상태 안내 구독을 해지하시겠습니까?",
+    "Look into your mailbox: if the address is right, a mail with a link to confirm comes within "
+    "minutes. You can ask once a day.": (
+        "메일함을 확인하세요. 주소가 맞으면 몇 분 안에 확인 링크가 담긴 메일이 "
+        "도착합니다. 요청은 하루에 한 번만 할 수 있습니다."
+    ),
+    "You are subscribed.": "구독되었습니다.",
+    "You are unsubscribed. Your address has been erased.": "구독이 해지되었고 주소를 삭제했습니다.",
+    "This is not an email address. Write it like name@example.com.": (
+        "이메일 주소가 아닙니다. name@example.com처럼 입력하세요."
+    ),
+    "This link is not valid. Use the link in the latest mail.": (
+        "유효하지 않은 링크입니다. 최근 메일의 링크를 사용하세요."
+    ),
+    "This link has expired. Subscribe again.": "만료된 링크입니다. 다시 구독하세요.",
+    "Too many requests. Try again later.": "요청이 너무 많습니다. 나중에 다시 시도하세요.",
+    "No more people can subscribe. Follow the RSS feed instead.": (
+        "더 이상 구독할 수 없습니다. RSS를 이용하세요."
+    ),
+    "This is not possible now. Try again later.": "지금은 처리할 수 없습니다. 나중에 다시 시도하세요.",
+    "You get this mail because you subscribed to status updates.": (
+        "상태 안내를 구독하셔서 이 메일을 보내 드립니다."
+    ),
+    "Unsubscribe: {0}": "구독 해지: {0}",
+    "Someone, probably you, asked for status updates by email at this address.": (
+        "이 주소로 상태 안내 메일을 보내 달라는 요청이 있었습니다."
+    ),
+    "To get them, open this link within 24 hours and press Subscribe:": (
+        "받으시려면 24시간 안에 이 링크를 열고 구독을 누르세요."
+    ),
+    "If it was not you, do nothing: you will get no updates.": (
+        "요청하지 않으셨다면 그대로 두세요. 안내를 보내지 않습니다."
+    ),
+    "Confirm your subscription to status updates": "상태 안내 구독 확인",
     "degraded on {0} day of {1}": "{1}일 중 {0}일 성능 저하",
     "degraded on {0} days of {1}": "{1}일 중 {0}일 성능 저하",
 }
@@ -196,10 +242,14 @@ SHORT_MINUTES: Final = 30
 
 
 def status_html(
-    page: StatusPage, wall: WallClock | None = None, languages: Sequence[Language] = ("en",), shown: int = 0
+    page: StatusPage,
+    wall: WallClock | None = None,
+    languages: Sequence[Language] = ("en",),
+    shown: int = 0,
+    join: str = "",
 ) -> str:
     """No script and no external request. Same input, same bytes. languages: that the page exists in; shown:
-    the number of the one that this is.
+    the number of the one that this is; join: where users subscribe by email, empty if nowhere.
     """
     wall, language = wall or wall_clock_here(), languages[shown]
     return rendered(
@@ -210,6 +260,7 @@ def status_html(
         made=_moment(wall, language, page.made_ms, page.made_ms),
         language=language,
         feed=file_name("feed.xml", languages, shown),
+        join=f"{join}?language={language}" if join else "",
         others=[
             (one, LANGUAGE_NAMES[one], file_name("index.html", languages, number))
             for number, one in enumerate(languages)
@@ -412,16 +463,18 @@ def _incident(one: PublicIncident) -> dict[str, Any]:
     }
 
 
-def status_files(page: StatusPage, url: str, languages: Sequence[Language] = ("en",)) -> dict[str, str]:
+def status_files(
+    page: StatusPage, url: str, languages: Sequence[Language] = ("en",), join: str = ""
+) -> dict[str, str]:
     """File name -> content, in the order in which they are written: a page comes after what it links to. url:
-    the URL of the page, for the feeds.
+    the URL of the page, for the feeds; join: where users subscribe by email.
     """
     feeds = {
         file_name("feed.xml", languages, number): status_feed(page, url, language)
         for number, language in enumerate(languages)
     }
     pages = {
-        file_name("index.html", languages, number): status_html(page, None, languages, number)
+        file_name("index.html", languages, number): status_html(page, None, languages, number, join)
         for number in range(len(languages))
     }
     return {"status.json": status_json(page), **feeds, **dict(reversed(pages.items()))}

@@ -444,6 +444,8 @@ ELSEWHERE = {
     "address-open",
     "channel-mixed",
     "channel-way",
+    "mail-incomplete",
+    "address-invalid",
     "nobody-told",
     "too-many-channels",
     "not-a-host",

@@ -24,6 +24,8 @@ channels:
     kinds: [finding, plan], clear: true}
   desk: {apprise: env:DESK, kinds: site}
   users: {apprise: env:USERS, kinds: update}
+  readers: {mail: "file:/etc/evac/smtp.url", secret: env:KEY, sender: status@example.com,
+    join: "https://status.example.com/email/", kinds: update}
 """
 
 
@@ -55,7 +57,10 @@ def test_everything_written_is_read(tmp_path: Path) -> None:
     )
     assert found.channels["desk"].kinds == frozenset({"site"})
     assert found.page == "https://status.example.com"
-    assert [one.name for one in found.channels.values() if one.public] == ["users"]
+    assert [one.name for one in found.channels.values() if one.public] == ["readers", "users"]
+    readers = found.channels["readers"]
+    assert (readers.way, readers.url, readers.secret) == ("mail", "file:/etc/evac/smtp.url", "env:KEY")
+    assert (readers.sender, readers.join) == ("status@example.com", "https://status.example.com/email")
     jsonschema.validate(yaml.safe_load(WHOLE), notices_schema())
 
 
@@ -71,6 +76,9 @@ def test_every_problem_at_once_with_its_place(tmp_path: Path) -> None:
         "  six: {apprise: env:A, secret: env:B}\n"
         "  a/b: {apprise: env:A}\n"
         "  users: {apprise: env:A, kinds: [update, run]}\n"
+        "  mail: {mail: env:A, secret: env:B, sender: a@b.example, join: 'https://x'}\n"
+        "  other: {mail: env:A, kinds: update, sender: 'a@b\\nBcc: c@d'}\n"
+        "  last: {apprise: env:A, sender: a@b.example}\n"
     )
     assert problems(tmp_path, text) == {
         ("key-unknown", 1),
@@ -82,6 +90,11 @@ def test_every_problem_at_once_with_its_place(tmp_path: Path) -> None:
         ("channel-way", 8),
         ("id-invalid", 9),
         ("channel-mixed", 10),
+        ("mail-incomplete", 11),
+        ("address-invalid", 12),
+        ("mail-incomplete", 12),
+        ("channel-way", 13),
+        ("too-many-channels", 1),
     }
 
 
@@ -107,6 +120,11 @@ def test_a_link_that_no_browser_opens_is_refused(tmp_path: Path, word: str) -> N
 def test_channels_are_bounded(tmp_path: Path) -> None:
     rows = "".join(f"  c{n}: {{apprise: env:A}}\n" for n in range(CHANNELS_MOST + 1))
     assert problems(tmp_path, f"channels:\n{rows}") == {("too-many-channels", 1)}
+
+
+def test_there_is_one_list_of_subscribers(tmp_path: Path) -> None:
+    one = "{mail: env:A, secret: env:B, sender: a@b.example, join: 'https://x', kinds: update}"
+    assert problems(tmp_path, f"channels:\n  a: {one}\n  b: {one}\n") == {("too-many-channels", 1)}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ keys are references, for the address of a chat is as good as a password.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -47,6 +48,21 @@ _LINK: Final = Scalar(
     quoted=True,
 )
 
+
+def _read_sender(raw: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,189}", raw):
+        raise QuantityError("address-invalid", f"'{raw[:60]}' is not an email address", "write NAME@HOST")
+    return raw
+
+
+_SENDER: Final = Scalar(
+    "email address, such as `status@example.com`",
+    _read_sender,
+    str,
+    {"type": "string", "pattern": "^[^@ ]+@[^@ ]+$"},
+    quoted=True,
+)
+
 CHANNEL_FIELDS: Final = (
     Field("apprise", "apprise", REFERENCE, "reference to the Apprise URL", default=""),
     Field(
@@ -57,11 +73,22 @@ CHANNEL_FIELDS: Final = (
         default="",
     ),
     Field(
+        "mail",
+        "mail",
+        REFERENCE,
+        "reference to the SMTP server that sends updates to subscribers: `smtps://USER:PASSWORD@HOST`",
+        default="",
+    ),
+    Field(
         "secret",
         "secret",
         REFERENCE,
-        "reference to the signing key of a webhook: `whsec_` followed by base64",
+        "reference to the key that signs webhooks or seals subscribers' addresses: `whsec_` and base64",
         default="",
+    ),
+    Field("sender", "sender", _SENDER, "address of the sender of mail to subscribers", default=""),
+    Field(
+        "join", "join", _LINK, "address of the page where users subscribe, used for links in mail", default=""
     ),
     Field(
         "kinds",
@@ -71,7 +98,7 @@ CHANNEL_FIELDS: Final = (
         default=(),
     ),
     Field("least", "least", choice(SEVERITIES), "minimum severity to send", default="warning"),
-    Field("clear", "clear", flag(), "true: the webhook may be sent without TLS", default=False),
+    Field("clear", "clear", flag(), "true: webhook or mail may be sent without TLS", default=False),
 )
 FIELDS: Final = (
     Field("room", "room", _LINK, "address of the war room, used for links in messages", default=""),
@@ -89,11 +116,15 @@ class _Written:
     kinds: tuple[Kind, ...] = ()
     least: Severity = "warning"
     clear: bool = False
+    mail: str = ""
+    sender: str = ""
+    join: str = ""
 
     def channel(self, name: str) -> Channel:
-        way: Way = "webhook" if self.webhook else "apprise"
-        kinds = frozenset(self.kinds)
-        return Channel(name, way, self.webhook or self.apprise, self.secret, kinds, self.least, self.clear)
+        way: Way = "mail" if self.mail else "webhook" if self.webhook else "apprise"
+        url, kinds = self.mail or self.webhook or self.apprise, frozenset(self.kinds)
+        join = self.join.rstrip("/")
+        return Channel(name, way, url, self.secret, kinds, self.least, self.clear, self.sender, join)
 
 
 _CHANNEL: Final = Record(CHANNEL_FIELDS, _Written)
@@ -163,7 +194,7 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
                 "id-invalid", f"{shown(name)} is not a valid channel name", key.place, "leave out the /"
             )
         written = _Written(**made)
-        _check(name, value, key, problems)
+        _check(name, value, key, written, problems)
         if UPDATE in written.kinds and len(set(written.kinds)) > 1:
             problems.add(
                 "channel-mixed",
@@ -172,21 +203,41 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
                 "give this channel only the kind update, and use another channel for the rest",
             )
         found[name] = written.channel(name)
+    mails = [name for name, one in found.items() if one.way == "mail"]
+    if len(mails) > 1:
+        hint = "keep one: all subscribers are in one list"
+        problems.add("too-many-channels", f"{len(mails)} channels of kind mail; at most 1", root.place, hint)
     if len(found) > CHANNELS_MOST:
         hint = "let several people share a channel"
         problems.add("too-many-channels", f"{len(found)} channels; at most {CHANNELS_MOST}", root.place, hint)
     return NoticeRules(MappingProxyType(dict(sorted(found.items()))), **links)
 
 
-def _check(name: str, value: Node, key: Node, problems: Problems) -> None:
+def _check(name: str, value: Node, key: Node, written: _Written, problems: Problems) -> None:
     """A channel is of one way, and has what that way needs."""
     said = value.fields.keys()  # also what was refused: that is told by itself
-    if ("apprise" in said) == ("webhook" in said):
+    if len(said & {"apprise", "webhook", "mail"}) != 1:
         problems.add(
             "channel-way",
-            f"{shown(name)} needs either apprise: or webhook:",
+            f"{shown(name)} needs either apprise:, webhook: or mail:",
             key.place,
             "write apprise: env:NAME, or webhook: env:NAME with secret: env:NAME",
+        )
+    if "mail" in said:
+        lacks = [one for one in ("secret", "sender", "join") if one not in said]
+        if lacks or UPDATE not in written.kinds:
+            problems.add(
+                "mail-incomplete",
+                f"{shown(name)} sends mail to subscribers and needs secret, sender, join and kinds: update",
+                key.place,
+                f"add {', '.join(lacks) or 'kinds: update'}",
+            )
+    elif said & {"sender", "join"}:
+        problems.add(
+            "channel-way",
+            f"sender and join apply only to mail, not to {shown(name)}",
+            key.place,
+            "remove them",
         )
     if "webhook" in said and "secret" not in said:
         problems.add(
@@ -195,10 +246,10 @@ def _check(name: str, value: Node, key: Node, problems: Problems) -> None:
             key.place,
             "add secret: env:NAME; create one: evac notices key",
         )
-    if "apprise" in said and "webhook" not in said and ("secret" in said or "clear" in said):
+    if said & {"apprise", "webhook", "mail"} == {"apprise"} and ("secret" in said or "clear" in said):
         problems.add(
             "channel-way",
-            f"secret and clear apply only to webhooks, not to {shown(name)}",
+            f"secret and clear apply only to webhooks and mail, not to {shown(name)}",
             key.place,
             "remove them",
         )

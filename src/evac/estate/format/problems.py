@@ -195,9 +195,15 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "channel-way",
         _NOTICES,
-        "A channel must use either Apprise or a webhook, with the settings of that one.",
+        "A channel must use either Apprise, a webhook or mail, with the settings of that one.",
     ),
-    ("too-many-channels", _NOTICES, "More channels than evac supports (16)."),
+    ("address-invalid", _NOTICES, "The sender is not an email address."),
+    (
+        "mail-incomplete",
+        _NOTICES,
+        "A channel of mail without key, sender, page to subscribe, or `kinds: update`.",
+    ),
+    ("too-many-channels", _NOTICES, "More channels than evac supports (16; 1 of mail)."),
 )
 
 _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (

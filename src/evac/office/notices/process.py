@@ -32,11 +32,13 @@ from evac.notices.values import Channel
 from evac.office.notices.looking import Looker, NoticeReckoner
 from evac.office.notices.overview import LEASE, Ledger, new_messages
 from evac.office.notices.sending import Sending, check_ways, sending_of
+from evac.office.notices.subscribers import Mail
 from evac.store.generation import read_generation
 from evac.store.opening import open_store
 from evac.store.port import Store
 
 LOOK_S: Final = 1.0
+INVITE_AGAIN_S: Final = 30.0
 AGAIN_S: Final = 1.0
 IDLE_S: Final = 0.25
 FILE_S: Final = 2.0
@@ -92,8 +94,10 @@ class Teller:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._mind(leadership), name="lease")
                 tasks.create_task(self._look(ledger, leadership), name="look")
-                for name in self._channels:
+                for name, sending in self._sendings.items():
                     tasks.create_task(self._send(ledger, leadership, name), name=f"channel {name}")
+                    if isinstance(sending, Mail):
+                        tasks.create_task(self._invite(leadership, name, sending), name=f"asked {name}")
         except BaseExceptionGroup as group:
             raise _reason(group) from group
         finally:
@@ -136,6 +140,14 @@ class Teller:
             else:
                 await ledger.failed(name, one, outcome.problem, outcome.after_ms, outcome.whole)
             self._note(name, outcome.problem)
+
+    async def _invite(self, leadership: Leadership, name: str, mail: Mail) -> None:
+        """Sends the confirmation mails that people asked for."""
+        while True:
+            leadership.check()
+            problem = await mail.invite()
+            self._note(f"{name}, confirmations", problem)
+            await asyncio.sleep(INVITE_AGAIN_S if problem else LOOK_S)
 
     def _note(self, name: str, problem: str) -> None:
         """Logged once, and once more when it works again."""
@@ -209,7 +221,8 @@ async def tell_people(
 
     looker = Looker(opened, NoticeReckoner(estate, as_of), clock, lambda: edition_of(estate))
     sendings = {
-        name: sending_of(channel, rules.room, page=rules.page) for name, channel in rules.channels.items()
+        name: sending_of(channel, rules.room, page=rules.page, store=opened)
+        for name, channel in rules.channels.items()
     }
     leads = led_by_parent(opened, site, os.getppid())
     owner = f"{site}/{os.getpid()}/{secrets.token_hex(4)}"

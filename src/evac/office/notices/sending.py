@@ -28,6 +28,7 @@ from evac.model.errors import EvacError, InvalidInput
 from evac.net.http_calls import open_session
 from evac.net.secrets import secret_of
 from evac.notices.values import UPDATE, Channel, Message, Way
+from evac.store.port import Store
 from evac.views.words import wall_clock_here
 
 TRY_S: Final = 30.0
@@ -62,18 +63,26 @@ class Sending(Protocol):
 
 def check_ways(channels: Mapping[str, Channel]) -> None:
     """Raises InvalidInput, with the command to run, if a channel needs a library that is missing."""
-    wanted = {LIBRARIES[channel.way] for channel in channels.values()}
+    wanted = {LIBRARIES[channel.way] for channel in channels.values() if channel.way in LIBRARIES}
     missing = sorted(name for name in wanted if importlib.util.find_spec(name) is None)
     if missing:
         raise extras.needs("notices", f"a channel by {' and '.join(missing)}")
 
 
 def sending_of(
-    channel: Channel, room: str = "", now_ms: Callable[[], int] | None = None, page: str = ""
+    channel: Channel,
+    room: str = "",
+    now_ms: Callable[[], int] | None = None,
+    page: str = "",
+    store: Store | None = None,
 ) -> Sending:
     """`room`: address of the war room; `page`: of the public status page, empty without one. `now_ms`: time
-    for the signature; None: the wall clock.
+    for the signature; None: the wall clock. `store`: where subscribers are; None: mail goes to its sender.
     """
+    if channel.way == "mail":
+        from evac.office.notices.subscribers import Mail
+
+        return Mail(channel, page, store, now_ms or _wall_ms)
     link = page if channel.public else _link(room)
     if channel.way == "webhook":
         return Webhook(channel, link, now_ms or _wall_ms)
@@ -150,7 +159,7 @@ class Webhook:
     async def send(self, message: Message) -> Outcome:
         try:
             async with asyncio.timeout(TRY_S):
-                url, headers, body = await _apart(lambda: self._signed(message))
+                url, headers, body = await apart(lambda: self._signed(message))
                 return await self._post(url, headers, body)
         except EvacError as error:
             return Outcome(error.message)
@@ -165,7 +174,7 @@ class Webhook:
 
         url = secret_of(self._channel.url).reveal()
         _check_address(url, self._channel)
-        signer = Signer(_key(secret_of(self._channel.secret).reveal()))
+        signer = Signer(key_bytes(secret_of(self._channel.secret).reveal()))
         body = orjson.dumps(document_of(message, self._link))
         at = _moment(self._now_ms())
         return (
@@ -213,7 +222,7 @@ class Apprise:
     async def send(self, message: Message) -> Outcome:
         if self._trying is not None and not self._trying.done():
             return Outcome("the previous attempt has not finished yet")
-        self._trying = asyncio.ensure_future(_apart(lambda: self._notify(message)))
+        self._trying = asyncio.ensure_future(apart(lambda: self._notify(message)))
         try:
             async with asyncio.timeout(TRY_S):
                 return Outcome(await asyncio.shield(self._trying))
@@ -270,7 +279,7 @@ def _check_address(url: str, channel: Channel) -> None:
         )
 
 
-def _key(text: str) -> bytes:
+def key_bytes(text: str) -> bytes:
     """The bytes of a key. Raises InvalidInput if it is not a key or too short to sign with."""
     import base64
     import binascii
@@ -287,7 +296,7 @@ def _key(text: str) -> bytes:
     return found
 
 
-async def _apart(work: Callable[[], Answer]) -> Answer:
+async def apart(work: Callable[[], Answer]) -> Answer:
     """Runs on a daemon thread, which does not keep the process alive."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Answer] = loop.create_future()

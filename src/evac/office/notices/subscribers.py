@@ -1,0 +1,462 @@
+"""Subscribers of the public status page by email: they ask, confirm by a link that only their mailbox gets,
+receive what is published, and leave by a link in every mail.
+
+    notices/asked/<mailbox>     asked and not confirmed: one for each mailbox and day, however it is spelled
+    notices/reader/<id>         a confirmed subscriber
+    notices/mailed/<message>    how far an update has been sent
+
+Addresses are sealed with the channel's key (AES-256-GCM). Names of entries are keyed hashes, so a copy of the
+store tells nobody who subscribed. Whoever asks gets the same answer whether the address is known or not.
+
+A mail is marked as sent before it is sent. So a controller that takes over, or one that lost the connection
+in the middle of a mail, sends nothing twice; that one mail may be missing. A mail that the server refused
+for now is sent again later.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import re
+import smtplib
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from evac.incident.components import Language
+from evac.model.errors import Conflict, EvacError, InvalidInput
+from evac.net.secrets import secret_of
+from evac.notices.values import OLDEST_MS, Channel, Message
+from evac.office.notices.sending import ANSWER_S, Outcome, apart, key_bytes
+from evac.store.port import Change, Compare, Delete, Entry, Put, Store, all_entries
+from evac.views.status_page import said_in
+
+ASKED: Final = "notices/asked/"
+READER: Final = "notices/reader/"
+MAILED: Final = "notices/mailed/"
+DAY_MS: Final = 86_400_000
+ADDRESS_MOST: Final = 254
+READERS_MOST: Final = 10_000
+ASKED_MOST: Final = 1_000
+"""Open requests at one time, and so at most this many confirmation mails in a day."""
+INVITES_MOST: Final = 30
+"""Confirmation mails in one minute."""
+AGAIN_MOST: Final = 500
+"""Subscribers whose mail the server refused for now, for one update."""
+REFUSED_MOST: Final = 3
+"""A subscriber whose mailbox was refused for good this often in a row is removed."""
+_ADDRESS: Final = re.compile(
+    r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])"
+)
+
+
+def address_of(text: str) -> str:
+    """An email address as it is sent to. Raises InvalidInput."""
+    found = text.strip()
+    if len(found) > ADDRESS_MOST or not _ADDRESS.fullmatch(found):
+        raise InvalidInput(
+            "address-invalid", "this is not an email address", "write it like name@example.com"
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    """A request. sealed: address and language; mailed_ms: when the confirmation mail was sent, 0: not yet."""
+
+    sealed: str
+    at_ms: int
+    mailed_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A confirmed subscriber. refused: updates in a row that the mailbox refused for good."""
+
+    sealed: str
+    since_ms: int
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an update has been sent. after: the last subscriber that was tried; again: who was refused for
+    now.
+    """
+
+    at_ms: int
+    after: str = ""
+    again: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """One line of an export."""
+
+    address: str
+    language: Language
+    since_ms: int
+
+
+class Vault:
+    """Seals what is stored and what is sent in links, under one key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._cipher = AESGCM(hmac.digest(key, b"seal", hashlib.sha256))
+
+    def hashed(self, use: str, text: str) -> str:
+        return hmac.new(self._key, f"{use}\0{text}".encode(), hashlib.sha256).hexdigest()[:40]
+
+    def id_of(self, address: str) -> str:
+        return self.hashed("reader", address.lower())
+
+    def mailbox_of(self, address: str) -> str:
+        """The same for every spelling that reaches one mailbox: letter case, and what follows a `+`."""
+        local, _, domain = address.lower().rpartition("@")
+        return self.hashed("mailbox", f"{local.partition('+')[0]}@{domain}")
+
+    def seal(self, use: str, fields: dict[str, Any]) -> str:
+        nonce = os.urandom(12)
+        return base64.urlsafe_b64encode(
+            nonce + self._cipher.encrypt(nonce, orjson.dumps(fields), use.encode())
+        ).decode()
+
+    def opened(self, use: str, text: str) -> dict[str, Any]:
+        """Raises InvalidInput for anything that was not sealed for this use with this key."""
+        try:
+            raw = base64.b64decode(text.encode(), b"-_", validate=True)
+            return dict(orjson.loads(self._cipher.decrypt(raw[:12], raw[12:], use.encode())))
+        except (InvalidTag, ValueError, binascii.Error) as error:
+            raise InvalidInput(
+                "link-invalid",
+                "this link is not valid",
+                "use the link in the latest mail, or subscribe again",
+            ) from error
+
+    def leave_link(self, reader: str) -> str:
+        """It does not expire: it works in every mail ever sent."""
+        return f"{reader}.{self.hashed('leave', reader)}"
+
+
+def vault_of(channel: Channel) -> Vault:
+    """Raises EvacError if the key cannot be read."""
+    return Vault(key_bytes(secret_of(channel.secret).reveal()))
+
+
+def _asked(entry: Entry) -> Invited:
+    return Invited(**orjson.loads(entry.value))
+
+
+def _reader(entry: Entry) -> Reader:
+    return Reader(**orjson.loads(entry.value))
+
+
+async def ask(store: Store, vault: Vault, address: str, language: Language, now_ms: int) -> None:
+    """Record a request, for which the leader sends a confirmation mail. Nothing happens if the mailbox was
+    asked for within a day. Raises InvalidInput, Unavailable, and EvacError above the limit.
+    """
+    address = address_of(address)
+    name, known = ASKED + vault.mailbox_of(address), await all_entries(store, ASKED)
+    old = {one.key: one.revision for one in known if _asked(one).at_ms + DAY_MS <= now_ms}
+    if any(one.key == name and name not in old for one in known):
+        return
+    if len(known) - len(old) >= ASKED_MOST:
+        raise EvacError("too-many-requests", "too many people are subscribing now", "try again tomorrow")
+    sealed = vault.seal("asked", {"address": address, "language": language})
+    gone = [Delete(key) for key in old if key != name][:50]
+    try:
+        put = Put(name, orjson.dumps(asdict(Invited(sealed, now_ms))))
+        await store.transact((Compare(name, old.get(name, 0)),), (put, *gone))
+    except Conflict:
+        return  # somebody asked for the same mailbox at the same moment
+
+
+async def confirm(store: Store, vault: Vault, link: str, now_ms: int) -> Language:
+    """Subscribe the address in a link; nothing changes if it is subscribed already. Raises InvalidInput,
+    Unavailable, and EvacError above the limit.
+    """
+    told = vault.opened("confirm", link)
+    if now_ms > told["until_ms"]:
+        raise InvalidInput("link-expired", "this link has expired", "subscribe again")
+    key, known = READER + vault.id_of(told["address"]), await all_entries(store, READER)
+    language: Language = told["language"]
+    if any(one.key == key for one in known):
+        return language
+    if len(known) >= READERS_MOST:
+        raise EvacError("too-many-subscribers", "no more people can subscribe", "follow the RSS feed instead")
+    sealed = vault.seal("reader", {"address": told["address"], "language": language})
+    try:
+        await store.transact((Compare(key, 0),), (Put(key, orjson.dumps(asdict(Reader(sealed, now_ms)))),))
+    except Conflict:
+        return language  # the same link was used twice at the same moment
+    return language
+
+
+def leaver_of(vault: Vault, link: str) -> str:
+    """Who leaves by a link. Raises InvalidInput."""
+    reader = link.partition(".")[0]
+    if not hmac.compare_digest(link.encode(), vault.leave_link(reader).encode()):
+        raise InvalidInput("link-invalid", "this link is not valid", "use the link in the latest mail")
+    return reader
+
+
+async def remove(store: Store, reader: str, mailbox: str = "") -> bool:
+    """Erase a subscriber, and a request of that mailbox. Whether there was one. Raises Unavailable."""
+    keys = [READER + reader, *([ASKED + mailbox] if mailbox else [])]
+    found = [key for key in keys if await store.get(key) is not None]
+    if found:
+        await store.transact((), [Delete(key) for key in found])
+    return bool(found)
+
+
+async def exported(store: Store, vault: Vault) -> list[Subscriber]:
+    """All subscribers, sorted by address. Raises InvalidInput if the key is another one, Unavailable."""
+    found = []
+    for entry in await all_entries(store, READER):
+        one = _reader(entry)
+        told = vault.opened("reader", one.sealed)
+        found.append(Subscriber(told["address"], told["language"], one.since_ms))
+    return sorted(found, key=lambda one: one.address)
+
+
+class Mail:
+    """The channel of subscribers. Uses one connection for each round."""
+
+    def __init__(self, channel: Channel, page: str, store: Store | None, now_ms: Callable[[], int]) -> None:
+        self._channel, self._page, self._store, self._now_ms = channel, page, store, now_ms
+        self._recent: deque[int] = deque(maxlen=INVITES_MOST)
+
+    async def send(self, message: Message) -> Outcome:
+        """To everyone who confirmed before it was published and did not get it yet. Without a store: to the
+        sender, as a test. Raises Conflict, Unavailable.
+        """
+        try:
+            vault = vault_of(self._channel)
+            server = await apart(self._connected)
+        except EvacError as error:
+            return Outcome(error.message)
+        except (OSError, smtplib.SMTPException) as error:
+            return Outcome(f"the mail server cannot be used ({type(error).__name__})")
+        try:
+            if self._store is None:
+                told = self._update(
+                    message, vault, "test", {"address": self._channel.sender, "language": "en"}
+                )
+                return await self._try(server, told)
+            return await self._round(self._store, vault, server, message)
+        finally:
+            await apart(lambda: _quit(server))
+
+    async def _round(self, store: Store, vault: Vault, server: smtplib.SMTP, message: Message) -> Outcome:
+        key = MAILED + message.id
+        entry = await store.get(key)
+        done = _progress(entry) if entry else Progress(message.at_ms)
+        revision = entry.revision if entry else 0
+        for one in await all_entries(store, READER):
+            name = one.key.removeprefix(READER)
+            reader = _reader(one)
+            if (name <= done.after and name not in done.again) or reader.since_ms > message.at_ms:
+                continue
+            again = tuple(other for other in done.again if other != name)
+            done = Progress(message.at_ms, max(name, done.after), again)
+            revision = await store.transact((Compare(key, revision),), (_put(key, done),))
+            try:
+                mail = self._update(message, vault, name, vault.opened("reader", reader.sealed))
+            except InvalidInput:
+                continue  # sealed with another key: it cannot be read, and the others must still come
+            outcome = await self._try(server, mail)
+            if outcome.after_ms and len(done.again) < AGAIN_MOST:
+                done = replace(done, again=(*done.again, name))
+                revision = await store.transact((Compare(key, revision),), (_put(key, done),))
+            if outcome.whole and outcome.problem:
+                return replace(outcome, after_ms=0)
+            await self._count(store, one, reader, outcome)
+        await self._tidy(store)
+        return (
+            Outcome(f"{len(done.again)} subscribers not reached yet", whole=False)
+            if done.again
+            else Outcome()
+        )
+
+    async def _count(self, store: Store, entry: Entry, reader: Reader, outcome: Outcome) -> None:
+        """Removes a subscriber whose mailbox does not exist any more."""
+        refused = reader.refused + 1 if outcome.hopeless else 0
+        if refused == reader.refused or outcome.after_ms:
+            return
+        changed = replace(reader, refused=refused)
+        change: Change = Delete(entry.key) if refused >= REFUSED_MOST else _put(entry.key, changed)
+        try:
+            await store.transact((Compare(entry.key, entry.revision),), (change,))
+        except Conflict:
+            return  # they left at this moment
+
+    async def _tidy(self, store: Store) -> None:
+        """Forgets how far updates were sent that nobody sends any more."""
+        old = [
+            Delete(one.key)
+            for one in await all_entries(store, MAILED)
+            if _progress(one).at_ms + 2 * OLDEST_MS < self._now_ms()
+        ]
+        if old:
+            await store.transact((), old[:50])
+
+    async def invite(self) -> str:
+        """Send the confirmation mails that are due, within the limits; the problem, if any. Raises Conflict,
+        Unavailable.
+        """
+        assert self._store is not None
+        now_ms = self._now_ms()
+        due = [
+            (entry, asked)
+            for entry in await all_entries(self._store, ASKED)
+            if not (asked := _asked(entry)).mailed_ms and asked.at_ms + DAY_MS > now_ms
+        ]
+        while self._recent and self._recent[0] + 60_000 <= now_ms:
+            self._recent.popleft()
+        due = due[: INVITES_MOST - len(self._recent)]
+        if not due:
+            return ""
+        try:
+            vault = vault_of(self._channel)
+            server = await apart(self._connected)
+        except EvacError as error:
+            return error.message
+        except (OSError, smtplib.SMTPException) as error:
+            return f"the mail server cannot be used ({type(error).__name__})"
+        try:
+            for entry, asked in due:
+                revision = await self._store.transact(
+                    (Compare(entry.key, entry.revision),),
+                    (_put(entry.key, replace(asked, mailed_ms=now_ms)),),
+                )
+                try:
+                    mail = self._invitation(vault, vault.opened("asked", asked.sealed), now_ms)
+                except InvalidInput:
+                    continue  # sealed with another key
+                self._recent.append(now_ms)
+                outcome = await self._try(server, mail)
+                if outcome.after_ms:
+                    await self._store.transact((Compare(entry.key, revision),), (_put(entry.key, asked),))
+                if outcome.whole and outcome.problem:
+                    return outcome.problem
+        finally:
+            await apart(lambda: _quit(server))
+        return ""
+
+    async def _try(self, server: smtplib.SMTP, mail: EmailMessage) -> Outcome:
+        """One mail. after_ms: it was refused for now. hopeless: the mailbox refused it for good. whole: the
+        server takes no mail now.
+        """
+        to = str(mail["To"])
+        try:
+            await apart(lambda: server.send_message(mail, self._channel.sender, [to]))
+        except smtplib.SMTPRecipientsRefused as error:
+            code = error.recipients[to][0]
+            later = code < 500
+            return Outcome(f"refused ({code})", int(later), whole=code == 421, hopeless=not later)
+        except smtplib.SMTPDataError as error:
+            return Outcome(f"refused ({error.smtp_code})", int(error.smtp_code < 500), error.smtp_code == 421)
+        except smtplib.SMTPResponseException as error:
+            return Outcome(f"the mail server refused the sender ({error.smtp_code})", 1)
+        except (OSError, smtplib.SMTPException) as error:
+            return Outcome(f"the mail server ended the connection ({type(error).__name__})")
+        return Outcome(whole=False)
+
+    def _connected(self) -> smtplib.SMTP:
+        """Runs on a thread. Raises EvacError, OSError, SMTPException."""
+        url = urlsplit(secret_of(self._channel.url).reveal())
+        if url.scheme not in ("smtp", "smtps") or not url.hostname:
+            raise InvalidInput(
+                "not-an-address", "its address is not valid", "write smtps://USER:PASSWORD@HOST"
+            )
+        context = ssl.create_default_context()
+        if url.scheme == "smtps":
+            server: smtplib.SMTP = smtplib.SMTP_SSL(
+                url.hostname, url.port or 465, timeout=ANSWER_S, context=context
+            )
+        else:
+            server = smtplib.SMTP(url.hostname, url.port or 587, timeout=ANSWER_S)
+        try:
+            if url.scheme == "smtp" and not self._channel.clear:
+                server.starttls(context=context)
+            if url.username:
+                server.login(unquote(url.username), unquote(url.password or ""))
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    def _update(self, message: Message, vault: Vault, reader: str, told: dict[str, Any]) -> EmailMessage:
+        language: Language = told["language"]
+        leave = f"{self._channel.join}/leave?language={language}&link={vault.leave_link(reader)}"
+        lines = [
+            message.words,
+            *filter(None, (self._page,)),
+            "-- ",
+            said_in(language, "You get this mail because you subscribed to status updates."),
+            said_in(language, "Unsubscribe: {0}", leave),
+        ]
+        mail = self._mail(told["address"], message.title or message.words, lines, language, message.at_ms)
+        domain = self._channel.sender.rpartition("@")[2]
+        mail["Message-ID"] = f"<{message.id}.{vault.hashed('mail', reader)[:16]}@{domain}>"
+        mail["List-Unsubscribe"] = f"<{leave}>"
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        return mail
+
+    def _invitation(self, vault: Vault, told: dict[str, Any], now_ms: int) -> EmailMessage:
+        language: Language = told["language"]
+        link = vault.seal("confirm", {**told, "until_ms": now_ms + DAY_MS})
+        lines = [
+            said_in(language, "Someone, probably you, asked for status updates by email at this address."),
+            said_in(language, "To get them, open this link within 24 hours and press Subscribe:"),
+            f"{self._channel.join}/confirm?link={link}",
+            said_in(language, "If it was not you, do nothing: you will get no updates."),
+        ]
+        subject = said_in(language, "Confirm your subscription to status updates")
+        return self._mail(told["address"], subject, lines, language, now_ms)
+
+    def _mail(
+        self, to: str, subject: str, lines: Sequence[str], language: Language, at_ms: int
+    ) -> EmailMessage:
+        mail = EmailMessage(policy=SMTP)
+        mail["From"], mail["To"] = self._channel.sender, to
+        mail["Subject"] = " ".join(subject.split())[:200]
+        mail["Date"] = format_datetime(datetime.fromtimestamp(at_ms // 1_000, UTC))
+        mail["Auto-Submitted"], mail["Content-Language"] = "auto-generated", language
+        mail.set_content("\n\n".join(lines) + "\n")
+        return mail
+
+    async def close(self) -> None:
+        """There is no connection between rounds."""
+
+
+def _put(key: str, value: Invited | Reader | Progress) -> Put:
+    return Put(key, orjson.dumps(asdict(value)))
+
+
+def _progress(entry: Entry) -> Progress:
+    told = orjson.loads(entry.value)
+    return Progress(**told | {"again": tuple(told["again"])})
+
+
+def _quit(server: smtplib.SMTP) -> None:
+    try:
+        server.quit()
+    except (OSError, smtplib.SMTPException):
+        server.close()

@@ -1,0 +1,339 @@
+"""Subscribers by email, with a real SMTP server: who gets mail, how often, and who does not."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from typing import Any
+
+import httpx2
+import pytest
+from aiosmtpd.smtp import SMTP
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evac.engine.clock import SystemClock
+from evac.incident.components import StatusPage
+from evac.model.errors import InvalidInput, Unavailable
+from evac.notices.values import Channel, Message
+from evac.office.notices.looking import Looker
+from evac.office.notices.process import Teller
+from evac.office.notices.sending import Outcome
+from evac.office.notices.subscribers import ASKED_MOST, Mail, Vault, address_of, exported, vault_of
+from evac.store.port import MemoryStore, all_entries
+from evac.views.status_page import status_files
+from evac.web.subscribing import ASKS_MOST, Desk
+from tests.unit.app.receivers import KEY
+from tests.unit.office.test_notices_telling import Told
+
+pytestmark = [pytest.mark.enable_socket]
+NOW_MS = 1_792_000_000_000
+CHANNEL = Channel(
+    "readers",
+    "mail",
+    "env:SMTP_URL",
+    "env:MAIL_KEY",
+    frozenset({"update"}),
+    clear=True,
+    sender="status@example.com",
+    join="https://status.example.com/email",
+)
+PAGE = "https://status.example.com"
+
+
+class Box:
+    """An SMTP server that keeps what it takes. `answers`: address -> the answers that it gives first."""
+
+    def __init__(self) -> None:
+        self.got: list[EmailMessage] = []
+        self.answers: dict[str, list[str]] = {}
+        self.came = threading.Event()
+
+    async def handle_RCPT(self, _: Any, __: Any, envelope: Any, address: str, ___: Any) -> str:
+        if self.answers.get(address):
+            return self.answers[address].pop(0)
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, _: Any, __: Any, envelope: Any) -> str:
+        mail = message_from_bytes(envelope.content, _class=EmailMessage, policy=default)
+        assert [mail["To"]] == envelope.rcpt_tos, "a mail has one recipient"
+        self.got.append(mail)
+        self.came.set()
+        return "250 OK"
+
+
+@pytest.fixture
+def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
+    made = Box()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    listening = loop.create_server(lambda: SMTP(made, hostname="here", loop=loop), "127.0.0.1", 0)
+    server = asyncio.run_coroutine_threadsafe(listening, loop).result()
+    monkeypatch.setenv("SMTP_URL", f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    monkeypatch.setenv("MAIL_KEY", KEY)
+    yield made
+    loop.call_soon_threadsafe(server.close)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+class Cut(MemoryStore):
+    """A store that is lost at one of its changes: before it, or after it was applied."""
+
+    left = -1
+    applied = False
+
+    async def transact(self, *given: Any, **named: Any) -> int:
+        self.left -= 1
+        if self.left == 0 and not self.applied:
+            raise Unavailable("lost")
+        revision = await super().transact(*given, **named)
+        if self.left == 0:
+            raise Unavailable("lost")
+        return revision
+
+
+class Play:
+    """A store, the page where users subscribe, and the sender of one controller."""
+
+    def __init__(self) -> None:
+        self.now_ms = NOW_MS
+        self.store = Cut()
+        self.mail = self.controller()
+
+    def controller(self) -> Mail:
+        return Mail(CHANNEL, PAGE, self.store, lambda: self.now_ms)
+
+    async def open(self, path: str, method: str = "GET", client: str = "10.0.0.1", **given: Any) -> Any:
+        app = Desk(self.store, CHANNEL, PAGE, lambda: self.now_ms).application()
+        return await self.ask(app, path, method, client, **given)
+
+    async def ask(self, app: Any, path: str, method: str, client: str, **given: Any) -> Any:
+        way = httpx2.ASGITransport(app=app, client=(client, 1))
+        async with httpx2.AsyncClient(transport=way, base_url=PAGE) as opened:
+            return await opened.request(method, path, **given)
+
+    async def subscribed(self, box: Box, addresses: Sequence[str], language: str = "en") -> None:
+        for n, address in enumerate(addresses):
+            form = {"address": address, "language": language}
+            assert (await self.open("/email", "POST", f"10.1.0.{n}", data=form)).status_code == 200
+        assert await self.mail.invite() == ""
+        for mail in box.got:
+            assert (await self.open(link_in(mail, "confirm"), "POST")).status_code == 200
+        box.got.clear()
+        self.now_ms += 1
+
+
+def link_in(mail: EmailMessage, path: str) -> str:
+    (found,) = set(
+        re.findall(rf"https://status\.example\.com(/email/{path}\?\S*link=\S+)", mail.get_content())
+    )
+    return str(found)
+
+
+def update(number: int = 1, title: str = "Pay is down", at_ms: int = NOW_MS + 10) -> Message:
+    return Message(
+        f"evac_{number:016}", "update", "once", "info", "We know.\nA fix follows.", "", at_ms, (), title
+    )
+
+
+def play(story: Callable[[Play], Awaitable[None]]) -> None:
+    asyncio.run(story(Play()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("language", "confirm"), [("en", "Confirm"), ("ko", "상태 안내 구독 확인")])
+def test_a_person_subscribes_gets_updates_once_and_leaves(box: Box, language: str, confirm: str) -> None:
+    async def story(play: Play) -> None:
+        form = {"address": "kim@example.com", "language": language}
+        said = (await play.open("/email", "POST", data=form)).text
+        assert box.got == [], "the page sends nothing itself"
+        assert await play.mail.invite() == await play.controller().invite() == ""
+        (asked,) = box.got
+        assert confirm in asked["Subject"]
+        link = link_in(asked, "confirm")
+        assert (await play.open(link)).status_code == 200
+        assert await exported(play.store, vault_of(CHANNEL)) == [], "opening a link changes nothing"
+        for _ in range(2):
+            assert (await play.open(link, "POST")).status_code == 200
+        (one,) = await exported(play.store, vault_of(CHANNEL))
+        assert (one.address, one.language) == ("kim@example.com", language)
+        assert (await play.open("/email", "POST", data=form)).text == said, "nobody learns who subscribed"
+        box.got.clear()
+        for sender in (play.mail, play.mail, play.controller()):
+            assert await sender.send(update()) == Outcome()
+        (mail,) = box.got
+        assert mail["Subject"] == "Pay is down"
+        assert "A fix follows." in mail.get_content()
+        assert PAGE in mail.get_content()
+        assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+        leave = mail["List-Unsubscribe"].strip("<>").removeprefix(PAGE)
+        assert leave == link_in(mail, "leave")
+        await play.open(leave)
+        assert await exported(play.store, vault_of(CHANNEL)), "opening a link changes nothing"
+        assert (await play.open(leave, "POST", data={"List-Unsubscribe": "One-Click"})).status_code == 200
+        assert await play.controller().send(update(2)) == Outcome()
+        assert len(box.got) == 1
+        assert await all_entries(play.store, "notices/reader/") == []
+
+    play(story)
+
+
+def test_a_copy_of_the_store_shows_no_address_and_another_key_opens_nothing(box: Box) -> None:
+    async def story(play: Play) -> None:
+        await play.subscribed(box, ["kim@example.com"])
+        kept = await all_entries(play.store, "notices/")
+        assert len(kept) == 2
+        assert not any(b"kim" in one.key.encode() + one.value or b"example" in one.value for one in kept)
+        with pytest.raises(InvalidInput):
+            await exported(play.store, Vault(b"another key, and just as long"))
+
+    play(story)
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_controller_that_takes_over_at_any_moment_sends_nothing_twice(box: Box, applied: bool) -> None:
+    people = [f"reader-{n}@example.com" for n in range(3)]
+
+    async def story(play: Play) -> None:
+        await play.subscribed(box, people)
+        for moment in range(1, 4):
+            box.got.clear()
+            play.store.left, play.store.applied = moment, applied
+            with pytest.raises(Unavailable):
+                await play.mail.send(update(moment))
+            assert await play.controller().send(update(moment)) == Outcome()
+            got = Counter(mail["To"] for mail in box.got)
+            assert set(got.values()) == {1}
+            assert len(got) >= len(people) - applied, "at most the one that was being sent is missing"
+
+    play(story)
+
+
+def test_a_mail_refused_for_now_comes_later_and_a_dead_mailbox_is_removed(box: Box) -> None:
+    async def story(play: Play) -> None:
+        await play.subscribed(box, ["busy@example.com", "dead@example.com", "kim@example.com"])
+        box.answers = {"busy@example.com": ["451 later"], "dead@example.com": ["550 unknown"] * 3}
+        first = await play.mail.send(update(1))
+        assert (first.problem, first.hopeless) == ("1 subscribers not reached yet", False)
+        assert await play.controller().send(update(1)) == Outcome()
+        for number in (2, 3):
+            assert await play.mail.send(update(number)) == Outcome()
+        got = Counter(mail["To"] for mail in box.got)
+        assert got == {"busy@example.com": 3, "kim@example.com": 3}
+        left = [one.address for one in await exported(play.store, vault_of(CHANNEL))]
+        assert left == ["busy@example.com", "kim@example.com"]
+
+    play(story)
+
+
+def test_nobody_floods_a_mailbox_the_server_or_the_store(box: Box) -> None:
+    async def story(play: Play) -> None:
+        app = Desk(play.store, CHANNEL, PAGE, lambda: play.now_ms).application()
+        spelled = ("kim@example.com", "KIM@Example.com", "kim+1@example.com", "Kim+a+b@example.com")
+        said = [
+            await play.ask(app, "/email", "POST", "2001:db8::1", data={"address": one}) for one in spelled
+        ]
+        assert {(one.status_code, one.text) for one in said} == {(200, said[0].text)}
+        await play.mail.invite()
+        assert len(box.got) == 1
+        more = [
+            await play.ask(app, "/email", "POST", f"2001:db8::{n}", data={"address": f"a{n}@example.com"})
+            for n in range(2, 5)
+        ]
+        assert [one.status_code for one in more] == [200, 429, 429], f"{ASKS_MOST} from one network"
+        play.now_ms += 86_400_000
+        await play.ask(app, "/email", "POST", "10.0.0.9", data={"address": spelled[0]})
+        assert len(await all_entries(play.store, "notices/asked/")) == 1, "old requests are forgotten"
+        for n in range(ASKED_MOST):
+            form = {"address": f"b{n}@example.com"}
+            last = await play.ask(app, "/email", "POST", f"10.2.{n // 250}.{n % 250}", data=form)
+        assert last.status_code == 429
+        assert len(await all_entries(play.store, "notices/asked/")) == ASKED_MOST
+        assert (
+            await play.ask(app, "/email", "POST", "10.3.0.1", content=b"address=" + b"a" * 9_000)
+        ).status_code == 400
+
+    play(story)
+
+
+def test_only_the_controller_that_leads_sends_and_the_page_links_to_the_form(box: Box) -> None:
+    async def story(play: Play) -> None:
+        play.now_ms = SystemClock().now_ms()
+        await play.open("/email", "POST", data={"address": "kim@example.com"})
+        leads = asyncio.Event()
+
+        async def may() -> bool:
+            return leads.is_set()
+
+        clock = SystemClock()
+        looker = Looker(play.store, Told(), clock)
+        teller = Teller(
+            play.store, {"readers": CHANNEL}, {"readers": play.mail}, looker, clock, "a/1", may, print
+        )
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await teller.run()
+        assert box.got == []
+        leads.set()
+        task = asyncio.create_task(teller.run())
+        await asyncio.to_thread(box.came.wait)
+        task.cancel()
+        await asyncio.wait([task])
+        (mail,) = box.got
+        assert mail["To"] == "kim@example.com"
+
+    play(story)
+    page = StatusPage("Shop", NOW_MS, 0, (), ())
+    files = status_files(page, PAGE, ("en", "ko"), CHANNEL.join)
+    assert 'href="https://status.example.com/email?language=en"' in files["index.html"]
+    assert 'href="https://status.example.com/email?language=ko"' in files["index.ko.html"]
+    assert CHANNEL.join not in status_files(page, PAGE)["index.html"]
+
+
+HOSTILE = st.text(max_size=60) | st.builds(
+    lambda local, end: f"{local}@example.com{end}",
+    st.text('ab.+\r\n\0 ,;<>"@%', min_size=1, max_size=8),
+    st.sampled_from(["", "\nBcc: x@example.org", ",x@example.org", "\r\n", " "]),
+)
+
+
+@given(HOSTILE)
+def test_an_address_is_one_recipient_or_none(text: str) -> None:
+    try:
+        found = address_of(text)
+    except InvalidInput:
+        return
+    assert re.fullmatch(r"[\x21-\x7e]{3,254}", found)
+    assert found.count("@") == 1
+    assert not set(found) & set(',;<>"()[]\\: ')
+
+
+def test_a_title_adds_no_header_and_a_forged_link_does_nothing(box: Box) -> None:
+    async def story(play: Play) -> None:
+        await play.subscribed(box, ["kim@example.com"])
+        await play.mail.send(update(1, "Down\r\nBcc: all@example.org\nX-A: b"))
+        (mail,) = box.got
+        assert mail["Subject"] == "Down Bcc: all@example.org X-A: b"
+        assert "Bcc" not in mail
+        page = await play.open("/email", "POST", data={"address": '"><b>', "language": "xx"})
+        assert page.status_code == 400
+        assert "<b>" not in page.text
+        for path in ("confirm", "leave"):
+            for link in ("", "x", "a.b", link_in(mail, "leave").rpartition("=")[2][:-1]):
+                for method in ("GET", "POST"):
+                    said = await play.open(f"/email/{path}?link={link}", method)
+                    assert said.status_code == 400
+        assert len(await exported(play.store, vault_of(CHANNEL))) == 1
+        play.store.left, play.store.applied = 1, False
+        assert (await play.open(link_in(mail, "leave"), "POST")).status_code == 503
+
+    play(story)
