@@ -179,12 +179,14 @@ def _perform(
     return asyncio.run(work)
 
 
-def _report(data_set: str, events: list[BackupEvent], output: str, target: Path | None) -> int:
+def _report(
+    data_set: str, events: list[BackupEvent], output: str, target: Path | None, footer: str = ""
+) -> int:
     """Exit 1 where a job failed or could not run, 3 where it found an error."""
     from evac.views.backup_view import history_document, history_sheet
 
     document = history_document(data_set, events)
-    _show(document, history_sheet(document), output, target)
+    _show(document, history_sheet(document, footer, is_report=True), output, target)
     outcomes = {event.outcome if event.proof is None else event.proof.outcome for event in events}
     if outcomes & {"damaged", "too-slow", "too-old"}:
         return console.FINDINGS
@@ -284,4 +286,6 @@ def restore(
         raise InvalidInput("moment-wrong", f"--until: {until} is in the future", hint)
     kept = {"place": str(into.absolute()), "snapshot": snapshot, "until_s": until_s}
     events = _perform("restore", estate, data_set, anyway=True, kept=kept, **given)
-    return _report(data_set, events, output, target)
+    is_there = all(event.proof is None and event.outcome == "done" for event in events)
+    footer = f"next: check the data in {kept['place']}, then start what uses it" if is_there else ""
+    return _report(data_set, events, output, target, footer)

@@ -210,11 +210,14 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def manifest_of(folder: Path) -> Manifest:
-    """Reads every file. Raises OSError."""
+def manifest_of(place: Path) -> Manifest:
+    """Reads every file of a folder, or one file as if it were alone in its folder. Raises OSError."""
     files = size = 0
     whole = hashlib.sha256()
-    for path, about in everything_below(folder):
+    itself = place.lstat()
+    is_file = stat.S_ISREG(itself.st_mode)
+    folder = place.parent if is_file else place
+    for path, about in [(place, itself)] if is_file else everything_below(folder):
         if stat.S_ISDIR(about.st_mode):
             continue
         if stat.S_ISLNK(about.st_mode):
@@ -244,12 +247,16 @@ class SourceWitness:
         """Folder -> what tells that it has changed, and what it held."""
 
     def facts(self, paths: Sequence[str]) -> dict[str, str | int]:
-        """What a witness compares, of a source that is one folder; nothing of several. Raises `Retryable`."""
+        """What a witness compares, of a source that is one folder or file; nothing of several. Raises
+        `Retryable`.
+        """
         if len(paths) != 1:
             return {}
         try:
-            if not stat.S_ISDIR(Path(paths[0]).stat().st_mode):
-                return {}
+            if not stat.S_ISDIR(Path(paths[0]).stat().st_mode) and not stat.S_ISREG(
+                Path(paths[0]).lstat().st_mode
+            ):
+                return {}  # of a link, a tool backs up the link
             stamp, newest = _stamp(Path(paths[0]))
             known = self._read.get(paths[0])
             if known is not None and known[0] == stamp:
@@ -267,9 +274,12 @@ class SourceWitness:
 
 
 def _stamp(folder: Path) -> tuple[str, int]:
-    """What changes with every change below a folder, and the time of the newest one. Raises OSError."""
+    """What changes with every change of a file or below a folder, and the time of the newest one. Raises
+    OSError.
+    """
     whole, newest = hashlib.sha256(), 0
-    for path, found in chain(((folder, folder.lstat()),), everything_below(folder)):
+    below = everything_below(folder) if folder.is_dir() else ()
+    for path, found in chain(((folder, folder.lstat()),), below):
         if stat.S_ISREG(found.st_mode):
             handle = os.open(
                 path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -431,7 +431,8 @@ def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
     return facts
 
 
-def history_sheet(document: HistoryDocument) -> Sheet:
+def history_sheet(document: HistoryDocument, footer: str = "", *, is_report: bool = False) -> Sheet:
+    """Events, newest first; of a job that just ended, with their details in full above them."""
     cells = [
         (
             row.at or "-",
@@ -447,8 +448,13 @@ def history_sheet(document: HistoryDocument) -> Sheet:
     ]
     lead = f"{plural(len(cells), 'event')}, newest first." if cells else "Nothing has happened yet."
     head = ("at", "what", "copy", "outcome", "read", "by", "tool", "detail")
-    part = SheetPart("", head=head, rows=cells, whole=(0,))
-    return Sheet(f"History of {document.data_set}", lead, (part,), "next: evac backup status ESTATE")
+    parts = [SheetPart("", head=head, rows=cells, whole=(0,))]
+    said = [(row.copy, row.detail) for row in document.events if row.detail] if is_report else []
+    if said:
+        parts = [SheetPart("", head=head[:-1], rows=[cell[:-1] for cell in cells], whole=(0,))]
+        parts.append(SheetPart("", head=("copy", "detail"), rows=said, whole=(0,)))
+    footer = footer or "next: evac backup status ESTATE"
+    return Sheet(f"History of {document.data_set}", lead, tuple(parts), footer)
 
 
 def tools_sheet(name: str, rows: Sequence[ToolRow]) -> Sheet:

@@ -40,6 +40,14 @@ def test_a_missing_path_and_a_repair_are_each_named(server_folder: Path) -> None
         assert [one.failed for one in ask("list_copies", lacking).copies][-1]
         assert ask("restore", lacking, "", str(place), None).code == "copy-unknown"
 
+        (world.data / "one file").write_text("alone")
+        alone = world.action(paths=(str(world.data / "one file"),))
+        ask("take", alone)
+        restored = ask("restore", alone, "", str(place), None)
+        assert len(list(place.iterdir())) == 1, "one file is restored as that file"
+        assert dict(restored.facts) == ask("witness", alone) != {}
+        ask("clean_up", alone, str(place))
+
         # A repair puts zeros where content was lost; its extraction ends with a warning.
         asyncio.run(world.spoil())
         world.borg("check", "--repair", allowed=(0, 1))

@@ -61,6 +61,14 @@ def test_a_witness_sees_what_a_restore_has_to_have(server_folder: Path, tmp_path
         (world.data / "one more").write_text("changed")
         assert ask("witness", world.action()) != saw
         assert ask("witness", world.action(paths=(str(world.data), "/etc"))) == {}
+        # A data set may be one file, whatever its name means as a pattern.
+        (world.data / "a [1]*.txt").write_text("one")
+        (world.data / "a 1.txt").write_text("another")
+        alone = world.action(paths=(str(world.data / "a [1]*.txt"),))
+        ask("take", alone)
+        restored = ask("restore", alone, "", place, None)
+        assert [path.name for path in Path(place).iterdir()] == ["a [1]*.txt"]
+        assert dict(restored.facts) == ask("witness", alone) != {}
 
 
 def test_forget_on_an_append_only_server_deletes_nothing(server_folder: Path) -> None:

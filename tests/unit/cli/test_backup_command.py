@@ -22,6 +22,8 @@ from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.run_policy import RunPolicy, Window
 from evac.store.opening import open_store
 from evac.store.port import Compare, Put
+from evac.views.backup_view import history_document, history_sheet
+from evac.views.sheet import sheet_text
 
 ESTATE = """
 evac: 1
@@ -222,6 +224,17 @@ def test_a_check_that_cannot_run_fails_and_proves_nothing(
     assert "could not run" in capsys.readouterr().out
     run(["backup", "status", estate])
     assert "never checked; last check could not run" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_report_says_in_whole_lines_where_the_data_is() -> None:
+    place = "/srv/a/folder/whose/path/is/longer/than/any/column/of/a/table/would/be"
+    done = replace(seen("near", True), kind="restored", seen=None, detail=f"c1 is in {place}")
+    sheet = history_sheet(history_document("wiki-files", [done]), f"next: check {place}", is_report=True)
+    lines = sheet_text(sheet, 100, False).splitlines()
+    assert [line for line in lines if place in line] == [
+        f"  near  c1 is in {place}",
+        f"  next: check {place}",
+    ]
 
 
 def test_a_hold_stops_what_nobody_insists_on(estate: str, url: str) -> None:

@@ -54,6 +54,11 @@ def test_what_has_not_changed_is_read_once(
     reads[0] = 0
     assert witness.facts([str(made)]) == first
     assert reads[0] == 0
+    alone = witness.facts([str(made / "a")])
+    assert alone == {"files": 1, "bytes": 3, "manifest": alone["manifest"]}
+    (made / "a").write_bytes(b"two")
+    assert witness.facts([str(made / "a")])["manifest"] != alone["manifest"]
+    assert witness.facts([str(made / "link")]) == {}, "a tool backs up the link, and not what it names"
 
 
 def test_what_was_just_written_is_read_again(tmp_path: Path, reads: list[int]) -> None:

@@ -165,9 +165,13 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         return self._proof(action, watch, level, "passed", version, read=size, share=PARTS_PER_MILLION)
 
     async def _fill(self, into: Filling) -> Filled:
-        """The content of the one folder of a copy, or all of its folders by their full paths."""
+        """The content of the one folder of a copy, its one file, or all of its folders by full paths."""
         copy, watch = into.copy, into.watch
         strip = len(Path(copy.paths[0]).parts) - 1 if len(copy.paths) == 1 else 0
+        if strip and copy.files == 1:
+            argv = ("list", "--format", "{type}{NL}", f"::{copy.id}")
+            kinds = (await _tool(into.action).run(*argv, timeout_s=watch.left_s)).output.split()
+            strip -= kinds == ["-"]  # a file that is backed up by itself has no folder in the archive
         tool = replace(_tool(into.action), cwd=str(into.folder))
         argv = ("extract", "--strip-components", str(strip), f"::{copy.id}")
         ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, *MADE), keeps=(into.lock,))

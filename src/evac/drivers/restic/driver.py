@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -241,11 +241,15 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         return Taken(found[-1], copy.bytes or 0, stored, watch.took_ms)
 
     async def _fill(self, into: Filling) -> Filled:
-        """The content of the one folder of a copy, or all of its folders by their full paths."""
+        """The content of the one folder of a copy, its one file, or all of its folders by full paths."""
         action, copy, folder, watch = into.action, into.copy, into.folder, into.watch
-        what = f"{copy.id}:{copy.paths[0]}" if len(copy.paths) == 1 else copy.id
-        argv = ("restore", "--json", "--quiet", "--no-lock", *_bounds(action), what, "--target", str(folder))
-        tool = _tool(action)
+        tool, is_alone = _tool(action), len(copy.paths) == 1
+        what = [f"{copy.id}:{copy.paths[0]}" if is_alone else copy.id]
+        if is_alone and await self._is_file(tool, copy, watch):
+            path = PurePosixPath(copy.paths[0])
+            name = re.sub(r"([\[*?\\])", r"\\\1", path.name)
+            what = [f"{copy.id}:{path.parent}", "--include", f"/{name}"]
+        argv = ("restore", "--json", "--quiet", "--no-lock", *_bounds(action), *what, "--target", str(folder))
         ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(into.lock,))
         why = tool.reason(ended) if ended.code else None
         if why is not None and why.code != "backup-corrupt":  # a server that went away damages nothing
@@ -258,6 +262,17 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             )
             raise Permanent("restore-incomplete", words, "prove the backup, or restore an older one")
         return Filled(found.bytes, copy.taken_at, facts_of(found))
+
+    async def _is_file(self, tool: Tool, copy: CopyReport, watch: Stopwatch) -> bool:
+        """Whether the one path of a copy is a file and no folder."""
+        if copy.files != 1:
+            return False
+        argv = ("ls", "--json", "--no-lock", copy.id, copy.paths[0])
+        for line in (await tool.run(*argv, timeout_s=watch.left_s)).output.splitlines():
+            node = document(line, self.name)
+            if isinstance(node, dict) and node.get("path") == copy.paths[0]:
+                return node.get("type") == "file"
+        raise unreadable(self.name, "no entry of the path of the copy")
 
     async def _one(self, tool: Tool, id_: str, wanted: tuple[str, ...], watch: Stopwatch) -> CopyReport:
         found = await tool.json("snapshots", "--json", "--no-lock", id_, timeout_s=watch.left_s)
