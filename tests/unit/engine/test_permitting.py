@@ -13,7 +13,7 @@ from evac.engine.stores import permits
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import SITES_KEY
 from evac.engine.stores.permits import LeaseDriver, Permitting, wait_ms
-from evac.model.errors import Retryable
+from evac.model.errors import Permanent, Retryable
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.store.port import MemoryStore, Put
 
@@ -38,6 +38,7 @@ class Clock:
 class Agent:
     granted: list[tuple[int, int]] = field(default_factory=list)
     silent: bool = False
+    watches: bool = True
     resumed: list[tuple[list[str], list[str]]] = field(default_factory=list)
 
     async def resume(
@@ -49,6 +50,8 @@ class Agent:
     async def renew(
         self, store: str, epoch: int, ttl_ms: int, token: int, timeout_s: float
     ) -> Mapping[str, Any]:
+        if not self.watches:
+            raise Permanent("store-unknown", "no fence for db is configured here")
         if self.silent:
             raise Retryable("agent-silent", "no answer")
         self.granted.append((ttl_ms, token))
@@ -114,6 +117,49 @@ def test_whoever_takes_over_waits_from_then_on() -> None:
         await later.chore(await store.acquire("leader", "other", 10_000))
         assert later.over_at_ms("db", TTL_MS) == clock.ms + wait_ms(TTL_MS)
         assert agent.granted
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("before_ms", "now_ms"), [(TTL_MS, 20 * TTL_MS), (20 * TTL_MS, TTL_MS)])
+def test_the_longest_permit_is_waited_out_when_policy_changes_its_length(before_ms: int, now_ms: int) -> None:
+    """Whoever leads next waits out what any leader before it may have granted, written down or not."""
+
+    def policy(ttl_ms: int) -> RunPolicy:
+        return RunPolicy(stores={"db": StorePolicy("db", ("lease",), self_fence=True, lease_ttl_ms=ttl_ms)})
+
+    async def story() -> None:
+        store, clock, agent = MemoryStore(), Clock(), Agent()
+        for ttl_ms in (before_ms, now_ms):
+            sets = DataSets(store, "me", clock)
+            leads = Permitting(store, sets, policy(ttl_ms), clock, lambda site: agent, lambda name: "pangyo")
+            lease = await store.acquire("leader", "me", 10_000)
+            await leads.chore(lease)
+            if ttl_ms == before_ms:
+                await store.release(lease)
+        fact = await leads.fact("db")
+        assert fact == ("pangyo", 20 * TTL_MS)
+        clock.ms += wait_ms(20 * TTL_MS)
+        await leads.chore(lease)
+        assert await leads.fact("db") == ("pangyo", now_ms), "no longer one is valid any more"
+        await store.transact((), (Put("permit/db", orjson.dumps({"site": "pangyo", "ttl_ms": 1})),))
+        assert await leads.fact("db") == ("pangyo", now_ms), "of an older state of the store"
+
+    asyncio.run(story())
+
+
+def test_an_agent_that_has_no_fence_any_more_proves_nothing() -> None:
+    async def story() -> None:
+        store, _, agent, permits = world()
+        lease = await store.acquire("leader", "me", 10_000)
+        await permits.chore(lease)
+        assert (await LeaseDriver(permits).check(FENCE, ORDER)).ready
+        agent.silent = True
+        await permits.chore(lease)
+        assert (await LeaseDriver(permits).check(FENCE, ORDER)).ready, "it still watches, as far as is known"
+        agent.watches = False
+        await permits.chore(lease)
+        assert not (await LeaseDriver(permits).check(FENCE, ORDER)).ready
 
     asyncio.run(story())
 

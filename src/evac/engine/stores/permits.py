@@ -1,7 +1,8 @@
 """The fence proof `lease`: the leader permits a site to hold the primary of a store, and waits a permit out.
 
     permit/<store>     {"site", "ttl_ms"}: the agent of this site watches the store, and stops its primary
-                       when no permit comes; written once the agent said so
+                       when no permit comes; written once the agent said so, deleted when it says that it has
+                       no fence for the store any more. ttl_ms: of the longest permit that may still be valid
 
 Only stores whose policy chose it are permitted, so that nothing else ever turns read-only when evac is gone.
 A permit proves a fence when the fact stands, nobody grants any more, and the longest permit that anybody can
@@ -23,13 +24,14 @@ from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import read_register
 from evac.model.errors import ActionError, Permanent, Unavailable
 from evac.model.run_policy import RunPolicy
-from evac.store.port import Lease, Put, Store
+from evac.store.port import Delete, Lease, Put, Store
 
 PREFIX: Final = "permit/"
 TIMEOUT_S: Final = 2.0
 DRIFT_PERMILLE: Final = 100
 MARGIN_MS: Final = 1_000
-
+UNWATCHED: Final = "store-unknown"
+"""Code of an agent that has no fence for a store."""
 
 RESUME_S: Final = 2.0
 
@@ -78,6 +80,8 @@ class Permitting:
         self._token = -1
         self._led_since_ms = clock.monotonic_ms()
         self._granted_ms: dict[str, int] = {}
+        self._longest: dict[str, tuple[int, int]] = {}
+        """Store -> the length of its longest permit that may still be valid, and when it was last granted."""
         self._stopped: set[str] = set()
         self._told: dict[str, bytes] = {}
 
@@ -90,6 +94,8 @@ class Permitting:
         if guard.token != self._token:
             self._token, self._led_since_ms = guard.token, self._clock.monotonic_ms()
             self._granted_ms.clear()
+            self._longest.clear()
+            self._told.clear()
             self._stopped.clear()
         if not self.stores:
             await asyncio.sleep(3_600)
@@ -130,23 +136,44 @@ class Permitting:
             agent = self._agent(site)
             if agent is None or store in self._stopped or not epoch.settled:
                 return
-            ttl_ms = self._policy.store(store).lease_ttl_ms
+            longest_ms = await self._longest_after(store)
             self._granted_ms[store] = self._clock.monotonic_ms()
-            number = max(epoch.number, self._obeyed(store))
-            await agent.renew(store, number, ttl_ms, guard.stamp, TIMEOUT_S)
-            fact = orjson.dumps({"site": site, "ttl_ms": ttl_ms})
+            number, ttl_ms = max(epoch.number, self._obeyed(store)), self._policy.store(store).lease_ttl_ms
+            try:
+                await agent.renew(store, number, ttl_ms, guard.stamp, TIMEOUT_S)
+            except Permanent as error:
+                if error.code == UNWATCHED:
+                    self._told.pop(store, None)
+                    await self._store.transact((), (Delete(PREFIX + store),), guard)
+                return
+            fact = orjson.dumps({"site": site, "ttl_ms": longest_ms})
             if self._told.get(store) != fact:
                 await self._store.transact((), (Put(PREFIX + store, fact),), guard)
                 self._told[store] = fact
 
+    async def _longest_after(self, store: str) -> int:
+        """The length of the longest permit that may be valid once one more is granted: after policy made them
+        shorter, one that was granted before then may outlast it. Raises Unavailable.
+        """
+        now, ttl_ms = self._clock.monotonic_ms(), self._policy.store(store).lease_ttl_ms
+        if store not in self._longest:
+            known = await self.fact(store)
+            self._longest[store] = (0 if known is None else known[1], self._led_since_ms)
+        longest_ms, since_ms = self._longest[store]
+        if ttl_ms >= longest_ms or now >= since_ms + wait_ms(longest_ms):
+            self._longest[store] = (ttl_ms, now)
+        return self._longest[store][0]
+
     async def fact(self, store: str) -> tuple[str, int] | None:
-        """(site, ttl_ms) of the agent that watches a store; None where none was ever seen to."""
+        """(site, ttl_ms) of the agent that watches a store; None where none was ever seen to. The leader
+        before may have granted what policy says now, and died before it wrote it down.
+        """
         entry = await self._store.get(PREFIX + store)
         if entry is None:
             return None
         try:
             found = orjson.loads(entry.value)
-            return str(found["site"]), int(found["ttl_ms"])
+            return str(found["site"]), max(int(found["ttl_ms"]), self._policy.store(store).lease_ttl_ms)
         except (ValueError, KeyError, TypeError):
             return None
 
