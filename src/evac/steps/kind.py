@@ -42,7 +42,7 @@ class Need(Enum):
     POWER = "power for its server, or for the supply before it"
     RELEASE = "a person who releases its service"
     BOOTS = "the servers its replicas start on"
-    SHEDS = "the stop of replicas that frees capacity for its own"
+    SHEDS = "stopping the replicas whose capacity it needs"
     STARTS = "the replicas of its milestone"
     VERIFY = "the check of its service in the new location"
     SERVING = "the replacement that takes its traffic in the new location"

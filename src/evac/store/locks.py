@@ -58,7 +58,7 @@ async def open_locks(url: str) -> tuple[OpenLock, ...]:
     try:
         found += await _of_etcd(members, options)
     except EvacError as error:
-        words = f"the locks of etcd could not be checked: {error.message}"
+        words = f"cannot check how etcd is secured: {error.message}"
         found.append(OpenLock("not-checked", words, error.hint or "systemctl status etcd"))
     return tuple(found)
 

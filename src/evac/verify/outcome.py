@@ -52,7 +52,7 @@ def _check_moved(reading: Reading, times: Milestones, service: int) -> None:
     spare = int(s.surviving[service] - s.m[service])
     needed = shed if shed <= spare else shed - spare
     if s.base_lost[service] or not needed <= done <= shed:
-        words = f"starts {done} of {shed} replicas again that were shed, which restores nothing"
+        words = f"restarts {done} of {shed} shed replicas, which restores nothing"
         reading.complain("F11", s.id[service], words)
     home = set(instance.rows.site[instance.present.row[instance.present.service == service]].tolist())
     for timed in steps:
