@@ -64,7 +64,7 @@ def _path(reference: str) -> Path:
 
 
 def check_plain(host: str, tls: TlsConfig | None, allowed: bool) -> str:
-    """Why an agent may not listen there; empty where it may."""
+    """Why an agent may not listen there; empty if it may."""
     if tls is not None or allowed or is_here(host):
         return ""
     return (
@@ -268,7 +268,7 @@ class AgentConfig:
 
 
 def read_config(path: Path) -> AgentConfig:
-    """Raises `InvalidInput` for a file that cannot be read, and for a key that nobody knows."""
+    """Raises `InvalidInput` for a file that cannot be read, and for a key that no one knows."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)

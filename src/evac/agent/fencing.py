@@ -181,7 +181,7 @@ class Permits:
             self._standings = {**self._standings, store: standing}
 
     def _write(self, changed: Mapping[str, Standing]) -> None:
-        """Holds up other writers, and nobody who only asks what is due."""
+        """Holds up other writers, and no one who only asks what is due."""
         with self._writing:
             with self._guard:
                 standings = {**self._standings, **changed}
@@ -189,7 +189,7 @@ class Permits:
 
 
 def _found(values: Mapping[str, Any] | None) -> Standing:
-    """What an earlier agent wrote. A fence that it began and nobody saw end is begun again."""
+    """What an earlier agent wrote. A fence that it began and no one saw end is begun again."""
     if values is None:
         return Standing()
     standing = Standing(**values)
@@ -210,7 +210,7 @@ class FenceFailed(EvacError):
 class FenceHand:
     """Fences every store whose permit runs out. Each store has a thread that is there from the start, so that
     one that hangs delays no other, and a process that can start no thread fences all the same. What was done
-    is written down by one more thread, and logged by another: a disk that hangs, or a log that nobody reads,
+    is written down by one more thread, and logged by another: a disk that hangs, or a log that no one reads,
     stops no fence, and no second try.
     """
 

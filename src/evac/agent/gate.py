@@ -100,7 +100,7 @@ class Identity:
 
 class Gate:
     """Admits signed orders once. window_ms: how far the sender's clock may be from ours, which begins at the
-    wall clock (`wall_ms`, read once), but never before `kept`, and goes on with one that nobody sets
+    wall clock (`wall_ms`, read once), but never before `kept`, and goes on with one that no one sets
     (`steady_ms`). A refusal names our time to a sender that knows the key, so that a clock that jumped keeps
     no one from acting. kept: the file of the newest moment; None: it is not kept.
     """

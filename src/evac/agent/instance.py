@@ -41,7 +41,7 @@ class Running:
     @property
     def alive(self) -> bool:
         """Whether this very process runs. One that cannot be looked at does: a fence is complete when it is
-        seen to be gone, not when nobody can tell.
+        seen to be gone, not when no one can tell.
         """
         if self.boot != boot_id():
             return False
@@ -72,7 +72,7 @@ def identify(pid: int) -> Running | None:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Raises `OSError` where it cannot be looked at."""
+    """Raises `OSError` if it cannot be looked at."""
     fields = _stat(pid)
     return None if fields is None or fields[0] in "ZX" else int(fields[19])
 
@@ -234,7 +234,7 @@ class OwnInstance:
 
     def kill_now(self) -> None:
         """SIGKILL to all of it, at once and from any thread: a fence does not ask. Raises `OSError` or
-        `MemoryError` where not all of it could be found.
+        `MemoryError` if not all of it could be found.
         """
         running = self._running
         if running is None:
@@ -345,7 +345,7 @@ def filled(unit: UnitConfig, index: int, words: str) -> str:
 
 
 def _as_user(user: str) -> dict[str, Any]:
-    """Raises `KeyError` for a user nobody knows. Where we are not root, a process is ours in any case."""
+    """Raises `KeyError` for a user no one knows. Where we are not root, a process is ours in any case."""
     if not user or os.geteuid() != 0:
         return {}
     account = pwd.getpwnam(user)
@@ -382,7 +382,7 @@ class SystemdState:
 async def states(
     systemctl: Sequence[str], names: Mapping[str, bool], timeout_s: float
 ) -> dict[str, SystemdState]:
-    """What systemd says of each unit. names: unit -> whether it must be there. Raises OutcomeUnknown where it
+    """What systemd says of each unit. names: unit -> whether it must be there. Raises OutcomeUnknown if it
     cannot be asked, Permanent for a unit that must be there and that it does not know: a misspelt name must
     not pass for a unit that is down.
     """

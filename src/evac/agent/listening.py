@@ -1,4 +1,4 @@
-"""The connections of an agent: few and short, so that nobody who can reach its port keeps it from fencing.
+"""The connections of an agent: few and short, so that no one who can reach its port keeps it from fencing.
 
 A connection is *half-open* until an order of the site's key, or a client with a certificate that is let in,
 came over it. There are at most `MOST` connections; when one more comes, the oldest half-open one of the
@@ -47,7 +47,7 @@ _log = logging.getLogger("evac.agent")
 
 
 def descriptors_open() -> int:
-    """How many this process has open. 0 where nobody can say."""
+    """How many this process has open. 0 if no one can say."""
     try:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
     except OSError:

@@ -40,7 +40,7 @@ def boot_id() -> str:
 
 
 def boot_ms() -> int:
-    """Milliseconds since the machine started, sleep included; nobody can set this clock."""
+    """Milliseconds since the machine started, sleep included; no one can set this clock."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
@@ -102,7 +102,7 @@ def append_line(path: Path, line: bytes) -> None:
 
 class TokenLedger:
     """The highest fencing token this agent has obeyed and the newest generation it was told of: on disk
-    before either is heeded. opener: who opened that generation; empty where only its tokens were seen.
+    before either is heeded. opener: who opened that generation; empty if only its tokens were seen.
     """
 
     def __init__(self, path: Path) -> None:

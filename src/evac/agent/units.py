@@ -122,7 +122,7 @@ class Units:
         return await self.see(name)
 
     async def see(self, name: str) -> UnitSeen:
-        """Asks every instance, all at once. Raises `ActionError` where one cannot be asked."""
+        """Asks every instance, all at once. Raises `ActionError` if one cannot be asked."""
         unit = self._unit(name)
         if unit.config.systemd:
             return await self._see_by_systemd(unit)
@@ -160,7 +160,7 @@ class Units:
         return {name: self._wanted.get(name, 0) for name in sorted(self._units)}
 
     def fence(self, names: tuple[str, ...], timeout_s: float = 2.0) -> None:
-        """Kills every instance of these units now, whoever started it, and wants none from now on: nobody
+        """Kills every instance of these units now, whoever started it, and wants none from now on: no one
         starts them again. Returns when all of them are seen to be gone.
 
         No lock and no disk is waited for; `keep_wanted` writes it down afterwards. Raises `ActionError` for
@@ -216,7 +216,7 @@ class Units:
         return unit
 
     def _want(self, counts: Mapping[str, int]) -> None:
-        """Written down before it is done: after a crash the wish is still there. Raises `Retryable` where a
+        """Written down before it is done: after a crash the wish is still there. Raises `Retryable` if a
         fence came while it was written: an order from before it starts nothing again.
         """
         begun = self._fences

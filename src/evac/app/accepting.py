@@ -44,7 +44,7 @@ def decoded(data: bytes) -> Plan:
 
 
 def why_not(verdict: Verdict) -> str:
-    """The first violation, and how many more there are; empty where the plan holds."""
+    """The first violation, and how many more there are; empty if the plan holds."""
     if verdict.holds:
         return ""
     first, more = verdict.violations[0], len(verdict.violations) - 1

@@ -38,7 +38,7 @@ class NewToken:
 
 def new_token(name: str, role: Role, of: str = "", ends_ms: int = 0) -> NewToken:
     """A token of 256 random bits. Raises InvalidInput for a role that a program may not have, and for an end
-    that nobody can write.
+    that no one can write.
     """
     if role not in ROLES:
         raise InvalidInput("role-unknown", f"{role} is not a role", f"one of: {', '.join(ROLES)}")
@@ -104,7 +104,7 @@ class MayDo:
 
 
 def may_do(estate: Path, access: Path | None = None, policy: Path | None = None) -> list[MayDo]:
-    """Everyone that the files name. Raises EstateError, InvalidInput where there is neither file."""
+    """Everyone that the files name. Raises EstateError, InvalidInput if there is neither file."""
     access, policy = access or access_beside(estate), policy or policy_beside(estate)
     if access is None and policy is None:
         raise InvalidInput(

@@ -155,7 +155,7 @@ def _append(path: Path, lines: list[bytes]) -> None:
 
 def check_archive(folder: Path) -> list[Archived]:
     """Every file of the folder, oldest chapter first: its chain, and whether it follows from the one before.
-    Needs no store. Raises InvalidInput where there is none.
+    Needs no store. Raises InvalidInput if there is none.
     """
     found = list[Archived]()
     for path in sorted(folder.glob(f"{chapters.STREAM}*{SUFFIX}")):

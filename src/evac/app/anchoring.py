@@ -89,7 +89,7 @@ def agents_of(estate: Estate) -> dict[str, AgentReach]:
 
 
 def check_agents(estate: Estate) -> None:
-    """Raises NotAllowed where agents of other machines would be asked in the clear or where two agents have
+    """Raises NotAllowed if agents of other machines would be asked in the clear or where two agents have
     one key, InvalidInput for certificates of ours that cannot be used.
     """
     found = agents_of(estate)
@@ -143,7 +143,7 @@ STRANGE_NAMED: Final = 5
 
 class StrangeEntryChore:
     """Of whoever leads: reports entries of the store that this installation did not write. They are ignored;
-    that they are there means that somebody else writes to the store.
+    that they are there means that someone else writes to the store.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class HeadChore:
 
 class HeldJournals:
     """Compares the journal of a run that is taken over with the heads that agents of other sites keep, and
-    holds everything where they contradict it: somebody put an older state of the store back, or wrote the
+    holds everything where they contradict it: someone put an older state of the store back, or wrote the
     journal again, and what the run has done by now is not known. agents: site -> newest head that its agent
     keeps of a journal. A contradiction counts if no other agent that answers agrees with the journal: the key
     of one agent is not enough to stop all sites.
@@ -398,7 +398,7 @@ async def repair(
 
 
 async def _append(store: Store, stream: str, record: bytes) -> None:
-    """As someone who does not lead. Raises Conflict where a controller writes all the time, Unavailable."""
+    """As someone who does not lead. Raises Conflict if a controller writes all the time, Unavailable."""
     for tries_left in reversed(range(REPAIR_TRIES)):
         try:
             await (await Journal.at_end(store, stream, None)).append([record], None)
@@ -418,7 +418,7 @@ def controllers_of(path: str, given: Path | None = None) -> Mapping[str, Sequenc
 
 async def heads_of(path: str, stream: str, generation: int = 0) -> tuple[list[Anchor], list[str]]:
     """Every head of a journal of this generation that an agent of this estate kept, and the sites whose
-    agents gave no answer. Raises StoreError where none answers.
+    agents gave no answer. Raises StoreError if none answers.
     """
     found: list[Anchor] = []
     silent: list[str] = []

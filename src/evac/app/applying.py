@@ -81,11 +81,11 @@ async def load(
     now_ms: int,
     store: Store | None = None,
 ) -> LoadedPlan:
-    """Raises StalePlan where the plan was made from another estate, or other roles, than those of now, and
+    """Raises StalePlan if the plan was made from another estate, or other roles, than those of now, and
     UnsafePlan where the checker refuses it.
 
     A plan may also be named by its digest, `sha256:...`, or by its first twelve letters or more: then it is
-    read from the store. Raises InvalidInput where none of that name is there, or several.
+    read from the store. Raises InvalidInput if none of that name is there, or several.
     """
     plan, data, digest = await _read(plan_path, store)
     return await fit(plan, data, digest, estate_path, policy_path, drivers, now_ms, store=store)
@@ -139,7 +139,7 @@ async def fit(
 
 
 def _must_not_be_left(plan: Plan, found: Situation, effects: Effects | None) -> None:
-    """Raises NotAllowed where a plan leaves what is marked as left already: that says more than that it is
+    """Raises NotAllowed if a plan leaves what is marked as left already: that says more than that it is
     stale, and one without steps has nothing left to do. While the run that left it is under way, nothing else
     comes next.
     """
@@ -218,9 +218,9 @@ def _plain(key: str, value: object) -> str:
 async def ensure_controller(
     store: Store, url: str, estate: Path, policy: Path | None, log: Path, generation: int = 0
 ) -> str:
-    """Whoever leads; on an embedded store a detached controller is started if nobody does.
+    """Whoever leads; on an embedded store a detached controller is started if no one does.
 
-    Raises Unavailable where nobody leads a store of several sites, and where ours does not start.
+    Raises Unavailable if no one leads a store of several sites, and where ours does not start.
     """
     lease = await store.holder(LEADER)
     if lease is not None:
@@ -305,7 +305,7 @@ def adopt(
     who: str = "",
 ) -> tuple[str, tuple[str, ...]]:
     """The run that was made, which waits for approval, and the steps that the world shows as done. Where
-    somebody promoted a store of the plan by hand, the rest is planned again from what is now.
+    someone promoted a store of the plan by hand, the rest is planned again from what is now.
 
     generation: of a new store; 0: above whatever the members of stores have obeyed. key: to sign with. who:
     whose key it is; empty: the user of this process.
@@ -343,7 +343,7 @@ async def _rest_of(
     plan: Path, estate: Path, drivers: Drivers, now_ms: int, store: Store, stale: StalePlan
 ) -> tuple[LoadedPlan, tuple[str, ...]]:
     """What is left of a plan once the promotions that are done are taken as done: planned again, so that no
-    step of them can ever begin. And those steps, with where the primary is. Raises `stale` where there are
+    step of them can ever begin. And those steps, with where the primary is. Raises `stale` if there are
     none.
     """
     from evac.app.planner.plans import make_plan  # a planner, which few commands need
@@ -425,7 +425,7 @@ def adopted(steps: Sequence[RunStep], seen: Collection[str]) -> Adopted:
 
 async def _next_generation(store: Store, estate: Estate, drivers: Drivers, now_ms: int) -> int:
     """Of a store that nothing was ever written into: above all that members of stores have obeyed, so that
-    they obey its leader too. 0 where none obeyed anything, or the store has a history of its own.
+    they obey its leader too. 0 if none obeyed anything, or the store has a history of its own.
     """
     if await store.holder(LEADER) is not None or await store.list("journal/", limit=1):
         return 0
@@ -522,7 +522,7 @@ async def check_fit(
     now_ms: int,
     known: Observation | None = None,
 ) -> None:
-    """Raises StalePlan where the plan does not fit the estate as it is now, UnsafePlan where the checker
+    """Raises StalePlan if the plan does not fit the estate as it is now, UnsafePlan where the checker
     refuses it.
     """
     drivers = Drivers()

@@ -38,7 +38,7 @@ def matrix(estate: Estate, facts: BackupFacts, now_ms: int) -> BackupsDocument:
 
 
 def tools(estate: Estate, facts: BackupFacts, now_ms: int) -> list[ToolRow]:
-    """What the services that recovery needs need themselves, and what its backups are worth: nothing where
+    """What the services that recovery needs need themselves, and what its backups are worth: nothing if
     the audit finds that what a restore needs is lost with the data.
     """
     from evac.audit import audit
@@ -192,7 +192,7 @@ async def perform(
 
 
 def _best(estate: Estate, facts: BackupFacts, now_ms: int, entries: Sequence[Entry]) -> Entry:
-    """The backup whose proof is the best, the newest of several. Raises `Permanent` where none can be used;
+    """The backup whose proof is the best, the newest of several. Raises `Permanent` if none can be used;
     one that is named is used as it is.
     """
     if len(entries) == 1:

@@ -38,7 +38,7 @@ async def bind_once(
     digest: str,
 ) -> Bound:
     """What a run does by a plan that it has: as it was bound then, whatever estate and policy have become
-    since. policy: of the run; now: in use. Raises StalePlan where the store has lost it, and the plan was
+    since. policy: of the run; now: in use. Raises StalePlan if the store has lost it, and the plan was
     made from another estate than the present.
     """
     if stalled_commits.is_protection(data):

@@ -43,7 +43,7 @@ def end_of(path: Path) -> int:
 
 
 def words_of(what: str, end_ms: int, now_ms: int) -> str:
-    """What there is to say of a certificate; empty where it is good for long."""
+    """What there is to say of a certificate; empty if it is good for long."""
     if end_ms - now_ms > SOON_MS:
         return ""
     if end_ms == 0:
@@ -88,7 +88,7 @@ class CertificateChore:
                 )
 
     async def _asked(self, at: AgentReach) -> int:
-        """0 where it does not answer or says nothing: others say that."""
+        """0 if it does not answer or says nothing: others say that."""
         agent, peer = at
         url = agent.url
         try:

@@ -94,7 +94,7 @@ class Setting:
     carries out what it is asked to. leader_ttl_ms None: by the watch profile. idle_s: ends after so long
     without a run; 0 never. generation: the store is made one of this generation, unless it is; 0: it stays
     what it is. budget_ms: of the search for one plan. anchors: agents keep the heads of journals, also
-    where nobody watches.
+    where no one watches.
     """
 
     estate: Path
@@ -397,7 +397,7 @@ class KnownPeople:
 
     async def learn(self, request: requests.Request) -> None:
         """Reads what is not known yet of the request's room, and the access file where it changed. A file
-        that cannot be read leaves people as they were: then it proves nobody new.
+        that cannot be read leaves people as they were: then it proves no one new.
         """
         room = request.proof.room
         if room and room not in self._rooms and (key := await room_in(self._store, room)):
@@ -452,7 +452,7 @@ def check_request(
     known: Provers | None = None,
     now_ms: int = 0,
 ) -> Proven:
-    """How the person of a request was proven. Nobody approves what they proposed, where policy wants four
+    """How the person of a request was proven. No one approves what they proposed, where policy wants four
     eyes; where policy lists approvers, or people are told apart, nothing but a pause is taken on a typed
     name. Raises NotAllowed.
     """

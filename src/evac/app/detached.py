@@ -47,7 +47,7 @@ async def remember(store: Store, started: Started) -> None:
 
 
 async def last_started(store: Store) -> Started | None:
-    """None where no command ever started one, or what it wrote cannot be read."""
+    """None if no command ever started one, or what it wrote cannot be read."""
     entry = await store.get(KEY)
     if entry is None:
         return None

@@ -2,7 +2,7 @@
 
 What an endpoint can do is declared by its driver; whether it can do it now, the real system says: a role, an
 observation, a probe. For each service and store follows who does what when a site is lost: evac, a person, or
-nobody. Endpoints are chosen as `engine.runs.step_actions` chooses them.
+no one. Endpoints are chosen as `engine.runs.step_actions` chooses them.
 
 `evac driver` tries the contract of drivers on one endpoint, which promises what the suites of evac hold
 its own drivers to. An effect carries the token 0 there, so that a system that remembers a leader refuses

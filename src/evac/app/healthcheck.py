@@ -21,7 +21,7 @@ ILL: Final = 1
 
 
 def check(address: str) -> str:
-    """What is wrong, in words; empty where all is well."""
+    """What is wrong, in words; empty if all is well."""
     if not address:
         return ""
     try:

@@ -96,7 +96,7 @@ class RunFold:
 
     async def read_on(self, store: Store) -> None:
         """A journal that does not follow from where it was read to is read from its start. Raises RunError
-        where there is none, Corrupt, Unavailable.
+        if there is none, Corrupt, Unavailable.
         """
         try:
             await self._read(store)
@@ -283,7 +283,7 @@ async def published(store: Store) -> list[tuple[str, int, str, str]]:
 
 
 async def add_note(store: Store, note: Note, new: bool = False) -> str:
-    """Writes a note that was not there; its key. new: the incident may be one that nobody knows yet."""
+    """Writes a note that was not there; its key. new: the incident may be one that no one knows yet."""
     key, compares, changes = await note_changes(store, note, new)
     await store.transact(compares, changes)
     return key
@@ -293,7 +293,7 @@ async def note_changes(
     store: Store, note: Note, new: bool = False
 ) -> tuple[str, tuple[Compare, ...], tuple[Change, ...]]:
     """(key, what must be so, what is written) of a note. Raises InvalidInput for one that does not hold
-    together, RunError for one of an incident that nobody knows.
+    together, RunError for one of an incident that no one knows.
     """
     check_note(note)
     if not new and note.incident not in await names(store):
@@ -327,7 +327,7 @@ async def dossier(
     fold_of: Callable[[str, str], RunFold] = RunFold,
 ) -> Dossier:
     """All of one incident, by its name or that of its run. fold_of: (run, incident) -> what was read of it
-    before. Raises RunError where there is none.
+    before. Raises RunError if there is none.
     """
     entry = await store.get(INCIDENT + name)
     incident, run = name, ""

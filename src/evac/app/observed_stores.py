@@ -7,7 +7,7 @@
 
 The leader writes them, every controller reads them, so that whoever takes over knows what was true before the
 fire. A look that finds no primary, or two, changes nothing: the last certain roles stand. Unless an epoch was
-settled since: then its holder is the primary, also when it burnt before anybody saw it as such.
+settled since: then its holder is the primary, also when it burnt before anyone saw it as such.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class SeenEstate:
         return self._obeyed.get(store, 0)
 
     def primary_of(self, name: str) -> str:
-        """The site of the primary of a store; empty where there is none, or no such store."""
+        """The site of the primary of a store; empty if there is none, or no such store."""
         store = next((one for one in self.estate.stores if one.id == name), None)
         return "" if store is None else primary_site(topology(self.estate), store)
 
@@ -237,7 +237,7 @@ class SeenEstate:
         return self._alarms.silent(certain, now, known, moving, states, at_ms, believed_ms, homes)
 
     def _unheeded(self, epochs: Mapping[str, Epoch]) -> list[Epoch]:
-        """Those that changed since before the last look. None where nobody wrote what that look knew."""
+        """Those that changed since before the last look. None if no one wrote what that look knew."""
         known = self._heeded
         changed = (e for e in epochs.values() if known is not None and e.changes > known.get(e.store, 0))
         return [epoch for epoch in changed if epoch.holder]
@@ -324,7 +324,7 @@ class SeenEstate:
         return {store: tuple(sorted(sites)) for store, sites in sorted(found.items())}
 
     def commits_go_on(self) -> frozenset[str]:
-        """Stores whose primaries were seen to wait for nobody for as long. A primary that no look found says
+        """Stores whose primaries were seen to wait for no one for as long. A primary that no look found says
         nothing.
         """
         bound_ms = self._believed_ms
@@ -413,7 +413,7 @@ def merged(
 
 
 def aged(seen: Observation, sightings: Mapping[str, Following]) -> Observation:
-    """With what a copy that follows nobody just now was behind when its primary was last seen. In coarse
+    """With what a copy that follows no one just now was behind when its primary was last seen. In coarse
     steps: it is another estate, and other plans, at each.
     """
     found: list[MemberSeen] = []
@@ -443,7 +443,7 @@ def _is_primary(member: MemberSeen | None) -> bool:
 
 
 def _led_by(holder: str, member: MemberSeen, was: MemberSeen | None) -> MemberSeen:
-    """A copy of a store whose primary is this holder, which nobody saw. Another that was the primary, or says
+    """A copy of a store whose primary is this holder, which no one saw. Another that was the primary, or says
     so, holds what may be worth nothing; the rest are at most asynchronous, and followed something else.
     """
     follows = {member.role, was.role if was is not None else "none"} & {"sync", "async", "detached"}
@@ -493,7 +493,7 @@ def encode(observation: Observation, digest: str, changes: Mapping[str, int]) ->
 
 
 def changes_in(value: bytes) -> dict[str, int] | None:
-    """What the look knew of epochs; None where nobody wrote that. Raises Corrupt."""
+    """What the look knew of epochs; None if no one wrote that. Raises Corrupt."""
     try:
         found = orjson.loads(value).get("changes")
         return None if found is None else {str(name): int(count) for name, count in found.items()}
@@ -502,7 +502,7 @@ def changes_in(value: bytes) -> dict[str, int] | None:
 
 
 def digest_in(value: bytes) -> str:
-    """The digest of the estate as observed; "" where none was written. Raises Corrupt."""
+    """The digest of the estate as observed; "" if none was written. Raises Corrupt."""
     try:
         return str(orjson.loads(value).get("estate", ""))
     except (ValueError, AttributeError) as error:
@@ -559,7 +559,7 @@ class Published:
         return decode(value, self._moved)
 
     async def get(self) -> Observation | None:
-        """None where no leader has written any. Raises Corrupt, Unavailable."""
+        """None if no leader has written any. Raises Corrupt, Unavailable."""
         entry = await self._store.get(KEY)
         return None if entry is None else await self.read(entry.value)
 

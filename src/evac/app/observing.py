@@ -116,7 +116,7 @@ SWEEP_S: Final = 60.0
 @dataclass(frozen=True, slots=True)
 class SitePower:
     """One site. asked: servers with a controller that can be reached; seen: what those said, in the order of
-    the estate; beside: servers of which nobody can ask.
+    the estate; beside: servers of which no one can ask.
     """
 
     site: str
@@ -359,7 +359,7 @@ class ServiceHealth:
                 self._ends.setdefault((end.subject, end.at), end)
 
     async def __call__(self, service: str, site: str) -> Health | None:
-        """What was seen since the last time; None where the service has no endpoint there."""
+        """What was seen since the last time; None if the service has no endpoint there."""
         end = self._ends.get((service, site))
         if end is None:
             return None
@@ -414,7 +414,7 @@ async def _site(
 
 
 def _answers(member: MemberSeen) -> bool:
-    """Whether something is alive there, even if it lets nobody in."""
+    """Whether something is alive there, even if it lets no one in."""
     return member.role != "unreachable" or member.error is not None
 
 

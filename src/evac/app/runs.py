@@ -125,7 +125,7 @@ async def propose(
     """Asks the leader to make a run of a plan, and waits for its id. key: to sign with.
 
     Raises NotAllowed with the leader's words where a guard refuses, UnsafePlan where the checker does,
-    StalePlan where the estate changed meanwhile, Unavailable where nobody leads, OutcomeUnknown where the
+    StalePlan where the estate changed meanwhile, Unavailable where no one leads, OutcomeUnknown where the
     store does not say any more what became of it.
     """
     digest = await put_plan(store, proposal.plan)
@@ -206,10 +206,10 @@ def proposal_entry(
 
 
 async def answer_to(store: Store, number: str, wait_s: float) -> Mapping[str, Any] | None:
-    """What the leader answered to a proposal: its run, or a code and why it is refused. Where nobody took it
+    """What the leader answered to a proposal: its run, or a code and why it is refused. Where no one took it
     in that time it is withdrawn, and no run is made of it: None. wait_s 0: it is looked for and left there.
 
-    Raises Unavailable where the store does not say whether it was withdrawn.
+    Raises Unavailable if the store does not say whether it was withdrawn.
     """
     deadline = time.monotonic() + wait_s
     while (answer := await store.get(ANSWER + number)) is None and time.monotonic() < deadline:
@@ -221,7 +221,7 @@ async def answer_to(store: Store, number: str, wait_s: float) -> Mapping[str, An
 
 
 async def resolve(store: Store, name: str) -> str:
-    """The run of that name, or of the incident of that name. Raises RunError where there is neither."""
+    """The run of that name, or of the incident of that name. Raises RunError if there is neither."""
     if await store.list(f"journal/{name}/", limit=1):
         return name
     entry = await store.get(INCIDENT + name)
@@ -234,7 +234,7 @@ async def resolve(store: Store, name: str) -> str:
 
 
 async def ask(store: Store, run: str, request: requests.Request, named: str = "") -> None:
-    """Writes what an operator asks for; the leader takes it. Raises RunError where the run has ended: then a
+    """Writes what an operator asks for; the leader takes it. Raises RunError if the run has ended: then a
     person can only still vouch for what it left in doubt. named: how the operator named it, for the hint.
     """
     opened = await store.get(OPEN + run)
@@ -247,12 +247,12 @@ async def ask(store: Store, run: str, request: requests.Request, named: str = ""
 
 
 async def settled(store: Store, run: str, request: str, wait_s: float = ANSWER_S) -> bool:
-    """Waits until the leader has taken a request. False: nobody did in that time, and it still stands."""
+    """Waits until the leader has taken a request. False: no one did in that time, and it still stands."""
     return not await unsettled(store, run, (request,), wait_s)
 
 
 async def unsettled(store: Store, run: str, asked: Sequence[str], wait_s: float = ANSWER_S) -> frozenset[str]:
-    """Waits until the leader has taken the requests. Those that nobody took within the time since the last
+    """Waits until the leader has taken the requests. Those that no one took within the time since the last
     one was taken: they still stand.
     """
     left, deadline = list(asked), time.monotonic() + wait_s
@@ -265,14 +265,14 @@ async def unsettled(store: Store, run: str, asked: Sequence[str], wait_s: float 
 
 
 async def answered(store: Store, request: str) -> tuple[str, str]:
-    """Why a request to a run that has ended was refused, and what to do; empty where it was not."""
+    """Why a request to a run that has ended was refused, and what to do; empty if it was not."""
     entry = await store.get(ANSWER + request)
     told = {} if entry is None else orjson.loads(entry.value)
     return str(told.get("refused", "")), str(told.get("hint", ""))
 
 
 async def events_of(store: Store, run: str) -> list[Event]:
-    """Every event of a run, its chain checked. Raises RunError where there is none of that name."""
+    """Every event of a run, its chain checked. Raises RunError if there is none of that name."""
     events: list[Event] = []
     async for segment in read(store, await resolve(store, run)):
         events += decode_all(segment.records)
@@ -368,7 +368,7 @@ async def decision(store: Store, name: str, step: str, now_ms: int) -> Decision:
 
 
 async def leader_of(store: Store) -> str:
-    """Who leads; empty where nobody does or nobody can say."""
+    """Who leads; empty if no one does or no one can say."""
     try:
         lease = await store.holder(LEADER)
     except Unavailable:
@@ -451,7 +451,7 @@ async def release(
     store: Store, who: str, reason: str, now_ms: int, key: Path | None = None, wait_s: float = ANSWER_S
 ) -> bool:
     """Ends the hold. False: there was none. key: to sign with; needed where the leader takes no typed name,
-    and then it is the leader who ends it. Raises NotAllowed, Unavailable where no leader answered.
+    and then it is the leader who ends it. Raises NotAllowed, Unavailable if no leader answered.
     """
     entry = await store.get(HOLD_KEY)
     if entry is None:
@@ -475,7 +475,7 @@ async def clear_mark(
     store: Store, domain: str, who: str, reason: str, now_ms: int, key: Path, wait_s: float = ANSWER_S
 ) -> None:
     """Has the leader take back that a site, or a domain below one, is lost or evacuated. key: to sign with.
-    Raises NotAllowed, Unavailable where no leader answered.
+    Raises NotAllowed, Unavailable if no leader answered.
     """
     request = requests.Request(new_id(now_ms), "resume", who, reason, step=domain, at_ms=now_ms)
     await _ask_leader(store, OF_MARK, request, await mark_digest(store, domain, now_ms), key, wait_s)
@@ -566,7 +566,7 @@ async def notices(store: Store) -> dict[int, Notice]:
 
 
 def proposal_of(data: bytes, incident: str, reason: str, typed: tuple[str, ...], who: str = "") -> Proposal:
-    """What applying a plan file means for the register of sites. who: the user of this process, if nobody
+    """What applying a plan file means for the register of sites. who: the user of this process, if no one
     else. Raises InvalidInput for what is not a plan.
     """
     who = who or who_am_i()

@@ -1,4 +1,4 @@
-"""The situation for a command: what the store knows, and what systems say where nobody looks for it.
+"""The situation for a command: what the store knows, and what systems say where no one looks for it.
 
 While a controller leads, its last look is the truth for everyone: a second look a moment later could only
 make two plans of one estate. Without one, systems are asked here, over what the last leader knew.
@@ -36,7 +36,7 @@ async def facts_now(
     """What is known beside the files. store None: nothing of runs; estate or drivers None: no system is
     asked.
 
-    Raises Unavailable where the store does not answer.
+    Raises Unavailable if the store does not answer.
     """
     before, holders = Observation(0), {}
     if store is not None:

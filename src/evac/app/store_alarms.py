@@ -2,7 +2,7 @@
 
 None does where, for as long as it takes to believe the loss of a site, no member is the primary, and the one
 that was does not answer at its address, or answers as something else, like after a restart. One that answers
-and lets nobody in is not silent; nor is one whose roles are just being changed by a run, which says itself
+and lets no one in is not silent; nor is one whose roles are just being changed by a run, which says itself
 what it waits for. What a lost site held is part of its loss.
 """
 

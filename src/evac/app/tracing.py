@@ -10,7 +10,7 @@ same again:
 
     traces/<run>    number of the last event whose spans were handed over
 
-The key is there for as long as the run is open. One of a run that ended while nobody looked is worked off:
+The key is there for as long as the run is open. One of a run that ended while no one looked is worked off:
 what was not sent yet is sent, and then the key goes. The engine knows nothing of it, and waits for nothing
 here.
 
@@ -176,7 +176,7 @@ class RunSpans:
         return [self._close(known, event.at_ms, error)]
 
     def _begins(self, event: Event, way: str) -> list[RunSpan]:
-        """A new attempt; one that was still open is over, and nobody knows how it ended."""
+        """A new attempt; one that was still open is over, and no one knows how it ended."""
         before = self._steps.pop((event.step, way), None)
         found = [] if before is None else [self._lost(before, event.at_ms)]
         if len(self._steps) < OPEN_MOST:
@@ -263,7 +263,7 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def missing() -> str:
-    """What is not installed, in words; empty where everything is."""
+    """What is not installed, in words; empty if everything is."""
     try:
         found = all(importlib.util.find_spec(name) is not None for name in LIBRARIES)
     except ModuleNotFoundError:
@@ -376,14 +376,14 @@ class Tracer:
         self._processor.force_flush(int(END_S * 1_000))
 
     def close(self) -> None:
-        """Sends what it can within `END_S`. A collector that is away holds nobody up."""
+        """Sends what it can within `END_S`. A collector that is away holds no one up."""
         ending = threading.Thread(target=self._processor.shutdown, name="traces end", daemon=True)
         ending.start()
         ending.join(END_S)
 
 
 def tracer_of(part: str, site: str, say: Callable[[str], None]) -> Tracer | None:
-    """A tracer where the environment asks for one; None where it does not, or libraries are missing."""
+    """A tracer where the environment asks for one; None if it does not, or libraries are missing."""
     if not wanted():
         return None
     if words := missing():

@@ -183,7 +183,7 @@ class Chain:
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """Everything a rule may read. as_of: None where no date is known; digest: of the estate, if made."""
+    """Everything a rule may read. as_of: None if no date is known; digest: of the estate, if made."""
 
     estate: Estate
     impacts: Impacts
@@ -209,7 +209,7 @@ class Context:
 
     @cached_property
     def harmless(self) -> BoolColumn:
-        """(S,) of the lowest tier, and nobody is known to notice."""
+        """(S,) of the lowest tier, and no one is known to notice."""
         last = len(self.estate.tier_weights) - 1
         return np.array(
             [s.tier is not None and s.tier >= last and s.people == 0 for s in self.estate.services], np.bool_
@@ -234,7 +234,7 @@ class Context:
     def grave(self) -> BoolColumn:
         """(L, S) a loss that is an error: gone for good or back too late, of a service that counts.
 
-        A service that may be shed, or of the lowest tier that nobody notices, is never an error by
+        A service that may be shed, or of the lowest tier that no one notices, is never an error by
         itself; one without an objective is one only if nothing brings it back.
         """
         found = np.zeros(self.impacts.fate.shape, np.bool_)
@@ -544,7 +544,7 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
 
 
 def _start_circle(context: Context, service: int, number: int) -> tuple[str, ...]:
-    """The services that need each other with one that can never start; empty where it is in no such circle,
+    """The services that need each other with one that can never start; empty if it is in no such circle,
     or people break it."""
     impacts, damage = context.impacts, context.impacts.damage
     rows = damage.rows_of(number)

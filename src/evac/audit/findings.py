@@ -59,7 +59,7 @@ class Finding:
 
     @property
     def scenario(self) -> str:
-        """The worst loss it holds for; empty where it holds without any."""
+        """The worst loss it holds for; empty if it holds without any."""
         return self.domains[0] if self.domains else ""
 
     @property

@@ -64,7 +64,7 @@ class Asking(NamedTuple):
 
 class Fitted(NamedTuple):
     """base, top (S,): replicas that found a place; rank (S,): dark servers of its site that are up
-    before the last one a service needs, 0 where it needs none."""
+    before the last one a service needs, 0 if it needs none."""
 
     base: IntColumn
     top: IntColumn

@@ -165,7 +165,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class BackupsSeen:
-    """facts: of all data sets. at_ms: to which their ages are counted, a whole hour; None where nothing is
+    """facts: of all data sets. at_ms: to which their ages are counted, a whole hour; None if nothing is
     known, so that nothing is worked out again as time passes.
     """
 

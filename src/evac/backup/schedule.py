@@ -108,7 +108,7 @@ def entries_of(estate: Estate) -> tuple[Entry, ...]:
 
 
 def entry_for(estate: Estate, data_set: str, copy: str, job: Job) -> Entry | None:
-    """What a person may ask of a backup, whether or not it is scheduled; None where it cannot be done."""
+    """What a person may ask of a backup, whether or not it is scheduled; None if it cannot be done."""
     endpoints = {endpoint.id: endpoint for endpoint in estate.endpoints}
     every: tuple[Store | DataSet, ...] = (*estate.stores, *estate.data_sets)
     for data in every:

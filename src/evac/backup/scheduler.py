@@ -92,7 +92,7 @@ class Scheduler:
             self._waiting.clear()
 
     async def _begin(self) -> None:
-        """Makes the timetable, and finds what was missed while nobody led."""
+        """Makes the timetable, and finds what was missed while no one led."""
         now_ms = self.clock.now_ms()
         self._offset_ms = now_ms - self.clock.monotonic_ms()
         self._table = self.timetable()
@@ -270,7 +270,7 @@ def _sites(entry: Entry) -> frozenset[str]:
 
 
 def _last_ms(entry: Entry, known: Known | None, now_ms: int) -> int | None:
-    """When this line was last kept; None where nobody knows. A moment ahead of our clock says nothing."""
+    """When this line was last kept; None if no one knows. A moment ahead of our clock says nothing."""
     if known is None:
         return None
     last, seen = known.run(entry.copy, entry.job), known.seen(entry.copy)

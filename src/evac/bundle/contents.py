@@ -48,7 +48,7 @@ _SHOWN: Final = (
 def problems_of(path: Path) -> list[tuple[str, str]]:
     """(part, what is wrong with it): every part that is not what was written, and every broken journal.
 
-    Raises BundleDamaged where not even the table of contents can be believed.
+    Raises BundleDamaged if not even the table of contents can be believed.
     """
     with open_bundle(path) as bundle:
         manifest_of(bundle)

@@ -233,7 +233,7 @@ def _check_shape(path: Path) -> None:
 
 
 def _hand_out(made: Beside, making: _Making, shares: Sequence[sealing.Share]) -> tuple[Path, ...]:
-    """Puts the bundle in its place once everybody has a share: nobody could open it without."""
+    """Puts the bundle in its place once everyone has a share: no one could open it without."""
     if not shares:
         made.put()
         return ()
@@ -456,7 +456,7 @@ def _material(making: _Making) -> sealing.Material | None:
 
 
 def _files_of(sealed: Sequence[str]) -> dict[str, Path]:
-    """Under the lock a file has its last name alone. Raises InvalidInput where two would have the same."""
+    """Under the lock a file has its last name alone. Raises InvalidInput if two would have the same."""
     found = {name: Path(os.environ[name]) for name in (CA, CERT, KEY) if os.environ.get(name)}
     agents = set(found)
     for one in sealed:

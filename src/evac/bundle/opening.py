@@ -82,7 +82,7 @@ class OpeningRequest:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """again: whether it was opened before, and goes on. held: runs that stand still until somebody looked at
+    """again: whether it was opened before, and goes on. held: runs that stand still until someone looked at
     them. told: sites whose agents know the generation.
     """
 
@@ -102,7 +102,7 @@ class Opened:
 
     @property
     def secrets(self) -> Path | None:
-        """The folder that EVAC_SECRETS names; None where nothing was opened."""
+        """The folder that EVAC_SECRETS names; None if nothing was opened."""
         path = self.folder / GLASS
         return path if path.is_dir() else None
 
@@ -186,8 +186,8 @@ def _inside(outer: Bundle, asked: OpeningRequest, place: Path) -> Iterator[Bundl
 
 
 def _kept(asked: OpeningRequest, bundle: Bundle) -> dict[str, Any] | None:
-    """What an earlier opening of this bundle wrote; None where the folder is not there. Shares open what is
-    not open yet. Raises InvalidInput where something else is asked for than was opened.
+    """What an earlier opening of this bundle wrote; None if the folder is not there. Shares open what is
+    not open yet. Raises InvalidInput if something else is asked for than was opened.
     """
     folder = asked.into
     if not folder.exists():

@@ -7,7 +7,7 @@ shares open nothing. A share is one line of text with a checksum of its own, so 
 slip of the pen is told apart from a share of another bundle.
 
 The folder of an opened bundle is there whole, or not at all, and nothing opened is left beside it. It comes
-together in `.NAME.PID.new`, which is locked (flock) for as long as its process lives. One that nobody holds
+together in `.NAME.PID.new`, which is locked (flock) for as long as its process lives. One that no one holds
 was left by a process that was killed, or by a power cut: it may hold secrets in the clear, and is removed by
 the next opening of the same folder. One at a time opens a folder.
 """
@@ -50,7 +50,7 @@ _OURS: Final = frozenset(
 @contextlib.contextmanager
 def beside(folder: Path) -> Iterator[Path]:
     """A new folder on the same disk, from which a part or all becomes `folder` (`put`); what is left of it at
-    the end is gone. Raises InvalidInput where another process opens the same folder.
+    the end is gone. Raises InvalidInput if another process opens the same folder.
     """
     folder = _absolute(folder)
     place = folder.with_name(f".{folder.name}.{os.getpid()}.new")
@@ -88,7 +88,7 @@ def put(made: Path, target: Path) -> None:
 
 def remove_leftovers(folder: Path, own: Path | None = None) -> None:
     """Removes what openings of this folder left that were cut off: folders of that very form, of this user,
-    with nothing in them but what an opening writes. No link is followed. Raises InvalidInput where one is
+    with nothing in them but what an opening writes. No link is followed. Raises InvalidInput if one is
     under way, or cannot be removed.
     """
     folder = _absolute(folder)
@@ -146,7 +146,7 @@ def _open(path: Path) -> int:
 
 
 def _lock(handle: int) -> bool | None:
-    """Whether it is ours until the handle is closed; None where this disk knows no locks (as NFS has none for
+    """Whether it is ours until the handle is closed; None if this disk knows no locks (as NFS has none for
     folders)."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -48,7 +48,7 @@ def _loaded(path: Path) -> Estate:
 
 
 def _facts(where: Where) -> BackupFacts:
-    """Nothing where no store was ever made: what the files state counts all the same."""
+    """Nothing if no store was ever made: what the files state counts all the same."""
     from evac.cli.target import has_default_store
     from evac.model.backup import NOTHING_SEEN
 

@@ -97,7 +97,7 @@ def _documents(estate: Path) -> Iterable[dict[str, Any]]:
 
 
 def _asked(context: click.Context, question: Any) -> Any:
-    """What a store or server answers; None where it does not."""
+    """What a store or server answers; None if it does not."""
     import asyncio
     import os
 

@@ -159,7 +159,7 @@ def exit_code(error: EvacError) -> int:
 
 def run_exit_code(phase: RunPhase, undone: bool, in_doubt: bool, held: bool = False) -> int:
     """The exit code that says how a run stands. undone: what was to be taken back was; in_doubt: a step whose
-    outcome nobody knows; held: a hold lets it begin nothing.
+    outcome no one knows; held: a hold lets it begin nothing.
     """
     if in_doubt:
         return UNKNOWN

@@ -128,7 +128,7 @@ def init(
 
 
 def has_terminal() -> bool:
-    """Whether somebody can answer."""
+    """Whether someone can answer."""
     return sys.stdin.isatty()
 
 

@@ -200,7 +200,7 @@ class Teller:
 
 @contextlib.contextmanager
 def keys(pressed: Callable[[str], None]) -> Iterator[None]:
-    """Reads single keys of the terminal while the loop runs; nothing where there is no terminal."""
+    """Reads single keys of the terminal while the loop runs; nothing if there is no terminal."""
     try:
         import termios
         import tty

@@ -55,7 +55,7 @@ class Where:
         return asyncio.run(opened())
 
     def refuse(self, **given: object) -> None:
-        """Raises UsageError where something was given that only files beside a store need: a server reads
+        """Raises UsageError if something was given that only files beside a store need: a server reads
         estate and policy of its own. given: what the command takes, `_` for what stands before a word.
         """
         names = [name.replace("_", "--") for name, value in given.items() if value is not None]
@@ -158,7 +158,7 @@ def where_options(command: Command) -> Command:
 def situation_of(estate: Estate, path: Path, where: Where, observe: bool) -> Situation:
     """The declared estate, unless a store or a server is named, or systems are to be asked.
 
-    Raises Unavailable where the store or the server does not answer.
+    Raises Unavailable if the store or the server does not answer.
     """
     from evac.derive import situation
     from evac.model.observation import Observation as Facts

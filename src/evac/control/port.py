@@ -140,7 +140,7 @@ class Control(Protocol):
         ...
 
     async def ready(self, plan: PlanGiven) -> str:
-        """Who leads, after it was made sure that the plan fits and that somebody does."""
+        """Who leads, after it was made sure that the plan fits and that someone does."""
         ...
 
     async def propose(
@@ -164,7 +164,7 @@ class Control(Protocol):
         ...
 
     async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
-        """Ends the hold; False where nobody held anything. key: to sign with, straight to the store; a war
+        """Ends the hold; False if no one held anything. key: to sign with, straight to the store; a war
         room knows who asks by the login.
         """
         ...
@@ -212,7 +212,7 @@ class Control(Protocol):
         ...
 
     async def note(self, note: Note, new: bool) -> str:
-        """Writes something down; the key of the note. new: the incident may be one that nobody knows."""
+        """Writes something down; the key of the note. new: the incident may be one that no one knows."""
         ...
 
     async def status_page(self, about: StatusAbout) -> StatusFiles:

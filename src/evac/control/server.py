@@ -60,7 +60,7 @@ MESSAGE_MOST: Final = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """number: of the journal; 0 where the message has none."""
+    """number: of the journal; 0 if the message has none."""
 
     number: int
     name: str
@@ -183,7 +183,7 @@ LONG_S: Final = 130.0
 
 
 def _read(shape: type[Shape], value: Mapping[str, Any], what: str) -> Shape:
-    """The document that a server sent. Raises EvacError where it is none."""
+    """The document that a server sent. Raises EvacError if it is none."""
     try:
         return read(shape, value, what)
     except Mismatch as error:
@@ -204,7 +204,7 @@ class ServerControl:
         await self._calls.close()
 
     async def name(self, who: str) -> str:
-        """As the server knows the login; where it tells nobody apart, as it was said."""
+        """As the server knows the login; where it tells no one apart, as it was said."""
         told = await self._read(_path("me"))
         return str(told["name"]) if told.get("named") else who or runs.who_am_i()
 

@@ -136,7 +136,7 @@ class ServerCalls:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """key: one for all tries; without one the call has to be one that may be made twice, such as a
-        question with a body, and a lost answer leaves nothing in doubt. Raises OutcomeUnknown where something
+        question with a body, and a lost answer leaves nothing in doubt. Raises OutcomeUnknown if something
         with a key may have been done and the server does not say so any more.
         """
         sent = {**(headers or {}), **({"Idempotency-Key": key} if key else {}), "Content-Type": media}

@@ -289,7 +289,7 @@ class StoreControl:
     async def _must_not_need_proof(
         self, who: str, what: str, ways: str = "go through the war room: --server URL"
     ) -> None:
-        """Raises NotAllowed where the last leader takes nothing on a typed name."""
+        """Raises NotAllowed if the last leader takes nothing on a typed name."""
         if await proof_needed(self.store):
             raise NotAllowed(
                 "unproven",

@@ -1,4 +1,4 @@
-"""What billing systems are asked to book, as requests that somebody else sends, and what they list. Pure.
+"""What billing systems are asked to book, as requests that someone else sends, and what they list. Pure.
 
 Each request carries a key. Stripe, OpenMeter and Chargebee book a repeated request once by it; Lago and
 Kill Bill only store it, so that what was booked can be found. Kinds that a system cannot hold are left out,

@@ -263,7 +263,7 @@ def problems_of(windows: Sequence[Window]) -> tuple[Diagnostic, ...]:
 
 
 def _of_two_kinds(windows: Sequence[Window]) -> Iterator[Diagnostic]:
-    """Windows that share time with one of another kind: nobody could say whether those minutes count."""
+    """Windows that share time with one of another kind: no one could say whether those minutes count."""
     last: dict[tuple[str, WindowKind], Window] = {}
     service = ""
     for window in sorted(windows, key=lambda w: (w.service, w.from_ms, w.to_ms, w.id)):

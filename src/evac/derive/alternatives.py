@@ -99,7 +99,7 @@ def first_of_each(graph: ServiceGraph, instance: Instance) -> Instance:
 
 
 def _soonest(graph: ServiceGraph, instance: Instance) -> list[int]:
-    """(S,) ticks before which no plan has a service back, limits, capacity and tools put aside; 0 where it is
+    """(S,) ticks before which no plan has a service back, limits, capacity and tools put aside; 0 if it is
     up. Raised from below, so that it is true after each pass; a chain takes no more passes than services.
     """
     s, horizon = instance.services, instance.horizon

@@ -38,7 +38,7 @@ _GIB: Final = 1 << 30
 
 
 def verdicts(top: Topology, facts: BackupFacts, now_ms: int | None) -> tuple[DataVerdict, ...]:
-    """One for each store, then one for each other data set. now_ms: None where no date is known: then only
+    """One for each store, then one for each other data set. now_ms: None if no date is known: then only
     ages that the files state are known. O(copies + proofs), and the losses of sites and groups once.
     """
     seen = {(one.data_set, one.copy): one for one in facts.copies}
@@ -111,7 +111,7 @@ def _verdict(
 
 
 def _home(data: Store | DataSet) -> str | None:
-    """Where the original is; None where that is not known."""
+    """Where the original is; None if that is not known."""
     if isinstance(data, DataSet):
         return data.at
     return None if data.primary is None else data.primary.at
@@ -253,7 +253,7 @@ def _age(at_ms: int | None, now_ms: int | None) -> int | None:
 
 
 def _is_proven(policy: BackupPolicy, level: int | None, ever: _Proven, now_ms: int | None) -> State:
-    """missed: the level was reached, but too long ago; unknown: never, or nobody knows how long ago."""
+    """missed: the level was reached, but too long ago; unknown: never, or no one knows how long ago."""
     if level is not None and level >= policy.level:
         return "met"
     return "missed" if now_ms is not None and max(ever.by_level, default=-1) >= policy.level else "unknown"

@@ -6,14 +6,14 @@ planning instance, and of services that a loss does not touch only of what they 
 
     core     what is lost, who waits for whom, how long things take, and every limit
     capacity     what stands where, and what is free there
-    sheds    who may be stopped to free capacity, and what that costs; `-` for a plan that stops nobody
+    sheds    who may be stopped to free capacity, and what that costs; `-` for a plan that stops no one
 
 A plan whose core is the same and whose capacity is not may still be allowed; whoever keeps it asks the
 checker.
 
     whole    everything that planner and checker are given but the names that head a plan
 
-A plan that was made or checked for the same whole is made and checked again to the same end: nobody need ask.
+A plan that was made or checked for the same whole is made and checked again to the same end: no one need ask.
 Rows take most of the time and few changes touch them, so that what they say may be kept as digests.
 
 For that an instance has two parts: rows, which take long to derive and which few changes of an estate affect,
@@ -131,7 +131,7 @@ class Basis:
 
 
 def of_plan(basis: str, sheds: bool) -> str:
-    """The basis of one plan of an instance; sheds: whether it stops anybody to free capacity."""
+    """The basis of one plan of an instance; sheds: whether it stops anyone to free capacity."""
     core, capacity, stopped = basis.split(".")
     return f"{core}.{capacity}.{stopped if sheds else NOBODY}"
 

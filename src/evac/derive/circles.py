@@ -63,7 +63,7 @@ def without_circles(
     services: Services, tools: Mapping[str, ToolNeed], broken_by: int | None = None, grace: int = 0
 ) -> tuple[Services, dict[int, Stuck], dict[int, int]]:
     """(services, those that wait for themselves, those that a person frees): who waits for itself is blocked
-    with all that wait for it. broken_by: ticks in which people break a circle of needs to start, None where
+    with all that wait for it. broken_by: ticks in which people break a circle of needs to start, None if
     they have no way; its members then wait for that, and need each other to serve only. grace: ticks in
     which tools of a site that is left still serve: what needs them is then not lost for sure, and no plan of
     ours uses that.

@@ -79,7 +79,7 @@ class Topology:
     kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, name: Hashable, work: Callable[[], Kept]) -> Kept:
-        """What `work` makes of the estate, whatever is lost: worked out once. Nobody may change it."""
+        """What `work` makes of the estate, whatever is lost: worked out once. No one may change it."""
         if name not in self.kept:
             self.kept[name] = work()
         found: Kept = self.kept[name]
@@ -208,7 +208,7 @@ def _near(top: Topology, path: str) -> str:
 
 
 def server_row(estate: Estate, name: str) -> int:
-    """Row of a server in the fleet by its name (or a path that ends in it); -1 where there is none."""
+    """Row of a server in the fleet by its name (or a path that ends in it); -1 if there is none."""
     key = np.bytes_(name.rsplit("/", 1)[-1].encode())
     row = int(np.searchsorted(estate.fleet.name, key))
     return row if row < len(estate.fleet) and estate.fleet.name[row] == key else -1
@@ -273,7 +273,7 @@ def _mask(index: dict[str, int], names: set[str]) -> BoolColumn:
 
 
 def _gather(mask: BoolColumn, rows: IndexColumn) -> BoolColumn:
-    """mask[rows], False where the row is unknown (-1)."""
+    """mask[rows], False if the row is unknown (-1)."""
     if not len(mask):
         return np.zeros(len(rows), np.bool_)
     return mask[rows] & (rows >= 0)
@@ -323,7 +323,7 @@ def site_of(top: Topology, at: str) -> str | None:
 
 
 def site_of_replicas(top: Topology) -> IntColumn:
-    """(K,) the site of each binding of replicas; -1 where it is not known."""
+    """(K,) the site of each binding of replicas; -1 if it is not known."""
     estate, replicas = top.estate, top.estate.replicas
     site = np.full(len(replicas), -1, np.int64)
     for kind, lookup in ((ON_SERVER, estate.fleet.site), (ON_POOL, top.pool_site)):

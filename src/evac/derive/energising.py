@@ -230,7 +230,7 @@ class _Energising:
                 self._step(self.estate.racks[rack].id, False, 0, alone, (number,))
 
     def _breaks(self, racks: IndexColumn) -> OffReason | None:
-        """Which budget these racks exceed when they come on together; None where none is."""
+        """Which budget these racks exceed when they come on together; None if none is."""
         if not len(racks):
             return None
         load = self.load + self.power.sums(self.power.of_rack[racks], self.watts[racks])
@@ -253,7 +253,7 @@ class _Energising:
     def _step(
         self, target: str, circuit: bool, close_ms: int, racks: IndexColumn, after: tuple[int, ...]
     ) -> int | None:
-        """Schedule one step and give power to its racks; None where it would end after the horizon."""
+        """Schedule one step and give power to its racks; None if it would end after the horizon."""
         length = self._ticks(close_ms) if circuit else self.manual
         uses = () if circuit else self.limits.hands
         hold = int(self.hold[racks].max(initial=0))

@@ -100,7 +100,7 @@ def _fleet(estate: Estate, better: Estate) -> Fleet:
 
 
 def _capacity_as_planned(good: Instance, planned: Instance) -> IntColumn:
-    """Capacity of each row in the planned instance, 0 where it has no such row.
+    """Capacity of each row in the planned instance, 0 if it has no such row.
 
     Rows that carry more than they have were given what they carry, which lighter replicas would not show.
     What is free in a pool is at least what the plan has there, though more replicas are left in it.

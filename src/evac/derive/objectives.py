@@ -55,8 +55,8 @@ def judged_as(store: Store, loss: LossClass) -> Store:
 
 
 def audience(estate: Estate) -> IntColumn:
-    """(S,) people that a service counts for in every order: as stated. How many nobody states is not nobody:
-    it counts like the median of its tier, of all others where its tier has none, and as one where nobody has.
+    """(S,) people that a service counts for in every order: as stated. An unstated number is not zero:
+    it counts like the median of its tier, of all others where its tier has none, and as one where no one has.
     """
     services, by_tier = estate.services, dict[int | None, list[int]]()
     for service in services:

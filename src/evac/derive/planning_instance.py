@@ -120,7 +120,7 @@ def _ticks(estate: Estate, kind: str, tick_ms: int) -> int:
 
 
 def _ticks_or_none(estate: Estate, kind: str, tick_ms: int) -> int | None:
-    """The same; None where the estate states no such way."""
+    """The same; None if the estate states no such way."""
     most, stated = estate.horizon_ms // tick_ms + 1, estate.limits.manual_ms.get(kind)
     return None if stated is None else min(ticks_up(stated, tick_ms), most)
 
@@ -548,7 +548,7 @@ def _conflicts(estate: Estate) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 def _open_questions(
     top: Topology, lost: Loss, graph: ServiceGraph, store_rows: dict[int, int], scenario: Scenario
 ) -> dict[int, str]:
-    """Service -> the fact without which nobody can say what becomes of it; on the way home none is."""
+    """Service -> the fact without which no one can say what becomes of it; on the way home none is."""
     if scenario.kind == "failback":
         return {}
     without = np.zeros(len(top.estate.stores), np.bool_)

@@ -1,7 +1,7 @@
-"""What a loss takes of self-scheduling pools, and of which services nobody can say what it takes.
+"""What a loss takes of self-scheduling pools, and of which services no one can say what it takes.
 
 A pool loses the share of its servers that a loss takes, and its replicas in proportion, rounded against us:
-nobody knows which replica ran on which server. Where the servers of a pool are unknown, or only the site of a
+no one knows which replica ran on which server. Where the servers of a pool are unknown, or only the site of a
 replica is known, a loss below the site cannot be judged at all.
 """
 
@@ -214,7 +214,7 @@ def loose_stores(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
 def unjudged(
     top: Topology, lost: Loss, graph: ServiceGraph, without_store: BoolColumn, is_loss: bool
 ) -> dict[int, str]:
-    """Service -> path of the fact without which nobody can say what a loss does to it. without_store: (D,)
+    """Service -> path of the fact without which no one can say what a loss does to it. without_store: (D,)
     stores that are lost. is_loss: see `loose_stores`.
     """
     estate = top.estate
@@ -265,7 +265,7 @@ def server_parts(sizes: IntColumn, known: BoolColumn, live: BoolColumn, whole: i
 
 
 def unknown_servers(top: Topology, lost: Loss, pools: list[int]) -> set[str]:
-    """Of pools of a dark site that nobody knows the servers of: their capacity counts from the beginning."""
+    """Of pools of a dark site that no one knows the servers of: their capacity counts from the beginning."""
     named = set(np.unique(top.estate.fleet.pool).tolist())
     return {f"pools/{top.estate.pools[p].id}/servers" for p in pools if lost.pools[p] and p not in named}
 

@@ -132,7 +132,7 @@ def _placed(
 
 
 def services_at(estate: Estate, seen: Observation, site: str) -> frozenset[str]:
-    """Services with replicas at a site, and those that nobody moved. estate: as its files declare it."""
+    """Services with replicas at a site, and those that no one moved. estate: as its files declare it."""
     top = topology(estate)
     placed, _ = _placed(top, (seen.effects or Effects()).moved, seen.units)
     counts = _Counts(top)

@@ -8,7 +8,7 @@ Votes and data are different things. A store that writes only with a majority of
 majority is left: where its primary is lost, the rest elects another one by itself, or evac promotes one, and
 no fence is needed, as the minority cannot acknowledge. Without a majority writes stop, and only people can
 force a new cluster from what is left; what the lost majority had acknowledged may be missing there, so
-somebody waives that by name. A witness votes and has no data.
+someone waives that by name. A witness votes and has no data.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def commits_wait(store: Store, gone: tuple[bool, ...]) -> bool:
 
 
 def commits_wait_ms(store: Store, by_hand: Mapping[str, int | None]) -> int | None:
-    """How long they do then; None where nothing says. by_hand: see `people_take`."""
+    """How long they do then; None if nothing says. by_hand: see `people_take`."""
     return by_hand["unprotect"] if store.sync_timeout_ms == NO_TIMEOUT_MS else store.sync_timeout_ms
 
 
@@ -121,7 +121,7 @@ def is_down(store: Store, gone: tuple[bool, ...]) -> bool:
 
 
 def people_take(estate: Estate) -> dict[str, int | None]:
-    """How long people take for the ways back that only they have; None where nothing says.
+    """How long people take for the ways back that only they have; None if nothing says.
 
     To let a primary continue without its copies is an approval of its own, after that of the plan. Where a
     policy acts by itself, no one knows how long a person takes.
@@ -137,7 +137,7 @@ def is_fenced(store: Store, gone: tuple[bool, ...]) -> bool:
 
 
 def fence_is_unknown(store: Store, rung: str) -> bool:
-    """Whether nobody knows how long a fence by a rung takes; by none it takes no time."""
+    """Whether no one knows how long a fence by a rung takes; by none it takes no time."""
     return store.fence_ms is None and rung != "none"
 
 
@@ -187,7 +187,7 @@ def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
 
 
 def restoration(backup: Backup) -> Way | None:
-    """The way back by a backup: as long as its restore test took, else as the files say; None where its size
+    """The way back by a backup: as long as its restore test took, else as the files say; None if its size
     or the rate of restores is not known.
     """
     if backup.restore_ms is not None:
@@ -279,5 +279,5 @@ def _coarse(lag_ms: int) -> int:
 
 
 def primary_site(top: Topology, store: Store) -> str:
-    """Where the primary stands; empty where there is none or its site is not known."""
+    """Where the primary stands; empty if there is none or its site is not known."""
     return "" if store.primary is None else site_of(top, store.primary.at) or ""

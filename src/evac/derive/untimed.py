@@ -1,10 +1,10 @@
-"""Which services come back at a time that nobody knows, and the fact that is missing.
+"""Which services come back at a time that no one knows, and the fact that is missing.
 
 A plan takes a duration that is not known as nothing, so that the order still says what can be said. When a
 service is back it does not say then: neither for what waits for that duration, nor for what waits for that,
 nor for what waits for promotions, fences or hands that are held for that long.
 
-And which come back before anybody acts, because all that they wait for happens by itself.
+And which come back before anyone acts, because all that they wait for happens by itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def untimed(
     tools: Mapping[str, ToolNeed],
     limits: Sequence[Limit],
 ) -> dict[int, str]:
-    """Service -> path of the fact without which nobody knows when it is back; only of those that are down."""
+    """Service -> path of the fact without which no one knows when it is back; only of those that are down."""
     estate = top.estate
     by_store = {row: path for row, store in enumerate(stores) if (path := _of_store(estate, store))}
     by_store |= _in_line(stores, by_store, limits)
@@ -99,9 +99,9 @@ def people_before(instance: Instance, lead_ms: int) -> int:
 
 
 def returns_alone(services: Services, stores: Sequence[LostStore], acted_on: Iterable[int]) -> frozenset[int]:
-    """Services that come back without anybody's help, and so without a tool: they lost only stores that come
-    back by themselves from the loss on, and what they need did so too. acted_on: services of which somebody
-    makes a store again, or nobody knows what they lost.
+    """Services that come back without anyone's help, and so without a tool: they lost only stores that come
+    back by themselves from the loss on, and what they need did so too. acted_on: services of which someone
+    makes a store again, or no one knows what they lost.
     """
     own, acted_on = _own_returns(stores), set(acted_on)
     found = set[int]()
@@ -129,7 +129,7 @@ def _lost_members(services: Services) -> list[list[int]]:
 
 
 def rebuild_times(top: Topology, rebuilds: Mapping[int, Sequence[tuple[str, str]]]) -> dict[int, str]:
-    """Service -> path of the time of a rebuild that it waits for, where nobody knows it."""
+    """Service -> path of the time of a rebuild that it waits for, where no one knows it."""
     if not rebuilds:
         return {}
     open_ = {store.id for store in top.estate.stores if store.rebuild_ms is None}

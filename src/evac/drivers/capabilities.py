@@ -148,7 +148,7 @@ PARTS_PER_MILLION: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What one check of a copy showed. Raises ValueError where nothing was read and it is called passed."""
+    """What one check of a copy showed. Raises ValueError if nothing was read and it is called passed."""
 
     copy: str
     """Its id; empty where the whole repository was checked."""
@@ -193,7 +193,7 @@ class ReportsRole(Protocol):
     """A copy of a store says which role it has."""
 
     async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
-        """Changes nothing. Raises `Retryable` where it does not answer, `Permanent` where it refuses us."""
+        """Changes nothing. Raises `Retryable` if it does not answer, `Permanent` where it refuses us."""
         ...
 
 
@@ -285,7 +285,7 @@ class TakesBackups(Driver, Protocol):
         ...
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
-        """Makes a copy of what the settings name. Raises `OutcomeUnknown` where it may have been made."""
+        """Makes a copy of what the settings name. Raises `OutcomeUnknown` if it may have been made."""
         ...
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
@@ -296,12 +296,12 @@ class TakesBackups(Driver, Protocol):
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
         """What the source holds now, in the words of `Restored.facts`, asked without the tool that makes the
-        copies; empty where nothing can tell. Changes nothing.
+        copies; empty if nothing can tell. Changes nothing.
         """
         ...
 
     async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
-        """Copies the newest copy into another repository, and compares it there. Raises `Permanent` where the
+        """Copies the newest copy into another repository, and compares it there. Raises `Permanent` if the
         tool cannot.
         """
         ...

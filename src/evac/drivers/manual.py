@@ -120,7 +120,7 @@ def _asked(action: Action) -> Evidence:
 
 
 def _attested(action: Action) -> Evidence | None:
-    """Who vouches for it, and why; None until somebody does. A name without a reason is not enough."""
+    """Who vouches for it, and why; None until someone does. A name without a reason is not enough."""
     who = parameters.text(action.parameters, "attested_by", "")
     if not who:
         return None

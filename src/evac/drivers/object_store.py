@@ -3,7 +3,7 @@ asked to be deleted does not exist.
 
 Only a retention in force proves that an object cannot be deleted, and each object has its own: a default of
 the bucket says nothing of objects that are older than it, and later backups need old objects too. In
-compliance mode nobody shortens it; in governance mode some may bypass it, so whether we may is asked. Without
+compliance mode no one shortens it; in governance mode some may bypass it, so whether we may is asked. Without
 a retention, who may not delete may still overwrite. Source: the S3 API reference, "Locking objects with
 Object Lock".
 """
@@ -106,7 +106,7 @@ class Asked:
 
     def objects(self, most: int = 0) -> dict[str, tuple[str, float]]:
         """Key below the prefix -> what tells its version, and when it was written. most: enough; 0: all.
-        Raises `Permanent` where there are more than anybody lists.
+        Raises `Permanent` if there are more than anyone lists.
         """
         found: dict[str, tuple[str, float]] = {}
         for page in self._listing(self._bucket.prefix, MaxKeys=most or 1_000):
@@ -120,7 +120,7 @@ class Asked:
         return found
 
     def replication(self) -> list[dict[str, Any]]:
-        """The rules by which it is replicated; empty where there are none."""
+        """The rules by which it is replicated; empty if there are none."""
         try:
             found = self._call("get_bucket_replication")
         except Permanent as error:
@@ -130,7 +130,7 @@ class Asked:
         return list(found.get("ReplicationConfiguration", {}).get("Rules", ()))
 
     def deletable(self, passes: Passes) -> Deletable:
-        """Whether these credentials can destroy what it holds. Raises `Retryable` where the bucket does not
+        """Whether these credentials can destroy what it holds. Raises `Retryable` if the bucket does not
         answer.
         """
         try:

@@ -24,7 +24,7 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}")
 
 
 def text(values: Mapping[str, Value], key: str, default: str | None = None) -> str:
-    """A text, or a number as text. Raises `Permanent` where it is missing without a default."""
+    """A text, or a number as text. Raises `Permanent` if it is missing without a default."""
     value = values.get(key)
     if isinstance(value, bool | tuple):
         raise Permanent("setting-wrong", f"{key} must be a text")
@@ -103,7 +103,7 @@ def shares(action: Action) -> tuple[tuple[str, ...], tuple[str, ...], int]:
 
 def reversed_traffic(action: Action) -> Action:
     """The action that puts back what a shift, drain or ready changed; `from_share` is what was moved before.
-    Raises `Permanent` where nobody wrote down what was there.
+    Raises `Permanent` if no one wrote down what was there.
     """
     parameters: dict[str, Value] = dict(action.parameters)
     verb = action.verb
@@ -136,7 +136,7 @@ def proof_of(action: Action) -> dict[str, str | int | bool]:
 
 
 def stale_token(target: str, seen: int, order: Order) -> Permanent:
-    """The answer to a leader that was replaced: somebody with a greater token was here before. Its code says
+    """The answer to a leader that was replaced: someone with a greater token was here before. Its code says
     whether that one leads the same store, or a store of a newer generation.
     """
     newer, own = generation_of(seen), generation_of(order.token)

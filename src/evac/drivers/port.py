@@ -134,7 +134,7 @@ class Driver(Protocol):
         ...
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Takes one action back. Raises `Permanent` where that is not safe (a store that moved stays
+        """Takes one action back. Raises `Permanent` if that is not safe (a store that moved stays
         moved).
         """
         ...

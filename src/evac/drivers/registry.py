@@ -156,7 +156,7 @@ class Drivers:
         return driver
 
     def able(self, name: str, capability: type[_C]) -> _C:
-        """The driver of that name, as one that has a capability. Raises `Permanent` where it declares none
+        """The driver of that name, as one that has a capability. Raises `Permanent` if it declares none
         such, and what `create` raises.
         """
         if not can(name, capability):

@@ -159,7 +159,7 @@ async def ask_source(settings: Mapping[str, Value], statement: str, watch: Stopw
 
 
 async def source_facts(settings: Mapping[str, Value], watch: Stopwatch) -> dict[str, str | int]:
-    """What the primary holds now, in the words of `facts`; nothing where `source` is not given."""
+    """What the primary holds now, in the words of `facts`; nothing if `source` is not given."""
     if not parameters.text(settings, "source", ""):
         return {}
     database = _database_of(settings)

@@ -40,7 +40,7 @@ _BEGIN: Final = 'echo $$ >"$0" && exec "$@"'
 
 
 def account_of(settings: Mapping[str, Value], owner: str) -> pwd.struct_passwd | None:
-    """The account that owns restored data; None where evac may not change accounts. owner: if the settings
+    """The account that owns restored data; None if evac may not change accounts. owner: if the settings
     name none. Raises `Permanent` for a user that does not exist.
     """
     if os.geteuid() != 0:

@@ -35,7 +35,7 @@ FENCE = "fence"
 
 @dataclass(frozen=True, slots=True)
 class ByHand:
-    """do: the command; done_when: another one, with what it prints then. Empty where none is known."""
+    """do: the command; done_when: another one, with what it prints then. Empty if none is known."""
 
     do: str = ""
     done_when: str = ""
@@ -302,7 +302,7 @@ class DriverSpec:
                 yield one
 
     def create(self) -> Driver:
-        """A new driver. Raises `Permanent` where its library is not installed."""
+        """A new driver. Raises `Permanent` if its library is not installed."""
         module, _, maker = self.make.partition(":")
         try:
             made = import_module(module)

@@ -119,7 +119,7 @@ def another_primary(address: str) -> Retryable:
 
 
 def only_others(addresses: Sequence[str], problems: Sequence[str]) -> ActionError | None:
-    """The error of a promotion that only other primaries keep back; None where there is more to it."""
+    """The error of a promotion that only other primaries keep back; None if there is more to it."""
     return another_primary(addresses[0]) if addresses and not problems else None
 
 

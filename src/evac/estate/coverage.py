@@ -24,7 +24,7 @@ LISTED_MAX: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class MissingFact:
-    """A group of facts that nobody stated: where, what, why it matters, how many.
+    """A group of facts that no one stated: where, what, why it matters, how many.
 
     `path`: the fact path where only one is missing, else a pattern such as `services/*/rto`.
     """

@@ -1,7 +1,7 @@
 """The public status: components in the words users know, their state now, 90 days of it, and a first draft
 of an update. Pure.
 
-A component is every service of one public name; services without one are nobody's business outside. What a
+A component is every service of one public name; services without one are no one's business outside. What a
 person says of a component holds until the journal shows another change, or a person says something else.
 Before the first record of all nothing is known, and such days say so. A draft says what is not available,
 what is back, and since when; causes, promises and apologies are left to the person who edits and publishes
@@ -281,7 +281,7 @@ def title_in(one: PublicIncident, language: Language) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """`Mail`, `Mail and Chat`, `Mail, Chat, Pay, Maps and 7 more`. Nobody is left out alone."""
+    """`Mail`, `Mail and Chat`, `Mail, Chat, Pay, Maps and 7 more`. No one is left out alone."""
     shown = len(names) if len(names) <= NAMED_MOST + 1 else NAMED_MOST
     parts = [*names[:shown], *([f"{len(names) - shown:,} more"] if shown < len(names) else [])]
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
@@ -314,7 +314,7 @@ _RANK: Final[Mapping[Level, int]] = {"up": 0, "moving": 1, "degraded": 2, "down"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """`basis`: `person` if somebody wrote it, `records` if it was generated from the records, `nothing` if
+    """`basis`: `person` if someone wrote it, `records` if it was generated from the records, `nothing` if
     users noticed nothing, as far as is known.
     """
 
@@ -394,7 +394,7 @@ def draft(
     wall: WallClock = WallClock(),  # noqa: B008 (frozen)
     language: Language = "en",
 ) -> Draft:
-    """The newest draft that a person wrote and nobody published; else one made of the records.
+    """The newest draft that a person wrote and no one published; else one made of the records.
 
     names: service -> public name; wall: for the moments in it. language: of a draft made of the records.
     """

@@ -92,7 +92,7 @@ def _of_yes(article: str, name: str, said: Said, fact: str) -> Criterion:
 
 
 def _share(said: Said, part: str, whole: str) -> int | None:
-    """Parts per thousand; None where either number is not known, or there is no whole."""
+    """Parts per thousand; None if either number is not known, or there is no whole."""
     some, all_ = said.count(part).value, said.count(whole).value
     if some is None or all_ is None or int(all_) == 0:
         return None

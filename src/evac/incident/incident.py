@@ -34,9 +34,9 @@ class Dossier:
 @dataclass(frozen=True, slots=True)
 class Summary:
     """begun_ms: when the first sign of it was seen, as `begun` proves; detected_ms: when it was decided that
-    something is lost, or the run was made. ended_ms None: it goes on. people_least, people_most: nobody knows
+    something is lost, or the run was made. ended_ms None: it goes on. people_least, people_most: no one knows
     how many use several services, so the truth lies between the largest service and the sum of all; both
-    leave out people_unstated services, of which nobody states how many use them.
+    leave out people_unstated services, of which no one states how many use them.
     """
 
     incident: str
@@ -123,7 +123,7 @@ FatesOf = Callable[[RunRecord, int, Source], tuple[Fate, ...]]
 
 
 def summary(dossier: Dossier, fates_of: FatesOf = fates) -> Summary:
-    """fates_of: whoever has read a part of a run before. Raises RunError where a journal contradicts
+    """fates_of: whoever has read a part of a run before. Raises RunError if a journal contradicts
     itself.
     """
     since_ms, proof = begun(dossier)

@@ -3,8 +3,8 @@
 A note is made once and never changed; what was wrong is put right by a later one.
 
     note      something seen, thought or done
-    command   who commands from now on; empty text: nobody does any more
-    draft     a status update that nobody has published yet
+    command   who commands from now on; empty text: no one does any more
+    draft     a status update that no one has published yet
     update    a status update as it was published; it is public
     state     a component of the status page is in a state from now on, because a person says so
     fact      one field of a regulator's report that no journal can know, by name

@@ -37,7 +37,7 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Fate:
     """A service of an incident. changes: in order of time; people: who notice when it is down, as the estate
-    said when the plan was made; None where it did not say.
+    said when the plan was made; None if it did not say.
     """
 
     service: str
@@ -65,7 +65,7 @@ class Fate:
 
     @property
     def restored(self) -> Change | None:
-        """When it last left `down`; None where it is down still, or never was."""
+        """When it last left `down`; None if it is down still, or never was."""
         found = None
         for before, after in zip(self.changes, self.changes[1:], strict=False):
             if before.level == "down" and after.level != "down":

@@ -249,7 +249,7 @@ class AccessRules:
 
 @dataclass(frozen=True, slots=True)
 class AccessRecord:
-    """One action that somebody took, or was refused, at a war room."""
+    """One action that someone took, or was refused, at a war room."""
 
     at_ms: int
     kind: str

@@ -376,7 +376,7 @@ class Store:
     mode `none` votes and has no data; one of 0 votes has data and does not count. `home`: of a store as it
     was observed, where the files say that its primary belongs. `rebuilt_from`: the family that a search index
     or cache is made again from where no copy of it is left, which takes `rebuild_ms`. `objectives`: its rpo
-    by class of loss, where that differs. `backup_policy`: None where nobody has decided it.
+    by class of loss, where that differs. `backup_policy`: None if no one has decided it.
     """
 
     id: str

@@ -61,7 +61,7 @@ def needs(extra: str, what: str) -> InvalidInput:
 
 
 def extra_of(module: str) -> str:
-    """The extra that brings a module; empty where none does."""
+    """The extra that brings a module; empty if none does."""
     first = module.partition(".")[0]
     for extra, modules in EXTRAS.items():
         if first in modules:

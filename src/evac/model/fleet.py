@@ -53,13 +53,13 @@ AT_SITE: Final = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fleet:
-    """V servers sorted by name. Indices are -1 where the fact is not known or does not apply.
+    """V servers sorted by name. Indices are -1 if the fact is not known or does not apply.
 
     name: V utf-8 bytes; site, rack, server_class, pool, boot_server: V indices into the tuples
     of the Estate (`pool` >= 0: a self-scheduling pool owns the server and evac never places on
     it); state: V codes of SERVER_STATES; capacity: (V, R) in base units; capacity_known: (V, R);
     watts, watts_known: V; bmc: V codes; bmc_address (host, host:port or [v6]:port), serial, position
-    (rack unit): V utf-8 bytes, empty where unknown.
+    (rack unit): V utf-8 bytes, empty if unknown.
     """
 
     name: NameColumn

@@ -168,7 +168,7 @@ class LostStore:
 
     @property
     def soonest(self) -> int | None:
-        """Ticks before which no plan has its primary back; None where nothing brings it back."""
+        """Ticks before which no plan has its primary back; None if nothing brings it back."""
         ways = [candidate.duration for candidate in self.allowed]
         return min(ways) + (0 if self.elects else self.fence) if ways else None
 
@@ -342,7 +342,7 @@ class Instance:
     horizon: H in ticks; grace: ticks before an outage begins to count (an evacuation whose site
     still runs): O = max(0, C - grace). eligible: (S, P) service x pool. site_names by index.
     power_steps: what is energised before the first boot; powered_by: (V,) number of the step that gives a row
-    its power, -1 where it has power already or nothing says; bring_up: (V,) rows of a dark domain, which boot
+    its power, -1 if it has power already or nothing says; bring_up: (V,) rows of a dark domain, which boot
     though no service may need them; left_off: servers of it that are no rows. attests: service -> ticks it
     takes a person to free it before it starts; reprotects: copies that must follow their primary anew.
     row_names: names of rows as bytes. unknown: facts taken as unknown, sorted: the proof is

@@ -99,12 +99,12 @@ class Answer:
         return found if isinstance(found, dict) else {}
 
     def after_ms(self, now_s: float) -> int:
-        """Of `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3); 0 where there is none."""
+        """Of `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3); 0 if there is none."""
         return retry_after_ms(self.headers.get("retry-after", ""), now_s)
 
 
 def retry_after_ms(stated: str, now_s: float) -> int:
-    """What `Retry-After` asks for, in seconds or as a date; 0 where it asks for nothing."""
+    """What `Retry-After` asks for, in seconds or as a date; 0 if it asks for nothing."""
     words = stated.strip()
     if words.isascii() and words.isdigit():
         return min(int(words[:9]) * 1_000, MAX_WAIT_MS)

@@ -1,9 +1,9 @@
 """Mistakes of evac itself, kept to what they concern.
 
-What fails as nobody foresaw does nothing more for a moment, says so, and begins anew; everything else that a
+What fails as no one foresaw does nothing more for a moment, says so, and begins anew; everything else that a
 leader does goes on. Without this, one run that no controller can carry on would end one controller after the
 other, and with them the watch, all other runs and the plans that lie ready. A lease that is lost, a store
-that is away and a change by somebody else are no mistakes: they end the term, as ever.
+that is away and a change by someone else are no mistakes: they end the term, as ever.
 
 Where it happened is said, and never with which values: one of them may have been a secret.
 

@@ -82,7 +82,7 @@ def resolve(reference: str, environ: Mapping[str, str] | None = None) -> Secret:
 
 
 def opened(reference: str, environ: Mapping[str, str]) -> Secret | None:
-    """The secret of a reference as break-glass material of a bundle holds it; None where it holds none."""
+    """The secret of a reference as break-glass material of a bundle holds it; None if it holds none."""
     folder = environ.get(OPENED, "")
     path = Path(folder) / name_of(reference)
     return Secret(_from_file(path), reference) if folder and path.is_file() else None

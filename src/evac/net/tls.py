@@ -112,7 +112,7 @@ class RenewedClient:
         self._made: tuple[tuple[object, ...], ssl.SSLContext] | None = None
 
     def now(self) -> ssl.SSLContext:
-        """Raises InvalidInput where no files ever fitted."""
+        """Raises InvalidInput if no files ever fitted."""
         stamp = stamp_of(self.files)
         if self._made is None or self._made[0] != stamp:
             try:
@@ -160,7 +160,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 class Renewed:
     """The context of a side that listens: each new connection takes what `take` was given last. inner: that.
 
-    A connection changes over in its handshake, so nobody is cut off and no port is let go.
+    A connection changes over in its handshake, so no one is cut off and no port is let go.
     """
 
     def __init__(self, first: ssl.SSLContext) -> None:
@@ -276,7 +276,7 @@ _HUNG_UP: Final = "it closed the connection right after the handshake, which usu
 async def why_cut(
     host: str, port: int, context: ssl.SSLContext, shown: bool, timeout_s: float = 3.0
 ) -> TlsTrouble | None:
-    """Why a side that speaks TLS hung up at once. shown: a certificate of ours. None where it does not.
+    """Why a side that speaks TLS hung up at once. shown: a certificate of ours. None if it does not.
 
     Since TLS 1.3 a certificate is refused after the handshake is over for us. Clients of HTTP lose the
     reason, and servers of asyncio send none: then silence at that moment is all there is to see.

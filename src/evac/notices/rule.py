@@ -4,7 +4,7 @@ What each source that is looked at means for people comes first: plain facts in,
 the rule: of one concern `begins` and `over` take turns; nothing is told of what did not last as long as its
 patience; a kind that could not be looked at changes nothing; the same look twice tells nothing new. A
 concern that comes and goes within `QUIET_MS` is one concern. What held when findings and tools were looked
-at for the first time is told to nobody: it is no news.
+at for the first time is told to no one: it is no news.
 """
 
 from __future__ import annotations
@@ -333,7 +333,7 @@ def _holds(before: Held | None, concern: Concern, now_ms: int) -> tuple[Held, li
 
 
 def _gone(held: dict[str, Held], one: Held, now_ms: int) -> list[Message]:
-    """A concern that holds no more: over once it is gone for long enough; forgotten where nobody was told."""
+    """A concern that holds no more: over once it is gone for long enough; forgotten where no one was told."""
     key = one.concern.key
     if one.told is None:
         del held[key]

@@ -1,4 +1,4 @@
-"""What the systems of an estate answered when somebody last asked them all, as `evac doctor` does.
+"""What the systems of an estate answered when someone last asked them all, as `evac doctor` does.
 
 Asking takes as long as the systems take, at most `ANSWER_S`, on a thread with a loop of its own: no page
 waits for it. One examination at a time; the previous answer stays until the next one is complete.

@@ -239,7 +239,7 @@ class EstateFacts:
 
 def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> EstateFacts:
     """The facts of an audited estate. files: the digest of the estate without what was observed; now: what it
-    was audited by, None where it is as the files declare.
+    was audited by, None if it is as the files declare.
     """
     estate = report.impacts.estate
     drilled = _drills(estate)

@@ -306,7 +306,7 @@ def fill(values: Any, value: Any) -> None:
 
 def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
     """The folder for kernels of this state of evac, under the first base in which it can be written, and by
-    nobody else: what is in it is executed. None where there is none.
+    no one else: what is in it is executed. None if there is none.
 
     numba compiles a kernel again where its own file changed, and goes on with the old code of what is
     compiled into it from other files, so each state of the sources has a folder. Of the folders of other

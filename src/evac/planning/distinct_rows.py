@@ -16,7 +16,7 @@ _SHIFT = 29
 def alike(table: IntColumn, most: int) -> tuple[IndexColumn, IndexColumn] | None:
     """First row of each different one (G,), in order of the rows, and which of them each row (n,) is like.
 
-    None where there are more than `most` different ones; linear in rows.
+    None if there are more than `most` different ones; linear in rows.
     """
     capacity = min(most, len(table))
     first, group = np.empty(capacity + 1, np.int32), np.empty(len(table), np.int32)

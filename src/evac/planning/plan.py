@@ -295,8 +295,8 @@ def _floor(instance: Instance) -> int:
 
 
 def _sure_first(instance: Instance) -> Instance:
-    """The same instance without capacity that nobody knows, where everything comes back without it: with
-    enough known capacity, a service on a pool that nobody knows could not be called proved.
+    """The same instance without capacity that no one knows, where everything comes back without it: with
+    enough known capacity, a service on a pool that no one knows could not be called proved.
     """
     from evac.planning.assembly.draft import times_of
     from evac.planning.evacuation.solve import solve

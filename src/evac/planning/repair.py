@@ -3,7 +3,7 @@
 Nothing else changes: what is done stays, the order stays, every other step keeps its id and its servers. Each
 replica is moved to a server that is up (or is about to be) and has capacity for it, near its old one first:
 of the same class and site. What finds no place is left out, and said. Deterministic; cost
-O(moved replicas x servers) in numpy, and nothing where nothing failed.
+O(moved replicas x servers) in numpy, and nothing if nothing failed.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _waiting_for(step: Step, board: _Board) -> Step:
 @dataclass(slots=True, eq=False)
 class _Board:
     """Capacity as it is when the whole plan is done, and the replicas of each service that is moved. What a
-    shed that has not begun will free is for the steps that wait for it, and for nobody else.
+    shed that has not begun will free is for the steps that wait for it, and for no one else.
     """
 
     instance: Instance
@@ -198,7 +198,7 @@ class _Board:
 
     def _place(self, service: int, near: int) -> int:
         """The row that takes one more replica: of the same pool first, then the first to be up, then the one
-        with the most capacity; -1 where none can.
+        with the most capacity; -1 if none can.
         """
         s, rows = self.instance.services, self.instance.rows
         need, placed = s.demand[service], self._placed(service)

@@ -217,7 +217,7 @@ class Agenda:
         return bool(view.interrupted) and view.interrupted.get(i, 0) >= INTERRUPTIONS_MOST
 
     def next_start(self, view: RunView) -> int:
-        """The next step that may start now, with its limits promised to it; -1 where there is none."""
+        """The next step that may start now, with its limits promised to it; -1 if there is none."""
         while True:
             if view.limits.freed:  # who waited for the room comes before who has just become ready
                 self._wake_parked(view)
@@ -297,7 +297,7 @@ class Agenda:
                 room -= units
 
     def _first_parked(self, view: RunView, number: int, room: int) -> int:
-        """The units of the first by rank among those parked that fit the room; -1 where none does."""
+        """The units of the first by rank among those parked that fit the room; -1 if none does."""
         best, found = -1, -1
         for units, ranks in self.parked[number].items():
             if units > room:

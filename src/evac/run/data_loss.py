@@ -25,7 +25,7 @@ Basis = Literal["synchronous", "seen", "declared", "moment", "unknown"]
 @dataclass(frozen=True, slots=True)
 class Loss:
     """The most that making `candidate` the primary can lose, of writes that were acknowledged. most_ms None:
-    nobody knows.
+    no one knows.
     """
 
     store: str

@@ -35,7 +35,7 @@ _START: Final = "start"
 
 
 def decide(view: RunView, now_ms: int, most: int = 1_024) -> list[Effect]:
-    """The effects due at `now_ms`, at most `most` of them; empty where there is nothing to do but wait."""
+    """The effects due at `now_ms`, at most `most` of them; empty if there is nothing to do but wait."""
     if view.phase in ENDED or not view.created:
         return []
     agenda: Agenda | None = view.agenda
@@ -52,7 +52,7 @@ def decide(view: RunView, now_ms: int, most: int = 1_024) -> list[Effect]:
 
 
 def next_ms(view: RunView) -> int | None:
-    """When to decide again if no event comes before; None where only an event can change anything."""
+    """When to decide again if no event comes before; None if only an event can change anything."""
     if view.phase in ENDED:
         return None
     times = []
@@ -221,7 +221,7 @@ def _ended(view: RunView, now_ms: int) -> Event:
 
 
 def _passed_over(view: RunView) -> Iterator[Left]:
-    """Services and stores of which a step was skipped or undone: nobody knows whether they are back."""
+    """Services and stores of which a step was skipped or undone: no one knows whether they are back."""
     known = {one.name for one in view.spec.leaves}
     for i, step in enumerate(view.steps):
         if view.phases[i] not in ("skipped", "undone") or i in view.leftover or step.target in known:

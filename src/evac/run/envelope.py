@@ -15,7 +15,7 @@ from evac.model.run_policy import Envelope
 
 
 def outside(approved: Envelope, needed: Envelope) -> tuple[str, ...]:
-    """One sentence for each thing that is needed and not covered; empty where all is covered."""
+    """One sentence for each thing that is needed and not covered; empty if all is covered."""
     reasons = [f"evacuates site {site}" for site in needed.sites if site not in approved.sites]
     reasons += [f"promotes store {store}" for store in needed.stores if store not in approved.stores]
     if needed.most_lost_ms > approved.most_lost_ms:

@@ -34,7 +34,7 @@ LASTING: Final[frozenset[str]] = frozenset({"network", "power"})
 
 
 def lasting_fences(view: RunView, step: str) -> list[str]:
-    """The fences of the store that a step promotes which stand on a device, and on nobody's word."""
+    """The fences of the store that a step promotes which stand on a device, and on no one's word."""
     mine = view.steps[view.number(step)]
     fences = fences_of(view) if view.agenda is None else view.agenda.fences
     return [

@@ -172,7 +172,7 @@ class Forecast:
 
 
 def forecast(view: RunView, now_ms: int) -> Forecast:
-    """Where the run is heading, if nothing changes and nobody is waited for."""
+    """Where the run is heading, if nothing changes and no one is waited for."""
     measured = Measured(view, now_ms)
     play = _Play(view, now_ms, measured)
     play.run()

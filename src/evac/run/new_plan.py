@@ -74,7 +74,7 @@ def _merging(
     view: RunView, plan: str, attempts: Mapping[str, int], stays: bool
 ) -> Generator[None, None, replan.Merged]:
     """What the run executes from now on. stays: boots that were given up are not begun anew because the plan
-    has them, too. Raises RunError for a plan that nobody has.
+    has them, too. Raises RunError for a plan that no one has.
     """
     new = view.specs.get(plan)
     if new is None:

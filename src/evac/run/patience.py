@@ -66,7 +66,7 @@ def look_ms(patience: Patience, step: RunStep, looks: int) -> int:
 
 
 def is_hopeless(patience: Patience, step: RunStep, looks: int, ran_ms: int, code: str = "") -> bool:
-    """Whether a step that nobody can tell of was looked at often enough. A server that boots is told of only
+    """Whether a step that no one can tell of was looked at often enough. A server that boots is told of only
     when it is up: it has the time of a whole try, and twice that where the last look could not even be made.
 
     code: of the last look. A controller that is busy, or a machine of ours that was too slow to hear it, says

@@ -131,7 +131,7 @@ def _run_started(view: RunView, event: Event) -> None:
 
 
 def _leader_changed(view: RunView, event: Event) -> None:
-    """Whatever ran has no result and never will: it is unknown until somebody looks. Nothing says that it
+    """Whatever ran has no result and never will: it is unknown until someone looks. Nothing says that it
     failed, so it does not count as a try.
     """
     _run_moves(view, event, event.kind)

@@ -231,7 +231,7 @@ def bound_in(data: Mapping[str, Any]) -> str:
 
 
 def made_ms(made: str) -> int:
-    """When a run, or a plan of it, was made; 0 where that does not say it."""
+    """When a run, or a plan of it, was made; 0 if that does not say it."""
     digits = made.partition(".")[2]
     return int(digits) if digits.isdecimal() else 0
 

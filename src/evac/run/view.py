@@ -395,12 +395,12 @@ class RunView:
         self.__dict__ = other.__dict__
 
     def gate_of(self, i: int) -> str:
-        """What a person must agree to before step i starts; empty where nobody is asked, or one agreed."""
+        """What a person must agree to before step i starts; empty if no one is asked, or one agreed."""
         return "" if i in self.gates_open else self.boots.gates.get(i) or self.steps[i].gate
 
     def may_skip(self, i: int) -> bool:
         """Whether step i is not being carried out, or by a person. Not a promotion by hand: its store stays
-        claimed until somebody says where the primary is.
+        claimed until someone says where the primary is.
         """
         by_hand = i in self.manual_running and not kind_of(self.steps[i].kind).makes_primary
         return by_hand or self.phases[i] != "running"
@@ -473,7 +473,7 @@ class RunView:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to do; leftovers that nobody can tell of do not count."""
+        """Whether nothing is left to do; leftovers that no one can tell of do not count."""
         counts = self.counts
         done = counts.get("succeeded", 0) + counts.get("skipped", 0) + counts.get("undone", 0)
         open_steps = len(self.phases) - done

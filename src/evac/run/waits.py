@@ -125,7 +125,7 @@ class ByHandLater:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Nobody can tell by program what a step did."""
+    """No one can tell by program what a step did."""
 
     kind: ClassVar[WaitKind] = "outcome"
     step_kind: str

@@ -27,5 +27,5 @@ class Elect(Promote):
     claims_epoch = False
 
     def approval(self, target: str, loss: str | None) -> str:
-        """Nobody is asked."""
+        """No one is asked."""
         return ""

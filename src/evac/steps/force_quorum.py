@@ -1,6 +1,6 @@
 """Force quorum: people force a new cluster of a store from the minority that is left.
 
-What the lost majority had acknowledged may be missing there, so it is planned only where somebody waives the
+What the lost majority had acknowledged may be missing there, so it is planned only where someone waives the
 data of the store by name. People do it, after a proof that the lost members cannot come back by themselves: a
 run asks for an attestation.
 """

@@ -83,7 +83,7 @@ class Entry(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A step, and the rows of its instance that it acts on; -1 where it acts on none."""
+    """A step, and the rows of its instance that it acts on; -1 if it acts on none."""
 
     step: Step
     service: int = -1
@@ -181,19 +181,19 @@ class StepKind:
         return self.planned_as or self.name
 
     def first(self, step: Step) -> str:
-        """What is a part of the step and done first, in words; empty where nothing is."""
+        """What is a part of the step and done first, in words; empty if nothing is."""
         made = ", ".join(f"{store} from {source}" for store, source in step.rebuilds)
         return f"rebuild {made}" if made else ""
 
     def approval(self, target: str, loss: str | None) -> str:
-        """What a person approves first where writes may be lost; empty where nothing is asked.
+        """What a person approves first where writes may be lost; empty if nothing is asked.
 
-        loss: how much at the most, in words; empty where that is shown beside it; None where nobody knows.
+        loss: how much at the most, in words; empty if that is shown beside it; None if no one knows.
         """
         return ""
 
     def ticks(self, instance: Instance, at: Place) -> int | None:
-        """How long it takes with its tools; None where nothing says."""
+        """How long it takes with its tools; None if nothing says."""
         return None
 
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:

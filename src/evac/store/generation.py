@@ -1,6 +1,6 @@
 """Which generation a store is of, and whether a newer one took its place; both are facts of the store itself.
 
-    generation    {"number", "opener", "at_ms"}: absent in a store that took nobody's place
+    generation    {"number", "opener", "at_ms"}: absent in a store that took no one's place
     superseded    {"number", "opener", "by", "at_ms"}: a newer generation, and who told of it
 
 What stands in the store holds for every controller of it, also for one that is started again.

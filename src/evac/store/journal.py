@@ -170,7 +170,7 @@ class Journal:
         """Writes the records in order; durable when it returns. Compares and changes go with the first one.
         At most 256 records that fit into a segment are written all or none; more take several transactions.
 
-        Raises `Conflict` (a compare failed, or somebody else writes this stream), `LeaseLost`, and
+        Raises `Conflict` (a compare failed, or someone else writes this stream), `LeaseLost`, and
         `Unavailable` if the outcome stays unknown: then call `settle`.
         """
         assert records or compares or changes
@@ -488,7 +488,7 @@ async def last_of(store: Store, stream: str) -> Anchor | None:
 
 
 async def _entry(store: Store, key: str, taken: bool = False) -> Entry | None:
-    """None also for an entry written by somebody else; with `taken`, then an entry without a value."""
+    """None also for an entry written by someone else; with `taken`, then an entry without a value."""
     try:
         return await store.get(key)
     except Corrupt:

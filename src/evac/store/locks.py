@@ -47,7 +47,7 @@ class OpenLock:
 
 
 async def open_locks(url: str) -> tuple[OpenLock, ...]:
-    """What is not locked of the store that a URL names, the most dangerous first; nothing where all is.
+    """What is not locked of the store that a URL names, the most dangerous first; nothing if all is.
 
     A store that is a file has a seal and the rights of the file. Raises `StoreError` for a URL that is none.
     """

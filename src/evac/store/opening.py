@@ -204,7 +204,7 @@ class Sealing:
 async def seal_all(inner: Store, seal: Seal | None, trust_unsealed: bool) -> Sealing:
     """Seals every entry with the first key: those of an older key of `seal`, and with `trust_unsealed` those
     that no key sealed. inner: the store as it is. Each is replaced only while it is as it was read, so it can
-    be repeated. Raises `StoreError`, `Conflict` where somebody writes meanwhile.
+    be repeated. Raises `StoreError`, `Conflict` if someone writes meanwhile.
     """
     if seal is None:
         hint = "add seal=file:/path to its options"
@@ -265,7 +265,7 @@ async def repair_journal(
     writing reopens the journal.
 
     An entry is replaced only if it has not changed since it was read, so this can be repeated. Raises
-    `Conflict` if somebody else writes at the same time, and `Unavailable`.
+    `Conflict` if someone else writes at the same time, and `Unavailable`.
     """
     there, after = dict[str, Entry](), ""
     while page := await inner.list(prefix_of(stream), after, PAGE_SEGMENTS):

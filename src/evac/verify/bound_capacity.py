@@ -58,7 +58,7 @@ class BootGroup:
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceCapacity:
     """Fit of one service. pool, site: F and S; new_pool, new_site: F' and S'; enough: first tick
-    (without boot_wait) at which a count fits, 0 where nothing needs to boot, NEVER where it cannot; pools:
+    (without boot_wait) at which a count fits, 0 if nothing needs to boot, NEVER where it cannot; pools:
     those in which any fits, ascending."""
 
     pool: Ints

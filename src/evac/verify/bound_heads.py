@@ -129,7 +129,7 @@ class Heads:
         return self._boot_wait, *(self._waits.get(kind, 0) for kind in _OF_SERVICES)
 
     def begins(self, service: int, milestone: int) -> Begins | None:
-        """None where nothing has to start for it."""
+        """None if nothing has to start for it."""
         key = service, milestone
         if key not in self._begins:
             self._begins[key] = _begins(self, service, milestone)

@@ -102,7 +102,7 @@ def _recovery_ms(
     reading: Reading, times: Milestones, service: int, alone: Mapping[int, IntColumn]
 ) -> int | None:
     """From the loss on, detection and approval included; an evacuation has no such lead, nor has what waits
-    for nobody (alone).
+    for no one (alone).
     """
     instance, plan = reading.instance, reading.plan
     at = int(times.base_at[service])
@@ -153,7 +153,7 @@ def _check_stores(reading: Reading, times: Milestones) -> None:
 
 
 def _check_people(reading: Reading, times: Milestones) -> None:
-    """F19: people without service, each tier alike; of a tier that weighs nothing nobody is known here."""
+    """F19: people without service, each tier alike; of a tier that weighs nothing no one is known here."""
     instance, s = reading.instance, reading.instance.services
     weights = np.array(instance.tier_weights, np.int64)
     if not len(s) or (weights < 1).any():
@@ -192,7 +192,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
     """Re-derive everything from estate and plan. Never raises for a bad plan: it says what is wrong.
 
     known: the digest of the estate, and the instance of it for this plan's scenario, waivers and weights,
-    where whoever checks many plans of one estate has them. Raises UnknownDomain where the plan's scenario
+    where whoever checks many plans of one estate has them. Raises UnknownDomain if the plan's scenario
     names a domain that the estate does not have.
     """
     unreckonable = _unreckonable(estate, plan)

@@ -98,7 +98,7 @@ def better_again(
 
 
 def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits) -> LostStore:
-    """What its fence and its promotion hold: nothing where a majority or the primary is left."""
+    """What its fence and its promotion hold: nothing if a majority or the primary is left."""
     one = next(one for one in estate.stores if one.id == store.id)
     goes_on = scenario.kind in ("lose", "evacuate") and (store.has_majority if one.quorum else store.elects)
     candidates = (

@@ -36,7 +36,7 @@ class Limits:
         return min(-(-duration_ms // self._tick_ms), self.horizon + 1)
 
     def hold(self, name: str, units: int = 1, offset: int = 0, ticks: int = WHOLE) -> tuple[Use, ...]:
-        """`units` of a limit for `ticks`, from `offset` on; nothing where the estate states no such limit."""
+        """`units` of a limit for `ticks`, from `offset` on; nothing if the estate states no such limit."""
         if name not in self.number or units == 0 or ticks == 0:
             return ()
         return (Use(self.number[name], units, min(offset, self.horizon + 1), min(ticks, self.horizon + 1)),)
@@ -79,7 +79,7 @@ def usable(watts: int, estate: Estate) -> int:
 
 
 def _stated(estate: Estate) -> Iterator[tuple[str, int | Rate | None]]:
-    """Name and size of every limit that an estate may state; None where it does not."""
+    """Name and size of every limit that an estate may state; None if it does not."""
     company = estate.limits
     yield "fences", company.fences_at_once
     yield "hands", company.hands_at_once

@@ -18,7 +18,7 @@ _NOT_THERE = ("unplaced", "shed", "unknown")
 
 
 def check_needs(estate: Estate, plan: Plan, alone: frozenset[str]) -> list[Violation]:
-    """External services, alternatives and tools. alone: services that come back without anybody's help.
+    """External services, alternatives and tools. alone: services that come back without anyone's help.
     Linear in needs.
     """
     own = {service.id: service for service in estate.services}

@@ -105,7 +105,7 @@ def _check_dependents(reading: Reading, times: Milestones, service: int) -> None
 def check_tiers(reading: Reading, times: Milestones, final: FinalPlacement) -> None:
     """F17: nothing stays below base for lack of capacity that strictly lower tiers hold.
 
-    Read as: where a lower tier that neither it nor anybody alive needs keeps or gets anything the service
+    Read as: where a lower tier that neither it nor anyone alive needs keeps or gets anything the service
     could use, the missing replicas would not fit even if all of it (what the plan started, and what may be
     shed) were taken away; or they could not be back before the horizon, beside all other steps and not before
     a shed has freed capacity where one has to, and it is time that is short. A survivor that was shed is
@@ -151,7 +151,7 @@ def _could_run(reading: Reading, times: Milestones, service: int) -> bool:
 
 
 def _may_leave(reading: Reading, times: Milestones) -> NDArray[np.bool_]:
-    """(S,) services that nobody alive hard-depends on."""
+    """(S,) services that no one alive hard-depends on."""
     s, horizon = reading.instance.services, reading.instance.horizon
     may = np.ones(len(s), np.bool_)
     for other in range(len(s)):
@@ -377,7 +377,7 @@ class Slots:
         self, times: Milestones, kind: str, uses: tuple[Use, ...], regular: int, since: int
     ) -> Action | None:
         """One action of a kind from `since` on, as early as limits allow, with its tools or by hand,
-        whichever ends first; None where it would end after the horizon."""
+        whichever ends first; None if it would end after the horizon."""
         found = None
         for ready, length, held in self._ways(times, kind, uses, regular, since):
             start = self._earliest(held, length, ready)

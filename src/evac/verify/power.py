@@ -197,7 +197,7 @@ class Power:
                 self._step(self.estate.racks[rack].id, by_hand_ticks, True, alone, (step,))
 
     def _breaks(self, racks: Ints) -> OffReason | None:
-        """The budget that breaks when these racks come on at once; None where none does."""
+        """The budget that breaks when these racks come on at once; None if none does."""
         if not len(racks):
             return None
         load = self._load + self.budgets.draw(racks, self._rack_site[racks], self._watts[racks])

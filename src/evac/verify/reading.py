@@ -182,7 +182,7 @@ def _file_once(reading: Reading, table: dict[int, Timed], key: int, timed: Timed
 
 
 def comes_on_by_itself(instance: Instance, row: int) -> bool:
-    """Whether a row needs no boot once it has power: nobody and no tool is waited for."""
+    """Whether a row needs no boot once it has power: no one and no tool is waited for."""
     kind = int(instance.rows.boot_kind[row])
     return kind >= 0 and instance.boot_kinds[kind].by_itself
 
@@ -201,7 +201,7 @@ def need_of(reading: Reading, timed: Timed) -> ToolNeed | None:
 
 
 def way_of(reading: Reading, timed: Timed) -> Candidate | None:
-    """The way back that a step takes to a primary of its store; None where the instance has none such."""
+    """The way back that a step takes to a primary of its store; None if the instance has none such."""
     taken = timed.step.kind, timed.step.candidate
     ways = reading.instance.stores[timed.store].candidates
     return next((way for way in ways if (way.kind, way.id) == taken), None)
@@ -213,7 +213,7 @@ def uses_of(reading: Reading, timed: Timed) -> tuple[Use, ...]:
 
 
 def regular_ticks(reading: Reading, timed: Timed) -> int | None:
-    """Duration of a step done with its tools; None where the instance has none for it."""
+    """Duration of a step done with its tools; None if the instance has none for it."""
     return kind_of(timed.step.kind).ticks(reading.instance, _place(reading, timed))
 
 

@@ -68,7 +68,7 @@ class _Where:
         self._rows: dict[str, int] | None = None
 
     def site(self, place: str) -> str:
-        """Empty where nothing has that name."""
+        """Empty if nothing has that name."""
         name = place.removeprefix("site:")
         if name in self._pools:
             return self._pools[name]

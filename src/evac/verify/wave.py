@@ -208,7 +208,7 @@ class Held:
 
     @property
     def tail(self) -> int:
-        """Ticks from the end of the hold to the end of the boot; below 0 where the hold outlives it."""
+        """Ticks from the end of the hold to the end of the boot; below 0 if the hold outlives it."""
         return self.ticks - self.offset - self.hold
 
 

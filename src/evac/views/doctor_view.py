@@ -105,7 +105,7 @@ class Diagnosis:
 
     @property
     def is_well(self) -> bool:
-        """Whether every endpoint can do its job, and somebody can do the rest."""
+        """Whether every endpoint can do its job, and someone can do the rest."""
         return not any(a.is_broken or a.verdict == "nobody" for a in self.abilities)
 
 

@@ -117,7 +117,7 @@ class LeftRow:
 
     @property
     def label(self) -> str:
-        """What kind of exception it is: data that may be lost and copies that follow nobody are restored."""
+        """What kind of exception it is: data that may be lost and copies that follow no one are restored."""
         return "exception" if self.state in ("unprotected", "beyond_rpo") else "not restored"
 
     @property

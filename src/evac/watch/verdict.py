@@ -6,13 +6,13 @@ What the votes of one instant say of a site (its belief), the first row that fit
 
     own side: fresh votes of fewer than a quorum of sites             blind     we are the minority
     own side: a quorum says that our own site is down                 blind     we may be the one cut off
-    a quorum says down, nobody up, the site's own witness votes       cut
-    a quorum says down, nobody up, some kind of evidence is up        cut
-    a quorum says down, nobody up, too few kinds are down             doubtful
-    a quorum says down, nobody up, enough kinds are down              down
+    a quorum says down, no one up, the site's own witness votes       cut
+    a quorum says down, no one up, some kind of evidence is up        cut
+    a quorum says down, no one up, too few kinds are down             doubtful
+    a quorum says down, no one up, enough kinds are down              down
     some say down, too few or against others that say up              doubtful
-    some say up, nobody says down                                     up
-    nobody says anything but unknown                                  nothing
+    some say up, no one says down                                     up
+    no one says anything but unknown                                  nothing
 
 A quorum is a majority of all sites and never fewer than two, all of them other sites than the one judged. A
 stale vote, and the vote of a witness that doubts itself, is unknown. A kind is down when two other sites say

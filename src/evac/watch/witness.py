@@ -4,12 +4,12 @@ Every probe runs beside all others and has its own hard deadline; the rounds of 
 those of another. This module owns the loops; what a probe does, and where votes go, is given to it.
 
 A witness doubts itself by its own loop lag, and a control probe that must answer. A slow observer sees
-everybody else as dead (Lifeguard: to doubt oneself first removed 49 of 50 false positives). So a round in
+everyone else as dead (Lifeguard: to doubt oneself first removed 49 of 50 false positives). So a round in
 which the observer was slow counts for nothing: no miss, and the vote is unknown.
 
 Misses are counted into opinions, and opinions into a vote. A probe turns down after `misses` in a row, and up
 again with one answer. A kind is up when any probe of it is, down when all of them are. The target is down
-when user requests are, or where nobody probes those, when everything that is known is; a kind that is up
+when user requests are, or where no one probes those, when everything that is known is; a kind that is up
 beside it stays in the evidence, where the verdict finds it.
 
 A probe that never answered says nothing at all: it may be misspelt, or its site may not be built yet, and
@@ -54,7 +54,7 @@ Evidence = tuple[tuple[EvidenceKind, Opinion], ...]
 class Tally:
     """Counts for one target. kinds: the kind of each of its probes, in a fixed order. answered: which of
     them are known to have answered once, to this witness or before it was started again. halls: in which hall
-    each of them is, "" where that is not known.
+    each of them is, "" if that is not known.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Tally:
         return tuple((kind, _joined(of_kind[kind])) for kind in sorted(of_kind))
 
     def halls(self) -> tuple[tuple[str, Evidence], ...]:
-        """The same hall by hall, what is in no known one under ""; empty where no probe is in a known one."""
+        """The same hall by hall, what is in no known one under ""; empty if no probe is in a known one."""
         names = sorted(set(self._halls))
         return () if names in ([], [""]) else tuple((name, self.evidence(name)) for name in names)
 

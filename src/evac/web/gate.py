@@ -6,12 +6,12 @@ under a login. A read that was answered before is answered here, from the shelf,
 with the same headers.
 
 A page of another site that a browser on this machine has open must not reach a room that trusts its machine:
-a request with a foreign `Host` is answered by nobody (421), and one that changes something is refused unless
+a request with a foreign `Host` is answered by no one (421), and one that changes something is refused unless
 it comes from the room's own origin or from a program (no `Origin`, no `Sec-Fetch-Site`). Where a cookie says
 who asks, a change carries the token of that login too.
 
 Where people are told apart, whoever proved nothing gets no further than here, whether there is such a route
-or not: a browser is sent to sign in, everybody else is refused. Streams end with the login they began under.
+or not: a browser is sent to sign in, everyone else is refused. Streams end with the login they began under.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Case:
         return self.folder.resolve().name
 
     def entries(self) -> list[Entry]:
-        """The whole journal. Raises InvalidInput where there is none, Corrupt where it was changed.
+        """The whole journal. Raises InvalidInput if there is none, Corrupt where it was changed.
 
         A last line without an end was being written when the process ended: it was never acknowledged.
         """
@@ -128,7 +128,7 @@ class Case:
             os.fsync(file.fileno())
 
     def windows(self) -> Windows:
-        """As the journal has them. Raises InvalidInput where there are none yet."""
+        """As the journal has them. Raises InvalidInput if there are none yet."""
         found: Windows | None = None
         for entry in self.entries():
             if entry.kind == "windows":
@@ -146,7 +146,7 @@ class Case:
         """Record windows; how many are new. The first ones make the folder a case. Those that were recorded
         before are left out, whatever was corrected since.
 
-        Raises EstateError where they contradict each other or those that are there.
+        Raises EstateError if they contradict each other or those that are there.
         """
         begun = (self.folder / JOURNAL).exists()
         if not begun and (problems := problems_of(found)):
@@ -200,7 +200,7 @@ class Case:
         return [Decision(**entry.data) for entry in self.entries() if entry.kind == "claim-decided"]
 
     def ledger(self, id: str = "") -> dict[str, Any]:
-        """The document of a ledger; else of the last one. Raises InvalidInput where there is none."""
+        """The document of a ledger; else of the last one. Raises InvalidInput if there is none."""
         if not id:
             made = [entry for entry in self.entries() if entry.kind == "computed"]
             if not made:
@@ -255,7 +255,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _system_words(error: Exception) -> str:
-    """What the operating system said; empty where it was not asked."""
+    """What the operating system said; empty if it was not asked."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     found = re.search(r"([A-Z][A-Za-z -]*) \(os error \d+\)", str(error)) or re.search(

@@ -360,7 +360,7 @@ MISMATCHES_MOST: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A line that the system booked otherwise, or not at all, or that nobody asked it to book."""
+    """A line that the system booked otherwise, or not at all, or that no one asked it to book."""
 
     key: str
     code: Literal["differs", "missing", "twice", "unknown"]

@@ -375,7 +375,7 @@ async def _fetch(database: Database, password: str, table: str, target: Path) ->
 
 
 async def _columns(link: Any, table: str) -> list[str]:
-    """Those of an accounts file that the table has. Raises InvalidInput where one is missing."""
+    """Those of an accounts file that the table has. Raises InvalidInput if one is missing."""
     statement = await link.prepare(f"SELECT * FROM {table} LIMIT 0")
     there = {attribute.name for attribute in statement.get_attributes()}
     missing = [name for name in NEEDED if name not in there]

@@ -1,14 +1,14 @@
-"""The files of an estate, copied to where nobody edits them: what a controller runs on.
+"""The files of an estate, copied to where no one edits them: what a controller runs on.
 
     ROOT                 locked as long as the controller lives, so that what a killed one left can be told,
-                         and nobody who tidies up temporary files takes it for old
+                         and no one who tidies up temporary files takes it for old
     ROOT/<n>/            one edition: the files of the estate, and its policy as `policy.yaml`
     ROOT/current         a link to the edition in use; moved in one step
     ROOT/standing.json   a `Standing`: how the files on disk stand to the edition in use
     ROOT/spare           room for that, should the disk be full
 
 The controller, its planners and the processes beside it all read an edition, so that each of them can be
-started again while somebody edits the files, and all go over to the next one together. Whoever reads resolves
+started again while someone edits the files, and all go over to the next one together. Whoever reads resolves
 the link first: one edition never changes. The folder is this user's alone, in `RUNTIME_DIRECTORY` where
 systemd names one, else among temporary files.
 """
@@ -68,7 +68,7 @@ class NotCopied(EvacError):
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """One state of the files. estate: folder or file to load; policy: None where there is none; digest: of
+    """One state of the files. estate: folder or file to load; policy: None if there is none; digest: of
     all bytes, with their names.
     """
 
@@ -111,7 +111,7 @@ def stamp_of(estate: Path, policy: Path | None) -> Stamp:
 
 
 def read_standing(path: Path) -> Standing | None:
-    """As a controller wrote it; None where it wrote none, or nothing that can be read."""
+    """As a controller wrote it; None if it wrote none, or nothing that can be read."""
     try:
         with path.open("rb") as stream:
             told = orjson.loads(stream.read(STANDING_MOST))
@@ -187,7 +187,7 @@ class Copies:
         return stamp_of(self._estate, self._policy)
 
     def copy(self) -> Edition:
-        """The files as they are now, as an edition that nobody uses yet. Raises EstateError, NotCopied,
+        """The files as they are now, as an edition that no one uses yet. Raises EstateError, NotCopied,
         OSError.
         """
         self._number += 1
@@ -227,7 +227,7 @@ class Copies:
         return Edition(edition.folder, edition.estate, edition.folder / POLICY_FILE, edition.digest)
 
     def use(self, edition: Edition) -> None:
-        """From now on everybody reads this one. Raises OSError."""
+        """From now on everyone reads this one. Raises OSError."""
         link = self.root / f".{CURRENT}"
         link.unlink(missing_ok=True)
         link.symlink_to(edition.folder.name)
@@ -237,7 +237,7 @@ class Copies:
             self.drop(self._editions.pop(0))
 
     def drop(self, edition: Edition) -> None:
-        """Takes away an edition that nobody uses."""
+        """Takes away an edition that no one uses."""
         shutil.rmtree(edition.folder, ignore_errors=True)
 
     def say(self, standing: Standing) -> None:
@@ -275,7 +275,7 @@ def arguments_of(copies: Copies, told: Sequence[str], room: bool = False) -> lis
 
 
 def words_of(standing: Standing) -> str:
-    """A sentence without its end; empty where all is well."""
+    """A sentence without its end; empty if all is well."""
     from evac.views.words import moment, plural
 
     what, since_ms = ("policy", standing.policy_ms) if standing.policy else ("estate", standing.taken_ms)

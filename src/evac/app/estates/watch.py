@@ -3,7 +3,7 @@
 How it goes. The files of estate and policy are looked at every few seconds (names, times, sizes), and at once
 when `look_now` is called, which SIGHUP does. When they differ from the last look they are left to settle for
 one more look. Then they are copied (`estate_copies`), and the copy is read and checked on a thread: nothing
-that somebody is just writing is ever read twice, and the loop goes on. What then happens:
+that someone is just writing is ever read twice, and the loop goes on. What then happens:
 
     the same bytes as before      nothing; a problem that stood is over
     problems                      the estate in use stays; said with file and line
@@ -74,7 +74,7 @@ def load(estate: Path, policy: Path | None, as_of: date | None) -> LoadedEstate:
 
 
 def needs_restart(old: Estate, new: Estate, site: str, watches: bool) -> str:
-    """What of a new estate is not taken while the controller of that site runs; empty where there is nothing.
+    """What of a new estate is not taken while the controller of that site runs; empty if there is nothing.
     watches: it is one of several.
     """
     was, now = ({one.id: one.role for one in estate.sites} for estate in (old, new))
@@ -93,7 +93,7 @@ def needs_restart(old: Estate, new: Estate, site: str, watches: bool) -> str:
 
 
 def policy_waits(old: RunPolicy, new: RunPolicy) -> str:
-    """What of a new policy is not taken while a controller runs; empty where there is nothing. A policy is
+    """What of a new policy is not taken while a controller runs; empty if there is nothing. A policy is
     taken as a whole: where this says something, all of it waits.
     """
     if old.profile != new.profile:
@@ -177,7 +177,7 @@ class EstateWatch:
         self.standing = Standing(now_ms, policy_ms=now_ms)
 
     def look_now(self) -> None:
-        """Somebody says that the files changed."""
+        """Someone says that the files changed."""
         self._bell.set()
 
     async def run(self) -> None:

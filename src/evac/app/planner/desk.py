@@ -69,7 +69,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A fault domain above a rack, or a pair of sites, and whom its loss leaves without a service (0 where
+    """A fault domain above a rack, or a pair of sites, and whom its loss leaves without a service (0 if
     that is not reckoned). takes: the same for losses that take the same.
     """
 
@@ -262,7 +262,7 @@ def again(
     place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, whole: str
 ) -> Told | Failure | None:
     """A plan that the checker accepted for the same, as the plan of this loss in this estate: it is neither
-    made nor checked again. whole: of that plan; data: as made here, or read in full before. None where this
+    made nor checked again. whole: of that plan; data: as made here, or read in full before. None if this
     loss in this estate is not quite the same.
     """
 
@@ -279,7 +279,7 @@ def again(
 def still(
     place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, accepted: str
 ) -> Told | Failure | None:
-    """A plan that may be kept, as the plan of this loss in this estate; None where the checker refuses it.
+    """A plan that may be kept, as the plan of this loss in this estate; None if the checker refuses it.
     accepted: body of a plan that the checker accepted for the same; it is not checked again.
     """
 

@@ -60,7 +60,7 @@ SURE: Final = 0.03
 def kernels(plain_s: float, report: Report = lambda line: None) -> Iterator[None]:
     """Within, kernels run the way that answers first; they are compiled before that where it is needed.
 
-    plain_s: what the work would take in plain Python. Raises InvalidInput where that is too long, and no
+    plain_s: what the work would take in plain Python. Raises InvalidInput if that is too long, and no
     compiler is installed.
     """
     if not extras.is_installed("large"):

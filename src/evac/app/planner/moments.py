@@ -57,7 +57,7 @@ def _refuse_apart(estate: Estate, found: dict[str, int]) -> None:
 
 
 def refuse_unlost(estate: Estate, scenario: Scenario, instance: Instance) -> None:
-    """Raises InvalidInput where a store that keeps or elects a primary is to return to a moment, and where no
+    """Raises InvalidInput if a store that keeps or elects a primary is to return to a moment, and where no
     backup of it is left.
     """
     lost = {store.id: store for store in instance.stores}

@@ -44,7 +44,7 @@ NICENESS: Final = 5
 
 
 def mended(estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
-    """The mended plan, of the estate as it stands now; None where no replica finds another place. Raises
+    """The mended plan, of the estate as it stands now; None if no replica finds another place. Raises
     InvalidInput for what is not a plan, UnknownDomain and StalePlan where the estate is another one by now
     and does not have what the plan is about.
     """
@@ -85,7 +85,7 @@ class Mender:
         self._apart = Apart(NICENESS)
 
     async def mend(self, estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
-        """See `mended`. Raises PlanError where the process died."""
+        """See `mended`. Raises PlanError if the process died."""
         packed = await asyncio.to_thread(_packed, estate)
         try:
             done = await self._apart.ask(_mended_apart, packed, data, trouble)

@@ -242,7 +242,7 @@ class PlanningWorker:
     async def _still(
         self, lane: int, lost: tuple[str, ...], now: _Known, based: Based, digest: str, data: bytes
     ) -> Told | None:
-        """The plan that lies there; None where the checker refuses it. Not asked where it accepted it for all
+        """The plan that lies there; None if the checker refuses it. Not asked where it accepted it for all
         that it is now.
         """
         from evac.app.planner import desk

@@ -136,7 +136,7 @@ class Impacts:
 
     @cached_property
     def tiers(self) -> IntColumn:
-        """(S,) tier; -1 where it is not known."""
+        """(S,) tier; -1 if it is not known."""
         return np.array([-1 if s.tier is None else s.tier for s in self.estate.services], np.int64)
 
     @cached_property

@@ -155,7 +155,7 @@ def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken, poo
 
 
 def _beside_unknown(supply: Supply, lost: CountTable) -> BoolColumn:
-    """(L, S) where something is started whose demand nobody knows, on what a service may run on as well."""
+    """(L, S) where something is started whose demand no one knows, on what a service may run on as well."""
     found = np.zeros(lost.shape, np.bool_)
     vague, eligible = np.flatnonzero(~supply.wants.known), supply.wants.eligible.astype(np.float32)
     if len(vague):
@@ -262,7 +262,7 @@ def _packed(
 
 
 def _amounts_left(question: _Question, stock: Stock, number: int) -> IntColumn | None:
-    """(G, R) what is free on each shape, where a loss takes a part of a pool; None where it takes none."""
+    """(G, R) what is free on each shape, where a loss takes a part of a pool; None if it takes none."""
     supply, pools, entries = question.supply, question.pools, question.pools.of_loss(number)
     if not len(entries):
         return None

@@ -70,7 +70,7 @@ def stock_of(headroom: Headroom, wants: Wants, used: Used, counted: BoolColumn) 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placed:
     """What found a place: base and top (S,) replicas; boot_rank (S,): how many dark servers of its
-    site are up before the last one a service needs, 0 where it needs none; left: the shapes afterwards."""
+    site are up before the last one a service needs, 0 if it needs none; left: the shapes afterwards."""
 
     base: IntColumn
     top: IntColumn

@@ -1,4 +1,4 @@
-"""What is proved of losses that nobody planned.
+"""What is proved of losses that no one planned.
 
 L losses, S services; P pairs of them in which replicas are lost.
 

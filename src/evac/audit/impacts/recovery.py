@@ -32,7 +32,7 @@ _UNTOUCHED = -1
 class Times:
     """Milliseconds per service (S,): start, verify (warm-up included), change, settle; manual: step
     kind -> least time by hand; start_cycle: to break a circle of needs to
-    start, None where people have no way; tools: step kind -> groups of services, and it needs one of
+    start, None if people have no way; tools: step kind -> groups of services, and it needs one of
     each group; tool_closure: those services and all they hard-depend on, in component order; start_known
     (S,)."""
 
@@ -382,7 +382,7 @@ class _Walk:
     def run(
         self, depths: list[_Depth], tool_ready: dict[str, IntColumn], released: IntColumn
     ) -> tuple[IntColumn, BoolColumn]:
-        """Ready times of the rows of some depths, 0 for all others; and which rows wait for nobody."""
+        """Ready times of the rows of some depths, 0 for all others; and which rows wait for no one."""
         chains, damage = self.chains, self.damage
         ready, alone = np.zeros(len(damage.pairs) + 1, np.int64), np.ones(len(damage.pairs) + 1, np.bool_)
         acts = (damage.starts > 0) | damage.shift | damage.circle | damage.stuck | (chains.rebuild_ms > 0)
@@ -473,7 +473,7 @@ class _Walk:
     ) -> IntColumn:
         """End of a step: with its tools as soon as they are back, or by hand at once, whichever is sooner.
 
-        loss: of each entry; None where there is one entry a loss.
+        loss: of each entry; None if there is one entry a loss.
         """
         tools = tool_ready[kind] if loss is None else tool_ready[kind][loss]
         with_tools = np.maximum(begin, tools) + duration
@@ -487,7 +487,7 @@ class _Walk:
 
 def _waits_for_nobody(depth: _Depth, acts: BoolColumn, alone: BoolColumn) -> BoolColumn:
     """(units,) whether all that a unit waits for happens by itself, as `untimed.returns_alone` decides it of
-    one loss. acts: by row of the depth, whether somebody acts for it; alone: by row of the damage, lower
+    one loss. acts: by row of the depth, whether someone acts for it; alone: by row of the damage, lower
     depths.
     """
     found = ~np.logical_or.reduceat(acts, depth.first)

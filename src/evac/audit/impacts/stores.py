@@ -124,7 +124,7 @@ class StoreHits:
         return [(store, self.outcomes[outcome]) for store, outcome in which]
 
     def at(self, store: int, number: int) -> Outcome | None:
-        """The outcome of one store under one loss; None where nothing of it is lost."""
+        """The outcome of one store under one loss; None if nothing of it is lost."""
         first, last = np.searchsorted(self.store, (store, store + 1))
         place = int(first) + int(np.searchsorted(self.loss[first:last], number))
         if place < last and self.loss[place] == number:

@@ -1,4 +1,4 @@
-"""EV126: backups of which nobody knows that they can be restored."""
+"""EV126: backups of which no one knows that they can be restored."""
 
 from __future__ import annotations
 

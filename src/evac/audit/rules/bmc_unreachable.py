@@ -1,4 +1,4 @@
-"""EV132: servers that a plan would boot from afar, and whose BMC nobody can find or tell from another."""
+"""EV132: servers that a plan would boot from afar, and whose BMC no one can find or tell from another."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _doubtful(values: NameColumn) -> tuple[BoolColumn, BoolColumn]:
     """(V,) whether another server has the same value, and (V,) whether it is not known; none of either in
-    a column that nobody filled."""
+    a column that no one filled."""
     known = values != b""
     if not known.any():
         return known, known

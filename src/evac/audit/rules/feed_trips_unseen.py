@@ -1,4 +1,4 @@
-"""EV136: feeds that could trip in a cold start while nobody sees it."""
+"""EV136: feeds that could trip in a cold start while no one sees it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _behind(context: Context) -> tuple[IntColumn, IntColumn]:
 
 
 def _unseen(context: Context, site: str, count: IntColumn, reached: IntColumn) -> list[str]:
-    """Feeds of a site that nobody can watch. count, reached (feeds,): servers behind each, and those among
+    """Feeds of a site that no one can watch. count, reached (feeds,): servers behind each, and those among
     them that can be asked."""
     estate = context.estate
     circuits = {

@@ -35,7 +35,7 @@ class _ShortFeed:
 def check(context: Context) -> Iterator[Finding]:
     """Warning for each site where one such server is too much for a feed, note where several at once are.
 
-    What a server draws that starts again by itself nobody sends, so nobody can wait with it: only what stays
+    What a server draws that starts again by itself no one sends, so no one can wait with it: only what stays
     free of the budget holds it.
     """
     losses = context.impacts.losses.index

@@ -1,4 +1,4 @@
-"""EV134: what deletes old data by itself would do so before anybody has looked at a restored site."""
+"""EV134: what deletes old data by itself would do so before anyone has looked at a restored site."""
 
 from __future__ import annotations
 

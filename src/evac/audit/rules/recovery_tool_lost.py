@@ -75,7 +75,7 @@ def _finding(
 
 
 def left_but_too_few(context: Context, service: int, number: int) -> str:
-    """What to state if the replicas that a loss leaves are enough after all; empty where none is left, or
+    """What to state if the replicas that a loss leaves are enough after all; empty if none is left, or
     none is missing.
     """
     impacts = context.impacts

@@ -20,7 +20,7 @@ from evac.model.diagnostic import Severity
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error for a service that counts; warning for one that may be shed, or that nobody notices."""
+    """Error for a service that counts; warning for one that may be shed, or that no one notices."""
     for service, found in by_service(context.gone):
         losses = context.worst_first(found)
         worst = next((n for n in losses if context.grave[n, service]), losses[0])

@@ -1,4 +1,4 @@
-"""EV128: services that would be shed to make room, though nobody ever tried."""
+"""EV128: services that would be shed to make room, though no one ever tried."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from evac.audit.findings import Finding
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Note: either the estate lacks a data set, or a repository holds what nobody needs or should have."""
+    """Note: either the estate lacks a data set, or a repository holds what no one needs or should have."""
     for stray in context.backups.strays:
         yield RULE.finding(
             context,

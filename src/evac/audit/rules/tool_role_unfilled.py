@@ -1,4 +1,4 @@
-"""EV104: nobody says what fills a role that recovery needs."""
+"""EV104: no one says what fills a role that recovery needs."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def _moment(found: object, name: str) -> int:
 
 
 def _part(found: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """What is at a path; nothing where any of it is missing."""
+    """What is at a path; nothing if any of it is missing."""
     for name in path:
         found = found.get(name) or {}
         if not isinstance(found, dict):

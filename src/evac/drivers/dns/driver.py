@@ -204,7 +204,7 @@ async def _expected(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
 
 
 async def _behind(job: _DnsJob, wanted: Answers, timeout_s: float) -> str:
-    """The first of the other servers that does not answer what is wanted; empty where all do."""
+    """The first of the other servers that does not answer what is wanted; empty if all do."""
 
     async def one(server: Server) -> bool:
         try:

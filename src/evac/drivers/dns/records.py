@@ -64,7 +64,7 @@ def wanted(names: Names, action: Action, seen: Answers) -> Answers:
     """What each record set shall answer after the action, given what it answers now.
 
     A share below one half moves nothing, and from one half on both sites are answered: DNS has no weights,
-    and never gives more than was asked. Raises `Permanent` where nothing would be answered any more.
+    and never gives more than was asked. Raises `Permanent` if nothing would be answered any more.
     """
     site = parameters.text(action.parameters, "site", action.at)
     if action.verb in ("drain", "ready") and not any(site in sites for sites in names.records.values()):
@@ -80,7 +80,7 @@ def wanted(names: Names, action: Action, seen: Answers) -> Answers:
 
 
 def foreign(names: Names, seen: Answers) -> tuple[str, ...]:
-    """Addresses that are answered now and that the estate does not know: somebody else changed the zone."""
+    """Addresses that are answered now and that the estate does not know: someone else changed the zone."""
     return tuple(
         f"{key.name} {address}"
         for key, sites in sorted(names.records.items())

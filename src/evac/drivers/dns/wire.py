@@ -74,7 +74,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One record set as the server answers it. ttl: seconds, -1 where there is no such record."""
+    """One record set as the server answers it. ttl: seconds, -1 if there is no such record."""
 
     values: Addresses
     ttl: int = -1

@@ -140,7 +140,7 @@ class ZoneDriver(RoutesTraffic, ABC, Generic[_Zone]):
 
     @abstractmethod
     async def _see(self, zone: _Zone, timeout_s: float) -> SeenZone:
-        """Raises `Retryable` where it does not answer, `Permanent` where it refuses us."""
+        """Raises `Retryable` if it does not answer, `Permanent` where it refuses us."""
 
     @abstractmethod
     async def _write(

@@ -40,7 +40,7 @@ class EtcdDriver(AnswersProbe):
         return ProbeReport(alive, "" if alive else f"{url}: the response has no health")
 
     def _context(self, settings: Mapping[str, Value]) -> ssl.SSLContext:
-        """Raises Permanent where no files ever fitted."""
+        """Raises Permanent if no files ever fitted."""
         paths = (path_of(text(settings, name, "")) for name in ("ca", "cert", "key"))
         files = TlsFiles(*(Path(one) if one else None for one in paths))
         try:

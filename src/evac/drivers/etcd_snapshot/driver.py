@@ -130,7 +130,7 @@ class EtcdSnapshotDriver(CopyFolderDriver, TakesBackups, RestoresData):
 
 
 def _taken_at(copy: CopyReport) -> int:
-    """The revision that a copy was taken at; 0 where its record does not say."""
+    """The revision that a copy was taken at; 0 if its record does not say."""
     said = copy.source.rpartition(" ")[2]
     return int(said) if said.isascii() and said.isdigit() else 0
 

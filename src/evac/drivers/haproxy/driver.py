@@ -104,7 +104,7 @@ async def _send(job: _HaproxyJob, commands: tuple[str, ...], deadline: float) ->
 
 
 async def _until_up(job: _HaproxyJob, wanted: Mapping[str, _Wanted], deadline: float) -> None:
-    """Waits until one server that shall take work does. Raises `Retryable`: nobody was taken out yet."""
+    """Waits until one server that shall take work does. Raises `Retryable`: no one was taken out yet."""
     loop = asyncio.get_running_loop()
     names = [name for name, want in wanted.items() if want.up]
     while names:
@@ -233,7 +233,7 @@ def _commands(
 
 
 def _wrong(seen: Seen, wanted: Mapping[str, _Wanted]) -> str:
-    """The first thing that is not as wanted; empty where all is."""
+    """The first thing that is not as wanted; empty if all is."""
     for name, want in wanted.items():
         state = seen.servers.get(name)
         if state is None or not _fits(state, want):

@@ -187,7 +187,7 @@ class Contract:
         return {"status": answer.status, **plain(answer)}
 
     async def role(self, action: Action, timeout_s: float) -> RoleReport:
-        """Raises `Retryable` where it does not answer or answers no role, `Permanent` where it refuses us."""
+        """Raises `Retryable` if it does not answer or answers no role, `Permanent` where it refuses us."""
         order = Order("role", "role", 1, 0, 0, "role", timeout_s, "role")
         ends_at = asyncio.get_running_loop().time() + timeout_s
         try:

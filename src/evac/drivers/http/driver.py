@@ -293,7 +293,7 @@ class Health:
         return HealthReport(len(found), sum(found))
 
     async def _get(self, url: str, timeout_s: float) -> tuple[int, bytes]:
-        """Status 0 where nothing answered in time."""
+        """Status 0 if nothing answered in time."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._prober.get(url)

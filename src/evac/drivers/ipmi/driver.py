@@ -86,7 +86,7 @@ class IpmiTarget:
 
 @dataclass(frozen=True, slots=True)
 class Chassis:
-    """power: on, off, or "" where it is not told. fault: what it says is broken, in its words."""
+    """power: on, off, or "" if it is not told. fault: what it says is broken, in its words."""
 
     power: str
     fault: str

@@ -78,7 +78,7 @@ class KubernetesCluster:
         self._where: dict[str, Any] = {} if kind == "PriorityClass" else {"namespace": namespace}
 
     async def get(self, timeout_s: float) -> dict[str, Any] | None:
-        """The object as it is now; None where there is none. Raises `Retryable`, `Permanent`."""
+        """The object as it is now; None if there is none. Raises `Retryable`, `Permanent`."""
         try:
             async with asyncio.timeout(timeout_s):
                 found = await self._client.get(self._resource, self.name, **self._where)
@@ -241,7 +241,7 @@ class Reconciler:
 
     async def pause(self, order: Order, pods: int) -> str:
         """Before the workload is changed, which has so many pods now; says what was done. Raises `Permanent`,
-        `OutcomeUnknown`, or `Retryable` where somebody else changes it all the time.
+        `OutcomeUnknown`, or `Retryable` where someone else changes it all the time.
         """
         for _ in range(TRIES):
             try:
@@ -289,7 +289,7 @@ class Reconciler:
         return found
 
     async def _changed(self, found: dict[str, Any], part: Values, order: Order, note: Note) -> bool:
-        """False where somebody else changed it since it was read."""
+        """False if someone else changed it since it was read."""
         words = orjson.dumps({"was": note.was, "held": note.held}).decode() if note.held else None
         notes: dict[str, Any] = {TOKEN: str(order.token), PAUSED: words}
         try:

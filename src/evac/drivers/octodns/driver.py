@@ -177,7 +177,7 @@ class _Worker:
         return self._process.returncode is not None
 
     async def ask(self, line: bytes) -> dict[str, Any]:
-        """Raises OSError where it ended, ValueError for what is not an answer, or one without end."""
+        """Raises OSError if it ended, ValueError for what is not an answer, or one without end."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         async with self._one:

@@ -90,7 +90,7 @@ def written(asked: dict[str, Any], provider: Any, zone: Any) -> None:
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status that a library says it was refused with; 0 where it says none."""
+    """The HTTP status that a library says it was refused with; 0 if it says none."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -122,7 +122,7 @@ def _number(value: object, default: int = 0) -> int:
 
 
 def member_facts(cluster: PatroniCluster, name: str) -> MemberFacts:
-    """Of one member. Raises `Retryable` where the cluster does not know it now."""
+    """Of one member. Raises `Retryable` if the cluster does not know it now."""
     seen = cluster.members.get(name)
     if seen is None:
         raise Retryable("member-unknown", f"{name} is not a member of {cluster.scope}", after_ms=500)
@@ -198,7 +198,7 @@ class Dcs:
             raise Retryable("etcd-answer", "etcd's response was not understood", after_ms=500) from error
 
     async def claim(self, seen: PatroniCluster, order: Order, purpose: str) -> PatroniCluster:
-        """Writes this order's token and epoch, unless somebody newer did. Nothing is changed before."""
+        """Writes this order's token and epoch, unless someone newer did. Nothing is changed before."""
         refuse_stale(seen, order)
         wanted = Claim(order.token, max(order.epoch, seen.claim.epoch), purpose)
         if wanted != seen.claim:
@@ -224,7 +224,7 @@ class Dcs:
     async def transact(
         self, compare: Sequence[object], puts: Sequence[tuple[str, str]], deletes: Sequence[str]
     ) -> bool:
-        """All or nothing; False where a comparison failed."""
+        """All or nothing; False if a comparison failed."""
         success: list[object] = [
             {"request_put": {"key": text_key(key), "value": text_key(value)}} for key, value in puts
         ]

@@ -379,7 +379,7 @@ def _bucket(options: Mapping[str, str]) -> Bucket:
 
 def _comes_and_goes(stanza: str, sets: Sequence[Set]) -> Passes:
     """Objects that no restore of these sets needs: of other stanzas, and what pgBackRest expired. What is
-    hidden and a set needs does not pass: somebody deleted it.
+    hidden and a set needs does not pass: someone deleted it.
     """
     labels, first = {one.copy.id for one in sets}, dict[str, str]()
     for one in sets:
@@ -428,7 +428,7 @@ def _set(entry: Mapping[str, Any], stanza: str) -> Set:
 
 
 def _at(found: object, *path: str) -> Any:
-    """What is at a path of names; None where any of them is missing."""
+    """What is at a path of names; None if any of them is missing."""
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
     return found

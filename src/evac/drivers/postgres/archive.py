@@ -1,5 +1,5 @@
 """Keeps what an old primary had alone, before anything is rewound: its log from the fork on, the list of
-transactions that nobody else has, and the rows they wrote where the plan names tables.
+transactions that no one else has, and the rows they wrote where the plan names tables.
 
 An archive is complete when it has a manifest; it is made beside its place and renamed into it.
 
@@ -53,7 +53,7 @@ class Place:
 
     @property
     def account(self) -> pwd.struct_passwd | None:
-        """Whom to become; None where we are that user, or may not change."""
+        """Whom to become; None if we are that user, or may not change."""
         return pwd.getpwnam(self.user) if self.user and os.geteuid() == 0 else None
 
     def give(self, *paths: Path) -> None:
@@ -68,7 +68,7 @@ class Place:
 
 
 def place_of(action: Action) -> Place | None:
-    """From the settings `data`, `bin`, `system_user`; None where the member is not ours to touch by hand."""
+    """From the settings `data`, `bin`, `system_user`; None if the member is not ours to touch by hand."""
     data = text(action.settings, "data", "")
     if not data:
         return None
@@ -189,7 +189,7 @@ def _why_not_started(log: Path, begin: int) -> str:
 
 @asynccontextmanager
 async def shut_in(place: Place, action: Action, timeout_s: float) -> AsyncIterator[Member]:
-    """The member runs, reached by nobody but us: through a socket in a closed folder, read only. It recovers
+    """The member runs, reached by no one but us: through a socket in a closed folder, read only. It recovers
     what its crash left, and is stopped in order at the end.
     """
     folder = Path(mkdtemp(prefix="evac-"))
@@ -235,7 +235,7 @@ class Archived:
 
 
 def archive_folder(action: Action, timeline: int, lsn: int) -> Path:
-    """One folder for each member and fork. Raises `Permanent` where no place was given."""
+    """One folder for each member and fork. Raises `Permanent` if no place was given."""
     given = text(action.parameters, "archive", text(action.settings, "archive", ""))
     top = given.removeprefix("file:")
     if not top.startswith("/"):

@@ -110,7 +110,7 @@ def promote_problems(action: Action, facts: PostgresFacts, seen: Authority) -> l
 
 
 def least_lsn(action: Action) -> int:
-    """The least position a candidate must hold, as bytes; 0 where none is asked."""
+    """The least position a candidate must hold, as bytes; 0 if none is asked."""
     given = text(action.parameters, "least_lsn", "0/0")
     try:
         return lsn_number(given)
@@ -242,7 +242,7 @@ async def _of_one_history(link: Link, facts: PostgresFacts, peer: ReplicaPeer) -
 
 
 async def _fetch(link: Link, facts: PostgresFacts, peer: ReplicaPeer, wanted: int) -> bool:
-    """Follows the peer until all that it was seen to hold is here; False where that took too long."""
+    """Follows the peer until all that it was seen to hold is here; False if that took too long."""
     await put_aside(link, facts)
     ours = replace(link.member, name=FETCH_NAME)
     upstream = upstream_of(await kept_upstream(link, facts), ours, peer.member)

@@ -346,7 +346,7 @@ def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = 
 
 @asynccontextmanager
 async def alone(link: Link, order: Order, *, own_hand: bool = False) -> AsyncIterator[Authority]:
-    """Nobody else of evac acts on this member until the end; the order is not of an older leader."""
+    """No one else of evac acts on this member until the end; the order is not of an older leader."""
     link.locked = True
     while not await link.value("SELECT pg_try_advisory_lock($1)", LOCK):
         await link.pause(LOCK_WAIT_S)
@@ -428,7 +428,7 @@ def parse_history(text: str, timeline: int) -> tuple[Stretch, ...]:
 
 
 def fork_of(ours: tuple[Stretch, ...], theirs: tuple[Stretch, ...]) -> tuple[int, int]:
-    """(timeline, position) up to which both are the same. Raises `Permanent` where they share nothing."""
+    """(timeline, position) up to which both are the same. Raises `Permanent` if they share nothing."""
     common: tuple[int, int] | None = None
     for one, other in zip(ours, theirs, strict=False):
         if (one.timeline, one.begin) != (other.timeline, other.begin):

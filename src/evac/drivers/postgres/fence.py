@@ -136,7 +136,7 @@ async def fence(link: Link, action: Action, order: Order) -> Evidence:
 
 
 async def cut(link: Link, facts: PostgresFacts) -> None:
-    """Follows nobody any more; whom it followed is put aside. The receiver may run for a moment yet."""
+    """Follows no one any more; whom it followed is put aside. The receiver may run for a moment yet."""
     await put_aside(link, facts)
     await set_system(link, "primary_conninfo", "")
     await reload(link)
@@ -152,7 +152,7 @@ async def put_aside(link: Link, facts: PostgresFacts) -> None:
 
 
 async def kept_upstream(link: Link, facts: PostgresFacts) -> str:
-    """The primary_conninfo of now, or of before a fence; "" where there is none."""
+    """The primary_conninfo of now, or of before a fence; "" if there is none."""
     if facts.has_upstream:
         return str(await link.value("SELECT current_setting('primary_conninfo')"))
     kept = await link.value("SELECT pg_read_file($1, 0, 65536, true)", UPSTREAM_FILE)

@@ -1,6 +1,6 @@
 """One bounded connection to one PostgreSQL member: every call ends by its own deadline.
 
-asyncpg waits for ever where nobody says otherwise, and a commit that waits for a dead standby never returns.
+asyncpg waits for ever where no one says otherwise, and a commit that waits for a dead standby never returns.
 Owns the translation of asyncpg's errors; knows nothing of roles. Settings of a running member are changed
 through ALTER SYSTEM: nothing here commits a transaction that writes, because a commit waits for standbys, and
 those may be dead.
@@ -71,7 +71,7 @@ def literal(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SyncSet:
-    """synchronous_standby_names. count: how many of `names` must confirm; 0 names: nobody must."""
+    """synchronous_standby_names. count: how many of `names` must confirm; 0 names: no one must."""
 
     method: Literal["first", "any"] = "first"
     count: int = 0
@@ -312,7 +312,7 @@ def _end_later(connection: Any) -> None:
 
 async def _end(connection: Any) -> None:
     """A call that was given up has asked the server to cancel it, over a connection of its own; how that went
-    is heard here, because an answer that nobody hears is a complaint of the loop.
+    is heard here, because an answer that no one hears is a complaint of the loop.
     """
     try:
         async with asyncio.timeout(GOODBYE_S):
@@ -325,7 +325,7 @@ async def _end(connection: Any) -> None:
 
 async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
     """A connection, or an error in time. An attempt that takes too long is left to itself and not cancelled:
-    one that is cancelled in the moment in which it succeeds leaves a future behind that nobody can hear.
+    one that is cancelled in the moment in which it succeeds leaves a future behind that no one can hear.
     """
     secret = member.secret()
     limit = max(0.05, min(connect_s, timeout_s * 0.8))
@@ -367,7 +367,7 @@ def _give_up(attempt: asyncio.Task[Any]) -> None:
 
 
 def _too_late(attempt: asyncio.Task[Any]) -> None:
-    """Nobody waits for it any more."""
+    """No one waits for it any more."""
     _ATTEMPTS.discard(attempt)
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().terminate()
@@ -438,14 +438,14 @@ class KeptLinks:
         task.add_done_callback(lambda _: self._let_go(member, connection))
 
     def _let_go(self, member: Member, connection: Any) -> None:
-        """Nobody took it for a while, or the loop ends; whoever takes it has it out of our hands."""
+        """No one took it for a while, or the loop ends; whoever takes it has it out of our hands."""
         found = self._idle.get(member)
         if found is not None and found[0] is connection:
             del self._idle[member]
             connection.terminate()
 
     async def _unlock(self, member: Member, connection: Any) -> None:
-        """Gives back what locks its session took, before anybody else gets it."""
+        """Gives back what locks its session took, before anyone else gets it."""
         whole = False
         try:
             async with asyncio.timeout(GOODBYE_S):

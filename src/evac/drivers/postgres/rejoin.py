@@ -107,7 +107,7 @@ async def stopped_here(action: Action) -> bool:
 
 
 def _place(action: Action) -> Place | None:
-    """None where a copy is only led to its new primary, from anywhere (`how` is `follow`)."""
+    """None if a copy is only led to its new primary, from anywhere (`how` is `follow`)."""
     return None if text(action.parameters, "how", "") == "follow" else place_of(action)
 
 
@@ -168,7 +168,7 @@ async def _own_facts(action: Action, order: Order) -> PostgresFacts:
 async def _follow_if_standby(
     action: Action, order: Order, upstream: Link, theirs: PostgresFacts, history: tuple[Stretch, ...]
 ) -> Evidence | None:
-    """A standby that answers and holds nothing of its own follows at once; None where hands are needed."""
+    """A standby that answers and holds nothing of its own follows at once; None if hands are needed."""
     primary = upstream.member
     try:
         link_up = linked(member_of(action), order.timeout_s, MEMBER_S)

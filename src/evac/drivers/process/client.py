@@ -6,7 +6,7 @@ key. An answer is signed over the nonce of its order, so that no answer of anoth
 
 An agent is reached at an `https://` address: its certificate has to be of the name or address in it, and of
 an authority that is believed; ours is shown to it. An `http://` address is taken for this machine only,
-unless `plain` says otherwise: orders are signed, and everybody on the way could read them. Certificates are
+unless `plain` says otherwise: orders are signed, and everyone on the way could read them. Certificates are
 files, and are read again when they change, so that a new one needs no new start.
 """
 
@@ -60,7 +60,7 @@ def peer_of(environ: Mapping[str, str] = os.environ) -> AgentPeer:
 
 
 def plain_problem(url: str, peer: AgentPeer) -> str:
-    """Why an agent may not be asked at that address; empty where it may."""
+    """Why an agent may not be asked at that address; empty if it may."""
     parts = urlsplit(url)
     if parts.scheme != "http" or peer.plain or is_here(parts.hostname or ""):
         return ""
@@ -267,7 +267,7 @@ class AgentClient:
 
     async def _why_cut(self, url: str, error: NotAnswered) -> TlsTrouble | None:
         """Whether an agent that hung up does so because of our certificate; it is told, and no more: what
-        became of the order nobody knows.
+        became of the order no one knows.
         """
         import aiohttp
 

@@ -61,7 +61,7 @@ class RabbitmqDriver(ObservingDriver):
         self, action: Action, url: str, what: str, vhost: str, timeout_s: float
     ) -> list[Mapping[str, Any]]:
         """Links or shovels. Where the API knows of none, there are none only if no node runs their plugin.
-        Raises `Permanent` where one does.
+        Raises `Permanent` if one does.
         """
         found = await self._api.ask(action, url, f"api/{what}/{vhost}", timeout_s)
         if found is not None:

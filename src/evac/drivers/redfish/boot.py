@@ -134,8 +134,8 @@ class Boot:
             pause = min(pause * PAUSE_GROWTH, PAUSE_MOST_S)
 
     async def _settle(self, path: str, course: _Course) -> None:
-        """Nobody knows whether power was asked for: looks soon, until it is seen on. Raises `Retryable`
-        where it stays off: then the request did not arrive.
+        """No one knows whether power was asked for: looks soon, until it is seen on. Raises `Retryable`
+        if it stays off: then the request did not arrive.
         """
         wait = SILENT_PAUSE_S
         while course.silent < SILENT_LOOKS + 1:
@@ -163,7 +163,7 @@ class Boot:
         await asyncio.sleep(min(wait_s, left))
 
     async def _look(self, path: str, course: _Course) -> System | None:
-        """None where nothing was told; how often in a row is counted."""
+        """None if nothing was told; how often in a row is counted."""
         try:
             async with self._wire.talk(self._target, self._last) as talk:
                 seen = await system.look(talk, path, last=True)
@@ -255,7 +255,7 @@ class Boot:
 
 
 def on_type(target: RedfishTarget, seen: System) -> str:
-    """How it is switched on. Raises `Permanent` where its controller cannot."""
+    """How it is switched on. Raises `Permanent` if its controller cannot."""
     how = choose(seen.quirks.on, seen.reset_types, seen.quirks)
     if not how or not seen.reset_path:
         raise Permanent("bmc-unsupported", f"{target.address} has no way to switch {target.server} on")

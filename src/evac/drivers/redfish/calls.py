@@ -76,7 +76,7 @@ class Wire:
         self.sent = 0
 
     def talk(self, target: RedfishTarget, ends: float, goes_on: bool = False) -> Talk:
-        """A conversation with one controller; nobody else talks with it meanwhile. ends: by the loop.
+        """A conversation with one controller; no one else talks with it meanwhile. ends: by the loop.
         goes_on: before all who have not begun: of many circuits, one is finished before the next is begun.
         """
         loop = asyncio.get_running_loop()
@@ -488,7 +488,7 @@ def _is_token(token: str) -> bool:
 
 
 def content(address: str, answer: Answer) -> dict[str, Any]:
-    """The resource in an answer. Raises `Retryable` where there is none: the controller is half dead."""
+    """The resource in an answer. Raises `Retryable` if there is none: the controller is half dead."""
     body = answer.body
     if body.count(b"{") + body.count(b"[") > BRACKETS_MOST:
         raise Retryable("bmc-half-dead", f"{address} sent an answer that is nested too deeply")

@@ -42,7 +42,7 @@ Fresh = Callable[[], "Circuit | None"]
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """power: On, Off, or "" where it is not told. breaker: Normal, Tripped, Off, or ""."""
+    """power: On, Off, or "" if it is not told. breaker: Normal, Tripped, Off, or ""."""
 
     label: str
     power: str
@@ -104,7 +104,7 @@ async def move(
 
 
 async def _told(talk: Talk, seen: Circuit, wanted: str) -> Retryable | None:
-    """Sends it. What it raised where nobody knows whether it arrived; None where it was accepted."""
+    """Sends it. What it raised where no one knows whether it arrived; None if it was accepted."""
     address = talk.target.address
     try:
         answer = await talk.ask("POST", seen.action_path, {"PowerState": wanted})
@@ -135,7 +135,7 @@ async def _until(wire: Wire, target: RedfishTarget, action: Action, ends: float)
 
 
 def check_movable(target: RedfishTarget, action: Action, seen: Circuit) -> None:
-    """Raises `Permanent` where the circuit cannot be moved, or belongs to another feed."""
+    """Raises `Permanent` if the circuit cannot be moved, or belongs to another feed."""
     if not seen.action_path or (seen.allowed and _WANTED[action.verb] not in seen.allowed):
         raise Permanent("bmc-unsupported", f"{target.address} cannot {action.verb} {target.circuit}")
     label = action.settings.get("label")

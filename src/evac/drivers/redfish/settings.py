@@ -98,7 +98,7 @@ def quirks_of(resource: Mapping[str, Any]) -> Quirks:
 
 
 def choose(wanted: tuple[str, ...], allowed: frozenset[str], quirks: Quirks) -> str:
-    """The first way that is allowed; "" where there is none."""
+    """The first way that is allowed; "" if there is none."""
     usable = allowed or quirks.assumed
     return next((one for one in wanted if one in usable), "")
 
@@ -109,7 +109,7 @@ def is_busy(body: bytes) -> bool:
 
 
 def message_id(body: bytes) -> str:
-    """The first MessageId of an error; "" where there is none. Nothing else of the text is taken over."""
+    """The first MessageId of an error; "" if there is none. Nothing else of the text is taken over."""
     found = _MESSAGE.search(body[:_SEARCHED])
     return found[1].decode("ascii") if found else ""
 
@@ -265,7 +265,7 @@ class Trust:
     name: str = ""
 
     def pin_of(self, address: str) -> bytes | None:
-        """The pin of a controller. Raises `Permanent` where others have one and this has none."""
+        """The pin of a controller. Raises `Permanent` if others have one and this has none."""
         if not self.pins:
             return None
         host = address.rpartition(":")[0].strip("[]")

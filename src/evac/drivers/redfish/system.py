@@ -1,4 +1,4 @@
-"""What a management controller says about its server, read as if somebody meant us harm; and the single
+"""What a management controller says about its server, read as if someone meant us harm; and the single
 changes there: power and boot source, each sent once.
 
 Texts are cut and stripped of what cannot be printed; links count only below /redfish/v1/ of the same host;
@@ -176,12 +176,12 @@ DRIVES_MOST: Final = 48
 
 
 async def switch(talk: Talk, seen: System, how: str) -> Answer:
-    """Asks for power on or off. Raises `NoAnswer` where nobody knows whether it arrived."""
+    """Asks for power on or off. Raises `NoAnswer` if no one knows whether it arrived."""
     return await talk.ask("POST", seen.reset_path, {"ResetType": how}, last=True)
 
 
 async def set_boot_source(talk: Talk, seen: System) -> None:
-    """From where it boots, once; nothing where the endpoint leaves it as it is. Raises before any power."""
+    """From where it boots, once; nothing if the endpoint leaves it as it is. Raises before any power."""
     source = talk.target.access.boot_source
     if not source:
         return
@@ -209,7 +209,7 @@ async def _etag(talk: Talk, path: str) -> str:
 
 
 async def healthy_storage(talk: Talk, path: str) -> str:
-    """The first drive or controller that is not well, in words; "" where all are, or none is told. For
+    """The first drive or controller that is not well, in words; "" if all are, or none is told. For
     controllers whose system does not say how it is as a whole.
     """
     for unit in links((await talk.get(path)).get("Members"), DRIVES_MOST):

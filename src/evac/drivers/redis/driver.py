@@ -454,7 +454,7 @@ def _evidence(action: Action, facts: RedisFacts) -> dict[str, str | int | bool]:
 async def _catch_up(server: _Server, action: Action, order: Order, facts: RedisFacts) -> None:
     """After an orderly demotion the old primary still answers: what it wrote last is waited for, also over a
     link that is down for a moment. A link to a site that is gone looks up for seconds, and one that stands
-    still takes connections: after a loss nobody waits longer for it than a real answer takes.
+    still takes connections: after a loss no one waits longer for it than a real answer takes.
     """
     orderly = text(action.parameters, "proof", "") == "demote"
     if facts.role == "primary" or not (facts.link_up or orderly):

@@ -118,7 +118,7 @@ class PowerGate:
                 self._unsure[step.id] = held
 
     def seen_on(self, step: RunStep) -> None:
-        """Its server is on: an inrush that nobody was sure of has begun by now. It is counted no longer than
+        """Its server is on: an inrush that no one was sure of has begun by now. It is counted no longer than
         before: where its request can have arrived only until a moment ago, it has begun by then.
         """
         self._take_over()
@@ -298,7 +298,7 @@ class Boots:
         }
 
     def reached_by(self, server: str, endpoint: Endpoint | None) -> bool:
-        """Whether a driver can boot it: a BMC whose address is known, and somebody who may ask it."""
+        """Whether a driver can boot it: a BMC whose address is known, and someone who may ask it."""
         row = self.rows[server]
         fleet = self.estate.fleet
         return endpoint is not None and fleet.bmc[row] != BMC_NO and bool(bytes(fleet.bmc_address[row]))
@@ -337,7 +337,7 @@ class Boots:
 
 
 def boots_of(top: Topology, plan: Plan) -> Boots | None:
-    """None where the plan boots nothing. Raises UnknownDomain."""
+    """None if the plan boots nothing. Raises UnknownDomain."""
     names = [step.target for step in plan.steps if kind_of(step.kind).boots]
     if not names:
         return None

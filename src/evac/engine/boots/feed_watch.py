@@ -11,7 +11,7 @@ up: a leader that takes over would take a feed whose servers are all silent for 
 yet.
 
 A server in a rack with several feeds goes dark when all of them did: where a feed has servers of its own,
-those are asked. If nobody behind any feed answers, it may be the way to the controllers as well: people are
+those are asked. If no one behind any feed answers, it may be the way to the controllers as well: people are
 told at once, and the feeds count as tripped after a minute.
 
 What a server that does not come up should carry is started elsewhere. The run holds what waits for it for a
@@ -95,7 +95,7 @@ def is_due(view: RunView, now_ms: int) -> bool:
 
 async def take_over_plan(execution: RunExecution, bound: Bound, trouble: Trouble) -> None:
     """The mended plan takes the place of the one that it was made of. A server that was given up since then
-    is not switched on again because that plan still has it. Raises RunError, StalePlan where the run has
+    is not switched on again because that plan still has it. Raises RunError, StalePlan if the run has
     another plan, or is over, by now.
     """
     view, spec = execution.view, bound.spec
@@ -263,7 +263,7 @@ class FeedWatch:
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
-        """Until cancelled. Says first which feeds nobody watches."""
+        """Until cancelled. Says first which feeds no one watches."""
         if blind := unwatched(self._execution.view, self._actions):
             names = ", ".join(blind[:5]) + (f" and {len(blind) - 5} more" if len(blind) > 5 else "")
             self._tell(
@@ -373,7 +373,7 @@ class FeedWatch:
             await self._trip(view, feed, [i for i, is_gone in asked.items() if is_gone], len(asked))
 
     async def _note(self, looks: Mapping[str, Asked]) -> None:
-        """Writes down behind which feeds somebody answers, where no server that is up says so."""
+        """Writes down behind which feeds someone answers, where no server that is up says so."""
         view = self._execution.view
         new = [
             feed
@@ -387,7 +387,7 @@ class FeedWatch:
             await self._say(view, event, lambda now: now.boots.tripped.keys().isdisjoint(new))
 
     def _are_certain(self, certain: Sequence[str]) -> bool:
-        """Nobody behind any of several feeds answers: whether that has lasted long enough."""
+        """No one behind any of several feeds answers: whether that has lasted long enough."""
         now_ms = self._execution.now_ms()
         if self._nobody_since < 0 and certain:
             self._nobody_since = now_ms

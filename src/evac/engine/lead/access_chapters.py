@@ -49,7 +49,7 @@ class Chapter:
 
     @property
     def from_month_ms(self) -> int:
-        """When its month began, by its name; 0 where it names none."""
+        """When its month began, by its name; 0 if it names none."""
         try:
             begun = datetime.strptime(f"{self.stream} +0000", f"{STREAM}-%Y-%m %z")
         except ValueError:
@@ -156,7 +156,7 @@ def expired(chapters: Iterable[Chapter], now_ms: int, keep_ms: int) -> list[Chap
 
 
 async def unread_entry(store: Store, raw: Store, stream: str) -> Entry | None:
-    """What is in the place of a chapter's entry that is lost or cannot be read; None where it can. raw: the
+    """What is in the place of a chapter's entry that is lost or cannot be read; None if it can. raw: the
     store below its seal. Raises Unavailable.
     """
     if not any(one.stream == stream and one.unread for one in await chapters_of(store)):
@@ -172,7 +172,7 @@ async def delete_segments(store: Store, stream: str, guard: Lease) -> None:
 
 
 async def newest_of(store: Store) -> str:
-    """The chapter that is written now; empty where there is none."""
+    """The chapter that is written now; empty if there is none."""
     there = [one.stream for one in await chapters_of(store) if one.deleted is None]
     return there[-1] if there else ""
 

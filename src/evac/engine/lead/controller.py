@@ -4,13 +4,13 @@ out.
 Everything it stands on is given to it: store, clock, probes, planner, drivers. It never acts on less than its
 lease: when that is lost, or too little of it is left to be sure, every effect under way is cancelled at once.
 
-Who does not lead waits here until nobody does, and knows meanwhile why it could neither lead nor follow.
+Who does not lead waits here until no one does, and knows meanwhile why it could neither lead nor follow.
 
 Invariant: `why` is empty while this controller leads, or can read who leads; else it says what keeps it from
-both: a store that does not answer, that takes no writes while nobody leads, that cannot be read, or is over.
+both: a store that does not answer, that takes no writes while no one leads, that cannot be read, or is over.
 
 A short lease ends soon where its holder died; one that is shorter than a slow machine or store needs to renew
-it is lost again and again, and then nobody gets anything done. So whoever lost it twice within half a minute
+it is lost again and again, and then no one gets anything done. So whoever lost it twice within half a minute
 asks for twice as long, up to four times the least, and for the least again once it was kept for a minute and
 no run is open.
 """
@@ -97,7 +97,7 @@ Term = TypeVar("Term")
 
 
 class Candidacy(Generic[Term]):
-    """take: takes the office; raises LockHeld while somebody else leads, Superseded, Corrupt, Unavailable.
+    """take: takes the office; raises LockHeld while someone else leads, Superseded, Corrupt, Unavailable.
     tell: is told once each time that the store cannot be read.
     """
 
@@ -125,7 +125,7 @@ class Candidacy(Generic[Term]):
             await asyncio.sleep(self._pause_s)
 
     async def _try(self) -> Term | None:
-        """None while somebody else leads, a newer generation acts, or nobody can read which one this is. A
+        """None while someone else leads, a newer generation acts, or no one can read which one this is. A
         store that knows when leases end may give no hint of it, and is asked again and again.
         """
         while True:
@@ -148,7 +148,7 @@ class Candidacy(Generic[Term]):
             await asyncio.sleep(self._pause_s)
 
     async def _somebody_leads(self) -> bool:
-        """Whoever cannot write and reads that somebody leads still follows."""
+        """Whoever cannot write and reads that someone leads still follows."""
         try:
             return await self._store.holder(LEADER) is not None
         except (Unavailable, Corrupt):
@@ -245,7 +245,7 @@ class Controller:
 
     @property
     def neither(self) -> str:
-        """Why it can neither lead nor follow whoever does; empty where it does one of both."""
+        """Why it can neither lead nor follow whoever does; empty if it does one of both."""
         return "" if self._term is not None else self._candidacy.why
 
     def retarget(self, targets: Mapping[str, Sequence[Probe]]) -> None:
@@ -313,7 +313,7 @@ class Controller:
             self._judged.set()
 
     async def _compete(self) -> None:
-        """Tries to lead, whenever nobody does."""
+        """Tries to lead, whenever no one does."""
         while True:
             await in_own_task(self._lead(await self._candidacy.wait()))
             await asyncio.sleep(LEAD_AGAIN_S)
@@ -323,7 +323,7 @@ class Controller:
         self._desk.tell(Notice("trouble", now_ms, self.parts.site, f"cannot lead: {error.message}", told))
 
     async def _take_office(self) -> _Term:
-        """Raises `LockHeld` while somebody else leads, `Superseded` where a newer generation acts."""
+        """Raises `LockHeld` while someone else leads, `Superseded` where a newer generation acts."""
         generation = await self._generation()
         terms: list[_Term] = []
 
@@ -375,7 +375,7 @@ class Controller:
             self._term.ending.set()
 
     async def _lead(self, term: _Term) -> None:
-        """Everything that only a leader does, until the lease is lost or somebody else writes."""
+        """Everything that only a leader does, until the lease is lost or someone else writes."""
         self._term = term
         now_ms = self._desk.clock.now_ms()
         words = f"{self._desk.owner} leads"
@@ -481,7 +481,7 @@ class Controller:
                     term.anchored[head.stream] = head
 
     async def _answered_before(self) -> tuple[str, ...]:
-        """Which probes answered before this controller was started again; () where nobody knows."""
+        """Which probes answered before this controller was started again; () where no one knows."""
         try:
             entry = await self._desk.store.get(self._answered_key)
             return tuple(str(name) for name in orjson.loads(entry.value)) if entry is not None else ()

@@ -3,7 +3,7 @@
 Each agent is told our generation and says the newest one that it knows. What was learned once is written
 into the store and never forgotten. Two rules make an older generation harmless:
 
-- It acts no more as soon as anybody tells it. Before an effect, what is known is never older than `FRESH_MS`:
+- It acts no more as soon as anyone tells it. Before an effect, what is known is never older than `FRESH_MS`:
   else every agent is asked once more, and only then it begins.
 - Where the policy says `generation: asked`, the agent of the site where an effect lands must have answered in
   that time; an effect at a site whose agent is silent waits.
@@ -41,7 +41,7 @@ class Asker(Protocol):
 class Generations:
     """What one controller knows. agents: of every site that has one. strict: whether, by the policy of now,
     the agent of the place must have answered before an effect. on_newer: called once, as soon as a newer
-    generation is known; on_raised: when somebody made this very store one of another generation.
+    generation is known; on_raised: when someone made this very store one of another generation.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Generations:
         return Notice("trouble", self._clock.now_ms(), site, words, told)
 
     def check(self) -> None:
-        """Raises `Superseded` where a newer generation is known."""
+        """Raises `Superseded` if a newer generation is known."""
         if self.newer is not None:
             raise Superseded(self.own.number, self.newer.number)
 
@@ -98,7 +98,7 @@ class Generations:
         return self.newer is not None or generation != self.own.number
 
     async def may_act(self, at: str) -> None:
-        """Before an effect at a site. Raises `Superseded`, and `Retryable` where nobody there can say."""
+        """Before an effect at a site. Raises `Superseded`, and `Retryable` where no one there can say."""
         self.check()
         if not self._agents:
             return
@@ -120,7 +120,7 @@ class Generations:
         await asyncio.shield(self._round)
 
     async def refused(self, by: str) -> None:
-        """A system refused an order as superseded: somebody there knows more than we do."""
+        """A system refused an order as superseded: someone there knows more than we do."""
         await self.ask()
         if self.newer is None:
             self._learn(Newer(self.own.number + 1, "", by, self._clock.now_ms()))

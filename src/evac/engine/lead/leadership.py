@@ -28,7 +28,7 @@ _PAUSE_LEAST_S: Final = 0.05
 
 
 def begin(tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
-    """One more task of a term. Raises LeaseLost where the term is ending: its group, which one task of it has
+    """One more task of a term. Raises LeaseLost if the term is ending: its group, which one task of it has
     shut down by what it raised, takes no other, and whoever asks is about to be cancelled as well.
     """
     try:
@@ -42,7 +42,7 @@ class Leadership:
     """One lease, held. Made by `acquire`; `release` ends it.
 
     on_lost: called once, when the lease is over or too little of it is left to be sure. trouble: why it could
-    not be renewed the last time, in words; empty where it could, or nobody knows. given_up: it could not be
+    not be renewed the last time, in words; empty if it could, or no one knows. given_up: it could not be
     kept.
     """
 
@@ -103,7 +103,7 @@ class Leadership:
             raise LeaseLost(self.lease.name)
 
     async def hang_out_sign(self) -> None:
-        """Shows that somebody leads, for as long as the lease lasts. Raises `LeaseLost`."""
+        """Shows that someone leads, for as long as the lease lasts. Raises `LeaseLost`."""
         while True:
             with contextlib.suppress(Unavailable):
                 await self._store.transact(
@@ -134,7 +134,7 @@ class Leadership:
             self._on_lost()
 
     async def _keep(self) -> None:
-        """However it ends, nobody believes in the lease any more."""
+        """However it ends, no one believes in the lease any more."""
         try:
             await self._renew()
         finally:

@@ -8,7 +8,7 @@ The rule, which also holds over a new start and for another leader with other fi
 run was made under. What became stricter meanwhile holds for it at once; what became looser holds for runs
 that are made from then on. What a run is bound to stays as it was: its steps, gates, limits, pace, patience
 and how many must approve it. Who may approve is said by the policy in use, because keys get lost and people
-leave; but where somebody had to sign, somebody still has to.
+leave; but where someone had to sign, someone still has to.
 """
 
 from __future__ import annotations

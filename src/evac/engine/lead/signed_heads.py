@@ -57,7 +57,7 @@ class SignedHead:
 
 
 def key_named(variable: str, environ: Mapping[str, str] | None = None) -> Ed25519PrivateKey | None:
-    """The private key that a variable of the environment refers to; None where it is not set. Raises
+    """The private key that a variable of the environment refers to; None if it is not set. Raises
     NotAllowed for a reference that leads to no such key.
     """
     reference = (os.environ if environ is None else environ).get(variable, "")

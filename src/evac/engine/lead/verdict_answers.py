@@ -232,7 +232,7 @@ class VoteReader:
     """All votes with the moment at which this reader saw each change.
 
     A vote that was there before the reader first looked, or that changed while the reader slept, is not
-    proven: nobody can say how old it is until it changes again. challenge: votes that do not show that
+    proven: no one can say how old it is until it changes again. challenge: votes that do not show that
     they are new change nothing.
     """
 

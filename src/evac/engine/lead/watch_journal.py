@@ -106,7 +106,7 @@ def of_verdict(standing: Standing, at_ms: int) -> Notice:
 
 
 def of_event(run: str, event: Event) -> tuple[str, dict[str, Any]] | None:
-    """What is told of an event of a run, words and data; None where it is for the journal alone."""
+    """What is told of an event of a run, words and data; None if it is for the journal alone."""
     words = _TOLD.get(event.kind)
     if glass := event.data.get("break_glass"):
         words = f"{GlassUse.from_data(glass).words}: {event.data.get('who', 'somebody')} {event.kind}"
@@ -119,7 +119,7 @@ def of_event(run: str, event: Event) -> tuple[str, dict[str, Any]] | None:
 
 
 class Chronicle:
-    """Writes notices in the background, in order, under the leader's lease. Nobody waits for it: when the
+    """Writes notices in the background, in order, under the leader's lease. No one waits for it: when the
     store is away for long the oldest are dropped and counted.
     """
 
@@ -145,7 +145,7 @@ class Chronicle:
 
     async def run(self, say: Callable[[str], None] = lambda words: None) -> None:
         """Writes until cancelled. Raises `LeaseLost`. If someone else writes the stream, or it cannot be
-        read, it says so once and opens it again: that is no other leader, for nobody else has the lease.
+        read, it says so once and opens it again: that is no other leader, for no one else has the lease.
         """
         told = ""
         while True:

@@ -6,8 +6,8 @@ a rack, because a fire waits for no planner.
                                  "judged": the version of evac whose checker accepted it for that estate
     plan/<digest>/<part:06d>     canonical plan bytes in parts, deflated after `DEFLATED` where shorter;
                                  written before anything names the digest
-    plan-kept/<digest>           somebody uses that plan: it is never taken away
-    plan-left/<digest>           a plan that another took the place of in the drawer, or that somebody handed
+    plan-kept/<digest>           someone uses that plan: it is never taken away
+    plan-left/<digest>           a plan that another took the place of in the drawer, or that someone handed
                                  over to be looked at, since when: {"at_ms"}; a day later it is taken away
 
 A scenario is the names of the lost domains with `+` between. An entry fits while its "estate" is the digest
@@ -17,7 +17,7 @@ not put there. After a change every entry is looked at again: what the planner s
 kept and confirmed, the rest is made anew.
 
 This module owns when plans are made and where they lie; the planner is given to it. The table of entries is
-kept in memory while one leads, for nobody else writes them; plans are not.
+kept in memory while one leads, for no one else writes them; plans are not.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Planning(Protocol):
         load: Callable[[str], Awaitable[bytes]],
     ) -> Made:
         """A plan for the estate as it is now that the checker accepts: `known` again, where it still fits,
-        else a new one. load: the bytes of a plan by its digest. Raises UnsafePlan where the checker refuses
+        else a new one. load: the bytes of a plan by its digest. Raises UnsafePlan if the checker refuses
         `known` and there is no other, EvacError where none can be made or the checker refuses what was made.
         """
         ...
@@ -161,7 +161,7 @@ async def put_plan(store: Store, data: bytes, guard: Lease | None = None) -> str
 
 
 async def lend_plan(store: Store, data: bytes, now_ms: int) -> str:
-    """Writes a plan in parts, to be taken away a day later unless somebody keeps it by then; its digest."""
+    """Writes a plan in parts, to be taken away a day later unless someone keeps it by then; its digest."""
     digest = digest_of(data)
     await store.transact((), (Put(LEFT + digest, orjson.dumps({"at_ms": now_ms})),))
     return await _put_parts(store, data, digest, None)
@@ -196,7 +196,7 @@ def joined(parts: Sequence[bytes]) -> bytes:
 
 async def find_plan(store: Store, named: str) -> str:
     """The digest of the one stored plan whose digest begins so, twelve letters at least. Raises InvalidInput
-    where none does, or several do.
+    if none does, or several do.
     """
     if not _NAMED.fullmatch(named):
         hint = "give a file, or sha256: followed by 12 to 64 hexadecimal digits"
@@ -379,7 +379,7 @@ class Drawer:
         return ready, await get_plan(self._store, ready.plan)
 
     async def longest_ms(self) -> int:
-        """How long the slowest of the plans that were made took; 0 where none was."""
+        """How long the slowest of the plans that were made took; 0 if none was."""
         return max((one.took_ms for one in (await self._known()).values() if one.plan), default=0)
 
     async def plan_now(self, lost: Sequence[str], guard: Lease) -> tuple[Ready, bytes] | None:
@@ -462,7 +462,7 @@ class Drawer:
             await asyncio.sleep(self._look_ms / 1_000 * 12)
 
     async def sweep(self, guard: Lease) -> int:
-        """Takes away plans that left the drawer a day ago and that nobody keeps; how many."""
+        """Takes away plans that left the drawer a day ago and that no one keeps; how many."""
         swept, after = 0, ""
         while swept < SWEEP_MOST and (page := await self._store.list(LEFT, after, SWEEP_MOST)):
             after = page[-1].key

@@ -102,9 +102,9 @@ def choose(
     most_age_ms: int,
     searches: bool,
 ) -> Choice | None:
-    """What is done next; None where everything is as it should be.
+    """What is done next; None if everything is as it should be.
 
-    busy: scenarios at which somebody works; what shares its plan with one of them waits for that.
+    busy: scenarios at which someone works; what shares its plan with one of them waits for that.
     most_age_ms: how long ago a plan may have been looked at last. searches: whether a search, which takes
     long, may begin.
     """

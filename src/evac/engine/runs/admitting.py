@@ -278,7 +278,7 @@ class _StoreWork:
         return datasets.stay(epoch)
 
     def _not_ours(self, epoch: Epoch, event: Event, happened: Happened) -> Permit:
-        """The epoch is settled, or somebody else's by now: what this step did proves nothing for it. A person
+        """The epoch is settled, or someone else's by now: what this step did proves nothing for it. A person
         who vouches for a fence before it was begun claims with it.
         """
         if self._kind.fences and event.kind == "step_attested":
@@ -372,7 +372,7 @@ def _ends(actions: Sequence[Action]) -> tuple[str, str]:
 
 
 def _synchronous(actions: Sequence[Action]) -> tuple[str, ...] | None:
-    """The members that shall confirm commits from now on; None where the action does not say."""
+    """The members that shall confirm commits from now on; None if the action does not say."""
     found = actions[0].parameters.get("synchronous")
     return tuple(found) if isinstance(found, tuple) else None
 

@@ -298,7 +298,7 @@ def _follow_step(promote: Step, site: str) -> RunStep:
 
 
 def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
-    """Words of what a person must agree to first; empty where policy lets evac go on. Without a figure where
+    """Words of what a person must agree to first; empty if policy lets evac go on. Without a figure where
     one is known: until the old primary is fenced it grows, and whoever shows the run shows it as it is then.
     """
     if not kind_of(step.kind).makes_primary or ground.healthy:
@@ -322,7 +322,7 @@ def _planned_loss(ground: Ground, store: str) -> Loss:
 
 
 def needed_envelope(ground: Ground, losses: Mapping[str, Loss]) -> Envelope:
-    """What an approval must cover for this plan. Where nobody knows what is lost, it is the whole horizon."""
+    """What an approval must cover for this plan. Where no one knows what is lost, it is the whole horizon."""
     promoted = sorted(s.store for s in ground.plan.stores if s.candidate)
     known = [(losses.get(store) or _planned_loss(ground, store)).most_ms for store in promoted]
     most = max((lost if lost is not None else ground.plan.horizon_ms for lost in known), default=0)
@@ -533,7 +533,7 @@ async def put_bound(
     store: Store, bound: Bound, guard: Lease | None, compares: Sequence[Compare] = ()
 ) -> Bound:
     """Writes it in parts, and gives it back with its digest. What lies there, of a leader who died before the
-    run was made or of anybody else, is written over as long as the compares hold. Raises Conflict.
+    run was made or of anyone else, is written over as long as the compares hold. Raises Conflict.
     """
     data = encode_bound(bound)
     parts = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)]
@@ -565,7 +565,7 @@ async def was_bound_again(store: Store, run: str, plan: str) -> bool:
 
 
 async def get_bound(store: Store, run: str, plan: str, digest: str = "") -> Bound:
-    """digest: as the journal names it; journals of older versions name none. Raises Corrupt where it is
+    """digest: as the journal names it; journals of older versions name none. Raises Corrupt if it is
     missing, not whole or another one.
     """
     parts: list[bytes] = []

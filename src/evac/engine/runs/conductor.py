@@ -251,7 +251,7 @@ class Conductor:
         await enduring(key.removeprefix(OPEN), carry, self._trouble)
 
     async def _take_over(self, entry: Entry) -> _Taken | None:
-        """None where it cannot be taken over, which was said."""
+        """None if it cannot be taken over, which was said."""
         name = entry.key.removeprefix(OPEN)
         try:
             run = read_opened(name, entry.value, self._desk.policy)
@@ -450,7 +450,7 @@ class Conductor:
         self, name: str, data: bytes, why: str, lost: Sequence[str], gone: Collection[str] = ()
     ) -> tuple[str, ...]:
         """Another plan for a run under way, because these sites are lost: what is done stays done. Returns
-        what a person is asked for; empty where it goes on. Raises RunError, NotAllowed, UnsafePlan (the
+        what a person is asked for; empty if it goes on. Raises RunError, NotAllowed, UnsafePlan (the
         checker refuses it), StalePlan (it counts on a site that is left by now, or takes one for lost that is
         neither left nor lost any more).
 
@@ -507,7 +507,7 @@ class Conductor:
         return asks_of(execution.view, policy.envelope)
 
     async def _look_first(self, lost: Collection[str], within_ms: int = 0) -> None:
-        """Raises StalePlan where the plan may not know what a run moved that has ended, or takes another site
+        """Raises StalePlan if the plan may not know what a run moved that has ended, or takes another site
         for the primary of a store that burnt. within_ms: for which the next look is waited for, which knows.
         """
         until_ms = self._desk.clock.monotonic_ms() + within_ms
@@ -523,7 +523,7 @@ class Conductor:
 
     async def _consent(self, view: RunView, event: Event) -> Permit:
         """A person typed the names of all sites that are left: from then on the register says so, unless one
-        of them lives by now. Raises `NotAllowed` then, `Retryable` while nobody can tell.
+        of them lives by now. Raises `NotAllowed` then, `Retryable` while no one can tell.
         """
         if not view.approvals.to_type:
             return Permit()
@@ -560,7 +560,7 @@ class Conductor:
             await asyncio.sleep(AGAIN_S)
 
     async def _propose(self, entry: Entry) -> None:
-        """Creates what was proposed, or says why not; nothing where it was withdrawn meanwhile."""
+        """Creates what was proposed, or says why not; nothing if it was withdrawn meanwhile."""
         try:
             await self.create(await wanted_of(self._desk.store, entry, self._runs, self._desk.proven), entry)
         except (LeaseLost, Unavailable):

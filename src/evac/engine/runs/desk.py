@@ -154,7 +154,7 @@ async def go_on(view: RunView, who: str, say: Callable[[Event], Awaitable[None]]
 
 
 async def nothing_kept(run: str) -> None:
-    """Nobody keeps the heads of journals elsewhere."""
+    """No one keeps the heads of journals elsewhere."""
 
 
 ActionsOf = Callable[[str], Sequence[Action]]

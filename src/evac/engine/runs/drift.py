@@ -1,7 +1,7 @@
 """What was done is watched after it was done: a proxy reload or a zone push that pools the dead site again.
 
 Traffic that drifted is put right again; a store that changed its role by itself is only reported, because
-nobody moves a store twice without a person or a verdict. This module owns what is watched and how often; who
+no one moves a store twice without a person or a verdict. This module owns what is watched and how often; who
 the drivers are, and where the events go, is given to it.
 """
 

@@ -90,7 +90,7 @@ class _Store:
 async def problems_of(
     bound: Bound, driver: Callable[[str], Driver], known: Known
 ) -> dict[str, tuple[str, ...]]:
-    """Step -> what would keep it from working; empty where nothing would."""
+    """Step -> what would keep it from working; empty if nothing would."""
     return await _DryRun(bound, driver, known).run()
 
 

@@ -231,7 +231,7 @@ class EffectsReader:
 
 
 def _leaving(opened: Iterable[Entry]) -> dict[str, tuple[str, int]]:
-    """Site -> the run under way that leaves it, and since when; 0 where it does not say it."""
+    """Site -> the run under way that leaves it, and since when; 0 if it does not say it."""
     found: dict[str, tuple[str, int]] = {}
     for entry in opened:
         with contextlib.suppress(ValueError, TypeError, AttributeError):
@@ -279,7 +279,7 @@ async def may_clear(
     store: Store, domain: str, who: str, reason: str, now_ms: int, proof: Proven | None = None
 ) -> Permit:
     """To take back that a domain is lost or evacuated, because a person says so. proof: how that person was
-    proven. Raises NotAllowed where it is not, and while a run is under way that leaves it.
+    proven. Raises NotAllowed if it is not, and while a run is under way that leaves it.
     """
     run, _ = _leaving(await all_entries(store, OPEN)).get(domain, ("", 0))
     if run:
@@ -329,7 +329,7 @@ class ClearedMarks:
 
 
 def cleared_in(value: bytes) -> Mapping[str, Any]:
-    """What a person said when a mark was cleared; empty where it cannot be read, and then the mark stays."""
+    """What a person said when a mark was cleared; empty if it cannot be read, and then the mark stays."""
     with contextlib.suppress(ValueError):
         found = orjson.loads(value)
         if isinstance(found, dict) and type(found.get("at_ms")) is int:

@@ -157,7 +157,7 @@ class RunExecution:
         self, event: Event, permit: Permit = NOTHING, fits: Callable[[RunView], bool] | None = None
     ) -> None:
         """Writes an event from outside (a new plan, drift, another pace). fits: whether it is still made of
-        the present state; StalePlan where it is not. Raises RunError where the state does not allow it.
+        the present state; StalePlan where it is not. Raises RunError if the state does not allow it.
         """
         await self._ask(event._replace(at_ms=self._clock.now_ms()), permit, None, fits)
 
@@ -377,7 +377,7 @@ class RunExecution:
         self._hooks.heard(events)
 
     def _is_ours(self, key: str) -> bool:
-        """Whether it is the journal itself that somebody else wrote."""
+        """Whether it is the journal itself that someone else wrote."""
         return key.startswith(key_of(self.journal.stream, 0)[:-12])
 
     async def _ask(
@@ -455,7 +455,7 @@ class RunExecution:
             timer.cancel()
 
     async def _listen(self, prefix: str) -> None:
-        """Hints of the store that somebody asked for something."""
+        """Hints of the store that someone asked for something."""
         while True:
             with contextlib.suppress(Unavailable):
                 async for _ in self._store.watch(prefix):

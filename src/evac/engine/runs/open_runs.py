@@ -7,10 +7,10 @@ The end of a run: the register says so in the same transaction in which the run 
 What the register says of sites that a run leaves in mid-run: only of those that are lost by now, and whose
 names a person typed where more than one is left.
 
-Runs of which nobody knows whether they were made: the store took the transaction, or it did not, and no
+Runs of which no one knows whether they were made: the store took the transaction, or it did not, and no
 answer came; or the answer is that a run is there, which may be this one, of a request that arrived twice.
-Such a run is looked for, and carried out as soon as it is there; else it would stay open in nobody's hands
-until somebody else leads.
+Such a run is looked for, and carried out as soon as it is there; else it would stay open in no one's hands
+until someone else leads.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ PAUSE_MOST_S: Final = 5.0
 
 
 class DoubtedRuns:
-    """key_of: under which key a run is open. in_hand: whether somebody carries it out here. adopt: does.
+    """key_of: under which key a run is open. in_hand: whether someone carries it out here. adopt: does.
 
     taken_over: keys of runs that an earlier leader left, while they are being taken over here: who asks for
-    one of these again is told that it is there, and nobody may take it over a second time.
+    one of these again is told that it is there, and no one may take it over a second time.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class DoubtedRuns:
             self._looking.discard(name)
 
     async def _adopted(self, name: str) -> bool | None:
-        """None where the store does not say whether it is there."""
+        """None if the store does not say whether it is there."""
         key = self._key_of(name)
         try:
             entry = await self._store.get(key)
@@ -183,7 +183,7 @@ class InHand:
 
     @property
     def concern(self) -> Concerned | None:
-        """As another loss sees it; None where that is no concern of it: it leaves no site and no hall, and
+        """As another loss sees it; None if that is no concern of it: it leaves no site and no hall, and
         brings no site back, or it is over.
         """
         moves = bool(self.leaving or self.halls) or "active" in self.ends.values()
@@ -235,7 +235,7 @@ def made_at(guard: Lease, clock: Clock) -> str:
 
 
 def made_in(opened: bytes) -> str:
-    """What a request to an open run repeats, of the value under `open/`; empty where it does not say it."""
+    """What a request to an open run repeats, of the value under `open/`; empty if it does not say it."""
     try:
         return str(orjson.loads(opened).get("made", ""))
     except (ValueError, AttributeError):

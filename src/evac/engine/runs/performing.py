@@ -33,7 +33,7 @@ Boundary = Callable[[], None]
 
 
 class Gate(Protocol):
-    """turn: around the request of a boot that draws power. seen_on: somebody looked. may_arrive: whether a
+    """turn: around the request of a boot that draws power. seen_on: someone looked. may_arrive: whether a
     request of an earlier leader may still be on its way.
     """
 
@@ -250,7 +250,7 @@ class Performer:
         evidence: dict[str, Any],
         acting: _Acting,
     ) -> Outcome | None:
-        """None where the action is done."""
+        """None if the action is done."""
         self._terms.authority.check()
         checked = await driver.check(action, order)
         code = "" if checked.error is None else checked.error.code

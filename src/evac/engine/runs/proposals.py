@@ -7,16 +7,16 @@
 The answers of older leaders say neither kind nor hint. `asked` is a request (`requests.encode`) that proves
 who proposed: its evidence names the digest of all the rest. Those of older programs have none.
 
-Who asked may take a proposal back while nobody answered it. So the answer is written in the transaction that
+Who asked may take a proposal back while no one answered it. So the answer is written in the transaction that
 makes the run, and only while the proposal lies there as it was read: either there is a run with an answer, or
 the proposal was withdrawn and there is none.
 
 Of a run that has ended a person says where the primary of a store is that it left in doubt.
 
-    request/<run>/<id>            what is asked of a run that nobody carries out any more
+    request/<run>/<id>            what is asked of a run that no one carries out any more
     vouched/<store>/<epoch>       who said what, and why: written with the epoch, in one transaction
 
-While a promotion is in doubt no other one of its store can begin; only somebody who looked can end that.
+While a promotion is in doubt no other one of its store can begin; only someone who looked can end that.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def ends_after(ends: Mapping[str, Mark], gone: Collection[str]) -> dict[str, Mar
 
 
 def asks_of(view: RunView, agreed: Envelope) -> tuple[str, ...]:
-    """What a person must agree to before the run goes on; empty where nobody is asked."""
+    """What a person must agree to before the run goes on; empty if no one is asked."""
     needed = view.spec.envelope
     given = (envelope.outside(one, needed) for one in view.approvals.given.values())
     closest = min(given, key=len, default=envelope.outside(agreed, needed))
@@ -148,7 +148,7 @@ class Wanted:
 
     @property
     def asked_by(self) -> dict[str, Any]:
-        """As the first record of the run says it; nothing where evac itself asked."""
+        """As the first record of the run says it; nothing if evac itself asked."""
         proof = {"proof": self.proof.to_data()} if self.proof.kind != "trust" else {}
         return {"who": self.who, **proof} if self.who else {}
 
@@ -161,7 +161,7 @@ def proposing(number: str, told: Mapping[str, Any], at_ms: int) -> requests.Requ
 
 
 def _asked(entry: Entry, told: Mapping[str, Any]) -> requests.Request:
-    """Who proposed, and what proves it. Raises NotAllowed where the proof is of another proposal."""
+    """Who proposed, and what proves it. Raises NotAllowed if the proof is of another proposal."""
     rest = {name: value for name, value in told.items() if name != "asked"}
     bare = proposing(entry.key.removeprefix(PROPOSAL), rest, 0)
     if not told.get("asked"):
@@ -182,7 +182,7 @@ ANSWER: Final = "answer/"
 
 
 def answered(entry: Entry | None, answer: Mapping[str, str]) -> Permit:
-    """The answer in the place of its proposal, unless that was withdrawn; nothing where nobody proposed."""
+    """The answer in the place of its proposal, unless that was withdrawn; nothing if no one proposed."""
     if entry is None:
         return Permit()
     key = ANSWER + entry.key.removeprefix(PROPOSAL)
@@ -251,7 +251,7 @@ ANSWERS: Final = "site-answers"
 
 
 def must_be_abandoned(seen: Sequence[LeavingSite], abandoned: Collection[str]) -> None:
-    """Raises NotAllowed for a site that answers, or is the last one, and that nobody said they abandon."""
+    """Raises NotAllowed for a site that answers, or is the last one, and that no one said they abandon."""
     asked = [one for one in seen if one.state == "answers" or one.is_last]
     left = [one for one in asked if one.site not in abandoned]
     if left:
@@ -375,7 +375,7 @@ def how_to_vouch(epoch: Epoch) -> str:
 
 
 def _primary(epoch: Epoch, request: requests.Request) -> str:
-    """Where the primary is, as the person says. Raises NotAllowed where that says too little."""
+    """Where the primary is, as the person says. Raises NotAllowed if that says too little."""
     if epoch.candidate in datasets.names_in(str(request.evidence.get("fenced", ""))):
         return epoch.holder
     named = str(request.evidence.get("primary", ""))

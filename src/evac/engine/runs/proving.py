@@ -280,7 +280,7 @@ def room_id(public: str) -> str:
 
 
 class RoomKey:
-    """The key of one war room. key: None for one of this process, which nobody else has."""
+    """The key of one war room. key: None for one of this process, which no one else has."""
 
     def __init__(self, key: Ed25519PrivateKey | None = None) -> None:
         self._key = key or Ed25519PrivateKey.generate()
@@ -301,7 +301,7 @@ class RoomKey:
 
 
 async def room_in(store: Store, name: str) -> str:
-    """The public key that the store names for a room; empty where it names none."""
+    """The public key that the store names for a room; empty if it names none."""
     entry = await store.get(ROOMS + name)
     try:
         told: Any = None if entry is None else orjson.loads(entry.value)["key"]

@@ -134,7 +134,7 @@ def incident_key(incident: str) -> str:
 
 
 def run_of_incident(value: bytes) -> str:
-    """The run that the entry of an incident names; empty where it names none that can be."""
+    """The run that the entry of an incident names; empty if it names none that can be."""
     with contextlib.suppress(ValueError, KeyError, TypeError, StoreError):
         run = orjson.loads(value)["run"]
         if isinstance(run, str) and prefix_of(run):
@@ -151,7 +151,7 @@ async def create_run(
     compares: Sequence[Compare] = (),
     changes: Sequence[Change] = (),
 ) -> tuple[Journal, RunView]:
-    """A new run: its journal with its first event. Raises `Conflict` where it is there already."""
+    """A new run: its journal with its first event. Raises `Conflict` if it is there already."""
     data = {
         "run": spec.run,
         "incident": spec.incident,

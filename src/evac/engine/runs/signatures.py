@@ -1,4 +1,4 @@
-"""What people sign with their keys (ed25519): approvals, and credentials for when nobody can sign in.
+"""What people sign with their keys (ed25519): approvals, and credentials for when no one can sign in.
 
 The policy lists public keys; private keys stay with their owners, in files that only they can read. A policy
 without approvers takes a name on trust, which is said in the evidence.
@@ -58,7 +58,7 @@ def issue(grant: Grant, key: Ed25519PrivateKey) -> str:
 def read(text: str, keys: Mapping[str, str]) -> Grant:
     """What a credential says, after its signature was checked. keys: person -> public key, base64.
 
-    Raises NotAllowed for one that is none, that nobody known signed, or that was changed.
+    Raises NotAllowed for one that is none, that no one known signed, or that was changed.
     """
     payload, signature = _parts(text)
     grant = _grant(payload)
@@ -261,7 +261,7 @@ def sign(approval: Signed, key: Ed25519PrivateKey) -> str:
 
 
 def check(approval: Signed, signature: str, policy: RunPolicy) -> None:
-    """Raises NotAllowed unless a listed approver signed just this. With nobody listed, names are trusted."""
+    """Raises NotAllowed unless a listed approver signed just this. With no one listed, names are trusted."""
     if not policy.approvers:
         return
     approver = next((a for a in policy.approvers if a.name == approval.who), None)

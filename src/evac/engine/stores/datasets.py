@@ -82,7 +82,7 @@ def key_of(store: str) -> str:
 
 
 def decode(store: str, entry: Entry | None) -> Epoch:
-    """The epoch under a key. Raises `NotAllowed` for what cannot be read: then nobody may claim."""
+    """The epoch under a key. Raises `NotAllowed` for what cannot be read: then no one may claim."""
     if entry is None:
         return Epoch(store)
     try:
@@ -169,7 +169,7 @@ def claim(
 
 
 def prove(before: Epoch, rung: str, policy: StorePolicy) -> tuple[Epoch, Permit]:
-    """The fence of the claimed epoch is complete by this proof. Raises `NotAllowed` where policy wants
+    """The fence of the claimed epoch is complete by this proof. Raises `NotAllowed` if policy wants
     more.
     """
     if before.settled or before.purpose != "promote":
@@ -231,7 +231,7 @@ def _in_doubt(epoch: Epoch) -> NotAllowed:
 
 
 def stay(epoch: Epoch) -> Permit:
-    """Nobody claims anything of this store in between."""
+    """No one claims anything of this store in between."""
     return Permit((_as_read(epoch),))
 
 
@@ -295,7 +295,7 @@ class DataSets:
 
     @asynccontextmanager
     async def hold(self, store: str, ttl_ms: int) -> AsyncIterator[HeldSet]:
-        """The lease of a store for the whole block. Raises `Retryable` while somebody else holds it."""
+        """The lease of a store for the whole block. Raises `Retryable` while someone else holds it."""
         held = self._kept.pop(store, None)
         if held is None or held.lease.ttl_ms != ttl_ms or held.left_ms < ttl_ms // 2:
             held = await self._acquired(store, ttl_ms)
@@ -341,7 +341,7 @@ class DataSets:
 
 
 class HeldSet:
-    """The lease of one store. It is kept by `during`, and over before anybody else can have it."""
+    """The lease of one store. It is kept by `during`, and over before anyone else can have it."""
 
     def __init__(self, keys: Store, store: str, lease: Lease, clock: Clock, asked_ms: int) -> None:
         self._keys, self.store, self.lease, self._clock = keys, store, lease, clock

@@ -76,7 +76,7 @@ def check_mode(mode: Mode, quorum: bool, voters: int) -> None:
 
 
 def marks_in(value: bytes) -> dict[str, str] | None:
-    """Site -> its mark in the register, sorted; None where it cannot be read: guards allow nothing then."""
+    """Site -> its mark in the register, sorted; None if it cannot be read: guards allow nothing then."""
     with contextlib.suppress(ValueError):
         found = orjson.loads(value)
         if isinstance(found, dict):
@@ -99,7 +99,7 @@ class Draft:
         self._changed: set[str] = set()
 
     async def get(self, key: str) -> Any:
-        """The value under a key, None where there is none. Raises `NotAllowed` for what is not JSON."""
+        """The value under a key, None if there is none. Raises `NotAllowed` for what is not JSON."""
         if key not in self._read:
             entry = await self._store.get(key)
             try:
@@ -332,7 +332,7 @@ async def ensure_register(store: Store, sites: Iterable[str]) -> Permit:
 
 
 async def read_register(store: Store) -> dict[str, Mark]:
-    """Site -> mark; empty before the first controller made it. Raises `NotAllowed` where it is unreadable."""
+    """Site -> mark; empty before the first controller made it. Raises `NotAllowed` if it is unreadable."""
     return (await read_register_as_is(store))[0]
 
 

@@ -10,7 +10,7 @@ server and no engine's own figure of its lag is needed. What was seen of another
 Times are those of a clock that does not jump, and each controller has its own. Whoever reads what another
 wrote moves it to its own clock, never to a later time than the true one: see `Following`.
 
-That most is looked at before a plan is approved, and again when a fence is complete. Nobody agreed to more
+That most is looked at before a plan is approved, and again when a fence is complete. No one agreed to more
 than was shown. Until the fence of a store is complete its old primary may acknowledge writes that the
 candidate never gets, so what was shown can have grown; then the promotion waits for a person.
 """
@@ -232,7 +232,7 @@ def loss_of(
 ) -> Loss:
     """The most that is lost when the primary may have acknowledged writes until `until_ms`. mode: of the
     candidate; is_observed: it was seen, and is not only what the files say. What a clock that went back would
-    make too small is not known, nor what is lost of a primary that nobody saw, where another was seen before.
+    make too small is not known, nor what is lost of a primary that no one saw, where another was seen before.
     """
     if mode == "sync":
         sync: Basis = "synchronous" if is_observed else "declared"
@@ -336,7 +336,7 @@ class LossGuard:
         self._now, self._policy, self._seen, self._now_ms = now, policy, seen, now_ms
 
     def __call__(self, step: RunStep, actions: Sequence[Action]) -> None:
-        """Raises `Retryable` where it would lose more than policy allows, and no person agreed to it."""
+        """Raises `Retryable` if it would lose more than policy allows, and no person agreed to it."""
         view = self._now()
         known = known_losses(view.specs[view.plans[-1]]).get(step.target)
         if known is None or step.gate or view.index[step.id] in view.gates_open:

@@ -162,7 +162,7 @@ def _endpoint(estate: Estate, store: str, site: str) -> Endpoint | None:
 
 
 def _next(estate: Estate, top: Topology, store: Store, holder: str, gone: Collection[str]) -> str:
-    """The name of the copy that lives nearest to being synchronous; empty where there is none."""
+    """The name of the copy that lives nearest to being synchronous; empty if there is none."""
     rows = []
     for member in store.members:
         site = site_of(top, member.at) or ""
@@ -251,7 +251,7 @@ class Hanging:
 
     async def _protect_store(self, site: str, epoch: Epoch, data: bytes, words: str) -> None:
         """The next epoch names the incident, so that two leaders make one run of it. Every try of its step is
-        an epoch: nobody is asked for the same a second time while the first is open.
+        an epoch: no one is asked for the same a second time while the first is open.
         """
         await self._conductor.ready()
         if digest_of(data) in {run.view.spec.plan for run in self._conductor.runs_in(_NOT_ENDED)}:
@@ -273,7 +273,7 @@ class Hanging:
         """A replica that died alone gives no verdict of its site, and hangs every commit as well. Once an
         epoch: what was decided in it is not decided again, unless it was withdrawn.
 
-        commits_go_on: stores whose commits were seen to wait for nobody, for as long as it takes to believe
+        commits_go_on: stores whose commits were seen to wait for no one, for as long as it takes to believe
         that they hang.
         """
         profile, clock = self._desk.policy.profile, self._desk.clock
@@ -333,7 +333,7 @@ class Hanging:
             self._say("trouble", where, words, {"code": error.code})
 
     async def _withdraw(self, store: str, execution: RunExecution) -> None:
-        """Nobody is asked any more: unless somebody has just agreed. Raises StalePlan then, RunError where it
+        """No one is asked any more: unless someone has just agreed. Raises StalePlan then, RunError where it
         has ended, Conflict, Unavailable.
         """
         run = execution.view.spec.run

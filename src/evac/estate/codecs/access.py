@@ -315,7 +315,7 @@ _TOP: Final = Record(FIELDS, dict)
 
 
 def load_access(path: Path) -> a.AccessRules:
-    """The rules in a file. Raises EstateError with every problem; a file that names nobody is one too."""
+    """The rules in a file. Raises EstateError with every problem; a file that names no one is one too."""
     problems = Problems()
     root = read_root(path, problems)
     made = a.AccessRules() if root is None else _rules(root, problems)

@@ -4,7 +4,7 @@ Every program opens it, also the Python of a bare laptop. Written with sorted na
 the same parts give the same bytes. Read as if an enemy had made it: only entries that are stored or deflated,
 only names that lead nowhere else, only what the manifest lists, and no part beyond the size that it tells.
 
-The shape of a bundle's manifest: checked once, whole, before anybody reads a value of it.
+The shape of a bundle's manifest: checked once, whole, before anyone reads a value of it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ _PURPOSE: Final = b"evac bundle manifest 1\n"
 
 def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source]) -> str:
     """Writes the file at once or not at all; returns the SHA-256 of its manifest. values: what the manifest
-    says beside the list of parts. Raises InvalidInput where it would be too large.
+    says beside the list of parts. Raises InvalidInput if it would be too large.
     """
     with bundle_beside(path, values, sources) as made:
         made.put()
@@ -218,7 +218,7 @@ def _packed(
 
 
 def _check_written(beside: Path) -> None:
-    """What was written is read as somebody else will. Raises InvalidInput."""
+    """What was written is read as someone else will. Raises InvalidInput."""
     try:
         with open_bundle(beside) as found:
             for problem in found.problems():
@@ -307,7 +307,7 @@ class Bundle:
         return b"".join(self._blocks(part))
 
     def copy(self, name: str, target: Path) -> None:
-        """Writes a part into a new file. Raises BundleDamaged; what was written by then is for nobody."""
+        """Writes a part into a new file. Raises BundleDamaged; what was written by then is for no one."""
         with target.open("xb") as file:
             for block in self._blocks(self._part(name)):
                 file.write(block)

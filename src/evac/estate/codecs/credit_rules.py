@@ -283,7 +283,7 @@ _TOP: Final = Record(
 
 
 def check_rules(path: Path) -> tuple[r.RuleSet | None, tuple[Diagnostic, ...]]:
-    """The rule set of a file, and every problem of it; None where it cannot be used."""
+    """The rule set of a file, and every problem of it; None if it cannot be used."""
     problems = Problems()
     root = read_root(path, problems)
     if root is None:

@@ -176,7 +176,7 @@ class Teller:
         return self._fields(HEAD, self._estate, "", "")
 
     def section(self, section: Section) -> Tree:
-        """One top-level key; empty where the estate says nothing of it."""
+        """One top-level key; empty if the estate says nothing of it."""
         value = getattr(self._estate, section.attr)
         if section.style == "mapping":
             return self._fields(section.fields, value, f"{section.key}/", "")

@@ -307,7 +307,7 @@ def _left_off_arguments(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(path: Path) -> tuple[Plan, str]:
-    """The plan in a file and its digest. Raises PlanError where it cannot be read."""
+    """The plan in a file and its digest. Raises PlanError if it cannot be read."""
     try:
         if not path.is_file():
             raise PlanError("plan-missing", f"{path} is not a file", _MAKE_ONE)
@@ -363,7 +363,7 @@ def _shape(error: Exception) -> str:
 
 
 class _TwiceError(Exception):
-    """Of two values of one key nobody knows which was meant."""
+    """Of two values of one key no one knows which was meant."""
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

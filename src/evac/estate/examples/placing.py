@@ -1,4 +1,4 @@
-"""Puts the replicas of the example on servers: feasible, spread, nobody twice on one server.
+"""Puts the replicas of the example on servers: feasible, spread, no one twice on one server.
 
 First fit around a circle of servers on which neighbours stand in different halls, rows and racks,
 biggest replicas first. One numpy pass per service and site; no loop over servers.
@@ -71,7 +71,7 @@ class Wanted:
 
 
 def place(ground: Ground, machines: Machines, wanted: Wanted) -> Replicas:
-    """Bindings of every replica to a server. Raises AssertionError where the company does not fit."""
+    """Bindings of every replica to a server. Raises AssertionError if the company does not fit."""
     return _Floor(ground, machines, wanted).run()
 
 

@@ -295,7 +295,7 @@ def read_document(
 
 
 def read_root(path: Path, problems: Problems) -> Node | None:
-    """The root of a YAML file that somebody named; None, with diagnostics, where it is refused."""
+    """The root of a YAML file that someone named; None, with diagnostics, where it is refused."""
     text = read_text(path, path, YAML_BYTES_MAX, True, problems)
     return None if text is None else read_document(text, path.name, problems)
 

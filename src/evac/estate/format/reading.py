@@ -87,7 +87,7 @@ class FactBook:
         return tuple(self._facts[path][0] for path in sorted(self._facts))
 
     def check_paths(self, known: Iterable[str], stated: set[str]) -> None:
-        """Warn of provenance for values that nobody stated, and say so if nothing can expire."""
+        """Warn of provenance for values that no one stated, and say so if nothing can expire."""
         paths = {
             *known,
             *TABLE_COLUMNS,

@@ -85,7 +85,7 @@ def _runs_at(values: dict[str, Any], fleet: Fleet, rows: ReplicaRows, service: i
 
 
 def _site_of(at: str, fleet: Fleet, sites: list[str]) -> str:
-    """The site of a path or a server; empty where nothing has that name."""
+    """The site of a path or a server; empty if nothing has that name."""
     first = at.split("/", 1)[0]
     if first in sites:
         return first

@@ -66,7 +66,7 @@ class _Variables:
     unset: set[str] = field(default_factory=set)
 
     def text(self, node: Node | None) -> str | None:
-        """The text of a value with its variables filled in; None where it has none, or one is not set."""
+        """The text of a value with its variables filled in; None if it has none, or one is not set."""
         if node is None or node.kind != SCALAR or node.is_unknown:
             return None
         missing: list[str] = []

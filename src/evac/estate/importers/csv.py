@@ -119,7 +119,7 @@ def unit_named(text: str) -> str | None:
 
 
 def understand(name: str) -> tuple[str, str | None] | None:
-    """Meaning and unit of a column name; None where it means nothing here."""
+    """Meaning and unit of a column name; None if it means nothing here."""
     meaning = _meaning(bare(name))
     if meaning is not None:
         return meaning, _UNIT_IN_NAME.get(bare(name))
@@ -350,7 +350,7 @@ def _cell(row: Row, meaning: str, reading: _Reading) -> str | None:
 
 
 def _fact(row: Row, meaning: str, reading: _Reading) -> str | None:
-    """One fact of a host as the table `servers` states it; None where the list does not say."""
+    """One fact of a host as the table `servers` states it; None if the list does not say."""
     if meaning == "state":
         return _state(row, reading)
     text = _cell(row, meaning, reading)
@@ -393,7 +393,7 @@ def _note_states(reading: _Reading) -> None:
 
 def _decimal_signs(table: Cells, columns: dict[str, Column]) -> dict[str, str]:
     """The sign before fractions in each column of amounts, where its cells settle that and agree, else those
-    of all other columns. Empty where they do not, or where semicolons part the cells, as they do because
+    of all other columns. Empty if they do not, or where semicolons part the cells, as they do because
     commas are in numbers: a point before three digits is ambiguous then.
     """
     signs: dict[str, str] = {}

@@ -92,7 +92,7 @@ def _files(folder: Path, unread: list[OSError]) -> list[Path]:
 
 
 def _kind_of(path: Path) -> tuple[str, Sign] | None:
-    """Kind and sign of a file; None where it is not a source."""
+    """Kind and sign of a file; None if it is not a source."""
     if not path.name.endswith(_ENDINGS) or not path.is_file():
         return None
     try:

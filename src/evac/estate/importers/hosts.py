@@ -71,7 +71,7 @@ def _add_rack(
     feeds: dict[str, set[str]],
     imported: Imported,
 ) -> str:
-    """The path of the rack of a host; empty where it is not known."""
+    """The path of the rack of a host; empty if it is not known."""
     rack, hall = facts.get("rack"), facts.get("hall")
     inside = f"{site}/{hall.removeprefix(f'{site}/')}" if hall is not None else ""
     if inside:

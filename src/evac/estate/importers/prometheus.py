@@ -135,7 +135,7 @@ def _workload(pod: str) -> str:
 
 
 def _value(sample: Node) -> Fraction:
-    """The value of a sample; 0 where it is none, or not a number that counts."""
+    """The value of a sample; 0 if it is none, or not a number that counts."""
     pair = items_in(sample, "value")
     text = word(pair[1]) or "" if len(pair) == 2 else ""
     return Fraction(text) if _NUMBER.fullmatch(text) else Fraction(0)

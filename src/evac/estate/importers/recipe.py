@@ -180,7 +180,7 @@ def _source(
 
 
 def _live(node: Node, kind: str | None, where: str | None, folder: Path) -> Live | None:
-    """How to ask for a source; None where it is a file or a folder."""
+    """How to ask for a source; None if it is a file or a folder."""
     if where is not None and where.startswith(("http://", "https://")):
         return Live(address=where, token=word(node, "token"))
     context, kubeconfig = word(node, "context"), word(node, "kubeconfig")

@@ -4,7 +4,7 @@ what is open.
 An importer is a module or a package with `read(source, problems)`, which gives the facts of a source as
 `Imported`; problems are added, with their places. Changes are found on the texts of two imports, so that
 yesterday's files need no memory of their own. Files of an import carry a mark in their first lines; a file
-without it belongs to somebody and stays. The overlay is written once, when there is none.
+without it belongs to someone and stays. The overlay is written once, when there is none.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ _RESOURCE_WORDS: Final = {"accelerators": "number of accelerators"}
 
 
 def open_facts(estate: Estate) -> tuple[Unknown, ...]:
-    """Groups of facts nobody states, the groups that hide most first; groups of nothing left out."""
+    """Groups of facts no one states, the groups that hide most first; groups of nothing left out."""
     found = [
         *_of_sites(estate),
         *_of_services(estate),
@@ -165,8 +165,8 @@ def document_name(kind: str) -> str:
 
 
 def read_before(target: Path, kind: str) -> Before:
-    """What the last import of this kind wrote into the folder. Raises InvalidInput where the file of
-    that name is somebody's own."""
+    """What the last import of this kind wrote into the folder. Raises InvalidInput if the file of
+    that name is someone's own."""
     document = _text(target / document_name(kind), YAML_BYTES_MAX)
     if document is None:
         return Before()
@@ -193,7 +193,7 @@ def _tables_of(document: str) -> list[str]:
 
 
 def _text(path: Path, limit: int) -> str | None:
-    """The text of a file; None where there is none. Raises InvalidInput where it cannot be read."""
+    """The text of a file; None if there is none. Raises InvalidInput if it cannot be read."""
     if not os.path.lexists(path):
         return None
     problems = Problems()
@@ -207,7 +207,7 @@ def _text(path: Path, limit: int) -> str | None:
 
 
 def check_free(target: Path, before: Before, texts: dict[str, str]) -> None:
-    """Raises InvalidInput where a file that is about to be written belongs to somebody else."""
+    """Raises InvalidInput if a file that is about to be written belongs to someone else."""
     if os.path.lexists(target) and not target.is_dir():
         raise InvalidInput(
             "import-target-not-folder", f"{target.name} is not a folder", "choose a folder with -o"
@@ -232,9 +232,9 @@ def overlay_in(target: Path) -> Path | None:
 
 
 def overlay_text(target: Path, given: Path | None, example: str) -> str | None:
-    """What to write as overlay.yaml; None where the folder has one, which is never touched.
+    """What to write as overlay.yaml; None if the folder has one, which is never touched.
 
-    Raises InvalidInput where `given` says something else than the one in the folder.
+    Raises InvalidInput if `given` says something else than the one in the folder.
     """
     there = overlay_in(target)
     wanted = example if given is None else _given_overlay(given)

@@ -146,7 +146,7 @@ def _rows(lines: list[str], first: int, file: str, delimiter: str, problems: Pro
 
 
 def _quoted(lines: list[str], number: int, file: str, delimiter: str) -> tuple[Row | None, int]:
-    """A row with quotes and how many lines it takes; None where a quote stays open."""
+    """A row with quotes and how many lines it takes; None if a quote stays open."""
     used = 1
     text = lines[number]
     while (parsed := _split_quoted(text, delimiter)) is None:
@@ -295,7 +295,7 @@ def items_in(node: Node | None, *keys: str) -> list[Node]:
 
 
 def at(node: Node | None, *keys: str) -> Node | None:
-    """What stands under the keys, one below the other; None where one is missing."""
+    """What stands under the keys, one below the other; None if one is missing."""
     for key in keys:
         if node is None or node.kind != MAP or key not in node.fields:
             return None
@@ -304,7 +304,7 @@ def at(node: Node | None, *keys: str) -> Node | None:
 
 
 def word(node: Node | None, *keys: str) -> str | None:
-    """The text under the keys; None where it is missing, unknown or no single value."""
+    """The text under the keys; None if it is missing, unknown or no single value."""
     found = at(node, *keys)
     return None if found is None or found.kind != SCALAR or found.is_unknown else found.text
 

@@ -255,7 +255,7 @@ def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, 
 
 
 def _add_copy(resource: _Resource, original: str, imported: Imported, problems: Problems) -> None:
-    """A replica is a member of the store that it follows; without that, nobody knows what it is a copy of."""
+    """A replica is a member of the store that it follows; without that, no one knows what it is a copy of."""
     site = _site(resource.values, _DATA[resource.kind].sites)
     known = imported.sections.get("stores", {}).get(original)
     place, address = resource.node.place, shown(resource.address)

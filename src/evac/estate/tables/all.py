@@ -1,7 +1,7 @@
 """All tables of an estate - racks, servers, replicas - in the order in which they refer to each other:
 read, and written again.
 
-Racks are entries of the estate like any other, so each row becomes one value. A cell is written empty where
+Racks are entries of the estate like any other, so each row becomes one value. A cell is written empty if
 the reader comes to the same value by itself.
 """
 

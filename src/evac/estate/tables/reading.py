@@ -40,7 +40,7 @@ _STDERR: Final = 2
 class Table:
     """V rows of the columns asked for; a column the file does not have is all null.
 
-    `lines`: line of each row in a CSV file, None where row k stands on line k + 2; `columns`: the
+    `lines`: line of each row in a CSV file, None if row k stands on line k + 2; `columns`: the
     columns of the file in its order; `raw`: the bytes of a CSV file, for columns of cells.
     """
 

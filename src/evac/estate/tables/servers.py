@@ -56,7 +56,7 @@ _ADDRESS_HINT: Final = "NAME, 10.1.2.3 or [fd00::1], with :PORT if it is not the
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reached:
-    """How to reach and find each server; V bytes each, empty where unknown."""
+    """How to reach and find each server; V bytes each, empty if unknown."""
 
     address: NameColumn
     serial: NameColumn
@@ -234,7 +234,7 @@ def _check_names(table: Table, problems: Problems) -> None:
 def lookup(
     table: Table, column: str, names: Sequence[str], problems: Problems
 ) -> tuple[IndexColumn, BoolColumn]:
-    """(V,) position in `names`, -1 where empty or unknown; (V,) which say unknown. Notes dangling names."""
+    """(V,) position in `names`, -1 if empty or unknown; (V,) which say unknown. Notes dangling names."""
     cells = text_of(table, column)
     if cells.null_count() == len(cells):
         return np.full(len(cells), -1, np.int32), np.zeros(len(cells), np.bool_)
@@ -281,7 +281,7 @@ def _sites(
 
 
 def _gather(values: list[int], rows: IndexColumn) -> IndexColumn:
-    """values[rows], -1 where a row is -1."""
+    """values[rows], -1 if a row is -1."""
     return np.array([*values, -1], np.int32)[rows]
 
 
@@ -301,7 +301,7 @@ def _bmcs(table: Table, facts: FactBook, problems: Problems) -> np.ndarray[Any, 
 def lookup_words(
     table: Table, column: str, words: dict[str, int], problems: Problems
 ) -> tuple[IndexColumn, BoolColumn]:
-    """(V,) codes of words, -1 where empty; (V,) which are wrong, noted."""
+    """(V,) codes of words, -1 if empty; (V,) which are wrong, noted."""
     cells = text_of(table, column)
     codes = cells.replace_strict(list(words), list(words.values()), default=None, return_dtype=pl.Int32)
     wrong = mask_of(codes.is_null() & cells.is_not_null())

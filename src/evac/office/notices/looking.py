@@ -223,7 +223,7 @@ class Looker:
         return replace(state, references=references), Known(holds, (*news, *updates))
 
     async def _published(self, state: State) -> tuple[State, tuple[News, ...]]:
-        """New updates for users. Notes are read again whenever somebody wrote one, and if the state is not
+        """New updates for users. Notes are read again whenever someone wrote one, and if the state is not
         that of the last look.
         """
         entry = await self._store.get(NOTED)
@@ -239,7 +239,7 @@ class Looker:
         arrive.
 
         Of records before the first look only verdicts count. The same applies if the journal now ends before
-        the last record read: somebody deleted its end, and which records are new is unknown.
+        the last record read: someone deleted its end, and which records are new is unknown.
         """
         end = await last_of(self._store, WATCH)
         records = end.records if end else 0
@@ -379,7 +379,7 @@ def _unread_key(run: str) -> str:
 
 
 def _unread(problems: Mapping[str, str], beyond: int) -> list[Concern]:
-    """Open runs that nobody is told of: run -> why its journal cannot be read, and how many are too many."""
+    """Open runs that no one is told of: run -> why its journal cannot be read, and how many are too many."""
     found = [
         Concern(
             _unread_key(run),

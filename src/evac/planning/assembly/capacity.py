@@ -1,6 +1,6 @@
 """Proof that no plan has capacity for a service, whatever else is shed.
 
-A plan may shed what may be shed and what nobody needs who serves. So on each server this much stays for sure:
+A plan may shed what may be shed and what no one needs who serves. So on each server this much stays for sure:
 replicas of services that may not be shed, and those of all that the service needs itself where no replica of
 them can be spared. Where the rest holds too few replicas, whatever is put where, no plan places the service.
 """

@@ -1,4 +1,4 @@
-"""Which starts of a plan may not fit, because nobody knows how much there is or how much they take."""
+"""Which starts of a plan may not fit, because no one knows how much there is or how much they take."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Doubt:
 
 
 def doubt_of(instance: Instance, board: Board) -> Doubt:
-    """What hangs on amounts that nobody knows. Beside a start whose demand is not known nobody knows what is
+    """What hangs on amounts that no one knows. Beside a start whose demand is not known no one knows what is
     free for others on its row.
     """
     if not instance.vague:

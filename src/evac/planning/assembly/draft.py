@@ -98,7 +98,7 @@ def outages(instance: Instance, times: Times) -> tuple[Ints, Ints]:
 
 
 def price(instance: Instance, base: Ints, top: Ints, weighted: bool = True) -> int:
-    """Z of outages, or the same with weight 1 for everybody.
+    """Z of outages, or the same with weight 1 for everyone.
 
     Of a tier that weighs nothing an instance does not hold who is without service: to count its people,
     give an instance of other weights.
@@ -227,7 +227,7 @@ def outcomes_of(
 
 
 def state_of(instance: Instance, times: Times, service: int, doubt: Doubt) -> ServiceState:
-    """unknown, shed, unplaced, degraded or restored. Where nobody knows whether all of it fits, it is no more
+    """unknown, shed, unplaced, degraded or restored. Where no one knows whether all of it fits, it is no more
     than degraded.
     """
     horizon = instance.horizon
@@ -252,7 +252,7 @@ def _recovery(
     lead_ms: int,
     alone: Mapping[int, IntColumn],
 ) -> int | None:
-    """From the loss on; what survives is only away while it moves; an evacuation has no lead; None where
+    """From the loss on; what survives is only away while it moves; an evacuation has no lead; None if
     nothing brings it back, or a duration on the way is not known. alone: see `from_loss`."""
     if state in ("shed", "unplaced", "unknown"):
         return None

@@ -122,7 +122,7 @@ class Needs:
 
     away (S): survivors that take no capacity. base_total, top_total (S): replicas that base needs on
     rows, and further ones for top. base_starts, top_starts (S): starts. base, top (S): replicas that
-    need capacity, 0 where a running milestone cannot be shed.
+    need capacity, 0 if a running milestone cannot be shed.
     """
 
     away: IntColumn
@@ -173,7 +173,7 @@ class Capacity:
 
 @dataclass(slots=True, eq=False)
 class _Parts:
-    """Rows by (part, pool), for caps of parts. key (V): number of the pair, -1 where the part is
+    """Rows by (part, pool), for caps of parts. key (V): number of the pair, -1 if the part is
     unknown; pool: of each number; total, outside: sums of one service by number, and by pool where
     there is none; there, most: scratch like these."""
 

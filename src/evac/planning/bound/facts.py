@@ -177,7 +177,7 @@ class _Arcs:
             self.found[i, j] = max(self.found.get((i, j), 0), delay)
 
     def _add_tools(self, i: int, kind: str, delay: int) -> None:
-        """Arcs to the tools of a kind of step that nobody can do by hand."""
+        """Arcs to the tools of a kind of step that no one can do by hand."""
         if needs_tools(self.instance, kind) and not by_hand(self.instance, kind):
             for tool in self.instance.tools[kind].services:
                 self._add(i, tool, delay)

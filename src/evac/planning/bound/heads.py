@@ -225,7 +225,7 @@ class Tables(NamedTuple):
     member: services of each component; outside, outside_store: what a component needs outside of itself, and
     of that first, first_store: what it needs to start;
     soft: of each service; option: ways back of each store, promote 1 where it is promoted. tool: of each
-    kind that has any, manual: ticks people take, -1 where they cannot; place: number of each of KINDS among
+    kind that has any, manual: ticks people take, -1 if they cannot; place: number of each of KINDS among
     these, -1 for none. top: services with a lost top; totals: replicas that base, and base with top, need.
     entered, startable: when all that each component needs was there, and what it needs to start, in the last
     pass.

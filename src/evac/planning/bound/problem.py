@@ -42,7 +42,7 @@ class CapacityChoice:
 
 
 def supply_choices(facts: Facts) -> tuple[SupplyChoice, ...]:
-    """Single limits and sums of alternative limits that make somebody wait, the slowest first."""
+    """Single limits and sums of alternative limits that make someone wait, the slowest first."""
     found = []
     for limits in sorted({*_single(facts), *_alternatives(facts)}):
         factors = dict.fromkeys(limits, 1)
@@ -85,7 +85,7 @@ def _union(choices: list[set[int]]) -> Iterable[tuple[int, ...]]:
 
 
 def capacity_choice(facts: Facts, prices: FloatTable) -> CapacityChoice | None:
-    """A row from real prices (P, R), made whole; None where it could never make anybody wait."""
+    """A row from real prices (P, R), made whole; None if it could never make anyone wait."""
     largest = float(prices.max(initial=0.0))
     if largest <= 0.0:
         return None

@@ -390,7 +390,7 @@ class _Rounding:
         return tuple(sorted((names[i], w) for i, w in shares.items()))
 
     def _pin(self, shares: dict[int, int], sizes: dict[int, int], arcs: dict[tuple[int, int], int]) -> None:
-        """Pinned milestones take their capacity first, at the highest price anybody pays.
+        """Pinned milestones take their capacity first, at the highest price anyone pays.
 
         Their outage is 0 because something unsheddable needs them; arcs from it carry the weight.
         """

@@ -162,7 +162,7 @@ class Board(NamedTuple):
     """All tables. Times in ticks; `*_set` number use sets; `last_tier` is the lowest tier.
 
     group: rows alike in pool and boot kind (dark 0: on), dark groups take racks in turn; vague: a bit for
-    each resource of which nobody knows how much is free; free: capacity of a row once everything scheduled is
+    each resource of which no one knows how much is free; free: capacity of a row once everything scheduled is
     on it, unshed: the part of it that waits for no shed; on_at: from when a row is on (UNKNOWN: not booted);
     started, shed, held: logs; `waits` 1: the start uses capacity that a shed frees; pinned: rows of an
     earlier placement, by item; base_at, top_at: from when a milestone holds (NEVER: not at all); outset: what

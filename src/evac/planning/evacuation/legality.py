@@ -2,13 +2,13 @@
 
 Nothing stays down for lack of capacity that strictly lower tiers hold. Broken where a service that is not
 back, or one that was shed and does not fit as things stand, would fit if every replica of a lower tier that
-neither it nor anybody alive needs were taken away. Counted generously, by racks, by feeds and by sites each
+neither it nor anyone alive needs were taken away. Counted generously, by racks, by feeds and by sites each
 taken alone. Where it could not be started, verified and given its traffic before the horizon, beside all
 that is planned and not before a shed has freed capacity where one has to, it is time that is short and not
 capacity.
 
 Nothing is shed that could have stayed: that would fit on its own server as things stand at the end, where
-more was shed there later, for something else. And nothing goes below its base while somebody who stays needs
+more was shed there later, for something else. And nothing goes below its base while someone who stays needs
 it.
 """
 
@@ -74,7 +74,7 @@ def _lacks_capacity(board: Board, service: int) -> bool:
 
 @inner
 def _may_leave(board: Board, service: int) -> bool:
-    """Whether nobody alive hard-depends on a service."""
+    """Whether no one alive hard-depends on a service."""
     first, last = board.heap[board.base[HARD_USER] + service], board.heap[board.base[HARD_USER] + service + 1]
     alive = 0
     for k in range(first, last):
@@ -385,14 +385,14 @@ def lack_time(board: Board, services: Ints, flags: Ints) -> None:
 @kernel
 def breaks_rules(board: Board) -> bool:
     """Whether the generation on the board leaves a service down that lower tiers should make way for, or
-    sheds what could have stayed or what somebody stands on.
+    sheds what could have stayed or what someone stands on.
     """
     return first_idle_shed(board, 0) >= 0 or _sheds_what_is_needed(board) or breaches(board, 1) > 0
 
 
 @inner
 def _sheds_what_is_needed(board: Board) -> bool:
-    """Whether the base of something was shed that somebody alive hard-depends on."""
+    """Whether the base of something was shed that someone alive hard-depends on."""
     needed = 0
     for line in range(board.size[SHEDS]):
         victim = board.present[board.shed[line].entry].service

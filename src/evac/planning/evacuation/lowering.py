@@ -75,7 +75,7 @@ class _Heap:
 
 
 def _check_memory(limits: int, width: int) -> None:
-    """Limits are laid out tick by tick. Raises InvalidInput where that would fill a machine."""
+    """Limits are laid out tick by tick. Raises InvalidInput if that would fill a machine."""
     if limits * width > CELLS_MAX:
         days = CELLS_MAX // limits // 86_400
         raise InvalidInput(
@@ -276,7 +276,7 @@ def _restore_waits(instance: Instance, store: int) -> list[int]:
 
 
 def _ahead_waits(instance: Instance) -> list[list[int]]:
-    """Per component what of its waits is needed to start, or a tool that nobody can do without."""
+    """Per component what of its waits is needed to start, or a tool that no one can do without."""
     s = instance.services
     waits: list[set[int]] = [set() for _ in range(_components(instance))]
     for service in np.flatnonzero(s.base_lost & ~never_planned(instance)).tolist():
@@ -391,7 +391,7 @@ def _pools(instance: Instance, sets: _UseSets) -> Table:
 
 
 def _groups(instance: Instance, sets: _UseSets, heap: _Heap, table_of_rows: Table) -> Table:
-    """Rows by (pool, boot kind, what nobody knows of them); within a dark group one row of each rack in turn,
+    """Rows by (pool, boot kind, what no one knows of them); within a dark group one row of each rack in turn,
     for spread.
     """
     rows = instance.rows

@@ -120,7 +120,7 @@ def _push_needs(board: Board, item: int, depth: int) -> int:
 
 @inner
 def _push_tools(board: Board, depth: int, kind: int) -> int:
-    """Push tools of a kind that nobody can do without and that are not generated; the new depth.
+    """Push tools of a kind that no one can do without and that are not generated; the new depth.
 
     No base waits for a top, so those that need its service first wait for nothing here.
     """
@@ -259,7 +259,7 @@ def _begin(board: Board) -> None:
 
 @spliced
 def _conclude(board: Board, options: Ints) -> int:
-    """What was left out once more, then what nobody waits for: late services, the other stores, and what was
+    """What was left out once more, then what no one waits for: late services, the other stores, and what was
     shed and can run elsewhere.
 
     Boots and sheds that came later may have freed capacity, so components that found none are tried again,
@@ -285,7 +285,7 @@ def _conclude(board: Board, options: Ints) -> int:
 
 @inner
 def _end(board: Board, item: int) -> int:
-    """When an item is done; 0 where it never is."""
+    """When an item is done; 0 if it never is."""
     top = item >= board.components
     at = board.service[item - board.components].top_own if top else board.item[item].at
     return at if at < NEVER else 0

@@ -55,7 +55,7 @@ def is_dead(board: Board, service: int) -> bool:
 
 @inner
 def _is_needed(board: Board, service: int) -> bool:
-    """Whether somebody alive hard-depends on it."""
+    """Whether someone alive hard-depends on it."""
     for k in range(
         board.heap[board.base[HARD_USER] + service], board.heap[board.base[HARD_USER] + service + 1]
     ):

@@ -120,7 +120,7 @@ def first_plan(board: Board, items: Items) -> Found:
 
 
 def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
-    """What an order comes to, mended, with nobody spared yet."""
+    """What an order comes to, mended, with no one spared yet."""
     board.service["spared"] = board.service["written_off"] = board.present["kept"] = 0
     return _mend(board, items, Found(order, default_options(board, eager), NEVER, False, False))
 

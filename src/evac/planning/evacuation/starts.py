@@ -2,7 +2,7 @@
 
 A source is a stock of rows that are alike in time: rows that are on, rows whose boot is planned, dark
 rows of one boot kind, and rows freed by sheds. The source whose next replica can start first is used; rows of
-which nobody knows how much is free when all others are used up.
+which no one knows how much is free when all others are used up.
 
 A placement can also be kept while only its times are searched: `remember` keeps the rows and sheds of the
 generation on the board, and with `PINNED` set the next ones put every replica where it was. No row is
@@ -226,7 +226,7 @@ def _add(board: Board, kind: int, number: int, time: int) -> None:
 
 @inner
 def _is_vague(board: Board, service: int, group: int) -> bool:
-    """Whether nobody knows how much is free on the rows of a group of what a service takes."""
+    """Whether no one knows how much is free on the rows of a group of what a service takes."""
     short = 0
     for r in range(board.vector.shape[1]):
         short += board.service[service].demand[r] > 0 and board.group[group].vague >> r & 1 > 0
@@ -340,8 +340,8 @@ def _start_when(board: Board, service: int, pool: int, since: int) -> tuple[int,
 def _look(board: Board, service: int, source: int, since: int) -> int:
     """Next row of a source, with its tick brought up to date; -1 when the source is used up.
 
-    Where only people can boot, and nobody has to go there anyway, the row is for when nothing else is left,
-    and where nobody knows what is free, for when not even that is.
+    Where only people can boot, and no one has to go there anyway, the row is for when nothing else is left,
+    and where no one knows what is free, for when not even that is.
     """
     line = board.source[source]
     kind = line.kind

@@ -293,7 +293,7 @@ def back_to_begun(board: Board) -> None:
 
 @inner
 def hands(board: Board, kind: int, by_hand: int) -> int:
-    """The use set of the people who do a step; empty where tools do it."""
+    """The use set of the people who do a step; empty if tools do it."""
     return board.heap[board.base[MANUAL_SET] + kind] if by_hand else 0
 
 
@@ -318,7 +318,7 @@ def boot_end(board: Board, group: int) -> int:
 def _boot_when(board: Board, group: int) -> tuple[int, int, int]:
     """The next boot of a group: holds only grow, so the search goes on where the last one ended.
 
-    What comes on by itself does so when it has power, and nobody is needed. Where only people can boot, the
+    What comes on by itself does so when it has power, and no one is needed. Where only people can boot, the
     time and the hands of people are those of the group, and no tool is waited for.
     """
     line = board.group[group]

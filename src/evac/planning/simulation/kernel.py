@@ -113,7 +113,7 @@ def _bucket(net, run, tick):
 
 @inner
 def _later(net, run, event, tick):
-    """An event at a tick; beyond the horizon nobody looks."""
+    """An event at a tick; beyond the horizon no one looks."""
     if tick > net.horizon:
         return
     place = _bucket(net, run, tick)
@@ -125,7 +125,7 @@ def _later(net, run, event, tick):
 
 @inner
 def _wall(net, run, step):
-    """The first limit that keeps a step back: no capacity, or somebody planned earlier waits there; or -1."""
+    """The first limit that keeps a step back: no capacity, or someone planned earlier waits there; or -1."""
     for u in range(net.use_from[step], net.use_from[step + 1]):
         limit = net.use_limit[u]
         if run.free[limit] < net.use_units[u]:

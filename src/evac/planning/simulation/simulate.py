@@ -87,7 +87,7 @@ NOT_BACK: Final = 2**60
 class ServiceForecast:
     """recovery_ms: at PERCENTILES, from the loss on (detection and approval included); None: not
     within the horizon, or, with `untimed`, unknown. meets_rto_permille: of the trials; None without an
-    objective, and where nobody knows."""
+    objective, and where no one knows."""
 
     service: str
     tier: int
@@ -159,7 +159,7 @@ def simulate(
     uncertainty: Mapping[str, Uncertainty] = DEFAULTS,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Simulation:
-    """Play `plan` `trials` times. Raises InvalidInput where trials is not 1 to 1,000,000."""
+    """Play `plan` `trials` times. Raises InvalidInput if trials is not 1 to 1,000,000."""
     if not 1 <= trials <= TRIALS_LIMIT:
         raise InvalidInput("trials", f"cannot run {trials} trials", f"choose 1 to {TRIALS_LIMIT}")
     from evac.planning.simulation.kernel import CHAIN, play_all

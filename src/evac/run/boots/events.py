@@ -242,7 +242,7 @@ def _stalls(view: RunView, i: int, at_ms: int) -> None:
 
 
 def is_doubtful(view: RunView, i: int, code: str) -> None:
-    """Nobody can tell of step i after several looks; the others do not wait for a server that is silent. One
+    """No one can tell of step i after several looks; the others do not wait for a server that is silent. One
     that answers, and does not come up, may lack its image. Why an earlier try failed says nothing any more.
     """
     if kind_of(view.steps[i].kind).boots and i not in view.leftover:
@@ -273,7 +273,7 @@ def limit_changed(view: RunView, event: Event) -> None:
 
 
 def seen_open(view: RunView, event: Event) -> None:
-    """Somebody looked at what was done: a breaker that is open again."""
+    """Someone looked at what was done: a breaker that is open again."""
     step = view.steps[view.number(event.step)] if event.step else None
     if step is not None and kind_of(step.kind).gives_power:
         view.boots.open_breakers.add(step.target)
@@ -353,7 +353,7 @@ def feed_tripped(view: RunView, event: Event) -> None:
 
 
 def _gate(view: RunView, feed: str) -> int:
-    """Nobody closes the feed before a person has looked. The step that does; -1 where there is none."""
+    """No one closes the feed before a person has looked. The step that does; -1 if there is none."""
     closing = view.index.get(power_step(feed), -1)
     if closing >= 0:
         view.boots.gates[closing] = f"{feed} tripped: find out why before the breaker is closed again"
@@ -398,7 +398,7 @@ def _is_given_up(view: RunView, i: int) -> bool:
 
 
 def _is_stalled(view: RunView, i: int) -> bool:
-    """Whether its last try ended without an image. Where nobody can tell what it did, a person looks."""
+    """Whether its last try ended without an image. Where no one can tell what it did, a person looks."""
     return i not in view.boots.blind and _failed_for_image(view, i)
 
 

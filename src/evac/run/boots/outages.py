@@ -1,6 +1,6 @@
 """Boots that did not come up because their boot server was dead: when each is tried again. Pure.
 
-Three cases, each bounded by the tries of a step. A dead boot server that nobody replaces is tried by one
+Three cases, each bounded by the tries of a step. A dead boot server that no one replaces is tried by one
 server at a time; once all have tried it in vain they take further turns, with pauses that grow. Boots in
 doubt are looked at and tried again once their boot server, or another one, serves. And before a run ends,
 several that began together and did not come up are tried again, a few that began one right after the other,
@@ -36,7 +36,7 @@ class Turn(NamedTuple):
 
 
 def lacks_image(view: RunView, i: int) -> bool:
-    """Whether the last try of step i ended without a system though its controller answered; also where nobody
+    """Whether the last try of step i ended without a system though its controller answered; also where no one
     can tell what that try did.
     """
     if i in view.boots.blind:
@@ -90,17 +90,17 @@ def due(view: RunView, now_ms: int) -> list[Turn]:
 
 
 def next_ms(view: RunView) -> int | None:
-    """When the first is tried again; None where nobody is, by what is known now."""
+    """When the first is tried again; None if no one is, by what is known now."""
     return min((turn.at_ms for turn in _turns(view)), default=None)
 
 
 def held(view: RunView, server: str) -> int:
-    """How many boots were tried in vain at a boot server that nobody replaces, and take a turn again."""
+    """How many boots were tried in vain at a boot server that no one replaces, and take a turn again."""
     return sum(1 for i in _in_vain(view).get(server, ()) if _has_tries(view, i))
 
 
 def tried_again(view: RunView) -> dict[str, tuple[int, int]]:
-    """Boot servers of which a few boots are tried again though nobody knows that they died: how many, when
+    """Boot servers of which a few boots are tried again though no one knows that they died: how many, when
     next.
     """
     found: dict[str, tuple[int, int]] = {}
@@ -113,7 +113,7 @@ def tried_again(view: RunView) -> dict[str, tuple[int, int]]:
 
 
 def _turns(view: RunView) -> list[Turn]:
-    """The next try of each that has one left; of a boot server that nobody replaces only the first."""
+    """The next try of each that has one left; of a boot server that no one replaces only the first."""
     if view.phase != "running" or not (view.boots.unreplaced or view.boots.hung or view.settled):
         return []
     found: list[Turn] = []
@@ -146,7 +146,7 @@ def _has_tries(view: RunView, i: int) -> bool:
 
 
 def _one_at_a_time(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
-    """The next turn at a boot server that nobody replaces, once all others have tried it."""
+    """The next turn at a boot server that no one replaces, once all others have tried it."""
     first = min(
         boots, key=lambda i: (view.boots.turns.get(i, 0), i in view.boots.hung, view.ended[i], i), default=-1
     )

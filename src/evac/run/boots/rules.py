@@ -104,7 +104,7 @@ class BootRules:
         return Event("boot_server_lost", now_ms, data=data)
 
     def _other(self, view: RunView, server: str) -> str:
-        """Another boot server that boots servers of the same site, and of which nobody knows that it died."""
+        """Another boot server that boots servers of the same site, and of which no one knows that it died."""
         site, lost = view.steps[self._from(view, server)[0]].site, view.boots.lost_servers
         return next(
             (
@@ -163,7 +163,7 @@ def _is_refused(view: RunView, i: int) -> bool:
 
 def _next_turns(view: RunView, now_ms: int) -> Iterator[Event]:
     """Who lacked an image, and is tried again now. Only what was without power before the run is switched off
-    for it: nobody but evac, or a person since, has switched it on.
+    for it: no one but evac, or a person since, has switched it on.
     """
     for _, i, why, last in outages.due(view, now_ms)[:_AT_ONCE]:
         cycle = i in view.boots.hung and view.steps[i].cold
@@ -227,7 +227,7 @@ def held_servers(view: RunView) -> dict[str, int]:
 
 
 def why_waits(view: RunView, i: int) -> str:
-    """What step i waits for, in words; empty where nothing is known of it."""
+    """What step i waits for, in words; empty if nothing is known of it."""
     why = view.whys.get(i, "")
     if not why and view.phases[i] == "ready" and (server := view.boots.queue_of(i)):
         why = f"waits for boot server {server}"

@@ -60,7 +60,7 @@ def is_given_up(view: RunView, i: int) -> None:
 
 
 def is_unheard(view: RunView, i: int) -> bool:
-    """Whether step i was given up because its controller is silent, as all behind its feeds are. Where nobody
+    """Whether step i was given up because its controller is silent, as all behind its feeds are. Where no one
     can tell what its last try did, it is looked at first.
     """
     step = view.steps[i]

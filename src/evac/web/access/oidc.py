@@ -409,7 +409,7 @@ def router_of(people: People) -> APIRouter:
     known: list[Oidc] = []
 
     def oidc() -> Oidc:
-        """Of the provider as the file has it now. Raises NotAllowed where it has none."""
+        """Of the provider as the file has it now. Raises NotAllowed if it has none."""
         provider = people.rules.provider
         if provider is None:
             raise NotAllowed("oidc-none", "no identity provider is configured", "sign in another way")

@@ -380,7 +380,7 @@ async def _seen(room: WarRoom, given: Answer) -> dict[str, Any]:
 
 @router.get("/incidents/{incident}/draft", dependencies=READ, responses=answers(Draft, 304, 404, 422, 503))
 async def drafted(request: Request, incident: IncidentName, language: DraftLanguage = "en") -> Response:
-    """Show a draft status update to edit and publish. It is the draft somebody wrote; failing that, one
+    """Show a draft status update to edit and publish. It is the draft someone wrote; failing that, one
     generated from the records.
     """
     room = room_of(request)

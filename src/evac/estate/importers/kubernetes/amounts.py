@@ -34,7 +34,7 @@ _RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
 
 
 def parse_amount(text: str) -> Fraction | None:
-    """A Kubernetes quantity in units of one (cores, bytes); None where it is none."""
+    """A Kubernetes quantity in units of one (cores, bytes); None if it is none."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
         return None

@@ -230,7 +230,7 @@ def _locate_volumes(manifests: Manifests, cluster: Cluster) -> None:
 
 
 def _place_of_volume(raw: Any, sites: Mapping[str, str]) -> str:
-    """The node or the zone that a volume can be reached from; empty where it is not bound to one."""
+    """The node or the zone that a volume can be reached from; empty if it is not bound to one."""
     terms = inside(raw, "spec", "nodeAffinity", "required", "nodeSelectorTerms")
     known = set(sites.values())
     for term in terms if isinstance(terms, list) else ():

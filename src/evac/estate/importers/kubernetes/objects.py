@@ -102,14 +102,14 @@ def plain_of(node: Node) -> Any:
 
 
 def inside(raw: Any, *keys: str) -> Any:
-    """The value under the keys of plain data; None where one is missing."""
+    """The value under the keys of plain data; None if one is missing."""
     for key in keys:
         raw = raw.get(key) if isinstance(raw, dict) else None
     return raw
 
 
 def text_in(raw: Any, *keys: str) -> str:
-    """The text under the keys of plain data; empty where there is none."""
+    """The text under the keys of plain data; empty if there is none."""
     found = inside(raw, *keys)
     return str(found) if isinstance(found, str | int | float) else ""
 
@@ -181,7 +181,7 @@ def _is_template(chunk: str, file: str, first_line: int) -> Problems:
 
 def _documents(text: str, file: str, problems: Problems) -> Iterator[tuple[str, int, str, int]]:
     """(text, first line, kind, where it says so) of every document, and of every item of a List as kubectl
-    writes it. The kind is empty where only a parser can find it.
+    writes it. The kind is empty if only a parser can find it.
     """
     marks = list(_MARK.finditer(text))
     starts = [0, *(mark.end() for mark in marks)]

@@ -188,7 +188,7 @@ def operator_of(item: Object) -> Operator:
 
 
 def instances(item: Object, manifests: Manifests) -> int | None:
-    """How many instances a database has; None where the source does not say."""
+    """How many instances a database has; None if the source does not say."""
     found = [count for path in operator_of(item).counts for count in _counts(item.node, path)]
     if item.kind == "Kafka":
         found += [

@@ -141,7 +141,7 @@ def _engines(manifests: Manifests) -> dict[str, str]:
 
 
 def _engine_by_signs(container: Node, kind: str, variables: set[str]) -> str | None:
-    """The engine of an image of somebody's own: it serves the port of the engine, and is a StatefulSet, is
+    """The engine of an image of someone's own: it serves the port of the engine, and is a StatefulSet, is
     called like the engine or is set up like its official image.
     """
     ports = at(container, "ports")
