@@ -10,12 +10,16 @@ import urllib.request
 from pathlib import Path
 
 import httpx2
+import orjson
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
+from evac.app.incidents import EXPORTED, published
+from evac.app.status_export import About
 from evac.office.office import Office
-from evac.store.port import MemoryStore
+from evac.store.port import MemoryStore, Put
+from evac.views.status_page import status_files
 from tests.web.burning import BROKEN, RUN, burn_at
 from tests.web.conftest import PATIENCE_MS
 from tests.web.rooms import BASE, ESTATE, office_of, play, primed, room_of
@@ -117,6 +121,7 @@ def test_people_open_an_incident_before_anything_is_carried_out() -> None:
         page = await client.get("/incidents/<b>", headers={"accept": "text/html,*/*;q=0.8"})
         assert (page.status_code, page.headers["content-type"][:9]) == (404, "text/html")
         assert 'role="alert">No such incident: &lt;b&gt;.' in page.text
+        assert '<h1 id="h-problem">Not found</h1>' in page.text
         assert page.headers["cache-control"] == "no-store"
         document = await client.get("/v1/incidents/smoke-2", headers={"accept": "text/html"})
         assert document.json()["code"] == "incident-unknown"
@@ -220,6 +225,51 @@ def test_one_form_publishes_phase_text_and_component_states_together(named: Path
             assert "Not public yet" not in preview
             assert "Next update on fire-1 promised by" in preview
             assert {one["name"]: one["state"] for one in status["components"]}["Web shop"] == "degraded"
+        await office.close()
+
+    asyncio.run(story())
+
+
+def test_an_update_in_two_languages_is_written_side_by_side(named: Path) -> None:
+    async def story() -> None:
+        office = await primed(office_of(MemoryStore(), named))
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(room_of(office)), base_url=BASE
+        ) as client:
+            await with_fire(client, office)
+            assert "other_text" not in (await client.get(f"{PATH}/write?kind=update")).text
+            export = {"ok_ms": 1, "since_ms": 0, "problem": "", "languages": ["en", "ko"]}
+            await office.store.transact((), (Put(EXPORTED + "-", orjson.dumps(export)),))
+            await office.incidents.look()
+            office.refresh()
+            page = (await client.get(f"{PATH}/write?kind=update")).text
+            assert "Problems with Payment and Web shop" in page
+            assert "Payment, Web shop 서비스 장애 안내" in page, "both drafts are side by side"
+            told = {"name": "Back", "text": "They are back.", "phase": "monitoring", "who": "ann"}
+            both = told | {"other_name": "복구", "other_text": "복구되었습니다."}
+            tried = await client.post(f"{PATH}/write", data=fields(page, **both) | {"as": "preview"})
+            assert "복구되었습니다." in tried.text.partition("Status update</h2>")[0]
+            bare = await client.post(f"{PATH}/write", data=fields(page, **both) | {"other_text": ""})
+            assert (bare.status_code, "other language has no text" in bare.text) == (422, True)
+            for kind in ("draft", "update"):
+                await client.post(f"{PATH}/write", data=fields(page, **both) | {"as": kind, "key": kind})
+                again = (await client.get(f"{PATH}/write?kind=update")).text
+                assert ("복구되었습니다." in again) is (kind == "draft"), "a draft is taken up again"
+            assert "복구되었습니다." in (await client.get(PATH)).text
+            ((_, _, title, text),) = await published(office.store)
+            assert (title, text) == ("Back / 복구", "They are back.\n\n복구되었습니다.")
+            made = await office.incidents.public(About("Shop", {"web": "Web shop", "pay": "Payment"}))
+            files = status_files(made, "https://status.example", ("en", "ko"))
+            assert json.loads(files["status.json"])["incidents"][0]["updates"][0]["other"] == [
+                {"language": "ko", "title": "복구", "text": "복구되었습니다."}
+            ]
+            for name, here, there in (
+                ("index.html", "They are back.", "복구되었습니다."),
+                ("index.ko.html", "복구되었습니다.", "They are back."),
+                ("feed.ko.xml", "복구되었습니다.", "They are back."),
+            ):
+                assert here in files[name]
+                assert there not in files[name]
         await office.close()
 
     asyncio.run(story())

@@ -275,10 +275,11 @@ async def published(store: Store) -> list[tuple[str, int, str, str]]:
         with contextlib.suppress(InvalidInput, orjson.JSONDecodeError):
             note = from_data(incident, id, orjson.loads(entry.value))
             if note.kind == "update":
-                text = note.text
+                text = "\n\n".join(filter(None, (note.text, note.other_text)))
+                title = " / ".join(filter(None, (note.name, note.other_name)))
                 if note.due_ms:
                     text += f"\n\nNext update by {wall_clock_here().both(note.due_ms, note.at_ms)}."
-                found.append((f"{incident}/{id}", note.at_ms, note.name, text))
+                found.append((f"{incident}/{id}", note.at_ms, title, text))
     return found
 
 

@@ -120,7 +120,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS_MOST, SECONDS_MOST))
     data = sys.stdin.buffer.read(PAGE_BYTES_MOST + 1)
     try:
-        from weasyprint import HTML
+        from weasyprint import CSS, HTML
         from weasyprint.urls import URLFetcher
     except OSError:
         sys.exit("WeasyPrint cannot load Pango; install it (Debian: apt install libpangoft2-1.0-0)")
@@ -133,7 +133,9 @@ def main() -> None:
 
     page = _LIGHT.sub(r"\1", data.decode())
     drawn = HTML(string=with_charts(page), url_fetcher=Refusing())
-    sys.stdout.buffer.write(drawn.write_pdf(pdf_identifier=hashlib.sha256(data).digest()[:16]))
+    whole = CSS(string=".collapsed { display: none !important; }")  # a PDF has every list open
+    made = drawn.write_pdf(stylesheets=[whole], pdf_identifier=hashlib.sha256(data).digest()[:16])
+    sys.stdout.buffer.write(made)
 
 
 if __name__ == "__main__":

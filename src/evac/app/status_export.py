@@ -291,6 +291,7 @@ class Exporter:
             "ok_ms": self._ok_ms,
             "since_ms": self._since_ms,
             "problem": self._problem,
+            "languages": self._about.languages,
         }
         with contextlib.suppress(StoreError):
             await self._store.transact((), (Put(self._key, orjson.dumps(told)),))

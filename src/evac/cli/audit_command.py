@@ -16,7 +16,7 @@ from evac import estate as estates
 from evac.app.planner.kernels import audit_s, kernels
 from evac.audit import AuditReport, Finding
 from evac.cli import completion, console
-from evac.cli.console import emit, progress, reporter, say, screen, write_whole
+from evac.cli.console import emit, emit_pdf, pdf_possible, progress, reporter, say, screen, write_whole
 from evac.cli.options import (
     as_of_option,
     estate_argument,
@@ -78,7 +78,7 @@ class Judged:
 @where_options
 @as_of_option
 @fail_on_option("error")
-@output_option("text", "json", "sarif", "junit", "github", "markdown", "html")
+@output_option("text", "json", "sarif", "junit", "github", "markdown", "html", "pdf")
 @file_option
 @quiet_option
 def audit(
@@ -101,6 +101,8 @@ def audit(
     Tries every site, hall, feed, rack and shared risk in turn. Exit 3: there is a finding at or above
     --fail-on.
     """
+    if output == "pdf":
+        pdf_possible(output, target)
     with progress("auditing", quiet) as told:
         told(0.0, "reading the estate")
         situation = situation_of(estates.load(estate, as_of), estate, where, False)
@@ -120,7 +122,10 @@ def audit(
     if new_baseline is not None:
         write_whole(new_baseline, encode_baseline(audits.baseline_of(report.findings)))
         say(f"{plural(len(report.findings), 'finding')} accepted in {new_baseline}", quiet)
-    emit(_render(loaded, report, judged, output, whole, estate), target)
+    if output == "pdf":
+        emit_pdf(_page(loaded, report, judged), target)
+    else:
+        emit(_render(loaded, report, judged, output, whole, estate), target)
     if fail_on == "never":
         return console.DONE
     level = next(severity for severity in SEVERITIES if severity == fail_on)

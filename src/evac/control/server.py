@@ -34,7 +34,7 @@ from evac.control.port import (
 from evac.control.server_calls import Cut, Later, Server, ServerCalls, shown, strange
 from evac.engine.plans.library import digest_of
 from evac.engine.runs.requests import Request
-from evac.incident.records import Note, Notice
+from evac.incident.records import CONTENT, Note, Notice
 from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.errors import EvacError, Unavailable
 from evac.model.observation import Observation
@@ -450,7 +450,7 @@ class ServerControl:
     async def note(self, note: Note, new: bool) -> str:
         who = note.who or runs.who_am_i()
         check_note(replace(note, id=self._calls.new_key(), who=who, at_ms=1))
-        told = {name: value for name in ("text", "name", "value", "due_ms") if (value := getattr(note, name))}
+        told = {name: value for name in CONTENT if (value := getattr(note, name))}
         body = {"kind": note.kind, "who": who, **told}
         path, key = _path("incidents", note.incident, "notes"), self._calls.new_key()
         try:

@@ -11,7 +11,7 @@ it. Internal names are published nowhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import Final, Literal, get_args
@@ -80,6 +80,9 @@ class Update:
     """`investigating`, `identified`, `monitoring` or `resolved`; empty if the person named none."""
     due_ms: int = 0
     """When the next update is promised; 0: none is."""
+    other_title: str = ""
+    other_text: str = ""
+    """The same in another language; empty if its author wrote one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +297,7 @@ def _public(dossier: Dossier, about: Summary, names: Mapping[str, str]) -> Publi
         note.name for note in dossier.notes if note.kind == "state" and note.name in set(names.values())
     }
     said = [note for note in in_order(dossier.notes) if note.kind == "update"]
-    updates = [Update(note.at_ms, note.name, note.text, note.value, note.due_ms) for note in said]
+    updates = [Update(n.at_ms, n.name, n.text, n.value, n.due_ms, n.other_name, n.other_text) for n in said]
     if not touched and not updates:
         return None
     title = next((update.title for update in updates if update.title), "")
@@ -355,6 +358,28 @@ def language_of(text: str) -> Language:
     return "ko" if any("가" <= letter <= "힣" for letter in text) else "en"
 
 
+def _prefers(text: str, other: str, language: Language) -> bool:
+    """Whether the other text is the one in that language."""
+    return bool(other) and language_of(text) != language == language_of(other)
+
+
+def in_language(page: StatusPage, language: Language) -> StatusPage:
+    """The page with each update in that language where its author wrote it in both."""
+
+    def turned(update: Update) -> Update:
+        if not _prefers(update.text, update.other_text, language):
+            return update
+        title, other = update.other_title or update.title, update.title
+        return replace(update, title=title, text=update.other_text, other_title=other, other_text=update.text)
+
+    def told(one: PublicIncident) -> PublicIncident:
+        updates = tuple(map(turned, one.updates))
+        title = next((update.title for update in updates if update.title), one.title)
+        return replace(one, title=title, updates=updates)
+
+    return replace(page, incidents=tuple(map(told, page.incidents)))
+
+
 _Sentence = Literal["down", "less", "back", "fix", "watch", "over"]
 _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
     "en": {
@@ -399,6 +424,8 @@ def draft(
     names: service -> public name; wall: for the moments in it. language: of a draft made of the records.
     """
     kept = open_draft(dossier.notes)
+    if kept is not None and _prefers(kept.text, kept.other_text, language):
+        return Draft(kept.other_name, kept.other_text, "person")
     if kept is not None:
         return Draft(kept.name, kept.text, "person")
     felt = _felt(about.fates, names)

@@ -60,6 +60,13 @@ class Note:
     value: str = ""
     due_ms: int = 0
     """For `update` and `draft`, when the next update is due; 0: none is promised."""
+    other_name: str = ""
+    other_text: str = ""
+    """For `update` and `draft`, title and text in the other language of the status page."""
+
+
+CONTENT: Final = ("text", "name", "value", "due_ms", "other_name", "other_text")
+"""Fields of a note that its author fills in, next to its kind."""
 
 
 def checked(note: Note) -> Note:
@@ -75,6 +82,10 @@ def checked(note: Note) -> Note:
         raise _wrong("a note needs a time", "give the moment in milliseconds since 1970")
     if note.due_ms < 0 or (note.due_ms and note.kind not in ("update", "draft")):
         raise _wrong("only a status update can announce the next one", "leave the moment out")
+    if (note.other_name or note.other_text) and note.kind not in ("update", "draft"):
+        raise _wrong("only a status update has a second language", "write another note")
+    if note.other_name and not note.other_text.strip():
+        raise _wrong("the title in the other language has no text", "write its text, or leave both out")
     if not note.who.strip():
         raise _wrong("a note must say who wrote it", "name a person")
     for what, words, most in (
@@ -82,6 +93,8 @@ def checked(note: Note) -> Note:
         ("text", note.text, TEXT_MOST),
         ("name", note.name, NAME_MOST),
         ("value", note.value, TEXT_MOST),
+        ("the other title", note.other_name, NAME_MOST),
+        ("the other text", note.other_text, TEXT_MOST),
     ):
         if len(words) > most:
             raise _wrong(f"{what} has {len(words):,} characters", f"at most {most:,}; write several notes")
@@ -92,7 +105,8 @@ def checked(note: Note) -> Note:
 
 def checked_new(note: Note) -> Note:
     """The same for a note written now. Also raises InvalidInput for misleading characters."""
-    for what, words in (("who", note.who), ("text", note.text), ("name", note.name), ("value", note.value)):
+    for what in ("who", "text", "name", "value", "other_name", "other_text"):
+        words = getattr(note, what)
         if _MISLEADING.search(words):
             raise _wrong(f"{what} contains characters that change how text is displayed", "write plain text")
     if note.kind in ("resolved", "reopened") and not note.text.strip():
@@ -124,14 +138,14 @@ def _wrong(message: str, hint: str) -> InvalidInput:
 def to_data(note: Note) -> dict[str, Any]:
     """The note as plain values, for a store; its incident and id are its key."""
     row: dict[str, Any] = {"version": _VERSION, "kind": note.kind, "who": note.who, "at_ms": note.at_ms}
-    return row | {key: value for key in ("text", "name", "value", "due_ms") if (value := getattr(note, key))}
+    return row | {key: value for key in CONTENT if (value := getattr(note, key))}
 
 
 def from_data(incident: str, id: str, row: Any) -> Note:
     """Raises InvalidInput if the data is not a note of this version."""
     if not isinstance(row, Mapping) or row.get("version") != _VERSION:
         raise _wrong(f"the note {id[:40]} cannot be read here", "open it with a newer version")
-    texts = {key: row.get(key, "") for key in ("kind", "who", "text", "name", "value")}
+    texts = {key: row.get(key, "") for key in ("kind", "who", *CONTENT) if key != "due_ms"}
     at_ms, due_ms = row.get("at_ms"), row.get("due_ms", 0)
     plain = all(isinstance(value, str) for value in texts.values())
     if not plain or type(at_ms) is not int or type(due_ms) is not int:

@@ -285,7 +285,8 @@ def _export(row: StoreEntry) -> ExportSeen | None:
     try:
         told = orjson.loads(row.value)
         site = row.key.removeprefix(incidents.EXPORTED)
-        return ExportSeen(site, int(told["ok_ms"]), int(told["since_ms"]), str(told["problem"]))
+        languages = tuple(map(str, told.get("languages", ())))
+        return ExportSeen(site, int(told["ok_ms"]), int(told["since_ms"]), str(told["problem"]), languages)
     except (ValueError, KeyError, TypeError):
         return None
 

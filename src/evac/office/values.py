@@ -184,6 +184,8 @@ class ExportSeen:
     since_ms: int
     problem: str
     """Why it cannot be written, and with `since_ms`, since when."""
+    languages: tuple[str, ...] = ()
+    """Languages of the page, its own first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from evac.incident.components import (
     PublicIncident,
     StatusPage,
     Update,
+    in_language,
     korean_moment,
     language_of,
     listed,
@@ -41,7 +42,7 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uff
 
 def status_feed(page: StatusPage, link: str, language: Language = "en") -> str:
     """link: the URL of the page. Newest first, at most ITEMS_MOST. Same input, same bytes."""
-    wall = wall_clock_here()
+    wall, page = wall_clock_here(), in_language(page, language)
     items = [
         (update.at_ms, _titled(update, title_in(one, language), language), _with_due(update, wall, language))
         for one in page.incidents
@@ -280,7 +281,7 @@ def file_name(name: str, languages: Sequence[Language], number: int) -> str:
 
 def status_body(page: StatusPage, wall: WallClock | None = None, language: Language = "en") -> Markup:
     """Ongoing incidents, components, past incidents: the same for users and for the people who publish."""
-    wall = wall or wall_clock_here()
+    wall, page = wall or wall_clock_here(), in_language(page, language)
     return Markup(
         rendered(
             "status_body.html.j2",
@@ -456,6 +457,11 @@ def _incident(one: PublicIncident) -> dict[str, Any]:
                 "title": u.title,
                 "text": u.text,
                 "language": language_of(u.text),
+                "other": [
+                    {"language": language_of(text), "title": title, "text": text}
+                    for title, text in [(u.other_title, u.other_text)]
+                    if text
+                ],
                 "next_by": utc(u.due_ms) if u.due_ms else None,
             }
             for u in one.updates

@@ -13,8 +13,10 @@ import pytest
 from evac import views as view_texts
 from evac.app import pdf as pdfs
 from evac.app.pdf import pdf
+from evac.audit import audit
 from evac.cli import console
 from evac.cli.main import run
+from evac.estate import load
 from evac.incident.runbook import Runbook, runbook
 from evac.model.errors import EvacError, InvalidInput
 from evac.views import svg
@@ -51,6 +53,19 @@ def test_a_runbook_is_numbered_whole_and_never_splits_a_step(tmp_path: Path) -> 
     assert sorted(set(re.findall(r"start:web-\d+", "".join(found)))) == sorted(
         one.id for part in book.parts for one in part.steps
     )
+
+
+def test_an_audit_as_pdf_has_every_finding_and_loss(tmp_path: Path) -> None:
+    estate, file = Path(__file__).parents[2] / "fixtures" / "estates" / "small", tmp_path / "audit.pdf"
+    assert run(["audit", str(estate), "--output", "pdf", "-o", str(file), "--fail-on", "never"]) == 0
+    found = sheets(file.read_bytes(), tmp_path)
+    words = " ".join(" ".join(found).split())
+    report = audit(load(estate))
+    assert report.findings
+    assert {one.code for one in report.findings if one.code not in words} == set()
+    assert {row.domain for row in report.rows if row.domain not in words} == set()
+    assert f"Page {len(found)} of {len(found)}" in found[-1]
+    assert "collapsed" not in words, "every list is open"
 
 
 @pytest.mark.enable_socket

@@ -15,12 +15,12 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from evac.app.pdf import pdf
 from evac.incident.components import Draft, Language, draft
 from evac.incident.dora import Classification, classify
-from evac.incident.records import NAME_MOST, TEXT_MOST, ComponentState, Entry, Note, in_order
+from evac.incident.records import CONTENT, NAME_MOST, TEXT_MOST, ComponentState, Entry, Note, in_order
 from evac.incident.regulator import FACTS, Basics, Duty, basics, duties
 from evac.incident.runbook import Runbook
 from evac.model.errors import EvacError, InvalidInput, RunError, Unavailable
@@ -40,6 +40,8 @@ WORDS: Final = rf"^[^{_PLAIN}]*$"
 SAID: Final = rf"^[^{_PLAIN}]*[^\s{_PLAIN}][^{_PLAIN}]*$"
 KEY: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
 Text = Annotated[str, Field(max_length=TEXT_MOST, pattern=WORDS)]
+LATEST_MS: Final = 253_402_300_799_000
+"""The end of the year 9999: later moments cannot be shown."""
 Said = Annotated[str, Field(min_length=1, max_length=TEXT_MOST, pattern=SAID)]
 Name = Annotated[str, Field(max_length=NAME_MOST, pattern=WORDS)]
 Named = Annotated[str, Field(min_length=1, max_length=NAME_MOST, pattern=SAID)]
@@ -77,7 +79,13 @@ class UpdateSaid(_Written):
     name: Name = ""
     value: Literal["", "investigating", "identified", "monitoring", "resolved"] = ""
     text: Said
-    due_ms: Annotated[int, Field(ge=0, description="When the next update is due; 0: none is promised.")] = 0
+    due_ms: Annotated[
+        int,
+        BeforeValidator(lambda given: int(given) if given.__class__ is float and given % 1 == 0 else given),
+        Field(ge=0, le=LATEST_MS, description="When the next update is due; 0: none is promised."),
+    ] = 0
+    other_name: Annotated[Name, Field(description="The title in the other language of the status page.")] = ""
+    other_text: Annotated[Text, Field(description="The text in the other language of the status page.")] = ""
 
 
 class StateSaid(_Written):
@@ -147,7 +155,7 @@ class IncidentBody(_Written):
 def note_of(incident: str, body: _Written) -> Note:
     """The note without its id, author and time."""
     fields = body.model_dump(mode="json", exclude={"who"})
-    kept = {key: fields[key] for key in ("text", "name", "value", "due_ms") if key in fields}
+    kept = {key: fields[key] for key in CONTENT if key in fields}
     return Note("", incident, fields["kind"], "", 0, **kept)
 
 

@@ -299,8 +299,8 @@ def problem(told: Mapping[str, Any]) -> bytes:
     missing = told["code"] == "not-found" or any(where == "path" for where, _, _ in wrong)
     if missing:
         heading, detail = "Page not found", "There is no page at this address"
-    elif told["status"] == 403:
-        heading = "Not allowed"
+    elif told["status"] in (403, 404):
+        heading = "Not allowed" if told["status"] == 403 else "Not found"
     elif told["status"] >= 500:
         heading = "Something went wrong"
     if not missing and any(where == "query" for where, _, _ in wrong):

@@ -14,13 +14,13 @@ from urllib.parse import quote
 from fastapi import Depends, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from evac.incident.components import Language
+from evac.incident.components import LANGUAGES, Language
 from evac.incident.records import COMPONENT_STATES, PHASES
 from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
 from evac.office.incidents import IncidentFile, felt
 from evac.views.incident_view import runbook_body
-from evac.views.status_page import preview_headline, status_body
+from evac.views.status_page import LANGUAGE_NAMES, preview_headline, status_body
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api
 from evac.web.api.incidents import IncidentBody, IncidentName, NoteBody, book_of
@@ -142,20 +142,30 @@ def prefilled(
     """What a form shows when it opens. asked_phase: of an update, instead of the next one. language: of
     its draft.
     """
-    fields = dict.fromkeys(("text", "name", "value", "who", "incident", "problem", "basis"), "")
+    names = ("text", "name", "value", "who", "incident", "problem", "basis", "other_name", "other_text")
+    fields = dict.fromkeys(names, "")
     if kind == "update" and file is not None:
-        made = api.draft_of(room, file, language)
+        pair = _pair(room)
+        made = api.draft_of(room, file, pair[0] if pair else language)
         phase = asked_phase or incident_view.next_phase(file)
         fields |= {"name": made.title, "text": made.text, "basis": made.basis, "phase": phase, "due": "30"}
+        if pair and (other := api.draft_of(room, file, pair[1])).text != made.text:
+            fields |= {"other_name": other.title, "other_text": other.text}
     if kind == "command":
         fields["value"] = actor.name
     return fields | {"key": secrets.token_hex(16)}
 
 
+def _pair(room: WarRoom) -> tuple[Language, ...]:
+    """The two languages of the public status page, its own first; empty if it has one."""
+    found = next((one.languages for one in room.office.situation.exports if len(one.languages) > 1), ())
+    return tuple(one for name in found for one in LANGUAGES if one == name)
+
+
 def fields_of(body: bytes) -> dict[str, str]:
     """The fields of a form. Raises InvalidInput."""
     names = ("kind", "as", "text", "name", "value", "who", "incident", "key", "basis", "phase", "due")
-    told = dict.fromkeys(names, "")
+    told = dict.fromkeys((*names, "other_name", "other_text"), "")
     told |= {
         name: value.replace("\r\n", "\n").strip()
         for name, value in frame.fields_of(body, FIELDS_MOST).items()
@@ -183,6 +193,7 @@ async def written(request: Request, actor: Actor, incident: str, fields: Mapping
                 await _set_components(request, actor, incident, fields, key)
         due_ms = due_of(fields["due"], room_of(request).office.clock.now_ms())
         wanted = {"text": text, "name": fields["name"], "value": value, "kind": kind, "due_ms": due_ms}
+        wanted |= {name: fields[name] for name in ("other_name", "other_text")}
         told = {name: wanted[name] for name in _names_of(kind)}
         note = _BODIES.validate_python({**told, "who": fields["who"]})
         await api.write(request, incident, note, actor, key)
@@ -225,8 +236,8 @@ def _names_of(kind: str) -> tuple[str, ...]:
     """The fields of each kind of note."""
     more = {
         "command": ("value",),
-        "draft": ("name", "value", "due_ms"),
-        "update": ("name", "value", "due_ms"),
+        "draft": ("name", "value", "due_ms", "other_name", "other_text"),
+        "update": ("name", "value", "due_ms", "other_name", "other_text"),
         "state": ("name", "value"),
         "fact": ("name", "value"),
         "resolved": ("value",),
@@ -396,6 +407,8 @@ def _composer(
         actor=actor,
         components=components,
         phases=PHASES,
+        pair=_pair(room),
+        languages=LANGUAGE_NAMES,
         states=COMPONENT_STATES,
         dues=DUES,
         preview=preview,
