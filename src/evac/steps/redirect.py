@@ -1,5 +1,6 @@
 """Redirect: name servers and proxies of a site that came back send users to where a service runs now. While
-the site was lost no one could change them, so they still name the old place. A run adds it to a restore.
+the site was lost no one could change them, so they still name the old place. A run adds it to a restore, and
+to a failback where proxies still keep the site out.
 """
 
 from __future__ import annotations

@@ -346,6 +346,35 @@ def test_the_way_home_brings_the_primary_with_it_and_protects_it_again(tmp_path:
     assert units.parameters["replicas"] == 2, "what comes home is not counted as being there already"
 
 
+@pytest.mark.parametrize("users", [("anyang",), ("anyang", "pangyo")])
+def test_the_way_home_lets_a_site_in_again_that_serves_beside_another(
+    tmp_path: Path, users: tuple[str, ...]
+) -> None:
+    """The data stays at anyang, so no shift sends users to pangyo; the run that left it took it out of every
+    proxy, and there it would stay for ever.
+    """
+    (tmp_path / "estate.yaml").write_text(
+        ESTATE.replace("{at: pangyo, mode: primary}", "{at: pangyo, mode: sync, lag: 0 s}").replace(
+            "{at: anyang, mode: sync, lag: 0 s}", "{at: anyang, mode: primary}"
+        )
+        + DATABASES
+        + TRAFFIC
+    )
+    of = replace(estates.load(tmp_path), traffic={"messenger": users})
+    found = bound(of, Scenario("failback", ("pangyo",)))
+    steps = {step.id: step for step in found.spec.steps}
+    again = {
+        (a.verb, a.driver, a.at, a.parameters["site"]) for a in found.actions.get("redirect:messenger", ())
+    }
+    if "pangyo" in users:
+        assert not again, "nothing took it out"
+        return
+    assert again == {("ready", "haproxy", at, "pangyo") for at in ("pangyo", "anyang", "ansan")}
+    starts = {name for name, step in steps.items() if step.kind == "start"}
+    assert starts
+    assert starts <= set(steps["redirect:messenger"].after), "only once it runs there again"
+
+
 def test_a_way_home_planned_from_the_files_alone_moves_no_primary_that_is_at_home(tmp_path: Path) -> None:
     with pytest.raises(StalePlan, match="already at home"):
         bound(estate(tmp_path), Scenario("failback", ("pangyo",)))
@@ -502,12 +531,15 @@ def test_a_loss_of_the_copy_that_confirms_commits_never_ends_as_if_nothing_was_l
     assert waits not in bound(now, lose("ansan"), CAREFUL).spec.leaves
 
 
+@pytest.mark.parametrize("timeout_ms", [None, NO_TIMEOUT_MS])
 def test_commits_that_no_run_of_evac_releases_are_asked_of_a_person_and_never_called_done(
-    tmp_path: Path,
+    tmp_path: Path, timeout_ms: int | None
 ) -> None:
-    """They hang at the primary until somebody acts: a step that does nothing must not succeed."""
+    """They hang at the primary until somebody acts, as far as is known: a step that does nothing must not
+    succeed.
+    """
     now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
-    now = replace(now, stores=(replace(now.stores[0], sync_timeout_ms=NO_TIMEOUT_MS),))
+    now = replace(now, stores=(replace(now.stores[0], sync_timeout_ms=timeout_ms),))
     next_one = replace(CAREFUL, stores={"messages": replace(CAREFUL.stores["messages"], on_sync_loss="next")})
     for policy, asks in (
         (next_one, True),

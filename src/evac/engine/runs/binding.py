@@ -28,7 +28,6 @@ from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
 from evac.engine.runs.protection import REJOIN_MS, protection_after
-from evac.engine.runs.returned_routes import redirects
 from evac.engine.runs.step_actions import (
     BEFORE,
     Ground,
@@ -36,6 +35,7 @@ from evac.engine.runs.step_actions import (
     follow_actions,
     ground_of,
     old_of,
+    redirects,
     yielding,
 )
 from evac.engine.stores.permits import wait_ms

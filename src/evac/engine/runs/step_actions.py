@@ -33,10 +33,15 @@ from evac.model.errors import StalePlan
 from evac.model.estate import NO_TIMEOUT_MS, Endpoint, Estate, Store
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import RunPolicy
+from evac.model.step_id import StepId
 from evac.model.units import moment_words
+from evac.run.values import RunStep
 from evac.steps.kind import Capability
+from evac.steps.redirect import Redirect
 from evac.steps.registry import kind_of
 
+REDIRECT_MS: Final = 1_000
+REDIRECT_DEADLINE_MS: Final = 60_000
 BEFORE: Final = "from_replicas"
 """Parameter: what a unit had before it was scaled. It changes nothing of what the step does."""
 
@@ -130,9 +135,11 @@ def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -
 
 def _asks_a_person(ground: Ground, step: Step) -> bool:
     """Whether a primary holds its commits until a person acts at the database: evac asks in a run of its own
-    only for those that it protects, and only where it may do more than advise."""
+    only for those that it protects, and only where it may do more than advise. An unknown timeout may mean
+    that they wait for ever.
+    """
     store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
-    holds = site == primary_site(ground.top, store) and store.sync_timeout_ms == NO_TIMEOUT_MS
+    holds = site == primary_site(ground.top, store) and store.sync_timeout_ms in (None, NO_TIMEOUT_MS)
     return holds and (ground.policy.mode == "advise" or not is_protected_by_us(ground, store, site))
 
 
@@ -445,7 +452,45 @@ def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
     return tuple(_act("shift", e, to=sites[0], away=away, share=1_000) for e in ends)
 
 
-def redirect_actions(ground: Ground, service: str, now: Sequence[str]) -> tuple[Action, ...]:
+def redirects(ground: Ground, steps: Sequence[RunStep]) -> list[tuple[RunStep, tuple[Action, ...]]]:
+    """Of each service whose traffic a run moved away, what the plan does not shift: the routers of the sites
+    that come back still do not know of it, and proxies still keep a site out that is home again.
+    """
+    found = []
+    for service, now in sorted(ground.estate.traffic.items()):
+        own = [step for step in steps if step.target == service and kind_of(step.kind).replicas >= 0]
+        actions: tuple[Action, ...] = ()
+        if ground.plan.scenario.kind == "failback":
+            actions = _let_in_again(ground, service, now)
+        elif ground.plan.scenario.kind == "restore" and not any(kind_of(s.kind).moves_traffic for s in own):
+            actions = _redirected(ground, service, now)
+        if actions:
+            step = RunStep(
+                id=StepId(Redirect.name, service),
+                kind=Redirect.name,
+                target=service,
+                start_ms=max((one.start_ms + one.duration_ms for one in own), default=0),
+                duration_ms=REDIRECT_MS,
+                after=tuple(one.id for one in own) if ground.plan.scenario.kind == "failback" else (),
+                site=actions[0].at,
+                deadline_ms=REDIRECT_DEADLINE_MS,
+            )
+            found.append((step, actions))
+    return found
+
+
+def _let_in_again(ground: Ground, service: str, now: Sequence[str]) -> tuple[Action, ...]:
+    """Proxies send users to a site again that was left, where the service runs again. Those of a service that
+    moves home as a whole are shifted; name servers name one place.
+    """
+    back = _sites(ground.top, loss(ground.top, ground.plan.scenario.domains)) - set(now)
+    again = sorted(back.intersection(ground.serving.sites(service)[1:]))
+    ends = _routers(ground, service, [s.id for s in ground.estate.sites if s.id not in ground.lost])
+    proxies = [end for end in ends if not DRIVERS[end.driver].answers_are_cached]
+    return tuple(_act("ready", end, site=site) for site in again for end in proxies)
+
+
+def _redirected(ground: Ground, service: str, now: Sequence[str]) -> tuple[Action, ...]:
     """Every proxy and name server of the sites that come back sends the traffic to where it goes now."""
     back = _sites(ground.top, loss(ground.top, ground.plan.scenario.domains)) - set(now)
     away = ",".join(site.id for site in ground.estate.sites if site.id not in now)
