@@ -71,12 +71,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Modules and tests are here to stay: they are not looked through each time that garbage is."""
+    """Modules and tests stay to the end, so no search for garbage looks at them; there are few searches, as tests
+    leave little.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
         gc.enable()
 
 

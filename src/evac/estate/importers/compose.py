@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from evac.estate.format import quantities as q
@@ -105,6 +105,18 @@ def looks_like(name: str, head: str) -> Sign | None:
         return "unplaced"
     is_one = re.search(r"^services:\s*$", head, re.MULTILINE) and re.search(r"^\s+image:", head, re.MULTILINE)
     return "unplaced" if is_one else None
+
+
+def only_parts(paths: Collection[str]) -> dict[str, str]:
+    """Files that are no source of their own, each with what to do about it: Compose itself reads a file of
+    another name only if the first file or the user names it.
+    """
+    found = {}
+    for where in paths:
+        usual = {str(PurePosixPath(where).with_name(name)) for name in NAMES}
+        if where not in usual and not usual.isdisjoint(paths):
+            found[where] = f"if it is a part of the project, list it in {LIST_OF_FILES} in .env"
+    return found
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

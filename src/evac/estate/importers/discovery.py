@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-from evac.estate.importers.compose import NAMES as COMPOSE_NAMES
 from evac.estate.importers.imported import Sign
 from evac.estate.importers.running import IMPORTERS, KINDS
 
@@ -66,12 +65,12 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
             hints.append(f"{where}: ansible-inventory{given} --list > inventory.json, in its folder")
         elif path.name.endswith(".tfstate"):
             hints.append(f"{where}: terraform show -json > terraform.json, in its folder")
-    for where in [where for where, (kind, _) in found.items() if kind == "compose"]:
-        beside = {(Path(where).parent / name).as_posix() for name in COMPOSE_NAMES}
-        if where not in beside and beside & found.keys():
-            # Compose itself reads a file of another name only where the first file or the user names it.
+    for kind in {kind: None for kind, _ in found.values()}:
+        only_parts = getattr(import_module(IMPORTERS[kind]), "only_parts", None)
+        of_kind = [where for where, (one, _) in found.items() if one == kind]
+        for where, hint in only_parts(of_kind).items() if only_parts is not None else ():
             del found[where]
-            hints.append(f"{where}: if it is a part of the project, list it in COMPOSE_FILE in .env")
+            hints.append(f"{where}: {hint}")
     hints += [f"{one.filename} was not searched: {one.strerror}" for one in unread]
     hints += [f"kubectl context {one}: evac init --context {one}" for one in contexts]
     sources = _grouped(found)
