@@ -71,7 +71,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Modules and tests stay to the end, so no search for garbage looks at them; there are few searches, as tests
+    """Modules and tests stay to the end, so no search for garbage looks at them. Searches are few, as tests
     leave little.
     """
     gc.disable()
