@@ -1,1 +1,3 @@
-"""The agent of a site: the local hand of evac. It sees no store, leads nothing, obeys signed orders."""
+"""The agent of a site: runs evac's orders locally. It never connects to the store, never leads, and obeys
+only signed orders.
+"""

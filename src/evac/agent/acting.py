@@ -1,5 +1,6 @@
-"""What an agent does on orders: units, and actions of local drivers, in turn for each target. A question
-needs a leader's token as a change does, and names nothing that the agent's file does not list.
+"""Run orders at an agent: units, and actions of local drivers, one after the other for each target.
+
+Queries need a leader's token just as changes do, and may name only what the agent's file lists.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _CHANGING: Final = frozenset({"execute", "undo"})
 
 
 class Acting:
-    """Obeys orders. A token lower than any before is refused at the moment of acting, not of arriving."""
+    """Runs orders. A token lower than an earlier one is refused when the order is run, not when it
+    arrives.
+    """
 
     def __init__(
         self, config: AgentConfig, units: Units, permits: Permits, ledger: TokenLedger, drivers: Drivers
@@ -38,7 +41,7 @@ class Acting:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def unit(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """An order for a unit of this site. Raises `ActionError`."""
+        """Run an order for a unit of this site. Raises `ActionError`."""
         order = read_order(values)
         what, verb, name = _words(values, "what"), _words(values, "verb"), _words(values, "unit")
         replicas = _number({"replicas": -1, **values}, "replicas", least=-1)
@@ -62,7 +65,7 @@ class Acting:
         return _seen(seen, verb, count)
 
     async def act(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """An action of a local driver. Raises `ActionError`."""
+        """Run an action of a local driver. Raises `ActionError`."""
         order, action, what = read_order(values), read_action(values), _words(values, "what")
         driver = self._driver(action)
         if what not in _CHANGING:
@@ -83,11 +86,13 @@ class Acting:
             return {"evidence": dict(await _bounded(do(action, order), order))}
 
     def obey(self, token: int) -> None:
-        """Remembers the token. Raises `Permanent` for a lower one."""
+        """Record the token. Raises `Permanent` for one lower than an earlier token."""
         self._ledger.obey(token)
 
     def _obey(self, order: Order, store: str) -> None:
-        """store: of a unit that is to run; an order of an older epoch brings no fenced primary back."""
+        """store: the data set of a unit that will run. An order of an older epoch does not restart a fenced
+        primary.
+        """
         if store and order.epoch < self._permits.epoch(store):
             raise Permanent(
                 "stale-epoch", f"{store} has the epoch {self._permits.epoch(store)}; {order.epoch} is older"
@@ -118,7 +123,7 @@ class Acting:
 
 
 class _Turn:
-    """The turn of one order at its target; at most `AT_ONCE` wait or act."""
+    """An order's place in the queue of its target; at most `AT_ONCE` orders wait or run."""
 
     def __init__(self, acting: Acting, lock: asyncio.Lock) -> None:
         self._acting, self._lock = acting, lock
@@ -139,7 +144,7 @@ class _Turn:
 
 
 def read_order(values: Mapping[str, Any]) -> Order:
-    """The order of a request. Raises `Permanent`."""
+    """Return the order in a request. Raises `Permanent`."""
     said = _table(values, "order")
     return Order(
         run=_words(said, "run"),
@@ -156,7 +161,7 @@ def read_order(values: Mapping[str, Any]) -> Order:
 
 
 def read_action(values: Mapping[str, Any]) -> Action:
-    """The action of a request. Raises `Permanent`."""
+    """Return the action in a request. Raises `Permanent`."""
     said = _table(values, "action")
     verb = _words(said, "verb")
     if verb not in get_args(Verb):
@@ -184,7 +189,7 @@ def _settings(values: Mapping[str, Any], key: str) -> dict[str, str | int | bool
 
 
 async def _bounded(call: Any, order: Order) -> Any:
-    """Drivers keep their own deadline; this one holds if one does not."""
+    """Run with a deadline. Drivers have their own; this one applies if a driver misses it."""
     try:
         async with asyncio.timeout(order.timeout_s + _SLACK_S):
             return await call
@@ -195,7 +200,9 @@ async def _bounded(call: Any, order: Order) -> Any:
 
 
 def _seen(seen: UnitSeen, verb: str, count: int) -> dict[str, Any]:
-    """Whether a unit is as it was asked to be. A start is done with more instances too, others are exact."""
+    """Whether a unit is in the requested state. Extra instances are fine after a start; other verbs are
+    exact.
+    """
     evidence: dict[str, Any] = {"wanted": seen.wanted, "running": seen.running, "working": seen.working}
     more = verb in _STARTING or verb == "verify"
     enough = seen.working >= count if more else seen.working == count == seen.running

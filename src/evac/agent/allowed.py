@@ -1,7 +1,8 @@
 """What an order may name at an agent: hosts, secrets, programs, folders, sockets, repositories and queries.
 
-An order brings the settings and parameters of a driver. What they reach is looked up in the agent's own file,
-so that the key of an agent opens what its file lists, and not every file and address that its user can reach.
+An order contains a driver's settings and parameters. Everything they reach is checked against the agent's own
+file, so the agent's key gives access only to what that file lists, not to every file and address that the
+agent's user can reach.
 """
 
 from __future__ import annotations
@@ -31,36 +32,36 @@ _HARMLESS: Final = re.compile(
     r"|AZURE_ACCOUNT_(NAME|KEY)|RESTIC_REST_(USERNAME|PASSWORD)|BORG_PASSPHRASE|ETCDCTL_(USER|PASSWORD)"
     r"|PGBACKREST_REPO[0-9]+_(CIPHER_PASS|S3_KEY|S3_KEY_SECRET|S3_TOKEN|AZURE_KEY)|LANG|LC_ALL|TZ"
 )
-"""Variables that choose no program, library, file or host. Others can: `LD_PRELOAD`, `BORG_RSH`."""
+"""Variables that select no program, library, file or host. Others can: `LD_PRELOAD`, `BORG_RSH`."""
 _CONNINFO: Final = frozenset({"host", "hostaddr", "port", "user", "dbname", "application_name"})
-"""What `source` may say besides a host without reaching a file or another server."""
+"""Keys that `source` may contain, other than a host, that reach no file and no other server."""
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The table `[allow]` of an agent's file. What is not listed is refused."""
+    """The table `[allow]` of an agent's file. Anything not listed is refused."""
 
     hosts: tuple[str, ...] = ()
-    """`HOST`, `HOST:PORT` or a network such as `10.1.0.0/24`, of systems that drivers reach."""
+    """Systems that drivers reach: `HOST`, `HOST:PORT` or a network such as `10.1.0.0/24`."""
     secrets: tuple[str, ...] = ()
-    """References that drivers resolve here."""
+    """Secret references that drivers resolve here."""
     bin: tuple[str, ...] = ()
-    """Programs, and folders of programs, that drivers run."""
+    """Programs that drivers run, and folders of such programs."""
     data: tuple[str, ...] = ()
-    """Folders in which, or below which, drivers read and write."""
+    """Folders that drivers read and write, including their subfolders."""
     sockets: tuple[str, ...] = ()
-    """Local sockets that drivers speak to."""
+    """Local sockets that drivers connect to."""
     env: tuple[str, ...] = ()
-    """Names of variables that programs are given, beside those that only name an account or its key."""
+    """Names of variables passed to programs, in addition to those that only name an account or its key."""
     repositories: tuple[str, ...] = ()
-    """Repositories of backups, as orders write them; one in a folder counts as that folder does."""
+    """Backup repositories, as orders write them; a repository in a folder matches that folder."""
     facts: tuple[str, ...] = ()
-    """Queries that a restored server is asked, as orders write them: `name=SELECT ...`."""
+    """Queries that may be run on a restored server, as orders write them: `name=SELECT ...`."""
 
     def refuse_other(self, action: Action, site: str) -> None:
-        """Raises `Permanent` for the first thing that the action names and that is not listed."""
+        """Raise `Permanent` for the first thing that the action names and the table does not list."""
         for names, where, named in _named(action):
             if not self._has(names, named):
                 table = "data" if names == "repository" and named.startswith("/") else _TABLES[names]
@@ -98,7 +99,7 @@ class Allowed:
 
     @property
     def problems(self) -> Iterable[str]:
-        """One sentence for each entry that cannot mean anything."""
+        """Return one sentence for each invalid entry."""
         for one in self.hosts:
             if "/" in one:
                 try:
@@ -130,8 +131,9 @@ assert set(_TABLES) == set(get_args(Names)) - {""}
 
 
 def _named(action: Action) -> Iterable[tuple[Names, str, str]]:
-    """What an action reaches: what it is, which key names it, and how it is written. Raises `Permanent` for a
-    key that the driver does not declare: no one knows what it would reach.
+    """List what an action reaches: its kind, the key that names it, and its text.
+
+    Raises `Permanent` for a key that the driver does not declare, because what it reaches is unknown.
     """
     spec = DRIVERS.get(action.driver)
     declared = {} if spec is None else {one.key: one for one in spec.all_settings}
@@ -147,7 +149,9 @@ def _named(action: Action) -> Iterable[tuple[Names, str, str]]:
 
 
 def _parts(names: Names, where: str, value: Value, port: Value) -> Iterable[tuple[Names, str, str]]:
-    """Hosts may be written with commas. A reference of a secret counts wherever it is."""
+    """Split a value into its parts. Hosts may be separated by commas. Secret references count wherever they
+    occur.
+    """
     entries = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
     if names == "program" and entries:
         yield names, where, entries.pop(0)
@@ -169,7 +173,7 @@ def _parts(names: Names, where: str, value: Value, port: Value) -> Iterable[tupl
 
 
 def _hosts_of(conninfo: str) -> list[str]:
-    """Hosts of `host=HOST user=NAME`; all of it where it names anything else, which no file lists."""
+    """Hosts of `host=HOST user=NAME`. If it contains any other key, all of it, which no file lists."""
     settings = [one.partition("=") for one in conninfo.split()]
     if any(key not in _CONNINFO or not value for key, _, value in settings):
         return [conninfo]
@@ -177,7 +181,7 @@ def _hosts_of(conninfo: str) -> list[str]:
 
 
 def _address(entry: str, port: Value) -> str:
-    """`HOST:PORT`, or `HOST` where none is said, of a URL, `NAME=HOST:PORT`, `HOST:PORT` or a host."""
+    """`HOST:PORT`, or `HOST` without a port, of a URL, `NAME=HOST:PORT`, `HOST:PORT` or a host."""
     if "://" in entry:
         parts = urlsplit(entry)
         if parts.query and parts.scheme not in _PORTS:  # as of PostgreSQL, whose query may name another host
@@ -210,5 +214,5 @@ def _lists_host(hosts: Iterable[str], named: str) -> bool:
 
 
 def _real(path: str) -> str:
-    """Without links and dots, whether it is there or not."""
+    """Resolve links and dots, whether or not the path exists."""
     return os.path.realpath(path) if path else ""

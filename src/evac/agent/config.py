@@ -1,8 +1,8 @@
-"""What an agent is told by its configuration file (TOML): its site, its key, its units, its fences; and the
-certificates of both sides by which it lets others speak to it, read again when their files change.
+"""The agent's configuration file (TOML): site, keys, units, fences and TLS certificates.
 
-A connection without a certificate, or with one of a strange authority or one that has ended, does not get
-through the handshake. One of another name is refused before an order is read, with a code of its own.
+Certificates are read again when their files change. A connection without a certificate, with an expired one,
+or with one from an unknown authority fails in the handshake. A certificate with a name that is not allowed is
+refused before the order is read, with a code of its own.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ from evac.net.tls import Renewed, TlsFiles, ends_ms, is_here, names_of, server_c
 
 LOOK_S: Final = 5.0
 SOON_MS: Final = 30 * 86_400_000
-"""So long before the end of its own certificate an agent says so."""
+"""An agent warns when its own certificate expires within this time."""
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("evac.agent")
 
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """cert, key: references `file:/path` of the agent's own; ca: of who signs those of controllers and
-    witnesses. names: of theirs that are let in, as DNS names, addresses or URIs; empty: all that it signed.
+    """TLS settings of an agent.
+
+    cert, key: references `file:/path` of its own. ca: the authority that signs certificates of controllers
+    and witnesses. names: their allowed DNS names, addresses or URIs; empty: all that it signed.
     """
 
     cert: str
@@ -45,7 +47,7 @@ class TlsConfig:
 
     @property
     def problems(self) -> Sequence[str]:
-        """One sentence for each reference that is none."""
+        """Return one sentence for each invalid reference."""
         named = {"cert": self.cert, "key": self.key, "ca": self.ca}
         return [
             f"{name} of [tls] is not a file:/path" for name, one in named.items() if not one.startswith(_FILE)
@@ -64,7 +66,7 @@ def _path(reference: str) -> Path:
 
 
 def check_plain(host: str, tls: TlsConfig | None, allowed: bool) -> str:
-    """Why an agent may not listen there; empty if it may."""
+    """Why an agent may not listen without TLS at an address; empty if it may."""
     if tls is not None or allowed or is_here(host):
         return ""
     return (
@@ -73,7 +75,7 @@ def check_plain(host: str, tls: TlsConfig | None, allowed: bool) -> str:
 
 
 class Door:
-    """Of one agent. context: what it listens with. Raises InvalidInput for files that cannot be used."""
+    """The TLS side of one agent. context: what it listens with. Raises InvalidInput for unusable files."""
 
     def __init__(self, tls: TlsConfig, wall_ms: Callable[[], int]) -> None:
         self._tls, self._wall_ms = tls, wall_ms
@@ -105,7 +107,7 @@ class Door:
             await asyncio.sleep(LOOK_S)
 
     def read_again(self, always: bool = False) -> None:
-        """Takes the files where they changed; those that cannot be used are told, and the old ones go on."""
+        """Reload changed files. Unusable files are reported, and the previous ones stay in use."""
         stamp = stamp_of(self._tls.files)
         if stamp == self._stamp and not always:
             return
@@ -125,7 +127,7 @@ class Door:
 
     @property
     def middleware(self) -> Any:
-        """Refuses whoever shows no certificate, or one of a name that is not let in."""
+        """Refuse clients without a certificate or with a name that is not allowed."""
 
         @web.middleware
         async def checked(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -148,7 +150,7 @@ class Door:
 
 
 def names_in(certificate: Mapping[str, Any]) -> Sequence[str]:
-    """Its alternative names; what its subject is called counts only where it has none (RFC 6125, 6.4.4)."""
+    """Alternative names of a certificate; the subject's common name only if it has none (RFC 6125, 6.4.4)."""
     found = [str(value) for _, value in certificate.get("subjectAltName", ())]
     if found:
         return found
@@ -162,23 +164,25 @@ def _left(left_ms: int) -> str:
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 _ANY: Final = frozenset({"", "0.0.0.0", "::"})
-"""Listens everywhere, and says nothing of where."""
+"""Wildcard addresses: the agent listens everywhere, so they do not say where to reach it."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _T = TypeVar("_T")
 
 LOCAL_DRIVERS: Final = tuple(sorted(name for name, spec in DRIVERS.items() if spec.agent_may))
-"""What an agent does for others unless its file says otherwise: nothing that runs a program it was sent."""
+"""Drivers enabled by default: none that runs a program contained in an order."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitConfig:
-    """One unit of a service. argv: its program, with `{index}` and `{port}` (port + index) filled in for each
-    instance; or systemd: the name of its unit, with `{index}`. user: whom it runs as, when we are root.
+    """One unit of a service.
 
-    env: variables as they are; pass_env: names passed on from our own environment. check_url or check_argv:
-    how an instance is asked whether it works; without one, a running one counts. count: instances that a
-    plain start means; most: instances at most, of a systemd unit without `{index}` one. store: the data set
-    that it serves, if a fence stops it.
+    argv: its program, with `{index}` and `{port}` (port + index) filled in for each instance; or systemd: the
+    name of its unit, with `{index}`. user: the user it runs as if the agent is root.
+
+    env: variables to set; pass_env: names copied from the agent's environment. check_url or check_argv:
+    health check of an instance; without one, a running instance is healthy. count: instances that a plain
+    start starts; most: maximum, which is one for a systemd unit without `{index}`. store: the data set that
+    it serves, if a fence stops it.
     """
 
     name: str
@@ -197,7 +201,7 @@ class UnitConfig:
     stop_ms: int = 5_000
     store: str = ""
     resume_alone: bool = False
-    """Whether an agent that starts may start it again before a leader agrees."""
+    """Whether a starting agent may restart it before a leader agrees."""
 
     @property
     def room(self) -> int:
@@ -207,10 +211,11 @@ class UnitConfig:
 
 @dataclass(frozen=True, slots=True)
 class FenceConfig:
-    """How a store's primary in this site is stopped when its permit is not renewed; only for stores whose
-    policy chose it. margin_ms: how long before the end of the permit it begins, so that it is over by then.
+    """How to stop a store's primary in this site when its permit is not renewed.
 
-    units: stopped at once; then argv is run; then action (a table: verb, driver, settings, parameters) done.
+    Only for stores whose policy chose it. margin_ms: how long before the permit expires the fence starts, so
+    that it is complete by then. units are stopped first; then argv is run; then action (a table: verb,
+    driver, settings, parameters).
     """
 
     store: str
@@ -224,31 +229,33 @@ class FenceConfig:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """One agent."""
+    """Configuration of one agent."""
 
     site: str
     host: str
     port: int
     state: Path
-    """Its folder."""
+    """Folder for its state."""
     secret: str | tuple[str, ...]
-    """References of the keys that orders may be signed with; several while one replaces another."""
+    """References of the keys that may sign orders; several during a key rotation."""
     units: tuple[UnitConfig, ...] = ()
     fences: tuple[FenceConfig, ...] = ()
     drivers: tuple[str, ...] = LOCAL_DRIVERS
-    """What it does for others."""
+    """Drivers that orders may use."""
     systemctl: tuple[str, ...] = ("systemctl",)
-    """The program that moves systemd's units."""
+    """The program that controls systemd units."""
     window_ms: int = 30_000
     tls: TlsConfig | None = None
     allow_plain: bool = False
-    """It may listen without TLS where others can reach it."""
+    """Whether it may listen without TLS where others can reach it."""
     addresses: tuple[str, ...] = ()
-    """More `host:port` by which orders may name it."""
+    """Further `host:port` addresses by which orders may name this agent."""
     allow: Allowed = field(default_factory=Allowed)
     """What orders may name."""
     older_orders: bool = False
-    """It obeys orders that name no agent, as earlier versions sign them, while controllers are upgraded."""
+    """Whether it accepts orders that name no agent, as earlier versions sign them, during an upgrade of
+    controllers.
+    """
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -260,7 +267,7 @@ class AgentConfig:
         return (self.secret,) if isinstance(self.secret, str) else self.secret
 
     def named(self, names: Iterable[str]) -> Iterable[str]:
-        """Every `host:port` that means this agent. names: those in its certificate."""
+        """Every `host:port` that names this agent. names: those in its certificate."""
         yield from (one.lower() for one in self.addresses)
         for host in (self.host, *names):
             if host not in _ANY:
@@ -268,7 +275,7 @@ class AgentConfig:
 
 
 def read_config(path: Path) -> AgentConfig:
-    """Raises `InvalidInput` for a file that cannot be read, and for a key that no one knows."""
+    """Read the file. Raises `InvalidInput` if it cannot be read or has an unknown key."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)

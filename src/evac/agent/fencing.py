@@ -1,11 +1,11 @@
-"""The self-fence: for how long this site may be the primary of a store, and the fence when that is over.
+"""Self-fencing: how long this site may be the primary of a store, and the fence when that time ends.
 
-The fence is a thread of its own, so that an agent whose loop hangs still fences in time. It goes by this
+The fence runs in its own thread, so that an agent whose loop hangs still fences in time. It uses this
 machine's own clock.
 
-A permit counts from a mark that the agent itself handed out, so that neither the sender's clock nor a message
-that was held up can make it last longer. Without a first permit a store is not watched at all: when evac is
-gone, nothing changes but for stores that were permitted and whose policy chose to be fenced.
+A permit is measured from a mark that the agent itself issued, so neither the sender's clock nor a delayed
+message can extend it. A store without a first permit is not watched: if evac disappears, only stores that had
+a permit and whose policy chose fencing are affected.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ State = Literal["unwatched", "permitted", "fencing", "fenced", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One store. until_ms: end of its permit, on the clock of this boot. tries: of the fence that is due."""
+    """State of one store. until_ms: end of its permit, on the clock of this boot. tries: attempts of the due
+    fence.
+    """
 
     epoch: int = 0
     until_ms: int = 0
@@ -49,7 +51,7 @@ class Standing:
 
 
 class Permits:
-    """What is permitted now; a permit is on disk before it is told. May be used from any thread."""
+    """Permits in force. A permit is written to disk before it is acknowledged. Thread-safe."""
 
     def __init__(
         self, fences: Iterable[FenceConfig], path: Path, boot: str, now_ms: Callable[[], int]
@@ -63,12 +65,13 @@ class Permits:
         self._standings = {store: _found(kept.get(store)) for store in self._fences}
 
     def mark(self) -> str:
-        """The present moment, to be given back with the next permit."""
+        """The present moment, to be returned with the next permit."""
         return f"{self._boot}:{self._now_ms()}"
 
     def grant(self, store: str, epoch: int, ttl_ms: int, mark: str) -> Standing:
-        """Permits the store for `ttl_ms` from `mark`; a permit never gets shorter within its epoch. Raises
-        `Permanent`.
+        """Permit the store for `ttl_ms` from `mark`. Within an epoch a permit never gets shorter.
+
+        Raises `Permanent`.
         """
         with self._guard:
             before = self._of(store, epoch)
@@ -82,7 +85,7 @@ class Permits:
         return self._keep(store, Standing(epoch, until, self._boot, "permitted"))
 
     def release(self, store: str, epoch: int) -> Standing:
-        """The store is not watched any more until its next permit. Raises `Permanent` for an older epoch."""
+        """Stop watching the store until its next permit. Raises `Permanent` for an older epoch."""
         with self._guard:
             self._of(store, epoch)
         return self._keep(store, Standing(epoch, 0, self._boot, "unwatched"))
@@ -92,11 +95,11 @@ class Permits:
         return tuple(self._fences.values())
 
     def due(self, stores: Iterable[str] | None = None) -> tuple[FenceConfig, ...]:
-        """Stores, of these or of all, whose fence must begin now. Each is named once, until `settle` or a new
-        permit.
+        """Stores, of these or of all, whose fence must start now. Each is returned once, until `settle` or a
+        new permit.
 
-        Nothing is written and no disk is waited for: one that is full or hangs must not stop a fence. What is
-        on disk says that the permit is over, so the next agent fences again.
+        This never writes or waits for the disk: a full or hanging disk must not stop a fence. The expired
+        permit is already on disk, so the next agent fences again.
         """
         with self._guard:
             asked = self._fences if stores is None else stores
@@ -107,8 +110,10 @@ class Permits:
             return tuple(found)
 
     def settle(self, store: str, why: str = "") -> None:
-        """The fence of a store is complete; with `why` it is not, and will be due again soon. What was
-        permitted or released meanwhile stays so. Nothing is written: that is for `write`.
+        """Record that the fence of a store is complete or, with `why`, that it failed and must be retried
+        soon.
+
+        Permits and releases that arrived in the meantime stay in force. Only `write` writes to disk.
         """
         with self._guard:
             before = self._standings[store]
@@ -118,17 +123,17 @@ class Permits:
             self._set(store, replace(before, state="failed" if why else "fenced", why=why[:200]))
 
     def write(self) -> None:
-        """Writes down what is true now. Raises `OSError`."""
+        """Write the current state to disk. Raises `OSError`."""
         self._write({})
 
     def epoch(self, store: str) -> int:
-        """The highest epoch told for a store; 0 for one that no permit ever named."""
+        """The highest epoch received for a store; 0 if no permit ever named it."""
         with self._guard:
             standing = self._standings.get(store)
             return 0 if standing is None else standing.epoch
 
     def report(self) -> list[dict[str, Any]]:
-        """Every store, for people and controllers. left_ms: of its permit, never below 0."""
+        """State of every store, for people and controllers. left_ms: rest of its permit, never below 0."""
         with self._guard:
             now = self._now_ms()
             return [
@@ -171,7 +176,7 @@ class Permits:
         return int(moment)
 
     def _keep(self, store: str, standing: Standing) -> Standing:
-        """On disk first, then true: what was told is never forgotten."""
+        """Write to disk before changing memory, so that nothing acknowledged is lost."""
         self._write({store: standing})
         self._set(store, standing)
         return standing
@@ -181,7 +186,7 @@ class Permits:
             self._standings = {**self._standings, store: standing}
 
     def _write(self, changed: Mapping[str, Standing]) -> None:
-        """Holds up other writers, and no one who only asks what is due."""
+        """Write to disk. Blocks other writers, but not readers of `due`."""
         with self._writing:
             with self._guard:
                 standings = {**self._standings, **changed}
@@ -189,7 +194,9 @@ class Permits:
 
 
 def _found(values: Mapping[str, Any] | None) -> Standing:
-    """What an earlier agent wrote. A fence that it began and no one saw end is begun again."""
+    """Read what an earlier agent wrote. A fence that was started and never seen to finish is started
+    again.
+    """
     if values is None:
         return Standing()
     standing = Standing(**values)
@@ -204,14 +211,15 @@ _log = logging.getLogger("evac.agent")
 
 
 class FenceFailed(EvacError):
-    """The primary may still take writes."""
+    """The primary may still accept writes."""
 
 
 class FenceHand:
-    """Fences every store whose permit runs out. Each store has a thread that is there from the start, so that
-    one that hangs delays no other, and a process that can start no thread fences all the same. What was done
-    is written down by one more thread, and logged by another: a disk that hangs, or a log that no one reads,
-    stops no fence, and no second try.
+    """Fences every store whose permit expires.
+
+    Each store has its own thread, started in advance, so a fence that hangs delays no other, and a process
+    that can start no more threads still fences. One more thread writes results to disk and another logs them:
+    a hanging disk or an unread log blocks no fence and no retry.
     """
 
     def __init__(
@@ -235,7 +243,9 @@ class FenceHand:
         self._logger = threading.Thread(target=self._say, name="evac-fence-log", daemon=True)
 
     def start(self) -> None:
-        """Begins to watch. Drivers are made once before: what they import is in memory when it is needed."""
+        """Start watching. Drivers are created once in advance, so that their imports are loaded when
+        needed.
+        """
         for fence in self._permits.fences:
             if fence.action:
                 driver = self._make(action_of(fence.action, fence.store, self._site).driver)
@@ -244,7 +254,7 @@ class FenceHand:
             thread.start()
 
     def close(self) -> None:
-        """Ends the watching. A fence under way is not cut short; the next agent goes on with what is due."""
+        """Stop watching. A running fence is not interrupted; the next agent continues with what is due."""
         self._stop.set()
         self._to_write.set()
         deadline = time.monotonic() + _END_S
@@ -278,7 +288,7 @@ class FenceHand:
             self._words.put((logging.WARNING, f"the permit of {fence.store} expired; it is fenced"))
 
     def _say(self) -> None:
-        """Logs what fences did, until an empty word."""
+        """Log what fences did, until an empty message arrives."""
         while True:
             level, words = self._words.get()
             if not words:
@@ -286,7 +296,7 @@ class FenceHand:
             _log.log(level, "%s", words)
 
     def _write(self) -> None:
-        """Writes what fences did, again and again until it is written."""
+        """Write what fences did, retrying until it is written."""
         while True:
             self._to_write.wait()
             self._to_write.clear()
@@ -301,8 +311,9 @@ class FenceHand:
                 return
 
     def _do(self, fence: FenceConfig) -> None:
-        """Units first, because nothing is faster or surer than SIGKILL; then the program; then the driver.
-        Units that do not end keep neither of them from its turn. Raises what went wrong.
+        """Fence: units first, because SIGKILL is fastest and surest; then the program; then the driver.
+
+        Units that do not stop prevent neither of the others. Raises whatever went wrong.
         """
         deadline = time.monotonic() + fence.timeout_ms / 1_000
         still: EvacError | None = None
@@ -343,7 +354,7 @@ class FenceHand:
 
 
 def action_of(values: Mapping[str, Any], store: str, site: str) -> Action:
-    """The action of a fence's table: verb (demote where none), driver, settings, parameters."""
+    """The action in a fence's table: verb (default: demote), driver, settings, parameters."""
     return Action(
         values.get("verb", "demote"),
         store,
@@ -359,7 +370,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(fence: FenceConfig, timeout_s: float, epoch: int) -> None:
-    """The fence's program, with nothing of its group left when its time is over. Raises `FenceFailed`."""
+    """Run the fence's program and kill its process group at the time limit. Raises `FenceFailed`."""
     variables = environment({"EVAC_STORE": fence.store, "EVAC_EPOCH": str(epoch)})
     with subprocess.Popen(
         fence.argv,

@@ -1,9 +1,8 @@
-"""Which orders an agent believes and admits: signed with a key of its own, for this agent, fresh, once.
+"""Which orders an agent accepts: signed with one of its keys, addressed to it, recent, and not repeated.
 
-An order names the agent that it is for: site and address (`host:port`) are in its signed lines. The time by
-which orders are judged never goes back, over restarts and whatever is done to the clock of the machine: the
-newest moment that may have been admitted is on disk before an order is obeyed, and an agent that starts
-begins after it.
+The signed lines of an order name the agent by site and address (`host:port`). The time by which orders are
+judged never goes backwards, even across restarts and clock changes: the newest time that may have been
+admitted is on disk before an order is obeyed, and a restarted agent begins after it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from evac.net.secrets import Secret
 NONCES_KEPT: Final = 20_000
 KEYS_MOST: Final = 4
 AHEAD_MS: Final = 10_000
-"""The moment on disk is so far ahead, so that not every order waits for the disk."""
+"""How far ahead the time on disk is, so that not every order waits for the disk."""
 _LEAST_NONCE: Final = 16
 _MOST_NONCE: Final = 64
 
@@ -32,7 +31,7 @@ _log = logging.getLogger("evac.agent")
 
 
 class NotBelieved(EvacError):
-    """A request without a good signature. It gets no other answer than this code."""
+    """A request without a valid signature. The only response is this code."""
 
     def __init__(self) -> None:
         super().__init__("not-signed", "the signature is missing or wrong")
@@ -40,7 +39,7 @@ class NotBelieved(EvacError):
 
 @dataclass(frozen=True, slots=True)
 class Believed:
-    """An order that one of our keys signed. It may yet be old, repeated, or meant for another agent."""
+    """An order signed with one of our keys. It may still be old, repeated, or meant for another agent."""
 
     nonce: str
     at_ms: int
@@ -51,7 +50,7 @@ class Believed:
 
 
 class Keys:
-    """The keys that orders may be signed with, the newest first. Reading them again never leaves none."""
+    """Keys that may sign orders, newest first. A reload never leaves it without keys."""
 
     def __init__(self, references: Sequence[str]) -> None:
         self._references = tuple(references)
@@ -59,8 +58,9 @@ class Keys:
         self.problem = ""
 
     def read_again(self, references: Sequence[str] | None = None) -> None:
-        """references: others from now on, if the agent's file names others. Keys that cannot be read are
-        logged, and those that were read before stay.
+        """Reload the keys. references: new references, if the agent's file now names others.
+
+        If keys cannot be read, the failure is logged and the previous keys stay in use.
         """
         wanted = self._references if references is None else tuple(references)
         try:
@@ -77,7 +77,7 @@ class Keys:
 
 
 def _read(references: Sequence[str]) -> tuple[Secret, ...]:
-    """Raises `Permanent`."""
+    """Read the keys. Raises `Permanent`."""
     if not 1 <= len(references) <= KEYS_MOST:
         raise Permanent("secret-count", f"an agent must have 1 to {KEYS_MOST} keys, not {len(references)}")
     found = tuple(secrets.resolve(one) for one in references)
@@ -89,20 +89,22 @@ def _read(references: Sequence[str]) -> tuple[Secret, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What an agent is called in orders."""
+    """How orders name this agent."""
 
     site: str
     addresses: Callable[[], frozenset[str]]
-    """All of its `host:port`; those of its certificate change with it."""
+    """All its `host:port` addresses; those from its certificate change with it."""
     older_orders: bool = False
-    """Whether orders of an evac that does not name the agent in them are believed."""
+    """Whether to accept orders of an evac version that does not name the agent in them."""
 
 
 class Gate:
-    """Admits signed orders once. window_ms: how far the sender's clock may be from ours, which begins at the
-    wall clock (`wall_ms`, read once), but never before `kept`, and goes on with one that no one sets
-    (`steady_ms`). A refusal names our time to a sender that knows the key, so that a clock that jumped keeps
-    no one from acting. kept: the file of the newest moment; None: it is not kept.
+    """Admits each signed order once.
+
+    window_ms: maximum difference between the sender's clock and ours. Ours starts at the wall clock
+    (`wall_ms`, read once), never before `kept`, and continues on a clock that cannot be set (`steady_ms`). A
+    refusal reports our time to a sender that knows the key, so that a clock jump locks no one out. kept: the
+    file with the newest time; None: not kept.
     """
 
     def __init__(
@@ -123,14 +125,14 @@ class Gate:
         self._seen: set[str] = set()
         self._order: deque[tuple[int, str]] = deque()
         self._logged: set[str] = set()
-        """Sites of refused orders: anyone can send a recorded one as often as they like."""
+        """Sites whose refusal was logged: anyone can replay a recorded order as often as they like."""
 
     def now_ms(self) -> int:
         """The time by which orders are judged."""
         return self._steady_ms() + self._ahead_ms
 
     def believe(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Believed:
-        """An order that one of our keys signed. Raises `NotBelieved`."""
+        """Verify the signature of an order. Raises `NotBelieved`."""
         nonce, stamp = headers.get(client.NONCE, ""), headers.get(client.TIMESTAMP, "")
         signature = headers.get(client.SIGNATURE, "")
         if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 15):
@@ -146,8 +148,10 @@ class Gate:
         raise NotBelieved
 
     def admit(self, order: Believed) -> None:
-        """Lets a believed order in, once. Raises `Retryable` (clocks, too many), `Permanent` (repeated, for
-        another agent, of an older evac).
+        """Admit a verified order once.
+
+        Raises `Retryable` (clock difference, too many orders), `Permanent` (repeated, for another agent, from
+        an older evac).
         """
         self._refuse_other(order)
         now, at_ms = self.now_ms(), order.at_ms
@@ -178,7 +182,7 @@ class Gate:
         self._order.append((self._steady_ms(), order.nonce))
 
     def is_from_us(self, order: Believed) -> bool:
-        """Whether a question that changes nothing is for this agent, and fresh. No disk is waited for."""
+        """Whether a read-only query is for this agent and recent. Never waits for the disk."""
         try:
             self._refuse_other(order)
         except Permanent:
@@ -186,7 +190,9 @@ class Gate:
         return abs(self.now_ms() - order.at_ms) <= self._window_ms
 
     def close(self) -> None:
-        """Writes down what was admitted, and no more: the next agent need not begin ahead of the clock."""
+        """Write the exact time of the last admitted order, so that the next agent need not start ahead of the
+        clock.
+        """
         if self._newest < self._on_disk:
             self._write(self._newest)
 
@@ -234,10 +240,10 @@ class Gate:
             _log.error("%s", words)
 
     def sign(self, status: int, body: bytes, order: Believed) -> str:
-        """With the key, and in the version, of the order."""
+        """Sign with the key and version of the order."""
         return client.answer_signature(order.key, status, body, order.nonce, order.version)
 
     def _forget(self, now: int) -> None:
-        """A nonce is kept for two windows: as long as its order could be admitted again."""
+        """Forget old nonces. Each is kept for two windows: as long as its order could be admitted again."""
         while self._order and now - self._order[0][0] > 2 * self._window_ms:
             self._seen.discard(self._order.popleft()[1])

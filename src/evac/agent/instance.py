@@ -1,9 +1,9 @@
-"""One instance of a unit: starts it, finds it again after the agent's restart, checks it, stops it whole.
+"""One instance of a unit: start it, find it again after an agent restart, check it, stop all of it.
 
-Processes are known over the agent's own restarts by pid, start time and boot together. systemd is asked what
-the units are that it runs; what cannot be asked is not known. A unit that the agent did not start is there
-all the same: systemd knows it, and a fence must reach it. Down is what is `inactive` or `failed` and has no
-process left; one that starts or ends still runs.
+Across agent restarts a process is identified by pid, start time and boot ID together. For systemd units,
+systemd is queried; if that fails, the state is unknown. A unit that the agent did not start still counts:
+systemd knows it, and a fence must reach it. Down means `inactive` or `failed` with no process left; a unit
+that is starting or stopping is running.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 from evac.net.http_calls import Caller, NotAnswered, NotReached
 
 MARK: Final = "EVAC_INSTANCE"
-"""Every instance carries this variable, so that one whose start was not written down is found again."""
+"""Variable set in every instance, to find one whose start was not written down."""
 _PROC: Final = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """One process. ticks: its start, in clock ticks since the machine started."""
+    """One process. ticks: its start, in clock ticks since boot."""
 
     pid: int
     ticks: int
@@ -40,8 +40,10 @@ class Running:
 
     @property
     def alive(self) -> bool:
-        """Whether this very process runs. One that cannot be looked at does: a fence is complete when it is
-        seen to be gone, not when no one can tell.
+        """Whether exactly this process is running.
+
+        A process that cannot be inspected counts as running: a fence is complete only when the process is
+        known to be gone.
         """
         if self.boot != boot_id():
             return False
@@ -52,33 +54,33 @@ class Running:
 
     @property
     def same(self) -> bool:
-        """Whether it is certain that this very process runs, so that a signal meets no other."""
+        """Whether exactly this process is certainly running, so that a signal reaches no other."""
         try:
             return self.boot == boot_id() and start_ticks(self.pid) == self.ticks
         except OSError:
             return False
 
     def send(self, number: int) -> None:
-        """A signal to its whole group; nothing happens if this very process is gone."""
+        """Send a signal to its whole process group; does nothing if exactly this process is gone."""
         if self.same:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
 
 def identify(pid: int) -> Running | None:
-    """The process that has this pid now; None for none, and for one that ended and was not reaped."""
+    """The process that has this pid now; None if there is none or it is a zombie."""
     ticks = start_ticks(pid)
     return None if ticks is None else Running(pid, ticks, boot_id())
 
 
 def start_ticks(pid: int) -> int | None:
-    """Raises `OSError` if it cannot be looked at."""
+    """Start time of a process in clock ticks. Raises `OSError` if it cannot be read."""
     fields = _stat(pid)
     return None if fields is None or fields[0] in "ZX" else int(fields[19])
 
 
 def family(running: Running) -> tuple[Running, ...]:
-    """The process and all that descend from it, parents first: children may lead groups of their own."""
+    """The process and all its descendants, parents first: children may lead their own process groups."""
     if not running.alive:
         return ()
     children: dict[int, list[int]] = {}

@@ -1,12 +1,12 @@
-"""The connections of an agent: few and short, so that no one who can reach its port keeps it from fencing.
+"""Limits on an agent's connections, so that no client that can reach its port can block a fence.
 
-A connection is *half-open* until an order of the site's key, or a client with a certificate that is let in,
-came over it. There are at most `MOST` connections; when one more comes, the oldest half-open one of the
-address that has most of them ends. A request's head has `HEAD_S` seconds from the moment of the connection,
-handshake of TLS included; a body has `BODY_S` (`evac.agent.service`).
+A connection is *half-open* until it delivers an order signed with the site's key or a client certificate that
+is allowed. There are at most `MOST` connections; when another arrives, the oldest half-open one of the
+address with the most is closed. The head of a request must arrive within `HEAD_S` seconds of the connection,
+TLS handshake included; a body within `BODY_S` (`evac.agent.service`).
 
-`Reserve` holds descriptors back for the fence: it lends them to a fence that runs, and as long as it does, no
-connection is accepted. A leak of descriptors anywhere in the agent therefore leaves the fence enough to work.
+`Reserve` holds file descriptors back for fences. While they are lent to a fence, no connection is accepted,
+so a descriptor leak anywhere in the agent cannot starve a fence.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ PAUSE_S: Final = 0.05
 CLOSE_S: Final = 1.0
 UNREAD_S: Final = 10.0
 RESERVED: Final = 32
-"""Descriptors for fences: pipes of a program, a loop and a socket of a driver, files of /proc."""
+"""Descriptors for fences: pipes of a program, an event loop, a driver's socket, files in /proc."""
 SPARE: Final = 48
-"""Descriptors for everything else that the agent does: its files, programs of checks, clients of drivers."""
+"""Descriptors for the rest of the agent: its files, check programs, driver clients."""
 
 _log = logging.getLogger("evac.agent")
 
 
 def descriptors_open() -> int:
-    """How many this process has open. 0 if no one can say."""
+    """Number of descriptors that this process has open; 0 if unknown."""
     try:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
     except OSError:
@@ -55,8 +55,8 @@ def descriptors_open() -> int:
 
 
 def connections_most() -> int:
-    """As many as `MOST`, fewer where the limit of descriptors leaves no room for the fence. Raises that limit
-    as far as the machine lets it.
+    """`MOST`, or fewer if the descriptor limit would leave too few for a fence. Raises that limit as far as
+    allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
@@ -67,8 +67,8 @@ def connections_most() -> int:
 
 
 class Unread(logging.Filter):
-    """Of the logger of an HTTP server: what is not a request is one line, and one line in `UNREAD_S` at most,
-    so that no stranger at the port can fill a disk. Our own errors are logged in full.
+    """Log filter for an HTTP server: anything that is not a request becomes one line, at most one in
+    `UNREAD_S`, so that no client can fill a disk. Our own errors are logged in full.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -92,7 +92,7 @@ class Unread(logging.Filter):
 
 
 class Reserve:
-    """Descriptors held back. May be used from any thread."""
+    """Descriptors held back. Thread-safe."""
 
     def __init__(self, count: int = RESERVED) -> None:
         self._count = count
@@ -102,12 +102,12 @@ class Reserve:
         self._fill()
 
     def is_lent(self) -> bool:
-        """Whether a fence uses them now."""
+        """Whether a fence is using them."""
         return self._users > 0
 
     @contextmanager
     def lend(self) -> Iterator[None]:
-        """Gives all of them back to the process until the last one who asked is done."""
+        """Release all of them for use until the last borrower is done."""
         with self._guard:
             self._users += 1
             self._empty()
@@ -124,7 +124,7 @@ class Reserve:
             self._empty()
 
     def _fill(self) -> None:
-        """Where there are too few, those that are to be had."""
+        """Top up the reserve with as many descriptors as can be opened."""
         with contextlib.suppress(OSError):
             while len(self._held) < self._count:
                 self._held.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
@@ -141,11 +141,11 @@ class _Connection:
     address: str
     plain: socket.socket
     opening: asyncio.Task[Any] | None = None
-    """Under way until the handshake is over."""
+    """Runs until the handshake is complete."""
     line: asyncio.Transport | None = None
-    """What the application writes to, once it is open."""
+    """What the application writes to, once open."""
     head: asyncio.TimerHandle | None = None
-    """Ends it, unless a request is there by then."""
+    """Closes the connection unless a request arrives first."""
     proven: bool = False
 
     def end(self) -> None:
@@ -160,7 +160,7 @@ class _Connection:
 
 
 class _Watched(asyncio.Protocol):
-    """Passes everything on to a protocol of aiohttp, and says when its connection is open and over."""
+    """Forwards to an aiohttp protocol and reports when its connection opens and closes."""
 
     def __init__(self, inner: asyncio.Protocol, connection: _Connection, over: Callable[[_Connection], None]):
         self._inner, self._connection, self._over = inner, connection, over
@@ -188,7 +188,7 @@ class _Watched(asyncio.Protocol):
 
 
 class Listener:
-    """Accepts for one `web.Server`. All of it in one loop."""
+    """Accepts connections for one `web.Server`, all in one event loop."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Listener:
         self._connections: dict[_Connection, None] = {}
 
     async def start(self, host: str, port: int) -> None:
-        """Listens at every address of the host. Raises `OSError` for a port that is taken."""
+        """Listen at every address of the host. Raises `OSError` if the port is in use."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(found):
@@ -215,7 +215,7 @@ class Listener:
             self._listen(listening)
 
     async def close(self) -> None:
-        """Accepts no more, and ends what is half-open; the server ends the rest."""
+        """Stop accepting and close half-open connections; the server closes the others."""
         sockets, self._sockets = self._sockets, []
         for listening in sockets:
             asyncio.get_running_loop().remove_reader(listening)
@@ -228,14 +228,14 @@ class Listener:
         await asyncio.sleep(0)  # what was ended gives its descriptor back in the next turn of the loop
 
     def asked(self, line: asyncio.BaseTransport | None) -> None:
-        """A whole head came over that line."""
+        """Record that a whole request head arrived on this connection."""
         one = self._of(line)
         if one is not None and one.head is not None:
             one.head.cancel()
             one.head = None
 
     def proven(self, line: asyncio.BaseTransport | None) -> None:
-        """Whoever speaks over that line has shown who it is."""
+        """Record that the client on this connection has authenticated."""
         one = self._of(line)
         if one is not None:
             one.proven = True
@@ -252,13 +252,15 @@ class Listener:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _rest(self, listening: socket.socket) -> None:
-        """Accepts nothing for a moment."""
+        """Pause accepting for a moment."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening)
         loop.call_later(PAUSE_S, self._listen, listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        """Goes on whatever happens: without descriptors for one more, a half-open connection makes room."""
+        """Accept connections. Never ends on an error: without a descriptor for one more, it closes a
+        half-open one.
+        """
         if self._reserve.is_lent():
             self._rest(listening)
             return
@@ -295,7 +297,7 @@ class Listener:
         )
 
     def _opened(self, one: _Connection, task: asyncio.Task[Any]) -> None:
-        """A handshake that failed, or was given up, leaves nothing behind."""
+        """Finish opening. A handshake that failed or was abandoned leaves nothing behind."""
         one.opening = None
         self._handshakes.discard(task)
         if task.cancelled() or task.exception() is not None:
@@ -307,7 +309,7 @@ class Listener:
         self._connections.pop(one, None)
 
     def _make_room(self) -> bool:
-        """Ends the oldest half-open connection of the address that has most of them. False: there is none."""
+        """Close the oldest half-open connection of the address with the most. False if there is none."""
         half = [one for one in self._connections if not one.proven]
         if not half:
             return False

@@ -1,14 +1,12 @@
-"""What an agent must not forget: small files; a crash leaves the old one or the new one whole.
+"""State that an agent must not lose, in small files. After a crash, the old or the new file is complete.
 
-Heads of journals are kept for other sites: append only, so that no journal is cut off or changed unseen.
+Heads of journals are kept for other sites, append-only, so that no journal can be truncated or changed
+unnoticed. A new generation continues from a copy of the journals and so diverges from the old ones; its heads
+are in files of their own.
 
-A new generation goes on from a copy of the journals, and so leaves the old ones where that copy was taken:
-its heads are kept apart, in files of their own.
-
-A head proves all records before it, and yet older heads are worth something beside it: whoever leads could
-write a journal anew from some record on and leave heads of that. So a file never fills, and never forgets all
-of the past: the newest heads are kept as they come, and of older ones some of every part of the journal, the
-first among them.
+A head proves all records before it, but older heads add evidence: a leader could rewrite a journal from some
+record on and leave new heads. So a file never fills up and never drops the whole past: it keeps all of the
+newest heads, a sample of older ones from every part of the journal, and the first one.
 """
 
 from __future__ import annotations
@@ -33,14 +31,14 @@ OPENER_MOST: Final = 64
 
 @cache
 def boot_id() -> str:
-    """Changes with every start of the machine: clocks and pids of another boot mean nothing. Read once: a
-    fence must not depend on whether one more file can be opened.
+    """Boot ID: changes at every boot, which invalidates clocks and pids. Read once, because a fence must not
+    depend on opening another file.
     """
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def boot_ms() -> int:
-    """Milliseconds since the machine started, sleep included; no one can set this clock."""
+    """Milliseconds since boot, including sleep, on a clock that cannot be set."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
@@ -49,12 +47,12 @@ def wall_ms() -> int:
 
 
 def write_values(path: Path, values: dict[str, Any]) -> None:
-    """Replaces the file, durable before this returns."""
+    """Replace the file; durable on return."""
     _write(path, orjson.dumps(values, option=orjson.OPT_SORT_KEYS))
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    """Replaces a file of lines likewise."""
+    """Replace a file of lines; durable on return."""
     _write(path, b"".join(line + b"\n" for line in lines))
 
 
@@ -70,7 +68,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """What was written last; empty without a file. Raises `Corrupt`: guessing would forget a fence."""
+    """What was last written; empty without a file. Raises `Corrupt`, because guessing could lose a fence."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -85,7 +83,7 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Adds a line, durable before this returns. A torn last line of an earlier crash is ended first."""
+    """Append a line; durable on return. First terminates a line torn by an earlier crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
     with open(path, "ab+", opener=_private) as file:
@@ -101,8 +99,8 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 class TokenLedger:
-    """The highest fencing token this agent has obeyed and the newest generation it was told of: on disk
-    before either is heeded. opener: who opened that generation; empty if only its tokens were seen.
+    """The highest fencing token that this agent obeyed and the newest generation it knows, both on disk
+    before they take effect. opener: who opened that generation; empty if only its tokens were seen.
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,7 +111,7 @@ class TokenLedger:
         self.opener = str(kept.get("opener", ""))
 
     def obey(self, token: int) -> None:
-        """Raises `Permanent` for a token lower than any before, or none at all."""
+        """Record a token. Raises `Permanent` if it is missing or lower than an earlier one."""
         if generation_of(token) > GENERATION_MOST:
             raise Permanent("order-wrong", f"{token} is not a token that a store issues")
         self.refuse(token)
@@ -122,7 +120,7 @@ class TokenLedger:
             self._keep(token, max(self.generation, generation_of(token)), "" if newer else self.opener)
 
     def refuse(self, token: int) -> None:
-        """Raises `Permanent` for a token that is lower than any before, or none at all; remembers nothing."""
+        """Raise `Permanent` if a token is missing or lower than an earlier one; records nothing."""
         self.refuse_older(generation_of(max(token, 0)))
         if token < max(1, self.highest):
             raise Permanent(
@@ -132,7 +130,7 @@ class TokenLedger:
             )
 
     def heed(self, generation: int, opener: str) -> None:
-        """Remembers a newer generation. The first who opens one keeps it: two never share a number here."""
+        """Record a newer generation. The first to open a generation owns it: no two share a number."""
         if not 0 <= generation <= GENERATION_MOST or len(opener) > OPENER_MOST:
             raise Permanent("generation-wrong", f"a generation must be a number up to {GENERATION_MOST:,}")
         unnamed = generation == self.generation > 0 and not self.opener
@@ -140,7 +138,7 @@ class TokenLedger:
             self._keep(self.highest, generation, opener)
 
     def refuse_older(self, generation: int) -> None:
-        """Raises `Permanent` for whatever comes from a generation before the newest."""
+        """Raise `Permanent` for anything from a generation before the newest."""
         if generation < self.generation:
             raise Permanent(
                 SUPERSEDED,
@@ -168,11 +166,11 @@ def _sync_folder(folder: Path) -> None:
 
 MAX_STREAMS: Final = 4_096
 NEWEST: Final = 4_096
-"""Heads of a stream that are all kept."""
+"""Newest heads of a stream, all of which are kept."""
 OLDER: Final = 4_096
-"""Heads before them that are kept at the most."""
+"""Maximum number of older heads kept."""
 LINES_MOST: Final = NEWEST + OLDER + 4_096
-"""A file of more is thinned out."""
+"""A file with more lines is thinned out."""
 SHOWN: Final = 1_000
 _STREAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:\-]{0,127}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -180,7 +178,7 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head of a stream: its last segment, how many records there are up to it, and its hash."""
+    """The head of a stream: its last segment, the number of records up to it, and its hash."""
 
     segment: int
     records: int
@@ -188,16 +186,17 @@ class Head:
 
 
 class Anchors:
-    """One file a stream, one line a head."""
+    """Heads, one file a stream and one line a head."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._last: dict[str, tuple[Head, int]] = {}
-        """Of a file: its newest head, and how many there are."""
+        """File -> its newest head and its number of heads."""
 
     def add(self, stream: str, head: Head, generation: int = 0) -> Head:
-        """Keeps a head, durable before this returns; the same head again changes nothing. Raises `Permanent`
-        for one that goes backwards, or that is another one at the same place.
+        """Keep a head; durable on return. The same head again changes nothing.
+
+        Raises `Permanent` for a head that goes backwards or differs at the same position.
         """
         path = self._path(stream, generation)
         if head.segment < 0 or head.records < 0 or not _HASH.fullmatch(head.hash):
@@ -220,13 +219,13 @@ class Anchors:
         return head
 
     def _thin(self, path: Path) -> int:
-        """How many are left."""
+        """Thin out the file; return how many heads are left."""
         kept = thinned(_read(path))
         write_lines(path, [orjson.dumps(asdict(head)) for head in kept])
         return len(kept)
 
     def heads(self, stream: str, generation: int = 0) -> list[dict[str, Any]]:
-        """Heads of a generation, oldest first: the first one, some of each time, and the last ones."""
+        """Heads of a generation, oldest first: the first one, a sample of each period, and the newest."""
         path = self._path(stream, generation)
         if not path.exists():
             return []
@@ -240,14 +239,14 @@ class Anchors:
         return self._last.get(path.name, (None, 0))
 
     def _path(self, stream: str, generation: int) -> Path:
-        """No name of a stream holds an @, so that none of another generation can be meant."""
+        """Path of a stream's file. Stream names contain no @, so generations cannot collide."""
         if not _STREAM.fullmatch(stream):
             raise Permanent("anchor-wrong", "the name of a stream contains a character that is not allowed")
         return self._folder / (f"{stream}@{generation}.jsonl" if generation else f"{stream}.jsonl")
 
 
 def thinned(heads: Sequence[Head]) -> list[Head]:
-    """Those that are kept, the first one among them, however many there were."""
+    """The heads to keep, which include the first, however many there were."""
     older, newest = heads[:-NEWEST], heads[-NEWEST:]
     if len(older) <= OLDER:
         return list(heads)
@@ -260,7 +259,7 @@ def thinned(heads: Sequence[Head]) -> list[Head]:
 
 
 def _sample(heads: Sequence[Head]) -> list[Head]:
-    """As many as one answer holds."""
+    """As many heads as fit in one response."""
     if len(heads) <= SHOWN:
         return list(heads)
     half = SHOWN // 2
@@ -285,7 +284,7 @@ def _refuse_backwards(stream: str, last: Head, head: Head) -> None:
 
 
 def _read(path: Path) -> list[Head]:
-    """Every whole line. A line torn by a crash was never answered, so it counts for nothing."""
+    """Every complete line. A line torn by a crash was never acknowledged, so it is dropped."""
     found: list[Head] = []
     for line in path.read_bytes().split(b"\n"):
         try:

@@ -1,18 +1,19 @@
-"""The agent of a site: the local hand of evac. It knows no store, leads nothing, obeys signed orders only.
+"""The agent of a site: runs evac's orders locally. It never connects to the store, never leads, and obeys
+only signed orders.
 
-    GET  /v1/health          that it lives; signed, also how late its loop is, what is wanted and permitted
-    POST /v1/unit            start, stop, scale, check a unit of this site
-    POST /v1/act             an action of a local driver
-    POST /v1/permit          mark, grant, release: the permission to hold the primary of a store;
-                             resume: units that may run again after a restart of the agent
-    POST /v1/anchors         keep the head of a journal; /v1/anchors/heads reads them back
-    POST /v1/generation      be told of a generation, and tell the newest one known
+GET  /v1/health          liveness; if signed, also loop lag, wanted instances and permits
+POST /v1/unit            start, stop, scale, check a unit of this site
+POST /v1/act             an action of a local driver
+POST /v1/permit          mark, grant, release: the permission to hold the primary of a store;
+                         resume: units that may run again after a restart of the agent
+POST /v1/anchors         keep the head of a journal; /v1/anchors/heads reads them back
+POST /v1/generation      announce a generation; returns the newest one known
 
-Every POST is signed with a key of the agent, and so is its answer (`evac.agent.gate`). Orders, anchors and
-permits of a generation before the newest one known are refused. With `[tls]` in its file a client without a
-certificate that it believes is not heard.
+Every POST is signed with a key of the agent, and so is its response (`evac.agent.gate`). Orders, anchors and
+permits of a generation before the newest one known are refused. With `[tls]` in its file the agent ignores
+clients without a certificate that it trusts.
 
-How late a loop is: a sleep that takes longer than asked for tells of a starved or blocked process.
+Loop lag: a sleep that takes longer than requested shows a starved or blocked process.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent,
 
 PERIOD_S: Final = 0.1
 KEPT: Final = 50
-"""Five seconds of measurements."""
+"""Number of measurements kept: five seconds."""
 
 
 class LoopLag:
-    """Measures the loop it is started in."""
+    """Measures the lag of the event loop it is started in."""
 
     def __init__(self) -> None:
         self._late_ms: deque[int] = deque(maxlen=KEPT)
@@ -67,7 +68,7 @@ class LoopLag:
                 await self._task
 
     def worst_ms(self) -> int:
-        """The worst of the last seconds, the measurement that is under way included."""
+        """The worst lag of the last seconds, including the measurement in progress."""
         late = 0 if self._due is None else int((time.monotonic() - self._due) * 1_000)
         return max([0, late, *self._late_ms])
 
@@ -80,7 +81,7 @@ class LoopLag:
 
 MAX_REQUEST_BYTES: Final = 1 << 20
 BODY_S: Final = 15.0
-"""A body that is not there by then is not waited for."""
+"""Time limit for the body of a request."""
 KEEPALIVE_S: Final = 60.0
 LINGER_S: Final = 1.0
 HEALTH_PATH: Final = "/v1/health"
@@ -93,7 +94,7 @@ _http_log.addFilter(Unread())
 
 
 class Agent:
-    """One running agent. Closing it, or killing it, stops nothing that it started."""
+    """One running agent. Closing or killing it stops nothing that it started."""
 
     def __init__(self, config: AgentConfig, drivers: Drivers | None = None) -> None:
         self.config = config
@@ -140,8 +141,8 @@ class Agent:
         return f"http{'s' if self.door else ''}://{self.config.host}:{self.config.port}"
 
     async def start(self) -> None:
-        """Takes up what an earlier agent left, fences what is due, then listens. Raises `OSError` for a port
-        that is taken.
+        """Restore the state of an earlier agent, run due fences, then listen. Raises `OSError` if the port is
+        in use.
         """
         await self._units.start()
         self._hand.start()
@@ -171,7 +172,7 @@ class Agent:
         await self._listener.start(self.config.host, self.config.port)
 
     def _noted(self) -> Any:
-        """Tells the listener that a whole head came; behind TLS, that the other side is let in."""
+        """Report to the listener that a whole head arrived and, with TLS, that the client is allowed."""
 
         @web.middleware
         async def noted(request: web.Request, handler: Callable[..., Awaitable[Any]]) -> web.StreamResponse:
@@ -185,7 +186,7 @@ class Agent:
         return noted
 
     async def close(self) -> None:
-        """Listens no more. Units go on; permits stay on disk for the next agent."""
+        """Stop listening. Units keep running; permits stay on disk for the next agent."""
         if self._listener is not None:
             await self._listener.close()
         if self._runner is not None:
@@ -209,7 +210,7 @@ class Agent:
             self.keys.read_again()
 
     def read_again(self, path: Path | None = None) -> None:
-        """Takes certificates and keys as they are now. path: the agent's file, for its keys and `[allow]`."""
+        """Reload certificates and keys. path: the agent's file, for its keys and `[allow]`."""
         if self.door is not None:
             self.door.read_again(always=True)
         try:
@@ -220,8 +221,9 @@ class Agent:
             _log.error("the agent's file was not reloaded: %s", error.message)
 
     async def _health(self, request: web.Request) -> web.Response:
-        """An answer of the application, not of the kernel: it comes from the loop that does the work. Without
-        a certificate or a signature it says that this is an agent, and no more.
+        """Health, answered by the event loop that does the work.
+
+        Without a certificate or a signature the response says only that this is an agent.
         """
         values: dict[str, Any] = {"answer": "evac agent"}
         if self.door is not None or self._is_signed(request):
@@ -250,7 +252,7 @@ class Agent:
         }
 
     async def _answer(self, request: web.Request) -> web.Response:
-        """One signed order: believed, admitted once, obeyed, answered with a signature."""
+        """Handle one signed order: verify, admit once, run, and sign the response."""
         try:
             async with asyncio.timeout(BODY_S):
                 body = await request.read()
@@ -281,7 +283,7 @@ class Agent:
         return web.Response(body=data, status=status, headers=headers, content_type="application/json")
 
     async def _permit(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """mark: grants nothing and returns the current moment. Everything else needs the leader's token."""
+        """mark: grants nothing and returns the current moment. All other requests need the leader's token."""
         what, store = values.get("what"), str(values.get("store", ""))
         epoch, ttl, token = (_number(values, key) for key in ("epoch", "ttl_ms", "token"))
         mark = self._permits.mark()
@@ -301,7 +303,7 @@ class Agent:
         return {"mark": mark, "fences": self._permits.report(), "held": self._units.held}
 
     async def _anchor(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The head of a journal of the newest generation; an older one has nothing more to say."""
+        """Keep the head of a journal of the newest generation; older ones are refused."""
         head = Head(_number(values, "segment"), _number(values, "records"), str(values.get("hash", "")))
         generation = _number(values, "generation")
         self._ledger.refuse_older(generation)
@@ -314,13 +316,13 @@ class Agent:
         return {"anchors": self._anchors.heads(stream, generation)}
 
     async def _generation(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Whoever asks says its own; the answer is the newest, and who opened it."""
+        """Exchange generations: the caller sends its own; the response is the newest and who opened it."""
         self._ledger.heed(_number(values, "generation"), str(values.get("opener", "")))
         return {"generation": self._ledger.generation, "opener": self._ledger.opener}
 
 
 async def start_agent(config: AgentConfig, drivers: Drivers | None = None) -> Agent:
-    """A running agent; the caller closes it. Raises `EvacError`, and `OSError` for a port that is taken."""
+    """Start an agent; the caller closes it. Raises `EvacError`, and `OSError` if the port is in use."""
     agent = Agent(config, drivers)
     try:
         await agent.start()
@@ -331,9 +333,10 @@ async def start_agent(config: AgentConfig, drivers: Drivers | None = None) -> Ag
 
 
 async def run_agent(config: AgentConfig, stop: asyncio.Event | None = None, path: Path | None = None) -> None:
-    """Runs an agent until `stop` is set or the task is cancelled. SIGHUP: its certificates and keys are read
-    again, which happens by itself too a moment after their files changed. path: of its file, so that SIGHUP
-    takes keys that it names since.
+    """Run an agent until `stop` is set or the task is cancelled.
+
+    SIGHUP reloads certificates and keys; they are also reloaded shortly after their files change. path: of
+    its file, from which SIGHUP takes key references added since.
     """
     agent = await start_agent(config)
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # a thread hears no signals

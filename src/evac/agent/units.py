@@ -1,8 +1,8 @@
-"""The units of one agent: how many instances of each shall run, kept on disk, and kept true.
+"""The units of one agent: how many instances of each must run, kept on disk and enforced.
 
-A clean stop or a crash of the agent stops nothing. After its own restart it goes on with what runs. What
-should run and does not is held: the site may have burnt, and its work may have moved. A leader that knows
-where it runs, or an order to start it, ends the hold.
+A clean stop or a crash of the agent stops nothing; after a restart it continues with what runs. An instance
+that should run and does not is held: the site may have burnt, and its work may have moved. The hold ends when
+a leader that knows where the unit runs releases it, or when it is ordered to start.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WATCH_S: Final = 0.25
 FIRST_PAUSE_S: Final = 0.5
 LAST_PAUSE_S: Final = 30.0
 STEADY_S: Final = 10.0
-"""An instance that ran this long is started again at once when it ends."""
+"""An instance that ran this long is restarted at once when it ends."""
 CALL_S: Final = 1.0
 GONE_S: Final = 0.01
 
@@ -36,7 +36,9 @@ _log = logging.getLogger("evac.agent")
 
 @dataclass(frozen=True, slots=True)
 class UnitSeen:
-    """Of one unit. wanted: instances that shall run; running: that do; working: that pass their check."""
+    """State of one unit. wanted: instances that must run; running: those that do; working: those that pass
+    their check.
+    """
 
     wanted: int
     running: int
@@ -44,7 +46,7 @@ class UnitSeen:
 
 
 class _Unit:
-    """One unit's instances, and when each may be started again."""
+    """Instances of one unit, and when each may be restarted."""
 
     def __init__(self, config: UnitConfig) -> None:
         self.config = config
@@ -57,7 +59,7 @@ class _Unit:
 
 
 class Units:
-    """Starts, stops, scales, checks and supervises. `fence` may be called from any thread."""
+    """Starts, stops, scales, checks and supervises units. `fence` is thread-safe."""
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
@@ -76,7 +78,7 @@ class Units:
         self._held = set[str]()
 
     async def start(self) -> None:
-        """Finds what an earlier agent started, and begins to watch."""
+        """Find what an earlier agent started, and start supervising."""
         for unit in self._units.values():
             for index in range(self._known(unit)):
                 self._instance(unit, index)
@@ -89,7 +91,7 @@ class Units:
         self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
-        """Ends the watching; every instance goes on."""
+        """Stop supervising; every instance keeps running."""
         if self._watching is not None:
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -100,7 +102,7 @@ class Units:
         return self._unit(name).config
 
     def counts(self, name: str, replicas: int) -> int:
-        """The number of instances an order means. Raises `Permanent`."""
+        """The number of instances that an order means. Raises `Permanent`."""
         unit = self._unit(name)
         count = unit.config.count if replicas < 0 else replicas
         if count > unit.config.room:
@@ -108,7 +110,7 @@ class Units:
         return count
 
     async def set(self, name: str, replicas: int, timeout_s: float) -> UnitSeen:
-        """Wants so many from now on, and starts or stops what is needed. Raises `ActionError`."""
+        """Set the wanted number of instances, and start or stop what is needed. Raises `ActionError`."""
         unit = self._unit(name)
         count = self.counts(name, replicas)
         async with unit.lock:
@@ -122,7 +124,7 @@ class Units:
         return await self.see(name)
 
     async def see(self, name: str) -> UnitSeen:
-        """Asks every instance, all at once. Raises `ActionError` if one cannot be asked."""
+        """Check all instances concurrently. Raises `ActionError` if one cannot be checked."""
         unit = self._unit(name)
         if unit.config.systemd:
             return await self._see_by_systemd(unit)
@@ -132,7 +134,7 @@ class Units:
         return UnitSeen(self._wanted.get(name, 0), sum(running), sum(working))
 
     async def _see_by_systemd(self, unit: _Unit) -> UnitSeen:
-        """One question for all instances; those that are up are asked whether they work."""
+        """Query systemd once for all instances; those that are up are also checked."""
         instances = _by_systemd(unit)
         names = {one.name: one.needed for one in instances}
         found = await states(self._config.systemctl, names, unit.config.check_ms / 1_000)
@@ -145,26 +147,25 @@ class Units:
 
     @property
     def held(self) -> list[str]:
-        """Units that are not started again until a leader agrees."""
+        """Units that are not restarted until a leader agrees."""
         return sorted(self._held)
 
     def resume(self, names: Collection[str], stores: Collection[str]) -> None:
-        """Ends the hold of these units, and of those that serve one of these stores."""
+        """End the hold of these units, and of those that serve one of these stores."""
         for name in self.held:
             store = self._unit(name).config.store
             if store in stores if store else name in names:
                 self._held.discard(name)
 
     def running_now(self) -> dict[str, int]:
-        """Unit -> wanted instances, for the health page: no question is asked."""
+        """Unit -> wanted instances, for the health page; checks nothing."""
         return {name: self._wanted.get(name, 0) for name in sorted(self._units)}
 
     def fence(self, names: tuple[str, ...], timeout_s: float = 2.0) -> None:
-        """Kills every instance of these units now, whoever started it, and wants none from now on: no one
-        starts them again. Returns when all of them are seen to be gone.
+        """Kill every instance of these units, whatever started it, and set their wanted number to 0.
 
-        No lock and no disk is waited for; `keep_wanted` writes it down afterwards. Raises `ActionError` for
-        what may still run.
+        Returns once all of them are gone. Waits for no lock and no disk; call `keep_wanted` afterwards to
+        write it down. Raises `ActionError` for anything that may still run.
         """
         deadline = time.monotonic() + timeout_s
         self._fences += 1
@@ -205,7 +206,7 @@ class Units:
         return found
 
     def keep_wanted(self) -> None:
-        """Writes down what is wanted now. Raises `OSError`."""
+        """Write the wanted numbers to disk. Raises `OSError`."""
         with self._guard:
             write_values(self._file, dict(self._wanted))
 
@@ -216,8 +217,9 @@ class Units:
         return unit
 
     def _want(self, counts: Mapping[str, int]) -> None:
-        """Written down before it is done: after a crash the wish is still there. Raises `Retryable` if a
-        fence came while it was written: an order from before it starts nothing again.
+        """Write the wanted number to disk before acting on it, so that it survives a crash.
+
+        Raises `Retryable` if a fence came meanwhile: an order from before it must not restart anything.
         """
         begun = self._fences
         with self._guard:
@@ -233,8 +235,8 @@ class Units:
             self._wanted = {**self._wanted, **counts}
 
     def _known(self, unit: _Unit) -> int:
-        """How many instances there may be: wanted, or with a file of an earlier agent; all of those that
-        systemd may run without having been asked by an agent.
+        """How many instances may exist: wanted, in a file of an earlier agent, or any that systemd may run on
+        its own.
         """
         if unit.config.systemd:
             return unit.config.room
@@ -259,7 +261,7 @@ class Units:
         return instance
 
     async def _begin(self, unit: _Unit, index: int) -> None:
-        """Starts an instance that does not run, unless a fence said no meanwhile."""
+        """Start an instance that does not run, unless a fence forbids it in the meantime."""
         instance = self._instance(unit, index)
         if index >= self._wanted.get(unit.config.name, 0):
             return
@@ -272,7 +274,7 @@ class Units:
             instance.kill_now()
 
     async def _end_from(self, unit: _Unit, count: int, timeout_s: float) -> None:
-        """Stops all instances from `count` on, at the same time. The first error is raised when all ended."""
+        """Stop all instances from `count` on concurrently. Raises the first error once all have ended."""
         extra = [index for index in unit.instances if index >= count]
         if unit.config.systemd and extra:
             names = {one.name: one.needed for one in _by_systemd(unit)}
@@ -288,7 +290,7 @@ class Units:
                 del unit.instances[index]
 
     async def _watch(self) -> None:
-        """Starts again what ended, with growing pauses; never raises, an agent without eyes is worse."""
+        """Restart what ended, with growing pauses. Never raises, so that supervision does not stop."""
         while True:
             await asyncio.sleep(WATCH_S)
             for unit in self._units.values():
@@ -298,7 +300,7 @@ class Units:
                     await self._look_after(unit)
 
     async def _look_after(self, unit: _Unit) -> None:
-        """Whatever happens to one unit, it is tried again, and the others are looked after."""
+        """Keep retrying one unit whatever happens to it, without affecting the others."""
         words = ""
         try:
             await self._tend(unit)
