@@ -196,7 +196,12 @@ def next_of(situation: Situation, estate: str, run: str = "") -> str:
         moved = situation.stores or any(more)
         clear = "" if moved else f", or if it is healthy: evac site clear {domain} --reason WHY"
         return f"evac plan {estate} --restore {domain}{clear}"
-    homes = {one.home for one in situation.stores}
+    away = {one.store: one.home for one in situation.stores}
+    for store in situation.estate.stores:
+        copies = (one for one in store.members if one.at == store.home and not one.detached)
+        if store.id in away and not any(one.mode in ("sync", "async") for one in copies):
+            return f"evac plan {estate} --restore {away[store.id]}"  # what does not follow cannot take over
+    homes = set(away.values())
     for one in situation.services:
         now = dict(one.now)
         short = {site for site, count in one.home if now.get(site, 0) < count}

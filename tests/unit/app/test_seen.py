@@ -11,7 +11,7 @@ from evac.derive.stores import observed
 from evac.engine.stores.sightings import CopySeen, Following, Sighting
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt
-from evac.model.estate import Estate, Site, Store, StoreMember
+from evac.model.estate import Estate, ReplicationMode, Site, Store, StoreMember
 from evac.model.observation import MemberSeen, Observation, Role
 from evac.model.situation import Away, Cause, Effects, LostNow, Moved, Rivals, Silent, Situation, StoreAway
 from evac.views.situation_view import lines_of, next_of, rivals_hint, rivals_words
@@ -209,6 +209,25 @@ def test_the_way_home_names_a_site_that_lacks_something() -> None:
     assert next_of(still, "E") == "evac plan E --failback west"
     users = Away("shop", home, home, ("north",), cause)
     assert next_of(replace(still, services=(users,)), "E") == "evac plan E --failback east"
+
+
+@pytest.mark.parametrize(
+    ("mode", "detached", "question"),
+    [
+        ("sync", False, "failback"),
+        ("async", False, "failback"),
+        ("async", True, "restore"),
+        ("none", False, "restore"),
+    ],
+)
+def test_the_way_home_begins_with_a_restore_where_the_copy_there_does_not_follow(
+    mode: ReplicationMode, detached: bool, question: str
+) -> None:
+    """Someone may have cleared the mark of the site after a drill that moved its stores."""
+    members = (StoreMember("west", "primary"), StoreMember("east", mode, detached=detached))
+    estate = Estate("", stores=(Store("orders", "orders", "postgresql", members, home="east"),))
+    moved = (StoreAway("orders", "east", "west", Cause("run", "drill-1")),)
+    assert next_of(Situation(estate, estate, 2, stores=moved), "E") == f"evac plan E --{question} east"
 
 
 def test_what_to_do_about_rivals_names_the_site_that_a_run_left() -> None:
