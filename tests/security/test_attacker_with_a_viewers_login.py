@@ -8,15 +8,20 @@ not read the log of access, and what they try is in it.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
+import orjson
 import pytest
 
 from evac.app.access import digest_of
+from evac.app.access_log import JOURNALS
 from evac.engine.runs.requests import VERBS
 from evac.model.access import AccessRules, Person, Token
+from evac.model.errors import Conflict
 from evac.office.office import Office
+from evac.store.journal import Journal
 from evac.web.access.people import People
 from evac.web.access.port import OPEN_PATHS
 from tests.web.burning import RUN
@@ -30,7 +35,10 @@ VIEWER, OPERATOR = "evac_" + "v" * 43, "evac_" + "o" * 43
 
 def access() -> People:
     people = {"vi": Person("vi", "viewer"), "kim": Person("kim", "admin")}
-    tokens = {"laptop": Token("laptop", "admin", digest_of(VIEWER), "vi")}
+    tokens = {
+        "laptop": Token("laptop", "admin", digest_of(VIEWER), "vi"),
+        "ci": Token("ci", "operator", digest_of(OPERATOR)),
+    }
     return People(AccessRules(people=people, tokens=tokens), HandClock(), secure=False)
 
 
@@ -78,6 +86,31 @@ def test_they_see_no_login_but_their_own_and_no_log_of_access() -> None:
         assert (await client.get("/v1/access-log", headers=by())).status_code == 403
         assert (await client.get("/v1/logins", headers=by())).json()["items"] == []
         assert (await client.delete("/v1/logins?name=kim", headers=by())).status_code == 403
+
+    play(story, access=access())
+
+
+@pytest.mark.parametrize("journal", [*JOURNALS, "access-2026-11"])
+def test_the_name_of_a_journal_is_no_run_and_no_incident(journal: str) -> None:
+    """Each page and call that takes the name of one, also where an incident is called like a journal."""
+    record = orjson.dumps({"at_ms": 1, "kind": "sign-in", "who": "kim-of-the-log"})
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        with suppress(Conflict):  # the room has it already
+            await Journal.create(office.store, journal, None, records=(record,))
+        asked = {"incident": journal, "text": "hm"}
+        for opened in (False, True):
+            if opened:
+                told = await client.post("/v1/incidents", json=asked, headers=by(OPERATOR))
+                assert told.status_code == 201, told.text
+            for route in routes():
+                if "GET" in route.methods and "{" in route.path and "stream" not in route.path:
+                    path = re.sub(r"\{[^}]*\}", journal, route.path)
+                    told = await client.get(path, headers=by())
+                    assert told.status_code < 500, f"{path}: {told.text}"
+                    assert "kim-of-the-log" not in told.text
+            there = await client.get(f"/v1/incidents/{journal}", headers=by())
+            assert there.status_code == (200 if opened else 404)
 
     play(story, access=access())
 

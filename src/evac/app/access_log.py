@@ -17,16 +17,23 @@ from typing import Final
 import orjson
 
 from evac.app import runs
+from evac.backup.evidence import STREAM as BACKUPS
 from evac.engine.lead import access_chapters as chapters
 from evac.engine.lead.access_journal import access_records
+from evac.engine.lead.watch_journal import STREAM as WATCH
+from evac.engine.plans.journal import STREAM as PLANS
 from evac.engine.runs.reading import decode_all
 from evac.model.access import AccessRecord, Proven
 from evac.model.errors import Corrupt, InvalidInput
+from evac.notices.values import STREAM as NOTICES
 from evac.run.values import CORRUPT, Event
 from evac.store.anchors import Anchor, Segment, decode, key_of, verify_chain
 from evac.store.journal import readable
 from evac.store.port import Store
 
+READ_ON: Final = (NOTICES, PLANS, chapters.STREAM, BACKUPS)
+JOURNALS: Final = (WATCH, *READ_ON)
+"""Those that are no run's, besides the months of the access log."""
 ACTS: Final = frozenset(
     {
         "approved",
@@ -45,6 +52,11 @@ ACTS: Final = frozenset(
     }
 )
 """Kinds of events that a person caused."""
+
+
+def is_of_no_run(journal: str) -> bool:
+    """Whether a journal is one of `JOURNALS`, or a month of the access log: nobody finds a run there."""
+    return journal in JOURNALS or bool(chapters.Chapter(journal).from_month_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from typing import Any, Final
 import orjson
 
 from evac import estate as estates
+from evac.app.access_log import JOURNALS, READ_ON, is_of_no_run
 from evac.app.runs import who_am_i
-from evac.backup import evidence
 from evac.drivers.process.client import (
     PLAIN_HINT,
     AgentAt,
@@ -32,7 +32,6 @@ from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead import access_chapters as chapters
 from evac.engine.lead import access_journal, watch_journal
 from evac.engine.lead.watch_journal import Notice, Tell
-from evac.engine.plans import journal as plan_journal
 from evac.engine.stores.guards import HOLD_KEY
 from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.errors import (
@@ -66,9 +65,6 @@ COMPARE_S: Final = 1.0
 """A site that burns does not answer, and the run has to go on."""
 LOOK_S: Final = 2.0
 KEEP_S: Final = 2.0
-READ_ON: Final = (notices.STREAM, plan_journal.STREAM, access_journal.STREAM, evidence.STREAM)
-JOURNALS: Final = (watch_journal.STREAM, *READ_ON)
-"""Those that are no run's."""
 REPAIR_TRIES: Final = 10
 CONTRADICTED: Final = frozenset({"anchor-backwards", "anchor-changed"})
 SAID_MOST: Final = 64
@@ -334,8 +330,8 @@ async def repair(
     the access log there too. keep: as `repair_journal`. Raises NotAllowed for one of a run, Conflict,
     Unavailable.
     """
-    is_month = journal.startswith(f"{access_journal.STREAM}-")
-    if journal not in JOURNALS and not is_month:
+    is_month = journal not in JOURNALS
+    if not is_of_no_run(journal):
         raise NotAllowed(
             "journal-unrepairable",
             f"{journal} is not a journal that can be repaired",

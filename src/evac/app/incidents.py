@@ -21,6 +21,7 @@ from typing import Final, Literal
 import orjson
 
 from evac.app import runs
+from evac.app.access_log import is_of_no_run
 from evac.app.runs import INCIDENT
 from evac.engine.plans.library import get_plan
 from evac.engine.runs.reading import decode_all, run_of_incident
@@ -336,7 +337,7 @@ async def dossier(
         run = run_of_incident(entry.value)
         if not run:
             raise Corrupt(f"{INCIDENT}{name} in the store does not name a run")
-    elif await store.list(f"journal/{name}/", limit=1):
+    elif not is_of_no_run(name) and await store.list(f"journal/{name}/", limit=1):
         run = name
         incident = await _incident_of(store, name)
     notes = await notes_of(store, incident)

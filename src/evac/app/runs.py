@@ -222,7 +222,9 @@ async def answer_to(store: Store, number: str, wait_s: float) -> Mapping[str, An
 
 async def resolve(store: Store, name: str) -> str:
     """The run of that name, or of the incident of that name. Raises RunError if there is neither."""
-    if await store.list(f"journal/{name}/", limit=1):
+    from evac.app.access_log import is_of_no_run
+
+    if not is_of_no_run(name) and await store.list(f"journal/{name}/", limit=1):
         return name
     entry = await store.get(INCIDENT + name)
     if entry is None:
@@ -575,12 +577,10 @@ def proposal_of(data: bytes, incident: str, reason: str, typed: tuple[str, ...],
     except EvacError as error:
         raise InvalidInput(error.code, error.message, error.hint) from error
     sites = tuple(d for d in plan.scenario.domains if "/" not in d)
-    if plan.scenario.kind == "lose":
-        return Proposal(incident, data, reason, sites, "lost", dict.fromkeys(sites, "lost"), typed, who)
-    if plan.scenario.kind == "evacuate":
-        return Proposal(
-            incident, data, reason, sites, "evacuating", dict.fromkeys(sites, "evacuated"), typed, who
-        )
+    left = {"lose": ("lost", "lost"), "evacuate": ("evacuating", "evacuated")}
+    if plan.scenario.kind in left:
+        mark, ends = left[plan.scenario.kind]
+        return Proposal(incident, data, reason, sites, mark, dict.fromkeys(sites, ends), typed, who)
     return Proposal(incident, data, reason, (), "active", dict.fromkeys(sites, "active"), typed, who)
 
 

@@ -38,9 +38,10 @@ def verify(run: str | None, where: Where, estate: str | None, policy: Path | Non
     then 18 also means that no such head exists.
 
     Without RUN, verify the journals that belong to no run: probes (watch), alerts (notices), who did what
-    (access, all months of it) and standby plans (plans). You can also name one of these four in place of RUN.
+    (access, all months of it), standby plans (plans) and backups. You can also name one of these in place of
+    RUN.
     """
-    from evac.app.anchoring import JOURNALS
+    from evac.app.access_log import JOURNALS
 
     names = (run,) if run is not None else JOURNALS
 

@@ -119,7 +119,7 @@ class Control(Protocol):
 
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
         """Whether a journal is whole, and agrees with heads that others kept: that of a run, or one of
-        `anchoring.JOURNALS`.
+        `access_log.JOURNALS`.
         """
         ...
 

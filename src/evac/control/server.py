@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 
 from evac.app import runs
-from evac.app.anchoring import JOURNALS
+from evac.app.access_log import JOURNALS
 from evac.app.incidents import PaperForm, PaperKind, check_note
 from evac.app.observed_stores import facts_from
 from evac.control.port import (

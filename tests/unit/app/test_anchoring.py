@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from evac.agent.memory import Anchors, Head
-from evac.app.anchoring import JOURNALS, READ_ON, HeadChore, HeldJournals, Sink, heard
+from evac.app.access_log import JOURNALS, READ_ON
+from evac.app.anchoring import HeadChore, HeldJournals, Sink, heard
 from evac.cli import console
 from evac.cli.main import run
 from evac.drivers.process.client import HERE
