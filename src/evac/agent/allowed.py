@@ -23,7 +23,7 @@ from evac.drivers.spec import Names
 from evac.model.errors import Permanent
 
 _PREFIXES: Final = ("old_", "primary_", "candidate_")
-"""Of parameters that name another member as settings name this one."""
+"""Prefixes of parameters that name another member with the keys that settings use for this one."""
 _PEERS: Final = frozenset({"peers", "copies"})
 _REFERENCES: Final = ("env:", "file:")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

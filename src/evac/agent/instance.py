@@ -96,7 +96,7 @@ def family(running: Running) -> tuple[Running, ...]:
 
 
 def kill(members: Iterable[Running]) -> None:
-    """SIGKILL to each that is still the same process."""
+    """Send SIGKILL to each process that is still the same one."""
     for member in members:
         if member.same:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -104,7 +104,7 @@ def kill(members: Iterable[Running]) -> None:
 
 
 def find_marked(mark: str) -> Running | None:
-    """The oldest process that carries the mark in its environment, and is no descendant of another such."""
+    """The oldest process with the mark in its environment that does not descend from another such process."""
     wanted = f"{MARK}={mark}".encode()
     marked = {pid for pid in _pids() if wanted in _environment(pid)}
     heads = [one for pid in marked if _parent(pid) not in marked and (one := identify(pid)) is not None]
@@ -128,8 +128,9 @@ def _pids() -> list[int]:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields after the name; the name in brackets may hold anything. None for a process that is not
-    there; raises `OSError` where that cannot be seen, as without a free descriptor.
+    """Fields of /proc/PID/stat after the name, which may contain anything; None if there is no such process.
+
+    Raises `OSError` if it cannot be read, for example without a free descriptor.
     """
     try:
         return (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -138,7 +139,7 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _exists(pid: int) -> bool:
-    """Whether any process has this pid; needs no descriptor."""
+    """Whether any process has this pid; needs no file descriptor."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -154,7 +155,7 @@ _GONE_S: Final = 2.0
 
 
 class Instance(Protocol):
-    """What a supervisor needs of one instance, whoever runs it."""
+    """One instance as a supervisor needs it, whatever runs it."""
 
     restarts_itself: bool
 
@@ -167,17 +168,17 @@ class Instance(Protocol):
 
 
 class _Child(subprocess.Popen[bytes]):
-    """A process that may outlive us: to be forgotten while it runs is no mistake, as it is for others."""
+    """A process that may outlive the agent, so dropping it while it runs is not an error."""
 
     def __del__(self, *_: object) -> None:
-        """Says nothing; whoever inherits the process waits for it."""
+        """Emit no warning; the process that inherits this one reaps it."""
 
 
 class OwnInstance:
-    """An instance that the agent runs itself, as a process in a session of its own: it outlives the agent.
+    """An instance that the agent runs itself, in its own session, so that it outlives the agent.
 
-    Persist before acting: the file says `starting` before the process exists, and names it after. One that
-    was started and never named is found by the mark in its environment.
+    State is written before acting: the file says `starting` before the process exists, and names it
+    afterwards. A process that was started but never named is found by the mark in its environment.
     """
 
     restarts_itself = False
@@ -201,7 +202,7 @@ class OwnInstance:
         return self._running is not None and self._running.alive
 
     async def start(self) -> None:
-        """Starts it, if it does not run. Raises `Permanent` when it cannot be started."""
+        """Start it if it is not running. Raises `Permanent` if it cannot be started."""
         if await self.running():
             return
         write_values(self._file, {"state": "starting"})
@@ -215,7 +216,7 @@ class OwnInstance:
             self._remember(self._running)
 
     async def stop(self, timeout_s: float) -> None:
-        """Asks it to end, then kills it and all that descend from it. Raises `OutcomeUnknown`."""
+        """Ask it to stop, then kill it and all its descendants. Raises `OutcomeUnknown`."""
         self._reap()
         running = self._running
         if running is None or not running.alive:
@@ -235,8 +236,9 @@ class OwnInstance:
         self._forget()
 
     def kill_now(self) -> None:
-        """SIGKILL to all of it, at once and from any thread: a fence does not ask. Raises `OSError` or
-        `MemoryError` if not all of it could be found.
+        """Send SIGKILL to all its processes at once. Thread-safe, for fences.
+
+        Raises `OSError` or `MemoryError` if some of them could not be found.
         """
         running = self._running
         if running is None:
@@ -253,7 +255,7 @@ class OwnInstance:
         kill(self._killed)
 
     def is_gone(self) -> bool:
-        """Whether nothing of it is left, from any thread."""
+        """Whether none of its processes is left. Thread-safe."""
         running = self._running
         left = (*self._killed, *(() if running is None else (running,)))
         return not any(member.alive for member in left)
@@ -262,7 +264,7 @@ class OwnInstance:
         return await self.running() and await check(self._unit, self._index, self._caller)
 
     def shorten_log(self) -> None:
-        """A log that grew too large is begun anew; its writers append, so they go on at the start."""
+        """Truncate a log that grew too large; its writers append, so they continue at the start."""
         with contextlib.suppress(OSError):
             if self._log.stat().st_size > MAX_LOG_BYTES:
                 os.truncate(self._log, 0)
@@ -288,7 +290,7 @@ class OwnInstance:
             )
 
     def _adopt(self) -> None:
-        """What the file says of an earlier agent's process, if that very process still runs."""
+        """The process that the file of an earlier agent names, if exactly that process still runs."""
         values = read_values(self._file)
         if not values:
             return
@@ -309,7 +311,7 @@ class OwnInstance:
         self._file.unlink(missing_ok=True)
 
     def _reap(self) -> None:
-        """A child of ours that ended stays a zombie until it is waited for."""
+        """Reap a child that ended, which stays a zombie until then."""
         if self._child is not None and self._child.poll() is not None:
             self._child = None
 
@@ -324,7 +326,7 @@ class OwnInstance:
 
 
 async def check(unit: UnitConfig, index: int, caller: Caller) -> bool:
-    """Whether the instance answers its check; a unit without one works when it runs."""
+    """Whether the instance passes its check; without a check, whether it runs."""
     timeout_s = unit.check_ms / 1_000
     if unit.check_url:
         try:
@@ -342,12 +344,12 @@ async def check(unit: UnitConfig, index: int, caller: Caller) -> bool:
 
 
 def filled(unit: UnitConfig, index: int, words: str) -> str:
-    """`{index}` and `{port}` as they are for this instance; other braces stay."""
+    """Fill in `{index}` and `{port}` of this instance; other braces stay."""
     return words.replace("{index}", str(index)).replace("{port}", str(unit.port + index))
 
 
 def _as_user(user: str) -> dict[str, Any]:
-    """Raises `KeyError` for a user no one knows. Where we are not root, a process is ours in any case."""
+    """The user to run as. Raises `KeyError` for an unknown user. Without root, the agent's own user."""
     if not user or os.geteuid() != 0:
         return {}
     account = pwd.getpwnam(user)
@@ -366,7 +368,7 @@ _NONE: Final = frozenset({"", "0", "[not set]", str(2**64 - 1)})
 
 @dataclass(frozen=True, slots=True)
 class SystemdState:
-    """load, active: as systemd says. tasks: whether a process of the unit is left."""
+    """load, active: as systemd reports them. tasks: whether the unit has a process left."""
 
     load: str
     active: str
@@ -384,9 +386,10 @@ class SystemdState:
 async def states(
     systemctl: Sequence[str], names: Mapping[str, bool], timeout_s: float
 ) -> dict[str, SystemdState]:
-    """What systemd says of each unit. names: unit -> whether it must be there. Raises OutcomeUnknown if it
-    cannot be asked, Permanent for a unit that must be there and that it does not know: a misspelt name must
-    not pass for a unit that is down.
+    """State of each unit according to systemd. names: unit -> whether it must exist.
+
+    Raises OutcomeUnknown if systemd cannot be queried, Permanent if a unit that must exist is unknown: a
+    misspelt name must not pass for a unit that is down.
     """
     argv = (*systemctl, *QUIET, *ASK, "--", *names)
     ended = await run_program(argv, env=environment({}), timeout_s=timeout_s)
@@ -398,7 +401,7 @@ async def states(
 def states_now(
     systemctl: Sequence[str], names: Mapping[str, bool], timeout_s: float
 ) -> dict[str, SystemdState]:
-    """The same without a loop, from any thread."""
+    """The same without an event loop. Thread-safe."""
     try:
         ended = subprocess.run(
             [*systemctl, *QUIET, *ASK, "--", *names],
@@ -416,8 +419,9 @@ def states_now(
 
 
 def kill_now(systemctl: Sequence[str], names: Sequence[str], timeout_s: float) -> None:
-    """SIGKILL to all of these units; systemd then leaves them alone, because stop was asked for as well.
-    Whether it helped is for `states_now` to say.
+    """Send SIGKILL to all processes of these units and request a stop, so that systemd does not restart them.
+
+    Check the result with `states_now`.
     """
     for words in (("stop", "--no-block"), ("kill", "--signal=SIGKILL")):
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -432,7 +436,7 @@ def kill_now(systemctl: Sequence[str], names: Sequence[str], timeout_s: float) -
 
 
 class SystemdInstance:
-    """An instance that systemd runs and starts again by itself."""
+    """An instance that systemd runs and restarts."""
 
     restarts_itself = True
 
@@ -458,7 +462,7 @@ class SystemdInstance:
         return (await self._state()).up and await self.passes()
 
     async def passes(self) -> bool:
-        """Whether it works, if it is up."""
+        """Whether it works, given that it is up."""
         return await check(self._unit, self._index, self._caller)
 
     def kill_now(self) -> None:
@@ -484,7 +488,7 @@ class SystemdInstance:
 
 
 def _read(names: Mapping[str, bool], output: str) -> dict[str, SystemdState]:
-    """One block for each unit, in the order in which they were asked for."""
+    """Parse one block for each unit, in the order of the query."""
     blocks = [block for block in output.split("\n\n") if block.strip()]
     if len(blocks) != len(names):
         raise _unseen(names, f"it reported {len(blocks)} of {len(names)}")
@@ -510,6 +514,6 @@ def _unseen(names: Collection[str], why: str) -> ActionError:
 
 
 def _line(words: str) -> str:
-    """The first line that says something."""
+    """The first line that is not empty."""
     first = next((line for line in words.splitlines() if line.strip()), "")
     return "".join(c if c.isprintable() else " " for c in first).strip()[:WORDS_MOST]

@@ -1,1 +1,1 @@
-"""Composition root: one function a use case, between the skins and the rooms below."""
+"""Composition root: one function for each use case, between the user interfaces and the packages below."""

@@ -1,15 +1,16 @@
-"""No plan is carried out that the checker refuses, wherever it comes from: a file, the API, the drawer.
+"""The safety check of plans: no plan runs unless the checker accepts it, whether from a file, the API or the
+library.
 
-The checker looks twice at what people bring, and once more at every plan of the drawer when it is made
-(`app.planning_desk`); every controller judges the plan for the loss of each site ahead of it. `must_hold`
-is asked by whoever rehearses or proposes a plan, beside the estate as it stands, so that a person hears of it
-at once. `Checker` is asked by the leader, whoever proposed, before a run is made of a plan or a run takes
-another one: nothing is journalled before, and nothing gets round it.
+Plans from people are checked twice. Standby plans are checked once more when they are made
+(`app.planning_desk`), and every controller checks the standby plan for the loss of each site in advance.
+Callers that rehearse or propose a plan use `must_hold` on the current estate, so that people hear of a
+problem at once. Before a run is made of a plan, or takes another one, the leader uses `Checker`, whoever
+proposed it: nothing is journalled earlier, and nothing bypasses it.
 
-The checker knows plans for a loss, an evacuation, a restore and a failback. It does not know two others, and
-they do not come from people: the one step that lets a store commit again (`engine.protecting`), and a plan
-that was mended for servers that did not come up, while its run goes on (`planning.repair`): it keeps what was
-done, and no longer does what the plan says of its end.
+The checker knows plans for a loss, an evacuation, a restore and a failback. It does not know two others,
+which do not come from people: the single step that lets a store commit again (`engine.protecting`), and a
+plan repaired during its run for servers that did not come up (`planning.repair`), which keeps what was done
+and no longer meets the plan's own statements about its end.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ LOOK_S: Final = 2.0
 
 @lru_cache(maxsize=4)
 def decoded(data: bytes) -> Plan:
-    """A plan is read several times in the seconds in which a run is made of it."""
+    """Decode a plan. Cached, because a plan is read several times within the seconds in which a run is made
+    of it.
+    """
     return plan_codec.decode(data)
 
 
 def why_not(verdict: Verdict) -> str:
-    """The first violation, and how many more there are; empty if the plan holds."""
+    """The first violation, and how many more there are; empty if the plan is valid."""
     if verdict.holds:
         return ""
     first, more = verdict.violations[0], len(verdict.violations) - 1
@@ -52,8 +55,9 @@ def why_not(verdict: Verdict) -> str:
 
 
 def must_hold(estate: Estate, plan: Plan) -> None:
-    """Raises UnsafePlan for a plan that the checker refuses, and for one that it cannot judge: a guard that
-    cannot be evaluated is closed. On 90,000 servers this takes a core for two seconds, for a restore four.
+    """Check a plan. Raises UnsafePlan if the checker refuses it or cannot evaluate it: guards fail closed.
+
+    With 90,000 servers this takes one core 2 s, and 4 s for a restore.
     """
     try:
         with collector_at_rest():
@@ -67,20 +71,21 @@ def must_hold(estate: Estate, plan: Plan) -> None:
 
 
 def refused(words: str) -> UnsafePlan:
-    """words: of the checker."""
+    """The error for a refused plan. words: of the checker."""
     return unsafe(f"the checker does not accept this plan: {words}")
 
 
 def unsafe(words: str) -> UnsafePlan:
-    """As whoever asked for it hears it, here or through a leader."""
+    """The error as callers receive it, locally or through a leader."""
     return UnsafePlan(
         WRONG, words, "evac verify PLAN ESTATE shows every violation; evac plan makes a new plan"
     )
 
 
 class Checker:
-    """The leader's. seen: the estate as it stands now, and its digest. A plan is checked once for an estate,
-    on a thread: the loop of a leader must not miss a heartbeat.
+    """The leader's checker. seen: the current estate and its digest.
+
+    A plan is checked once for each estate, on a thread, so that the leader misses no heartbeat.
     """
 
     def __init__(self, seen: Callable[[], tuple[Estate, str]]) -> None:
@@ -88,7 +93,7 @@ class Checker:
         self._accepted: deque[tuple[str, str]] = deque(maxlen=KEPT)
 
     async def accept(self, data: bytes) -> None:
-        """Raises UnsafePlan for a plan that the checker refuses, StalePlan for one of another estate."""
+        """Raise UnsafePlan if the checker refuses the plan, StalePlan if it was made for another estate."""
         if is_protection(data):
             return
         plan = await asyncio.to_thread(digest_of, data)
@@ -99,21 +104,23 @@ class Checker:
             self._accepted.append(known)
 
     def knows(self, plan: str) -> bool:
-        """Whether the plan with this digest was accepted for the estate as it stands now."""
+        """Whether the plan with this digest was accepted for the current estate."""
         return (self._seen()[1], plan) in self._accepted
 
 
 class LyingReady(Protocol):
-    """The drawer, as far as it is asked here."""
+    """The part of the plan library that is used here."""
 
     async def look(self, lost: Sequence[str]) -> Ready | None: ...
     async def take(self, lost: Sequence[str]) -> tuple[Ready, bytes] | None: ...
 
 
 class Forethought:
-    """Of every controller, as each may lead at the loss: judges the plan for the loss of each site once it
-    lies ready, so that no loss waits for the checker. What an open run does comes first; a plan that was
-    refused is judged again at the loss.
+    """Checks each standby plan for the loss of a site as soon as it is ready, so that no loss waits for the
+    checker.
+
+    Runs in every controller, because each may be the leader when the loss happens. Open runs come first. A
+    refused plan is checked again at the loss.
     """
 
     def __init__(
@@ -129,7 +136,7 @@ class Forethought:
         self._tried: deque[tuple[str, str]] = deque(maxlen=KEPT)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             with contextlib.suppress(EvacError):  # a store that is away; whoever needs it says so
                 await self.look()
@@ -160,7 +167,7 @@ def _accept(data: bytes, estate: Estate, digest: str) -> None:
 
 
 def must_fit(plan: Plan, estate: str) -> None:
-    """Raises StalePlan unless the plan is of the estate with this digest."""
+    """Raise StalePlan unless the plan was made for the estate with this digest."""
     if plan.estate_digest != estate:
         raise StalePlan(
             "plan-stale",

@@ -1,6 +1,6 @@
-"""New tokens, and who may do what by an access file and a policy.
+"""New tokens, and who may do what according to an access file and a policy.
 
-A token itself is shown once and kept nowhere.
+A token is shown once and never stored.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ TOKEN_PREFIX: Final = "evac_"
 TOKEN_BYTES: Final = 32
 TOKEN_LONGEST: Final = 200
 ENDS_MOST_MS: Final = 253_402_300_799_000
-"""The last second that has four digits for its year."""
+"""The last second with a four-digit year."""
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """text: shown once. line: for `tokens` of the access file."""
+    """text: shown once. line: for `tokens` in the access file."""
 
     text: str
     line: str
 
 
 def new_token(name: str, role: Role, of: str = "", ends_ms: int = 0) -> NewToken:
-    """A token of 256 random bits. Raises InvalidInput for a role that a program may not have, and for an end
-    that no one can write.
+    """Make a token of 256 random bits.
+
+    Raises InvalidInput for a role that programs may not have, and for an invalid expiry.
     """
     if role not in ROLES:
         raise InvalidInput("role-unknown", f"{role} is not a role", f"one of: {', '.join(ROLES)}")
@@ -56,7 +57,7 @@ def new_token(name: str, role: Role, of: str = "", ends_ms: int = 0) -> NewToken
 
 
 def digest_of(token: str) -> str:
-    """What is kept of a token. It has 256 random bits, so that a plain hash cannot be searched."""
+    """The stored digest of a token. A token has 256 random bits, so a plain hash cannot be brute-forced."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -70,7 +71,7 @@ def _line(token: Token) -> str:
 
 
 def _quoted(name: str) -> str:
-    """As YAML reads it back as the same text."""
+    """Quote a text for YAML."""
     plain = _PLAIN.fullmatch(name) and name.lower() not in ("true", "false", "yes", "no", "null", "unknown")
     return name if plain else "'" + name.replace("'", "''") + "'"
 
@@ -84,13 +85,13 @@ MAY: Final = MappingProxyType(
         "admin": f"read, {_ASK}, approve, read the access log, end logins",
     }
 )
-"""Role -> what it may do, for people."""
+"""Role -> what people with that role may do."""
 PROGRAM: Final = "; cannot attest or approve anything"
 
 
 @dataclass(frozen=True, slots=True)
 class MayDo:
-    """One row of the list that people certify again."""
+    """One row of the list used for access reviews."""
 
     kind: str
     """`person`, `token`, `group` of the identity provider, `approver`, `war room` or `controller`."""
@@ -98,13 +99,13 @@ class MayDo:
     role: str
     may: str
     proof: str
-    """How it is shown who asks."""
+    """How the identity is proven."""
     until_ms: int = 0
-    """0: no end."""
+    """0: no expiry."""
 
 
 def may_do(estate: Path, access: Path | None = None, policy: Path | None = None) -> list[MayDo]:
-    """Everyone that the files name. Raises EstateError, InvalidInput if there is neither file."""
+    """Everyone that the files name. Raises EstateError; InvalidInput if neither file exists."""
     access, policy = access or access_beside(estate), policy or policy_beside(estate)
     if access is None and policy is None:
         raise InvalidInput(
@@ -134,7 +135,7 @@ def _of_access(rules: AccessRules) -> list[MayDo]:
 
 
 def _proofs(one: Person) -> list[str]:
-    """How a person can prove who they are."""
+    """How a person can prove their identity."""
     found = []
     if one.signs_in:
         found.append("password and code" if one.totp else "password")

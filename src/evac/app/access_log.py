@@ -1,9 +1,9 @@
-"""The log of access and approvals: what war rooms saw, and what people asked of runs by any way.
+"""The log of access and approvals: sign-ins, refusals, and everything people requested of runs.
 
-Chapters of the journal of access are also kept in files, before policy has them deleted from the store. A
-file is the chapter as it was: one line a segment, which anyone can check without evac's store.
+Chapters of the access journal are also archived in files before policy deletes them from the store. A file is
+an exact copy of its chapter: one line a segment, which anyone can verify without evac's store.
 
-    <folder>/<chapter>.jsonl    {"segment", "value"}    value: of the segment, whose SHA-256 is its hash
+<folder>/<chapter>.jsonl    {"segment", "value"}    value: of the segment, whose SHA-256 is its hash
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ ACTS: Final = frozenset(
         "request_refused",
     }
 )
-"""Kinds of events that a person caused."""
+"""Kinds of events caused by people."""
 
 
 def is_of_no_run(journal: str) -> bool:
@@ -70,8 +70,9 @@ class AccessLog:
 
 
 async def access_log(store: Store, since_ms: int = 0, until_ms: int = 2**53) -> AccessLog:
-    """Records of that time, and what is wrong with the journals that they are read from. A damaged part hides
-    no other. Raises Unavailable.
+    """Records of a period, and problems of their journals. Damage in one journal hides no other.
+
+    Raises Unavailable.
     """
     _, problems = await chapters.verify_chapters(store, ())
     found = await access_records(store, problems.append)
@@ -106,7 +107,7 @@ SUFFIX: Final = ".jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """One chapter in a file. problems empty: its chain is whole, and follows from the file before."""
+    """One archived chapter. No problems: its chain is complete and continues the previous file."""
 
     chapter: str
     head: Anchor
@@ -114,9 +115,10 @@ class Archived:
 
 
 async def archive(store: Store, folder: Path) -> list[Archived]:
-    """Writes every chapter that is in the store to its file; a file that has the beginning of it goes on.
-    A chapter that is damaged is kept up to the damage, and hides no other. Raises InvalidInput for a file
-    that has something else, and changes none.
+    """Write every chapter in the store to its file, continuing a partial file.
+
+    A damaged chapter is archived up to the damage, without affecting the others. Raises InvalidInput, and
+    changes nothing, if a file has different content.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     damaged = dict[str, list[str]]()
@@ -145,7 +147,7 @@ async def archive(store: Store, folder: Path) -> list[Archived]:
 
 
 async def _lines_of(store: Store, stream: str) -> list[bytes]:
-    """The segments of a chapter as lines of its file, up to the first that does not follow."""
+    """The segments of a chapter as lines of its file, up to the first one that breaks the chain."""
     lines, before = list[bytes](), ""
     with contextlib.suppress(Corrupt, UnicodeDecodeError):
         while (entry := await store.get(key_of(stream, len(lines) + 1))) is not None:
@@ -166,8 +168,10 @@ def _append(path: Path, lines: list[bytes]) -> None:
 
 
 def check_archive(folder: Path) -> list[Archived]:
-    """Every file of the folder, oldest chapter first: its chain, and whether it follows from the one before.
-    Needs no store. Raises InvalidInput if there is none.
+    """Verify every file of the folder, oldest chapter first: its chain, and whether it continues the previous
+    one.
+
+    Needs no store. Raises InvalidInput if there are no files.
     """
     found = list[Archived]()
     for path in sorted(folder.glob(f"{chapters.STREAM}*{SUFFIX}")):

@@ -1,9 +1,9 @@
-"""Applying a plan: a rehearsal that asks every system and changes nothing, or a proposal to the leader.
+"""Applying a plan: a dry run that queries every system and changes nothing, or a proposal to the leader.
 
-A dry run binds the plan, asks each driver whether its action would work now, and says what an approval
-would have to cover. That takes seconds; `Rehearser` does it for a war room on a thread with a loop of its
-own, one plan at a time, so that no page waits for it. Where the journal of a run was lost, what the world
-shows as done is attested, and the rest is run.
+A dry run binds the plan, asks each driver whether its action would work now, and lists what an approval must
+cover. That takes seconds, so for a war room `Rehearser` does it on a thread with its own event loop, one plan
+at a time. If the journal of a run was lost, steps that the systems show as done are attested, and the rest is
+run.
 """
 
 from __future__ import annotations
@@ -56,15 +56,16 @@ from evac.views.documents import DryRun, StepChecked, dry_run_of
 from evac.views.situation_view import differences, stale_words
 
 START_S: Final = 90.0
-"""How long a detached controller may take to lead: a busy machine reads a large estate slowly. One that ends
-is not waited for."""
+"""How long a detached controller may take to become leader; reading a large estate is slow on a busy machine.
+One that exits is not waited for.
+"""
 IDLE: Final = "20s"
-"""How long a controller that was started for one run stays after the last one."""
+"""How long a controller started for one run stays after its last run."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlan:
-    """A plan with the estate it fits, as the estate stands now."""
+    """A plan with the estate it fits, in its current state."""
 
     plan: Plan
     data: bytes
@@ -81,11 +82,10 @@ async def load(
     now_ms: int,
     store: Store | None = None,
 ) -> LoadedPlan:
-    """Raises StalePlan if the plan was made from another estate, or other roles, than those of now, and
-    UnsafePlan where the checker refuses it.
+    """Load a plan by file, or from the store by its digest `sha256:...` or at least twelve characters of it.
 
-    A plan may also be named by its digest, `sha256:...`, or by its first twelve letters or more: then it is
-    read from the store. Raises InvalidInput if none of that name is there, or several.
+    Raises StalePlan if the plan was made from another estate or other roles than the current ones, UnsafePlan
+    if the checker refuses it, InvalidInput if no plan or several in the store match.
     """
     plan, data, digest = await _read(plan_path, store)
     return await fit(plan, data, digest, estate_path, policy_path, drivers, now_ms, store=store)
@@ -116,8 +116,10 @@ async def fit(
     store: Store | None = None,
     known: Observation | None = None,
 ) -> LoadedPlan:
-    """A plan that was read, with the estate as it is now. known: what is known beside the files; else the
-    store and the systems are asked. Raises StalePlan as `load`, UnsafePlan for one that the checker refuses.
+    """Match a plan with the current estate.
+
+    known: facts beyond the files; None: query the store and the systems. Raises StalePlan as `load` does,
+    UnsafePlan if the checker refuses the plan.
     """
     estate = estates.load(estate_path)
     from evac.app.controlling import hands_of, read_policy  # a whole controller, which few commands need
@@ -139,9 +141,10 @@ async def fit(
 
 
 def _must_not_be_left(plan: Plan, found: Situation, effects: Effects | None) -> None:
-    """Raises NotAllowed if a plan leaves what is marked as left already: that says more than that it is
-    stale, and one without steps has nothing left to do. While the run that left it is under way, nothing else
-    comes next.
+    """Raise NotAllowed if the plan leaves a site that is already marked as left.
+
+    That says more than that the plan is stale, and a plan without steps has nothing left to do. While the run
+    that left the site is open, no other run follows.
     """
     ended = {one.run for one in (effects or Effects()).moved}
     for one in found.lost if plan.scenario.kind in ("lose", "evacuate") else ():
@@ -160,12 +163,12 @@ def _must_not_be_left(plan: Plan, found: Situation, effects: Effects | None) -> 
 
 
 def is_digest(plan: Path) -> bool:
-    """Whether what was named is a plan in the store."""
+    """Whether the name is the digest of a plan in the store."""
     return str(plan).startswith("sha256:") and not plan.exists()
 
 
 async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int, kept: Kept) -> DryRun:
-    """Checks each step on the state that the steps before it leave. kept: what the controller keeps."""
+    """Check each step on the state that the earlier steps leave. kept: facts that the controller stores."""
     bound = bind(loaded.estate, loaded.plan, loaded.policy, run="dry", incident="dry", digest=loaded.digest)
     scenario = loaded.plan.scenario
     sites = [one for one in scenario.domains if scenario.kind == "lose" and "/" not in one]
@@ -190,7 +193,7 @@ async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int, kept: Kept)
 
 
 def words_of(actions: Sequence[Action]) -> tuple[str, ...]:
-    """Each action in words: what a person shall do, or verb, driver, place and what the plan decided."""
+    """Describe each action: what a person must do, or verb, driver, place and the plan's parameters."""
     found = []
     for action in actions:
         if is_by_person(action.driver):
@@ -207,7 +210,7 @@ def words_of(actions: Sequence[Action]) -> tuple[str, ...]:
 
 
 def _plain(key: str, value: object) -> str:
-    """Shares are permille in the journal and per cent to people."""
+    """Shares are permille in the journal and per cent for people."""
     if key in ("share", "from_share") and isinstance(value, int):
         return f"{value / 10:g} %"
     if key == "until" and isinstance(value, int):
@@ -218,9 +221,9 @@ def _plain(key: str, value: object) -> str:
 async def ensure_controller(
     store: Store, url: str, estate: Path, policy: Path | None, log: Path, generation: int = 0
 ) -> str:
-    """Whoever leads; on an embedded store a detached controller is started if no one does.
+    """Ensure a leader; for an embedded store without one, start a detached controller.
 
-    Raises Unavailable if no one leads a store of several sites, and where ours does not start.
+    Raises Unavailable if a multi-site store has no leader, or if our controller does not start.
     """
     lease = await store.holder(LEADER)
     if lease is not None:
@@ -269,8 +272,10 @@ async def ensure_controller(
 
 
 async def go_on(store: Store, url: str, log: Path, asked: bool = False) -> None:
-    """Starts the controller of an embedded store again where it ended while runs wait. asked: something else
-    needs it too. Raises Unavailable.
+    """Restart the controller of an embedded store if it ended while runs wait. asked: something else needs
+    it.
+
+    Raises Unavailable.
     """
     if store.quorum or await store.holder(LEADER) is not None:
         return
@@ -287,7 +292,7 @@ async def go_on(store: Store, url: str, log: Path, asked: bool = False) -> None:
 LOOK_S: Final = 5.0
 LOOKS_AT_ONCE: Final = 16
 REST_MS: Final = 5_000
-"""For the search of a plan for what is left: whoever adopts it waits."""
+"""Search budget for planning the rest; the person who adopts the plan is waiting."""
 
 
 def adopt(
@@ -304,11 +309,13 @@ def adopt(
     key: Path | None = None,
     who: str = "",
 ) -> tuple[str, tuple[str, ...]]:
-    """The run that was made, which waits for approval, and the steps that the world shows as done. Where
-    someone promoted a store of the plan by hand, the rest is planned again from what is now.
+    """Make a run of the plan, with steps that the systems show as done; return it, waiting for approval, and
+    those steps.
 
-    generation: of a new store; 0: above whatever the members of stores have obeyed. key: to sign with. who:
-    whose key it is; empty: the user of this process.
+    If someone promoted a store of the plan by hand, the rest is planned again from the current state.
+
+    generation: of a new store; 0: above any that members of stores have obeyed. key: to sign with. who: owner
+    of the key; empty: the user of this process.
     """
     who = who or runs.who_am_i()
     says = who if key else f"evac adopt for {who}"
@@ -342,9 +349,10 @@ def adopt(
 async def _rest_of(
     plan: Path, estate: Path, drivers: Drivers, now_ms: int, store: Store, stale: StalePlan
 ) -> tuple[LoadedPlan, tuple[str, ...]]:
-    """What is left of a plan once the promotions that are done are taken as done: planned again, so that no
-    step of them can ever begin. And those steps, with where the primary is. Raises `stale` if there are
-    none.
+    """Plan the rest again with completed promotions taken as done, so that none of their steps can ever
+    start; also return those steps, with the site of each primary.
+
+    Raises `stale` if there are none.
     """
     from evac.app.planner.plans import make_plan  # a planner, which few commands need
 
@@ -359,8 +367,10 @@ async def _rest_of(
 
 
 def promoted(plan: Plan, estate: Estate, members: Sequence[MemberSeen]) -> tuple[str, ...]:
-    """Promotions of a plan that are seen to be done, with where the primary is. What the files declare proves
-    nothing here: with the journal it was lost where the primaries are. Raises NotAllowed if none is seen.
+    """Promotions of a plan that are seen to be done, with the site of each primary.
+
+    Declarations in the files prove nothing here: where the primaries are was lost with the journal. Raises
+    NotAllowed if no primary is seen.
     """
     top, seen, asked = topology(estate), dict[str, set[str]](), {member.store for member in members}
     for member in members:
@@ -381,14 +391,14 @@ def promoted(plan: Plan, estate: Estate, members: Sequence[MemberSeen]) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What the world shows of a plan. needless: fences of stores whose promotion is done."""
+    """Which steps of a plan are done. needless: fences of stores whose promotion is done."""
 
     done: tuple[str, ...]
     needless: tuple[str, ...] = ()
 
 
 async def look(loaded: LoadedPlan, drivers: Drivers) -> Adopted:
-    """Asks the real systems which steps are done."""
+    """Ask the real systems which steps are done."""
     bound = bind(
         loaded.estate, loaded.plan, loaded.policy, run="adopt", incident="adopt", digest=loaded.digest
     )
@@ -405,11 +415,11 @@ async def look(loaded: LoadedPlan, drivers: Drivers) -> Adopted:
 
 
 def adopted(steps: Sequence[RunStep], seen: Collection[str]) -> Adopted:
-    """What is taken as done of what was seen to be. A step counts only once everything before it does: a
-    service that answers proves nothing while its store has no primary, and no user is sent there.
+    """Select the steps to take as done. A step counts only if all earlier ones do: a service that responds
+    proves nothing while its store has no primary, and no user must be sent there.
 
-    A fence is never taken as done: that a copy is cut off now does not say by whose order. Where its store
-    has the new primary it is needless.
+    A fence is never taken as done, because it is not known by whose order a copy is cut off. If its store
+    already has the new primary, the fence is needless.
     """
     moved = {s.target for s in steps if kind_of(s.kind).makes_primary and s.id in seen}
     needless = [s.id for s in steps if kind_of(s.kind).fences and s.target in moved]
@@ -424,8 +434,8 @@ def adopted(steps: Sequence[RunStep], seen: Collection[str]) -> Adopted:
 
 
 async def _next_generation(store: Store, estate: Estate, drivers: Drivers, now_ms: int) -> int:
-    """Of a store that nothing was ever written into: above all that members of stores have obeyed, so that
-    they obey its leader too. 0 if none obeyed anything, or the store has a history of its own.
+    """Generation for a store that was never written: above all that members of stores have obeyed, so that
+    they obey its leader too. 0 if none obeyed any, or the store has a history of its own.
     """
     if await store.holder(LEADER) is not None or await store.list("journal/", limit=1):
         return 0
@@ -486,8 +496,9 @@ async def fitted(
     now_ms: int,
     known: Observation | None,
 ) -> LoadedPlan:
-    """The plan with the estate as it is now. known: what is known beside the files, if anyone knows. Raises
-    StalePlan, UnsafePlan; InvalidInput for what is not a plan.
+    """The plan with the current estate. known: facts beyond the files, if any.
+
+    Raises StalePlan, UnsafePlan; InvalidInput if it is not a plan.
     """
     try:
         plan = plan_codec.decode(data, digest)
@@ -505,7 +516,7 @@ async def rehearse(
     known: Observation | None = None,
     kept: Kept | None = None,
 ) -> DryRun:
-    """The document of a dry run. kept: what the controller keeps of stores."""
+    """The document of a dry run. kept: what the controller stores about stores."""
     drivers = Drivers()
     try:
         loaded = await fitted(data, digest, estate, policy, drivers, now_ms, known)
@@ -522,9 +533,7 @@ async def check_fit(
     now_ms: int,
     known: Observation | None = None,
 ) -> None:
-    """Raises StalePlan if the plan does not fit the estate as it is now, UnsafePlan where the checker
-    refuses it.
-    """
+    """Raise StalePlan if the plan does not fit the current estate, UnsafePlan if the checker refuses it."""
     drivers = Drivers()
     try:
         await fitted(data, digest, estate, policy, drivers, now_ms, known)
@@ -533,13 +542,13 @@ async def check_fit(
 
 
 async def nothing_kept() -> Kept:
-    """Where no controller keeps anything."""
+    """Used when no controller stores anything."""
     return Kept()
 
 
 class Rehearser:
-    """One for a war room, of its estate and policy. known: what the leader published of the situation. kept:
-    what it keeps of stores.
+    """Dry runs for a war room, with its estate and policy. known: the situation that the leader published.
+    kept: facts of stores that it keeps.
     """
 
     def __init__(
@@ -553,7 +562,7 @@ class Rehearser:
         self._turn = asyncio.Lock()
 
     def _files(self) -> tuple[Path, Path | None]:
-        """Of one edition, should a link to it be moved while they are read."""
+        """Files of a single edition, even if the link to it changes while they are read."""
         return self._estate.resolve(), self._policy and self._policy.resolve()
 
     async def rehearse(self, data: bytes, digest: str, now_ms: int) -> DryRun:

@@ -1,4 +1,4 @@
-"""Use cases of backups: the matrix, the data of tools, jobs that a person asks for, and the scheduler."""
+"""Use cases of backups: the matrix, the data of tools, jobs that a person requests, and the scheduler."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ SCRATCH: Final = "EVAC_RESTORE_TESTS"
 
 
 def matrix(estate: Estate, facts: BackupFacts, now_ms: int) -> BackupsDocument:
-    """Every data set, what its policy asks and what is proven."""
+    """For every data set, what its policy requires and what is proven."""
     return backups_document(estate.name, verdicts(topology(estate), facts, now_ms), facts, now_ms)
 
 
 def tools(estate: Estate, facts: BackupFacts, now_ms: int) -> list[ToolRow]:
-    """What the services that recovery needs need themselves, and what its backups are worth: nothing if
-    the audit finds that what a restore needs is lost with the data.
+    """What the services needed for recovery depend on, and the value of its backups: none if the audit finds
+    that something a restore needs is lost together with the data.
     """
     from evac.audit import audit
 
@@ -95,7 +95,7 @@ def _tool_row(role: str, service: str, verdict: DataVerdict) -> ToolRow:
 
 
 def scratch_folder() -> Path:
-    """Where restore tests have their places: `EVAC_RESTORE_TESTS`, else a folder of this user."""
+    """Folder for restore tests: `EVAC_RESTORE_TESTS`, else a folder of this user."""
     named = os.environ.get(SCRATCH)
     if named:
         return Path(named).absolute()
@@ -104,7 +104,7 @@ def scratch_folder() -> Path:
 
 
 async def blocked(store: Store, policy: RunPolicy, sites: frozenset[str], now_ms: int) -> tuple[str, str]:
-    """Why no backup may begin at these sites now: a hold, an open run, maintenance. Raises Unavailable."""
+    """Why no backup may start at these sites now: a hold, an open run, maintenance. Raises Unavailable."""
     from evac.engine.runs.open_runs import OPEN  # of the engine, which nobody needs who only looks
 
     entry = await store.get(HOLD_KEY)
@@ -130,7 +130,7 @@ def scheduler_of(
     owner: str,
     say: Say,
 ) -> Scheduler:
-    """The scheduler of a controller. estate: as its files declare it now."""
+    """The scheduler of a controller. estate: as its files currently declare it."""
     evidence = Evidence(store)
     made: dict[str, Any] = {"of": None, "table": ()}
 
@@ -148,7 +148,7 @@ def scheduler_of(
 
 
 def at_once(estate: Estate) -> int:
-    """How many jobs may run at one time."""
+    """Maximum number of concurrent jobs."""
     return estate.limits.backups_at_once or AT_ONCE
 
 
@@ -164,10 +164,11 @@ async def perform(
     tell: Callable[[str], None],
     kept: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[BackupEvent]:
-    """Does a job on each backup of a data set, or on one of them, now and here. kept: of a restore into a
-    folder of a person, what `Task` has of it; it is done from one backup, and whatever else goes on. Raises
-    InvalidInput for what the estate does not have, NotAllowed while something forbids it, LockHeld,
-    Unavailable.
+    """Run a job on each backup of a data set, or on one of them, here and now.
+
+    kept: for a restore into a person's folder, the settings that `Task` has for it; it uses one backup and
+    runs whatever else is running. Raises InvalidInput for things the estate does not have, NotAllowed while
+    something forbids it, LockHeld, Unavailable.
     """
     entries = _asked(estate, job, data_set, copy)
     store, drivers, clock = open_store(url), Drivers(), SystemClock()
@@ -192,8 +193,9 @@ async def perform(
 
 
 def _best(estate: Estate, facts: BackupFacts, now_ms: int, entries: Sequence[Entry]) -> Entry:
-    """The backup whose proof is the best, the newest of several. Raises `Permanent` if none can be used;
-    one that is named is used as it is.
+    """The backup with the best proof, the newest of several; a backup given by name is used as it is.
+
+    Raises `Permanent` if none can be used.
     """
     if len(entries) == 1:
         return entries[0]

@@ -1,6 +1,7 @@
-"""What a run does: bound from plan and estate once, and compared by the controller that takes the run over.
+"""The actions of a run: bound once from plan and estate, and compared by a controller that takes the run
+over.
 
-The store is not believed: a controller binds again from its own files, and refuses a difference by its name.
+The store is not trusted: a controller binds again from its own files, and names any step that differs.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ async def bind_once(
     incident: str,
     digest: str,
 ) -> Bound:
-    """What a run does by a plan that it has: as it was bound then, whatever estate and policy have become
-    since. policy: of the run; now: in use. Raises StalePlan if the store has lost it, and the plan was
-    made from another estate than the present.
+    """Return the actions of a run from the plan it has, as originally bound, even if estate and policy have
+    changed.
+
+    policy: of the run; now: in use. Raises StalePlan if the store has lost them and the plan was made from
+    another estate than the current one.
     """
     if stalled_commits.is_protection(data):
         return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
@@ -54,9 +57,9 @@ async def bind_once(
 
 
 async def _must_be_bound_so(bound: Bound, seen: SeenEstate, policy: RunPolicy, data: bytes) -> None:
-    """This controller binds the plan again, and each step must do the same. That needs the estate that the
-    plan was made from: as the files say it, or as it is seen now; else there is nothing to bind from. Raises
-    NotAllowed.
+    """Bind the plan again in this controller, and require the same actions for each step.
+
+    This needs the estate that the plan was made from, as files or as observed. Raises NotAllowed.
     """
     plan = await asyncio.to_thread(decoded, data)
     made_from = next(
@@ -72,7 +75,9 @@ async def _must_be_bound_so(bound: Bound, seen: SeenEstate, policy: RunPolicy, d
 
 
 def must_do_the_same(bound: Bound, own: Bound) -> None:
-    """own: as this controller binds the plan. Raises NotAllowed, which names the first step that differs."""
+    """Raise NotAllowed, naming the first step that differs. own: the actions as this controller binds the
+    plan.
+    """
     for step in (*bound.actions, *own.actions):
         if _done_by(bound, step) == _done_by(own, step):
             continue
@@ -86,7 +91,7 @@ def must_do_the_same(bound: Bound, own: Bound) -> None:
 
 
 def _done_by(bound: Bound, step: str) -> list[Action] | None:
-    """What a step does, without the words that people read."""
+    """The actions of a step, without texts for people."""
     found = bound.actions.get(step)
     if found is None:
         return None
@@ -94,8 +99,9 @@ def _done_by(bound: Bound, step: str) -> list[Action] | None:
 
 
 def must_reach_own(bound: Bound, estate: Estate) -> None:
-    """The controller that takes over does only what its own files say: addresses, programs, references.
-    What was bound with other settings was changed in the store, or in the files since. Raises NotAllowed.
+    """Require that a run reaches only what this controller's own files name: addresses, programs, references.
+
+    Other settings mean that the store, or the files, changed since binding. Raises NotAllowed.
     """
     own: dict[tuple[str, str], list[Mapping[str, Value]]] = {}
     for end in estate.endpoints:
@@ -116,11 +122,11 @@ def must_reach_own(bound: Bound, estate: Estate) -> None:
 async def bind_anew(
     store: Store, seen: SeenEstate, policy: RunPolicy, data: bytes, run: str, incident: str, digest: str
 ) -> Bound:
-    """What a new run, or a new plan of a run, does: from the present estate and policy. What lies in the
-    store under its name was written by a leader who died before the run was made, or planted: it is written
-    over.
+    """Bind a new run, or a new plan of a run, from the current estate and policy.
 
-    Raises StalePlan for a plan that was made from another estate, Conflict for an incident that has its run.
+    Anything already stored under its name was written by a leader that died before the run was made, or
+    planted: it is overwritten. Raises StalePlan for a plan made from another estate, Conflict for an incident
+    that already has a run.
     """
     if stalled_commits.is_protection(data):
         return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
@@ -152,7 +158,7 @@ def _says(value: bytes, told: Mapping[str, str]) -> bool:
 
 
 def _reached(driver: str, settings: Mapping[str, Value]) -> Mapping[str, Value]:
-    """Of settings those that name an address, a program, a folder, a socket or a secret."""
+    """The settings that name an address, a program, a folder, a socket or a secret."""
     spec = spec_of(driver)
     found = {one.key for one in (() if spec is None else spec.all_settings) if one.names} | {"port"}
     return {

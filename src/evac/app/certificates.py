@@ -1,7 +1,7 @@
-"""Which certificates this process shows, when they end, and those of the agents: told while there is time.
+"""Certificates that this process presents, when they expire, and those of the agents; warns in time.
 
-own        `EVAC_AGENT_CERT`, which controllers show to agents
-agents     as their health pages say
+own        `EVAC_AGENT_CERT`, which controllers present to agents
+agents     as their health pages report
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ ASK_S: Final = 3.0
 
 
 def own_certificates(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
-    """Name -> file, of those that this process shows."""
+    """Name -> file of each certificate that this process presents."""
     return {"agents": Path(environ[CERT])} if environ.get(CERT) else {}
 
 
 def end_of(path: Path) -> int:
-    """Milliseconds since 1970; 0 for what cannot be read."""
+    """Expiry in milliseconds since 1970; 0 if it cannot be read."""
     try:
         return ends_ms(path)
     except EvacError:
@@ -43,7 +43,7 @@ def end_of(path: Path) -> int:
 
 
 def words_of(what: str, end_ms: int, now_ms: int) -> str:
-    """What there is to say of a certificate; empty if it is good for long."""
+    """Warning about a certificate; empty if it is valid for long."""
     if end_ms - now_ms > SOON_MS:
         return ""
     if end_ms == 0:
@@ -53,7 +53,7 @@ def words_of(what: str, end_ms: int, now_ms: int) -> str:
 
 
 class CertificateChore:
-    """Of whoever leads: looks every ten minutes, and says of each certificate once a day that it ends."""
+    """Runs in the leader: checks every ten minutes, and warns about each expiring certificate once a day."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class CertificateChore:
                 )
 
     async def _asked(self, at: AgentReach) -> int:
-        """0 if it does not answer or says nothing: others say that."""
+        """Expiry reported by an agent; 0 if it does not respond or reports none, which other checks cover."""
         agent, peer = at
         url = agent.url
         try:

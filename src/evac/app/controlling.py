@@ -1,4 +1,4 @@
-"""Composes the controller of a site: store, clock, drivers, probes, planner, and the estate as seen."""
+"""Assemble the controller of a site: store, clock, drivers, probes, planner, and the observed estate."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ from evac.store.port import Store
 from evac.watch.witness import Probe
 
 LEADER_TTL_MS: Final = 4_000
-"""Of the lease: when a leader dies without a word, another leads a moment after it has run out."""
+"""TTL of the leader's lease: if a leader dies silently, another leads shortly after it expires."""
 LAB_TTL_MS: Final = 2_000
 LINGER_MS: Final = 1_000
 ANCHOR_S: Final = 2.0
@@ -90,11 +90,12 @@ ANCHOR_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a controller is started with. watch: False for the controller of an embedded store, which only
-    carries out what it is asked to. leader_ttl_ms None: by the watch profile. idle_s: ends after so long
-    without a run; 0 never. generation: the store is made one of this generation, unless it is; 0: it stays
-    what it is. budget_ms: of the search for one plan. anchors: agents keep the heads of journals, also
-    where no one watches.
+    """Settings of a controller.
+
+    watch: False for the controller of an embedded store, which only executes requests. leader_ttl_ms None: by
+    the watch profile. idle_s: exit after this time without a run; 0: never. generation: generation to set in
+    the store, if it differs; 0: leave it. budget_ms: for the search of one plan. anchors: agents keep heads
+    of journals even without watching.
     """
 
     estate: Path
@@ -111,9 +112,9 @@ class Setting:
     budget_ms: int = BUDGET_MS
     anchors: bool = False
     access: Path | None = None
-    """The access file, if not the one beside the estate."""
+    """The access file, if not the one next to the estate."""
     named: tuple[Path, Path | None] | None = None
-    """Estate and policy as they were asked for, if it runs from copies of them."""
+    """Estate and policy as the user named them, if it runs from copies."""
 
 
 @dataclass(slots=True)
@@ -141,13 +142,13 @@ class Composed:
 
 
 def read_policy(path: Path, given: Path | None, estate: Estate) -> RunPolicy:
-    """The policy that was named, else the one beside the estate, else the careful one."""
+    """The named policy, else the one next to the estate, else the cautious default."""
     found = given or policy_beside(path)
     return RunPolicy() if found is None else load_policy(found, estate)
 
 
 def _opened(setting: Setting) -> tuple[Estate, RunPolicy, Store]:
-    """The estate, the policy and the store, checked as a whole before anything is made of them."""
+    """Estate, policy and store, all checked before anything is built on them."""
     estate = estates.load(setting.estate, setting.as_of)
     policy = read_policy(setting.estate, setting.policy, estate)
     check_agents(estate)
@@ -178,7 +179,7 @@ def _permitting(
 
 
 async def _runs_at(seen: SeenEstate, site: str) -> tuple[Collection[str], Collection[str]]:
-    """Nothing while a run that has ended is not known yet."""
+    """Units and stores at a site; nothing while the outcome of an ended run is still unknown."""
     return ((), ()) if await seen.behind((site,)) else runs_at(seen.files, seen.observation, site)
 
 
@@ -189,7 +190,7 @@ async def compose(
     hands: Mapping[str, Maker] | None = None,
     targets: Mapping[str, Sequence[Probe]] | None = None,
 ) -> Composed:
-    """Reads the files and puts a controller together. Raises EstateError, NotAllowed, StoreError.
+    """Read the files and assemble a controller. Raises EstateError, NotAllowed, StoreError.
 
     hands: drivers by name, and targets: site -> probes, instead of those of the estate's endpoints.
     """
@@ -255,7 +256,7 @@ async def compose(
 def _reporting(
     store: Store, clock: Clock, tell: Tell, people: KnownPeople, seen: SeenEstate
 ) -> tuple[Chore, ...]:
-    """What a leader watches and tells."""
+    """What a leader watches and reports."""
     return (
         Releases(store, clock, tell, people.needed, people.prove).chore,
         effects.ClearedMarks(store, clock, tell).chore,
@@ -270,7 +271,7 @@ def _access_journal(desk: Desk) -> AccessJournal:
 
 
 def _backups(setting: Setting, desk: Desk, estate: Estate, drivers: Drivers) -> tuple[Chore, ...]:
-    """The schedule of backups, of a controller that watches."""
+    """The backup schedule, for a controller that watches."""
     if not setting.watch:
         return ()
 
@@ -284,8 +285,9 @@ def _backups(setting: Setting, desk: Desk, estate: Estate, drivers: Drivers) -> 
 
 
 def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:
-    """Drivers by the hand of each site's agent, such as `postgres@pangyo`, and the one of its units. peer:
-    how agents are spoken to, if not as the environment says. Raises InvalidInput.
+    """Drivers of each site's agent, such as `postgres@pangyo`, and the one for its units.
+
+    peer: how to connect to agents, if not as the environment says. Raises InvalidInput.
     """
     peer = peer_of() if peer is None else peer
     found: dict[str, Maker] = {process.DRIVER.name: partial(ProcessDriver, peer)}
@@ -360,7 +362,7 @@ def _desk(
 
 
 async def _left_behind(store: Store, seen: SeenEstate, view: RunView, actions_of: ActionsOf) -> bytes | None:
-    """What a run that has ended moved, as it is kept. None for one that has no plan of an estate."""
+    """What an ended run moved, as stored. None if it has no plan of an estate."""
     plans: dict[str, Plan] = {}
     for digest in view.plans:
         data = await get_plan(store, digest)
@@ -372,7 +374,7 @@ async def _left_behind(store: Store, seen: SeenEstate, view: RunView, actions_of
 
 
 def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:
-    """Service -> sites that have an endpoint of it: where it can be reached today."""
+    """Service -> sites that have an endpoint of it, where it can be reached today."""
     sites: dict[str, set[str]] = {service.id: set() for service in estate.services}
     for end in estate.endpoints:
         if end.subject in sites:
@@ -381,7 +383,7 @@ def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:
 
 
 class KnownPeople:
-    """Who can prove a person, as the store and the access file say now."""
+    """Who can prove their identity, according to the store and the access file."""
 
     def __init__(self, store: Store, policies: Policies, clock: Clock, access: Path | None) -> None:
         self._store, self._policies, self._clock, self._access = store, policies, clock, access
@@ -396,8 +398,9 @@ class KnownPeople:
         )
 
     async def learn(self, request: requests.Request) -> None:
-        """Reads what is not known yet of the request's room, and the access file where it changed. A file
-        that cannot be read leaves people as they were: then it proves no one new.
+        """Load what is not yet known about the request's war room, and the access file if it changed.
+
+        If the file cannot be read, known people stay known, but it proves no one new.
         """
         room = request.proof.room
         if room and room not in self._rooms and (key := await room_in(self._store, room)):
@@ -412,11 +415,11 @@ class KnownPeople:
                 self._stamp = stamp
 
     def needed(self) -> bool:
-        """Whether nothing is taken on a typed name."""
+        """Whether typed names are never accepted."""
         return self._access is not None or bool(self._policies.now.approvers)
 
     def gone(self, view: RunView) -> list[str]:
-        """Who approved and may not any more. Whom only an identity provider knows is on no list."""
+        """Approvers who may no longer approve. People known only to an identity provider are on no list."""
         lists = [one.approvers for one in (self._policies.of(view.spec.run), self._policies.now)]
         if named := [{alike(one.name) for one in some} for some in lists if some]:
             able = set[str].intersection(*named)
@@ -428,19 +431,20 @@ class KnownPeople:
         return [who for who, kind in found.items() if named or kind != "oidc" or who in self._people]
 
     async def vouched(self, run: str, request: requests.Request) -> Proven:
-        """Of a run that has ended. Raises NotAllowed."""
+        """Check an attestation about an ended run. Raises NotAllowed."""
         return await self.prove(await asked_of_ended(self._store, run, request), request)
 
     async def proposed(self, request: requests.Request) -> Proven:
-        """How a proposer is proven. Raises NotAllowed. Without an access file a name is enough, because a
-        proposal does nothing before it is approved.
+        """How a proposer proved their identity. Raises NotAllowed.
+
+        Without an access file a name is enough, because a proposal has no effect before its approval.
         """
         if self._access is None and not request.signature:
             return Proven()
         return await self.prove(Asked(OF_PROPOSAL), request)
 
     async def prove(self, asked: Asked, request: requests.Request) -> Proven:
-        """Raises NotAllowed."""
+        """Prove the person of a request. Raises NotAllowed."""
         await self.learn(request)
         return prove(asked, request, self._policies.of(asked.run), self.now, self._clock.now_ms())
 
@@ -452,9 +456,10 @@ def check_request(
     known: Provers | None = None,
     now_ms: int = 0,
 ) -> Proven:
-    """How the person of a request was proven. No one approves what they proposed, where policy wants four
-    eyes; where policy lists approvers, or people are told apart, nothing but a pause is taken on a typed
-    name. Raises NotAllowed.
+    """How the person of a request proved their identity. Raises NotAllowed.
+
+    If policy requires four eyes, no one approves what they proposed. If policy lists approvers, or people
+    sign in, a typed name is accepted only for a pause.
     """
     own = alike(request.who) == alike(view.proposer)
     if request.verb == "approve" and own and not policy.proposer_approves:
@@ -467,7 +472,7 @@ def check_request(
 
 
 def _signing(store: Store, site: str, clock: Clock, generations: Generations) -> dict[str, AnchorSink]:
-    """Where heads go that this controller signs; none without a key. Raises NotAllowed."""
+    """Where the heads signed by this controller go; none without a key. Raises NotAllowed."""
     key = key_named(HEAD_KEY)
     if key is None:
         return {}
@@ -507,7 +512,7 @@ def _newest(agents: Mapping[str, AgentAnchors], generations: Generations) -> Map
 def _heard(
     sinks: Mapping[str, AnchorSink], signed: Mapping[str, AnchorSink], made: Sequence[Controller]
 ) -> list[AnchorSink]:
-    """What agents refuse to keep is said."""
+    """Wrap the agents so that refusals to keep a head are reported."""
 
     def say(words: str, data: Mapping[str, Any]) -> None:
         made[0].say("trouble", words, data)
@@ -530,7 +535,7 @@ async def _protections(
 
 
 async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] = lambda made: None) -> None:
-    """Runs a controller until SIGTERM or SIGINT."""
+    """Run a controller until SIGTERM or SIGINT."""
     give_way()
     made = await compose(setting, tell)
     await _open_generation(setting, made)
@@ -566,7 +571,7 @@ async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] 
 
 
 async def _open_generation(setting: Setting, made: Composed) -> None:
-    """Raises NotAllowed for a generation below that of the store, Unavailable where it does not answer."""
+    """Raise NotAllowed for a generation below the store's, Unavailable if the store does not respond."""
     if not setting.generation:
         return
     try:
@@ -577,7 +582,7 @@ async def _open_generation(setting: Setting, made: Composed) -> None:
 
 
 async def _until_idle(setting: Setting, store: Store) -> None:
-    """Ends when a controller that was started for a run has had nothing to do for a while."""
+    """Return when a controller that was started for a run has been idle for a while."""
     if setting.idle_s <= 0:
         await asyncio.Event().wait()
     now_ms = SystemClock().now_ms()
@@ -590,7 +595,7 @@ async def _until_idle(setting: Setting, store: Store) -> None:
 
 
 def notice_line(notice: Notice) -> str:
-    """One line of a log: UTC, kind, words."""
+    """One log line: UTC, kind, text."""
     from evac.views.words import moment
 
     return f"{moment(notice.at_ms)} {notice.kind:8} {notice.words}"

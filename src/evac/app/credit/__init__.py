@@ -1,1 +1,1 @@
-"""Credit over files: shipped rules, cases, accounts, and the computation partition by partition."""
+"""Credits from files: shipped rules, cases, accounts, and the computation by partition."""

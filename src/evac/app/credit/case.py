@@ -1,15 +1,15 @@
 """A case: one folder with the windows, rules, accounts, ledgers and deliveries of one outage.
 
-    journal.jsonl            every decision, each line with the SHA-256 of the line before it
-    claims/<digest>.json     claims as they were imported
-    rules/<digest>.json      rule sets as they were used
-    accounts/<digest>/       accounts in partitions
-    ledgers/<id>/            one ledger: part-NNNN.parquet, part-NNNN.json, and ledger.json once it is whole
-    deliveries/<tranche>-N/  what is handed over
+journal.jsonl            every decision, each line with the SHA-256 of the line before it
+claims/<digest>.json     claims as they were imported
+rules/<digest>.json      rule sets as they were used
+accounts/<digest>/       accounts in partitions
+ledgers/<id>/            one ledger: part-NNNN.parquet, part-NNNN.json, and ledger.json once complete
+deliveries/<tranche>-N/  delivered files
 
-Files are made once and never changed; only the journal grows. One process at a time changes a case. Rule sets
-are those that come with evac, those of a file, and the input of October 2022, to try credits with: what was
-published of that outage is taken from it, and what was not is an assumption with a name here and in the docs.
+Files are written once and never changed; only the journal grows. One process at a time changes a case. Rule
+sets are shipped with evac or come from a file. An example input for October 2022 is included: published
+figures of that outage are used, and the others are named assumptions, here and in the docs.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Entry:
 
 
 class Case:
-    """A folder that is read, and, under `changing`, written."""
+    """A case folder, readable at any time and writable under `changing`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,9 +65,9 @@ class Case:
         return self.folder.resolve().name
 
     def entries(self) -> list[Entry]:
-        """The whole journal. Raises InvalidInput if there is none, Corrupt where it was changed.
+        """The whole journal. Raises InvalidInput if there is none, Corrupt if it was changed.
 
-        A last line without an end was being written when the process ended: it was never acknowledged.
+        An incomplete last line was being written when the process ended: it was never acknowledged.
         """
         path = self.folder / JOURNAL
         try:
@@ -90,7 +90,7 @@ class Case:
 
     @contextmanager
     def changing(self, create: bool = False) -> Iterator[None]:
-        """Holds the case for this process. Raises LockHeld while another one changes it."""
+        """Lock the case for this process. Raises LockHeld while another process changes it."""
         if create:
             self.folder.mkdir(0o700, parents=True, exist_ok=True)
         elif not (self.folder / JOURNAL).exists():
@@ -106,7 +106,7 @@ class Case:
             os.close(handle)
 
     def record(self, kind: str, at_ms: int, who: str, data: Mapping[str, Any]) -> None:
-        """Append a decision, durably. Call it under `changing`."""
+        """Append a decision; durable on return. Call it under `changing`."""
         path = self.folder / JOURNAL
         known = path.read_bytes() if path.exists() else b""
         whole = known[: known.rfind(b"\n") + 1]
@@ -128,7 +128,7 @@ class Case:
             os.fsync(file.fileno())
 
     def windows(self) -> Windows:
-        """As the journal has them. Raises InvalidInput if there are none yet."""
+        """The windows in the journal. Raises InvalidInput if there are none yet."""
         found: Windows | None = None
         for entry in self.entries():
             if entry.kind == "windows":
@@ -143,10 +143,10 @@ class Case:
         return found
 
     def add_windows(self, found: Sequence[Window], at_ms: int, who: str) -> int:
-        """Record windows; how many are new. The first ones make the folder a case. Those that were recorded
-        before are left out, whatever was corrected since.
+        """Record windows; return how many are new. The first ones make the folder a case.
 
-        Raises EstateError if they contradict each other or those that are there.
+        Windows recorded before are skipped, even if corrected since. Raises EstateError for contradictions
+        among them or with recorded ones.
         """
         begun = (self.folder / JOURNAL).exists()
         if not begun and (problems := problems_of(found)):
@@ -163,9 +163,9 @@ class Case:
             return len(new)
 
     def add_claims(self, found: Sequence[Claim], at_ms: int, who: str) -> int:
-        """Record claims; how many are new. Those that are there already, in every value, are left out.
+        """Record claims; return how many are new. Identical recorded claims are skipped.
 
-        Raises EstateError for other claims with the same ids. Call it outside `changing`.
+        Raises EstateError for different claims with the same ids. Call it outside `changing`.
         """
         with self.changing():
             known = {claim.id: claim for claim in self.claims()}
@@ -181,7 +181,7 @@ class Case:
             return len(new)
 
     def claims(self) -> list[Claim]:
-        """All that were recorded."""
+        """All recorded claims."""
         found: list[Claim] = []
         for entry in self.entries():
             if entry.kind == "claims":
@@ -196,11 +196,11 @@ class Case:
             self.record("claim-decided", made.at_ms, made.who, made.to_data())
 
     def decisions(self) -> list[Decision]:
-        """In the order in which they were made."""
+        """Decisions in the order in which they were made."""
         return [Decision(**entry.data) for entry in self.entries() if entry.kind == "claim-decided"]
 
     def ledger(self, id: str = "") -> dict[str, Any]:
-        """The document of a ledger; else of the last one. Raises InvalidInput if there is none."""
+        """The document of a ledger, by default the last one. Raises InvalidInput if there is none."""
         if not id:
             made = [entry for entry in self.entries() if entry.kind == "computed"]
             if not made:
@@ -211,7 +211,7 @@ class Case:
         return document
 
     def compute_command(self) -> str:
-        """What to type for the next ledger, with the files of the last one."""
+        """The command that computes the next ledger, with the files of the last one."""
         made = [entry.data for entry in self.entries() if entry.kind == "computed"]
         last = made[-1] if made else {}
         rules, files = last.get("rules_from") or "RULES", last.get("accounts_from") or ["FILE"]
@@ -220,7 +220,7 @@ class Case:
 
 
 def write_once(path: Path, data: bytes) -> None:
-    """Durably and whole: a reader sees all of it or nothing. What is there already stays."""
+    """Write a file atomically and durably. An existing file stays."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,9 +238,9 @@ def write_once(path: Path, data: bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises EvacError for a file that cannot be written; what was finished before it stays.
+    """Raise EvacError for a file that cannot be written; files finished before stay.
 
-    Polars and DuckDB wrap what the system says in errors of their own.
+    Polars and DuckDB wrap operating system errors in errors of their own.
     """
     try:
         yield
@@ -255,7 +255,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _system_words(error: Exception) -> str:
-    """What the operating system said; empty if it was not asked."""
+    """The message of the operating system; empty if the error did not come from it."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     found = re.search(r"([A-Z][A-Za-z -]*) \(os error \d+\)", str(error)) or re.search(
@@ -270,7 +270,7 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def shipped_text(name: str) -> str:
-    """The file of a shipped rule set, to copy and change. Raises InvalidInput for a name that is none."""
+    """The text of a shipped rule set, to copy and change. Raises InvalidInput for an unknown name."""
     if name not in shipped_names():
         hint = f"give a file, or one of: {', '.join(shipped_names())}"
         raise InvalidInput("rules-unknown", f"no such file or rule set: {name[:80]}", hint)
@@ -278,7 +278,7 @@ def shipped_text(name: str) -> str:
 
 
 def check(name: str) -> tuple[RuleSet | None, tuple[Diagnostic, ...]]:
-    """The rule set of a file or of that name, and every problem of it."""
+    """The rule set of a file or of that name, and all its problems."""
     if Path(name).exists():
         return check_rules(Path(name))
     shipped_text(name)
@@ -287,7 +287,7 @@ def check(name: str) -> tuple[RuleSet | None, tuple[Diagnostic, ...]]:
 
 
 def load(name: str) -> RuleSet:
-    """As `check`. Raises EstateError with every problem."""
+    """The rule set, as `check` reads it. Raises EstateError with every problem."""
     if Path(name).exists():
         return load_rules(Path(name))
     shipped_text(name)
@@ -296,17 +296,17 @@ def load(name: str) -> RuleSet:
 
 
 USERS: Final = 47_000_000
-"""Monthly users of the messenger, published."""
+"""Monthly users of the messenger (published)."""
 REPORTS: Final = 87_198
-"""Reports about services of the company itself, published (105,116 with its subsidiaries)."""
+"""Reports about services of the company itself (published; 105,116 with its subsidiaries)."""
 BUSINESS_PERMILLE: Final = 102
-"""Of the reports: by small businesses, published."""
+"""Share of reports from small businesses (published)."""
 SUBSCRIBERS_PERCENT: Final = 10
-"""Assumption: so many users pay for music."""
+"""Assumption: this share of users pays for music."""
 STORE_PERCENT: Final = 10
-"""Assumption: so many subscribers pay through a store that cannot move a billing day."""
+"""Assumption: this share of subscribers pays through an app store, which cannot move a billing day."""
 MUSIC_FEE: Final = 10_900
-"""Assumption: every subscriber has the plan of this price, in won a month."""
+"""Assumption: every subscriber has the plan with this price, in won a month."""
 LOSSES: Final = (*(200_000,) * 12, *(400_000,) * 5, *(900_000,) * 3)
 """Assumption: of 20 claims 12 are in the first band, 5 in the second, and 3 above both."""
 SAMPLE: Final = 470_000
@@ -316,11 +316,15 @@ talk,talk,2022-10-15T15:33:00+09:00,2022-10-16T01:31:00+09:00,100 %
 melon,melon,2022-10-15T15:33:00+09:00,2022-10-16T12:00:00+09:00,100 %
 talk-business,talk-business,2022-10-15T15:33:00+09:00,2022-10-20T23:06:00+09:00,100 %
 """
-"""Talk: until messages were sent again; music: assumption; business: 127 hours and 33 minutes, published."""
+"""Talk: until messages could be sent again; music: assumption; business: 127 hours and 33 minutes,
+published.
+"""
 
 
 def write(folder: Path, accounts: int = SAMPLE) -> None:
-    """The three files, the same every time. Raises InvalidInput for a folder with files in it."""
+    """Write the three files, always with the same bytes. Raises InvalidInput if the folder has files in
+    it.
+    """
     if folder.exists() and any(folder.iterdir()):
         raise InvalidInput("folder-not-empty", f"{folder} is not empty", "choose a new folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -330,14 +334,14 @@ def write(folder: Path, accounts: int = SAMPLE) -> None:
 
 
 def _rules() -> str:
-    """The two shipped rule sets of that month as one."""
+    """The two shipped rule sets of that month merged into one."""
     head = 'credit_rules: 1\nid: october-2022\ntitle: Outage of 15 October 2022\nzone: "+09:00"\nrules:\n'
     bodies = (shipped_text(name).partition("rules:\n")[2] for name in ("melon-2022", "kakao-2022"))
     return head + "".join(bodies)
 
 
 def _accounts(count: int) -> Any:
-    """One row for the messenger of each account, one for music of a subscriber, one for a claim."""
+    """One messenger row for each account, one music row for each subscriber, one row for each claim."""
     import polars as pl
 
     claims = count * REPORTS * BUSINESS_PERMILLE // (1_000 * USERS)

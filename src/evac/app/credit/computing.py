@@ -1,11 +1,11 @@
-"""A ledger, partition by partition: computed, recomputed by the other engine, sampled, kept; and
-what credits would be under other rules or with longer outages.
+"""A ledger by partition: computed, recomputed by a second engine, sampled, stored; and simulations with other
+rules or longer outages.
 
-A partition is done when its mark (`part-NNNN.json`) is there; its mark is written last.
-So a computation that ends at any moment continues where it was: no line is there twice, none is missing.
+A partition is complete once its marker (`part-NNNN.json`), which is written last, exists. So an interrupted
+computation resumes without duplicate or missing lines.
 
-Of a simulation nothing is recorded, and one engine is enough: a decision needs a ledger, and on that two
-engines must agree. For a database that holds the accounts, rules and windows become one statement of its SQL.
+A simulation records nothing and uses one engine: a decision needs a ledger, on which two engines must agree.
+For a database that holds the accounts, rules and windows compile to one SQL statement.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from evac.model.errors import EvacError, InvalidInput
 SCHEMA_VERSION: Final = 1
 LARGEST: Final = 10
 SAMPLED: Final = 100
-"""Rows of each partition that are computed again with fractions."""
+"""Rows of each partition that are recomputed with exact fractions."""
 _FORMAT: Final = "evac credit ledger 2"
 Progress = Callable[[int, int], None]
 Dialect = Literal["bigquery", "duckdb", "postgres", "redshift", "snowflake", "spark", "trino"]
 DIALECTS: Final[tuple[Dialect, ...]] = get_args(Dialect)
 _WIDE: Final[Mapping[Dialect, str]] = MappingProxyType({"bigquery": "BIGNUMERIC", "duckdb": "HUGEINT"})
-"""A type of 38 digits; elsewhere DECIMAL(38, 0)."""
+"""Type with 38 digits by dialect; default DECIMAL(38, 0)."""
 _WHOLE_QUOTIENT: Final[Mapping[Dialect, str]] = MappingProxyType({"bigquery": "DIV", "postgres": "DIV"})
-"""A function for it."""
+"""Integer division function by dialect."""
 
 
 class LedgersDiffer(EvacError):
-    """Two engines do not agree on a line. Nothing of the partition was kept."""
+    """Two engines disagree on a line. Nothing of the partition was stored."""
 
 
 def compute(
@@ -70,7 +70,7 @@ def compute(
     partitions: int,
     progress: Progress = lambda done, of: None,
 ) -> dict[str, Any]:
-    """The document of the ledger, whose digest is what persons approve. Call it under `case.changing`.
+    """Compute the ledger; return its document, whose digest people approve. Call it under `case.changing`.
 
     accounts: digest of `intake.take_in`. Raises LedgersDiffer, EvacError.
     """
@@ -102,10 +102,10 @@ def settle(
     progress: Progress = lambda done, of: None,
     rules_from: str = "",
 ) -> dict[str, Any]:
-    """Take accounts in, compute the ledger, and record that it is the one that counts.
+    """Take in accounts, compute the ledger, and record it as the current one.
 
-    rules_from: the file or name of the rules, which the next command names again. Raises what
-    `intake.take_in` and `compute` raise.
+    rules_from: file or name of the rules, which the next command repeats. Raises the errors of
+    `intake.take_in` and `compute`.
     """
     with case.changing():
         windows = case.windows()
@@ -121,7 +121,7 @@ def settle(
 
 
 def ledger_digest(document: dict[str, Any]) -> str:
-    """What an approval names."""
+    """The digest that an approval names."""
     return digest(document)
 
 
@@ -134,7 +134,7 @@ def _mark(folder: Path, number: int) -> Path:
 
 
 def part_file(folder: Path, number: int) -> Path:
-    """The lines of a partition."""
+    """Path of the lines of a partition."""
     return folder / f"part-{number:04}.parquet"
 
 
@@ -162,7 +162,7 @@ def _part(
 
 
 def read_rows(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]) -> tuple[int, pl.DataFrame]:
-    """(rows in all, those of services that a rule can pay for)."""
+    """(total rows, rows of services that a rule can pay for)."""
     if not files:
         return 0, pl.DataFrame(schema=columns.ROWS)
     frame = pl.scan_parquet(list(files))
@@ -172,7 +172,7 @@ def read_rows(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]) 
 
 
 def recompute(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path], ledger: Path) -> None:
-    """Raises LedgersDiffer, with the line, unless DuckDB finds the same lines in the accounts."""
+    """Raise LedgersDiffer, with the line, unless DuckDB computes the same lines from the accounts."""
     listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
     with duckdb.connect(config={"memory_limit": "2GB", "threads": os.cpu_count() or 1}) as link:
         link.execute("SET preserve_insertion_order = false")
@@ -235,7 +235,7 @@ def _sample(
 
 
 def _facts(lines: pl.DataFrame, rows: int) -> dict[str, Any]:
-    """What the document needs of a partition."""
+    """Totals of a partition for the document."""
     by = [name for name in TOTAL_FIELDS if name not in ("lines", *TOTAL_SUMS)]
     each = lines.group_by([*by, "rule"]).agg(
         pl.len().alias("lines"),
@@ -312,7 +312,7 @@ def _document(
 
 
 def _without_window(rules: Sequence[Rule], windows: Windows) -> Iterator[str]:
-    """Rules that no window is about: they give nothing to anyone in this outage."""
+    """Rules without a window, which pay nothing in this outage."""
     for rule in rules:
         counted = [w.service for w in windows.now if w.kind not in rule.excludes]
         if not (set(counted) & set(rule.services) if rule.services else counted):
@@ -320,7 +320,7 @@ def _without_window(rules: Sequence[Rule], windows: Windows) -> Iterator[str]:
 
 
 def lines_of_account(case: Case, document: dict[str, Any], account: str) -> list[dict[str, Any]]:
-    """The lines of one account, from the one partition that can have them."""
+    """The lines of one account, from the only partition that can contain them."""
     number = intake.partition_of(account, document["partitions"])
     file = part_file(case.folder / "ledgers" / document["ledger"], number)
     return pl.scan_parquet(file).filter(pl.col("account") == account).collect().to_dicts()
@@ -336,7 +336,7 @@ def simulate(
 ) -> dict[str, Any]:
     """For each case, what its ledger owes and what it would owe. rules: None for those of the ledger.
 
-    earlier_ms, later_ms: each outage begins so much earlier, or ends so much later. Raises InvalidInput for a
+    earlier_ms, later_ms: how much earlier each outage starts, or later it ends. Raises InvalidInput for a
     case without a ledger.
     """
     found = []
@@ -388,9 +388,9 @@ def _longer(window: Window, earlier_ms: int, later_ms: int) -> Window:
 
 
 def statement(rules: RuleSet, windows: Sequence[Window], dialect: Dialect, table: str = "accounts") -> str:
-    """One SELECT with a row for each line of the ledger, in the columns `credit.sql.COMPARED`.
+    """One SELECT that returns a row for each ledger line, with the columns `credit.sql.COMPARED`.
 
-    table: where the accounts are, with the columns of an accounts file. Raises InvalidInput, EvacError.
+    table: the accounts, with the columns of an accounts file. Raises InvalidInput, EvacError.
     """
     if not windows:
         raise InvalidInput("windows-missing", "without an outage window, nothing is due", "add a window")
@@ -415,7 +415,7 @@ def statement(rules: RuleSet, windows: Sequence[Window], dialect: Dialect, table
 
 
 def cycles_of(rules: RuleSet, windows: Sequence[Window]) -> list[Cycle]:
-    """Every month that a window touches."""
+    """Every month that a window overlaps."""
     first = rules.zone.local(min(w.from_ms for w in windows))
     last = rules.zone.local(max(w.to_ms for w in windows))
     months = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
@@ -423,7 +423,7 @@ def cycles_of(rules: RuleSet, windows: Sequence[Window]) -> list[Cycle]:
 
 
 def _rewrite(tree: exp.Expr, dialect: Dialect) -> None:
-    """In place, what the dialect has no word for; the innermost expression first."""
+    """Rewrite, in place and innermost first, expressions that the dialect lacks."""
     ordering = sqlglot.Dialect.get_or_raise(dialect).NULL_ORDERING
     for node in tree.find_all(exp.Ordered):  # no column holds a null, so the order of nulls needs no words
         descending = bool(node.args.get("desc"))
@@ -443,8 +443,8 @@ def _rewrite(tree: exp.Expr, dialect: Dialect) -> None:
 
 
 def _quotient(a: exp.Expr, b: exp.Expr, dialect: Dialect) -> exp.Expr:
-    """Of whole numbers that are not negative. Where no operator gives it for 38 digits, what is divided is a
-    multiple, so that nothing is rounded.
+    """Quotient of non-negative integers. If no operator supports 38 digits, the dividend is a multiple of the
+    divisor, so nothing is rounded.
     """
     if dialect in _WHOLE_QUOTIENT:
         return exp.func(_WHOLE_QUOTIENT[dialect], a, b, dialect=dialect)

@@ -1,5 +1,5 @@
-"""From a ledger to what is handed over: two persons approve, tranches are released one after the other, each
-delivery holds only what no earlier one had, and what the billing system booked is compared to the last unit.
+"""From a ledger to deliveries: two people approve, tranches are released in order, each delivery contains
+only what no earlier one did, and bookings of the billing system are reconciled exactly.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from evac.model.run_policy import RunPolicy
 
 UNPROVEN: Final = Proven()
 Change = Literal["closed", "reopened"]
-"""Of a tranche."""
+"""Change of a tranche."""
 _GROUP: Final = (*KEY, "group", "currency")
 _SUMS: Final = ("amount", "quantity", "tax")
 
@@ -45,10 +45,10 @@ def approve(
     now_ms: int,
     seen: Proven = UNPROVEN,
 ) -> list[dict[str, Any]]:
-    """All approvals of the last ledger, with this one. Call it under `case.changing`.
+    """Approve the last ledger; return all its approvals. Call it under `case.changing`.
 
-    With a policy, only its approvers count, by their signature. seen: what the person showed to a war room,
-    which checked whether that person may. Raises NotAllowed, InvalidInput.
+    With a policy, only signatures of its approvers count. seen: the person's proof to a war room, which
+    checked the permission. Raises NotAllowed, InvalidInput.
     """
     document = case.ledger()
     _check_current(case, document)
@@ -70,8 +70,8 @@ def approve(
 
 
 def _check_current(case: Case, document: Mapping[str, Any]) -> None:
-    """Raises InvalidInput for a ledger whose amounts are outdated: windows were corrected since, or a person
-    decided that a claim gets less than it pays.
+    """Raise InvalidInput for an outdated ledger: windows were corrected since, or a person decided that a
+    claim gets less than the ledger pays.
     """
     windows, why = case.windows(), ""
     if document["windows"]["digest"] != windows.digest:
@@ -94,7 +94,7 @@ def _check_current(case: Case, document: Mapping[str, Any]) -> None:
 
 
 def approvals(case: Case, document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of just this ledger: whatever changes a line makes another one, which needs approvals of its own."""
+    """Approvals of exactly this ledger: any changed line makes a new ledger, which needs new approvals."""
     digest = ledger_digest(document)
     return [
         {
@@ -110,23 +110,23 @@ def approvals(case: Case, document: dict[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What was handed over at once."""
+    """One delivery."""
 
     name: str
     """`paying-1`"""
     tranche: Tranche
     ledger: str
     partitions: int
-    """It is in as many files, each with the accounts of one partition of its ledger."""
+    """It has this many files, each with the accounts of one partition of its ledger."""
     lines: int
     amounts: Mapping[str, int]
-    """Currency -> minor units, with the tax that comes on top."""
+    """Currency -> minor units, including tax added on top."""
     overpaid: Mapping[str, int]
-    """Currency -> what an earlier delivery paid in excess; nothing is reclaimed."""
+    """Currency -> what an earlier delivery overpaid; nothing is reclaimed."""
 
 
 def deliveries(case: Case) -> list[Delivery]:
-    """In order."""
+    """Deliveries in order."""
     return [
         Delivery(**{name: entry.data[name] for name in Delivery.__dataclass_fields__})
         for entry in case.entries()
@@ -135,13 +135,15 @@ def deliveries(case: Case) -> list[Delivery]:
 
 
 def closed(case: Case) -> frozenset[str]:
-    """Tranches that are closed, and were not opened again."""
+    """Tranches that are closed and were not reopened."""
     last = {entry.data["tranche"]: entry.kind for entry in case.entries() if entry.kind in get_args(Change)}
     return frozenset(str(tranche) for tranche, kind in last.items() if kind == "closed")
 
 
 def open_or_close(case: Case, tranche: Tranche, change: Change, who: str, reason: str, now_ms: int) -> None:
-    """Nothing more is released in a tranche that is closed. Raises InvalidInput before its first delivery."""
+    """Close or reopen a tranche; a closed one releases nothing more. Raises InvalidInput before its first
+    delivery.
+    """
     _check_reason(reason, f"evac credit tranche {case.folder} {tranche} --{change[:-2]} --reason WHY")
     if not any(one.tranche == tranche for one in deliveries(case)):
         hint = f"release it first: evac credit tranche {case.folder} {tranche} --reason WHY"
@@ -159,10 +161,10 @@ def _check_reason(reason: str, hint: str) -> None:
 
 
 def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: str, now_ms: int) -> Delivery:
-    """Makes the next delivery of a tranche from the last ledger. Call it under `case.changing`.
+    """Make the next delivery of a tranche from the last ledger. Call it under `case.changing`.
 
     Raises NotAllowed without two approvals, and for the free tranche before the paying one is closed;
-    InvalidInput where nothing is owed that an earlier delivery did not have.
+    InvalidInput if nothing is owed beyond earlier deliveries.
     """
     _check_reason(reason, f"evac credit tranche {case.folder} {tranche} --reason WHY")
     document = case.ledger()
@@ -221,7 +223,7 @@ def _amounts(lines: pl.DataFrame) -> list[tuple[str, int]]:
 
 
 def _paid(case: Case, before: Sequence[Delivery], partitions: int, number: int) -> list[pl.LazyFrame]:
-    """What earlier deliveries had for the accounts of one partition of `partitions`."""
+    """Amounts of earlier deliveries for the accounts of one of `partitions` partitions."""
     found = []
     for one in before:
         folder = case.folder / "deliveries" / one.name
@@ -241,9 +243,7 @@ def _differences(
     before: Sequence[Delivery],
     number: int,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(what is still owed, what was paid in excess) of a tranche in one partition, against every earlier
-    delivery.
-    """
+    """(still owed, overpaid) of a tranche in one partition, compared with all earlier deliveries."""
     file = part_file(case.folder / "ledgers" / document["ledger"], number)
     group = pl.when(pl.col("kind").is_in(list(MONEY))).then(pl.lit("money")).otherwise(pl.col("kind"))
     rest = [name for name in LINES.names() if name not in (*_GROUP, *_SUMS)]
@@ -289,8 +289,8 @@ def _differences(
 
 
 def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> dict[str, Any]:
-    """Files of one delivery for one system: requests as JSON lines, or CSV; what the system cannot take is
-    in a file of its own. The same delivery gives the same bytes, however often.
+    """Files of one delivery for one system: requests as JSON lines, or CSV; lines that the system cannot take
+    are in a separate file. The same delivery always gives the same bytes.
     """
     made = _known(case, name)
     parts = [_part(case.folder / "deliveries" / name, number) for number in range(made.partitions)]
@@ -324,7 +324,7 @@ def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> 
 
 
 def _request(system: str, rules: RuleSet, row: Mapping[str, Any]) -> Request | LeftOut:
-    """What one line of a delivery is for a system."""
+    """One delivery line as a request of the system."""
     rule = next((one for one in rules.rules if one.id == row["rule"]), None)
     title = row["rule"] if rule is None else rules.title or rules.id
     more = {
@@ -345,7 +345,7 @@ def _known(case: Case, name: str) -> Delivery:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that is there once all of it is written."""
+    """A file that appears only once completely written."""
     draft = path.with_name(f".{path.name}.draft")
     try:
         with draft.open("wb") as stream:
@@ -360,7 +360,7 @@ MISMATCHES_MOST: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A line that the system booked otherwise, or not at all, or that no one asked it to book."""
+    """A line that the system booked differently or not at all, or booked without a request."""
 
     key: str
     code: Literal["differs", "missing", "twice", "unknown"]
@@ -371,8 +371,8 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """same: lines that agree. left_out: those that the system cannot take, and was not asked to.
-    wrong: the first of those that differ.
+    """same: matching lines. left_out: lines that the system cannot take and was not sent. wrong: the first of
+    the mismatches.
     """
 
     same: int
@@ -385,7 +385,7 @@ def reconcile(case: Case, rules: RuleSet, name: str, booked: Path, system: str) 
     """Compare a delivery with what the system booked.
 
     booked: for `csv` a CSV file with the columns key, amount (minor units) and currency; else JSON as the API
-    of the system lists it, one document or one a line.
+    of the system lists it, in one document or one a line.
     """
     _known(case, name)
     lines = pl.read_parquet(case.folder / "deliveries" / name / "part-*.parquet")
@@ -441,7 +441,7 @@ def _unreadable(file: Path, error: Exception, hint: str) -> InvalidInput:
 
 
 def _of_delivery(case: Case, name: str, lines: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
-    """Without what other deliveries and other outages had booked: a system lists all of it."""
+    """Drop bookings of other deliveries and outages: a system lists all of them."""
     ids = lines.get_column("id").unique()
     here = found.filter(pl.col("key").str.extract("^(.*)-").is_in(ids.implode()))
     for one in deliveries(case):
@@ -476,7 +476,7 @@ def _compared(wanted: pl.DataFrame, found: pl.DataFrame, left_out: int) -> Recon
 
 
 def states(case: Case) -> Iterator[dict[str, Any]]:
-    """Of each tranche: closed or open, and its deliveries."""
+    """State of each tranche, open or closed, and its deliveries."""
     shut = closed(case)
     for tranche in TRANCHES:
         made = [one for one in deliveries(case) if one.tranche == tranche]

@@ -1,8 +1,7 @@
-"""Accounts from a PostgreSQL database, Parquet and CSV files, checked, into partitions by a hash of the
-account.
+"""Import accounts from PostgreSQL, Parquet and CSV into checked partitions by a hash of the account.
 
-All rows of an account are in one partition, so a partition can be computed without the others. Only known
-columns are read: names, addresses and whatever else a file holds stays where it is.
+All rows of an account are in one partition, so partitions can be computed independently. Only known columns
+are read: names, addresses and everything else in a file stay where they are.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _TRUE: Final = ("true", "t", "yes", "y", "1")
 _FALSE: Final = ("false", "f", "no", "n", "0")
 HASH_SEED: Final = 20221015
 ROWS_AT_ONCE: Final = 50_000
-"""Rows in memory, whatever the table holds."""
+"""Rows in memory, whatever the size of the table."""
 ANSWER_S: Final = 60.0
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?", re.ASCII)
 
@@ -62,7 +61,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{
 def take_in(
     case: Case, sources: Sequence[Path], partitions: int = 0, claims: Sequence[Judged] = ()
 ) -> tuple[str, int]:
-    """(digest, partitions) of the accounts, with what claims add. A second call with the same does nothing.
+    """(digest, partitions) of the accounts, including what claims add. Repeating the call changes nothing.
 
     partitions 0: as many as the rows need. Raises EstateError with every problem, file and line.
     """
@@ -117,21 +116,21 @@ def _added(claims: Sequence[Judged]) -> list[dict[str, Any]]:
 
 
 def _with_claims(whole: pl.LazyFrame, table: pl.LazyFrame) -> pl.LazyFrame:
-    """What was reported in a claim replaces what the accounts say of it."""
+    """Values from a claim replace those in the accounts."""
     joined = whole.join(table, on=KEY, how="left", suffix="_added", maintain_order="left")
     both = [pl.coalesce(f"{name}_added", name).alias(name) for name in _CLAIMED]
     return joined.with_columns(both).select(ROWS.names())
 
 
 def unknown_claims(case: Case, digest: str) -> list[str]:
-    """Accounts of claims that no row has, of accounts that were taken in."""
+    """Accounts of claims that are in no row of the imported accounts."""
     mark = case.folder / "accounts" / digest / "accounts.json"
     found: list[str] = orjson.loads(mark.read_bytes()).get("claims_unknown", [])
     return found
 
 
 def partition(case: Case, digest: str, number: int) -> list[Path]:
-    """The files of one partition, which may be none."""
+    """The files of one partition, possibly none."""
     return sorted((case.folder / "accounts" / digest / f"part={number}").glob("*.parquet"))
 
 
@@ -151,7 +150,7 @@ def _files(sources: Sequence[Path]) -> list[Path]:
 
 
 def _digest(files: Sequence[Path], claims: Sequence[dict[str, Any]]) -> str:
-    """Over the format, names, bytes, and what claims add."""
+    """Digest of the format, names, bytes, and what claims add."""
     state = hashlib.sha256(canonical_json({"format": _FORMAT, "claims": list(claims)}))
     for file in files:
         with file.open("rb") as stream:
@@ -160,7 +159,7 @@ def _digest(files: Sequence[Path], claims: Sequence[dict[str, Any]]) -> str:
 
 
 def _scan(file: Path) -> pl.LazyFrame:
-    """The known columns with their types; what is not a value of its column is null. `row` counts from 0."""
+    """The known columns with their types; invalid values become null. `row` counts from 0."""
     try:
         if file.suffix == ".csv":
             with file.open("rb") as stream:
@@ -235,7 +234,7 @@ _CHECKS: Final[Sequence[tuple[str, str, pl.Expr]]] = (
 
 
 def _bad_rows(file: Path, frame: pl.LazyFrame) -> list[Diagnostic]:
-    """Each with its line: of a CSV file, or the number of the row."""
+    """Each bad row with its line in a CSV file, or its row number."""
     flags = [check.fill_null(False).alias(f"bad{i}") for i, (_, _, check) in enumerate(_CHECKS)]
     names = [f"bad{i}" for i in range(len(_CHECKS))]
     try:
@@ -264,7 +263,7 @@ class _Contradiction:
 
 
 def _contradictions(folder: Path, number: int) -> Iterator[_Contradiction]:
-    """Accounts with the same service and cycle twice, or with two currencies."""
+    """Accounts with a duplicate service and cycle, or with two currencies."""
     files = sorted((folder / f"part={number}").glob("*.parquet"))
     if not files:
         return
@@ -287,7 +286,7 @@ def _contradictions(folder: Path, number: int) -> Iterator[_Contradiction]:
 def _located(
     wrong: Sequence[_Contradiction], files: Sequence[Path], frames: Sequence[pl.LazyFrame]
 ) -> tuple[Diagnostic, ...]:
-    """Each at its first row, with the others named: one more pass over the files."""
+    """Locate each problem at its first row, naming the others; makes one more pass over the files."""
     accounts = [one.account for one in wrong]
     rows: dict[str, list[tuple[tuple[str, str], Place]]] = {}
     for file, frame in zip(files, frames, strict=True):
@@ -303,7 +302,7 @@ def _located(
 
 
 def _place(file: Path, row: int) -> Place:
-    """The line of a CSV file, or the number of the row."""
+    """The line of a CSV file, or the row number."""
     return Place(file.name, row + (2 if file.suffix == ".csv" else 1), 1)
 
 
@@ -315,13 +314,13 @@ def rows_of(files: Sequence[Path], account: str) -> list[dict[str, Any]]:
 
 
 def partition_of(account: str, partitions: int) -> int:
-    """Where the rows of an account are, by the same hash as `take_in`."""
+    """The partition of an account, by the same hash as `take_in`."""
     return int(pl.Series([account]).hash(HASH_SEED).item() % partitions)
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Where the accounts are."""
+    """A database with the accounts."""
 
     host: str
     port: int
@@ -335,7 +334,8 @@ class Database:
 
 
 def fetch(database: Database, table: str, target: Path) -> int:
-    """How many rows `target` holds now; sorted, so that the same rows give the same file.
+    """Copy the accounts to `target`, sorted so that the same rows give the same file; return the number of
+    rows.
 
     Raises InvalidInput, Permanent for a reference that names nothing, EvacError.
     """
@@ -375,7 +375,9 @@ async def _fetch(database: Database, password: str, table: str, target: Path) ->
 
 
 async def _columns(link: Any, table: str) -> list[str]:
-    """Those of an accounts file that the table has. Raises InvalidInput if one is missing."""
+    """The columns of an accounts file that the table has. Raises InvalidInput if a required one is
+    missing.
+    """
     statement = await link.prepare(f"SELECT * FROM {table} LIMIT 0")
     there = {attribute.name for attribute in statement.get_attributes()}
     missing = [name for name in NEEDED if name not in there]
@@ -386,7 +388,7 @@ async def _columns(link: Any, table: str) -> list[str]:
 
 
 async def _copied(link: Any, table: str, names: list[str], target: Path) -> int:
-    """Values come as text, and are checked when the ledger is computed: no fee is rounded on the way."""
+    """Copy values as text; they are checked when the ledger is computed, so no fee is rounded on the way."""
     columns = ", ".join(f"CAST({name} AS text) AS {name}" for name in names)
     order = ", ".join(f'CAST({name} AS text) COLLATE "C"' for name in KEY)
     schema = pl.Schema({name: pl.String() for name in names})
