@@ -361,9 +361,14 @@ def burnt(served: tuple[str, str]) -> str:
 @pytest.mark.browser
 def test_pages_fit_and_axe_finds_nothing(browser: Browser, burnt: str) -> None:
     kinds = ("state", "update", "resolved")
-    for path in (PATH, "/status", *(f"{PATH}/write?kind={kind}" for kind in kinds)):
+    for path in (PATH, "/status", f"{PATH}/report", *(f"{PATH}/write?kind={kind}" for kind in kinds)):
         page = opened(browser, burnt + path, 1440, "dark")
         assert Axe().run(page).response["violations"] == [], path
+        lines = "[...document.querySelectorAll('.report table th[scope=row], .report table td')].filter("
+        lines += "one => one.textContent.includes('UTC')).map(one => one.clientHeight)"
+        heights = page.evaluate(lines) if path.endswith("report") else [0]
+        assert heights
+        assert max(heights) < 62, "a moment takes at most two lines"
         for width in (1440, 390):
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path
