@@ -93,9 +93,8 @@ class Setting:
     """Settings of a controller.
 
     watch: False for the controller of an embedded store, which only executes requests. leader_ttl_ms None: by
-    the watch profile. idle_s: exit after this time without a run; 0: never. generation: generation to set in
-    the store, if it differs; 0: leave it. budget_ms: for the search of one plan. anchors: agents keep heads
-    of journals even without watching.
+    the watch profile. idle_s: exit after this time without a run; 0: never. generation: set in the store, if
+    it differs; 0: leave it. budget_ms: of one search. anchors: agents keep journal heads without watching.
     """
 
     estate: Path
