@@ -1,1 +1,1 @@
-"""The only room that acts: leads by lease, performs effects, appends results, keeps deadlines."""
+"""The only package that acts: leads by lease, performs effects, appends results, keeps deadlines."""

@@ -1,6 +1,6 @@
-"""Time as the engine sees it: a wall clock for people, and one that only goes forward for everything else.
+"""The engine's time: a wall clock for people and a monotonic clock for everything else.
 
-Sleeping is `asyncio.sleep`, so that a loop with virtual time carries it.
+Sleeping uses `asyncio.sleep`, so a loop with virtual time controls it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """now_ms: wall clock, milliseconds since 1970 (UTC); it may jump. monotonic_ms: never goes back, and goes
-    on while the process or the machine is stopped.
+    """now_ms: wall clock, milliseconds since 1970 (UTC); it may jump. monotonic_ms: never goes back, and
+    keeps counting while the process or the machine is stopped.
     """
 
     def now_ms(self) -> int: ...
@@ -33,9 +33,9 @@ class SystemClock:
 
 
 class RunClock:
-    """The time of one run: begins at the wall clock, or at the last event where that is later, and goes on
-    with the monotonic clock. A wall clock that jumps in the middle ends no pause and shortens no window. Made
-    of another one, it jumps as little: whoever takes a run over makes one, and all else is made of that.
+    """The time of one run: starts at the wall clock, or at the last event if that is later, and continues
+    with the monotonic clock. A wall clock that jumps ends no pause and shortens no window. A clock made from
+    another one jumps as little: a leader that takes over makes one and derives all others from it.
     """
 
     def __init__(self, clock: Clock, last_ms: int = 0) -> None:

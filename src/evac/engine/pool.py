@@ -1,8 +1,8 @@
-"""Work that is done side by side, with no more tasks and timers than are really waiting for something.
+"""Concurrent work with no more tasks and timers than are really waiting.
 
-One worker takes piece after piece. When it has to wait in one of them, and more are queued, the next worker
-begins. So instant work costs no task of its own, and slow work never keeps the rest back. `Within` limits
-work in time, and sets a timer only once it waits.
+One worker takes piece after piece. When it has to wait and more are queued, another worker starts. So instant
+work costs no task of its own, and slow work never holds up the rest. `Within` limits work in time, and sets a
+timer only once it waits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Pool(Generic[Piece]):
-    """failed: is told of what a piece raised; the pool stops with it."""
+    """failed: receives what a piece raised; the pool then stops."""
 
     def __init__(
         self, work: Callable[[Piece], Awaitable[None]], most: int, failed: Callable[[BaseException], None]
@@ -30,7 +30,7 @@ class Pool(Generic[Piece]):
         self._stopped = False
 
     def put(self, pieces: Iterable[Piece], urgent: Sequence[Piece] = ()) -> None:
-        """urgent: come to their turn before all that waits."""
+        """urgent: ahead of everything queued."""
         self._queue.extend(pieces)
         self._queue.extendleft(reversed(urgent))
         if self._queue and not self._spreading and not self._stopped:
@@ -51,9 +51,9 @@ class Pool(Generic[Piece]):
             await asyncio.wait(self._tasks)
 
     def _spread(self) -> None:
-        """More workers while pieces wait; they come to their turn before this is called again.
+        """Starts more workers while pieces wait; they run before this is called again.
 
-        Each time twice as many: where the first ones had to wait, the next ones will.
+        Doubles each time: where the first ones had to wait, the next ones will too.
         """
         room = min(self._burst, len(self._queue), self._most - len(self._tasks))
         if room <= 0:
@@ -82,8 +82,8 @@ class Pool(Generic[Piece]):
 class Within(Generic[T]):
     """Awaits work for at most limit_s; raises TimeoutError then, as `asyncio.timeout` does.
 
-    The work runs in the task that awaits it. Until it waits for the first time nothing could end it, so the
-    limit counts from there.
+    The work runs in the task that awaits it. Nothing could interrupt it before it first waits, so the limit
+    counts from there.
     """
 
     __slots__ = ("_limit_s", "_work")
@@ -104,7 +104,7 @@ class Within(Generic[T]):
 
 
 class _Rest(Generic[T]):
-    """A coroutine from where it waits for the first time."""
+    """The rest of a coroutine from its first wait."""
 
     __slots__ = ("_waits_for", "_work")
 

@@ -1,1 +1,1 @@
-"""Boots: what they become in a run, the feeds behind them, and what happens when servers stay dark."""
+"""Boots: how they are bound to a run, the feeds behind them, and what happens when servers stay dark."""

@@ -1,18 +1,19 @@
-"""What boots and power steps of a plan become in a run: limits of watts, what each holds, how it is reached.
+"""How boots and power steps of a plan are bound to a run: power limits, what each step holds, how each server
+is reached.
 
-The budgets are the planner's: what a feed, hall, rack or site carries now, less the margin, less what is on
-without the run. A server holds its watts under each of them from its power-on until it is off.
+The budgets are the planner's: what a feed, hall, rack or site can carry now, less the margin and less the
+load that is on anyway. A server counts its watts against each of them from power-on until it is off.
 
-The run counts an inrush from the start of its step. Between that and the moment at which a server draws lie a
-look at it, a turn, a network, and a controller that takes its time, so that two starts that were apart may
-meet. Here the inrush is counted once more, at the request that draws power: from before the request is sent,
-for as long as it has no answer, and then for as long as the inrush takes.
+The run counts an inrush from the start of its step. The server draws it later: after a look, a queue, the
+network and a slow controller, so two starts that were apart may coincide. So this module counts the inrush
+again at the request that draws power: from before it is sent until it is answered, and then for the length of
+the inrush.
 
-A request may go out long after its start was written; that it was taken is written once it was. So a new
-leader counts every boot that was begun and has neither a result nor that word: what the old one sent left
-before its lease ended, and may arrive a while after. It is counted for that while and the inrush; less long
-where the server is seen on before. Nor is a server that is off in that while taken for one that was never
-asked: what it draws stays counted. One that was switched on a moment ago counts for the rest of its inrush.
+A request may go out long after its start was written; a second record says that the controller took it. So a
+new leader counts every boot that was begun and has neither a result nor that record: the old leader sent it
+before its lease ended, and it may still arrive. The boot counts for that time plus the inrush, or less if the
+server is seen on earlier. A server that is off during that time may still have been asked, so its watts stay
+counted. One that was switched on a moment ago counts for the rest of its inrush.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ from evac.run.view import RunView
 from evac.steps.registry import kind_of
 
 SLACK_S: Final = 0.01
-"""What clocks and timers may be off."""
+"""Tolerance for clocks and timers."""
 UNSURE_S: Final = 30.0
-"""How long a request may still be on its way that was never answered."""
+"""How long an unanswered request may still be on its way."""
 TURN_S: Final = 10.0
-"""How much longer than its inrush a boot waits for its turn: then it is begun anew, with all of its time."""
+"""How much longer than its inrush a boot waits for its turn before it starts again with its full time."""
 LOOK_S: Final = 0.1
-"""While requests are on their way, how often it is seen whether one was answered."""
+"""How often to check whether a request was answered while some are on their way."""
 
 
 class Before(NamedTuple):
@@ -61,24 +62,24 @@ class Before(NamedTuple):
 
     step: RunStep
     on_for_ms: int = -ARRIVES_MS
-    """How long ago its controller took the request at the latest; negative where the request may arrive for
-    so long yet, if it was ever sent.
+    """How long ago its controller took the request at the latest. Negative: how much longer the request may
+    still arrive, if it was ever sent.
     """
 
 
 _Held = list[float]
-"""When it is over, a number that tells two of them apart, and units: 0 once they are counted no more."""
+"""When it ends, a sequence number that breaks ties, and units (0 once no longer counted)."""
 _Uses = Sequence[tuple[str, int, int]]
 
 
 class NoTurn(Retryable):
-    """Its turn did not come in time: nothing was sent."""
+    """Its turn did not come in time; nothing was sent."""
 
 
 class PowerGate:
     """capacity: of a limit, now. before: boots that an earlier leader sent, or may have sent, a moment ago.
-    check: raises unless we may still act: a turn may come long after it was asked for. Whoever came first at
-    a set of feeds goes first.
+    check: raises unless this process may still act, because a turn may come long after it was requested.
+    First come, first served within a set of feeds.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class PowerGate:
 
     @asynccontextmanager
     async def turn(self, step: RunStep) -> AsyncIterator[None]:
-        """Waits until the inrush of the step fits; it is counted until it is certainly over."""
+        """Waits until the inrush of the step fits, and counts it until it has certainly ended."""
         self._take_over()
         uses = _inrush_of(step)
         if not uses:
@@ -118,8 +119,8 @@ class PowerGate:
                 self._unsure[step.id] = held
 
     def seen_on(self, step: RunStep) -> None:
-        """Its server is on: an inrush that no one was sure of has begun by now. It is counted no longer than
-        before: where its request can have arrived only until a moment ago, it has begun by then.
+        """Its server is on, so an inrush whose time was uncertain has begun by now. This never extends the
+        count: if the request can only have arrived up to a moment ago, the inrush began by then.
         """
         self._take_over()
         unsure = self._unsure.get(step.id)
@@ -133,8 +134,8 @@ class PowerGate:
             del self._unsure[step.id]
 
     def may_arrive(self, step: RunStep) -> bool:
-        """Whether a request of an earlier leader may still switch its server on: that it is off says nothing
-        yet, and its watts stay counted.
+        """Whether a request of an earlier leader may still switch its server on. If so, a server that is off
+        proves nothing yet and its watts stay counted.
         """
         self._take_over()
         return asyncio.get_running_loop().time() < self._arrives.get(step.id, 0.0)
@@ -149,8 +150,8 @@ class PowerGate:
         self._before.clear()
 
     async def _enter(self, id: str, uses: _Uses) -> None:
-        """A server rushes once, whichever of two requests reaches it: what was unsure of it is counted no
-        more once it is asked for again, and it needs no room but its own. Raises `NoTurn`.
+        """Requests capacity. A server has one inrush, whichever of two requests reaches it: once it is
+        requested again, the uncertain one is no longer counted. Raises `NoTurn`.
         """
         if id not in self._unsure or self._lacks_s(id, uses) > 0:
             await self._queue(id, uses)
@@ -180,7 +181,7 @@ class PowerGate:
             held[2] = 0
 
     def _over_after(self, uses: _Uses, more_s: float) -> list[tuple[str, _Held]]:
-        """Counts until the inrush that has begun by now, or `more_s` later, is over."""
+        """Keeps the count until the inrush that has begun by now, or `more_s` later, ends."""
         now, found = asyncio.get_running_loop().time(), []
         for name, units, hold in uses:
             held: _Held = [now + hold / 1_000 + SLACK_S + more_s, next(self._numbers), units]
@@ -190,7 +191,7 @@ class PowerGate:
         return found
 
     def _wait_s(self, id: str, name: str, units: int) -> float:
-        """How long until there may be room for one more under a limit, as far as one can see."""
+        """Estimated seconds until a limit may have capacity for one more."""
         now, held = asyncio.get_running_loop().time(), self._held.get(name)
         while held and held[0][0] <= now:
             over = heappop(held)
@@ -207,7 +208,7 @@ def _inrush_of(step: RunStep) -> list[tuple[str, int, int]]:
 
 
 def sent_before(view: RunView) -> list[Before]:
-    """Boots whose request an earlier leader sent, or may have, by the state as a new one takes it over."""
+    """Boots that an earlier leader requested, or may have, from the state that the new leader takes over."""
     return [
         Before(view.steps[i], view.last_ms - at_ms)
         for i, at_ms in sorted(view.boots.inrush_ms.items())
@@ -221,8 +222,8 @@ Uses = tuple[tuple[str, int, int], ...]
 
 
 def boot_endpoint(ends: Iterable[Endpoint]) -> Endpoint | None:
-    """Of the endpoints of a site, the one by which its servers are booted: the first by id that is no fence,
-    for a fence is the controller of one machine.
+    """The endpoint that boots the servers of a site: the first by id that is no fence, because a fence
+    controls a single machine.
     """
     boots = (end for end in ends if can(end.driver, BootsServers) and FENCE not in end.settings)
     return min(boots, key=lambda end: end.id, default=None)
@@ -230,7 +231,7 @@ def boot_endpoint(ends: Iterable[Endpoint]) -> Endpoint | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Boots:
-    """What every boot is bound with."""
+    """Context for binding every boot."""
 
     estate: Estate
     tick_ms: int
@@ -238,11 +239,11 @@ class Boots:
     """Server -> its row in the fleet."""
     power: PowerTable
     budgets: IndexColumn
-    """(V, 5) numbers of its budgets of power."""
+    """(V, 5): its power budgets by number."""
     table: LimitTable
     energy: Energy
     first: Mapping[int, int]
-    """Limit -> ticks from the start of a boot to the first use of it by any."""
+    """Limit -> ticks from the start of a boot to the earliest use of the limit by any boot."""
     limits: tuple[RunLimit, ...]
     dark: frozenset[str]
     """Feeds and racks that the plan gives power to."""
@@ -260,7 +261,9 @@ class Boots:
         return self.estate.boot_servers[row].id if row >= 0 else ""
 
     def uses(self, server: str, by_hand: bool) -> Uses:
-        """Everything a boot holds: slots and rates as the planner counts them, and watts until it is off."""
+        """Everything a boot holds: slots and rates as the planner counts them, and watts until the server is
+        off.
+        """
         found = [self._use(use) for use in _uses_of(self.estate, self.table, self.rows[server])]
         row = self.rows[server]
         watts = int(self.estate.fleet.watts[row])
@@ -272,8 +275,8 @@ class Boots:
         return tuple(found)
 
     def _use(self, use: Use) -> tuple[str, int, int]:
-        """A hold inside the boot lasts, for the run, from its start; where every use of a limit begins later
-        than that, all of them are counted earlier by the same time, which changes nothing.
+        """In a run, a hold inside the boot counts from the boot's start. Where every use of a limit begins
+        later, all are counted earlier by the same time, which changes nothing.
         """
         limit = self.table.limits[use.limit]
         if use.hold == WHOLE:
@@ -282,7 +285,7 @@ class Boots:
         return limit.id, use.units, ticks * self.tick_ms
 
     def parameters(self, server: str) -> dict[str, Value]:
-        """What a driver and a person are told of a server."""
+        """Parameters of a server for a driver or an operator."""
         row, rack = self.rows[server], self.rack(server)
         address, serial, position = self.estate.fleet.bmc_of(row)
         class_row = int(self.estate.fleet.server_class[row])
@@ -298,13 +301,13 @@ class Boots:
         }
 
     def reached_by(self, server: str, endpoint: Endpoint | None) -> bool:
-        """Whether a driver can boot it: a BMC whose address is known, and someone who may ask it."""
+        """Whether a driver can boot it: it has a BMC with a known address and an endpoint that may ask it."""
         row = self.rows[server]
         fleet = self.estate.fleet
         return endpoint is not None and fleet.bmc[row] != BMC_NO and bool(bytes(fleet.bmc_address[row]))
 
     def lag_ms(self, server: str) -> int:
-        """From the power until switches and BMCs of a dark rack answer."""
+        """Milliseconds from power-on until the switches and BMCs of a dark rack answer."""
         rack = self.rack(server)
         if rack is None or not self.dark & {rack.id, *rack.feeds}:
             return 0
@@ -312,7 +315,7 @@ class Boots:
         return int(self.energy.network[row]) * self.tick_ms
 
     def is_cold(self, server: str) -> bool:
-        """Whether only this plan gives it power, and it is known to stay off then."""
+        """Whether only this plan powers it, and it is known to stay off when power returns."""
         rack, row = self.rack(server), self.rows[server]
         class_row = int(self.estate.fleet.server_class[row])
         if rack is None or class_row < 0 or self.estate.classes[class_row].power_on != "dark":
@@ -320,7 +323,7 @@ class Boots:
         return rack.id in self.dark or (bool(rack.feeds) and self.dark.issuperset(rack.feeds))
 
     def power_uses(self, step: Step) -> Uses:
-        """What giving power holds: the inrush of what comes on by itself lasts beyond the step."""
+        """What restoring power holds: the inrush of servers that start by themselves outlasts the step."""
         planned = next((one for one in self.energy.steps if one.target == step.target), None)
         holds = {} if planned is None else {self.table.limits[u.limit].id: u.hold for u in planned.uses}
         length = step.end_ms - step.start_ms
@@ -371,7 +374,7 @@ def boots_of(top: Topology, plan: Plan) -> Boots | None:
 
 
 def _power_limits(top: Topology, power: PowerTable, beside: Iterable[int]) -> tuple[RunLimit, ...]:
-    """Of every budget that is known: what it carries now, less what is on without the run."""
+    """For every known budget: what it carries now, less the load that is on without the run."""
     stated, margin = stated_budgets(top), top.estate.limits.power_margin_permille
     return tuple(
         RunLimit(
@@ -401,7 +404,7 @@ def _uses_of(estate: Estate, table: LimitTable, row: int) -> tuple[Use, ...]:
 
 
 def _first_offsets(estate: Estate, table: LimitTable, rows: Iterable[int]) -> dict[int, int]:
-    """Limit -> the least offset of a use of it; classes and places that are alike are asked once."""
+    """Limit -> the smallest offset of a use of it; identical classes and places are computed once."""
     fleet = estate.fleet
     columns = (fleet.server_class, fleet.rack, fleet.boot_server)
     chosen = np.array(sorted(set(rows)), np.int64)
@@ -416,7 +419,7 @@ def _first_offsets(estate: Estate, table: LimitTable, rows: Iterable[int]) -> di
 
 
 def circuit_action(endpoints: Iterable[Endpoint], step: Step) -> Action | None:
-    """Closes the breaker of a feed from afar, where something answers for it."""
+    """Closes the breaker of a feed remotely, if an endpoint can."""
     for endpoint in endpoints:
         if can(endpoint.driver, SwitchesPower):
             told = {key: endpoint.settings[key] for key in ("address", "circuit") if key in endpoint.settings}
@@ -427,13 +430,13 @@ def circuit_action(endpoints: Iterable[Endpoint], step: Step) -> Action | None:
 
 
 def place_words(parameters: Mapping[str, Value]) -> str:
-    """Where a server stands, for a person who walks there."""
+    """Where a server is, for a person who walks there."""
     named = (("hall", "network"), ("rack", "rack"), ("position", "position"), ("serial", "serial"))
     return ", ".join(f"{word} {parameters[key]}" for word, key in named if parameters.get(key))
 
 
 def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
-    """A boot with everything it holds and where it hangs; a power step with the inrush that outlasts it."""
+    """A boot with everything it holds and its feeds; a power step with the inrush that outlasts it."""
     if boots is None or not kind_of(step.kind).powers:
         return made
     beyond_plan = tuple(use for use in made.uses if LimitId.parse(use[0]).kind == "driver")
@@ -461,8 +464,8 @@ def server_site(boots: Boots, server: str) -> str:
 
 
 def longest_first(steps: Sequence[RunStep]) -> list[RunStep]:
-    """Of boots that nothing waits for, those that take longest begin first, in the planned starts of all of
-    them: the last one to begin is then the quickest to end.
+    """Reorders boots that nothing waits for so that the longest begin first, within their planned starts: the
+    last one to begin is then the shortest.
     """
     waited = {name for step in steps if not kind_of(step.kind).powers for name in step.after}
     free = [step for step in steps if kind_of(step.kind).boots and not step.manual and step.id not in waited]
@@ -473,8 +476,8 @@ def longest_first(steps: Sequence[RunStep]) -> list[RunStep]:
 
 
 def in_time(steps: Sequence[RunStep], limits: Sequence[RunLimit], end_ms: int) -> list[RunStep]:
-    """Boots that would end too late for all to be on at `end_ms`, however quickly the others go, begin before
-    what was planned earlier: a limit has to carry them and all that take as long or longer until then.
+    """Moves boots forward that would otherwise end after `end_ms`, however fast the others run: a limit must
+    carry them and all boots that take as long or longer.
     """
     capacity = {limit.id: max(1, limit.capacity) for limit in limits if limit.kind == "slots"}
     boots = sorted(
@@ -504,8 +507,8 @@ def in_time(steps: Sequence[RunStep], limits: Sequence[RunLimit], end_ms: int) -
 
 
 def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
-    """A step for each feed that has power before the run: done at once, and where a person stands at the gate
-    if it trips.
+    """A step for each feed that has power before the run. It is done at once; if the feed trips, a person is
+    asked.
     """
     known = {step.id for step in steps}
     feeds = {feed: step.site for step in steps for feed in step.feeds if power_step(feed) not in known}

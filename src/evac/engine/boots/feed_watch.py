@@ -1,22 +1,21 @@
-"""What a run that boots servers is watched for: feeds that trip, and servers that do not come up.
+"""Watches a run that boots servers for feeds that trip and servers that do not come up.
 
-A feed is watched by the servers that are up behind it. A breaker that evac can ask is looked at again and
-again (`drift`). Most feeds have none that it can ask, and one that is closed has no power where the one above
-it is open. So a server that is up behind each feed is asked every few seconds, another one each time. If it
-is off or silent, several behind the feed are asked, and once more a moment later. The feed tripped if nearly
-all of them are gone, in more than one rack where it has several: a rack that falls silent alone is its
-switch. Where few are up, or in one rack only, some are asked that are off: their controllers answer as long
-as there is power, and once they did they tell when it is gone. That they did is written down while none is
-up: a leader that takes over would take a feed whose servers are all silent for one whose network is not up
-yet.
+A feed is watched by the servers that are up behind it. `drift` checks breakers that evac can query. Most
+feeds have none, and a closed breaker has no power if the one above it is open. So every few seconds a server
+that is up behind each feed is probed, a different one each time. If it is off or silent, several behind the
+feed are probed, and again a moment later. The feed tripped if nearly all of them are gone, in more than one
+rack where it has several: one silent rack is a switch failure. Where few servers are up, or all are in one
+rack, some that are off are probed too: their controllers answer as long as there is power. Such an answer is
+recorded while no server is up; otherwise a new leader would take a tripped feed for one whose network is not
+up yet.
 
-A server in a rack with several feeds goes dark when all of them did: where a feed has servers of its own,
-those are asked. If no one behind any feed answers, it may be the way to the controllers as well: people are
-told at once, and the feeds count as tripped after a minute.
+A server in a rack with several feeds goes dark only when all of them trip, so servers on a single feed are
+preferred. If nothing behind any feed answers, the management network may be down instead: operators are
+alerted at once, and the feeds count as tripped after a minute.
 
-What a server that does not come up should carry is started elsewhere. The run holds what waits for it for a
-while (`RunSpec.mend_ms`). Meanwhile the plan is mended, and takes the place of the old one: what is done
-stays done. Where nothing can be mended, the run goes on without.
+The load of a server that does not come up is started elsewhere. The run holds the steps that wait for it
+(`RunSpec.mend_ms`) while the plan is repaired and replaced; completed steps stay. Where nothing can be
+repaired, the run continues without it.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ from evac.steps.registry import kind_of
 MEND_LOOK_S: Final = 0.5
 MEND_LOOK_LEAST_S: Final = 0.05
 QUIET_PERMILLE: Final = 100
-"""Of the time that the run holds: how long no other server may fail until the plan is mended."""
+"""Part of the hold time: how long no other server may fail before the plan is repaired."""
 LATEST_PERMILLE: Final = 500
-"""Of the same: after this it is mended even while others still fail."""
+"""Part of the hold time: after this the plan is repaired even while others still fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class Trouble:
     failed: frozenset[str]
     """Servers that do not come up."""
     begun: frozenset[str]
-    """Steps of the plan that are done or under way."""
+    """Steps of the plan that are done or running."""
 
     @property
     def words(self) -> str:
@@ -68,11 +67,11 @@ class Trouble:
 
 
 Mend = Callable[[str, Trouble], Awaitable[bytes | None]]
-"""(digest of the plan under way, what failed) -> the mended plan; None where nothing can be moved."""
+"""(digest of the current plan, what failed) -> the repaired plan; None if nothing can be moved."""
 
 
 def trouble_of(view: RunView) -> Trouble | None:
-    """What to mend; None while nothing that has not begun waits for a server that does not come up."""
+    """What to repair; None unless a step that has not begun waits for a server that does not come up."""
     if not any(is_waited_for(view, i) for i in view.boots.given_up):
         return None
     out = {*view.boots.given_up, *view.boots.quarantined}
@@ -84,7 +83,7 @@ def trouble_of(view: RunView) -> Trouble | None:
 
 
 def is_due(view: RunView, now_ms: int) -> bool:
-    """Whether it is time: others that fail at the same moment are mended together."""
+    """Whether it is time: servers that fail together are handled together."""
     waiting = [at_ms for i, at_ms in view.boots.given_up.items() if is_waited_for(view, i)]
     if not waiting:
         return False
@@ -94,9 +93,9 @@ def is_due(view: RunView, now_ms: int) -> bool:
 
 
 async def take_over_plan(execution: RunExecution, bound: Bound, trouble: Trouble) -> None:
-    """The mended plan takes the place of the one that it was made of. A server that was given up since then
-    is not switched on again because that plan still has it. Raises RunError, StalePlan if the run has
-    another plan, or is over, by now.
+    """Replaces the plan with the repaired one. A server that was given up meanwhile is not switched on again
+    just because the new plan still has it. Raises RunError or StalePlan if the run has another plan by now,
+    or has ended.
     """
     view, spec = execution.view, bound.spec
     before = view.plans[-1]
@@ -114,7 +113,7 @@ async def take_over_plan(execution: RunExecution, bound: Bound, trouble: Trouble
 
 
 class Mending:
-    """Looks after one run until it ends. take: puts the mended plan in the place of the present one."""
+    """Repairs the plan of one run until it ends. take: replaces the present plan with the repaired one."""
 
     def __init__(
         self,
@@ -127,13 +126,13 @@ class Mending:
         self._tried: frozenset[str] = frozenset()
 
     async def run(self) -> None:
-        """Until the run has ended, or cancelled."""
+        """Runs until the run has ended or this is cancelled."""
         while (view := self._execution.view).phase not in ENDED:
             await asyncio.sleep(min(MEND_LOOK_S, max(MEND_LOOK_LEAST_S, view.spec.mend_ms / 10_000)))
             await self.look()
 
     async def look(self) -> bool:
-        """Mends the plan if it is time; whether it did. The same servers are never mended for twice."""
+        """Repairs the plan if due; returns whether it did. Never twice for the same servers."""
         view = self._execution.view
         if view.phase != "running" or not is_due(view, self._execution.now_ms()):
             return False
@@ -157,21 +156,21 @@ LOOK_S: Final = 5.0
 AGAIN_S: Final = 2.0
 ASK_S: Final = 10.0
 MORE_S: Final = 2.0
-"""A driver ends by itself, and then says why; only one that does not is cut off."""
+"""A driver should end by itself and say why; only one that does not is cut off."""
 AT_ONCE: Final = 16
 SAMPLE: Final = 8
-"""Servers that are asked where one is gone."""
+"""Servers probed where one is gone."""
 LEAST: Final = 2
-"""Fewer say nothing of their feed: one server alone may have died."""
+"""Fewer prove nothing about their feed: one server alone may have died."""
 ALL_MS: Final = 60_000
-"""How long nobody answers behind any feed until that is taken for the power."""
+"""How long everything behind all feeds must be silent before that counts as loss of power."""
 WATCHED: Final[frozenset[RunPhase]] = frozenset({"running", "paused", "awaiting_approval", "monitoring"})
 NOBODY: Final = "no server behind any feed answers: all power or the network path to them is down"
 
 UP: Final[StepPhase] = "succeeded"
 _ASKED: Final[frozenset[StepPhase]] = frozenset({UP, "pending", "ready", "running", "unknown"})
-"""Servers that did not come up are asked nothing: they may be dead. But where nothing has answered yet, their
-network may not have been up.
+"""Servers that did not come up are not probed: they may be dead. Where nothing has answered yet, their
+network may be down instead.
 """
 
 ActionsOf = Callable[[str], Sequence[Action]]
@@ -180,8 +179,8 @@ Asked = Mapping[int, bool]
 
 
 def servers_behind(view: RunView, actions: ActionsOf) -> dict[str, list[int]]:
-    """Feed -> boots of the servers by which it is watched: those that hang on no other feed, or on as few as
-    any, one of each rack, then a second of each. Servers without a controller cannot be asked.
+    """Feed -> boots of the servers that it is watched by: those on the fewest feeds, one of each rack, then a
+    second of each. Servers without a controller cannot be probed.
     """
     fewest: dict[str, int] = {}
     found: dict[str, list[int]] = {}
@@ -213,7 +212,7 @@ def _across_racks(view: RunView, mine: Sequence[int]) -> list[int]:
 
 
 def unwatched(view: RunView, actions: ActionsOf) -> tuple[str, ...]:
-    """Feeds that could trip unseen: no circuit that evac can ask, and too few servers that it can ask."""
+    """Feeds that could trip unseen: no breaker and too few servers that evac can query."""
     behind = servers_behind(view, actions)
     feeds = {feed for step in view.steps if kind_of(step.kind).boots for feed in step.feeds}
     alone = [feed for feed in sorted(feeds) if len(behind.get(feed, ())) < LEAST]
@@ -225,13 +224,13 @@ def _has_circuit(feed: str, actions: ActionsOf) -> bool:
 
 
 def _has_power(view: RunView, feed: str) -> bool:
-    """Whether the run takes it for fed."""
+    """Whether the run believes that it has power."""
     closing = view.index.get(power_step(feed), -1)
     return feed not in view.boots.tripped and (closing < 0 or view.phases[closing] in SETTLED)
 
 
 def looks_tripped(view: RunView, mine: Sequence[int], asked: Asked) -> bool:
-    """Whether this look says that the feed behind which these servers stand has no power."""
+    """Whether this look shows that the feed behind these servers has no power."""
     gone = [i for i, is_gone in asked.items() if is_gone]
     if len(gone) < max(LEAST, min(SEVERAL, len(mine))) or 4 * len(gone) < 3 * len(asked):
         return False
@@ -241,7 +240,7 @@ def looks_tripped(view: RunView, mine: Sequence[int], asked: Asked) -> bool:
 
 
 class FeedWatch:
-    """Watches the feeds of one run until it is cancelled. tell: words for people."""
+    """Watches the feeds of one run until cancelled. tell: reports to operators."""
 
     def __init__(
         self,
@@ -263,7 +262,7 @@ class FeedWatch:
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
-        """Until cancelled. Says first which feeds no one watches."""
+        """Runs until cancelled. First reports feeds that cannot be watched."""
         if blind := unwatched(self._execution.view, self._actions):
             names = ", ".join(blind[:5]) + (f" and {len(blind) - 5} more" if len(blind) > 5 else "")
             self._tell(
@@ -275,7 +274,7 @@ class FeedWatch:
             await asyncio.sleep(await self.turn())
 
     async def turn(self) -> float:
-        """Looks at every feed once. Returns for how many seconds nothing is to be done."""
+        """Looks at every feed once. Returns the seconds until the next look."""
         view = self._execution.view
         if view.phase not in WATCHED:
             return LOOK_S
@@ -287,7 +286,7 @@ class FeedWatch:
         feeds = [feed for feed in self._behind if _has_power(view, feed)]
         found = await asyncio.gather(*(self._look(view, feed) for feed in feeds))
         view = self._execution.view
-        if view.steps is steps:  # else the numbers of steps are others by now
+        if view.steps is steps:  # the step numbers would be stale
             looks = dict(zip(feeds, found, strict=True))
             await self._judge(view, looks)
             if self._execution.view.steps is steps:
@@ -295,7 +294,7 @@ class FeedWatch:
         return AGAIN_S if self._suspects else LOOK_S
 
     async def _look(self, view: RunView, feed: str) -> Asked:
-        """One server; more of them where it is gone and the feed had power before."""
+        """Probes one server; more if it is gone and the feed had power before."""
         asked = [i for i in self._suspects.get(feed, ()) if view.phases[i] in _ASKED]
         if not asked:
             asked = self._sample(view, feed)
@@ -307,9 +306,9 @@ class FeedWatch:
         return dict(zip(asked, gone, strict=True))
 
     def _sample(self, view: RunView, feed: str) -> list[int]:
-        """Servers that are up behind the feed, each time others first; where they are few, or stand in one
-        rack, others as well: their controllers answer as long as there is power. Those that boot come first:
-        they answered a moment ago, if they have power.
+        """Servers that are up behind the feed, different ones each time. Where few are up, or all are in one
+        rack, servers that are off as well: their controllers answer as long as there is power. Booting ones
+        come first, because they answered a moment ago if they have power.
         """
         mine, phases = self._behind[feed], view.phases
         begin = self._turns.get(feed, 0) % len(mine)
@@ -324,7 +323,7 @@ class FeedWatch:
         return [*up, *rest[:SAMPLE]]
 
     async def _is_gone(self, view: RunView, i: int) -> bool:
-        """Silent, or off though it was up. Who answers has power, whatever else is the matter with it."""
+        """Silent, or off though it was up. A server that answers has power, whatever else is wrong with it."""
         step, attempt, was_up = view.steps[i], view.attempts[i], view.phases[i] == UP
         self._answered.discard(i)
         for action in self._actions(step.id):
@@ -352,7 +351,7 @@ class FeedWatch:
         return False
 
     async def _judge(self, view: RunView, looks: Mapping[str, Asked]) -> None:
-        """What two looks in a row say is believed; what they say of all feeds at once, after a while."""
+        """Believes two consecutive looks at a feed; believes a loss of all feeds only after a while."""
         before = self._suspects
         answers = [feed for feed, asked in looks.items() if not all(asked.values())]
         self._alive.update(answers)
@@ -373,7 +372,7 @@ class FeedWatch:
             await self._trip(view, feed, [i for i, is_gone in asked.items() if is_gone], len(asked))
 
     async def _note(self, looks: Mapping[str, Asked]) -> None:
-        """Writes down behind which feeds someone answers, where no server that is up says so."""
+        """Records behind which feeds something answers while no server that is up shows it."""
         view = self._execution.view
         new = [
             feed
@@ -387,7 +386,7 @@ class FeedWatch:
             await self._say(view, event, lambda now: now.boots.tripped.keys().isdisjoint(new))
 
     def _are_certain(self, certain: Sequence[str]) -> bool:
-        """No one behind any of several feeds answers: whether that has lasted long enough."""
+        """When nothing behind several feeds answers: whether that has lasted long enough."""
         now_ms = self._execution.now_ms()
         if self._nobody_since < 0 and certain:
             self._nobody_since = now_ms
@@ -402,7 +401,7 @@ class FeedWatch:
         self._suspects.pop(feed, None)
 
     async def _say(self, view: RunView, event: Event, fits: Callable[[RunView], bool]) -> None:
-        """Another look sees it, if it is still so and could not be written."""
+        """Writes an event; if that fails, the next look finds the same again if it still holds."""
         steps = view.steps
         with contextlib.suppress(RunError, StalePlan, Conflict):
             await self._execution.say(event, fits=lambda now: now.steps is steps and fits(now))

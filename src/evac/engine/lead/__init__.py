@@ -1,1 +1,1 @@
-"""Leadership: the controller of a site, its lease, its votes, its policies."""
+"""Leadership: the controller of a site, its lease, votes and policies."""

@@ -1,10 +1,10 @@
-"""Chapters of the journal of access: one for each month (UTC), so that policy can have the oldest deleted.
+"""Chapters of the access journal: one a month (UTC), so that policy can expire the oldest.
 
-Each chapter is a journal of its own. The first record of one names the head of the chapter before, and before
-a chapter is deleted a record of the newest one names its head: what is left is one chain, which says what is
-no longer there and when it went.
+Each chapter is a journal of its own. Its first record names the head of the previous chapter. Before a
+chapter is deleted, a record in the newest one names its head: what remains is one chain that says what was
+deleted and when.
 
-    access-log/<stream>    {"stream", "from_ms", "deleted"}    deleted: head of one that was deleted, or null
+access-log/<stream> {"stream", "from_ms", "deleted"} deleted: head of one that was deleted, or null
 
 A store that evac used before there were chapters has one named `access`, which is the first.
 """
@@ -26,20 +26,20 @@ from evac.store.journal import last_of, records_after
 from evac.store.port import MAX_CHANGES, Change, Delete, Entry, Lease, Put, Store
 
 STREAM: Final = "access"
-"""Of all of it, for people; and of its first chapter in older stores."""
+"""Access journal as people name it; also its first chapter in older stores."""
 INDEX: Final = "access-log/"
 CHAPTERS_MOST: Final = 1_200
 MONTHS_ASKED: Final = 3
 LINK: Final = "follows"
 DELETED: Final = "deleted"
 REPAIRED: Final = "repaired"
-"""Keys of records, whose values are heads."""
+"""Keys of records whose values are heads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """from_ms: when it was begun. deleted: its head, of one that is not there any more. unread: its entry
-    cannot be read; then it began with its month, and nothing says that it was deleted.
+    """from_ms: when it began. deleted: its head, if it was deleted. unread: its entry cannot be read; it is
+    then assumed to begin with its month and not to be deleted.
     """
 
     stream: str
@@ -49,7 +49,7 @@ class Chapter:
 
     @property
     def from_month_ms(self) -> int:
-        """When its month began, by its name; 0 if it names none."""
+        """Start of its month, from its name; 0 if the name has none."""
         try:
             begun = datetime.strptime(f"{self.stream} +0000", f"{STREAM}-%Y-%m %z")
         except ValueError:
@@ -57,19 +57,19 @@ class Chapter:
         return int(begun.timestamp() * 1_000)
 
     def put(self) -> Put:
-        """The entry that is listed."""
+        """The write of its entry in the list."""
         gone = None if self.deleted is None else asdict(self.deleted)
         told = {"stream": self.stream, "from_ms": self.from_ms, "deleted": gone}
         return Put(INDEX + self.stream, orjson.dumps(told))
 
 
 def stream_at(now_ms: int) -> str:
-    """The chapter of a moment."""
+    """The chapter for a point in time."""
     return f"{STREAM}-{datetime.fromtimestamp(now_ms / 1_000, UTC):%Y-%m}"
 
 
 def streams_since(stream: str, now_ms: int) -> list[str]:
-    """The chapters that there could be after one, by the calendar, up to a moment; `MONTHS_ASKED` at most."""
+    """Possible chapters after one, by calendar month, up to a point in time; at most `MONTHS_ASKED`."""
     found, at_ms = list[str](), now_ms
     while (named := stream_at(at_ms)) > stream and len(found) < MONTHS_ASKED:
         found.append(named)
@@ -78,7 +78,7 @@ def streams_since(stream: str, now_ms: int) -> list[str]:
 
 
 async def chapters_of(store: Store) -> list[Chapter]:
-    """Oldest first, deleted ones too, and those whose entry was lost. Raises Unavailable."""
+    """Oldest first, including deleted ones and those whose entry was lost. Raises Unavailable."""
     found = [_chapter_in(entry) for entry in await store.list(INDEX, limit=CHAPTERS_MOST)]
     listed = {one.stream for one in found}
     if STREAM not in listed and await last_of(store, STREAM) is not None:
@@ -101,7 +101,7 @@ async def chapters_of(store: Store) -> list[Chapter]:
 
 
 def _month_beside(at_ms: int, by: int) -> int:
-    """The first moment of the month after (1) or before (-1) that of a moment."""
+    """Start of the month after (1) or before (-1) that of `at_ms`."""
     first = datetime.fromtimestamp(at_ms / 1_000, UTC).replace(day=1, hour=0, minute=0, second=0)
     other = first + timedelta(days=32) if by > 0 else first - timedelta(days=1)
     return int(other.replace(day=1).timestamp() * 1_000)
@@ -120,7 +120,7 @@ def _chapter_in(entry: Entry) -> Chapter:
 
 
 def begun_by_name(stream: str) -> Chapter:
-    """One whose entry is lost: it began with its month."""
+    """A chapter whose entry is lost: assumed to begin with its month."""
     return Chapter(stream, Chapter(stream).from_month_ms)
 
 
@@ -139,18 +139,18 @@ def deleted_record(at_ms: int, head: Anchor) -> bytes:
 
 
 def repaired_record(at_ms: int, head: Anchor, words: str) -> bytes:
-    """head: of the repaired chapter, which later chapters may not name."""
+    """A record of a repair. head: of the repaired chapter, which later chapters may not name."""
     return record_with(at_ms, "log-repaired", words, REPAIRED, head)
 
 
 def lost_record(at_ms: int) -> bytes:
-    """What is in the place of a record that was lost."""
+    """The placeholder for a lost record."""
     what = "this record was changed or deleted in the store"
     return orjson.dumps(asdict(AccessRecord(at_ms, "log-lost", what=what)))
 
 
 def expired(chapters: Iterable[Chapter], now_ms: int, keep_ms: int) -> list[Chapter]:
-    """Those whose last record is older than `keep_ms`: the next one began before then. 0 keeps all."""
+    """Chapters whose last record is older than `keep_ms`: the next one began before then. 0 keeps all."""
     there = [one for one in chapters if one.deleted is None]
     return [one for one, after in pairwise(there) if keep_ms and after.from_ms < now_ms - keep_ms]
 
@@ -172,15 +172,15 @@ async def delete_segments(store: Store, stream: str, guard: Lease) -> None:
 
 
 async def newest_of(store: Store) -> str:
-    """The chapter that is written now; empty if there is none."""
+    """The chapter being written; empty if there is none."""
     there = [one.stream for one in await chapters_of(store) if one.deleted is None]
     return there[-1] if there else ""
 
 
 async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list[Anchor], list[str]]:
-    """The heads of all chapters that are there, oldest first, and what is wrong: with the chain of each, with
-    the links between them, and with what is missing and was not deleted as policy says. A link that a
-    recorded repair broke is no problem. anchors: heads that others kept, of any chapter.
+    """The heads of all present chapters, oldest first, and the problems found: in each chain, in the links
+    between chapters, and chapters missing without a deletion by policy. A link broken by a recorded repair is
+    no problem. anchors: heads kept elsewhere, of any chapter.
     """
     anchors, chapters = list(anchors), await chapters_of(store)
     heads, problems, empty = list[Anchor](), list[str](), list[str]()
@@ -212,8 +212,8 @@ async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list
 async def _named_in(
     store: Store, streams: Iterable[str]
 ) -> tuple[dict[str, Anchor], dict[str, Anchor], dict[str, Anchor]]:
-    """What the records of chapters say of other ones: chapter -> the head that it names of the one before;
-    the head of one when policy deleted it; the head that a repair left. Raises Unavailable.
+    """What records of chapters say about other chapters. Returns chapter -> the head it names of the previous
+    one; -> its head when policy deleted it; -> its head after a repair. Raises Unavailable.
     """
     links, gone, repaired = dict[str, Anchor](), dict[str, Anchor](), dict[str, Anchor]()
     for stream in streams:
@@ -232,8 +232,8 @@ async def _named_in(
 
 
 async def erased(store: Store, stream: str) -> Anchor | None:
-    """Where the chapter after this one says that it ended, if nothing is left of it and no record says that
-    it was deleted; without records where no chapter follows it. Raises Unavailable.
+    """The head of this chapter as the next one names it, if nothing of it is left and no record says that it
+    was deleted; without records if no chapter follows. Raises Unavailable.
     """
     found = [one for one in await chapters_of(store) if one.deleted is None]
     if await last_of(store, stream) is not None:
@@ -252,8 +252,8 @@ def _unlinked(
     gone: Mapping[str, Anchor],
     repaired: Mapping[str, Anchor],
 ) -> list[str]:
-    """heads: of the chapters that are there. links: chapter -> the head that it names of the one before.
-    gone: chapter -> the head that it had when policy deleted it. repaired: the head that a repair left.
+    """Problems of links. heads: of present chapters. links: chapter -> the head it names of the previous one.
+    gone: chapter -> its head when policy deleted it. repaired: its head after a repair.
     """
     problems, by_stream = list[str](), {one.stream: one for one in heads}
     for before, head in zip([None, *heads], heads, strict=False):
@@ -279,6 +279,6 @@ def _unlinked(
 
 
 def linked_to(record: bytes) -> Anchor | None:
-    """The head of the chapter before, of the first record of one. Raises ValueError, TypeError."""
+    """The head of the previous chapter, from the first record of one. Raises ValueError, TypeError."""
     row = orjson.loads(record)
     return Anchor(**row[LINK]) if LINK in row else None

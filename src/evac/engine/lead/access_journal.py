@@ -1,10 +1,10 @@
-"""The journal of access: who signed in, who was refused, what people asked, in one chain of chapters.
+"""The access journal: who signed in, who was refused, what people requested, in one chain of chapters.
 
-War rooms write what they saw next to it; the leader moves it into the chapter of the month, whose heads the
-agents of other sites keep like those of every journal, and deletes the chapters that policy does not keep
-(`evac.engine.lead.access_chapters`). `evac run verify access` proves it.
+War rooms write batches next to it. The leader moves them into the month's chapter, whose heads the agents of
+other sites keep, and deletes expired chapters (`evac.engine.lead.access_chapters`). `evac run verify access`
+proves it.
 
-    seen/<moment>-<random>    a batch of records that no leader has moved yet
+seen/<moment>-<random> a batch of records that no leader has moved yet
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STREAM: Final = chapters.STREAM
 SEEN: Final = "seen/"
 LOOK_S: Final = 2.0
 EXPIRE_MS: Final = 3_600_000
-"""How often chapters are looked at that policy does not keep."""
+"""How often to look for expired chapters."""
 BATCHES: Final = 20
 """Batches that are moved at a time."""
 RECORDS_MOST: Final = 200
@@ -48,7 +48,7 @@ def _short(one: AccessRecord) -> dict[str, Any]:
 
 
 def record_of(told: Mapping[str, Any]) -> AccessRecord:
-    """Raises Corrupt for what is none."""
+    """Parses a record. Raises Corrupt."""
     try:
         known = {one.name: told[one.name] for one in fields(AccessRecord) if one.name in told}
         found = AccessRecord(**known)
@@ -61,8 +61,8 @@ def record_of(told: Mapping[str, Any]) -> AccessRecord:
 
 @dataclass(slots=True)
 class AccessJournal:
-    """One for a controller. `chore` is done while it leads. now_ms: by the wall. keep_ms: how long records
-    are kept, as policy says now; 0 for good.
+    """One per controller. `chore` runs while it leads. now_ms: wall clock. keep_ms: present retention by
+    policy; 0 keeps records forever.
     """
 
     store: Store
@@ -74,7 +74,7 @@ class AccessJournal:
     _kept_ms: int = field(default=0, init=False)
 
     async def chore(self, guard: Lease) -> None:
-        """One look. Whatever goes wrong, the next one begins again. Raises LeaseLost, Unavailable."""
+        """One pass; whatever fails, the next one starts again. Raises LeaseLost, Unavailable."""
         try:
             await self._move(guard)
             await self._expire(guard)
@@ -96,11 +96,11 @@ class AccessJournal:
                 self._journal = None
 
     def _is_over(self, stream: str) -> bool:
-        """Whether another chapter is due; a clock that goes back begins none."""
+        """Whether a new chapter is due; a clock that goes back starts none."""
         return stream < chapters.stream_at(self.now_ms())
 
     async def _open(self, guard: Lease) -> None:
-        """The chapter of this month, which is begun where it is not there."""
+        """Opens the chapter of this month, creating it if missing."""
         stream, now_ms = await chapters.newest_of(self.store), self.now_ms()
         head = await last_of(self.store, stream) if stream else None
         if head is not None and not self._is_over(stream):
@@ -117,7 +117,7 @@ class AccessJournal:
         self._guard = guard
 
     async def _expire(self, guard: Lease) -> None:
-        """Deletes chapters that policy does not keep: first it is recorded, then they go."""
+        """Deletes chapters past retention: first the record, then the data."""
         now_ms = self.now_ms()
         if now_ms - self._kept_ms < EXPIRE_MS and self._kept_ms <= now_ms:
             return
@@ -140,7 +140,7 @@ class AccessJournal:
 
 
 def _rows(value: bytes) -> Sequence[bytes]:
-    """Records of a batch; what cannot be read is left out, so that it holds nothing up."""
+    """Records of a batch; unreadable ones are skipped so that they block nothing."""
     try:
         told = orjson.loads(value)
     except orjson.JSONDecodeError:
@@ -154,8 +154,8 @@ def _rows(value: bytes) -> Sequence[bytes]:
 
 
 async def access_records(store: Store, broken: Callable[[str], object] = str) -> list[AccessRecord]:
-    """All records, oldest first, those too that no leader has moved yet, and those that are left of a damaged
-    chapter. broken: is told of each record that is none, with its place. Raises Unavailable.
+    """All records, oldest first, including batches not moved yet and what is left of a damaged chapter.
+    broken: called for each unreadable record with its place. Raises Unavailable.
     """
     found: list[AccessRecord] = []
     for chapter in await chapters.chapters_of(store):

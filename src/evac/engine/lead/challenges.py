@@ -1,10 +1,10 @@
-"""Whether a vote is new, where someone may have copied old ones and puts them back into the store.
+"""Proves that a vote is new, not an old one that someone copied and put back into the store.
 
 The seal of the store keeps others from writing a vote, but not from writing one again. So each reader puts a
 random text into the store, its challenge, and replaces it every ten minutes; witnesses repeat the challenges
-of all readers in each vote. A vote is new to a reader if it repeats the reader's present or last challenge,
-and if its number is above all that this reader has seen of the same witness process. No clock of another
-machine is believed.
+of all readers in each vote. A vote is new to a reader if it repeats the reader's present or previous
+challenge and its number is higher than any that this reader has seen from the same witness process. No other
+machine's clock is trusted.
 
     challenge/<site>/<owner>    of the reader in that process, under the lease of its witness
                                 (of a war room, which has none: under a lease of its own)
@@ -25,7 +25,7 @@ LONGEST: Final = 64
 READER_TTL_MS: Final = 60_000
 READERS_MOST: Final = 200
 _KEPT: Final = 2
-"""Changes of the challenge after which no vote of a replaced witness process repeats a valid one."""
+"""After so many changes of the challenge, no vote of a replaced witness process can repeat a valid one."""
 
 
 def key_of(site: str, owner: str) -> str:
@@ -33,13 +33,15 @@ def key_of(site: str, owner: str) -> str:
 
 
 async def challenges_in(store: Store) -> list[str]:
-    """Those of all readers, for a vote to repeat. Raises Unavailable."""
+    """Challenges of all readers, for votes to repeat. Raises Unavailable."""
     entries = await store.list(PREFIX, limit=READERS_MOST)
     return [entry.value.decode("ascii", "replace") for entry in entries if len(entry.value) <= LONGEST]
 
 
 class Challenge:
-    """Of one reader. monotonic_ms: of its own clock. draw: so many random bytes, in hexadecimal."""
+    """The challenge of one reader. monotonic_ms: its own clock. draw: returns that many random bytes in
+    hexadecimal.
+    """
 
     def __init__(
         self, monotonic_ms: Callable[[], int], draw: Callable[[int], str] = secrets.token_hex
@@ -48,13 +50,13 @@ class Challenge:
         self._text, self._last = draw(16), ""
         self._since_ms, self._changes = monotonic_ms(), 0
         self._now: dict[str, tuple[str, int]] = {}
-        """Key of a vote -> the witness process that writes it, and the highest number seen of it."""
+        """Key of a vote -> the witness process that writes it and its highest number seen."""
         self._replaced: dict[tuple[str, str], int] = {}
-        """(key, witness process that wrote it before) -> the change of the challenge at which it ended."""
+        """(key, earlier witness process) -> the challenge change at which it ended."""
 
     @property
     def text(self) -> str:
-        """What belongs in the store now."""
+        """What the store should hold now."""
         if self._monotonic_ms() - self._since_ms >= CHANGE_MS:
             self._text, self._last = self._draw(16), self._text
             self._since_ms, self._changes = self._monotonic_ms(), self._changes + 1
@@ -62,7 +64,7 @@ class Challenge:
         return self._text
 
     def takes(self, key: str, process: str, number: int, repeated: Collection[str]) -> bool:
-        """Whether this is a new vote; what is taken once is not new again."""
+        """Whether this vote is new; a vote once accepted is not new again."""
         if self._text not in repeated and (not self._last or self._last not in repeated):
             return False
         if (key, process) in self._replaced:
@@ -89,7 +91,7 @@ class PostedChallenge:
         self._text, self._renewed_ms = "", 0
 
     async def keep(self) -> None:
-        """Writes it where it changed, and renews its lease in time. Raises StoreError; the next call repairs
+        """Writes it after a change and renews its lease in time. Raises StoreError; the next call repairs
         what this one could not do.
         """
         now_ms = self._monotonic_ms()

@@ -1,18 +1,17 @@
-"""The controller of a site: it always watches and votes; while it leads, it acts on verdicts and carries runs
-out.
+"""The controller of a site: it always watches and votes; while it leads, it acts on verdicts and executes
+runs.
 
-Everything it stands on is given to it: store, clock, probes, planner, drivers. It never acts on less than its
-lease: when that is lost, or too little of it is left to be sure, every effect under way is cancelled at once.
+Its dependencies are injected: store, clock, probes, planner, drivers. It acts only under its lease: when that
+is lost, or too little is left to be sure, every running effect is cancelled at once.
 
-Who does not lead waits here until no one does, and knows meanwhile why it could neither lead nor follow.
+A follower waits until no one leads.
 
-Invariant: `why` is empty while this controller leads, or can read who leads; else it says what keeps it from
-both: a store that does not answer, that takes no writes while no one leads, that cannot be read, or is over.
+Invariant: `why` is empty while this controller leads or can read who leads. Otherwise it names the cause: a
+store that does not answer, refuses writes while no one leads, is unreadable, or is superseded.
 
-A short lease ends soon where its holder died; one that is shorter than a slow machine or store needs to renew
-it is lost again and again, and then no one gets anything done. So whoever lost it twice within half a minute
-asks for twice as long, up to four times the least, and for the least again once it was kept for a minute and
-no run is open.
+A short lease ends soon after its holder dies, but on a slow machine or store it is lost again and again. So a
+leader that lost it twice within half a minute requests double the length, up to four times the minimum, and
+the minimum again once it was held for a minute and no run is open.
 """
 
 from __future__ import annotations
@@ -63,21 +62,21 @@ QUIET_S: Final = 60.0
 
 
 class LeaseSpan:
-    """Of one controller, over all its terms. least_ms: as short as it ever is. ms: what to ask for now."""
+    """The lease length of one controller, over all its terms. least_ms: the minimum. ms: what to request now."""
 
     def __init__(self, least_ms: int) -> None:
         self.ms = self._least_ms = least_ms
         self._lost_ms: int | None = None
 
     def lost(self, now_ms: int) -> None:
-        """It could not be kept, at a moment of the monotonic clock."""
+        """Records that the lease was lost at a moment of the monotonic clock."""
         if self._lost_ms is not None and now_ms - self._lost_ms < AGAIN_MS:
             self.ms = min(2 * self.ms, MOST_TIMES * self._least_ms)
         self._lost_ms = now_ms
 
     async def mind(self, leadership: Leadership, store: Store, quiet_s: float = QUIET_S) -> None:
-        """Beside a term whose lease is longer than the least: ends it, by LeaseLost, when that is no longer
-        needed and nothing is under way. Returns at once where it is not longer.
+        """Ends a term with an extended lease, by LeaseLost, once the extension is no longer needed and
+        nothing is running. Returns at once if the lease is not extended.
         """
         if leadership.lease.ttl_ms <= self._least_ms:
             return
@@ -97,8 +96,8 @@ Term = TypeVar("Term")
 
 
 class Candidacy(Generic[Term]):
-    """take: takes the office; raises LockHeld while someone else leads, Superseded, Corrupt, Unavailable.
-    tell: is told once each time that the store cannot be read.
+    """take: becomes leader; raises LockHeld while someone else leads, Superseded, Corrupt, Unavailable. tell:
+    called once each time the store becomes unreadable.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class Candidacy(Generic[Term]):
         self.why = ""
 
     async def wait(self) -> Term:
-        """Tries when the sign of whoever leads is gone, and every two seconds, by one small transaction."""
+        """Tries when the leader's sign is gone, and every two seconds, with one small transaction."""
         while True:
             try:
                 async with contextlib.aclosing(self._store.watch(SIGN)) as hints:  # type: ignore[type-var]
@@ -125,8 +124,8 @@ class Candidacy(Generic[Term]):
             await asyncio.sleep(self._pause_s)
 
     async def _try(self) -> Term | None:
-        """None while someone else leads, a newer generation acts, or no one can read which one this is. A
-        store that knows when leases end may give no hint of it, and is asked again and again.
+        """None while someone else leads, a newer generation acts, or the generation is unreadable. A store
+        whose leases expire may send no hint, so it is polled.
         """
         while True:
             try:
@@ -148,24 +147,26 @@ class Candidacy(Generic[Term]):
             await asyncio.sleep(self._pause_s)
 
     async def _somebody_leads(self) -> bool:
-        """Whoever cannot write and reads that someone leads still follows."""
+        """A controller that cannot write but reads that someone leads is still a follower."""
         try:
             return await self._store.holder(LEADER) is not None
         except (Unavailable, Corrupt):
             return False
 
     def _cannot_read(self, error: Corrupt) -> None:
-        """Said once: whoever cannot know the generation of the store does not act, and goes on to watch."""
+        """Reported once: a controller that cannot know the store's generation does not act, and continues to
+        watch.
+        """
         if self._unread != error.message:
             self._unread = error.message
             self._tell(error)
 
 
 AnchorSink = Callable[[Anchor], Awaitable[None]]
-"""Keeps the head of a journal somewhere else; raises EvacError where it cannot."""
+"""Keeps the head of a journal elsewhere; raises EvacError if it cannot."""
 
 Chore = Callable[[Lease], Awaitable[None]]
-"""Something that only the leader does all the time, such as checking standing facts of stores."""
+"""A recurring task of the leader alone, such as checking the standing facts of stores."""
 
 ANCHOR_PERIOD_S: Final = 0.5
 ANCHOR_DEADLINE_S: Final = 2.0
@@ -175,11 +176,11 @@ LEAD_AGAIN_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a controller is made of."""
+    """The parts of a controller."""
 
     site: str
     sites: tuple[str, ...]
-    """All that vote, this one included."""
+    """All voters, including this one."""
     desk: Desk
     drawer: Drawer
     targets: Mapping[str, Sequence[Probe]]
@@ -188,24 +189,22 @@ class Parts:
     protections: Protections | None = None
     """Lost sites -> store -> plan bytes that make another replica synchronous."""
     hangs: Hangs | None = None
-    """Store -> the sites of synchronous copies that have not followed for too long, though the sites may
-    live.
-    """
+    """Store -> sites of synchronous copies that have been behind for too long, even if the sites live."""
     commits_go_on: Callable[[], Collection[str]] | None = None
-    """Stores whose commits have waited for nobody for as long."""
+    """Stores whose commits have waited for no one for as long."""
     anchors: Sequence[AnchorSink] = ()
     chores: Sequence[Chore] = ()
     leader_ttl_ms: int = 5_000
-    """How long a dead leader keeps the others waiting, up to four times that where all is slow."""
+    """How long a dead leader blocks the others; up to four times that where everything is slow."""
     generations: Generations | None = None
     """None: no agent is asked."""
     estate: Callable[[], str] = lambda: ""
-    """Digest of what plans are made of now."""
+    """Digest of the present planning input."""
 
 
 @dataclass(slots=True)
 class _Term:
-    """One time of leading."""
+    """One term of leadership."""
 
     leadership: Leadership
     conductor: Conductor
@@ -216,7 +215,7 @@ class _Term:
 
 
 class Controller:
-    """One of a site. `run` goes on until it is cancelled."""
+    """One per site. `run` continues until cancelled."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
@@ -245,21 +244,21 @@ class Controller:
 
     @property
     def neither(self) -> str:
-        """Why it can neither lead nor follow whoever does; empty if it does one of both."""
+        """Why it can neither lead nor follow; empty if it does either."""
         return "" if self._term is not None else self._candidacy.why
 
     def retarget(self, targets: Mapping[str, Sequence[Probe]]) -> None:
-        """Other probes of the same sites, from the next round on."""
+        """Replaces the probes of the same sites from the next round."""
         self.parts = replace(self.parts, targets=targets)
         if self._witness is not None:
             self._witness.retarget(targets)
 
     def say(self, kind: NoticeKind, words: str, data: Mapping[str, Any]) -> None:
-        """Something about this controller, as `tell` does it."""
+        """Reports something about this controller, through `tell`."""
         self.tell(Notice(kind, self._desk.clock.now_ms(), self.parts.site, words, data))
 
     def tell(self, notice: Notice) -> None:
-        """Tells listeners; while this controller leads, also writes the journal."""
+        """Notifies listeners; while leading, also writes the journal."""
         self._desk.tell(notice) if self._term is None else self._tell(self._term, notice)
 
     async def run(self) -> None:
@@ -288,7 +287,7 @@ class Controller:
         self._publisher.publish(vote)
 
     async def _read_votes(self) -> None:
-        """Every controller reads all votes all the time, so that whoever takes over knows their ages."""
+        """Every controller reads all votes continuously, so that a new leader knows their ages."""
         period_s = self._profile.period_ms / 1_000
         while True:
             try:
@@ -299,7 +298,7 @@ class Controller:
                 await asyncio.sleep(period_s / 2)
 
     async def _judge(self) -> None:
-        """A verdict each time votes change, and each period where they do not: silence is news as well."""
+        """Computes verdicts whenever votes change, and each period otherwise: silence is news too."""
         period_s = self._profile.period_ms / 1_000
         while True:
             with contextlib.suppress(TimeoutError):
@@ -313,7 +312,7 @@ class Controller:
             self._judged.set()
 
     async def _compete(self) -> None:
-        """Tries to lead, whenever no one does."""
+        """Tries to lead whenever no one does."""
         while True:
             await in_own_task(self._lead(await self._candidacy.wait()))
             await asyncio.sleep(LEAD_AGAIN_S)
@@ -354,7 +353,7 @@ class Controller:
         return terms[0]
 
     async def _generation(self) -> int:
-        """That of the store. Raises `Superseded`."""
+        """The store's generation. Raises `Superseded`."""
         generations = self.parts.generations
         if generations is None:
             return 0
@@ -363,19 +362,19 @@ class Controller:
         return generations.own.number
 
     def _superseded(self, newer: Newer) -> None:
-        """Nothing of this store acts any more: whatever is under way is cancelled at once."""
+        """Nothing in this store acts any more: everything running is cancelled at once."""
         assert self.parts.generations is not None
         self._end_term()
         self._desk.tell(self.parts.generations.notice(self.parts.site))
 
     def _end_term(self) -> None:
-        """Whoever leads on does so under another token."""
+        """Ends the term; if this controller leads again, it does so under another token."""
         if self._term is not None:
             self._term.conductor.lost()
             self._term.ending.set()
 
     async def _lead(self, term: _Term) -> None:
-        """Everything that only a leader does, until the lease is lost or someone else writes."""
+        """Runs the leader's duties until the lease is lost or someone else writes."""
         self._term = term
         now_ms = self._desk.clock.now_ms()
         words = f"{self._desk.owner} leads"
@@ -421,7 +420,7 @@ class Controller:
             await term.leadership.release()
 
     def _duties(self, term: _Term) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """What a mistake of evac interrupts, and does not end."""
+        """Duties that an internal error interrupts but does not end."""
         parts, lease = self.parts, term.leadership.lease
         yield "drawer", partial(parts.drawer.run, lease)
         yield "anchors", partial(self._anchor, term)
@@ -431,13 +430,13 @@ class Controller:
             yield f"chore {number}", partial(_chore, chore, lease)
 
     async def _mind(self, term: _Term) -> None:
-        """Ends the term when the lease does, whatever the other tasks wait for."""
+        """Ends the term with the lease, whatever the other tasks wait for."""
         await term.leadership.over()
         raise LeaseLost(LEADER)
 
     async def _mind_generation(self, term: _Term) -> None:
-        """Ends the term when a newer generation acts, and when the store is made one of another; also where
-        that was learned while the lease was taken.
+        """Ends the term when a newer generation acts, when this store's own generation is raised, or when
+        either was learned while the lease was taken.
         """
         known = self.parts.generations
         if known is None or not known.ended(term.leadership.lease.generation):
@@ -460,14 +459,14 @@ class Controller:
         return "unknown" if standing is None else standing.verdict.state
 
     def states(self) -> dict[str, SiteState]:
-        """The verdict on each site, as this controller may believe it."""
+        """The verdict on each site that this controller may rely on."""
         return {site: one.verdict.state for site, one in self.standings.items()}
 
     def _lost_now(self) -> set[str]:
         return {site for site, state in self.states().items() if state == "lost"}
 
     async def _anchor(self, term: _Term) -> None:
-        """Heads of journals go to the other sites, soon after they move. No sink that fails holds us up."""
+        """Sends heads of journals to the other sites soon after they move. A failing sink blocks nothing."""
         while True:
             await asyncio.sleep(ANCHOR_PERIOD_S)
             journals: list[Journal] = list(term.conductor.journals)
@@ -481,7 +480,7 @@ class Controller:
                     term.anchored[head.stream] = head
 
     async def _answered_before(self) -> tuple[str, ...]:
-        """Which probes answered before this controller was started again; () where no one knows."""
+        """Probes that answered before this controller restarted; () if unknown."""
         try:
             entry = await self._desk.store.get(self._answered_key)
             return tuple(str(name) for name in orjson.loads(entry.value)) if entry is not None else ()
@@ -509,13 +508,13 @@ class Controller:
         self._tell(term, Notice(kind, self._desk.clock.now_ms(), site, words, data or {}))
 
     def _tell(self, term: _Term, notice: Notice) -> None:
-        """Into the journal, and to whoever listens."""
+        """Writes the journal and notifies listeners."""
         term.chronicle.add(notice)
         self._desk.tell(notice)
 
 
 def _telling(desk: Desk, chronicle: Chronicle) -> Desk:
-    """The same desk, of which every notice goes into the journal as well."""
+    """The same desk, with every notice written to the journal as well."""
 
     def tell(notice: Notice) -> None:
         chronicle.add(notice)
@@ -525,7 +524,7 @@ def _telling(desk: Desk, chronicle: Chronicle) -> Desk:
 
 
 async def _chore(chore: Chore, guard: Lease) -> None:
-    """A chore is never the reason to stop leading, but the loss of the lease is."""
+    """A failing chore never ends leadership, but loss of the lease does."""
     while True:
         try:
             await chore(guard)
@@ -536,7 +535,7 @@ async def _chore(chore: Chore, guard: Lease) -> None:
 
 
 async def _together(calls: Sequence[Coroutine[Any, Any, bool]]) -> Sequence[bool]:
-    """Side by side, where there is more than one."""
+    """Runs the calls concurrently if there are several."""
     return await asyncio.gather(*calls) if len(calls) > 1 else [await call for call in calls]
 
 

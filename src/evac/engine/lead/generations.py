@@ -1,7 +1,7 @@
-"""Whether a newer generation of the house was opened: asked of every agent, again and again.
+"""Detects a newer generation of the installation by polling every agent.
 
-Each agent is told our generation and says the newest one that it knows. What was learned once is written
-into the store and never forgotten. Two rules make an older generation harmless:
+Each agent receives our generation and returns the newest one that it knows. Once learned, it is written to
+the store for good. Two rules make an older generation harmless:
 
 - It acts no more as soon as anyone tells it. Before an effect, what is known is never older than `FRESH_MS`:
   else every agent is asked once more, and only then it begins.
@@ -33,7 +33,7 @@ AGAIN_MS: Final = 1_000
 
 
 class Asker(Protocol):
-    """The agent of a site: (newest generation, who opened it), after it was told of ours."""
+    """The agent of a site: receives our generation, returns (newest generation, who opened it)."""
 
     async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]: ...
 
@@ -63,7 +63,7 @@ class Generations:
         self._round: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Reads what the store says. Raises `StoreError`: whoever cannot know its generation acts not."""
+        """Reads the store. Raises `StoreError`: without a known generation nothing may act."""
         before, self.own = self.own, await read_generation(self._store)
         newer = await read_newer(self._store)
         if takes_place_of(newer, self.own) and newer is not None:
@@ -74,7 +74,7 @@ class Generations:
             self.on_raised()
 
     async def run(self) -> None:
-        """Asks again and again, until cancelled."""
+        """Polls until cancelled."""
         while True:
             with contextlib.suppress(StoreError):
                 await self.begin()
@@ -82,7 +82,7 @@ class Generations:
             await asyncio.sleep(PERIOD_S)
 
     def notice(self, site: str) -> Notice:
-        """What is said where a newer generation is known."""
+        """The notice for a newer generation."""
         assert self.newer is not None
         words = f"{Superseded(self.own.number, self.newer.number).message} (reported by {self.newer.by})"
         told = {"code": SUPERSEDED, "generation": self.newer.number}
@@ -94,7 +94,7 @@ class Generations:
             raise Superseded(self.own.number, self.newer.number)
 
     def ended(self, generation: int) -> bool:
-        """Whether a lease that was taken under this generation of the store is worth nothing by now."""
+        """Whether a lease taken under this generation of the store is void by now."""
         return self.newer is not None or generation != self.own.number
 
     async def may_act(self, at: str) -> None:
@@ -114,13 +114,13 @@ class Generations:
             )
 
     async def ask(self) -> None:
-        """One round over all agents; whoever wants one meanwhile waits for the same."""
+        """One round over all agents; callers during a round share it."""
         if self._round is None or self._round.done():
             self._round = asyncio.create_task(self._ask_all(), name="generations")
         await asyncio.shield(self._round)
 
     async def refused(self, by: str) -> None:
-        """A system refused an order as superseded: someone there knows more than we do."""
+        """A system refused an order as superseded, so someone knows a newer generation."""
         await self.ask()
         if self.newer is None:
             self._learn(Newer(self.own.number + 1, "", by, self._clock.now_ms()))
@@ -141,7 +141,7 @@ class Generations:
             await self._write()
 
     async def _ask_one(self, site: str, began_ms: int) -> None:
-        """An agent that does not answer says nothing; a site that burns must not stop the others."""
+        """An agent that does not answer counts as no information; a burning site must not stop the others."""
         try:
             async with asyncio.timeout(ASK_S):
                 number, opener = await self._agents[site].ask(self.own.number, self.own.opener, ASK_S)
@@ -160,7 +160,9 @@ class Generations:
             self.on_newer(newer)
 
     async def _write(self) -> None:
-        """So that no controller of this store leads again, also where no agent answers it."""
+        """Records the newer generation, so that no controller of this store leads again even if no agent
+        answers it.
+        """
         if self.newer is not None:
             with contextlib.suppress(StoreError):
                 await write_newer(self._store, self.newer)
@@ -201,7 +203,7 @@ class GuardedDriver:
         await self._driver.close()
 
     async def _understood(self, error: ActionError) -> EvacError:
-        """A refusal for the generation ends our leadership; any other goes to the step."""
+        """A refusal because of the generation ends our leadership; any other goes to the step."""
         if error.code != SUPERSEDED:
             return error
         await self._generations.refused(self._driver.name)

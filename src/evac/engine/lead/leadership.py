@@ -1,8 +1,8 @@
 """Leadership by a lease: taken, renewed, and given up in good time on the holder's own clock.
 
-Invariant: `check` passes only while the lease is certainly ours, counted from before the last renewal was
-asked for. Whoever was stopped for longer than that (SIGSTOP, a frozen machine) finds out before its next
-effect, because the clock went on.
+Invariant: `check` passes only while the lease is certainly ours, counted from before the last renewal
+request. A process stopped for longer (SIGSTOP, a frozen machine) notices before its next effect, because the
+clock kept running.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from evac.store.port import Lease, Put, Store
 T = TypeVar("T")
 LEADER: Final = "leader"
 SIGN: Final = "sign"
-"""Key of whoever leads, under their lease: who waits for the lease need not ask for it all the time."""
+"""Key of the leader, under its lease, so that followers need not poll for the lease."""
 MARGIN_PERMILLE: Final = 250
-"""How much of the lease is left unused, for clocks that run apart and effects that take a moment to stop."""
+"""Unused rest of the lease: covers clock drift and effects that take a moment to stop."""
 
 _PAUSE_LEAST_S: Final = 0.05
 
 
 def begin(tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
-    """One more task of a term. Raises LeaseLost if the term is ending: its group, which one task of it has
-    shut down by what it raised, takes no other, and whoever asks is about to be cancelled as well.
+    """Starts one more task of a term. Raises LeaseLost if the term is ending: a group that is shutting down
+    accepts no new task, and the caller is about to be cancelled too.
     """
     try:
         return tasks.create_task(work, name=name)
@@ -41,9 +41,8 @@ def begin(tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, T], name: str | No
 class Leadership:
     """One lease, held. Made by `acquire`; `release` ends it.
 
-    on_lost: called once, when the lease is over or too little of it is left to be sure. trouble: why it could
-    not be renewed the last time, in words; empty if it could, or no one knows. given_up: it could not be
-    kept.
+    on_lost: called once, when the lease has ended or too little is left to be sure. trouble: why the last
+    renewal failed, in words; empty if it did not or is unknown. given_up: the lease could not be kept.
     """
 
     def __init__(
@@ -84,12 +83,12 @@ class Leadership:
 
     @property
     def token(self) -> int:
-        """As orders carry it: the generation of the store goes before the count."""
+        """The token in orders: the store's generation in the high bits, then the count."""
         return self.lease.stamp
 
     @property
     def left_ms(self) -> int:
-        """How long we may still act; never more than is certain."""
+        """How many milliseconds we may still act; never more than is certain."""
         return 0 if self._lost else self._safe_ms - self._clock.monotonic_ms()
 
     @property
@@ -103,7 +102,7 @@ class Leadership:
             raise LeaseLost(self.lease.name)
 
     async def hang_out_sign(self) -> None:
-        """Shows that someone leads, for as long as the lease lasts. Raises `LeaseLost`."""
+        """Publishes that someone leads, for as long as the lease lasts. Raises `LeaseLost`."""
         while True:
             with contextlib.suppress(Unavailable):
                 await self._store.transact(
@@ -134,15 +133,15 @@ class Leadership:
             self._on_lost()
 
     async def _keep(self) -> None:
-        """However it ends, no one believes in the lease any more."""
+        """Renews; however it ends, the lease no longer counts afterwards."""
         try:
             await self._renew()
         finally:
             self._give_up()
 
     async def _renew(self) -> None:
-        """Three times a ttl, counted from when it was asked for: where an answer takes long, the next one is
-        asked for at once. What was not answered is tried again until too little is left.
+        """Renews three times per ttl, counted from the request: after a slow answer the next renewal follows
+        at once. Failed renewals are retried until too little is left.
         """
         every_ms = self.lease.ttl_ms // 3
         ask_ms = self._safe_ms - self._usable_ms + every_ms

@@ -1,14 +1,13 @@
-"""The policy in use, which may change while a controller runs, and the one that each run was made under.
+"""The policy in use, which may change while a controller runs, and the policy that each run was made under.
 
-Takes the policy as it is now, and of each run in hand the one it was made under, which lies with the run
-under `open/`. Gives the present one, for all that is new, and for a run the stricter of both, key by key. It
-stands beside the desk of the engine: whoever reads the files puts in another policy, and nothing else does.
+Holds the present policy and, for each open run, the one it was made under (stored with the run under
+`open/`). New work gets the present policy; a run gets the stricter of both, key by key. Only the code that
+reads the files replaces the policy.
 
-The rule, which also holds over a new start and for another leader with other files: no policy loosens what a
-run was made under. What became stricter meanwhile holds for it at once; what became looser holds for runs
-that are made from then on. What a run is bound to stays as it was: its steps, gates, limits, pace, patience
-and how many must approve it. Who may approve is said by the policy in use, because keys get lost and people
-leave; but where someone had to sign, someone still has to.
+The rule, also across restarts and leaders with other files: no policy loosens what a run was made under.
+Stricter keys apply to it at once; looser keys apply to new runs only. What a run is bound to stays: its
+steps, approvals, limits, pace, timeouts and number of approvers. Who may approve follows the policy in use,
+because keys get lost and people leave; where someone had to sign, someone still has to.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ KEYS: Final[Mapping[str, str]] = MappingProxyType({"profile": "watch", "pause_mo
 
 
 class Policies:
-    """One beside a desk. now: the policy in use."""
+    """One per desk. now: the policy in use."""
 
     def __init__(self, now: RunPolicy) -> None:
         self.now = now
@@ -50,22 +49,22 @@ class Policies:
         self._held: dict[str, tuple[RunPolicy, RunPolicy]] = {}
 
     def keep(self, run: str, made: RunPolicy) -> None:
-        """A run is in hand that was made under this one."""
+        """Records the policy that an open run was made under."""
         self._made[run] = made
         self._held.pop(run, None)
 
     def forget(self, *runs: str) -> None:
-        """They are over; without a name: none is in hand any more."""
+        """Forgets one run, or all without a name."""
         for run in runs or tuple(self._made):
             self._made.pop(run, None)
             self._held.pop(run, None)
 
     def made(self, run: str) -> RunPolicy:
-        """What a run was made under; of one that is not in hand, the policy in use."""
+        """The policy a run was made under; the policy in use if the run is not open."""
         return self._made.get(run, self.now)
 
     def of(self, run: str) -> RunPolicy:
-        """What holds for a run now."""
+        """The policy that applies to a run now."""
         if run not in self._made:
             return self.now
         held = self._held.get(run)
@@ -80,17 +79,19 @@ class Policies:
 
     @property
     def asks_generation(self) -> bool:
-        """Whether an effect waits for the agent of its site; as long as any run in hand wants it so."""
+        """Whether an effect waits for the agent of its site: if the policy in use or any open run requires
+        it.
+        """
         return any(one.generation == "asked" for one in (self.now, *self._made.values()))
 
     @property
     def held(self) -> tuple[str, ...]:
-        """Runs in hand for which something else holds than what the policy in use says."""
+        """Open runs whose effective policy differs from the policy in use."""
         return tuple(sorted(run for run in self._made if changes(self.now, self.of(run))))
 
 
 def stricter(made: RunPolicy, now: RunPolicy) -> RunPolicy:
-    """What holds for a run that was made under the one, while the other is in use."""
+    """The effective policy of a run made under one policy while another is in use."""
     if made == now:
         return made
     names = sorted({*made.stores, *now.stores})
@@ -131,7 +132,7 @@ def _store(made: StorePolicy, now: StorePolicy) -> StorePolicy:
 
 
 def changes(old: RunPolicy, new: RunPolicy) -> tuple[str, ...]:
-    """Keys of a policy file, and `stores/NAME`, that say something else than before."""
+    """Keys of a policy file, and `stores/NAME`, whose values changed."""
     found = [
         KEYS.get(one.name, one.name)
         for one in fields(RunPolicy)
@@ -142,7 +143,7 @@ def changes(old: RunPolicy, new: RunPolicy) -> tuple[str, ...]:
 
 
 def digest_of(policy: RunPolicy) -> str:
-    """`sha256:` and the digest of its values, however its file is written."""
+    """`sha256:` and the digest of its values, independent of how the file is written."""
     return digest(to_data(policy))
 
 
@@ -164,8 +165,8 @@ def to_data(policy: RunPolicy) -> dict[str, Any]:
 
 
 def from_data(told: Mapping[str, Any]) -> RunPolicy:
-    """A key that is not there has its careful default. Raises ValueError, KeyError, TypeError for what is no
-    policy, or says what this version does not know: that may be a guard.
+    """Missing keys get their careful default. Raises ValueError, KeyError, TypeError for anything else,
+    including keys that this version does not know: one may be a guard.
     """
     given = dict(told)
     try:

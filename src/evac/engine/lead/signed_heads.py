@@ -1,10 +1,10 @@
 """Heads of journals, signed by the controller that wrote them, with a key that the store does not have.
 
-    signed/<stream>/<site>      canonical JSON of `SignedHead`, the newest one of each controller
+signed/<stream>/<site> canonical JSON of `SignedHead`, the newest one of each controller
 
-The policy lists the public keys of controllers. Someone who can write to the store, even with the key of its
-seal, cannot make a signed head of a journal that was changed. They can delete one, or put an older one back:
-then the journal ends before the heads that agents keep.
+The policy lists the public keys of controllers. Someone who can write to the store, even with its seal key,
+cannot sign the head of a changed journal. They can delete a head or put an older one back, but then the
+journal ends before the heads that agents keep.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class SignedHead:
     records: int
     hash: str
     generation: int
-    """Of the store: a journal begins again in another one."""
+    """Of the store: each has its own journals."""
     site: str
     at_ms: int
     signature: str = ""
-    """ed25519, base64, over everything else."""
+    """ed25519, base64, over all other fields."""
 
     def message(self) -> bytes:
         values = {key: value for key, value in asdict(self).items() if key != "signature"}
@@ -57,8 +57,8 @@ class SignedHead:
 
 
 def key_named(variable: str, environ: Mapping[str, str] | None = None) -> Ed25519PrivateKey | None:
-    """The private key that a variable of the environment refers to; None if it is not set. Raises
-    NotAllowed for a reference that leads to no such key.
+    """The private key that an environment variable refers to; None if unset. Raises NotAllowed for a
+    reference without such a key.
     """
     reference = (os.environ if environ is None else environ).get(variable, "")
     if not reference:
@@ -87,7 +87,7 @@ class HeadSigner:
 
 
 async def signed_heads(store: Store, stream: str) -> tuple[Mapping[str, Any], ...]:
-    """What the store holds of a journal, as it is: who reads it checks it. Other than JSON is passed over."""
+    """The stored heads of a journal, unverified. Anything but JSON is skipped."""
     found: list[Mapping[str, Any]] = []
     for entry in await store.list(f"{SIGNED}{stream}/", limit=HEADS_MOST):
         try:

@@ -1,13 +1,13 @@
-"""What a leader does about verdicts: it says what changed, and answers losses and returns of sites.
+"""What a leader does about verdicts: reports changes and responds to lost and returning sites.
 
-One lost site is a notice, a run that waits for approval, or one that goes on by itself, as the mode of the
-policy says; where a run is under way that the loss concerns, it is another plan for that run. A hall that is
-lost at a site that lives is answered likewise, by a run for exactly that hall which leaves no site.
+A lost site leads to a notice, a run that waits for approval, or an automatic run, by the policy's mode; if it
+concerns an open run, that run gets another plan. A hall lost at a live site is handled alike, by a run for
+exactly that hall that leaves no site.
 
-Votes go through the store: one key a witness and target, under a lease of the witness. A vote vanishes with
-its witness. Its age is counted by the reader's own monotonic clock from the moment it saw the number change,
-because the clocks of two sites may be minutes apart. In a sealed store a controller also makes sure that a
-vote is no old one that someone put back (`evac.engine.lead.challenges`).
+Votes go through the store: one key per witness and target, under the witness's lease, so a vote vanishes with
+its witness. The reader measures its age on its own monotonic clock from when it saw the number change,
+because clocks of two sites may be minutes apart. In a sealed store a controller also rejects old votes that
+someone put back (`evac.engine.lead.challenges`).
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ PREFIX: Final = "votes/"
 _OPINIONS: Final = frozenset({"up", "down", "unknown"})
 _MOST_VOTES: Final = 1_000
 PROGRESS_S: Final = 10.0
-"""So often it is said that a plan without which nothing begins is still being made."""
+"""How often to report that a plan is still being made while nothing can begin without it."""
 _JOINED: Final = 10
-"""A vote that says nothing new waits for those on other targets for this part of a period at most."""
+"""An unchanged vote waits at most this part of a period for votes on other targets."""
 
 
 def key_of(vote: Vote) -> str:
@@ -66,7 +66,7 @@ def key_of(vote: Vote) -> str:
 
 
 def encode(vote: Vote, process: str = "", repeated: Sequence[str] = ()) -> bytes:
-    """process: that writes it. repeated: challenges of readers."""
+    """process: the writer. repeated: challenges of readers."""
     return orjson.dumps(
         {
             "opinion": vote.opinion,
@@ -91,7 +91,7 @@ def _is_new(entry: Entry, vote: Vote, challenge: Challenge) -> bool:
 
 
 def decode(entry: Entry) -> Vote | None:
-    """The vote under a key; None for what is not a vote, which therefore counts as silence."""
+    """The vote under a key; None if it is not a vote and so counts as silence."""
     try:
         _, target, witness = entry.key.split("/")
         document: dict[str, Any] = orjson.loads(entry.value)
@@ -121,7 +121,7 @@ def decode(entry: Entry) -> Vote | None:
 
 
 class VotePublisher:
-    """Writes the newest vote on each target. owner: unlike that of any other process, also of the same site.
+    """Writes the newest vote on each target. owner: unique per process, also within a site.
 
     `publish` never waits: what could not be written yet is replaced by the next vote. challenge: of the
     reader in this process; it is put into the store, and votes repeat it and those of others.
@@ -136,13 +136,13 @@ class VotePublisher:
         self._process = "" if challenge is None else secrets.token_hex(8)
         self._waiting: dict[str, Vote] = {}
         self._said: dict[str, object] = {}
-        """Target -> what the last vote on it said, whenever that was."""
+        """Target -> content of the last vote on it, however old."""
         self._some, self._due = asyncio.Event(), asyncio.Event()
         self._renewed_s = 0.0
         self._repeated: Sequence[str] | None = None
 
     def publish(self, vote: Vote) -> None:
-        """What is new goes at once; the same again waits shortly for votes on other targets."""
+        """Writes changes at once; repeats wait briefly for votes on other targets."""
         said = (vote.opinion, vote.evidence, vote.halls, vote.reason)
         self._waiting[vote.target] = vote
         self._some.set()
@@ -151,9 +151,7 @@ class VotePublisher:
         self._said[vote.target] = said
 
     async def run(self) -> None:
-        """Writes votes until cancelled. Where the store does not answer the votes age, and that is the
-        truth.
-        """
+        """Writes votes until cancelled. While the store does not answer, the votes age, which is correct."""
         async with asyncio.TaskGroup() as tasks:
             if self._challenge is not None:
                 tasks.create_task(self._follow_challenges(), name="challenges")
@@ -186,7 +184,7 @@ class VotePublisher:
         return await self._store.acquire(name, self._owner, self._profile.vote_ttl_ms)
 
     async def _write(self, lease: Lease) -> None:
-        """One turn: after a third of the lease a renewal, and the votes that wait."""
+        """One pass: renews after a third of the lease and writes waiting votes."""
         now_s = asyncio.get_running_loop().time
         renew_s = self._renewed_s + self._profile.vote_ttl_ms / 3_000
         with contextlib.suppress(TimeoutError):
@@ -218,7 +216,7 @@ class VotePublisher:
             self._challenged = (lease, mine)
 
     async def _leave(self, lease: Lease | None) -> None:
-        """A witness that stops takes its votes back at once, if the store still answers."""
+        """A stopping witness withdraws its votes at once if the store answers."""
         if lease is None:
             return
         try:
@@ -231,9 +229,8 @@ class VotePublisher:
 class VoteReader:
     """All votes with the moment at which this reader saw each change.
 
-    A vote that was there before the reader first looked, or that changed while the reader slept, is not
-    proven: no one can say how old it is until it changes again. challenge: votes that do not show that
-    they are new change nothing.
+    A vote that was there before the reader first looked, or that changed while it slept, is not proven: its
+    age is unknown until it changes again. challenge: ignores votes that do not prove to be new.
     """
 
     def __init__(
@@ -250,7 +247,7 @@ class VoteReader:
         return tuple(self._ballots.values())
 
     async def refresh(self) -> tuple[Ballot, ...]:
-        """Reads all votes. Raises `Unavailable`, and then what was read before only grows older."""
+        """Reads all votes. Raises `Unavailable`; what was read before then keeps aging."""
         entries = await self._store.list(PREFIX, limit=_MOST_VOTES)
         now_ms = self._clock.monotonic_ms()
         awake = self._read_at_ms is not None and now_ms - self._read_at_ms <= self._profile.vote_ttl_ms
@@ -278,14 +275,14 @@ Answer = Callable[[str], Awaitable[None]]
 
 
 class _NotYet(EvacError):
-    """What is under way goes first; asked again soon."""
+    """Something running goes first; retried soon."""
 
     def __init__(self) -> None:
         super().__init__("not-yet", "runs in progress go first")
 
 
 class VerdictAnswers:
-    """Of one time of leading. `run` goes on until it is cancelled."""
+    """One term's responses to verdicts. `run` continues until cancelled."""
 
     def __init__(
         self,
@@ -300,19 +297,19 @@ class VerdictAnswers:
         judged: asyncio.Event,
         tell: Callable[[Notice], None],
     ) -> None:
-        """standings, halls: verdicts as they are now; judged: set whenever they were looked at again."""
+        """standings, halls: present verdicts; judged: set after each evaluation."""
         self._desk, self._sites, self._drawer = desk, sites, drawer
         self._leadership, self._conductor, self._hanging = leadership, conductor, hanging
         self._standings, self._halls = standings, halls
         self._judged, self._tell = judged, tell
         self._told: dict[str, str] = {}
         self._handled: dict[tuple[str, str], int | tuple[str, int]] = {}
-        """(answer, site) -> what was answered, or is just being."""
+        """(response, site) -> what was or is being answered."""
         self._reported: set[str] = set()
         self._answering = asyncio.Lock()
 
     async def run(self) -> None:
-        """Says what changed, and acts on losses."""
+        """Reports changes and acts on losses."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 for site, standing in self._standings().items():
@@ -342,7 +339,7 @@ class VerdictAnswers:
                 self._judged.clear()
 
     def _is_waited_for(self, site: str) -> bool:
-        """Whether a run waits for the name of a site that is not lost any more; said once a plan."""
+        """Whether a run waits for the typed name of a site that is no longer lost; reported once per plan."""
         concerned = self._conductor.concerned(site) if self._conductor.asks_names else None
         handled = (self._answer_return.__name__, site)
         if concerned is None or self._handled.get(handled) == (concerned.run, concerned.plans):
@@ -351,7 +348,7 @@ class VerdictAnswers:
         return True
 
     async def _try(self, answer: Answer, site: str) -> None:
-        """Once a loss. What the store could not do, or what changed meanwhile, is tried again."""
+        """Responds once per loss. Store failures and conflicts are retried."""
         try:
             self._leadership.check()
             say = partial(self._say, "trouble", site)
@@ -369,8 +366,8 @@ class VerdictAnswers:
             self._say("trouble", site, f"{site} is lost: {error.message}", {"code": error.code})
 
     async def _answer_loss(self, site: str) -> None:
-        """One lost site: a notice, or a run that waits, or one that goes, as the mode says; where a run is
-        under way that it concerns, another plan for that run.
+        """Responds to one lost site with a notice, a waiting run or an automatic run, by mode, or with
+        another plan for the open run that it concerns.
         """
         async with self._answering:
             await self._conductor.ready()
@@ -385,7 +382,7 @@ class VerdictAnswers:
                 await self._answer_with_run(site, register)
 
     async def _answer_hall(self, hall: str) -> None:
-        """A hall that is lost at a site that lives: a run for exactly that, once."""
+        """Creates one run for a hall lost at a live site."""
         site = hall.partition("/")[0]
         async with self._answering:
             await self._conductor.ready()
@@ -408,7 +405,7 @@ class VerdictAnswers:
                 await self._answer_with_run(site, register, hall)
 
     def _lost(self, register: Mapping[str, Mark]) -> tuple[str, ...]:
-        """All sites that a plan cannot count on: those that are left, and those that are lost now."""
+        """All sites that a plan cannot count on: evacuated or lost now."""
         left = {site for site, mark in register.items() if mark != "active"}
         return tuple(sorted(left | self._lost_now()))
 
@@ -416,8 +413,8 @@ class VerdictAnswers:
         return {site for site, one in self._standings().items() if one.verdict.state == "lost"}
 
     async def _answer_with_run(self, site: str, register: Mapping[str, Mark], hall: str = "") -> None:
-        """hall: what is lost, where that is not the whole site. A run for it begins by itself only while no
-        site is left.
+        """hall: what is lost, if not the whole site. Such a run begins automatically only while no site is
+        evacuated.
         """
         what, left = hall or site, self._lost(register)
         found = await self._plan(what, tuple(sorted({*left, hall})) if hall else left)
@@ -445,7 +442,7 @@ class VerdictAnswers:
         self._say("loss", what, f"{what} is lost; {run} {words}", {"run": run, "plan": ready.plan})
 
     async def _answer_in_run(self, site: str, concerned: Concerned, register: Mapping[str, Mark]) -> None:
-        """Another loss while a run is under way: one plan for all lost sites together, in the same run."""
+        """Another loss during a run: one plan for all lost sites together, in the same run."""
         run = concerned.run
         if site in concerned.accounted:
             self._say("loss", site, f"{site} is lost; {run} takes this into account", {"run": run})
@@ -478,7 +475,7 @@ class VerdictAnswers:
         self._say("loss", site, words, {"run": run, "lost": list(lost)})
 
     async def _answer_return(self, site: str) -> None:
-        """A site answers again whose name a person was to type: the plan counts on it again."""
+        """A site whose name a person was to type answers again: the plan counts on it again."""
         async with self._answering:
             concerned = self._conductor.concerned(site)
             register = await read_register(self._desk.store)
@@ -495,7 +492,7 @@ class VerdictAnswers:
                 await self._replace(site, concerned.run, found[1], why, found[0].lost)
 
     async def _plan(self, site: str, lost: tuple[str, ...]) -> tuple[Ready, bytes] | None:
-        """The plan from the drawer; one made now where it holds none that fits."""
+        """The plan from the library, or one made now if none fits."""
         drawer, guard = self._drawer, self._leadership.lease
         if not set(self._sites) - set(lost):
             words = f"{site} is lost, and no site would be left: restore one first"
@@ -515,7 +512,7 @@ class VerdictAnswers:
         return found
 
     async def _saying_so(self, site: str, lost: Sequence[str], work: Coroutine[Any, Any, Made]) -> Made:
-        """What the work comes to; every `PROGRESS_S` it is said that it is still under way."""
+        """The result of the work; every `PROGRESS_S` reports that it is still running."""
         making, began_ms = asyncio.ensure_future(work), self._desk.clock.monotonic_ms()
         try:
             while not (await asyncio.wait((making,), timeout=PROGRESS_S))[0]:
@@ -545,7 +542,7 @@ class VerdictAnswers:
         )
 
     async def _protect(self, site: str) -> None:
-        """Stores that lost their synchronous replica with the site: a small run each."""
+        """Creates a small run for each store that lost its synchronous replica with the site."""
         await self._hanging.protect(site)
 
     def _say(self, kind: NoticeKind, site: str, words: str, data: Mapping[str, Any] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The journal of watching: verdicts, notices and drift, in the stream `watch`, one writer at a time.
+"""The watch journal: verdicts, notices and drift, in the stream `watch`, with one writer at a time.
 
 A record is a JSON array [kind, at_ms, site, words, data]. It is for people and reports; no run depends on it.
 """
@@ -30,7 +30,7 @@ AGAIN_S: Final = 0.2
 BROKEN_S: Final = 5.0
 CURE: Final = "restore the entry from a backup of the store, and find out what else writes to it"
 REPAIR: Final = "evac store repair watch, and find out what else writes to the store"
-"""Of entries that are not what evac wrote."""
+"""For entries that evac did not write."""
 LAST_WORDS_S: Final = 1.0
 
 _KEYS: Final = (
@@ -93,7 +93,7 @@ def decode(record: bytes) -> Notice:
 
 
 def of_verdict(standing: Standing, at_ms: int) -> Notice:
-    """What is written when the state of a site changes."""
+    """The notice for a changed site state."""
     verdict = standing.verdict
     data = {
         "state": verdict.state,
@@ -106,7 +106,7 @@ def of_verdict(standing: Standing, at_ms: int) -> Notice:
 
 
 def of_event(run: str, event: Event) -> tuple[str, dict[str, Any]] | None:
-    """What is told of an event of a run, words and data; None if it is for the journal alone."""
+    """Words and data to report for a run event; None if only the journal needs it."""
     words = _TOLD.get(event.kind)
     if glass := event.data.get("break_glass"):
         words = f"{GlassUse.from_data(glass).words}: {event.data.get('who', 'somebody')} {event.kind}"
@@ -119,8 +119,8 @@ def of_event(run: str, event: Event) -> tuple[str, dict[str, Any]] | None:
 
 
 class Chronicle:
-    """Writes notices in the background, in order, under the leader's lease. No one waits for it: when the
-    store is away for long the oldest are dropped and counted.
+    """Writes notices in the background, in order, under the leader's lease, without blocking anyone. While
+    the store is away for long, the oldest are dropped and counted.
     """
 
     def __init__(self, store: Store, guard: Lease) -> None:
@@ -140,12 +140,12 @@ class Chronicle:
 
     @property
     def idle(self) -> bool:
-        """Whether everything that was told is written."""
+        """Whether all notices are written."""
         return not self._waiting and not self._flying
 
     async def run(self, say: Callable[[str], None] = lambda words: None) -> None:
-        """Writes until cancelled. Raises `LeaseLost`. If someone else writes the stream, or it cannot be
-        read, it says so once and opens it again: that is no other leader, for no one else has the lease.
+        """Writes until cancelled. Raises `LeaseLost`. If someone else writes the stream or it is unreadable,
+        reports that once and reopens it: no other leader exists, because no one else has the lease.
         """
         told = ""
         while True:
@@ -173,7 +173,9 @@ class Chronicle:
                     self.journal.unread = 0
 
     async def last_words(self, notice: Notice) -> None:
-        """Writes what is left, and this, after `run` was cancelled; not for long, and not at any price."""
+        """After `run` was cancelled, writes the rest and this notice, for a limited time and on a best-effort
+        basis.
+        """
         self.add(notice)
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
@@ -184,7 +186,7 @@ class Chronicle:
                     await self._write()
 
     async def _write(self) -> None:
-        """One batch. What is in doubt is settled before anything else is written."""
+        """Writes one batch, after settling any write in doubt."""
         if self.journal is None:
             self.journal = await Journal.at_end(self._store, STREAM, self._guard)
         if self.journal.in_doubt:

@@ -1,9 +1,9 @@
-"""The journal of plans: each plan that was put into the drawer, and each time that none could be made.
+"""The plan journal: each plan put into the library, and each failure to make one.
 
 A chore of the leader, in the stream `plans`. A record is a JSON array [at_ms, scenario, plan, estate,
 problem]: the digest of the plan, that of the estate it was made from, and why there is none. It is written
-when what lies in the drawer is not what was written last of the same scenario, so that nothing is there
-twice, and what a leader did not come to write the next one writes.
+when the library differs from the scenario's last record: nothing is written twice, and the next leader writes
+what its predecessor did not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from evac.store.port import Lease, Store, all_entries
 STREAM: Final = "plans"
 LOOK_S: Final = 5.0
 BACK: Final = 20_000
-"""Records that a new leader reads to find the last entry of each scenario."""
+"""Records that a new leader reads to find the last one of each scenario."""
 BATCH: Final = 200
 
 
@@ -51,7 +51,7 @@ class PlanJournal:
         self._last: dict[str, tuple[str, str]] = {}
 
     async def chore(self, guard: Lease) -> None:
-        """One look. Whatever goes wrong, the next one begins anew. Raises LeaseLost, Unavailable."""
+        """One pass; whatever fails, the next one starts again. Raises LeaseLost, Unavailable."""
         try:
             if self._guard != guard or self._journal is None:
                 await self._open(guard)

@@ -1,5 +1,5 @@
-"""The drawer: a plan ready for the loss of each site, of each pair of sites, and of every fault domain above
-a rack, because a fire waits for no planner.
+"""The plan library: a plan ready for the loss of each site, each pair of sites, and every fault domain above
+a rack.
 
     drawer/<scenario>            {"plan", "estate", "at_ms", "took_ms", "problem"}, and since it holds more
                                  than sites {"basis", "kind", "people", "searched", "made_ms"} as well;
@@ -10,14 +10,13 @@ a rack, because a fire waits for no planner.
     plan-left/<digest>           a plan that another took the place of in the drawer, or that someone handed
                                  over to be looked at, since when: {"at_ms"}; a day later it is taken away
 
-A scenario is the names of the lost domains with `+` between. An entry fits while its "estate" is the digest
-of the estate as observed, and the checker of this version of evac accepted it for that estate: a plan that
-was not judged, or by the checker of another version, fits no estate, and a plan that the checker refuses is
-not put there. After a change every entry is looked at again: what the planner says was made of the same is
-kept and confirmed, the rest is made anew.
+A scenario is the names of the lost domains joined by `+`. An entry fits while its "estate" is the digest of
+the observed estate and this version's checker accepted it for that estate. An unchecked plan, or one checked
+by another version, fits no estate; a refused plan is not stored. After a change every entry is reviewed:
+plans made from unchanged input are confirmed, the rest are made again.
 
-This module owns when plans are made and where they lie; the planner is given to it. The table of entries is
-kept in memory while one leads, for no one else writes them; plans are not.
+This module owns when plans are made and where they are stored; the planner is injected. The leader keeps the
+table of entries in memory, because no one else writes it, but not the plans.
 """
 
 from __future__ import annotations
@@ -69,19 +68,17 @@ PART_BYTES: Final = 512 * 1024
 MAX_PLAN_PARTS: Final = 1_024
 PREFIX: Final = "drawer/"
 DEFLATED: Final = b"evac-deflated-1\n"
-"""Of large plans a thirteenth is left: some hundreds of them lie in a store that is kept in memory."""
+"""Large plans compress to a thirteenth; a store in memory holds hundreds of them."""
 KEPT: Final = "plan-kept/"
 LEFT: Final = "plan-left/"
 LEFT_MS: Final = 86_400_000
-"""A plan that lies in no drawer can be read for so long: somebody may hold its digest."""
+"""How long a plan outside the library stays readable: someone may hold its digest."""
 SWEEP_MOST: Final = 32
 _log = logging.getLogger(__name__)
 _NAMED: Final = re.compile(r"sha256:[0-9a-f]{12,64}")
 
 Planner = Callable[[tuple[str, ...]], Awaitable[bytes]]
-"""Domains that are lost -> canonical bytes of a plan that the checker accepts. Raises EvacError where there
-is none.
-"""
+"""Lost domains -> canonical bytes of a plan that the checker accepts. Raises EvacError if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +87,21 @@ class Made:
 
     data: bytes
     basis: str = ""
-    """What it was made of."""
+    """Its planning input."""
     searched: bool = True
-    """No better one is looked for."""
+    """No better plan is searched for."""
     confirmed: bool = False
-    """It is the plan that lay there, for the estate as it is now."""
+    """It is the existing plan, for the present estate."""
 
 
 class Planning(Protocol):
-    """A planner that keeps many plans."""
+    """A planner that maintains many plans."""
 
     lanes: int
-    """How many scenarios it works at side by side. One lane more is for what is wanted `now`."""
+    """How many scenarios it works on concurrently. One more lane serves what is wanted `now`."""
 
     async def scenarios(self) -> Sequence[WantedPlan]:
-        """Everything that wants a plan, by the estate as it is now. Raises EvacError."""
+        """Every scenario that wants a plan, for the present estate. Raises EvacError."""
         ...
 
     async def stand(
@@ -115,15 +112,15 @@ class Planning(Protocol):
         known: Ready | None,
         load: Callable[[str], Awaitable[bytes]],
     ) -> Made:
-        """A plan for the estate as it is now that the checker accepts: `known` again, where it still fits,
-        else a new one. load: the bytes of a plan by its digest. Raises UnsafePlan if the checker refuses
-        `known` and there is no other, EvacError where none can be made or the checker refuses what was made.
+        """A plan for the present estate that the checker accepts: `known` if it still fits, else a new one.
+        load: the bytes of a plan by digest. Raises UnsafePlan if the checker refuses `known` and there is no
+        other; EvacError if none can be made or the checker refuses what was made.
         """
         ...
 
 
 class _PlainPlanner:
-    """A planner of one plan at a time, of which nothing is known but its plans."""
+    """Wraps a planner of single plans that reports nothing but its plans."""
 
     lanes = 1
 
@@ -154,14 +151,16 @@ def digest_of(data: bytes) -> str:
 
 
 async def put_plan(store: Store, data: bytes, guard: Lease | None = None) -> str:
-    """Writes a plan in parts, to stay, and returns its digest. Parts that are there already are left."""
+    """Writes a plan in parts, permanently, and returns its digest. Existing parts are left."""
     digest = digest_of(data)
     await store.transact((), (Put(KEPT + digest, b"{}"),), guard)
     return await _put_parts(store, data, digest, guard)
 
 
 async def lend_plan(store: Store, data: bytes, now_ms: int) -> str:
-    """Writes a plan in parts, to be taken away a day later unless someone keeps it by then; its digest."""
+    """Writes a plan in parts and returns its digest. It is deleted a day later unless something keeps it by
+    then.
+    """
     digest = digest_of(data)
     await store.transact((), (Put(LEFT + digest, orjson.dumps({"at_ms": now_ms})),))
     return await _put_parts(store, data, digest, None)
@@ -182,7 +181,7 @@ async def _put_parts(store: Store, data: bytes, digest: str, guard: Lease | None
 
 
 def joined(parts: Sequence[bytes]) -> bytes:
-    """The bytes of a plan from its parts; nothing for what is not whole or far too large."""
+    """The bytes of a plan from its parts; empty if incomplete or far too large."""
     kept = b"".join(parts)
     if not kept.startswith(DEFLATED):
         return kept
@@ -195,8 +194,8 @@ def joined(parts: Sequence[bytes]) -> bytes:
 
 
 async def find_plan(store: Store, named: str) -> str:
-    """The digest of the one stored plan whose digest begins so, twelve letters at least. Raises InvalidInput
-    if none does, or several do.
+    """The digest of the one stored plan that starts with this prefix of at least twelve characters. Raises
+    InvalidInput if there is none, or several.
     """
     if not _NAMED.fullmatch(named):
         hint = "give a file, or sha256: followed by 12 to 64 hexadecimal digits"
@@ -235,8 +234,8 @@ async def get_plan(store: Store, digest: str) -> bytes:
 
 
 def decode(entry: Entry) -> Ready | None:
-    """What an entry says; None for what cannot be read, which is as good as no plan. A plan that the checker
-    of this version did not accept is of no estate.
+    """Decodes an entry; None if unreadable, which counts as no plan. A plan that this version's checker did
+    not accept fits no estate.
     """
     try:
         told: dict[str, Any] = orjson.loads(entry.value)
@@ -263,9 +262,9 @@ def decode(entry: Entry) -> Ready | None:
 class Drawer:
     """Keeps a plan ready for every scenario. estate: the digest of what a plan would be made of now.
 
-    sites: whose loss, alone and in pairs, always wants one. A plan of another estate is looked at anew, one
-    older than `most_age_ms` as well. A planner of several lanes works at several scenarios side by side; one
-    lane never searches where there are several, so that a change of the estate waits for no search.
+    sites: whose loss, alone and in pairs, always wants one. A plan for another estate, or one older than
+    `most_age_ms`, is reviewed. A planner with several lanes works on several scenarios concurrently; one of
+    the lanes never searches, so that a change of the estate waits for no search.
     """
 
     def __init__(
@@ -290,7 +289,7 @@ class Drawer:
         self._choosing, self._writing = asyncio.Lock(), asyncio.Lock()
 
     async def run(self, guard: Lease) -> None:
-        """Fills the drawer until cancelled, or raises `LeaseLost`: only the leader plans ahead."""
+        """Fills the library until cancelled. Raises `LeaseLost`: only the leader plans ahead."""
         self._table, self._wanted = None, None
         self._busy.clear()
         try:
@@ -312,8 +311,8 @@ class Drawer:
             await asyncio.sleep(0 if made else self._look_ms / 1_000)
 
     async def fill_one(self, guard: Lease, lane: int = 0) -> bool:
-        """Makes the plan that is most wanted: one that is missing or of another estate, then a better one,
-        then a look at the oldest.
+        """Makes the most wanted plan: first missing ones or those for another estate, then better ones, then
+        a review of the oldest.
         """
         estate = self._estate()
         async with self._choosing:
@@ -338,7 +337,9 @@ class Drawer:
         return choose(wanted, table, estate, self._busy, now_ms, self._most_age_ms, searches)
 
     async def _scenarios(self, estate: str, guard: Lease) -> tuple[WantedPlan, ...]:
-        """By the estate as it is now; while the planner cannot say, as known before; it is asked again."""
+        """Scenarios for the present estate; while the planner cannot list them, the last known ones. It is
+        asked again.
+        """
         if self._wanted is not None and self._wanted[0] == estate:
             return self._wanted[1]
         more: Sequence[WantedPlan] = ()
@@ -353,7 +354,7 @@ class Drawer:
         return self._wanted[1]
 
     async def _drop_others(self, guard: Lease) -> None:
-        """Entries of domains that the estate does not have any more."""
+        """Deletes entries of domains that the estate no longer has."""
         assert self._wanted is not None
         table, wanted = await self._known(), {one.lost for one in self._wanted[1]}
         for lost in [one.lost for one in table.values() if one.lost not in wanted and one.kind != "pair"]:
@@ -367,23 +368,23 @@ class Drawer:
         return self._table
 
     async def look(self, lost: Sequence[str]) -> Ready | None:
-        """What lies ready for a loss, whatever its age."""
+        """The entry for a loss, whatever its age."""
         entry = await self._store.get(key_of(lost))
         return None if entry is None else decode(entry)
 
     async def take(self, lost: Sequence[str]) -> tuple[Ready, bytes] | None:
-        """The plan for a loss, with its bytes; None unless one is ready of the estate as it is now."""
+        """The plan for a loss, with its bytes; None unless one is ready for the present estate."""
         ready = await self.look(lost)
         if ready is None or not ready.plan or not ready.estate or ready.estate != self._estate():
             return None
         return ready, await get_plan(self._store, ready.plan)
 
     async def longest_ms(self) -> int:
-        """How long the slowest of the plans that were made took; 0 if none was."""
+        """How long the slowest plan took to make, in milliseconds; 0 if none was made."""
         return max((one.took_ms for one in (await self._known()).values() if one.plan), default=0)
 
     async def plan_now(self, lost: Sequence[str], guard: Lease) -> tuple[Ready, bytes] | None:
-        """Makes the plan of a loss at once: where the drawer has none, or for more sites than a pair."""
+        """Makes the plan for a loss at once, if the library has none or more than two sites are lost."""
         names = tuple(sorted(lost))
         alone = "hall" if any("/" in name for name in names) else "site"
         wanted = WantedPlan(names, alone if len(names) == 1 else "pair")
@@ -408,8 +409,8 @@ class Drawer:
     async def _stand(
         self, choice: Choice, estate: str, lane: int, old: Ready | None
     ) -> tuple[Ready, bytes, bool]:
-        """The entry of a scenario, the bytes of its plan, none where there is a problem, and whether what
-        lies there stays then.
+        """The entry of a scenario, its plan bytes (empty if there is a problem), and whether the existing
+        plan stays.
         """
         began_ms, wanted, stays = (
             self._clock.monotonic_ms(),
@@ -446,7 +447,7 @@ class Drawer:
         return ready, made.data, stays
 
     def _leave(self, old: str, new: str) -> tuple[Put | Delete, ...]:
-        """Notes that one plan lies in no drawer any more, from now on, and that another does."""
+        """Notes that one plan has left the library and another has entered it."""
         if old == new:
             return ()
         back = (Delete(LEFT + new),) if new else ()
@@ -462,7 +463,7 @@ class Drawer:
             await asyncio.sleep(self._look_ms / 1_000 * 12)
 
     async def sweep(self, guard: Lease) -> int:
-        """Takes away plans that left the drawer a day ago and that no one keeps; how many."""
+        """Deletes plans that left the library a day ago and that nothing keeps; returns how many."""
         swept, after = 0, ""
         while swept < SWEEP_MOST and (page := await self._store.list(LEFT, after, SWEEP_MOST)):
             after = page[-1].key

@@ -1,8 +1,7 @@
-"""Which plan of the drawer is made next. Pure: entries, a list of scenarios and a time in, a choice out.
+"""Chooses which plan of the library to make next. Pure: entries, scenarios and a time in, a choice out.
 
-First plans come before better ones: a scenario without a plan that fits is worse than a plan that could be
-improved. Among these single sites come first, then pairs of sites, then the domains whose loss takes the
-services of most people away.
+First plans come before better ones: no fitting plan is worse than one that could be improved. Among first
+plans, single sites come first, then pairs of sites, then the domains whose loss affects most users.
 """
 
 from __future__ import annotations
@@ -13,44 +12,42 @@ from itertools import combinations
 from typing import Final, Literal
 
 Work = Literal["now", "make", "search", "confirm"]
-"""now: the first plan that fits, before everything else: a site burns. make: the first plan that fits.
-search: a better one, in what time is left. confirm: the one that lies there is looked at again.
+"""now: the first fitting plan, before everything else, because a site burns. make: the first fitting plan.
+search: a better one, in the time left. confirm: review the existing one.
 """
 
 RANK: Final[Mapping[str, int]] = {"site": 0, "pair": 1}
 KINDS: Final = ("site", "pair", "group", "hall", "feed")
 RETRY_MS: Final = 15_000
 RETRY_SHARE: Final = 20
-"""A scenario for which no plan could be made is tried again after so long, or after so many times what the
-last try took where that is more: a planner that died or ran out of time says nothing about the estate.
+"""Delay before retrying a scenario that got no plan; or this many times what the last try took, if longer: a
+planner that crashed or ran out of time proves nothing about the estate.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What lies in the drawer for one scenario."""
+    """The library entry of one scenario."""
 
     lost: tuple[str, ...]
     plan: str
-    """Digest, empty where none could be made, with the problem."""
+    """Digest; empty if no plan could be made, with the problem."""
     estate: str
-    """The digest of the estate (as observed) that it fits; empty where the checker of this version did not
-    accept it.
-    """
+    """Digest of the observed estate that it fits; empty if this version's checker did not accept it."""
     at_ms: int
-    """Wall clock of its making, or of the last time that it was confirmed."""
+    """Wall clock when it was made or last confirmed."""
     took_ms: int = 0
     problem: str = ""
     basis: str = ""
-    """What the plan was made of, see `model.basis`."""
+    """Its planning input, see `model.basis`."""
     kind: str = ""
     """Of the domain, or `pair`."""
     people: int = 0
-    """Whom the loss leaves without a service."""
+    """Users without a service after the loss."""
     searched: bool = True
-    """No better one is looked for."""
+    """No better plan is searched for."""
     made_ms: int = 0
-    """Of its making alone."""
+    """Of making it, without queueing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ class WantedPlan:
     people: int = 0
     """See `Ready`."""
     takes: str = ""
-    """The same for scenarios of which one plan is enough, empty where that is not known."""
+    """Same for scenarios that can share one plan; empty if unknown."""
 
     @property
     def name(self) -> str:
@@ -77,7 +74,7 @@ class Choice:
 
 
 def scenarios_of(sites: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Each site and each pair, single ones first; never so many that none is left."""
+    """Each site and each pair, single ones first; at least one site always remains."""
     ordered = sorted(sites)
     single = [(site,) for site in ordered if len(ordered) > 1]
     pairs = list(combinations(ordered, 2)) if len(ordered) > 2 else []
@@ -85,7 +82,7 @@ def scenarios_of(sites: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 
 
 def in_order(sites: Sequence[str], more: Sequence[WantedPlan]) -> tuple[WantedPlan, ...]:
-    """All scenarios, what is wanted most first, each once. more: known of those, and of other domains."""
+    """All scenarios once each, most wanted first. more: details of those and of other domains."""
     known = {one.lost: one for one in more}
     kinds = ("site", "pair")
     first = [known.pop(lost, WantedPlan(lost, kinds[len(lost) - 1])) for lost in scenarios_of(sites)]
@@ -102,11 +99,10 @@ def choose(
     most_age_ms: int,
     searches: bool,
 ) -> Choice | None:
-    """What is done next; None if everything is as it should be.
+    """What to do next; None if nothing is due.
 
-    busy: scenarios at which someone works; what shares its plan with one of them waits for that.
-    most_age_ms: how long ago a plan may have been looked at last. searches: whether a search, which takes
-    long, may begin.
+    busy: scenarios being worked on; others that share their plan wait. most_age_ms: the longest time since
+    the last review. searches: whether a search, which takes long, may begin.
     """
     taken = {one.takes for one in wanted if one.takes and one.lost in busy}
     free = [one for one in wanted if one.lost not in busy and one.takes not in taken]

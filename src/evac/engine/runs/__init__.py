@@ -1,1 +1,1 @@
-"""Runs: proposed, approved, bound, carried out, read back, ended."""
+"""Runs: proposed, approved, bound, executed, read back, ended."""

@@ -1,4 +1,4 @@
-"""Who lets a delicate step begin: the guards of forbidden states, and the lease and epoch of its data set.
+"""Admits delicate steps: the guards against forbidden states, and the lease and epoch of the data set.
 
     fence      claims the next epoch of its store for the candidate; its result records the proof
     promote    begins what was claimed, if the proof is there; its result settles the epoch; restore alike
@@ -8,8 +8,8 @@
 
 Store steps hold the lease of their data set from before their start is written until their result is.
 
-A delicate step goes alone, in a task of its own: its start and its result are written with what the admission
-lets ride along, so that between a check and its event nothing can slip in.
+A delicate step runs in a task of its own. Its start and its result are written in one transaction with the
+admission's compares and changes, so that nothing can slip in between a check and its event.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ class Admitted(Protocol):
     """One delicate step, admitted."""
 
     epoch: int
-    """Of its data set."""
+    """The epoch of its data set."""
     permit: Permit
-    """Rides with the event of its start."""
+    """Written in one transaction with the start event."""
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """The work, under whatever must be held meanwhile. Raises `LeaseLost` when that is lost."""
+        """Awaits the work while holding what must be held. Raises `LeaseLost` when that is lost."""
         ...
 
     async def conclude(self, event: Event) -> Permit:
-        """What rides with the event of the result. Raises `NotAllowed` when the result cannot stand."""
+        """What is written with the result event. Raises `NotAllowed` when the result cannot be accepted."""
         ...
 
 
@@ -69,7 +69,7 @@ class Admission(Protocol):
     """Raises from `enter`: `Retryable` (not now), `NotAllowed` (a person must change something first)."""
 
     def concerns(self, step: RunStep) -> bool:
-        """Whether this step needs to be admitted. Quick: it is asked for every step."""
+        """Whether this step must be admitted. Called for every step, so it is fast."""
         ...
 
     def enter(
@@ -78,7 +78,7 @@ class Admission(Protocol):
 
 
 class FreeAdmission:
-    """Concerns no step."""
+    """Concerns no step, so admits everything."""
 
     def concerns(self, step: RunStep) -> bool:
         return False
@@ -95,9 +95,9 @@ Happened = Literal["done", "absent", "unclear"]
 
 
 class GuardedAdmission:
-    """The admission of one run. policy: what holds for it now. actions: of a step, by its id in the run.
-    pace: raises Retryable while a share of traffic must wait. loss: raises Retryable while a promotion would
-    lose more than was agreed. obeyed: the highest epoch that members of a store have obeyed.
+    """The admission of one run. policy: what applies to it now. actions: by step id in the run. pace: raises
+    Retryable while a share of traffic must wait. loss: raises Retryable while a promotion would lose more
+    than was agreed. obeyed: the highest epoch that members of a store have obeyed.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class GuardedAdmission:
         self._loss, self._obeyed = loss, obeyed
 
     def concerns(self, step: RunStep) -> bool:
-        """Delicate kinds, and every step while a maintenance window stands on its site."""
+        """Delicate kinds, and every step while its site is in a maintenance window."""
         kind = kind_of(step.kind)
         delicate = kind.claims_epoch or kind.joins_epoch or kind.moves_traffic
         windows = self._policy().windows
@@ -142,8 +142,8 @@ class GuardedAdmission:
 
     @asynccontextmanager
     async def _enter_store(self, run: str, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
-        """The guards, the lease and the epoch are asked for at once, because the store may be far away. It
-        does not matter which is read first: the permit compares it all in the transaction of the start.
+        """Checks the guards, takes the lease and reads the epoch concurrently, because the store may be far
+        away. The order does not matter: the permit compares all of it in the transaction of the start.
         """
         actions = self._actions(step.id)
         store, kind = step.data_set or step.target, kind_of(step.kind)
@@ -171,7 +171,7 @@ class GuardedAdmission:
     def _open(
         self, before: Epoch, run: str, step: RunStep, actions: Sequence[Action], doing: Doing
     ) -> tuple[Epoch, Permit]:
-        """The epoch under which it goes, and what its start writes."""
+        """The epoch that it runs under, and what its start writes."""
         kind = kind_of(step.kind)
         if doing != "start":
             if doing == "undo" and (not kind.fences or before.begun):
@@ -237,7 +237,7 @@ class _StoreWork:
         self._ahead: asyncio.Future[Epoch] | None = None
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """The epoch is read meanwhile: who changes it after that is found by the compare of its permit."""
+        """Reads the epoch meanwhile; the permit's compare finds any later change."""
         self._ahead = asyncio.ensure_future(self._sets.read(self._held.store))
         try:
             return await self._held.during(work)
@@ -246,7 +246,7 @@ class _StoreWork:
             raise
 
     async def _epoch(self) -> Epoch:
-        """As it was read ahead, once; else as of now."""
+        """The epoch read ahead, once; after that, the present one."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             with contextlib.suppress(Unavailable, asyncio.CancelledError):
@@ -256,7 +256,7 @@ class _StoreWork:
         return await self._sets.read(self._held.store)
 
     async def conclude(self, event: Event) -> Permit:
-        """What the result means for the epoch. Raises `NotAllowed` for a proof that policy does not take."""
+        """What the result does to the epoch. Raises `NotAllowed` for a proof that policy does not accept."""
         epoch = await self._epoch()
         happened = _happened(event)
         if self._kind.makes_primary and epoch.run == self._run and epoch.candidate in _fenced(event):
@@ -278,8 +278,8 @@ class _StoreWork:
         return datasets.stay(epoch)
 
     def _not_ours(self, epoch: Epoch, event: Event, happened: Happened) -> Permit:
-        """The epoch is settled, or someone else's by now: what this step did proves nothing for it. A person
-        who vouches for a fence before it was begun claims with it.
+        """The epoch is settled or belongs to another run: this step's result proves nothing for it. A person
+        who attests a fence that was not begun claims the epoch with it.
         """
         if self._kind.fences and event.kind == "step_attested":
             old, candidate = _ends(self._actions)
@@ -308,12 +308,12 @@ C = TypeVar("C")
 
 
 async def _both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
-    """Both answers; the first error where one fails, once the other has ended too."""
+    """Both results. If one fails, raises the first error once the other has ended too."""
     return cast(tuple[A, B], await _answers(one, other))
 
 
 async def _all_of(one: Awaitable[A], other: Awaitable[B], third: Awaitable[C]) -> tuple[A, B, C]:
-    """As `_both`. None is cancelled half way: a lease that was just given must be known, to be given back."""
+    """Like `_both`. Neither is cancelled midway: a lease just granted must be known to be released."""
     return cast(tuple[A, B, C], await _answers(one, other, third))
 
 
@@ -326,14 +326,14 @@ async def _answers(*calls: Awaitable[Any]) -> tuple[Any, ...]:
 
 
 def _fenced(event: Event) -> frozenset[str]:
-    """Sites of which a person vouches that nothing there can write."""
+    """Sites where a person attests that nothing can write."""
     if event.kind != "step_attested":
         return frozenset()
     return datasets.names_in(str(event.data.get("evidence", {}).get("fenced", "")))
 
 
 def _forget(store: str) -> Permit:
-    """What was known of who confirms every commit holds no more: it changes, and is looked at anew."""
+    """Drops what was known of who confirms every commit: it is changing and must be checked again."""
     return Permit((), (Delete(STANDING + store),))
 
 
@@ -342,7 +342,7 @@ def _settle_undone(epoch: Epoch) -> tuple[Epoch, Permit]:
 
 
 def _happened(event: Event) -> Happened:
-    """What an event says of the world. A step that failed certainly did not happen: else it is unknown."""
+    """What an event proves. A step that failed certainly did not happen; otherwise the outcome is unknown."""
     if event.kind in ("step_succeeded", "step_attested"):
         return "done"
     if event.kind == "step_failed":
@@ -354,7 +354,7 @@ def _happened(event: Event) -> Happened:
 
 
 def _rung(event: Event, actions: Sequence[Action]) -> str:
-    """Which proof a fence gave: a person's word, what the driver names, or what the action asked for."""
+    """The proof that a fence gave: a person's word, what the driver names, or what the action requested."""
     if event.kind == "step_attested":
         return "attest"
     if any(action.verb == "demote" for action in actions):
@@ -372,7 +372,7 @@ def _ends(actions: Sequence[Action]) -> tuple[str, str]:
 
 
 def _synchronous(actions: Sequence[Action]) -> tuple[str, ...] | None:
-    """The members that shall confirm commits from now on; None if the action does not say."""
+    """The members that are to confirm commits from now on; None if the action does not say."""
     found = actions[0].parameters.get("synchronous")
     return tuple(found) if isinstance(found, tuple) else None
 
@@ -383,7 +383,7 @@ CONCLUDE_TRIES: Final = 5
 
 
 class Bench(Protocol):
-    """Where a delicate step is carried out."""
+    """What delicate steps are executed with."""
 
     view: RunView
 
@@ -405,8 +405,9 @@ class Bench(Protocol):
 
 
 async def carry_out(bench: Bench, admission: Admission, kind: str, step: RunStep, attempt: int) -> None:
-    """The whole way of one effect. What keeps it from beginning is written as a wait; but a look at a store
-    that a controller holds which is gone comes right after its lease, and says nothing of the store before.
+    """Performs one delicate step from start to finish. Anything that keeps it from beginning is recorded as a
+    wait. The look at a controller-held store whose holder is gone follows right after its lease and says
+    nothing about the store before that.
     """
     doing = cast(Doing, kind)
     begun = False
@@ -451,8 +452,8 @@ async def _go(bench: Bench, admitted: Admitted, doing: Doing, step: RunStep, att
 async def _finish(
     bench: Bench, admitted: Admitted, doing: Doing, step: RunStep, attempt: int, outcome: Outcome
 ) -> None:
-    """Writes the result with what rides along. What was done is never called a failure because the store did
-    not answer: it is asked again for as long as we lead.
+    """Writes the result with its permit. A completed step is never called failed because the store did not
+    answer: the write is retried for as long as we lead.
     """
     tries_left = CONCLUDE_TRIES
     while True:
@@ -483,7 +484,7 @@ async def _conclude(
 
 
 def _cannot_stand(doing: Doing, error: EvacError) -> Outcome:
-    """The world gave a result that policy does not take: a fence by a proof that is not good enough."""
+    """The result cannot be accepted by policy, such as a fence with too weak a proof."""
     if doing == "observe":
         return "step_observed", {"outcome": "unclear", "evidence": {"why": error.message}}
     if doing == "undo":
@@ -492,8 +493,8 @@ def _cannot_stand(doing: Doing, error: EvacError) -> Outcome:
 
 
 async def _wait(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: EvacError) -> None:
-    """Not now: said in the journal where the state has a place for it. What a guard refuses is a failure that
-    asks a person, said once.
+    """Not now: recorded in the journal if the state allows it. A refusal by a guard is a failure that asks a
+    person, recorded once.
     """
     again_ms = OTHERWISE_AGAIN_MS
     if isinstance(error, Retryable):
@@ -516,7 +517,7 @@ async def _wait(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: 
 
 
 async def _give_up(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: EvacError) -> None:
-    """Refused for good, so that the run asks a person, or ends, instead of waiting for ever."""
+    """Refused for good, so that the run asks a person or ends instead of waiting forever."""
     data = {"code": error.code, "message": error.message, "again_ms": NO_MORE}
     if doing == "undo":
         told = {"token": bench.view.token, "who": bench.view.cancel_who, "reason": "rolled back"}

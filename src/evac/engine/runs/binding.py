@@ -1,14 +1,14 @@
 """From a plan to what a run executes: steps with limits and deadlines, and the actions of each step.
 
-Pure: the same estate, plan and policy give the same run. A step for which no endpoint is known becomes the
-work of a person: driver `manual`, with words that say what to do.
+Pure: the same estate, plan and policy give the same run. A step without a known endpoint becomes manual work:
+driver `manual`, with instructions.
 
-Bound runs in the store, so that every leader and every reader sees the same steps and actions.
+Bound runs are kept in the store, so that every leader and reader sees the same steps and actions.
 
-    bound/<run>/<plan digest>/<part:06d>     canonical JSON of spec and actions, written before the run is
+bound/<run>/<plan digest>/<part:06d> canonical JSON of spec and actions, written before the run is
 
-A run is bound once for each of its plans. Estate and policy may change afterwards; what a journal means may
-not. The journal names the digest of the document, and whoever reads the document compares it.
+A run is bound once for each of its plans. Estate and policy may change afterwards, but the meaning of a
+journal must not. The journal names the document's digest, which every reader compares.
 """
 
 from __future__ import annotations
@@ -54,24 +54,25 @@ from evac.steps.restore import Restore
 from evac.store.port import Compare, Delete, Lease, Put, Store, entries
 
 PACE_LEAST_MS: Final = 1_000
-"""Between two shares at the least: nothing is seen of traffic that has just come."""
+"""Minimum time between two shares: traffic that has just arrived shows nothing yet."""
 
 WORDS_MOST: Final = 200
 MEND_MS: Final = 60_000
-"""How long the run waits with what was to start on a server that does not come up, for a mended plan."""
+"""How long the run holds what was to start on a server that does not come up, waiting for a repaired plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A run, ready: actions holds, for each step id, what is done in order. The envelope of the spec is what
-    an approval must cover.
+    """A bound run. actions: step id -> its actions in order. The envelope of the spec is what an approval
+    must cover.
     """
 
     spec: RunSpec
     actions: Mapping[str, tuple[Action, ...]]
     digest: str = ""
-    """SHA-256 of the document that the store keeps of it, which the journal names and approvals sign; empty
-    where it is made from the plan each time."""
+    """SHA-256 of its stored document, which the journal names and approvals sign; empty if it is derived from
+    the plan each time.
+    """
 
 
 def bind(
@@ -84,8 +85,8 @@ def bind(
     digest: str,
     losses: Mapping[str, Loss] = MappingProxyType({}),
 ) -> Bound:
-    """The run of a plan on the estate it was made from. losses: store -> the most that its promotion loses,
-    by what was seen; of others what the plan says.
+    """The run of a plan on the estate it was made from. losses: store -> the most that its promotion loses as
+    observed; for others the plan's figure.
     """
     ground = ground_of(estate, plan, policy)
     critical = _critical(plan)
@@ -147,14 +148,16 @@ def bind(
 def _labels(
     estate: Estate, plan: Plan, policy: RunPolicy, steps: Sequence[RunStep], losses: Mapping[str, Loss]
 ) -> dict[str, str]:
-    """What is kept with a run besides its steps."""
+    """Labels kept with a run besides its steps."""
     restored = {one.store for one in plan.stores if one.restored}
     groups = recovery_groups.labels_of(estate.recovery_groups, restored)
     return {"scenario": plan.scenario.title, **_attested(policy, steps), **labels_of(losses), **groups}
 
 
 def _attested(policy: RunPolicy, steps: Sequence[RunStep]) -> dict[str, str]:
-    """Stores of which policy takes a person's word for the fence, where no other proof can be had."""
+    """Stores for which policy accepts a person's attestation as the fence, because no other proof is
+    available.
+    """
     fenced = {step.target for step in steps if kind_of(step.kind).fences}
     found = sorted(store for store in fenced if "attest" in policy.store(store).proofs)
     return {ATTESTED: " ".join(found)} if found else {}
@@ -173,7 +176,7 @@ _LEFT: Final[Mapping[str, Literal["down", "shed", "unknown"]]] = MappingProxyTyp
 
 
 def _leaves(plan: Plan) -> tuple[Left, ...]:
-    """Services that the plan does not bring back, those first that matter most."""
+    """Services that the plan does not restore, most important first."""
     gone = (one for one in plan.outcomes if one.state in _LEFT)
     ordered = sorted(gone, key=lambda one: (one.tier, -one.people, one.service))
     return tuple(Left(one.service, _LEFT[one.state], one.people) for one in ordered)
@@ -213,7 +216,7 @@ def _run_step(
 
 
 def _words(action: Action) -> str:
-    """What a person is told, as long as it is read."""
+    """Instructions for a person, within a readable length."""
     words = str(action.parameters.get("instructions", ""))
     return words if len(words) <= WORDS_MOST else f"{words[:WORDS_MOST]}..."
 
@@ -221,8 +224,8 @@ def _words(action: Action) -> str:
 def _in_shares(
     ground: Ground, step: RunStep, actions: tuple[Action, ...]
 ) -> list[tuple[RunStep, tuple[Action, ...]]]:
-    """A shift in growing shares, each after the one before, where policy says so and both sites serve; from a
-    site that is lost, all traffic goes at once.
+    """Splits a shift into growing shares, each after the one before, if policy asks for it and both sites
+    serve. From a lost site all traffic moves at once.
     """
     shares = ground.policy.pace.shares
     alive = ground.healthy and all(a.verb == "shift" and a.parameters.get("away") for a in actions)
@@ -245,7 +248,7 @@ def _in_shares(
 
 
 def _after_the_last(steps: list[RunStep], last: Mapping[str, str]) -> list[RunStep]:
-    """What waits for a shift waits for its last share; the shares themselves follow each other."""
+    """Makes steps that wait for a shift wait for its last share; the shares follow each other."""
     return [
         step
         if step.paced and step.id not in last
@@ -255,8 +258,8 @@ def _after_the_last(steps: list[RunStep], last: Mapping[str, str]) -> list[RunSt
 
 
 def _act_of(ground: Ground, step: Step, actions: tuple[Action, ...]) -> str:
-    """What tells this step from one of the same id in another plan. A promotion is told by its site alone, so
-    that one under way is never begun twice.
+    """Distinguishes this step from one with the same id in another plan. A promotion is identified by its
+    site alone, so that a running one is never begun twice.
     """
     kind = kind_of(step.kind)
     if kind.fences:
@@ -278,13 +281,13 @@ def _digest(actions: tuple[Action, ...]) -> str:
 
 
 def _duration_ms(step: Step, actions: tuple[Action, ...]) -> int:
-    """As planned; a fence that waits for a lease takes at least as long as that does."""
+    """The planned duration; a fence that waits for a lease takes at least that long."""
     waits = [wait_ms(int(str(a.parameters["ttl_ms"]))) for a in actions if a.driver == "lease"]
     return max(step.end_ms - step.start_ms, *waits, 0)
 
 
 def _follow_step(promote: Step, site: str) -> RunStep:
-    """Leads one copy to the new primary; nothing but the copy itself waits for it."""
+    """Points one copy to the new primary; only the copy itself waits for it."""
     return RunStep(
         id=StepId(Rejoin.name, promote.target, member=site),
         kind=Rejoin.name,
@@ -298,8 +301,8 @@ def _follow_step(promote: Step, site: str) -> RunStep:
 
 
 def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
-    """Words of what a person must agree to first; empty if policy lets evac go on. Without a figure where
-    one is known: until the old primary is fenced it grows, and whoever shows the run shows it as it is then.
+    """What a person must agree to first; empty if policy lets evac continue. Names no figure if one is known:
+    it grows until the old primary is fenced, so it is shown as it is at that time.
     """
     if not kind_of(step.kind).makes_primary or ground.healthy:
         return ""
@@ -315,14 +318,14 @@ def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
 
 
 def _planned_loss(ground: Ground, store: str) -> Loss:
-    """As the estate declares it."""
+    """The loss declared in the estate."""
     lost_ms = next((s.loss_ms for s in ground.plan.stores if s.store == store), 0)
     basis: Basis = "unknown" if lost_ms is None else "declared"
     return Loss(store, "", ground.candidates.get(store, ""), lost_ms, basis)
 
 
 def needed_envelope(ground: Ground, losses: Mapping[str, Loss]) -> Envelope:
-    """What an approval must cover for this plan. Where no one knows what is lost, it is the whole horizon."""
+    """What an approval must cover for this plan. An unknown loss counts as the whole horizon."""
     promoted = sorted(s.store for s in ground.plan.stores if s.candidate)
     known = [(losses.get(store) or _planned_loss(ground, store)).most_ms for store in promoted]
     most = max((lost if lost is not None else ground.plan.horizon_ms for lost in known), default=0)
@@ -352,7 +355,7 @@ def _limits(ground: Ground, steps: Sequence[RunStep]) -> tuple[RunLimit, ...]:
 
 
 def _limit_windows(estate: Estate, tick_ms: int) -> dict[str, int]:
-    """Limit -> how long a use of it lasts, where that is the window of a rate."""
+    """Limit -> how long a use of it lasts, if it is a rate with a window."""
     rows = limits_of(estate, tick_ms).limits
     return {limit.id: limit.window * tick_ms for limit in rows if limit.window is not None}
 
@@ -363,7 +366,7 @@ _VERSION: Final = 1
 
 
 def encode_bound(bound: Bound) -> bytes:
-    """Bytes that are the same for the same run."""
+    """Deterministic bytes: the same run gives the same bytes."""
     spec = bound.spec
     settings = _Settings()
     actions = {
@@ -395,7 +398,7 @@ def encode_bound(bound: Bound) -> bytes:
 
 
 def decode_bound(data: bytes) -> Bound:
-    """Raises Corrupt for what this program did not write."""
+    """Raises Corrupt for bytes that this program did not write."""
     try:
         found = orjson.loads(data)
         if found["version"] != _VERSION:
@@ -480,11 +483,11 @@ def _step_of(row: list[Any]) -> RunStep:
 
 
 _FEEDS: Final = 9
-"""Place of the feeds in a row, counted from behind the uses."""
+"""Position of the feeds in a row, counted after the uses."""
 
 
 class _Settings:
-    """Settings are of an endpoint and so of many actions: what is the same stands once."""
+    """Settings belong to an endpoint and so to many actions: equal ones are stored once."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -513,7 +516,7 @@ def _plain(values: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def _action_of(row: list[Any], shared: Sequence[Mapping[str, Value]]) -> Action:
-    """Runs that are older have the settings in the row."""
+    """Older runs have the settings in the row."""
     verb, target, driver, at, settings, parameters = row
     found = shared[settings] if isinstance(settings, int) else _values(settings)
     return Action(verb, target, driver, at, found, _values(parameters))
@@ -532,8 +535,8 @@ def _prefix(run: str, plan: str) -> str:
 async def put_bound(
     store: Store, bound: Bound, guard: Lease | None, compares: Sequence[Compare] = ()
 ) -> Bound:
-    """Writes it in parts, and gives it back with its digest. What lies there, of a leader who died before the
-    run was made or of anyone else, is written over as long as the compares hold. Raises Conflict.
+    """Writes it in parts and returns it with its digest. Anything already there, from a leader that died
+    before the run was made or from anyone else, is overwritten while the compares hold. Raises Conflict.
     """
     data = encode_bound(bound)
     parts = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)]
@@ -557,7 +560,7 @@ def _bytes_digest(data: bytes) -> str:
 
 
 async def was_bound_again(store: Store, run: str, plan: str) -> bool:
-    """Whether a run was bound to another plan than its first one; that may never have taken over."""
+    """Whether a run was bound to a later plan as well; that plan may never have taken effect."""
     prefix = f"bound/{run}/"
     first = _prefix(run, plan)
     later = await store.list(prefix, f"{first}~", 1)
@@ -565,8 +568,8 @@ async def was_bound_again(store: Store, run: str, plan: str) -> bool:
 
 
 async def get_bound(store: Store, run: str, plan: str, digest: str = "") -> Bound:
-    """digest: as the journal names it; journals of older versions name none. Raises Corrupt if it is
-    missing, not whole or another one.
+    """digest: as the journal names it; journals of older versions name none. Raises Corrupt if the document
+    is missing, incomplete or different.
     """
     parts: list[bytes] = []
     prefix = _prefix(run, plan)

@@ -80,12 +80,12 @@ from evac.store.port import Compare, Entry, Lease, Put
 from evac.watch.verdict import SiteState
 
 LOOKED_MS: Final = 10_000
-"""For so long a proposal waits for a look at the systems that knows of every run that has ended."""
+"""How long a proposal waits for an observation that covers every run that has ended."""
 _Taken = tuple[InHand, Journal, RunView]
 
 
 class Conductor:
-    """All runs under one lease. `run` carries them until it is cancelled or the lease is lost. state_of: the
+    """All runs under one lease. `run` executes them until cancelled or the lease is lost. state_of: the
     present verdict on a site.
     """
 
@@ -106,11 +106,11 @@ class Conductor:
 
     @property
     def journals(self) -> tuple[Journal, ...]:
-        """Of all runs in hand; their heads are worth anchoring."""
+        """Journals of all open runs; their heads are worth anchoring."""
         return tuple(run.journal for run in self._runs.values() if run.journal is not None)
 
     async def run(self) -> None:
-        """Takes over what is unfinished, then serves proposals. Raises `LeaseLost` (in a group)."""
+        """Takes over unfinished runs, then serves proposals. Raises `LeaseLost` (in a group)."""
         self._desk.policies.forget()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
@@ -129,15 +129,15 @@ class Conductor:
             tasks.create_task(enduring("attestations", vouching.run, self._trouble))
 
     def lost(self) -> None:
-        """The lease is over: every effect under way is cancelled at once."""
+        """The lease has ended: cancels every running effect at once."""
         for run in self._runs.values():
             if run.execution is not None:
                 run.execution.lost()
 
     async def create(self, wanted: Wanted, proposed: Entry | None = None) -> str:
-        """Makes a run, with the answer to its proposal, and begins to carry it out; its id. Raises
-        `UnsafePlan` where the checker refuses the plan, `NotAllowed` where a guard does, `Conflict` where the
-        incident has its run already, the proposal was withdrawn, or the world changed meanwhile.
+        """Creates a run together with the answer to its proposal, and starts executing it; returns its id.
+        Raises `UnsafePlan` if the checker refuses the plan, `NotAllowed` if a guard does, `Conflict` if the
+        incident already has a run, the proposal was withdrawn, or the world changed meanwhile.
         """
         await self._found.wait()  # else a run of ours may be taken for one that was left unfinished
         assert self._tasks is not None
@@ -196,8 +196,8 @@ class Conductor:
         return name
 
     async def _look_at(self, wanted: Wanted) -> Sequence[LeavingSite]:
-        """What is seen of the sites that a person wants to leave as lost. Raises NotAllowed for one that
-        lives and was not said to be abandoned.
+        """What is observed of the sites that a person wants to leave as lost. Raises NotAllowed for one that
+        lives and was not declared abandoned.
         """
         if self._desk.look is None or wanted.mark != "lost" or not wanted.leaving:
             return ()
@@ -206,16 +206,16 @@ class Conductor:
         return seen
 
     async def _still_to_leave(self, wanted: Wanted) -> tuple[str, ...]:
-        """Sites that the register must change for. Those that were left before, by a run that has ended, may
-        be among them, or all of them: then what that run did not do is done. While a run is under way that
-        leaves them, the guard refuses.
+        """Sites to change in the register. Those left by an earlier run that has ended may be among them, or
+        be all of them: then the work which that run did not finish is done. While a run that leaves them is
+        open, the guard refuses.
         """
         register = await read_register(self._desk.store)
         new = tuple(site for site in wanted.leaving if register.get(site) == "active")
         return wanted.leaving if self.concerned() is not None else new
 
     async def _resume(self, entry: Entry, waiting: set[str]) -> None:
-        """Takes over a run that whoever led before left unfinished."""
+        """Takes over a run that an earlier leader left unfinished."""
 
         async def take() -> _Taken | None:
             try:
@@ -229,12 +229,12 @@ class Conductor:
         self._doubted.taken_over.discard(entry.key)
 
     async def _adopt(self, entry: Entry) -> None:
-        """A run of our own, of which we were not told that it was made."""
+        """Adopts a run of our own whose creation was not confirmed."""
         await self._carry_on(entry.key, lambda: self._take_over(entry))
 
     async def _carry_on(self, key: str, take: Callable[[], Awaitable[_Taken | None]]) -> None:
-        """Carries a run out as `take` gives it: after a mistake of evac as the store has it by then, as
-        whoever leads next would.
+        """Executes a run obtained by `take`; after an internal error, resumes it from the store as the next
+        leader would.
         """
 
         async def again() -> _Taken | None:
@@ -251,7 +251,7 @@ class Conductor:
         await enduring(key.removeprefix(OPEN), carry, self._trouble)
 
     async def _take_over(self, entry: Entry) -> _Taken | None:
-        """None if it cannot be taken over, which was said."""
+        """Takes over a run; None if that is impossible, which was then reported."""
         name = entry.key.removeprefix(OPEN)
         try:
             run = read_opened(name, entry.value, self._desk.policy)
@@ -281,7 +281,7 @@ class Conductor:
         return run, journal, view
 
     async def _carry(self, run: InHand, journal: Journal, view: RunView) -> None:
-        """Carries one run out, and ends it."""
+        """Executes one run and ends it."""
         name = view.spec.run
         run.journal = journal
         run.execution = self._execution(run, journal, view)
@@ -306,7 +306,7 @@ class Conductor:
                 task.cancel()
 
     async def _left_behind(self, run: InHand, view: RunView) -> Sequence[Put]:
-        """What the run moved, so that the next plan begins with it."""
+        """What the run moved, so that the next plan starts from it."""
         effects, name = self._desk.effects, view.spec.run
         if effects is None:
             return ()
@@ -322,8 +322,8 @@ class Conductor:
         return () if value is None else (Put(EFFECTS + name, value),)
 
     def _look_after(self, run: InHand, execution: RunExecution) -> Sequence[asyncio.Task[None]]:
-        """Of a run that boots servers: watches its feeds, and has its plan mended when they do not come up,
-        which needs nothing that was not approved.
+        """For a run that boots servers: watches its feeds and has its plan repaired when servers do not come
+        up, which needs no further approval.
         """
         desk, spec = self._desk, execution.view.spec
         if not spec.mend_ms:
@@ -415,7 +415,7 @@ class Conductor:
         return PaceGate(now, actions, self._desk.health, say)
 
     def _resumed(self, run: InHand, event: Event) -> None:
-        """A person resumed what health had stopped."""
+        """A person resumed what a health check had stopped."""
         execution = run.execution
         if event.data.get("who") == EVAC or execution is None or not execution.view.pacing.stopped:
             return
@@ -423,17 +423,17 @@ class Conductor:
         begin(self._tasks, go_on(execution.view, str(event.data["who"]), execution.say))
 
     async def ready(self) -> None:
-        """Waits until every run that an earlier leader left is in hand, or was said not to be."""
+        """Waits until every run that an earlier leader left is taken over or reported as impossible to."""
         await self._in_hand.wait()
 
     @property
     def asks_names(self) -> bool:
-        """Whether a run waits for a person who says that sites are lost."""
+        """Whether a run waits for a person to confirm that sites are lost."""
         return any(_asks(run) for run in self._runs.values())
 
     def concerned(self, asked: str = "") -> Concerned | None:
-        """The newest run under way that another loss concerns. asked: only one that waits for a person who
-        says that this site is lost.
+        """The newest open run that another loss concerns. asked: only one that waits for a person to confirm
+        that this site is lost.
         """
         for run in reversed(self._runs.values()):
             found = run.concern
@@ -442,17 +442,17 @@ class Conductor:
         return None
 
     def runs_in(self, phases: Collection[str]) -> list[RunExecution]:
-        """Runs in hand that stand in one of these phases."""
+        """Open runs in one of these phases."""
         runs = [run.execution for run in self._runs.values() if run.execution is not None]
         return [one for one in runs if one.view.phase in phases]
 
     async def replace_plan(
         self, name: str, data: bytes, why: str, lost: Sequence[str], gone: Collection[str] = ()
     ) -> tuple[str, ...]:
-        """Another plan for a run under way, because these sites are lost: what is done stays done. Returns
-        what a person is asked for; empty if it goes on. Raises RunError, NotAllowed, UnsafePlan (the
-        checker refuses it), StalePlan (it counts on a site that is left by now, or takes one for lost that is
-        neither left nor lost any more).
+        """Replaces the plan of an open run because these sites are lost; completed steps stay. Returns what a
+        person is asked for; empty if the run continues. Raises RunError, NotAllowed, UnsafePlan (the checker
+        refuses it), StalePlan (it counts on a site that is left by now, or takes one for lost that is neither
+        left nor lost any more).
 
         What the register says of the sites changes in the same transaction, except of those whose names a
         person must type first. gone: those of them that are lost now, and not only left.
@@ -507,8 +507,8 @@ class Conductor:
         return asks_of(execution.view, policy.envelope)
 
     async def _look_first(self, lost: Collection[str], within_ms: int = 0) -> None:
-        """Raises StalePlan if the plan may not know what a run moved that has ended, or takes another site
-        for the primary of a store that burnt. within_ms: for which the next look is waited for, which knows.
+        """Raises StalePlan if the plan may not cover what an ended run moved, or takes another site for the
+        primary of a burnt store. within_ms: how long to wait for the next look, which does cover it.
         """
         until_ms = self._desk.clock.monotonic_ms() + within_ms
         while await self._desk.behind(lost):
@@ -522,8 +522,8 @@ class Conductor:
             )
 
     async def _consent(self, view: RunView, event: Event) -> Permit:
-        """A person typed the names of all sites that are left: from then on the register says so, unless one
-        of them lives by now. Raises `NotAllowed` then, `Retryable` while no one can tell.
+        """A person typed the names of all sites that are left, so the register records them, unless one of
+        them lives by now. Raises `NotAllowed` then, `Retryable` while that is unknown.
         """
         if not view.approvals.to_type:
             return Permit()
@@ -560,7 +560,7 @@ class Conductor:
             await asyncio.sleep(AGAIN_S)
 
     async def _propose(self, entry: Entry) -> None:
-        """Creates what was proposed, or says why not; nothing if it was withdrawn meanwhile."""
+        """Creates what was proposed or answers why not; nothing if it was withdrawn meanwhile."""
         try:
             await self.create(await wanted_of(self._desk.store, entry, self._runs, self._desk.proven), entry)
         except (LeaseLost, Unavailable):
@@ -571,7 +571,7 @@ class Conductor:
                 await self._desk.store.transact(no.compares, no.changes, self.guard)
 
     async def _patiently(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """Asks again while the store is away, as long as we lead."""
+        """Retries while the store is away, as long as we lead."""
         while True:
             try:
                 return await ask()
@@ -591,8 +591,8 @@ class Conductor:
 
 
 def _asks(run: InHand) -> Collection[str]:
-    """Sites of which a person shall still say that they are lost: with a name, or, where the names of several
-    were typed before, with an approval.
+    """Sites that a person must still confirm as lost: with a name or, if several names were typed before,
+    with an approval.
     """
     if run.execution is None:
         return ()

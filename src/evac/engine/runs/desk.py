@@ -1,8 +1,8 @@
-"""What runs are conducted with: store, clock, policies, guards, planner, drivers, all of it given; and the
-gate before each further share of traffic, which opens when what was moved so far is seen to be healthy.
+"""Dependencies of runs (store, clock, policies, guards, planner, drivers), and the gate before each further
+share of traffic, which opens once the moved share is seen to be healthy.
 
-A share begins only when health was judged right before it; a leader that took over knows nothing and looks
-first. When too much fails, traffic goes back, share by share, and a person is asked; a store never goes back.
+A share begins only after a health check right before it; a new leader knows nothing and looks first. When too
+much fails, traffic is rolled back share by share and a person is asked; a store is never rolled back.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from evac.run.view import RunView
 from evac.store.port import Store
 
 HealthOf = Callable[[str, str], Awaitable[Health | None]]
-"""Service, site -> what was seen of it there since the last time; None where nobody can tell."""
+"""(service, site) -> what was seen of it there since the last look; None if unknown."""
 
 UNSEEN_MOST: Final = 10
-"""How often too little may be known before a person is asked."""
+"""How many looks may see too little before a person is asked."""
 POLL_S: Final = 0.05
 LEAST_WAIT_MS: Final = 200
 
 
 class PaceGate:
-    """Of one run. view: as it is now. say: writes an event. A first share stands behind no gate."""
+    """The gate of one run. view: its present state. say: writes an event. A first share has no gate."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class PaceGate:
         self._wait_ms: dict[str, int] = {}
 
     async def __call__(self, step: RunStep) -> None:
-        """Raises Retryable unless the next share may be taken now."""
+        """Raises Retryable unless the next share may begin now."""
         view = self._view()
         if not step.paced or not self._moved(view, step.target):
             return
@@ -80,7 +80,7 @@ class PaceGate:
         raise Retryable("paced", found.why, "it continues once that is resolved", self._wait_ms[step.target])
 
     async def _look(self, step: RunStep) -> Health:
-        """What was seen since the last share, as far as it was not judged yet."""
+        """What was seen since the last share and not judged yet."""
         where = {str(action.parameters.get("to", "")) for action in self._actions(step.id)}
         before = self._seen.get(step.target, Health(0, 0))
         requests, errors = before.requests, before.errors
@@ -92,7 +92,7 @@ class PaceGate:
         return self._seen[step.target]
 
     def _still_unseen(self, step: RunStep, found: Judgement) -> Judgement:
-        """Waits on, but not for ever."""
+        """Keeps waiting, for a limited time."""
         times = self._unseen[step.target] = self._unseen.get(step.target, 0) + 1
         if times < UNSEEN_MOST:
             return found
@@ -104,7 +104,7 @@ class PaceGate:
         self._unseen.pop(target, None)
 
     async def _stop(self, step: RunStep, found: Judgement) -> None:
-        """No further share; what is safe to take back goes back, the last share first."""
+        """Stops further shares and rolls back what is safe to undo, last share first."""
         data = {"share": 0, "wait_ms": found.wait_ms, "why": f"{step.target}: {found.why}"}
         await self._say(Event("pace_changed", 0, data=data))
         if not found.undo:
@@ -115,7 +115,7 @@ class PaceGate:
             await self._until_back(name)
 
     async def _until_back(self, name: str) -> None:
-        """Bounded: an undo that hangs is for people to see."""
+        """Bounded: an undo that hangs must become visible to people."""
         view = self._view()
         limit_ms = 2 * deadline_ms(view.spec.patience, view.steps[view.number(name)])
         try:
@@ -134,7 +134,7 @@ class PaceGate:
         return name in view.index and view.index[name] in view.undo.wanted
 
     def _moved(self, view: RunView, target: str) -> list[str]:
-        """Shares of a service that were moved and stand, in their order."""
+        """Shares of a service that were moved and not undone, in order."""
         return [
             step.id
             for i, step in enumerate(view.steps)
@@ -143,7 +143,7 @@ class PaceGate:
 
 
 async def go_on(view: RunView, who: str, say: Callable[[Event], Awaitable[None]]) -> None:
-    """A person resumed what health had stopped: the pace is free again, and what went back is moved anew."""
+    """A person resumed what health had stopped: further shares may begin, and rolled-back ones move again."""
     data = {"share": 1, "wait_ms": view.spec.pace.wait_ms, "why": f"resumed by {who}"}
     back = [step.id for i, step in enumerate(view.steps) if step.paced and view.phases[i] == "undone"]
     with contextlib.suppress(RunError):  # what is not allowed any more was decided otherwise meanwhile
@@ -154,73 +154,74 @@ async def go_on(view: RunView, who: str, say: Callable[[Event], Awaitable[None]]
 
 
 async def nothing_kept(run: str) -> None:
-    """No one keeps the heads of journals elsewhere."""
+    """No journal heads are kept elsewhere."""
 
 
 ActionsOf = Callable[[str], Sequence[Action]]
-"""Step of a run -> what it does."""
+"""Step of a run -> its actions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Of one controller."""
+    """Dependencies of one controller."""
 
     store: Store
     clock: Clock
     policies: Policies
-    """The one in use, and those of open runs."""
+    """The policy in use, and those of open runs."""
     owner: str
     guards: Guards
     sets: DataSets
     accept: Callable[[bytes], Awaitable[None]]
-    """Raises UnsafePlan for the bytes of a plan that the checker refuses."""
+    """Raises UnsafePlan if the checker refuses the plan bytes."""
     bind: Callable[[bytes, str, str, str], Awaitable[Bound]]
-    """Plan bytes, run, incident and digest to the steps of a new run, or of a new plan of one, and their
-    actions. What the store holds under that name is not believed but written over."""
+    """Plan bytes, run, incident and digest -> steps and actions of a new run, or of a run's new plan.
+    Anything stored under that name is not trusted but overwritten.
+    """
     driver: Callable[[str], Driver]
     tell: Tell
     bound: Callable[[bytes, str, str, str], Awaitable[Bound]] | None = None
-    """The same of a plan that a run has already: as it was bound then. None: as `bind` says."""
+    """The same for a plan that a run already has: as it was bound then. None: use `bind`."""
     standing: Callable[[str], Standing | None] = lambda store: None
-    """Facts of a store that were checked while all was well."""
+    """Facts of a store checked while all was well."""
     loss: Callable[[Loss, int, int], Loss] = as_known
-    """Of a promotion as it was known, when its fence was complete, and how long ago that was, to what is
-    seen now."""
+    """A promotion's loss as known, when its fence was complete, and how long ago that was -> the loss as seen
+    now.
+    """
     behind: Callable[[Collection[str]], Awaitable[bool]] = up_to_date
-    """Whether a store got its primary at one of these sites, and plans do not know it yet."""
+    """Whether a store got its primary at one of these sites without plans knowing it yet."""
     check: Callable[[RunView, requests.Request, int], Proven] = lambda view, request, now_ms: Proven()
-    """How the person of a request was proven. Raises NotAllowed for what this person may not request."""
+    """How the person of a request was proven. Raises NotAllowed if this person may not request it."""
     learn: Callable[[requests.Request], Awaitable[None]] | None = None
-    """Reads what `check` needs to know of a request."""
+    """Reads what `check` needs to know about a request."""
     gone: Callable[[RunView], Collection[str]] = lambda view: ()
-    """Who approved a run and may not approve it any more."""
+    """Approvers of a run who may no longer approve it."""
     vouched: Callable[[str, requests.Request], Awaitable[Proven]] | None = None
-    """As `check`, of a run that has ended."""
+    """Like `check`, for a run that has ended."""
     proven: Callable[[requests.Request], Awaitable[Proven]] | None = None
-    """As `check`, of a run that is not made yet."""
+    """Like `check`, for a run not created yet."""
     effects: Callable[[RunView, ActionsOf], Awaitable[bytes | None]] | None = None
-    """What a run that has ended left behind, as it is kept; None where it has no plan of an estate."""
+    """What an ended run left behind, as it is stored; None without a plan of an estate."""
     look: Callable[[Sequence[str]], Awaitable[Sequence[LeavingSite]]] | None = None
-    """What is seen of sites that a person wants to leave as lost; None: nobody can look."""
+    """What is observed of sites that a person wants to leave as lost; None: no observation available."""
     obeyed: Callable[[str], int] = lambda store: 0
-    """The highest epoch that members of a store were seen to have obeyed."""
+    """The highest epoch that members of a store obeyed."""
     compare: Callable[[str], Awaitable[None]] = nothing_kept
-    """Holds everything where heads that are kept elsewhere contradict the journal of a run. Raises
-    Unavailable."""
+    """Stops everything if heads kept elsewhere contradict the journal of a run. Raises Unavailable."""
     drift_ms: int = 1_800_000
-    """How long what was done is watched."""
+    """How long completed actions are watched."""
     drift_period_ms: int = 5_000
     boundary: Callable[[int], None] | None = None
     health: HealthOf | None = None
-    """Of traffic that is moved in shares; None: shares follow each other by time alone."""
+    """Health of traffic moved in shares; None: shares are paced by time only."""
     mend: Mend | None = None
-    """The plan of a run whose servers do not come up; None: the run goes on without them."""
+    """Repairs the plan of a run whose servers do not come up; None: the run continues without them."""
 
     async def as_bound(self, data: bytes, run: str, incident: str, digest: str) -> Bound:
-        """What the run does by a plan that it has already. Raises Corrupt."""
+        """What the run does by a plan that it already has. Raises Corrupt."""
         return await (self.bound or self.bind)(data, run, incident, digest)
 
     @property
     def policy(self) -> RunPolicy:
-        """The one in use."""
+        """The policy in use."""
         return self.policies.now

@@ -1,8 +1,8 @@
-"""What was done is watched after it was done: a proxy reload or a zone push that pools the dead site again.
+"""Watches completed actions for drift, such as a proxy reload or zone push that pools the dead site again.
 
-Traffic that drifted is put right again; a store that changed its role by itself is only reported, because
-no one moves a store twice without a person or a verdict. This module owns what is watched and how often; who
-the drivers are, and where the events go, is given to it.
+Traffic that drifted is corrected; a store that changed its role by itself is only reported, because moving a
+store again needs a person or a verdict. This module owns what is watched and how often; drivers and the event
+sink are injected.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ TRAFFIC: Final[frozenset[Verb]] = frozenset({"drain", "ready", "shift"})
 ROLES: Final[frozenset[Verb]] = frozenset({"fence", "promote", "protect", "demote", "rejoin"})
 
 REDONE: Final[frozenset[Verb]] = TRAFFIC | {"protect"}
-"""Verbs that are done again without asking: they move traffic, or say once more which replica is synchronous,
-in the epoch that decided it. Every other role of a store is seen and reported, never changed back.
+"""Verbs that are repeated without asking: they move traffic, or restate which replica is synchronous in the
+epoch that decided it. Any other changed role of a store is reported, never reverted.
 """
 
 _DUE_MS: Final = attrgetter("due_ms")
 
 SAMPLES: Final = 2
-"""How often in a row a thing must look undone: a server that restarts answers wrongly for a moment."""
+"""How often in a row a thing must look undone: a restarting server gives wrong answers for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """An action that was carried out."""
+    """A completed action."""
 
     step: str
     action: Action
     order: Order
-    """Under which it was done; it is observed under the same."""
+    """The order that it was done under, also used to observe it."""
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What was done and is not any more."""
+    """A completed action that no longer holds."""
 
     step: str
     action: Action
     evidence: Evidence
     undone: bool
-    """Whether evac put it right again."""
+    """Whether evac corrected it."""
     failure: str = ""
-    """Why it could not."""
+    """Why it could not be corrected."""
     times: int = 1
-    """How often it was so by now, for it is told the first time, the second, the fourth..."""
+    """How often it has happened; it is reported the first, second, fourth time, and so on."""
 
     @property
     def words(self) -> str:
@@ -75,12 +75,7 @@ class Drift:
 
 
 class DriftWatch:
-    """Observes what was done during the last `span_ms`, each thing every `period_ms` at the most often.
-
-    may_act: asked before anything is done again, and while it says no (another leader, a hold) drift is only
-    reported. lasts: whether a thing is watched on when its time is over. rate: observations a second over
-    everything that is watched.
-    """
+    """Observes completed actions for `span_ms`, each at most every `period_ms`."""
 
     def __init__(
         self,
@@ -102,7 +97,7 @@ class DriftWatch:
         self._queue: deque[_Watched] = deque(maxlen=most)
 
     def add(self, step: str, actions: Sequence[Action], order: Order) -> None:
-        """Watches a step that is done; what it replaces is watched no more."""
+        """Watches a completed step and stops watching what it replaces."""
         now_ms = self._clock.monotonic_ms()
         for action in actions:
             if acts(action.driver) and _is_watched(action):
@@ -120,7 +115,7 @@ class DriftWatch:
             await asyncio.sleep(max(wait_ms, self._gap_ms) / 1_000)
 
     async def turn(self) -> int:
-        """Observes what is due next, if anything is. Returns for how long nothing else is."""
+        """Observes what is due next. Returns the time until the next observation is due."""
         now_ms = self._clock.monotonic_ms()
         while self._queue and now_ms - self._queue[0].done.at_ms > self._span_ms:
             over = self._queue.popleft()
@@ -137,7 +132,7 @@ class DriftWatch:
         return 0
 
     def _forget(self, new: Done) -> None:
-        """Drops what an action replaces: at the same system, or of an older epoch of the same store."""
+        """Drops what an action replaces: at the same system, or in an older epoch of the same store."""
         kept = [watched for watched in self._queue if not _replaces(new, watched.done)]
         self._queue.clear()
         self._queue.extend(kept)
@@ -159,7 +154,7 @@ class DriftWatch:
             await self._say(watched, seen, undone=False)
 
     async def _observe(self, done: Done) -> Observed:
-        """A driver never raises for what it finds; one that does has seen nothing."""
+        """Drivers do not raise for what they find; one that raises counts as having seen nothing."""
         try:
             async with asyncio.timeout(done.order.timeout_s):
                 return await self._driver_of(done.action.driver).observe(done.action, done.order)
@@ -180,7 +175,7 @@ class DriftWatch:
             await self._say(watched, seen, undone=not failure, failure=failure)
 
     async def _say(self, watched: _Watched, seen: Observed, undone: bool, failure: str = "") -> None:
-        """Ever more seldom: whoever undoes a thing every minute must not fill the journal."""
+        """Reports less and less often: something that is undone every minute must not fill the journal."""
         watched.times += 1
         if watched.times & (watched.times - 1) == 0:
             done = watched.done
@@ -189,28 +184,28 @@ class DriftWatch:
 
 @dataclass(slots=True)
 class _Watched:
-    """One action that is looked at again."""
+    """One watched action."""
 
     done: Done
     due_ms: int
     absent: int = 0
     """How often in a row it looked undone."""
     told: bool = False
-    """Whether that was reported and stands."""
+    """Whether that was reported and still holds."""
     times: int = 0
     """How often it was undone."""
 
 
 def _is_watched(action: Action) -> bool:
-    """Traffic, roles of stores, and the breakers of feeds: one that opens again takes its servers with it."""
+    """Traffic, roles of stores, and feed breakers: one that reopens takes its servers with it."""
     if action.verb == "start":
         return "circuit" in action.parameters or "circuit" in action.settings
     return action.verb in TRAFFIC or action.verb in ROLES
 
 
 def _replaces(new: Done, old: Done) -> bool:
-    """Traffic that another run moves since is watched no more anywhere: a system that was lost then, and
-    comes back, must not be put right to what was decided before.
+    """Traffic that a later run moves is no longer watched by an earlier one: a system that was lost then and
+    returns must not be set to the earlier decision.
     """
     one, other = new.action, old.action
     if one.target != other.target:
@@ -228,7 +223,7 @@ DRIFT_TIMEOUT_S: Final = 10.0
 
 
 class DoneSteps:
-    """Of one leadership. runs: those that are open, as they come and go."""
+    """Completed steps in one term. runs: the open ones, as they come and go."""
 
     def __init__(
         self,
@@ -267,8 +262,8 @@ class DoneSteps:
             self._drift.add(step, run.actions_of(run.execution.view, step), order)
 
     def watch_again(self, run: InHand, view: RunView) -> None:
-        """What was done under an earlier leader, not too long ago, is watched on, and breakers always; roles
-        of stores are not, because their epochs are known to who decided them.
+        """Resumes watching what an earlier leader did recently, and breakers always. Roles of stores are left
+        out, because only the leader that decided them knows their epochs.
         """
         since_ms = self._desk.clock.now_ms() - self._desk.drift_ms
         recent = (
@@ -281,13 +276,13 @@ class DoneSteps:
             self.watch(run, view.steps[i].id, view.attempts[i])
 
     def _lasts(self, done: Done) -> bool:
-        """A breaker is watched as long as its run is under way."""
+        """Breakers are watched as long as their run is open."""
         run = self._runs.get(done.order.run)
         is_breaker = kind_of(StepId.parse(done.step).kind).gives_power
         return is_breaker and run is not None and run.execution is not None
 
     async def _may_redo(self, done: Done) -> bool:
-        """Only while we lead, nothing holds, no guard refuses, and no newer epoch decided otherwise."""
+        """Only while we lead, there is no hold, no guard refuses, and no newer epoch decided otherwise."""
         try:
             self._lead.check()
             windows = self._desk.policies.of(done.order.run).windows
@@ -296,7 +291,7 @@ class DoneSteps:
                 epoch = await self._desk.sets.read(done.action.target)
                 if not epoch.settled or epoch.number != done.order.epoch:
                     return False
-            # The questions took time, in which the lease may have ended.
+            # The checks took time, and the lease may have ended meanwhile.
             self._lead.check()
         except (ActionError, NotAllowed, Unavailable):
             return False

@@ -1,11 +1,11 @@
-"""A dry run: what would keep each step of a run from working, on the state that the steps before it leave.
+"""A dry run: what would keep each step of a run from working, given the state that earlier steps leave.
 
-Only what no earlier step changes is asked of the real systems as it is. The rest is judged by what is known:
-roles of stores as observed, changed by each fence and promotion; proofs that the controller keeps; epochs.
-What runs on servers that are dark until an earlier step switches them on is not asked at all.
+Real systems are queried only about what no earlier step changes. The rest is derived: roles of stores as
+observed, changed by each fence and promotion; stored proofs; epochs. Anything on servers that stay dark until
+an earlier step is not queried.
 
-It says what a run would meet, so it errs on neither side: a problem that an earlier step removes is none, and
-a fence that would not be proven now is one, whatever its driver can do.
+It reports what a run would meet: a problem that an earlier step removes does not count, and a fence that
+could not be proven now does, whatever its driver can do.
 """
 
 from __future__ import annotations
@@ -33,23 +33,24 @@ from evac.store.port import Store, all_entries
 CHECK_S: Final = 5.0
 CHECKS_AT_ONCE: Final = 32
 ASKING_TOKEN: Final = 2**52
-"""Of orders that only ask: nobody remembers it, and nobody finds it too small."""
+"""Order number for queries: never remembered, and never refused as too small."""
 LEASE: Final = "lease"
-"""The driver of permits: only the leader knows who was permitted until when, and it waits for the end."""
+"""The driver of permits: only the leader knows the permits granted and until when, and waits for their end.
+"""
 _COPIES: Final = frozenset({"sync", "async", "detached", "replica"})
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the controller keeps of stores."""
+    """Stored facts about stores."""
 
     epochs: Mapping[str, Epoch] = field(default_factory=dict)
     standing: Mapping[str, Standing] = field(default_factory=dict)
-    """Proofs by synchronous copies that were checked while all was well."""
+    """Proofs by synchronous copies, checked while all was well."""
 
 
 async def read_kept(store: Store) -> Kept:
-    """Raises Unavailable. What cannot be read proves nothing."""
+    """Raises Unavailable. Unreadable facts prove nothing."""
     epochs: dict[str, Epoch] = {}
     for entry in await all_entries(store, EPOCH):
         name = entry.key.removeprefix(EPOCH)
@@ -64,7 +65,7 @@ async def read_kept(store: Store) -> Kept:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known before the first step."""
+    """The state before the first step."""
 
     roles: Mapping[str, Mapping[str, str]]
     """Store -> site -> primary, sync, async, detached, none or unreachable, as observed."""
@@ -72,25 +73,25 @@ class Known:
     policy: RunPolicy
     now_ms: Callable[[], int]
     gone: Collection[str] = ()
-    """Sites that are taken for lost: nothing there answers once the run is needed."""
+    """Sites taken as lost: nothing there answers once the run is needed."""
 
 
 @dataclass(slots=True)
 class _Store:
-    """One store while steps are counted one after the other."""
+    """The state of one store while its steps are simulated in order."""
 
     roles: dict[str, str]
     fenced: set[str] = field(default_factory=set)
-    """Sites whose primary can write no more."""
+    """Sites whose primary can no longer write."""
     is_moved: bool = False
     is_led: bool = False
-    """Whether a copy was led to the primary."""
+    """Whether the copy follows the primary."""
 
 
 async def problems_of(
     bound: Bound, driver: Callable[[str], Driver], known: Known
 ) -> dict[str, tuple[str, ...]]:
-    """Step -> what would keep it from working; empty if nothing would."""
+    """Step -> what would keep it from working; empty if nothing."""
     return await _DryRun(bound, driver, known).run()
 
 
@@ -109,7 +110,9 @@ class _DryRun:
         )
 
     async def run(self) -> dict[str, tuple[str, ...]]:
-        """Stores one step after the other, as they change each other; the rest all at once."""
+        """Simulates the steps of a store in order, because they affect each other; queries the rest
+        concurrently.
+        """
         found: dict[str, tuple[str, ...]] = {}
         others: list[RunStep] = []
         for step in sorted(
@@ -170,7 +173,7 @@ class _DryRun:
         return problems
 
     async def _promote(self, step: RunStep, store: _Store) -> tuple[str, ...]:
-        """What the fence takes care of is no problem; where the fence has one, that is said of the fence."""
+        """A problem that the fence removes does not count; a problem of the fence is reported there."""
         action = self._live(step.id)[0]
         role = store.roles.get(action.at, "")
         problems: tuple[str, ...] = ()
@@ -184,7 +187,7 @@ class _DryRun:
         return problems
 
     def _rivals(self, action: Action, store: _Store) -> tuple[str, ...]:
-        """Other members that take writes, and whose writes no step before this ends."""
+        """Other members that take writes which no earlier step stops."""
         return tuple(
             f"{site} is a primary that accepts writes, and no step fences it"
             for site, role in sorted(store.roles.items())
@@ -192,7 +195,7 @@ class _DryRun:
         )
 
     async def _follow(self, step: RunStep, store: _Store) -> tuple[str, ...]:
-        """The primary is new: that it is one is what the promotion does. The copy has to answer."""
+        """The promotion makes the new primary, so only the copy must answer."""
         action = self._bound.actions[step.id][0]
         role = store.roles.get(action.at, "")
         if role and role != "unreachable":
@@ -200,7 +203,7 @@ class _DryRun:
         return (await self._ask(action)).problems if role else ()
 
     async def _ask(self, action: Action) -> Checked:
-        """What the real system says now; a problem where it does not answer."""
+        """What the real system reports now; a problem if it does not answer."""
         if action.driver == LEASE:
             return Checked()
         order = Order("dry", action.target, 1, ASKING_TOKEN, 0, "dry run", CHECK_S, "dry", dry_run=True)
@@ -215,17 +218,17 @@ class _DryRun:
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What comes before a step, through any chain."""
+    """What precedes a step, directly or indirectly."""
 
     depth: int = 0
     powers: bool = False
-    """Something that gives power: what the step needs may be dark now."""
+    """A step that restores power: what this step needs may be dark now."""
     changes: bool = False
-    """Something that changes the world, and does not only look at it."""
+    """A step that changes the world instead of only observing it."""
 
 
 def _before(steps: Sequence[RunStep]) -> dict[str, _Before]:
-    """Step -> what comes before it. O(steps + arrows)."""
+    """Step -> what precedes it. O(steps + arrows)."""
     by_id: dict[str, RunStep] = {step.id: step for step in steps}
     found: dict[str, _Before] = {}
     for first in by_id:

@@ -1,11 +1,11 @@
-"""What runs left behind, as the store keeps it, and what is lost by them.
+"""Effects of runs in the store, and which domains are lost because of them.
 
     effects/<run>        what a run moved, in full (`model.situation.Moved`), written in the
                          transaction that ends it
     cleared/<domain>     a person took back that it is lost: {"who", "reason", "at_ms", "mark"}
 
-A record is of the run alone and says everything of what the run touched: where things are is known without
-the journal and the plan of the run.
+A record covers one run and everything that it moved, so that locations are known without its journal and
+plan.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def decode(value: bytes) -> Moved:
 
 
 def moved_from(found: Mapping[str, Any]) -> Moved:
-    """Of its fields as JSON has them. Raises ValueError, KeyError, TypeError."""
+    """From its fields in JSON. Raises ValueError, KeyError, TypeError."""
     return Moved(
         found["run"],
         found["scenario"],
@@ -88,7 +88,7 @@ def moved_from(found: Mapping[str, Any]) -> Moved:
 
 
 async def numbered(store: Store, one: Moved) -> Moved:
-    """As the last of all that ended by now. Raises Unavailable."""
+    """Numbers it after all runs that have ended by now. Raises Unavailable."""
     last = 0
     for entry in await all_entries(store, EFFECTS):
         with contextlib.suppress(Corrupt):
@@ -99,8 +99,8 @@ async def numbered(store: Store, one: Moved) -> Moved:
 def done_steps(
     view: RunView, plans: Mapping[str, Plan], actions_of: Callable[[str], Sequence[Action]], estate: Estate
 ) -> list[Done]:
-    """Steps of a run that are done and were not undone, as they ended. plans: by digest; estate: as it was
-    before. Traffic that people moved by hand went where the plan says.
+    """Completed steps of a run that were not undone, in the order they ended. plans: by digest; estate:
+    before the run. Traffic moved by hand is assumed to go where the plan says.
     """
     serving: dict[str, Serving] = {}
     by_id = {digest: {step.id: step for step in plan.steps} for digest, plan in plans.items()}
@@ -128,7 +128,7 @@ def done_steps(
 
 
 def _part_of(steps: Iterable[Step], kind: str, target: str) -> Step | None:
-    """The step of a plan that was split when it was bound: a shift in shares."""
+    """The plan step that was split during binding: a shift in shares."""
     if not kind_of(kind).moves_traffic:
         return None
     return next((step for step in steps if (step.kind, step.target) == (kind, target)), None)
@@ -137,7 +137,7 @@ def _part_of(steps: Iterable[Step], kind: str, target: str) -> Step | None:
 def of_run(
     view: RunView, plans: Mapping[str, Plan], actions_of: Callable[[str], Sequence[Action]], estate: Estate
 ) -> Moved:
-    """What a run that has ended left behind. estate: as it was before the run."""
+    """What an ended run left behind. estate: before the run."""
     scenario = plans[view.plans[-1]].scenario
     since: dict[str, int] = {}
     for digest, at_ms in zip(view.plans, view.planned_ms, strict=True):
@@ -156,7 +156,7 @@ def of_run(
 
 
 class EffectsReader:
-    """Reads what runs left behind; a record is decoded once, for it does not change."""
+    """Reads effects of runs; each record is decoded once, because it never changes."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -165,11 +165,11 @@ class EffectsReader:
         self._marks: dict[str, str] = {}
 
     def begin_with(self, effects: Effects) -> None:
-        """Since when things are lost, as whoever looked before has it."""
+        """Starts with the loss times that an earlier reader found."""
         self._since |= {(one.domain, one.state): one.since_ms for one in effects.lost}
 
     async def read(self, now_ms: int) -> Effects:
-        """Everything that runs left behind by now. Raises Unavailable."""
+        """All effects of runs up to now. Raises Unavailable."""
         opened = await all_entries(self._store, OPEN)
         await self._read_new()
         await self._read_marks()
@@ -186,15 +186,15 @@ class EffectsReader:
         return Effects(tuple(lost), runs)
 
     async def _read_marks(self) -> None:
-        """What the register says; what it said before, where it cannot be read: then guards allow nothing."""
+        """Reads the register; if it is unreadable, keeps the previous marks (guards then allow nothing)."""
         with contextlib.suppress(Corrupt):
             register = await self._store.get(SITES_KEY)
             found = {} if register is None else marks_in(register.value)
             self._marks = self._marks if found is None else found
 
     async def has_newer(self, effects: Effects | None, with_marks: bool = True) -> bool:
-        """Whether a run ended of which these effects say nothing, or sites are marked otherwise: a run began,
-        or a person cleared a mark. Raises Unavailable.
+        """Whether a run ended that these effects do not cover, or marks of sites differ: a run began, or a
+        person cleared a mark. Raises Unavailable.
         """
         await self._read_new()
         known = effects or Effects()
@@ -206,7 +206,9 @@ class EffectsReader:
         return marked != {one.domain: one.state for one in known.lost if one.domain in self._marks}
 
     async def _read_new(self) -> None:
-        """All of them: a run may begin and end between two looks. What cannot be read moved nothing."""
+        """Reads all new records: a run may begin and end between two looks. An unreadable record counts as
+        moving nothing.
+        """
         for entry in await all_entries(self._store, EFFECTS):
             run = entry.key.removeprefix(EFFECTS)
             if run not in self._known:
@@ -231,7 +233,7 @@ class EffectsReader:
 
 
 def _leaving(opened: Iterable[Entry]) -> dict[str, tuple[str, int]]:
-    """Site -> the run under way that leaves it, and since when; 0 if it does not say it."""
+    """Site -> the open run that leaves it, and since when; 0 if unknown."""
     found: dict[str, tuple[str, int]] = {}
     for entry in opened:
         with contextlib.suppress(ValueError, TypeError, AttributeError):
@@ -244,8 +246,8 @@ def _leaving(opened: Iterable[Entry]) -> dict[str, tuple[str, int]]:
 def _left_by(
     runs: Sequence[Moved], marks: Mapping[str, str], cleared: Mapping[str, int]
 ) -> dict[str, LostNow]:
-    """Domain -> the first run that left it since it was last restored or cleared: a later run about the same
-    loss is not its cause. Of sites, the register (marks) says whether they are left.
+    """Domain -> the first run that left it since it was last restored or cleared; a later run for the same
+    loss is not the cause. For sites, the register (marks) decides whether they are left.
     """
     found: dict[str, LostNow] = {}
     for one in runs:
@@ -258,7 +260,7 @@ def _left_by(
                     found = {name: lost for name, lost in found.items() if not name.startswith(f"{domain}/")}
                 continue
             known = domain in found and found[domain].state == state
-            # One that was cancelled before it began has left its mark nonetheless.
+            # A run cancelled before it began has set its mark nonetheless.
             known |= 0 < (one.began_ms or one.ended_ms) <= cleared.get(domain, 0)
             if not known and (domain in marks or state == "lost" or one.phase in SUCCEEDED):
                 since_ms = one.since.get(domain) or one.began_ms or one.ended_ms
@@ -267,7 +269,7 @@ def _left_by(
 
 
 async def mark_digest(store: Store, domain: str, now_ms: int) -> str:
-    """What a signature names a mark by: it clears this one, and no later one of the domain."""
+    """What a signature names a mark by: it clears this mark and no later one of the domain."""
     found = await EffectsReader(store).read(now_ms)
     marks = [(one.state, one.run) for one in found.lost if one.domain == domain]
     before = await store.get(CLEARED + domain)
@@ -278,8 +280,8 @@ async def mark_digest(store: Store, domain: str, now_ms: int) -> str:
 async def may_clear(
     store: Store, domain: str, who: str, reason: str, now_ms: int, proof: Proven | None = None
 ) -> Permit:
-    """To take back that a domain is lost or evacuated, because a person says so. proof: how that person was
-    proven. Raises NotAllowed if it is not, and while a run is under way that leaves it.
+    """Permit to clear that a domain is lost or evacuated, on a person's word. proof: how that person was
+    proven. Raises NotAllowed without proof, and while an open run leaves the domain.
     """
     run, _ = _leaving(await all_entries(store, OPEN)).get(domain, ("", 0))
     if run:
@@ -310,7 +312,7 @@ async def clear(store: Store, domain: str, who: str, reason: str, now_ms: int) -
 
 
 class ClearedMarks:
-    """Writes into the journal of watching who cleared which mark, once."""
+    """Records once in the watch journal who cleared which mark."""
 
     def __init__(self, store: Store, clock: Clock, tell: Tell) -> None:
         self._store, self._clock, self._tell = store, clock, tell
@@ -329,7 +331,7 @@ class ClearedMarks:
 
 
 def cleared_in(value: bytes) -> Mapping[str, Any]:
-    """What a person said when a mark was cleared; empty if it cannot be read, and then the mark stays."""
+    """What a person gave when clearing a mark; empty if unreadable, and then the mark stays."""
     with contextlib.suppress(ValueError):
         found = orjson.loads(value)
         if isinstance(found, dict) and type(found.get("at_ms")) is int:

@@ -1,9 +1,9 @@
-"""One run, carried out: the journal, the state it leads to, and the steps that are under way.
+"""Executes one run: the journal, the resulting state, and the running steps.
 
-Persist before acting: the start of a step is in the journal, durable and under our lease, before anything of
-it happens; its result follows. One task writes and decides; steps are performed beside it. Whatever ends the
-execution (a lost lease, a conflict, a crash) leaves steps without a result, and whoever takes over looks at
-the world before it tries anything again.
+Persist before acting: the start of a step is durable in the journal, under our lease, before the step has any
+effect; its result follows. One task writes and decides; steps run in other tasks. If the execution ends (lost
+lease, conflict, crash), steps remain without a result, and the next leader looks at the world before
+retrying.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ from evac.store.journal import Journal
 from evac.store.port import Compare, Delete, Entry, Store
 
 BATCH: Final = 256
-"""Starts decided at once; what they become fits a few segments."""
+"""Starts decided at once; their events fit a few segments."""
 FLYING_MOST: Final = 65_536
 JOINED_MOST: Final = 48
-"""Compares and changes of delicate steps in one transaction; a few more ride along."""
+"""Compares and changes of delicate steps per transaction; a few more are added."""
 SLEEP_MOST_S: Final = 1.0
 READ_AGAIN_S: Final = 0.2
 LATE_MS: Final = 1_000
-"""What is begun within a window of a limit begins at most so long after the time that the journal says."""
+"""Steps under a rate limit begin at most this long after the time in the journal."""
 _NO_HOLD: Final = Permit((Compare(HOLD_KEY, 0),))
 _EXPECTED: Final = {"start": "running", "observe": "unknown", "undo": "undoing"}
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What takes part in an execution from outside."""
+    """Hooks for outside participants in an execution."""
 
     heard: Callable[[Sequence[Event]], None] = lambda events: None
-    """Is shown events when they are durable."""
+    """Receives events once they are durable."""
     boundary: Callable[[int], None] | None = None
-    """Is told the number of every boundary between a journal record and an effect, when it is reached."""
+    """Called with the number of every boundary between a journal record and an effect."""
     consent: Callable[[RunView, Event], Awaitable[Permit]] | None = None
-    """What rides with an approval, besides; raises NotAllowed for one that cannot stand."""
+    """What is written with an approval; raises NotAllowed for one that cannot be accepted."""
 
 
 class Work(NamedTuple):
@@ -68,18 +68,18 @@ class Work(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """An event that a delicate step wants written, with what rides along."""
+    """An event of a delicate step to be written, with its permit."""
 
     event: Event
     permit: Permit
     answer: asyncio.Future[None]
     step: RunStep | None = None
     fits: Callable[[RunView], bool] | None = None
-    """Asked right before."""
+    """Called right before the write."""
 
 
 class RunExecution:
-    """Carries one run out until it ends, the lease is lost, or `stop` is called."""
+    """Executes one run until it ends, the lease is lost, or `stop` is called."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class RunExecution:
 
     async def run(self) -> RunPhase:
         """The phase in which it ended or stopped. Raises `LeaseLost`, `Conflict`: then nothing more is done
-        here, and whoever leads goes on.
+        here, and the next leader continues.
         """
         collect_seldom()
         for prefix in (requests.prefix_of(self.view.spec.run), HOLD_KEY):
@@ -145,24 +145,24 @@ class RunExecution:
             await self._end()
 
     def stop(self) -> None:
-        """Nothing new begins; what is under way is left to whoever takes over."""
+        """Nothing new begins; running steps are left to the next leader."""
         self._stopping = True
         self._wake.set()
 
     def lost(self) -> None:
-        """The lease is over: every effect that is under way is cancelled at once."""
+        """The lease has ended: cancels every running effect at once."""
         self._fail(LeaseLost(self._leading.lease.name))
 
     async def say(
         self, event: Event, permit: Permit = NOTHING, fits: Callable[[RunView], bool] | None = None
     ) -> None:
-        """Writes an event from outside (a new plan, drift, another pace). fits: whether it is still made of
-        the present state; StalePlan where it is not. Raises RunError if the state does not allow it.
+        """Writes an event from outside (a new plan, drift, another pace). fits: whether it still matches the
+        present state; StalePlan if not. Raises RunError if the state does not allow it.
         """
         await self._ask(event._replace(at_ms=self._clock.now_ms()), permit, None, fits)
 
     async def _turn(self) -> None:
-        """Everything that is due now, in one write; then the effects of it."""
+        """Writes everything that is due now in one transaction, then starts its effects."""
         self._wake.clear()
         batch = [*self._take_switched_on(), *self._take_results()]
         works: list[Work] = []
@@ -180,7 +180,7 @@ class RunExecution:
             await self._sleep()
 
     def _take_switched_on(self) -> list[Event]:
-        """Servers that are on since the last write, so that who leads next knows. Nothing waits for it."""
+        """Servers switched on since the last write, so that the next leader knows. Nothing waits for it."""
         if not self._switched_on:
             return []
         tries, self._switched_on[:] = self._switched_on.copy(), ()
@@ -197,7 +197,7 @@ class RunExecution:
         return events
 
     def _take_results(self) -> list[Event]:
-        """Results as events, applied. What people decided meanwhile stands over a result that comes late."""
+        """Results as events, applied. A person's decision meanwhile overrides a late result."""
         if not self._results:
             return []
         results, self._results = self._results, []
@@ -215,7 +215,7 @@ class RunExecution:
         return events
 
     def _decide(self, batch: list[Event], works: list[Work]) -> int:
-        """Adds what follows to the batch, applied; the number of events before the first start."""
+        """Adds and applies the events that follow; returns the number before the first start."""
         view, now_ms = self.view, self._clock.now_ms()
         room = min(BATCH, FLYING_MOST - len(self._flying))
         while effects := decide(view, now_ms, room):
@@ -263,7 +263,7 @@ class RunExecution:
         return Try(step, step.id, attempt, tries, epoch, i in view.undo.unclear, cycle, unseen)
 
     async def _write(self, batch: list[Event], kept: int, works: list[Work]) -> None:
-        """One write. A hold that came in between stops the starts, and only them."""
+        """One write. A hold set meanwhile stops the starts and nothing else."""
         permit = _NO_HOLD if kept < len(batch) else NOTHING
         try:
             await self._recorder.append(batch, permit)
@@ -282,7 +282,7 @@ class RunExecution:
         self._hooks.heard(batch)
 
     async def _write_asked(self) -> None:
-        """What delicate steps want written: together where it goes together, else one by one."""
+        """Writes the events of delicate steps: in one transaction where possible, else one by one."""
         group = self._next_asked()
         if group and group[0].event.kind == "plan_replaced":
             await self._write_plan(group[0])
@@ -300,11 +300,11 @@ class RunExecution:
             except Conflict as error:
                 if self._is_ours(error.key):
                     raise
-                if not asked.answer.done():  # whoever asked may be cancelled meanwhile
+                if not asked.answer.done():  # the caller may be cancelled meanwhile
                     asked.answer.set_exception(error)
 
     async def _write_plan(self, asked: _Asked) -> None:
-        """Another plan. That takes a while, in which others have their turn; nothing is applied meanwhile."""
+        """Writes another plan. Others run during that long operation, but nothing is applied meanwhile."""
         try:
             after = self.view
             with collector_at_rest():  # one search through all steps would be the longest stop
@@ -324,7 +324,7 @@ class RunExecution:
         self._hooks.heard((asked.event,))
 
     def _next_asked(self) -> list[_Asked]:
-        """The first that wait, as far as they fit one transaction and none touches what another has read."""
+        """The first waiting events that fit one transaction and do not touch what another of them has read."""
         group: list[_Asked] = []
         steps, touched, size = set[str](), set[str](), 0
         read: dict[str, int] = {}
@@ -377,7 +377,7 @@ class RunExecution:
         self._hooks.heard(events)
 
     def _is_ours(self, key: str) -> bool:
-        """Whether it is the journal itself that someone else wrote."""
+        """Whether the conflict is in the journal itself."""
         return key.startswith(key_of(self.journal.stream, 0)[:-12])
 
     async def _ask(
@@ -404,13 +404,13 @@ class RunExecution:
         under_way: bool = False,
     ) -> None:
         """Writes an event of a delicate step. under_way: it had begun, so that a new plan keeps it. Raises
-        `Conflict` when what rides along does not hold, RunError when the plan or the state is another one.
+        `Conflict` when the permit does not hold, RunError when the plan or the state has changed.
         """
         event = Event(kind, self._clock.now_ms(), step.id, attempt, data)
         await self._ask(event, permit, None if under_way else step)
 
     def landed(self, step: str) -> None:
-        """A delicate step is done with, or its offer goes back."""
+        """A delicate step has finished, or its offer is returned."""
         self._flying.discard(step)
         if step in self.view.index:
             withdraw(self.view, step)
@@ -429,8 +429,8 @@ class RunExecution:
         self._wake.set()
 
     def _too_late(self, work: Work) -> Outcome | None:
-        """A start that the store took long to write would hold its windows from too early: nothing of it has
-        begun, and it is begun anew.
+        """If the store took too long to write a start, its windows would be held from too early: nothing of
+        it has begun, so it starts again.
         """
         doing, one = work
         i = self.view.index.get(one.step.id, -1)
@@ -443,7 +443,7 @@ class RunExecution:
         return "step_failed", {"code": LATE, "message": words, "again_ms": LATE_AGAIN_MS}
 
     async def _sleep(self) -> None:
-        """Until something happens, or something is due."""
+        """Sleeps until something happens or is due."""
         if self._wake.is_set() or self._failure is not None or self._stopping:
             return
         due = next_ms(self.view)
@@ -455,7 +455,7 @@ class RunExecution:
             timer.cancel()
 
     async def _listen(self, prefix: str) -> None:
-        """Hints of the store that someone asked for something."""
+        """Watches the store for requests."""
         while True:
             with contextlib.suppress(Unavailable):
                 async for _ in self._store.watch(prefix):
@@ -464,7 +464,7 @@ class RunExecution:
             await asyncio.sleep(READ_AGAIN_S)
 
     async def _read_outside(self) -> None:
-        """The hold and the requests of people. A store that does not answer is asked again soon."""
+        """Reads the hold and people's requests. A store that does not answer is asked again soon."""
         self._look_outside = False
         try:
             await self._read_hold(await self._store.get(HOLD_KEY))
@@ -496,7 +496,7 @@ class RunExecution:
         await self._put(Event(kind, self._clock.now_ms(), data=data), NOTHING)
 
     async def _ingest(self, entry: Entry) -> None:
-        """A request becomes an event, and is gone, in one transaction."""
+        """Turns a request into an event and deletes it, in one transaction."""
         now_ms, verb, who = self._clock.now_ms(), "?", "?"
         taken = Permit((Compare(entry.key, entry.revision),), (Delete(entry.key),))
         try:
@@ -521,7 +521,7 @@ class RunExecution:
             await self._put(requests.refused(entry.key, verb, who, error, now_ms), taken)
 
     async def _put_admitted(self, event: Event, permit: Permit) -> None:
-        """An attested delicate step concludes as one that was observed."""
+        """Concludes an attested delicate step like an observed one."""
         if event.kind == "approved" and self._hooks.consent is not None:
             permit = permit | await self._hooks.consent(self.view, event)
         i = self.view.index.get(event.step, -1)
@@ -574,7 +574,7 @@ class RunExecution:
 
 
 def _check_same(view: RunView, step: RunStep | None) -> None:
-    """What was admitted under one plan does not begin under the next one, where its id may be another act."""
+    """A step admitted under one plan must not begin under the next, where its id may mean something else."""
     if step is not None and view.steps[view.number(step.id)] is not step:
         raise RunError("step-replaced", f"{step.id} is a different action in the current plan")
 
@@ -584,4 +584,4 @@ def _over(view: RunView) -> RunError:
 
 
 def _nothing() -> None:
-    """No boundary is watched."""
+    """Ignores boundaries."""

@@ -1,11 +1,10 @@
-"""What a plan could not know: parameters of actions that come from what was seen since.
+"""Parameters of actions that are only known at run time.
 
-A fence by a synchronous replica stands on a fact that was checked while all was well; a promotion names the
-proof of its fence, and, after an orderly way out, the last position that the candidate must hold.
+A fence by a synchronous replica relies on a fact checked while all was well. A promotion names the proof of
+its fence and, after a planned evacuation, the last position that the candidate must have.
 
-A fact of before a change of who confirms commits proves nothing. So it carries the number of that change, is
-written only where the epoch of its store is as it was before the look began, and is refused by whoever would
-prove with it under another number.
+A fact from before a change of who confirms commits proves nothing. So it carries the number of that change,
+is written only if the store's epoch is unchanged since before the look, and is refused under another number.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ PREFIX: Final = "standing/"
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Checked at `at_ms` on the healthy primary: each commit of `store` needs `member`, at `candidate`."""
+    """Checked at `at_ms` on the healthy primary: each commit of `store` needs `member` at site `candidate`."""
 
     store: str
     member: str
@@ -38,7 +37,7 @@ class Standing:
     primary: str
     at_ms: int
     changes: int
-    """Of the store's epoch, as read before the check began."""
+    """Of the store's epoch, read before the check began."""
 
     def encode(self) -> bytes:
         return orjson.dumps(
@@ -69,8 +68,8 @@ def decode_standing(store: str, value: bytes) -> Standing:
 
 
 async def keep_standing(keys: Store, fact: Standing, before: Epoch, guard: Lease) -> bool:
-    """Writes a fact, unless something of its store was begun since its epoch was read (before the look), or
-    is under way. Whether it was written.
+    """Writes a fact unless a change of its store was begun since its epoch was read (before the look) or is
+    in progress. Returns whether it was written.
     """
     if before.begun or fact.changes != before.changes:
         return False
@@ -83,8 +82,9 @@ async def keep_standing(keys: Store, fact: Standing, before: Epoch, guard: Lease
 
 
 def refuse_old_standing(action: Action, epoch: Epoch) -> None:
-    """Raises `NotAllowed` for a fence by a synchronous replica without a fact, or with one of before a change
-    of who confirms commits. Here and not only in the driver, because the start compares this epoch.
+    """Raises `NotAllowed` for a fence by a synchronous replica without a fact, or with one from before a
+    change of who confirms commits. Checked here as well as in the driver, because the start compares this
+    epoch.
     """
     if (
         action.verb != "fence"
@@ -106,8 +106,8 @@ def refuse_old_standing(action: Action, epoch: Epoch) -> None:
 
 
 class LiveActions:
-    """Actions of a step by its id in the run, completed. evidence: of the newest step of a plan's id, empty
-    while there is none; standing: of a store, as last read.
+    """Completed actions by step id in the run. evidence: of the newest step with a plan's id, empty while
+    there is none; standing: of a store, as last read.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class LiveActions:
         )
 
     def _standing_of(self, action: Action) -> dict[str, Value]:
-        """Only where it was seen of this candidate and this old primary, and not in the future."""
+        """Only if it was seen for this candidate and this old primary, and not in the future."""
         fact = self._standing(action.target)
         if fact is None or (fact.candidate, fact.primary) != (
             action.parameters.get("candidate"),

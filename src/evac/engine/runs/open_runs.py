@@ -1,16 +1,15 @@
-"""A run that the leader has in hand, and what the store says of it until it has ended.
+"""An open run as the leader holds it, and its state in the store until it ends.
 
-open/<run>    {"incident", "plan", "approvals", "ends", "leaving", "mark", "policy"}
+open/<run> {"incident", "plan", "approvals", "ends", "leaving", "mark", "policy"}
 
-The end of a run: the register says so in the same transaction in which the run stops to be open.
+When a run ends, the register changes in the same transaction that closes the run.
 
-What the register says of sites that a run leaves in mid-run: only of those that are lost by now, and whose
-names a person typed where more than one is left.
+Sites that a run leaves midway enter the register only if they are lost by now and, where more than one is
+left, a person typed their names.
 
-Runs of which no one knows whether they were made: the store took the transaction, or it did not, and no
-answer came; or the answer is that a run is there, which may be this one, of a request that arrived twice.
-Such a run is looked for, and carried out as soon as it is there; else it would stay open in no one's hands
-until someone else leads.
+Whether a run was created can be unknown: the store did not answer, or it answered that a run exists, which
+may be this one from a duplicated request. Such a run is looked for and executed as soon as it is found;
+otherwise it would stay open without a leader until someone else leads.
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ PAUSE_MOST_S: Final = 5.0
 
 
 class DoubtedRuns:
-    """key_of: under which key a run is open. in_hand: whether someone carries it out here. adopt: does.
+    """key_of: the key of an open run. in_hand: whether it is executed here. adopt: takes it over.
 
-    taken_over: keys of runs that an earlier leader left, while they are being taken over here: who asks for
-    one of these again is told that it is there, and no one may take it over a second time.
+    taken_over: keys of runs that an earlier leader left, while they are being taken over here: a request for
+    one of these is answered that it exists, and it must not be taken over twice.
     """
 
     def __init__(
@@ -69,8 +68,8 @@ class DoubtedRuns:
         self.taken_over: set[str] = set()
 
     async def making(self, name: str, work: Awaitable[T], tasks: asyncio.TaskGroup) -> T:
-        """Makes a run. Where the store gives no answer, or says that a run is there, which is raised, it is
-        looked for from then on, as long as we lead.
+        """Creates a run. If the store does not answer, or raises that a run exists, looks for the run from
+        then on, as long as we lead.
         """
         self._making[name] += 1  # a lost site and hanging commits may ask for the same run at once
         try:
@@ -84,7 +83,7 @@ class DoubtedRuns:
             self._making[name] -= 1
 
     async def _look_for(self, name: str, now: bool) -> None:
-        """Until it is in hand, or a message cannot be on its way any more. now: it is there now or never."""
+        """Until it is held, or no message can be on its way any more. now: it is there now or never."""
         pause_s = PAUSE_S
         try:
             for _ in range(LOOKS_MOST):
@@ -98,7 +97,7 @@ class DoubtedRuns:
             self._looking.discard(name)
 
     async def _adopted(self, name: str) -> bool | None:
-        """None if the store does not say whether it is there."""
+        """None if the store does not answer whether it is there."""
         key = self._key_of(name)
         try:
             entry = await self._store.get(key)
@@ -118,8 +117,8 @@ async def leave(
     typed: Collection[str],
     gone: Collection[str] = (),
 ) -> Permit:
-    """What the register says of the sites `lost` from now on. names: all that are left together; gone: those
-    that are lost now, though an orderly way out of them had begun.
+    """What the register records for the sites `lost` from now on. names: all sites left together; gone: those
+    lost now although a planned evacuation had begun.
     """
     new = [site for site in lost if register.get(site) == "active"]
     if new and len(names) > 1 and not set(names) <= set(typed):
@@ -131,10 +130,10 @@ async def leave(
 
 
 def must_be_lost(site: str, state: SiteState) -> None:
-    """Before a person's word makes a site a lost one; it is enough for a site that is suspect.
+    """Checked before a person's word marks a site as lost; a suspect site is enough.
 
-    Raises `NotAllowed` for one that lives; `Retryable` until there is a verdict, for a leader that has just
-    begun knows nothing yet.
+    Raises `NotAllowed` for a live site; `Retryable` until there is a verdict, because a new leader knows
+    nothing yet.
     """
     if state == "unknown":
         raise Retryable("not-judged", f"it is currently unknown whether {site} is lost")
@@ -151,30 +150,30 @@ OPEN: Final = "open/"
 
 @dataclass(slots=True)
 class InHand:
-    """An open run, as its leader holds it."""
+    """An open run as its leader holds it."""
 
     spec: RunSpec
     ends: Mapping[str, Mark]
     actions: dict[str, Mapping[str, tuple[Action, ...]]]
-    """Plan -> its step -> what is done."""
+    """Plan -> step -> actions."""
     policy: RunPolicy
-    """It was made under."""
+    """The policy it was made under."""
     leaving: tuple[str, ...] = ()
     """Sites that it leaves."""
     mark: Mark = "lost"
-    """What the register says of them meanwhile."""
+    """Their marks in the register meanwhile."""
     approvals: int = 1
     halls: tuple[str, ...] = ()
-    """Halls that it takes as lost, at sites that it does not leave."""
+    """Halls taken as lost, at sites that it does not leave."""
     epochs: dict[str, int] = field(default_factory=dict)
     clock: Clock | None = None
-    """Since we have it in hand; no jump of the machine's."""
+    """Time since we hold it, unaffected by clock jumps."""
     execution: RunExecution | None = None
     journal: Journal | None = None
     made: str = ""
-    """As the journal says it (`RunView.made`); requests repeat it."""
+    """As in the journal (`RunView.made`); requests repeat it."""
     left_before: Mapping[str, int] = field(default_factory=dict)
-    """Sites that it left before it was made as it is -> since when."""
+    """Sites it already left before its present form -> since when."""
 
     @property
     def since(self) -> dict[str, int]:
@@ -183,8 +182,8 @@ class InHand:
 
     @property
     def concern(self) -> Concerned | None:
-        """As another loss sees it; None if that is no concern of it: it leaves no site and no hall, and
-        brings no site back, or it is over.
+        """The run as another loss sees it; None if that does not concern it: it leaves no site or hall and
+        restores no site, or it has ended.
         """
         moves = bool(self.leaving or self.halls) or "active" in self.ends.values()
         view = None if self.execution is None else self.execution.view
@@ -196,7 +195,7 @@ class InHand:
 
     @property
     def accounted(self) -> frozenset[str]:
-        """Sites that its present plan takes as lost."""
+        """Sites that its present plan counts as lost."""
         view = None if self.execution is None else self.execution.view
         if view is not None and view.replaced.accounted:
             return frozenset(view.replaced.accounted)
@@ -207,7 +206,7 @@ class InHand:
         return self.actions.get(plan, {}).get(name, ())
 
     def yields_of(self, view: RunView, step: str) -> tuple[Action, ...]:
-        """How the old primary of a promotion gives its role up."""
+        """Actions by which the old primary of a promotion gives up its role."""
         plan, name = view.origin_of(step)
         return self.actions.get(plan, {}).get(old_of(name), ())
 
@@ -230,12 +229,12 @@ class InHand:
 
 
 def made_at(guard: Lease, clock: Clock) -> str:
-    """Of a run and plan that are made now: tokens of leaders only grow, and so does time within a term."""
+    """When a run and plan are made: unique, because leader tokens only grow, and so does time within a term."""
     return f"{guard.token}.{clock.now_ms()}"
 
 
 def made_in(opened: bytes) -> str:
-    """What a request to an open run repeats, of the value under `open/`; empty if it does not say it."""
+    """What a request to an open run repeats, from the value under `open/`; empty if missing."""
     try:
         return str(orjson.loads(opened).get("made", ""))
     except (ValueError, AttributeError):
@@ -249,8 +248,8 @@ def policy_digest(policy: RunPolicy) -> str:
 
 
 def must_be_as_made(name: str, said: Mapping[str, Any], bound: str, run: InHand) -> None:
-    """Compares what the store holds of a run with what its journal says of it. said: the data of
-    `run_created` or `plan_replaced`; journals of older versions say nothing of these. Raises Corrupt.
+    """Compares the stored run with its journal. said: the data of `run_created` or `plan_replaced`; journals
+    of older versions lack these. Raises Corrupt.
     """
     if said.get("bound", bound) != bound:
         raise Corrupt(f"the actions of {name} were changed in the store after the run was created")
@@ -261,8 +260,8 @@ def must_be_as_made(name: str, said: Mapping[str, Any], bound: str, run: InHand)
 
 
 def read_opened(name: str, value: bytes, policy: RunPolicy) -> InHand:
-    """A run without its actions. policy: where none lies with it, because an older version made it. Raises
-    ValueError, KeyError, TypeError for what cannot be read.
+    """A run without its actions. policy: used if none is stored with it, because an older version made it.
+    Raises ValueError, KeyError, TypeError for unreadable data.
     """
     told: dict[str, Any] = orjson.loads(value)
     spec = RunSpec(name, told["incident"], told["plan"], ())
@@ -286,15 +285,15 @@ Say = Callable[[str, Mapping[str, Any]], None]
 
 
 class Ending:
-    """Of the runs of one leadership. trouble: told what a person must know of an end."""
+    """Ends the runs of one term. trouble: reports what a person must know."""
 
     def __init__(self, store: Store, guards: Guards, sets: DataSets, guard: Lease, trouble: Say) -> None:
         self._store, self._guards, self._sets = store, guards, sets
         self._guard, self._trouble = guard, trouble
 
     async def end(self, run: InHand, name: str, succeeded: bool, left_behind: Sequence[Put] = ()) -> None:
-        """Asks as long as the store is away, or changes meanwhile. Raises LeaseLost. left_behind: what the
-        run moved, kept in the same transaction.
+        """Retries while the store is away or changes meanwhile. Raises LeaseLost. left_behind: what the run
+        moved, stored in the same transaction.
         """
         while True:
             try:
@@ -315,7 +314,7 @@ class Ending:
         return await self._guards.may_mark(tuple(ends), marks.pop())
 
     async def _give_up_claims(self, name: str) -> Permit:
-        """Epochs that the run claimed and never began are free again; one in doubt stays, and is told."""
+        """Frees epochs that the run claimed and never began; one in doubt stays and is reported."""
         permit = Permit()
         for epoch in (await self._sets.read_all()).values():
             if epoch.settled or epoch.run != name:

@@ -1,7 +1,7 @@
 """One try of one step on the real systems: its actions in order, each checked, executed and observed.
 
-Before anything touches the world the authority is asked once more. A second try looks first, and does only
-what is not done. Whatever ends in doubt is said to be unknown; nothing here tries again by itself.
+Authority is checked once more before each effect. A second try looks first and does only what is missing.
+Anything in doubt is reported as unknown; nothing here retries by itself.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Boundary = Callable[[], None]
 
 
 class Gate(Protocol):
-    """turn: around the request of a boot that draws power. seen_on: someone looked. may_arrive: whether a
+    """turn: wraps the request of a boot that draws power. seen_on: someone looked. may_arrive: whether a
     request of an earlier leader may still be on its way.
     """
 
@@ -51,11 +51,11 @@ LATE_AGAIN_MS: Final = 100
 FENCE_GONE: Final = "fence-gone"
 _OF_AGENTS: Final = "agent-"
 OFF_SHARE: Final = 0.5
-"""Of the time of a try, what switching off may take."""
+"""The share of a try's time that switching off may take."""
 
 
 class Authority(Protocol):
-    """Under whose lease it is done. check: raises `LeaseLost` unless it is certainly held."""
+    """The lease that acts. check: raises `LeaseLost` unless it is certainly held."""
 
     @property
     def token(self) -> int: ...
@@ -71,23 +71,23 @@ class Try(NamedTuple):
     name: str
     attempt: int
     tries: int = 1
-    """How many were begun since a person last said retry, this one included."""
+    """Tries since a person last said retry, including this one."""
     epoch: int = 0
     in_undo: bool = False
-    """Of an unknown."""
+    """Of an unknown outcome."""
     cycle: bool = False
-    """A boot that is found on, and not up, is switched off."""
+    """A boot found on but not up is switched off."""
     unseen: bool = False
-    """A person asked for it although nobody can see what the try before did."""
+    """A person asked for it although the result of the previous try cannot be observed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Of all steps of a run: what every order says."""
+    """What every order of a run contains."""
 
     run: str
     actions: Callable[[str], Sequence[Action]]
-    """Of a step, by its id in the run."""
+    """Actions by step id in the run."""
     driver: Callable[[str], Driver]
     authority: Authority
     patience: Patience
@@ -95,9 +95,9 @@ class Terms:
     ticket: str = ""
     dry_run: bool = False
     yields: Callable[[str], Sequence[Action]] = lambda step: ()
-    """How the old primary of a promotion gives its role up."""
+    """How the old primary of a promotion gives up its role."""
     proofs: Callable[[str], Sequence[str]] = lambda step: ()
-    """Its fences that somebody can switch back."""
+    """Its fences that something can switch back."""
 
 
 def _unseen(seen: Observed) -> str:
@@ -106,9 +106,9 @@ def _unseen(seen: Observed) -> str:
 
 
 class Performer:
-    """Carries tries out. Every call ends within the deadline of its step.
+    """Performs tries. Every call ends within the deadline of its step.
 
-    switched_on: is told of a boot in the middle of it: its controller has taken the request.
+    switched_on: called during a boot, once its controller has taken the request.
     """
 
     def __init__(
@@ -121,10 +121,10 @@ class Performer:
         self._terms, self._boundary, self._gate, self._switched_on = terms, boundary, gate, switched_on
 
     async def start(self, one: Try) -> Outcome:
-        """The event of the result: step_succeeded, step_failed or step_unknown. Raises `LeaseLost`.
+        """The result event: step_succeeded, step_failed or step_unknown. Raises `LeaseLost`.
 
-        A promotion that is said to have failed is looked at before that is believed: whoever took it for
-        undone would let another candidate be promoted.
+        A promotion reported as failed is checked before that is believed: otherwise another candidate could
+        be promoted.
         """
         acting = _Acting()
         outcome = await self._tried(one, acting)
@@ -140,7 +140,7 @@ class Performer:
         return "step_unknown", {"message": outcome[1]["message"], "code": outcome[1]["code"]}
 
     async def _tried(self, one: Try, acting: _Acting) -> Outcome:
-        """As the drivers tell it."""
+        """As the drivers report it."""
         limit_ms = deadline_ms(self._terms.patience, one.step)
         try:
             return await Within(self._do_all(one, limit_ms, acting), limit_ms / 1_000)
@@ -166,7 +166,7 @@ class Performer:
             return self._again(one, "driver-broken", words)
 
     async def _gave_up(self, one: Try, error: Permanent) -> Outcome:
-        """It failed for good. A server that may still draw power is looked at once: off is off."""
+        """It failed for good. A server that may still draw power is checked at once: off is off."""
         kind, data = _failed(error.code, error.message, NO_MORE)
         known = BOOT_CODES.get(error.code)
         if known is not None and known.draws and not self._terms.dry_run:
@@ -200,9 +200,9 @@ class Performer:
         return "step_succeeded", {"evidence": evidence} if evidence else {}
 
     async def _unfenced(self, one: Try, order: Order) -> str:
-        """Why nothing may be promoted, looked at last of all: a device that held the old primary back says
-        that it does no more, and the old primary did not give its role up. A device that is silent by now, or
-        cannot tell, takes nothing back: its proof is written.
+        """Why nothing may be promoted, checked last: a device that held the old primary reports that it no
+        longer does, and the old primary has not given up its role. A device that is silent by now or cannot
+        report revokes nothing: its proof is recorded.
         """
         fences = () if order.dry_run else self._terms.proofs(one.name)
         parts = [(step, *part) for step in fences for part in enumerate(self._terms.actions(step))]
@@ -229,7 +229,7 @@ class Performer:
             return "unclear"
 
     async def _switched_off(self, one: Try, driver: Driver, action: Action, order: Order) -> Outcome:
-        """A server that hangs in its boot is switched off and seen off: its next try switches it on."""
+        """Switches off a server that hangs in its boot and confirms it is off: its next try switches it on."""
         self._boundary()
         self._terms.authority.check()
         await driver.undo(action, replace(order, timeout_s=order.timeout_s * OFF_SHARE))
@@ -250,7 +250,7 @@ class Performer:
         evidence: dict[str, Any],
         acting: _Acting,
     ) -> Outcome | None:
-        """None if the action is done."""
+        """Performs one action; None if it is done."""
         self._terms.authority.check()
         checked = await driver.check(action, order)
         code = "" if checked.error is None else checked.error.code
@@ -283,8 +283,8 @@ class Performer:
         return None
 
     async def _yielded(self, one: Try, order: Order, acting: _Acting) -> bool:
-        """Whether the old primary of a promotion gave its role up: it was taken for lost, answers again, and
-        is all that keeps the new one back.
+        """Whether the old primary of a promotion gave up its role: it was taken for lost, answers again, and
+        is the only obstacle to the new one.
         """
         gave_up = False
         for action in () if order.dry_run else self._terms.yields(one.name):
@@ -301,7 +301,9 @@ class Performer:
         return gave_up
 
     async def _execute(self, one: Try, driver: Driver, action: Action, order: Order) -> Evidence:
-        """A boot draws power by its turn: around its one request where the driver knows which that is."""
+        """Executes an action. A boot waits for its turn to draw power: around the single request if the
+        driver knows which that is.
+        """
         if self._gate is None or action.verb != "boot" or order.dry_run:
             return await driver.execute(action, order)
         gate, step = self._gate, one.step
@@ -312,7 +314,7 @@ class Performer:
             return await driver.execute(action, order)
 
     async def observe(self, one: Try) -> Outcome:
-        """step_observed: done when every action is; absent when it is certain that something is not."""
+        """step_observed: done when every action is; absent when something is certainly missing."""
         limit_ms = max(OBSERVE_LEAST_MS, deadline_ms(self._terms.patience, one.step))
         boot_gate = self._gate if kind_of(one.step.kind).boots else None
         early = boot_gate is not None and boot_gate.may_arrive(one.step)
@@ -324,7 +326,7 @@ class Performer:
                     seen.append(await self._terms.driver(action.driver).observe(action, order))
         except (LeaseLost, asyncio.CancelledError):
             raise
-        except Exception as error:  # whoever cannot be asked gives no answer
+        except Exception as error:  # a system that cannot be asked gives no answer
             seen.append(Observed("unclear", {"why": _short(f"{type(error).__name__}: {error}")}))
         evidence: dict[str, Any] = {}
         for one_seen in seen:
@@ -338,7 +340,7 @@ class Performer:
         return "step_observed", {"outcome": outcome, "evidence": evidence}
 
     async def undo(self, one: Try) -> Outcome:
-        """undo_done, undo_failed or step_unknown; the last action is taken back first."""
+        """undo_done, undo_failed or step_unknown; the last action is undone first."""
         limit_ms = deadline_ms(self._terms.patience, one.step)
         actions = list(enumerate(self._terms.actions(one.name)))
         evidence: dict[str, Any] = {}
@@ -382,7 +384,7 @@ class Performer:
 
 
 class _Acting:
-    """Whether an effect may have begun."""
+    """Tracks whether an effect may have begun."""
 
     __slots__ = ("begun",)
 
@@ -391,12 +393,12 @@ class _Acting:
 
 
 def _key(run: str, step: str, number: int) -> str:
-    """Of an action of a step, the same at every try."""
+    """Key of an action of a step, the same on every try."""
     return f"{run}/{step}/{number}" if number else f"{run}/{step}"
 
 
 def _hangs(seen: Observed) -> bool:
-    """Whether the right server answers, is on, and its controller says that its system is not up."""
+    """Whether the right server answers, is on, and its controller reports that its system is not up."""
     return seen.evidence.get("power") == "on" and seen.evidence.get("state") == BOOTING
 
 
@@ -409,7 +411,7 @@ def _failed(code: str, message: str, wait_ms: int) -> Outcome:
 
 
 def _together(outcomes: Iterable[str], in_undo: bool) -> str:
-    """Of all actions of a step. An undo is complete when nothing is left of any of them."""
+    """The outcome over all actions of a step. An undo is complete when nothing of any action remains."""
     found = set(outcomes)
     if "unclear" in found:
         return "unclear"
@@ -419,7 +421,7 @@ def _together(outcomes: Iterable[str], in_undo: bool) -> str:
 
 
 def _collect(evidence: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Adds small plain values; later ones stand. Evidence is bounded, because it goes into the journal."""
+    """Adds small plain values; later ones win. Evidence is bounded, because it goes into the journal."""
     for key, value in more.items():
         if len(evidence) >= EVIDENCE_MOST and key not in evidence:
             break

@@ -1,22 +1,23 @@
-"""What a person asks for: a run, or an end to doubt about one that has ended; and the answer.
+"""Requests for a run, or to settle doubt about an ended one, and their answers.
 
     proposal/<id>      {"incident", "plan", "reason", "mode", "leaving", "mark", "ends", "typed", "who",
                         "abandoned", "asked"}
     answer/<id>        {"run"} of the run that was made of it, or {"refused", "code", "kind", "hint"}
 
-The answers of older leaders say neither kind nor hint. `asked` is a request (`requests.encode`) that proves
-who proposed: its evidence names the digest of all the rest. Those of older programs have none.
+Answers of older leaders have neither kind nor hint. `asked` is a request (`requests.encode`) that proves who
+proposed: its evidence names the digest of the other fields. Older programs write none.
 
-Who asked may take a proposal back while no one answered it. So the answer is written in the transaction that
-makes the run, and only while the proposal lies there as it was read: either there is a run with an answer, or
-the proposal was withdrawn and there is none.
+A proposal can be withdrawn until it is answered. So the answer is written in the transaction that creates the
+run, and only while the proposal is unchanged: either there is a run with an answer, or the proposal was
+withdrawn and there is neither.
 
-Of a run that has ended a person says where the primary of a store is that it left in doubt.
+For an ended run, a person states where the primary is of a store that it left in doubt.
 
     request/<run>/<id>            what is asked of a run that no one carries out any more
     vouched/<store>/<epoch>       who said what, and why: written with the epoch, in one transaction
 
-While a promotion is in doubt no other one of its store can begin; only someone who looked can end that.
+While a promotion is in doubt, no other promotion of that store can begin; only a person who looked can settle
+it.
 """
 
 from __future__ import annotations
@@ -68,24 +69,24 @@ REPLACEABLE: Final = frozenset({"pending", "awaiting_approval", "running", "paus
 
 @dataclass(frozen=True, slots=True)
 class Concerned:
-    """A run under way, as another loss sees it."""
+    """An open run as another loss sees it."""
 
     run: str
     accounted: frozenset[str]
-    """Sites that its plan takes as lost."""
+    """Sites that its plan counts as lost."""
     leaving: tuple[str, ...]
     untyped: tuple[str, ...]
     """Sites whose names it waits for."""
     places: frozenset[str]
-    """Sites at which it still does something."""
+    """Sites at which it still has work."""
     plans: int
     """How many it had."""
     halls: tuple[str, ...] = ()
-    """Halls that it takes as lost, at sites that it does not leave."""
+    """Halls counted as lost, at sites that it does not leave."""
 
 
 def places_of(view: RunView, actions_of: Callable[[RunView, str], Sequence[Action]]) -> frozenset[str]:
-    """Sites at which something is still to be done, or is under way."""
+    """Sites with remaining or running steps."""
     found: set[str] = set()
     for i, step in enumerate(view.steps):
         if view.phases[i] in SETTLED:
@@ -98,12 +99,12 @@ def places_of(view: RunView, actions_of: Callable[[RunView, str], Sequence[Actio
 
 
 def ends_after(ends: Mapping[str, Mark], gone: Collection[str]) -> dict[str, Mark]:
-    """What the register says at the end of a run whose plan was replaced: a lost site stays lost."""
+    """What the register records at the end of a run whose plan was replaced: a lost site stays lost."""
     return {site: mark for site, mark in ends.items() if site not in gone and mark != "active"}
 
 
 def asks_of(view: RunView, agreed: Envelope) -> tuple[str, ...]:
-    """What a person must agree to before the run goes on; empty if no one is asked."""
+    """What a person must agree to before the run continues; empty if nothing."""
     needed = view.spec.envelope
     given = (envelope.outside(one, needed) for one in view.approvals.given.values())
     closest = min(given, key=len, default=envelope.outside(agreed, needed))
@@ -113,7 +114,7 @@ def asks_of(view: RunView, agreed: Envelope) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What shall be run."""
+    """A requested run."""
 
     incident: str
     plan: bytes
@@ -121,47 +122,47 @@ class Wanted:
     mode: str
     leaving: tuple[str, ...] = ()
     mark: Mark = "lost"
-    """Sites that are left by it, and what the register says of them meanwhile."""
+    """Sites that it leaves, and their marks in the register meanwhile."""
     ends: Mapping[str, Mark] = field(default_factory=dict)
-    """What it says of which sites once the run succeeded."""
+    """Marks to set once the run succeeds."""
     approvals: int | None = None
-    """None as policy says, 0 where policy has agreed beforehand."""
+    """None: by policy; 0: policy agreed beforehand."""
     typed: tuple[str, ...] = ()
-    """Names of sites that a person typed."""
+    """Site names that a person typed."""
     names: tuple[str, ...] = ()
-    """Sites that a person must type before it goes on; until then the register does not say that they are
+    """Sites that a person must type before it continues; until then the register does not record them as
     left.
     """
     who: str = ""
-    """Asked for it; empty where evac itself did."""
+    """Who requested it; empty if evac did."""
     abandoned: tuple[str, ...] = ()
     """Sites that a person leaves as lost although they answer."""
     proof: Proven = field(default_factory=Proven)
-    """How the person who asked for it was proven."""
+    """How the requester was proven."""
     halls: tuple[str, ...] = ()
-    """Halls that are lost, at sites that live."""
+    """Halls lost at live sites."""
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Sites at which something is lost, or given up."""
+        """Sites where something is lost or given up."""
         return (*self.leaving, *(hall.partition("/")[0] for hall in self.halls))
 
     @property
     def asked_by(self) -> dict[str, Any]:
-        """As the first record of the run says it; nothing if evac itself asked."""
+        """The requester for the run's first record; empty if evac requested it."""
         proof = {"proof": self.proof.to_data()} if self.proof.kind != "trust" else {}
         return {"who": self.who, **proof} if self.who else {}
 
 
 def proposing(number: str, told: Mapping[str, Any], at_ms: int) -> requests.Request:
-    """What a person signs, or a war room, so that a proposal is theirs. told: all else that it says."""
+    """What a person, or a war room, signs to own a proposal. told: all other fields."""
     evidence = {"proposal": hashlib.sha256(canonical_json(dict(told))).hexdigest()}
     who, reason = str(told.get("who", "")), str(told["reason"])
     return requests.Request(number, "resume", who, reason, at_ms=at_ms, evidence=evidence)
 
 
 def _asked(entry: Entry, told: Mapping[str, Any]) -> requests.Request:
-    """Who proposed, and what proves it. Raises NotAllowed if the proof is of another proposal."""
+    """The proposer and the proof. Raises NotAllowed if the proof is for another proposal."""
     rest = {name: value for name, value in told.items() if name != "asked"}
     bare = proposing(entry.key.removeprefix(PROPOSAL), rest, 0)
     if not told.get("asked"):
@@ -182,7 +183,7 @@ ANSWER: Final = "answer/"
 
 
 def answered(entry: Entry | None, answer: Mapping[str, str]) -> Permit:
-    """The answer in the place of its proposal, unless that was withdrawn; nothing if no one proposed."""
+    """Replaces a proposal with its answer, unless it was withdrawn; nothing if there was none."""
     if entry is None:
         return Permit()
     key = ANSWER + entry.key.removeprefix(PROPOSAL)
@@ -191,7 +192,7 @@ def answered(entry: Entry | None, answer: Mapping[str, str]) -> Permit:
 
 
 def refused(error: EvacError) -> dict[str, str]:
-    """The answer of a leader that will not: why, and which kind of error it is."""
+    """The answer of a leader that refuses: why, and the kind of error."""
     return {"refused": error.message, "code": error.code, "kind": kind_of(error), "hint": error.hint}
 
 
@@ -201,9 +202,9 @@ async def wanted_of(
     under_way: Iterable[str] = (),
     prove: Callable[[requests.Request], Awaitable[Proven]] | None = None,
 ) -> Wanted:
-    """What was proposed, with its plan. under_way: names of open runs; prove: how the person was proven.
-    Raises RunError for what cannot be read, NotAllowed for a person who is not proven as it must be, and for
-    an incident that has its run or looks like that of an open one, Corrupt without the plan.
+    """The proposal with its plan. under_way: names of open runs; prove: how the person was proven. Raises
+    RunError for unreadable data; NotAllowed for a person not proven as required, and for an incident that has
+    a run or resembles that of an open one; Corrupt without the plan.
     """
     try:
         told: dict[str, Any] = orjson.loads(entry.value)
@@ -236,7 +237,7 @@ async def wanted_of(
 
 
 async def _must_have_no_run(store: Store, incident: str) -> None:
-    """Raises NotAllowed with the run that an incident has: whoever applies once more wants to know of it."""
+    """Raises NotAllowed naming the run that an incident has: someone applying twice wants to know it."""
     made = await store.get(incident_key(incident))
     if made is None:
         return
@@ -251,7 +252,7 @@ ANSWERS: Final = "site-answers"
 
 
 def must_be_abandoned(seen: Sequence[LeavingSite], abandoned: Collection[str]) -> None:
-    """Raises NotAllowed for a site that answers, or is the last one, and that no one said they abandon."""
+    """Raises NotAllowed for a site that answers or is the last one, unless it was declared abandoned."""
     asked = [one for one in seen if one.state == "answers" or one.is_last]
     left = [one for one in asked if one.site not in abandoned]
     if left:
@@ -266,8 +267,8 @@ AGAIN_S: Final = 0.5
 
 
 class Vouching:
-    """Answers requests to ended runs while we lead. open_prefix: of the keys of runs that have not ended.
-    check: how the person was proven; raises NotAllowed.
+    """Answers requests to ended runs while we lead. open_prefix: of the keys of open runs. check: how the
+    person was proven; raises NotAllowed.
     """
 
     def __init__(
@@ -293,7 +294,7 @@ class Vouching:
             await asyncio.sleep(AGAIN_S)
 
     async def turn(self) -> None:
-        """Answers what stands now, of runs that have ended."""
+        """Answers the present requests to ended runs."""
         for entry in await self._store.list(REQUESTS):
             run = entry.key.removeprefix(REQUESTS).rpartition("/")[0]
             try:
@@ -304,7 +305,7 @@ class Vouching:
                 await self._answer(run, entry)
 
     async def _answer(self, run: str, entry: Entry) -> None:
-        """The request is gone, and its answer there, in one transaction with what it changes."""
+        """Deletes the request and writes its answer in one transaction with its changes."""
         about: dict[str, Any] = {"run": run}
         try:
             request = requests.decode(entry.key, entry.value)
@@ -330,7 +331,7 @@ class Vouching:
         self._tell(Notice("trouble", self._clock.now_ms(), "", words, data))
 
     async def _vouch(self, run: str, request: requests.Request) -> tuple[Permit, str]:
-        """Raises RunError, NotAllowed for what cannot be."""
+        """Raises RunError or NotAllowed if it is impossible."""
         if request.verb != "attest":
             raise RunError("run-over", f"{run} has ended", f"see: evac run show {run}")
         proof = Proven() if self._check is None else await self._check(run, request)
@@ -361,12 +362,12 @@ class Vouching:
 
 
 def step_of(epoch: Epoch) -> str:
-    """The id in its plan of the step whose outcome is in doubt."""
+    """The plan id of the step whose outcome is in doubt."""
     return str(StepId(epoch.purpose, epoch.store))
 
 
 def how_to_vouch(epoch: Epoch) -> str:
-    """The command that ends the doubt."""
+    """The command that settles the doubt."""
     sites = " or ".join(sorted({epoch.candidate, epoch.holder} - {""}))
     return (
         f"find out where the primary of {epoch.store} is ({sites}), then: "
@@ -375,7 +376,7 @@ def how_to_vouch(epoch: Epoch) -> str:
 
 
 def _primary(epoch: Epoch, request: requests.Request) -> str:
-    """Where the primary is, as the person says. Raises NotAllowed if that says too little."""
+    """Where the primary is, as the person states. Raises NotAllowed if that is incomplete."""
     if epoch.candidate in datasets.names_in(str(request.evidence.get("fenced", ""))):
         return epoch.holder
     named = str(request.evidence.get("primary", ""))

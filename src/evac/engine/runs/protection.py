@@ -1,7 +1,7 @@
-"""Which copies confirm commits once a run is over: steps that a plan does not have, and what is left without.
+"""Which copies confirm commits after a run: steps added to the plan, and stores left without one.
 
-A promotion sets who confirms from its first commit on, where policy names the next copy. Where it does not, a
-copy has to follow first: then a step of its own makes it confirm.
+A promotion sets who confirms from its first commit if policy names the next copy. Otherwise a copy must
+follow first, and a separate step then makes it confirm.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from evac.steps.protect import Protect
 from evac.steps.registry import kind_of
 
 REJOIN_MS: Final = 60_000
-"""To archive and to rewind what a copy had alone takes as long as that is, and nobody waits for it."""
+"""Archiving and rewinding a copy's own writes takes as long as there are writes, and nothing waits for it."""
 PROTECT_MS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """steps: that make copies confirm commits again. missing: stores that the run leaves without."""
+    """steps: make copies confirm commits again. missing: stores that the run leaves without one."""
 
     steps: tuple[tuple[RunStep, Action], ...]
     missing: tuple[str, ...]
@@ -36,9 +36,9 @@ class Protection:
 def protection_after(
     ground: Ground, steps: Sequence[RunStep], actions: Mapping[str, tuple[Action, ...]]
 ) -> Protection:
-    """Of each store that the run moves or leads a copy of: a failover, a return and a way home end with a
-    copy that confirms every commit, where the store may lose nothing or had one before. The copy has to
-    follow first, for until then commits would hang.
+    """For each store that the run moves or repoints a copy of: a failover, return or way home ends with a
+    copy that confirms every commit if the store may lose nothing or had one before. The copy must follow
+    first; until then commits would hang.
     """
     found: list[tuple[RunStep, Action]] = []
     missing: list[str] = []
@@ -72,8 +72,8 @@ def protection_after(
 
 
 def _stays_unconfirmed(ground: Ground, store: Store, primary: str) -> bool:
-    """Whether the loss takes every copy that confirms the commits of a primary which stays, and no run of
-    evac's own makes another copy confirm them, or none.
+    """Whether the loss takes every copy that confirms the commits of a remaining primary, and no run by evac
+    itself makes another copy, or none, confirm them.
     """
     gone = tuple((site_of(ground.top, member.at) or "") in ground.left for member in store.members)
     answered = ground.policy.mode != "advise" and ground.policy.store(store.id).on_sync_loss != "ask"

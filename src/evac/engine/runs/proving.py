@@ -1,15 +1,15 @@
-"""How the person of a request is proven: by a signature of that person, or by a war room that saw a login.
+"""How the person behind a request is proven: by their signature, or by a war room that saw their login.
 
-A person signs what is asked (ed25519), and when:
+A person signs the request (ed25519) and its time:
 
-    <milliseconds since 1970>.<base64 of the signature over `Act.message`>
+<milliseconds since 1970>.<base64 of the signature over `Act.message`>
 
 A war room signs the request as it is stored with the key of its process, and names that key in the store:
 
-    room/<id>    {"key", "at_ms"}    id: the first letters of the SHA-256 of the public key
+room/<id> {"key", "at_ms"} id: the first letters of the SHA-256 of the public key
 
-Keys that the store names count where the store is sealed, or where policy lists no approvers: anyone who
-writes an open store could name one. Else those that policy lists under `rooms` count.
+Keys named in the store count only if the store is sealed or policy lists no approvers, because anyone who can
+write to an open store could name one. Otherwise those listed in policy under `rooms` count.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from evac.store.port import Put, Store
 
 ROOMS: Final = "room/"
 FREE: Final = frozenset({"pause"})
-"""Anyone may stop a run; to let it go on, a person is proven."""
+"""Anyone may stop a run; letting it continue needs a proven person."""
 BY_PEOPLE: Final = frozenset({"approve", "attest"})
-"""Verbs by which a person vouches for something: no program does."""
+"""Verbs by which a person attests something; programs never do."""
 GOOD_MS: Final = 3_600_000
-"""A signature of a person counts for so long."""
+"""How long a person's signature is valid."""
 SKEW_MS: Final = 300_000
 OF_HOLD: Final = "hold"
 OF_MARK: Final = "mark"
 OF_PROPOSAL: Final = "proposal"
-"""In place of the run where a person signs something that is about no run: no run has these names."""
+"""Replaces the run in signatures that concern no run; no run has these names."""
 _WHAT: Final[Mapping[str, str]] = {
     OF_HOLD: "the end of a hold",
     OF_MARK: "clearing a mark",
@@ -61,12 +61,12 @@ _SEEN: Final = "evac room 1"
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What a person signs: this, of this run and step and attempt, for this reason, now."""
+    """What a person signs: this act, for this run, step and attempt, for this reason, now."""
 
     run: str
     request: Request
     attempt: int = 0
-    """Of the step, as it is now: a signature does not outlive a retry."""
+    """The step's present attempt: a signature does not survive a retry."""
     bound: str = ""
     """Digest of what the run's steps do."""
     at_ms: int = 0
@@ -101,17 +101,17 @@ def sign_act(act: Act, key: Ed25519PrivateKey) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request is about, as the journal of the run says it."""
+    """What a request is about, according to the run's journal."""
 
     run: str
     attempt: int = 0
     bound: str = ""
     made: str = ""
-    """Of the run and its plan. Empty: of an older run, or of one that has ended."""
+    """Of the run and its plan. Empty for an older or ended run."""
     marks: frozenset[str] | set[str] = frozenset()
-    """Signatures that were used in this run, and ids of requests that were taken or refused."""
+    """Signatures used in this run, and ids of accepted or refused requests."""
     approval: Approval | None = None
-    """Of a request that approves the run: what its person signs."""
+    """For a request that approves the run: what its person signs."""
 
 
 def asked_of(view: RunView, request: Request) -> Asked:
@@ -126,7 +126,7 @@ def asked_of(view: RunView, request: Request) -> Asked:
 
 
 async def asked_of_ended(store: Store, run: str, request: Request) -> Asked:
-    """The same of a run that has ended, without replaying it."""
+    """The same for an ended run, without replaying it."""
     bound, attempt, marks = "", 0, set()
     async for segment in read(store, run):
         for event in decode_all(segment.records):
@@ -141,21 +141,21 @@ async def asked_of_ended(store: Store, run: str, request: Request) -> Asked:
 
 @dataclass(frozen=True, slots=True)
 class Provers:
-    """What the leader knows of those who can prove a person."""
+    """Everyone who can prove a person, as the leader knows them."""
 
     needed: bool = False
-    """People are told apart here (there is an access file): a typed name is taken for nothing."""
+    """An access file exists, so people are identified: a typed name proves nothing."""
     people: Mapping[str, Person] = field(default_factory=lambda: MappingProxyType({}))
-    """Of the access file; those with a key may sign."""
+    """People in the access file; those with a key may sign."""
     rooms: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Ids of war rooms -> their public keys, as the store names them."""
+    """War room ids -> their public keys, as named in the store."""
     sealed: bool = False
     """Only holders of a key write the store."""
 
 
 def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now_ms: int) -> Proven:
-    """How the person of a request was proven. Raises NotAllowed for a false proof, and where a person must be
-    proven and is not.
+    """How the person behind a request was proven. Raises NotAllowed for a false proof, or if proof is
+    required and missing.
     """
     if request.id in asked.marks:
         raise NotAllowed(
@@ -198,7 +198,7 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
 
 
 def _approval(approval: Approval, request: Request, policy: RunPolicy, known: Provers, now_ms: int) -> Proven:
-    """Raises NotAllowed unless a person who may approve signed just this."""
+    """Raises NotAllowed unless a person who may approve signed exactly this."""
     if not policy.approvers:
         able = (one for one in known.people.values() if one.key and one.role in ("approver", "admin"))
         policy = replace(policy, approvers=tuple(Approver(one.name, one.key) for one in able))
@@ -215,7 +215,7 @@ def _must_be_listed(who: str, policy: RunPolicy) -> None:
 
 
 def _signed(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now_ms: int) -> Proven:
-    """By a key that policy lists, or that the access file has of a person whose role allows it."""
+    """By a key that policy lists, or that the access file lists for a person whose role allows it."""
     public = next((one.key for one in policy.approvers if one.name == request.who), "")
     person = known.people.get(request.who)
     if not public and person is not None and person.key:
@@ -280,7 +280,7 @@ def room_id(public: str) -> str:
 
 
 class RoomKey:
-    """The key of one war room. key: None for one of this process, which no one else has."""
+    """The key of one war room. key: None creates one for this process alone."""
 
     def __init__(self, key: Ed25519PrivateKey | None = None) -> None:
         self._key = key or Ed25519PrivateKey.generate()
@@ -289,7 +289,7 @@ class RoomKey:
         self._named = False
 
     async def seen(self, store: Store, run: str, request: Request) -> Request:
-        """The request with the mark of this room over it, whose key the store names from now on."""
+        """The request signed by this room, whose key the store names from now on."""
         if not self._named:
             value = orjson.dumps({"key": self.public, "at_ms": request.at_ms})
             await store.transact((), (Put(ROOMS + self.id, value),))
@@ -301,7 +301,7 @@ class RoomKey:
 
 
 async def room_in(store: Store, name: str) -> str:
-    """The public key that the store names for a room; empty if it names none."""
+    """The public key that the store names for a room; empty if none."""
     entry = await store.get(ROOMS + name)
     try:
         told: Any = None if entry is None else orjson.loads(entry.value)["key"]

@@ -1,13 +1,13 @@
-"""From the store to a run: creating its journal, reading it back, and taking a run over from whoever led.
+"""Creates a run's journal, reads it back, and takes a run over from an earlier leader.
 
-Whoever takes over says so first; by that, whatever ran without a result becomes unknown.
+A new leader records the takeover first, which turns every running step without a result into unknown.
 
-Writing events of a run so that nothing is lost, doubled or written under a lease that is over.
+Events are written so that nothing is lost, duplicated, or written under an ended lease.
 
-When the store does not answer, nothing goes on: the end of the journal is settled first, and only what is not
-there is written again. Whoever is told `Conflict` or `LeaseLost` must stop at once.
+When the store does not answer, nothing continues: the end of the journal is settled first, and only what is
+missing is written again. Callers that get `Conflict` or `LeaseLost` must stop at once.
 
-Events to record lines of a journal and back: a JSON array `[kind, at_ms, step, attempt, data]` a line.
+Each line of the journal is one event: a JSON array `[kind, at_ms, step, attempt, data]`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FIELDS = 5
 
 
 def encode(event: Event) -> bytes:
-    """One line. Raises Corrupt for data that is not JSON: it must never get into a journal."""
+    """One line. Raises Corrupt for data that is not JSON: it must never enter a journal."""
     kind, at_ms, step, attempt, data = event
     try:
         return orjson.dumps((kind, at_ms, step, attempt, data if type(data) is dict else dict(data)))
@@ -81,22 +81,22 @@ NOTHING: Final = Permit()
 
 
 class Leading(Authority, Protocol):
-    """Who writes: the lease that every transaction is guarded by."""
+    """The writer: the lease that guards every transaction."""
 
     @property
     def lease(self) -> Lease: ...
 
 
 class Recorder:
-    """The one writer of a run's journal."""
+    """The only writer of a run's journal."""
 
     def __init__(self, journal: Journal, leading: Leading, boundary: Boundary) -> None:
         self.journal = journal
         self._leading, self._boundary = leading, boundary
 
     async def append(self, events: Sequence[Event], permit: Permit = NOTHING) -> None:
-        """All events, durable, in order. Raises `Conflict` (nothing was written, unless more events than fit
-        one transaction came before), `LeaseLost`.
+        """Writes all events durably, in order. Raises `Conflict` (nothing was written, unless more events
+        than fit one transaction came before), `LeaseLost`.
         """
         records = encode_all(events)
         journal, lease = self.journal, self._leading.lease
@@ -115,7 +115,7 @@ class Recorder:
         self._boundary()
 
     async def _settle(self) -> None:
-        """Finds out what was written, as long as we may still act. Raises `LeaseLost`, `Conflict`."""
+        """Finds out what was written, while we may still act. Raises `LeaseLost`, `Conflict`."""
         while True:
             self._leading.check()
             try:
@@ -126,7 +126,7 @@ class Recorder:
 
 
 SpecOf = Callable[[str, Mapping[str, Any]], Awaitable[RunSpec]]
-"""Plan digest, and what the journal says of it (`bound`, `approvals`) -> what the run executes of it."""
+"""Plan digest and the journal's fields (`bound`, `approvals`) -> what the run executes."""
 
 
 def incident_key(incident: str) -> str:
@@ -134,7 +134,7 @@ def incident_key(incident: str) -> str:
 
 
 def run_of_incident(value: bytes) -> str:
-    """The run that the entry of an incident names; empty if it names none that can be."""
+    """The run named by an incident's entry; empty if it names no valid one."""
     with contextlib.suppress(ValueError, KeyError, TypeError, StoreError):
         run = orjson.loads(value)["run"]
         if isinstance(run, str) and prefix_of(run):
@@ -151,7 +151,7 @@ async def create_run(
     compares: Sequence[Compare] = (),
     changes: Sequence[Change] = (),
 ) -> tuple[Journal, RunView]:
-    """A new run: its journal with its first event. Raises `Conflict` if it is there already."""
+    """Creates a run: its journal with the first event. Raises `Conflict` if it already exists."""
     data = {
         "run": spec.run,
         "incident": spec.incident,
@@ -177,7 +177,7 @@ async def events_of(store: Store, run: str) -> list[Event]:
 async def take_over(
     store: Store, run: str, spec_of: SpecOf, leading: Leading, clock: Clock, owner: str
 ) -> tuple[Journal, RunView]:
-    """The run as its journal says, ours from now on. Raises `Corrupt`, `RunError`, `LeaseLost`."""
+    """Takes over the run in the state of its journal. Raises `Corrupt`, `RunError`, `LeaseLost`."""
     with collector_at_rest():  # to look for cycles in a million small tuples takes longer than to read them
         journal, view = await _read_back(store, run, spec_of)
     if view.phase not in ENDED:
@@ -196,7 +196,7 @@ async def take_over(
 
 
 async def _read_back(store: Store, run: str, spec_of: SpecOf) -> tuple[Journal, RunView]:
-    """The events are gone when it returns."""
+    """Drops the events before it returns."""
     events: list[Event] = []
     journal = await Journal.open(store, run, lambda segment: events.extend(decode_all(segment.records)))
     return journal, await _view_of(run, events, spec_of)
@@ -213,6 +213,6 @@ async def _view_of(run: str, events: list[Event], spec_of: SpecOf) -> RunView:
 
 
 async def reload(store: Store, view: RunView) -> RunView:
-    """The state that is really in the journal, when ours went ahead of it."""
+    """The state that is really in the journal, when ours is ahead of it."""
     first, *_ = specs = list(view.specs.values())
     return replay(first, await events_of(store, view.spec.run), specs[1:])

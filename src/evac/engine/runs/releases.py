@@ -1,4 +1,4 @@
-"""What people ask of the leader beside runs, where they must be proven: to end a hold, to clear a mark.
+"""Requests to the leader outside runs that need a proven person: end a hold, clear a mark.
 
 release/<id>      a request (`requests.encode`), signed over this very hold, or with a domain as its step over
                   this very mark
@@ -34,18 +34,18 @@ BATCH: Final = 50
 
 
 def hold_digest(value: bytes) -> str:
-    """What a signature names the hold by: it ends this one, and no later one."""
+    """What a signature names the hold by: it ends this hold and no later one."""
     return hashlib.sha256(value).hexdigest()
 
 
 def released(who: str, reason: str, at_ms: int, proof: Proven) -> Put:
-    """Rides with the end of a hold."""
+    """Written with the end of a hold."""
     told = {"who": who, "reason": reason, "at_ms": at_ms, "proof": proof.to_data()}
     return Put(HOLD_ENDED, orjson.dumps(told))
 
 
 async def proof_needed(store: Store) -> bool:
-    """Whether the last leader takes nothing on a typed name."""
+    """Whether the last leader accepts no typed name as proof."""
     entry = await store.get(RULES)
     with contextlib.suppress(orjson.JSONDecodeError, AttributeError):
         return entry is not None and orjson.loads(entry.value).get("needed") is True
@@ -61,8 +61,8 @@ class _Done:
 
 
 class Releases:
-    """Answers what people ask of holds and marks while we lead. needed: whether a typed name counts for
-    nothing. prove: how the person was proven; raises NotAllowed.
+    """Answers requests about holds and marks while we lead. needed: whether a typed name is no proof. prove:
+    how the person was proven; raises NotAllowed.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Releases:
                 await self._store.transact((here,), (Delete(key), reply), guard)
 
     async def _hold(self, request: requests.Request) -> _Done:
-        """The end of the hold. Raises NotAllowed."""
+        """Ends the hold. Raises NotAllowed."""
         hold = await self._store.get(HOLD_KEY)
         if hold is None:
             return _Done()
@@ -119,7 +119,7 @@ class Releases:
         )
 
     async def _mark(self, request: requests.Request) -> _Done:
-        """A site, or a domain below one, that is not lost any more. Raises NotAllowed."""
+        """Clears the mark of a site, or of a domain below one. Raises NotAllowed."""
         now_ms = self._clock.now_ms()
         bound = await mark_digest(self._store, request.step, now_ms)
         proof = await self._prove(Asked(OF_MARK, bound=bound), request)

@@ -1,9 +1,9 @@
-"""What operators ask of a run: verbs, how they are written into the store, and which events they become.
+"""Requests of operators to a run: verbs, their form in the store, and the events they become.
 
-A request says who and why. What the present state does not allow is refused with words, and the refusal is
-in the journal too.
+A request says who and why. If the present state does not allow it, it is refused with a reason, also in the
+journal.
 
-What people are told to type when a plan or a run waits for them.
+Also the commands shown when a plan or run waits for a person.
 """
 
 from __future__ import annotations
@@ -33,14 +33,12 @@ NAMED_BY: Final = len("sha256:") + 12
 
 
 def to_approve(run: str, names: Sequence[str] = ()) -> str:
-    """The command with which a person agrees."""
+    """The command that approves."""
     return f"evac approve {run}{''.join(f' --confirm {name}' for name in names)} --reason WHY"
 
 
 def to_apply(plan: str, lost: Sequence[str]) -> str:
-    """The command with which a person carries out a plan that lies in the store; as much of its digest as
-    people can read to each other.
-    """
+    """The command that applies a stored plan; names as much of its digest as people can read to each other."""
     typed = "".join(f" --confirm {name}" for name in lost)
     return f"evac apply {plan[:NAMED_BY]} ESTATE --execute{typed} --reason WHY"
 
@@ -53,46 +51,44 @@ VALUE_MOST: Final = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing asked."""
+    """One request."""
 
     id: str
-    """Unique, made by whoever asks."""
+    """Unique, made by the requester."""
     verb: RequestVerb
     who: str
     reason: str
     step: str = ""
-    """Of retry, skip, undo, attest; of approve: the step whose gate is opened, empty for the run. undo
-    without a step takes the run back.
+    """For retry, skip, undo, attest; for approve: the step to approve, empty for the run. undo without a step
+    undoes the run.
     """
     at_ms: int = 0
     for_ms: int = 0
     then: Literal["resume", "cancel", "stay"] = "stay"
-    """Of pause (0: the longest that policy allows), and what happens at its end."""
+    """For pause (0: the longest that policy allows), and what happens when it ends."""
     ticket: str = ""
     envelope: Envelope | None = None
     signature: str = ""
     evidence: Mapping[str, str | int | bool] = field(default_factory=lambda: MappingProxyType({}))
     typed: tuple[str, ...] = ()
-    """Of approve, names of sites that the person typed, because more than one is left."""
+    """For approve: site names that the person typed, because more than one is left."""
     limit: str = ""
     value: str = ""
-    """Of limit; value in units, or in percent of what the estate says."""
+    """For limit; value in units, or in percent of the estate's figure."""
     glass: GlassUse | None = None
-    """Of a break-glass credential that it was asked with; journals put it before the reason. The reason stays
-    as it was given: approvals sign it.
+    """Of the break-glass credential used, if any; journals put it before the reason. The reason itself stays
+    unchanged, because approvals sign it.
     """
     proof: Proven = field(default_factory=Proven)
-    """As the war room says that took it; believed only where that room is known."""
+    """Recorded by the war room that received it; trusted only if that room is known."""
     made: str = ""
-    """Of the run and plan that it is about (`RunView.made`): if someone puts the request back later, it is
-    about something else.
-    """
+    """Of the run and plan that it concerns (`RunView.made`): a request replayed later does not match."""
     content: str = field(default="", compare=False)
-    """A digest of everything above as it is stored, without the mark of the proof: what a room signs."""
+    """Digest of all fields above as stored, without the proof's mark: what a room signs."""
 
     @property
     def full_reason(self) -> str:
-        """As journals say it."""
+        """As journals record it."""
         if self.glass is None:
             return self.reason
         return f'{self.glass.words}: signed for "{self.glass.signed_for}"; {self.reason}'[:TEXT_MOST]
@@ -107,7 +103,7 @@ def key_of(run: str, request: str) -> str:
 
 
 def encode(request: Request) -> bytes:
-    """The value under its key. Raises RunError for one that says too little or too much."""
+    """The value under its key. Raises RunError if fields are missing or excessive."""
     _check(request)
     value = orjson.dumps(_told(request))
     if len(value) > VALUE_MOST:
@@ -140,7 +136,7 @@ def _told(request: Request) -> dict[str, Any]:
 
 
 def content_of(request: Request) -> str:
-    """What `decode` will find as its content."""
+    """The content that `decode` will find."""
     return _digest(_told(request))
 
 
@@ -151,7 +147,7 @@ def _digest(told: Mapping[str, Any]) -> str:
 
 
 def decode(key: str, value: bytes) -> Request:
-    """The request under a key. Raises RunError for what is none."""
+    """The request under a key. Raises RunError if it is not one."""
     try:
         told = orjson.loads(value)
         given = None if told.get("envelope") is None else envelope.from_data(told["envelope"])
@@ -213,17 +209,17 @@ def _check(request: Request) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RequestTerms:
-    """What policy says of requests."""
+    """Rules of policy for requests."""
 
     pause_most_ms: int = 3_600_000
     check: Callable[[RunView, Request, int], Proven] = lambda view, request, now_ms: Proven()
-    """How the person of a request was proven. Raises NotAllowed for one that this person may not make, or
-    that is not proven as it must be.
+    """How the person behind a request was proven. Raises NotAllowed if they may not make it or are not proven
+    as required.
     """
     learn: Callable[[Request], Awaitable[None]] | None = None
-    """Called before `check` with what was asked: reads what the check needs to know."""
+    """Called before `check` with the request: reads what the check needs."""
     dropped: Callable[[RunView], Collection[str]] = lambda view: ()
-    """Who approved the run and may not approve it any more: their approval counts no longer."""
+    """Approvers of the run who may no longer approve it: their approval no longer counts."""
 
 
 def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) -> Event:
@@ -262,7 +258,7 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) 
 
 
 def _check_typed(view: RunView, request: Request) -> None:
-    """More than one site is left only by a person who typed all of their names."""
+    """If more than one site is left, a person must have typed all names."""
     missing = [name for name in view.approvals.untyped if name not in {*view.approvals.typed, *request.typed}]
     if missing:
         names = " ".join(f"--confirm {name}" for name in view.approvals.to_type)
@@ -331,7 +327,7 @@ def check_event(view: RunView, event: Event) -> None:
 
 
 def refused(request_key: str, verb: str, who: str, error: EvacError, now_ms: int) -> Event:
-    """The event that says a request was refused, and what to do instead."""
+    """The event for a refused request, with the next step."""
     data = {"who": who, "verb": verb, "why": error.message, "request": request_key.rpartition("/")[2]}
     data |= {"hint": error.hint} if error.hint else {}
     return Event("request_refused", now_ms, data=data)

@@ -3,10 +3,10 @@
 The policy lists public keys; private keys stay with their owners, in files that only they can read. A policy
 without approvers takes a name on trust, which is said in the evidence.
 
-An approval is over what exactly is approved, and by whom. A break-glass credential is signed offline, for one
-thing, for a while:
+An approval signs exactly what is approved and by whom. A break-glass credential is signed offline, for one
+purpose and a limited time:
 
-    evac-glass-1.<payload>.<signature>      both base64url without padding
+evac-glass-1.<payload>.<signature> both base64url without padding
 
 The payload is canonical JSON; the signature is ed25519 over it, by the key that the access file lists for the
 person. A credential stands for a login and for nothing else: what its person may not do, and what the policy
@@ -40,14 +40,14 @@ PREFIX: Final = "evac-glass-1."
 PURPOSE: Final = "evac break-glass 1"
 LONGEST: Final = 8_192
 SKEW_MS: Final = 300_000
-"""Clocks of those who sign and of those who check may be apart by so much."""
+"""Allowed clock difference between signers and checkers."""
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _TEXTS: Final = ("id", "who", "verb", "run", "incident", "reason")
 _NUMBERS: Final = ("from_ms", "until_ms", "uses")
 
 
 def issue(grant: Grant, key: Ed25519PrivateKey) -> str:
-    """The credential as text. Raises InvalidInput for one that says too little or too much."""
+    """The credential as text. Raises InvalidInput if fields are missing or excessive."""
     words = _wrong(grant)
     if words:
         raise InvalidInput("glass-invalid", words, "evac access break-glass --help")
@@ -56,9 +56,9 @@ def issue(grant: Grant, key: Ed25519PrivateKey) -> str:
 
 
 def read(text: str, keys: Mapping[str, str]) -> Grant:
-    """What a credential says, after its signature was checked. keys: person -> public key, base64.
+    """The verified contents of a credential. keys: person -> public key, base64.
 
-    Raises NotAllowed for one that is none, that no one known signed, or that was changed.
+    Raises NotAllowed for one that is malformed, signed by no known person, or changed.
     """
     payload, signature = _parts(text)
     grant = _grant(payload)
@@ -77,7 +77,7 @@ def read(text: str, keys: Mapping[str, str]) -> Grant:
 
 
 def check_time(grant: Grant, now_ms: int, rules: GlassRules) -> None:
-    """Raises NotAllowed for one that is over, that is not yet, or that would last longer than it may."""
+    """Raises NotAllowed for one that has expired, is not valid yet, or would last longer than allowed."""
     if now_ms >= grant.until_ms:
         raise NotAllowed("glass-expired", f"credential {grant.id[:8]} has expired", "sign a new one")
     if now_ms < grant.from_ms - SKEW_MS:
@@ -107,7 +107,7 @@ def _parts(credential: str) -> tuple[bytes, bytes]:
 
 
 def _grant(payload: bytes) -> Grant:
-    """Raises NotAllowed unless the bytes are exactly those that the values are written as."""
+    """Raises NotAllowed unless the bytes are the canonical form of the values."""
     try:
         told: Any = json.loads(payload)
         values = {name: told[name] for name in (*_TEXTS, *_NUMBERS)}
@@ -128,7 +128,7 @@ def _grant(payload: bytes) -> Grant:
 
 
 def _wrong(grant: Grant) -> str:
-    """What does not hold together, in words."""
+    """What is inconsistent, in words."""
     if not _ID.fullmatch(grant.id):
         return "a credential id must have 32 hexadecimal digits"
     if not grant.who.strip() or not grant.reason.strip():
@@ -233,7 +233,7 @@ def read_key(path: Path) -> Ed25519PrivateKey:
 
 
 def parse_key(data: bytes, name: str) -> Ed25519PrivateKey:
-    """A private key of PEM text; name: for messages. Raises NotAllowed, without a word of the text."""
+    """A private key from PEM text; name: for messages. Raises NotAllowed, never quoting the text."""
     try:
         key = serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError):
@@ -261,7 +261,7 @@ def sign(approval: Signed, key: Ed25519PrivateKey) -> str:
 
 
 def check(approval: Signed, signature: str, policy: RunPolicy) -> None:
-    """Raises NotAllowed unless a listed approver signed just this. With no one listed, names are trusted."""
+    """Raises NotAllowed unless a listed approver signed exactly this. If none are listed, names are trusted."""
     if not policy.approvers:
         return
     approver = next((a for a in policy.approvers if a.name == approval.who), None)

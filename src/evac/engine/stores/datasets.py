@@ -1,15 +1,15 @@
-"""Data sets: one lease and one epoch a store, so that two candidates are never promoted at once.
+"""Data sets: one lease and one epoch per store, so that two candidates are never promoted at once.
 
     store/<id>    a lease, held by whoever is changing the roles of this store, renewed as long as it takes
     epoch/<id>    {"epoch", "holder", "candidate", "purpose", "rung", "run", "begun", "synchronous",
                   "changes"}
 
-An epoch is claimed before the fence, begun in the transaction that says that the promotion starts, and
-settled after the world said what became of it. While a candidate that was begun is not settled no other one
-can claim, however long that takes and whoever leads by then. Promotions and changes of the synchronous set
-share one epoch. A promotion overtakes only a change of the set: that leaves the primary where it is, its
-late order has an older epoch, and what was seen of who confirms commits proves nothing any more. What this
-module allows it answers as a permit, which rides in the transaction of the journal event that says so.
+An epoch is claimed before the fence, begun in the transaction that starts the promotion, and settled once the
+outcome was observed. While a begun candidate is unsettled, no other can claim, however long that takes and
+whatever leader is in office. Promotions and changes of the synchronous set share one epoch. A promotion
+overtakes only a change of the set: that leaves the primary where it is, its late order has an older epoch,
+and earlier observations of who confirms commits no longer prove anything. What this module allows it returns
+as a permit, which is written in the transaction of the matching journal event.
 """
 
 from __future__ import annotations
@@ -32,43 +32,40 @@ from evac.store.port import Compare, Entry, Lease, Put, Store, entries
 Purpose = Literal["promote", "protect"]
 _PURPOSES: Final = frozenset({"", "promote", "protect"})
 RUNGS: Final = frozenset({"demote", *FENCE_PROOFS})
-"""What may stand in `rung`. demote: the old primary was alive and gave its role up itself, and was seen to.
-"""
+"""Valid values of `rung`. demote: the old primary was alive, gave up its role itself, and was seen to."""
 
 PREFIX: Final = "epoch/"
 HELD: Final = "data-set-held"
-"""Code of the error while somebody else changes the roles of a store."""
+"""Error code while someone else changes the roles of a store."""
 MARGIN_PERMILLE: Final = 200
-"""How much of a lease is left unused, for clocks that run apart."""
+"""Unused rest of a lease: covers clock drift and effects that take a moment to stop."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Where the roles of one store stand."""
+    """State of the roles of one store."""
 
     store: str
     number: int = 0
     holder: str = ""
-    """The site of its primary, as last settled."""
+    """Site of its primary, as last settled."""
     candidate: str = ""
-    """The site that is being made the primary, or of which the synchronous set changes; empty when all is
-    settled.
-    """
+    """The site being promoted or whose synchronous set changes; empty when settled."""
     purpose: str = ""
     rung: str = ""
-    """The fence proof that was complete in this epoch."""
+    """The fence proof completed in this epoch."""
     run: str = ""
     begun: bool = False
-    """Whether the candidate may be the primary by now: its promotion was started, and nobody has seen yet
-    what became of it.
+    """Whether the candidate may be the primary by now: its promotion was started and the outcome has not been
+    observed.
     """
     synchronous: tuple[str, ...] = ()
     revision: int = 0
-    """Of the key; 0 where it is not written yet."""
+    """Of the key; 0 if not written yet."""
     changes: int = 0
-    """How often it may have changed who confirms commits; what was seen of that under another number proves
+    """How often the set that confirms commits may have changed; observations under another number prove
     nothing.
     """
 
@@ -82,7 +79,7 @@ def key_of(store: str) -> str:
 
 
 def decode(store: str, entry: Entry | None) -> Epoch:
-    """The epoch under a key. Raises `NotAllowed` for what cannot be read: then no one may claim."""
+    """The epoch under a key. Raises `NotAllowed` if it is unreadable: then no one may claim."""
     if entry is None:
         return Epoch(store)
     try:
@@ -133,11 +130,11 @@ def claim(
     fenced: str = "",
     obeyed: int = 0,
 ) -> tuple[Epoch, Permit]:
-    """The next epoch for this candidate. The same claim again (after a crash) is the same epoch. obeyed: the
-    highest one that members have obeyed, which is greater where this store took the place of a lost one.
+    """The next epoch for this candidate. The same claim again (after a crash) gives the same epoch. obeyed:
+    the highest epoch that members have obeyed, which is greater if this store replaced a lost one.
 
-    Raises `NotAllowed` while another candidate, purpose or run was begun and is not settled. One that was
-    only claimed is overtaken: it can begin no more. fenced: sites that a person vouches cannot write.
+    Raises `NotAllowed` while another candidate, purpose or run was begun and is not settled. A claim that was
+    not begun is overtaken: it can no longer begin. fenced: sites that a person attests cannot write.
     """
     if not fenced and before.holder and holder and holder != before.holder:
         raise NotAllowed(
@@ -169,8 +166,8 @@ def claim(
 
 
 def prove(before: Epoch, rung: str, policy: StorePolicy) -> tuple[Epoch, Permit]:
-    """The fence of the claimed epoch is complete by this proof. Raises `NotAllowed` if policy wants
-    more.
+    """The fence of the claimed epoch is complete by this proof. Raises `NotAllowed` if policy requires a
+    stronger one.
     """
     if before.settled or before.purpose != "promote":
         raise NotAllowed("not-claimed", f"{before.store}: no claimed epoch needs a fence")
@@ -185,11 +182,11 @@ def prove(before: Epoch, rung: str, policy: StorePolicy) -> tuple[Epoch, Permit]
 
 
 def begin(before: Epoch, candidate: str, run: str, policy: StorePolicy) -> tuple[Epoch, Permit]:
-    """To start what was claimed. Raises `NotAllowed` unless this run claimed it for this candidate and, for a
+    """Begins what was claimed. Raises `NotAllowed` unless this run claimed it for this candidate and, for a
     promotion, the fence is proved.
 
-    A run whose candidate burnt as well goes on with another one, under the next epoch, where the proof is of
-    the old primary alone and nothing was begun.
+    A run whose candidate burnt as well continues with another one under the next epoch, if the proof concerns
+    only the old primary and nothing was begun.
     """
     if (before.purpose, before.run) == ("promote", run):
         before = _with(before, candidate)
@@ -206,7 +203,7 @@ def begin(before: Epoch, candidate: str, run: str, policy: StorePolicy) -> tuple
 
 
 def _with(before: Epoch, candidate: str) -> Epoch:
-    """The claim of a run, for another candidate. Raises `NotAllowed` for what was begun."""
+    """The claim of a run, for another candidate. Raises `NotAllowed` if it was begun."""
     if before.candidate == candidate or before.rung in ("", "sync"):
         return before
     if before.begun:
@@ -215,7 +212,7 @@ def _with(before: Epoch, candidate: str) -> Epoch:
 
 
 def names_in(told: str) -> frozenset[str]:
-    """The names in words of a person, such as `anyang, ansan`."""
+    """The names in a person's text, such as `anyang, ansan`."""
     return frozenset(told.replace(",", " ").split())
 
 
@@ -231,20 +228,20 @@ def _in_doubt(epoch: Epoch) -> NotAllowed:
 
 
 def stay(epoch: Epoch) -> Permit:
-    """No one claims anything of this store in between."""
+    """Ensures that no one claims this store meanwhile."""
     return Permit((_as_read(epoch),))
 
 
 def not_done(before: Epoch) -> tuple[Epoch, Permit]:
-    """What was begun certainly did not happen; it stays claimed, and may be begun or overtaken."""
+    """What was begun certainly did not happen; it stays claimed and may be begun or overtaken."""
     after = replace(before, begun=False)
     return after, _change(before, after)
 
 
 def settle(before: Epoch, done: bool, synchronous: tuple[str, ...] | None = None) -> tuple[Epoch, Permit]:
-    """What the world said became of the candidate: it is the primary now (or the set is changed), or not.
+    """Records the observed outcome: the candidate is the primary (or the set is changed), or not.
 
-    Only an observation may say so. The number stays used up either way.
+    Only an observation may settle. The number stays used either way.
     """
     if before.settled:
         return before, Permit((_as_read(before),))
@@ -263,7 +260,7 @@ def settle(before: Epoch, done: bool, synchronous: tuple[str, ...] | None = None
 
 
 def vouch(before: Epoch, holder: str) -> tuple[Epoch, Permit]:
-    """A person says where the primary is, of a store whose run ended in doubt. The number stays used up."""
+    """A person states where the primary is, for a store whose run ended in doubt. The number stays used."""
     after = replace(
         before, holder=holder, candidate="", purpose="", run="", begun=False, changes=before.changes + 1
     )
@@ -272,7 +269,7 @@ def vouch(before: Epoch, holder: str) -> tuple[Epoch, Permit]:
 
 class DataSets:
     """Leases and epochs of all stores, as one controller sees them. owner: of its leases. linger_ms: how long
-    a lease is kept after its use, because the next step of the same store mostly follows at once.
+    an unused lease is kept, because the next step of the same store usually follows at once.
     """
 
     def __init__(self, store: Store, owner: str, clock: Clock, linger_ms: int = 0) -> None:
@@ -282,11 +279,11 @@ class DataSets:
         self._releasing: set[asyncio.Task[None]] = set()
 
     async def read(self, store: str) -> Epoch:
-        """The epoch as of now."""
+        """The present epoch."""
         return decode(store, await self._store.get(key_of(store)))
 
     async def read_all(self) -> dict[str, Epoch]:
-        """Every store whose roles were ever changed."""
+        """Epochs of every store whose roles ever changed."""
         found: dict[str, Epoch] = {}
         async for entry in entries(self._store, PREFIX):
             store = entry.key.removeprefix(PREFIX)
@@ -333,7 +330,7 @@ class DataSets:
             await held.release()
 
     async def close(self) -> None:
-        """Gives back what is only kept."""
+        """Releases leases that are only kept."""
         for task in self._releasing:
             task.cancel()
         kept, self._kept = list(self._kept.values()), {}
@@ -341,7 +338,7 @@ class DataSets:
 
 
 class HeldSet:
-    """The lease of one store. It is kept by `during`, and over before anyone else can have it."""
+    """The lease of one store. `during` renews it, and it is given up before anyone else can have it."""
 
     def __init__(self, keys: Store, store: str, lease: Lease, clock: Clock, asked_ms: int) -> None:
         self._keys, self.store, self.lease, self._clock = keys, store, lease, clock
@@ -353,12 +350,12 @@ class HeldSet:
 
     @property
     def left_ms(self) -> int:
-        """For how long this holder may still act, by its own clock."""
+        """How long this holder may still act, by its own clock."""
         return self._safe_ms - self._clock.monotonic_ms()
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """The work, with the lease renewed as long as it takes. When it cannot be kept the work is cancelled
-        and `LeaseLost` raised, before the lease ends.
+        """Awaits the work, renewing the lease as long as it takes. If it cannot be kept, cancels the work and
+        raises `LeaseLost` before the lease ends.
         """
         task = asyncio.ensure_future(work)
         keeper = asyncio.ensure_future(self._keep())
@@ -373,7 +370,7 @@ class HeldSet:
             await asyncio.gather(task, keeper, return_exceptions=True)
 
     async def release(self) -> None:
-        """Ends the lease early; one that cannot be reached ends by itself."""
+        """Ends the lease early; an unreachable one expires by itself."""
         try:
             async with asyncio.timeout(max(0.1, self.left_ms / 1_000)):
                 await self._keys.release(self.lease)
@@ -381,7 +378,7 @@ class HeldSet:
             return
 
     async def _keep(self) -> None:
-        """Renews until the lease is lost, or too little of it is left to be sure."""
+        """Renews until the lease is lost or too little is left to be sure."""
         while self.left_ms > 0:
             await asyncio.sleep(min(self.lease.ttl_ms / 4, self.left_ms) / 1_000)
             asked_ms = self._clock.monotonic_ms()

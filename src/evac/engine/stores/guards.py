@@ -1,8 +1,7 @@
 """What must never happen: forbidden states, the hold, maintenance, and modes that need a quorum.
 
-A guard reads what the store says now and answers with a permit: compares and changes that ride in the same
-transaction as the event they allow, so that between the check and the event nothing can slip in. A guard that
-cannot be evaluated refuses.
+A guard reads the store and returns a permit: compares and changes written in the same transaction as the
+event they allow, so that nothing can slip in between. A guard that cannot be evaluated refuses.
 
     sites               {"pangyo": "active"|"evacuating"|"evacuated"|"lost", ...}
     pooled              {"chat": ["anyang", "ansan"], ...}: where the traffic of a service may go
@@ -42,13 +41,13 @@ _MARKS: Final = frozenset({"active", "evacuating", "evacuated", "lost"})
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """What must hold, and what changes, in the transaction of the event that was allowed."""
+    """What must hold and what changes in the transaction of the allowed event."""
 
     compares: tuple[Compare, ...] = ()
     changes: tuple[Change, ...] = ()
 
     def __or__(self, other: Permit) -> Permit:
-        """Both. Two permits that change the same key come from two readings and must not be joined."""
+        """Both. Permits that change the same key come from two reads and must not be joined."""
         compares = {compare.key: compare for compare in (*self.compares, *other.compares)}
         assert not {c.key for c in self.changes} & {c.key for c in other.changes}
         return Permit(tuple(compares.values()), (*self.changes, *other.changes))
@@ -76,7 +75,7 @@ def check_mode(mode: Mode, quorum: bool, voters: int) -> None:
 
 
 def marks_in(value: bytes) -> dict[str, str] | None:
-    """Site -> its mark in the register, sorted; None if it cannot be read: guards allow nothing then."""
+    """Site -> its mark in the register, sorted; None if unreadable: guards then allow nothing."""
     with contextlib.suppress(ValueError):
         found = orjson.loads(value)
         if isinstance(found, dict):
@@ -85,12 +84,12 @@ def marks_in(value: bytes) -> dict[str, str] | None:
 
 
 def as_allowed(policy: RunPolicy, quorum: bool) -> RunPolicy:
-    """The policy as far as a store allows it: without a quorum evac does only what a person asked for."""
+    """The policy as far as the store allows it: without a quorum evac does only what a person requested."""
     return policy if quorum else replace(policy, mode="advise")
 
 
 class Draft:
-    """Keys as read once, and as they shall be: what several guards say of the same key becomes one change."""
+    """Keys as read once and as they will be written: several guards' changes to one key become one."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -99,7 +98,7 @@ class Draft:
         self._changed: set[str] = set()
 
     async def get(self, key: str) -> Any:
-        """The value under a key, None if there is none. Raises `NotAllowed` for what is not JSON."""
+        """The value under a key, None if there is none. Raises `NotAllowed` if it is not JSON."""
         if key not in self._read:
             entry = await self._store.get(key)
             try:
@@ -110,7 +109,7 @@ class Draft:
         return self._values[key]
 
     async def read(self, *keys: str) -> None:
-        """Reads several keys at once, for what will be asked of them."""
+        """Reads several keys at once that will be needed."""
         await asyncio.gather(*(self.get(key) for key in keys))
 
     def put(self, key: str, value: Any) -> None:
@@ -129,8 +128,8 @@ class Draft:
 
 
 class Guards:
-    """Checks against the store as it is now. serving: sites that run services; pooled: service -> the sites
-    its traffic goes to as long as the store does not say otherwise.
+    """Checks against the present store. serving: sites that run services; pooled: service -> the sites its
+    traffic goes to unless the store says otherwise.
     """
 
     def __init__(
@@ -144,14 +143,14 @@ class Guards:
         self._serving, self._pooled = frozenset(serving), pooled
 
     def pool(self, pooled: Mapping[str, Sequence[str]]) -> None:
-        """Where traffic goes by an estate that changed."""
+        """Updates where traffic goes after the estate changed."""
         self._pooled = pooled
 
     async def may_leave(self, leaving: Sequence[str], mark: Mark, typed: Sequence[str] = ()) -> Permit:
-        """To evacuate these sites, or to take them for lost. typed: names that a person typed for it.
+        """Permit to evacuate these sites or mark them lost. typed: names that a person typed for it.
 
-        Raises `NotAllowed`: no site would be left (nothing overrides that); another site is left already and
-        not all names were typed; the site is left already.
+        Raises `NotAllowed` if no site would be left (nothing overrides that), if another site is left already
+        and not all names were typed, or if the site is left already.
         """
         draft = Draft(self._store)
         register = await _register(draft)
@@ -177,7 +176,7 @@ class Guards:
         return draft.permit()
 
     async def may_mark(self, sites: Sequence[str], mark: Mark) -> Permit:
-        """To say that sites which are left came back (`active`), or are left completely (`evacuated`)."""
+        """Permit to mark sites that are left as returned (`active`) or left completely (`evacuated`)."""
         draft = Draft(self._store)
         register = await _register(draft)
         unknown = [site for site in sites if site not in register]
@@ -196,9 +195,9 @@ class Guards:
     async def may_act(
         self, steps: Iterable[tuple[str, Sequence[Action]]], windows: Sequence[Window]
     ) -> Permit:
-        """To begin these steps: (site, actions). windows: of maintenance, that hold for whoever asks. Raises
-        `Retryable` while a hold or a window stands, and `NotAllowed` for what would lead to a forbidden
-        state.
+        """Permit to begin these steps: (site, actions). windows: maintenance windows that apply to the
+        caller. Raises `Retryable` during a hold or window, and `NotAllowed` for anything that leads to a
+        forbidden state.
         """
         draft, asked = Draft(self._store), list(steps)
         if any(action.verb in _TRAFFIC for _, actions in asked for action in actions):
@@ -211,7 +210,7 @@ class Guards:
         return draft.permit()
 
     async def may_take_back(self, steps: Iterable[tuple[str, Sequence[Action]]]) -> Permit:
-        """To undo these steps: traffic never goes back to a site that is left."""
+        """Permit to undo these steps: traffic never returns to a site that is left."""
         draft = Draft(self._store)
         await self._no_hold(draft)
         for _, actions in steps:
@@ -221,7 +220,7 @@ class Guards:
         return draft.permit()
 
     def in_window(self, sites: Iterable[str], windows: Sequence[Window]) -> bool:
-        """Whether one of these maintenance windows stands on one of these sites now."""
+        """Whether one of these sites is in one of these maintenance windows now."""
         return self._window_of(set(sites), windows) is not None
 
     async def _no_hold(self, draft: Draft) -> None:
@@ -320,7 +319,7 @@ class Guards:
 
 
 async def ensure_register(store: Store, sites: Iterable[str]) -> Permit:
-    """A permit that adds sites which the register does not know yet, as active; empty if it knows all."""
+    """A permit that adds unknown sites to the register as active; empty if it has them all."""
     draft = Draft(store)
     known = await draft.get(SITES_KEY)
     register = _checked({} if known is None else known)
@@ -337,7 +336,7 @@ async def read_register(store: Store) -> dict[str, Mark]:
 
 
 async def read_register_as_is(store: Store) -> tuple[dict[str, Mark], Permit]:
-    """The register, and a permit that holds only as long as it says the same."""
+    """The register, and a permit that holds only while it stays the same."""
     draft = Draft(store)
     known = await draft.get(SITES_KEY)
     return {} if known is None else _checked(known), draft.permit()

@@ -1,12 +1,13 @@
-"""The fence proof `lease`: the leader permits a site to hold the primary of a store, and waits a permit out.
+"""The fence proof `lease`: the leader permits a site to hold the primary of a store, and waits for permits to
+expire.
 
     permit/<store>     {"site", "ttl_ms"}: the agent of this site watches the store, and stops its primary
                        when no permit comes; written once the agent said so, deleted when it says that it has
                        no fence for the store any more. ttl_ms: of the longest permit that may still be valid
 
-Only stores whose policy chose it are permitted, so that nothing else ever turns read-only when evac is gone.
-A permit proves a fence when the fact stands, nobody grants any more, and the longest permit that anybody can
-have granted is over with a margin for clocks that drift apart.
+Only stores whose policy chose it use permits, so that nothing else turns read-only when evac is gone. A
+permit proves a fence when the fact is recorded, granting has stopped, and the longest permit that can have
+been granted has expired, with a margin for clock drift.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ TIMEOUT_S: Final = 2.0
 DRIFT_PERMILLE: Final = 100
 MARGIN_MS: Final = 1_000
 UNWATCHED: Final = "store-unknown"
-"""Code of an agent that has no fence for a store."""
+"""Error code of an agent without a fence for a store."""
 
 RESUME_S: Final = 2.0
 
 
 class Permitter(Protocol):
-    """The agent of a site, as far as permits go."""
+    """The agent of a site, reduced to permits."""
 
     async def resume(
         self, units: Collection[str], stores: Collection[str], token: int, timeout_s: float
@@ -49,18 +50,18 @@ class Permitter(Protocol):
 
 
 def wait_ms(ttl_ms: int) -> int:
-    """How long after the last grant a permit of `ttl_ms` is certainly over, on any clock."""
+    """How long after the last grant a permit of `ttl_ms` has certainly expired on any clock."""
     return ttl_ms + ttl_ms * DRIFT_PERMILLE // 1_000 + MARGIN_MS
 
 
 RunsAt = Callable[[str], Awaitable[tuple[Collection[str], Collection[str]]]]
-"""Site -> units of services that run there now, and stores that have a member there."""
+"""Site -> units of services that run there now, and stores with a member there."""
 
 
 class Permitting:
-    """Grants while we lead; stops for a store that is being fenced. agent: of a site, None where it has none;
-    holder: the site of a store's primary as the estate was last seen. obeyed: the highest epoch that members
-    of a store have obeyed. runs_at: what an agent that was started anew may start again; None: nothing.
+    """Grants permits while we lead; stops for a store being fenced. agent: of a site, None if it has none;
+    holder: the site of a store's primary as last observed. obeyed: the highest epoch that members of a store
+    have obeyed. runs_at: what a restarted agent may start again; None: nothing.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Permitting:
         self._led_since_ms = clock.monotonic_ms()
         self._granted_ms: dict[str, int] = {}
         self._longest: dict[str, tuple[int, int]] = {}
-        """Store -> the length of its longest permit that may still be valid, and when it was last granted."""
+        """Store -> length of its longest permit that may still be valid, and when it was last granted."""
         self._stopped: set[str] = set()
         self._told: dict[str, bytes] = {}
 
@@ -90,7 +91,7 @@ class Permitting:
         return tuple(sorted(name for name, one in self._policy.stores.items() if one.self_fence))
 
     async def chore(self, guard: Lease) -> None:
-        """One round of permits, then a pause of a third of the shortest one."""
+        """One round of permits, then a pause of a third of the shortest permit."""
         if guard.token != self._token:
             self._token, self._led_since_ms = guard.token, self._clock.monotonic_ms()
             self._granted_ms.clear()
@@ -104,8 +105,8 @@ class Permitting:
         await asyncio.sleep(min(self._policy.store(store).lease_ttl_ms for store in self.stores) / 3_000)
 
     async def resume(self, guard: Lease) -> None:
-        """Tells the agent of every site in service which of its units may run again, should it have been
-        started anew. Where the register cannot be read nobody is told anything.
+        """Sends the agent of every site in service which of its units may run again after a restart. Sends
+        nothing if the register is unreadable.
         """
         if self._runs_at is not None:
             register = await read_register(self._store)
@@ -114,7 +115,7 @@ class Permitting:
         await asyncio.sleep(RESUME_S)
 
     async def _resume(self, site: str, guard: Lease, runs_at: RunsAt) -> None:
-        """An agent that does not answer, or is of an older version, is told at the next round."""
+        """An agent that does not answer, or is of an older version, is retried in the next round."""
         agent = self._agent(site)
         if agent is None:
             return
@@ -129,7 +130,7 @@ class Permitting:
         return epoch.settled and (epoch.holder or self._holder(store)) == site
 
     async def _permit(self, store: str, guard: Lease) -> None:
-        """An agent that does not answer gets no permit, and stops its primary in time: that is the point."""
+        """An agent that does not answer gets no permit and stops its primary in time, as intended."""
         with contextlib.suppress(ActionError, Unavailable):
             epoch = await self._sets.read(store)
             site = epoch.holder or self._holder(store)
@@ -152,8 +153,8 @@ class Permitting:
                 self._told[store] = fact
 
     async def _longest_after(self, store: str) -> int:
-        """The length of the longest permit that may be valid once one more is granted: after policy made them
-        shorter, one that was granted before then may outlast it. Raises Unavailable.
+        """Length of the longest permit that may be valid once one more is granted: one granted before policy
+        shortened them may outlast it. Raises Unavailable.
         """
         now, ttl_ms = self._clock.monotonic_ms(), self._policy.store(store).lease_ttl_ms
         if store not in self._longest:
@@ -165,8 +166,8 @@ class Permitting:
         return self._longest[store][0]
 
     async def fact(self, store: str) -> tuple[str, int] | None:
-        """(site, ttl_ms) of the agent that watches a store; None where none was ever seen to. The leader
-        before may have granted what policy says now, and died before it wrote it down.
+        """(site, ttl_ms) of the agent that watches a store; None if none is known to. An earlier leader may
+        have granted a permit by the present policy and died before recording it.
         """
         entry = await self._store.get(PREFIX + store)
         if entry is None:
@@ -178,7 +179,7 @@ class Permitting:
             return None
 
     def stop(self, store: str) -> None:
-        """No more permits for a store in this term."""
+        """Grants no more permits for a store in this term."""
         self._stopped.add(store)
 
     def stopped(self, store: str) -> bool:
@@ -188,8 +189,8 @@ class Permitting:
         self._stopped.discard(store)
 
     def over_at_ms(self, store: str, ttl_ms: int) -> int:
-        """Monotonic moment at which every permit of this store is over; somebody who led before us may have
-        granted one until the moment we took over.
+        """Monotonic time when every permit of this store has expired; an earlier leader may have granted one
+        until we took over.
         """
         return max(self._led_since_ms, self._granted_ms.get(store, 0)) + wait_ms(ttl_ms)
 
@@ -198,7 +199,7 @@ class Permitting:
 
 
 class LeaseDriver:
-    """Fences a store by waiting until its permit is over."""
+    """Fences a store by waiting until its permit has expired."""
 
     name = "lease"
     verbs: frozenset[Verb] = frozenset({"fence"})
@@ -224,7 +225,7 @@ class LeaseDriver:
         return {"proof": "lease", "ttl_ms": ttl_ms, "waited_ms": self._permits.now_ms() - began}
 
     async def observe(self, action: Action, order: Order) -> Observed:
-        """Done once every permit is over and none was granted since."""
+        """Done once every permit has expired and none was granted since."""
         fact = await self._permits.fact(action.target)
         if fact is None or not self._permits.stopped(action.target):
             return Observed("absent")
@@ -232,7 +233,7 @@ class LeaseDriver:
         return Observed("done" if over else "absent", {"proof": "lease"} if over else NO_EVIDENCE)
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Permits are granted again; a primary that stopped itself is started by its own site."""
+        """Grants permits again; a primary that stopped itself is started by its own site."""
         if not order.dry_run:
             self._permits.go_on(action.target)
         return {"undone": "fence"}

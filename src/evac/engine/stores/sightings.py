@@ -1,18 +1,18 @@
-"""What was last seen of each copy of a store, and so the most that its promotion can lose. Pure.
+"""What was last seen of each copy of a store, which bounds the loss of a promotion. Pure.
 
-    sighting/<store>     the primary's position at the last look, and up to when each copy holds everything
+sighting/<store> the primary's position at the last look, and up to when each copy holds everything
 
-A copy that holds at least the position that the primary had at a look holds everything that was acknowledged
-before that look. So what can be lost is what the primary may have acknowledged since the newest such look,
-until it certainly could no more: the age of the sighting and the lag seen then, together. No clock of a
-server and no engine's own figure of its lag is needed. What was seen of another history proves nothing.
+A copy that has reached the primary's position at a look has everything acknowledged before that look. So the
+loss is at most what the primary may have acknowledged from the newest such look until it certainly could no
+longer: the age of the sighting plus the lag seen then. This needs no server clock and no lag reported by the
+engine. Sightings of another history prove nothing.
 
-Times are those of a clock that does not jump, and each controller has its own. Whoever reads what another
-wrote moves it to its own clock, never to a later time than the true one: see `Following`.
+Times come from each controller's own monotonic clock. A reader converts them to its own clock, never to a
+later time than the true one: see `Following`.
 
-That most is looked at before a plan is approved, and again when a fence is complete. No one agreed to more
-than was shown. Until the fence of a store is complete its old primary may acknowledge writes that the
-candidate never gets, so what was shown can have grown; then the promotion waits for a person.
+This bound is checked before a plan is approved and again when the fence is complete, because no one agreed to
+more than was shown. Until then the old primary may acknowledge writes that the candidate never gets. If the
+bound has grown, the promotion waits for a person.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ from evac.store.port import Store, all_entries
 
 PREFIX: Final = "sighting/"
 MARKS_MOST: Final = 64
-"""Looks that are remembered: a copy that is further behind keeps what it was last seen to hold."""
+"""Looks remembered: a copy that is further behind keeps the last position it was known to hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopySeen:
-    """A copy of a store, as last seen."""
+    """A copy of a store as last seen."""
 
     site: str
     position: int
     at_ms: int
     """When it last answered."""
     holds_ms: int = 0
-    """It holds everything acknowledged until then; 0: not known."""
+    """It has everything acknowledged until then; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """The last look at which a store had one primary that answered."""
+    """The last look at which a store had a single primary that answered."""
 
     store: str
     primary: str
     history: str
-    """Of which line of it."""
+    """Its line of history."""
     position: int
-    """Bytes of its log."""
+    """Log position in bytes."""
     at_ms: int
     copies: tuple[CopySeen, ...] = ()
     marks: tuple[tuple[int, int], ...] = ()
@@ -74,15 +74,15 @@ class Sighting:
     token: int = 0
     """Of the leader that looked."""
     kept: tuple[int, int] = (0, 0)
-    """Its look before this one, and when that was certainly written; (0, 0): it wrote none."""
+    """Its previous look, and when that was certainly written; (0, 0): none."""
 
     @property
     def name(self) -> str:
-        """The same for everyone who reads it, whatever clock it was moved to."""
+        """The same for every reader, whatever the clock."""
         return f"{self.token}:{self.history}:{self.position}:{self.kept[0]}"
 
     def moved(self, by_ms: int) -> Sighting:
-        """By another clock."""
+        """Converted to another clock."""
         copies = tuple(
             replace(one, at_ms=one.at_ms + by_ms, holds_ms=one.holds_ms + by_ms if one.holds_ms else 0)
             for one in self.copies
@@ -109,7 +109,7 @@ class Sighting:
 
 
 def decode_sighting(store: str, value: bytes) -> Sighting:
-    """Raises NotAllowed for what cannot be read: it proves nothing."""
+    """Raises NotAllowed if unreadable: it proves nothing."""
     try:
         found: dict[str, Any] = orjson.loads(value)
         at_ms, position = int(found["at_ms"]), int(found["position"])
@@ -133,7 +133,9 @@ def decode_sighting(store: str, value: bytes) -> Sighting:
 def sighted(
     before: Sighting | None, store: str, members: Sequence[MemberSeen], at_ms: int
 ) -> Sighting | None:
-    """After another look that began at `at_ms`; as before where no single primary told its position."""
+    """The state after another look that began at `at_ms`; unchanged if no single primary reported its
+    position.
+    """
     primaries = [one for one in members if one.role == "primary" and one.position is not None]
     if len(primaries) != 1:
         return before
@@ -158,22 +160,22 @@ def sighted(
 
 @dataclass(slots=True)
 class Following:
-    """The sightings of one store that others write, by the reader's own clock.
+    """Sightings of one store written by others, converted to the reader's clock.
 
-    What a writer says of its write before (`kept`), and when the reader last looked without finding that one,
-    bound how far the writer's clock is behind: a look is then never taken for younger than it is, and for
-    older by no more than reading and writing take.
+    The writer's record of its previous write (`kept`), and when the reader last looked without finding it,
+    bound how far the writer's clock is behind. A look is then never taken as newer than it is, and as older
+    by no more than reading and writing take.
     """
 
     raw: Sighting | None = None
     """As written last."""
     absent_ms: int | None = None
-    """When a read that did not find it began, None: it lay there at the first one."""
+    """When a read that did not find it began; None: the first read found it."""
     known: Sighting | None = None
     _behind: dict[int, int] = field(default_factory=dict)
 
     def read(self, found: Sighting, before_ms: int | None) -> None:
-        """before_ms: when the last read before this one began; None: there was none."""
+        """before_ms: when the previous read began; None: there was none."""
         raw = self.raw
         if raw is not None and raw.token == found.token and found.at_ms <= raw.at_ms:
             return
@@ -183,12 +185,12 @@ class Following:
         if behind_ms is not None:
             self.known = found.moved(behind_ms)
         elif self.known is None or _line(self.known) != _line(found):
-            # Nothing older of it is known, so its writer's date must do, but no later one than it can be.
+            # No earlier sighting is known, so its writer's time must do, limited to the latest possible.
             late_ms = 0 if before_ms is None else max(0, found.at_ms - before_ms)
             self.known = found.moved(-late_ms)
 
     def wrote(self, one: Sighting) -> None:
-        """What the reader writes itself is by its own clock already."""
+        """The reader's own writes already use its clock."""
         self.raw, self.absent_ms, self.known, self._behind = one, None, one, {one.token: 0}
 
     def _bound(self, found: Sighting) -> None:
@@ -204,7 +206,7 @@ def _line(sighting: Sighting) -> tuple[str, str]:
 
 
 def again(loss: Loss, sighting: Sighting | None, until_ms: int) -> Loss:
-    """By a later look at the same primary, or for another end. What never was seen stays as declared."""
+    """Recomputed for a later look at the same primary, or another end. What was never seen stays as declared."""
     moved = sighting is None or sighting.primary != loss.primary
     if loss.basis in ("synchronous", "moment") or (loss.basis != "unknown" and moved):
         return later(loss, until_ms)
@@ -214,8 +216,8 @@ def again(loss: Loss, sighting: Sighting | None, until_ms: int) -> Loss:
 
 
 def still(loss: Loss, sighting: Sighting, until_ms: int, now_ms: int) -> Loss:
-    """By a look, as `again`. A primary that was seen after the end meant for it goes on until now: its site
-    was cut off, and is joined again.
+    """From a look, as `again`. A primary seen after its intended end continues until now: its site was cut
+    off and has rejoined.
     """
     return again(loss, sighting, now_ms if sighting.at_ms > until_ms else until_ms)
 
@@ -230,9 +232,9 @@ def loss_of(
     until_ms: int,
     is_observed: bool = True,
 ) -> Loss:
-    """The most that is lost when the primary may have acknowledged writes until `until_ms`. mode: of the
-    candidate; is_observed: it was seen, and is not only what the files say. What a clock that went back would
-    make too small is not known, nor what is lost of a primary that no one saw, where another was seen before.
+    """The upper bound of the loss if the primary may have acknowledged writes until `until_ms`. mode: of the
+    candidate; is_observed: seen, not only declared in files. Unknown if a clock went back and would make it
+    too small, or if this primary was never seen but another was before.
     """
     if mode == "sync":
         sync: Basis = "synchronous" if is_observed else "declared"
@@ -260,7 +262,7 @@ def loss_of(
 
 
 async def up_to_date(sites: Collection[str]) -> bool:
-    """Roles of stores are known as they are; never behind."""
+    """The roles of stores are known as they are, never behind."""
     return False
 
 
@@ -268,7 +270,7 @@ AGAIN_MS: Final = 5_000
 
 
 async def read_sightings(store: Store) -> dict[str, Sighting]:
-    """What the leader last wrote of each data set; what cannot be read is left out, and proves nothing."""
+    """The leader's last record of each data set; unreadable ones are left out and prove nothing."""
     found: dict[str, Sighting] = {}
     for entry in await all_entries(store, PREFIX):
         name = entry.key.removeprefix(PREFIX)
@@ -284,9 +286,9 @@ def losses_of(
     now_ms: int,
     members: Sequence[MemberSeen] = (),
 ) -> dict[str, Loss]:
-    """Store -> the most that its promotion loses, where its fence is complete at the time that is planned.
-    Only where a site is lost: an orderly way out loses nothing, nor does a primary that stays where it is.
-    members: as last seen with one primary; a copy that none of them shows is as the files declare it.
+    """Store -> the most that its promotion loses if its fence completes as planned. Only if a site is lost: a
+    planned evacuation loses nothing, nor does a primary that stays. members: as last seen with one primary; a
+    copy missing from them is as the files declare it.
     """
     if plan.scenario.kind != "lose":
         return {}
@@ -307,7 +309,7 @@ def losses_of(
             loss = Loss(store.id, primary, candidate, outcome.loss_ms, "moment", until_ms=until_ms)
             found[store.id] = replace(loss, rpo_ms=rpo_ms)
             continue
-        # A backup holds what it was made with: its age is what the estate declares.
+        # A backup has the data of its time: its age is what the estate declares.
         sighting = None if outcome.restored else sightings.get(store.id)
         mode = "none" if outcome.restored else _mode(store, outcome.candidate)
         is_observed = (store.id, candidate) in observed
@@ -322,8 +324,8 @@ def _mode(store: DataSet, candidate: str) -> ReplicationMode:
 
 
 class LossGuard:
-    """Of one run. policy: what holds for it now. seen: a loss as it was known, an end, and how long ago that
-    was -> by what is seen now. now_ms: by the clock of the run's journal.
+    """One run. policy: what applies to it now. seen: a loss as known, an end, and how long ago that was ->
+    the present loss. now_ms: by the clock of the run's journal.
     """
 
     def __init__(
@@ -336,7 +338,7 @@ class LossGuard:
         self._now, self._policy, self._seen, self._now_ms = now, policy, seen, now_ms
 
     def __call__(self, step: RunStep, actions: Sequence[Action]) -> None:
-        """Raises `Retryable` if it would lose more than policy allows, and no person agreed to it."""
+        """Raises `Retryable` if it would lose more than policy allows and no person agreed."""
         view = self._now()
         known = known_losses(view.specs[view.plans[-1]]).get(step.target)
         if known is None or step.gate or view.index[step.id] in view.gates_open:
@@ -357,7 +359,7 @@ class LossGuard:
 
 
 def within(loss: Loss, policy: RunPolicy) -> bool:
-    """Whether policy lets a promotion go on without asking a person."""
+    """Whether policy allows this loss without asking a person."""
     if loss.most_ms is None:
         return False
     of = policy.store(loss.store)

@@ -1,16 +1,16 @@
-"""Commits that hang because a synchronous copy is gone: a small run a store, under its next epoch.
+"""Stalled commits because a synchronous copy is gone: one small run per store, under its next epoch.
 
     withdrawn/<store>     {"epoch", "times"}: how often a run that waited for a person was withdrawn since the
                           epoch stands, so that the next time its copy is gone it gets a run of its own
 
-Where the run waits for a person, to approve it or because its step failed, and commits continue automatically
-meanwhile, it is withdrawn: later it would change a store in which nothing is wrong. A copy that a run under
-way is bringing back to a new primary is waited for, and then looked at again: until then nothing else could
-change the roles anyway. A copy that could not confirm may be able to later: as long as commits hang, what
-failed is tried again, after the longest wait between tries.
+If commits resume by themselves while the run waits for a person (an approval or a failed step), it is
+withdrawn: later it would change a healthy store. If an open run is reattaching a copy to a new primary, that
+comes first and the copy is checked afterwards: nothing else could change the roles until then. A copy that
+could not confirm may be able to later: while commits hang, a failed step is retried after the longest wait
+between tries.
 
-The run says on the primary which member is synchronous from now on, or that none is, as policy says. Its plan
-is a document of its own, so that whoever takes over can read it again.
+The run sets on the primary which member is synchronous from now on, or none, by policy. Its plan is stored as
+a separate document, so that a new leader can read it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _ORDER: Final = {"sync": 0, "async": 1, "primary": 2}
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Roles of a store as its last epoch left them: the site of its primary, names of synchronous members."""
+    """Roles of a store after its last epoch: the site of its primary, names of synchronous members."""
 
     holder: str
     synchronous: tuple[str, ...]
@@ -71,8 +71,9 @@ def plans_for(
 ) -> dict[str, bytes]:
     """Store -> canonical bytes of the plan that protects it after these sites were lost.
 
-    roles: of stores whose roles changed since the estate was written. left: sites whose copies are no choice.
-    Only stores whose primary lives, and that had a synchronous copy in a lost site and none elsewhere.
+    roles: of stores whose roles changed since the estate was written. left: sites whose copies are not
+    eligible. Covers only stores whose primary lives and that had a synchronous copy at a lost site and none
+    elsewhere.
     """
     top = topology(estate)
     found: dict[str, bytes] = {}
@@ -94,7 +95,7 @@ def is_protection(data: bytes) -> bool:
 
 
 def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest: str) -> Bound:
-    """The run of such a plan. Raises `Corrupt` for what is none."""
+    """The run of such a plan. Raises `Corrupt` for anything else."""
     try:
         told: dict[str, Any] = orjson.loads(data)["protect"]
         action = Action(
@@ -133,7 +134,7 @@ def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest:
 
 
 def _words(action: Action) -> str:
-    """What is asked, for people who see it in the middle of the night."""
+    """The request in words, for people who read it in the middle of the night."""
     names = action.parameters["synchronous"]
     if names:
         assert isinstance(names, tuple)
@@ -144,7 +145,7 @@ def _words(action: Action) -> str:
 def _synchronous_sites(
     estate: Estate, top: Topology, store: Store, names: tuple[str, ...] | None
 ) -> set[str]:
-    """Where commits of a store are confirmed, besides its primary."""
+    """Sites that confirm commits of a store, apart from its primary."""
     if names is None:
         return {site_of(top, member.at) or "" for member in store.members if member.mode == "sync"}
     return {e.at for e in estate.endpoints if e.subject == store.id and e.settings.get("name") in names}
@@ -162,7 +163,7 @@ def _endpoint(estate: Estate, store: str, site: str) -> Endpoint | None:
 
 
 def _next(estate: Estate, top: Topology, store: Store, holder: str, gone: Collection[str]) -> str:
-    """The name of the copy that lives nearest to being synchronous; empty if there is none."""
+    """Name of the live copy closest to being synchronous; empty if none."""
     rows = []
     for member in store.members:
         site = site_of(top, member.at) or ""
@@ -175,7 +176,7 @@ def _next(estate: Estate, top: Topology, store: Store, holder: str, gone: Collec
 
 
 def _plan(policy: RunPolicy, store: Store, primary: Endpoint, following: str) -> bytes:
-    """The next copy; none where policy says so, or where there is no other: then a person is asked."""
+    """Names the next copy; none if policy says so or there is no other: then a person is asked."""
     wanted = policy.store(store.id).on_sync_loss
     names = [following] if following and wanted != "async" else []
     return canonical_json(
@@ -192,11 +193,12 @@ def _plan(policy: RunPolicy, store: Store, primary: Endpoint, following: str) ->
 
 
 Protections = Callable[[Sequence[str], Mapping[str, Roles], Collection[str]], Awaitable[Mapping[str, bytes]]]
-"""Lost sites, the roles that changed since the estate was written, and sites that are left, whose copies are
-no choice -> plans of stores to protect."""
+"""Lost sites, roles changed since the estate was written, and sites whose copies are not eligible -> plans of
+stores to protect.
+"""
 
 Hangs = Callable[[], Mapping[str, Sequence[str]]]
-"""Stores -> sites of synchronous copies that have not followed for too long, though the sites may live."""
+"""Stores -> sites of synchronous copies that have been behind for too long, even if the sites live."""
 
 Say = Callable[[Any, str, str, Mapping[str, Any]], None]
 """Kind of notice, site, words, data."""
@@ -210,7 +212,7 @@ _TO_COME: Final = ("pending", "ready", "running", "unknown")
 
 
 class Hanging:
-    """Of one leadership. voters: how many sites vote; lost: which of them are lost now."""
+    """One term. voters: how many sites vote; lost: which of them are lost now."""
 
     def __init__(
         self,
@@ -229,7 +231,7 @@ class Hanging:
     async def protect(
         self, site: str, silent: Sequence[str] = (), only: Collection[str] | None = None
     ) -> None:
-        """Stores that lost their synchronous replica with the site. silent: sites that live, but whose copies
+        """Protects stores that lost their synchronous replica with the site. silent: live sites whose copies
         of the stores `only` do not follow.
         """
         if self._protections is None:
@@ -250,8 +252,8 @@ class Hanging:
                 await self._protect_store(site, epoch, found[store], words)
 
     async def _protect_store(self, site: str, epoch: Epoch, data: bytes, words: str) -> None:
-        """The next epoch names the incident, so that two leaders make one run of it. Every try of its step is
-        an epoch: no one is asked for the same a second time while the first is open.
+        """The next epoch names the incident, so that two leaders create one run. Every try of its step is an
+        epoch: while the first is open, the same is not asked twice.
         """
         await self._conductor.ready()
         if digest_of(data) in {run.view.spec.plan for run in self._conductor.runs_in(_NOT_ENDED)}:
@@ -270,11 +272,10 @@ class Hanging:
         self._say("loss", site, f"{words}: {run}", {"run": run})
 
     async def watch(self, hangs: Hangs, commits_go_on: Callable[[], Collection[str]] | None) -> None:
-        """A replica that died alone gives no verdict of its site, and hangs every commit as well. Once an
-        epoch: what was decided in it is not decided again, unless it was withdrawn.
+        """Also covers a replica that died without its site, which hangs every commit too. Once per epoch: a
+        decision is not repeated unless it was withdrawn.
 
-        commits_go_on: stores whose commits were seen to wait for no one, for as long as it takes to believe
-        that they hang.
+        commits_go_on: stores whose commits have waited for no one as long as it takes to call them stalled.
         """
         profile, clock = self._desk.policy.profile, self._desk.clock
         seen_again_ms = min(2 * (profile.suspect_ms + profile.confirm_ms), _SEEN_AGAIN_MOST_MS)
@@ -304,7 +305,7 @@ class Hanging:
         return {run.view.steps[0].data_set: run for run in runs}
 
     async def _try_again(self, store: str) -> None:
-        """The step of its run that failed, once that is long enough ago. Raises Conflict, Unavailable."""
+        """Retries the failed step of its run after the wait. Raises Conflict, Unavailable."""
         execution = self._asking().get(store)
         if execution is None or not _failed(execution.view):
             self._failed_ms.pop(store, None)
@@ -322,7 +323,7 @@ class Hanging:
         self._failed_ms.pop(store, None)
 
     async def _try_protect(self, store: str, sites: Sequence[str]) -> None:
-        """Raises LeaseLost, Conflict, Unavailable; what else stands against it is said."""
+        """Raises LeaseLost, Conflict, Unavailable; other obstacles are reported."""
         where = ", ".join(sites)
         try:
             await self.protect(where, sites, (store,))
@@ -333,8 +334,8 @@ class Hanging:
             self._say("trouble", where, words, {"code": error.code})
 
     async def _withdraw(self, store: str, execution: RunExecution) -> None:
-        """No one is asked any more: unless someone has just agreed. Raises StalePlan then, RunError where it
-        has ended, Conflict, Unavailable.
+        """Withdraws the request, unless someone has just agreed. Raises StalePlan then, RunError if it has
+        ended, Conflict, Unavailable.
         """
         run = execution.view.spec.run
         epoch = await self._desk.sets.read(store)
@@ -347,7 +348,7 @@ class Hanging:
         self._say("run", "", f"{words}; {run} is withdrawn", {"run": run})
 
     async def _withdrawn(self, epoch: Epoch) -> tuple[int, Compare]:
-        """How often one was withdrawn in this epoch, and that it was read so."""
+        """How often one was withdrawn in this epoch, and a compare that this is unchanged."""
         key = WITHDRAWN + epoch.store
         entry = await self._desk.store.get(key)
         if entry is None:
@@ -360,19 +361,19 @@ class Hanging:
 
 
 def _asks(view: RunView) -> bool:
-    """Whether the one step of it waits for a person, and nothing that it began may still happen."""
+    """Whether its single step waits for a person and nothing it began may still happen."""
     if len(view.steps) != 1 or not kind_of(view.steps[0].kind).protects:
         return False
     return _failed(view) if view.phase == "paused" else view.phase in ASKING
 
 
 def _failed(view: RunView) -> bool:
-    """Whether it pauses by itself, because its one step failed."""
+    """Whether it paused because its single step failed."""
     return view.pause is not None and view.pause.by == "step" and view.phases[0] == "failed"
 
 
 def _brings_back(view: RunView, store: str) -> bool:
-    """Whether a copy is yet to follow again, by a step that has not failed."""
+    """Whether a step that has not failed is still to make a copy follow again."""
     steps = enumerate(view.steps)
     return any(
         kind_of(step.kind).joins_epoch and step.data_set == store and view.phases[i] in _TO_COME
