@@ -323,7 +323,9 @@ class FeedWatch:
         return [*up, *rest[:SAMPLE]]
 
     async def _is_gone(self, view: RunView, i: int) -> bool:
-        """Silent, or off though it was up. A server that answers has power, whatever else is wrong with it."""
+        """Silent, or off though it was up. A server that answers has power, whatever else is wrong with
+        it.
+        """
         step, attempt, was_up = view.steps[i], view.attempts[i], view.phases[i] == UP
         self._answered.discard(i)
         for action in self._actions(step.id):

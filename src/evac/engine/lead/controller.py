@@ -62,7 +62,9 @@ QUIET_S: Final = 60.0
 
 
 class LeaseSpan:
-    """The lease length of one controller, over all its terms. least_ms: the minimum. ms: what to request now."""
+    """The lease length of one controller, over all its terms. least_ms: the minimum. ms: what to request
+    now.
+    """
 
     def __init__(self, least_ms: int) -> None:
         self.ms = self._least_ms = least_ms

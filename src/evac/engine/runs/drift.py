@@ -75,7 +75,12 @@ class Drift:
 
 
 class DriftWatch:
-    """Observes completed actions for `span_ms`, each at most every `period_ms`."""
+    """Observes completed actions for `span_ms`, each at most every `period_ms`.
+
+    may_act: asked before anything is done again; while false (another leader, a hold), drift is only
+    reported. lasts: whether to keep watching an action after its time. rate: observations per second in
+    total.
+    """
 
     def __init__(
         self,

@@ -324,7 +324,9 @@ class RunExecution:
         self._hooks.heard((asked.event,))
 
     def _next_asked(self) -> list[_Asked]:
-        """The first waiting events that fit one transaction and do not touch what another of them has read."""
+        """The first waiting events that fit one transaction and do not touch what another of them has
+        read.
+        """
         group: list[_Asked] = []
         steps, touched, size = set[str](), set[str](), 0
         read: dict[str, int] = {}

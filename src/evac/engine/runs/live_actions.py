@@ -29,7 +29,9 @@ PREFIX: Final = "standing/"
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Checked at `at_ms` on the healthy primary: each commit of `store` needs `member` at site `candidate`."""
+    """Checked at `at_ms` on the healthy primary: each commit of `store` needs `member` at site
+    `candidate`.
+    """
 
     store: str
     member: str

@@ -229,7 +229,9 @@ class InHand:
 
 
 def made_at(guard: Lease, clock: Clock) -> str:
-    """When a run and plan are made: unique, because leader tokens only grow, and so does time within a term."""
+    """When a run and plan are made: unique, because leader tokens only grow, and so does time within a
+    term.
+    """
     return f"{guard.token}.{clock.now_ms()}"
 
 

@@ -229,7 +229,9 @@ class Performer:
             return "unclear"
 
     async def _switched_off(self, one: Try, driver: Driver, action: Action, order: Order) -> Outcome:
-        """Switches off a server that hangs in its boot and confirms it is off: its next try switches it on."""
+        """Switches off a server that hangs in its boot and confirms it is off: its next try switches it
+        on.
+        """
         self._boundary()
         self._terms.authority.check()
         await driver.undo(action, replace(order, timeout_s=order.timeout_s * OFF_SHARE))

@@ -38,7 +38,9 @@ def to_approve(run: str, names: Sequence[str] = ()) -> str:
 
 
 def to_apply(plan: str, lost: Sequence[str]) -> str:
-    """The command that applies a stored plan; names as much of its digest as people can read to each other."""
+    """The command that applies a stored plan; names as much of its digest as people can read to each
+    other.
+    """
     typed = "".join(f" --confirm {name}" for name in lost)
     return f"evac apply {plan[:NAMED_BY]} ESTATE --execute{typed} --reason WHY"
 

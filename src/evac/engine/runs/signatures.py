@@ -261,7 +261,9 @@ def sign(approval: Signed, key: Ed25519PrivateKey) -> str:
 
 
 def check(approval: Signed, signature: str, policy: RunPolicy) -> None:
-    """Raises NotAllowed unless a listed approver signed exactly this. If none are listed, names are trusted."""
+    """Raises NotAllowed unless a listed approver signed exactly this. If none are listed, names are
+    trusted.
+    """
     if not policy.approvers:
         return
     approver = next((a for a in policy.approvers if a.name == approval.who), None)

@@ -1,6 +1,6 @@
 """What each step of a plan does on real systems: the actions of fences, promotions, starts and shifts. Pure.
 
-A step for which no endpoint is known becomes the work of a person.
+A step without a known endpoint becomes manual work.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from evac.steps.registry import kind_of
 REDIRECT_MS: Final = 1_000
 REDIRECT_DEADLINE_MS: Final = 60_000
 BEFORE: Final = "from_replicas"
-"""Parameter: what a unit had before it was scaled. It changes nothing of what the step does."""
+"""Parameter: the units before scaling. It does not change what the step does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ground:
-    """What every step is bound with."""
+    """Context for binding every step."""
 
     estate: Estate
     plan: Plan
@@ -57,11 +57,11 @@ class Ground:
     left: frozenset[str]
     """Sites that the plan leaves."""
     lost: frozenset[str]
-    """Those and all that were lost before."""
+    """Those plus all lost before."""
     dead: frozenset[tuple[str, str]]
-    """(store, site) of members that are lost, also where their site is not."""
+    """(store, site) of lost members, even if their site lives."""
     healthy: bool
-    """Sites that are left still answer."""
+    """Sites being left still answer."""
     endpoints: Mapping[tuple[str, str], tuple[Endpoint, ...]]
     stores: Mapping[str, Store]
     serving: Serving
@@ -123,7 +123,7 @@ def _sites(top: Topology, gone: Loss) -> frozenset[str]:
 
 
 def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
-    """What a step does, in order; a person does it where nothing that evac reaches can."""
+    """The actions of a step, in order; manual where no reachable endpoint can do it."""
     if kind_of(step.kind).is_awaited and not _asks_a_person(ground, step):
         return (
             Action("verify", step.target, manual.NOOP.name, ground.candidates.get(step.target, ""), {}, {}),
@@ -135,8 +135,8 @@ def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -
 
 def _asks_a_person(ground: Ground, step: Step) -> bool:
     """Whether a primary holds its commits until a person acts at the database: evac asks in a run of its own
-    only for those that it protects, and only where it may do more than advise. An unknown timeout may mean
-    that they wait for ever.
+    only for stores that it protects, and only if it may do more than advise. An unknown timeout may mean that
+    commits wait forever.
     """
     store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
     holds = site == primary_site(ground.top, store) and store.sync_timeout_ms in (None, NO_TIMEOUT_MS)
@@ -168,7 +168,7 @@ def _by_hand(ground: Ground, step: Step) -> Action:
 
 
 def _confirming(ground: Ground, step: Step) -> str:
-    """What a person does besides, so that a copy confirms the commits of the store again."""
+    """What a person must also do so that a copy confirms the store's commits again."""
     store, kind = ground.stores.get(step.target), kind_of(step.kind)
     if store is None or not confirms_by_hand(ground.estate, store):
         return ""
@@ -181,7 +181,7 @@ def _confirming(ground: Ground, step: Step) -> str:
 
 
 def _first(ground: Ground, subject: str, site: str, *capabilities: type) -> Endpoint | None:
-    """The first endpoint there whose driver has one of these capabilities."""
+    """The first endpoint at the site whose driver has one of these capabilities."""
     found = ground.endpoints.get((subject, site), ())
     return next((one for one in found if offers(one.driver, one.settings, *capabilities)), None)
 
@@ -198,7 +198,7 @@ def _act(verb: Verb, endpoint: Endpoint, **parameters: Value) -> Action:
 
 
 def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """The first proof that policy accepts and that something here can give."""
+    """The first proof that policy accepts and an endpoint here can give."""
     store = ground.stores[step.target]
     old, new = primary_site(ground.top, store), ground.candidates.get(step.target, "")
     old_end, new_end = (_first(ground, store.id, site, Promotes) for site in (old, new))
@@ -239,7 +239,7 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 
 def _peer(prefix: str, endpoint: Endpoint | None) -> dict[str, Value]:
-    """How another member is reached, as parameters: `old_host`, `old_port`, `old_name`."""
+    """How to reach another member, as parameters: `old_host`, `old_port`, `old_name`."""
     if endpoint is None:
         return {}
     return {
@@ -250,7 +250,7 @@ def _peer(prefix: str, endpoint: Endpoint | None) -> dict[str, Value]:
 
 
 def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """Promote, with the set of members that shall confirm its commits from the first one on."""
+    """Promote, with the members that must confirm its commits from the first one."""
     store = ground.stores[step.target]
     new, old = ground.candidates.get(step.target, ""), primary_site(ground.top, store)
     target = _first(ground, store.id, new, Promotes)
@@ -265,8 +265,8 @@ def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 
 def _restore(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """Restores the newest whole copy, or the moment that was asked for, into the place that the endpoint of
-    the backup names, and starts its engine there; by the hand of the site's agent, if there is one: the place
+    """Restores the newest complete copy, or the requested point in time, to the place that the backup's
+    endpoint names, and starts its engine there; through the site's agent if there is one, because the place
     is on a machine of the site.
     """
     store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
@@ -283,20 +283,20 @@ def _restore(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 
 def restorer(store: Store, backup_at: str, ends: Sequence[Endpoint]) -> Endpoint | None:
-    """Of the endpoints at a site, the one that restores the backup there for use; None if people do."""
+    """The endpoint at a site that restores the backup there for use; None if people do it."""
     named = {one.endpoint for one in store.backups if one.at == backup_at and one.endpoint}
     able = (e for e in ends if offers(e.driver, e.settings, RestoresData) and e.settings.get("place"))
     return next((end for end in able if not named or end.id in named), None)
 
 
 def old_of(step: str) -> str:
-    """Under which name the actions of a run hold how the old primary gives its role up, of a promotion."""
+    """The name under which a run's actions hold how the old primary of a promotion gives up its role."""
     return f"{step}/old"
 
 
 def yielding(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """How the old primary of a promotion gives its role up should it answer again: a site that was cut off is
-    joined again in the middle of its evacuation, and its primary would keep the new one from its role.
+    """How the old primary of a promotion gives up its role if it answers again: a site that was cut off may
+    rejoin during its evacuation, and its primary would block the new one.
     """
     store = ground.stores[step.target]
     old, new = primary_site(ground.top, store), ground.candidates.get(step.target, "")
@@ -309,9 +309,9 @@ def yielding(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 
 def synchronous_after(ground: Ground, store: Store, new: str) -> tuple[str, ...]:
-    """Names of the members that confirm commits once `new` is the primary: the nearest copy that lives on,
-    where the store was synchronous, or may lose nothing, and policy says `next`; else none. That no copy was
-    seen to confirm commits in the moment of the plan (one that reconnects is not) makes none asynchronous.
+    """Members that confirm commits once `new` is the primary: the nearest surviving copy, if the store was
+    synchronous or may lose nothing and policy says `next`; else none. A copy that was not seen confirming
+    when the plan was made (one that reconnects does not) does not make the store asynchronous.
     """
     kept = store.rpo_ms == 0 or any(m.mode == "sync" for m in store.members)
     if not kept or ground.policy.store(store.id).on_sync_loss != "next":
@@ -321,13 +321,13 @@ def synchronous_after(ground: Ground, store: Store, new: str) -> tuple[str, ...]
 
 
 def is_protected_by_us(ground: Ground, store: Store, primary: str) -> bool:
-    """Whether evac, and no cluster of its own, says which copies confirm the commits of a primary."""
+    """Whether evac, and not the store's own cluster, sets which copies confirm a primary's commits."""
     target = _first(ground, store.id, primary, Protects)
     return target is not None and not DRIVERS[target.driver].copies_follow_by_themselves
 
 
 def protect_action(ground: Ground, store: Store, primary: str, copy: str) -> Action | None:
-    """Makes the copy at a site confirm every commit of the primary; None where nothing here can."""
+    """Makes the copy at a site confirm every commit of the primary; None if nothing here can."""
     target, member = (_first(ground, store.id, at, Protects) for at in (primary, copy))
     name = "" if member is None else str(member.settings.get("name", ""))
     if target is None or not name:
@@ -336,7 +336,7 @@ def protect_action(ground: Ground, store: Store, primary: str, copy: str) -> Act
 
 
 def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]:
-    """After a promotion: (site, action) that leads each other copy to the new primary."""
+    """After a promotion: (site, action) that points each other copy to the new primary."""
     store = ground.stores[step.target]
     new = ground.candidates.get(step.target, "")
     target = _first(ground, store.id, new, Promotes)
@@ -349,7 +349,7 @@ def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]
 
 
 def _reprotect(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """A copy that came back follows the primary anew: where that is, or where this plan brings it."""
+    """Makes a returned copy follow the primary, where it is or where this plan moves it."""
     store, site = ground.stores[step.target], site_of(ground.top, step.candidate) or ""
     primary = ground.candidates.get(store.id) or primary_site(ground.top, store)
     member, upstream = (_first(ground, store.id, at, Follows) for at in (site, primary))
@@ -359,8 +359,8 @@ def _reprotect(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 
 def rejoin_action(estate: Estate, member: Endpoint, primary: Endpoint) -> Action:
-    """Makes a copy follow a primary: by the hand of its site's agent where the endpoint says where its data
-    lies (a copy that holds more than the new primary is archived and rewound), else only led there.
+    """Makes a copy follow a primary: through its site's agent if the endpoint says where its data is (a copy
+    that is ahead of the new primary is archived and rewound), else by repointing it only.
     """
     on_site = "rejoin" in DRIVERS[member.driver].agent_verbs and "data" in member.settings
     if on_site and agent_of(estate, member.at) is not None:
@@ -370,8 +370,8 @@ def rejoin_action(estate: Estate, member: Endpoint, primary: Endpoint) -> Action
 
 
 def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
-    """Endpoints of the other copies that live on, synchronous ones first, and last those that follow nobody
-    just now: a copy that lost its primary is led to the new one like any other.
+    """Endpoints of the other surviving copies, synchronous ones first, and last those that follow no primary
+    just now: a copy that lost its primary is repointed like any other.
     """
     order = {"sync": 0, "async": 1, "primary": 2}
     rows: list[tuple[bool, int, str, Endpoint]] = []
@@ -385,10 +385,9 @@ def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
 
 
 def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
-    """Start a service at a site until it has there what this step promises, or scale it down to that; stop it
-    where it is left. What it had before is said too: whoever takes the step back scales to that. A start is
-    "at least so many": the starts of a service run at once, and the one that ends last must not take from
-    the others.
+    """Starts a service at a site up to the units this step promises, scales it down to that, or stops it
+    where it is left. Includes the earlier units, so that undo can restore them. A start means "at least this
+    many": starts of a service run concurrently, and the last one must not undo the others.
     """
     before: dict[str, int] = {}
     kind = kind_of(step.kind)
@@ -424,9 +423,9 @@ def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tu
 
 
 def _verify(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """Asks the service where it will serve; base asks the first site, top every site. Where its users were
-    sent to sites that are all lost, proxies may still keep the new place out: a question through them gets no
-    answer before the traffic moves, which waits for that answer. So they let the place in first.
+    """Asks the service where it will serve: base asks the first site, top every site. If its users were sent
+    only to lost sites, proxies may still exclude the new place, and the check through them would wait for the
+    traffic shift that waits for it. So the proxies admit the place first.
     """
     sites = ground.serving.sites(step.target)
     wanted = sites[:1] if step.milestone == "base" else sites
@@ -443,7 +442,7 @@ def _verify(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 
 def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """Every proxy and name server outside the lost site sends the traffic to where the service serves."""
+    """Makes every proxy and name server outside the lost site send traffic to where the service runs."""
     sites = ground.serving.sites(step.target)
     if not sites:
         return ()
@@ -453,8 +452,8 @@ def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 
 def redirects(ground: Ground, steps: Sequence[RunStep]) -> list[tuple[RunStep, tuple[Action, ...]]]:
-    """Of each service whose traffic a run moved away, what the plan does not shift: the routers of the sites
-    that come back still do not know of it, and proxies still keep a site out that is home again.
+    """For each service whose traffic a run moved away and this plan does not shift: routers of the returning
+    sites do not know the new location yet, and proxies still exclude a site that has returned.
     """
     found = []
     for service, now in sorted(ground.estate.traffic.items()):
@@ -480,8 +479,8 @@ def redirects(ground: Ground, steps: Sequence[RunStep]) -> list[tuple[RunStep, t
 
 
 def _let_in_again(ground: Ground, service: str, now: Sequence[str]) -> tuple[Action, ...]:
-    """Proxies send users to a site again that was left, where the service runs again. Those of a service that
-    moves home as a whole are shifted; name servers name one place.
+    """Makes proxies send users again to a site that was left, once the service runs there again. A service
+    that moves home as a whole is shifted instead; name servers name one place.
     """
     back = _sites(ground.top, loss(ground.top, ground.plan.scenario.domains)) - set(now)
     again = sorted(back.intersection(ground.serving.sites(service)[1:]))
@@ -491,7 +490,7 @@ def _let_in_again(ground: Ground, service: str, now: Sequence[str]) -> tuple[Act
 
 
 def _redirected(ground: Ground, service: str, now: Sequence[str]) -> tuple[Action, ...]:
-    """Every proxy and name server of the sites that come back sends the traffic to where it goes now."""
+    """Makes every proxy and name server of the returning sites send traffic to its present place."""
     back = _sites(ground.top, loss(ground.top, ground.plan.scenario.domains)) - set(now)
     away = ",".join(site.id for site in ground.estate.sites if site.id not in now)
     ends = _routers(ground, service, sorted(back)) if now else []
@@ -499,7 +498,7 @@ def _redirected(ground: Ground, service: str, now: Sequence[str]) -> tuple[Actio
 
 
 def _routers(ground: Ground, service: str, sites: Sequence[str]) -> list[Endpoint]:
-    """What sends its users there, proxies first: an answer of a name server lives on in caches."""
+    """What routes its users there, proxies first, because name server answers stay in caches."""
     ends = [
         endpoint
         for site in sites
@@ -510,7 +509,7 @@ def _routers(ground: Ground, service: str, sites: Sequence[str]) -> list[Endpoin
 
 
 def _left_for_home(ground: Ground, service: str, home: str) -> str:
-    """On the way home, in shares: the one site that the traffic leaves, where its data is until then."""
+    """On the way home, in shares: the one site that traffic leaves, where the data is until then."""
     if ground.plan.scenario.kind != "failback" or len(ground.policy.pace.shares) < 2:
         return ""
     found = {
@@ -522,7 +521,7 @@ def _left_for_home(ground: Ground, service: str, home: str) -> str:
 
 
 def _boot(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """Through the BMC; by hand where the server has none, or nobody knows how to reach it."""
+    """Through the BMC; by hand if the server has none or it is not known how to reach it."""
     assert ground.boots is not None
     site = ground.serving.site_named(step.target)
     endpoint = boot_endpoint(ground.endpoints.get((site, site), ()))
@@ -540,7 +539,7 @@ def _boot(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 
 def _power(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """The circuit of a feed, where something answers for it."""
+    """The circuit of a feed, if an endpoint can switch it."""
     site = step.target.partition("/")[0]
     found = circuit_action(ground.endpoints.get((step.target, site), ()), step)
     return () if found is None or step.manual else (found,)
@@ -561,4 +560,4 @@ _ACTIONS: Final[
         Capability.SWITCHES_POWER: lambda ground, step, totals: _power(ground, step),
     }
 )
-"""What asks for each capability that the steps of a plan need."""
+"""The request for each capability that plan steps need."""

@@ -206,7 +206,9 @@ def _line(sighting: Sighting) -> tuple[str, str]:
 
 
 def again(loss: Loss, sighting: Sighting | None, until_ms: int) -> Loss:
-    """Recomputed for a later look at the same primary, or another end. What was never seen stays as declared."""
+    """Recomputed for a later look at the same primary, or another end. What was never seen stays as
+    declared.
+    """
     moved = sighting is None or sighting.primary != loss.primary
     if loss.basis in ("synchronous", "moment") or (loss.basis != "unknown" and moved):
         return later(loss, until_ms)
