@@ -201,6 +201,11 @@ def test_namespaces_are_listed_one_by_one(tmp_path: Path, fra: ApiServer) -> Non
             "check that this is the API server",
         ),
         ({"busy": 1_000}, "was busy 8 times in a row", "import again later"),
+        (
+            {"answers": {"/api/v1/nodes": (200, {"items": [], "metadata": {"continue": "again"}})}},
+            "a page names itself as the next one",
+            "use a dump",
+        ),
     ],
 )
 def test_a_cluster_that_cannot_be_read_leaves_the_estate_as_it_was(

@@ -244,9 +244,12 @@ def _pages(server: _ApiServer, path: str) -> Iterator[list[Any] | None]:
             continue
         items = inside(found, "items")
         yield [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-        token = text_in(found, "metadata", "continue")
+        before, token = token, text_in(found, "metadata", "continue")
         if not token:
             return
+        if token == before:
+            message = f"{path}: a page names itself as the next one"
+            raise InvalidInput("import-cluster", message, "import again; if it fails again, use a dump")
     raise InvalidInput("import-cluster", f"{path} has more than {PAGES_MAX:,} pages", "give a dump instead")
 
 
