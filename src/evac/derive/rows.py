@@ -15,7 +15,7 @@ from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, PowerTable, power_table
 from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, unknown_servers
 from evac.derive.residency import may_run_at
-from evac.derive.vague import vague_amounts
+from evac.derive.vague import held_by_pools, vague_amounts
 from evac.model.fleet import (
     AT_SITE,
     BMC_NO,
@@ -111,8 +111,10 @@ def rows_of(
         unknown |= unknown_servers(top, lost, pool_rows)
     totals = [f"pools/{estate.pools[p].id}" for p in pool_rows]
     totals += [f"sites/{estate.sites[s].id}/capacity" for s in shadow_sites]
-    first = len(bare.chosen)
-    vague = vague_amounts(top, scenario, first, rows.capacity[first:], totals, present)
+    vague = vague_amounts(
+        top, scenario, bare.chosen, pool_rows, rows.capacity[len(bare.chosen) :], totals, present
+    )
+    unknown |= {path for missing in vague.rows.values() for _, path in missing if path.endswith("/replicas")}
     others = len(rows) - len(bare.chosen)
     bring_up = np.r_[bare.bring_up, np.zeros(others, np.bool_)]
     powered_by = np.r_[bare.powered_by, np.full(others, -1, np.int32)].astype(np.int32)
@@ -175,7 +177,8 @@ def _bare_rows(
     knows_replicas = bool((top.estate.replicas.kind == ON_SERVER).any())
     if not knows_replicas and len(fleet) and scenario.kind != "failback":
         unknown.add("replicas")
-        usable &= (fleet.state != SERVING) | on
+        if scenario.kind == "restore":
+            usable &= (fleet.state != SERVING) | on
     dark = (fleet.state == DARK) & ~on
     rises = np.zeros(len(fleet), np.bool_)
     if scenario.kind == "restore":
@@ -328,9 +331,13 @@ def _present(
     row_of_site = np.full(len(estate.sites), -1, np.int32)
     row_of_site[shadows] = len(bare.chosen) + len(pool_rows) + np.arange(len(shadows), dtype=np.int32)
     row = np.full(len(replicas), -1, np.int32)
-    for kind, lookup in ((ON_SERVER, row_of_server), (ON_POOL, row_of_pool), (AT_SITE, row_of_site)):
-        here = replicas.kind == kind
-        row[here] = lookup[replicas.target[here]]
+    in_pool, pool = held_by_pools(top)
+    for here, lookup, target in (
+        (replicas.kind == AT_SITE, row_of_site, replicas.target),
+        (replicas.kind == ON_SERVER, row_of_server, replicas.target),
+        (in_pool, row_of_pool, pool),
+    ):
+        row[here] = lookup[target[here]]
     here = kept & (row >= 0)
     service, row, count = replicas.service[here], row[here], (replicas.count - gone)[here]
     key = service.astype(np.int64) * (int(row.max(initial=0)) + 1) + row

@@ -1,7 +1,8 @@
-"""Amounts that nobody knows: what a replica takes, and what a pool or a site has.
+"""Amounts that nobody knows: what a replica takes, what a pool or a site has, and what runs on a server.
 
 Something that runs keeps running, whatever it takes. But what is free beside it is not known, and neither is
-whether something fits that takes nobody knows what.
+whether something fits that takes nobody knows what. Of replicas of which only the site is known, any server
+in service there, and any pool, may hold some; if the site has one pool and no such server, the pool does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from evac.derive.domains import Topology
-from evac.model.fleet import IntColumn
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, SERVING, BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import Present, Vague
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED
@@ -38,16 +39,60 @@ def vague_demand(top: Topology) -> Mapping[int, tuple[tuple[int, str], ...]]:
     return top.once("vague demand", work)
 
 
+def only_pool(top: Topology) -> IntColumn:
+    """(sites,) the pool that holds all that runs at a site; -1: it may be on servers or in other pools."""
+    fleet, count = top.estate.fleet, np.bincount(top.pool_site, minlength=len(top.estate.sites))
+    found = np.full(len(top.estate.sites), -1, np.int64)
+    found[top.pool_site] = np.arange(len(top.pool_site))
+    found[count != 1] = -1
+    found[fleet.site[(fleet.pool < 0) & (fleet.state == SERVING)]] = -1
+    return found
+
+
+def crowded(top: Topology) -> tuple[BoolColumn, BoolColumn]:
+    """(servers,) and (pools,) that may hold replicas of which only the site is known. Where no replica of the
+    estate is known to be on a server, every server in service may hold some.
+    """
+
+    def work() -> tuple[BoolColumn, BoolColumn]:
+        estate, fleet, replicas = top.estate, top.estate.fleet, top.estate.replicas
+        sites = np.zeros(len(estate.sites), np.bool_)
+        sites[replicas.target[(replicas.kind == AT_SITE) & (replicas.count > 0)]] = True
+        sites &= only_pool(top) < 0
+        bare = (fleet.pool < 0) & (fleet.state == SERVING)
+        if (replicas.kind == ON_SERVER).any():
+            bare &= sites[fleet.site]
+        return bare, sites[top.pool_site]
+
+    return top.once("crowded", work)
+
+
+def held_by_pools(top: Topology) -> tuple[BoolColumn, IntColumn]:
+    """(K,) bindings that pools hold, and (K,) the pool of each of them, -1 for the others."""
+    replicas = top.estate.replicas
+    pool = np.where(replicas.kind == ON_POOL, replicas.target, -1).astype(np.int64)
+    at_site = replicas.kind == AT_SITE
+    pool[at_site] = only_pool(top)[replicas.target[at_site]]
+    return pool >= 0, pool
+
+
 def vague_amounts(
-    top: Topology, scenario: Scenario, first: int, capacity: IntColumn, owners: list[str], present: Present
+    top: Topology,
+    scenario: Scenario,
+    chosen: IndexColumn,
+    pools: list[int],
+    capacity: IntColumn,
+    owners: list[str],
+    present: Present,
 ) -> Vague:
-    """What nobody knows of the rows of a loss or an evacuation. first: number of the first row that is a pool
-    or a site; capacity (N, R) and owners (N,): of these rows, and their paths. What goes home fits there, as
-    it did before.
+    """What nobody knows of the rows of a loss or an evacuation: servers, pools, and sites without either.
+    capacity (N, R) and owners (N,): of pools and sites, and their paths. What goes home fits there, as it
+    did before.
     """
     if scenario.kind not in ("lose", "evacuate"):
         return Vague()
-    demand = vague_demand(top)
+    demand, (servers, full) = vague_demand(top), crowded(top)
+    first = len(chosen)
     asked = [any(s.demand[resource] for s in top.estate.services) for resource in range(RESOURCE_COUNT)]
     rows: dict[int, tuple[tuple[int, str], ...]] = {}
     for number, (amounts, owner) in enumerate(zip(capacity.tolist(), owners, strict=True), first):
@@ -58,6 +103,14 @@ def vague_amounts(
         )
         if missing:
             rows[number] = missing
+    sites = top.estate.sites
+    crowds = np.flatnonzero(servers[chosen])
+    for row, site in zip(crowds.tolist(), top.estate.fleet.site[chosen[crowds]].tolist(), strict=True):
+        rows[row] = tuple((r, f"sites/{sites[site].id}/replicas") for r in range(RESOURCE_COUNT) if asked[r])
+    for row, pool in enumerate(pools, first):
+        if full[pool]:
+            path = f"sites/{top.estate.pools[pool].site}/replicas"
+            rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
     for line in np.flatnonzero(np.isin(present.service, list(demand))).tolist():
         row = int(present.row[line])
         rows[row] = rows.get(row, ()) + demand[int(present.service[line])]

@@ -38,6 +38,8 @@ def fact_words(path: str) -> str:
     section, name, what = path.split("/", 2)
     if section == "limits":
         return f"how long {what} takes (limits: {name}:)"
+    if section == "sites" and what == "replicas":
+        return f"which servers the replicas at {name} run on"
     if section == "services":
         parts = what.split("/")
         return f"{' '.join(parts if parts[0] == 'traffic' else reversed(parts))} of {name}"

@@ -333,3 +333,102 @@ def test_what_waits_for_a_tool_that_never_comes_back_names_it_and_not_the_clock(
     assert {one.state for one in made.outcomes} == {"unplaced"}
     roots = {name: root_reason(one, by_service) for name, one in by_service.items()}
     assert all(words.startswith("circular dependency") for words in roots.values()), roots
+
+
+def _placed(folder: Path, seed: int, known: bool) -> Estate:
+    """A random company on the servers of two sites; of some services only the site is stated if not known."""
+    rng = np.random.default_rng(seed)
+    cores, count = rng.integers(2, 9, 8), int(rng.integers(3, 6))
+    rows = [
+        f"{'ab'[k % 2]}{k},{'ab'[k % 2]},,c{n},{'spare' if k == 7 else 'serving'},,"
+        for k, n in enumerate(cores)
+    ]
+    classes = ", ".join(f"c{n}: {{cpu: {n} cores, memory: 64 GiB}}" for n in sorted(set(cores.tolist())))
+    left, services, table = cores.copy(), [], ["service,target,count"]
+    left[7] = 0
+    rest = "start: 60 s, spread: {per_server: 4}, traffic: {kind: none}"
+    for number in range(count):
+        need, places = int(rng.integers(1, 4)), dict[str, int]()
+        loose = not known and bool(number % 2)
+        for _ in range(int(rng.integers(1, 4))):
+            on = np.flatnonzero(left >= need)
+            if len(on):
+                server = int(rng.choice(on))
+                left[server] -= need
+                name = "ab"[server % 2] if loose else f"{'ab'[server % 2]}{server}"
+                places[name] = places.get(name, 0) + 1
+        at = (
+            f"replicas: {{{', '.join(f'{name}: {n}' for name, n in places.items())}}}, "
+            if loose and places
+            else ""
+        )
+        table += [] if loose else [f"x{number},{name},{n}" for name, n in places.items()]
+        shed = ("true", "false")[number % 4 > 1]
+        services.append(
+            f"  x{number}: {{tier: {number % 3}, people: 9, {at}sheddable: {shed},"
+            f" demand: {{cpu: {need} cores, memory: 1 GiB}}, {rest}}}"
+        )
+    text = f"name: n\nsites: {{a: {{}}, b: {{}}}}\nclasses: {{{classes}}}\nservices:\n" + "\n".join(services)
+    lines = "\n".join(("server,site,rack,class,state,pool,bmc", *rows)) + "\n"
+    return written(folder, text, servers=lines, replicas="\n".join(table) + "\n")
+
+
+def test_nobody_knows_what_is_free_on_servers_that_may_hold_replicas_of_known_site(tmp_path: Path) -> None:
+    seen: set[tuple[str, str]] = set()
+    with interpreted():
+        for seed in range(12):
+            folders = [tmp_path / f"{seed}-{known}" for known in (True, False)]
+            made = [
+                plan(_placed(folder, seed, "True" in folder.name), lose("a"), work=0) for folder in folders
+            ]
+            known, loose = ({o.service: o for o in one.outcomes} for one in made)
+            assert check(load(folders[1]), made[1]).holds
+            for service, outcome in loose.items():
+                seen.add((known[service].state if service in known else "kept", outcome.state))
+                if outcome.why is not None and outcome.why.kind == "no-capacity":
+                    assert known[service].state == "unplaced"
+            if all(outcome.state == "restored" for outcome in loose.values()):
+                assert all(outcome.state == "restored" for outcome in known.values())
+    assert {("restored", "unknown"), ("unplaced", "unknown"), ("restored", "restored")} <= seen
+
+
+def test_a_site_whose_servers_hold_nobody_knows_what_is_not_called_full(tmp_path: Path) -> None:
+    text = """
+name: n
+sites: {a: {}, b: {}}
+classes: {c: {cpu: 8 cores, memory: 64 GiB}}
+services:
+  shop: {tier: 0, people: 9, replicas: {a: 1}, start: 60 s, demand: {cpu: 2 cores, memory: 1 GiB},
+         traffic: {kind: none}}
+  wiki: {tier: 1, people: 9, replicas: {b: 1}, start: 60 s, demand: {cpu: 2 cores, memory: 1 GiB},
+         traffic: {kind: none}}
+"""
+    estate = written(
+        tmp_path, text, servers="server,site,rack,class,state,pool\na1,a,,c,serving,\nb1,b,,c,serving,\n"
+    )
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    assert made.outcomes[0].reason == "cannot be judged: which servers the replicas at b run on"
+    assert [step.kind for step in made.steps] == ["start", "verify"]
+    fates = {one.service: one.fate for one in audit(estate).rows[0].fates(("shop", "wiki"))}
+    assert fates["shop"] == "unknown"
+
+
+def test_the_only_pool_of_a_site_holds_what_runs_there(tmp_path: Path) -> None:
+    text = """
+name: n
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: CORES cores, memory: 64 GiB}}
+services:
+  shop: {tier: 0, people: 9, replicas: {a: 1}, start: 60 s, demand: {cpu: 2 cores, memory: 1 GiB},
+         traffic: {kind: none}}
+  wiki: {tier: 1, people: 9, replicas: {b: 1}, start: 60 s, demand: {cpu: 2 cores, memory: 1 GiB},
+         traffic: {kind: none}}
+"""
+    for cores, state in ((3, "unplaced"), (4, "restored")):
+        estate = written(tmp_path / str(cores), text.replace("CORES", str(cores)))
+        made = plan(estate, lose("a"))
+        assert check(estate, made).holds
+        assert made.outcomes[0].state == state
+        fates = {one.service: one.fate for one in audit(estate).rows[0].fates(("shop", "wiki"))}
+        assert fates["shop"] == {"unplaced": "lost", "restored": "recovers"}[state]

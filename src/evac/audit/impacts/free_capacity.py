@@ -28,7 +28,7 @@ from evac.derive.domains import Topology
 from evac.derive.limits import less_margin, stated_budgets
 from evac.derive.objectives import audience
 from evac.derive.residency import may_run_at
-from evac.derive.vague import vague_demand
+from evac.derive.vague import crowded, held_by_pools, vague_demand
 from evac.model.estate import Service
 from evac.model.fleet import (
     BMC_NO,
@@ -143,17 +143,18 @@ class Used:
 def used_amounts(top: Topology, demand: IntColumn, included: BoolColumn | None = None) -> Used:
     """What replicas take; `kept` (S,) leaves out services that are shed."""
     taken = demand if included is None else demand * included[:, None]
-    estate = top.estate
+    estate, replicas = top.estate, top.estate.replicas
     return Used(
-        _taken(estate.replicas, ON_SERVER, taken, len(estate.fleet)),
-        _taken(estate.replicas, ON_POOL, taken, len(estate.pools)),
+        _taken(estate.replicas, replicas.kind == ON_SERVER, replicas.target, taken, len(estate.fleet)),
+        _taken(estate.replicas, *held_by_pools(top), taken, len(estate.pools)),
     )
 
 
-def _taken(replicas: Replicas, kind: int, demand: IntColumn, size: int) -> IntColumn:
-    """(size, R) taken on targets of a kind."""
-    here = replicas.kind == kind
-    target, service, count = replicas.target[here], replicas.service[here], replicas.count[here]
+def _taken(
+    replicas: Replicas, here: BoolColumn, target: IndexColumn | IntColumn, demand: IntColumn, size: int
+) -> IntColumn:
+    """(size, R) taken by some bindings on their targets."""
+    target, service, count = target[here], replicas.service[here], replicas.count[here]
     columns = [np.bincount(target, demand[service, r] * count, size) for r in range(RESOURCE_COUNT)]
     return np.stack(columns, axis=1).astype(np.int64).reshape(size, RESOURCE_COUNT)
 
@@ -300,16 +301,17 @@ def vague_pools(top: Topology) -> BoolColumn:
     totals = [pool_capacity(top, number) for number in range(len(estate.pools))]
     found = np.array([[one is None for one in total] for total in totals], np.bool_)
     found = found.reshape(len(totals), RESOURCE_COUNT)
-    replicas = estate.replicas
-    for row in np.flatnonzero((replicas.kind == ON_POOL) & np.isin(replicas.service, list(demand))):
+    found[crowded(top)[1]] = True
+    replicas, (inside, pool) = estate.replicas, held_by_pools(top)
+    for row in np.flatnonzero(inside & np.isin(replicas.service, list(demand))):
         for resource, _ in demand[int(replicas.service[row])]:
-            found[replicas.target[row], resource] = True
+            found[pool[row], resource] = True
     return found
 
 
 def servers_beside_unknown(top: Topology) -> BoolColumn:
-    """(servers,) on which something runs that takes nobody knows what."""
-    replicas, found = top.estate.replicas, np.zeros(len(top.estate.fleet), np.bool_)
+    """(servers,) on which something may run that takes nobody knows what."""
+    replicas, found = top.estate.replicas, crowded(top)[0].copy()
     demand = vague_demand(top)
     if demand:
         rows = (replicas.kind == ON_SERVER) & np.isin(replicas.service, list(demand))
@@ -440,8 +442,6 @@ def reserves(top: Topology) -> Reserves:
     fit = (fleet.pool < 0) & (fleet.state != CONDEMNED)
     if len(fleet):
         fit &= full[fleet.site] & fleet.capacity_known[:, 0] & fleet.capacity_known[:, 1]
-    if not (estate.replicas.kind == ON_SERVER).any():
-        fit &= fleet.state != SERVING
     dark = fleet.state == DARK
     by_hand = fit & dark & (fleet.bmc == BMC_NO)
     boots = np.array([c.boot_ms is not None for c in estate.classes] + [False], np.bool_)
