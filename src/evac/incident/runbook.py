@@ -15,7 +15,7 @@ from evac.drivers.spec import NOTHING, ByHand
 from evac.model.errors import InvalidInput
 from evac.model.estate import Endpoint, Estate
 from evac.model.fleet import ON_POOL, ON_SERVER
-from evac.model.plan import Plan, Step
+from evac.model.plan import Moved, Plan, Step
 from evac.steps.registry import kind_of
 
 STEPS_MOST: Final = 20_000
@@ -67,6 +67,8 @@ class RunbookService:
     recovery_ms: int | None
     rto_ms: int | None
     reason: str
+    moved: Moved | None = None
+    """Where it stops and starts, if the plan moves it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,17 @@ def runbook(plan: Plan, digest: str, estate: Estate | None = None) -> Runbook:
         RunbookPart(f"Wave {wave}", tuple(_step(step, owners, ground) for step in rows))
         for wave, rows in sorted(waves.items())
     )
+    moves = plan.moves
     services = tuple(
         RunbookService(
-            o.service, o.tier, owners.get(o.service, ""), o.state, o.recovery_ms, o.rto_ms, o.reason
+            o.service,
+            o.tier,
+            owners.get(o.service, ""),
+            o.state,
+            o.recovery_ms,
+            o.rto_ms,
+            o.reason,
+            moves.get(o.service),
         )
         for o in sorted(
             plan.outcomes, key=lambda o: (o.tier, o.recovery_ms is None, o.recovery_ms or 0, o.service)

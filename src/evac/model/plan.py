@@ -19,6 +19,7 @@ from evac.model.estate import Lead
 from evac.model.instance import LeftOff
 from evac.model.reason import Reason
 from evac.model.scenario import Policy, Scenario
+from evac.model.step_id import MOVED
 
 SCALE: Final = 2**20
 ServiceState = Literal["restored", "degraded", "shed", "unplaced", "unknown", "running"]
@@ -198,6 +199,19 @@ class StoreOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """A service that still ran: where a plan stops replicas of it and starts them again. Times are from the
+    loss: of the first stop, of the first start, and until when its new replicas are verified.
+    """
+
+    stops: tuple[str, ...]
+    starts: tuple[str, ...]
+    stop_ms: int
+    start_ms: int
+    serves_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sensitivity:
     """The objective if demand or weights are off: the same plan at the new values, and one replan each."""
 
@@ -286,6 +300,26 @@ class Plan:
             return None
         own = (step.parameters.get(FROM_LOSS_MS) for step in self.steps if step.target == store.store)
         return next((ms for ms in own if isinstance(ms, int)), store.primary_ms + self.lead.ms)
+
+    @property
+    def moves(self) -> Mapping[str, Moved]:
+        """Services that are stopped in one place and started in another."""
+        again: dict[str, list[Step]] = {step.target: [] for step in self.steps if step.milestone == MOVED}
+        for step in self.steps:
+            if step.target in again and (step.milestone == MOVED or step.for_services):
+                again[step.target].append(step)
+        found, lead = dict[str, Moved](), self.lead.ms
+        for service, steps in sorted(again.items()):
+            stops = [step for step in steps if step.for_services]
+            starts = [step for step in steps if step.servers and not step.for_services]
+            found[service] = Moved(
+                tuple(sorted({name for step in stops for name, _ in step.servers})),
+                tuple(sorted({name for step in starts for name, _ in step.servers})),
+                min(step.start_ms for step in stops) + lead,
+                min(step.start_ms for step in starts) + lead,
+                max(step.end_ms for step in steps if step not in stops) + lead,
+            )
+        return found
 
     @property
     def unjudged(self) -> tuple[str, ...]:

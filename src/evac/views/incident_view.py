@@ -28,6 +28,7 @@ from evac.views.words import (
     people_between,
     plural,
     time_back,
+    why_words,
 )
 
 SCHEMA_VERSION: Final = 1
@@ -432,5 +433,5 @@ def _service(one: RunbookService) -> tuple[str, ...]:
         OUTCOME_WORDS[one.state],
         "-" if one.state not in _BACK else time_back(one.recovery_ms),
         duration(one.rto_ms) if one.rto_ms else "-",
-        one.reason or "-",
+        why_words(one.reason, one.moved) or "-",
     )

@@ -34,6 +34,7 @@ from evac.views.words import (
     plural,
     since,
     user_minutes,
+    why_words,
 )
 
 MINUTE_MS: Final = 60_000
@@ -174,6 +175,7 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     _tiers(page, plan)
     _late(page, plan)
     _given_up(page, plan)
+    _moved(page, plan)
     _data(page, plan)
     wave_sections(page, plan)
     _sensitivity(page, plan)
@@ -195,7 +197,7 @@ def _takes(plan: Plan) -> tuple[str, str]:
 
 
 def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
-    times = recovery_times(plan.outcomes)
+    times = recovery_times(plan, plan.outcomes)
     if times:
         half, of = times[(len(times) - 1) // 2], " of those known" if untimed(plan) else ""
         words = f"first {duration(times[0])}, half {duration(half)}, last {duration(times[-1])}{of}"
@@ -271,7 +273,7 @@ def _tiers(page: Page, plan: Plan) -> None:
     rows = []
     for tier in sorted({o.tier for o in plan.outcomes}):
         mine = [o for o in plan.outcomes if o.tier == tier]
-        times = recovery_times(mine)
+        times = recovery_times(plan, mine)
         missed = sum(1 for o in mine if o.meets_rto is False)
         gone = sum(1 for o in mine if o.state in GONE)
         first, last = (duration(times[0]), duration(times[-1])) if times else ("-", "-")
@@ -320,6 +322,24 @@ def _given_up(page: Page, plan: Plan) -> None:
         page.table(("service", "", "people", "why"), rows, right=(2,))
         if len(found) > SHOWN:
             page.line(f"and {number(len(found) - SHOWN)} more", "dim")
+
+
+def _moved(page: Page, plan: Plan) -> None:
+    """What still ran, and is stopped in one place and started in another."""
+    moves = plan.moves
+    found = [o for o in plan.by_weight(plan.outcomes) if o.service in moves]
+    if not found:
+        return
+    page.line()
+    heard = people_words(*felt(plan, found))
+    page.line(f"Moved, to free capacity: {plural(len(found), 'service')}, {heard}", "bold")
+    rows = [
+        (o.service, f"tier {o.tier}", people(*felt(plan, [o])), why_words("", moves[o.service]))
+        for o in found[:SHOWN]
+    ]
+    page.table(("service", "", "people", f"what happens {since(plan.scenario.kind)}"), rows, right=(2,))
+    if len(found) > SHOWN:
+        page.line(f"and {number(len(found) - SHOWN)} more", "dim")
 
 
 def _data(page: Page, plan: Plan) -> None:

@@ -34,6 +34,7 @@ from evac.views.words import (
     plural,
     since,
     time_back,
+    why_words,
 )
 
 if TYPE_CHECKING:
@@ -338,25 +339,27 @@ def root_reason(outcome: Outcome, gone: Mapping[str, Outcome]) -> str:
     return outcome.reason or "no reason is given"
 
 
-def recovery_times(outcomes: Iterable[Outcome]) -> list[int]:
-    """Milliseconds from the loss on of the services that went down and come back, rising."""
-    back = [o for o in outcomes if o.state in ("restored", "degraded") and o.goes_down]
-    return sorted(o.recovery_ms for o in back if o.recovery_ms is not None)
+def recovery_times(plan: Plan, outcomes: Iterable[Outcome]) -> list[int]:
+    """Milliseconds from the loss on of the services that went down and come back, rising; not of those that
+    run on until the plan moves them.
+    """
+    back, moves = [o for o in outcomes if o.state in ("restored", "degraded") and o.goes_down], plan.moves
+    return sorted(o.recovery_ms for o in back if o.recovery_ms is not None and o.service not in moves)
 
 
 def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
     """Every outcome in words, for the table behind the charts; highest tier and most people first."""
-    targets = {s.id: s.target for s in plan.steps}
+    targets, moves = {s.id: s.target for s in plan.steps}, plan.moves
     for o in plan.by_weight(plan.outcomes):
         yield {
             "service": o.service,
             "tier": str(o.tier),
             "people": people(*felt(plan, [o])),
             "state": o.state,
-            "back": "-" if o.state in GONE else time_back(o.recovery_ms),
+            "back": "-" if o.state in GONE else "away " * (o.service in moves) + time_back(o.recovery_ms),
             "rto": "-" if o.rto_ms is None else duration(o.rto_ms),
             "met": {True: "met", False: "missed", None: "-" if o.rto_ms is None else "unknown"}[o.meets_rto],
-            "why": o.reason or _waits_for(o, targets),
+            "why": why_words(o.reason, moves.get(o.service)) or _waits_for(o, targets),
         }
 
 
@@ -431,7 +434,10 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
     counts, unjudged = tally(plan), unjudged_words(plan)
     if not counts.known:
         return (f"The loss {unjudged}.",), "unknown"
-    back, last = [o for o in plan.outcomes if o.state not in GONE], _last(plan)
+    back, last = (
+        [o for o in plan.outcomes if o.state not in GONE],
+        max(recovery_times(plan, plan.outcomes), default=None),
+    )
     words = f"{counts.back_words[:1].upper()}{counts.back_words[1:]}"
     known = " known" if untimed(plan) else ""
     words += f", the last{known} {duration(last)} {since(plan.scenario.kind)}." if last is not None else "."
@@ -476,15 +482,10 @@ def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
         yield f"{assumed[:1].upper()}{assumed[1:]}."
 
 
-def _last(plan: Plan) -> int | None:
-    """Of those that go down."""
-    return max(recovery_times(plan.outcomes), default=None)
-
-
 def cards(planned: Planned) -> list[Card]:
     """The figures of the summary: eight, so that rows of four or two are full."""
     plan = planned.plan
-    counts, last = tally(plan), _last(plan)
+    counts, last = tally(plan), max(recovery_times(plan, plan.outcomes), default=None)
     lead = plan.lead.ms
     outage, of = outage_words(plan)
     ends = Card("the last of them after", duration(last) if last is not None else "-", "from the loss")
@@ -581,7 +582,7 @@ def tier_rows(plan: Plan) -> list[dict[str, Any]]:
     rows = []
     for tier in sorted({o.tier for o in plan.outcomes}):
         mine = [o for o in plan.outcomes if o.tier == tier]
-        times = recovery_times(mine)
+        times = recovery_times(plan, mine)
         picked = (times[0], times[(len(times) - 1) // 2], times[-1]) if times else ()
         missed = sum(1 for o in mine if o.meets_rto is False)
         gone = sum(1 for o in mine if o.state in GONE)

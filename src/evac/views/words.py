@@ -13,7 +13,7 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from evac.model.estate import Lead
-from evac.model.plan import Plan
+from evac.model.plan import Moved, Plan
 from evac.model.scenario import ScenarioKind
 from evac.model.wall_clock import WallClock, wall_clock
 
@@ -79,6 +79,17 @@ def duration(milliseconds: int | None) -> str:
 def time_back(milliseconds: int | None, unknown: bool = True) -> str:
     """When something is restored. `unknown`: None means an unknown time, not one after the horizon."""
     return "unknown" if milliseconds is None and unknown else duration(milliseconds)
+
+
+def why_words(reason: str, moved: Moved | None) -> str:
+    """Why a service is not restored; of one that is stopped and started elsewhere, where and when after the
+    loss. Empty for the others.
+    """
+    if reason or moved is None:
+        return reason
+    stops = f"stops in {listed(moved.stops, 3)} after {duration(moved.stop_ms)}"
+    starts = f"starts in {listed(moved.starts, 3)} after {duration(moved.start_ms)}"
+    return f"{stops}, {starts}, serves there after {duration(moved.serves_ms)}"
 
 
 def assumed_words(lead: Lead, alone: bool = False) -> str:

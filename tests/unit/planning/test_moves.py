@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 
 from bench.small_instances import small_instance
+from evac.incident.runbook import runbook
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
 from evac.planning import compiled
 from evac.planning.plan import plan_instance
 from evac.verify import check_instance
+from evac.views.incident_view import runbook_page
+from evac.views.plan_text import plan_text
+from evac.views.plan_view import outcome_rows, recovery_times
 from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, build
 
 _GIB = 1_024
@@ -120,6 +124,33 @@ def test_nothing_that_was_shed_stays_away_while_there_is_capacity_for_it(kind: s
             if gone == 1 and not down and f"verify:{name}:moved" not in {s.id for s in plan.steps}:
                 assert not _fits_again(instance, plan, service), (seed, name)
     assert found > 3 or kind == "sheds"
+
+
+def test_text_report_and_runbook_say_where_and_when_something_moves() -> None:
+    plan = plan_instance(_instance(), work=0)
+    plan = replace(plan, detection_ms=60_000, approval_ms=60_000)
+    words = "stops in large after 2 min, starts in small after 2 min, serves there after 2 min 40 s"
+    assert plan.moves["wiki"].serves_ms == 160_000
+    text = " ".join(plan_text(plan, "sha256:0", 400, False).split())
+    assert f"wiki tier 3 100 {words}" in text
+    rows = {row["service"]: (row["back"], row["why"]) for row in outcome_rows(plan)}
+    assert rows["wiki"] == ("away 40 s", words)
+    assert words in runbook_page(runbook(plan, "sha256:0"))
+    # What runs on until it moves is no answer to when things are back after the loss.
+    (pay,) = (o.recovery_ms for o in plan.outcomes if o.service == "pay")
+    assert recovery_times(plan, plan.outcomes) == [pay]
+
+
+@pytest.mark.parametrize("kind", ["sheds", "mixed"])
+def test_what_moves_is_what_both_stops_and_starts_again(kind: str) -> None:
+    for seed in range(0, 40, 2):
+        plan = plan_instance(small_instance(kind, seed), work=0)
+        stopped = {step.target for step in plan.steps if step.kind == "shed"}
+        verified = {step.target: step.end_ms for step in plan.steps if step.id.endswith(":moved")}
+        assert plan.moves.keys() == stopped & verified.keys()
+        for service, moved in plan.moves.items():
+            assert moved.serves_ms == verified[service] + plan.lead.ms > moved.start_ms
+            assert set(moved.stops) | set(moved.starts) <= {name for s in plan.steps for name, _ in s.servers}
 
 
 def _later(step: Step, seconds: int) -> Step:

@@ -115,7 +115,10 @@ def _page(name: str, story: Story) -> str:
 
 
 def _verdict(story: Story) -> str:
-    words, times = tally(story.made.plan).back_words, recovery_times(story.made.plan.outcomes)
+    words, times = (
+        tally(story.made.plan).back_words,
+        recovery_times(story.made.plan, story.made.plan.outcomes),
+    )
     last = f", the last after {duration(times[-1])}" if times else ""
     return f"{words[:1].upper()}{words[1:]}{last}."
 
