@@ -15,7 +15,7 @@ from evac.drivers.spec import NOTHING, ByHand
 from evac.model.errors import InvalidInput
 from evac.model.estate import Endpoint, Estate
 from evac.model.fleet import ON_POOL, ON_SERVER
-from evac.model.plan import Moved, Plan, Step
+from evac.model.plan import Plan, Relocation, Step
 from evac.steps.registry import kind_of
 
 STEPS_MOST: Final = 20_000
@@ -67,7 +67,7 @@ class RunbookService:
     recovery_ms: int | None
     rto_ms: int | None
     reason: str
-    moved: Moved | None = None
+    moved: Relocation | None = None
     """Where it stops and starts, if the plan moves it."""
 
 

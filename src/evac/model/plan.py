@@ -199,7 +199,7 @@ class StoreOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class Relocation:
     """A service that still ran: where a plan stops replicas of it and starts them again. Times are from the
     loss: of the first stop, of the first start, and until when its new replicas are verified.
     """
@@ -302,17 +302,17 @@ class Plan:
         return next((ms for ms in own if isinstance(ms, int)), store.primary_ms + self.lead.ms)
 
     @property
-    def moves(self) -> Mapping[str, Moved]:
+    def moves(self) -> Mapping[str, Relocation]:
         """Services that are stopped in one place and started in another."""
         again: dict[str, list[Step]] = {step.target: [] for step in self.steps if step.milestone == MOVED}
         for step in self.steps:
             if step.target in again and (step.milestone == MOVED or step.for_services):
                 again[step.target].append(step)
-        found, lead = dict[str, Moved](), self.lead.ms
+        found, lead = dict[str, Relocation](), self.lead.ms
         for service, steps in sorted(again.items()):
             stops = [step for step in steps if step.for_services]
             starts = [step for step in steps if step.servers and not step.for_services]
-            found[service] = Moved(
+            found[service] = Relocation(
                 tuple(sorted({name for step in stops for name, _ in step.servers})),
                 tuple(sorted({name for step in starts for name, _ in step.servers})),
                 min(step.start_ms for step in stops) + lead,

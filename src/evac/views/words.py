@@ -13,7 +13,7 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from evac.model.estate import Lead
-from evac.model.plan import Moved, Plan
+from evac.model.plan import Plan, Relocation
 from evac.model.scenario import ScenarioKind
 from evac.model.wall_clock import WallClock, wall_clock
 
@@ -81,7 +81,7 @@ def time_back(milliseconds: int | None, unknown: bool = True) -> str:
     return "unknown" if milliseconds is None and unknown else duration(milliseconds)
 
 
-def why_words(reason: str, moved: Moved | None) -> str:
+def why_words(reason: str, moved: Relocation | None) -> str:
     """Why a service is not restored; of one that is stopped and started elsewhere, where and when after the
     loss. Empty for the others.
     """
