@@ -25,7 +25,8 @@ from evac.notices.values import Channel, Message
 from evac.office.notices.looking import Looker
 from evac.office.notices.process import Teller
 from evac.office.notices.sending import Outcome
-from evac.office.notices.subscribers import ASKED_MOST, Mail, Vault, address_of, exported, vault_of
+from evac.office.notices.subscribers import ASKED_MOST, READER, Mail, Vault, address_of, exported, vault_of
+from evac.store.generation import copy_of, fill_store
 from evac.store.port import MemoryStore, all_entries
 from evac.views.status_page import status_files
 from evac.web.subscribing import ASKS_MOST, Desk
@@ -182,7 +183,7 @@ def test_a_person_subscribes_gets_updates_once_and_leaves(box: Box, language: st
         assert (await play.open(leave, "POST", data={"List-Unsubscribe": "One-Click"})).status_code == 200
         assert await play.controller().send(update(2)) == Outcome()
         assert len(box.got) == 1
-        assert await all_entries(play.store, "notices/reader/") == []
+        assert await all_entries(play.store, READER) == []
 
     play(story)
 
@@ -190,11 +191,14 @@ def test_a_person_subscribes_gets_updates_once_and_leaves(box: Box, language: st
 def test_a_copy_of_the_store_shows_no_address_and_another_key_opens_nothing(box: Box) -> None:
     async def story(play: Play) -> None:
         await play.subscribed(box, ["kim@example.com"])
-        kept = await all_entries(play.store, "notices/")
+        kept = [one for prefix in ("notices/", READER) for one in await all_entries(play.store, prefix)]
         assert len(kept) == 2
         assert not any(b"kim" in one.key.encode() + one.value or b"example" in one.value for one in kept)
         with pytest.raises(InvalidInput):
             await exported(play.store, Vault(b"another key, and just as long"))
+        other = MemoryStore()
+        await fill_store(other, (await copy_of(play.store)).entries.items(), ("last", b"1"))
+        assert await exported(other, vault_of(CHANNEL)) == await exported(play.store, vault_of(CHANNEL))
 
     play(story)
 

@@ -2,7 +2,7 @@
 receive what is published, and leave by a link in every mail.
 
     notices/asked/<mailbox>     asked and not confirmed: one for each mailbox and day, however it is spelled
-    notices/reader/<id>         a confirmed subscriber
+    subscriber/<id>             a confirmed subscriber, who goes along when a store is copied
     notices/mailed/<message>    how far an update has been sent
 
 Addresses are sealed with the channel's key (AES-256-GCM). Names of entries are keyed hashes, so a copy of the
@@ -46,7 +46,7 @@ from evac.store.port import Change, Compare, Delete, Entry, Put, Store, all_entr
 from evac.views.status_page import said_in
 
 ASKED: Final = "notices/asked/"
-READER: Final = "notices/reader/"
+READER: Final = "subscriber/"
 MAILED: Final = "notices/mailed/"
 DAY_MS: Final = 86_400_000
 ADDRESS_MOST: Final = 254
