@@ -1,6 +1,6 @@
 """Files to model and back: loading, checking, writing, importing and the JSON Schema.
 
-A part is read when it is asked for: who opens a run needs one of its formats, and no reader of YAML.
+Each part is imported when first used: opening a run needs a single format and no YAML parser.
 """
 
 from importlib import import_module

@@ -24,9 +24,9 @@ LISTED_MAX: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class MissingFact:
-    """A group of facts that no one stated: where, what, why it matters, how many.
+    """A group of facts that no one stated: where, what, why they matter, how many.
 
-    `path`: the fact path where only one is missing, else a pattern such as `services/*/rto`.
+    `path`: the fact path if only one is missing, else a pattern such as `services/*/rto`.
     """
 
     path: str
@@ -37,7 +37,7 @@ class MissingFact:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """`score_permille` of what matters is known; `missing` are the groups most worth adding."""
+    """`score_permille` of the total weight is known; `missing` are the groups most worth adding."""
 
     score_permille: int
     missing: tuple[MissingFact, ...]
@@ -45,7 +45,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Weight of one fact of the group, what it is called, and what cannot be said without it."""
+    """Weight of one fact of the group, its name, and what cannot be answered without it."""
 
     weight: int
     what: str
@@ -198,7 +198,7 @@ class _Tally:
             self._paths.setdefault(group, []).append(path)
 
     def count(self, group: str, missing: int) -> None:
-        """State how many facts of a group are missing where they were weighed in hundreds."""
+        """Sets how many facts of a group are missing if they were weighed in hundreds."""
         if missing:
             self._counts[group] = missing
 

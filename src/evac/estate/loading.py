@@ -51,7 +51,7 @@ from evac.model.fleet import SERVING, SPARE, np
 
 
 def check_loads(estate: Estate, problems: Problems) -> None:
-    """An error for each budget that carries more than it may; watts that are not known are left out."""
+    """An error for each exceeded budget; unknown watts are left out."""
     for name, key, what, load, budget in _loads(estate):
         if budget is None or load <= budget:
             continue
@@ -66,7 +66,7 @@ def check_loads(estate: Estate, problems: Problems) -> None:
 
 
 def _loads(estate: Estate) -> Iterator[tuple[str, str, str, int, int | None]]:
-    """(path, key, what is declared, watts today, watts declared). A rack draws evenly from its feeds."""
+    """(path, key, description, watts today, watts declared). A rack draws evenly from its feeds."""
     fleet = estate.fleet
     on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
     in_rack = on & (fleet.rack >= 0)
@@ -100,7 +100,7 @@ Where = tuple[str | int, ...]
 
 
 def intervals_of(read: Mapping[str, Ends]) -> tuple[Interval, ...]:
-    """Sorted by path. Every path was read by the table of the format, so it leads somewhere."""
+    """Sorted by path. Every path came from the table of the format, so it resolves."""
     found = []
     for path, (worse, better) in sorted(read.items()):
         where = _where(path.split("/"))
@@ -119,7 +119,7 @@ def _where(parts: list[str]) -> Where | None:
 
 
 def _in_section(section: Section, parts: list[str]) -> Where | None:
-    """Ids may be paths themselves, so the longest id behind which the keys make sense is the one."""
+    """Ids may be paths, so the longest id that leaves meaningful keys is chosen."""
     if section.style == "mapping":
         return _in_record(section.record, parts)
     for cut in range(len(parts) - 1, 0, -1):
@@ -156,7 +156,7 @@ def _in_kind(kind: Any, parts: list[str]) -> Where | None:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check found: the estate and its coverage, unless an error stands in the way."""
+    """Result of a check: the estate and its coverage, unless there is an error."""
 
     estate: Estate | None
     diagnostics: tuple[Diagnostic, ...]
@@ -174,7 +174,7 @@ def load(path: Path | str, as_of: date | None = None) -> Estate:
 def check(path: Path | str, as_of: date | None = None) -> CheckResult:
     """The estate, every diagnostic, and how much of what matters is known. Raises nothing.
 
-    Budgets that are exceeded today are errors here, and do not keep `load` from reading the estate.
+    Budgets exceeded today are errors here, but `load` still reads the estate.
     """
     estate, problems = _read(Path(path), as_of)
     if estate is not None:
@@ -184,7 +184,7 @@ def check(path: Path | str, as_of: date | None = None) -> CheckResult:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Many small values that all stay: looking for garbage among them costs most of the time."""
+    """Pauses garbage collection: among many small values that all stay, it costs most of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -216,7 +216,7 @@ def _read(path: Path, as_of: date | None) -> tuple[Estate | None, Problems]:
 
 
 def _waits_for_people(path: Path) -> bool:
-    """Whether the policy beside an estate has a person approve every plan; one that cannot be read may."""
+    """Whether the policy next to an estate requires approval of every plan; an unreadable one may."""
     policy = policy_beside(path)
     try:
         return policy is not None and load_policy(policy).mode != "act"
@@ -260,7 +260,7 @@ def _assemble(
 def _read_tables(
     assembly: Assembly, files: EstateFiles, root: Path, reader: Reader
 ) -> tuple[ServerRows, ReplicaRows]:
-    """The columns; where there are tables, they are read by a module that is loaded only then."""
+    """The columns; the module that reads tables is imported only if there are any."""
     in_yaml = stated_in_yaml(assembly.values, reader)
     if not files.tables:
         return no_servers(), bindings([in_yaml], None)

@@ -1,1 +1,1 @@
-"""Files that are not estates: plans, policies, access, notices, baselines, bundles; and estates written."""
+"""Files other than estates (plans, policies, access, notices, baselines, bundles), and writing estates."""

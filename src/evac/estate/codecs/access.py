@@ -1,8 +1,7 @@
 """The access file: people and their roles, tokens of programs, the identity provider, TLS, lengths of logins.
 
-One YAML file, `access.yaml` in the folder of the estate unless told otherwise. Read with the same machinery
-as the estate: every problem at once, with file, line and column. Nothing secret stands in it: passwords are
-references, tokens are hashes.
+One YAML file, `access.yaml` in the estate's folder by default. Read like the estate: every problem at once,
+with file, line and column. It contains no secrets: passwords are references, tokens are hashes.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?|::1")
 
 
 def read_reference(raw: str) -> str:
-    """A reference of a secret as it stands. Raises QuantityError, never with the words of a wrong one."""
+    """A reference to a secret, unchanged. Raises QuantityError, which never quotes an invalid one."""
     kind, _, rest = raw.partition(":")
     if (kind == "env" and rest) or (kind in ("file", "command") and rest.startswith("/")):
         return raw
@@ -82,12 +81,12 @@ def _read_network(raw: str) -> str:
 
 
 def is_hidden(parts: SplitResult) -> bool:
-    """Whether TLS hides what is sent to an address, or only this machine is reached."""
+    """Whether an address is protected by TLS or reaches only this machine."""
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
 
 
 def _read_url(raw: str) -> str:
-    """An address without query, fragment and name of a user, that `is_hidden`."""
+    """An address without query, fragment or user name that passes `is_hidden`."""
     try:
         parts = urlsplit(raw)
         parts.port  # noqa: B018 - raises ValueError for a wrong one
@@ -315,7 +314,7 @@ _TOP: Final = Record(FIELDS, dict)
 
 
 def load_access(path: Path) -> a.AccessRules:
-    """The rules in a file. Raises EstateError with every problem; a file that names no one is one too."""
+    """The rules in a file. Raises EstateError with every problem; naming no one is a problem too."""
     problems = Problems()
     root = read_root(path, problems)
     made = a.AccessRules() if root is None else _rules(root, problems)
@@ -387,7 +386,7 @@ def _entries(pair: tuple[Node, Node] | None, record: Record, make: Any, section:
 def _check_people(
     rules: a.AccessRules, pair: tuple[Node, Node] | None, root: Node, problems: Problems
 ) -> None:
-    """One person, one name: whoever has two could approve twice."""
+    """One person, one name: a person with two could approve twice."""
     if not (pair and pair[1].fields) and rules.provider is None and "oidc" not in root.fields:
         problems.add("nobody", "no one may do anything", root.place, "add people, or an identity provider")
     names: dict[str, str] = {}
@@ -449,7 +448,7 @@ def _check_tokens(rules: a.AccessRules, pair: tuple[Node, Node] | None, problems
 
 
 def _check_provider(rules: a.AccessRules, root: Node, problems: Problems) -> None:
-    """What an identity provider cannot do without."""
+    """Notes missing keys that an identity provider requires."""
     if rules.sessions.idle_ms > rules.sessions.whole_ms or not rules.sessions.idle_ms:
         problems.add(
             "out-of-range",

@@ -1,10 +1,10 @@
 """The file of a bundle: a ZIP archive with a manifest that lists every part with its size and digest.
 
-Every program opens it, also the Python of a bare laptop. Written with sorted names and one fixed date, so
-the same parts give the same bytes. Read as if an enemy had made it: only entries that are stored or deflated,
-only names that lead nowhere else, only what the manifest lists, and no part beyond the size that it tells.
+Any ZIP program opens it, including Python on a bare laptop. Names are sorted and the date is fixed, so the
+same parts give the same bytes. It is read as hostile input: only stored or deflated entries, only names
+inside the folder, only what the manifest lists, and no part larger than listed.
 
-The shape of a bundle's manifest: checked once, whole, before anyone reads a value of it.
+The manifest's shape is checked completely before any value is used.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from evac.model.generation import GENERATION_MOST
 KIND: Final = "evac-bundle"
 VERSION: Final = 2
 READ: Final = (1, VERSION)
-"""Of version 1 nothing says who made it, and its seal covers nothing but itself."""
+"""Version 1 does not name its maker, and its seal covers only itself."""
 MANIFEST: Final = "manifest.json"
 MAX_FILE_BYTES: Final = (1 << 31) - 1
-"""Of the file and of each part: a ZIP archive that is larger has another form, which is not read."""
+"""For the file and each part: larger ZIP archives use another format, which is not read."""
 MAX_PARTS: Final = 20_000
 MAX_DIRECTORY_BYTES: Final = 16 << 20
 MAX_MANIFEST_BYTES: Final = 16 << 20
 MAX_READ_BYTES: Final = 1 << 30
-"""Of a part that is read into memory."""
+"""For a part read into memory."""
 MAX_RATIO: Final = 100
-"""How many times larger than the file all parts together may be."""
+"""Largest ratio of all unpacked parts to the file."""
 STORED: Final = (".bin", ".whl")
-"""Endings of what is packed already."""
+"""File endings of compressed data."""
 _BLOCK: Final = 1 << 20
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _END: Final = struct.Struct("<4s4H2LH")
@@ -52,7 +52,7 @@ MAX_NAME_BYTES: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A part to be written: its name, and its bytes or the file that holds them."""
+    """A part to write: its name, and its bytes or the file that holds them."""
 
     name: str
     data: bytes | Path
@@ -68,7 +68,7 @@ class Part:
 
 
 class BundleDamaged(InvalidInput):
-    """A file that is not a bundle, or not the one that was written. part: which part, where it is known."""
+    """A file that is not a bundle, or not the one that was written. part: which part, if known."""
 
     def __init__(self, message: str, part: str = "") -> None:
         super().__init__("bundle-damaged", message, "get another copy, and check it: evac bundle verify FILE")
@@ -76,7 +76,7 @@ class BundleDamaged(InvalidInput):
 
 
 def check_name(name: str) -> str:
-    """The name of a part: it leads nowhere outside the folder it is unpacked in. Raises BundleDamaged."""
+    """Checks the name of a part: it must stay inside the folder it is unpacked in. Raises BundleDamaged."""
     steps = name.split("/")
     fine = len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES and name.isprintable()
     if not fine or not all(_STEP.fullmatch(step) and step not in (".", "..") for step in steps):
@@ -85,18 +85,20 @@ def check_name(name: str) -> str:
 
 
 class Beside:
-    """A whole bundle that waits beside the place where it belongs. digest: the SHA-256 of its manifest."""
+    """A complete bundle in a temporary file next to its destination. digest: SHA-256 of its manifest."""
 
     def __init__(self, path: Path, target: Path, digest: str) -> None:
         self.path, self._target, self.digest = path, target, digest
 
     def put(self) -> None:
-        """It takes the place of whatever is there. Raises InvalidInput, and then nothing has changed."""
+        """Moves it to its destination, replacing anything there. Raises InvalidInput without changing
+        anything.
+        """
         try:
             self.path.replace(self._target)
         except OSError as error:
             raise _not_written(self._target, error) from error
-        with contextlib.suppress(OSError):  # It is in place; not every file system writes folders on demand.
+        with contextlib.suppress(OSError):  # It is in place; not every file system syncs folders on demand.
             sync_folder(self._target.parent)
 
 
@@ -107,7 +109,7 @@ def listing(sources: Sequence[Source]) -> list[dict[str, str | int]]:
 
 
 def content_digest(values: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> str:
-    """The SHA-256 of all in a bundle but what is under lock and the signature: the lock is bound to it."""
+    """SHA-256 of everything in a bundle except the locked part and the signature; the lock is bound to it."""
     locked = ((values.get("sealed") or {}).get("part"), values.get("encrypted"))
     rest = {key: value for key, value in values.items() if key not in _NOT_CONTENT}
     others = [row for row in listed if row["name"] not in locked]
@@ -116,11 +118,11 @@ def content_digest(values: Mapping[str, Any], listed: Sequence[Mapping[str, Any]
 
 _NOT_CONTENT: Final = frozenset({"kind", "version", "parts", "signature"})
 Sign = Callable[[bytes], Mapping[str, str]]
-"""The signature of a manifest, as the manifest has it: `key` and `value`."""
+"""The signature in a manifest: `key` and `value`."""
 
 
 def signed_bytes(values: Mapping[str, Any]) -> bytes:
-    """What the signature of a manifest is over."""
+    """The bytes that a manifest's signature covers."""
     return _PURPOSE + canonical_json({key: value for key, value in values.items() if key != "signature"})
 
 
@@ -128,8 +130,8 @@ _PURPOSE: Final = b"evac bundle manifest 1\n"
 
 
 def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source]) -> str:
-    """Writes the file at once or not at all; returns the SHA-256 of its manifest. values: what the manifest
-    says beside the list of parts. Raises InvalidInput if it would be too large.
+    """Writes the file atomically; returns the SHA-256 of its manifest. values: the manifest except the list
+    of parts. Raises InvalidInput if it would be too large.
     """
     with bundle_beside(path, values, sources) as made:
         made.put()
@@ -140,8 +142,8 @@ def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source
 def bundle_beside(
     path: Path, values: Mapping[str, Any], sources: Sequence[Source], sign: Sign | None = None
 ) -> Iterator[Beside]:
-    """The same in two steps, for what must have happened before the file takes its place. What is not put
-    there is gone at the end.
+    """The same in two steps, for work that must finish before the file is in place. Deleted at the end unless
+    it was put there.
     """
     ordered = sorted(sources, key=lambda one: one.name)
     if len(ordered) >= MAX_PARTS or len({one.name for one in ordered}) != len(ordered):
@@ -167,7 +169,7 @@ def bundle_beside(
 
 
 def sync_folder(path: Path) -> None:
-    """Which names it holds is on the disk. Raises OSError."""
+    """Syncs a folder's entries to disk. Raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -182,8 +184,8 @@ def _not_written(path: Path, error: OSError) -> InvalidInput:
 
 
 def _write(beside: Path, manifest: bytes, ordered: Sequence[Source], parts: Sequence[Part]) -> None:
-    """Deflated, and once more where that makes more of it than a reader believes: what shrinks so much is
-    stored then.
+    """Deflates; if a part would exceed the ratio that a reader accepts, writes again with that part
+    stored.
     """
     infos = _packed(beside, manifest, ordered, parts, frozenset())
     if sum(info.file_size for info in infos) > MAX_RATIO * beside.stat().st_size:
@@ -196,7 +198,7 @@ def _write(beside: Path, manifest: bytes, ordered: Sequence[Source], parts: Sequ
 def _packed(
     beside: Path, manifest: bytes, ordered: Sequence[Source], parts: Sequence[Part], stored: frozenset[str]
 ) -> list[zipfile.ZipInfo]:
-    """The archive with these parts; stored: names of what is not deflated. Raises InvalidInput."""
+    """Writes the archive. stored: names of parts not deflated. Raises InvalidInput."""
     with open(beside, "wb", opener=_private) as file, zipfile.ZipFile(file, "w") as archive:
         for source, part in zip([Source(MANIFEST, manifest), *ordered], [None, *parts], strict=True):
             try:
@@ -218,7 +220,7 @@ def _packed(
 
 
 def _check_written(beside: Path) -> None:
-    """What was written is read as someone else will. Raises InvalidInput."""
+    """Reads the written file back as a reader would. Raises InvalidInput."""
     try:
         with open_bundle(beside) as found:
             for problem in found.problems():
@@ -286,7 +288,7 @@ def _copied(data: bytes | Path, target: IO[bytes] | None) -> tuple[int, str]:
 
 
 class Bundle:
-    """One file, open for reading. values: the whole manifest; digest: the SHA-256 of it, in hex."""
+    """One file, open for reading. values: the whole manifest; digest: its SHA-256 in hex."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, manifest: bytes) -> None:
         self.path, self._archive = path, archive
@@ -296,24 +298,24 @@ class Bundle:
 
     @property
     def content(self) -> str:
-        """What its seal is bound to; empty for a bundle of version 1, whose seal is bound to nothing."""
+        """What its seal is bound to; empty for version 1, whose seal is bound to nothing."""
         return content_digest(self.values, self.values["parts"]) if self.values["version"] > 1 else ""
 
     def read(self, name: str) -> bytes:
-        """The bytes of a part, which are those that were written. Raises BundleDamaged with its name."""
+        """The verified bytes of a part. Raises BundleDamaged with its name."""
         part = self._part(name)
         if part.size > MAX_READ_BYTES:
             raise BundleDamaged(f"{name} is larger than any bundle part evac reads", name)
         return b"".join(self._blocks(part))
 
     def copy(self, name: str, target: Path) -> None:
-        """Writes a part into a new file. Raises BundleDamaged; what was written by then is for no one."""
+        """Copies a part to a new file. Raises BundleDamaged; discard what was written by then."""
         with target.open("xb") as file:
             for block in self._blocks(self._part(name)):
                 file.write(block)
 
     def problems(self) -> list[BundleDamaged]:
-        """Every part that is not what was written."""
+        """Every part that differs from what was written."""
         found = []
         for name in self.parts:
             try:
@@ -329,7 +331,7 @@ class Bundle:
         return self.parts[name]
 
     def _blocks(self, part: Part) -> Iterator[bytes]:
-        """The part in blocks; the error comes after the last one, so believe none of them before."""
+        """The part in blocks. The error comes after the last one, so do not trust any block before that."""
         size, digest = 0, hashlib.sha256()
         try:
             with self._archive.open(part.name) as file:
@@ -362,7 +364,7 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
 
 
 def _refuse_unsafe(path: Path, file: IO[bytes]) -> None:
-    """Before anything of it is believed: its size, and that of its table of contents, from its last bytes."""
+    """Checks the file size and the size of its table of contents (from its last bytes) before trusting it."""
     size = file.seek(0, os.SEEK_END)
     if not _END.size <= size <= MAX_FILE_BYTES:
         raise BundleDamaged(f"{path.name} is not a bundle: {size:,} bytes")
@@ -376,7 +378,7 @@ def _refuse_unsafe(path: Path, file: IO[bytes]) -> None:
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile) -> bytes:
-    """The manifest, after the table of contents was compared with it: nothing more, nothing less."""
+    """The manifest, after comparing the table of contents with it: nothing more, nothing less."""
     infos = archive.infolist()
     names = [check_name(info.filename) for info in infos]
     if len(set(names)) != len(names) or MANIFEST not in names:
@@ -470,8 +472,8 @@ SEALED: Final[Mapping[str, Any]] = {
 
 
 def manifest_of(bundle: Bundle) -> Mapping[str, Any]:
-    """The manifest, every value of which is of its kind: whole numbers from 0 on, printable texts, and parts
-    that are in the file. Raises BundleDamaged with the place of what is not.
+    """The manifest with every value checked: whole numbers from 0, printable text, and parts that are in the
+    file. Raises BundleDamaged with the place of the first mismatch.
     """
     values = bundle.values
     for key, shape in SHAPE.items():

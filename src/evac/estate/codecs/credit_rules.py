@@ -283,7 +283,7 @@ _TOP: Final = Record(
 
 
 def check_rules(path: Path) -> tuple[r.RuleSet | None, tuple[Diagnostic, ...]]:
-    """The rule set of a file, and every problem of it; None if it cannot be used."""
+    """The rule set of a file, and its problems; None if it cannot be used."""
     problems = Problems()
     root = read_root(path, problems)
     if root is None:
@@ -331,7 +331,7 @@ def _rule_set(values: dict[str, Any], root: Node) -> tuple[r.RuleSet | None, lis
 
 
 def _rule(row: dict[str, Any], zone: Zone, place: Place, found: list[Diagnostic]) -> Iterator[r.Rule]:
-    """The rule, unless its formula is missing or ambiguous."""
+    """Yields the rule, unless its formula is missing or ambiguous."""
     given = [name for name in FORMULAS if row.get(name) is not None]
     name = f"rule {row['id']}"
     if row.pop("renews", False):

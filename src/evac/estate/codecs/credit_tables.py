@@ -1,7 +1,7 @@
-"""Small CSV or JSON files that a person made for credits, claims and outage windows, read row by row: cells
-know their places, and every problem is found at once.
+"""Small hand-made CSV or JSON files for credits, claims and outage windows. They are read row by row: cells
+know their places, and every problem is reported at once.
 
-Columns other than those of a claim are refused: a form has names and addresses, which stay where they are.
+Columns other than those of a claim are refused: forms contain names and addresses, which must not be copied.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WINDOW_NEEDED: Final = ("service", "from", "to")
 
 @dataclass(slots=True)
 class CellReader:
-    """Reads the rows of one file. noun: what a row is, in messages; many: the key of the list in JSON."""
+    """Reads the rows of one file. noun: what a row is called in messages; many: key of the list in JSON."""
 
     path: Path
     noun: str
@@ -43,7 +43,7 @@ class CellReader:
     """Problems of the table itself."""
 
     def rows(self) -> list[Row]:
-        """All rows; what is wrong is in `problems` and `found`."""
+        """All rows; problems go to `problems` and `found`."""
         content = read_text(self.path, self.path, YAML_BYTES_MAX, False, self.problems)
         if content is None:
             return []
@@ -62,7 +62,7 @@ class CellReader:
         return (*self.problems.all(), *self.found)
 
     def moment(self, cell: tuple[str, Place]) -> int | None:
-        """Milliseconds since 1970; None, and a problem, for what is not a moment."""
+        """Milliseconds since 1970; None, with a problem, if it is not a time."""
         raw, place = cell
         try:
             return parse_moment(raw)
@@ -71,7 +71,7 @@ class CellReader:
             return None
 
     def _csv(self, content: str) -> Iterator[Row]:
-        """Columns of a cell count letters from 1, as far as they can be known: quotes shift them by one."""
+        """Columns count characters from 1, as far as known: quotes shift them by one."""
         name = self.path.name
         reader = csv.reader(io.StringIO(content))
         try:
@@ -107,7 +107,7 @@ class CellReader:
             )
 
     def _json(self, content: str) -> Iterator[Row]:
-        """JSON is YAML, so its nodes know their places."""
+        """JSON is valid YAML, so its nodes know their places."""
         root = read_document(content, self.path.name, self.problems)
         if root is None:
             return
@@ -208,7 +208,7 @@ def _window(row: Row, number: int, reader: CellReader) -> outages.Window | None:
 
 
 def _permille(cells: Mapping[str, tuple[str, Place]], problems: Problems) -> int | None:
-    """Share of users, `45.5 %`; all of them where nothing is said."""
+    """Share of users, `45.5 %`; all if none is given."""
     raw, place = cells.get("users", ("", Place("")))
     if not raw:
         return 1_000

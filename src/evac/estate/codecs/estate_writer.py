@@ -1,9 +1,8 @@
-"""An Estate to the files of the format, and the JSON Schema of these files: both made from the table of the
-format.
+"""Writes an Estate to the files of the format, and their JSON Schema; both come from the table of the format.
 
-What is written is what `reading` reads: sorted, the same bytes every time, in units that a person reads,
-never rounded. Everything is written into a folder beside the one that is asked for, which then takes its
-name. Files that are not the estate's own (an overlay, notes) are carried over when a folder is replaced.
+Output is what `reading` reads: sorted, deterministic, in readable units, never rounded. It is written to a
+temporary folder next to the target and then renamed. Files that do not belong to the estate (an overlay,
+notes) are kept when a folder is replaced.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def _section(section: Section) -> dict[str, Any]:
 
 
 def _fact() -> dict[str, Any]:
-    """A value with its provenance beside it; where it stands says what the value may be."""
+    """A value with its provenance next to it; its position determines which values are valid."""
     described = {f.key: {"description": f.doc, **f.kind.schema()} for f in FACT.fields}
     return {
         "type": "object",
@@ -97,7 +96,7 @@ def _fact() -> dict[str, Any]:
 
 
 Tree = str | list["Tree"] | dict[str, "Tree"]
-"""Text that is ready to be written, a list, or a mapping of such keys."""
+"""Text ready to be written, a list, or a mapping of these."""
 
 WIDTH: Final = 110
 _PLAIN: Final = re.compile(r"[^\W_][\w./@+()-]*(?: [\w./@+()%-]+)*")
@@ -107,7 +106,7 @@ _ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\
 
 
 def quoted(text: str) -> str:
-    """The text as it stands, or in quotes where any YAML reader might take it for something else."""
+    """The text, quoted if any YAML reader might take it for something else."""
     plain = _PLAIN.fullmatch(text) and text.lower() not in _AMBIGUOUS and not _NUMBERLIKE.fullmatch(text)
     return text if plain else '"' + "".join(_escaped(char) for char in text) + '"'
 
@@ -130,9 +129,9 @@ def _flow(tree: Tree) -> str:
 
 
 def lines_of(key: str, tree: Tree, indent: int, spread: int = 0) -> list[str]:
-    """`key: tree` as lines: on one line where it fits, else broken up.
+    """`key: tree` as lines: on one line if it fits, else split.
 
-    `spread`: so many levels of mappings are broken up even where they would fit.
+    `spread`: levels of mappings that are split even if they fit.
     """
     pad = " " * indent
     flow = f"{pad}{key}: {_flow(tree)}"
@@ -172,11 +171,11 @@ class Teller:
         self._intervals = {interval.path: interval for interval in estate.intervals}
 
     def head(self) -> dict[str, Tree]:
-        """Everything at the top that is one value."""
+        """Every top-level key with a single value."""
         return self._fields(HEAD, self._estate, "", "")
 
     def section(self, section: Section) -> Tree:
-        """One top-level key; empty if the estate says nothing of it."""
+        """One top-level key; empty if the estate has none."""
         value = getattr(self._estate, section.attr)
         if section.style == "mapping":
             return self._fields(section.fields, value, f"{section.key}/", "")
@@ -291,7 +290,7 @@ def placed_by_service(estate: Estate) -> dict[int, list[tuple[str, int]]]:
 
 
 def document(teller: Teller, keys: tuple[str, ...], heading: tuple[str, ...], head: bool) -> str:
-    """The text of one file: `heading` as comments, the version, then the sections asked for."""
+    """The text of one file: `heading` as comments, the version, then the requested sections."""
     lines = [f"# {line}".rstrip() for line in heading] + [f"evac: {FORMAT_VERSION}"]
     if head:
         for key, tree in teller.head().items():
@@ -375,7 +374,7 @@ def _write_all(
 
 
 def _write_tables(estate: Estate, folder: Path, kind: TableFormat, counts_in_yaml: bool) -> None:
-    """The tables that the estate needs; a small one needs none, and then no library of tables."""
+    """The tables that the estate needs; a small one needs none, so the table library is not loaded."""
     with_racks = len(estate.racks) > _RACKS_IN_YAML
     if not (with_racks or len(estate.fleet) or not counts_in_yaml):
         return
@@ -390,7 +389,7 @@ def _write_tables(estate: Estate, folder: Path, kind: TableFormat, counts_in_yam
 
 
 def _counts_fit_yaml(estate: Estate) -> bool:
-    """Whether counts by site and pool say it all, and add up to what each service states."""
+    """Whether counts by site and pool are complete and add up to each service's count."""
     if (estate.replicas.kind == ON_SERVER).any():
         return False
     placed = placed_by_service(estate)
@@ -418,7 +417,7 @@ def _documents(estate: Estate, teller: Teller, heading: str) -> dict[str, str]:
 
 
 def _swap(fresh: Path, target: Path) -> None:
-    """Give `fresh` the name of `target`; files that are not the estate's own come along."""
+    """Renames `fresh` to `target`, keeping files that do not belong to the estate."""
     if not target.exists() or not any(target.iterdir()):
         fresh.replace(target)
         return

@@ -28,7 +28,7 @@ CHANNELS_MOST: Final = 16
 
 
 def _read_link(raw: str) -> str:
-    """An address of a page, as browsers open it."""
+    """A page address that browsers can open."""
     wrong = QuantityError("not-an-address", f"'{raw[:60]}' is not a web address", "write https://HOST")
     try:
         parts = urlsplit(raw)
@@ -108,7 +108,7 @@ FIELDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A channel as the file has it."""
+    """A channel as written in the file."""
 
     apprise: str = ""
     webhook: str = ""
@@ -132,7 +132,9 @@ _TOP: Final = Record(FIELDS, dict)
 
 
 def load_notices(path: Path) -> NoticeRules:
-    """The rules in a file. Raises EstateError with every problem; a file without a channel is one too."""
+    """The rules in a file. Raises EstateError with every problem; a file without a channel is a problem
+    too.
+    """
     problems = Problems()
     root = read_root(path, problems)
     made = NoticeRules() if root is None else _rules(root, problems)
@@ -214,7 +216,7 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
 
 
 def _check(name: str, value: Node, key: Node, written: _Written, problems: Problems) -> None:
-    """A channel is of one way, and has what that way needs."""
+    """A channel has exactly one type and the keys that type requires."""
     said = value.fields.keys()  # also what was refused: that is told by itself
     if len(said & {"apprise", "webhook", "mail"}) != 1:
         problems.add(

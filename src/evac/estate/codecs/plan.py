@@ -1,7 +1,7 @@
 """Plans as canonical JSON, and back: the published shape of docs/reference/plan-format.md.
 
-Fields of a step that hold their default are left out. Reading is bounded in size and depth, refuses
-what it does not know, and checks that what is said twice is said alike.
+Fields of a step that hold their default are left out. Reading is bounded in size and depth, refuses unknown
+keys, and checks that redundant values agree.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ _DERIVED: Final = frozenset(
 
 
 def _placements(plan: Plan) -> list[dict[str, Any]]:
-    """Where replicas are started, one entry a service and server (or pool)."""
+    """Where replicas are started: one entry per service and server (or pool)."""
     found: dict[tuple[str, str], int] = {}
     for step in plan.steps:
         if PLANNED[step.kind].replicas > 0:
@@ -115,7 +115,7 @@ def _placements(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _sheds(plan: Plan) -> list[dict[str, Any]]:
-    """Replicas shed, one entry a service."""
+    """Replicas shed: one entry per service."""
     found: dict[str, int] = {}
     for step in plan.steps:
         if PLANNED[step.kind].frees_capacity:
@@ -130,8 +130,8 @@ _NEVER: Final = object()
 
 @lru_cache(maxsize=1)
 def _of_steps() -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[Any, ...]]:
-    """What a step says, in canonical order; what reads it, a number in the place of what is said apart; and
-    what need not be said because it is so.
+    """The fields of a step in canonical order; their getter, with a number in place of fields encoded
+    separately; and the defaults that are left out.
     """
     default = dict(zip(fields_in_order(Step)[0], _defaults(Step), strict=True))
     names = tuple(keys_in_order(tuple({*default, "duration_ms"} - {"end_ms"})))
@@ -140,7 +140,7 @@ def _of_steps() -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tupl
 
 
 def _step(step: Step) -> dict[str, Any]:
-    """In one pass: a plan has thousands of them."""
+    """Encodes a step in one pass, because a plan has thousands."""
     names, read, unsaid = _of_steps()
     body = {
         name: item if type(item) in _AS_THEY_ARE else _plain(item)
@@ -175,14 +175,13 @@ def _in_order(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def plan_digest(data: bytes) -> str:
-    """The digest a plan is approved and named by: over its canonical bytes."""
+    """The digest by which a plan is approved and named: over its canonical bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
-    """The plan in `data`. Raises PlanError with every problem named, at most twenty. own: evac wrote
-    it, or read it in full before; what says the same thing twice, which takes half of the time, is not looked
-    for again.
+    """The plan in `data`. Raises PlanError with every problem named, at most twenty. own: evac wrote it or
+    has read it in full before; skips the check of redundant values, which takes half of the time.
     """
     from pydantic import ValidationError
 
@@ -214,8 +213,8 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
 
 
 def _agrees(ours: dict[str, Any], document: dict[str, Any]) -> bool:
-    """Whether the document says what evac writes of the plan in it. Reasons are worded from `why`, which is
-    read anyway: another version may word them otherwise, this one may not.
+    """Whether the document equals what evac writes for its plan. Reasons are worded from `why`, which is read
+    as well: another version may word them differently, this one may not.
     """
     if document["planner_version"] == __version__:
         return ours == document
@@ -234,11 +233,11 @@ def _without_words(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name_restores(document: dict[str, Any]) -> None:
-    """Plans of earlier versions say that a store is promoted at `backup@PLACE`: that is a restore.
+    """Plans of earlier versions promote a store at `backup@PLACE`; that is a restore.
 
-    Ids stay as they are, for journals of their runs name them.
+    Ids stay, because run journals name them.
     """
-    with contextlib.suppress(TypeError, AttributeError):  # what is not a list of mappings is said later
+    with contextlib.suppress(TypeError, AttributeError):  # anything but a list of mappings is reported later
         for step in document.get("steps", ()):
             if str(step.get("candidate", "")).startswith(_BACKUP):
                 step["kind"] = "restore"
@@ -293,7 +292,7 @@ def _step_arguments(step: dict[str, Any]) -> dict[str, Any]:
 
 
 def _outcome_arguments(row: dict[str, Any]) -> dict[str, Any]:
-    """Plans of earlier versions give reasons in words only: these are kept as they are."""
+    """Plans of earlier versions give reasons only in words: these are kept."""
     body = {key: value for key, value in row.items() if key not in ("restored_ms", "reason")}
     if "reason" in row and "why" not in row:
         body["why"] = {"kind": "text", "text": row["reason"]}
@@ -301,7 +300,7 @@ def _outcome_arguments(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _left_off_arguments(row: dict[str, Any]) -> dict[str, Any]:
-    """As for outcomes."""
+    """Like outcomes."""
     body = {key: value for key, value in row.items() if key != "reason"}
     return body | {"why": row.get("why") or {"kind": "text", "text": row["reason"]}}
 
@@ -348,7 +347,7 @@ def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
 
 
 def _words(error: Exception) -> str:
-    """What is wrong with the text, without names of the program's own insides."""
+    """The problem with the text, without internal names."""
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start + 1:,} is not UTF-8 text"
     words = str(error)
@@ -356,14 +355,14 @@ def _words(error: Exception) -> str:
 
 
 def _shape(error: Exception) -> str:
-    """What is wrong with the shape of a document, without names of the program's own insides."""
+    """The problem with a document's shape, without internal names."""
     if isinstance(error, KeyError):
         return f"{str(error.args[0])[:80]} is missing"
     return str(error)[:200] if isinstance(error, ValueError) else "its structure is invalid"
 
 
 class _TwiceError(Exception):
-    """Of two values of one key no one knows which was meant."""
+    """One key with two values: which was meant is unknown."""
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -379,7 +378,7 @@ def _no_float(text: str) -> Any:
 
 
 def _depth(data: bytes) -> int:
-    """An upper bound of the nesting, found without parsing; brackets in strings only raise it."""
+    """An upper bound of the nesting, without parsing; brackets in strings only raise it."""
     depth = deepest = 0
     for byte in data.translate(None, delete=bytes(set(range(256)) - set(b"[]{}"))):
         depth += 1 if byte in b"[{" else -1
@@ -397,7 +396,7 @@ def _problems(name: str, error: ValidationError) -> str:
 
 @lru_cache(maxsize=1)
 def _adapter() -> TypeAdapter[Plan]:
-    """Unknown keys are refused: a plan says nothing that evac does not read."""
+    """Unknown keys are refused: a plan contains nothing that evac does not read."""
     from pydantic import ConfigDict, TypeAdapter
     from pydantic.dataclasses import dataclass as as_checked
 
@@ -409,7 +408,7 @@ _AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
 
 
 def _plain(value: Any) -> Any:
-    """Lists, objects with keys in order, and what JSON writes as it is; anything else is refused."""
+    """Lists, objects with keys in order, and JSON scalars; refuses anything else."""
     kind: Any = type(value)
     if kind in _AS_THEY_ARE:
         return value
@@ -440,7 +439,7 @@ def _plain(value: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _defaults(record: Any) -> tuple[Any, ...]:
-    """The default of each field in canonical order; something no field equals where it has none."""
+    """The default of each field in canonical order; for fields without one, a value that nothing equals."""
     found = {
         f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(record)
     }

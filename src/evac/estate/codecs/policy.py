@@ -1,7 +1,8 @@
-"""The policy file: what evac may do by itself, whom it asks, how it fences and how fast it believes.
+"""The policy file: what evac may do automatically, whom it asks, how it fences and how quickly it trusts a
+signal.
 
-One YAML file, `policy.yaml` in the folder of the estate unless told otherwise. Read with the same machinery
-as the estate: every problem at once, with file, line and column. An empty file is the careful policy.
+One YAML file, `policy.yaml` in the estate's folder by default. Read like the estate: every problem at once,
+with file, line and column. An empty file is the careful policy.
 """
 
 from __future__ import annotations
@@ -359,7 +360,7 @@ def _check_names(reader: Reader, estate: Estate | None) -> None:
 
 
 def _check_sense(policy: rp.RunPolicy, root: Node, problems: Problems) -> None:
-    """What cannot be: shares that do not end at the whole, windows that end before they begin."""
+    """Notes impossible values: shares that do not end at 100 %, windows that end before they begin."""
     shares = policy.pace.shares
     if not shares or list(shares) != sorted(set(shares)) or shares[-1] != 1_000:
         problems.add(

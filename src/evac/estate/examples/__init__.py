@@ -1,4 +1,4 @@
-"""Example companies of any size, made from a seed: nothing is read, nothing is timed."""
+"""Example companies of any size, made from a seed, without reading files or clocks."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ MANUAL_MS: Final = MappingProxyType(
         "verify": 300_000,
     }
 )
-"""Least duration of a step done by hand. Assumed; that 32,000 servers were booted by hand is published."""
+"""Minimum duration of a manual step. Assumed; that 32,000 servers were booted by hand is published."""
 
 _FLAWED_INGRESS_PERCENT: Final = {"anyang": 30, "bundang": 15, "gasan": 25, "pangyo": 90}
 
@@ -227,10 +227,10 @@ ALSO_FILLS: Final = MappingProxyType(
         "unseal": ("key-management",),
     }
 )
-"""Roles of a cold start that services fill beside their own work. Assumed."""
+"""Roles of a cold start that services fill next to their own work. Assumed."""
 
 MARGIN_PERMILLE: Final = 50
-"""Mended, a twentieth of every budget of power stays free. Assumed."""
+"""When fixed, a twentieth of every power budget stays free. Assumed."""
 
 
 def tools(blueprints: tuple[Blueprint, ...]) -> Mapping[str, tuple[str, ...]]:
@@ -258,7 +258,7 @@ def limits(servers: int, mended: bool) -> Limits:
 
 
 def sites_and_links(services: tuple[Service, ...], mended: bool) -> tuple[tuple[Site, ...], tuple[Link, ...]]:
-    """Ingress and links: mended, each can carry everything; unmended, they were bought for a normal day."""
+    """Ingress and links. When fixed, each can carry everything; otherwise they are sized for a normal day."""
     mbps = sum(s.traffic.mbps or 0 for s in services) * 5 // 4
     connections = sum(s.traffic.connections or 0 for s in services) * 5 // 4
     sites = [
@@ -286,7 +286,9 @@ def _ingress_percent(site: str, mended: bool) -> int:
 
 
 def expiring(blueprints: tuple[Blueprint, ...], mended: bool, as_of: date) -> tuple[Expiring, ...]:
-    """Certificates, keys, licences and signatures. Unmended, one has expired where we must go."""
+    """Certificates, keys, licences and signatures. In the flawed company, one that recovery needs has
+    expired.
+    """
     gateways = tuple(b.id for b in blueprints if b.component == "gateway")
     late = {"front-certificate": -12, "zone-signature": 3} if not mended else {}
     items = (
@@ -303,7 +305,7 @@ def expiring(blueprints: tuple[Blueprint, ...], mended: bool, as_of: date) -> tu
 
 
 def automations(blueprints: tuple[Blueprint, ...], mended: bool) -> tuple[Automation, ...]:
-    """What would undo a step. Mended, all of it can be paused."""
+    """Automation that would undo a step. When fixed, all of it can be paused."""
     fronts = tuple(b.id for b in blueprints if b.component in ("front", "gateway") and b.rank < 3)
     infrastructure = tuple(b.id for b in blueprints if b.component == "infra")
     return (
@@ -315,7 +317,8 @@ def automations(blueprints: tuple[Blueprint, ...], mended: bool) -> tuple[Automa
 def rehearsals(
     halls: tuple[Hall, ...], groups: tuple[SharedFate, ...], mended: bool, as_of: date
 ) -> tuple[Rehearsal, ...]:
-    """Mended, every site, hall and group was lost on purpose since the last change. Unmended, one hall once.
+    """When fixed, every site, hall and group was lost on purpose since the last change; otherwise one hall,
+    once.
 
     That the loss of a whole site had never been rehearsed is published.
     """
@@ -342,7 +345,7 @@ def pangyo(
     mended: bool = False,
     as_of: date = DEFAULT_AS_OF,
 ) -> Estate:
-    """A company like the one of October 2022, or the same company after the cure.
+    """A company like the one of October 2022, or the same company after the fixes.
 
     Same arguments, same estate. `servers`: 1,000 to 1,000,000, of which Pangyo has 32 in 90;
     services, their sizes and the servers are the same in both companies. Raises InvalidInput
@@ -405,7 +408,7 @@ def pangyo(
 
 
 def _draw(seed: int, part: int) -> Generator:
-    """An own stream per part, so that mending one part leaves the draws of the others alone."""
+    """A random stream per part, so that fixing one part leaves the draws of the others unchanged."""
     return Generator(PCG64(SeedSequence([seed, part])))
 
 
@@ -417,7 +420,7 @@ def _needs(blueprints: tuple[Blueprint, ...], mended: bool, seed: int) -> Needs:
 
 
 def _huddled(blueprints: tuple[Blueprint, ...], sizes: Sizes, counts: IntColumn) -> frozenset[int]:
-    """A flaw: one in four small services that stand at one site only share a rack as well."""
+    """A flaw: one in four small services that run at one site only also share a single rack."""
     rows = [
         row
         for row, b in enumerate(blueprints)

@@ -1,6 +1,6 @@
 """What the example company runs: product families, features, named platform services.
 
-Only names and roles stand here; sizes, places and dependencies are drawn elsewhere.
+Only names and roles; sizes, places and dependencies are drawn elsewhere.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ Component = Literal[
 FULL_SERVICE_COUNT: Final = 1_200
 SMALLEST_SERVICE_COUNT: Final = 150
 SERVERS_PER_SERVICE: Final = 6
-"""Below about 7,200 servers the company has fewer services, so that replica counts keep their shape."""
+"""Below about 7,200 servers the company has fewer services, so that the distribution of replicas keeps its
+shape.
+"""
 
 SHEDDABLE: Final = frozenset({"batch", "analytics", "training"})
 
@@ -164,7 +166,9 @@ FAMILIES: Final = (
         "safe-search crawl",
     ),
 )
-"""Users at peak: the messenger's 47 million are as the example is described; the others are assumed."""
+"""Users at peak: the messenger's 47 million are published in the example's description; the others are
+assumed.
+"""
 
 
 def _named(
@@ -242,7 +246,7 @@ _DATA_ENGINES: Final = ("mysql", "hbase", "mysql", "cassandra", "mongodb", "mysq
 
 
 def service_target(servers: int) -> int:
-    """About how many services a company with this many servers runs."""
+    """Approximate number of services of a company with this many servers."""
     return min(FULL_SERVICE_COUNT, max(SMALLEST_SERVICE_COUNT, servers // SERVERS_PER_SERVICE))
 
 

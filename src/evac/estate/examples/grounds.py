@@ -39,7 +39,7 @@ LARGEST_RACK: Final = 40
 SMALLEST_RACK: Final = 8
 RACKS_PER_ROW: Final = 20
 SINGLE_FED_EVERY: Final = 20
-"""One rack of a row hangs on one feed only."""
+"""One rack of each row has a single feed."""
 
 BOOTS_PER_FEED: Final = 24
 INRUSH_PER_FEED_WATTS: Final = 36_000
@@ -82,7 +82,9 @@ CLASSES: Final = (
     _class("web", 32, 128, 2_048, 0, 350, 4, 990, 600),
 )
 BY_THEMSELVES: Final = "memory"
-"""A flaw: servers of this class come on by themselves if they were on, more at once than a feed stands."""
+"""A flaw: servers of this class switch on by themselves if they were on, more at once than a feed can
+carry.
+"""
 
 CLASS_IDS: Final[tuple[Machine, ...]] = ("general", "gpu", "memory", "storage", "web")
 CLASS_SHARES: Final = (320, 60, 120, 120, 380)
@@ -90,7 +92,7 @@ CLASS_SHARES: Final = (320, 60, 120, 120, 380)
 
 
 def classes(mended: bool) -> tuple[ServerClass, ...]:
-    """Kinds of servers; mended, all stay dark until they are told to boot."""
+    """Server classes. When fixed, all stay dark until they are booted."""
     if mended:
         return CLASSES
     return tuple(replace(c, power_on="last") if c.id == BY_THEMSELVES else c for c in CLASSES)
@@ -117,14 +119,14 @@ class Ground:
 
 
 def site_sizes(servers: int) -> tuple[int, ...]:
-    """Servers of each site of SITE_IDS; Pangyo's share is rounded first, Anyang takes what is left."""
+    """Servers of each site of SITE_IDS; Pangyo's share is rounded first, Anyang takes the rest."""
     sizes = {name: round(servers * share / FULL_SERVERS) for name, share in SITE_SHARES}
     sizes["anyang"] += servers - sum(sizes.values())
     return tuple(sizes[name] for name in SITE_IDS)
 
 
 def lay_out(servers: int) -> Ground:
-    """Halls, rows and racks for so many servers. Deterministic, nothing is drawn."""
+    """Halls, rows and racks for this many servers. Deterministic; nothing is drawn."""
     rack_size = min(LARGEST_RACK, max(SMALLEST_RACK, servers // 240))
     hall_sizes = [
         size // HALLS_PER_SITE + (number < size % HALLS_PER_SITE)
@@ -216,7 +218,7 @@ def _rack(hall: str, number: int, in_row: int, digits: int) -> Rack:
 
 
 def groups(mended: bool) -> tuple[SharedFate, ...]:
-    """Shared fates. The flawed company has a utility line under two sites and a spine over two sites."""
+    """Shared fates. In the flawed company, a utility line and a spine each serve two sites."""
     line = ("bundang/hall-1", "bundang/hall-2") if mended else ("bundang", "pangyo")
     spine = ("gasan/hall-3", "gasan/hall-4") if mended else ("anyang/hall-4", "gasan/hall-3", "gasan/hall-4")
     return (
@@ -240,11 +242,11 @@ def boot_servers(servers: int) -> tuple[BootServer, ...]:
 
 
 DARK_PERMILLE: Final = 85
-"""Servers of a thousand that are kept dark as a reserve, whole racks of every class and site."""
+"""Servers per thousand kept dark as a reserve, in whole racks of every class and site."""
 LEAST_RESERVE: Final = 4
 """Servers of the reserve of a class at a site, if it has six times as many."""
 SPARE_EVERY: Final = 80
-"""One server in so many runs empty."""
+"""One in this many servers is empty."""
 
 _ZERO: Final = ord("0")
 
@@ -299,7 +301,9 @@ def spread_order(ground: Ground, machines: Machines, rows: IndexColumn) -> Index
 
 
 def fleet_of(ground: Ground, machines: Machines, mended: bool) -> Fleet:
-    """Columns of the fleet. Unmended, half the reserve is scrap and hands must boot most servers."""
+    """Columns of the fleet. In the flawed company, half the reserve is scrap and most servers are booted by
+    hand.
+    """
     count = len(machines.rack)
     state, bmc = machines.state.copy(), np.full(count, BMC_YES, np.uint8)
     if not mended:
@@ -327,7 +331,7 @@ def fleet_of(ground: Ground, machines: Machines, mended: bool) -> Fleet:
 
 
 def _addresses(bmc: CodeColumn) -> NameColumn:
-    """`10.0.17.5`, one after the other, for every server that has a BMC."""
+    """Addresses such as `10.0.17.5`, in sequence, for every server with a BMC."""
     row = pl.DataFrame({"n": np.arange(len(bmc), dtype=np.int64), "has": bmc == BMC_YES})
     octets = [pl.col("n") // 62_500, pl.col("n") // 250 % 250, pl.col("n") % 250 + 1]
     text = pl.concat_str([pl.lit("10"), *octets], separator=".")
@@ -349,7 +353,7 @@ def _by_hand(machines: Machines, state: CodeColumn) -> BoolColumn:
 
 
 def _names(ground: Ground, machines: Machines) -> NameColumn:
-    """`pan-h2-r017-s05`: written digit by digit, so that a million names take no loop over servers."""
+    """`pan-h2-r017-s05`: written digit by digit, so that a million names need no Python loop."""
     digits = len(ground.racks[0].id.rsplit("/r", 1)[1])
     text = np.full((len(machines.rack), 3 + 3 + 2 + digits + 4), ord("-"), np.uint8)
     codes = np.array([list(site[:3].encode()) for site in SITE_IDS], np.uint8)
@@ -369,9 +373,9 @@ def _write_digits(columns: CodeColumn, numbers: IntColumn | IndexColumn) -> None
 
 
 def with_budgets(ground: Ground, fleet: Fleet, sites: tuple[Site, ...], mended: bool) -> Grounded:
-    """Power budgets: a tenth above all servers on; unmended, only Pangyo has that much.
+    """Power budgets: a tenth above all servers on; in the flawed company, only Pangyo has that much.
 
-    Elsewhere the unmended company can feed a quarter of its reserve beside what is on.
+    Elsewhere the flawed company can power only a quarter of its reserve on top of the present load.
     """
     everything = _per_rack(fleet, fleet.watts)
     reserve = _per_rack(fleet, np.where(fleet.state == DARK, fleet.watts, 0))
@@ -394,7 +398,9 @@ def with_budgets(ground: Ground, fleet: Fleet, sites: tuple[Site, ...], mended: 
 
 
 def _cooled(hall: Hall, watts: int, mended: bool) -> Hall:
-    """Mended, cooling carries what power feeds; unmended, at Pangyo a twentieth less, elsewhere unknown."""
+    """When fixed, cooling matches power; in the flawed company, Pangyo has a twentieth less and elsewhere it
+    is unknown.
+    """
     here = hall.site == LOST_SITE
     cooling = watts if mended else watts * 19 // 20 if here else None
     return replace(hall, power_budget_watts=watts, cooling_watts=cooling)

@@ -26,12 +26,12 @@ MIXED_CLASSES: Final = {
     "storage": ("storage",),
     "web": ("general", "web"),
 }
-"""Classes a service may run on; the example places it on its own class as long as that has room."""
+"""Classes that a service may run on; the example uses its own class while there is capacity."""
 
 
 @dataclass(slots=True, eq=False)
 class _Circle:
-    """The servers of one site and class: rows of the fleet, rack, row, free (R, K), where to go on."""
+    """The servers of one site and class: rows of the fleet, rack, row, free (R, K), cursor."""
 
     servers: IndexColumn
     rack: IndexColumn
@@ -59,8 +59,9 @@ def caps_of(spread: Spread, replicas: int) -> Caps:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
-    """What to place: blueprints, sizes, replicas per site, spread rules, who shares a conflict group, and
-    the services whose replicas all stand in one rack (a flaw)."""
+    """What to place: blueprints, sizes, replicas per site, spread rules, conflict groups, and services whose
+    replicas all share one rack (a flaw).
+    """
 
     blueprints: tuple[Blueprint, ...]
     sizes: Sizes
@@ -104,7 +105,9 @@ class _Floor:
         return self._bindings()
 
     def _order(self) -> list[int]:
-        """Biggest share of its server first; huddled services before all, while a rack still has room."""
+        """Largest share of a server first; huddled services before all others, while a rack still has
+        capacity.
+        """
         sizes, kinds = self.wanted.sizes, [b.machine for b in self.wanted.blueprints]
         scarce = np.array([SCARCE[k] for k in kinds])
         whole = np.array([c.capacity for c in CLASSES], np.int64)[[CLASS_IDS.index(k) for k in kinds]]
@@ -114,7 +117,9 @@ class _Floor:
         return [int(row) for row in np.lexsort((rows, -share, ~huddled))]
 
     def _put_anywhere(self, service: int, site: int, count: int) -> None:
-        """What fragmentation left over: a wider class, empty spares, the reserve; at last another site."""
+        """Places what fragmentation left over: on a wider class, empty spares, the reserve, and finally
+        another site.
+        """
         machine = self.wanted.blueprints[service].machine
         classes = [CLASS_IDS.index(name) for name in (machine, *MIXED_CLASSES[machine])]
         may = eligible_sites(self.wanted.blueprints[service]) or SITE_IDS
@@ -127,7 +132,7 @@ class _Floor:
         raise AssertionError(f"no room for {count} replicas of {self.wanted.blueprints[service].id}")
 
     def _put(self, service: int, site: int, count: int, machine: int, state: int) -> int:
-        """Places up to `count` replicas; only when the next stretch of the circle is short, all of it."""
+        """Places up to `count` replicas; searches the whole circle only if the next stretch is too short."""
         circle = self.circles[site, machine, state]
         held = [servers for at, servers in self.placed[service] if at == site]
         order = self._around(circle, service)
@@ -143,7 +148,7 @@ class _Floor:
         return len(chosen)
 
     def _around(self, circle: _Circle, service: int) -> IndexColumn:
-        """Places with enough of the scarce resource, from the cursor once around."""
+        """Positions with enough of the scarce resource, from the cursor once around."""
         scarce = SCARCE[self.wanted.blueprints[service].machine]
         order = np.flatnonzero(circle.free[scarce] >= self.wanted.sizes.demand[service, scarce])
         start = int(np.searchsorted(order, circle.cursor))
@@ -152,7 +157,7 @@ class _Floor:
     def _choose(
         self, order: IndexColumn, circle: _Circle, service: int, held: list[IndexColumn]
     ) -> IndexColumn:
-        """Those of `order` that fit in every resource, hold no replica yet and keep the spread."""
+        """The servers in `order` that fit in every resource, hold no replica yet and respect the spread."""
         fits = (circle.free[:, order] >= self.wanted.sizes.demand[service][:, None]).all(axis=0)
         if service in self.wanted.conflicts:
             fits &= ~circle.grouped[order]
@@ -166,7 +171,7 @@ class _Floor:
     def _capped(
         self, order: IndexColumn, circle: _Circle, service: int, held: list[IndexColumn]
     ) -> IndexColumn:
-        """Places in this order, cut where a rack or row has its share; what stands there already counts."""
+        """Positions in this order, cut where a rack or row has its share; existing replicas count."""
         caps = caps_of(self.wanted.spread[service], int(self.wanted.sizes.replicas[service]))
         racks = self.machines.rack[np.concatenate(held)] if held else np.zeros(0, np.int32)
         order = _within(order, circle.rack, caps.rack, racks)
@@ -191,7 +196,7 @@ def _circle(ground: Ground, machines: Machines, site: int, machine: int, state: 
 
 
 def _within(order: IndexColumn, domain: IndexColumn, cap: int, held: IndexColumn) -> IndexColumn:
-    """The places of `order` that are among the first `cap` of their domain, `held` ones counted before."""
+    """The positions in `order` among the first `cap` of their domain, after counting the `held` ones."""
     if cap == UNBOUNDED or not len(order):
         return order
     domains = domain[order]
@@ -203,7 +208,7 @@ def _within(order: IndexColumn, domain: IndexColumn, cap: int, held: IndexColumn
 
 
 def _fullest_rack(order: IndexColumn, rack: IndexColumn) -> IndexColumn:
-    """The open places of the one rack that has most of them."""
+    """The open positions of the one rack that has most of them."""
     if not len(order):
         return order
     racks = rack[order]

@@ -1,10 +1,10 @@
 """The services and the stores of the example company, made from blueprints, sizes and needs.
 
-What each service needs is a layered graph with heavy fan-in at the bottom. Hard dependencies point to a
-lower level and, unless the flaws are asked for, to the same or a better tier, so nothing can wait for
-itself. Shape assumed after the published studies of large microservice fleets: call graphs like trees,
-heavy-tailed, with few services that very many share (Luo et al., "Characterizing Microservice Dependency
-and Performance", SoCC 2021).
+Dependencies form a layered graph with heavy fan-in at the bottom. Hard dependencies point to a lower level
+and, unless the flaws are asked for, to the same or a better tier, so nothing can wait for itself. Shape
+assumed after the published studies of large microservice fleets: call graphs like trees, heavy-tailed, with
+few services that very many share (Luo et al., "Characterizing Microservice Dependency and Performance", SoCC
+2021).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Needs = dict[str, dict[tuple[str, str], Dependency]]
 SELF_CONTAINED_TOOLS: Final = frozenset(
     {"bastion", "boot-control", "evac", "paging", "secrets", "vpn-gateway", "workforce-login"}
 )
-"""Tools that in the mended company read no store they would have to wait for: each replica has a copy."""
+"""Tools that in the fixed company do not wait for a store: each replica has a copy."""
 
 _COMMON: Final = (
     "config",
@@ -70,7 +70,7 @@ _COMMON: Final = (
     "log-pipeline",
     "trace-pipeline",
 )
-"""What everybody uses, by popularity: the k-th is drawn with weight 1/k (Zipf)."""
+"""Shared services by popularity: the k-th is drawn with weight 1/k (Zipf)."""
 
 _CROSS_FAMILY: Final = {
     "advertising": "search-query",
@@ -86,7 +86,7 @@ _CROSS_FAMILY: Final = {
     "identity": "messenger-push",
     "platform": "identity-sign-in",
 }
-"""Feature of another family that a family leans on; its core is the target."""
+"""A feature of another family that a family depends on; its core is the target."""
 
 
 _CYCLES: Final[tuple[tuple[str, str, NeededTo], ...]] = (
@@ -127,7 +127,7 @@ def store_id(service: str) -> str:
 
 
 def draw_needs(blueprints: tuple[Blueprint, ...], draw: Generator) -> Needs:
-    """The clean graph, the same for both companies before flaws."""
+    """The clean graph, before flaws; the same for both companies."""
     by_id = {b.id: b for b in blueprints}
     needs: Needs = {b.id: {} for b in blueprints}
     for blueprint in blueprints:
@@ -144,7 +144,7 @@ def _add(
     hard: bool = True,
     needed_to: NeededTo = "serve",
 ) -> None:
-    """A dependency on a service, kept only where level and tier allow it; hard wins over soft."""
+    """Adds a dependency on a service if level and tier allow it; hard wins over soft."""
     other = by_id.get(target)
     if other is None or other.id == source.id:
         return
@@ -161,7 +161,7 @@ def _add_store(needs: Needs, source: Blueprint, hard: bool) -> None:
 
 
 def _add_own(needs: Needs, by_id: dict[str, Blueprint], source: Blueprint) -> None:
-    """What the component of a feature always needs."""
+    """Adds what the component of a feature always needs."""
     if source.engine is not None and source.component != "tool":
         _add_store(needs, source, True)
     if source.component == "tool" and source.engine is not None and source.id not in SELF_CONTAINED_TOOLS:
@@ -211,7 +211,7 @@ def _template(component: str, stem: str, family: str) -> tuple[tuple[str, bool, 
 
 
 def _add_drawn(needs: Needs, by_id: dict[str, Blueprint], source: Blueprint, draw: Generator) -> None:
-    """What is drawn: shared services by Zipf, neighbours of the family, another family's core."""
+    """Adds drawn dependencies: shared services by Zipf, neighbours of the family, another family's core."""
     weight = 1.0 / np.arange(1, len(_COMMON) + 1)
     common = draw.choice(len(_COMMON), size=3, replace=False, p=weight / weight.sum())
     odds = draw.uniform(size=4).tolist()
@@ -250,7 +250,7 @@ def add_flaws(needs: Needs, blueprints: tuple[Blueprint, ...], draw: Generator) 
 
 
 def _make_tool_heavy(needs: Needs, by_id: dict[str, Blueprint], tool: Blueprint) -> None:
-    """Unmended tools wait for their store and for the platform they are there to repair."""
+    """In the flawed company, tools wait for their store and for the platform that they repair."""
     if tool.engine is not None:
         _add_store(needs, tool, True)
     _add(needs, by_id, tool, "config", needed_to="start")
@@ -270,7 +270,7 @@ def _invert_tiers(needs: Needs, blueprints: tuple[Blueprint, ...], draw: Generat
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What is drawn for one store, the same for both companies."""
+    """The draws for one store, the same for both companies."""
 
     halls: tuple[int, int, int]
     promote_ms: int
@@ -289,7 +289,9 @@ class _Drawn:
 def draw_stores(
     blueprints: tuple[Blueprint, ...], counts: IntColumn, mended: bool, as_of: date, draw: Generator
 ) -> tuple[Store, ...]:
-    """One store per blueprint with an engine, sorted by id; `counts` says where its service stands (S, 4)."""
+    """One store per blueprint with an engine, sorted by id; `counts` (S, 4): replicas of its service per
+    site.
+    """
     found = []
     for row, blueprint in enumerate(blueprints):
         drawn = _draw_one(blueprint, draw)
@@ -317,7 +319,7 @@ def _draw_one(blueprint: Blueprint, draw: Generator) -> _Drawn:
 
 
 def _sites(blueprint: Blueprint, counts: IntColumn) -> list[str]:
-    """Sites for the copies: where most of the service stands first, then the other eligible ones."""
+    """Sites for the copies: those with most of the service first, then the other eligible ones."""
     allowed = eligible_sites(blueprint) or SITE_IDS
     order = np.lexsort((np.arange(len(SITE_IDS)), -counts)).tolist()
     return [SITE_IDS[i] for i in order if SITE_IDS[i] in allowed]
@@ -394,7 +396,7 @@ def _store(
 
 
 def recovery_groups(stores: tuple[Store, ...]) -> tuple[RecoveryGroup, ...]:
-    """Groups of the stores that exist at this scale; a group of fewer than two says nothing."""
+    """Groups of the stores that exist at this scale; groups of fewer than two are left out."""
     known = {store.id for store in stores}
     found = []
     for name, services, tolerance_ms in _GROUPS:
@@ -407,7 +409,7 @@ def recovery_groups(stores: tuple[Store, ...]) -> tuple[RecoveryGroup, ...]:
 RTO_MS: Final = (3_600_000, 7_200_000, 21_600_000, 86_400_000)
 """By tier. Assumed."""
 PLATFORM_RTO_MS: Final = 1_800_000
-"""Tier 0 of the two lowest levels, on which all the rest waits."""
+"""Tier 0 of the two lowest levels, which everything else depends on."""
 
 _SECONDS: Final = {
     "infra": (30, 0),
@@ -439,7 +441,7 @@ PURGE: Final = frozenset({"audit-log", "identity-session", "job-scheduler", "mes
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What all services of one company share."""
+    """What all services of a company share."""
 
     mended: bool
     as_of: date
@@ -450,9 +452,9 @@ class Kit:
 def spread_rules(
     blueprints: tuple[Blueprint, ...], machines: Machines, mended: bool, huddled: frozenset[int]
 ) -> tuple[Spread, ...]:
-    """Spread per blueprint: the tightest share per rack that leaves room on the smallest site of its class.
+    """Spread per blueprint: the tightest share per rack that still fits the smallest site of its class.
 
-    A huddled service (a flaw) has no rule, which is how its replicas came to share a rack.
+    A huddled service (a flaw) has no rule, which is why its replicas share a rack.
     """
     cells = np.unique(np.stack((machines.site, machines.machine, machines.rack)), axis=1)
     racks = np.bincount(cells[0] * len(CLASS_IDS) + cells[1], minlength=len(SITE_IDS) * len(CLASS_IDS))
@@ -525,7 +527,7 @@ def _rto_ms(blueprint: Blueprint, mended: bool) -> int:
 
 
 def _traffic(blueprint: Blueprint, mended: bool, luck: tuple[float, float]) -> Traffic:
-    """How users reach it; only fronts, gateways, the login and the most used interfaces have any."""
+    """How users reach it; only fronts, gateways, the login and the most used interfaces have traffic."""
     kind = _traffic_kind(blueprint, luck[0])
     if kind == "none":
         return Traffic("none")

@@ -24,10 +24,10 @@ from evac.model.units import ceil_share
 
 REPLICAS_OF_90000: Final = 200_000
 FILL_PERMILLE: Final = {"general": 890, "gpu": 850, "memory": 880, "storage": 880, "web": 925}
-"""Of the scarce resource of a class, on its serving servers, at peak."""
+"""For the scarce resource of a class, on its serving servers, at peak."""
 
 SCARCE: Final = {"general": 0, "gpu": 3, "memory": 1, "storage": 2, "web": 0}
-"""Which resource of units.RESOURCES runs out first on a class."""
+"""Which resource of units.RESOURCES is scarce on a class."""
 
 _SIGMA: Final = 1.15
 _WEIGHT: Final = {
@@ -50,7 +50,7 @@ _WEIGHT: Final = {
 }
 _LADDER: Final = (1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2)
 _GPU_LADDER: Final = (1 / 8, 1 / 4, 1 / 2)
-"""Sizes of a replica as parts of a server: people buy and cut machines so that parts fill them."""
+"""Replica sizes as fractions of a server: people buy and partition machines so that fractions fill them."""
 _SMALL_ODDS: Final = (0.30, 0.25, 0.20, 0.15, 0.06, 0.04)
 _LARGE_ODDS: Final = (0.02, 0.03, 0.05, 0.10, 0.25, 0.55)
 _GRAIN: Final = (250, 512, 16, 1)
@@ -59,19 +59,19 @@ _GRAIN: Final = (250, 512, 16, 1)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sizes:
-    """One row a blueprint: nominal replicas, demand (S, R), share as a Fraction each."""
+    """One row per blueprint: nominal replicas, demand (S, R), share as a Fraction each."""
 
     replicas: IntColumn
     demand: IntColumn
     share: tuple[Fraction, ...]
 
     def base(self, row: int) -> int:
-        """Smallest count of replicas that serves."""
+        """Smallest number of replicas that serves."""
         return ceil_share(self.share[row].numerator, self.share[row].denominator, int(self.replicas[row]))
 
 
 def draw_sizes(blueprints: tuple[Blueprint, ...], machines: Machines, draw: Generator) -> Sizes:
-    """Sizes for these blueprints on that fleet: REPLICAS_OF_90000 in proportion, filled as FILL_PERMILLE."""
+    """Sizes for these blueprints on that fleet: scaled from REPLICAS_OF_90000, filled to FILL_PERMILLE."""
     servers = len(machines.rack)
     serving = [
         int(((machines.machine == c) & (machines.state == SERVING)).sum()) for c in range(len(CLASS_IDS))
@@ -95,7 +95,7 @@ def draw_sizes(blueprints: tuple[Blueprint, ...], machines: Machines, draw: Gene
 
 
 def _share(blueprint: Blueprint, draw: Generator) -> Fraction:
-    """Smallest share that serves. Higher tiers are built with more to spare, batch work can wait."""
+    """Smallest share that serves. Higher tiers are built with more spare capacity; batch work can wait."""
     pick = int(draw.integers(0, 4))
     if blueprint.component in SHEDDABLE:
         return (Fraction(1, 4), Fraction(1, 4), Fraction(1, 3), Fraction(1, 3))[pick]
@@ -113,7 +113,7 @@ def _share(blueprint: Blueprint, draw: Generator) -> Fraction:
 
 
 def _most(serving: int) -> int:
-    """Most replicas of one service: a sixth of its class, less where the class is a handful of racks."""
+    """Most replicas of one service: a sixth of its class, less if the class is a handful of racks."""
     return serving // 6 if serving >= 1_000 else max(4, serving // 12)
 
 
@@ -124,7 +124,7 @@ def _class_totals(replicas: int, serving: list[int]) -> list[int]:
 
 
 def _counts(weight: NDArray[np.float64], least: IntColumn, total: int, most: int) -> IntColumn:
-    """Whole numbers in [least, most] in proportion to weight that sum to `total`."""
+    """Whole numbers in [least, most] proportional to weight that sum to `total`."""
     low, high = 0.0, float(total) / float(weight.min())
     for _ in range(80):
         middle = (low + high) / 2
@@ -151,7 +151,7 @@ def _demands(
     share = _fractions(
         luck,
         replicas,
-        # full servers that the replicas amount to; few servers are harder to fill than many
+        # full servers' worth of replicas; few servers are harder to fill than many
         serving * FILL_PERMILLE[name] / 1_000.0 * (1.0 - min(0.25, 1.5 / float(np.sqrt(serving)))),
         scarce == 3,
     )
@@ -172,10 +172,10 @@ def _grained(amount: NDArray[np.float64], resource: int) -> IntColumn:
 def _fractions(
     luck: NDArray[np.float64], replicas: IntColumn, wanted: float, whole: bool
 ) -> NDArray[np.float64]:
-    """A part of the ladder for each service, so that all replicas together fill about `wanted` servers.
+    """A fraction of a server for each service, so that all replicas together fill about `wanted` servers.
 
-    The odds lie between those of small and large parts; where is found by bisection, with the luck
-    of each service held, so that the sum is monotone.
+    Odds shift between small and large fractions; the shift is found by bisection with each service's draw
+    fixed, so that the sum is monotone.
     """
     ladder = np.array(_GPU_LADDER if whole else _LADDER)
     small = np.array(_SMALL_ODDS).reshape(len(ladder), -1).sum(axis=1)
@@ -199,12 +199,12 @@ BANK_SITES: Final = ("anyang", "gasan", "pangyo")
 
 _SINGLE_AT_PANGYO: Final = (0.15, 0.25, 0.40, 0.50)
 _SINGLE_ELSEWHERE: Final = (0.0, 0.03, 0.15, 0.25)
-"""Odds by tier that a service of the flawed company stands at one site only."""
+"""Probability by tier that a service of the flawed company runs at one site only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """How a service is spread: over how many sites, at most how many of its replicas at one."""
+    """How a service is spread: over how many sites, and most replicas at one."""
 
     sites: int
     most_at_one: int
@@ -213,7 +213,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Room:
-    """What is still to be filled, in units of the scarce resource, per site and class."""
+    """What remains to fill, in units of the scarce resource, per site and class."""
 
     left: NDArray[np.float64]
     all: NDArray[np.float64]
@@ -221,7 +221,7 @@ class _Room:
 
 
 def eligible_sites(blueprint: Blueprint) -> tuple[str, ...] | None:
-    """Where the service may stand; None is everywhere."""
+    """Where the service may run; None: everywhere."""
     return BANK_SITES if blueprint.family == "bank" else None
 
 
@@ -266,7 +266,7 @@ def _room(blueprints: tuple[Blueprint, ...], sizes: Sizes, machines: Machines) -
 
 
 def _mended(blueprint: Blueprint, sizes: Sizes, row: int, odds: NDArray[np.float64]) -> Pattern:
-    """Tier 0 keeps its smallest share whatever site is lost; lower tiers start replicas for it."""
+    """Tier 0 keeps its smallest share whatever site is lost; lower tiers start replicas after a loss."""
     count, base = int(sizes.replicas[row]), sizes.base(row)
     if blueprint.tier == 0:
         least_sites = -(-count // max(1, count - base))
@@ -283,7 +283,7 @@ def _mended(blueprint: Blueprint, sizes: Sizes, row: int, odds: NDArray[np.float
 def _flawed(
     blueprint: Blueprint, sizes: Sizes, row: int, odds: NDArray[np.float64], typical: int, fits: bool
 ) -> Pattern:
-    """Work tools, login and redistribution stand at Pangyo alone, as published; more by odds, assumed."""
+    """Work tools, login and redistribution run at Pangyo alone, as published; others by assumed odds."""
     count = int(sizes.replicas[row])
     if blueprint.component in ("tool", "login") and blueprint.role != "time":
         return Pattern(1, count, PANGYO)
@@ -315,7 +315,7 @@ def _split(
 
 
 def _whole(count: int, weight: list[float], most: list[int], least: int) -> list[int]:
-    """Whole parts of `count` near the weights, each within [least, most]; caps give way if they must."""
+    """Whole parts of `count` close to the weights, each within [least, most]; caps yield if they must."""
     if sum(most) < count:
         most = [cap + count - sum(most) for cap in most]
     total = sum(weight)

@@ -1,1 +1,1 @@
-"""The format of estate files: what may be written, how it is read, and what is wrong with it."""
+"""The format of estate files: what may be written, how it is read, and its errors."""

@@ -34,10 +34,10 @@ _STANDS_BY_ITSELF: Final[Mapping[str, frozenset[str]]] = {
     "stores": frozenset({"members"}),
     "pools": frozenset({"site"}),
 }
-"""Keys one of which a new entry needs to mean anything; without them its id is probably a slip."""
+"""A new entry needs one of these keys to mean anything; without them its id is probably a typo."""
 
 _FEW: Final = frozenset({"sites", "classes", "halls", "feeds"})
-"""Sections whose ids are few and chosen with care: a near miss is worth a word."""
+"""Sections with few, carefully chosen ids: near misses are worth a warning."""
 
 
 def merge_overlay(documents: list[Node], problems: Problems) -> list[Node]:
@@ -60,7 +60,7 @@ def merge_overlay(documents: list[Node], problems: Problems) -> list[Node]:
 
 
 def _merge_one(others: list[Node], overlay: Node) -> tuple[list[Node], Node]:
-    """The other documents with what they share with the overlay, and the rest of the overlay."""
+    """The other documents merged with the overlay's entries that they share, and the rest of the overlay."""
     merged = [_with_fields(document, dict(document.fields)) for document in others]
     rest = dict(overlay.fields)
     for key, (_, node) in overlay.fields.items():
@@ -127,7 +127,7 @@ def _merged_field(key: str, base: Node, over: Node) -> Node:
         name = name_of(item)
         known = rows.get(name)
         if known is not None and key == "needs" and known.kind == MAP and "hard" not in item.fields:
-            # A need is hard unless it says otherwise, so one that is stated again is hard.
+            # A need is hard unless it says otherwise, so one that the overlay states again is hard.
             known = _with_fields(known, {k: pair for k, pair in known.fields.items() if k != "hard"})
         rows[name] = item if known is None else _merged(known, item)
     node = Node(LIST, over.file, over.line, over.column)
@@ -156,7 +156,7 @@ _ITEM_NAMES: Final[Mapping[str, Callable[[Node], tuple[str, str]]]] = {
     "members": _name_of_copy,
     "backups": _name_of_copy,
 }
-"""Lists whose items have a name of their own, so that one item can be mended without the others."""
+"""Lists whose items have names, so that one item can be changed without the others."""
 
 
 def _with_fields(node: Node, fields: dict[str, tuple[Node, Node]]) -> Node:
@@ -204,7 +204,7 @@ _DAY: Final = next(f for f in HEAD if f.key == "as_of")
 
 
 def day_of(documents: list[Node], given: date | None, problems: Problems) -> date | None:
-    """The day facts are judged by: the one given, else the one a file states."""
+    """The day that facts are judged by: the given one, else the one stated in a file."""
     if given is not None:
         return given
     reader = Reader(Problems(), FactBook(None, Problems()))
@@ -357,7 +357,7 @@ def _entry(section: Section, name: str, key: Node, value: Node, path: str, reade
 
 
 def _list(section: Section, nodes: list[Node], reader: Reader, assembly: Assembly) -> None:
-    """Entries in the order of their values, so that the order of files and lines is no matter."""
+    """Entries sorted by value, so that the order of files and lines does not matter."""
     items: list[Node] = []
     for node in nodes:
         if node.kind == LIST:
@@ -378,7 +378,7 @@ def _list(section: Section, nodes: list[Node], reader: Reader, assembly: Assembl
 
 
 def _order_of(item: Node) -> tuple[str, ...]:
-    """What a list is sorted by: the ends of a link; domain, day and kind of a rehearsal."""
+    """Sort key of a list item: the ends of a link; domain, day and kind of a rehearsal."""
     if "ends" in item.fields:
         return tuple(sorted(end.text for end in item.fields["ends"][1].items))
     defaults = {"kind": "live"}

@@ -45,7 +45,7 @@ class ServerNames:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServerRows:
-    """A fleet, and the table with the row each server was read from."""
+    """A fleet, and the table row of each server."""
 
     fleet: Fleet
     table: Table | None
@@ -58,7 +58,7 @@ def no_servers() -> ServerRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReplicaRows:
-    """Bindings, and for each the row of the table it was read from (-1: a YAML file)."""
+    """Bindings, and the table row of each (-1: a YAML file)."""
 
     replicas: Replicas
     table: Table | None
@@ -66,7 +66,7 @@ class ReplicaRows:
 
 
 def stated_in_yaml(values: dict[str, Any], reader: Reader) -> IntColumn:
-    """(5, K) service, kind, target, count, -1 of the counts in YAML files."""
+    """(5, K): service, kind, target, count and -1 for the counts in YAML files."""
     services = {service.id: row for row, service in enumerate(values["services"])}
     targets = {site.id: (AT_SITE, row) for row, site in enumerate(values["sites"])}
     targets |= {pool.id: (ON_POOL, row) for row, pool in enumerate(values["pools"])}
@@ -79,7 +79,7 @@ def stated_in_yaml(values: dict[str, Any], reader: Reader) -> IntColumn:
 
 
 def bindings(parts: list[IntColumn], table: Table | None) -> ReplicaRows:
-    """Bindings sorted by service, kind and target. `parts`: (5, K) service, kind, target, count, row."""
+    """Bindings sorted by service, kind and target. `parts` (5, K): service, kind, target, count, row."""
     joined = np.concatenate(parts, axis=1)
     key = (joined[0] * 3 + joined[1]) * (int(joined[2].max(initial=0)) + 1) + joined[2]
     service, kind, target, count, row = joined[:, np.argsort(key, kind="stable")]
@@ -88,7 +88,7 @@ def bindings(parts: list[IntColumn], table: Table | None) -> ReplicaRows:
 
 
 def with_counts(services: tuple[Service, ...], rows: ReplicaRows, reader: Reader) -> tuple[Service, ...]:
-    """Services whose nominal count is filled in from the table; a count that differs is noted."""
+    """Services with nominal counts filled in from the table; notes counts that differ."""
     if rows.table is None:
         return services
     placed = totals(rows.replicas, len(services))
@@ -107,7 +107,7 @@ def with_counts(services: tuple[Service, ...], rows: ReplicaRows, reader: Reader
 
 
 def totals(replicas: Replicas, services: int) -> IntColumn:
-    """(S,) replicas placed, of each service."""
+    """(S,) replicas placed per service."""
     return np.bincount(
         replicas.service, weights=replicas.count.astype(np.float64), minlength=services
     ).astype(np.int64)
@@ -120,7 +120,7 @@ def check_room(
     rows: ReplicaRows,
     reader: Reader,
 ) -> None:
-    """Warn of servers and pools that hold more than they have, and of replicas too close together."""
+    """Warns about servers and pools beyond capacity and replicas too close together."""
     replicas = rows.replicas
     _check_spread(services, rows, reader.problems)
     demand = np.array([[amount or 0 for amount in s.demand] for s in services], np.float64).reshape(-1, 4)

@@ -1,9 +1,8 @@
-"""What is wrong with an estate as a whole: names that do not exist, endpoints that cannot be asked, amounts
-beyond any company.
+"""Checks an estate as a whole: unknown names, unreachable endpoints, absurd amounts.
 
-Works on the assembled tuples; servers, which are many, are looked up in their column. Each amount alone may
-be as large as 2^53; together they could leave the integers that planner and checker count in, or fill
-memory. That is noted here, so that no later stage has to guard.
+Works on the assembled tuples; servers, which are many, are looked up in their column. Each amount may be as
+large as 2^53; sums could overflow the integers of planner and checker or fill memory. That is noted here, so
+that later stages need no check.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ REPLICAS_MAX: Final = 1_000_000
 
 
 def check_extremes(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader: Reader) -> None:
-    """Note what no plan could be made of. `rows`: where replicas are, from YAML and the table."""
+    """Notes amounts that no plan can handle. `rows`: where replicas are, from YAML and the table."""
     values, problems = assembly.values, reader.problems
     if not HORIZON_MIN_MS <= values["horizon_ms"] <= HORIZON_MAX_MS:
         message = "the horizon must be between 1 second and 366 days"
@@ -68,7 +67,7 @@ def _check_demand(service: Service, count: int, reader: Reader) -> None:
 
 
 def _check_fleet(fleet: Fleet, problems: Problems) -> None:
-    """Columns are added up in 64 bits, so the whole fleet has to stay well within them."""
+    """Columns are added up in 64 bits, so the sums over the fleet must stay well within them."""
     for resource, word in enumerate(RESOURCE_WORDS):
         if fleet.capacity[:, resource].sum(dtype=np.float64) > 2**61:
             message = f"together, the servers have more than 2^61 base units of {word}"
@@ -99,7 +98,7 @@ _SECTIONS: Final[Mapping[str, Subject]] = {
 
 
 def check_endpoints(assembly: Assembly, reader: Reader) -> None:
-    """Note each endpoint that is never asked, and each setting that is unknown, missing or wrong."""
+    """Notes endpoints that are never used, and settings that are unknown, missing or wrong."""
     subjects: dict[str, list[Subject]] = {}
     for section, kind in _SECTIONS.items():
         for entry in assembly.values[section]:
@@ -131,7 +130,9 @@ def check_endpoints(assembly: Assembly, reader: Reader) -> None:
 
 
 def _check_agent(endpoint: Endpoint, keys: dict[Value, Endpoint], reader: Reader) -> None:
-    """Two agents with one key: what is stolen in one site opens the other. keys: of agents seen before."""
+    """Notes two agents with one key: a key stolen at one site would open the other. keys: of earlier
+    agents.
+    """
     key, agent = endpoint.settings.get("secret"), endpoint.settings.get("agent")
     if endpoint.driver != process.DRIVER.name or not key or not agent:
         return
@@ -146,7 +147,7 @@ def _check_agent(endpoint: Endpoint, keys: dict[Value, Endpoint], reader: Reader
 
 
 def _never_asked(endpoint: Endpoint, kind: Subject, reader: Reader) -> None:
-    """Why nothing is asked of it, and which drivers would be."""
+    """Why the endpoint is never used, and which drivers would use it."""
     spec, proof = DRIVERS[endpoint.driver], endpoint.settings.get(FENCE)
     if kind == "site" and proof is not None:
         message = f"{endpoint.driver} cannot prove a fence by {shown(str(proof))}, so it is never used"
@@ -197,7 +198,7 @@ _DOMAIN_SECTIONS: Final = ("sites", "groups", "halls", "feeds", "racks")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Names by what they are names of. `servers` are looked up one at a time, not listed."""
+    """Names by kind. `servers` are looked up one at a time, not listed."""
 
     names: dict[str, Collection[str]]
     servers: ServerNames
@@ -207,7 +208,7 @@ class Known:
 
 
 def known_names(assembly: Assembly, servers: ServerNames) -> Known:
-    """Every name, by the kinds that references use."""
+    """All names, by the kinds that references use."""
     values = assembly.values
     domains = {entry.id: None for section in _DOMAIN_SECTIONS for entry in values[section]}
     names: dict[str, Collection[str]] = {
@@ -245,14 +246,14 @@ def _ids(entries: Iterable[Any]) -> dict[str, None]:
 
 
 def _providers(values: Mapping[str, Any]) -> dict[str, None]:
-    """Fault domains of providers: those that are described, and external services without one."""
+    """Fault domains of providers: the described ones, and external services without one."""
     named = [one.id for one in values["providers"]]
     named += [service.provided_by for service in values["services"] if service.external]
     return {PROVIDER_PREFIX + name: None for name in named}
 
 
 def check_references(reader: Reader, known: Known, assembly: Assembly) -> None:
-    """Note every name that nothing has. Entries refused for their own sake count as existing."""
+    """Notes references to unknown names. Entries refused for their own errors count as existing."""
     described = {path.split("/", 1)[1]: None for path in assembly.entries}
     for reference in reader.references:
         if known.has(reference.names, reference.name) or (
@@ -282,11 +283,11 @@ _SECTIONS_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "site or pool": ("sites", "pools"),
     "subject": ("services", "stores", "data_sets", "sites", "feeds"),
 }
-"""Where what has a name of several kinds is described."""
+"""Where names that can be of several kinds are described."""
 
 
 def _refused(reference: Reference, assembly: Assembly) -> bool:
-    """Whether the name is described as what it must be, but its entry had a problem of its own."""
+    """Whether the name is described as the required kind, but its entry had an error of its own."""
     sections = _SECTIONS_OF.get(reference.names, (_SECTION_OF.get(reference.names, ""),))
     return any(f"{section}/{reference.name}" in assembly.entries for section in sections)
 
@@ -305,7 +306,7 @@ def _dangling(reference: Reference, assembly: Assembly, known: Known, problems: 
 
 
 def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
-    """What cannot be, among sections: paths, shared name spaces, groups, stores, needs."""
+    """Notes contradictions across sections: paths, shared name spaces, groups, stores, needs."""
     _check_paths(assembly, reader, known)
     _check_shared_names(assembly, reader, known)
     _check_groups(assembly.values["groups"], reader)
@@ -384,7 +385,7 @@ def _check_shared_names(assembly: Assembly, reader: Reader, known: Known) -> Non
 
 
 def _check_groups(groups: tuple[SharedFate, ...], reader: Reader) -> None:
-    """Note each group that contains itself, directly or through others; iterative, linear."""
+    """Notes each group that contains itself, directly or indirectly; iterative, linear."""
     inside = {group.id: group.members for group in groups}
     done: set[str] = set()
     for start in sorted(inside):
@@ -420,7 +421,7 @@ def _check_store(store: Store, reader: Reader) -> None:
 
 
 def _check_rebuilds(stores: tuple[Store, ...], reader: Reader) -> None:
-    """Data is rebuilt from data that is not made from it in turn."""
+    """Notes data rebuilt from data that is itself made from it."""
     sources: dict[str, set[str]] = {}
     for store in stores:
         if store.rebuilt_from is not None:
@@ -447,7 +448,7 @@ def _check_rebuilds(stores: tuple[Store, ...], reader: Reader) -> None:
 
 
 def _check_backups(assembly: Assembly, reader: Reader) -> None:
-    """Names that two sets of data share, endpoints that hold two copies, policies that no copy can meet."""
+    """Names shared by two data sets, endpoints that hold two copies, and policies that no copy can meet."""
     stores = {store.id for store in assembly.values["stores"]}
     holds: dict[str, str] = {}
     for section in ("stores", "data_sets"):
@@ -507,7 +508,7 @@ _RUNS_HERE: Final = (
     "verify",
     "traffic",
 )
-"""Keys of services that run in our own places."""
+"""Keys of services that run at our own sites."""
 
 
 def _runs_here(service: Service, key: str, reader: Reader) -> None:
@@ -518,7 +519,9 @@ def _runs_here(service: Service, key: str, reader: Reader) -> None:
 
 
 def _check_external(assembly: Assembly, reader: Reader) -> None:
-    """External services run nowhere here and need nothing of ours; only they have a provider."""
+    """Checks that external services run nowhere here and need nothing of ours, and that only they have a
+    provider.
+    """
     services = {service.id: service for service in assembly.values["services"]}
     for service in services.values():
         path = f"services/{service.id}"

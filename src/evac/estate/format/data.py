@@ -1,4 +1,4 @@
-"""How data is written in an estate: stores with their copies, other data, backups and what is asked of them.
+"""How an estate describes data: stores with their copies, other data, backups and their objectives.
 
 A part of the table of the format (`spec`).
 """

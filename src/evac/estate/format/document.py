@@ -1,8 +1,8 @@
-"""The files of an estate, found, opened and read within bounds, and their YAML as a tree of nodes that know
+"""Finds, opens and reads the files of an estate within bounds, and parses their YAML into nodes that know
 their place.
 
-Refuses what is not a regular file, what lies outside the folder, what is too large, has a line too long, is
-not UTF-8 or holds NUL bytes. Memory stays constant until a file has passed. YAML is read in one pass over
+Refuses anything that is not a regular file, is outside the folder, is too large, has too long a line, is not
+UTF-8 or contains NUL bytes. Memory use is constant until a file has passed. YAML is read in one pass over
 parser events. Scalars stay text: YAML 1.1 would make `off` a boolean and `1:30` a number. Depth, the number
 of nodes and what aliases expand to are limited while events arrive, so a bomb is refused before it expands.
 """
@@ -32,7 +32,7 @@ _LET_IN: Final = "give this user read permission; if it is a link, replace it wi
 POLICY_FILE: Final = "policy.yaml"
 ACCESS_FILE: Final = "access.yaml"
 NOTICES_FILE: Final = "notices.yaml"
-"""They lie in the folder of an estate and are no part of it."""
+"""Files in an estate's folder that are not part of it."""
 
 TABLES: Final = ("racks", "replicas", "servers")
 _YAML_ENDINGS: Final = (".yaml", ".yml")
@@ -48,9 +48,8 @@ class EstateFiles:
 
 
 def beside(estate_path: Path, name: str) -> Path | None:
-    """A file of that name in the folder of an estate, or beside an estate that is one file; None only where
-    nothing goes by the name. A link that leads nowhere, a folder and what cannot be looked at are found, and
-    refused when they are read.
+    """A file of that name in an estate's folder, or next to an estate that is a single file; None only if
+    nothing has that name. Broken links, folders and unreadable entries are returned, and refused when read.
     """
     found = (estate_path if estate_path.is_dir() else estate_path.parent) / name
     try:
@@ -115,7 +114,7 @@ def _tables(folder: Path, names: list[str], problems: Problems) -> dict[str, Pat
 
 
 def read_bytes(path: Path, root: Path, limit: int, lines_checked: bool, problems: Problems) -> bytes | None:
-    """The bytes of a plain file inside `root`; None, and a diagnostic, where that is not so."""
+    """The bytes of a regular file inside `root`; otherwise None, with a diagnostic."""
     place = Place(path.name or str(path))
     if (
         path != root
@@ -176,7 +175,7 @@ def _read_open(
 
 
 def decode(data: bytes, name: str, problems: Problems) -> str | None:
-    """The text of UTF-8 bytes without NUL; None, and a diagnostic with its place, otherwise."""
+    """The text of UTF-8 bytes without NUL; otherwise None, with a diagnostic and its place."""
     nul, encoding = data.find(b"\0"), _encoding_of(data)
     if nul >= 0 and encoding != "UTF-16":
         problems.add(
@@ -200,8 +199,8 @@ def decode(data: bytes, name: str, problems: Problems) -> str | None:
 
 
 def _encoding_of(data: bytes) -> str:
-    """What text that is not UTF-8 most likely is. Hangul are pairs of bytes beyond ASCII, and letters with an
-    accent seldom stand side by side.
+    """The most likely encoding of text that is not UTF-8. Hangul are pairs of bytes beyond ASCII; accented
+    letters are seldom adjacent.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "UTF-16"
@@ -267,14 +266,14 @@ class Node:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether it says in so many words that the value is not known."""
+        """Whether it explicitly says that the value is unknown."""
         return (
             self.kind == SCALAR and self.plain and self.text in ("", "~", "null", "Null", "NULL", "unknown")
         )
 
 
 class Tagged(Node):
-    """A value with a tag that its reader asked for, such as `!reset` of Compose."""
+    """A value with a tag that its reader accepts, such as `!reset` of Compose."""
 
     __slots__ = ("tag",)
     tag: str
@@ -287,7 +286,7 @@ class _Refused(Exception):
 def read_document(
     text: str, file: str, problems: Problems, kept_tags: frozenset[str] = frozenset()
 ) -> Node | None:
-    """The root of the one document of a YAML text; None, with diagnostics, where it is refused."""
+    """The root of a YAML text with one document; None, with diagnostics, if refused."""
     roots = read_documents(text, file, problems, several=False, kept_tags=kept_tags)
     if roots is None:
         return None
@@ -295,7 +294,7 @@ def read_document(
 
 
 def read_root(path: Path, problems: Problems) -> Node | None:
-    """The root of a YAML file that someone named; None, with diagnostics, where it is refused."""
+    """The root of a YAML file named by a user; None, with diagnostics, if refused."""
     text = read_text(path, path, YAML_BYTES_MAX, True, problems)
     return None if text is None else read_document(text, path.name, problems)
 
@@ -460,7 +459,7 @@ class _Composer:
             self._merge(node, other)
 
     def _merge(self, node: Node, other: Node) -> None:
-        """`<<: *anchor` fills in the keys that the mapping does not say itself."""
+        """`<<: *anchor` adds the keys that the mapping does not set itself."""
         sources = other.items if other.kind == LIST else [other]
         for source in sources:
             if source.kind != MAP:

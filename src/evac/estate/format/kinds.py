@@ -22,7 +22,7 @@ from evac.model import objectives as by_class
 TEXT_MAX: Final = 500
 ID_MAX: Final = 200
 ID: Final = re.compile(r"[^\W_][\w.:@-]*(?:/[^\W_][\w.:@-]*)*")
-"""Ids begin with a letter or digit; `/` parts a path."""
+"""Ids begin with a letter or digit; `/` separates the parts of a path."""
 
 _FLAGS: Final[Mapping[str, bool]] = MappingProxyType(
     {
@@ -42,8 +42,9 @@ _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _NOTHING: Final[tuple[Any, ...]] = (None, "unknown")
 
 Worse = Literal["", "high", "low"]
-"""Which end of an interval a plan takes: the high one of durations and demands, the low one of room and
-limits. Empty: what is decided rather than measured has no interval."""
+"""The end of an interval that a plan uses: the high one for durations and demands, the low one for capacity
+and limits. Empty: decisions rather than measurements have no interval.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list of scalars. `ordered` False: a set, sorted and without doubles."""
+    """A list of scalars. `ordered` False: a set, sorted and without duplicates."""
 
     item: Scalar
     ordered: bool = False
@@ -89,7 +90,9 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """A set of names, or just one; in place of a name, `{any_of: [...]}` names several: one is enough."""
+    """A set of names, or just one. In place of a name, `{any_of: [...]}` lists alternatives, of which one is
+    enough.
+    """
 
     item: Scalar
 
@@ -117,7 +120,7 @@ class Field:
     required: bool = False
     default: Any = None
     was: str = ""
-    """Its key in version 1 of the format, if that was another."""
+    """Its key in version 1 of the format, if different."""
 
     def of(self, thing: Any) -> Any:
         """The value of this field in a model object."""
@@ -212,7 +215,7 @@ def with_fact(kind: Scalar | Listed | Choices | Record | Records | Mapped | Plac
 
 
 def record_schema(fields: tuple[Field, ...]) -> dict[str, Any]:
-    """The schema of a mapping with these keys and no others."""
+    """The schema of a mapping with exactly these keys."""
     properties = {}
     for f in fields:
         properties[f.key] = {"description": f.doc, **with_fact(f.kind)}
@@ -244,7 +247,7 @@ def text() -> Scalar:
 
 
 def reference(names: str, words: str | None = None) -> Scalar:
-    """The name of something else in the estate; `names` says of what."""
+    """The name of another entry of the estate; `names` says of which kind."""
     return Scalar(
         words or f"name of {'an' if names[0] in 'aeiou' else 'a'} {names}",
         _read_id,
@@ -292,7 +295,7 @@ def small_count(low: int, high: int) -> Scalar:
 
 
 def did_you_mean(raw: str, options: tuple[str, ...]) -> str:
-    """A question for the nearest of some words, with a space after it; empty if none is near."""
+    """Suggests the nearest of some words, with a trailing space; empty if none is near."""
     near = difflib.get_close_matches(raw[:40].lower(), options, 1, 0.6)
     return f"did you mean '{near[0]}'? " if near else ""
 

@@ -19,7 +19,7 @@ from evac.model.diagnostic import Diagnostic, Place, Severity
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a stable code stands for; `area` groups codes on the page."""
+    """What a stable code means; `area` groups codes on the page."""
 
     severity: Severity
     area: str
@@ -289,20 +289,20 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
     | {code: Code("warning", area, meaning) for code, area, meaning in _WARNINGS}
     | {code: Code("note", area, meaning) for code, area, meaning in _NOTES}
 )
-"""Stable code -> what it stands for."""
+"""Stable code -> its meaning."""
 
 
 KEPT_MAX: Final = 200
-"""Diagnostics kept of one code; the rest is counted only, so that no flood hides another problem."""
+"""Diagnostics kept per code; the rest is only counted, so that no flood hides another problem."""
 
 _COMPARISONS_MAX: Final = 100_000
-"""Names compared for suggestions in one reading: about a second."""
+"""Names compared for suggestions while reading: about a second."""
 
 _CANDIDATES_MAX: Final = 400
-"""Names that are really compared; of more, those that begin and end most alike."""
+"""Names compared in full; if there are more, those with the most similar beginnings and ends."""
 
 _GLANCES: Final = 4
-"""So many names are looked at from both ends in the time of one comparison."""
+"""This many names are compared at both ends in the time of one full comparison."""
 
 _NAME_SHOWN: Final = 80
 
@@ -320,7 +320,7 @@ class Problems:
     def add(
         self, code: str, message: str, place: Place, hint: str = "", severity: Severity | None = None
     ) -> None:
-        """Record a problem. The severity is that of its code unless said otherwise."""
+        """Records a problem, with its code's severity by default."""
         key = (code, place, message)
         if key in self._kept:
             return
@@ -333,7 +333,7 @@ class Problems:
         self._kept[key] = Diagnostic(code, message, place, level, hint)
 
     def suggest(self, name: str, known: Collection[str]) -> str:
-        """`did you mean 'x'?` for the nearest known name, else an empty text; bounded work."""
+        """`did you mean 'x'?` for the nearest known name, else empty; bounded work."""
         if self._comparisons >= _COMPARISONS_MAX or len(name) > _NAME_SHOWN:
             return ""
         slack = max(2, len(name) // 2)
@@ -348,7 +348,7 @@ class Problems:
         return f"did you mean '{folded[near[0]]}'?" if near else ""
 
     def sharpen(self, codes: Collection[str]) -> None:
-        """Make errors of every problem of these codes."""
+        """Turns all problems of these codes into errors."""
         self._kept = {
             key: replace(one, severity="error") if one.code in codes else one
             for key, one in self._kept.items()
@@ -363,7 +363,7 @@ class Problems:
         return len(self._kept) + self._more.total()
 
     def all(self) -> tuple[Diagnostic, ...]:
-        """Everything found, in the order of the files."""
+        """All problems, in the order of the files."""
         found = sorted(self._kept.values(), key=lambda d: d.sort_key)
         if self._more:
             parts = ", ".join(f"{count:,} {code}" for code, count in sorted(self._more.items()))
@@ -373,7 +373,7 @@ class Problems:
 
 
 def _ends_alike(one: str, other: str) -> int:
-    """Letters that two names share at their beginnings and at their ends."""
+    """Number of letters that two names share at the beginning and end."""
     head = tail = 0
     for a, b in zip(one, other, strict=False):
         if a != b:
@@ -387,6 +387,6 @@ def _ends_alike(one: str, other: str) -> int:
 
 
 def shown(name: str) -> str:
-    """A name of a file in bounds fit for a message: one line, quoted."""
+    """A name from a file, made fit for a message: one line, quoted, bounded."""
     text = name if len(name) <= _NAME_SHOWN else name[: _NAME_SHOWN - 3] + "..."
     return "'" + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text) + "'"

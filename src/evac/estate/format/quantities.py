@@ -27,7 +27,7 @@ _DAY_MS: Final = 86_400_000
 
 
 class QuantityError(ValueError):
-    """A text that is no such quantity: a diagnostic code, plain words, and what to write."""
+    """Text that is not a valid quantity: a diagnostic code, plain words, and what to write."""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -40,8 +40,8 @@ class QuantityError(ValueError):
 class Quantity:
     """A kind of amount. `units`: unit -> base units in one; `bare`: a plain number needs no unit.
 
-    `up` says which way a fraction of a base unit is rounded; `shown`: units a writer may choose,
-    largest first; `decimals`: most decimals a writer may use.
+    `up`: whether a fraction of a base unit is rounded up; `shown`: units a writer may choose, largest first;
+    `decimals`: most decimals a writer may use.
     """
 
     name: str
@@ -212,7 +212,7 @@ def _unknown_unit(quantity: Quantity, unit: str) -> QuantityError:
 
 
 def show(quantity: Quantity, value: int) -> str:
-    """The most readable text that `parse` reads back as exactly `value`."""
+    """The most readable text that `parse` turns back into exactly `value`."""
     if not value and not quantity.bare:
         return f"0 {quantity.example.split(' ')[1]}"
     for unit in quantity.shown:
@@ -245,7 +245,7 @@ def parse_share(text: str) -> Fraction:
 
 
 def parse_permille(text: str) -> int:
-    """A share from `98.5 %` in whole thousandths, rounded down. Raises QuantityError."""
+    """A share from `98.5 %` in thousandths, rounded down. Raises QuantityError."""
     value = Fraction(0) if text.replace(" ", "") == "0%" else parse_share(text)
     return value.numerator * 1_000 // value.denominator
 
@@ -269,7 +269,7 @@ _PERCENT: Final = Quantity("a share", MappingProxyType({"%": Fraction(1, 100)}),
 
 
 def show_share(value: Fraction) -> str:
-    """`60 %` where two decimals say it exactly, else `1/3`."""
+    """`60 %` if two decimals are exact, else `1/3`."""
     percent = value * 100
     return (
         f"{_decimal(percent)} %"

@@ -34,7 +34,7 @@ TABLE_COLUMNS = {
     "replicas": (),
     "racks": ("power_budget_watts",),
 }
-"""Paths of facts in tables: the table as a whole, and its columns that may be unknown."""
+"""Paths of facts in tables: the whole table, and its columns that may be unknown."""
 
 
 class FactBook:
@@ -47,7 +47,7 @@ class FactBook:
         self._expired: set[str] = set()
 
     def record(self, path: str, values: dict[str, Any], place: Place) -> None:
-        """Take down the provenance of the value at `path`."""
+        """Records the provenance of the value at `path`."""
         if path in self._facts:
             first = self._facts[path][1]
             message = f"the provenance of {shown(path)} is stated twice, first at {first}"
@@ -76,7 +76,7 @@ class FactBook:
             return False
 
     def is_expired(self, path: str) -> bool:
-        """Whether this very path is past its shelf life."""
+        """Whether exactly this path is past its shelf life."""
         return path in self._expired
 
     @property
@@ -87,7 +87,7 @@ class FactBook:
         return tuple(self._facts[path][0] for path in sorted(self._facts))
 
     def check_paths(self, known: Iterable[str], stated: set[str]) -> None:
-        """Warn of provenance for values that no one stated, and say so if nothing can expire."""
+        """Warns about provenance of unstated values, and reports if nothing can expire."""
         paths = {
             *known,
             *TABLE_COLUMNS,
@@ -113,12 +113,12 @@ Ends = tuple[int | Rate, int | Rate]
 
 
 def amount_of(value: int | Rate) -> int:
-    """What two ends of an interval are compared by."""
+    """The number by which two ends of an interval are compared."""
     return value.count if isinstance(value, Rate) else value
 
 
 class _Bad:
-    """Stands for a value that was refused; its diagnostic is recorded."""
+    """Placeholder for a refused value, whose diagnostic is recorded."""
 
 
 BAD: Final = _Bad()
@@ -145,7 +145,7 @@ class PlaceIndex(Mapping[str, Place]):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A name that something of the kind `names` must have."""
+    """A name that an entry of the kind `names` must have."""
 
     names: str
     name: str
@@ -164,14 +164,14 @@ class Placement:
 
 
 def _within(record: Record, key: str) -> str:
-    """Where a key belongs that is one level too high."""
+    """Where a key belongs that was written one level too high."""
     inner = (one.key for one in record.fields if isinstance(one.kind, Record) and key in one.kind.by_key)
     return next((f"write it under {name}:" for name in inner), "")
 
 
 @dataclass(slots=True)
 class Reader:
-    """One reading of all documents: what it gathers beside the values it returns."""
+    """State of reading all documents: what is collected in addition to the returned values."""
 
     problems: Problems
     facts: FactBook
@@ -181,7 +181,7 @@ class Reader:
     intervals: dict[str, Ends] = field(default_factory=dict)
 
     def arguments(self, record: Record, node: Node, path: str, gone: bool = False) -> dict[str, Any] | _Bad:
-        """The keyword arguments of `record.make`. `gone`: all that may be unknown is (it expired)."""
+        """The keyword arguments of `record.make`. `gone`: everything that may be unknown is (it expired)."""
         if node.kind == SCALAR and not node.text and node.plain:
             return self._finish(record, {}, {}, node, path)
         if node.kind != MAP:
@@ -207,7 +207,7 @@ class Reader:
     def _finish(
         self, record: Record, values: dict[str, Any], refused: dict[str, Any], node: Node, path: str
     ) -> dict[str, Any] | _Bad:
-        """Vectors put together, what is missing noted."""
+        """Combines vectors and notes missing keys."""
         arguments: dict[str, Any] = {}
         vectors: dict[str, list[int | None]] = {}
         usable = True
@@ -272,7 +272,7 @@ class Reader:
         return value
 
     def _interval(self, kind: Scalar, node: Node, path: str) -> Any:
-        """The worse end of `[low, high]`; both are taken down where they differ."""
+        """The worse end of `[low, high]`; records both if they differ."""
         single = replace(kind, worse="")
         ends = [self.scalar(single, item, path) for item in node.items]
         if len(ends) != 2:
@@ -296,7 +296,7 @@ class Reader:
         return worse
 
     def _inline(self, node: Node, path: str) -> Node:
-        """The value node of `{value, source, observed, good_for}`, its provenance taken down."""
+        """The value node of `{value, source, observed, good_for}`; records its provenance."""
         values: dict[str, Any] = {}
         for key, (key_node, value_node) in node.fields.items():
             if key not in _INLINE:
@@ -321,7 +321,7 @@ class Reader:
         return tuple(known) if kind.ordered else tuple(sorted(set(known)))
 
     def _choices(self, kind: Choices, node: Node, path: str) -> Any:
-        """Names, sorted, and tuples of names any one of which is enough, in the order of the file."""
+        """Names, sorted, and tuples of alternatives in file order, of which one is enough."""
         group = Field("any_of", "any_of", Listed(kind.item, ordered=True), "", required=True)
         found: set[Any] = set()
         for row, item in enumerate(node.items if node.kind == LIST else [node]):

@@ -1,4 +1,4 @@
-"""Whether what an estate declares keeps data where it may be: replicas, copies and backups."""
+"""Checks that declared replicas, copies and backups keep data where it may be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HINT: Final = "move it, or add its site to data_in"
 
 
 def check_residency(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader: Reader) -> None:
-    """Note each replica, copy and backup that is outside of the sites that `data_in` names."""
+    """Notes each replica, copy and backup outside the sites in `data_in`."""
     values = assembly.values
     groups: dict[str, tuple[str, ...]] = {group.id: group.members for group in values["groups"]}
     for site in values["sites"]:
@@ -44,7 +44,7 @@ def check_residency(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader:
 def _outside(
     data: Store | DataSet, allowed: set[str], fleet: Fleet, sites: list[str]
 ) -> Iterator[tuple[str, str]]:
-    """What of some data is at a site where it may not be, in words and by its path."""
+    """Copies of some data at sites where it may not be, in words and by path."""
     places = [("has a backup", backup.at, f"backups/{n}") for n, backup in enumerate(data.backups)]
     if isinstance(data, DataSet):
         places += [("is", data.at, "at")] if data.at is not None else []
@@ -75,7 +75,7 @@ def _sites(names: tuple[str, ...], groups: dict[str, tuple[str, ...]], sites: li
 
 
 def _runs_at(values: dict[str, Any], fleet: Fleet, rows: ReplicaRows, service: int) -> set[str]:
-    """Sites where replicas of a service are."""
+    """Sites with replicas of a service."""
     replicas, sites = rows.replicas, [site.id for site in values["sites"]]
     mine = replicas.service == service
     found = {values["pools"][p].site for p in replicas.target[mine & (replicas.kind == ON_POOL)].tolist()}
@@ -85,7 +85,7 @@ def _runs_at(values: dict[str, Any], fleet: Fleet, rows: ReplicaRows, service: i
 
 
 def _site_of(at: str, fleet: Fleet, sites: list[str]) -> str:
-    """The site of a path or a server; empty if nothing has that name."""
+    """The site of a path or server; empty if nothing has that name."""
     first = at.split("/", 1)[0]
     if first in sites:
         return first

@@ -1,4 +1,4 @@
-"""How services are written in an estate: what a replica takes, what a service needs, how its users reach it.
+"""How an estate describes services: what a replica takes, what a service needs, how its users reach it.
 
 A part of the table of the format (`spec`).
 """

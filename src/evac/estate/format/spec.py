@@ -38,7 +38,7 @@ from evac.steps.registry import MANUAL_KINDS, STATED_KINDS
 FORMAT_VERSION: Final = 2
 _DURATION: Final = measure(q.DURATION)
 _TAKES: Final = measure(q.DURATION, "high")
-"""A duration that is measured: more is worse, and an interval may be written."""
+"""A measured duration: longer is worse, and an interval may be given."""
 _COUNT: Final = measure(q.COUNT)
 _MANY: Final = measure(q.COUNT, "high")
 _AT_ONCE: Final = measure(q.COUNT, "low")
@@ -90,7 +90,7 @@ def _rack(id: str, **values: Any) -> m.Rack:
 
 
 def hall_of(rack: str) -> str | None:
-    """The hall that the path of a rack names: all but its last part, if that is more than a site."""
+    """The hall that a rack's path names: all but its last part, if that is more than a site."""
     parent = rack.rpartition("/")[0]
     return parent if "/" in parent else None
 
@@ -155,7 +155,7 @@ _TEXTS: Final = Listed(text(), ordered=True, one_allowed=True)
 
 
 def setting(values: tuple[str, ...]) -> m.Setting:
-    """A setting as drivers take it: several values stay texts; one is a number, a flag or a text."""
+    """A setting as drivers take it: a list stays text; a single value is a number, a flag or text."""
     if len(values) != 1:
         return values
     (value,) = values

@@ -1,8 +1,8 @@
-"""Versions of the format: a document of an older one as one of this one, and the text of its file likewise.
+"""Versions of the format: upgrades documents of older versions, and the text of their files.
 
-Version 2 gives two keys names that say what they mean, and changes no value and no default. Version 1 is read
-for ever. The files of an estate may be of different versions, so that an overlay written by hand stays valid
-after an import has rewritten its own file.
+Version 2 gives two keys names that say what they mean, and changes no value and no default. Version 1 stays
+readable forever. Files of an estate may have different versions, so that a hand-written overlay stays valid
+after an import rewrites its own file.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _RENAMED: Final = {
     for section in SECTIONS
     if (names := {spec.was: spec.key for spec in section.fields if spec.was})
 }
-"""Section -> its style, and the key of version 1 -> the key now."""
+"""Section -> its style, and version 1 key -> present key."""
 _LINE_END: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One word of a file that becomes another."""
+    """A replacement of one word of a file."""
 
     place: Place
     old: str
@@ -63,8 +63,8 @@ def as_newest(documents: list[Node]) -> list[Node]:
 
 
 def upgrade(path: Path, problems: Problems) -> tuple[Upgraded, ...]:
-    """The files below `path` that are of an older version, upgraded and not written. Comments, order and
-    quotes stay. Problems are added, and then nothing is to be written.
+    """The files below `path` of an older version, upgraded but not written. Comments, order and quotes stay.
+    If problems are added, nothing must be written.
     """
     read: list[tuple[Path, bytes, str, Node]] = []
     for file in find_files(path, problems).documents:
@@ -102,7 +102,7 @@ def upgrade(path: Path, problems: Problems) -> tuple[Upgraded, ...]:
 
 
 def _ages(documents: list[Node]) -> Iterator[tuple[Node, bool]]:
-    """Each document, and whether it is of version 1. One that states no version is of the oldest of the
+    """Each document, and whether it is of version 1. One without a version has the oldest version of the
     others.
     """
     stated = [
@@ -115,7 +115,7 @@ def _ages(documents: list[Node]) -> Iterator[tuple[Node, bool]]:
 
 
 def _converted(document: Node) -> tuple[Node, list[Change]]:
-    """A document of version 1 with the keys of now; the words to change, each of which is a key."""
+    """A document of version 1 with present keys, and the words (all keys) to change."""
     if document.kind != MAP:
         return document, []
     places: dict[Place, Change] = {}
@@ -167,7 +167,7 @@ def _with_fields(node: Node, fields: dict[str, tuple[Node, Node]]) -> Node:
 
 
 def _changed(text: str, changes: list[Change], problems: Problems) -> str | None:
-    """The text with every change made; None, with a problem, where a word is not written as it is read."""
+    """The text with every change made; None, with a problem, if a word is not written as it is read."""
     starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
     parts, done = [], 0
     for change in changes:
@@ -183,7 +183,7 @@ def _changed(text: str, changes: list[Change], problems: Problems) -> str | None
 
 
 def _same(one: Node, other: Node) -> bool:
-    """Whether two trees say the same in the same order, wherever it is written."""
+    """Whether two trees have the same content in the same order, wherever it is written."""
     return (
         (one.kind, one.text, one.plain) == (other.kind, other.text, other.plain)
         and len(one.items) == len(other.items)

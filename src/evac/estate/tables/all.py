@@ -1,5 +1,5 @@
-"""All tables of an estate - racks, servers, replicas - in the order in which they refer to each other:
-read, and written again.
+"""Reads and writes all tables of an estate (racks, servers, replicas) in the order in which they refer to
+each other.
 
 Racks are entries of the estate like any other, so each row becomes one value. A cell is written empty if
 the reader comes to the same value by itself.
@@ -48,9 +48,9 @@ _NAMES_COMPARED: Final = 5_000
 def stated_in_table(
     table: Table, values: dict[str, Any], fleet: Fleet, in_yaml: IntColumn, problems: Problems
 ) -> IntColumn:
-    """(5, K) service, kind, target, count, row of the table. Wrong rows are noted and left out.
+    """(5, K) service, kind, target, count, row of the table. Invalid rows are noted and left out.
 
-    `in_yaml`: the same of the YAML files; a service may not be placed in both.
+    `in_yaml`: the same from the YAML files; a service may not be placed in both.
     """
     for column in ("service", "target", "count"):
         empty = mask_of(table.frame[column].is_null())
@@ -72,7 +72,7 @@ def stated_in_table(
 
 
 def _said_before(service: IndexColumn, kind: IntColumn, target: IntColumn, targets: int) -> BoolColumn:
-    """(V,) rows whose service and target an earlier row has; rows with a dangling name are left out."""
+    """(V,) rows whose service and target occur in an earlier row; rows with unknown names are left out."""
     named = np.flatnonzero((service >= 0) & (target >= 0))
     key = (service[named].astype(np.int64) * 3 + kind[named]) * max(targets, 1) + target[named]
     order = np.argsort(key, kind="stable")
@@ -84,7 +84,7 @@ def _said_before(service: IndexColumn, kind: IntColumn, target: IntColumn, targe
 def _targets(
     table: Table, values: dict[str, Any], fleet: Fleet, problems: Problems
 ) -> tuple[IntColumn, IntColumn]:
-    """(V,) kind and index of each target; -1 and noted where nothing has the name."""
+    """(V,) kind and index of each target; -1, with a note, for unknown names."""
     pools = _rows_of([pool.id.encode() for pool in values["pools"]], ON_POOL)
     sites = _rows_of([site.id.encode() for site in values["sites"]], AT_SITE)
     known = pl.concat([_rows_of(fleet.name.tolist(), ON_SERVER), pools, sites]).unique("name", keep="first")
@@ -117,7 +117,7 @@ TableFormat = Literal["csv", "parquet"]
 
 
 def write_table(frame: pl.DataFrame, path: Path, kind: TableFormat) -> None:
-    """Write a table under `path`, whose ending is added."""
+    """Writes a table to `path` plus its file ending."""
     if kind == "csv":
         frame.write_csv(path.with_suffix(".csv"), line_terminator="\n")
     else:
@@ -167,7 +167,7 @@ def _named(rows: IndexColumn, names: list[str]) -> pl.Series:
 def _beside_class(
     values: IntColumn, known: BoolColumn, classes: IndexColumn, of_class: list[int | None]
 ) -> pl.Series:
-    """Numbers that differ from the class's; `unknown` in words where the class would say one."""
+    """Numbers that differ from the class's; the word `unknown` where the class would give one."""
     defaults = np.array([*(v or 0 for v in of_class), 0], np.int64)[classes]
     has_default = np.array([*(v is not None for v in of_class), False], np.bool_)[classes]
     stated = known & ~(has_default & (defaults == values))

@@ -1,8 +1,7 @@
 """Tables of an estate - CSV or Parquet - as columns of text or numbers, with places for every cell.
 
-Owns the shape of tables: which columns, how many cells a row, bounds. What the cells mean is for
-`tables_servers`, `tables_racks` and `tables_replicas`. No loop over rows but on the way to a
-diagnostic, or where a CSV file quotes its cells.
+Owns the shape of tables: columns, cells per row, bounds. The meaning of cells belongs to `tables_servers`,
+`tables_racks` and `tables_replicas`. Loops over rows only for diagnostics, or if a CSV file quotes its cells.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from evac.model.units import QUANTITY_LIMIT
 
 ROWS_MAX: Final = 20_000_000
 LISTED_MAX: Final = 20
-"""Bad rows of one kind that are listed one by one; the rest is counted."""
+"""Bad rows of one kind listed individually; the rest is counted."""
 
 UNKNOWN: Final = "unknown"
 _COMMA: Final = 44
@@ -38,10 +37,10 @@ _STDERR: Final = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """V rows of the columns asked for; a column the file does not have is all null.
+    """V rows of the requested columns; a column missing in the file is all null.
 
-    `lines`: line of each row in a CSV file, None if row k stands on line k + 2; `columns`: the
-    columns of the file in its order; `raw`: the bytes of a CSV file, for columns of cells.
+    `lines`: line of each row in a CSV file, None if row k is on line k + 2; `columns`: the file's columns in
+    its order; `raw`: the bytes of a CSV file, to find columns of cells.
     """
 
     file: str
@@ -54,7 +53,7 @@ class Table:
         return self.frame.height
 
     def place(self, row: int, column: str | None = None) -> Place:
-        """Where a cell stands. In Parquet: the row and the column, both counted from 1."""
+        """Where a cell is. In Parquet: row and column, both counted from 1."""
         position = self.columns.index(column) if column in self.columns else 0
         if self.raw is None:
             return Place(self.file, row + 1, position + 1)
@@ -64,9 +63,9 @@ class Table:
     def report(
         self, problems: Problems, bad: BoolColumn, column: str | None, code: str, message: str, hint: str = ""
     ) -> None:
-        """Note the rows of a mask: the first twenty each, the others as a number.
+        """Notes the rows of a mask: the first twenty individually, the others as a number.
 
-        `{}` in the message stands for the text of the cell.
+        `{}` in the message is replaced by the text of the cell.
         """
         rows = np.flatnonzero(bad)
         for row in rows[:LISTED_MAX].tolist():
@@ -152,7 +151,7 @@ def _read_csv(
 
 
 def _check_rows(data: bytes, cells: int, file: str, problems: Problems) -> IntColumn | None:
-    """Line number of every row that is not blank; None if a row has another number of cells."""
+    """Line number of every row that is not blank; None if a row has the wrong number of cells."""
     octets = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(octets == _LINE_END)
     if not len(octets) or octets[-1] != _LINE_END:
@@ -180,7 +179,7 @@ def _check_rows(data: bytes, cells: int, file: str, problems: Problems) -> IntCo
 def _read_quoted(
     data: bytes, file: str, found: list[str], columns: tuple[str, ...], problems: Problems
 ) -> Table | None:
-    """A CSV file with quotes, row by row: slower, but right about cells with commas."""
+    """Reads a CSV file with quotes row by row: slower, but correct for cells with commas."""
     reader = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -235,7 +234,7 @@ def _read_parquet(
 
 
 def _typed(table: Table, required: tuple[str, ...], problems: Problems) -> Table | None:
-    """Columns of text, whole numbers or flags; anything else is refused, and the others are read on."""
+    """Columns of text, whole numbers or flags; refuses anything else and continues with the others."""
     casts = []
     usable = True
     for name, kind in table.frame.schema.items():
@@ -260,7 +259,7 @@ def _typed(table: Table, required: tuple[str, ...], problems: Problems) -> Table
 
 
 def _guarded(read: Any, file: str, problems: Problems) -> Any:
-    """What `read` gives; None, with a diagnostic, where the library refuses or gives up."""
+    """The result of `read`; None, with a diagnostic, if the library fails."""
     try:
         with _hushed():
             return read()
@@ -275,7 +274,9 @@ def _guarded(read: Any, file: str, problems: Problems) -> Any:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """The library prints its own stack where bytes are damaged; the diagnostic says it in plain words."""
+    """Silences the library, which prints its own stack trace for damaged bytes; the diagnostic is in plain
+    words.
+    """
     try:
         kept = os.dup(_STDERR)
     except OSError:
@@ -319,7 +320,7 @@ def text_of(table: Table, column: str) -> pl.Series:
 
 
 def whole_numbers(table: Table, column: str, problems: Problems) -> tuple[IntColumn, BoolColumn, BoolColumn]:
-    """(V,) values, (V,) which are known, (V,) which are said to be unknown; bad cells are noted."""
+    """(V,) values, (V,) which are known, (V,) which are explicitly unknown; notes bad cells."""
     cells = table.frame[column]
     said = np.zeros(len(cells), np.bool_)
     if cells.dtype == pl.String:

@@ -66,7 +66,7 @@ class Reached:
 def read_bmcs(
     table: Table, bmc: CodeColumn, facts: FactBook, problems: Problems
 ) -> tuple[CodeColumn, Reached]:
-    """(V,) codes of BMCs, where an address says yes, and the three columns; wrong cells are noted."""
+    """(V,) codes of BMCs (yes where there is an address), and the three columns; notes invalid cells."""
     address = _cells(table, "bmc_address", facts).str.to_lowercase()
     serial, position = _cells(table, "serial", facts), _cells(table, "position", facts)
     known = mask_of(address.is_not_null())
@@ -104,7 +104,7 @@ def as_bytes(names: pl.Series, width: int) -> np.ndarray[Any, np.dtype[np.bytes_
 
 
 def _cells(table: Table, column: str, facts: FactBook) -> pl.Series:
-    """The texts of a column; null where unknown, said to be unknown, or past its shelf life."""
+    """The texts of a column; null if missing, explicitly unknown, or past its shelf life."""
     if facts.is_expired("servers") or facts.is_expired(f"servers/{column}"):
         return pl.Series(column, np.full(len(table), None), dtype=pl.String)
     cells = text_of(table, column)
@@ -127,7 +127,9 @@ def _check_shape(
 
 
 def _check_addresses(table: Table, cells: pl.Series, problems: Problems) -> None:
-    """Host names and addresses by their shape; numbers with dots must be an IPv4 address; ports are ports."""
+    """Checks the shape of host names and addresses: dotted numbers must be an IPv4 address, ports must be
+    valid.
+    """
     if cells.null_count() == len(cells):
         return
     port = cells.str.extract(_PORT + "$", 1).cast(pl.Int32)
@@ -174,7 +176,7 @@ _NO: Final = ("no", "false")
 def read_servers(
     table: Table, values: dict[str, Any], facts: FactBook, problems: Problems
 ) -> ServerRows | None:
-    """The fleet of a table; None, with diagnostics, where rows are wrong.
+    """The fleet of a table; None, with diagnostics, if rows are invalid.
 
     `values`: the assembled sections, whose positions the indices refer to.
     """
@@ -234,7 +236,9 @@ def _check_names(table: Table, problems: Problems) -> None:
 def lookup(
     table: Table, column: str, names: Sequence[str], problems: Problems
 ) -> tuple[IndexColumn, BoolColumn]:
-    """(V,) position in `names`, -1 if empty or unknown; (V,) which say unknown. Notes dangling names."""
+    """(V,) position in `names`, -1 if empty or unknown; (V,) which are explicitly unknown. Notes unknown
+    names.
+    """
     cells = text_of(table, column)
     if cells.null_count() == len(cells):
         return np.full(len(cells), -1, np.int32), np.zeros(len(cells), np.bool_)
@@ -256,7 +260,7 @@ def lookup(
 def _sites(
     table: Table, values: dict[str, Any], rack: IndexColumn, pool: IndexColumn, problems: Problems
 ) -> IndexColumn:
-    """(V,) the site a server says, else that of its rack, else that of its pool."""
+    """(V,) the site given for a server, else its rack's, else its pool's."""
     index = {site.id: row for row, site in enumerate(values["sites"])}
     said, _ = lookup(table, "site", list(index), problems)
     of_rack = _gather([index.get(r.site, -1) for r in values["racks"]], rack)
@@ -301,7 +305,7 @@ def _bmcs(table: Table, facts: FactBook, problems: Problems) -> np.ndarray[Any, 
 def lookup_words(
     table: Table, column: str, words: dict[str, int], problems: Problems
 ) -> tuple[IndexColumn, BoolColumn]:
-    """(V,) codes of words, -1 if empty; (V,) which are wrong, noted."""
+    """(V,) codes of words, -1 if empty; (V,) which are invalid, noted."""
     cells = text_of(table, column)
     codes = cells.replace_strict(list(words), list(words.values()), default=None, return_dtype=pl.Int32)
     wrong = mask_of(codes.is_null() & cells.is_not_null())
@@ -337,7 +341,7 @@ def _with_class(
     facts: FactBook,
     problems: Problems,
 ) -> tuple[IntColumn, BoolColumn]:
-    """(V,) values and which are known: the server's own, else its class's; none if expired."""
+    """(V,) values and which are known: the server's own, else its class's; unknown if expired."""
     values, stated, said = whole_numbers(table, column, problems)
     if facts.is_expired("servers") or facts.is_expired(f"servers/{column}"):
         return np.zeros_like(values), np.zeros_like(stated)
