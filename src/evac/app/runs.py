@@ -145,7 +145,9 @@ async def propose(
             "check first: evac run list",
         ) from error
     if answer is None:
-        raise Unavailable("no controller is leading, so the plan was not accepted")
+        leader = await leader_of(store)
+        why = f"{leader} leads but did not answer" if leader else "no controller is leading"
+        raise Unavailable(f"{why}, so the plan was not accepted")
     if "run" in answer:
         return str(answer["run"])
     raise refusal(Refusal.of(answer))
@@ -495,8 +497,7 @@ async def _ask_leader(
         if time.monotonic() >= deadline:
             raise Unavailable("no controller is leading; the request will be answered once one does")
         await asyncio.sleep(0.1)
-    row: Mapping[str, Any] = orjson.loads(answer.value)
-    if row.get("code"):
+    if (row := orjson.loads(answer.value)).get("code"):
         raise refusal(Refusal.of(row))
 
 

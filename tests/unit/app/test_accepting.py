@@ -18,7 +18,9 @@ from evac.app.accepting import Checker, Forethought, must_hold
 from evac.app.applying import check_fit, rehearse
 from evac.app.controlling import Composed, Setting, compose
 from evac.app.planner.plans import Made, Question, make_plan, scenario_of
+from evac.engine.lead.leadership import LEADER
 from evac.engine.plans.library import Ready, digest_of
+from evac.engine.runs.proposals import PROPOSAL
 from evac.engine.stores.stalled_commits import plans_for
 from evac.estate import load
 from evac.estate.codecs import plan as plan_codec
@@ -28,7 +30,7 @@ from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.store.opening import open_store
-from evac.store.port import Delete, Put, Store
+from evac.store.port import Delete, MemoryStore, Put, Store
 from tests.unit.planning.dark import dark_site
 
 SMALL = Path(__file__).resolve().parents[2] / "fixtures" / "estates" / "small"
@@ -251,6 +253,23 @@ def test_a_leader_reads_and_judges_plans_beside_its_loop(
         assert on_the_loop == []
 
     led(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("leader", "words"), [("", "no controller is leading"), ("a/1/x", "a/1/x leads but did")]
+)
+def test_a_plan_that_no_one_takes_is_withdrawn_and_the_answer_says_why(leader: str, words: str) -> None:
+    proposal = runs.proposal_of(made_of(load(SMALL), QUESTIONS["lose"]).data, "fire-1", "fire", ("north",))
+
+    async def story() -> None:
+        store = MemoryStore()
+        if leader:
+            await store.acquire(LEADER, leader, 60_000)
+        with pytest.raises(Unavailable, match=words):
+            await runs.propose(store, proposal, 1, wait_s=0.01)
+        assert not await store.list(PROPOSAL)
+
+    asyncio.run(story())
 
 
 def test_a_plan_in_a_file_keeps_its_other_refusals() -> None:
