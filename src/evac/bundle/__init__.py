@@ -1,1 +1,1 @@
-"""The pocket file: everything that is needed when nothing else is left."""
+"""The recovery bundle: one file with everything needed when nothing else is left."""

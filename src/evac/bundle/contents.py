@@ -1,4 +1,4 @@
-"""What is in a bundle, how old it is, and what is missing, as data and as one sheet for people."""
+"""Contents of a bundle, its age, and what is missing, as data and as a one-page sheet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evac.views.words import duration
 
 
 def look(path: Path, now_ms: int) -> dict[str, Any]:
-    """The manifest, with what follows from the file itself. Raises BundleDamaged, InvalidInput."""
+    """The manifest, with facts derived from the file itself. Raises BundleDamaged, InvalidInput."""
     with open_bundle(path) as bundle:
         told = manifest_of(bundle)
         made_ms = told["made_at_ms"]
@@ -46,9 +46,9 @@ _SHOWN: Final = (
 
 
 def problems_of(path: Path) -> list[tuple[str, str]]:
-    """(part, what is wrong with it): every part that is not what was written, and every broken journal.
+    """(part, problem) for every changed part and every broken journal.
 
-    Raises BundleDamaged if not even the table of contents can be believed.
+    Raises BundleDamaged if not even the table of contents can be trusted.
     """
     with open_bundle(path) as bundle:
         manifest_of(bundle)
@@ -66,7 +66,7 @@ def problems_of(path: Path) -> list[tuple[str, str]]:
 
 
 def contents_sheet(told: dict[str, Any]) -> Sheet:
-    """For a terminal or for paper."""
+    """The sheet for a terminal or for paper."""
     generation, sealed = told["generation"] or {}, told["sealed"]
     lock = "nothing"
     if sealed:

@@ -1,12 +1,12 @@
-"""Everything that is needed when nothing else is left, in one file: `evac bundle`.
+"""Everything needed when nothing else is left, in one file: `evac bundle`.
 
 manifest.json               what is in it, how old, what is missing and why; the digest of every part
 START.txt                   what to type on a laptop
-estate/                     the files that evac reads, policy and access file among them
-plans/, runbooks/           for every site, pair, group, hall and feed; the same ids of steps on paper
-store/entries.jsonl         registers, epochs, plans, what people said; never a lease, a vote or a proof
+estate/                     the files that evac reads, including policy and access file
+plans/, runbooks/           for every site, pair, group, hall and feed; the same step ids on paper
+store/entries.jsonl         registers, epochs, plans, requests of people; never a lease, a vote or a proof
 store/journals/             every journal, segment by segment, with its hash chain
-sealed/break-glass.bin      values of secrets, which k of n people open together
+sealed/break-glass.bin      values of secrets, which any k of n people can open together
 wheelhouse/                 evac itself
 """
 
@@ -99,8 +99,8 @@ EXTRAS: Final = "all"
 
 @dataclass(frozen=True, slots=True)
 class BundleRequest:
-    """store: None: nothing of a store is carried. shares: (k, n) where secrets are locked up; shares_to:
-    folders of the people. sealed: more references, or files, to be locked up. at_ms: when it is made.
+    """store: None: nothing of a store is included. shares: (k, n) if secrets are locked; shares_to: folders
+    of the share holders. sealed: further references, or files, to lock. at_ms: creation time.
     """
 
     estate: Path
@@ -115,11 +115,11 @@ class BundleRequest:
     as_of: date | None = None
     budget_ms: int = BUDGET_MS
     encrypt: bool = False
-    """Whether everything but evac itself is under the lock of the shares."""
+    """Whether everything but evac itself is locked with the shares."""
     sign: Path | None = None
-    """The private key (ed25519) that the manifest is signed with."""
+    """The private key (ed25519) that signs the manifest."""
     tools: tuple[Path, ...] = ()
-    """Programs that are carried."""
+    """Programs to include."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Written:
 
 @dataclass(slots=True)
 class _Making:
-    """What comes together."""
+    """A bundle being made."""
 
     asked: BundleRequest
     estate: Estate
@@ -153,8 +153,10 @@ def make_bundle(
     tell: Callable[[float, str], None] = lambda share, words: None,
     draw: sealing.Draw = os.urandom,
 ) -> Written:
-    """Reads everything, writes one file. Same input, same bytes, but for what is locked up: its key is new
-    each time. Raises EstateError, InvalidInput, StoreError.
+    """Read everything and write one file. Same input, same bytes, except for locked parts, whose key is
+    random.
+
+    Raises EstateError, InvalidInput, StoreError.
     """
     if asked.shares_to and asked.shares is None:
         raise InvalidInput("share-count", "--shares-to was used without --share", "add --share 2/3")
@@ -208,7 +210,7 @@ def _make(
 
 
 def _check_read(sources: Sequence[Source]) -> None:
-    """Whoever opens the bundle reads store and lock whole, in memory. Raises InvalidInput."""
+    """Check that a reader can hold store and lock in memory, as opening requires. Raises InvalidInput."""
     for source in sources:
         size = len(source.data) if isinstance(source.data, bytes) else 0
         if source.name.startswith(("store/", "sealed/")) and size > MAX_READ_BYTES:
@@ -233,7 +235,7 @@ def _check_shape(path: Path) -> None:
 
 
 def _hand_out(made: Beside, making: _Making, shares: Sequence[sealing.Share]) -> tuple[Path, ...]:
-    """Puts the bundle in its place once everyone has a share: no one could open it without."""
+    """Put the bundle in its place once everyone has a share, without which no one could open it."""
     if not shares:
         made.put()
         return ()
@@ -260,7 +262,7 @@ def _as_seen(estate: Estate, copied: Copied) -> Estate:
 
 
 def _add_files(making: _Making) -> None:
-    """What evac reads of the estate's folder, and nothing else that may lie there."""
+    """Add the files that evac reads from the estate's folder, and no others."""
     path, asked = making.asked.estate, making.asked
     found = find_files(path, Problems())
     files = [*found.documents, *found.tables.values()]
@@ -297,7 +299,7 @@ def _copy(url: str | None) -> tuple[Copied, Generation]:
 
 
 def _add_store(making: _Making, copied: Copied, generation: Generation) -> None:
-    """Journals with their heads, everything else with its key, and which generation it is of."""
+    """Add journals with their heads, all other entries with their keys, and the generation of the store."""
     if making.asked.store is None:
         making.leave_out("journals, registers and epochs", "no store was given: add --store")
     if not copied.still:
@@ -356,7 +358,7 @@ def _add_wheels(making: _Making) -> list[str]:
 
 
 def _add_tools(making: _Making) -> None:
-    """Programs that are carried, and which are missing that restores of this estate use."""
+    """Add programs, and record the missing ones that restores of this estate use."""
     carried: dict[str, Path] = {}
     for path in making.asked.tools:
         if not (path.is_file() and os.access(path, os.X_OK)):
@@ -381,7 +383,7 @@ def _add_tools(making: _Making) -> None:
 def _seal(
     making: _Making, material: sealing.Material, values: dict[str, Any], draw: sealing.Draw, inside: bytes
 ) -> tuple[sealing.Share, ...]:
-    """Locks up the material last of all, bound to all else that the bundle holds and says."""
+    """Lock the secrets last, bound to everything else that the bundle contains."""
     assert making.asked.shares is not None
 
     def content(lock: sealing.Lock) -> str:
@@ -397,7 +399,7 @@ def _seal(
 
 
 def _inside(making: _Making, values: Mapping[str, Any], room: Path) -> bytes:
-    """The whole bundle but evac itself, for under the lock; only what is not in it stays a source."""
+    """The whole bundle except evac itself, to be locked; only evac stays outside."""
     open_to_all = ("wheelhouse/", "START.txt")
     hidden = [one for one in making.sources if not one.name.startswith(open_to_all)]
     making.sources = [one for one in making.sources if one.name.startswith(open_to_all)]
@@ -411,7 +413,7 @@ def _inside(making: _Making, values: Mapping[str, Any], room: Path) -> bytes:
 
 
 def _blank(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest of an encrypted bundle says: nothing of the estate."""
+    """The manifest of an encrypted bundle, which reveals nothing about the estate."""
     lists = ("plans", "journals", "epochs", "open_runs", "left_out", "references")
     return {
         **{key: values[key] for key in ("evac", "made_at_ms", "wheels")},
@@ -426,7 +428,7 @@ def _blank(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _material(making: _Making) -> sealing.Material | None:
-    """References of everything that drivers need; where people hold shares, their values for under lock."""
+    """References of everything that drivers need; if people hold shares, also their values, to be locked."""
     asked = making.asked
     rows = _references(making.estate)
     for one in asked.sealed:
@@ -456,7 +458,7 @@ def _material(making: _Making) -> sealing.Material | None:
 
 
 def _files_of(sealed: Sequence[str]) -> dict[str, Path]:
-    """Under the lock a file has its last name alone. Raises InvalidInput if two would have the same."""
+    """Files to lock, by their base names. Raises InvalidInput if two have the same."""
     found = {name: Path(os.environ[name]) for name in (CA, CERT, KEY) if os.environ.get(name)}
     agents = set(found)
     for one in sealed:
@@ -475,7 +477,7 @@ def _files_of(sealed: Sequence[str]) -> dict[str, Path]:
 
 
 def _certificates(making: _Making) -> dict[str, bytes]:
-    """Which authority of agents is believed, and what is shown to them; for under the lock."""
+    """The authority that agents are checked against and the certificate presented to them; to be locked."""
     agents = [str(end.settings["agent"]) for end in agent_endpoints(making.estate).values()]
     named = {name: os.environ[name] for name in (CA, CERT, KEY) if os.environ.get(name)}
     if any(url.startswith("https:") for url in agents):
@@ -509,7 +511,7 @@ def _file(path: Path) -> bytes:
 
 
 def _start(making: _Making) -> str:
-    """The page that needs nothing but eyes."""
+    """The instructions in START.txt."""
     needed = making.asked.shares[0] if making.asked.shares else 0
     proof = "--share FILE " * needed if needed else "--digest DIGEST "
     return START.format(

@@ -1,13 +1,13 @@
-"""A controller from a bundle: a new folder, at once or not at all, with a store of a new generation.
+"""Start a controller from a bundle: a new folder, created atomically, with a store of a new generation.
 
-    estate/, plans/, runbooks/    as in the bundle
-    break-glass/                  what the shares opened: a file a reference, and files/
-    evac.sqlite                   the new store: journals checked by their chains, epochs above the old ones
-    opened.json                   of which bundle, which generation, who opened it and why
+estate/, plans/, runbooks/    as in the bundle
+break-glass/                  what the shares opened: a file for each reference, and files/
+evac.sqlite                   the new store: journals checked by their chains, epochs above the old ones
+opened.json                   the bundle, the generation, who opened it and why
 
-A generation is opened only after every agent was asked: one that knows a newer one, or another that was
-opened since, is an error; one that does not answer must be that of a site that a person names as lost. Then
-each agent that answers is told, before anything acts.
+Before a generation is opened, every agent is asked: an agent that knows a newer generation, or another one
+opened since, is an error; an agent that does not respond must be at a site that a person confirms as lost.
+Then each responding agent is notified before anything acts.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ ASK_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class OpeningRequest:
-    """into: a folder that is not there yet, or the one of this very bundle. confirm: sites that a person says
-    are lost. generation: to be opened; 0: the next one. store: an empty store to be filled, in place of a new
+    """into: a folder that does not exist yet, or that of this same bundle. confirm: sites that a person
+    confirms as lost. generation: to open; 0: the next one. store: an empty store to fill, instead of a new
     file in the folder.
     """
 
@@ -75,14 +75,14 @@ class OpeningRequest:
     generation: int = 0
     store: str = ""
     digest: str = ""
-    """Of the bundle, or its first letters, as they were written down elsewhere."""
+    """Of the bundle, or its first characters, as written down elsewhere."""
     signer: str = ""
-    """The public key, or its file, of who is believed to have signed it."""
+    """The public key of the trusted signer, or its file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """again: whether it was opened before, and goes on. held: runs that stand still until someone looked at
+    """again: whether it was opened before and is resumed. held: runs on hold until someone has looked at
     them. told: sites whose agents know the generation.
     """
 
@@ -102,20 +102,22 @@ class Opened:
 
     @property
     def secrets(self) -> Path | None:
-        """The folder that EVAC_SECRETS names; None if nothing was opened."""
+        """The folder for EVAC_SECRETS; None if nothing was opened."""
         path = self.folder / GLASS
         return path if path.is_dir() else None
 
 
 def default_folder(bundle: Path) -> Path:
-    """In the folder for states of this user, by the digest of the bundle. Raises BundleDamaged."""
+    """In this user's state folder, by the digest of the bundle. Raises BundleDamaged."""
     base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "evac"
     with open_bundle(bundle) as found:
         return base / f"bundle-{found.digest[:16]}"
 
 
 def open_from(asked: OpeningRequest, now_ms: int) -> Opened:
-    """Raises BundleDamaged with the names of all parts that are, InvalidInput, NotAllowed, StoreError."""
+    """Open a bundle. Raises BundleDamaged with the names of all damaged parts, InvalidInput, NotAllowed,
+    StoreError.
+    """
     remove_leftovers(asked.into)
     with contextlib.ExitStack() as reading:
         outer = reading.enter_context(open_bundle(asked.bundle))
@@ -159,7 +161,7 @@ def open_from(asked: OpeningRequest, now_ms: int) -> Opened:
 
 
 def _check_whole(bundle: Bundle) -> None:
-    """Raises BundleDamaged with the names of all parts that are not what was written."""
+    """Raise BundleDamaged with the names of all changed parts."""
     manifest_of(bundle)
     if problems := bundle.problems():
         names = ", ".join(problem.part for problem in problems)
@@ -168,7 +170,7 @@ def _check_whole(bundle: Bundle) -> None:
 
 @contextlib.contextmanager
 def _inside(outer: Bundle, asked: OpeningRequest, place: Path) -> Iterator[Bundle]:
-    """What is started from: the bundle itself, or the one that is under lock in it. Raises InvalidInput."""
+    """The bundle to start from: this one, or the one locked inside it. Raises InvalidInput."""
     part = outer.values.get("encrypted")
     if not part:
         yield outer
@@ -186,8 +188,10 @@ def _inside(outer: Bundle, asked: OpeningRequest, place: Path) -> Iterator[Bundl
 
 
 def _kept(asked: OpeningRequest, bundle: Bundle) -> dict[str, Any] | None:
-    """What an earlier opening of this bundle wrote; None if the folder is not there. Shares open what is
-    not open yet. Raises InvalidInput if something else is asked for than was opened.
+    """What an earlier opening of this bundle wrote; None if the folder does not exist. Shares open what is
+    not open yet.
+
+    Raises InvalidInput if the request differs from what was opened.
     """
     folder = asked.into
     if not folder.exists():
@@ -233,8 +237,8 @@ def _estate(folder: Path, values: Mapping[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def _with_secrets(folder: Path) -> Iterator[None]:
-    """References are resolved from opened material meanwhile, where there is any, and agents are shown the
-    certificate in it.
+    """Context in which references resolve to opened secrets, if any, and agents are shown the certificate
+    among them.
     """
     told = environment_of(folder)
     before = {name: os.environ.get(name) for name in told}
@@ -250,8 +254,8 @@ def _with_secrets(folder: Path) -> Iterator[None]:
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """Environment variables with which a process uses the opened material from any working directory: paths
-    of the secrets and restore programs, and how to reach agents.
+    """Environment variables with which a process uses the opened secrets from any working directory: paths of
+    secrets and restore programs, and how to reach agents.
     """
     folder = folder.absolute()
     tools, path = str(folder.parent / TOOLS), os.environ.get("PATH", os.defpath)
@@ -275,7 +279,7 @@ def _unpack(bundle: Bundle, place: Path) -> None:
 
 
 def _unlock(bundle: Bundle, asked: OpeningRequest, place: Path) -> None:
-    """What the shares open, where there are any, under `place`. Raises InvalidInput."""
+    """What the shares open, if there are any, under `place`. Raises InvalidInput."""
     sealed = bundle.values.get("sealed")
     if not asked.shares:
         return
@@ -300,8 +304,9 @@ def _write_private(path: Path, data: bytes) -> None:
 def _ask_agents(
     folder: Path, bundle: Bundle, own: tuple[int, str], confirm: Sequence[str] = ()
 ) -> tuple[dict[str, tuple[int, str]], dict[str, str]]:
-    """(site -> (generation, opener) that its agent knows; sites whose agents are silent). Raises
-    UnknownDomain for a confirmed site that there is not.
+    """(site -> (generation, opener) that its agent knows; sites whose agents are silent).
+
+    Raises UnknownDomain for a confirmed site that does not exist.
     """
     estate = estates.load(_estate(folder, bundle.values))
     sites = [site.id for site in estate.sites]
@@ -330,7 +335,7 @@ def _ask_agents(
 def _next(
     bundle: Bundle, asked: OpeningRequest, known: Mapping[str, tuple[int, str]], silent: Mapping[str, str]
 ) -> int:
-    """The generation to be opened. Raises NotAllowed."""
+    """The generation to open. Raises NotAllowed."""
     unnamed = sorted(set(silent) - set(asked.confirm))
     if unnamed:
         typed = " ".join(f"--confirm {site}" for site in unnamed)
@@ -365,7 +370,7 @@ def _taken(site: str, number: int) -> NotAllowed:
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """Of a new store, but for its generation. held: runs that were under way, which a hold stops."""
+    """Contents of a new store, except its generation. held: open runs, which a hold stops."""
 
     entries: dict[str, bytes]
     heads: list[Segment]
@@ -373,7 +378,7 @@ class _Contents:
 
 
 def _contents(bundle: Bundle, generation: Generation, asked: OpeningRequest) -> _Contents:
-    """Raises BundleDamaged for a journal that is not what its chain says."""
+    """Read the contents. Raises BundleDamaged for a journal whose chain does not verify."""
     entries = _entries(bundle)
     journals = _journals(bundle)
     held = tuple(sorted(key.removeprefix("open/") for key in entries if key.startswith("open/")))
@@ -393,7 +398,8 @@ def _contents(bundle: Bundle, generation: Generation, asked: OpeningRequest) -> 
 def _make_store(
     path: Path, bundle: Bundle, generation: Generation, asked: OpeningRequest, *, filled: bool
 ) -> tuple[str, ...]:
-    """The new store, or one elsewhere; returns the runs that are held. filled: it has everything already.
+    """Make the new store, or fill one elsewhere; return the runs on hold. filled: it already has everything.
+
     Raises BundleDamaged, StoreError.
     """
     made = _contents(bundle, generation, asked)
@@ -407,8 +413,8 @@ def _make_store(
 
 
 def _cut_off(bundle: Bundle, asked: OpeningRequest, number: int) -> Generation | None:
-    """The generation that this very opening left in the store elsewhere when it was cut off before it had a
-    folder: the store holds all that it would write, from the same person for the same reason, and no more.
+    """The generation that an interrupted opening left in the store elsewhere before it had a folder: the
+    store holds exactly what this opening would write, from the same person for the same reason.
     """
 
     async def work() -> Generation | None:
@@ -435,7 +441,7 @@ async def _holds_just(store: Store, wanted: Mapping[str, bytes]) -> bool:
 
 
 def _above(key: str, value: bytes, generation: int) -> bytes:
-    """The epoch of a data set, above all that the old store can have reached since it was copied."""
+    """An epoch of a data set above all that the old store can have reached since it was copied."""
     try:
         epoch = orjson.loads(value)
         datasets.decode(key.removeprefix(datasets.PREFIX), Entry(key, value, 1))
@@ -447,7 +453,7 @@ def _above(key: str, value: bytes, generation: int) -> bytes:
 def _first_words(
     heads: Sequence[Segment], generation: Generation, asked: OpeningRequest, bundle: Bundle, token: int
 ) -> dict[str, bytes]:
-    """The first record that the new generation writes: who opened it, from what, and why."""
+    """The first record of the new generation: who opened it, from what, and why."""
     stream = watch_journal.STREAM
     head = next((one for one in heads if one.stream == stream), None)
     number, first, previous = (head.number + 1, head.last + 1, head.hash) if head else (1, 1, "")
@@ -470,7 +476,7 @@ def _entries(bundle: Bundle) -> dict[str, bytes]:
 
 
 def _journals(bundle: Bundle) -> dict[str, list[bytes]]:
-    """Stream -> segments, which end at the head that the manifest names."""
+    """Stream -> segments, up to the head that the manifest names."""
     found: dict[str, list[bytes]] = {}
     for row in bundle.values["journals"]:
         stream, part, head = row["stream"], row["part"], row["hash"]
@@ -486,7 +492,7 @@ def _journals(bundle: Bundle) -> dict[str, list[bytes]]:
 
 
 def check_journals(bundle: Bundle) -> None:
-    """Raises BundleDamaged for a journal of which a link is missing, or that was cut off."""
+    """Raise BundleDamaged for a journal that lacks a link or was truncated."""
     journals = _journals(bundle)
     heads = [decode(stream, len(segments), segments[-1]) for stream, segments in journals.items()]
 
@@ -503,7 +509,7 @@ def check_journals(bundle: Bundle) -> None:
 async def _fill_and_check(
     url: str, heads: Sequence[Segment], entries: Mapping[str, bytes], last: tuple[str, bytes]
 ) -> None:
-    """Fills a store that stands elsewhere, and asks any for what it holds now."""
+    """Fill a store elsewhere, and check what any store holds now."""
     store = open_store(url)
     try:
         if entries:
@@ -514,7 +520,7 @@ async def _fill_and_check(
 
 
 async def _check_heads(store: Store, heads: Sequence[Segment]) -> None:
-    """Every journal leads, link by link, to the head that the manifest names. Raises BundleDamaged."""
+    """Check that every journal leads, link by link, to the head in the manifest. Raises BundleDamaged."""
     for head in heads:
         anchor = Anchor(head.stream, head.number, head.last, head.hash)
         if problems := await verify_chain(store, head.stream, [anchor]):

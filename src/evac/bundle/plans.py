@@ -1,4 +1,4 @@
-"""The plans and runbooks of a bundle: from the drawer where they fit, made where none lies there."""
+"""Plans and runbooks of a bundle: from the plan library if they fit, otherwise made."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ EACH_MS: Final = 2_000
 WIDTH: Final = 100
 SHOWN: Final = 12
 KINDS: Final = ("group", "hall", "feed")
-"""Beside sites and pairs of them; a rack is looked up in the plan of its hall."""
+"""Included in addition to sites and pairs of them; for a rack, use the plan of its hall."""
 
 LeftOut = dict[str, str]
-"""what, why."""
+"""what -> why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """rows: of the manifest, one a plan."""
+    """rows: of the manifest, one for each plan."""
 
     sources: tuple[Source, ...]
     rows: tuple[dict[str, Any], ...]
@@ -60,9 +60,9 @@ def plans_of(
 ) -> Planned:
     """Plans for each site and each pair of sites, then for groups, halls and feeds, with a runbook each.
 
-    entries: of the store, by key. budget_ms: of the search for those that are smaller than a site and do not
-    lie ready, `EACH_MS` each, counted in work: the same input gives the same plans on every machine. room: a
-    folder for what would be too much for memory.
+    entries: of the store, by key. budget_ms: for the search of plans below a site that are not ready,
+    `EACH_MS` each, counted in work: the same input gives the same plans on every machine. room: a folder for
+    what would not fit in memory.
     """
     digest = estate_digest(estate)
     sources: list[Source] = []
@@ -105,8 +105,8 @@ def plans_of(
 
 
 def without_small_plans(entries: Mapping[str, bytes]) -> dict[str, bytes]:
-    """A store without the plans of halls, feeds and groups that only lie ready: they are parts of the bundle
-    already, and there may be hundreds. What a run uses stays.
+    """A store without standby plans of halls, feeds and groups, which are already parts of the bundle and may
+    number hundreds. Plans that a run uses stay.
     """
     found = {
         key: library.decode(Entry(key, entries[key], 1)) for key in entries if key.startswith(library.PREFIX)
@@ -146,7 +146,7 @@ def _wanted(estate: Estate) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _from_drawer(entries: Mapping[str, bytes], lost: tuple[str, ...], digest: str) -> _Kept | None:
-    """The plan that lies ready, if it is of the estate as it is now and whole."""
+    """The standby plan, if it is intact and made from the current estate."""
     key = library.key_of(lost)
     ready = library.decode(Entry(key, entries[key], 1)) if key in entries else None
     if ready is None or not ready.plan or ready.estate != digest:

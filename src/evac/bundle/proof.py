@@ -1,9 +1,9 @@
-"""What shows that a bundle is the one that was made: its digest, its signature, or a seal that shares open.
+"""Proof that a bundle is the one that was made: its digest, its signature, or a seal that shares open.
 
-A bundle is carried about, so anyone who carries it could exchange it. Nothing in the file itself is a proof:
-a policy in it could name any approver. The digest is written down elsewhere and in every share file; the
-person who starts from it knows the public key of the one who signed it; and the seal covers all else in the
-file, so that the shares of its people open nothing in a changed one.
+Anyone who carries a bundle could exchange it, so nothing in the file itself is proof: a policy in it could
+name any approver. The digest is written down elsewhere and in every share file; the person who starts from
+the bundle knows the signer's public key; and the seal covers everything else in the file, so that shares open
+nothing in a changed bundle.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from evac.estate.codecs.bundle import MANIFEST, Bundle, BundleDamaged, Sign, sig
 from evac.model.errors import InvalidInput, NotAllowed
 
 DIGITS_LEAST: Final = 16
-"""Of a digest that is typed: 64 bits, which nobody finds another bundle for."""
+"""Minimum length of a typed digest: 64 bits, too many to find another bundle for."""
 _KEY_BYTES_MOST: Final = 4_096
 
 
 def signer(path: Path) -> Sign:
-    """Signs with the private key (ed25519) of that file. Raises NotAllowed, InvalidInput."""
+    """A signer with the private key (ed25519) in that file. Raises NotAllowed, InvalidInput."""
     try:
         key = read_key(path)
     except OSError as error:
@@ -37,8 +37,9 @@ def signer(path: Path) -> Sign:
 
 
 def signed_by(bundle: Bundle) -> str:
-    """The public key (base64) whose owner signed the bundle; empty if it is not signed. Raises BundleDamaged
-    for a signature that is of something else.
+    """The public key (base64) whose owner signed the bundle; empty if it is unsigned.
+
+    Raises BundleDamaged if the signature does not match.
     """
     found = bundle.values.get("signature")
     if found is None:
@@ -52,7 +53,9 @@ def signed_by(bundle: Bundle) -> str:
 
 
 def check_digest(bundle: Bundle, written: str) -> None:
-    """written: the digest, or its first letters. Raises InvalidInput for too few, NotAllowed for others."""
+    """Check a digest. written: the digest, or its first characters. Raises InvalidInput for too few,
+    NotAllowed for a mismatch.
+    """
     digits = written.strip().lower().removeprefix("sha256:")
     if len(digits) < DIGITS_LEAST:
         raise InvalidInput(
@@ -69,7 +72,7 @@ def check_digest(bundle: Bundle, written: str) -> None:
 
 
 def check_signer(bundle: Bundle, trusted: str) -> None:
-    """trusted: a public key in base64, or the file that holds it. Raises NotAllowed."""
+    """Check the signer. trusted: a public key in base64, or a file that contains it. Raises NotAllowed."""
     wanted = trusted
     if len(trusted) != 44 or not trusted.endswith("="):
         try:
@@ -88,8 +91,9 @@ def check_signer(bundle: Bundle, trusted: str) -> None:
 
 
 def prove(bundle: Bundle, digest: str, trusted: str, by_shares: bool) -> None:
-    """All that was given must fit, and something must be. by_shares: enough people open its seal. Raises
-    NotAllowed, InvalidInput.
+    """Require at least one proof, and that all given ones match. by_shares: enough people open its seal.
+
+    Raises NotAllowed, InvalidInput.
     """
     if digest:
         check_digest(bundle, digest)

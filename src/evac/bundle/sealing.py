@@ -1,15 +1,15 @@
-"""What a bundle carries under lock: values of secrets and files, to which k people together hold the key.
+"""The locked part of a bundle: values of secrets and files, whose key any k people hold together.
 
-The key is drawn anew for each bundle and split by Shamir's scheme (pycryptodome, over GF(2^128)); fewer than
-k shares say nothing of it. It is stretched by HKDF and locks the material with ChaCha20-Poly1305, whose tag
-also covers the name of the lock, k and n, and the digest of all else in the bundle: in a changed bundle the
-shares open nothing. A share is one line of text with a checksum of its own, so that a
-slip of the pen is told apart from a share of another bundle.
+A new random key for each bundle is split by Shamir's scheme (pycryptodome, over GF(2^128)); fewer than k
+shares reveal nothing. HKDF derives the encryption key, and ChaCha20-Poly1305 locks the secrets; its tag also
+covers the name of the lock, k and n, and the digest of everything else in the bundle, so that shares open
+nothing in a changed bundle. A share is one line of text with its own checksum, which distinguishes a typing
+error from a share of another bundle.
 
-The folder of an opened bundle is there whole, or not at all, and nothing opened is left beside it. It comes
-together in `.NAME.PID.new`, which is locked (flock) for as long as its process lives. One that no one holds
-was left by a process that was killed, or by a power cut: it may hold secrets in the clear, and is removed by
-the next opening of the same folder. One at a time opens a folder.
+The folder of an opened bundle appears complete or not at all, with nothing left next to it. It is built in
+`.NAME.PID.new`, locked (flock) while its process lives. An unlocked one was left by a killed process or a
+power cut: it may contain secrets in the clear, and the next opening of the same folder removes it. Only one
+process at a time opens a folder.
 """
 
 from __future__ import annotations
@@ -40,17 +40,19 @@ GLASS: Final = "break-glass"
 TOOLS: Final = "tools"
 UNPACKED: Final = ("estate", "plans", "runbooks", TOOLS, "START.txt")
 INSIDE: Final = "inside.bundle"
-"""A bundle that was under lock in another one, for as long as it is read."""
+"""A bundle that was locked inside another one, kept while it is read."""
 _OURS: Final = frozenset(
     {*UNPACKED, OPENED, GLASS, INSIDE, STORE, *(f"{STORE}-{end}" for end in ("journal", "wal", "shm"))}
 )
-"""All that an opening ever writes into it, at its top."""
+"""Everything that an opening ever writes at the top level of the folder."""
 
 
 @contextlib.contextmanager
 def beside(folder: Path) -> Iterator[Path]:
-    """A new folder on the same disk, from which a part or all becomes `folder` (`put`); what is left of it at
-    the end is gone. Raises InvalidInput if another process opens the same folder.
+    """A temporary folder on the same disk, from which all or part becomes `folder` (`put`); the rest is
+    removed.
+
+    Raises InvalidInput if another process is opening the same folder.
     """
     folder = _absolute(folder)
     place = folder.with_name(f".{folder.name}.{os.getpid()}.new")
@@ -71,8 +73,9 @@ def beside(folder: Path) -> Iterator[Path]:
 
 
 def put(made: Path, target: Path) -> None:
-    """Moves it to where nothing is yet, and it stays there whatever happens to the power. Raises OSError for
-    a disk that does not take it, InvalidInput where something is there meanwhile.
+    """Move it to a path that does not exist yet, surviving a power cut.
+
+    Raises OSError if the disk does not accept it, InvalidInput if something appeared there meanwhile.
     """
     _make_durable(made)
     try:
@@ -87,9 +90,10 @@ def put(made: Path, target: Path) -> None:
 
 
 def remove_leftovers(folder: Path, own: Path | None = None) -> None:
-    """Removes what openings of this folder left that were cut off: folders of that very form, of this user,
-    with nothing in them but what an opening writes. No link is followed. Raises InvalidInput if one is
-    under way, or cannot be removed.
+    """Remove what interrupted openings of this folder left: folders with exactly that name pattern, owned by
+    this user, with only what an opening writes. Follows no link.
+
+    Raises InvalidInput if an opening is running, or something cannot be removed.
     """
     folder = _absolute(folder)
     form = re.compile(rf"\.{re.escape(folder.name)}\.[1-9][0-9]{{0,9}}\.new")
@@ -141,13 +145,14 @@ def _remove(path: Path, folder: Path) -> None:
 
 
 def _open(path: Path) -> int:
-    """Raises OSError, for a link too."""
+    """Open a folder. Raises OSError, also for a link."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def _lock(handle: int) -> bool | None:
-    """Whether it is ours until the handle is closed; None if this disk knows no locks (as NFS has none for
-    folders)."""
+    """Whether we hold the lock until the handle is closed; None if this file system has no locks for folders
+    (such as NFS).
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -158,7 +163,7 @@ def _lock(handle: int) -> bool | None:
 
 
 def _is_still(path: Path, handle: int) -> bool:
-    """Whether the name still leads to what was opened."""
+    """Whether the name still refers to what was opened."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(handle))
     except FileNotFoundError:
@@ -179,7 +184,7 @@ def _sync(folder: Path) -> None:
 
 
 def _absolute(folder: Path) -> Path:
-    """With a name, also for `.`; links in it are kept."""
+    """Absolute path with a name, also for `.`; links in it are kept."""
     return folder.absolute()
 
 
@@ -197,7 +202,7 @@ if TYPE_CHECKING:
 
 KEY_BYTES: Final = 16
 MOST: Final = 64
-"""Of people who hold a share."""
+"""Maximum number of people who hold a share."""
 MAX_SHARE_BYTES: Final = 4_096
 MAX_MATERIAL_BYTES: Final = 64 << 20
 _WORD: Final = "evac-share-1"
@@ -205,12 +210,12 @@ _NAME: Final = re.compile(r"[0-9a-f]{16}")
 _INFO: Final = b"evac bundle: break-glass material, 1"
 
 Draw = Callable[[int], bytes]
-"""So many random bytes; `os.urandom` but in tests."""
+"""Returns this many random bytes; `os.urandom` except in tests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Whose shares open what. name: drawn with the key."""
+    """Whose shares open what. name: random, drawn with the key."""
 
     name: str
     needed: int
@@ -234,14 +239,14 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The part of one person. point: which of n it is."""
+    """The share of one person. point: which of n it is."""
 
     lock: Lock
     point: int
     part: bytes
 
     def line(self) -> str:
-        """What is written down; it shows no more than any share does."""
+        """The line to write down; it reveals no more than any share does."""
         lock = self.lock
         words = f"{_WORD} {lock.name} {lock.needed}/{lock.people} {self.point} {self.part.hex()}"
         return f"{words} {_check(words)}"
@@ -254,8 +259,9 @@ def lock_up(
     draw: Draw = os.urandom,
     content: Callable[[Lock], str] = lambda lock: "",
 ) -> tuple[Lock, bytes, tuple[Share, ...]]:
-    """Locks the material: its lock, what the bundle carries, and the shares. content: the digest of all else
-    in the bundle, once the lock is known. Raises InvalidInput.
+    """Lock the secrets; return the lock, the data for the bundle, and the shares.
+
+    content: the digest of everything else in the bundle, once the lock is known. Raises InvalidInput.
     """
     lock, sealed, _, shares = lock_up_all(material, b"", needed, people, draw, content)
     return lock, sealed, shares
@@ -269,7 +275,7 @@ def lock_up_all(
     draw: Draw = os.urandom,
     content: Callable[[Lock], str] = lambda lock: "",
 ) -> tuple[Lock, bytes, bytes, tuple[Share, ...]]:
-    """The same for the material and for a whole bundle, the third of what it returns. Raises InvalidInput."""
+    """The same for the secrets and a whole bundle, which is the third result. Raises InvalidInput."""
     if not 1 < needed <= people <= MOST:
         raise InvalidInput(
             "share-count",
@@ -298,14 +304,16 @@ def _bound(lock: Lock, content: str) -> bytes:
 
 
 def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share], content: str = "") -> Material:
-    """Opens the material with the shares of enough people. content: the digest of all else in the bundle.
+    """Open the secrets with the shares of enough people. content: the digest of everything else in the
+    bundle.
+
     Raises InvalidInput.
     """
     return _material(_opened(lock, sealed, shares, _bound(lock, content)))
 
 
 def unlock_inside(lock: Lock, locked: bytes, shares: Sequence[Share], content: str) -> bytes:
-    """The bundle that is under lock in another one. Raises InvalidInput."""
+    """The bundle that is locked inside another one. Raises InvalidInput."""
     return _opened(lock, locked, shares, _INSIDE + _bound(lock, content))
 
 
@@ -341,7 +349,7 @@ def _opened(lock: Lock, sealed: bytes, shares: Sequence[Share], bound: bytes) ->
 
 
 def read_share(text: str, where: str = "a share") -> Share:
-    """A share from its line. Raises InvalidInput, never with a word of it."""
+    """Parse a share. Raises InvalidInput, which never quotes it."""
     words = text.split()
     hint = "copy the whole line, from evac-share-1 to its last eight letters"
     if len(words) != 6 or words[0] != _WORD or not text.isascii():
@@ -359,7 +367,7 @@ def read_share(text: str, where: str = "a share") -> Share:
 
 
 def read_share_file(path: Path) -> Share:
-    """Raises InvalidInput."""
+    """Parse a share file. Raises InvalidInput."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SHARE_BYTES + 1)
@@ -372,7 +380,7 @@ def read_share_file(path: Path) -> Share:
 
 
 def check_folders(people: int, folders: Sequence[Path]) -> None:
-    """Whether that many people can be given their shares there. Raises InvalidInput."""
+    """Check that this many people can be given their shares there. Raises InvalidInput."""
     if len(folders) not in (1, people):
         raise InvalidInput(
             "share-folders",
@@ -387,8 +395,8 @@ def check_folders(people: int, folders: Sequence[Path]) -> None:
 
 
 def write_shares(shares: Sequence[Share], folders: Sequence[Path], title: str) -> tuple[Path, ...]:
-    """One file a person, readable by its owner alone, and on its disk; never over another file. All of them
-    or none. Raises InvalidInput.
+    """Write one file for each person, synced to disk and readable by its owner only; all files or none, and
+    never over an existing one. Raises InvalidInput.
     """
     check_folders(len(shares), folders)
     written: list[Path] = []
@@ -426,7 +434,7 @@ def write_shares(shares: Sequence[Share], folders: Sequence[Path], title: str) -
 
 
 def take_back(paths: Sequence[Path]) -> None:
-    """Removes shares of a bundle that came to nothing."""
+    """Remove the shares of a bundle that was not completed."""
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()

@@ -1,1 +1,1 @@
-"""The port of operators, with two ways behind it: the store, or the API of a war room."""
+"""What operators use, with two implementations: the store, or the API of a war room."""

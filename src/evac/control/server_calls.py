@@ -1,8 +1,8 @@
-"""Calls to the API of a war room: bounded in time and size, told apart when they fail, repeated if they may.
+"""Calls to the API of a war room: limited in time and size, with distinct errors, retried if safe.
 
-A read is made again where the connection was cut or the room was not ready. A change carries an idempotency
-key, so making it again is no second change. No redirect is followed: a token goes to the server that was
-named, and in the clear only to this machine.
+A read is repeated if the connection broke or the room was not ready. A change has an idempotency key, so
+repeating it is safe. Redirects are not followed: a token is sent only to the named server, and unencrypted
+only to this machine.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, trouble_
 TRIES: Final = 3
 UNREACHABLE: Final = "server-unreachable"
 NO_ROOM: Final = (UNREACHABLE, "tls-", "server-answer", "server-redirect", "server-problem", "internal")
-"""Codes, or what they begin with, of errors that do not say what became of an earlier try."""
+"""Codes, or their prefixes, of errors that say nothing about the outcome of an earlier try."""
 PAUSE_S: Final = 0.5
 WAIT_MOST_S: Final = 20.0
-"""For a server that says when to ask again."""
+"""Maximum wait for a server that says when to retry."""
 ANSWER_MOST: Final = 64 << 20
 PROBLEM_MOST: Final = 65_536
 WORDS_MOST: Final = 600
@@ -53,13 +53,13 @@ HINTS: Final = {
     "tls-client-refused": "use one that the server trusts: --client-cert FILE --client-key FILE",
     "tls-plain": "use http:// if the server does not use TLS",
 }
-"""What to type next, where the server's own hint is for programs."""
+"""Commands to type next, where the server's own hint is for programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a war room is. token: None asks without one. ca: whom to trust instead of this machine's
-    authorities; cert, key: of a client. timeout_s: of one answer.
+    """A war room. token: None: send none. ca: trusted instead of this machine's authorities; cert, key:
+    client certificate. timeout_s: for one response.
     """
 
     url: str
@@ -72,19 +72,19 @@ class Server:
 
 
 class Cut(EvacError):
-    """The connection ended in the middle: it may have arrived."""
+    """The connection broke: the request may have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A good answer, whole. headers: names in small letters."""
+    """A complete successful response. headers: names in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def document(self) -> dict[str, Any]:
-        """The body as a JSON object. Raises EvacError for a server that says something else."""
+        """The body as a JSON object. Raises EvacError for anything else."""
         try:
             found = orjson.loads(self.body)
         except orjson.JSONDecodeError as error:
@@ -103,7 +103,7 @@ def strange(words: str) -> EvacError:
 
 
 class ServerCalls:
-    """Makes calls; close it. pause: waits, for tests."""
+    """Makes calls; must be closed. pause: waits, for tests."""
 
     def __init__(
         self,
@@ -135,9 +135,10 @@ class ServerCalls:
         media: str = "application/json",
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """key: one for all tries; without one the call has to be one that may be made twice, such as a
-        question with a body, and a lost answer leaves nothing in doubt. Raises OutcomeUnknown if something
-        with a key may have been done and the server does not say so any more.
+        """Make a change. key: the same for all tries; without one the call must be safe to repeat, such as a
+        query with a body, and a lost response leaves nothing in doubt.
+
+        Raises OutcomeUnknown if something with a key may have been done and the server can no longer say so.
         """
         sent = {**(headers or {}), **({"Idempotency-Key": key} if key else {}), "Content-Type": media}
         try:
@@ -156,8 +157,8 @@ class ServerCalls:
             ) from error
 
     async def _again(self, call: Callable[[], Any], lasting: bool = False) -> Reply:
-        """lasting: once a try was cut it may have been done, so that a later one that meets no room says
-        nothing of it: then the cut is raised.
+        """Retry. lasting: after a broken connection the change may have been done; a later try that reaches
+        no room says nothing about it, so the break is raised.
         """
         cut: Cut | None = None
         for left in range(TRIES - 1, -1, -1):
@@ -191,7 +192,7 @@ class ServerCalls:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 0.0,
     ) -> Reply:
-        """One call. Raises Cut, Later, EvacError."""
+        """Make one call. Raises Cut, Later, EvacError."""
         whole_s = timeout_s or self.server.timeout_s
         try:
             async with (
@@ -217,7 +218,7 @@ class ServerCalls:
         body: bytes,
         headers: Mapping[str, str],
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A good answer whose body was not read yet; how long it may take is the caller's. Raises Cut,
+        """A successful response whose body is unread; the caller sets its time limit. Raises Cut,
         EvacError.
         """
         session = self._opened()
@@ -243,7 +244,7 @@ class ServerCalls:
             raise await self._failed(error) from error
 
     async def _failed(self, error: Exception) -> EvacError:
-        """What a connection that failed means: a Cut where it may have arrived."""
+        """The error for a failed connection: Cut if the request may have arrived."""
         trouble = trouble_of(error)
         if trouble is not None:
             return _tls(self._base, trouble)
@@ -265,7 +266,7 @@ class ServerCalls:
         )
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
-        """Raises EvacError for an answer that is not a good one."""
+        """Raise EvacError for an unsuccessful response."""
         status = response.status
         if 200 <= status < 300:
             if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -324,7 +325,7 @@ class ServerCalls:
 
 
 class Later(Exception):
-    """The server says that it may be asked again."""
+    """The server asks to retry."""
 
     def __init__(self, error: EvacError, after_s: float) -> None:
         super().__init__(error.message)
@@ -332,7 +333,7 @@ class Later(Exception):
 
 
 def checked_url(server: Server) -> str:
-    """The address without its last slash. Raises InvalidInput, also where a token would be read by others."""
+    """The address without its trailing slash. Raises InvalidInput, also if others could read the token."""
     try:
         parts = urlsplit(server.url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -355,7 +356,7 @@ def checked_url(server: Server) -> str:
 
 
 def _tls(base: str, trouble: TlsTrouble) -> EvacError:
-    """A refused client is not allowed; for all else TLS gives its reason."""
+    """A refused client certificate becomes NotAllowed; other TLS errors keep their reason."""
     kind = NotAllowed if trouble.code.startswith("tls-client") else EvacError
     return kind(trouble.code, f"{base}: {shown(trouble.words)}", HINTS.get(trouble.code, trouble.hint))
 
@@ -374,12 +375,12 @@ async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _hint(code: str, hint: str, path: str) -> str:
-    """What to type next; hints of the API name its paths."""
+    """The command to type next; hints of the API name its paths."""
     return _where_to_look(path) if code == "run-over" else HINTS.get(code, hint)
 
 
 def _where_to_look(path: str) -> str:
-    """What to type to see whether a change was done."""
+    """The command that shows whether a change was done."""
     parts = path.removeprefix("/v1/").split("/")
     name = shown(unquote(parts[1])) if len(parts) > 1 else ""
     if parts[0] == "hold":
@@ -390,13 +391,13 @@ def _where_to_look(path: str) -> str:
 
 
 def shown(words: object) -> str:
-    """Words of a server as they may be shown: no control letters, and not without end."""
+    """Text of a server, safe to print: no control characters, limited length."""
     text = "".join(one if one.isprintable() else " " for one in str(words)[:WORDS_MOST])
     return " ".join(text.split())
 
 
 def _bare(url: str) -> str:
-    """An address without what may be a password or a token."""
+    """An address without any password or token."""
     return shown(url.rpartition("@")[2].partition("?")[0])[:80]
 
 

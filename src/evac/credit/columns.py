@@ -1,7 +1,7 @@
-"""The meaning of a rule set in columns of whole numbers: the engine that makes the ledger.
+"""Evaluation of a rule set on integer columns: the engine that makes the ledger.
 
-How long a service was down does not depend on the account, so it is worked out once for each service, site
-and cycle. What is left for each account is one multiplication and one division of integers.
+How long a service was down does not depend on the account, so it is computed once for each service, site and
+cycle. For each account only one integer multiplication and one division remain.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROWS: Final = pl.Schema(
         "granted": pl.Int64(),
     }
 )
-"""Columns of the accounts, as `exact.Account` has them; none is null."""
+"""Columns of the accounts, as in `exact.Account`; none is null."""
 
 LINES: Final = pl.Schema(
     {
@@ -59,7 +59,7 @@ LINES: Final = pl.Schema(
         "invoice_line": pl.String(),
     }
 )
-"""Columns of the ledger: what a line is, and what its explanation and its hand-over need."""
+"""Columns of the ledger: those of a line, and those needed for its explanation and delivery."""
 
 KEY: Final = ("account", "service", "cycle")
 _ROW: Final = "row"
@@ -68,7 +68,7 @@ _INT64_MOST: Final = 2**63 - 1
 
 
 def concerned(rules: RuleSet, windows: Sequence[Window], services: Iterable[str]) -> list[str]:
-    """Of some services those that any rule can pay for: rows of the others need not be read."""
+    """Services, of these, that any rule can pay for; rows of the others need not be read."""
     counted = {
         service
         for rule in rules.rules
@@ -79,8 +79,9 @@ def concerned(rules: RuleSet, windows: Sequence[Window], services: Iterable[str]
 
 
 def ledger(rules: RuleSet, windows: Sequence[Window], rows: pl.DataFrame) -> pl.DataFrame:
-    """All lines of some rows, in the order of the rules and then of the rows. Raises InvalidInput for a cycle
-    that is none, and polars' OverflowError for an amount beyond 64 bits.
+    """All lines of some rows, in the order of the rules and then of the rows.
+
+    Raises InvalidInput for an invalid cycle, and polars' OverflowError for an amount beyond 64 bits.
     """
     rows = rows.with_row_index(_ROW)
     places = rows.select(_PLACE).unique().rows()
@@ -114,7 +115,7 @@ _FACTS: Final = pl.Schema(
         "fixed": pl.Int64(),
     }
 )
-"""Of a rule at a service, site and cycle: the amount is fee * num / den, or fixed."""
+"""Facts of a rule for a service, site and cycle: the amount is fee * num / den, or fixed."""
 
 
 def _facts(
@@ -124,7 +125,7 @@ def _facts(
     places: Iterable[tuple[str, str, str]],
     cycles: dict[str, Cycle],
 ) -> Iterator[tuple[Any, ...]]:
-    """Only where the outage is long enough."""
+    """Facts where the outage is long enough."""
     for service, site, name in places:
         if rule.services and service not in rule.services:
             continue
@@ -189,8 +190,8 @@ def _hit(
     places: Sequence[tuple[str, str, str]],
     facts: Sequence[tuple[Any, ...]],
 ) -> pl.DataFrame:
-    """Rows that the rule pays for, with num, den and fixed. Mostly these are the same at all sites and in all
-    cycles of some services: then nothing is joined.
+    """Rows that the rule pays for, with num, den and fixed. These are usually equal for all sites and cycles
+    of some services; then nothing is joined.
     """
     services = {fact[0] for fact in facts}
     factors = {fact[3:] for fact in facts}
@@ -266,7 +267,7 @@ def _entitled(rule: Rule) -> pl.Expr:
 
 
 def _raw_amount(rule: Rule, hit: pl.DataFrame) -> pl.Expr:
-    """Rounded. In 64 bits where the largest product fits, else in 128."""
+    """The rounded amount, in 64 bits if the largest product fits, else in 128."""
     if not rule.shares_fee or not len(hit):
         return pl.col("fixed")
     most = 2 * _most(hit, "fee") * _most(hit, "num") + 2 * _most(hit, "den")
@@ -293,7 +294,7 @@ def tax_on_top() -> pl.Expr:
 
 
 def _tax(found: pl.DataFrame) -> pl.Expr:
-    """Of money, halves up: part of the amount where the fee contains the tax, else on top of it."""
+    """Tax on money, rounded half up: part of the amount if the fee includes tax, else added to it."""
     rate = _most(found, "tax_bp")
     if rate == 0:
         return pl.lit(0)

@@ -1,6 +1,6 @@
-"""The meaning of a rule set in plain fractions, one account at a time: what both engines are compared with.
+"""Reference evaluation of a rule set with fractions, one account at a time, to compare both engines with.
 
-Written for the reader, not for speed. Nothing is shared with the engines but the values of rules and windows.
+Written for readability, not speed. Shares only the values of rules and windows with the engines.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from evac.credit.windows import DAY_MS, Cycle, Window, Zone, cycle_of, spans_of
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One row of the input: an account, one service of it, one billing cycle."""
+    """One input row: an account, one service of it, one billing cycle."""
 
     account: str
     service: str
     plan: str
     fee: int
-    """Minor units; of the cycle, or of an hour where a rule says so."""
+    """Minor units, for the cycle, or for an hour if a rule says so."""
     currency: str
     cycle: str
     site: str = ""
@@ -34,13 +34,13 @@ class Account:
     tax_bp: int = 0
     """Tax rate in hundredths of a percent."""
     tax_included: bool = True
-    """Whether the fee contains the tax."""
+    """Whether the fee includes tax."""
     claimed: int = 0
     """Reported loss, minor units."""
     invoice: str = ""
     invoice_line: str = ""
     granted: int = 0
-    """What a person granted of the reported loss, minor units; 0: nobody decided."""
+    """Part of the reported loss that a person granted, minor units; 0: undecided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Line:
     quantity: int
     """Days, vouchers or goods; 0 for money."""
     tax: int
-    """Part of the amount if the fee contains tax, else on top of it."""
+    """Part of the amount if the fee includes tax, else added to it."""
     state: Literal["due", "review"]
     tranche: Literal["paying", "free"]
 
@@ -76,7 +76,9 @@ class Measured:
 def measured(
     rule: Rule, zone: Zone, windows: Iterable[Window], service: str, site: str, cycle: Cycle
 ) -> Measured:
-    """A rule that shares a fee counts what is within the cycle; each outage is judged by its whole length."""
+    """Measure outages. A rule that shares a fee counts the time within the cycle; each outage is judged by
+    its whole length.
+    """
     spans = spans_of(windows, service, site, rule.excludes, rule.hours, zone)
     if rule.shares_fee:
         hit = [(a, b) for a, b in spans if a < cycle.to_ms and b > cycle.from_ms]
@@ -101,7 +103,7 @@ def reached(rule: Rule, seen: Measured) -> bool:
 
 
 def lines_of(rules: RuleSet, windows: Sequence[Window], row: Account) -> tuple[Line, ...]:
-    """All lines of one row, in the order of the rules. Raises InvalidInput for a cycle that is none."""
+    """All lines of one row, in the order of the rules. Raises InvalidInput for an invalid cycle."""
     cycle = cycle_of(row.cycle, rules.zone)
     each = (_line(rule, rules.zone, windows, row, cycle) for rule in rules.rules)
     found = [line for line in each if line is not None]
@@ -164,7 +166,7 @@ def _line(rule: Rule, zone: Zone, windows: Sequence[Window], row: Account, cycle
 
 
 def entitled(rule: Rule, row: Account) -> bool:
-    """Whether the rule is about this row at all, outage or not."""
+    """Whether the rule applies to this row, regardless of outages."""
     return (
         (not rule.services or row.service in rule.services)
         and (not rule.plans or row.plan in rule.plans)
@@ -182,12 +184,12 @@ def _base_ms(rule: Rule, cycle: Cycle) -> int:
 
 
 def credited_ms(formula: formulas.ProRata, seen: Measured) -> int:
-    """The time that is paid for: multiplied, then rounded up to whole units."""
+    """The credited time: multiplied, then rounded up to whole units."""
     return ceil(Fraction(seen.total_ms * formula.times_permille, 1_000 * formula.unit_ms)) * formula.unit_ms
 
 
 def days_of(formula: formulas.PerDay, seen: Measured) -> list[tuple[int, int]]:
-    """(days, minor units for each) of every outage that lasted longer than the rule waits."""
+    """(days, minor units for each) of every outage longer than the rule's waiting time."""
     found = []
     for begin, end in seen.spans:
         days = ceil(Fraction(max(0, end - begin - formula.after_ms), DAY_MS))
@@ -198,14 +200,14 @@ def days_of(formula: formulas.PerDay, seen: Measured) -> list[tuple[int, int]]:
 
 
 def rounded(raw: Fraction, how: Rounding) -> int:
-    """Halves go up."""
+    """Round half up."""
     if how == "half_up":
         return floor(raw + Fraction(1, 2))
     return ceil(raw) if how == "up" else floor(raw)
 
 
 def limited(rule: Rule, amount: int, fee: int) -> int:
-    """Raised to the floor if there is anything to pay, then cut at the caps."""
+    """Raise to the floor if anything is payable, then cut at the caps."""
     if amount > 0 and rule.floor is not None:
         amount = max(amount, rule.floor.minor)
     if rule.cap_ppm is not None:

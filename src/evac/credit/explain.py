@@ -1,10 +1,10 @@
-"""A line of a ledger and a rule in words. Pure.
+"""Explain a ledger line or a rule in words. Pure.
 
-A line: the outages, the rule, and the calculation with its numbers, in English and Korean. Templates are text
-with names in braces. A company may replace any of them; a template that names something unknown is refused.
+For a line: the outages, the rule, and the calculation with its numbers, in English and Korean. Templates are
+texts with names in braces. A company may replace any of them; a template with an unknown name is refused.
 
-A rule, for a regulator and for terms of service: who may get something, on which basis, and what they have to
-do for it, without the numbers of an account.
+For a rule, for a regulator and terms of service: who is eligible, on which basis, and what they have to do,
+without the numbers of an account.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ TEMPLATES: Final[Templates] = {
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Of one row: its lines in words; one sentence that says why there are none."""
+    """The lines of one row in words; if there are none, one sentence that says why."""
 
     service: str
     cycle: str
@@ -134,8 +134,8 @@ class Explanation:
 
 
 def checked(templates: Templates) -> Templates:
-    """The shipped templates with those of a company; its text for several counts
-    for one as well, unless it gives both. Raises InvalidInput for a name that is not known.
+    """The shipped templates with those of a company, whose plural text is also used for the singular unless
+    it gives both. Raises InvalidInput for an unknown name.
     """
     made: dict[str, dict[str, str]] = {language: dict(TEMPLATES[language]) for language in LANGUAGES}
     for language, rows in templates.items():
@@ -165,7 +165,7 @@ def checked(templates: Templates) -> Templates:
 
 
 def _of(name: str, count: int) -> str:
-    """The template for a count: of one it has another form."""
+    """The template for a count, with a separate form for one."""
     return f"{name}_one" if count == 1 else name
 
 
@@ -176,7 +176,7 @@ def explained(
     language: Language,
     templates: Templates = TEMPLATES,
 ) -> Explanation:
-    """Why a row gets what it gets, computed again with fractions: it cannot say what the ledger does not."""
+    """Why a row gets what it gets, recomputed with fractions, so that it cannot contradict the ledger."""
     words = templates[language]
     by_id = {rule.id: rule for rule in rules.rules}
     sentences = []
@@ -241,7 +241,7 @@ def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> 
 
 
 def _when(rule: Rule, words: Mapping[str, str]) -> Iterator[str]:
-    """That only some hours count."""
+    """Says that only some hours count."""
     if rule.hours is not None:
         days = ", ".join(words[WEEKDAYS[day]] for day in rule.hours.days)
         begin, end = clock(rule.hours.from_minute), clock(rule.hours.to_minute)
@@ -249,7 +249,7 @@ def _when(rule: Rule, words: Mapping[str, str]) -> Iterator[str]:
 
 
 def _bounds(rule: Rule, line: Line, row: Account, words: Mapping[str, str]) -> Iterator[str]:
-    """That an amount is the floor, or one of the caps."""
+    """Says that an amount is the floor, or one of the caps."""
     if line.kind not in MONEY or line.state == "review" or rule.in_kind:
         return
     caps = [cap.minor for cap in (rule.cap,) if cap is not None]
@@ -262,7 +262,7 @@ def _bounds(rule: Rule, line: Line, row: Account, words: Mapping[str, str]) -> I
 
 
 def _tax(line: Line, row: Account, words: Mapping[str, str]) -> Iterator[str]:
-    """That tax is paid in addition."""
+    """Says that tax is paid in addition."""
     if line.tax and line.state != "review" and not row.tax_included:
         yield words["tax_on_top"].format(tax=money_words(line.tax, line.currency))
 
@@ -280,7 +280,7 @@ def _why_not(rules: RuleSet, windows: Sequence[Window], row: Account, words: Map
 
 
 def length_words(length_ms: int, words: Mapping[str, str] = TEMPLATES["en"]) -> str:
-    """`5 d 7 h 27 min`; seconds only where it is shorter than an hour. words: the templates of a language."""
+    """`5 d 7 h 27 min`; seconds only below an hour. words: the templates of a language."""
     minutes, rest = divmod(length_ms, 60_000)
     parts = [(minutes // 1_440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min")]
     shown = [words[unit].format(count=count) for count, unit in parts if count]
@@ -290,14 +290,14 @@ def length_words(length_ms: int, words: Mapping[str, str] = TEMPLATES["en"]) -> 
 
 
 def _number(value: Fraction) -> str:
-    """Up to four decimals, cut and not rounded, so that 99.99 % is never shown for less."""
+    """Up to four decimals, truncated, so that 99.99 % is never shown as more."""
     scaled = value.numerator * 10_000 // value.denominator
     whole, rest = divmod(scaled, 10_000)
     return f"{whole:,}.{rest:04}".rstrip("0").rstrip(".")
 
 
 def _moment(at_ms: int, rules: RuleSet) -> str:
-    """Seconds only where there are some."""
+    """A moment, with seconds only if not zero."""
     at = rules.zone.local(at_ms)
     return at.strftime("%Y-%m-%d %H:%M:%S" if at.second else "%Y-%m-%d %H:%M")
 
@@ -315,7 +315,7 @@ class RuleWords:
 
 
 def in_words(rule: Rule) -> RuleWords:
-    """One sentence or two for each of the three."""
+    """One or two sentences for each of the three."""
     return RuleWords(_claimants(rule), " ".join(_basis(rule)), " ".join(_procedure(rule)))
 
 

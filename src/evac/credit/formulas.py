@@ -1,6 +1,6 @@
-"""What a rule can pay: amounts as text of each currency, and the formulas that give them. Pure values.
+"""What a rule can pay: amounts, as text of each currency, and the formulas for them. Pure values.
 
-The engines match on `formulas.Days` and so on: a new formula begins here.
+The engines match on `formulas.Days` and so on: a new formula starts here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _MINOR: Final[Mapping[str, int]] = MappingProxyType(
     dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND"), 0)
     | dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
 )
-"""ISO 4217; every other currency has two digits."""
+"""Minor digits by ISO 4217; every other currency has two."""
 
 
 def minor_digits(currency: str) -> int:
-    """Digits after the point of a currency."""
+    """Number of digits after the decimal point of a currency."""
     return _MINOR.get(currency, 2)
 
 
@@ -45,17 +45,17 @@ class Money:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """This share of the fee, if uptime was low enough, or if the outage lasted long enough."""
+    """This share of the fee if uptime was low enough, or if the outage lasted long enough."""
 
     share_ppm: int
     uptime_below_ppm: int | None = None
     lasting_ms: int | None = None
-    """Total length in the cycle; at least so long."""
+    """Minimum total length in the cycle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tiers:
-    """Of all tiers that are reached the largest share counts."""
+    """The largest share among all tiers that are reached."""
 
     tiers: tuple[Tier, ...]
 
@@ -76,7 +76,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """An amount for each day, for windows that begin on `from_ms` or later."""
+    """An amount for each day, for windows that start at or after `from_ms`."""
 
     from_ms: int
     money: Money
@@ -84,7 +84,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class PerDay:
-    """For each day or part of one that a window lasts beyond `after_ms`."""
+    """An amount for each day or part of a day that a window lasts beyond `after_ms`."""
 
     rates: tuple[Rate, ...]
     """In order of time: an index-linked amount has one for each year."""
@@ -100,7 +100,7 @@ class Days:
 
 @dataclass(frozen=True, slots=True)
 class Voucher:
-    """A voucher with a value, or goods without one. Nothing that renews itself, ever."""
+    """A voucher with a value, or goods without one. Never anything that renews itself."""
 
     name: str
     count: int = 1
@@ -111,13 +111,13 @@ class Voucher:
 @dataclass(frozen=True, slots=True)
 class Band:
     up_to: Money
-    """Of the reported loss; included."""
+    """Upper limit of the reported loss, inclusive."""
     pays: Money
 
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """By reported loss; a loss above the last band is reviewed by a person, with documents."""
+    """By reported loss; a person reviews a loss above the last band, with documents."""
 
     bands: tuple[Band, ...]
 

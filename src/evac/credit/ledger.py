@@ -1,7 +1,7 @@
-"""The ledger as values: ids of lines, totals, what persons sign, and claims of customers. Pure.
+"""The ledger as values: ids of lines, totals, approvals, and claims of customers. Pure.
 
-Claims never change. A decision names the claim, the person and the reason, and is added. What a claim adds to
-a ledger is two numbers of a row of the accounts: what was reported, and what a person granted.
+Claims never change. A decision names the claim, the person and the reason, and is appended. A claim adds two
+numbers to a row of the accounts: the reported loss, and the amount that a person granted.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from evac.model.errors import InvalidInput
 Tranche = Literal["paying", "free"]
 TRANCHES: Final[tuple[Tranche, ...]] = get_args(Tranche)
 APPROVALS: Final = 2
-"""Persons who must approve the totals of a ledger."""
+"""Number of people who must approve the totals of a ledger."""
 _ID: Final = "evac credit line 1"
 _PURPOSE: Final = "evac credit approval 1"
 
 
 def line_id(rules_digest: str, rule: str, account: str, service: str, cycle: str) -> str:
-    """32 hexadecimal digits; the same for the same promise to the same account, whatever the amount."""
+    """32 hexadecimal digits, the same for the same promise to the same account, whatever the amount."""
     parts = (_ID, rules_digest, rule, account, service, cycle)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def delivery_key(line: str, number: int) -> str:
-    """What a billing system tells repeated requests by: a delivery that is sent twice is booked once."""
+    """Idempotency key for a billing system: a delivery that is sent twice is booked once."""
     return f"{line}-{number}"
 
 
 def group_of(kind: str) -> str:
-    """What can be set off against each other: all money is one; each grant in kind is its own."""
+    """What can be offset against each other: all money together; each grant in kind separately."""
     return "money" if kind in MONEY else kind
 
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Lines of one service, plan, tranche, kind and currency."""
+    """Total of the lines of one service, plan, tranche, kind and currency."""
 
     service: str
     plan: str
@@ -92,8 +92,8 @@ def summed(totals: Iterable[Total]) -> tuple[Total, ...]:
 
 
 def envelope(totals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What persons approve: for each tranche, kind and currency the lines, the amount, the quantity, and the
-    tax that is paid in addition.
+    """What people approve: for each tranche, kind and currency the lines, amount, quantity, and tax paid in
+    addition.
     """
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for one in totals:
@@ -107,7 +107,7 @@ def envelope(totals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class CreditApproval:
-    """What is signed: these totals of this ledger, by this person, for this reason."""
+    """A signed approval: these totals of this ledger, by this person, for this reason."""
 
     case: str
     ledger: str
@@ -117,7 +117,7 @@ class CreditApproval:
     reason: str
 
     def message(self) -> bytes:
-        """Canonical bytes; the purpose keeps a signature from being used for anything else."""
+        """Canonical bytes; the purpose prevents the use of a signature for anything else."""
         return canonical_json(
             {
                 "purpose": _PURPOSE,
@@ -156,7 +156,7 @@ class Claim:
     currency: str
     received_ms: int
     cycle: str = ""
-    """Empty: the month in which the first outage of the service began."""
+    """Empty: the month in which the first outage of the service started."""
     place: Place = NOWHERE
     """Where it is written; not part of its value."""
 
@@ -166,7 +166,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a person decided about a claim. The last one of a claim counts."""
+    """A person's decision about a claim. The last one for a claim counts."""
 
     claim: str
     who: str
@@ -181,13 +181,13 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A claim, and what becomes of it."""
+    """A claim and its outcome."""
 
     claim: Claim
     state: State
     cycle: str
     pays: int = 0
-    """Minor units, before floor and caps; 0 while nothing is decided."""
+    """Minor units, before floor and caps; 0 while undecided."""
     decision: Decision | None = None
 
     @property
@@ -253,7 +253,7 @@ def _month(at_ms: int, rules: RuleSet) -> str:
 
 
 def _rule_of(rules: RuleSet, claim: Claim) -> Rule | None:
-    """The first rule that takes claims for the service, in the currency of the claim."""
+    """The first rule that accepts claims for the service, in the currency of the claim."""
     for rule in rules.rules:
         about = not rule.services or claim.service in rule.services
         if rule.needs_claim and about and rule.currency == claim.currency:
@@ -283,7 +283,7 @@ def _day(at_ms: int, rules: RuleSet) -> str:
 
 
 def decided(claims: Iterable[Claim], decision: Decision, currency: str = "") -> Decision:
-    """The decision itself. Raises InvalidInput for one that does not hold together."""
+    """The decision itself. Raises InvalidInput if it is inconsistent."""
     claim = next((one for one in claims if one.id == decision.claim), None)
     if claim is None:
         words = f"no such claim: {decision.claim[:80]}"

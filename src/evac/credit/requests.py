@@ -1,12 +1,11 @@
-"""What billing systems are asked to book, as requests that someone else sends, and what they list. Pure.
+"""Booking requests for billing systems, which others send, and lists of bookings. Pure.
 
-Each request carries a key. Stripe, OpenMeter and Chargebee book a repeated request once by it; Lago and
-Kill Bill only store it, so that what was booked can be found. Kinds that a system cannot hold are left out,
+Each request has an idempotency key. Stripe, OpenMeter and Chargebee use it to book a repeated request once;
+Lago and Kill Bill only store it, so that bookings can be found. Kinds that a system cannot hold are left out,
 with the reason.
 
-What was booked is read back as the API of a system lists it; decimal amounts are text, so that no float is
-ever between a request and what was booked. Objects without a key of ours belong to someone else and are left
-out.
+Bookings are read back as the API of a system lists them; decimal amounts are text, so that no float comes
+between a request and its booking. Objects without one of our keys belong to others and are ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """method, path and headers as the API of the system has them; body: JSON, or fields of a form."""
+    """method, path and headers as in the API of the system; body: JSON, or fields of a form."""
 
     key: str
     method: Literal["POST"]
@@ -49,14 +48,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A line that a system cannot take."""
+    """A line that a system cannot hold."""
 
     key: str
     reason: str
 
 
 def _with_tax(row: Row) -> int:
-    """What the customer gets in all: the amount contains the tax, or the tax comes on top."""
+    """The customer's total: the amount includes the tax, or the tax is added."""
     return int(row["amount"]) + (0 if row["tax_included"] else int(row["tax"]))
 
 
@@ -65,13 +64,16 @@ def _without_tax(row: Row) -> int:
 
 
 def stripe_factor(currency: str) -> int:
-    """Stripe counts two currencies without minor units in hundredths. https://docs.stripe.com/currencies"""
+    """Factor for two currencies without minor units that Stripe counts in hundredths.
+    https://docs.stripe.com/currencies
+    """
     return 100 if currency in ("ISK", "UGX") else 1
 
 
 def stripe(row: Row) -> Request | LeftOut:
-    """A credit note where there is an invoice, else a transaction on the customer's balance. Of a credit note
-    the one part (refund or credit) is the whole, which Stripe takes for invoices that are paid. https://docs.stripe.com/api/credit_notes/create
+    """A credit note if there is an invoice, else a transaction on the customer's balance. The one part of a
+    credit note (refund or credit) is the whole amount, which Stripe accepts for paid invoices.
+    https://docs.stripe.com/api/credit_notes/create
     """
     total = _with_tax(row) * stripe_factor(row["currency"])
     headers = {"Idempotency-Key": row["key"]}
@@ -102,7 +104,7 @@ def stripe(row: Row) -> Request | LeftOut:
 
 
 def lago(row: Row) -> Request | LeftOut:
-    """Items without tax, totals with it. https://getlago.com/docs/api-reference/credit-notes/create"""
+    """Items without tax, totals including it. https://getlago.com/docs/api-reference/credit-notes/create"""
     if not row["invoice"] or not row["invoice_line"]:
         return LeftOut(row["key"], "a credit note requires the columns invoice and invoice_line")
     total = _with_tax(row)
@@ -119,7 +121,9 @@ def lago(row: Row) -> Request | LeftOut:
 
 
 def killbill(row: Row) -> Request | LeftOut:
-    """Account credit, which needs no invoice; the body is a list. https://killbill.github.io/slate/credit.html"""
+    """Account credit, which needs no invoice; the body is a list.
+    https://killbill.github.io/slate/credit.html
+    """
     if row["kind"] == "refund":
         return LeftOut(row["key"], "account credit is not a refund; refund the payment by hand")
     item = {
@@ -176,11 +180,13 @@ SYSTEMS: Final[Mapping[str, Callable[[Row], Request | LeftOut]]] = MappingProxyT
         "chargebee": chargebee,
     }
 )
-"""Each takes a line of a delivery; `csv` takes every kind as it is."""
+"""Each converts a delivery line; `csv` accepts every kind unchanged."""
 
 
 def request_of(system: str, row: Row) -> Request | LeftOut:
-    """Money only: no billing system moves billing days or hands out goods by such a request."""
+    """The request for a line. Only for money: no billing system moves billing days or delivers goods by such
+    a request.
+    """
     if row["kind"] not in MONEY:
         return LeftOut(row["key"], f"{row['kind']} are not money; export them as CSV")
     return SYSTEMS[system](row)
@@ -188,12 +194,12 @@ def request_of(system: str, row: Row) -> Request | LeftOut:
 
 Object = Mapping[str, Any]
 KEY: Final = re.compile(r"[0-9a-f]{32}-[1-9][0-9]*")
-"""As `ledger.delivery_key` makes them."""
+"""As made by `ledger.delivery_key`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """One line as a system has it. minor: of the currency by ISO 4217."""
+    """One line as booked by a system. minor: of the currency by ISO 4217."""
 
     key: str
     minor: int
@@ -201,19 +207,19 @@ class Booked:
 
 
 def _whole(amount: Fraction) -> int:
-    """Raises ValueError for parts of a minor unit."""
+    """Parse a whole number. Raises ValueError for fractions of a minor unit."""
     if amount.denominator != 1:
         raise ValueError(f"{amount} is not a whole number of minor units")
     return amount.numerator
 
 
 def _minor(amount: Any, currency: str) -> int:
-    """Of a decimal amount."""
+    """Minor units of a decimal amount."""
     return _whole(Fraction(str(amount)) * 10 ** minor_digits(currency))
 
 
 def _stripe(one: Object) -> Booked | None:
-    """A credit note, or a transaction on a customer's balance, where a credit is negative."""
+    """A credit note, or a transaction on a customer's balance, where credits are negative."""
     if one.get("status") == "void":
         return None
     currency = str(one["currency"]).upper()
@@ -230,7 +236,7 @@ def _lago(one: Object) -> Booked | None:
 
 
 def _killbill(one: Object) -> Booked | None:
-    """An item of an invoice. The item of the credit has the key; its sign depends on how it is listed."""
+    """An invoice item. The item of the credit has the key; its sign depends on how it is listed."""
     if one.get("itemType") not in (None, "CREDIT_ADJ"):
         return None
     currency = str(one["currency"])
@@ -245,7 +251,7 @@ def _openmeter(one: Object) -> Booked | None:
 
 
 def _chargebee(one: Object) -> Booked | None:
-    """A promotional credit; one of the type decrement takes credit away."""
+    """A promotional credit; one of the type decrement removes credit."""
     inner = one.get("promotional_credit", one)
     sign = -1 if inner.get("type") == "decrement" else 1
     return Booked(str(inner.get("reference") or ""), sign * int(inner["amount"]), str(inner["currency_code"]))
@@ -261,12 +267,12 @@ _READERS: Final[Mapping[str, Callable[[Object], Booked | None]]] = MappingProxyT
     }
 )
 _LISTS: Final = ("data", "credit_notes", "list", "items")
-"""What holds the objects of a page."""
+"""Fields that contain the objects of a page."""
 _SINGLE: Final = ("credit_note",)
 
 
 def objects_of(document: Any) -> Iterator[Object]:
-    """All objects of an answer: a list, one page, several pages, or one object. Raises TypeError."""
+    """All objects of a response: a list, one page, several pages, or one object. Raises TypeError."""
     if isinstance(document, list):
         for one in document:
             yield from objects_of(one)
@@ -282,7 +288,9 @@ def objects_of(document: Any) -> Iterator[Object]:
 
 
 def booked_of(system: str, document: Any) -> Iterator[Booked]:
-    """What has a key of ours. Raises KeyError, TypeError or ValueError for objects of another shape."""
+    """Bookings with one of our keys. Raises KeyError, TypeError or ValueError for objects of another
+    shape.
+    """
     for one in objects_of(document):
         found = _READERS[system](one)
         if found is not None and KEY.fullmatch(found.key):

@@ -1,8 +1,8 @@
-"""Rules for credits as values: who gets something, when, how it is computed, what limits it, whether a set of
-them makes sense. Pure.
+"""Credit rules as values: who gets something, when, the formula, its limits, and whether a set is consistent.
+Pure.
 
-The meaning of each field is defined here and implemented three times: with whole numbers in columns
-(`columns`), as SQL (`sql`) and with fractions (`exact`). The three share these values and nothing else.
+The meaning of each field is defined here and implemented three times: on integer columns (`columns`), as SQL
+(`sql`) and with fractions (`exact`). The three share only these values.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ HOUR_MS: Final = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """Any one that is reached is enough. All None: any outage."""
+    """Thresholds; reaching any one is enough. All None: any outage."""
 
     continuous_ms: int | None = None
-    """The longest single outage lasted at least so long."""
+    """Minimum length of the longest single outage."""
     total_ms: int | None = None
-    """All outages of the cycle lasted at least so long."""
+    """Minimum total length of all outages in the cycle."""
     uptime_below_ppm: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One promise. Windows that a fee is shared by are cut at the ends of the cycle; for everything else a
-    window belongs, whole, to the cycle in which it begins, so that no cycle pays for it again.
+    """One promise. Windows for a fee share are cut at the ends of the cycle; otherwise a whole window belongs
+    to the cycle in which it starts, so that no other cycle pays for it again.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Rule:
     paid: bool | None = None
     """True: only accounts with a fee; False: only those without one."""
     used: bool = False
-    """Only those who used the service in the window, as the column `used` says."""
+    """Only accounts that used the service in the window, according to the column `used`."""
     excludes: tuple[str, ...] = ("maintenance",)
     """Kinds of windows that do not count."""
     rounding: Rounding = "half_up"
@@ -67,20 +67,20 @@ class Rule:
     """At most this share of the fee."""
     cap: formulas.Money | None = None
     floor: formulas.Money | None = None
-    """What is paid at least, if anything is paid."""
+    """Minimum payment, if anything is paid."""
     claim_by: str = ""
     """Last day for claims; empty: no claim is needed."""
     expires_days: int = 0
     """0: never."""
     first: int | None = None
-    """At most so many claims, in the order of receipt."""
+    """Maximum number of claims, in the order of receipt."""
     pool: formulas.Money | None = None
-    """At most so much for all claims together, in the order of receipt."""
+    """Maximum for all claims together, in the order of receipt."""
     fallback: Mapping[str, formulas.Money] = field(default_factory=lambda: MappingProxyType({}))
-    """Channel -> what accounts get whose channel cannot take days, vouchers or goods."""
+    """Channel -> what accounts get if their channel cannot grant days, vouchers or goods."""
     hours: Hours | None = None
-    """Only these hours of the day count, in the zone of the rule set; None: all. What is left of an outage on
-    each day is an outage of its own.
+    """Only these hours of the day count, in the zone of the rule set; None: all. The rest of an outage on
+    each day is a separate outage.
     """
     source: str = ""
     note: str = ""
@@ -102,7 +102,7 @@ class Rule:
 
     @property
     def in_kind(self) -> bool:
-        """Whether it gives days, vouchers or goods, which a channel may not be able to take."""
+        """Whether it grants days, vouchers or goods, which a channel may not support."""
         return isinstance(self.formula, formulas.Days | formulas.Voucher)
 
     @property
@@ -111,12 +111,12 @@ class Rule:
 
     @property
     def currency(self) -> str:
-        """The one currency that it pays in; empty: that of the account. Grants in kind fit any account."""
+        """The only currency that it pays in; empty: that of the account. Grants in kind fit any account."""
         return next(iter(sorted(self.currencies)), "")
 
     @property
     def currencies(self) -> frozenset[str]:
-        """Of all its amounts."""
+        """Currencies of all its amounts."""
         found = [
             money for money in (self.cap, self.floor, self.pool, *self.fallback.values()) if money is not None
         ]
@@ -134,19 +134,19 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """overlap: of several rules that pay money for one account, service and cycle, the largest counts, or all
-    of them. Grants in kind come on top of both.
+    """A set of rules. overlap: if several rules pay money for one account, service and cycle, the largest
+    counts, or all of them. Grants in kind are added to both.
     """
 
     id: str
     rules: tuple[Rule, ...]
     zone: Zone = UTC_ZONE
-    """In which cycles, days and hours are counted."""
+    """For cycles, days and hours."""
     overlap: Overlap = "max"
     title: str = ""
 
     def to_data(self) -> dict[str, Any]:
-        """Plain values that the digest is over."""
+        """Plain values, the input of the digest."""
         made: dict[str, Any] = plain(self)
         zone = made.pop("zone")
         made["zone_minutes"] = zone["minutes"]
@@ -163,7 +163,7 @@ class RuleSet:
 
 
 def plain(value: Any) -> Any:
-    """Values of this module as lists and objects; a formula names its kind; places are left out."""
+    """Values of this module as lists and objects; a formula includes its kind; places are omitted."""
     if is_dataclass(value) and not isinstance(value, type):
         row = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.name != "place"}
         return row | ({"formula_kind": type(value).__name__} if isinstance(value, formulas.Formula) else {})
@@ -201,7 +201,7 @@ CODES: Final = MappingProxyType(
         "rule-covered": ("warning", "With `overlap: max`, a rule that never pays more than an earlier one."),
     }
 )
-"""Stable code -> (severity, what it means)."""
+"""Stable code -> (severity, meaning)."""
 
 _SHARED: Final = ("services", "plans", "regions", "channels")
 
@@ -329,7 +329,7 @@ _CHECKS: Final[Sequence[Callable[[Rule], Iterator[Diagnostic]]]] = (
 
 
 def _meet(one: Rule, other: Rule) -> bool:
-    """Whether one account can be entitled by both."""
+    """Whether both rules can apply to one account."""
     for name in _SHARED:
         mine, theirs = set(getattr(one, name)), set(getattr(other, name))
         if mine and theirs and not mine & theirs:
@@ -352,7 +352,7 @@ def _twice(one: Rule, other: Rule) -> Iterator[Diagnostic]:
 
 
 def _covered(one: Rule, other: Rule) -> Iterator[Diagnostic]:
-    """Only the simple case: two fixed amounts, the second for accounts that the first covers, too."""
+    """Only the simple case: two fixed amounts, the second for accounts that the first also covers."""
     if not isinstance(one.formula, formulas.Fixed) or not isinstance(other.formula, formulas.Fixed):
         return
     wider = all(

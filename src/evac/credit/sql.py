@@ -1,13 +1,13 @@
-"""The meaning of a rule set as SQL: the engine that recomputes the ledger, from the windows on.
+"""Evaluation of a rule set as SQL: the engine that recomputes the ledger, starting from the windows.
 
-It merges windows, measures outages and rounds amounts with its own expressions; nothing is taken over from
-the engine that it checks. Two tables are read:
+It merges windows, measures outages and rounds amounts with its own expressions, independent of the engine
+that it checks. It reads two tables:
 
-    accounts    the columns of `columns.ROWS`
-    windows     service, site, kind, from_ms, to_ms
+accounts    the columns of `columns.ROWS`
+windows     service, site, kind, from_ms, to_ms
 
-Whole numbers only, 128 bits wide where a product is divided, or 64 where the database refuses what does not
-fit; `//` is the whole quotient.
+Integers only, 128 bits wide for a product that is divided, or 64 if the database rejects overflows; `//` is
+integer division.
 """
 
 from __future__ import annotations
@@ -34,16 +34,18 @@ COMPARED: Final = (
 )
 """Columns of the result."""
 Integer = Literal["HUGEINT", "BIGINT"]
-"""What a product is made in."""
+"""Type of products."""
 _IS_MONEY: Final = "kind IN ({})".format(", ".join(f"'{kind}'" for kind in MONEY))
 
 
 def statement(
     rules: RuleSet, calendar: Sequence[Cycle] = (), windows: Sequence[Window] = (), wide: bool = True
 ) -> str:
-    """One SELECT with a row for each line of the ledger. calendar, windows: written into it, for a database
-    that has no table of windows; else cycles are worked out from their names. wide False: products in 64
-    bits, three times as fast; for a database that refuses an overflow, as DuckDB does.
+    """One SELECT with a row for each line of the ledger.
+
+    calendar, windows: literal values, for a database without a table of windows; else cycles are computed
+    from their names. wide False: products in 64 bits, three times as fast; for a database that rejects
+    overflows, as DuckDB does.
     """
     integer: Integer = "HUGEINT" if wide else "BIGINT"
     each = list(enumerate(rules.rules))
@@ -66,7 +68,7 @@ def statement(
 
 
 def _compete(rules: Sequence[Rule]) -> bool:
-    """Whether two rules may be about one service, so that one line of several has to be chosen."""
+    """Whether two rules may apply to one service, so that one of several lines must be chosen."""
     named = [service for rule in rules for service in set(rule.services)]
     return len(rules) > 1 and (not all(rule.services for rule in rules) or len(named) > len(set(named)))
 
@@ -94,15 +96,15 @@ def _listed(values: Iterable[str]) -> str:
 
 
 def _moment(local: str, zone: Zone) -> str:
-    """Milliseconds of a local time: the database has time zones of its own."""
+    """Milliseconds of a local time, using the database's own time zones."""
     if zone.name:
         return f"epoch_ms({local} AT TIME ZONE {_text(zone.name)})"
     return f"epoch_ms({local}) - {zone.minutes * MINUTE_MS}"
 
 
 def _open(rule: Rule, number: int, zone: Zone, windows: Sequence[Window] | None) -> str:
-    """When the hours of a rule begin and end. windows: their times are written down, for a database that
-    cannot make a series of days; None: it makes one, from two days before the first window.
+    """Start and end of a rule's hours. windows: their times are literals, for a database that cannot generate
+    a series of days; None: it generates one, from two days before the first window.
     """
     hours, n = rule.hours, number
     if hours is None:
@@ -122,11 +124,11 @@ open{n} AS (SELECT {_moment(f"(day + INTERVAL {hours.from_minute} MINUTE)", zone
 
 
 def _measures(rule: Rule, number: int, integer: Integer, zone: Zone, windows: Sequence[Window] | None) -> str:
-    """For each service, site and cycle: the longest outage, the total, the cycle, and what days are worth.
-    windows: cycles and hours are written down; None: the database works them out.
+    """For each service, site and cycle: the longest outage, the total, the cycle, and the value of days.
+    windows: cycles and hours are literals; None: the database computes them.
 
-    Gaps and islands: a window begins an island if no earlier one reaches it; the running count of those that
-    do numbers the islands. Hours cut windows before that.
+    Gaps and islands: a window starts an island if no earlier one reaches it; the running count of such starts
+    numbers the islands. Hours cut windows before that.
     """
     kinds = f"AND w.kind NOT IN {_listed(rule.excludes)}" if rule.excludes else ""
     services = f"WHERE service IN {_listed(rule.services)}" if rule.services else ""
@@ -211,7 +213,7 @@ def _entitled(rule: Rule) -> str:
 
 
 def _quotient(rule: Rule, product: str, divisor: str) -> str:
-    """A product of wide numbers by a divisor, in whole units."""
+    """A wide product divided by a divisor, as an integer."""
     if rule.rounding == "half_up":
         return f"(2 * {product} + {divisor}) // (2 * {divisor})"
     return f"({product} + {divisor} - 1) // {divisor}" if rule.rounding == "up" else f"{product} // {divisor}"
@@ -247,7 +249,7 @@ def _raw(rule: Rule, integer: Integer) -> str:
 
 
 def _instead(rule: Rule, value: int) -> str:
-    """What a grant in kind is worth, or the amount for channels that cannot take it."""
+    """The value of a grant in kind, or the amount for channels that cannot grant it."""
     cases = " ".join(
         f"WHEN channel = {_text(channel)} THEN {money.minor}" for channel, money in rule.fallback.items()
     )

@@ -1,10 +1,10 @@
-"""Outage windows, their corrections, how long a service was down in a billing cycle, and local time. Pure.
+"""Outage windows, their corrections, downtime in a billing cycle, and local time. Pure.
 
-In integers. A window is half-open: `from_ms` is included, `to_ms` is not. Windows never change: a correction
-names the window, the person and the reason, and makes the next version of the list.
+Integers only. A window is half-open: `from_ms` is included, `to_ms` is not. Windows never change: a
+correction names the window, the person and the reason, and makes the next version of the list.
 
-When clocks change, a local time can occur twice or not at all. One that occurs twice means the later moment;
-one that is skipped is counted on from the change, so 02:30 becomes 03:30.
+At clock changes, a local time can occur twice or not at all. An ambiguous time means the later moment; a
+skipped one counts on from the change, so 02:30 becomes 03:30.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A fixed offset from UTC, or a zone of the tz database with its changes of the clock."""
+    """A fixed offset from UTC, or a zone of the tz database with its clock changes."""
 
     minutes: int = 0
-    """Offset from UTC; not used where there is a name."""
+    """Offset from UTC; unused if there is a name."""
     name: str = ""
-    """`Europe/Berlin`; empty: the offset counts."""
+    """`Europe/Berlin`; empty: use the offset."""
 
     def at_ms(self, day: date, minute: int = 0) -> int:
-        """The moment of a local time. minute: of the day, also beyond its end."""
+        """The moment of a local time. minute: of the day, which may exceed its end."""
         local = datetime.combine(day, time()) + timedelta(minutes=minute)
         if not self.name:
             return round((local.replace(tzinfo=UTC) - timedelta(minutes=self.minutes)).timestamp()) * 1_000
@@ -44,7 +44,7 @@ class Zone:
         return max(round(local.replace(tzinfo=zone, fold=fold).timestamp()) * 1_000 for fold in (0, 1))
 
     def local(self, at_ms: int) -> datetime:
-        """The local time of a moment, without its zone; whole milliseconds are kept."""
+        """The local time of a moment, without its zone; keeps whole milliseconds."""
         at = datetime.fromtimestamp(at_ms // 1_000, UTC) + timedelta(milliseconds=at_ms % 1_000)
         if self.name:
             return at.astimezone(ZoneInfo(self.name)).replace(tzinfo=None)
@@ -56,18 +56,18 @@ UTC_ZONE: Final = Zone()
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """Parts of an outage outside these hours do not count."""
+    """Outside these hours, an outage does not count."""
 
     from_minute: int
-    """Of the day, included."""
+    """Minute of the day, inclusive."""
     to_minute: int
-    """Of the day, not included; not above `from_minute`: of the next day."""
+    """Minute of the day, exclusive; if not above `from_minute`: of the next day."""
     days: tuple[int, ...] = ()
-    """Days on which the hours begin, 0 is Monday; empty: every day."""
+    """Days on which the hours start, 0 is Monday; empty: every day."""
 
     @property
     def end_minute(self) -> int:
-        """Counted from the beginning of the first day."""
+        """End, counted from the start of the first day."""
         return self.to_minute + (DAY_MINUTES if self.to_minute <= self.from_minute else 0)
 
     @property
@@ -79,7 +79,7 @@ class Hours:
         )
 
     def between(self, zone: Zone, from_ms: int, to_ms: int) -> Iterator[tuple[int, int]]:
-        """When they begin and end, in order: all that touch a time."""
+        """Start and end of each period of these hours that overlaps a time, in order."""
         day = zone.local(from_ms).date() - timedelta(days=2)
         last = zone.local(to_ms).date() + timedelta(days=1)
         while day <= last:
@@ -102,18 +102,18 @@ DAY_MS: Final = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A service was not available."""
+    """A period in which a service was not available."""
 
     id: str
     service: str
-    """As the accounts name it."""
+    """Name as in the accounts."""
     from_ms: int
     to_ms: int
     site: str = ""
     """Empty: everywhere."""
     kind: WindowKind = "outage"
     users_permille: int = 1_000
-    """Share of users who noticed; for people, no amount depends on it."""
+    """Share of users affected; for display, no amount depends on it."""
     source: str = ""
     """The incident or file that it comes from."""
     place: Place = NOWHERE
@@ -142,7 +142,7 @@ class Correction:
     reason: str
     at_ms: int
     from_ms: int | None = None
-    """None: as before."""
+    """None: unchanged."""
     to_ms: int | None = None
     removed: bool = False
 
@@ -171,7 +171,7 @@ class Windows:
 
     @property
     def now(self) -> tuple[Window, ...]:
-        """The windows that count, sorted by service, site, time and id."""
+        """The windows in force, sorted by service, site, time and id."""
         found = {window.id: window for window in self.recorded}
         for change in self.corrections:
             if change.removed:
@@ -182,11 +182,11 @@ class Windows:
 
     @property
     def digest(self) -> str:
-        """Over what counts, not over how it came to be."""
+        """Digest of the windows in force, regardless of their history."""
         return digest([window.to_data() for window in self.now])
 
     def corrected(self, change: Correction) -> Windows:
-        """The next version. Raises InvalidInput for a correction that does not hold together."""
+        """The next version. Raises InvalidInput for an inconsistent correction."""
         if not change.who.strip() or not change.reason.strip():
             raise InvalidInput(
                 "correction-unsigned", "a correction needs a person and a reason", "add --who and --reason"
@@ -218,15 +218,15 @@ def _corrected(window: Window, change: Correction) -> Window:
 
 
 def moment(at_ms: int) -> str:
-    """`2022-10-15T06:33:00Z`; milliseconds only where there are some."""
+    """`2022-10-15T06:33:00Z`; milliseconds only if not zero."""
     at = datetime.fromtimestamp(at_ms / 1_000, UTC)
     spec = "milliseconds" if at_ms % 1_000 else "seconds"
     return at.isoformat(timespec=spec).replace("+00:00", "Z")
 
 
 def problems_of(windows: Sequence[Window]) -> tuple[Diagnostic, ...]:
-    """Windows that are reversed or empty, share an id, or overlap another one of the same service and site:
-    the same minute would be recorded twice, or as an outage and as what does not count.
+    """Windows that are reversed or empty, share an id, or overlap another one of the same service and site,
+    which would record a minute twice, or both as an outage and as time that does not count.
     """
     found: list[Diagnostic] = []
     seen: dict[str, Window] = {}
@@ -263,7 +263,7 @@ def problems_of(windows: Sequence[Window]) -> tuple[Diagnostic, ...]:
 
 
 def _of_two_kinds(windows: Sequence[Window]) -> Iterator[Diagnostic]:
-    """Windows that share time with one of another kind: no one could say whether those minutes count."""
+    """Windows that overlap one of another kind, so that it is unclear whether those minutes count."""
     last: dict[tuple[str, WindowKind], Window] = {}
     service = ""
     for window in sorted(windows, key=lambda w: (w.service, w.from_ms, w.to_ms, w.id)):
@@ -312,7 +312,7 @@ def cycle_of(name: str, zone: Zone) -> Cycle:
 
 
 def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans that overlap or touch as one, in order."""
+    """Merge overlapping or adjacent spans, in order."""
     found: list[tuple[int, int]] = []
     for begin, end in sorted(spans):
         if found and begin <= found[-1][1]:
@@ -330,8 +330,8 @@ def spans_of(
     hours: Hours | None,
     zone: Zone,
 ) -> list[tuple[int, int]]:
-    """When the service was down for accounts at a site, merged; only the parts within hours, if there are
-    any. A window without a site is everywhere.
+    """When the service was down for accounts at a site, merged; only the parts within hours, if given. A
+    window without a site applies everywhere.
     """
     left_out = frozenset(excluded)
     found = (
