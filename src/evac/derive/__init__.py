@@ -1,3 +1,3 @@
-"""Estate, situation and scenario to the planning instance: shared by planner and checker, which
-derives limits and power again by code of its own.
+"""From estate, situation and scenario to the planning instance. Shared by planner and checker, which derives
+limits and power again with code of its own.
 """

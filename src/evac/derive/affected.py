@@ -1,7 +1,7 @@
-"""What a loss does to services and stores, before anything is planned.
+"""The effect of a loss on services and stores, before anything is planned.
 
-Pure derivations from the estate: lost and surviving replicas, lost stores, and who is affected
-through hard and soft dependencies. Read by planning (through `derive`) and by the audit.
+Pure derivations from the estate: lost and surviving replicas, lost stores, and who is affected through hard
+and soft dependencies. Used by planning (through `derive`) and by the audit.
 
 The small directed graphs over integers are walked iteratively, so that a chain of any length is safe, and in
 the order of ids.
@@ -21,8 +21,8 @@ from evac.model.fleet import BoolColumn, IntColumn, Replicas, np
 def components(edges: Sequence[Sequence[int]]) -> list[int]:
     """Strongly connected component of each node (Tarjan 1972).
 
-    `edges[i]` are the successors of i. Components are numbered so that every edge between two
-    components goes from a higher number to a lower one: what is needed has the lower number.
+    `edges[i]` are the successors of i. Components are numbered so that every edge between two components goes
+    from a higher number to a lower one: dependencies have lower numbers.
     """
     count = len(edges)
     order, low, found = [-1] * count, [0] * count, [-1] * count
@@ -59,7 +59,7 @@ def components(edges: Sequence[Sequence[int]]) -> list[int]:
 
 
 def reachable(edges: Sequence[Sequence[int]], starts: Sequence[int]) -> list[bool]:
-    """Which nodes can be reached from any of `starts`, themselves included."""
+    """Nodes reachable from any of `starts`, including these."""
     seen = [False] * len(edges)
     work = list(starts)
     for node in work:
@@ -74,7 +74,7 @@ def reachable(edges: Sequence[Sequence[int]], starts: Sequence[int]) -> list[boo
 
 @dataclass(frozen=True, slots=True)
 class Alternatives:
-    """A choice between services, by index, the preferred one first; any one is enough."""
+    """A choice between services, by index, preferred one first; any one is enough."""
 
     members: tuple[int, ...]
     hard: bool
@@ -83,11 +83,13 @@ class Alternatives:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceGraph:
-    """Dependencies by index. hard, soft: services a service needs; families: store families it
-    needs, hard ones only; start_edges, start_families: those of the hard ones that are needed to start;
-    family_stores: family -> indices of its stores; alternatives: the choices of each service, in none
-    of the others; picks: of each group, the one that became a plain need (`derive.alternatives`); rebuilt:
-    families that can be rebuilt and that the service waits for itself, not through what it hard-needs.
+    """Dependencies by index.
+
+    hard, soft: services that a service needs; families: store families it hard-needs; start_edges,
+    start_families: those hard ones needed to start; family_stores: family -> indices of its stores;
+    alternatives: the choices of each service, contained in none of the others; picks: for each group, the one
+    that became a plain need (`derive.alternatives`); rebuilt: families that can be rebuilt and that the
+    service waits for itself, not through a hard dependency.
     """
 
     hard: tuple[tuple[int, ...], ...]
@@ -113,7 +115,7 @@ class ServiceGraph:
         )
 
     def lacking(self, service: int, down: Sequence[bool] | BoolColumn) -> tuple[int, ...]:
-        """What a service hard-needs that is down: of alternatives, all of them where all are."""
+        """What a service hard-needs that is down; a group of alternatives counts if all of them are."""
         groups = (group.members for group in self.alternatives[service] if group.hard)
         gone = (members for members in groups if all(down[member] for member in members))
         return (
@@ -152,7 +154,7 @@ def service_graph(estate: Estate) -> ServiceGraph:
 def _rebuilt(
     names: set[str], hard: tuple[tuple[int, ...], ...], families: tuple[tuple[str, ...], ...]
 ) -> tuple[tuple[str, ...], ...]:
-    """See `ServiceGraph`: what needs a service that waits for a rebuild does not wait for it once more."""
+    """See `ServiceGraph`: whatever needs a service that waits for a rebuild does not wait for it again."""
     found: list[tuple[str, ...]] = [()] * len(hard)
     component = components(hard) if names else []
     dependents: list[list[int]] = [[] for _ in hard]
@@ -169,7 +171,7 @@ def _rebuilt(
 
 
 def _alternatives(service: Service, index: dict[str, int]) -> tuple[Alternatives, ...]:
-    """Its choices, without those that a plain need of the service already settles."""
+    """The service's choices, without those that a plain need of it already settles."""
     plain = {d.target for d in service.needs if d.kind == "service" and d.hard and not d.any_of}
     return tuple(
         Alternatives(tuple(index[name] for name in d.any_of), d.hard, d.hard and d.needed_to == "start")
@@ -225,12 +227,12 @@ def stores_lost(top: Topology, lost: Loss) -> BoolColumn:
 
 
 def families_without_instance(graph: ServiceGraph, lost: BoolColumn) -> frozenset[str]:
-    """Store families none of whose instances is still there."""
+    """Store families without any instance left."""
     return frozenset(f for f, stores in graph.family_stores.items() if all(bool(lost[d]) for d in stores))
 
 
 def hit_by_dependency(graph: ServiceGraph, down: BoolColumn) -> BoolColumn:
-    """(S,) services that are down, or that hard-depend on one that is, transitively, or on alternatives that
+    """(S,) services that are down, or that transitively hard-depend on one that is, or on alternatives that
     all are.
     """
     dependents: list[list[int]] = [[] for _ in graph.hard]

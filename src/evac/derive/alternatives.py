@@ -1,15 +1,15 @@
-"""Which one of several alternatives each service counts on after a loss.
+"""Choose, for each service with alternatives, the one that it relies on after a loss.
 
 A service that needs one of several others is up while any of them is. Planner and checker know plain needs
-only, so of each group of alternatives one is chosen, which then is a plain need: one that is up where there
-is any, else the one that can be back first. Of those that are up, one that can't be stopped is preferred, so
-that shedding may take the others. A bound that is true of every choice is proved without these needs, but for
-what all alternatives of a group need, and for the time before which none of them can be back: whichever is
-chosen waits for that.
+only, so one of each group is chosen to become a plain need: one that is up if there is any, else the one that
+can be back first. Of those that are up, one that cannot be stopped is preferred, so that shedding may take
+the others. A bound must hold for every choice, so it is proved without these needs, except for what all
+alternatives of a group need, and for the earliest time at which any of them can be back, which every choice
+waits for.
 
-Back first is found as by Knuth's generalisation of Dijkstra's algorithm (1977): services in the order of the
-earliest time at which all that they need is there. What is left comes back together where its needs are needs
-to serve.
+Back first is computed as in Knuth's generalisation of Dijkstra's algorithm (1977): services in the order of
+the earliest time at which all their needs are met. The remaining ones come back together if they need each
+other only to serve.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from evac.model.instance import Candidate, Instance, LostStore
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
-    """How services are after a loss, (S,) each."""
+    """State of services after a loss, (S,) each."""
 
     down: BoolColumn
     """Their base does not hold."""
     blocked: BoolColumn
-    """They never come back, by what they need themselves."""
+    """They never come back because of their own needs."""
     doubtful: BoolColumn
-    """Nobody can say what becomes of them, or a plan found that they do not come back."""
+    """Their outcome is unknown, or a plan found that they do not come back."""
     firm: BoolColumn
-    """They may not be shed."""
+    """They must not be shed."""
     starts: BoolColumn
     """They have replicas to start."""
     start_ms: IntColumn
-    """How long that takes, 0 where none is to start."""
+    """How long that takes; 0 if there is nothing to start."""
     rest_ms: IntColumn
-    """How long the check and the move of traffic take."""
+    """How long the check and the traffic move take."""
     data_ms: IntColumn
-    """When the lost stores that they need can take writes, 0 where they need none."""
+    """When the lost stores that they need accept writes; 0 if they need none."""
     start_data_ms: IntColumn
-    """The same of those that they need to start."""
+    """The same for stores that they need to start."""
 
 
 def chosen(graph: ServiceGraph, standing: Standing) -> ServiceGraph:
-    """The graph in which each group of alternatives is a need of the one that is counted on."""
+    """The graph in which each group of alternatives becomes a need of the chosen one."""
     if not graph.has_alternatives:
         return graph
     when = _back(graph, standing)
@@ -70,14 +70,14 @@ def chosen(graph: ServiceGraph, standing: Standing) -> ServiceGraph:
 def counted_on(
     graph: ServiceGraph, standing: Standing, groups: Sequence[tuple[int, ...]]
 ) -> dict[tuple[int, ...], int]:
-    """Each group of services any one of which is enough -> the one relied on. graph: with choices."""
+    """Each group of interchangeable services -> the one relied on. graph: with choices."""
     when = _back(graph, standing) if groups else ()
     return {group: _pick(group, when, standing) for group in groups}
 
 
 def first_of_each(graph: ServiceGraph, instance: Instance) -> Instance:
-    """The instance in which a service with alternatives that are all down waits for the first of them: for a
-    store that is back by itself when none can be back sooner, whatever a plan does.
+    """The instance in which a service whose alternatives are all down waits for the earliest of them: for a
+    store that comes back by itself, if none can be back sooner whatever a plan does.
     """
     s, added = instance.services, list[LostStore]()
     lost, first = list(s.lost_stores), list(s.start_stores)
@@ -99,8 +99,9 @@ def first_of_each(graph: ServiceGraph, instance: Instance) -> Instance:
 
 
 def _soonest(graph: ServiceGraph, instance: Instance) -> list[int]:
-    """(S,) ticks before which no plan has a service back, limits, capacity and tools put aside; 0 if it is
-    up. Raised from below, so that it is true after each pass; a chain takes no more passes than services.
+    """(S,) ticks before which no plan has a service back, ignoring limits, capacity and tools; 0 if it is up.
+
+    Raised from below, so that it is valid after each pass; a chain takes at most as many passes as services.
     """
     s, horizon = instance.services, instance.horizon
     stores = [horizon if store.soonest is None else store.soonest for store in instance.stores]
@@ -134,8 +135,8 @@ def without(graph: ServiceGraph) -> ServiceGraph:
 
 
 def in_common(graph: ServiceGraph) -> ServiceGraph:
-    """The graph in which a service that needs one of several also needs what each of them cannot do without:
-    services and families of stores, by chains of any length. What would close a circle is left out.
+    """The graph in which a service that needs one of several also needs what all of them require: services
+    and store families, by chains of any length. Edges that would close a cycle are omitted.
     """
     hard, families = list(graph.hard), list(graph.families)
     for service, group in graph.choices:
@@ -151,7 +152,7 @@ def in_common(graph: ServiceGraph) -> ServiceGraph:
 
 
 def _closure(graph: ServiceGraph, first: int) -> frozenset[int]:
-    """A service and all that it hard-needs, alternatives left out."""
+    """A service and all its hard dependencies, without alternatives."""
     seen, work = {first}, [first]
     while work:
         fresh = set(graph.hard[work.pop()]) - seen
@@ -161,7 +162,9 @@ def _closure(graph: ServiceGraph, first: int) -> frozenset[int]:
 
 
 def _pick(members: tuple[int, ...], when: Sequence[int | None], standing: Standing) -> int:
-    """What is up and can't be shed, then what is up, then what is back first; as listed among equals."""
+    """Prefer one that is up and cannot be shed, then any that is up, then the one back first; as listed among
+    equals.
+    """
 
     def rank(place: int) -> tuple[bool, bool, bool, int, bool, int]:
         member = members[place]
@@ -173,7 +176,7 @@ def _pick(members: tuple[int, ...], when: Sequence[int | None], standing: Standi
 
 
 def _back(graph: ServiceGraph, standing: Standing) -> list[int | None]:
-    """(S,) about when each service can be there: 0 for those that are up; None for those that never are."""
+    """(S,) approximate time when each service can be available: 0 if it is up; None if it never is."""
     down = standing.down
     when: list[int | None] = [None if lost else 0 for lost in down.tolist()]
     users: list[list[int]] = [[] for _ in graph.hard]
@@ -208,13 +211,13 @@ def _back(graph: ServiceGraph, standing: Standing) -> list[int | None]:
 
 
 def _named(graph: ServiceGraph, service: int) -> set[int]:
-    """All that a service hard-needs, alternatives included."""
+    """Everything that a service hard-needs, including alternatives."""
     groups = (group.members for group in graph.alternatives[service] if group.hard)
     return {*graph.hard[service], *(member for members in groups for member in members)}
 
 
 def _ready(graph: ServiceGraph, standing: Standing, when: Sequence[int | None], service: int) -> int | None:
-    """When a service can be back with what is there; None while something is missing."""
+    """When a service can be back with what is available; None while something is missing."""
     needs = [(when[other], other in graph.start_edges[service]) for other in graph.hard[service]]
     for group in graph.alternatives[service]:
         if group.hard:
@@ -231,14 +234,16 @@ def _ready(graph: ServiceGraph, standing: Standing, when: Sequence[int | None], 
 
 
 def _counted(group: Alternatives, standing: Standing) -> list[int]:
-    """The members that are not in doubt; all of them where each is."""
+    """The members that are not in doubt; all of them if each is."""
     return [member for member in group.members if not standing.doubtful[member]] or list(group.members)
 
 
 def _together(
     graph: ServiceGraph, standing: Standing, when: Sequence[int | None], remaining: set[int]
 ) -> set[int]:
-    """The most services that need only each other and what is there, and to start only what is there."""
+    """The largest set of services that need only each other and what is available, and only what is available
+    to start.
+    """
     found = set(remaining)
 
     def there(service: int, other: int, to_start: bool) -> bool:

@@ -1,7 +1,7 @@
-"""What the backups of a data set are worth: one verdict, which audit, plan, pages and commands all read.
+"""The verdict on the backups of a data set, used by audit, plan, pages and commands.
 
-What is unknown never improves a verdict. A proof counts while it is recent enough, read something, and no
-later check found damage; damage counts until a check of at least the same reach passes.
+Unknown facts never improve a verdict. A proof counts while it is recent enough, read something, and no later
+check found damage; damage counts until a check of at least the same scope passes.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ from evac.model.backup import (
 from evac.model.estate import Backup, BackupPolicy, DataSet, Store
 
 ASKED_OF_ALL: Final = BackupPolicy()
-"""What is asked of the copies of data that has no policy."""
+"""Requirements for the copies of data without a policy."""
 SKEW_MS: Final = 300_000
-"""So far ahead of our clock a time may be; what is further ahead says nothing."""
+"""Tolerated clock difference: a time further in the future than this does not count."""
 _GIB: Final = 1 << 30
 
 
 def verdicts(top: Topology, facts: BackupFacts, now_ms: int | None) -> tuple[DataVerdict, ...]:
-    """One for each store, then one for each other data set. now_ms: None if no date is known: then only
-    ages that the files state are known. O(copies + proofs), and the losses of sites and groups once.
+    """One for each store, then one for each other data set.
+
+    now_ms: None if no date is known: then only ages stated in the files count. O(copies + proofs), and the
+    losses of sites and groups once.
     """
     seen = {(one.data_set, one.copy): one for one in facts.copies}
     proofs: dict[tuple[str, str], list[ProofRecord]] = {}
@@ -51,7 +53,7 @@ def verdicts(top: Topology, facts: BackupFacts, now_ms: int | None) -> tuple[Dat
 
 
 def day_ms(day: date) -> int:
-    """The moment at which a day begins (UTC): what happened on it is at most that old."""
+    """The start of a day (UTC), which bounds the age of anything that happened on it."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000
 
 
@@ -111,7 +113,7 @@ def _verdict(
 
 
 def _home(data: Store | DataSet) -> str | None:
-    """Where the original is; None if that is not known."""
+    """The site of the original; None if unknown."""
     if isinstance(data, DataSet):
         return data.at
     return None if data.primary is None else data.primary.at
@@ -120,7 +122,7 @@ def _home(data: Store | DataSet) -> str | None:
 def _proofs(
     data_set: str, backup: Backup, measured: Sequence[ProofRecord], now_ms: int | None
 ) -> list[ProofRecord]:
-    """What was proven, oldest first, with what the files state. A time ahead of our clock says nothing."""
+    """Proofs, oldest first, including those in the files. A time in our future does not count."""
     found = list(measured)
     if backup.verified is not None:
         level = RESTORED if backup.proven is None else backup.proven
@@ -136,13 +138,13 @@ def _proofs(
 
 
 def counts(proof: ProofRecord) -> bool:
-    """Whether a check proves its level: it passed, and read something where its level promises reading."""
+    """Whether a check proves its level: it passed, and read something if its level requires reading."""
     return proof.outcome == "passed" and (proof.level < READ or bool(proof.bytes_read))
 
 
 def clears(later: ProofRecord, error: ProofRecord) -> bool:
-    """Whether a later check shows that an error is gone: it has at least the same level, and looked at the
-    same part or at everything. Restoring one backup does not clear damage elsewhere in a repository.
+    """Whether a later check shows that an error is fixed: it has at least the same level, and covered the
+    same part or everything. Restoring one backup does not clear damage elsewhere in a repository.
     """
     if not counts(later) or later.level < error.level:
         return False
@@ -165,14 +167,14 @@ def open_errors(proofs: Sequence[ProofRecord]) -> list[ProofRecord]:
 
 @dataclass(frozen=True, slots=True)
 class _Proven:
-    """The proof of each level that is reached, and how much was read."""
+    """The proof of each level reached, and how much was read."""
 
     by_level: Mapping[int, ProofRecord]
     coverage: int
 
 
 def _proven(proofs: Iterable[ProofRecord], since_ms: int | None) -> _Proven:
-    """since_ms: older proofs do not count; None for no limit. Bytes are proven once all parts were read."""
+    """since_ms: ignore older proofs; None: no limit. Bytes are proven once all parts were read."""
     best: dict[int, ProofRecord] = {}
     parts: dict[int, dict[int, ProofRecord]] = {}
     for proof in proofs:
@@ -253,7 +255,7 @@ def _age(at_ms: int | None, now_ms: int | None) -> int | None:
 
 
 def _is_proven(policy: BackupPolicy, level: int | None, ever: _Proven, now_ms: int | None) -> State:
-    """missed: the level was reached, but too long ago; unknown: never, or no one knows how long ago."""
+    """missed: the level was reached, but too long ago; unknown: never reached, or at an unknown time."""
     if level is not None and level >= policy.level:
         return "met"
     return "missed" if now_ms is not None and max(ever.by_level, default=-1) >= policy.level else "unknown"
@@ -304,7 +306,7 @@ def _digit(name: DigitName, asked: int, known: int, unknown: int) -> Digit:
 
 
 def _rpo(policy: BackupPolicy, copies: Sequence[CopyState]) -> tuple[State | None, int | None]:
-    """Judged by the newest of the copies that survive the loss of the original, where one is asked for."""
+    """Judged by the newest of the copies that survive the loss of the original, if one is required."""
     able = [one for one in copies if one.usable is not False]
     if policy.outside:
         able = [one for one in able if one.outside is not False]

@@ -1,23 +1,21 @@
-"""What a plan was made of, as three digests: a plan that was made of the same is the same plan.
+"""The inputs of a plan as three digests: plans with equal inputs are equal.
 
-The digest of an estate changes with every fact. Most facts do not touch most plans: how long a service takes
-to start says nothing about the loss of a feed that takes none of its replicas. So a basis is made of the
-planning instance, and of services that a loss does not touch only of what they take.
+The digest of an estate changes with every fact, but most facts do not affect most plans: the start time of a
+service is irrelevant to the loss of a feed that takes none of its replicas. So a basis is computed from the
+planning instance, and includes only the demand of services that a loss does not affect.
 
-    core     what is lost, who waits for whom, how long things take, and every limit
-    capacity     what stands where, and what is free there
-    sheds    who may be stopped to free capacity, and what that costs; `-` for a plan that stops no one
+core         what is lost, dependencies, durations, and every limit
+capacity     what runs where, and what is free there
+sheds        who may be stopped to free capacity, and the cost; `-` for a plan that stops no one
 
-A plan whose core is the same and whose capacity is not may still be allowed; whoever keeps it asks the
-checker.
+A plan with the same core but another capacity may still be allowed; to keep it, ask the checker.
 
-    whole    everything that planner and checker are given but the names that head a plan
+whole        all input of planner and checker, except the names at the head of a plan
 
-A plan that was made or checked for the same whole is made and checked again to the same end: no one need ask.
-Rows take most of the time and few changes touch them, so that what they say may be kept as digests.
+A plan made or checked for the same whole has the same result, so it need not be checked again.
 
-For that an instance has two parts: rows, which take long to derive and which few changes of an estate affect,
-and the rest.
+To make this fast, an instance has two parts: rows, which take long to derive and which few estate changes
+affect, so that their digests can be kept, and the rest.
 """
 
 from __future__ import annotations
@@ -36,12 +34,12 @@ from evac.model.instance import Instance, Present, Rows
 from evac.model.units import RESOURCE_COUNT
 
 OF_TOUCHED: Final = ("start", "verify", "change", "settle")
-"""Ticks of a service that no step takes unless it is touched, or shed and started again elsewhere."""
+"""Ticks of a service that no step uses unless the service is affected, or shed and started elsewhere."""
 
 
 def read_by_rows(estate: Estate) -> Estate:
-    """The estate with all that rows are made of and nothing else: of services what one replica takes and
-    where it may run, and no stores. Rows of both are the same.
+    """The estate reduced to the input of its rows: the demand of one replica of each service and where it may
+    run, and no stores. Both have the same rows.
     """
     services = tuple(
         Service(
@@ -57,7 +55,7 @@ def read_by_rows(estate: Estate) -> Estate:
 
 
 def no_rows(top: Topology) -> RowSet:
-    """What stands for the rows of an instance of which only the rest is asked."""
+    """Placeholder for the rows of an instance when only the rest is needed."""
     index, flags, amounts = np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros(0, np.int64)
     capacity, power = np.zeros((0, RESOURCE_COUNT), np.int64), np.zeros((0, 0), np.int32)
     rows = Rows(index, index, index, index, index, flags, flags, capacity, capacity, amounts, index, power)
@@ -66,9 +64,9 @@ def no_rows(top: Topology) -> RowSet:
 
 
 def only_touched(instance: Instance) -> Instance:
-    """The same instance but for how long services take to start, to be verified and to be given their traffic
-    that the loss does not touch, nor any other of their component, and that are not shed: it says nothing of
-    that. Plans, bounds and the checker's words are the same.
+    """The same instance without start, verify and traffic times of services that the loss does not affect,
+    nor any other in their component, and that are not shed. Plans, bounds and the checker's messages are the
+    same.
     """
     s = instance.services
     touched = np.zeros(int(s.component.max(initial=-1)) + 1, np.bool_)
@@ -107,8 +105,8 @@ _LENGTH: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class RowsSaid:
-    """What the rows of a loss add to core and capacity, as digests. key: of all that these rows are made
-    of.
+    """Contribution of a loss's rows to core and capacity, as digests. key: of everything these rows depend
+    on.
     """
 
     key: str
@@ -126,7 +124,7 @@ class Basis:
     whole: str
 
     def __str__(self) -> str:
-        """What is kept beside a plan."""
+        """The text stored with a plan."""
         return ".".join(part[:_LENGTH] for part in (self.core, self.capacity, self.sheds))
 
 
@@ -137,15 +135,13 @@ def of_plan(basis: str, sheds: bool) -> str:
 
 
 def may_keep(before: str, now: str) -> bool:
-    """Whether a plan of one basis may be one of another; where the capacity differs, the checker has to
-    say.
-    """
+    """Whether a plan of one basis may be valid for another; if the capacity differs, the checker decides."""
     old, new = before.split("."), now.split(".")
     return len(old) == len(new) == 3 and old[0] == new[0] and old[2] in (NOBODY, new[2])
 
 
 def rows_said(found: RowSet, key: str) -> RowsSaid:
-    """Of the rows of a loss; key: of all that they are made of."""
+    """Digests of the rows of a loss; key: of everything they depend on."""
     rows, core, capacity = found.rows, hashlib.sha256(), hashlib.sha256()
     for field in fields(found):
         if field.name not in ("rows", "names", "present", "demand", "unknown"):
@@ -160,8 +156,8 @@ def rows_said(found: RowSet, key: str) -> RowsSaid:
 def basis_of(
     instance: Instance, rows: RowsSaid, more: tuple[Any, ...] = (), about: tuple[Any, ...] = ()
 ) -> Basis:
-    """Of an instance without its rows, and what these say; more: whatever else a plan is made of, such as
-    times to detect a loss; about: what else planner and checker may look at.
+    """The basis of an instance without its rows, and of their digests; more: other inputs of a plan, such as
+    times to detect a loss; about: other inputs of planner and checker.
     """
     s = instance.services
     play = np.asarray(s.base_lost | s.top_lost, np.bool_)
@@ -187,7 +183,7 @@ def _chosen(values: tuple[Any, ...], rows: BoolColumn) -> tuple[Any, ...]:
 
 
 def _say(state: Any, *values: Any) -> None:
-    """Adds values in a form that says where each ends. Frozen values write themselves the same way always."""
+    """Add values in an unambiguous encoding. Frozen values always encode the same way."""
     for value in values:
         if isinstance(value, np.ndarray):
             data = np.ascontiguousarray(value)

@@ -1,4 +1,4 @@
-"""How servers boot: kinds of boots that are alike, how many dark servers to count on, and what stays off."""
+"""How servers boot: kinds of similar boots, how many dark servers to count on, and what stays off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evac.model.units import ticks_up
 
 
 def that_occur(kind: IndexColumn, kinds: tuple[BootKind, ...]) -> tuple[IndexColumn, tuple[BootKind, ...]]:
-    """Kinds of boots that some row has, numbered again, and the kind of each row; -1 stays."""
+    """Kinds of boots that some row has, renumbered, and the kind of each row; -1 stays."""
     occurring = np.unique(kind[kind >= 0])
     number = np.full(len(kinds) + 1, -1, np.int32)
     number[occurring] = np.arange(len(occurring), dtype=np.int32)
@@ -24,14 +24,14 @@ def that_occur(kind: IndexColumn, kinds: tuple[BootKind, ...]) -> tuple[IndexCol
 
 
 def with_power(top: Topology, energy: Energy) -> BoolColumn:
-    """(V,) servers whose rack is not refused its power."""
+    """(V,) servers whose rack is not refused power."""
     refused = np.zeros(len(top.estate.racks) + 1, np.bool_)
     refused[list(energy.refused)] = True
     return np.asarray(~refused[top.estate.fleet.rack], np.bool_)
 
 
 def left_off(top: Topology, rises: BoolColumn, known: BoolColumn, energy: Energy) -> tuple[LeftOff, ...]:
-    """Servers of the dark domain that no boot can bring up: by rack where it is refused, else by site."""
+    """Servers of the dark domain that no boot can start: by rack if it is refused, else by site."""
     fleet, estate = top.estate.fleet, top.estate
     found = []
     for rack, why in sorted(energy.refused.items()):
@@ -47,7 +47,7 @@ def left_off(top: Topology, rises: BoolColumn, known: BoolColumn, energy: Energy
 
 
 def feed_groups(top: Topology) -> IndexColumn:
-    """Racks with the same set of feeds share a group; numbered by first appearance; -1 without feeds."""
+    """Racks with the same set of feeds share a group, numbered by first appearance; -1 without feeds."""
 
     def work() -> IndexColumn:
         index: dict[tuple[str, ...], int] = {}
@@ -67,8 +67,9 @@ def boot_kinds(
     tick_ms: int,
     unknown: set[str],
 ) -> tuple[IndexColumn, tuple[BootKind, ...], BoolColumn]:
-    """Boots that are alike: class x feed group x boot server x management network x when they are ready; a
-    class without a boot time cannot boot."""
+    """Similar boots: class x feed group x boot server x management network x ready time. A class without a
+    boot time cannot boot.
+    """
     fleet, estate = top.estate.fleet, top.estate
     group_feeds = {int(g): r.feeds for g, r in zip(feed_groups(top), estate.racks, strict=True)}
     by_itself = energy.by_itself.astype(np.int64)
@@ -110,7 +111,7 @@ def boot_kinds(
 
 
 def _ticks_by_hand(estate: Estate, tick_ms: int, unknown: set[str]) -> int:
-    """What a person at least takes to boot a server; not known: taken as no time."""
+    """Minimum time a person takes to boot a server; zero if unknown."""
     stated = estate.limits.manual_ms.get("boot")
     if stated is None:
         unknown.add("limits/manual/boot")
@@ -133,7 +134,8 @@ def within_odds(
     unknown: set[str],
 ) -> BoolColumn:
     """Of the dark servers of one class and feed group, only floor(odds x count) count, first by name; apart
-    (V,): servers that are counted by themselves."""
+    (V,): servers that are counted individually.
+    """
     fleet, classes = top.estate.fleet, top.estate.classes
     rows = np.flatnonzero(usable & dark)
     if not len(rows):

@@ -1,8 +1,8 @@
-"""Services whose steps can never begin, because what they wait for waits for them.
+"""Services whose steps can never start, because what they wait for waits for them.
 
-Along a need to serve, the base of what is needed holds no later than that of who needs it; along a need to
-start, or for a tool, it holds before the first step. So of services that wait for each other none comes back
-as soon as one of these waits is of the second kind.
+For a need to serve, the dependency's base holds no later than that of its user; for a need to start, or for a
+tool, it holds before the first step. So of services that wait for each other, none comes back if one of these
+waits is of the second kind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def tools_of_base(services: Services, tools: Mapping[str, ToolNeed], service: in
 
 
 def tool_needs(services: Services, tools: Mapping[str, ToolNeed], service: int) -> tuple[ToolNeed, ...]:
-    """What the steps of the base of a service need wherever it is placed; none if it comes back alone."""
+    """What the steps of a service's base need wherever it is placed; none if it comes back by itself."""
     if service in services.alone:
         return ()
     kinds = base_kinds(
@@ -44,8 +44,8 @@ def _moves_a_store(services: Services, service: int) -> bool:
 
 
 def start_circles(hard: Edges, start: Edges, starting: Sequence[bool]) -> dict[int, tuple[int, ...]]:
-    """Service -> all that need each other with it, where one of them needs another one to start. starting:
-    (S,) services that have to start: those that run already wait for nothing.
+    """Service -> all services in its cycle, if one of them needs another one to start. starting: (S,)
+    services that have to start: running ones wait for nothing.
     """
     component = components(hard)
     members: dict[int, list[int]] = {}
@@ -62,11 +62,12 @@ def start_circles(hard: Edges, start: Edges, starting: Sequence[bool]) -> dict[i
 def without_circles(
     services: Services, tools: Mapping[str, ToolNeed], broken_by: int | None = None, grace: int = 0
 ) -> tuple[Services, dict[int, Stuck], dict[int, int]]:
-    """(services, those that wait for themselves, those that a person frees): who waits for itself is blocked
-    with all that wait for it. broken_by: ticks in which people break a circle of needs to start, None if
-    they have no way; its members then wait for that, and need each other to serve only. grace: ticks in
-    which tools of a site that is left still serve: what needs them is then not lost for sure, and no plan of
-    ours uses that.
+    """(services, those that wait for themselves, those that a person frees): a service that waits for itself
+    is blocked together with all that wait for it.
+
+    broken_by: ticks in which people break a start cycle, None if they cannot; its members then wait for that,
+    and need each other only to serve. grace: ticks in which tools of a site being left still work: what needs
+    them is then not certainly lost, and none of our plans uses that.
     """
     starting = [
         bool(lost) and services.base_starts(s) > 0 for s, lost in enumerate(services.base_lost.tolist())
@@ -100,8 +101,8 @@ def without_circles(
 def _is_strict(
     services: Services, tools: Mapping[str, ToolNeed], service: int, why: Stuck, grace: int
 ) -> bool:
-    """Whether a step of a service that waits for its own circle begins before its base for sure: where all
-    steps take no time at all, they could be at one tick.
+    """Whether a step of a service that waits for its own cycle certainly starts before its base holds: if all
+    steps take no time, they could share one tick.
     """
     inside = {services.id.index(one) for one in why.services}
     shift = int(services.change[service] + services.settle[service]) if services.shift[service] else 0
@@ -116,13 +117,13 @@ def _is_strict(
 
 
 def never_planned(instance: Instance) -> BoolColumn:
-    """(S,) services that no plan of ours brings back: they wait for themselves, or for what does."""
+    """(S,) services that no plan of ours restores: they wait for themselves, or for one that does."""
     s = instance.services
     return np.asarray(s.blocked | _waiting_for(s, instance.tools, instance.stuck), np.bool_)
 
 
 def _waits(services: Services, tools: Mapping[str, ToolNeed]) -> list[tuple[int, ...]]:
-    """Of each lost service what its base waits for: lost services that it cannot do without, and tools."""
+    """For each lost service, what its base waits for: lost services that it requires, and tools."""
     return [
         (
             *(other for other in services.hard[service] if services.base_lost[other]),
@@ -135,7 +136,7 @@ def _waits(services: Services, tools: Mapping[str, ToolNeed]) -> list[tuple[int,
 
 
 def _tool_circles(services: Services, tools: Mapping[str, ToolNeed]) -> dict[int, Stuck]:
-    """Services a tool of whose steps waits for them."""
+    """Services that wait for a tool needed by their own recovery steps."""
     if not any(need.services and need.manual is None for need in tools.values()):
         return {}
     waits = _waits(services, tools)

@@ -1,8 +1,8 @@
-"""Fault domains: which there are, what a path names, and what is lost with them.
+"""Fault domains: which exist, what a path names, and what is lost with them.
 
-The containment tree is site > hall > rack > server. Feeds and shared-fate groups lie across it:
-a rack is lost with its hall, with its site, or when every one of its feeds is lost. A provider is a domain of
-its own: it contains the external services that it provides, and nothing else.
+The containment tree is site > hall > rack > server. Feeds and shared-fate groups cut across it: a rack is
+lost with its hall, with its site, or when every one of its feeds is lost. A provider is a domain of its own:
+it contains only the external services that it provides.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from evac.model.scenario import Scenario
 Kept = TypeVar("Kept")
 DomainKind = Literal["site", "hall", "feed", "rack", "group", "server", "provider"]
 UNKNOWN_MOST: Final = 10
-"""So many names of domains that are not there are told at once."""
+"""Maximum number of unknown domain names in one message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """One thing that fails at once. `site` is None for a group that lies across sites, and for a provider."""
+    """One thing that fails as a unit. `site` is None for a group across sites, and for a provider."""
 
     id: str
     kind: DomainKind
@@ -36,9 +36,9 @@ class Domain:
 class Loss:
     """What is lost, as masks over the tuples and columns of the estate.
 
-    sites, halls, feeds, racks, pools: one bool an entry; servers: one bool a row. A pool is lost
-    with its site, or with all of its servers; what a smaller loss takes of it is in `derive.pools`.
-    external: (S,) services whose provider is lost.
+    sites, halls, feeds, racks, pools: one bool an entry; servers: one bool a row. A pool is lost with its
+    site, or with all of its servers; for partial losses see `derive.pools`. external: (S,) services whose
+    provider is lost.
     """
 
     domains: tuple[str, ...]
@@ -53,7 +53,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topology:
-    """The containment tree as index columns, built once for an estate; `once` keeps what else is.
+    """The containment tree as index columns, built once for an estate; `once` caches other derived values.
 
     rack_site, rack_hall (-1 unknown): one index a rack; feed_rows, feed_racks: pairs (feed, rack);
     rack_feed_count: feeds a rack lists; hall_site, feed_site, pool_site: one index an entry; provided:
@@ -79,7 +79,7 @@ class Topology:
     kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, name: Hashable, work: Callable[[], Kept]) -> Kept:
-        """What `work` makes of the estate, whatever is lost: worked out once. No one may change it."""
+        """The result of `work`, which depends only on the estate: computed once. Must not be modified."""
         if name not in self.kept:
             self.kept[name] = work()
         found: Kept = self.kept[name]
@@ -149,7 +149,7 @@ def _group_site(group: SharedFate) -> str | None:
 def resolve(top: Topology, path: str) -> Domain:
     """The domain a path names: a site, hall, feed, rack, group, provider, or a server by its name.
 
-    Raises UnknownDomain with near names.
+    Raises UnknownDomain with similar names.
     """
     estate = top.estate
     if path in top.site_index:
@@ -171,7 +171,7 @@ def resolve(top: Topology, path: str) -> Domain:
 
 
 def resolve_each(top: Topology, paths: Iterable[str]) -> tuple[Domain, ...]:
-    """The domains that paths name, each once. Raises UnknownDomain that names every path that names none."""
+    """The domains that paths name, without duplicates. Raises UnknownDomain with all unknown paths."""
     found: list[Domain] = []
     unknown: dict[str, UnknownDomain] = {}
     for path in dict.fromkeys(paths):
@@ -217,7 +217,7 @@ def server_row(estate: Estate, name: str) -> int:
 def loss(top: Topology, paths: Iterable[str]) -> Loss:
     """Everything that is lost when the named domains are lost at once.
 
-    Raises UnknownDomain for a path that names nothing.
+    Raises UnknownDomain for an unknown path.
     """
     estate = top.estate
     wanted = tuple(sorted(set(paths)))
@@ -243,13 +243,13 @@ def loss(top: Topology, paths: Iterable[str]) -> Loss:
 
 
 def lost_now(top: Topology) -> Loss:
-    """What is lost or left in an estate as it is now; nothing in a declared one."""
+    """What is currently lost or left in an observed estate; nothing in a declared one."""
     return top.once("lost now", lambda: loss(top, top.estate.lost))
 
 
 def lost_in(top: Topology, scenario: Scenario) -> Loss:
-    """What a scenario is about: the domains that come back, or what is lost with its domains and with all
-    that is lost by now. Raises UnknownDomain.
+    """The subject of a scenario: the domains that come back, or what is lost with its domains and with
+    everything already lost. Raises UnknownDomain.
     """
     leaves = scenario.kind in ("lose", "evacuate")
     return loss(top, {*scenario.domains, *top.estate.lost} if leaves else scenario.domains)
@@ -280,7 +280,7 @@ def _gather(mask: BoolColumn, rows: IndexColumn) -> BoolColumn:
 
 
 def _pools_without_server(top: Topology, servers: BoolColumn) -> BoolColumn:
-    """(P,) pools whose servers are known and lost, all of them but those that are condemned."""
+    """(P,) pools whose known servers are all lost, not counting condemned ones."""
     fleet = top.estate.fleet
     mine = (fleet.pool >= 0) & (fleet.state != CONDEMNED)
     had = np.bincount(fleet.pool[mine], minlength=len(top.pool_site))
@@ -294,10 +294,10 @@ def _racks_without_feed(top: Topology, feeds: BoolColumn) -> BoolColumn:
 
 
 def is_lost(top: Topology, lost: Loss, at: str) -> bool:
-    """Whether what stands at a domain path or a server name is lost with `lost`.
+    """Whether something at a domain path or a server name is lost with `lost`.
 
-    Something said to stand in a hall is lost with it; at a site only, with the site only.
-    A group stands nowhere. Raises UnknownDomain.
+    Something stated to be in a hall is lost with it; at a site only, with the site only. A group has no
+    position. Raises UnknownDomain.
     """
     domain = resolve(top, at)
     masks = {
@@ -323,7 +323,7 @@ def site_of(top: Topology, at: str) -> str | None:
 
 
 def site_of_replicas(top: Topology) -> IntColumn:
-    """(K,) the site of each binding of replicas; -1 if it is not known."""
+    """(K,) the site of each binding of replicas; -1 if unknown."""
     estate, replicas = top.estate, top.estate.replicas
     site = np.full(len(replicas), -1, np.int64)
     for kind, lookup in ((ON_SERVER, estate.fleet.site), (ON_POOL, top.pool_site)):
@@ -335,8 +335,8 @@ def site_of_replicas(top: Topology) -> IntColumn:
 
 
 def halls_of_endpoints(top: Topology) -> dict[str, str]:
-    """Endpoint -> the hall of what it reaches, where that is known: as the files say, or for a store the hall
-    of its one member at that site.
+    """Endpoint -> the hall of what it reaches, if known: as in the files, or for a store the hall of its only
+    member at that site.
     """
     estate = top.estate
     if not estate.halls:
@@ -365,13 +365,13 @@ def _hall_at(top: Topology, at: str) -> str | None:
 
 
 def can_be_lost(top: Topology, domain: str) -> bool:
-    """Whether a domain is not within what is lost already."""
+    """Whether a domain is not within what is already lost."""
     gone = lost_now(top)
     return not gone.domains or not _within(top, gone, domain)
 
 
 def _within(top: Topology, gone: Loss, domain: str) -> bool:
-    """A group is gone once all of its members are."""
+    """A group is lost once all its members are."""
     if resolve(top, domain).kind == "group":
         group = top.estate.groups[top.group_index[domain]]
         return all(_within(top, gone, member) for member in group.members)

@@ -1,9 +1,9 @@
-"""Before the first watt: in which order feeds are energised, by whom, and when what hangs on them is ready.
+"""Power-on order: in which order feeds are energised, by whom, and when what depends on them is ready.
 
-A feed whose servers stay dark until they are told to boot is simply closed. Servers that come on by
-themselves draw their inrush all at once: where feed, hall, site or rack would not stand that, the outlets of
-their racks are opened first and switched on rack by rack. A rack that trips its feed even alone is refused.
-The order is fixed here, alike for planner and checker: the feed first that gives power to most servers.
+A feed whose servers stay dark until told to boot is simply closed. Servers that power on by themselves draw
+their inrush all at once: if feed, hall, site or rack cannot carry that, the outlets of their racks are opened
+first and switched on rack by rack. A rack that trips its feed even alone is refused. The order is fixed here,
+equally for planner and checker: the feed first that powers most servers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from evac.model.units import ticks_up
 @dataclass(frozen=True, slots=True, eq=False)
 class Energy:
     """power_at: (R + 1,) tick at which each rack has power (the last: servers without a known rack);
-    power_least: the same, whatever the order; step_of: (R + 1,) number of the step it has it from, else -1;
-    network: (R + 1,) ticks from then until BMCs answer;
-    by_itself: (V,) servers that come on with their power; refused: rack -> why it stays without power.
+    power_least: a lower bound for any order; step_of: (R + 1,) number of the step that powers it, else -1;
+    network: (R + 1,) ticks from then until BMCs respond; by_itself: (V,) servers that power on with their
+    rack; refused: rack -> why it stays without power.
     """
 
     steps: tuple[PowerStep, ...]
@@ -61,8 +61,8 @@ def energise(
 def still_dark(top: Topology, lost: Loss, scenario: Scenario) -> tuple[Loss, BoolColumn]:
     """What of a restored domain has no power yet, and (V,) which of its servers were seen on.
 
-    A server that is on says that its rack has power; that a feed has it only where the rack has no other.
-    Raises UnknownDomain for a name that is not a server.
+    A server that is on shows that its rack has power; it shows that a feed has power only if the rack has no
+    other. Raises UnknownDomain for a name that is not a server.
     """
     fleet, racks = top.estate.fleet, top.estate.racks
     on = np.zeros(len(fleet), np.bool_)
@@ -88,7 +88,7 @@ def still_dark(top: Topology, lost: Loss, scenario: Scenario) -> tuple[Loss, Boo
 
 
 def dark_feeds(top: Topology, lost: Loss) -> list[int]:
-    """Feeds without power: those that are lost, and those all of whose racks are."""
+    """Feeds without power: those that are lost, and those whose racks are all lost."""
     count = len(top.estate.feeds)
     behind = np.bincount(top.feed_rows, minlength=count)
     dark = np.bincount(top.feed_rows[lost.racks[top.feed_racks]], minlength=count)
@@ -97,7 +97,7 @@ def dark_feeds(top: Topology, lost: Loss) -> list[int]:
 
 
 class _Energising:
-    """Closes feed after feed, and keeps account of what then is on."""
+    """Closes one feed after the other, and tracks what is then on."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class _Energising:
         return self._ticks(stated or 0)
 
     def _ticks(self, duration_ms: int) -> int:
-        """At most just over the horizon, which is never."""
+        """Ticks, at most one above the horizon, which means never."""
         return min(ticks_up(duration_ms, self.tick_ms), self.horizon + 1)
 
     def _has_circuit(self, feed: int) -> bool:
@@ -151,7 +151,7 @@ class _Energising:
         return any(endpoint.subject == name for endpoint in self.estate.endpoints)
 
     def _by_itself(self, lost: Loss, unknown: set[str]) -> BoolColumn:
-        """(V,) servers that come on as soon as they have power: always, or because they were on before."""
+        """(V,) servers that power on with their rack: always, or because they were on before."""
         fleet, classes = self.estate.fleet, self.estate.classes
         powered_anew = np.r_[self.waiting, False]
         here = lost.servers & (fleet.state != CONDEMNED) & powered_anew[fleet.rack]
@@ -169,7 +169,7 @@ class _Energising:
         return np.asarray(found[:count], np.int64)
 
     def _inrush_of_racks(self) -> None:
-        """(R,) watts that a rack draws at once, and for how many ticks, where its servers come on."""
+        """(R,) watts that a rack draws at once, and for how many ticks, where its servers power on."""
         fleet, classes = self.estate.fleet, self.estate.classes
         hold = np.array([self._ticks(c.inrush_ms) for c in classes] + [0], np.int64)
         watts = np.array([c.inrush_watts or 0 for c in classes] + [0], np.int64) * (hold > 0)
@@ -199,7 +199,7 @@ class _Energising:
         )
 
     def _gain(self) -> list[float]:
-        """(feeds,) servers that each would give power to."""
+        """(feeds,) number of servers that each would power."""
         racks, feeds = self.top.feed_racks, self.top.feed_rows
         size = np.where(self.waiting, self.size, 0)[racks]
         found: list[float] = np.bincount(feeds, size, len(self.estate.feeds)).tolist()
@@ -211,7 +211,7 @@ class _Energising:
         return np.asarray(racks[self.waiting[racks]], np.int32)
 
     def _close(self, feed: int) -> None:
-        """Close a feed whole; where it would not stand what comes on, rack by rack."""
+        """Close a whole feed; if it could not carry what powers on, rack by rack."""
         new = self._new(feed)
         rising = new[(self.watts[new] > 0) | (self.inrush[new] > 0)]
         whole = self._breaks(rising) is None
@@ -230,7 +230,7 @@ class _Energising:
                 self._step(self.estate.racks[rack].id, False, 0, alone, (number,))
 
     def _breaks(self, racks: IndexColumn) -> OffReason | None:
-        """Which budget these racks exceed when they come on together; None if none is."""
+        """The budget that these racks exceed when they power on together; None if none is."""
         if not len(racks):
             return None
         load = self.load + self.power.sums(self.power.of_rack[racks], self.watts[racks])
@@ -253,7 +253,7 @@ class _Energising:
     def _step(
         self, target: str, circuit: bool, close_ms: int, racks: IndexColumn, after: tuple[int, ...]
     ) -> int | None:
-        """Schedule one step and give power to its racks; None if it would end after the horizon."""
+        """Schedule one step and power its racks; None if it would end after the horizon."""
         length = self._ticks(close_ms) if circuit else self.manual
         uses = () if circuit else self.limits.hands
         hold = int(self.hold[racks].max(initial=0))
@@ -271,7 +271,7 @@ class _Energising:
         return len(self.steps) - 1
 
     def _without_feeds(self) -> None:
-        """Where nothing says which feed gives power, it is there once all the steps of the site are over."""
+        """If the feed of a rack is unknown, it has power once all the steps of the site are done."""
         site_of = {feed.id: feed.site for feed in self.estate.feeds}
         site_of |= {rack.id: rack.site for rack in self.estate.racks}
         last: dict[str, int] = {}
@@ -283,7 +283,7 @@ class _Energising:
         self.power_at[-1] = max(last.values(), default=0)
 
     def _least(self) -> IntColumn:
-        """(R + 1,) when a rack has power at the earliest: the quickest of its feeds is closed first."""
+        """(R + 1,) earliest time when a rack can have power: the quickest of its feeds is closed first."""
         found = np.zeros(len(self.power_at), np.int64)
         length = {
             f: self._ticks(self.estate.feeds[f].close_ms) if self._has_circuit(f) else self.manual
@@ -297,7 +297,7 @@ class _Energising:
         return np.minimum(found, self.power_at)
 
     def _network(self) -> IntColumn:
-        """(R + 1,) ticks from power until the switches and BMCs of a rack answer."""
+        """(R + 1,) ticks from power until the switches and BMCs of a rack respond."""
         up = {hall.id: self._ticks(hall.network_up_ms) for hall in self.estate.halls}
         dark = self.lost.racks & ~self.live
         found = [
@@ -307,15 +307,16 @@ class _Energising:
         return np.array([*found, 0], np.int64)
 
     def _has_power(self) -> BoolColumn:
-        """(V,) servers whose rack is not refused."""
+        """(V,) servers whose rack is not refused power."""
         gone = np.zeros(len(self.estate.racks) + 1, np.bool_)
         gone[list(self.refused)] = True
         return ~gone[self.estate.fleet.rack]
 
 
 class _Clock:
-    """What power steps hold of hands and inrush: by limit, changes in order of their tick, each with the
-    tick of the next."""
+    """What power steps use of staff and inrush: by limit, changes in order of their tick, each with the tick
+    of the next.
+    """
 
     def __init__(self, limits: LimitTable, horizon: int) -> None:
         self.limits, self.horizon = limits, horizon
@@ -323,7 +324,9 @@ class _Clock:
         self.held: dict[int, list[tuple[int, int, int]]] = {}
 
     def take(self, uses: tuple[Use, ...], length: int, since: int) -> int | None:
-        """First tick from `since` on at which everything fits, which is held from then on; None: never."""
+        """First tick from `since` on at which everything fits, which is reserved from then on; None:
+        never.
+        """
         start, tried = since, -1
         while start != tried:
             tried = start
@@ -343,7 +346,7 @@ class _Clock:
         return start
 
     def _pushed(self, use: Use, length: int, start: int) -> int:
-        """Where a step may begin at the earliest as far as one use tells."""
+        """The earliest start of a step that one use allows."""
         capacity = self.limits.limits[use.limit].capacity - use.units
         if capacity < 0:
             return self.horizon + 1

@@ -1,4 +1,4 @@
-"""What separates an estate from home: what a failback starts there, and what it stops elsewhere."""
+"""The difference between an estate and its home state: what a failback starts there, and stops elsewhere."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from evac.model.instance import Leaving
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WayHome:
-    """Of a failback to some domains. missing: (S,) replicas that belong there and are not there; total: (S,)
-    replicas at home; leaving: what stops elsewhere once they serve, by service.
+    """A failback to some domains. missing: (S,) replicas that belong there and are not there; total: (S,)
+    replicas at home; leaving: by service, what stops elsewhere once they serve.
     """
 
     missing: IntColumn
@@ -25,7 +25,9 @@ class WayHome:
 
 
 def way_home(top: Topology, lost: Loss) -> WayHome:
-    """lost: the domains that things come home to. By files alone, home is empty and all of it is missing."""
+    """lost: the domains that things return to. According to the files alone, home is empty and everything is
+    missing.
+    """
     estate, services = top.estate, len(top.estate.services)
     now, home = estate.replicas, estate.home
     if home is None:
@@ -44,7 +46,9 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
 def _leaving(
     top: Topology, now: Replicas, home: Replicas, here: BoolColumn, missing: IntColumn, surplus: IntColumn
 ) -> tuple[Leaving, ...]:
-    """Of services that come home: replicas beyond what home has in their places, first in the table first."""
+    """For returning services: replicas in excess of home's number at their places, in the order of the
+    table.
+    """
     declared = dict(zip(_keys(home), home.count.tolist(), strict=True))
     found: dict[int, dict[str, int]] = {}
     for row, key in enumerate(_keys(now)):

@@ -1,8 +1,8 @@
-"""Facts known only within bounds: the plan takes the end that is worse, the bound the other one.
+"""Facts known only within bounds: the plan uses the worse end, the lower bound uses the better end.
 
-An `Estate` holds the worse end of each such fact, and beside it the sparse table `intervals`. Planner,
-audit and simulation read the estate as it is. `bound_instance` derives the same scenario from the better
-ends: whatever the truth within the intervals, no plan can cost less than what is proved of that instance.
+An `Estate` holds the worse end of each such fact, and a sparse table `intervals`. Planner, audit and
+simulation read the estate as it is. `bound_instance` derives the same scenario from the better ends: whatever
+the truth within the intervals, no plan can cost less than what is proved for that instance.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def interval_paths(estate: Estate) -> tuple[str, ...]:
 def bound_instance(
     estate: Estate, scenario: Scenario, policy: Policy, tick_ms: int, planned: Instance
 ) -> Instance:
-    """What a bound must be proved of: `planned` itself where all is known exactly.
+    """The instance for which a bound must be proved: `planned` itself if all facts are exact.
 
     Raises UnknownDomain.
     """
@@ -46,8 +46,10 @@ def bound_instance(
 
 
 def good_ends(estate: Estate) -> Estate:
-    """The estate with the better end of every interval. A fact that was replaced since stays as it is, and so
-    does when plans begin: what is over by then is bounded from there on.
+    """The estate with the better end of every interval.
+
+    Unchanged: facts replaced since, and the time when plans start, because whatever is done by then is
+    bounded from there on.
     """
     tree: Tree = {}
     for interval in estate.intervals:
@@ -78,12 +80,12 @@ def _better(thing: Any, tree: Tree | Interval) -> Any:
 
 
 def _items(entries: tuple[Any, ...]) -> list[tuple[str | int, Any]]:
-    """Entries by id; those that have none by their number."""
+    """Entries by id; those without one by their number."""
     return [(getattr(item, "id", row), item) for row, item in enumerate(entries)]
 
 
 def _fleet(estate: Estate, better: Estate) -> Fleet:
-    """Servers that have what their class has follow it; what a table says of a server is exact."""
+    """Servers that take a value from their class follow it; a value in a table is exact."""
     fleet, capacity, watts = estate.fleet, estate.fleet.capacity, estate.fleet.watts
     for row, (bad, good) in enumerate(zip(estate.classes, better.classes, strict=True)):
         mine = fleet.server_class == row
@@ -102,8 +104,8 @@ def _fleet(estate: Estate, better: Estate) -> Fleet:
 def _capacity_as_planned(good: Instance, planned: Instance) -> IntColumn:
     """Capacity of each row in the planned instance, 0 if it has no such row.
 
-    Rows that carry more than they have were given what they carry, which lighter replicas would not show.
-    What is free in a pool is at least what the plan has there, though more replicas are left in it.
+    Rows that carry more than they have were raised to their load, which lighter replicas would not show. The
+    free capacity of a pool is at least that in the plan, even if more replicas stay in it.
     """
     index = {name: row for row, name in enumerate(planned.row_names)}
     same = np.array([index.get(name, -1) for name in good.row_names], np.int64)
@@ -115,14 +117,15 @@ def _capacity_as_planned(good: Instance, planned: Instance) -> IntColumn:
 
 
 def _power(good: Instance, planned: Instance) -> tuple[PowerBudget, ...]:
-    """Budgets never below what was planned with: they too were raised to what is on."""
+    """Budgets never below those of the plan, which were raised to what is on."""
     had = {budget.id: budget.watts for budget in planned.power}
     return tuple(replace(b, watts=max(b.watts, had.get(b.id, 0))) for b in good.power)
 
 
 def _stores(estate: Estate, good: Instance) -> tuple[LostStore, ...]:
-    """Where several lost stores of a family could come back, which one a plan takes depends on the truth:
-    whatever it is, it is not sooner than the quickest, and holds no limit that all of them need."""
+    """If several lost stores of a family could come back, a plan's choice depends on the truth: it is never
+    faster than the quickest, and uses no limit unless all of them do.
+    """
     family = {store.id: store.family for store in estate.stores}
     counts: dict[str, int] = {}
     for store in good.stores:

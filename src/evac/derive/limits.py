@@ -1,7 +1,7 @@
 """Limits of an estate as numbered rows, and which of them each action uses; budgets of steady power: what
-every feed, hall, rack and site may carry now, and whom it carries.
+every feed, hall, rack and site may carry now, and its loads.
 
-One table for planner, checker and run. A rack with two feeds may have to live on either, so its whole load
+One table for planner, checker and run. A rack with two feeds may have to run on either, so its whole load
 counts on both.
 """
 
@@ -21,12 +21,12 @@ from evac.model.step_id import limit_id
 from evac.model.units import ticks_up
 
 BMC_REQUEST_MS: Final = 1_000
-"""How long a request that powers a server on keeps its management network busy, at the least."""
+"""Minimum time that a power-on request occupies its management network."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LimitTable:
-    """Numbered limits and lookups from the estate's words to uses. Unknown limits have no row."""
+    """Numbered limits, and lookups from the estate's names to uses. Unknown limits have no row."""
 
     limits: tuple[Limit, ...]
     index: Mapping[str, int]
@@ -39,11 +39,11 @@ class LimitTable:
         return () if row is None or units == 0 else (Use(row, units, offset, hold),)
 
     def promotion(self, engine: str, site: str) -> tuple[Use, ...]:
-        """At once per engine and site."""
+        """Concurrent promotions for each engine and site."""
         return self._one(limit_id("promotions", engine, site))
 
     def shift(self, kind: str | None, change_ticks: int) -> tuple[Use, ...]:
-        """The control of a kind of traffic is held for the change, not for the settling."""
+        """The control of a kind of traffic is held for the change, not until it settles."""
         if kind is None or not change_ticks:
             return ()
         return self._one(limit_id("traffic", kind), hold=change_ticks)
@@ -63,7 +63,7 @@ class LimitTable:
         boot_server: str | None,
         hall: str | None = None,
     ) -> tuple[Use, ...]:
-        """Slots of feeds and boot server for the whole boot; inrush and image inside it; a request to the BMC
+        """Slots of feeds and boot server for the whole boot; inrush and image within it; a request to the BMC
         in a hall, and an address from the boot server.
         """
         uses: list[Use] = []
@@ -84,7 +84,7 @@ class LimitTable:
         return tuple(uses)
 
     def inrush(self, feeds: tuple[str, ...], watts: int, offset: int, hold: int) -> tuple[Use, ...]:
-        """What servers draw that come on by themselves, from `offset` on."""
+        """Inrush of servers that power on by themselves, from `offset` on."""
         found = [self._one(limit_id("inrush", feed), watts, offset, hold) for feed in feeds if hold]
         return tuple(use for uses in found for use in uses)
 
@@ -94,7 +94,7 @@ class LimitTable:
 
 
 def limits_of(estate: Estate, tick_ms: int) -> LimitTable:
-    """Every known limit, sorted by id. Rates get their window in ticks, rounded up."""
+    """Every known limit, sorted by id. The windows of rates are in ticks, rounded up."""
     rows: dict[str, Limit] = {}
     _company(estate, tick_ms, rows)
     for feed in estate.feeds:
@@ -152,23 +152,24 @@ def pool_names(estate: Estate) -> tuple[str, ...]:
 
 
 def less_margin(watts: int, margin_permille: int) -> int:
-    """What may be used of a budget; a capacity, so rounded down."""
+    """The usable part of a budget; a capacity, so rounded down."""
     return watts * (1_000 - margin_permille) // 1_000
 
 
 BUDGETED: Final = ("site", "hall", "feed", "rack")
-"""Kinds of domains that have a budget of power."""
+"""Kinds of domains that have a power budget."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PowerTable:
-    """Budgets that are known."""
+    """Known budgets."""
 
     names: tuple[str, ...]
     watts: tuple[int, ...]
     of_rack: IndexColumn
     """(R + 1, C) numbers of the budgets of a rack, -1 unknown: as many feeds as any rack has, hall, rack,
-    site; the last line for servers without a rack."""
+    site; the last line is for servers without a rack.
+    """
     of_site: IndexColumn
     """(sites,) number of its budget."""
 
@@ -179,7 +180,7 @@ class PowerTable:
         return found
 
     def sums(self, index: IndexColumn, watts: IntColumn) -> IntColumn:
-        """(budgets,) watts that servers or racks with these (N, C) budgets draw from each."""
+        """(budgets,) total watts drawn from each by servers or racks with these (N, C) budgets."""
         load = np.zeros(len(self.names), np.int64)
         for column in index.T:
             known = column >= 0
@@ -188,7 +189,7 @@ class PowerTable:
 
 
 def power_table(top: Topology, scenario: Scenario) -> PowerTable:
-    """Budgets by what utility and cooling give now, less the margin. Raises UnknownDomain."""
+    """Budgets from the current utility and cooling capacity, less the margin. Raises UnknownDomain."""
     if not scenario.power:
         return top.once("power", lambda: _table(top, stated_budgets(top)))
     budgets = stated_budgets(top)
@@ -221,7 +222,9 @@ _HINT: Final = "give a site, a hall, a feed or a rack"
 
 
 def stated_budgets(top: Topology) -> dict[str, int]:
-    """Domain -> watts it carries: of a hall no more than its cooling does. Unknown budgets are left out."""
+    """Domain -> watts it carries; for a hall at most what its cooling handles. Unknown budgets are
+    omitted.
+    """
     estate = top.estate
     found = [(f.id, f.power_budget_watts) for f in estate.feeds]
     for hall in estate.halls:

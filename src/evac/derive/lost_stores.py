@@ -1,4 +1,4 @@
-"""Lost stores of a scenario in whole numbers: how each is fenced, and by which ways it can come back."""
+"""Lost stores of a scenario in integers: how each is fenced, and the ways it can come back."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def lost_stores_of(
     unknown: set[str],
 ) -> tuple[tuple[LostStore, ...], dict[int, int]]:
     """Stores that lose their primary or their majority, and the row of each by its number in the estate: -1
-    of those without a way back that are rebuilt from others, which are none.
+    for other stores, and for those without a way back that are rebuilt from others.
     """
     found: list[LostStore] = []
     rows: dict[int, int] = {}
@@ -87,8 +87,8 @@ def lost_stores_of(
 
 
 def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
-    """Whether the primary must move: it is lost, or, on the way home, known to be elsewhere. From files alone
-    a way home is planned as if everything had left.
+    """Whether the primary must move: it is lost or, in a failback, known to be elsewhere. According to the
+    files alone, a failback is planned as if everything had left.
     """
     if scenario.kind != "failback":
         gone = _out_of_reach(top, lost, store)
@@ -100,13 +100,13 @@ def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
 
 
 def _takes_confirming(top: Topology, store: Store, scenario: Scenario) -> bool:
-    """Whether this loss takes a copy that confirms commits: what an earlier one took was answered then."""
+    """Whether this loss takes a copy that confirms commits. What an earlier loss took was handled then."""
     new = loss(top, scenario.domains)
     return any(m.mode == "sync" and is_lost(top, new, m.at) for m in store.members)
 
 
 def _out_of_reach(top: Topology, lost: Loss, store: Store) -> tuple[bool, ...]:
-    """Of each member, whether it is lost by this or was lost before."""
+    """For each member, whether it is lost by this or was lost before."""
     before = members_lost(top, lost_now(top), store)
     return tuple(now or then for now, then in zip(members_lost(top, lost, store), before, strict=True))
 
@@ -121,9 +121,10 @@ def _candidates(
     scenario: Scenario,
     unknown: set[str],
 ) -> tuple[Candidate, ...]:
-    """Copies first, then backups; places are unique and sorted within each kind. Where the members elect a
-    primary by themselves, that is the only way; where a moment is asked for, so are backups: a copy holds
-    what was written after it.
+    """Copies first, then backups; places are unique and sorted within each kind.
+
+    If the members elect a primary by themselves, that is the only way; if a restore point is requested, only
+    backups are: a copy contains what was written after it.
     """
     moment_s = dict(scenario.moments).get(store.id)
     waived = store.id in policy.waivers or moment_s is not None
@@ -162,10 +163,10 @@ def _candidates(
 
 
 def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iterator[Way]:
-    """Ways back by members with data: the survivors of a loss, all in reach once power is back, the home on
+    """Ways back by members with data: the survivors of a loss; all within reach once power is back; home in a
     failback.
 
-    Nothing is lost where the old primary still writes (evacuate, failback) or comes back itself.
+    Nothing is lost if the old primary still writes (evacuate, failback) or itself comes back.
     """
     if scenario.kind in _LEAVES:
         orderly = scenario.kind == "evacuate"
@@ -183,7 +184,7 @@ def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iter
 
 
 def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[Way]:
-    """Backups outside the loss whose size and restore rate are known."""
+    """Backups outside the loss with known size and restore rate."""
     for backup in store.backups:
         if is_lost(top, lost, backup.at) or is_lost(top, lost_now(top), backup.at):
             continue
@@ -198,7 +199,8 @@ def reprotects_of(
     top: Topology, lost: Loss, scenario: Scenario, stores: tuple[LostStore, ...], tick_ms: int
 ) -> tuple[Reprotect, ...]:
     """Copies of a restored domain that are behind a primary elsewhere: one that follows no one; any of a
-    store that left its home, for they followed another one; of a lost one, all but the one that is promoted.
+    store that left its home, because they followed another primary; of a lost store, all but the promoted
+    one.
     """
     if scenario.kind != "restore":
         return ()
@@ -217,14 +219,14 @@ def reprotects_of(
 
 
 class Waits(Protocol):
-    """What services wait for of lost stores: (S,) numbers of stores."""
+    """Lost stores that services wait for: (S,) numbers of stores."""
 
     @property
     def serve(self) -> tuple[tuple[int, ...], ...]: ...
 
 
 class Hit(Protocol):
-    """What a loss does to services: (S,) whose base does not hold, and who never comes back."""
+    """Effect of a loss on services: (S,) those whose base does not hold, and those that never come back."""
 
     @property
     def base_lost(self) -> BoolColumn: ...
@@ -244,9 +246,11 @@ def with_restore_needs(
     store_rows: dict[int, int],
     hits: Callable[[tuple[LostStore, ...]], Found],
 ) -> tuple[tuple[LostStore, ...], Found]:
-    """Return the stores with the services that a restore of each waits for, and the effect of the loss with
-    these. A store that has a live copy is not restored, and neither is one whose restore would wait for
-    itself, directly or through a tool. Each store that this blocks may block another one, so it is repeated.
+    """Add the services that each restore waits for, and return the stores with the resulting effect of the
+    loss.
+
+    A store with a live copy is not restored, nor is one whose restore would wait for itself, directly or
+    through a tool. Each store that this blocks may block another, so it is repeated.
     """
     names, hit, every = {s.id: row for row, s in enumerate(estate.services)}, hits(stores), graph.every
     policies = {number: estate.stores[row].backup_policy for row, number in store_rows.items() if number >= 0}
@@ -277,7 +281,7 @@ def with_restore_needs(
 def kept_for_restores(
     services: Services, estate: Estate, stores: tuple[LostStore, ...], store_rows: dict[int, int]
 ) -> Services:
-    """The same services, but those that a restore of a lost store needs cannot be shed."""
+    """The same services, except that those needed to restore a lost store cannot be shed."""
     policies = (
         estate.stores[row].backup_policy
         for row, number in store_rows.items()
@@ -291,7 +295,7 @@ def kept_for_restores(
 
 
 def _behind(graph: ServiceGraph, hit: Hit, first: Iterable[int]) -> set[int]:
-    """Lost services among some, and all that these hard-need."""
+    """Lost services among some, and all their hard dependencies."""
     return {
         row
         for row, reached in enumerate(reachable(graph.hard, list(first)))

@@ -1,8 +1,8 @@
-"""What a loss is judged by: its class, for which services and stores may promise another recovery, and how
-many people each service counts for.
+"""How a loss is judged: its class, for which services and stores may state different objectives, and how many
+users each service counts for.
 
-The most that is lost decides: several sites are a region, a feed or a group within a site counts as a hall,
-and a provider as software, for nothing of ours is lost.
+The largest loss decides: several sites are a region; a feed or a group within a site counts as a hall, and a
+provider as software, because nothing of ours is lost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OF_KIND: Final[Mapping[DomainKind, LossClass]] = MappingProxyType(
 
 
 def loss_class(top: Topology, domains: Iterable[str]) -> LossClass:
-    """The class of the loss of some domains at once. Raises UnknownDomain."""
+    """The class of the simultaneous loss of some domains. Raises UnknownDomain."""
     names = tuple(domains)
     sites = int(loss(top, names).sites.sum())
     if sites:
@@ -42,7 +42,7 @@ def loss_class(top: Topology, domains: Iterable[str]) -> LossClass:
 
 
 def rto_of(estate: Estate, scenario: Scenario) -> dict[str, int | None]:
-    """Service -> the longest outage that is accepted in a scenario. Raises UnknownDomain."""
+    """Service -> the longest accepted outage in a scenario. Raises UnknownDomain."""
     if not any(service.objectives for service in estate.services):
         return {service.id: service.rto_ms for service in estate.services}
     of_class = loss_class(topology(estate), scenario.domains)
@@ -50,13 +50,13 @@ def rto_of(estate: Estate, scenario: Scenario) -> dict[str, int | None]:
 
 
 def judged_as(store: Store, loss: LossClass) -> Store:
-    """The store with the rpo that holds for a class of loss."""
+    """The store with the RPO for a class of loss."""
     return store if store.objectives is None else replace(store, rpo_ms=rpo_for(store, loss))
 
 
 def audience(estate: Estate) -> IntColumn:
-    """(S,) people that a service counts for in every order: as stated. An unstated number is not zero:
-    it counts like the median of its tier, of all others where its tier has none, and as one where no one has.
+    """(S,) users that a service counts for in every ordering, as stated. An unstated number is not zero: it
+    is the median of its tier, or of all others if its tier has none, or one if no service states it.
     """
     services, by_tier = estate.services, dict[int | None, list[int]]()
     for service in services:

@@ -1,11 +1,11 @@
-"""Estate + scenario -> Instance: every quantity rounded once, here.
+"""Estate + scenario -> Instance: every quantity is rounded once, here.
 
-Units become ticks, tables become rows, what is unknown is listed and taken as the docstrings of
-`instance` say. `rows_of` and `limits_of` do the two large parts.
+Units become ticks, tables become rows, and unknown facts are listed and treated as documented in `instance`.
+`rows_of` and `limits_of` do the two large parts.
 
-Steps that are longer than the horizon are cut to one tick more than it, as they never end within it either
-way. That keeps what planner, bound and checker lay out by ticks in proportion to the horizon, whatever an
-estate says of durations.
+Steps longer than the horizon are cut to one tick more than it, because they cannot end within it either way.
+So the work of planner, bound and checker stays in proportion to the horizon, whatever durations an estate
+states.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _cut_uses(uses: tuple[Use, ...], most: int) -> tuple[Use, ...]:
 
 
 def attests_of(estate: Estate, scenario: Scenario, services: Services, tick_ms: int) -> dict[int, int]:
-    """After a restore a person frees what deletes old data by itself, and unseals what starts sealed."""
+    """After a restore a person releases what deletes old data by itself, and unseals what starts sealed."""
     if scenario.kind != "restore":
         return {}
     ticks = _ticks(estate, "attest", tick_ms)
@@ -115,7 +115,7 @@ def attests_of(estate: Estate, scenario: Scenario, services: Services, tick_ms: 
 
 
 def _ticks(estate: Estate, kind: str, tick_ms: int) -> int:
-    """How long it takes a person; at most just over the horizon, which is never."""
+    """How long it takes a person; at most one tick above the horizon, which means never."""
     return _ticks_or_none(estate, kind, tick_ms) or 0
 
 
@@ -136,8 +136,9 @@ def derive(
 ) -> Instance:
     """The planning instance of a scenario. Raises UnknownDomain.
 
-    `top` spares building the topology again; rows: of this scenario, or `no_rows` where only the rest is
-    asked. good: what is lost of pools is rounded in our favour; of alternatives, what all need is waited for.
+    `top` avoids building the topology again; rows: of this scenario, or `no_rows` if only the rest is needed.
+    good: partial pool losses are rounded in our favour; for alternatives, only what all of them need is
+    waited for.
     """
     top = top or topology(estate)
     plain = top.once("graph", lambda: service_graph(estate))
@@ -198,7 +199,7 @@ def derive(
 
 
 def limits_in(top: Topology, tick_ms: int = TICK_MS) -> LimitTable:
-    """The limits of an estate, worked out once."""
+    """The limits of an estate, computed once."""
     return top.once(("limits", tick_ms), lambda: limits_of(top.estate, tick_ms))
 
 
@@ -237,7 +238,7 @@ def _services(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Same:
-    """What is the same whatever is lost: services, but for what `_hits` says, and what of them is unknown."""
+    """What does not depend on the loss: services, except for `_hits`, and their unknown facts."""
 
     services: Services
     unknown: frozenset[str]
@@ -298,7 +299,7 @@ def _same(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Hits:
-    """What a loss does to services: counts, milestones that do not hold, stores waited for."""
+    """Effect of a loss on services: counts, milestones that do not hold, stores waited for."""
 
     n: IntColumn
     m: IntColumn
@@ -355,7 +356,7 @@ def _hits_of_restorable(
     homing: WayHome | None,
     good: bool,
 ) -> tuple[tuple[LostStore, ...], _Hits]:
-    """Lost stores with what their restores wait for, and what the loss does to services."""
+    """Lost stores with what their restores wait for, and the effect of the loss on services."""
 
     def hits(some: tuple[LostStore, ...]) -> _Hits:
         return _hits(top, lost, graph, some, store_rows, homing, good)
@@ -364,7 +365,7 @@ def _hits_of_restorable(
 
 
 def _settled(graph: ServiceGraph, hit: _Hits, standing: Standing) -> tuple[ServiceGraph, _Hits]:
-    """Both with each group of alternatives as a need of the one that is counted on."""
+    """Both with each group of alternatives as a need of the chosen one."""
     plain = chosen(graph, standing)
     return plain, replace(hit, blocked=hit_by_dependency(plain, hit.blocked))
 
@@ -377,7 +378,7 @@ def _standing(
     stores: tuple[LostStore, ...],
     tick_ms: int,
 ) -> Standing:
-    """What alternatives are chosen by."""
+    """The input for choosing alternatives."""
     names = {service.id: row for row, service in enumerate(estate.services)}
     doubts = np.zeros(len(names), np.bool_)
     doubts[[*doubtful, *(names[name] for name in passed_over if name in names)]] = True
@@ -398,8 +399,8 @@ def _standing(
 
 
 def _sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColumn:
-    """(S,) services whose users are sent to what is lost: where that is not known, those of which some site
-    has nothing left.
+    """(S,) services whose users are sent to what is lost; if that is unknown, those with nothing left at some
+    site.
     """
     traffic, sites = top.estate.traffic, lost.sites | lost_now(top).sites
     gone = {site.id for site, dead in zip(top.estate.sites, sites, strict=True) if dead}
@@ -420,31 +421,30 @@ def _least(services: tuple[Service, ...], n: IntColumn) -> IntColumn:
 
 
 def _traffic_moves(service: Service, left_a_site: bool) -> bool:
-    """Traffic that points at a site where nothing is left must be moved by a step; anycast and `none`
-    move by themselves."""
+    """Traffic to a site with nothing left must be moved by a step; anycast and `none` move by themselves."""
     return left_a_site and service.traffic.kind in ("dns", "load_balancer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waits:
-    """What services wait for of stores that are lost."""
+    """Lost stores that services wait for."""
 
     serve: tuple[tuple[int, ...], ...]
-    """Lost stores each service waits for, one a family: the instance that can be back first."""
+    """Lost stores each service waits for, one for each family: the instance that can be back first."""
     start: tuple[tuple[int, ...], ...]
     """Those of them that it needs to start."""
     blocked: BoolColumn
     """Its store never returns."""
     rebuilds: dict[int, tuple[tuple[str, str], ...]]
-    """Service -> stores that it makes again, and from what."""
+    """Service -> stores that it rebuilds, and their sources."""
     rebuild_ms: IntColumn
-    """(S,) how long that takes: of several the longest, as they are made at one time."""
+    """(S,) how long that takes: the longest of several, which run concurrently."""
 
 
 def _store_edges(
     estate: Estate, graph: ServiceGraph, stores: tuple[LostStore, ...], store_rows: dict[int, int]
 ) -> _Waits:
-    """What is rebuilt is waited for where it is made from: a chain of rebuilds takes their sum."""
+    """A rebuilt store waits for its source: a chain of rebuilds takes their sum."""
     lost = np.zeros(max((max(d) for d in graph.family_stores.values()), default=-1) + 1, np.bool_)
     lost[list(store_rows)] = True
     gone = families_without_instance(graph, lost)
@@ -479,8 +479,8 @@ def _store_edges(
 def _first_back(
     estate: Estate, members: tuple[int, ...], stores: tuple[LostStore, ...], store_rows: dict[int, int]
 ) -> int:
-    """Of the stores of a family that are all lost, the one that can be back first: one that has a copy, else
-    one that is rebuilt, else the first.
+    """Of the stores of a family that are all lost, the one that can be back first: one with a copy, else a
+    rebuilt one, else the first.
     """
 
     def key(row: int) -> tuple[int, int, str]:
@@ -548,7 +548,7 @@ def _conflicts(estate: Estate) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 def _open_questions(
     top: Topology, lost: Loss, graph: ServiceGraph, store_rows: dict[int, int], scenario: Scenario
 ) -> dict[int, str]:
-    """Service -> the fact without which no one can say what becomes of it; on the way home none is."""
+    """Service -> the fact without which its outcome is unknown; none in a failback."""
     if scenario.kind == "failback":
         return {}
     without = np.zeros(len(top.estate.stores), np.bool_)
@@ -557,13 +557,13 @@ def _open_questions(
 
 
 def _estimated(top: Topology, lost: Loss, scenario: Scenario) -> tuple[str, ...]:
-    """Facts of which a plan takes one end and the bound the other: what a pool loses of each service."""
+    """Facts for which a plan uses one end and the bound the other: each service's loss in a pool."""
     flags = estimated(top, lost)
     return tuple(placement_of(top.estate.services[row].id) for row in np.flatnonzero(flags).tolist())
 
 
 def _lost_choices(estate: Estate, graph: ServiceGraph, down: BoolColumn) -> tuple[tuple[int, ...], ...]:
-    """Groups of tools that are lost as a whole, where any one tool would be enough."""
+    """Groups of interchangeable tools that are lost entirely."""
     groups = [tuple(graph.index[name] for name in group) for group in estate.tool_groups(estate.tools)]
     return tuple(group for group in groups if len(group) > 1 and down[list(group)].all())
 
@@ -577,8 +577,9 @@ def _tools(
     scenario: Scenario,
     counted: Mapping[tuple[int, ...], int],
 ) -> dict[str, ToolNeed]:
-    """On the way home every tool serves until it has moved. counted: which of several that are all lost is
-    waited for; nothing waits for other groups."""
+    """In a failback every tool works until it has moved. counted: which of several lost tools is waited for;
+    nothing waits for other groups.
+    """
     found: dict[str, ToolNeed] = {}
     for kind in sorted(STATED_KINDS):
         roles = PLANNED[kind].tools if scenario.kind != "failback" else ()

@@ -1,8 +1,8 @@
-"""What a loss takes of self-scheduling pools, and of which services no one can say what it takes.
+"""The effect of a loss on self-scheduling pools, and services for which it is unknown.
 
-A pool loses the share of its servers that a loss takes, and its replicas in proportion, rounded against us:
-no one knows which replica ran on which server. Where the servers of a pool are unknown, or only the site of a
-replica is known, a loss below the site cannot be judged at all.
+A pool loses the share of its servers that a loss takes, and a proportional share of its replicas, rounded
+against us, because it is unknown which replica ran on which server. If the servers of a pool are unknown, or
+only the site of a replica is known, a loss below the site cannot be judged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WIDE = 2**31
 
 @dataclass(frozen=True, slots=True)
 class PoolShare:
-    """The share of a pool that a loss takes: of each resource; of servers where sizes are unknown."""
+    """The share of a pool that a loss takes: of each resource; of servers if sizes are unknown."""
 
     of_resource: tuple[Fraction, ...]
 
@@ -61,15 +61,15 @@ def pool_members(top: Topology) -> Mapping[int, IntColumn]:
 
 
 def pools_with_servers(top: Topology) -> BoolColumn:
-    """(P,) pools some of whose servers are known."""
+    """(P,) pools with some known servers."""
     fleet = top.estate.fleet
     known = (fleet.pool >= 0) & (fleet.state != CONDEMNED)
     return np.bincount(fleet.pool[known], minlength=len(top.estate.pools)) > 0
 
 
 def member_sizes(top: Topology, members: IntColumn) -> IntColumn:
-    """(members, columns) what each server of a pool counts for: in every resource that all sizes are known of
-    and that any has, and by itself where there is none such.
+    """(members, columns) the weight of each server of a pool: in every resource for which all sizes are known
+    and some are not zero; equal weights if there is no such resource.
     """
     fleet = top.estate.fleet
     known = fleet.capacity_known[members].all(axis=0) & fleet.capacity[members].any(axis=0)
@@ -78,7 +78,7 @@ def member_sizes(top: Topology, members: IntColumn) -> IntColumn:
 
 
 def pool_shares(top: Topology, lost: Loss) -> dict[int, PoolShare]:
-    """Pool -> its share that is lost, for pools that lose some of their servers and not all of them."""
+    """Pool -> its lost share, for pools that lose some but not all of their servers."""
     return {
         pool: _share_of(top, members, lost.servers)
         for pool, members in pool_members(top).items()
@@ -93,7 +93,7 @@ def _share_of(top: Topology, members: IntColumn, gone: BoolColumn) -> PoolShare:
 
 
 def share_of_resources(top: Topology, gone: BoolColumn, pool: int) -> tuple[Fraction, ...]:
-    """(R,) share of each resource of a pool that is lost with its servers; gone: (V,) lost servers."""
+    """(R,) lost share of each resource of a pool; gone: (V,) lost servers."""
     members = pool_members(top).get(pool, np.zeros(0, np.int64))
     lost, fleet = gone[members], top.estate.fleet
     if not lost.any():
@@ -108,8 +108,8 @@ def share_of_resources(top: Topology, gone: BoolColumn, pool: int) -> tuple[Frac
 
 
 def share_of_pool(top: Topology, gone: BoolColumn, pool: int) -> tuple[Fraction, tuple[Fraction, ...]]:
-    """(share of its replicas that is lost at worst, (R,) shares of its resources that are left); gone: (V,)
-    lost servers, some of which the pool owns.
+    """(worst-case share of lost replicas, (R,) shares of its resources that are left); gone: (V,) lost
+    servers, some of them owned by the pool.
     """
     fleet = top.estate.fleet
     mine = (fleet.pool == pool) & (fleet.state != CONDEMNED)
@@ -130,9 +130,10 @@ def part_of(counts: IntColumn, share: Fraction, up: bool = True) -> IntColumn:
 def replicas_lost(
     top: Topology, lost: Loss, good: bool = False, replicas: Replicas | None = None
 ) -> IntColumn:
-    """(K,) replicas of each binding that are lost: all of them with their server, pool or site; in a pool
-    that loses some of its servers, its share. good: the least that can be, rounded in our favour; replicas:
-    other ones than those of the estate.
+    """(K,) lost replicas of each binding: all with their server, pool or site; in a pool that loses some of
+    its servers, its share.
+
+    good: the minimum, rounded in our favour; replicas: instead of those of the estate.
     """
     replicas = top.estate.replicas if replicas is None else replicas
     gone = np.zeros(len(replicas), np.bool_)
@@ -147,7 +148,7 @@ def replicas_lost(
 
 
 def estimated(top: Topology, lost: Loss) -> BoolColumn:
-    """(S,) services some of whose replicas are in a pool that loses a part of its servers."""
+    """(S,) services with replicas in a pool that loses some of its servers."""
     replicas = top.estate.replicas
     flags = np.zeros(len(top.estate.services), np.bool_)
     shares = list(pool_shares(top, lost))
@@ -156,7 +157,7 @@ def estimated(top: Topology, lost: Loss) -> BoolColumn:
 
 
 def sites_in_part(top: Topology, lost: Loss) -> tuple[BoolColumn, BoolColumn]:
-    """(sites,) of which a loss takes a part and not the whole: anything, and more than single servers."""
+    """(sites,) sites that a loss takes in part: something more than single servers, but not the whole."""
     parts = np.zeros(len(top.estate.sites), np.bool_)
     for mask, site in (
         (lost.halls, top.hall_site),
@@ -170,8 +171,8 @@ def sites_in_part(top: Topology, lost: Loss) -> tuple[BoolColumn, BoolColumn]:
 
 
 def loose_services(top: Topology, lost: Loss) -> BoolColumn:
-    """(S,) services of which a loss may or may not take replicas, because only their site is known, or the
-    site of the pool that they are in; or no replica is known at all of one that is there.
+    """(S,) services whose replicas a loss may or may not take, because only their site, or that of their
+    pool, is known; or because no replica of a service there is known.
     """
     estate, replicas = top.estate, top.estate.replicas
     some, parts = sites_in_part(top, lost)
@@ -194,9 +195,10 @@ def loose_services(top: Topology, lost: Loss) -> BoolColumn:
 
 
 def loose_stores(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
-    """(D,) stores that take writes as far as is known, and would not if members of which only the site is
-    known were in the part of it that is. is_loss: commits wait for a copy that is lost, and for none that
-    leaves in order or comes back.
+    """(D,) stores that accept writes as far as is known, and would not if members known by site only were in
+    the lost part of it.
+
+    is_loss: commits wait for a lost copy, but not for one that leaves in order or comes back.
     """
     judge = is_down if is_loss else store_is_lost
     some, _ = sites_in_part(top, lost)
@@ -214,8 +216,8 @@ def loose_stores(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
 def unjudged(
     top: Topology, lost: Loss, graph: ServiceGraph, without_store: BoolColumn, is_loss: bool
 ) -> dict[int, str]:
-    """Service -> path of the fact without which no one can say what a loss does to it. without_store: (D,)
-    stores that are lost. is_loss: see `loose_stores`.
+    """Service -> path of the fact without which the effect of a loss is unknown. without_store: (D,) lost
+    stores. is_loss: see `loose_stores`.
     """
     estate = top.estate
     causes: list[tuple[str, BoolColumn]] = []
@@ -250,14 +252,14 @@ def _only(row: int, count: int) -> BoolColumn:
 
 
 def capacity_part(whole: int, share: Fraction, up: bool) -> int:
-    """A share of a capacity; of one that is not limited, all of it."""
+    """A share of a capacity; all of it if it is unlimited."""
     if whole == UNBOUNDED:
         return whole if share else 0
     return -(-whole * share.numerator // share.denominator) if up else int(whole * share)
 
 
 def server_parts(sizes: IntColumn, known: BoolColumn, live: BoolColumn, whole: int) -> IntColumn:
-    """(V,) what each server of a pool gives of the whole, rounded down."""
+    """(V,) each server's share of its pool, rounded down."""
     if whole == UNBOUNDED:
         return np.full(len(sizes), UNBOUNDED, np.int64)
     weight = np.where(live, sizes if known[live].all() else 1, 0)
@@ -265,7 +267,7 @@ def server_parts(sizes: IntColumn, known: BoolColumn, live: BoolColumn, whole: i
 
 
 def unknown_servers(top: Topology, lost: Loss, pools: list[int]) -> set[str]:
-    """Of pools of a dark site that no one knows the servers of: their capacity counts from the beginning."""
+    """Pools of a dark site without known servers: their capacity counts from the start."""
     named = set(np.unique(top.estate.fleet.pool).tolist())
     return {f"pools/{top.estate.pools[p].id}/servers" for p in pools if lost.pools[p] and p not in named}
 
@@ -280,9 +282,10 @@ def pool_capacities(
     good: bool,
     unknown: set[str],
 ) -> tuple[list[list[int]], IntColumn]:
-    """(of each pool without its dark servers, of each chosen server): dark servers of a pool have their part
-    of it by their size, or equal parts where sizes are not known. Of a pool that loses some of its servers
-    the rest is left; on the way home, what had left.
+    """(capacity of each pool without its dark servers, capacity of each chosen server): dark servers
+    contribute by their size, or equally if sizes are unknown.
+
+    A pool that loses some of its servers keeps the rest; in a failback, the lost part.
     """
     fleet, found = top.estate.fleet, []
     capacity = np.where(fleet.capacity_known[chosen], fleet.capacity[chosen], 0)
@@ -310,7 +313,7 @@ def pool_capacities(
 
 
 def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str]) -> list[int]:
-    """Totals of a pool times its quota; from its servers that are on, or will be, where none is stated."""
+    """Totals of a pool times its quota; if no total is stated, from its servers that are or will be on."""
     estate, pool = top.estate, top.estate.pools[row]
     capacity = []
     for resource, total in enumerate(pool.capacity):

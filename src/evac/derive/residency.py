@@ -1,4 +1,4 @@
-"""Where data may be: the sites that a service or a store names, and those of regions and groups it names."""
+"""Where data may be: the sites that a service or a store names, directly or through regions and groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from evac.model.estate import Estate, Service
 
 
 def sites_of(estate: Estate, names: Iterable[str]) -> tuple[str, ...]:
-    """The sites that are named, and those in regions and groups that are, sorted. Groups may be nested."""
+    """The named sites and those in named regions and groups, sorted. Groups may be nested."""
     groups, sites = {group.id: group.members for group in estate.groups}, {site.id for site in estate.sites}
     found, work = set[str](), list(names)
     work += [site.id for site in estate.sites if site.region in work]

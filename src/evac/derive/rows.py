@@ -36,7 +36,7 @@ from evac.model.units import RESOURCE_COUNT, UNBOUNDED
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowSet:
-    """The parts of an Instance that come from the tables. unknown: what was taken as unknown in them."""
+    """The parts of an Instance that come from the tables. unknown: facts treated as unknown in them."""
 
     rows: Rows
     names: tuple[str, ...]
@@ -57,8 +57,8 @@ class RowSet:
 
 @dataclass(slots=True, eq=False)
 class _Bare:
-    """Chosen fleet rows and what a scenario makes of them. only_boots: those that take no replicas; member:
-    those whose boot gives capacity to the self-scheduling pool that owns them.
+    """Chosen fleet rows and their state in a scenario. only_boots: rows that take no replicas; member: rows
+    whose boot adds capacity to the self-scheduling pool that owns them.
     """
 
     chosen: IndexColumn
@@ -74,14 +74,14 @@ class _Bare:
 
 
 def demand_of(top: Topology) -> IntColumn:
-    """(S, R) what one replica takes; what is not known is taken as nothing."""
+    """(S, R) demand of one replica; unknown demand is zero."""
     return top.once("demand", lambda: _demand(top))
 
 
 def rows_of(
     top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, tick_ms: int, good: bool = False
 ) -> RowSet:
-    """All rows of an instance. good: what is lost of pools is rounded in our favour."""
+    """All rows of an instance. good: partial pool losses are rounded in our favour."""
     estate, unknown = top.estate, set[str]()
     demand = demand_of(top)
     budgets = power_table(top, scenario)
@@ -165,11 +165,11 @@ def _bare_rows(
     tick_ms: int,
     unknown: set[str],
 ) -> _Bare:
-    """Servers that only hands can boot (no BMC) count when a site is restored; when one is lost, where the
-    estate says how long people take.
+    """Servers that only people can boot (no BMC) count when a site is restored; after a loss, if the estate
+    states how long people take.
 
-    Restored, every server of the domain that is not condemned comes up, even where it takes no replicas; a
-    self-scheduling pool has the capacity of those of its servers that are up. What was seen on is on, and
+    In a restore, every server of the domain that is not condemned boots, even if it takes no replicas; a
+    self-scheduling pool has the capacity of its servers that are up. A server that was seen on is on, and
     empty.
     """
     fleet = top.estate.fleet
@@ -230,7 +230,7 @@ def _pool_rows(top: Topology, lost: Loss, scenario: Scenario) -> list[int]:
 
 
 def _shadow_sites(top: Topology, lost: Loss, scenario: Scenario, unknown: set[str]) -> list[int]:
-    """Full sites of which neither servers nor pools are known: capacity unknown, taken as not limited."""
+    """Full sites without known servers or pools: their capacity is unknown and treated as unlimited."""
     estate = top.estate
     with_capacity = set(np.unique(estate.fleet.site).tolist()) | set(top.pool_site.tolist())
     found = []
@@ -247,8 +247,8 @@ def _shadow_sites(top: Topology, lost: Loss, scenario: Scenario, unknown: set[st
 def _bare_pools(
     top: Topology, bare: _Bare, pool_rows: list[int]
 ) -> tuple[list[tuple[int, int, int]], IndexColumn]:
-    """(only boots, site, class) that occur, sorted, and the number of each chosen row's: what a pool owns has
-    the number of its pool, which comes after these.
+    """(only boots, site, class) that occur, sorted, and the number of each chosen row's; rows owned by a pool
+    have the number of their pool, which comes after these.
     """
     fleet, chosen = top.estate.fleet, bare.chosen
     sites, classes = len(top.estate.sites) + 1, len(top.estate.classes) + 1
@@ -318,8 +318,8 @@ def _assemble(
 def _present(
     top: Topology, gone: IntColumn, bare: _Bare, pool_rows: list[int], shadows: list[int]
 ) -> Present:
-    """Surviving replicas that are on rows; gone: (K,) those that are lost. Nothing is on what is being
-    restored; on what is failed back to is what is known to be there, and by files alone nothing.
+    """Surviving replicas on rows; gone: (K,) lost ones. What is being restored is empty; a failback target
+    holds what is known to be there, and by the files alone nothing.
     """
     estate = top.estate
     replicas = estate.replicas
@@ -389,7 +389,7 @@ def _eligible(
 
 
 def _runs_on(top: Topology) -> tuple[BoolColumn, BoolColumn]:
-    """Now or at home: what moved to a pool may go home to a server."""
+    """Now or at home: a service that moved to a pool may return to a server."""
     tables = [table for table in (top.estate.replicas, top.estate.home) if table is not None]
     count = len(top.estate.services)
     found = []
@@ -410,7 +410,7 @@ def _power(
     budgets: PowerTable,
     energy: Energy,
 ) -> tuple[tuple[PowerBudget, ...], IndexColumn]:
-    """Budgets that are known, what is on under each without a boot, and the budgets of each bare row."""
+    """Known budgets, the load of each without a boot, and the budgets of each bare row."""
     fleet = top.estate.fleet
     on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
     if scenario.kind != "failback":

@@ -1,4 +1,4 @@
-"""Where services run and serve once a plan is done: what a shift sends users to."""
+"""Where services run and serve after a plan: the targets of traffic shifts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from evac.steps.registry import kind_of
 
 
 class Serving:
-    """Of one plan. live: (service, site) -> replicas that are there before it begins, without those that it
-    starts again: at a site that is left, and at one that comes back.
+    """For one plan. live: (service, site) -> replicas already there, except those that it restarts: at a site
+    being left, and at one coming back.
     """
 
     def __init__(self, top: Topology, plan: Plan) -> None:
@@ -42,7 +42,7 @@ class Serving:
         return found
 
     def _changed(self) -> dict[str, dict[str, int]]:
-        """Service -> site -> how many more, or fewer, replicas it has once the plan is done."""
+        """Service -> site -> change in its number of replicas after the plan."""
         found: dict[str, dict[str, int]] = {}
         for step in self._plan.steps:
             sign = kind_of(step.kind).replicas
@@ -60,7 +60,7 @@ class Serving:
         return site_of(top, name.removeprefix("site:")) or ""
 
     def sites(self, service: str) -> tuple[str, ...]:
-        """Where its data is, most replicas, then by name."""
+        """Site of its data first, then most replicas, then by name."""
         counts = dict(self._changes.get(service, {}))
         left = set(self._plan.scenario.domains) if self._plan.scenario.kind in ("lose", "evacuate") else set()
         for site in (site.id for site in self._top.estate.sites if site.id not in left):
@@ -71,7 +71,7 @@ class Serving:
         return tuple(sorted(there, key=lambda site: (site not in near, -counts[site], site)))
 
     def _data_sites(self, service: str) -> frozenset[str]:
-        """Where the primaries of its stores will be: traffic goes to its data first."""
+        """Sites of the primaries of its stores: traffic goes to its data first."""
         families = self._families.get(service, ())
         stores = (store for store in self._top.estate.stores if store.family in families)
         return frozenset(self._candidates.get(s.id) or primary_site(self._top, s) for s in stores)

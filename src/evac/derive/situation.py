@@ -1,8 +1,8 @@
-"""The estate as it is now: what the files declare, what runs moved, and what systems say, in that order.
+"""The estate in its current state: declared by the files, changed by runs, then corrected by observations.
 
-`of` puts them together. `moved` says what a run left behind: each kind of step changes a draft by its
-`after`, in the order in which the steps ended. `estate_after` is the same of the steps that a plan promises,
-so that a plan, its dry run and the next plan cannot disagree on what a step does.
+`of` combines them. `moved` is what a run left behind: each kind of step changes a draft by its `after`, in
+the order in which the steps ended. `estate_after` does the same for the steps that a plan promises, so that a
+plan, its dry run and the next plan agree on the effect of each step.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _GONE: Final = "gone"  # the role of a copy whose store was made again elsewhere
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A step that was done. to: sites that it sends users to."""
+    """A completed step. to: sites that it sends users to."""
 
     step: Step
     at_ms: int = 0
@@ -108,7 +108,7 @@ def _is_known(top: Topology, domain: str) -> bool:
 def _placed(
     top: Topology, moved: Sequence[Moved], units: Sequence[UnitsSeen]
 ) -> tuple[dict[str, dict[str, int]], dict[str, Cause]]:
-    """Service -> replicas by place, of each that a run or a driver speaks of, and who that was."""
+    """Service -> replicas by place, for each service in a run or an observation, and the source."""
     names = {service.id for service in top.estate.services}
     placed: dict[str, dict[str, int]] = {}
     causes: dict[str, Cause] = {}
@@ -143,7 +143,7 @@ def services_at(estate: Estate, seen: Observation, site: str) -> frozenset[str]:
 
 
 class _Counts:
-    """Replicas by place as a table has them, and where places are."""
+    """Replicas by place in a table, and the sites of places."""
 
     def __init__(self, top: Topology) -> None:
         self._top = top
@@ -152,7 +152,7 @@ class _Counts:
         self._begin = np.searchsorted(replicas.service, np.arange(len(self._row) + 1))
 
     def of(self, service: str) -> dict[str, int]:
-        """Nothing of a service that the estate does not have."""
+        """Counts of a service; empty if the estate does not have it."""
         row, replicas = self._row.get(service, -1), self._top.estate.replicas
         if row < 0:
             return {}
@@ -163,7 +163,7 @@ class _Counts:
         return found
 
     def site(self, place: str) -> str:
-        """The site of a server, a pool or `site:` and a site; empty for one that is not there any more."""
+        """The site of a server, a pool or `site:` and a site; empty if it no longer exists."""
         top = self._top
         if place.startswith("site:"):
             return place.removeprefix("site:")
@@ -175,8 +175,8 @@ class _Counts:
             return ""
 
     def spread(self, service: str, site: str, there: Mapping[str, int], wanted: int) -> dict[str, int]:
-        """So many replicas at a site: where they are known to be, first by name; more of them in the pool
-        there, or somewhere at the site.
+        """Spread this many replicas over a site: on their known places, first by name; additional ones in the
+        pool there, or somewhere at the site.
         """
         found: dict[str, int] = {}
         for place, count in sorted(there.items()):
@@ -192,7 +192,7 @@ class _Counts:
 def _traffic(
     top: Topology, moved: Sequence[Moved], seen: Observation
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Cause]]:
-    """Service -> sites that its users are sent to, and who says so."""
+    """Service -> sites that its users are sent to, and the source."""
     names = {service.id for service in top.estate.services}
     found: dict[str, tuple[str, ...]] = {}
     causes: dict[str, Cause] = {}
@@ -209,7 +209,7 @@ def _traffic(
 
 
 def _replicas(top: Topology, placed: Mapping[str, Mapping[str, int]]) -> Replicas:
-    """The table of bindings with some services elsewhere; the same object where they are where they were."""
+    """The table of bindings with some services moved; the same object if nothing moved."""
     old = top.estate.replicas
     if not placed:
         return old
@@ -231,7 +231,7 @@ def _replicas(top: Topology, placed: Mapping[str, Mapping[str, int]]) -> Replica
 
 
 def _summed(table: IntColumn) -> Replicas:
-    """Of rows (service, kind, target, count): one binding for each of the first three, sorted."""
+    """Merge rows (service, kind, target, count) into one binding for each of the first three, sorted."""
     unique, inverse = np.unique(table[:, :3], axis=0, return_inverse=True)
     total = np.zeros(len(unique), np.int64)
     np.add.at(total, inverse.reshape(-1), table[:, 3])
@@ -241,8 +241,8 @@ def _summed(table: IntColumn) -> Replicas:
 
 
 def _places(top: Topology, names: list[str]) -> list[tuple[int, int] | None]:
-    """(kind, target) of servers, pools and whole sites by the names that steps have of them; None for what
-    the estate does not have. What starts on a server that a pool owns, the pool places.
+    """(kind, target) of servers, pools and whole sites by their step names; None if the estate does not have
+    it. If a pool owns the server, the pool places the replica.
     """
     estate = top.estate
     pools = {pool.id: (ON_POOL, row) for row, pool in enumerate(estate.pools)}
@@ -261,8 +261,8 @@ def _places(top: Topology, names: list[str]) -> list[tuple[int, int] | None]:
 def _fleet(
     fleet: Fleet, top: Topology, moved: Sequence[Moved], lost: Sequence[LostNow], replicas: Replicas
 ) -> Fleet:
-    """Switched servers are as the last run left them, those of lost domains are dark, and what is on and
-    carries something serves.
+    """Switched servers are in the state the last run left, those of lost domains are dark, and servers that
+    are on and loaded serve.
     """
     state = fleet.state.copy()
     switched: dict[str, bool] = {}
@@ -284,7 +284,7 @@ def _fleet(
 
 
 def _by_runs(store: Store, moved: Sequence[Moved]) -> Store:
-    """Roles as the last run that changed them left them; what systems say goes over it."""
+    """Roles as the last run that changed them left them; observations override it."""
     roles = next((dict(one.roles[store.id]) for one in reversed(moved) if store.id in one.roles), None)
     if roles is None:
         return store
@@ -314,9 +314,10 @@ def _away(
     fires: Mapping[str, LostNow],
     turns: Mapping[str, int],
 ) -> tuple[Away, ...]:
-    """Services with another count at some site than at home, or with their users sent where home has none.
-    fires: sites that runs left, which is why nothing runs there, whatever moved it before. turns: of runs
-    that ended; one under way is the last.
+    """Services whose count at some site differs from home, or whose users are sent where home has none.
+
+    fires: sites that runs left, which explains why nothing runs there, whatever moved it earlier. turns: of
+    ended runs; an open one is last.
     """
     names = sorted({*causes, *sent})
     home, there = _Counts(top), _Counts(topology(now))
@@ -361,7 +362,7 @@ def _stores_away(
 
 
 def _brought(store: Store, moved: Sequence[Moved]) -> Moved | None:
-    """The run that put the primary where it is: later ones that left it there do not count."""
+    """The run that moved the primary to its site; later runs that left it there do not count."""
     found, there = None, "" if store.primary is None else store.primary.at
     for run in reversed(moved):
         if (roles := dict(run.roles.get(store.id, ()))) and roles.get(there) != "primary":
@@ -380,11 +381,10 @@ def moved(
     ended_ms: int = 0,
     phase: str = "succeeded",
 ) -> Moved:
-    """What a run of some scenario left behind. estate: as it was before; done: in the order in which they
-    ended.
+    """What a run of some scenario left behind. estate: before it; done: in the order in which steps ended.
 
-    Replicas that a loss took and that found no other place stay bound to what is lost, because that is what a
-    restore has to bring back; shed ones wait there too.
+    Replicas that a loss took and that were not placed elsewhere stay bound to what is lost, because a restore
+    has to start them; shed ones wait there too.
     """
     top, leaves = topology(estate), scenario.kind in _LEAVES
     lost, counts = lost_in(top, scenario), _Counts(top)
@@ -458,7 +458,7 @@ class _Inside:
 
 
 def _of_pools_in_part(top: Topology, lost: Loss) -> dict[str, dict[str, int]]:
-    """Service -> pool -> replicas that are lost with a part of the servers of the pool."""
+    """Service -> pool -> replicas lost with some of the pool's servers."""
     replicas, pools = top.estate.replicas, list(pool_shares(top, lost))
     rows = np.flatnonzero((replicas.kind == ON_POOL) & np.isin(replicas.target, pools))
     gone = replicas_lost(top, lost)[rows].tolist()
@@ -472,8 +472,8 @@ def _of_pools_in_part(top: Topology, lost: Loss) -> dict[str, dict[str, int]]:
 def _with_waiting(
     before: Mapping[str, int], after: dict[str, int], inside: _Inside, in_part: Mapping[str, int]
 ) -> dict[str, int]:
-    """What runs, and what waits: first where it was lost, the rest at the first lost site. in_part: what
-    pools lost that lost some of their servers.
+    """Running and waiting replicas: first at their lost place, the others at the first lost site. in_part:
+    losses of pools that lost some of their servers.
     """
     runs = {
         place: count - in_part.get(place, 0) for place, count in after.items() if count and not inside(place)
@@ -493,7 +493,7 @@ def _with_waiting(
 def _after_restore(
     fleet: Fleet, lost: Loss, scenario: Scenario, booted: Mapping[str, bool]
 ) -> dict[str, bool]:
-    """Of the restored servers those are on that were booted, or were seen on."""
+    """Restored servers that were booted, or seen on, are on."""
     found = dict(booted)
     on = {*booted, *scenario.on}
     rows = np.flatnonzero(lost.servers & (fleet.state != CONDEMNED)).astype(np.int32)
@@ -505,8 +505,8 @@ def _after_restore(
 def _roles(
     top: Topology, lost: Loss, store: Store, draft: Draft, scenario: Scenario
 ) -> tuple[tuple[str, str], ...]:
-    """The candidate is the primary; the old primary follows no one while its domain is lost. Of a store that
-    only people act on, a copy that follows again confirms commits: they are told to see to it.
+    """The candidate is the primary; the old primary follows no one while its domain is lost. In a store that
+    only people operate, a copy that follows again confirms commits: people are asked to ensure that.
     """
     follower = "sync" if confirms_by_hand(top.estate, store) else "async"
     primary = draft.primaries.get(store.id, "")
@@ -531,12 +531,12 @@ def _roles(
 
 
 def estate_after(estate: Estate, plan: Plan) -> Estate:
-    """The estate once a plan that was made from it is done: what the next plan begins with."""
+    """The estate after a plan that was made from it: the start of the next plan."""
     return situation_after(estate, plan).estate
 
 
 def situation_after(estate: Estate, plan: Plan) -> Situation:
-    """As `of`, of the steps of a plan instead of those of a run. estate: what the plan was made from."""
+    """As `of`, from the steps of a plan instead of those of a run. estate: what the plan was made from."""
     scenario = plan.scenario
     after = moved(estate, scenario, promised(estate, plan))
     back = {*scenario.domains} if scenario.kind not in _LEAVES else set()
@@ -555,7 +555,7 @@ def situation_after(estate: Estate, plan: Plan) -> Situation:
 
 
 def promised(estate: Estate, plan: Plan) -> list[Done]:
-    """The steps of a plan as done, in the order in which they end, with where each shift sends users."""
+    """The steps of a plan as completed, in the order in which they end, with the target of each shift."""
     serving = Serving(topology(estate), plan)
     return [
         Done(step, step.end_ms, serving.sites(step.target)[:1] if kind_of(step.kind).moves_traffic else ())
@@ -564,8 +564,8 @@ def promised(estate: Estate, plan: Plan) -> list[Done]:
 
 
 def without_lost(estate: Estate) -> Estate:
-    """An estate as it is now without what is lost: nothing there can be lost again, and it holds no capacity.
-    The same object where nothing is lost.
+    """A current estate without what is lost: nothing there can be lost again, and it provides no capacity.
+    The same object if nothing is lost.
     """
     if not estate.lost:
         return estate

@@ -1,14 +1,14 @@
-"""Roles of the copies of a store as they were seen, what is left of a store, and how it comes back.
+"""Observed roles of a store's copies, what is left of a store, and how it comes back.
 
-Files say how things were meant to be; after a failover the primary is elsewhere. A plan is made from the
-estate as observed. Only roles change it, and a lag that is worse than stated, in coarse steps: a plan must
-not go stale because a replica is a few milliseconds further behind.
+Files state the intended roles; after a failover the primary is elsewhere. A plan is made from the observed
+estate. Only roles change it, and a lag worse than stated, in coarse steps: a plan must not go stale because a
+replica is a few milliseconds further behind.
 
-Votes and data are different things. A store that writes only with a majority of votes goes on while a
-majority is left: where its primary is lost, the rest elects another one by itself, or evac promotes one, and
-no fence is needed, as the minority cannot acknowledge. Without a majority writes stop, and only people can
-force a new cluster from what is left; what the lost majority had acknowledged may be missing there, so
-someone waives that by name. A witness votes and has no data.
+Votes and data are different. A store that writes only with a majority of votes continues while a majority is
+left: if its primary is lost, the others elect a new one, or evac promotes one, and no fence is needed,
+because the minority cannot acknowledge. Without a majority writes stop, and only people can force a new
+cluster from what is left; data acknowledged by the lost majority may be missing there, so someone must waive
+it by name. A witness votes and has no data.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from evac.model.instance import Candidate
 from evac.model.observation import MemberSeen, Observation
 
 ELECTION_MS: Final = 30_000
-"""How long an election takes where the estate does not say."""
+"""Duration of an election if the estate does not state it."""
 MBIT_PER_GIB: Final = 8_590
-"""Megabits in a GiB, rounded up: restores are never predicted too short."""
+"""Megabits in a GiB, rounded up: predicted restore times are never too short."""
 
 WayKind = Literal["elect", "promote", "force-quorum", "restore", "unprotect"]
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way back to a primary: where, how long it takes after a fence, and what would be lost."""
+    """One way to get a primary back: where, how long after a fence, and the data loss."""
 
     kind: WayKind
     at: str
     duration_ms: int | None
-    """None where nothing says."""
+    """None if not stated."""
     loss_ms: int | None
-    """None where it is not known: beyond any rpo that is stated."""
+    """None if unknown, which exceeds any stated RPO."""
     by_itself: bool = False
-    """Whether the store stays its own: evac does not act, and nothing is fenced."""
+    """Whether the store recovers without evac, and nothing is fenced."""
     from_loss: bool = False
-    """Whether it begins with the loss: nobody is waited for, neither to detect it nor to approve anything."""
+    """Whether it begins with the loss, without waiting for detection or approval."""
     only_waived: bool = False
-    """Whether it is taken only where somebody waives the data by name, whatever the rpo."""
+    """Whether it is used only if someone waives the data by name, whatever the RPO."""
     confirms: bool = False
-    """Whether every commit needed it: a copy that is said to be 0 s behind is not that."""
+    """Whether every commit needed it: a copy reported to be 0 s behind is not the same."""
     untimed: bool = False
-    """Whether nothing says how far it is behind, and so how long it writes down what it received."""
+    """Whether its lag, and so its time to replay, is not stated."""
     waived: bool = False
 
 
@@ -57,14 +57,14 @@ Fresh = TypeVar("Fresh", bound="Candidate | Way")
 
 
 def freshness(way: Candidate | Way) -> tuple[bool, bool, int, bool]:
-    """What a plan takes first is the least of these, however long it takes: nothing waived, then the least
-    data lost, then a copy that every commit needed.
+    """Sort key of a plan's preference, regardless of duration: nothing waived, then least data lost, then a
+    copy that every commit needed.
     """
     return way.waived, way.loss_ms is None, way.loss_ms or 0, not way.confirms
 
 
 def freshest(ways: Iterable[Fresh]) -> list[Fresh]:
-    """Those that a plan takes before all others; between them time decides."""
+    """The ways that a plan prefers to all others; among them duration decides."""
     found = list(ways)
     best = min(map(freshness, found), default=None)
     return [way for way in found if freshness(way) == best]
@@ -77,9 +77,9 @@ def has_majority(store: Store, gone: tuple[bool, ...]) -> bool:
 
 
 def store_is_lost(store: Store, gone: tuple[bool, ...]) -> bool:
-    """A store is lost when its primary is, or its majority of votes, or every member.
+    """A store is lost when its primary, its majority of votes, or every member is.
 
-    A store that lists no member is nowhere and is never lost: that is a finding, not a loss.
+    A store without listed members is nowhere and never lost: that is a finding, not a loss.
     """
     if not store.members:
         return False
@@ -89,42 +89,42 @@ def store_is_lost(store: Store, gone: tuple[bool, ...]) -> bool:
 
 
 def confirms_by_hand(estate: Estate, store: Store) -> bool:
-    """Whether people see to it that a copy confirms commits: the store may lose nothing or has such a copy,
-    and the estate names nothing that acts on it.
+    """Whether people ensure that a copy confirms commits: the store may lose nothing or has such a copy, and
+    no endpoint in the estate acts on it.
     """
     wanted = store.rpo_ms == 0 or any(member.mode == "sync" for member in store.members)
     return wanted and not store.quorum and all(one.subject != store.id for one in estate.endpoints)
 
 
 def loses_confirming(store: Store, gone: tuple[bool, ...]) -> bool:
-    """Whether every copy that confirms the commits of a primary is gone, and the primary is left."""
+    """Whether the primary is left, but every copy that confirms its commits is gone."""
     left = {(m.mode, dead) for m, dead in zip(store.members, gone, strict=True)}
     return {("primary", False), ("sync", True)} <= left and ("sync", False) not in left
 
 
 def commits_wait(store: Store, gone: tuple[bool, ...]) -> bool:
-    """Whether a primary that is left answers no write, because every copy that confirms its commits is gone.
+    """Whether a surviving primary answers no write because every copy that confirms its commits is gone.
 
-    A quorum needs a majority and no copy by name. A timeout of 0 s is no wait.
+    A quorum needs a majority, not a named copy. A timeout of 0 s is no wait.
     """
     return loses_confirming(store, gone) and not store.quorum and store.sync_timeout_ms != 0
 
 
 def commits_wait_ms(store: Store, by_hand: Mapping[str, int | None]) -> int | None:
-    """How long they do then; None if nothing says. by_hand: see `people_take`."""
+    """How long they then wait; None if not stated. by_hand: see `people_take`."""
     return by_hand["unprotect"] if store.sync_timeout_ms == NO_TIMEOUT_MS else store.sync_timeout_ms
 
 
 def is_down(store: Store, gone: tuple[bool, ...]) -> bool:
-    """Whether a store takes no writes after a loss: it is lost, or its commits wait."""
+    """Whether a store accepts no writes after a loss: it is lost, or its commits wait."""
     return store_is_lost(store, gone) or commits_wait(store, gone)
 
 
 def people_take(estate: Estate) -> dict[str, int | None]:
-    """How long people take for the ways back that only they have; None if nothing says.
+    """How long people take for ways that only they have; None if not stated.
 
-    To let a primary continue without its copies is an approval of its own, after that of the plan. Where a
-    policy acts by itself, no one knows how long a person takes.
+    Letting a primary continue without its copies needs a separate approval, after that of the plan. If a
+    policy acts automatically, a person's time is unknown.
     """
     stated = estate.limits.manual_ms
     approved = estate.lead.approval_ms or None
@@ -132,31 +132,35 @@ def people_take(estate: Estate) -> dict[str, int | None]:
 
 
 def is_fenced(store: Store, gone: tuple[bool, ...]) -> bool:
-    """Whether a lost primary has to be fenced before another one: not where a majority is left without it."""
+    """Whether a lost primary must be fenced before another is promoted: not if a majority is left without
+    it.
+    """
     return not (store.quorum and has_majority(store, gone))
 
 
 def fence_is_unknown(store: Store, rung: str) -> bool:
-    """Whether no one knows how long a fence by a rung takes; by none it takes no time."""
+    """Whether the duration of a fence by a rung is unknown; without a rung it takes no time."""
     return store.fence_ms is None and rung != "none"
 
 
 def missing_time(store: Store, kind: WayKind) -> str:
-    """Path of the fact that would say how long a way back takes."""
+    """Path of the fact that states how long a way takes."""
     if kind == "force-quorum" or (kind == "unprotect" and store.sync_timeout_ms == NO_TIMEOUT_MS):
         return f"limits/manual/{kind}"
     return f"stores/{store.id}/{'sync_timeout' if kind == 'unprotect' else 'promote'}"
 
 
 def within_rpo(store: Store, loss_ms: int | None) -> bool:
-    """A loss that is not known is beyond any stated rpo; a store that states none accepts every loss."""
+    """Whether a loss is within the RPO: an unknown loss exceeds any stated RPO; a store without one accepts
+    every loss.
+    """
     return store.rpo_ms is None or (loss_ms is not None and loss_ms <= store.rpo_ms)
 
 
 def surviving_ways(
     store: Store, gone: tuple[bool, ...], by_hand: Mapping[str, int | None]
 ) -> tuple[Way, ...]:
-    """The ways back from copies that a loss leaves, in the order of the members. by_hand: `people_take`."""
+    """Ways through copies that a loss leaves, in the order of the members. by_hand: `people_take`."""
     if commits_wait(store, gone) and store.primary is not None:
         takes_ms = commits_wait_ms(store, by_hand)
         own = store.sync_timeout_ms != NO_TIMEOUT_MS
@@ -178,7 +182,7 @@ def surviving_ways(
 
 
 def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
-    """The way back by a copy. loses: not where the old primary still writes, or comes back itself."""
+    """The way through a copy. loses: not if the old primary still writes, or itself comes back."""
     duration = None if store.promote_ms is None else store.promote_ms + member.replay_ms
     live = not loses or member.mode in ("sync", "primary")
     untimed = member.mode == "async" and member.lag_ms is None and not member.detached
@@ -187,8 +191,8 @@ def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
 
 
 def restoration(backup: Backup) -> Way | None:
-    """The way back by a backup: as long as its restore test took, else as the files say; None if its size
-    or the rate of restores is not known.
+    """The way through a backup: the duration of its restore test, else from the files; None if its size or
+    the restore rate is unknown.
     """
     if backup.restore_ms is not None:
         return Way("restore", backup.at, backup.restore_ms, backup.age_ms)
@@ -214,10 +218,10 @@ _LAG_STEPS_MS: Final = (
 
 
 def observed(estate: Estate, observation: Observation) -> Estate:
-    """The estate with the roles that were seen, and with restores as long as their tests took. The same
-    object where nothing differs.
+    """The estate with observed roles, and with restore durations from tests. The same object if nothing
+    differs.
 
-    A store of which two primaries were seen is left as the files say: that is for people.
+    A store with two observed primaries keeps the roles in the files: that is for people to resolve.
     """
     seen: dict[str, dict[str, MemberSeen]] = {}
     for member in observation.members:
@@ -229,7 +233,7 @@ def observed(estate: Estate, observation: Observation) -> Estate:
 
 
 def _restored(store: Store, measured: Mapping[tuple[str, str], int]) -> Store:
-    """With how long a restore of each of its backups takes."""
+    """With the restore duration of each of its backups."""
     if not any((store.id, one.name) in measured for one in store.backups):
         return store
     backups = (
@@ -267,7 +271,7 @@ def without_primary(member: StoreMember) -> StoreMember:
 
 
 def _lag(member: StoreMember, seen: MemberSeen) -> int | None:
-    """What a copy may be behind. What the files say counts only for the role that they say it of."""
+    """The lag of a copy. The stated lag counts only in the role that it was stated for."""
     stated = member.lag_ms if member.mode == seen.role else 0 if seen.role == "sync" else None
     if seen.role in ("primary", "none") or seen.lag_ms is None:
         return stated
@@ -279,5 +283,5 @@ def _coarse(lag_ms: int) -> int:
 
 
 def primary_site(top: Topology, store: Store) -> str:
-    """Where the primary stands; empty if there is none or its site is not known."""
+    """The site of the primary; empty if there is none or its site is unknown."""
     return "" if store.primary is None else site_of(top, store.primary.at) or ""

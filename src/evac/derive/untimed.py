@@ -1,10 +1,10 @@
-"""Which services come back at a time that no one knows, and the fact that is missing.
+"""Which services come back at an unknown time, and the missing fact.
 
-A plan takes a duration that is not known as nothing, so that the order still says what can be said. When a
-service is back it does not say then: neither for what waits for that duration, nor for what waits for that,
-nor for what waits for promotions, fences or hands that are held for that long.
+A plan treats an unknown duration as zero, so that its order is still useful. The time when a service is back
+is then unknown for everything that waits for that duration, directly or through others, or for promotions,
+fences or staff that are occupied for that long.
 
-And which come back before anyone acts, because all that they wait for happens by itself.
+Also: which services come back before anyone acts, because everything they wait for happens by itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def untimed(
     tools: Mapping[str, ToolNeed],
     limits: Sequence[Limit],
 ) -> dict[int, str]:
-    """Service -> path of the fact without which no one knows when it is back; only of those that are down."""
+    """Service -> path of the fact without which its recovery time is unknown; only for services that are
+    down.
+    """
     estate = top.estate
     by_store = {row: path for row, store in enumerate(stores) if (path := _of_store(estate, store))}
     by_store |= _in_line(stores, by_store, limits)
@@ -64,11 +66,11 @@ def from_loss(
     stores: Mapping[int, IntColumn] | None = None,
     checks: Mapping[int, IntColumn] | None = None,
 ) -> dict[int, IntColumn]:
-    """Service -> ticks from the loss until it serves, of those that come back alone. Detection and approval
-    delay none of it.
+    """Service -> ticks from the loss until it serves, for those that come back by themselves, independent of
+    detection and approval.
 
-    stores: ticks that each such store takes; checks: that a check of each service takes. Both may be rows of
-    many trials; left out, what the instance says.
+    stores: ticks that each such store takes; checks: ticks of each service's check. Both may be rows of many
+    trials; default: the instance's values.
     """
     s, found = instance.services, dict[int, Any]()
     own: Any = _own_returns(instance.stores) if stores is None else stores
@@ -83,8 +85,9 @@ def from_loss(
 
 
 def people_before(instance: Instance, lead_ms: int) -> int:
-    """User-milliseconds without service from a loss until a plan begins, tiers of no weight left out. What
-    comes back alone may do so sooner, all of it if nothing that it lacks waits for the plan.
+    """User-milliseconds without service from a loss until a plan begins, excluding tiers without weight. A
+    service that comes back by itself may do so sooner, completely if nothing that it lacks waits for the
+    plan.
     """
     s, alone = instance.services, from_loss(instance)
     base, top = np.where(s.base_lost, lead_ms, 0), np.where(s.top_lost, lead_ms, 0)
@@ -99,9 +102,9 @@ def people_before(instance: Instance, lead_ms: int) -> int:
 
 
 def returns_alone(services: Services, stores: Sequence[LostStore], acted_on: Iterable[int]) -> frozenset[int]:
-    """Services that come back without anyone's help, and so without a tool: they lost only stores that come
-    back by themselves from the loss on, and what they need did so too. acted_on: services of which someone
-    makes a store again, or no one knows what they lost.
+    """Services that come back without people, and so without a tool: they lost only stores that come back by
+    themselves from the loss on, and so did their dependencies. acted_on: services for which someone rebuilds
+    a store, or whose losses are unknown.
     """
     own, acted_on = _own_returns(stores), set(acted_on)
     found = set[int]()
@@ -121,7 +124,7 @@ def _own_returns(stores: Sequence[LostStore]) -> dict[int, int]:
 
 
 def _lost_members(services: Services) -> list[list[int]]:
-    """Services that are down, by component, what is needed first."""
+    """Services that are down, by component, dependencies first."""
     members: dict[int, list[int]] = {}
     for row in np.flatnonzero(services.base_lost).tolist():
         members.setdefault(int(services.component[row]), []).append(row)
@@ -129,7 +132,7 @@ def _lost_members(services: Services) -> list[list[int]]:
 
 
 def rebuild_times(top: Topology, rebuilds: Mapping[int, Sequence[tuple[str, str]]]) -> dict[int, str]:
-    """Service -> path of the time of a rebuild that it waits for, where no one knows it."""
+    """Service -> path of the unknown duration of a rebuild that it waits for."""
     if not rebuilds:
         return {}
     open_ = {store.id for store in top.estate.stores if store.rebuild_ms is None}
@@ -141,15 +144,15 @@ def rebuild_times(top: Topology, rebuilds: Mapping[int, Sequence[tuple[str, str]
 
 
 def _is_in_hands(need: ToolNeed) -> bool:
-    """Whether people may do the step, and only so many of them at once."""
+    """Whether people may do the step, and only a limited number of them at once."""
     return bool(need.services and need.manual is not None and need.manual_uses)
 
 
 def _in_line(
     stores: Sequence[LostStore], by_store: Mapping[int, str], limits: Sequence[Limit]
 ) -> dict[int, str]:
-    """The fact that is missing for other stores: they may have to wait until a step of unknown length gives
-    back a limit that it holds.
+    """The fact that other stores lack: they may have to wait until a step of unknown length releases a
+    limit.
     """
     lines: dict[int, list[int]] = {}
     for row, store in enumerate(stores):
@@ -165,7 +168,7 @@ def _in_line(
 
 
 def _own(estate: Estate, services: Services, row: int, by_store: Mapping[int, str]) -> str:
-    """The fact that is missing for steps of the service, or of stores it waits for; empty for none."""
+    """The missing fact for steps of the service, or of stores it waits for; empty for none."""
     service = estate.services[row]
     if services.base_starts(row) and service.start_ms is None:
         return f"services/{service.id}/start"
@@ -176,7 +179,7 @@ def _own(estate: Estate, services: Services, row: int, by_store: Mapping[int, st
 
 
 def _of_store(estate: Estate, store: LostStore) -> str:
-    """The fact that is missing for some way back of a store that a plan may take; empty for none."""
+    """The missing fact for some way of a store that a plan may use; empty for none."""
     stated = next(one for one in estate.stores if one.id == store.id)
     if any(way.untimed for way in freshest(store.allowed)):
         return f"stores/{store.id}/lag"
