@@ -1,9 +1,9 @@
-"""Controllers that a command started for a run of an embedded store: with what, and when they end.
+"""Controllers that a command started for a run of an embedded store: their settings, and when they end.
 
-    detached    {"pid", "estate", "policy", "since_ms"}: by each at its start
+detached    {"pid", "estate", "policy", "since_ms"}: written by each at its start
 
-One ends a while after its last run. Where every run only waits for a person it ends too, later, instead of
-running on unseen: whoever then asks something of a run has it started again.
+A controller ends a while after its last run. If every run only waits for a person it also ends, but later,
+instead of running unnoticed; the next request about a run restarts it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WAITS: Final = frozenset({"awaiting_approval", "paused"})
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """With what a controller was started. policy: empty for the one beside the estate."""
+    """Settings that a controller was started with. policy: empty for the one next to the estate."""
 
     pid: int
     estate: str
@@ -42,12 +42,12 @@ class Started:
 
 
 async def remember(store: Store, started: Started) -> None:
-    """Raises StoreError."""
+    """Store the settings. Raises StoreError."""
     await store.transact((), (Put(KEY, orjson.dumps(asdict(started))),))
 
 
 async def last_started(store: Store) -> Started | None:
-    """None if no command ever started one, or what it wrote cannot be read."""
+    """The last settings; None if no command ever started one, or if they cannot be read."""
     entry = await store.get(KEY)
     if entry is None:
         return None
@@ -66,8 +66,8 @@ class Background:
 
 
 def in_background(processes: Path = Path("/proc")) -> tuple[Background, ...]:
-    """All of this machine whose command line may be read, the first started first; none where there is no
-    table of processes.
+    """All on this machine whose command line is readable, oldest first; none on systems without a process
+    table.
     """
     found = []
     for folder in processes.glob("[0-9]*"):
@@ -85,7 +85,7 @@ async def until_idle(
     parked_s: float = PARKED_S,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Returns once there was no run for `idle_s`, or every run only waited for a person for `parked_s`."""
+    """Return once there was no run for `idle_s`, or every run only waited for a person for `parked_s`."""
     quiet_s = parked_for_s = 0.0
     while quiet_s < idle_s and parked_for_s < parked_s:
         await pause(LOOK_S)
@@ -101,7 +101,7 @@ async def until_idle(
 
 
 async def _is_parked(store: Store, run: str) -> bool:
-    """Whether a run goes on only if a person does something. One that resumes by itself does not."""
+    """Whether a run continues only if a person acts. A run that resumes by itself does not count."""
     try:
         view = await runs.view_of(store, run)
     except EvacError:

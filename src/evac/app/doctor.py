@@ -1,12 +1,11 @@
-"""Asks every endpoint of an estate, without changing anything, whether it can do what plans will ask of it.
+"""Check, without changing anything, whether each endpoint of an estate can do what plans will ask of it.
 
-What an endpoint can do is declared by its driver; whether it can do it now, the real system says: a role, an
-observation, a probe. For each service and store follows who does what when a site is lost: evac, a person, or
-no one. Endpoints are chosen as `engine.runs.step_actions` chooses them.
+A driver declares what an endpoint can do; whether it can do it now, the real system shows: a role, an
+observation, a probe. From this follows, for each service and store, who acts when a site is lost: evac, a
+person, or no one. Endpoints are chosen as in `engine.runs.step_actions`.
 
-`evac driver` tries the contract of drivers on one endpoint, which promises what the suites of evac hold
-its own drivers to. An effect carries the token 0 there, so that a system that remembers a leader refuses
-it.
+`evac driver` tests one endpoint against the driver contract, with the same checks as evac's own drivers.
+Actions there have token 0, so that a system that remembers a leader refuses them.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ from evac.views.doctor_view import Ability, Diagnosis, Tried, Verdict
 
 ASK_S: Final = 5.0
 _BY_OTHERS: Final = (BootsServers, SwitchesPower)
-"""Capabilities of which `evac observe --power` asks."""
+"""Capabilities checked by `evac observe --power` instead."""
 _OBSERVED: Final[tuple[tuple[type, Verb], ...]] = (
     (RunsUnits, "scale"),
     (RoutesTraffic, "shift"),
@@ -67,20 +66,20 @@ _OBSERVED: Final[tuple[tuple[type, Verb], ...]] = (
 ADD_ENDPOINT: Final = "add an endpoint for it to the estate"
 WITHIN_S: Final = 30.0
 ACTS: Final = tuple(sorted(ABOUT[RunsUnits].verbs | ABOUT[RoutesTraffic].verbs | ABOUT[Fences].verbs))
-"""Verbs that can be done and undone; a store that moved stays moved, and only a site is fenced here."""
+"""Verbs that can be done and undone. A store that moved stays moved, and only a site is fenced here."""
 _SAID_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one endpoint said to one question. An empty code: it can."""
+    """The response of an endpoint to one check. Empty code: it works."""
 
     capability: type
     code: str = ""
     why: str = ""
     next: str = ""
     said: str = ""
-    """What it is now, in words."""
+    """Its current state, in words."""
 
 
 NOT_ASKED: Final = Answer(
@@ -94,7 +93,7 @@ NOT_ASKED: Final = Answer(
 async def ask(
     estate: Estate, endpoint: Endpoint, drivers: Drivers, within_s: float = ASK_S
 ) -> tuple[Answer, ...]:
-    """An answer for each capability for which plans ask the endpoint. Changes nothing and never raises."""
+    """Check each capability that plans use at the endpoint. Changes nothing and never raises."""
     spec, subject = spec_of(endpoint.driver), subject_of(estate, endpoint)
     found = () if spec is None else spec.serves(subject, endpoint.settings)
     answers = [await _answer(endpoint, one, drivers, within_s) for one in _questions(endpoint, found)]
@@ -116,7 +115,7 @@ def subject_of(estate: Estate, endpoint: Endpoint) -> Subject:
 
 
 def _questions(endpoint: Endpoint, declared: Iterable[type]) -> tuple[type, ...]:
-    """Capabilities to ask for, each by a question of its own."""
+    """Capabilities to check, one check for each."""
     if FENCE in endpoint.settings:
         return (Fences,)
     asked = (ReportsRole, RunsUnits, RoutesTraffic, Verifies, TakesBackups)
@@ -167,7 +166,7 @@ async def _asked(endpoint: Endpoint, capability: type, drivers: Drivers, within_
 
 
 def _observation(endpoint: Endpoint, capability: type) -> Action:
-    """The question whether something is so already that plans ask of such an endpoint."""
+    """The check whether the state that plans ask of such an endpoint is already reached."""
     if capability is Fences:
         verb: Verb = "fence"
         given: dict[str, Value] = {"proof": str(endpoint.settings[FENCE])}
@@ -183,8 +182,9 @@ def _observation(endpoint: Endpoint, capability: type) -> Action:
 async def examine_files(
     path: Path, policy: Path | None, now_ms: int, known: Observation | None = None
 ) -> Diagnosis:
-    """`examine` for an estate and its policy on disk, with the roles and places as a leader last saw them.
-    Raises EvacError for files that cannot be used.
+    """`examine` for an estate and its policy on disk, with roles and places as a leader last saw them.
+
+    Raises EvacError for unusable files.
     """
     loaded = estates.load(path)
     rules = read_policy(path, policy, loaded)
@@ -197,7 +197,7 @@ async def examine_files(
 
 
 async def examine(estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: int) -> Diagnosis:
-    """Who can do what for each service and store of an estate, as its systems answer now."""
+    """Who can act for each service and store of an estate, as its systems respond now."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(endpoint: Endpoint) -> tuple[Answer, ...]:
@@ -223,12 +223,12 @@ async def examine(estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: i
 class _Asked:
     top: Topology
     answers: Mapping[str, tuple[Answer, ...]]
-    """Id of an endpoint -> what it said."""
+    """Endpoint id -> its answers."""
     proven: frozenset[str]
     """Stores whose synchronous copy is the fence now."""
 
     def ends(self, subject: str, capability: type) -> dict[str, Endpoint]:
-        """Site -> the endpoint that plans ask there."""
+        """Site -> the endpoint that plans use there."""
         found: dict[str, Endpoint] = {}
         for end in sorted(self.top.estate.endpoints, key=lambda e: e.id):
             if end.subject == subject and offers(end.driver, end.settings, capability):
@@ -236,8 +236,8 @@ class _Asked:
         return found
 
     def answer(self, endpoint: Endpoint, *capabilities: type) -> Answer:
-        """The first answer to one of these questions that shows a problem, else the first. What was not asked
-        is not known to work.
+        """The first answer to one of these checks that shows a problem, else the first answer. A check that
+        was not made does not count as passed.
         """
         mine = [a for a in self.answers[endpoint.id] if a.capability in capabilities]
         return next((a for a in mine if a.code), mine[0] if mine else NOT_ASKED)
@@ -246,7 +246,7 @@ class _Asked:
 def _ability(
     subject: Service | Store, what: str, endpoint: Endpoint | None, answer: Answer | None
 ) -> Ability:
-    """Done by evac if an endpoint is there and answered well; else by a person."""
+    """evac, if an endpoint exists and responded well; else a person."""
     kind: Literal["service", "store"] = "store" if isinstance(subject, Store) else "service"
     if endpoint is None or answer is None:
         why = "no endpoint in the estate can do it"
@@ -309,7 +309,9 @@ def _without_a_copy(store: Store, home: str | None, known: _Asked) -> list[Abili
 
 
 def _fence(store: Store, home: str, policy: RunPolicy, known: _Asked) -> Ability:
-    """The first proof that policy accepts and that something can give now, as a plan would look for it."""
+    """The first fencing proof that policy accepts and that is available now, in the order that a plan
+    uses.
+    """
     what = f"fence {home} if it is lost"
     rules, broken = policy.store(store.id), ""
     for proof in rules.proofs:
@@ -376,7 +378,7 @@ def _of_service(service: Service, known: _Asked) -> list[Ability]:
 
 
 async def questions(estate: Estate, endpoint: Endpoint, drivers: Drivers) -> list[Tried]:
-    """Every capability of the endpoint that can be asked without a change."""
+    """Every capability of the endpoint that can be checked without a change."""
     answers = await ask(estate, endpoint, drivers)
     return [
         Tried(
@@ -389,7 +391,7 @@ async def questions(estate: Estate, endpoint: Endpoint, drivers: Drivers) -> lis
 
 
 def given_action(endpoint: Endpoint, verb: str, given: Mapping[str, str]) -> Action:
-    """The action to try. Raises InvalidInput for one that the driver has not, or that cannot be undone."""
+    """The action to test. Raises InvalidInput if the driver does not have it or it cannot be undone."""
     spec, fences = spec_of(endpoint.driver), FENCE in endpoint.settings
     capabilities: tuple[type, ...] = (Fences,) if fences else ()
     if spec is not None and not fences:
@@ -414,14 +416,14 @@ def given_action(endpoint: Endpoint, verb: str, given: Mapping[str, str]) -> Act
 
 
 def _value(key: str, given: str) -> Value:
-    """As plans write it: sites of a shift are several."""
+    """The value as plans write it: a shift may have several sites."""
     if key in ("to", "away"):
         return sites({key: given}, key)
     return int(given) if given.isdigit() else given
 
 
 async def done_and_undone(action: Action, drivers: Drivers) -> list[Tried]:
-    """The action, whole: it ends at the first promise that is broken, with an undo if anything was done."""
+    """Test the whole action: stops at the first broken promise, with an undo if anything was done."""
     driver = drivers.get(action.driver)
     # Every test is a step of its own: a system that remembers keys must not answer with an earlier one.
     step = f"step-{time.time_ns():x}"
@@ -455,7 +457,7 @@ async def done_and_undone(action: Action, drivers: Drivers) -> list[Tried]:
 
 
 async def _act(driver: Driver, action: Action, order: Order, asking: Order, tried: list[Tried]) -> None:
-    """Does it, does it again and undoes it; the undo is tried whatever happened before it."""
+    """Do the action, repeat it, and undo it; the undo is tried whatever happened before."""
     try:
         async with asyncio.timeout(WITHIN_S + 5):
             evidence = await driver.execute(action, order)
@@ -479,7 +481,7 @@ async def _observed(
 
 
 def _said(value: object) -> str:
-    """What was answered, on one line and in bounds."""
+    """The response as one line of limited length."""
     if isinstance(value, Mapping):
         value = ", ".join(f"{key} {one}" for key, one in value.items() if one != "")
     elif isinstance(value, tuple):

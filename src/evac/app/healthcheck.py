@@ -1,8 +1,8 @@
-"""Asks whether this container is well: `python -m evac.app.healthcheck`, for the runtime that started it.
+"""Health check of this container: `python -m evac.app.healthcheck`, for the container runtime.
 
-It asks the address in `EVAC_HEALTH` and ends with 0 for an answer of 2xx, else with 1; where the variable is
-empty nothing listens, and whoever runs is well. Only an address of this machine is asked, and the name in a
-certificate does not matter there.
+It queries the address in `EVAC_HEALTH` and exits with 0 for a 2xx response, else with 1. If the variable is
+empty, nothing listens, and a running process is healthy. The address must be on this machine, so the name in
+a certificate does not matter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ILL: Final = 1
 
 
 def check(address: str) -> str:
-    """What is wrong, in words; empty if all is well."""
+    """What is wrong, in words; empty if healthy."""
     if not address:
         return ""
     try:

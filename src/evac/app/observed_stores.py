@@ -1,13 +1,13 @@
-"""What the controllers of all sites know beside the files: the situation, and standing facts of stores.
+"""Shared observations beyond the files: the situation, and standing facts of stores.
 
-    observed             roles of every store, as last seen with exactly one primary; what is lost; which runs
-                         moved something, and stores with more than one writable member
-    standing/<store>     facts of synchronous replication, checked while all was well
-    sighting/<store>     where the primary stood at the last look, and up to when each copy holds all
+observed             roles of every store, as last seen with exactly one primary; what is lost; which runs
+                     moved something, and stores with more than one writable member
+standing/<store>     facts of synchronous replication, checked while all was well
+sighting/<store>     site of the primary at the last observation, and until when each copy has all data
 
-The leader writes them, every controller reads them, so that whoever takes over knows what was true before the
-fire. A look that finds no primary, or two, changes nothing: the last certain roles stand. Unless an epoch was
-settled since: then its holder is the primary, also when it burnt before anyone saw it as such.
+The leader writes them and every controller reads them, so that a new leader knows the state before the fire. An
+observation with no primary, or two, changes nothing: the last certain roles apply. The exception is an epoch
+settled since: then its holder is the primary, even if it burnt before anyone saw it as such.
 """
 
 from __future__ import annotations
@@ -52,13 +52,15 @@ PERIOD_S: Final = 2.0
 LEAST_S: Final = 0.25
 STANDING_S: Final = 5.0
 SOON_S: Final = 0.25
-"""After a check that found less than policy counts on; doubled until it finds it, up to the usual time."""
+"""Retry delay after a check found less than policy requires; doubles up to the usual interval until it
+passes.
+"""
 MOVED_MS: Final = 10_000
-"""A primary that was just made waits for its copies until they have been led to it: that is not a loss."""
+"""Time in which copies attach to a new primary; commits that wait for them meanwhile are not a loss."""
 _DETACHED_STEPS_MS: Final = (10_000, 60_000, 900_000, 3_600_000, 86_400_000)
-"""What a copy that follows nobody is said to be behind; longer than that: not known."""
+"""Lags reported for a copy without a primary, in coarse steps; beyond the last: unknown."""
 PUTS_MOST: Final = 64
-"""Of one transaction."""
+"""Maximum puts in one transaction."""
 _MOST: Final = 10_000
 
 
@@ -91,17 +93,17 @@ class SeenEstate:
         self._backups = BackupsReader(store, clock)
         self._alarms = StoreAlarms()
         self.states: Callable[[], Mapping[str, SiteState]] = dict
-        """Verdicts on sites, where somebody watches them."""
+        """Verdicts on sites, where sites are watched."""
         self._obeyed: dict[str, int] = {}
 
     def obeyed(self, store: str) -> int:
-        """The highest epoch that a member was seen to have obeyed: a store that took the place of a lost one
-        goes on above it.
+        """The highest epoch that a member is known to have obeyed: a store that replaces a lost one starts
+        above it.
         """
         return self._obeyed.get(store, 0)
 
     def primary_of(self, name: str) -> str:
-        """The site of the primary of a store; empty if there is none, or no such store."""
+        """The site of a store's primary; empty if there is none, or no such store."""
         store = next((one for one in self.estate.stores if one.id == name), None)
         return "" if store is None else primary_site(topology(self.estate), store)
 
@@ -111,12 +113,13 @@ class SeenEstate:
 
     @property
     def files(self) -> Estate:
-        """The estate as its files say, whatever was seen."""
+        """The estate as in its files, without observations."""
         return self._files
 
     async def adopt(self, estate: Estate, with_it: Callable[[], None]) -> None:
-        """Goes over to other files, with the roles as last seen; what takes a core's while is done beside the
-        loop. with_it: what changes in the same moment; where it raises, nothing does.
+        """Switch to other files, keeping the roles as last seen; long computations run off the event loop.
+
+        with_it: applies changes at the same moment; if it raises, nothing changes.
         """
         while True:
             seen = self.observation
@@ -127,12 +130,12 @@ class SeenEstate:
         self._files, self.estate, self.digest = estate, now, digest
 
     def rule(self, policy: RunPolicy) -> None:
-        """By this policy from now on."""
+        """Use this policy from now on."""
         self._policy = policy
 
     def standing(self, store: str) -> Standing | None:
-        """As last read, dated by this controller's own clock: whoever wrote it may have one that jumped. A
-        fact that lay there before this controller first looked keeps the date of its writer.
+        """Standing facts as last read, dated by this controller's clock, because the writer's clock may have
+        jumped. A fact stored before this controller's first read keeps the writer's date.
         """
         fact = self._standing.get(store)
         known, since_ms = self._known_since.get(store, (None, 0))
@@ -141,13 +144,13 @@ class SeenEstate:
         return replace(fact, at_ms=self._clock.now_ms() - (self._clock.monotonic_ms() - since_ms))
 
     def _note_standing(self, facts: Mapping[str, Standing], not_before_ms: int | None) -> None:
-        """Counts the age of what is new from `not_before_ms`: the last moment at which it was not there."""
+        """Date new facts from `not_before_ms`, the last moment at which they were not there."""
         for name, fact in facts.items():
             if not_before_ms is not None and self._standing.get(name) != fact:
                 self._known_since[name] = (fact, not_before_ms)
 
     async def follow(self) -> None:
-        """Reads what the leader wrote, until cancelled."""
+        """Read what the leader wrote, until cancelled."""
         while True:
             with contextlib.suppress(Unavailable, Corrupt):
                 await self.read()
@@ -174,8 +177,8 @@ class SeenEstate:
         self._sighted_at_ms = began_ms
 
     async def begin(self) -> None:
-        """What others left in the store; where there is nothing, a look of one's own, so that a plan made
-        from the world as it is fits from the first moment on.
+        """Load what earlier controllers stored; if there is nothing, observe once, so that plans of the real
+        state fit from the start.
         """
         with contextlib.suppress(Unavailable, Corrupt):
             await self.read()
@@ -188,9 +191,10 @@ class SeenEstate:
             self._take(replace(merged(self.observation, looked), effects=effects, restores=restores))
 
     async def look(self, guard: Lease) -> None:
-        """One look at the real systems by the leader, written where roles changed. Silent servers make a look
-        long, and not the time from one to the next. What runs did is read before the systems are asked: so
-        what is known of a run that ended is never newer than the roles that it left.
+        """One observation of the real systems by the leader, written if roles changed.
+
+        Silent servers lengthen an observation, not the interval between two. Results of runs are read before
+        the systems are queried, so that what is known of an ended run is never newer than the roles it left.
         """
         self._is_late.clear()
         began_ms, at_ms = self._clock.monotonic_ms(), self._steady.now_ms()
@@ -227,7 +231,7 @@ class SeenEstate:
                 await self._is_late.wait()
 
     def _silent(self, now: Observation, seen: Observation, epochs: Mapping[str, Epoch]) -> tuple[Silent, ...]:
-        """seen: the roles that are certain after this look."""
+        """Stores whose primary is silent. seen: the roles that are certain after this observation."""
         moving = {epoch.store for epoch in epochs.values() if not epoch.settled}
         homes = {store.id: store.primary.at for store in self._files.stores if store.primary is not None}
         homes |= {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
@@ -237,15 +241,19 @@ class SeenEstate:
         return self._alarms.silent(certain, now, known, moving, states, at_ms, believed_ms, homes)
 
     def _unheeded(self, epochs: Mapping[str, Epoch]) -> list[Epoch]:
-        """Those that changed since before the last look. None if no one wrote what that look knew."""
+        """Those that changed since before the last observation; None if no one recorded what that one
+        knew.
+        """
         known = self._heeded
         changed = (e for e in epochs.values() if known is not None and e.changes > known.get(e.store, 0))
         return [epoch for epoch in changed if epoch.holder]
 
     async def behind(self, sites: Collection[str]) -> bool:
-        """Whether a run ended, or a store got its primary at one of these sites, since the last look: a plan
-        of what is known here would leave out what was moved. The next look knows, and begins at once. Without
-        sites, a plan of a person: also whether a mark was set or cleared, by which that plan was made.
+        """Whether a run ended, or a store got its primary at one of these sites, since the last observation:
+        a plan from present knowledge would miss what was moved. The next observation knows it, and starts at
+        once.
+
+        Without sites (a plan of a person): also whether a mark that the plan depends on was set or cleared.
         """
         epochs = await DataSets(self._store, "", self._clock).read_all()
         late = any(epoch.holder in sites for epoch in self._unheeded(epochs))
@@ -255,8 +263,10 @@ class SeenEstate:
         return False
 
     async def _keep_sightings(self, now: Observation, at_ms: int, guard: Lease) -> None:
-        """Written at each look that saw a primary: how old the last one is, is what can be lost. at_ms: when
-        the look began, by the steady clock. What was not certainly written is not called kept.
+        """Write sightings after each observation that saw a primary: their age is the possible data loss.
+
+        at_ms: start of the observation, by the steady clock. A sighting whose write is uncertain does not
+        count as kept.
         """
         new: list[Sighting] = []
         for store, members in _by_store(now).items():
@@ -276,8 +286,8 @@ class SeenEstate:
                 self._kept[one.store] = (guard.token, one.at_ms, self._steady.now_ms())
 
     def losses(self, plan: Plan) -> Mapping[str, Loss]:
-        """The most that each promotion of a plan can lose, should its fence be complete as planned; by the
-        wall clock as it is now, as the journal of a new run has it.
+        """The most that each promotion of a plan can lose if its fence completes as planned; by the current
+        wall clock, as in the journal of a new run.
         """
         now_ms = self._clock.now_ms()
         by_ms = now_ms - self._steady.now_ms()
@@ -285,8 +295,8 @@ class SeenEstate:
         return losses_of(self.estate, plan, seen, now_ms, self.observation.members)
 
     def loss(self, known: Loss, until_ms: int, ago_ms: int) -> Loss:
-        """What was known of a promotion when its run was made, by what is seen now. until_ms: by the clock of
-        the run; ago_ms: how long ago that was.
+        """The loss of a promotion as known when its run was made, from current sightings. until_ms: by the
+        clock of the run; ago_ms: how long ago that was.
         """
         followed = self._sightings.get(known.store)
         if followed is None or followed.known is None:
@@ -295,7 +305,9 @@ class SeenEstate:
         return still(known, followed.known.moved(by_ms), until_ms, until_ms + ago_ms)
 
     def note_waits(self, now: Observation) -> None:
-        """Which primaries wait for whom, since when and until when that was seen, as the leader sees it."""
+        """Record, as the leader sees it, which primaries wait for which copies, since when and when last
+        seen.
+        """
         at_ms, before, went_on = self._clock.monotonic_ms(), self._waits, self._goes_on
         self._waits, self._goes_on = {}, {}
         for member in now.members:
@@ -311,9 +323,11 @@ class SeenEstate:
                 self._waits[member.store] = (member.waits_for, since_ms if same else at_ms, at_ms)
 
     def hangs(self) -> dict[str, tuple[str, ...]]:
-        """Store -> sites of its synchronous copies that have not followed for as long as it takes to believe
-        the loss of a site. From the first look to the last: one look alone, however old, may just have met a
-        new primary that its copies have not found yet.
+        """Store -> sites of synchronous copies that have not followed for as long as it takes to believe the
+        loss of a site.
+
+        Measured between first and last observation: a single one, however old, may have met a new primary
+        whose copies had not found it yet.
         """
         bound_ms = self._believed_ms
         late = {name: names for name, (names, since, last) in self._waits.items() if last - since >= bound_ms}
@@ -324,8 +338,8 @@ class SeenEstate:
         return {store: tuple(sorted(sites)) for store, sites in sorted(found.items())}
 
     def commits_go_on(self) -> frozenset[str]:
-        """Stores whose primaries were seen to wait for no one for as long. A primary that no look found says
-        nothing.
+        """Stores whose primaries waited for no one for that long. A primary that was not observed does not
+        count.
         """
         bound_ms = self._believed_ms
         return frozenset(name for name, (since, last) in self._goes_on.items() if last - since >= bound_ms)
@@ -335,8 +349,8 @@ class SeenEstate:
         return self._policy.profile.suspect_ms + self._policy.profile.confirm_ms
 
     async def check_standing(self, guard: Lease) -> None:
-        """Checks what may serve as a fence, written with its time; what fails the check grows old. What was
-        seen before a store began to change is not written after it.
+        """Check what may serve as a fence, and write it with its time; facts that fail the check age. Results
+        from before a store began to change are not written after it.
         """
         began_ms = self._clock.monotonic_ms()
         epochs = await DataSets(self._store, "", self._clock).read_all()
@@ -351,8 +365,8 @@ class SeenEstate:
         await asyncio.sleep(self._until_next_check(len(facts)))
 
     def _until_next_check(self, found: int) -> float:
-        """Seconds. A fire that comes before the first proof waits for a person: so the first is looked for
-        often.
+        """Seconds until the next check. A fire before the first proof waits for a person, so the first is
+        sought often.
         """
         wanted = sum("sync" in self._policy.store(store.id).proofs for store in self.estate.stores)
         if found >= wanted:
@@ -381,15 +395,15 @@ def merged(
     holders: Mapping[str, str] | None = None,
     newer: Mapping[str, str] | None = None,
 ) -> Observation:
-    """Roles after another look: of a store with one certain primary as seen now, else as before. Lags are
-    left out, so that a plan does not go stale because of them.
+    """Roles after another observation: as seen now for a store with one certain primary, else as before. Lags
+    are omitted, so that they do not make a plan stale.
 
-    holders: store -> the site of its primary as its last epoch settled it. A primary elsewhere is certain
-    only where the holder's own copy answers and says that it is none: else an old primary that came back
-    would be believed while the true one burns. newer: the same of those alone that were settled after
-    `before`: without a certain primary, that holder is it, unless its copy answers and says that it is none.
+    holders: store -> site of its primary according to the last settled epoch. A primary elsewhere is certain
+    only if the holder's own copy responds and is not primary; otherwise a returning old primary would be
+    believed while the true one burns. newer: holders settled after `before`: without a certain primary, that
+    holder is it, unless its copy responds that it is not.
 
-    A synchronous copy that reconnects is synchronous still while its primary waits for it: nothing was
+    A reconnecting synchronous copy is still synchronous while its primary waits for it: nothing was
     acknowledged without it.
     """
     old = _by_store(before)
@@ -413,8 +427,8 @@ def merged(
 
 
 def aged(seen: Observation, sightings: Mapping[str, Following]) -> Observation:
-    """With what a copy that follows no one just now was behind when its primary was last seen. In coarse
-    steps: it is another estate, and other plans, at each.
+    """Add the lag, when its primary was last seen, of copies that currently follow no one. In coarse steps,
+    because each changes the estate and so the plans.
     """
     found: list[MemberSeen] = []
     for member in seen.members:
@@ -429,8 +443,8 @@ def aged(seen: Observation, sightings: Mapping[str, Following]) -> Observation:
 
 
 def _stays(was: MemberSeen, now: MemberSeen, members: Mapping[str, MemberSeen]) -> bool:
-    """Whether a copy beside a certain primary is what it was: it is silent, or synchronous and reconnects
-    while its primary acknowledges nothing without it.
+    """Whether a copy of a certain primary keeps its role: it is silent, or synchronous and reconnecting while
+    its primary acknowledges nothing without it.
     """
     if now.role == "unreachable":
         return was.role != "primary"
@@ -443,8 +457,8 @@ def _is_primary(member: MemberSeen | None) -> bool:
 
 
 def _led_by(holder: str, member: MemberSeen, was: MemberSeen | None) -> MemberSeen:
-    """A copy of a store whose primary is this holder, which no one saw. Another that was the primary, or says
-    so, holds what may be worth nothing; the rest are at most asynchronous, and followed something else.
+    """A copy of a store whose primary is this unseen holder. Another that was or claims to be primary may
+    hold worthless data; the others are at most asynchronous, because they followed a different primary.
     """
     follows = {member.role, was.role if was is not None else "none"} & {"sync", "async", "detached"}
     role: Role = "async" if follows and member.role != "primary" and not _is_primary(was) else "none"
@@ -469,9 +483,9 @@ def _by_store(observation: Observation) -> dict[str, dict[str, MemberSeen]]:
 
 
 def encode(observation: Observation, digest: str, changes: Mapping[str, int]) -> bytes:
-    """digest: of the estate as it is now, so that whoever has no files knows which plans are made of it.
-    changes: store -> changes of its epoch that were known before the look. What runs moved is named, and kept
-    by run.
+    """Encode an observation. digest: of the current estate, so that readers without files know which plans
+    fit. changes: store -> epoch changes known before the observation. What runs moved is stored by run and
+    only named here.
     """
     rows = [[m.store, m.site, m.role, *([] if m.lag_ms is None else [m.lag_ms])] for m in observation.members]
     told: dict[str, Any] = {
@@ -493,7 +507,7 @@ def encode(observation: Observation, digest: str, changes: Mapping[str, int]) ->
 
 
 def changes_in(value: bytes) -> dict[str, int] | None:
-    """What the look knew of epochs; None if no one wrote that. Raises Corrupt."""
+    """Epochs known to the observation; None if not recorded. Raises Corrupt."""
     try:
         found = orjson.loads(value).get("changes")
         return None if found is None else {str(name): int(count) for name, count in found.items()}
@@ -502,7 +516,7 @@ def changes_in(value: bytes) -> dict[str, int] | None:
 
 
 def digest_in(value: bytes) -> str:
-    """The digest of the estate as observed; "" if none was written. Raises Corrupt."""
+    """Digest of the observed estate; "" if none was written. Raises Corrupt."""
     try:
         return str(orjson.loads(value).get("estate", ""))
     except (ValueError, AttributeError) as error:
@@ -514,7 +528,7 @@ def _rivals_in(store: str, sites: list[str], since_ms: int, unheard: Collection[
 
 
 def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> Observation:
-    """moved: what each run that is named left behind. Raises Corrupt for what is not an observation."""
+    """Decode an observation. moved: what each named run left behind. Raises Corrupt if it is not one."""
     try:
         found: Mapping[str, Any] = orjson.loads(value)
         rows = found["members"][:_MOST]
@@ -535,20 +549,20 @@ def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> O
 
 
 def _restores_in(found: Mapping[str, Any]) -> tuple[tuple[str, str, int], ...]:
-    """Raises TypeError and ValueError for what are none. A leader of an older version writes none."""
+    """Decode restores. Raises TypeError and ValueError if invalid. Leaders of older versions write none."""
     rows = found.get("restores", ())[:_MOST]
     return tuple((str(data_set), str(copy), int(takes_ms)) for data_set, copy, takes_ms in rows)
 
 
 class Published:
-    """What the leader wrote of the situation, for whoever reads a store."""
+    """What the leader wrote of the situation, for readers of a store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._moved: dict[str, Moved] = {}
 
     async def read(self, value: bytes) -> Observation:
-        """value: under `KEY`. Raises Corrupt, Unavailable."""
+        """Parse the value of `KEY`. Raises Corrupt, Unavailable."""
         try:
             runs = [str(run) for run in orjson.loads(value).get("runs", ())]
         except (ValueError, AttributeError, TypeError) as error:
@@ -559,13 +573,13 @@ class Published:
         return decode(value, self._moved)
 
     async def get(self) -> Observation | None:
-        """None if no leader has written any. Raises Corrupt, Unavailable."""
+        """Read the observation; None if no leader has written any. Raises Corrupt, Unavailable."""
         entry = await self._store.get(KEY)
         return None if entry is None else await self.read(entry.value)
 
 
 def facts_from(found: Mapping[str, Any]) -> Observation:
-    """An observation as its fields say it, as the API shows it. Raises Corrupt for what is none."""
+    """An observation from its fields, as the API shows it. Raises Corrupt if invalid."""
     try:
         effects, kept = found.get("effects"), None
         if effects is not None:

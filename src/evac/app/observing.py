@@ -1,12 +1,12 @@
-"""Looking at the real systems through the estate's endpoints: roles of stores now, health of services,
-servers that are on, and probes for a witness.
+"""Observe the real systems through the estate's endpoints: roles of stores, health of services, powered-on
+servers, and probes for a witness.
 
-Composition: it chooses drivers and hands their answers on as values. Every look is bounded; what does not
-answer is unreachable, which is an answer too. What `evac observe --power --output json` wrote is read back
-here.
+Composition: chooses drivers and passes their answers on as values. Every observation has a time limit; a
+system that does not respond is reported as unreachable. Also reads what `evac observe --power --output json`
+wrote.
 
-A loss plan that runs against a healthy site is an outage that evac makes. So the leader looks at a site
-before it makes a run of one that a person proposed, and a dry run shows the same.
+A loss plan that runs against a healthy site is an outage caused by evac, so the leader observes a site before
+it makes a run of a plan that a person proposed, and a dry run shows the same.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from evac.watch import witness
 from evac.watch.witness import Probe
 
 OLDEST_MS: Final = 3_600_000
-"""Power facts that are older say nothing about now: who has gone off since would never be booted."""
+"""Maximum age of power facts: servers switched off since would never be booted."""
 _LARGEST_BYTES: Final = 64 << 20
 _ON: Final = frozenset({"on", "rising"})
 _HINT: Final = "create a new one: evac observe ESTATE --power --output json"
@@ -59,7 +59,7 @@ AGENT: Final = "agent"
 
 
 def servers_on(path: Path, now_ms: int) -> tuple[str, ...]:
-    """Names of the servers that were seen on or on their way there, sorted. Raises InvalidInput."""
+    """Names of the servers seen on or booting, sorted. Raises InvalidInput."""
     power = _read(path).get("power")
     if not isinstance(power, dict):
         raise InvalidInput("power-facts", f"{path} says nothing about the power state of servers", _HINT)
@@ -99,7 +99,7 @@ def _moment_ms(path: Path, stated: object) -> int:
 
 
 def runs_at(files: Estate, seen: Observation, site: str) -> tuple[Collection[str], Collection[str]]:
-    """Units that the agent of a site runs for services that are there now, and stores with a member there."""
+    """Units that the agent of a site runs for services running there now, and stores with a member there."""
     services, stores = services_at(files, seen, site), {store.id for store in files.stores}
     here = [end for end in files.endpoints if end.at == site]
     units = {
@@ -115,8 +115,8 @@ SWEEP_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class SitePower:
-    """One site. asked: servers with a controller that can be reached; seen: what those said, in the order of
-    the estate; beside: servers of which no one can ask.
+    """Power at one site. asked: servers with a reachable controller; seen: their answers, in the order of the
+    estate; beside: servers that cannot be queried.
     """
 
     site: str
@@ -125,7 +125,7 @@ class SitePower:
     seen: tuple[PowerReport, ...]
 
     def counts(self) -> dict[str, int]:
-        """Power, or why it is not known -> servers, the most first."""
+        """Power state, or why it is unknown -> number of servers, largest first."""
         found: dict[str, int] = {}
         for one in self.seen:
             key = one.power or one.why
@@ -135,18 +135,18 @@ class SitePower:
 
 @dataclass(frozen=True, slots=True)
 class PowerFacts:
-    """at_ms: wall clock at the begin of the look."""
+    """at_ms: wall clock at the start of the observation."""
 
     at_ms: int
     sites: tuple[SitePower, ...]
 
     @property
     def asked(self) -> int:
-        """Servers of all sites whose controller can be reached, as far as the estate knows."""
+        """Servers of all sites whose controller can be reached, according to the estate."""
         return sum(site.asked for site in self.sites)
 
     def unknown(self) -> dict[str, int]:
-        """Why the power of a server that can be asked is not known -> how many, the most first."""
+        """Why the power state of a queried server is unknown -> number of servers, largest first."""
         found: dict[str, int] = {}
         for site in self.sites:
             for one in site.seen:
@@ -158,7 +158,7 @@ class PowerFacts:
 async def observe_power(
     estate: Estate, drivers: Drivers, now_ms: int, within_s: float = SWEEP_S
 ) -> PowerFacts:
-    """Of all sites that have an endpoint of their servers. Changes nothing."""
+    """Power of all sites that have an endpoint for their servers. Changes nothing."""
     actions = {site.id: _actions(estate, number) for number, site in enumerate(estate.sites)}
     asked: list[tuple[BootsServers, Action]] = []
     for found in actions.values():
@@ -174,7 +174,7 @@ async def observe_power(
 
 
 def _actions(estate: Estate, number: int) -> list[Action]:
-    """A question to each server of a site whose controller has a known address."""
+    """A query for each server of a site whose controller has a known address."""
     endpoint = _endpoint(estate, estate.sites[number].id)
     if endpoint is None:
         return []
@@ -206,7 +206,7 @@ def store_endpoints(estate: Estate) -> tuple[Endpoint, ...]:
 
 
 async def observe(estate: Estate, drivers: Drivers, now_ms: int, timeout_s: float = LOOK_S) -> Observation:
-    """Roles and lags of all copies that have an endpoint, all asked at once."""
+    """Roles and lags of all copies that have an endpoint, queried concurrently."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def look(endpoint: Endpoint) -> MemberSeen:
@@ -244,7 +244,7 @@ async def seen_at(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
 
 
 def _with_sync(found: list[MemberSeen]) -> list[MemberSeen]:
-    """A copy is synchronous when the primary of its store says so, by the name of the copy."""
+    """Mark copies as synchronous if the primary of their store lists them as such, by name."""
     confirms: dict[str, set[str]] = {}
     for member in found:
         if member.role == "primary" and member.detail:
@@ -256,7 +256,7 @@ def _with_sync(found: list[MemberSeen]) -> list[MemberSeen]:
 
 
 def action_of(endpoint: Endpoint) -> Action:
-    """A question to an endpoint: no verb of it changes anything."""
+    """A query to an endpoint; its verb changes nothing."""
     return Action("verify", endpoint.subject, endpoint.driver, endpoint.at, endpoint.settings)
 
 
@@ -268,8 +268,9 @@ async def standing_facts(
     epochs: Mapping[str, Epoch],
     timeout_s: float = LOOK_S,
 ) -> tuple[Standing, ...]:
-    """Stores whose synchronous replica is the fence today: asked of each healthy primary. Those that policy
-    does not fence by `sync`, and those for which the check fails, are left out. epochs: read before this.
+    """Stores whose synchronous replica is the fence now, checked at each healthy primary.
+
+    Omits stores that policy does not fence by `sync` and those that fail the check. epochs: read before this.
     """
     wanted = [store for store in estate.stores if "sync" in policy.store(store.id).proofs]
     calls = [
@@ -309,7 +310,7 @@ async def _standing(
 
 
 def probes_of(estate: Estate, drivers: Drivers, timeout_s: float) -> Mapping[str, tuple[Probe, ...]]:
-    """Site -> its probes: of its endpoints whose drivers answer one, and one of its agent."""
+    """Site -> its probes: of its endpoints whose drivers provide one, and one of its agent."""
     found: dict[str, list[Probe]] = {site.id: [] for site in estate.sites}
     halls = halls_of_endpoints(topology(estate))
     for end in estate.endpoints:
@@ -328,7 +329,7 @@ def probes_of(estate: Estate, drivers: Drivers, timeout_s: float) -> Mapping[str
 
 
 def control_of(estate: Estate, site: str, drivers: Drivers, timeout_s: float) -> Probe | None:
-    """What must answer while this site's own network works: its agent."""
+    """What must respond while this site's own network works: its agent."""
     end = agent_of(estate, site)
     return None if end is None else _probe("agent", "control", end, drivers, timeout_s)
 
@@ -344,7 +345,7 @@ ASK_S: Final = 2.0
 
 
 class ServiceHealth:
-    """Asks the drivers of services, when it is asked."""
+    """Queries the drivers of services on demand."""
 
     def __init__(self, estate: Estate, drivers: Drivers) -> None:
         self._drivers = drivers
@@ -352,7 +353,7 @@ class ServiceHealth:
         self.adopt(estate)
 
     def adopt(self, estate: Estate) -> None:
-        """Endpoints of an estate, instead of those known before."""
+        """Replace the known endpoints with those of an estate."""
         self._ends = {}
         for end in estate.endpoints:
             if offers(end.driver, end.settings, ReportsHealth):
@@ -371,7 +372,7 @@ class ServiceHealth:
 async def look_at(
     estate: Estate, drivers: Drivers, sites: Sequence[str], now_ms: int, timeout_s: float = LOOK_S
 ) -> tuple[LeavingSite, ...]:
-    """Asks everything at these sites that can be asked, all at once. estate: as it is now."""
+    """Query everything at these sites concurrently. estate: its current state."""
     probes = probes_of(estate, drivers, timeout_s)
     return tuple(
         await asyncio.gather(
@@ -414,7 +415,7 @@ async def _site(
 
 
 def _answers(member: MemberSeen) -> bool:
-    """Whether something is alive there, even if it lets no one in."""
+    """Whether something is alive there, even if it refuses access."""
     return member.role != "unreachable" or member.error is not None
 
 

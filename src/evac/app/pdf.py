@@ -1,4 +1,4 @@
-"""A printable page as PDF, drawn by WeasyPrint in a process of its own with bounds of time and memory."""
+"""Print a page as PDF with WeasyPrint, in a separate process with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _CHART: Final = re.compile(
     r'<svg [^>]*class="chart (\w+)" style="--rows:(\d+)">(.*?</svg>(?:</svg>)?)', re.DOTALL
 )
 _SIZES: Final = {"gantt": (270, 26, 392, 20), "shares": (90, 96, 146, 27), "curve": (52, 16, 264, 110)}
-"""Kind of chart -> gutter, edge, inner width and height of a row, as on a printed page, in pixels."""
+"""Kind of chart -> gutter, edge, inner width and row height in pixels, as on a printed page."""
 _AXIS: Final = 30
 _PAINT: Final = frozenset({"fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "text-anchor"})
 _ALONG: Final = frozenset({"x", "x1", "x2", "width"})
 
 
 def pdf(page: str) -> bytes:
-    """The PDF of a page of `evac.views`: it reads no file and no network. Same page, same bytes.
+    """The PDF of a page of `evac.views`; reads no file and no network. Same page, same bytes.
 
-    Raises InvalidInput for a page that is too long and where the extra is missing, EvacError where no PDF
-    was made within SECONDS_MOST and MEMORY_BYTES_MOST, and where another one is being made.
+    Raises InvalidInput for a page that is too long and if the extra is missing, EvacError if no PDF was made
+    within SECONDS_MOST and MEMORY_BYTES_MOST, and while another one is being made.
     """
     if not is_installed("pdf"):
         raise needs("pdf", "a PDF")
@@ -68,8 +68,8 @@ def pdf(page: str) -> bytes:
 
 
 def with_charts(page: str) -> str:
-    """The page with charts that say themselves where and how everything is drawn. WeasyPrint applies no style
-    sheet of a page to SVG, and charts have their colours and places there.
+    """The page with self-contained charts. WeasyPrint applies no page style sheet to SVG, where charts have
+    their colours and positions.
     """
     if not _CHART.search(page):
         return page
@@ -85,7 +85,7 @@ def with_charts(page: str) -> str:
 
 
 def _chart(kind: str, rows: int, inside: str, style: str) -> str:
-    """One chart in pixels instead of shares of its width, with its own paint."""
+    """One chart in pixels instead of shares of its width, with inline colours."""
     gutter, edge, inner, pitch = _SIZES.get(kind, _SIZES["gantt"])
     tall = rows * pitch
 
@@ -115,7 +115,7 @@ def _chart(kind: str, rows: int, inside: str, style: str) -> str:
 
 
 def main() -> None:
-    """A page on stdin to its PDF on stdout."""
+    """Convert a page on stdin to its PDF on stdout."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MOST, MEMORY_BYTES_MOST))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS_MOST, SECONDS_MOST))
     data = sys.stdin.buffer.read(PAGE_BYTES_MOST + 1)
@@ -126,7 +126,7 @@ def main() -> None:
         sys.exit("WeasyPrint cannot load Pango; install it (Debian: apt install libpangoft2-1.0-0)")
 
     class Refusing(URLFetcher):  # type: ignore[misc]
-        """Reads nothing: neither a file, nor the network, nor data within the page."""
+        """Refuses every fetch: files, network, and data within the page."""
 
         def fetch(self, url: str, headers: Any = None) -> Any:
             raise ValueError(f"a PDF is made without reading {url[:80]}")

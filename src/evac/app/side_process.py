@@ -1,11 +1,9 @@
-"""Processes beside a controller: they end when it does, some act only while it leads, and some are started
-again.
+"""Processes of a controller: they end when it does, some act only while it leads, and some are restarted.
 
-A page must never cost a leader its lease, so the war room is a process of its own, started again when it
-ends. The controller does not wait for it and lives without it. Heavy work has one worker, started when it
-is first needed, and again if it dies. None outlives the process that started it, however that one ended:
-its parent's pipe is its standard input. Also here: how many files this process may have open, and how long
-a thread keeps the interpreter while the loop waits.
+A page must never cost a leader its lease, so the war room is a separate process, restarted when it ends; the
+controller neither waits for it nor depends on it. Heavy work has one worker, started on first use and again
+if it dies. None outlives its parent, however that ended: standard input is a pipe from the parent. Also here:
+the limit of open files, and how long a thread may hold the interpreter while the event loop waits.
 """
 
 from __future__ import annotations
@@ -40,20 +38,20 @@ LIBRARIES: Final = ("fast_sugiyama", "fastapi", "joserfc", "multipart", "prometh
 FIRST_S: Final = 0.5
 MOST_S: Final = 30.0
 WELL_S: Final = 60.0
-"""Whatever ran for so long ran well: the next start is not held back."""
+"""A process that ran for this long ran well: its next start is not delayed."""
 STOP_S: Final = 8.0
 LINE_S: Final = 1.0
 NEITHER: Final = "neither"
 
 
 def controller_line(leads: bool, neither: str) -> bytes:
-    """What a controller says of itself to the room beside it. neither: why it can neither lead nor follow."""
+    """Status line of a controller for its war room. neither: why it can neither lead nor follow."""
     state = "leads" if leads else NEITHER if neither else "follows"
     return orjson.dumps({"state": state, "why": neither})
 
 
 def check_libraries() -> None:
-    """Raises InvalidInput with the one command to type, where the extra `serve` is not installed."""
+    """Raise InvalidInput, with the one command to type, if the extra `serve` is not installed."""
     if any(importlib.util.find_spec(name) is None for name in LIBRARIES):
         raise extras.needs("serve", "evac serve")
 
@@ -67,11 +65,11 @@ async def keep(
     handed: Sequence[int] = (),
     line: Callable[[], bytes] | None = None,
 ) -> None:
-    """Runs the process for ever, with a growing pause between ends; ends it when cancelled.
+    """Run the process forever, with growing pauses between restarts; end it when cancelled.
 
-    arguments: of the module; tell: is told in words, by that name, when it ended; handed: numbers of open
-    files that it may use as well; line: what it gets every second through its standard input, which needs
-    neither store nor disk.
+    arguments: of the module; tell: is called with its name and a message when it ended; handed: descriptors
+    of open files that it may also use; line: sent to its standard input every second, which needs neither
+    store nor disk.
     """
     pause_s = FIRST_S
     loop = asyncio.get_running_loop()
@@ -95,7 +93,7 @@ async def _once(
     handed: Sequence[int],
     line: Callable[[], bytes] | None,
 ) -> int:
-    """One life of the process; its exit code."""
+    """Run the process once; return its exit code."""
     process = await asyncio.create_subprocess_exec(
         program,
         "-m",
@@ -116,7 +114,7 @@ async def _once(
 
 
 async def _tell_lines(pipe: asyncio.StreamWriter | None, line: Callable[[], bytes]) -> None:
-    """Whoever does not read is not waited for, and finds the newest line later."""
+    """Send lines without waiting for the reader, who finds the newest one later."""
     while pipe is not None and not pipe.is_closing():
         if not pipe.transport.get_write_buffer_size() and (words := line()):
             pipe.write(words + b"\n")
@@ -139,17 +137,15 @@ Answer = TypeVar("Answer")
 
 
 class Apart:
-    """One worker process. Functions and what travels must be known to pickle. niceness: how far others go
-    before it.
-    """
+    """One worker process. Functions and data must be picklable. niceness: how far it yields to others."""
 
     def __init__(self, niceness: int = 0) -> None:
         self._pool: ProcessPoolExecutor | None = None
         self._niceness = niceness
 
     async def ask(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
-        """The answer of `work`, which runs in the worker. Raises BrokenProcessPool if the worker died; the
-        next question starts another one.
+        """Run `work` in the worker. Raises BrokenProcessPool if the worker died; the next call starts
+        another.
         """
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
@@ -165,11 +161,11 @@ class Apart:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Of the worker, where it runs."""
+        """Process ids of the worker, if it runs."""
         return tuple((self._pool._processes or {}) if self._pool is not None else ())
 
     def close(self) -> None:
-        """Ends the worker at once, whatever it is doing. A pool that was shut down knows it no more."""
+        """End the worker at once, whatever it is doing; a pool that was shut down no longer knows it."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -185,9 +181,10 @@ def _begin(niceness: int) -> None:
 
 
 def end_with_parent() -> None:
-    """In the worker: ends this process as soon as its parent has ended. Its own end of the queue of questions
-    stays open, so that without this it would wait for the next one for ever. An interrupt of a terminal goes
-    to both; what it means is the parent's to say.
+    """In the worker: end this process as soon as its parent has ended.
+
+    It holds its own end of the queue open and would otherwise wait forever for the next question. A
+    terminal's interrupt reaches both processes; the parent handles it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -202,18 +199,18 @@ def end_with_parent() -> None:
 
 
 SWITCH_S: Final = 0.000_5
-"""A tenth of Python's own. A loop that talks with other systems waits for it once after every answer, so
-that a few round trips took it tens of milliseconds while a plan was judged; no thread was measurably slower.
+"""A tenth of Python's default. The event loop waits this long after every response while a plan is checked,
+so a few round trips took tens of milliseconds; no thread was measurably slower.
 """
 
 
 def give_way() -> None:
-    """From now on threads that judge, bind, replay or forecast give way to the loop after `SWITCH_S`."""
+    """Make threads that check, bind, replay or forecast yield to the event loop after `SWITCH_S`."""
     sys.setswitchinterval(SWITCH_S)
 
 
 def raise_limit() -> int:
-    """As many as the machine lets it; the number."""
+    """Raise the limit of open files as far as the machine allows; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
@@ -232,8 +229,8 @@ LINE_MOST: Final = 4_096
 async def parent_ends(
     then: Callable[[], Awaitable[None]], hear: Callable[[bytes], None] = lambda line: None
 ) -> None:
-    """Waits for the end of standard input, where it is a pipe or what stands for one; then does `then`. hear:
-    gets the last whole line of what comes in meanwhile.
+    """Wait for the end of standard input, if it is a pipe or equivalent; then call `then`. hear: receives the
+    last whole line that arrived meanwhile.
     """
     mode = os.fstat(0).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
@@ -252,8 +249,8 @@ async def parent_ends(
 
 
 async def until_ended(*works: Coroutine[Any, Any, Any]) -> None:
-    """All of this side by side, until one of it ends, SIGTERM or SIGINT comes, or the parent has ended; the
-    rest is cancelled then, and waited for. Raises what ended it.
+    """Run all of these concurrently until one ends, SIGTERM or SIGINT arrives, or the parent ends; then
+    cancel the others and wait for them. Raises the error that ended it.
     """
     stop = asyncio.Event()
 
@@ -274,7 +271,7 @@ async def until_ended(*works: Coroutine[Any, Any, Any]) -> None:
 
 
 def end_of(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Runs the whole of a side process; its exit code. An error of evac is one line for people."""
+    """Run a side process; return its exit code. An evac error is printed as one line."""
     try:
         asyncio.run(work())
     except EvacError as error:
@@ -284,7 +281,7 @@ def end_of(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
 
 
 def led_by_parent(store: Store, site: str, parent: int) -> Leads:
-    """Whether the controller of a site, which runs in the process `parent`, leads now."""
+    """Whether the controller of a site, running in process `parent`, leads now."""
     prefix = f"{site}/{parent}/"
 
     async def leads() -> bool:

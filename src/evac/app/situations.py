@@ -1,7 +1,8 @@
-"""The situation for a command: what the store knows, and what systems say where no one looks for it.
+"""The situation for a command: from the store, and from the systems if no controller observes them.
 
-While a controller leads, its last look is the truth for everyone: a second look a moment later could only
-make two plans of one estate. Without one, systems are asked here, over what the last leader knew.
+While a controller leads, its last observation is the truth for everyone: a second one a moment later could
+only give two plans of one estate. Without a leader, systems are queried here, on top of what the last leader
+knew.
 """
 
 from __future__ import annotations
@@ -27,16 +28,15 @@ from evac.model.observation import Observation
 from evac.store.port import Store
 
 CAUGHT_UP_S: Final = 3.0
-"""How long the leader is waited for while it does not know yet what a run moved that has ended."""
+"""How long to wait for a leader that does not yet know what an ended run moved."""
 
 
 async def facts_now(
     estate: Estate | None, store: Store | None, drivers: Drivers | None, now_ms: int
 ) -> Observation:
-    """What is known beside the files. store None: nothing of runs; estate or drivers None: no system is
-    asked.
+    """Facts beyond the files. store None: nothing of runs; estate or drivers None: no system is queried.
 
-    Raises Unavailable if the store does not answer.
+    Raises Unavailable if the store does not respond.
     """
     before, holders = Observation(0), {}
     if store is not None:

@@ -1,9 +1,9 @@
-"""What people must hear of a store at once: two of its members take writes, or none does.
+"""Urgent alarms about a store: two of its members accept writes, or none does.
 
-None does where, for as long as it takes to believe the loss of a site, no member is the primary, and the one
-that was does not answer at its address, or answers as something else, like after a restart. One that answers
-and lets no one in is not silent; nor is one whose roles are just being changed by a run, which says itself
-what it waits for. What a lost site held is part of its loss.
+None does if, for as long as it takes to believe the loss of a site, no member is primary and the previous one
+does not respond, or responds in another role, for example after a restart. A member that responds but refuses
+logins is not silent. Stores whose roles a run is changing are excluded, because the run reports what it waits
+for. Stores of a lost site are part of its loss.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AGAIN_S: Final = 2.0
 
 
 def rivals_in(seen: Observation) -> tuple[Rivals, ...]:
-    """Stores of which more than one member takes writes."""
+    """Stores with more than one writable member."""
     primaries = _primaries(seen)
     return tuple(
         Rivals(store, sites, seen.at_ms) for store, sites in sorted(primaries.items()) if len(sites) > 1
@@ -38,7 +38,7 @@ def rivals_in(seen: Observation) -> tuple[Rivals, ...]:
 
 
 def rivals_still(known: Iterable[Rivals], seen: Observation) -> tuple[Rivals, ...]:
-    """Stores with several writable members now, and known ones where a member has only fallen silent."""
+    """Stores with several writable members now, and known ones where a member has merely fallen silent."""
     found = {one.store: one for one in rivals_in(seen)}
     roles = {(one.store, one.site): one.role for one in seen.members}
     for one in known:
@@ -53,7 +53,7 @@ def rivals_still(known: Iterable[Rivals], seen: Observation) -> tuple[Rivals, ..
 
 
 def without_primary(estate: Estate, seen: Observation) -> tuple[str, ...]:
-    """Stores whose copies all answer while none accepts writes."""
+    """Stores whose copies all respond while none accepts writes."""
     top, roles = topology(estate), dict[str, dict[str, str]]()
     for member in seen.members:
         roles.setdefault(member.store, {})[member.site] = member.role
@@ -67,7 +67,7 @@ def without_primary(estate: Estate, seen: Observation) -> tuple[str, ...]:
 
 
 def _primaries(seen: Observation) -> dict[str, tuple[str, ...]]:
-    """Store -> sites of the members that say that they are the primary; of each store that was asked."""
+    """For each queried store: store -> sites of the members that report to be primary."""
     found: dict[str, list[str]] = {member.store: [] for member in seen.members}
     for member in seen.members:
         if member.role == "primary":
@@ -76,7 +76,7 @@ def _primaries(seen: Observation) -> dict[str, tuple[str, ...]]:
 
 
 class StoreAlarms:
-    """Of one controller, from look to look."""
+    """Alarms of one controller, kept between observations."""
 
     def __init__(self) -> None:
         self._rivals: dict[str, Rivals] = {}
@@ -84,8 +84,8 @@ class StoreAlarms:
         """Store -> what is silent, and when that was first seen, by the monotonic clock."""
 
     def rivals(self, now: Observation, known: Sequence[Rivals]) -> tuple[Rivals, ...]:
-        """Stores of which two looks in a row found more than one writable member. known: what was published
-        before.
+        """Stores with more than one writable member in two observations in a row. known: those already
+        published.
         """
         first, named = self._rivals, {one.store for one in known}
         found = rivals_still([*(one for name, one in first.items() if name not in named), *known], now)
@@ -103,10 +103,12 @@ class StoreAlarms:
         believed_ms: int,
         homes: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[Silent, ...]:
-        """Stores that take no writes since `believed_ms`. estate: with its roles as last seen for certain;
-        homes: where the primary of a store is that was not seen anywhere; known: what was published before,
-        which stays believed; moving: stores whose roles a run changes; states: verdicts on sites, of which
-        one that may be lost is given twice as long to be judged; at_ms: of the look, by the monotonic clock.
+        """Stores that have accepted no writes for `believed_ms`.
+
+        estate: with its roles as last seen for certain; homes: site of each primary that was seen nowhere;
+        known: those already published, which stay believed; moving: stores whose roles a run changes; states:
+        verdicts on sites (a possibly lost one gets twice the time); at_ms: of the observation, by the
+        monotonic clock.
         """
         roles = {(one.store, one.site): one.role for one in now.members if not one.error}
         with_primary = {store for store, sites in _primaries(now).items() if sites}
@@ -154,7 +156,7 @@ class StoreAlarms:
 
 
 class StoreAlarmChore:
-    """Says when one of them begins and when it is over: in the log and the journal."""
+    """Reports the start and end of each alarm in the log and the journal."""
 
     def __init__(self, seen: Callable[[], Observation], clock: Clock, tell: Tell) -> None:
         self._seen, self._clock, self._tell = seen, clock, tell

@@ -22,13 +22,14 @@ from evac.model.errors import InvalidInput
 
 SCHEMA_VERSION: Final = 1
 QUEUE_MOST: Final = 100
-"""Claims that are listed at once."""
+"""Maximum number of claims listed at once."""
 _MILLISECONDS: Final = 1_000
 
 
 def case_document(case: Case) -> dict[str, Any]:
-    """Windows, the last ledger, its approvals, all tranches and claims; `stale`: windows or claims changed
-    since the ledger was computed; `next` is the command to type next.
+    """Windows, the last ledger, its approvals, all tranches and claims.
+
+    `stale`: windows or claims changed since the ledger was computed; `next`: the command to type next.
     """
     windows = case.windows()
     found: dict[str, Any] = {
@@ -63,12 +64,13 @@ def case_document(case: Case) -> dict[str, Any]:
 
 
 def next_command(case: Case) -> str:
-    """What to type next."""
+    """The command to type next."""
     return str(case_document(case)["next"])
 
 
 def statement_document(case: Case) -> dict[str, Any]:
-    """For a regulator: who may get something, on which basis, by which procedure, and when users must know.
+    """Statement for a regulator: who is eligible, on which basis, by which procedure, and when users must be
+    informed.
 
     `facts` holds the same in three texts for the report of an incident. Raises InvalidInput before the first
     ledger.
@@ -107,7 +109,7 @@ def statement_document(case: Case) -> dict[str, Any]:
 
 
 def rules_in_words(case: Case, ledger: Mapping[str, Any]) -> list[dict[str, str]]:
-    """For each rule of a ledger who gets it, on which basis and by which procedure, with source and note."""
+    """For each rule of a ledger: who gets it, on which basis and by which procedure, with source and note."""
     return [
         {"rule": rule.id, "source": rule.source, "note": rule.note, **asdict(in_words(rule))}
         for rule in ledger_rules(case, ledger).rules
@@ -115,7 +117,7 @@ def rules_in_words(case: Case, ledger: Mapping[str, Any]) -> list[dict[str, str]
 
 
 def _claims(case: Case, ledger: Mapping[str, Any], windows: Windows) -> dict[str, Any] | None:
-    """What becomes of the claims by the rules of a ledger, and those that wait for a person, oldest first."""
+    """Outcome of the claims under the rules of a ledger, and those that wait for a person, oldest first."""
     from evac.app.credit import intake
 
     claims = case.claims()
@@ -164,7 +166,7 @@ def _next(found: Mapping[str, Any], case: Case) -> str:
 def windows_of_incident(summary: Mapping[str, Any]) -> tuple[Window, ...]:
     """When each service of an incident was down. summary: as `evac incident show --output json` prints it.
 
-    Raises InvalidInput while a service is down, since its window has no end yet.
+    Raises InvalidInput while a service is down, because its window has no end yet.
     """
     incident = str(summary["incident"])
     found = [
@@ -197,7 +199,7 @@ def _moment(text: str) -> int:
 
 
 def templates_of(path: Path | None) -> Templates:
-    """The shipped templates, with those of a YAML file (language -> name -> text). Raises InvalidInput."""
+    """The shipped templates and those of a YAML file (language -> name -> text). Raises InvalidInput."""
     if path is None:
         return TEMPLATES
     try:
@@ -218,7 +220,7 @@ def templates_of(path: Path | None) -> Templates:
 
 
 def ledger_rules(case: Case, document: Mapping[str, Any]) -> RuleSet:
-    """As they were when the ledger was computed."""
+    """The rules as they were when the ledger was computed."""
     from evac.estate.codecs.credit_rules import rules_of_data
 
     digest = document["rules"]["digest"].removeprefix("sha256:")
@@ -226,7 +228,7 @@ def ledger_rules(case: Case, document: Mapping[str, Any]) -> RuleSet:
 
 
 def rules_of(case: Case, delivery: str) -> RuleSet:
-    """The rules of the ledger that a delivery was made from; of the last ledger for one that is not known."""
+    """The rules of the ledger behind a delivery; of the last ledger for an unknown delivery."""
     from evac.app.credit.deliveries import deliveries
 
     made = [one.ledger for one in deliveries(case) if one.name == delivery]
@@ -236,7 +238,7 @@ def rules_of(case: Case, delivery: str) -> RuleSet:
 def explain(
     case: Case, account: str, language: Language, templates: Templates
 ) -> tuple[dict[str, Any], list[Explanation]]:
-    """(document of the ledger, a row each) of one account. Raises InvalidInput for one that is not known."""
+    """(document of the ledger, its rows) of one account. Raises InvalidInput for an unknown account."""
     from evac.app.credit import intake
     from evac.credit.explain import account_of, explained
 

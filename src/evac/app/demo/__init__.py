@@ -1,1 +1,1 @@
-"""The demonstrations: October 2022 from files, and a war room over a simulated company."""
+"""Demonstrations: October 2022 from files, and a war room over a simulated company."""

@@ -1,5 +1,5 @@
-"""The alerts of the demonstration: an alerts file with one signed webhook, which ends in the terminal. The
-process that `evac serve` starts for alerts makes and sends them, beside whichever controller leads.
+"""Alerts of the demonstration: an alerts file with one signed webhook that prints to the terminal. The
+process that `evac serve` starts for alerts makes and sends them, whichever controller leads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ HOST: Final = "127.0.0.1"
 
 
 async def send_alerts(company: Path, room: str, store: Store, url: str, say: Callable[[str], None]) -> None:
-    """Until cancelled. company: folder of the estate; room: address of the war room; url: of the store."""
+    """Send alerts until cancelled. company: folder of the estate; room: address of the war room; url: of the
+    store.
+    """
     key = f"whsec_{b64encode(token_bytes(32)).decode()}"
     signed = Webhook(key)
 

@@ -1,5 +1,5 @@
-"""What the customers of the demonstration are owed: a case with the windows of its incident, a few thousand
-generated accounts, a ledger, and the first of two approvals. The second one is the visitor's.
+"""Credits owed to the customers of the demonstration: a case with the windows of its incident, a few thousand
+generated accounts, a ledger, and the first of two approvals. The visitor gives the second.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from evac.views.incident_view import summary_row
 
 WHO: Final = "Demo finance"
 FREE: Final = 4_000
-"""Accounts without a fee: one for every ten thousand people who use Talk."""
+"""Accounts without a fee: one for every ten thousand users of Talk."""
 PLANS: Final = (("talk", "plus", 3_900, 400), ("maps", "drive", 4_900, 150), ("taxi", "pro", 12_900, 120))
-"""(service, plan, won a month, accounts)"""
+"""(service, plan, monthly fee in won, accounts)"""
 MAIL: Final = ("mail", "business", 8_800, 200)
 STORE_EVERY: Final = 5
-"""Every fifth account of Mail pays through a store that cannot move a billing day."""
+"""Every fifth account of Mail pays through an app store that cannot move a billing day."""
 ZONE: Final = timedelta(hours=9)
 
 
 def write_case(folder: Path, incident: Summary, now_ms: int) -> None:
-    """Raises EvacError, as `evac credit` does."""
+    """Write the case. Raises EvacError, as `evac credit` does."""
     case, windows = Case(folder), windows_of_incident(summary_row(incident))
     case.add_windows(windows, now_ms, WHO)
     begin = datetime.fromtimestamp(min(window.from_ms for window in windows) / 1_000, UTC) + ZONE
@@ -44,7 +44,7 @@ def write_case(folder: Path, incident: Summary, now_ms: int) -> None:
 
 
 def _accounts(cycle: str) -> pl.DataFrame:
-    """The same ones every time."""
+    """Generate the accounts, always the same ones."""
     rows: list[tuple[Any, ...]] = [(f"c{n:05}", "talk", "free", 0, "") for n in range(FREE)]
     number = FREE
     for service, plan, fee, count in (*PLANS, MAIL):

@@ -1,14 +1,14 @@
-"""`evac serve --demo`: a small company of three sites, one of which burns, with everything that shows it.
+"""`evac serve --demo`: a small company with three sites, one of which burns, and everything that shows it.
 
-Controllers, witnesses, votes, plans, the run, its journal and the war room are the real ones, on a SQLite
-file in a folder of its own. Only what is behind the endpoints is simulated: operators who take their time,
-databases with roles, sites that answer until they burn. Each takes as long as its endpoint says under
-`takes`, more or less, by the seed and the order: the same demonstration twice takes the same times. What a
-site does ends with it.
+Controllers, witnesses, votes, plans, the run, its journal and the war room are real, on a SQLite file in a
+folder of its own. Only the systems behind the endpoints are simulated: operators who take their time,
+databases with roles, sites that respond until they burn. Each takes the time in its endpoint's `takes`,
+varied by seed and order, so that repeating the demonstration takes the same times. A site's simulation ends
+when it burns.
 
-The site burns once its plan is ready; the demonstration then does what an operator would: it applies the
-plan, takes command and approves the run. The step that may lose writes waits for a person. Once a person has
-resolved the incident, its customers are credited (`credits`). When it ends, nothing is left.
+The site burns once its plan is ready; the demonstration then acts as an operator would: it applies the plan,
+takes command and approves the run. The step that may lose writes waits for a person. Once a person has
+resolved the incident, its customers are credited (`credits`). Nothing is left at the end.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ KINDS: Final[tuple[EvidenceKind, ...]] = ("user", "data", "agent")
 TAKES_S: Final = 4.0
 QUICK: Final = 0.7
 SLOWER: Final = 1.5
-"""A hand takes between so many times as long as usual."""
+"""A manual action takes this many times its usual time."""
 SLOW_SERVICE: Final = 2.6
 NEVER_S: Final = 3_600.0
 GROWS: Final = 4_096
-"""Bytes of log that a primary writes between two looks."""
+"""Bytes of log that a primary writes between two observations."""
 
 
 @dataclass(slots=True)
 class DemoCopies:
-    """One store: site -> name of its copy, and which of them takes writes."""
+    """One store: site -> name of its copy, and which of them accepts writes."""
 
     names: Mapping[str, str]
     primary: str
@@ -73,8 +73,8 @@ class DemoCopies:
 
 @dataclass(slots=True)
 class Company:
-    """What is true of the simulated company now. slow: a service whose starts take too long. speed: 2 lets
-    all hands be twice as quick.
+    """State of the simulated company. slow: a service that starts too slowly. speed: 2 makes all drivers
+    twice as fast.
     """
 
     seed: int
@@ -92,7 +92,7 @@ class Company:
         return usual * random.Random(f"{self.seed} {order.step}").uniform(QUICK, SLOWER)
 
     def check(self, site: str) -> None:
-        """Raises Retryable where the site burns."""
+        """Raise Retryable if the site burns."""
         if site in self.burnt:
             raise Retryable("unreachable", f"{site} does not answer", after_ms=1_000)
 
@@ -131,7 +131,7 @@ def company_of(estate: Estate, seed: int, slow: str = "", speed: float = 1.0) ->
 
 
 class Hands:
-    """A simulated driver: what it was told to do is done after a while, if its site lives that long."""
+    """A simulated driver: an action completes after a while, if its site survives that long."""
 
     def __init__(self, company: Company, name: str, verbs: frozenset[Verb]) -> None:
         self.company, self.name, self.verbs = company, name, verbs
@@ -163,10 +163,10 @@ class Hands:
         return NO_EVIDENCE
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
     def apply(self, action: Action) -> None:
-        """Most of what is done changes nothing that anybody looks at."""
+        """Apply an action; most of them change nothing that is observed."""
 
     def _what(self, action: Action, order: Order) -> str:
         return f"{order.run} {order.step} {action.verb} {action.target} {action.at}"
@@ -176,7 +176,7 @@ class StoreHands(Hands, ReportsRole, ProvesSync):
     """Simulated databases: members with roles, which a promotion changes."""
 
     async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
-        """What one copy says of itself. Raises Retryable where its site burns."""
+        """The role that one copy reports. Raises Retryable if its site burns."""
         self.company.check(action.at)
         store, burnt = self.company.stores[action.target], self.company.burnt
         history = f"demo-{action.target}/{store.timeline}"
@@ -212,12 +212,12 @@ class StoreHands(Hands, ReportsRole, ProvesSync):
 HOST: Final = "127.0.0.1"
 PORT: Final = 8400
 ZONE: Final = "Asia/Seoul"
-"""Where the people of the demo are."""
+"""Time zone of the people in the demonstration."""
 SLOW: Final = "taxi"
 WHO: Final = "demo"
 SEED: Final = 20_221_015
 CALM_S: Final = 6.0
-"""So long everything is well before the fire, if somebody is quick to look."""
+"""Calm period before the fire, for visitors who open a page quickly."""
 LOOK_S: Final = 0.25
 PATIENCE_S: Final = 180.0
 ANSWER_S: Final = 10.0
@@ -232,8 +232,8 @@ Say = Callable[[str], None]
 
 
 def serve_demo(port: int, say: Say, speed: float = 1.0, sign_in: bool = False) -> None:
-    """Serves until SIGINT or SIGTERM. port 0: any that is free. speed: of what is simulated. sign_in: two
-    people with passwords, instead of anyone who can reach it.
+    """Serve until SIGINT or SIGTERM. port 0: any free one. speed: of the simulation. sign_in: two people with
+    passwords, instead of open access.
 
     Raises InvalidInput, EvacError.
     """
@@ -243,8 +243,9 @@ def serve_demo(port: int, say: Say, speed: float = 1.0, sign_in: bool = False) -
 
 
 def listening(port: int) -> socket.socket:
-    """Listens from now on, so that nobody else gets the port before the war room is there; 0: any that is
-    free. Raises InvalidInput where somebody has it.
+    """Listen at once, so that no other process gets the port before the war room is ready; 0: any free port.
+
+    Raises InvalidInput if the port is in use.
     """
     taken = socket.socket()
     try:
@@ -261,7 +262,7 @@ def listening(port: int) -> socket.socket:
 
 @dataclass(slots=True)
 class _Demo:
-    """One demonstration, in a folder of its own. taken: where its war room is reached."""
+    """One demonstration, in a folder of its own. taken: address of its war room."""
 
     folder: Path
     taken: socket.socket
@@ -282,7 +283,7 @@ class _Demo:
 
     @property
     def cases(self) -> Path:
-        """Of credits, for the page Credits."""
+        """Credit cases for the page Credits."""
         return self.folder / "credits"
 
     async def run(self) -> None:
@@ -311,7 +312,7 @@ class _Demo:
         self.say("the demo has ended and left nothing behind")
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        """Nothing of it ends by itself but the story, and nothing in silence."""
+        """Report the end of any part but the story, which is the only one that may end by itself."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self.say(f"the {task.get_name()} stopped unexpectedly: {repr(error)[:300]}; the rest continues")
 
@@ -324,7 +325,7 @@ class _Demo:
         await side_process.keep(told, self.say, handed=[handed])
 
     async def _alerts(self, estate: Path) -> None:
-        """Sends alerts to the on-call person; says what to install if that is not possible."""
+        """Send alerts to the on-call person, or say what to install if that is not possible."""
         if not extras.is_installed("notices"):
             self.say(f"to see alerts: {extras.install('notices')}, then start again")
             return
@@ -337,7 +338,9 @@ class _Demo:
             await store.close()
 
     def _write_access(self) -> Path:
-        """An access file with people whose passwords are made for this demonstration, and said."""
+        """Write an access file with people whose passwords are generated for this demonstration and
+        printed.
+        """
         passwords = {name: secrets.token_hex(6) for name in PEOPLE}
         rows = ["people:"]
         for name, password in passwords.items():
@@ -367,7 +370,7 @@ class _Demo:
         return folder
 
     async def _begin(self, folder: Path, estate: Estate, company: Company, site: str) -> None:
-        """The controller of a site, with simulated hands."""
+        """Start the controller of a site, with simulated drivers."""
         sites = tuple(one.id for one in estate.sites)
         setting = controlling.Setting(folder, site, self.url, leader_ttl_ms=TTL_MS, budget_ms=BUDGET_MS)
         made = await controlling.compose(
@@ -384,7 +387,7 @@ class _Demo:
         self.tasks[site] = asyncio.create_task(work(), name=f"controller of {site}")
 
     async def _story(self, company: Company) -> None:
-        """What happens, line by line, and each step that is the visitor's."""
+        """Print what happens, line by line, and each step that is the visitor's."""
         store = open_store(self.url)
         story = _Story(self, company, store)
         try:
@@ -424,7 +427,7 @@ class _Story:
         say("look around, then press Ctrl-C to end the demo")
 
     async def guide(self) -> None:
-        """Says each step when it becomes the visitor's next one."""
+        """Print each step when it becomes the visitor's next one."""
         await _until(self._room_is_ready, "the war room shows the company")
         folds, shown = incidents.Folds(), None
         while True:
@@ -445,7 +448,7 @@ class _Story:
             await asyncio.sleep(LOOK_S)
 
     async def _room_is_ready(self) -> bool:
-        """Whether its pages show the company: it says so under /readyz."""
+        """Whether its pages show the company, according to /readyz."""
         with contextlib.suppress(OSError):
             async with asyncio.timeout(ANSWER_S):
                 reader, writer = await asyncio.open_connection(*self.demo.taken.getsockname())
@@ -472,7 +475,7 @@ class _Story:
         return any(one.kind == "loss" and one.site == LOST for one in told.values())
 
     async def _apply(self, digest: str) -> str:
-        """As `evac apply` does; whoever began to lead a moment ago may not take it at once."""
+        """Apply the plan as `evac apply` does; retries, because a new leader may not accept it at once."""
         data = await library.get_plan(self.store, digest)
         wanted = runs.proposal_of(data, INCIDENT, "a battery burns in hall 1", (LOST,))
         for _ in range(3):
@@ -496,7 +499,9 @@ class _Story:
         await incidents.add_note(self.store, note)
 
     async def _approve(self, run: str) -> None:
-        """The run as a whole, within what its plan needs; a step that may lose writes asks by itself."""
+        """Approve the run as a whole, within what its plan needs; a step that may lose writes asks
+        separately.
+        """
         at_ms = self.demo.clock.now_ms()
         view = await runs.view_of(self.store, run)
         lost = await runs.losses_of(self.store, view, at_ms)
@@ -517,7 +522,7 @@ class _Story:
         return summary(found).ended_ms is not None
 
     async def _credit(self) -> None:
-        """The case of the incident; words where what it needs is not installed."""
+        """The credit case of the incident; an explanation if what it needs is not installed."""
         if not extras.is_installed("credit"):
             self.demo.say(f"to see what customers are owed: {extras.install('credit')}, then start again")
             return
@@ -529,7 +534,7 @@ class _Story:
 
 
 async def _until(ask: Callable[[], Awaitable[Any]], words: str, patience_s: float = PATIENCE_S) -> Any:
-    """What it answers once that is something. Raises Unavailable after so long."""
+    """Wait until the call returns something. Raises Unavailable at the time limit."""
     waited = 0.0
     while not (found := await ask()):
         if waited >= patience_s:

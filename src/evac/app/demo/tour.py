@@ -1,8 +1,8 @@
 """The visitor's next step in the demonstration: decided here, shown on every page and in the terminal.
 
-Its number is made of what only grows in the records of the incident: that there is one, that the decision was
-made, what was published, that the run ended and that a person resolved it. So it falls only when the visitor
-reopens the incident.
+It is computed from records of the incident that only grow: the incident exists, the decision was made,
+something was published, the run ended, a person resolved it. So it goes back only when the visitor reopens
+the incident.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ STEPS: Final = 5
 INCIDENT: Final = "pangyo-fire"
 LOST: Final = "pangyo"
 PEOPLE: Final[Mapping[str, str]] = {"kim": "incident commander", "lee": "second approver"}
-"""Who signs in to a demonstration with sign-in, and what each is there for."""
+"""Users of a demonstration with sign-in, and the role of each."""
 DECIDED: Final = frozenset({"gate_opened", "step_skipped", "run_ended"})
 """Records after which the one decision of the run was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class TourStep:
-    """One step. links: (word, address)."""
+    """One step. links: (text, address)."""
 
     number: int
     words: str
     links: tuple[tuple[str, str], ...] = ()
     typed: str = ""
-    """What to type to begin with an estate of one's own, at the end."""
+    """At the end: the command that starts an estate of one's own."""
 
     def line(self, address: str) -> str:
-        """For a terminal. address: of the war room."""
+        """The step as text for a terminal. address: of the war room."""
         where = "".join(f" {word}: {address}{path}" for word, path in self.links)
         own = f" To start with your own: {self.typed} in a folder with your own files." if self.typed else ""
         return f"Step {self.number} of {STEPS}. {self.words}{where}{own}"
 
 
 def step_of(dossier: Dossier | None, about: Summary | None, waits: Mapping[str, int]) -> TourStep:
-    """The first thing that is not done yet. None: there is no incident. waits: runs that wait for people ->
-    number of the record as of which they do; one before the last decision says nothing of now.
+    """The first step that is not done yet; None without an incident. waits: runs that wait for people ->
+    number of the record when that was seen; one from before the last decision is outdated.
     """
     if dossier is None or about is None:
         return TourStep(1, "A site is about to catch fire. Watch the Now page.", (("Now", "/now"),))

@@ -1,16 +1,16 @@
-"""The files of an estate, copied to where no one edits them: what a controller runs on.
+"""Copies of an estate's files that no one edits, on which a controller runs.
 
-    ROOT                 locked as long as the controller lives, so that what a killed one left can be told,
-                         and no one who tidies up temporary files takes it for old
-    ROOT/<n>/            one edition: the files of the estate, and its policy as `policy.yaml`
-    ROOT/current         a link to the edition in use; moved in one step
-    ROOT/standing.json   a `Standing`: how the files on disk stand to the edition in use
-    ROOT/spare           room for that, should the disk be full
+ROOT                 locked while the controller lives, so that leftovers of a killed one are recognized and
+                     cleaners of temporary files leave it alone
+ROOT/<n>/            one edition: the files of the estate, and its policy as `policy.yaml`
+ROOT/current         a link to the edition in use, switched atomically
+ROOT/standing.json   a `Standing`: how the files on disk compare with the edition in use
+ROOT/spare           space reserved for that, in case the disk is full
 
-The controller, its planners and the processes beside it all read an edition, so that each of them can be
-started again while someone edits the files, and all go over to the next one together. Whoever reads resolves
-the link first: one edition never changes. The folder is this user's alone, in `RUNTIME_DIRECTORY` where
-systemd names one, else among temporary files.
+The controller, its planners and its side processes all read an edition, so that each can be restarted while
+someone edits the files, and all switch to the next one together. Readers resolve the link first: an edition
+never changes. The folder belongs to this user only, in `RUNTIME_DIRECTORY` where systemd sets one, else among
+temporary files.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ STANDING: Final = "standing.json"
 SPARE: Final = "spare"
 SPARE_BYTES: Final = 16_384
 KEPT: Final = 2
-"""Editions: the one in use, and the one before, which a process beside may just be reading."""
+"""Editions to keep: the one in use and the previous one, which a side process may still be reading."""
 STANDING_MOST: Final = 65_536
 _PIECE: Final = 1 << 20
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _PLACE: Final = re.compile(r"\S+:\d+:\d+: ")
-"""How a problem begins that has a file, a line and a column."""
+"""How a problem with a file, a line and a column begins."""
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FRESH_S: Final = 60.0
-"""A folder that is just being made may not be locked yet."""
+"""Age up to which an unlocked folder may still be being created."""
 
 Stamp = tuple[tuple[str, int, int, int], ...]
-"""Name, time of change, size and number of each file: what tells one state of them from another."""
+"""Name, modification time, size and number of each file, which distinguish two states of the files."""
 
 
 class NotCopied(EvacError):
     """The files cannot be copied: one is not a regular file, leads out of the folder, or is far too large; or
-    there is no room for a copy.
+    the disk has no space for a copy.
     """
 
     def __init__(self, message: str, hint: str = "to see what is wrong: evac check ESTATE") -> None:
@@ -68,8 +68,8 @@ class NotCopied(EvacError):
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """One state of the files. estate: folder or file to load; policy: None if there is none; digest: of
-    all bytes, with their names.
+    """One state of the files. estate: folder or file to load; policy: None if there is none; digest: of all
+    bytes, with their names.
     """
 
     folder: Path
@@ -80,10 +80,12 @@ class Edition:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How the files on disk stand to the estate in use. taken_ms: when that was read; problems: how many keep
-    what is on disk from being taken; first: the first one, with its file and line; restart: what of it is
-    taken only by a new start; since_ms: since when either is so, 0: neither; policy_ms: when the policy in
-    use was read; policy: whether it is the policy alone that is not taken. By the clock of the controller.
+    """How the files on disk compare with the estate in use.
+
+    taken_ms: when that was read; problems: number of problems that keep the files from being used; first: the
+    first one, with file and line; restart: changes that need a restart; since_ms: since when either holds, 0:
+    neither; policy_ms: when the policy in use was read; policy: whether only the policy is waiting. Times by
+    the controller's clock.
     """
 
     taken_ms: int
@@ -100,18 +102,18 @@ class Standing:
 
 
 def edition_of(path: str | Path) -> str:
-    """What a path leads to at the moment: whoever keeps the estate moves a link, and no edition changes."""
+    """The target of a path now: users move a link, and no edition changes."""
     return os.path.realpath(path)
 
 
 def stamp_of(estate: Path, policy: Path | None) -> Stamp:
-    """What the files look like now; of what cannot be looked at, zeros."""
+    """Stamp of the files now; zeros for files that cannot be inspected."""
     named = policy or policy_beside(estate)
     return tuple(_stat(path) for path in (*_files(estate, Problems()), *((named,) if named else ())))
 
 
 def read_standing(path: Path) -> Standing | None:
-    """As a controller wrote it; None if it wrote none, or nothing that can be read."""
+    """Read what a controller wrote; None if it is missing or unreadable."""
     try:
         with path.open("rb") as stream:
             told = orjson.loads(stream.read(STANDING_MOST))
@@ -129,7 +131,8 @@ def read_standing(path: Path) -> Standing | None:
 
 
 class Copies:
-    """Of one estate and its policy; close it. policy: the one that was named, else the one beside the estate.
+    """Copies of one estate and its policy; must be closed. policy: the named one, else the one next to the
+    estate.
 
     Raises EstateError, NotCopied, OSError.
     """
@@ -150,7 +153,7 @@ class Copies:
             raise
 
     def _spare(self) -> None:
-        """Room that is given up when a full disk leaves none to say so; there may be none to spare."""
+        """Reserve disk space that is released to report a full disk; skipped if there is none to spare."""
         spare = self.root / SPARE
         try:
             if not spare.exists():
@@ -164,12 +167,12 @@ class Copies:
 
     @property
     def whole(self) -> bool:
-        """Whether the edition in use is still there."""
+        """Whether the edition in use still exists."""
         return self.used.estate.exists() and self.estate.exists()
 
     @property
     def estate(self) -> Path:
-        """Where others read the estate: behind a link to the edition in use."""
+        """Where other processes read the estate: behind a link to the edition in use."""
         return self._behind_link(self.used.estate)
 
     @property
@@ -187,7 +190,7 @@ class Copies:
         return stamp_of(self._estate, self._policy)
 
     def copy(self) -> Edition:
-        """The files as they are now, as an edition that no one uses yet. Raises EstateError, NotCopied,
+        """Copy the current files as an edition that is not yet in use. Raises EstateError, NotCopied,
         OSError.
         """
         self._number += 1
@@ -219,7 +222,7 @@ class Copies:
         return Edition(folder, estate, None if policy is None else folder / POLICY_FILE, state.hexdigest())
 
     def with_policy_of(self, edition: Edition, used: Edition) -> Edition:
-        """The same estate beside the policy that is in use. Raises OSError."""
+        """The same estate with the policy that is in use. Raises OSError."""
         (edition.folder / POLICY_FILE).unlink(missing_ok=True)
         if used.policy is None:
             return Edition(edition.folder, edition.estate, None, edition.digest)
@@ -227,7 +230,7 @@ class Copies:
         return Edition(edition.folder, edition.estate, edition.folder / POLICY_FILE, edition.digest)
 
     def use(self, edition: Edition) -> None:
-        """From now on everyone reads this one. Raises OSError."""
+        """Switch all readers to this edition. Raises OSError."""
         link = self.root / f".{CURRENT}"
         link.unlink(missing_ok=True)
         link.symlink_to(edition.folder.name)
@@ -237,11 +240,11 @@ class Copies:
             self.drop(self._editions.pop(0))
 
     def drop(self, edition: Edition) -> None:
-        """Takes away an edition that no one uses."""
+        """Delete an edition that is not in use."""
         shutil.rmtree(edition.folder, ignore_errors=True)
 
     def say(self, standing: Standing) -> None:
-        """For whoever shows it. Raises OSError."""
+        """Publish the state for display. Raises OSError."""
         new, told = self.root / f".{STANDING}", orjson.dumps(asdict(standing))
         try:
             new.write_bytes(told)
@@ -259,9 +262,10 @@ class Copies:
 
 
 def arguments_of(copies: Copies, told: Sequence[str], room: bool = False) -> list[str]:
-    """Arguments of a process beside the controller, of which the first names the estate: it reads the copy.
-    room: the one that reads the policy as well, and shows how the files stand. A policy that lies beside the
-    copy is found there, and missed nowhere once there is none any more.
+    """Arguments of a side process whose first argument names the estate, changed to read the copy.
+
+    room: the side process that also reads the policy and shows the state of the files. A policy next to the
+    copy is found there, and is not missed once it no longer exists.
     """
     found = [str(copies.estate), *told[1:]]
     if not room:
@@ -275,7 +279,7 @@ def arguments_of(copies: Copies, told: Sequence[str], room: bool = False) -> lis
 
 
 def words_of(standing: Standing) -> str:
-    """A sentence without its end; empty if all is well."""
+    """A phrase without a full stop; empty if all is well."""
     from evac.views.words import moment, plural
 
     what, since_ms = ("policy", standing.policy_ms) if standing.policy else ("estate", standing.taken_ms)
@@ -295,7 +299,7 @@ def words_of(standing: Standing) -> str:
 
 
 def sweep(base: Path) -> None:
-    """Takes away what controllers of this user left that were killed."""
+    """Delete what killed controllers of this user left behind."""
     with contextlib.suppress(OSError):
         for folder in _left(base):
             shutil.rmtree(folder, ignore_errors=True)
@@ -331,7 +335,9 @@ def _stat(path: Path) -> tuple[str, int, int, int]:
 
 
 def _copy(path: Path, target: Path, root: Path | None = None) -> bytes:
-    """Its digest. root: where it has to be, unless it is that itself. Raises NotCopied, OSError."""
+    """Copy a file; return its digest. root: the folder it must be in, unless it is that itself. Raises
+    NotCopied, OSError.
+    """
     if root is not None and path != root and not path.resolve().is_relative_to(root.resolve()):
         raise NotCopied(f"{path.name} points outside the folder of the estate")
     most = TABLE_BYTES_MAX if path.suffix in (".csv", ".parquet") else YAML_BYTES_MAX

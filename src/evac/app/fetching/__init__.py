@@ -1,6 +1,6 @@
-"""Sources that are asked over the network, as files that an importer reads.
+"""Fetch network sources as files for an importer.
 
-`servers` asks NetBox and Prometheus, `clusters` the API servers of Kubernetes that a `kubeconfig` names.
+`servers` queries NetBox and Prometheus, `clusters` the API servers of Kubernetes that a `kubeconfig` names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["contexts_in", "fetch", "fetch_live", "is_server", "usual_files"]
 
 
 def fetch_live(kind: str, live: Live, options: Options, into: Path, problems: Problems) -> Path:
-    """What a live source answers, in a file or folder in `into`. What it refuses in part is a problem.
+    """Write the responses of a live source to a file or folder in `into`. Partial refusals become problems.
 
     Raises EvacError if it cannot be read at all.
     """

@@ -1,8 +1,9 @@
-"""A running Kubernetes cluster as files that its importer reads: every list of its API server, page by page.
+"""A running Kubernetes cluster as files for its importer: every list of its API server, page by page.
 
-Read-only: nothing but `list`, and no Secret. At most 5 requests a second. A page is written before the next
-one is asked for, so memory does not grow with the cluster. A list whose pages expired (410) begins again; a
-server that asks for patience (429, 503) gets it. What the account may not list is named, and the rest read.
+Read-only: uses only `list`, and reads no Secret. At most 5 requests a second. A page is written before the
+next one is requested, so memory does not grow with the cluster. A list whose pages expired (410) is
+restarted; a busy server (429, 503) is retried. Kinds that the account may not list are reported, and the
+others are read.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ _BUILT_IN: Final = {
     "scheduling.k8s.io": "v1",
     "networking.k8s.io": "v1",
 }
-"""Groups of every cluster and their version, for accounts that may not ask what the server has."""
+"""Groups of every cluster and their version, for accounts that may not query what the server has."""
 _NOT_KEPT: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The clock of the requests."""
+    """Rate limit of the requests."""
 
     now_s: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -63,7 +64,7 @@ class _Resource:
     """One kind that can be listed."""
 
     path: str
-    """Of its version, such as /apis/apps/v1."""
+    """Path of its version, such as /apis/apps/v1."""
     version: str
     plural: str
     kind: str
@@ -71,13 +72,13 @@ class _Resource:
 
     @property
     def title(self) -> str:
-        """As `kubectl` and roles name it: deployments.apps."""
+        """Name as in `kubectl` and roles: deployments.apps."""
         group = self.version.rpartition("/")[0]
         return f"{self.plural}.{group}" if group else self.plural
 
 
 class _Refused(Exception):
-    """The server answers, and does not give what was asked for."""
+    """The server responds, but refuses the request."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)
@@ -85,13 +86,13 @@ class _Refused(Exception):
 
 
 class _TooLarge(Exception):
-    """The answer has more bytes than a page may have."""
+    """The response exceeds the size limit of a page."""
 
 
 def fetch_cluster(
     live: Live, namespaces: Sequence[str], into: Path, problems: Problems, pace: Pace | None = None
 ) -> Path:
-    """A folder in `into` with a file for each kind that the account may list.
+    """Write a folder in `into` with a file for each kind that the account may list.
 
     Namespaces: only these, all if empty. Raises InvalidInput if the cluster cannot be read at all.
     """
@@ -149,7 +150,7 @@ def _read_all(
 
 
 def _resources(server: _ApiServer, place: Place, problems: Problems) -> list[_Resource]:
-    """The kinds that the server has and the importer reads, those of the core first."""
+    """The kinds that the server has and the importer reads, core kinds first."""
     try:
         listed = server.get("/apis")
         groups = [group for group in inside(listed, "groups") or () if isinstance(group, dict)]
@@ -172,7 +173,9 @@ def _resources(server: _ApiServer, place: Place, problems: Problems) -> list[_Re
 
 
 def _kinds_in(server: _ApiServer, path: str, version: str, group: str) -> list[_Resource]:
-    """The kinds of one version that the importer reads; by their usual names if the server does not say."""
+    """The kinds of one version that the importer reads; their usual names if the server does not list
+    them.
+    """
     wanted = KINDS_OF_GROUPS[group]
     try:
         stated = inside(server.get(path), "resources")
@@ -200,7 +203,7 @@ def _plural(kind: str) -> str:
 
 
 def _write_list(server: _ApiServer, resource: _Resource, namespace: str, target: Path) -> None:
-    """All objects of one kind, a line each. Raises _Refused; then the file is incomplete."""
+    """Write all objects of one kind, one a line. Raises _Refused, leaving the file incomplete."""
     scope = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
     with target.open("w", encoding="utf-8") as handle:
         head = {"kind": f"{resource.kind}List", "apiVersion": resource.version}
@@ -218,7 +221,7 @@ def _write_list(server: _ApiServer, resource: _Resource, namespace: str, target:
 
 
 def _pages(server: _ApiServer, path: str) -> Iterator[list[Any] | None]:
-    """The items of each page; None if the list begins again. Raises _Refused."""
+    """The items of each page; None if the list restarts. Raises _Refused."""
     size, token, restarts = PAGE_SIZE, "", 0
     for _ in range(PAGES_MAX):
         query = {"limit": str(size)} | ({"continue": token} if token else {})
@@ -254,7 +257,7 @@ def _pages(server: _ApiServer, path: str) -> Iterator[list[Any] | None]:
 
 
 def _kept(item: dict[str, Any]) -> dict[str, Any]:
-    """An object without what only its writers need."""
+    """An object without fields that only its writers need."""
     metadata = item.get("metadata")
     if not isinstance(metadata, dict):
         return item
@@ -279,7 +282,7 @@ def _failed(server: _ApiServer, error: _Refused) -> InvalidInput:
 
 
 class _TlsConnection(http.client.HTTPConnection):
-    """Checks the certificate of the server against a name that need not be that of its address."""
+    """Checks the server's certificate against a name that may differ from that of its address."""
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext, name: str) -> None:
         super().__init__(host, port, timeout=TIMEOUT_S)
@@ -293,7 +296,7 @@ class _TlsConnection(http.client.HTTPConnection):
 
 
 class _ApiServer:
-    """One API server, asked with GET only, over one connection that is kept."""
+    """One API server, queried with GET only, over one persistent connection."""
 
     def __init__(self, access: ClusterAccess, pace: Pace) -> None:
         self.access = access
@@ -308,7 +311,7 @@ class _ApiServer:
             line.close()
 
     def get(self, path: str) -> Any:
-        """The JSON under a path. Raises _Refused, _TooLarge and InvalidInput."""
+        """The JSON at a path. Raises _Refused, _TooLarge and InvalidInput."""
         for _ in range(TRIES_MAX):
             status, headers, body = self._ask(path)
             if status == 200:
@@ -350,7 +353,7 @@ class _ApiServer:
 
     @contextmanager
     def _opened(self) -> Iterator[http.client.HTTPConnection]:
-        """The connection; closed if what is done with it fails."""
+        """The connection; closed if its use fails."""
         if self._line is None:
             self._line = self._connected()
         try:
@@ -376,7 +379,7 @@ class _ApiServer:
         return _TlsConnection(host, port or 443, context, access.server_name or host)
 
     def _body(self, answer: http.client.HTTPResponse) -> bytes:
-        """Raises _TooLarge, and what `body_of` raises."""
+        """Read the body. Raises _TooLarge, and the errors of `body_of`."""
         body = body_of(answer, PAGE_BYTES_MAX, time.monotonic() + TIMEOUT_S)
         if len(body) > PAGE_BYTES_MAX:
             raise _TooLarge
@@ -390,7 +393,7 @@ class _ApiServer:
 
 
 def _words(body: bytes) -> str:
-    """What the server says of a refusal, in bounds."""
+    """The server's message about a refusal, shortened."""
     try:
         said = text_in(json.loads(body), "message")
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""The kubeconfig of kubectl: which server a context means, whom it trusts, and who asks.
+"""kubectl's kubeconfig: the server of a context, the authorities it trusts, and the user.
 
-Read as kubectl reads it, with three exceptions. A program that prints credentials (`exec`) runs only if
-people name it. Passwords, proxies and impersonation are refused, not ignored. Credentials stay in memory.
+Read as kubectl reads it, with three exceptions. A program that prints credentials (`exec`) runs only if the
+user names it. Passwords, proxies and impersonation are refused, not ignored. Credentials stay in memory.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _REFUSED: Final[Mapping[str, str]] = {
     "as-groups": "evac does not impersonate users; use a context whose own user has read access",
     "as-uid": "evac does not impersonate users; use a context whose own user has read access",
 }
-"""Keys of a user that evac does not follow, and what to do instead."""
+"""User keys that evac does not support, and what to do instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterAccess:
-    """How one context reaches its API server. Its credentials appear in no text."""
+    """How one context reaches its API server. Its credentials are never printed."""
 
     context: str
     server: str
     """Address of the API server."""
     authority: bytes | None = field(repr=False)
-    """Certificates in PEM that sign the server's; None: the authorities of this machine."""
+    """CA certificates in PEM for the server's certificate; None: the authorities of this machine."""
     server_name: str
-    """Name that the server's certificate is checked against, if it is not that of the address."""
+    """Name to check the server's certificate against, if not that of the address."""
     is_verified: bool
     token: Secret | None
     certificate: bytes | None = field(repr=False)
@@ -55,7 +55,7 @@ class ClusterAccess:
 
     @contextmanager
     def tls_files(self) -> Iterator[TlsFiles]:
-        """The PEM texts as files, which `ssl` asks for: anonymous ones, which are in memory only."""
+        """The PEM texts as the files that `ssl` needs: anonymous ones, in memory only."""
         opened: list[int] = []
 
         def held(name: str, content: bytes | None) -> Path | None:
@@ -74,7 +74,7 @@ class ClusterAccess:
 
 
 def usual_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """The files that kubectl reads: those of KUBECONFIG, else that of the user."""
+    """The files that kubectl reads: those of KUBECONFIG, else the user's."""
     named = tuple(Path(part) for part in environ.get("KUBECONFIG", "").split(os.pathsep) if part)
     return named[:FILES_MAX] or (Path.home() / ".kube" / "config",)
 
@@ -88,7 +88,7 @@ def contexts_in(files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def read_access(files: Sequence[Path], context: str, plugins: Sequence[str] = ()) -> ClusterAccess:
-    """What a context means. An empty context: the current one. Plugins: exec programs that may run.
+    """Resolve a context; empty: the current one. Plugins: exec programs that may run.
 
     Raises InvalidInput, which never quotes the file.
     """
@@ -129,7 +129,7 @@ def read_access(files: Sequence[Path], context: str, plugins: Sequence[str] = ()
 
 
 def _trees(files: Sequence[Path]) -> list[tuple[Path, Node]]:
-    """The folder and the content of each file that exists. kubectl passes over the others too."""
+    """The folder and the content of each existing file. kubectl skips missing ones too."""
     found = []
     for path in files:
         if not path.exists():
@@ -157,7 +157,7 @@ def _name(item: Node) -> str:
 
 
 def _entry(trees: list[tuple[Path, Node]], section: str, key: str, name: str) -> tuple[Path, Node | None]:
-    """The first entry of that name, and the folder that its paths are relative to."""
+    """The first entry with that name, and the folder that its paths are relative to."""
     for home, tree in trees:
         for item in items_in(tree, section):
             if name and _name(item) == name:
@@ -200,7 +200,7 @@ def _content(path: Path, what: str) -> bytes:
 def _from_plugin(
     plugin: Node | None, home: Path, shown: str, plugins: Sequence[str]
 ) -> tuple[Secret | None, bytes | None, bytes | None]:
-    """Credentials that a program prints, as kubectl runs it; only if people allow that program."""
+    """Credentials that a program prints, run as kubectl does; only if the user allows that program."""
     program = word(plugin, "command") or ""
     if not {program, Path(program).name} & set(plugins):
         message = f"{shown} gets its credentials from a command: {program[:80]}"

@@ -1,7 +1,7 @@
-"""Sources that are servers: their answers as a file that an importer reads.
+"""Responses of servers as a file for an importer.
 
-Read-only, with a bound on time, on bytes and on pages. A server that asks for patience (429, 503) gets it, a
-few times. The token is a reference (`env:NAME`, `file:/path`), resolved here and sent to that server only.
+Read-only, with limits on time, bytes and pages. A busy server (429, 503) is retried a few times. The token is
+a reference (`env:NAME`, `file:/path`), resolved here and sent only to that server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from evac.net.http_calls import check_url, retry_after_ms
 from evac.net.secrets import resolve
 
 TIMEOUT_S: Final = 60.0
-"""Of one answer, however slowly its bytes arrive."""
+"""Time limit of one response, however slowly its bytes arrive."""
 WHOLE_S: Final = 1_800.0
 ANSWER_BYTES_MAX: Final = 64 * 2**20
 RULES_MAX: Final = 20
@@ -41,9 +41,10 @@ def is_server(source: str) -> bool:
 def fetch(
     kind: str, url: str, into: Path, token: str | None = None, sleep: Callable[[float], None] = time.sleep
 ) -> Path:
-    """Ask a server for what an importer of that kind reads, and write it to a file in the folder `into`.
+    """Query a server for what an importer of that kind reads, and write it to a file in the folder `into`.
 
-    Raises InvalidInput if importers of that kind ask no server, or the server does not answer as it should.
+    Raises InvalidInput if importers of that kind query no server, or the server does not respond as it
+    should.
     """
     ask = _KINDS.get(kind)
     if ask is None:
@@ -60,7 +61,7 @@ def fetch(
 
 
 class _Server:
-    """A server, asked with GET only."""
+    """A server, queried with GET only."""
 
     def __init__(self, url: str, token: str, sleep: Callable[[float], None]) -> None:
         self.url = url
@@ -70,8 +71,9 @@ class _Server:
         self._opener = urllib.request.build_opener(_NoRedirects())
 
     def get(self, path: str, scheme: str, *, optional: bool = False, **query: str) -> Any:
-        """The JSON under a path; `scheme` stands before the token. None if it is `optional`, and the server
-        does not have it or does not let this token read it.
+        """The JSON at a path; `scheme` precedes the token.
+
+        None if it is `optional` and the server does not have it or does not let this token read it.
         """
         address = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
         headers = {"Accept": "application/json"}
@@ -127,15 +129,17 @@ class _Server:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A token goes to the server that was named, and to no other one."""
+    """Refuses redirects: the token is sent only to the named server."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
 def body_of(answer: http.client.HTTPResponse, most: int, ends_s: float) -> bytes:
-    """What a server answers, at most one byte more than allowed. Raises TimeoutError if it has not ended by
-    that moment, as a server that sends a byte now and then never does, and OSError if it ended early.
+    """Read a response, up to one byte more than the limit.
+
+    Raises TimeoutError at the deadline, however slowly the server sends, and OSError if the response ends
+    early.
     """
     parts: list[bytes] = []
     size = 0
@@ -150,12 +154,12 @@ def body_of(answer: http.client.HTTPResponse, most: int, ends_s: float) -> bytes
 
 
 def patience_s(stated: str) -> float:
-    """How long to wait for a server that is busy, by its `Retry-After`."""
+    """How long to wait for a busy server, from its `Retry-After`."""
     return min(retry_after_ms(stated, time.time()) / 1_000, WAIT_S_MAX) or 1.0
 
 
 def _prometheus(server: _Server) -> Mapping[str, Any]:
-    """The answers to QUERIES; what the raw series do not say, recording rules of the server may."""
+    """Results of QUERIES; recording rules of the server may fill gaps of the raw series."""
     found = {name: server.get("/api/v1/query", "Bearer", query=query) for name, query in QUERIES.items()}
     missing = [key for key in ("cpu", "memory") if not _samples(found[key])]
     if not missing:
@@ -204,7 +208,7 @@ _OF_DEVICE: Final = (
     "vcpus",
     "memory",
 )
-"""What the importer reads of a device or a virtual machine; the rest is not kept."""
+"""Fields of a device or a virtual machine that the importer reads; the others are dropped."""
 
 
 def _pages(server: _Server, path: str) -> Iterator[Any]:

@@ -1,1 +1,1 @@
-"""Making plans: in this process, and in workers of their own."""
+"""Make plans in this process and in worker processes."""

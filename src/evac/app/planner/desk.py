@@ -1,9 +1,9 @@
-"""In a planning process: one estate as seen, and plans of it. Every function here runs there; what travels
-are roles of stores, names of domains and plan bytes.
+"""Runs in a planning process: plans of one estate as observed. Arguments are roles of stores, names of
+domains and plan bytes.
 
-Everything that many scenarios share is made once: the estate, its digest, its topology, and the instance of a
-loss, which is the same for all losses that take the same. What rows of a loss say is kept by whoever asks,
-from one state of the estate to the next: it is worked out anew where anything differs that they are made of.
+Work shared by many scenarios is done once: the estate, its digest, its topology, and the instance of a loss,
+which is the same for all losses that take the same things. The caller keeps the rows of a loss between states
+of the estate: they are computed again only if something they depend on changed.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ from evac.planning.compiled import kernels_are_kept
 
 KINDS: Final = ("site", "group", "hall", "feed")
 _HEAD: Final = frozenset({"name", "lost", "question", "estate_digest", "as_of"})
-"""What a plan document says of its estate and its loss."""
+"""Fields in which a plan document describes its estate and its loss."""
 Answer = TypeVar("Answer")
 Failure = tuple[str, str, str]
-"""Code, message and hint of why there is no answer."""
+"""Code, message and hint of a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which estate, as of which day, and stores whose rpo policy waives."""
+    """Estate, date, and stores whose RPO policy waives."""
 
     path: str
     as_of: date | None
@@ -69,8 +69,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A fault domain above a rack, or a pair of sites, and whom its loss leaves without a service (0 if
-    that is not reckoned). takes: the same for losses that take the same.
+    """A fault domain above a rack, or a pair of sites, and the users affected by its loss (0 if not
+    computed). takes: equal for losses that take the same things.
     """
 
     lost: tuple[str, ...]
@@ -81,14 +81,14 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Based:
-    """What a plan of a loss would be made of, and what the rows of that loss say."""
+    """What a plan of a loss would be made from, and the rows of that loss."""
 
     basis: Basis
     rows: RowsSaid
 
 
 class _Desk:
-    """One estate. `look` makes it the one that was observed."""
+    """One estate. `look` updates it to the observed one."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -113,7 +113,7 @@ class _Desk:
         return self
 
     def taken(self, lost: tuple[str, ...]) -> str:
-        """What a loss takes, as a digest. Raises UnknownDomain."""
+        """Digest of what a loss takes. Raises UnknownDomain."""
         if self._places is None:
             stores = self.top.estate.stores
             members = {one.at for store in stores for one in store.members}
@@ -126,7 +126,7 @@ class _Desk:
         return Policy(self._place.waivers)
 
     def based(self, lost: tuple[str, ...], known: RowsSaid | None = None) -> Based:
-        """What a plan of a loss is made of; known: what its rows said once. Raises UnknownDomain."""
+        """What a plan of a loss is made from; known: its rows from earlier. Raises UnknownDomain."""
         taken = self.taken(lost)
         if taken not in self._based:
             key = hashlib.sha256((self._tables_key + taken).encode()).hexdigest()
@@ -138,7 +138,7 @@ class _Desk:
         return self._based[taken]
 
     def instance(self, lost: tuple[str, ...]) -> Instance:
-        """Of a loss. Raises UnknownDomain."""
+        """The instance of a loss. Raises UnknownDomain."""
         taken = self.taken(lost)
         if self._kept is None or self._kept[0] != taken:
             rows = self._rows_of(taken, lost)
@@ -153,21 +153,22 @@ class _Desk:
         return self._rows[1]
 
     def _more(self, instance: Instance) -> tuple[object, ...]:
-        """What else a plan is made of. Where facts are known within bounds, a basis holds for this estate
-        only."""
+        """Other inputs of a plan. If facts are known only within bounds, a basis holds for this estate
+        only.
+        """
         estate = self.estate
         whole = self.digest if estate.intervals or instance.estimated else ""
         return __version__, estate.lead, self._place.waivers, whole
 
     @property
     def _about(self) -> tuple[object, ...]:
-        """What else planner and checker look at: where a tier weighs nothing, people are counted anew."""
+        """Other inputs of planner and checker: if a tier has no weight, users are counted again."""
         return self.estate.horizon_ms, self.digest if min(self.estate.tier_weights, default=0) <= 0 else ""
 
 
 def _taken(top: Topology, places: tuple[str, ...], lost: Loss) -> str:
-    """Two losses that take the same have the same; their names are not looked at. places: where stores and
-    their backups are.
+    """What a loss takes, without its name, so that equal losses match. places: where stores and their backups
+    are.
     """
     state = hashlib.sha256()
     for mask in (lost.sites, lost.halls, lost.feeds, lost.racks, lost.pools, lost.servers):
@@ -187,7 +188,7 @@ def _at(place: Place, observation: Observation) -> _Desk:
 
 
 def _told(work: Callable[[], Answer]) -> Answer | Failure:
-    """The answer, or why there is none. A mistake in one plan is the problem of that plan alone."""
+    """The answer, or why there is none. An error in one plan affects only that plan."""
     try:
         with collector_at_rest():
             return work()
@@ -197,7 +198,7 @@ def _told(work: Callable[[], Answer]) -> Answer | Failure:
 
 
 def opened(place: Place, observation: Observation) -> Failure | None:
-    """Reads the estate and loads the planner, so that the next question waits for neither."""
+    """Read the estate and load the planner in advance, so that the next question waits for neither."""
 
     def work() -> None:
         _at(place, observation)
@@ -212,15 +213,15 @@ def opened(place: Place, observation: Observation) -> Failure | None:
 def basis(
     place: Place, observation: Observation, lost: tuple[str, ...], known: RowsSaid | None = None
 ) -> Based | Failure:
-    """What a plan of that loss would be made of; known: what the rows of that loss said once."""
+    """What a plan of that loss would be made from; known: rows of that loss from earlier."""
     return _told(lambda: _at(place, observation).based(lost, known))
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Bytes of a plan that the checker accepted, and its basis. best: no plan can be better. whole: for what
-    the checker accepted it, see `model.basis`. body: what the plan says whatever its name and its estate, as
-    a digest; only of one that lay there.
+    """A plan that the checker accepted, and its basis. best: no plan can be better. whole: for what the
+    checker accepted it, see `model.basis`. body: digest of the plan without name and estate; only of an
+    existing plan.
     """
 
     data: bytes
@@ -231,9 +232,7 @@ class Told:
 
 
 def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int) -> Told | Failure:
-    """A plan that the checker accepted: it is judged once it is made, as it is read from its bytes. ms:
-    budget of the search, 0 for the first plan that is found.
-    """
+    """Make a plan and check it, as read from its bytes. ms: search budget, 0 for the first plan found."""
 
     def work() -> Told:
         from evac.app.planner.plans import work_in
@@ -261,9 +260,10 @@ def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int)
 def again(
     place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, whole: str
 ) -> Told | Failure | None:
-    """A plan that the checker accepted for the same, as the plan of this loss in this estate: it is neither
-    made nor checked again. whole: of that plan; data: as made here, or read in full before. None if this
-    loss in this estate is not quite the same.
+    """Reuse an accepted plan with the same inputs as the plan of this loss in this estate, without planning
+    or checking again.
+
+    whole: of that plan; data: made here, or read in full before. None if the inputs differ in anything.
     """
 
     def work() -> Told | None:
@@ -279,8 +279,9 @@ def again(
 def still(
     place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, accepted: str
 ) -> Told | Failure | None:
-    """A plan that may be kept, as the plan of this loss in this estate; None if the checker refuses it.
-    accepted: body of a plan that the checker accepted for the same; it is not checked again.
+    """An existing plan as the plan of this loss in this estate; None if the checker refuses it.
+
+    accepted: body of a plan that the checker accepted for the same inputs; it is not checked again.
     """
 
     def work() -> Told | None:
@@ -307,7 +308,7 @@ def _as_told(document: dict[str, Any], basis: Basis) -> Told:
 
 
 def _headed(estate: Estate, digest: str, lost: tuple[str, ...], plan: Plan) -> Plan:
-    """The same plan under the head of this estate; objectives are the services' own."""
+    """The same plan with the head of this estate; objectives stay those of the services."""
     rto_ms = rto_of(estate, lose(*lost))
     outcomes = tuple(
         one if one.rto_ms == rto_ms.get(one.service) else replace(one, rto_ms=rto_ms.get(one.service))
@@ -324,7 +325,7 @@ def _headed(estate: Estate, digest: str, lost: tuple[str, ...], plan: Plan) -> P
 
 
 def _headed_document(desk: _Desk, lost: tuple[str, ...], document: dict[str, Any]) -> dict[str, Any]:
-    """As `_headed`, of a plan of a loss as a document, whose keys stay in their order."""
+    """As `_headed`, for the document of a loss plan, keeping the order of its keys."""
     estate, rto_ms = desk.estate, rto_of(desk.estate, lose(*lost))
     for one in document["services"]:
         one["rto_ms"] = rto_ms.get(one["service"])

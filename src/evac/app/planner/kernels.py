@@ -1,9 +1,8 @@
-"""How the kernels of this process run: compiled, or as plain Python where that is over before a compiler is.
+"""How kernels run in this process: compiled, or as plain Python where that finishes before a compiler would.
 
-Compiled kernels are kept on disk, so that they are compiled once for each version of evac. Plain Python gives
-the same answer. It takes ten times as long, which for a few services is still less than loading what is
-compiled. What it would take is estimated from the size of the question before the work begins; of a plan, one
-round of the search is timed.
+Compiled kernels are cached on disk, so each version of evac compiles once. Plain Python gives the same answer
+ten times slower, which for a few services is still faster than loading compiled code. The time in plain
+Python is estimated from the size of the problem in advance; for a plan, one round of the search is timed.
 """
 
 from __future__ import annotations
@@ -27,40 +26,40 @@ from evac.model.instance import Instance
 from evac.planning.compiled import ALL, interpreted, kept_in, kernel_bases, kernels_are_kept
 
 Report = Callable[[str], None]
-"""Takes one line about what is compiled; called about twice a second."""
+"""Receives one line about compilation, about twice a second."""
 
 LOADING_S: Final = 2.0
-"""What it takes to load kernels that are kept."""
+"""Time to load cached kernels."""
 COMPILING_S: Final = 30.0
-"""Plain Python may take this long where nothing is compiled yet: compiling takes longer than that."""
+"""Plain Python may take this long if nothing is compiled yet, because compiling takes longer."""
 PATIENCE_S: Final = 900.0
-"""Where no compiler is installed, an answer that takes longer than this in plain Python is refused."""
+"""Without a compiler, work that takes longer than this in plain Python is refused."""
 LOSS_S: Final = 25e-6
-"""An audit takes this for each service under each loss, in plain Python."""
+"""Time of an audit for each service and loss, in plain Python."""
 PLAN_S: Final = 6e-3
-"""The plan of one loss takes this for each service, server and pool of a small estate, in plain Python."""
+"""Time of a plan for each service, server and pool of a small estate, in plain Python."""
 START_S: Final = 20e-6
-"""A simulation takes this for each step of each trial, in plain Python."""
+"""Time of a simulation for each step of each trial, in plain Python."""
 LARGE: Final = 100
-"""Services from which on no round of a search is timed first: it would take too long to try."""
+"""From this many services on, no search round is timed first, because that would take too long."""
 ROUND_S: Final = 0.5e-3
-"""A round of the search takes this for each service of a large instance, and for each ten servers."""
+"""Time of a search round for each service of a large instance, and for each ten servers."""
 FIRST_ROUNDS: Final = 20
-"""What is generated until there is a first plan."""
+"""Rounds until there is a first plan."""
 ENDS_EARLY: Final = 2
 """A search that finds nothing better ends after a third of its work, so half of it is counted."""
 POLL_S: Final = 0.5
 _LOCK: Final = "compiling.lock"
 FIRST_S: Final = 90.0
-"""What compiling takes in all, until a share of the kernels has shown how long they take here."""
+"""Estimated total compile time until some kernels have shown how long they take here."""
 SURE: Final = 0.03
 
 
 @contextmanager
 def kernels(plain_s: float, report: Report = lambda line: None) -> Iterator[None]:
-    """Within, kernels run the way that answers first; they are compiled before that where it is needed.
+    """Context in which kernels run in the faster way; compiles them first if needed.
 
-    plain_s: what the work would take in plain Python. Raises InvalidInput if that is too long, and no
+    plain_s: the time that the work would take in plain Python. Raises InvalidInput if that is too long and no
     compiler is installed.
     """
     if not extras.is_installed("large"):
@@ -83,7 +82,7 @@ def kernels(plain_s: float, report: Report = lambda line: None) -> Iterator[None
 
 
 def audit_s(estate: Estate, lost: tuple[str, ...], pairs: bool) -> float:
-    """What an audit takes in plain Python: of the losses that are named, or of every one; and of pairs."""
+    """Time of an audit in plain Python: of the named losses or all of them; and of pairs."""
     from evac.audit.impacts.planned import planned_size
 
     above = len(estate.sites) + len(estate.halls) + len(estate.feeds) + len(estate.groups)
@@ -95,12 +94,12 @@ def audit_s(estate: Estate, lost: tuple[str, ...], pairs: bool) -> float:
 
 
 def simulation_s(steps: int, trials: int) -> float:
-    """What a simulation takes in plain Python."""
+    """Time of a simulation in plain Python."""
     return steps * trials * START_S
 
 
 def search_s(instance: Instance, work: int) -> float:
-    """What a plan takes in plain Python: the rounds of its search, one of which is timed."""
+    """Time of a plan in plain Python: the rounds of its search, one of which is timed."""
     size = len(instance.services) + len(instance.rows) // 10
     if size > LARGE:
         return size * ROUND_S * (FIRST_ROUNDS + work / ENDS_EARLY)
@@ -116,9 +115,9 @@ def search_s(instance: Instance, work: int) -> float:
 
 
 def compile_all(report: Report) -> None:
-    """Compile every kernel, in processes of their own, and say how far that is.
+    """Compile every kernel in separate processes and report progress.
 
-    Where they cannot be kept, nothing is done: the process that needs a kernel compiles it.
+    Does nothing if kernels cannot be cached: the process that needs a kernel compiles it.
     """
     folder = kept_in(kernel_bases(), Path(sys.modules["evac"].__file__ or "").parent)
     if folder is None:
@@ -184,7 +183,7 @@ def _count_kept(folder: Path) -> int:
 
 
 def _progress(before: int, done: int, whole: int, passed_s: float, folder: Path) -> str:
-    """One line: how many, how long yet, where."""
+    """One line: how many, time left, where."""
     share = (done - before) / max(1, whole - before)
     left_s = FIRST_S if share < SURE else passed_s * (1 - share) / share
     return (

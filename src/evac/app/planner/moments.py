@@ -1,6 +1,6 @@
-"""Moments that lost stores return to, as a user asks for them: `orders=2026-11-25T02:55:00Z`.
+"""Restore points of lost stores, as users write them: `orders=2026-11-25T02:55:00Z`.
 
-The name of a recovery group means all of its stores, which return to one moment or to none.
+The name of a recovery group means all of its stores, which return to the same moment or to none.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ _CODE = "plan-moment"
 
 
 def moments_of(estate: Estate, stated: tuple[str, ...], now_s: int) -> tuple[tuple[str, int], ...]:
-    """(store, seconds since 1970), sorted. Raises InvalidInput for what names no store or no moment, for a
-    moment that is in the future, and for a store of a recovery group whose others return to another one.
+    """(store, seconds since 1970), sorted.
+
+    Raises InvalidInput for an unknown store, an invalid or future moment, and for a store of a recovery group
+    whose others return to a different moment.
     """
     stores = {store.id for store in estate.stores}
     groups = {group.id: group.stores for group in estate.recovery_groups}
@@ -57,9 +59,7 @@ def _refuse_apart(estate: Estate, found: dict[str, int]) -> None:
 
 
 def refuse_unlost(estate: Estate, scenario: Scenario, instance: Instance) -> None:
-    """Raises InvalidInput if a store that keeps or elects a primary is to return to a moment, and where no
-    backup of it is left.
-    """
+    """Raise InvalidInput if a store to restore keeps or elects a primary, or has no backup left."""
     lost = {store.id: store for store in instance.stores}
     elects = {store.id for store in estate.stores if store.quorum}
     top = topology(estate)

@@ -1,5 +1,5 @@
-"""Making a plan: from the question a user asks, or for a run under way whose servers do not come up. Pure
-work.
+"""Make a plan from a user's question, or repair the plan of an open run whose servers do not come up.
+Pure.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ NICENESS: Final = 5
 
 
 def mended(estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
-    """The mended plan, of the estate as it stands now; None if no replica finds another place. Raises
-    InvalidInput for what is not a plan, UnknownDomain and StalePlan where the estate is another one by now
-    and does not have what the plan is about.
+    """The repaired plan for the current estate; None if no replica can be placed elsewhere.
+
+    Raises InvalidInput if it is not a plan, UnknownDomain and StalePlan if the estate changed and lacks what
+    the plan is about.
     """
     plan = plan_codec.decode(data, own=True)
     instance = derive(estate, plan.scenario, plan.policy, plan.tick_ms)
@@ -58,7 +59,7 @@ def mended(estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
 
 
 def _check_names(plan: Plan, instance: Instance) -> None:
-    """Raises StalePlan. A run keeps its plan when the estate changes."""
+    """Raise StalePlan if names are missing: a run keeps its plan when the estate changes."""
     services, pools = set(instance.services.id), {pool.id for pool in instance.pools}
     for step in plan.steps:
         kind = kind_of(step.kind)
@@ -77,8 +78,8 @@ def _stale(what: str) -> StalePlan:
 
 
 class Mender:
-    """Mends plans in a process of its own: on a large site that takes a core for many seconds, which a leader
-    must not miss. Started when it is first needed.
+    """Repairs plans in a separate process, because on a large site that takes a core for many seconds, in
+    which a leader would miss heartbeats. Started on first use.
     """
 
     def __init__(self) -> None:
@@ -99,7 +100,7 @@ class Mender:
         return done
 
     def of_store(self, store: Store, estate: Callable[[], Estate]) -> Mend:
-        """Plans that lie in a store. estate: as it is seen now."""
+        """Repairs plans in a store. estate: as currently seen."""
 
         async def mend(digest: str, trouble: Trouble) -> bytes | None:
             return await self.mend(estate(), await get_plan(store, digest), trouble)
@@ -107,7 +108,7 @@ class Mender:
         return mend
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
+        """End the process, whatever it is doing."""
         self._apart.close()
 
 
@@ -119,8 +120,9 @@ def _mended_apart(packed: bytes, data: bytes, trouble: Trouble) -> bytes | tuple
 
 
 def _packed(estate: Estate) -> bytes:
-    """An estate on its way to a process that this one started; read-only mappings travel as what they hold,
-    and where facts stand in files is left behind."""
+    """An estate ready for a process that this one started; read-only mappings are unwrapped, and locations of
+    facts in files are dropped.
+    """
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, pickle.HIGHEST_PROTOCOL)
     pickler.dispatch_table = copyreg.dispatch_table | {MappingProxyType: _thawed}
@@ -138,16 +140,16 @@ def _frozen(values: dict[Any, Any]) -> MappingProxyType[Any, Any]:
 
 Result = TypeVar("Result")
 LARGE: Final = 100
-"""Services from which on it is worth a thread to prove the bound of a plan beside it."""
+"""From this many services on, the bound of a plan is proven on a second thread."""
 
 GENERATION_US: Final = 1_500
 GENERATION_US_PER_1000_SERVERS: Final = 450
-"""What one generation of the search takes on the reference machine: measured on the example company as
-mended, from 1,000 to 90,000 servers. A budget is at most what the search takes: it ends when it finds
-nothing more."""
+"""Time of one search generation on the reference machine, measured on the fixed example company from 1,000 to
+90,000 servers. A budget is a maximum: the search ends when it finds nothing better.
+"""
 
 RESTORE_FACTOR: Final = 5
-"""How much longer a generation takes where every replica waits for a boot: measured likewise."""
+"""How much longer a generation takes if every replica waits for a boot; measured likewise."""
 
 DEFAULT_BUDGET_MS: Final = 20_000
 
@@ -163,8 +165,9 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the user asks: exactly one of the four lists is not empty. power: `DOMAIN=90%` or `DOMAIN=300kW`,
-    what a domain gives now; on: servers that were seen on."""
+    """The user's question: exactly one of the four lists is not empty. power: `DOMAIN=90%` or `DOMAIN=300kW`,
+    the power that a domain has now; on: servers seen on.
+    """
 
     lose: tuple[str, ...] = ()
     evacuate: tuple[str, ...] = ()
@@ -178,8 +181,9 @@ class Question:
 
 
 def scenario_of(estate: Estate, question: Question, now_s: int = 0) -> Scenario:
-    """The scenario of a question. now_s: seconds since 1970, which moments are counted against. Raises
-    InvalidInput and UnknownDomain.
+    """The scenario of a question. now_s: current time in seconds since 1970, the reference for moments.
+
+    Raises InvalidInput and UnknownDomain.
     """
     asked: list[tuple[ScenarioKind, tuple[str, ...]]] = [
         ("lose", question.lose),
@@ -216,9 +220,9 @@ def scenario_of(estate: Estate, question: Question, now_s: int = 0) -> Scenario:
 
 
 def power_now(top: Topology, stated: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    """(domain, watts) of what was stated as `DOMAIN=90%` or `DOMAIN=300 kW`, sorted.
+    """(domain, watts) from `DOMAIN=90%` or `DOMAIN=300 kW`, sorted.
 
-    Raises InvalidInput for what says neither, with every problem at once, and UnknownDomain.
+    Raises InvalidInput for any other form, with every problem at once, and UnknownDomain.
     """
     budgets = stated_budgets(top)
     found: dict[str, int] = {}
@@ -267,9 +271,9 @@ def make_plan(
     progress: Callable[[float, str], None] = lambda share, words: None,
     report: Report = lambda line: None,
 ) -> Made:
-    """Plan, and encode. The budget is turned into a count of work: same input, same bytes.
+    """Plan and encode. The budget is converted to an amount of work: same input, same bytes.
 
-    report: is told in one line, again and again, while kernels are compiled first.
+    report: receives one line, repeatedly, while kernels are compiled first.
     """
     from evac.planning.plan import plan
 
@@ -302,7 +306,7 @@ def make_plan(
 
 @contextmanager
 def _beside(estate: Estate) -> Iterator[Beside | None]:
-    """A thread for the plan of a large estate."""
+    """A second thread for the plan of a large estate."""
     if len(estate.services) < LARGE:
         yield None
         return
@@ -315,6 +319,6 @@ def _beside(estate: Estate) -> Iterator[Beside | None]:
 
 
 def work_in(budget_ms: int, servers: int) -> int:
-    """Generations of search that a budget buys for an estate of so many servers."""
+    """Search generations that a budget buys for an estate with this many servers."""
     each_us = GENERATION_US + GENERATION_US_PER_1000_SERVERS * servers // 1000
     return max(0, budget_ms * 1000 // each_us)

@@ -1,13 +1,13 @@
-"""The planner in processes of its own: each takes a whole core, and a controller must not miss a heartbeat.
+"""The planner in separate processes: each uses a whole core, and a controller must not miss a heartbeat.
 
-A worker loads the estate once from its files; what travels are roles and plan bytes. They run with less right
-to a core than the controller has. A worker has every plan judged by the checker before it hands it over, so
-that what lies ready can be carried out: the loop of a leader waits for no verdict. After a change of the
-estate a plan that was made of the same is kept, if the checker accepts it for the estate as it is now; two
-scenarios that are made of the same share one plan. For a site that burns while no plan of it lies ready there
-is one worker more, with the right of a controller: it is open before it is needed, also where another
-controller leads, and searches for nothing. The checker is not asked where it was given all that
-before: what this process saw accepted, it knows by digest. After a new start it knows nothing, and asks.
+A worker loads the estate once from its files; only roles and plan bytes are exchanged. Workers run at a lower
+priority than the controller. A worker has every plan checked before it returns it, so that a leader can run a
+standby plan at once. After a change of the estate a plan with the same inputs is kept if the checker accepts
+it for the current estate; scenarios with the same inputs share one plan.
+
+For a site that burns before its plan is ready there is one extra worker with the priority of a controller. It
+is opened in advance, also in controllers that do not lead, and does no searching. The checker is not called
+again for inputs that this process, by their digest, has seen accepted; after a restart it is.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from evac.model.run_policy import RunPolicy
 
 BUDGET_MS: Final = 5_000
 SMALL: Final = 300
-"""Servers of an estate up to which one worker makes all plans."""
+"""Up to this many servers, one worker makes all plans of an estate."""
 LANES: Final = 2
 OPEN_S: Final = 1.0
-"""How often it is looked whether the worker for what is wanted at once knows what was seen last."""
+"""How often to check that the worker for urgent plans knows the latest observation."""
 NICENESS: Final = 5
 
 
 def waivers_of(policy: RunPolicy) -> tuple[str, ...]:
-    """Stores that may be promoted beyond their rpo: the run asks a person, unless policy allows it."""
+    """Stores that may be promoted beyond their RPO: the run asks a person, unless policy allows it."""
     return tuple(sorted(s.store for s in policy.stores.values() if s.async_promotion != "never"))
 
 
 def lanes_for(servers: int) -> int:
-    """Workers of an estate of so many servers, on this machine."""
+    """Number of workers on this machine for an estate with this many servers."""
     return 1 if servers <= SMALL else min(LANES, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Lying:
-    """A plan of one basis that the checker accepted. whole, body: see `Told`."""
+    """An accepted plan of one basis. whole, body: see `Told`."""
 
     digest: str
     searched: bool
@@ -62,8 +62,9 @@ class _Lying:
 
 @dataclass(slots=True)
 class _Known:
-    """What was found out of the estate as it was observed: takes of scenarios, the basis of what takes the
-    same, and a plan of each basis."""
+    """Results for the observed estate: what scenarios take, the basis of each set of equal ones, and a plan
+    of each basis.
+    """
 
     seen: Observation
     takes: dict[tuple[str, ...], str] = field(default_factory=dict)
@@ -72,9 +73,9 @@ class _Known:
 
 
 class PlanningWorker:
-    """A `Planning` of the drawer. Workers are started when they are first needed, and again if they die.
+    """A `Planning` for the plan library. Workers are started on first use, and again if they die.
 
-    seen: roles of stores as they are now. servers: of the estate.
+    seen: current roles of stores. servers: of the estate.
     """
 
     def __init__(
@@ -96,21 +97,21 @@ class PlanningWorker:
         self._opening: list[asyncio.Future[Any]] = []
 
     def take(self, path: Path, servers: int) -> None:
-        """Another estate from now on; what was found out of the one before is forgotten, but for what its
-        rows said and what its plans were made of: both name all that they hold for.
+        """Switch to another estate. Results of the previous one are dropped, except rows and plan inputs,
+        which name everything they depend on.
         """
         self._place = replace(self._place, path=str(path))
         self._known = _Known(self._seen())
 
     def _now(self) -> _Known:
-        """What is known of the estate as it is now."""
+        """Results for the current estate."""
         seen = self._seen()
         if self._known.seen.facts != seen.facts:
             self._known = _Known(seen)
         return self._known
 
     async def stay_open(self) -> None:
-        """Keeps the worker for what is wanted at once open, with the estate as it is now, until cancelled."""
+        """Keep the worker for urgent plans open with the current estate, until cancelled."""
         from evac.app.planner import desk
 
         opened: Observation | None = None
@@ -123,8 +124,8 @@ class PlanningWorker:
             await asyncio.sleep(OPEN_S)
 
     async def scenarios(self) -> Sequence[WantedPlan]:
-        """See `Planning`. The other workers read the estate meanwhile; what keeps one of them from that, it
-        says when it is asked for a plan.
+        """See `Planning`. The other workers read the estate meanwhile and report errors when asked for a
+        plan.
         """
         from evac.app.planner import desk
 
@@ -178,13 +179,13 @@ class PlanningWorker:
         searched: bool,
         again: bool = False,
     ) -> Made:
-        """A plan that was made or accepted; again: it is the one that lay there."""
+        """Store a plan that was made or accepted; again: it is the existing one."""
         lying = _Lying(digest_of(told.data), searched, told.whole, told.body)
         now.made[str(based.basis)] = self._stood[lost] = lying
         return Made(told.data, told.basis, searched, confirmed=again)
 
     async def _basis(self, lane: int, lost: tuple[str, ...], now: _Known) -> Based:
-        """Of a loss; of losses that take the same it is worked out once."""
+        """The basis of a loss, computed once for losses that take the same things."""
         from evac.app.planner import desk
 
         takes = now.takes.get(lost)
@@ -205,8 +206,8 @@ class PlanningWorker:
         known: Ready,
         load: Callable[[str], Awaitable[bytes]],
     ) -> tuple[Made | None, bool]:
-        """The plan that lies there, where it was made of the same and the checker accepts it, and whether the
-        checker does not: a plan that cannot be judged is refused.
+        """The existing plan, if it has the same inputs and the checker accepts it, and whether the checker
+        refuses it: a plan that cannot be checked is refused.
         """
         if not may_keep(known.basis, str(based.basis)):
             return None, False
@@ -229,7 +230,7 @@ class PlanningWorker:
         based: Based,
         load: Callable[[str], Awaitable[bytes]],
     ) -> Made | None:
-        """The plan of another loss in this estate that is made of the same."""
+        """The plan of another loss in this estate with the same inputs."""
         lies = now.made.get(str(based.basis))
         if lies is None or (work == "search" and not lies.searched):
             return None
@@ -242,8 +243,8 @@ class PlanningWorker:
     async def _still(
         self, lane: int, lost: tuple[str, ...], now: _Known, based: Based, digest: str, data: bytes
     ) -> Told | None:
-        """The plan that lies there; None if the checker refuses it. Not asked where it accepted it for all
-        that it is now.
+        """The existing plan; None if the checker refuses it. Not checked if it was already accepted for all
+        its current inputs.
         """
         from evac.app.planner import desk
 
@@ -266,8 +267,8 @@ class PlanningWorker:
         return told
 
     async def plan(self, observation: Observation, lost: Sequence[str]) -> bytes:
-        """Canonical plan bytes for a loss, searched for. Raises PlanError; InvalidInput with the planner's
-        own words.
+        """Search a plan for a loss; return its canonical bytes. Raises PlanError; InvalidInput with the
+        planner's message.
         """
         from evac.app.planner import desk
 
@@ -287,7 +288,7 @@ class PlanningWorker:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Of the workers that run."""
+        """Process ids of the running workers."""
         return tuple(pid for worker in self._workers for pid in worker.pids)
 
     def close(self) -> None:
