@@ -5,7 +5,7 @@ observed             roles of every store, as last seen with exactly one primary
 standing/<store>     facts of synchronous replication, checked while all was well
 sighting/<store>     site of the primary at the last observation, and until when each copy has all data
 
-The leader writes them and every controller reads them, so that a new leader knows the state before the fire. An
+The leader writes them and every controller reads them, so a new leader knows the state before the fire. An
 observation with no primary, or two, changes nothing: the last certain roles apply. The exception is an epoch
 settled since: then its holder is the primary, even if it burnt before anyone saw it as such.
 """

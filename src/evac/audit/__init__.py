@@ -1,4 +1,4 @@
-"""The audit: impacts of every loss, computed once, and one file per rule that reads them."""
+"""The audit: impacts of every loss, computed once, and one file for each rule that reads them."""
 
 from __future__ import annotations
 

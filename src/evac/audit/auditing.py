@@ -1,4 +1,6 @@
-"""The audit: every loss, every rule, one report; a row for each loss, and its headline in words."""
+"""The audit: applies every rule to every loss; one report with a row for each loss and a headline in
+words.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ from evac.model.reason import fact_words
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditReport:
-    """What an audit found."""
+    """Result of an audit."""
 
     estate: str
     as_of: date | None
@@ -52,20 +54,20 @@ class AuditReport:
     services: tuple[str, ...]
     """Ids by the index that rows use."""
     rows: tuple[LossRow, ...]
-    """One a loss, sites first."""
+    """One for each loss, sites first."""
     findings: tuple[Finding, ...]
     """Most severe first."""
     impacts: Impacts
-    """Of the single losses, for reports that draw more."""
+    """Of single losses, for reports that draw more."""
 
     @property
     def lead(self) -> Lead:
-        """What passes before the first step, in every time of return."""
+        """Time before the first step, included in every recovery time."""
         return self.impacts.estate.lead
 
 
 LOSSES_SHARE: Final = 0.5
-"""Of the time of an audit goes into what every loss does; the rest into the rules."""
+"""Share of an audit's time that goes into computing losses; the rest goes into rules."""
 
 
 @collector_at_rest()
@@ -80,14 +82,13 @@ def audit(
     at_ms: int | None = None,
     progress: Callable[[float, str], None] = lambda share, words: None,
 ) -> AuditReport:
-    """Try every loss and apply every rule. Pure and deterministic.
+    """Compute every loss and apply every rule. Pure and deterministic.
 
-    domains: only these losses, each by itself; None is every fault domain above a server. pairs:
-    pairs of domains above racks too. as_of: the date of the audit, the estate's own if None.
-    digest: of the estate, to tell whether a rehearsal was done on it. backups: what was seen and proven of
-    them; at_ms: the moment that their ages are counted to, the day of the audit if None. What is lost by now
-    is in no loss to come, and holds no capacity. progress: called with the share that is
-    done, and in words what comes next. Raises UnknownDomain.
+    domains: only these losses, each by itself; None: every fault domain above a server. pairs: also pairs of
+    domains above racks. as_of: the date of the audit; None: the estate's own. digest: of the estate, to
+    recognize whether a rehearsal used it. backups: observations and proofs of them; at_ms: the moment for
+    their ages; None: the day of the audit. What is already lost is in no future loss and provides no
+    capacity. progress: is called with the completed share and the next stage in words. Raises UnknownDomain.
     """
     if estate.lost and domains is None:
         now = topology(estate)
@@ -128,7 +129,7 @@ def _audited(context: Context, pairs: bool, progress: Callable[[float, str], Non
 
 @collector_at_rest()
 def audit_together(report: AuditReport, requested: tuple[str, ...]) -> AuditReport:
-    """One row: what the loss of all these domains at once does to the estate of a report. No findings.
+    """One row: the effect of losing all these domains at once on the estate of a report. No findings.
 
     Raises UnknownDomain.
     """
@@ -139,7 +140,7 @@ def audit_together(report: AuditReport, requested: tuple[str, ...]) -> AuditRepo
 
 
 def _of_pairs(paired: Context, single: tuple[Finding, ...]) -> list[Finding]:
-    """What only two losses at once do: at most a warning, as no single loss does it."""
+    """Findings that need two simultaneous losses: warnings at most, because no single loss causes them."""
     known = {(f.rule, f.subject) for f in single}
     every = (finding for rule in RULES if rule.per_loss for finding in rule.check(paired))
     found = [f for f in every if (f.rule, f.subject) not in known]
@@ -152,17 +153,17 @@ VERDICTS: Final[tuple[Verdict, ...]] = ("loss", "unknown", "degraded", "ok")
 
 @dataclass(frozen=True, slots=True)
 class ServiceFate:
-    """What a loss does to one service."""
+    """The effect of a loss on one service."""
 
     service: str
     fate: str
     recovery_ms: int | None
-    """None unless it was down and comes back at a known time."""
+    """None unless it was down and recovers at a known time."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityShort:
-    """What is missing after a loss: amount of a resource on some kind of servers (base units)."""
+    """Shortage after a loss: amount of a resource on some kind of servers (base units)."""
 
     classes: str
     resource: str
@@ -176,57 +177,57 @@ class LossRow:
 
     domain: str
     kind: LossKind
-    """Of the domain, or `pair`."""
+    """Kind of the domain, or `pair`."""
     members: tuple[str, ...]
     """The domains that are lost at once."""
     method: Method
     verdict: Verdict
     down: int
-    """Services that do not serve right after it."""
+    """Services that are down right after it."""
     down_most: int
-    """The same, with those that cannot be judged."""
+    """The same, including those whose state is unknown."""
     recovered: int
-    """Services by fate: this one and the next three."""
+    """Number of services by fate: this field and the next three."""
     degraded: int
-    """Those that never were down, and those that come back with less than all until the horizon."""
+    """Those that never were down, and those that come back with reduced capacity until the horizon."""
     lost: int
     unknown: int
     not_proved: int
-    """Services that the estimate proves neither to stay or come back, nor to be lost."""
+    """Services for which the estimate proves neither that they stay or come back, nor that they are lost."""
     late: int
-    """Services that are back after their rto."""
+    """Services that come back after their RTO."""
     untimed: int
-    """Services that are back, but a duration on the way is not known."""
+    """Services that come back at an unknown time because a duration on the way is unknown."""
     reduced: int
-    """Services that were down and come back with less than all until the horizon."""
+    """Services that were down and come back with reduced capacity until the horizon."""
     people_down: int
-    """People without a service, counted once for each service that states how many use it."""
+    """Users without a service, counted once for each service with a stated number of users."""
     people_unstated: int
-    """Services that do not state it, or that may or may not be down."""
+    """Services without a stated number of users, or that may or may not be down."""
     worst_ready_ms: int
     """Longest known recovery."""
     data_loss_ms: int | None
-    """Most data lost by a store; None where it is not known."""
+    """Largest data loss of any store; None if unknown."""
     stores_lost: int
     stores_gone: int
-    """Stores that do not come back: no copy may be taken, or none is back before the horizon."""
+    """Stores that do not come back: no usable copy, or none ready before the horizon."""
     to_place: int
-    """Replicas that ask for a place."""
+    """Replicas that need a place."""
     placed: int
     """Replicas that find one."""
     sheds: bool
-    """Whether services are shed to make space."""
+    """Whether services are shed to free capacity."""
     shed: int
-    """Services that a plan sheds for good, where the loss was planned."""
+    """Services that a plan sheds permanently, if the loss was planned."""
     short: tuple[CapacityShort, ...]
     """What is missing."""
     service: IndexColumn
-    """Columns of the services that are not unaffected: this one and the next two."""
+    """Columns of the affected services: this field and the next two."""
     fate: CodeColumn
     ready_ms: NDArray[np.integer[Any]]
 
     def fates(self, names: tuple[str, ...]) -> Iterator[ServiceFate]:
-        """Services that are not unaffected, in order; `names`: ids of all services."""
+        """The affected services, in order; `names`: ids of all services."""
         columns = (self.service.tolist(), self.fate.tolist(), self.ready_ms.tolist())
         for service, fate, ready in zip(*columns, strict=True):
             known = fate in (RECOVERS, DEGRADED) and 0 < ready < NEVER
@@ -240,7 +241,7 @@ def loss_rows(impacts: Impacts) -> tuple[LossRow, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Touched:
-    """What losses do to services that are not unaffected: one entry a pair, sorted by loss."""
+    """Effects of losses on affected services: one entry for each pair, sorted by loss."""
 
     loss: NDArray[np.intp]
     service: NDArray[np.intp]
@@ -323,13 +324,15 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
 
 
 def _per_loss(losses: int, keys: NDArray[np.integer[Any]], width: int = 1) -> NDArray[np.int64]:
-    """How often each loss occurs; with a width, (L, width) by a second key."""
+    """Count of each loss; with a width, (L, width) by a second key."""
     found = np.bincount(keys, minlength=losses * width).astype(np.int64)
     return found.reshape(losses, width) if width > 1 else found
 
 
 def _down(impacts: Impacts) -> tuple[list[int], list[int], list[int]]:
-    """Services down in each loss, the people who notice, and how many of the services do not state them."""
+    """Services down in each loss, the users affected, and the number of services without a stated number of
+    users.
+    """
     pairs, count, services = impacts.damage.pairs, len(impacts.losses), impacts.estate.services
     people = np.array([s.people or 0 for s in services], np.float64)
     silent = np.array([s.people is None and not s.external for s in services], np.bool_)
@@ -340,7 +343,9 @@ def _down(impacts: Impacts) -> tuple[list[int], list[int], list[int]]:
 
 
 def _verdict(lost: int, stores_gone: int, open_ones: int, down: int, degraded: int) -> Verdict:
-    """Loss before unknown before degraded: what is not known, or not proved, is never called fine."""
+    """Most severe outcome: loss, then unknown, then degraded; the unknown or unproved never counts as
+    fine.
+    """
     if lost or stores_gone:
         return "loss"
     if open_ones:
@@ -349,8 +354,8 @@ def _verdict(lost: int, stores_gone: int, open_ones: int, down: int, degraded: i
 
 
 def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
-    """(most data lost, stores lost, stores that do not come back) of each loss: without a copy that may be
-    taken, or not before the horizon.
+    """(largest data loss, stores lost, stores that do not come back) of each loss; a store does not come back
+    without a usable copy, or if none is ready before the horizon.
     """
     found: list[list[int]] = [[0, 0, 0, 0] for _ in range(len(impacts.losses))]
     hits = impacts.stores
@@ -371,18 +376,18 @@ def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """One loss in one sentence; because: the commonest causes, how many services each holds back."""
+    """One loss in one sentence; because: the most common causes, and how many services each blocks."""
 
     domain: str
     verdict: str
     what: str
-    """What the loss does, without its name and without why."""
+    """The effect of the loss, without its name and causes."""
     text: str
     because: tuple[tuple[Cause, int], ...] = ()
 
 
 def headline(report: AuditReport, row: LossRow) -> Headline:
-    """The sentence of one row: `pangyo: 412 services down, 37 never come back, because ...`."""
+    """The sentence for one row: `pangyo: 412 services down, 37 never come back, because ...`."""
     because = causes(report, row) if row.lost else ()
     parts = [_first(row)]
     if row.lost:
@@ -408,14 +413,14 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
 
 
 def _why(row: LossRow, cause: Cause, count: int) -> str:
-    """The commonest reason of those that never come back, and of how many of them it is the reason."""
+    """The most common reason among services that never come back, and how many have it."""
     if count >= row.lost:
         return f", because {cause.words}"
     return f"; of the {row.lost:,} that never come back, {count:,} because {cause.words}"
 
 
 def _who_is_back(row: LossRow) -> str:
-    """Whose times are known: all that are down, or all others, only where none of them is in doubt."""
+    """Services with known times: all that are down, or all others, only if none of them is in doubt."""
     count = row.recovered + row.reduced - row.untimed
     if count < row.down - row.lost or row.shed or row.not_proved:
         return f"{count:,}"
@@ -430,12 +435,12 @@ def _doubt(row: LossRow) -> str:
 
 
 def proof_command(row: LossRow) -> str:
-    """What proves a verdict that the estimate leaves open."""
+    """The command that proves a verdict that the estimate leaves open."""
     return f"evac plan ESTATE {' '.join(f'--lose {member}' for member in row.members)}"
 
 
 def _facts(report: AuditReport, row: LossRow) -> tuple[str, ...]:
-    """Paths of the amounts without which a loss cannot be judged, as far as they are known."""
+    """Paths of the known amounts without which a loss cannot be judged."""
     number = report.impacts.losses.index.get(row.domain)
     return () if number is None else report.impacts.facts.get(number, ())
 
@@ -447,7 +452,7 @@ def _first(row: LossRow) -> str:
 
 
 def causes(report: AuditReport, row: LossRow, most: int = 3) -> tuple[tuple[Cause, int], ...]:
-    """Why services never come back: the end of each one's chain, the commonest first."""
+    """Why services never come back: the last cause in each one's chain, most common first."""
     impacts = report.impacts
     number = impacts.losses.index.get(row.domain)
     if number is None:
@@ -462,12 +467,12 @@ def causes(report: AuditReport, row: LossRow, most: int = 3) -> tuple[tuple[Caus
 
 
 def summary(report: AuditReport) -> tuple[Headline, ...]:
-    """The headlines of the losses that matter: every site, then what else loses something."""
+    """Headlines of the losses that matter: every site, then other losses with an effect."""
     shown = [row for row in report.rows if row.kind == "site" or row.verdict == "loss"]
     return tuple(headline(report, row) for row in shown)
 
 
 def quiet(report: AuditReport) -> str:
-    """One line on the losses that `summary` leaves out."""
+    """One line about the losses that `summary` omits."""
     rest = Counter(row.verdict for row in report.rows if row.kind != "site" and row.verdict != "loss")
     return listed([f"{count:,} {verdict}" for verdict, count in sorted(rest.items())], 4)

@@ -1,6 +1,6 @@
-"""What a rule is given: the estate, the impacts of every loss, judgements and chains of causes.
+"""Input of a rule: the estate, the impacts of every loss, verdicts and chains of causes.
 
-Also how amounts, times and lists read in messages.
+Also formats amounts, times and lists for messages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "
 
 
 def duration(ms: int) -> str:
-    """A time in its two largest units: `2 h 5 min`; `never` for one that does not end."""
+    """A duration in its two largest units: `2 h 5 min`; `never` if infinite."""
     if ms >= NEVER:
         return "never"
     parts: list[str] = []
@@ -41,7 +41,7 @@ def duration(ms: int) -> str:
 
 
 def back(ms: int) -> str:
-    """Of a service: when it is back, if that is known."""
+    """When a service is back, if known."""
     return f"is back after {duration(ms)}" if ms < NEVER else "has no known recovery time"
 
 
@@ -51,7 +51,7 @@ def bandwidth(mbps: int) -> str:
 
 
 def listed(names: Sequence[str], most: int = 3, count: int | None = None) -> str:
-    """`a, b, c and 5 more`; count: how many there are, if only the first are given."""
+    """`a, b, c and 5 more`; count: the total, if only the first items are given."""
     shown = ", ".join(names[:most])
     rest = (len(names) if count is None else count) - most
     return f"{shown} and {rest:,} more" if rest > 0 else shown
@@ -85,27 +85,27 @@ ReasonKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a loss takes a service down, leaves it with less, or keeps it down. Words are made of it last."""
+    """Why a loss takes a service down, degrades it, or keeps it down. Converted to words last."""
 
     kind: ReasonKind
     loss: str
     stores: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
-    """Of `start-cycle`, all that need each other."""
+    """Of `start-cycle`: all that need each other."""
     replicas: int = 0
-    """That are left; of `no-headroom`, that find no place."""
+    """Replicas left; of `no-headroom`: replicas that cannot be placed."""
     of: int = 0
     """Replicas before the loss."""
     needed: int = 0
-    """Replicas that serve."""
+    """Replicas needed to serve."""
     planned: str = ""
-    """Of `by-plan`, the reason that the plan gives."""
+    """Of `by-plan`: the reason that the plan gives."""
     source: str = ""
-    """Of `store-rebuilt`, the family it is made from."""
+    """Of `store-rebuilt`: the family it is rebuilt from."""
     takes_ms: int | None = None
-    """Of `store-rebuilt`, how long that takes."""
+    """Of `store-rebuilt`: how long that takes."""
     rpo: bool = True
-    """Of `no-copy`, whether a store of the family states one."""
+    """Of `no-copy`: whether a store of the family states an RPO."""
 
     @property
     def words(self) -> str:
@@ -146,14 +146,16 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What holds services down: a reason, and the service that it is about."""
+    """What keeps services down: a reason, and the service that it is about."""
 
     service: str
     reason: Reason
 
     @property
     def general(self) -> Cause:
-        """Equal for causes that are reported as one: names and numbers of the many are left out."""
+        """Key that is equal for causes reported as one, without names and numbers of the affected
+        services.
+        """
         if self.reason.kind == "no-headroom":
             return Cause("", Reason("no-headroom", self.reason.loss))
         return Cause("", self.reason) if self.reason.kind == "tools-lost" else self
@@ -167,7 +169,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """From a service along what it needs to the one that is hit itself, and why that one is."""
+    """From a service along its dependencies to the one that is hit directly, and why that one is."""
 
     services: tuple[str, ...]
     reason: Reason | None
@@ -183,33 +185,33 @@ class Chain:
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """Everything a rule may read. as_of: None if no date is known; digest: of the estate, if made."""
+    """Everything a rule may read. as_of: None if no date is known; digest: of the estate, if computed."""
 
     estate: Estate
     impacts: Impacts
     as_of: date | None = None
     digest: str | None = None
     backups: BackupFacts = NOTHING_SEEN
-    """What was seen and proven of backups, beyond what the files state."""
+    """Observations and proofs of backups, beyond the files."""
     at_ms: int | None = None
-    """The moment of the audit; else the day `as_of` begins."""
+    """The moment of the audit; None: the start of the day `as_of`."""
     stuck_at: dict[tuple[int, int], Reason | None] = field(default_factory=dict)
-    """(loss, service) -> why nothing brings it back; None where another service is why. Filled on demand."""
+    """(loss, service) -> why nothing restores it; None if the cause is another service. Filled on demand."""
 
     @cached_property
     def data(self) -> tuple[DataVerdict, ...]:
-        """What the backups of each store and data set are worth."""
+        """State of the backups of each store and data set."""
         day = None if self.as_of is None else day_ms(self.as_of)
         return verdicts(self.impacts.top, self.backups, day if self.at_ms is None else self.at_ms)
 
     @cached_property
     def firm(self) -> BoolColumn:
-        """(S,) services that may not be shed."""
+        """(S,) services that must not be shed."""
         return np.array([not s.sheddable for s in self.estate.services], np.bool_)
 
     @cached_property
     def harmless(self) -> BoolColumn:
-        """(S,) of the lowest tier, and no one is known to notice."""
+        """(S,) services of the lowest tier without known users."""
         last = len(self.estate.tier_weights) - 1
         return np.array(
             [s.tier is not None and s.tier >= last and s.people == 0 for s in self.estate.services], np.bool_
@@ -217,14 +219,16 @@ class Context:
 
     @cached_property
     def gone(self) -> Pairs:
-        """Services that nothing brings back. What falls with a provider is a rule of its own."""
+        """Services that nothing restores, except those that depend on a lost provider, which have a rule of
+        their own.
+        """
         down = self.impacts.damage.pairs
         ours = ~np.isin(down.loss, self.impacts.losses.of_kind("provider"))
         return down.only((down.of(self.impacts.fate) == LOST) & ours)
 
     @cached_property
     def late(self) -> Pairs:
-        """Services that are back after the objective, or that are not before it, if at all."""
+        """Services that are back after their objective, or not before it if at all."""
         impacts, down = self.impacts, self.impacts.damage.pairs
         ready, fate = down.of(impacts.ready_ms), down.of(impacts.fate)
         timed = np.isin(fate, (RECOVERS, DEGRADED)) & (ready < NEVER)
@@ -232,10 +236,10 @@ class Context:
 
     @cached_property
     def grave(self) -> BoolColumn:
-        """(L, S) a loss that is an error: gone for good or back too late, of a service that counts.
+        """(L, S) whether a loss is an error: a service that counts is lost for good or back too late.
 
-        A service that may be shed, or of the lowest tier that no one notices, is never an error by
-        itself; one without an objective is one only if nothing brings it back.
+        A service that may be shed, or of the lowest tier without users, is never an error by itself; one
+        without an objective is one only if nothing restores it.
         """
         found = np.zeros(self.impacts.fate.shape, np.bool_)
         for pairs, counts in ((self.gone, self.firm & ~self.harmless), (self.late, self.firm)):
@@ -245,12 +249,12 @@ class Context:
 
     @cached_property
     def full_sites(self) -> BoolColumn:
-        """(sites,) sites that run services, neither witness nor edge."""
+        """(sites,) sites that run services: neither witness nor edge."""
         return np.array([s.role == "full" for s in self.estate.sites], np.bool_)
 
     @cached_property
     def runs_at(self) -> BoolColumn:
-        """(sites, S) where a service stands, edge sites left out if it stands at a full one too."""
+        """(sites, S) where a service runs; edge sites are omitted if it also runs at a full site."""
         at = np.asarray(self.impacts.presence.per_site > 0)
         full = np.asarray(at & self.full_sites[:, None])
         somewhere = np.asarray(full.any(axis=0))
@@ -258,7 +262,7 @@ class Context:
 
     @cached_property
     def only_site(self) -> list[int]:
-        """Index of the one site of each service; -1 if there are several, or none is known."""
+        """Index of the only site of each service; -1 if there are several, or none is known."""
         counts = self.runs_at.sum(axis=0)
         if not self.runs_at.size:
             return [-1] * len(self.estate.services)
@@ -267,11 +271,11 @@ class Context:
 
     @cached_property
     def loss_rank(self) -> list[tuple[int, int]]:
-        """How grave the kind of each loss is, then its number."""
+        """Severity of each loss's kind, then its number."""
         return [(_CLASS_RANK[kind], number) for number, kind in enumerate(self.impacts.losses.kinds)]
 
     def worst_first(self, numbers: Iterable[int]) -> list[int]:
-        """Losses in order of their kind: sites, groups, halls, feeds, racks."""
+        """Losses by kind: sites, groups, halls, feeds, racks."""
         return sorted(numbers, key=lambda n: self.loss_rank[n])
 
     def names(self, numbers: Sequence[int]) -> tuple[str, ...]:
@@ -282,13 +286,13 @@ class Context:
         return [(n, found) for n, found in self.impacts.stores.of(store) if found.lost]
 
     def family_gone(self, store: int, number: int) -> bool:
-        """Whether no other instance of the store's family is left under a loss."""
+        """Whether a loss leaves no other instance of the store's family."""
         stores = self.impacts.graph.family_stores[self.estate.stores[store].family]
         return bool(self.impacts.stores.lost[number, list(stores)].all())
 
     @cached_property
     def users_of_data(self) -> dict[str, tuple[int, ...]]:
-        """Store or data set -> services that hard-need it, or that it says it is used by."""
+        """Store or data set -> services that hard-need it, or that it lists as users."""
         index = self.impacts.graph.index
         stores = {store.id: self.users_of.get(store.family, ()) for store in self.estate.stores}
         others = {data.id: tuple(index[name] for name in data.used_by) for data in self.estate.data_sets}
@@ -322,7 +326,7 @@ def data_paths(verdict: DataVerdict, number: int | None = None, part: str = "bac
 
 
 def day_of(proof: ProofRecord) -> str:
-    """The day of a check: `2026-11-25`."""
+    """The date of a check: `2026-11-25`."""
     return datetime.fromtimestamp(proof.at_ms / 1_000, UTC).date().isoformat()
 
 
@@ -346,9 +350,9 @@ class Rule:
     title: str
     check: Callable[[Context], Iterable[Finding]]
     per_loss: bool = True
-    """It asks what a loss does, so pairs of losses are asked too."""
+    """Whether it depends on a loss, and so also checks pairs of losses."""
     alerts: bool = False
-    """Of backups: its warnings alert like errors once evac itself watches backups."""
+    """Of backup rules: its warnings alert like errors once evac itself watches backups."""
 
     def finding(
         self,
@@ -363,8 +367,9 @@ class Rule:
         paths: Sequence[str] = (),
         roots: Sequence[str] = (),
     ) -> Finding:
-        """`losses`: numbers, worst first; `paths`: fact paths of the subject, the first known one is shown;
-        `roots`: where the cause is elsewhere, its fact paths: the one to change first, the thing itself last.
+        """Make a finding. `losses`: numbers, worst first; `paths`: fact paths of the subject, the first known
+        one is shown; `roots`: fact paths of a cause elsewhere, the one to change first comes first and the
+        thing itself last.
         """
         roots = tuple(roots or paths)
         return Finding(
@@ -393,8 +398,9 @@ Edges = tuple[tuple[int, ...], ...]
 def chain_to(
     context: Context, service: int, goal: Callable[[int], bool], number: int | None = None
 ) -> tuple[int, ...]:
-    """Shortest path of hard dependencies from a service to one that meets a goal; empty without one. number:
-    of a loss, where only what is down is on the way, alternatives that all are included.
+    """Shortest path of hard dependencies from a service to one that meets a goal; empty if none.
+
+    number: of a loss; the path then contains only what is down, including alternatives that are all down.
     """
     graph = context.impacts.graph
     down = None if number is None else context.impacts.down[number]
@@ -415,7 +421,7 @@ def chain_to(
 
 
 def why_down(context: Context, service: int, number: int) -> Chain:
-    """From a service to what the loss takes."""
+    """Path from a service to what the loss takes."""
     direct = context.impacts.direct[number]
     path = chain_to(context, service, lambda node: bool(direct[node]), number)
     return Chain(_ids(context, path), _why_hit(context, path[-1], number) if path else None)
@@ -426,7 +432,7 @@ def _ids(context: Context, path: Iterable[int]) -> tuple[str, ...]:
 
 
 def _why_hit(context: Context, service: int, number: int) -> Reason:
-    """Why a service that is down by itself is down: its replicas, its store or its traffic."""
+    """Why a service itself is down: its replicas, its store or its traffic."""
     impacts, loss = context.impacts, context.impacts.losses.ids[number]
     if impacts.losses.external[number, service]:
         return Reason("provider", loss)
@@ -444,7 +450,7 @@ def _why_hit(context: Context, service: int, number: int) -> Reason:
 
 
 def _why_store(context: Context, family: str, number: int) -> Reason:
-    """Why a loss leaves a family without a store: lost, or rebuilt because no copy is left."""
+    """Why a loss leaves a family without a store: lost, or being rebuilt because no copy is left."""
     impacts, loss = context.impacts, context.impacts.losses.ids[number]
     if not impacts.families.rebuilds(family, number):
         return Reason("store-lost", loss, _stores(context, family))
@@ -454,7 +460,7 @@ def _why_store(context: Context, family: str, number: int) -> Reason:
 
 
 def _source_gone(context: Context, family: str, number: int) -> str:
-    """The family that one would be rebuilt from, if that does not come back either; empty otherwise."""
+    """The family to rebuild from, if that does not come back either; else empty."""
     impacts, stores = context.impacts, context.estate.stores
     rows = impacts.graph.family_stores[family]
     sources, families = sorted({stores[row].rebuilt_from or "" for row in rows} - {""}), impacts.families
@@ -475,7 +481,7 @@ def root_paths(context: Context, name: str) -> tuple[str, ...]:
 
 
 def why_degraded(context: Context, service: int, number: int) -> Chain:
-    """From a service that serves less to why: the replicas it lost, or what it likes to use is down."""
+    """Path from a degraded service to the cause: replicas it lost, or a soft dependency that is down."""
     impacts, name = context.impacts, context.estate.services[service].id
     if impacts.lost[number, service]:
         left, n = impacts.left(number, service), int(impacts.presence.n[service])
@@ -488,7 +494,7 @@ def why_degraded(context: Context, service: int, number: int) -> Chain:
 
 
 def why_lost(context: Context, service: int, number: int) -> Chain:
-    """From a service that never comes back to the first that cannot by itself."""
+    """Path from a service that never comes back to the first that cannot come back by itself."""
     path = chain_to(context, service, lambda node: _stuck(context, node, number) is not None, number)
     if not path:
         return why_down(context, service, number)
@@ -496,7 +502,7 @@ def why_lost(context: Context, service: int, number: int) -> Chain:
 
 
 def why_by_plan(context: Context, service: int, number: int) -> Chain:
-    """Why a plan sheds a service, or finds no room for it; just the service where nothing more is known."""
+    """Why a plan sheds a service or cannot place it; just the service if nothing more is known."""
     planned = context.impacts.reasons.get((number, service))
     loss = context.impacts.losses.ids[number]
     reason = None if planned is None else Reason("by-plan", loss, planned=planned.words)
@@ -504,7 +510,7 @@ def why_by_plan(context: Context, service: int, number: int) -> Chain:
 
 
 def _stuck(context: Context, service: int, number: int) -> Reason | None:
-    """Why nothing brings a service back that is lost itself; None if it is not the one."""
+    """Why nothing restores a service that is lost itself; None if another service is the cause."""
     if (number, service) not in context.stuck_at:
         impacts = context.impacts
         itself = impacts.direct[number, service] and impacts.fate[number, service] == LOST
@@ -544,8 +550,9 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
 
 
 def _start_circle(context: Context, service: int, number: int) -> tuple[str, ...]:
-    """The services that need each other with one that can never start; empty if it is in no such circle,
-    or people break it."""
+    """The services in a start cycle with one that can never start; empty if there is none, or people can
+    break it.
+    """
     impacts, damage = context.impacts, context.impacts.damage
     rows = damage.rows_of(number)
     mine = rows[damage.pairs.service[rows] == service]
@@ -555,7 +562,7 @@ def _start_circle(context: Context, service: int, number: int) -> tuple[str, ...
 
 
 def start_circles(context: Context) -> list[list[int]]:
-    """Services that need each other, one of them another one to start; each in the order of a walk."""
+    """Services that need each other, at least one of them to start; each cycle in walking order."""
     order, graph = context.impacts.order, context.impacts.graph
     inner = {
         order.component[service]
@@ -566,13 +573,13 @@ def start_circles(context: Context) -> list[list[int]]:
 
 
 def circles(groups: Iterable[Sequence[int]], edges: Edges) -> list[list[int]]:
-    """Components of more than one service, or of one that needs itself; each in the order of a walk."""
+    """Components of more than one service, or of one that needs itself; each in walking order."""
     found = [group for group in groups if len(group) > 1 or group[0] in edges[group[0]]]
     return sorted(_walk(group, edges) for group in found)
 
 
 def _walk(group: Sequence[int], edges: Edges) -> list[int]:
-    """Members along their edges from the first, those that a single walk misses at the end."""
+    """Members along their edges from the first, followed by those that a single walk misses."""
     inside, path = set(group), [group[0]]
     while True:
         following = [other for other in edges[path[-1]] if other in inside and other not in path]

@@ -1,9 +1,9 @@
-"""Findings as values: what a rule found, how grave it is, what to change, and a name that lasts.
+"""Findings as values: what a rule found, its severity, what to change, and a stable name.
 
-A finding speaks of one subject and lists every loss it holds for, the worst first, so that
-thousands of fault domains give a report that a person can read.
+A finding is about one subject and lists every loss it holds for, worst first, so that the report stays
+readable with thousands of fault domains.
 
-Findings that a company accepts: a baseline, and suppressions with a reason and an end.
+Accepted findings: a baseline, and suppressions with a reason and an expiry.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from evac.model.diagnostic import NOWHERE, SEVERITIES, Place, Severity
 FINGERPRINT_DIGITS: Final = 16
 
 DOMAIN_CLASSES: Final = ("site", "group", "provider", "hall", "feed", "rack", "server", "pair", "estate")
-"""What kind of loss a finding is about, the gravest first; `estate` is about no loss at all."""
+"""Kind of loss that a finding is about, most severe first; `estate` means no loss."""
 
 _SEVERITY_RANK: Final = {severity: rank for rank, severity in enumerate(SEVERITIES)}
 _CLASS_RANK: Final = {name: rank for rank, name in enumerate(DOMAIN_CLASSES)}
@@ -28,10 +28,10 @@ _CLASS_RANK: Final = {name: rank for rank, name in enumerate(DOMAIN_CLASSES)}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule broken by one subject."""
+    """One subject that breaks one rule."""
 
     rule: str
-    """Stable slug; its page in the documentation has the same name."""
+    """Stable slug, also the name of its documentation page."""
     code: str
     """Its stable number."""
     severity: Severity
@@ -40,18 +40,18 @@ class Finding:
     message: str
     fix: str
     domains: tuple[str, ...] = ()
-    """The losses that it holds for, worst first; empty where it holds without any loss."""
+    """The losses that it holds for, worst first; empty if it holds without any loss."""
     domain_class: str = "estate"
     """The most severe kind among them."""
     chain: tuple[str, ...] = ()
-    """How the subject comes to depend on what is lost."""
+    """How the subject depends on what is lost."""
     path: str = ""
     """The fact path to change, the first of `paths`."""
     paths: tuple[str, ...] = ()
     place: Place = NOWHERE
-    """Where the first of these facts that is known is written."""
+    """Where the first known one of these facts is written."""
     root: str = ""
-    """Path of the service, store or other thing to change. Findings with the same root go together."""
+    """Path of the service, store or other thing to change. Findings with the same root are grouped."""
     key: str = ""
     """The fact path to change there."""
     key_place: Place = NOWHERE
@@ -64,7 +64,9 @@ class Finding:
 
     @property
     def fingerprint(self) -> str:
-        """Stable over edits elsewhere: rule, subject and kind of domain, never a line number."""
+        """Stable when other parts of the estate change: rule, subject and kind of domain, never a line
+        number.
+        """
         text = "\0".join((self.rule, self.subject, self.domain_class))
         return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
@@ -81,17 +83,17 @@ class Finding:
 
 
 def at_least(severity: Severity, level: Severity) -> bool:
-    """Whether a severity is as grave as a level, or graver."""
+    """Whether a severity is at least a level."""
     return _SEVERITY_RANK[severity] <= _SEVERITY_RANK[level]
 
 
 def gravest(severities: Iterable[Severity]) -> Severity | None:
-    """The gravest of some severities; None of none."""
+    """The most severe of some severities; None if there are none."""
     return min(severities, key=lambda s: _SEVERITY_RANK[s], default=None)
 
 
 def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Findings of one rule and subject become one that lists all domains; sorted, gravest first."""
+    """Merge findings of one rule and subject into one that lists all domains; sorted, most severe first."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.rule, finding.subject), []).append(finding)
@@ -116,7 +118,7 @@ _NOT_IN_A_FILE: Final = Place("")
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """`rule`: slug or code, `subject`: name or shell pattern, `domain`: a pattern over the losses."""
+    """`rule`: slug or code; `subject`: name or shell pattern; `domain`: a pattern for the losses."""
 
     rule: str
     subject: str = "*"
@@ -126,7 +128,7 @@ class Suppression:
     place: Place = _NOT_IN_A_FILE
 
     def covers(self, finding: Finding) -> bool:
-        """Whether it speaks of this finding; every domain of the finding must match."""
+        """Whether it applies to this finding; every domain of the finding must match."""
         return (
             self.rule in (finding.rule, finding.code)
             and fnmatch.fnmatchcase(finding.subject, self.subject)
@@ -136,7 +138,7 @@ class Suppression:
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
-    """A finding that is not reported as open, and what put it aside."""
+    """A finding that is not reported as open, and what suppressed it."""
 
     finding: Finding
     by: Suppression
@@ -145,9 +147,9 @@ class Suppressed:
 def apply_suppressions(
     findings: Iterable[Finding], suppressions: Iterable[Suppression], as_of: date | None
 ) -> tuple[tuple[Finding, ...], tuple[Suppressed, ...]]:
-    """Open findings (those about suppressions among them), and the suppressed ones.
+    """Split into open findings (including those about suppressions) and suppressed ones.
 
-    Without a date nothing can be shown to be still in force, so nothing is suppressed.
+    Without a date no suppression can be shown to be in force, so nothing is suppressed.
     """
     given = tuple(suppressions)
     active = tuple(s for s in given if not _complaint(s, as_of))
@@ -214,7 +216,7 @@ def _finding(
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Fingerprints of known findings, with the severity each had."""
+    """Fingerprints of known findings, with the severity of each."""
 
     known: tuple[tuple[str, Severity], ...] = ()
 
@@ -225,7 +227,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """new: not in the baseline, or graver than it was there; known: as before; mended: gone since."""
+    """new: not in the baseline, or more severe than there; known: unchanged; mended: gone since."""
 
     new: tuple[Finding, ...]
     known: tuple[Finding, ...]
@@ -243,7 +245,7 @@ def baseline_of(findings: Iterable[Finding]) -> Baseline:
 
 
 def compare(findings: Iterable[Finding], baseline: Baseline) -> Compared:
-    """What is new against a baseline. A finding that has become graver is new."""
+    """Compare with a baseline. A finding that became more severe is new."""
     before = dict(baseline.known)
     new: list[Finding] = []
     known: list[Finding] = []

@@ -1,8 +1,8 @@
 """First fit over shapes: groups of equal servers that shrink and split while replicas are placed.
 
-For questions asked of many losses at once, where the thousands of servers of a company are a few
-thousand shapes. Vector capacity, fragmentation, caps per server and per site are kept; servers that
-are on go before empty ones, and those before servers that must be booted.
+For many losses at once, where the thousands of servers of a company form a few thousand shapes. Respects
+vector capacity, fragmentation, and caps per server and site; uses servers that are on, then empty ones, then
+those that must be booted.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ STAGE_DARK: Final = 3
 STAGES: Final = 4
 
 BLOCK: Final = 8
-"""Entries that are passed over at once where none of them has enough of some resource."""
+"""Entries skipped together if none of them has enough of some resource."""
 
 
 class Shapes(NamedTuple):
-    """E entries, of which some are in use and the rest is room for splits.
+    """E entries, some in use and the rest spare for splits.
 
-    free (E, R) on each of the `servers`; pool, site, stage, is_pool (E,); size: entries in use,
-    and those at first; boots (sites,): dark servers that are up; bounds (stages, P, 2): where
-    the entries of a stage and pool were at first, one after the other.
-    refused (K, sites + 1, R): what found no room at a site, or for the last one anywhere, for services of a
-    kind: what asks for at least as much need not look there. A pool lies at one site. most (B, R): at least
-    what any server of a block of entries has free; loose (B,): it may be more than that.
+    free (E, R) on each of the `servers`; pool, site, stage, is_pool (E,); size: entries in use now and
+    initially; boots (sites,): dark servers that are booted; bounds (stages, P, 2): initial contiguous range
+    of each stage and pool. refused (K, sites + 1, R): demand that did not fit at a site, or anywhere (last
+    row), by kind of service: a demand at least as large is not tried again. A pool is at one site. most (B,
+    R): upper bound of the free amount on any server of a block; loose (B,): it may be too high.
     """
 
     free: IntColumn
@@ -49,9 +48,10 @@ class Shapes(NamedTuple):
 
 
 class Asking(NamedTuple):
-    """What a replica of each service asks for, S rows: demand (S, R); known: only then is it placed;
-    per_server, site_cap; kinds (K, P): pools that a service may use, kind (S,): which row is its own;
-    order: in which services are served."""
+    """Demand of a replica of each service, S rows: demand (S, R); known: whether it can be placed;
+    per_server, site_cap; kinds (K, P): pools that a service may use, kind (S,): its row; order: in which
+    services are placed.
+    """
 
     demand: IntColumn
     known: BoolColumn
@@ -63,8 +63,9 @@ class Asking(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """base, top (S,): replicas that found a place; rank (S,): dark servers of its site that are up
-    before the last one a service needs, 0 if it needs none."""
+    """base, top (S,): placed replicas; rank (S,): dark servers of its site that are up before the last one a
+    service needs, 0 if none.
+    """
 
     base: IntColumn
     top: IntColumn
@@ -72,12 +73,14 @@ class Fitted(NamedTuple):
 
 
 def blocks_of(entries: int) -> int:
-    """How many blocks so many entries are."""
+    """Number of blocks for this many entries."""
     return entries // BLOCK + 1
 
 
 def splits_of(wanted: IntColumn, capped: BoolColumn, sites: int) -> int:
-    """Most entries that placing adds: two a service and pass, or a service, site and pass if capped."""
+    """Maximum number of entries that placing adds: two for each service and pass, or for each service, site
+    and pass if capped.
+    """
     asked = wanted > 0
     return 4 * (int((asked & ~capped).sum()) + sites * int((asked & capped).sum()))
 
@@ -92,8 +95,9 @@ def open_shapes(
     stage: IndexColumn,
     is_pool: BoolColumn,
 ) -> None:
-    """Fills empty shapes with those of a room (G,) of which any servers are left (G,); those of one stage
-    and pool must stand together."""
+    """Fill empty shapes with those (G,) that have servers left (G,); those of one stage and pool must be
+    contiguous.
+    """
     size = 0
     for shape in range(left.shape[0]):
         if left[shape] <= 0:
@@ -120,7 +124,7 @@ def open_shapes(
 def count_shapes_of(
     rows: IndexColumn, start: IntColumn, server: IndexColumn, shape: IndexColumn, found: IntColumn
 ) -> None:
-    """Adds to found (G,) the servers of some rows by their shape; start, server: servers by row."""
+    """Add to found (G,) the servers of some rows by their shape; start, server: servers by row."""
     for row in rows:
         for place in range(start[row], start[row + 1]):
             found[shape[server[place]]] += 1
@@ -130,9 +134,9 @@ def count_shapes_of(
 def holds_any(
     asking: Asking, least: IntColumn, free: IntColumn, pool: IndexColumn, found: BoolColumn
 ) -> None:
-    """Sets found (G,) for shapes that hold a replica of any service; free (G, R), pool (G,).
+    """Set found (G,) for shapes that fit a replica of any service; free (G, R), pool (G,).
 
-    least (R,): no service asks for less of a resource.
+    least (R,): a lower bound of the demand of every service.
     """
     for shape in range(free.shape[0]):
         enough = True
@@ -155,9 +159,9 @@ def fitting_servers(
     servers: IntColumn,
     found: IntColumn,
 ) -> None:
-    """Adds to found (S, sites) the servers that could take one more replica of each service.
+    """Add to found (S, sites) the servers that could take one more replica of each service.
 
-    servers (G,): how many of a shape count.
+    servers (G,): how many of each shape count.
     """
     for service in range(found.shape[0]):
         mine = asking.kind[service]
@@ -180,9 +184,9 @@ def holding_servers(
     site: IndexColumn,
     found: IntColumn,
 ) -> None:
-    """Takes from found (S, sites) the servers that would fit one more but hold the service already.
+    """Subtract from found (S, sites) the servers that would fit one more but already run the service.
 
-    service, shape (-1: of none), site: of each binding.
+    service, shape (-1: none), site: of each binding.
     """
     for row in range(service.shape[0]):
         one, here = service[row], shape[row]
@@ -200,10 +204,10 @@ def own_servers(
     left: IntColumn,
     slack: IntColumn,
 ) -> None:
-    """Lowers slack (L,) to the servers that are left over when every replica has one of its own.
+    """Lower slack (L,) to the number of servers left when every replica has one of its own.
 
-    order: services, those with the fewest servers within reach first; start: where the pairs (loss,
-    wanted) of each service begin; left (L,): minus the servers that a loss takes, used up.
+    order: services, those with the fewest reachable servers first; start: first (loss, wanted) pair of each
+    service; left (L,): minus the servers that a loss takes; consumed.
     """
     for service in order:
         for row in range(start[service], start[service + 1]):
@@ -225,7 +229,7 @@ def first_fit(
 ) -> None:
     """Place base replicas (S,) of all services, then top ones of those whose base is complete.
 
-    here (sites, S): replicas that stand at a site already, kept up for services with a cap.
+    here (sites, S): replicas already at a site, updated for services with a cap.
     """
     for service in asking.order:
         if base[service] > 0 and asking.known[service]:
@@ -252,10 +256,10 @@ def _place(shapes: Shapes, asking: Asking, service: int, count: int, here: IntCo
 
 @inner
 def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, rank: IntColumn) -> int:
-    """Put up to `count` replicas on entries in order of their stage; site: only there, -1 anywhere.
+    """Place up to `count` replicas on entries in order of their stage; site: only there, -1 anywhere.
 
-    What is split off is looked at by the next service only. Written as one loop: a call takes all tables
-    along, which costs more than looking at an entry.
+    Entries split off are used by the next service only. Written as one loop because a call passes all tables,
+    which costs more than looking at an entry.
     """
     if _refused(shapes, asking, service, site):
         return 0
@@ -316,7 +320,7 @@ def _none(counts: IntColumn) -> bool:
 
 @inner
 def _tighten(most: IntColumn, loose: BoolColumn, free: IntColumn, size: IntColumn, block: int) -> None:
-    """What the servers of a block have free by now."""
+    """Recompute the largest free amounts in a block."""
     most[block] = 0
     for entry in range(block * BLOCK, min((block + 1) * BLOCK, size[0])):
         for r in range(RESOURCE_COUNT):
@@ -326,7 +330,9 @@ def _tighten(most: IntColumn, loose: BoolColumn, free: IntColumn, size: IntColum
 
 @inner
 def _refused(shapes: Shapes, asking: Asking, service: int, site: int) -> bool:
-    """Whether no less than this was refused before at a site, -1: anywhere. Room only shrinks."""
+    """Whether an equal or smaller demand was refused before at a site (-1: anywhere). Capacity only
+    shrinks.
+    """
     for r in range(shapes.free.shape[1]):
         if asking.demand[service, r] < shapes.refused[asking.kind[service], site, r]:
             return False
@@ -335,7 +341,7 @@ def _refused(shapes: Shapes, asking: Asking, service: int, site: int) -> bool:
 
 @inner
 def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int, rank: IntColumn) -> int:
-    """Use an entry on which the service fits; replicas that are left."""
+    """Use an entry on which the service fits; return how many replicas are left."""
     demand, stage = asking.demand, shapes.stage[entry]
     each = UNBOUNDED if shapes.is_pool[entry] else asking.per_server[service]
     if each > 1:
@@ -361,7 +367,7 @@ def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int, ra
 
 @inner
 def _split(shapes: Shapes, demand: IntColumn, service: int, entry: int, servers: int, replicas: int) -> None:
-    """Some servers of an entry take so many replicas each, and become an entry of their own."""
+    """Split off some servers of an entry that take this many replicas each."""
     if servers == 0:
         return
     new, stage = shapes.size[0], shapes.stage[entry]

@@ -1,1 +1,1 @@
-"""What every loss does to every service and store: computed once for all losses, read by every rule."""
+"""The effect of every loss on every service and store: computed once for all losses, read by every rule."""

@@ -1,6 +1,6 @@
-"""What every loss does to every service: computed once for all losses, read by every rule.
+"""The effect of every loss on every service: computed once for all losses, read by every rule.
 
-Arrays are (L, S): losses by services. Nothing here judges; rules and rows do.
+Arrays are (L, S): losses by services. Verdicts are left to rules and rows.
 """
 
 from __future__ import annotations
@@ -51,21 +51,22 @@ class Impacts:
     damage: Damage
     chains: Recovery
     down: BoolColumn
-    """(L, S) base does not hold right after the loss."""
+    """(L, S) less than base serves right after the loss."""
     open: BoolColumn
-    """(L, S) not known whether it is down."""
+    """(L, S) whether it is down is unknown."""
     fate: CodeColumn
     """(L, S) codes of FATES."""
     ready_ms: CountTable
-    """(L, S) milliseconds until base, detection and approval included; 0 where not down, NEVER where nothing
-    brings it back. Of a loss that was not planned, no plan is sooner."""
+    """(L, S) milliseconds until base, including detection and approval; 0 if not down, NEVER if nothing
+    restores it. If the loss was not planned, a lower bound for every plan.
+    """
     untimed: BoolColumn
-    """(L, S) when it is back is not known: it was not planned, or some duration on the way is not known."""
+    """(L, S) recovery time unknown: the loss was not planned, or some duration on the way is unknown."""
     methods: tuple[Method, ...]
     reasons: Mapping[tuple[int, int], planned.Reason] = field(default_factory=lambda: MappingProxyType({}))
-    """(loss, service) -> why a plan does not bring it back, where the loss was planned."""
+    """(loss, service) -> why a plan does not restore it, for planned losses."""
     facts: Mapping[int, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Loss -> paths of the amounts without which it cannot be judged, where it was planned."""
+    """Loss -> paths of the amounts without which it cannot be judged, for planned losses."""
 
     @property
     def top(self) -> Topology:
@@ -121,7 +122,7 @@ class Impacts:
 
     @cached_property
     def surviving(self) -> CountTable:
-        """(L, S) replicas that are left."""
+        """(L, S) replicas left."""
         return surviving_of(self.ground)
 
     def left(self, number: int, service: int) -> int:
@@ -129,19 +130,19 @@ class Impacts:
         return int(self.ground.presence.n[service] - self.ground.lost[number, service])
 
     def starting_gone(self, number: int) -> tuple[str, ...]:
-        """Tools without which nothing starts, and that never come back from one loss."""
+        """Tools that never come back from one loss and without which nothing starts."""
         groups = self.times.tools["start"]
         gone = [group for group in groups if (self.ready_ms[number, list(group)] >= NEVER).all()]
         return tuple(dict.fromkeys(self.estate.services[tool].id for group in gone for tool in group))
 
     @cached_property
     def tiers(self) -> IntColumn:
-        """(S,) tier; -1 if it is not known."""
+        """(S,) tier; -1 if unknown."""
         return np.array([-1 if s.tier is None else s.tier for s in self.estate.services], np.int64)
 
     @cached_property
     def rto_ms(self) -> IntColumn:
-        """(C, S) recovery time objective by class of loss (`LOSS_CLASSES`); NEVER where none is stated."""
+        """(C, S) recovery time objective by class of loss (`LOSS_CLASSES`); NEVER if none is stated."""
         services = self.estate.services
         plain = np.array([NEVER if s.rto_ms is None else s.rto_ms for s in services], np.int64)
         found = np.tile(plain, (len(LOSS_CLASSES), 1))
@@ -152,13 +153,15 @@ class Impacts:
         return found
 
     def rto_at(self, loss: Any, service: Any) -> IntColumn:
-        """The objective of services after losses; both are numbers of one length, or one of them is one."""
+        """The objectives of services after losses; both are numbers of one length, or one of them has length
+        one.
+        """
         found: IntColumn = self.rto_ms[self.losses.classes[loss], service]
         return found
 
 
 def surviving_of(ground: Ground) -> CountTable:
-    """(L, S) replicas that are left."""
+    """(L, S) replicas left."""
     return (ground.presence.n[None, :] - ground.lost).astype(np.int32)
 
 
@@ -168,7 +171,7 @@ def impacts(top: Topology, losses: Losses) -> Impacts:
 
 
 def judged(ground: Ground, wiring: Wiring) -> Impacts:
-    """Who is down, for how long, and for good."""
+    """Which services are down, for how long, and permanently."""
     hit = down_by(ground, wiring)
     damage = _damage(ground, wiring, hit)
     levels = levels_of(wiring.whole, wiring.graph)
@@ -196,16 +199,16 @@ def judged(ground: Ground, wiring: Wiring) -> Impacts:
 
 
 def _by_loss(pairs: Pairs, ready: IntColumn, size: tuple[int, int]) -> CountTable:
-    """(L, S) ready times, 0 for what is not down."""
+    """(L, S) ready times, 0 for services that are not down."""
     table = np.zeros(size, np.int32)
     table[pairs.loss, pairs.service] = ready
     return table
 
 
 def _open(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
-    """(L, S) not known whether a service is down, or where it could come back.
+    """(L, S) unknown whether a service is down, or where it could come back.
 
-    One that still has some replicas, where no room elsewhere is known, may or may not be filled up.
+    If some replicas are left and capacity elsewhere is unknown, it may or may not be filled up.
     """
     short, families = ground.short, wiring.families
     left = ground.presence.n[short.service] - short.of(ground.lost)
@@ -225,7 +228,7 @@ def _open(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
 
 
 def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
-    """What must be started, moved, and what has no place."""
+    """What must be started and moved, and what cannot be placed."""
     pairs, headroom = hit.down, ground.capacity
     lost = pairs.of(ground.lost).astype(np.int64)
     left = ground.presence.n[pairs.service] - lost
@@ -259,7 +262,7 @@ def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
 
 
 def _in_start_circle(wiring: Wiring, pairs: Pairs, starts: IntColumn, losses: int) -> BoolColumn:
-    """Pairs of services that need each other, one of which has to start and needs another one to do so."""
+    """Pairs of services in a dependency cycle, one of which has to start and needs another one to do so."""
     component = np.array(wiring.order.component, np.int64)
     inner = np.array(
         [
@@ -277,7 +280,9 @@ def _in_start_circle(wiring: Wiring, pairs: Pairs, starts: IntColumn, losses: in
 def _fates(
     ground: Ground, wiring: Wiring, hit: Down, gone: BoolColumn, open_question: BoolColumn
 ) -> CodeColumn:
-    """(L, S) codes of FATES, the graver one last. gone: by pair that is down, nothing brings it back."""
+    """(L, S) codes of FATES, the more severe applied last. gone: by pair that is down, nothing restores
+    it.
+    """
     fate = np.zeros(ground.lost.shape, np.uint8)
     taken = ground.replicas.taken.pairs
     fate[taken.loss, taken.service] = DEGRADED
@@ -295,7 +300,7 @@ def _fates(
 
 
 def _less_by_alternatives(fate: CodeColumn, graph: ServiceGraph, down: Bits) -> None:
-    """Services all of whose alternatives are down that they like to use."""
+    """Services whose soft alternatives are all down."""
     for service, groups in enumerate(graph.alternatives):
         for group in groups:
             if not group.hard:
@@ -307,7 +312,7 @@ def _less_by_alternatives(fate: CodeColumn, graph: ServiceGraph, down: Bits) -> 
 
 
 def _tied(wiring: Wiring) -> BoolColumn:
-    """(S,) services in a circle that an alternative closes: chains do not tell when those come back."""
+    """(S,) services in a cycle that an alternative closes: chains cannot say when those come back."""
     found, component = np.zeros(len(wiring.graph.hard), np.bool_), np.array(wiring.whole.component, np.int64)
     for service, group in wiring.graph.choices:
         if any(component[member] == component[service] for member in group.members):

@@ -1,8 +1,8 @@
-"""Whether what each loss takes finds a place, for every loss, and what is short where it does not.
+"""For every loss, whether what it takes can be placed, and what is short if not.
 
-A small loss inside one site is settled by a sufficient test for thousands of losses at once: every
-lost replica gets a server of its own, first in the same site, then anywhere it may run. What the
-test cannot settle, and every loss of a whole site, is placed by first fit.
+A small loss inside one site is settled by a sufficient test for thousands of losses at once: every lost
+replica gets a server of its own, first in the same site, then anywhere it may run. Losses that the test
+cannot settle, and every loss of a whole site, are placed by first fit.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 
 LARGE_KINDS = ("site", "group", "pair")
-"""Losses that are always placed by first fit, and that may need services to be shed."""
+"""Losses that are always placed by first fit, and that may require shedding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """What is missing after a loss for services that may run on the same classes of servers."""
+    """Shortage after a loss, for services that may run on the same classes of servers."""
 
     classes: str
     resource: str
-    """One of `units.RESOURCE_WORDS`; empty where there is enough in sum, but not on any one server."""
+    """One of `units.RESOURCE_WORDS`; empty if there is enough in total, but not on any one server."""
     missing: int
     replicas: int
     services: int
     fragmented: bool
-    """The latter."""
+    """The latter case."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,52 +45,54 @@ class Shortfall:
     """A loss that does not fit."""
 
     unplaced_base: IntColumn
-    """(S,) before anything is shed."""
+    """(S,) before shedding."""
     unplaced_top: IntColumn
-    """(S,) before anything is shed."""
+    """(S,) before shedding."""
     after_shedding: IntColumn
-    """(S,) base replicas of services that may not be shed, with all capacity of those that may."""
+    """(S,) base replicas of services that must not be shed, unplaced even with all capacity of those that
+    may.
+    """
     firm: BoolColumn
-    """(S,) may not be shed."""
+    """(S,) must not be shed."""
     by_power: int
-    """Base replicas that would fit if no power budget held servers back."""
+    """Base replicas that would fit without power budgets."""
     budgets: tuple[str, ...]
-    """Those that hold servers back."""
+    """The budgets that block servers."""
     shorts: tuple[Short, ...]
     shorts_for_good: tuple[Short, ...]
     labels: tuple[str, ...]
 
     @property
     def for_good(self) -> IntColumn:
-        """(S,) base replicas that find no place whatever is shed for them."""
+        """(S,) base replicas that cannot be placed whatever is shed for them."""
         return np.where(self.firm, self.after_shedding, self.unplaced_base)
 
     @property
     def sheds(self) -> bool:
-        """Whether shedding makes room that is needed."""
+        """Whether shedding frees capacity that is needed."""
         return bool((self.firm & (self.unplaced_base > self.after_shedding)).any())
 
     def classes_of(self, services: BoolColumn) -> frozenset[str]:
-        """Kinds of servers that some services may use."""
+        """Classes of servers that some services may use."""
         return frozenset(self.labels[s] for s in np.flatnonzero(services).tolist())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Capacity:
-    """Whether what each loss takes finds a place."""
+    """Whether what each loss takes can be placed."""
 
     to_place: IntColumn
-    """(L,) replicas."""
+    """(L,) replicas to place."""
     placed: IntColumn
-    """(L,) replicas."""
+    """(L,) replicas placed."""
     short: dict[int, Shortfall]
     """Loss -> what is missing."""
     headroom_known: BoolColumn
-    """(L, S) whether anything is known that could carry a service elsewhere."""
+    """(L, S) whether any known capacity could take a service elsewhere."""
     may_fit: BoolColumn
-    """(L, S) whether a service may find capacity that nobody knows."""
+    """(L, S) whether a service may find capacity of unknown size."""
     crowded: BoolColumn
-    """(L, S) whether something is started on what a service may run on too, of unknown demand."""
+    """(L, S) whether something of unknown demand is started on servers that a service may also use."""
     reserves: Reserves
     supply: Supply
     pools: PoolsTaken
@@ -98,8 +100,9 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Placement:
-    """One loss by first fit. base (S,): replicas that serve at all and ask for a place; at_site (sites, S):
-    what is left at each site; missing_base, missing_top (S,): without a place."""
+    """One loss by first fit. base (S,): replicas of the smallest share to place; at_site (sites, S): replicas
+    left at each site; missing_base, missing_top (S,): unplaced.
+    """
 
     base: IntColumn
     at_site: IntColumn
@@ -109,8 +112,9 @@ class _Placement:
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """One audit's worth of capacity questions. lost (L, S); capped: services with a cap per site; held
-    (sites, budgets): dark servers that each budget holds back."""
+    """Input for one audit. lost (L, S); capped: services with a cap per site; held (sites, budgets): dark
+    servers blocked by each budget.
+    """
 
     supply: Supply
     losses: Losses
@@ -130,7 +134,7 @@ class _Question:
 
 
 def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken, pools: PoolsTaken) -> Capacity:
-    """Placement of what every loss takes. lost: (L, S); taken: where that is anything."""
+    """Placement for every loss. lost: (L, S); taken: its non-zero entries."""
     known = _headroom_known(_sites_with_headroom(supply), losses)
     requested = requested_of(taken, known, losses)
     to_place, placed = requested.in_all
@@ -155,7 +159,7 @@ def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken, poo
 
 
 def _beside_unknown(supply: Supply, lost: CountTable) -> BoolColumn:
-    """(L, S) where something is started whose demand no one knows, on what a service may run on as well."""
+    """(L, S) where something of unknown demand is started on servers that a service may also use."""
     found = np.zeros(lost.shape, np.bool_)
     vague, eligible = np.flatnonzero(~supply.wants.known), supply.wants.eligible.astype(np.float32)
     if len(vague):
@@ -165,13 +169,13 @@ def _beside_unknown(supply: Supply, lost: CountTable) -> BoolColumn:
 
 
 def _asked(presence: Presence, lost: CountTable, known: BoolColumn) -> tuple[IntColumn, IntColumn]:
-    """(S,) replicas that one loss takes and that may stand elsewhere, and how many of them serve at all."""
+    """(S,) replicas that one loss takes and that may run elsewhere, and how many of them belong to base."""
     requested = np.where(known, lost, 0).astype(np.int64)
     return requested, np.minimum(np.maximum(presence.m - (presence.n - lost), 0), requested)
 
 
 def _sites_with_headroom(supply: Supply) -> BoolColumn:
-    """(S, sites) whether the demand is known, and a site has room where the service may run."""
+    """(S, sites) whether the demand is known, and a site has capacity that the service may use."""
     headroom, wants = supply.headroom, supply.wants
     found = np.zeros((len(wants.known), len(supply.top.estate.sites)), np.bool_)
     for pool, site in enumerate(headroom.pool_site.tolist()):
@@ -180,15 +184,15 @@ def _sites_with_headroom(supply: Supply) -> BoolColumn:
 
 
 def _headroom_known(reach: BoolColumn, losses: Losses) -> BoolColumn:
-    """(L, S) whether some surviving site has room where the service may run."""
+    """(L, S) whether some surviving site has capacity that the service may use."""
     left = (~losses.sites).astype(np.float32)
     return np.asarray(left @ reach.T.astype(np.float32) > 0)
 
 
 def _place_one(question: _Question, result: Capacity, number: int) -> None:
-    """First fit for one loss, base before the rest of what is wanted.
+    """First fit for one loss, base before the remaining replicas.
 
-    Where something finds no place, why, and whether shedding would help.
+    If something cannot be placed: why, and whether shedding would help.
     """
     supply = question.supply
     requested, base = _asked(supply.presence, question.lost[number], result.headroom_known[number])
@@ -203,7 +207,7 @@ def _place_one(question: _Question, result: Capacity, number: int) -> None:
 
 
 def _shortfall(question: _Question, number: int, found: _Placement, free: IntColumn) -> Shortfall:
-    """Why something finds no place, and whether shedding would help; free (P, R) of pools."""
+    """Why something cannot be placed, and whether shedding would help; free (P, R) of pools."""
     losses, supply, firm = question.losses, question.supply, question.supply.firm
     base, at_site, missing_base = found.base, found.at_site, found.missing_base
     after, by_power = np.where(firm, missing_base, 0), 0
@@ -230,8 +234,10 @@ def _shortfall(question: _Question, number: int, found: _Placement, free: IntCol
 
 
 def taken_by_placing(found: Capacity, losses: Losses, lost: CountTable, number: int) -> IntColumn:
-    """(sites, R) what replicas that one loss moves take of the room of each site, by first fit without
-    shedding. lost: (L, S). What finds no place takes nothing.
+    """(sites, R) capacity of each site used by the replicas that one loss moves, by first fit without
+    shedding.
+
+    lost: (L, S). Unplaced replicas use nothing.
     """
     question, supply = _Question(found.supply, losses, lost, found.pools), found.supply
     sites = losses.sites.shape[1]
@@ -262,7 +268,7 @@ def _packed(
 
 
 def _amounts_left(question: _Question, stock: Stock, number: int) -> IntColumn | None:
-    """(G, R) what is free on each shape, where a loss takes a part of a pool; None if it takes none."""
+    """(G, R) free amounts of each shape if a loss takes part of a pool; None if it takes none."""
     supply, pools, entries = question.supply, question.pools, question.pools.of_loss(number)
     if not len(entries):
         return None
@@ -280,7 +286,7 @@ def _amounts_left(question: _Question, stock: Stock, number: int) -> IntColumn |
 
 
 def _surviving_at_site(question: _Question, number: int) -> IntColumn:
-    """(sites, S) replicas that a loss leaves at each site; only caps per site ask for them."""
+    """(sites, S) replicas that a loss leaves at each site; needed only for caps per site."""
     losses, presence, capped = question.losses, question.supply.presence, question.capped
     left = presence.per_site.astype(np.int64)
     if not len(capped):
@@ -301,7 +307,7 @@ def _surviving_at_site(question: _Question, number: int) -> IntColumn:
 def _power_gain(
     question: _Question, number: int, base: IntColumn, missing: IntColumn, at_site: IntColumn
 ) -> tuple[int, tuple[str, ...]]:
-    """Base replicas that would fit without power budgets, and the budgets that hold servers back."""
+    """Base replicas that would fit without power budgets, and the budgets that block servers."""
     found = question.supply.found
     if not found.over_power.any():
         return 0, ()
@@ -335,7 +341,7 @@ def _shorts(supply: Supply, free: IntColumn, missing: IntColumn) -> tuple[Short,
 
 
 def _free_by_pool(left: Shapes, pools: int) -> IntColumn:
-    """(P, R) free amounts in all."""
+    """(P, R) total free amounts."""
     size = int(left.size[0])
     amounts = left.free[:size] * left.servers[:size, None]
     resources = amounts.shape[1]
@@ -357,8 +363,9 @@ def _sum(one: Short, other: Short) -> Short:
 
 
 def _short_of(label: str, need: list[int], headroom: list[int], replicas: int, services: int) -> list[Short]:
-    """What services that may use the same servers lack. need, room (R,): what they ask for in all, and what
-    is free there."""
+    """Shortage of services that may use the same servers. need, room (R,): their total demand, and the free
+    amounts.
+    """
     short = [
         Short(label, word, asked - there, replicas, services, False)
         for word, asked, there in zip(RESOURCE_WORDS, need, headroom, strict=True)
@@ -373,8 +380,9 @@ _TESTS: Final = ((False, False), (False, True), (True, False), (True, True))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Requested:
-    """Pairs that are taken, and how many replicas of each want a place. in_all: how many replicas each loss
-    takes (L,), and how many of them want a place (L,)."""
+    """Pairs that are taken, and how many replicas of each need a place. in_all: for each loss, replicas taken
+    (L,) and replicas to place (L,).
+    """
 
     taken: Taken
     count: IntColumn
@@ -382,7 +390,9 @@ class Requested:
 
 
 def requested_of(taken: Taken, known: BoolColumn, losses: Losses) -> Requested:
-    """What is taken and may stand elsewhere; known: (L, S) where anything is known that could carry it."""
+    """Replicas that are taken and may run elsewhere; known: (L, S) where any known capacity could take
+    them.
+    """
     pairs = taken.pairs
     count = taken.count if known.all() else np.where(pairs.of(known), taken.count, 0).astype(np.int64)
     in_all, placed = (np.bincount(pairs.loss, n, len(losses)).astype(np.int64) for n in (taken.count, count))
@@ -407,7 +417,8 @@ def settled(supply: Supply, losses: Losses, requested: Requested) -> BoolColumn:
 
 def _reach(supply: Supply) -> IntColumn:
     """(sites, tests, S) servers within reach: of the same site, or of all sites for services without a cap
-    per site."""
+    per site.
+    """
     on, dark = supply.fits.on.T, supply.fits.dark.T
     found = np.empty((len(on), len(_TESTS), on.shape[1]), np.int64)
     capped = supply.wants.site_cap < UNBOUNDED
@@ -424,7 +435,9 @@ def _usable_lost(headroom: Headroom, losses: Losses) -> IntColumn:
 
 
 def _slack(requested: Requested, asked: BoolColumn, reach: IntColumn, taken: IntColumn) -> IntColumn:
-    """(L,) slack of some losses, `UNBOUNDED` where nothing is wanted; those with few choices go first."""
+    """(L,) slack of some losses, `UNBOUNDED` if nothing is to be placed; services with few choices come
+    first.
+    """
     slack, rows = np.full(len(taken), UNBOUNDED, np.int64), asked[requested.taken.pairs.loss]
     pairs = requested.taken.pairs.only(rows)
     start = np.searchsorted(pairs.service, np.arange(len(reach) + 1))

@@ -1,8 +1,8 @@
-"""Spreading facts along dependencies for all losses at once, a bit a loss.
+"""Propagate facts along dependencies for all losses at once, with one bit for each loss.
 
-A number a service, a bit a loss: whole numbers of any length are joined in one step each. Components
-of hard dependencies come in an order in which what is needed has the lower number, so one pass over
-the edges is enough. What is down is little of all there is, so answers are pairs and not tables.
+Each service has an integer of arbitrary length, so facts of all losses are joined in one operation.
+Components of hard dependencies are ordered so that dependencies have lower numbers, and one pass over the
+edges is enough. Few services are down, so results are pairs, not tables.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 Kind = TypeVar("Kind", bound=np.generic)
 
 Bits = list[int]
-"""One number a service; bit l speaks of loss l."""
+"""One number for each service; bit l stands for loss l."""
 
 RowNumbers = NDArray[np.intp]
-"""Numbers of rows of pairs."""
+"""Row numbers of pairs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """Components of hard dependencies, what is needed first: members, and services they need outside."""
+    """Components of hard dependencies, dependencies first: members, and outside services they need."""
 
     component: tuple[int, ...]
     members: tuple[tuple[int, ...], ...]
     outside: tuple[tuple[int, ...], ...]
     to_start: tuple[tuple[int, ...], ...]
-    """Those of outside that they need to start."""
+    """The outside services that they need to start."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,12 +48,12 @@ class Pairs:
         return len(self.service)
 
     def of(self, table: NDArray[Kind]) -> NDArray[Kind]:
-        """The entries of an (L, S) table, one a pair."""
+        """The entries of an (L, S) table, one for each pair."""
         found: NDArray[Kind] = table[self.loss, self.service]
         return found
 
     def marked(self, losses: int, services: int, chosen: BoolColumn | None = None) -> BoolColumn:
-        """(L, S) table that is set at the pairs, or at some of them."""
+        """(L, S) table that is set at all pairs, or at some of them."""
         table = np.zeros((losses, services), np.bool_)
         if chosen is None:
             table[self.loss, self.service] = True
@@ -89,7 +89,9 @@ def order_of(graph: ServiceGraph) -> Order:
 
 
 def outside_of(graph: ServiceGraph, order: Order) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """(what components need outside, what they need to start) by plain needs; order: of all needs."""
+    """(outside services that components need, those they need to start) by plain needs; order: of all
+    needs.
+    """
     component = list(order.component)
     edges = (graph.hard, graph.start_edges)
     hard, start = (tuple(_outside(rows, component, list(own)) for own in order.members) for rows in edges)
@@ -97,7 +99,7 @@ def outside_of(graph: ServiceGraph, order: Order) -> tuple[tuple[tuple[int, ...]
 
 
 def _outside(hard: Sequence[tuple[int, ...]], component: list[int], members: list[int]) -> tuple[int, ...]:
-    """What members of a component need that are no members of it, sorted."""
+    """What members of a component need outside it, sorted."""
     own = component[members[0]]
     if len(members) == 1 and own not in map(component.__getitem__, hard[members[0]]):
         return hard[members[0]]
@@ -110,7 +112,7 @@ def pairs_of(table: BoolColumn) -> Pairs:
 
 
 def taken_of(lost: NDArray[np.int32]) -> Taken:
-    """Where an (L, S) table of replicas counts any."""
+    """The non-zero pairs of an (L, S) table of replica counts."""
     pairs = pairs_of(lost > 0)
     return Taken(pairs, pairs.of(lost).astype(np.int64))
 
@@ -145,7 +147,7 @@ def _unpacked(bits: Bits, losses: int) -> BoolColumn:
 
 
 def unpacked(bits: Bits, losses: int) -> Pairs:
-    """The pairs of some bits. Few are set, so only bytes with any are opened."""
+    """The pairs of some bits. Few are set, so only non-zero bytes are decoded."""
     width = max(1, -(-losses // 8))
     text = np.frombuffer(b"".join([number.to_bytes(width, "little") for number in bits]), np.uint8)
     byte = np.flatnonzero(text)
@@ -155,7 +157,7 @@ def unpacked(bits: Bits, losses: int) -> Pairs:
 
 
 def spread(order: Order, bits: Bits) -> Bits:
-    """Bits of each service joined with those of all it hard-depends on, transitively."""
+    """Bits of each service joined with those of all its transitive hard dependencies."""
     found = list(bits)
     for members, outside in zip(order.members, order.outside, strict=True):
         joined = 0
@@ -170,8 +172,10 @@ def spread(order: Order, bits: Bits) -> Bits:
 
 
 def spread_all(order: Order, graph: ServiceGraph, bits: Bits, down: Bits | None = None) -> Bits:
-    """`spread` that joins what all alternatives of a group have, too. down: bits of services that are down:
-    then it joins what any of them has where the others are down, or have it.
+    """`spread` that also joins bits common to all alternatives of a group.
+
+    down: bits of services that are down; then it joins bits of any alternative if each of the others is down
+    or has them.
     """
     found = spread(order, bits)
     while graph.has_alternatives:
@@ -191,14 +195,16 @@ def spread_all(order: Order, graph: ServiceGraph, bits: Bits, down: Bits | None 
 def spread_table(
     order: Order, table: BoolColumn, graph: ServiceGraph | None = None, down: Bits | None = None
 ) -> BoolColumn:
-    """`spread` on (L, S) booleans; with a graph, `spread_all`."""
+    """`spread` for (L, S) booleans; with a graph, `spread_all`."""
     direct = _packed(np.ascontiguousarray(table.T))
     bits = spread(order, direct) if graph is None else spread_all(order, graph, direct, down)
     return np.ascontiguousarray(_unpacked(bits, len(table)).T)
 
 
 def any_of(rows: Sequence[Sequence[int]], bits: Bits) -> Bits:
-    """Bits of what any of the services that a service names has; names by index, one list a service."""
+    """The union of bits of the services that each service names; names by index, one list for each
+    service.
+    """
     found = []
     for named in rows:
         joined = 0
