@@ -1,4 +1,4 @@
-"""Backups that evac takes, copies, checks and restores for a test, and the evidence of it.
+"""Backups that evac takes, copies, checks and restores for tests, and the evidence of them.
 
-Engines are drivers that can `TakesBackups` and `RestoresData`; evac writes no backup format of its own.
+Engines are drivers that implement `TakesBackups` and `RestoresData`; evac has no backup format of its own.
 """

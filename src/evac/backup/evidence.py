@@ -1,11 +1,11 @@
-"""The evidence of backups in evac's own store: append-only, and the same event is never there twice.
+"""Evidence of backups in evac's own store: append-only, and each event is kept once.
 
-    backups/seen/<moment>-<digest>   an event that no leader has moved into the journal yet
-    backups/known/<data set>         what follows from all events of one data set (`known`)
-    journal `backups`                every event, hash-chained; the agents of other sites keep its heads
+backups/seen/<moment>-<digest>   an event that no leader has moved into the journal yet
+backups/known/<data set>         the state that follows from all events of one data set (`known`)
+journal `backups`                every event, hash-chained; the agents of other sites keep its heads
 
-Anyone who does something writes an event together with what follows from it, in one transaction; the leader
-moves events into the journal. `evac run verify backups` proves it.
+Each event is written together with the state that follows from it, in one transaction; the leader moves
+events into the journal. `evac run verify backups` proves it.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ LOOK_S: Final = 2.0
 BATCH: Final = 20
 TRIES: Final = 20
 HISTORY_READ: Final = 200_000
-"""Newest events of the journal that a history is looked for in."""
+"""Maximum number of newest events of the journal searched for a history."""
 HOUR_MS: Final = 3_600_000
 READ_MS: Final = 10_000
-"""So long the store is not asked again: a thousand data sets have a thousand entries."""
+"""Minimum interval between reads of the store: a thousand data sets have a thousand entries."""
 
 
 def encoded(event: BackupEvent) -> bytes:
-    """Canonical: equal events are equal bytes."""
+    """Canonical encoding: equal events have equal bytes."""
     return orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
 
 
 def event_of(value: bytes) -> BackupEvent:
-    """Raises Corrupt for what is none."""
+    """Decode an event. Raises Corrupt if it is not one."""
     found: BackupEvent = _read(BackupEvent, value)
     return found
 
@@ -61,7 +61,7 @@ def _read(shape: type[Any], value: bytes) -> Any:
 
 
 class Evidence:
-    """Reads and writes the evidence of one store. `chore` is done while a controller leads."""
+    """Reads and writes the evidence of one store. `chore` runs while a controller leads."""
 
     def __init__(self, store: Store, look_s: float = LOOK_S) -> None:
         self._store, self._look_s = store, look_s
@@ -69,8 +69,9 @@ class Evidence:
         self._journal: Journal | None = None
 
     async def add(self, event: BackupEvent) -> Known:
-        """Keeps an event and what follows from it; an event that is there already changes nothing. Raises
-        Unavailable, Corrupt.
+        """Keep an event and the state that follows from it; an existing event changes nothing.
+
+        Raises Unavailable, Corrupt.
         """
         value = encoded(event)
         digest = hashlib.sha256(value).hexdigest()[:24]
@@ -91,7 +92,7 @@ class Evidence:
         )
 
     async def note_strays(self, endpoint: str, strays: Iterable[Stray]) -> None:
-        """Replaces what a repository holds of no data set."""
+        """Replace the list of backups in a repository that belong to no data set."""
         key = STRAYS + quote(endpoint, safe="")
         rows = [orjson.loads(orjson.dumps(one)) for one in strays]
         entry = await self._store.get(key)
@@ -103,17 +104,17 @@ class Evidence:
                 )
 
     async def known(self, data_set: str) -> Known:
-        """Raises Corrupt, Unavailable."""
+        """The state of one data set. Raises Corrupt, Unavailable."""
         entry = await self._store.get(KNOWN + quote(data_set, safe=""))
         return Known(data_set) if entry is None else _read(Known, entry.value)
 
     async def all_known(self) -> dict[str, Known]:
-        """Data set -> what is known of it."""
+        """Data set -> its known state."""
         found = [_read(Known, entry.value) for entry in await all_entries(self._store, KNOWN)]
         return {one.data_set: one for one in found}
 
     async def facts(self) -> BackupFacts:
-        """What verdicts are made of."""
+        """The input of verdicts."""
         known = (await self.all_known()).values()
         strays: list[Stray] = []
         for entry in await all_entries(self._store, STRAYS):
@@ -141,7 +142,7 @@ class Evidence:
         return sorted(found.values(), key=lambda event: event.at_ms, reverse=True)[:most]
 
     async def chore(self, guard: Lease) -> None:
-        """Moves events into the journal. Whatever goes wrong, the next look begins again. Raises LeaseLost,
+        """Move events into the journal; after a failure the next round starts again. Raises LeaseLost,
         Unavailable.
         """
         try:
@@ -165,8 +166,8 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class BackupsSeen:
-    """facts: of all data sets. at_ms: to which their ages are counted, a whole hour; None if nothing is
-    known, so that nothing is worked out again as time passes.
+    """facts: of all data sets. at_ms: the moment for their ages, a whole hour; None if nothing is known, so
+    that nothing is recomputed as time passes.
     """
 
     facts: BackupFacts = NOTHING_SEEN
@@ -177,7 +178,7 @@ NO_BACKUPS: Final = BackupsSeen()
 
 
 class BackupsReader:
-    """Reads them, once in a while; what cannot be read leaves what was read before."""
+    """Reads them periodically; if a read fails, the previous result stays."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._evidence, self._clock = Evidence(store), clock

@@ -1,7 +1,7 @@
 """One job on one backup, done by its driver: list, take, copy, prove, restore for a test.
 
-Everything that happens becomes an event. What a driver cannot do is an event as well: a check that could
-not run is neither good nor bad. A restore test goes into a place of its own, empty before and after it.
+Everything that happens becomes an event, also what a driver cannot do: a check that could not run is neither
+passed nor failed. A restore test uses a folder of its own, empty before and after it.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from evac.model.estate import Endpoint
 from evac.store.port import Lease, Store
 
 SMALL_BYTES: Final = 256 << 20
-"""A backup that is no larger is read as a whole: its parts could be empty, and would prove nothing."""
+"""A backup up to this size is read completely: parts of it could be empty and would prove nothing."""
 LOCK_MS: Final = 60_000
 CONSISTENT_MS: Final = 2_000
-"""The longest wait for the second in which a backup became consistent to end."""
+"""The longest wait for the end of the second in which a backup became consistent."""
 USUAL: Final = 30
-"""Backups before the newest that show what is usual."""
+"""Number of earlier backups that define what is usual."""
 TELLING_BYTES: Final = 1 << 18
-"""Less new data than this says nothing of how well it compresses."""
+"""With less new data than this, its compression ratio means nothing."""
 DAMAGE: Final = frozenset({"backup-corrupt", "copy-differs", "restore-incomplete"})
-"""Codes by which a driver says that what it read is damaged."""
+"""Error codes of drivers that mean the data read is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A job to do. due_ms: when the schedule asks for it; of a person, when they asked."""
+    """A job to do. due_ms: when the schedule requires it, or when a person requested it."""
 
     job: Job
     data_set: str
@@ -61,7 +61,7 @@ class Task:
     endpoint: Endpoint
     due_ms: int
     origin: Endpoint | None = None
-    """Of a copy, where it is copied from."""
+    """For a copy: where it is copied from."""
     part: int = 1
     of: int = 1
     level: int = READ
@@ -69,18 +69,18 @@ class Task:
     rto_ms: int | None = None
     timeout_s: float = 4 * 3_600.0
     compare: bool = True
-    """Of a backup, whether a witness looks at the source, so that restores can be compared with it."""
+    """For a backup: whether a witness inspects the source, so that restores can be compared with it."""
     who: str = ""
     place: str = ""
-    """Of a restore that is kept: the empty folder for it."""
+    """For a restore to keep: the empty folder for it."""
     snapshot: str = ""
-    """Of a restore that is kept: the tool's id of what is restored; empty for the newest."""
+    """For a restore to keep: the tool's id of the backup; empty for the newest."""
     until_s: int | None = None
-    """Of a restore that is kept: the moment to return to, in seconds since 1970."""
+    """For a restore to keep: the restore point, in seconds since 1970."""
 
 
 class Worker:
-    """Does jobs. scratch: the folder below which restore tests have their places."""
+    """Runs jobs. scratch: the folder for restore tests."""
 
     def __init__(
         self, store: Store, evidence: Evidence, drivers: Drivers, clock: Clock, scratch: Path, owner: str
@@ -89,8 +89,10 @@ class Worker:
         self._clock, self._scratch, self._owner = clock, scratch, owner
 
     async def do(self, task: Task) -> BackupEvent:
-        """The event that ends the job; it is kept already. Raises LockHeld while another process works on the
-        same copy, LeaseLost when it no longer may, Unavailable, Corrupt.
+        """Run a job; return the event that ends it, which is already stored.
+
+        Raises LockHeld while another process works on the same copy, LeaseLost when it may no longer run,
+        Unavailable, Corrupt.
         """
         async with self._alone(task):
             if task.job == "list":
@@ -107,7 +109,7 @@ class Worker:
 
     @asynccontextmanager
     async def _alone(self, task: Task) -> AsyncIterator[None]:
-        """No other process works on the same copy; if the lock is lost, the job is cancelled."""
+        """Exclude other processes from the same copy; if the lock is lost, the job is cancelled."""
         lease = await self._store.acquire(f"backup/{quote(task.endpoint.id, safe='')}", self._owner, LOCK_MS)
         mine = asyncio.current_task()
         assert mine is not None
@@ -183,7 +185,7 @@ class Worker:
         return self._event(task, outcome=outcome, code=error.code, detail=_words(error))
 
     async def _make(self, task: Task) -> BackupEvent:
-        """A backup of the source, or a copy of another backup."""
+        """Take a backup of the source, or a copy of another backup."""
         facts: Mapping[str, str | int] = {}
         unseen = ""
         try:
@@ -281,7 +283,9 @@ class Worker:
         )
 
     async def _restore(self, task: Task) -> BackupEvent:
-        """Into the place of this copy, which is empty before and removed after, whatever happens."""
+        """Restore into the folder for tests of this copy, which is empty before and removed after, whatever
+        happens.
+        """
         action, place = action_of(task.endpoint), self.place_of(task)
         try:
             driver = self._drivers.able(task.endpoint.driver, RestoresData)
@@ -306,7 +310,9 @@ class Worker:
         return event
 
     async def _restore_to_keep(self, task: Task) -> BackupEvent:
-        """Into the place that a person named, and left there. What shows damage counts as a proof of it."""
+        """Restore into the folder that a person named, and leave it there. Damage found counts as a proof of
+        damage.
+        """
         action = action_of(task.endpoint)
         try:
             driver = self._drivers.able(task.endpoint.driver, RestoresData)
@@ -341,7 +347,7 @@ class Worker:
         )
 
     async def _listing(self, task: Task, action: Action) -> Listing | None:
-        """What the repository holds, where its driver can list it. Raises `ActionError`."""
+        """What the repository holds, if its driver can list it. Raises `ActionError`."""
         if not can(task.endpoint.driver, TakesBackups):
             return None
         return await self._drivers.able(task.endpoint.driver, TakesBackups).list_copies(
@@ -349,7 +355,7 @@ class Worker:
         )
 
     async def _witnessed(self, task: Task, snapshot: str, copy: CopyReport | None) -> Witnessed | None:
-        """What was seen when a backup, or the one that it was copied from, was taken."""
+        """What the witness saw when a backup, or the one that it was copied from, was taken."""
         known = await self._evidence.known(task.data_set)
         names = [task.copy, *(one.copy for one in known.copies)]
         original = "" if copy is None else copy.original
@@ -358,8 +364,8 @@ class Worker:
     async def _as_witnessed(
         self, task: Task, driver: RestoresData, copy: CopyReport, place: str, witnessed: Witnessed | None
     ) -> tuple[int, ProofOutcome, str]:
-        """As `judged`, of the moment that the witness saw: the log after it holds more. What cannot return to
-        that moment is restored, and not compared.
+        """As `judged`, at the moment that the witness saw: the log after it contains more. An engine that
+        cannot restore to that moment is restored without comparison.
         """
         action = action_of(task.endpoint)
         try:
@@ -372,7 +378,9 @@ class Worker:
         return judged(witnessed, then.facts)
 
     def place_of(self, task: Task) -> str:
-        """Always the same of one copy: what a crash left there is removed by the next test."""
+        """Path that is always the same for a copy, so that leftovers of a crash are removed by the next
+        test.
+        """
         return str(self._scratch / f"{quote(task.data_set, safe='')}--{quote(task.copy, safe='')}")
 
     def _not_restored(self, task: Task, place: str, error: Exception) -> BackupEvent:
@@ -424,7 +432,7 @@ class Worker:
 
 
 async def _witness(driver: TakesBackups, task: Task, action: Action) -> tuple[Mapping[str, str | int], str]:
-    """What a witness sees in the source, and why it sees nothing: that stops no backup."""
+    """What a witness sees in the source, or why it sees nothing, which stops no backup."""
     try:
         return await driver.witness(action, task.timeout_s), ""
     except ActionError as error:
@@ -432,8 +440,10 @@ async def _witness(driver: TakesBackups, task: Task, action: Action) -> tuple[Ma
 
 
 def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple[int, ProofOutcome, str]:
-    """The level that a restore reached, its outcome, and why. A witness that has nothing to compare proves
-    no more than that the engine accepts the data; one that disagrees proves damage.
+    """The level that a restore reached, its outcome, and why.
+
+    Without something to compare, a witness proves only that the engine accepts the data; a mismatch proves
+    damage.
     """
     if witnessed is None or not witnessed.facts:
         return RESTORED, "passed", ""
@@ -457,8 +467,8 @@ def _one_of(listing: Listing | None, copy: str) -> CopyReport | None:
 
 
 def _goes_beyond(copy: CopyReport | None, restored: Restored) -> bool:
-    """Whether the log was replayed past the moment that the witness saw. Times are in whole seconds, so
-    the last second of a backup is not judged.
+    """Whether the log was replayed past the moment that the witness saw. Times are whole seconds, so the last
+    second of a backup is not compared.
     """
     if copy is None or copy.consistent_at is None or restored.reached_at is None:
         return False
@@ -466,12 +476,12 @@ def _goes_beyond(copy: CopyReport | None, restored: Restored) -> bool:
 
 
 def action_of(endpoint: Endpoint) -> Action:
-    """What a driver is asked about one copy."""
+    """The driver action for one copy."""
     return Action("verify", endpoint.subject, endpoint.driver, endpoint.at, endpoint.settings)
 
 
 def _is_mine(copy: CopyReport, endpoint: Endpoint) -> bool:
-    """Whether a copy belongs to the data set of the endpoint: it holds what the endpoint names."""
+    """Whether a backup belongs to the data set of the endpoint: it contains what the endpoint names."""
     asked = endpoint.settings.get("paths")
     paths = set(asked) if isinstance(asked, tuple) else {asked} if isinstance(asked, str) else set()
     return not paths or not copy.paths or not paths.isdisjoint(copy.paths)
@@ -514,7 +524,7 @@ def _share(part: int | None, whole: int | None) -> int | None:
 
 
 def _packing(copies: list[CopyReport]) -> int | None:
-    """Into how much of its size what was new in these was packed; None of too little to tell."""
+    """Ratio to which new data in these was compressed; None if there was too little."""
     added, packed = (sum(getattr(one, name) for one in copies) for name in ("added", "packed"))
     return packed * WHOLE // added if added >= TELLING_BYTES else None
 

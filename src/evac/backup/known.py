@@ -1,6 +1,6 @@
-"""What is known of the backups of one data set: a fold of its events that stays small.
+"""The known state of the backups of one data set: a fold of its events that stays small.
 
-Invariant: the verdict on what is kept is the verdict on all events (`derive.backups`).
+Invariant: the verdict on this state is the verdict on all events (`derive.backups`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from evac.derive.backups import counts, open_errors
 from evac.model.backup import READ, Alarm, AlarmCode, BackupEvent, CopySeen, EventKind, ProofRecord
 
 Job = Literal["list", "take", "copy", "prove", "restore-test", "restore"]
-"""What is done with one copy. restore: into a folder of a person, where it stays."""
+"""What a job does with one copy. restore: into a person's folder, where it stays."""
 WITNESSES_KEPT: Final = 8
-"""Newest backups of one copy whose witness is kept; older ones are in the journal."""
+"""Number of newest backups of a copy whose witness is kept; older ones are in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +30,20 @@ class Witnessed:
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """When a job of one copy last ended, by the schedule or by a person."""
+    """When a job of one copy last ended, scheduled or by a person."""
 
     copy: str
     job: Job
     at_ms: int
     part: int = 0
-    """Of the last check that read a part."""
+    """Part number of the last partial check."""
     failures: int = 0
-    """In a row."""
+    """Consecutive failures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Of one data set."""
+    """State of one data set."""
 
     data_set: str
     copies: tuple[CopySeen, ...] = ()
@@ -52,7 +52,7 @@ class Known:
     witnesses: tuple[Witnessed, ...] = ()
     runs: tuple[LastRun, ...] = ()
     alarms: tuple[Alarm, ...] = ()
-    """Sudden changes of the last weeks, oldest first; of each code of a copy the newest."""
+    """Sudden changes of the last weeks, oldest first; for each code of a copy the newest."""
 
     def seen(self, copy: str) -> CopySeen | None:
         return next((one for one in self.copies if one.copy == copy), None)
@@ -61,7 +61,7 @@ class Known:
         return next((one for one in self.runs if (one.copy, one.job) == (copy, job)), None)
 
     def witness(self, copies: Iterable[str], snapshot: str) -> Witnessed | None:
-        """Of a backup, or of the one that it was copied from."""
+        """The witness of a backup, or of the one that it was copied from."""
         names = set(copies)
         return next(
             (one for one in reversed(self.witnesses) if one.copy in names and one.snapshot == snapshot), None
@@ -69,19 +69,19 @@ class Known:
 
 
 JUMP: Final = 2
-"""So many times larger or smaller, the newest backup is nothing like the one before it."""
+"""A size change by this factor from the previous backup is suspicious."""
 GONE_LEAST: Final = 3
-"""Of backups that vanish at once, so many are more than a night's tidying."""
+"""This many backups that vanish at once are more than routine pruning."""
 NEW_MOST, NEW_USUAL = 500_000, 100_000
-"""In parts per million: so much new data is a rewrite, where so little is usual."""
+"""In parts per million: this much new data is a rewrite, if so little is usual."""
 PACKED_LEAST, PACKED_USUAL = 970_000, 900_000
-"""In parts per million of its size: into so much data is packed that does not compress, and that does."""
+"""In parts per million: compression ratios of incompressible and of compressible data."""
 ALARM_MS: Final = 30 * 86_400_000
-"""So long a sudden change is shown; after that it is how things are."""
+"""How long a sudden change is shown; after that it counts as normal."""
 
 
 def sudden_changes(before: CopySeen | None, now: CopySeen) -> list[tuple[AlarmCode, str]]:
-    """What changed between two listings as no schedule changes it: codes and words."""
+    """Changes between two listings that no schedule explains: codes and messages."""
     if before is None or before.taken_at_ms is None:
         return []
     found: list[tuple[AlarmCode, str]] = []
@@ -118,7 +118,7 @@ def sudden_changes(before: CopySeen | None, now: CopySeen) -> list[tuple[AlarmCo
 
 
 def after(known: Known, event: BackupEvent) -> Known:
-    """What is known once an event has happened. The same event twice changes nothing the second time."""
+    """The state after an event. Repeating an event changes nothing."""
     known = replace(known, runs=_runs(known, event))
     if event.seen is not None:
         return _listed(known, event.seen)
@@ -170,7 +170,7 @@ def _runs(known: Known, event: BackupEvent) -> tuple[LastRun, ...]:
 
 
 def job_of(event: BackupEvent) -> Job:
-    """Which job an event ends."""
+    """The kind of job that an event ends."""
     if event.proof is not None:
         return "prove" if event.proof.level <= READ else "restore-test"
     return _JOBS[event.kind]
@@ -187,7 +187,7 @@ _JOBS: Final[Mapping[EventKind, Job]] = {
 
 
 def _kept(proofs: list[ProofRecord]) -> list[ProofRecord]:
-    """Of one copy: the newest pass of each level and part, errors that are open, and the last check."""
+    """For one copy: the newest pass of each level and part, open errors, and the last check."""
     passes: dict[tuple[int, int, int], ProofRecord] = {}
     for proof in proofs:
         if counts(proof):

@@ -1,6 +1,6 @@
-"""When what is to be done with which backup: cron expressions of the estate, and the next moment of each.
+"""The timetable of backups: cron expressions of the estate, and the next moment of each.
 
-Pure: the moment is a parameter. Expressions are in UTC, so that no hour is there twice or never.
+Pure: the current time is a parameter. Expressions are in UTC, so that no hour repeats or is missing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from evac.model.backup import COMPARED, READ
 from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Store
 
 LIST_EVERY_MS: Final = 3_600_000
-"""What a repository holds is asked for once an hour, each copy at a minute of its own."""
+"""Repositories are listed once an hour, each copy at a minute of its own."""
 RANK: Final[Mapping[Job, int]] = {"take": 0, "copy": 1, "restore-test": 2, "prove": 3, "list": 4}
-"""What goes first of what is due at the same moment."""
+"""Priority among jobs due at the same moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Entry:
 
     @property
     def offset_ms(self) -> int:
-        """Of listings, so that not all are made at once: the same in every controller."""
+        """For listings: spreads them over the hour, equally in every controller."""
         return sum(f"{self.data_set}/{self.copy}".encode()) * 7_919_000 % LIST_EVERY_MS
 
     def next_after(self, moment_ms: int) -> int:
@@ -61,14 +61,14 @@ class Entry:
         return _ms(next(CronSim(self.cron, _minute(moment_ms + 60_000), reverse=True)))
 
     def moments_between(self, after_ms: int, until_ms: int, most: int = 100) -> int:
-        """How many moments lie after one and not after another; at most so many are counted."""
+        """Number of moments after one and up to another, counted up to a maximum."""
         count, at = 0, after_ms
         while count < most and (at := self.next_after(at)) <= until_ms:
             count += 1
         return count
 
     def task(self, due_ms: int, known: Known, who: str = "") -> Task:
-        """What to do now. A check goes on with the part after the last one that was read."""
+        """The job to do now. A partial check continues with the part after the last one read."""
         part, of = 1, 1
         if self.job == "prove":
             seen, last = known.seen(self.copy), known.run(self.copy, "prove")
@@ -94,7 +94,7 @@ class Entry:
 
 
 def entries_of(estate: Estate) -> tuple[Entry, ...]:
-    """The timetable: every line of every backup that an endpoint holds and whose policy is not waived."""
+    """The timetable: every line of every backup that has an endpoint and whose policy is not waived."""
     endpoints = {endpoint.id: endpoint for endpoint in estate.endpoints}
     rto_ms = _strictest(estate)
     every: tuple[Store | DataSet, ...] = (*estate.stores, *estate.data_sets)
@@ -108,7 +108,7 @@ def entries_of(estate: Estate) -> tuple[Entry, ...]:
 
 
 def entry_for(estate: Estate, data_set: str, copy: str, job: Job) -> Entry | None:
-    """What a person may ask of a backup, whether or not it is scheduled; None if it cannot be done."""
+    """A job that a person may request for a backup, scheduled or not; None if it cannot be done."""
     endpoints = {endpoint.id: endpoint for endpoint in estate.endpoints}
     every: tuple[Store | DataSet, ...] = (*estate.stores, *estate.data_sets)
     for data in every:
@@ -164,7 +164,7 @@ def _line(
 
 
 def _strictest(estate: Estate) -> dict[str, int]:
-    """Store or data set -> the strictest rto of the services that hard-need it."""
+    """Store or data set -> the strictest RTO of the services that hard-need it."""
     family: dict[str, list[str]] = {}
     for store in estate.stores:
         family.setdefault(store.family, []).append(store.id)

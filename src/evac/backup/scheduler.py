@@ -1,8 +1,7 @@
-"""The scheduler of the leader: does the jobs of the timetable, a bounded number at once, and reports what it
-missed.
+"""The leader's scheduler: runs the jobs of the timetable, with limited concurrency, and reports missed ones.
 
-Jobs wait during a hold, an open run and maintenance of their sites; afterwards each missed job is done once.
-One copy, and one data set, has one job at a time. Jobs that are due earlier go first, and at the same moment
+Jobs wait during a hold, an open run and maintenance of their sites; afterwards each missed job runs once.
+Each copy, and each data set, has one job at a time. Jobs that are due earlier go first; at the same moment,
 the data set that has waited longest. A jump of the wall clock makes a new timetable.
 """
 
@@ -25,22 +24,22 @@ from evac.store.port import Lease
 
 AT_ONCE: Final = 4
 LOOK_S: Final = 5.0
-"""How often what blocks is asked for while something waits."""
+"""How often to check what blocks a waiting job."""
 IDLE_S: Final = 30.0
 JUMP_MS: Final = 60_000
-"""So far from the monotonic clock, the wall clock has jumped."""
+"""A difference from the monotonic clock above this is a jump of the wall clock."""
 RETRY_MS: Final = 60_000
 RETRY_MOST_MS: Final = 3_600_000
 LATE_MS: Final = 60_000
 
 Blocked = Callable[[frozenset[str]], Awaitable[tuple[str, str]]]
-"""Sites of a job -> why nothing may begin there now: a code and words; empty where it may begin."""
+"""Sites of a job -> why nothing may start there now: a code and a message; empty if it may."""
 Say = Callable[[str, Mapping[str, Any]], None]
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """One line of the timetable that is due. since_ms: the first moment that was not kept."""
+    """A due line of the timetable. since_ms: the first missed moment."""
 
     entry: Entry
     due_ms: int
@@ -55,10 +54,10 @@ class _Waiting:
 
 @dataclass(slots=True)
 class Scheduler:
-    """One for a controller. `chore` is done while it leads, and begins again for each term."""
+    """Scheduler of a controller. `chore` runs while it leads, and starts again in each term."""
 
     timetable: Callable[[], Sequence[Entry]]
-    """As the estate is now."""
+    """For the current estate."""
     worker: Worker
     evidence: Evidence
     clock: Clock
@@ -66,7 +65,7 @@ class Scheduler:
     say: Say = lambda words, data: None
     at_once: int = AT_ONCE
     latest_ms: int = field(default=0, init=False)
-    """The longest time by which something began late without anything standing against it."""
+    """The longest delay of a job that nothing blocked."""
     _queue: list[tuple[int, int, Entry]] = field(default_factory=list, init=False)
     _waiting: dict[tuple[str, str, str], _Waiting] = field(default_factory=dict, init=False)
     _running: dict[asyncio.Task[None], _Waiting] = field(default_factory=dict, init=False)
@@ -75,8 +74,8 @@ class Scheduler:
     _offset_ms: int = field(default=0, init=False)
 
     async def chore(self, guard: Lease) -> None:
-        """Until it is cancelled; then what is under way is cancelled too, and cleans up. Raises what ends a
-        term: LeaseLost, Unavailable.
+        """Run until cancelled; then running jobs are cancelled too, and clean up. Raises what ends a term:
+        LeaseLost, Unavailable.
         """
         del guard  # the term ends with it
         try:
@@ -92,7 +91,7 @@ class Scheduler:
             self._waiting.clear()
 
     async def _begin(self) -> None:
-        """Makes the timetable, and finds what was missed while no one led."""
+        """Make the timetable, and find what was missed while no one led."""
         now_ms = self.clock.now_ms()
         self._offset_ms = now_ms - self.clock.monotonic_ms()
         self._table = self.timetable()
@@ -148,7 +147,7 @@ class Scheduler:
             heapq.heappush(self._queue, (entry.next_after(now_ms), number, entry))
 
     async def _start(self) -> None:
-        """Begins what may begin. One look at what blocks serves all jobs of the same sites."""
+        """Start every job that may start. One check of what blocks serves all jobs of the same sites."""
         if not self._waiting:
             return
         busy = {name for one in self._running.values() for name in _claims(one.entry)}
@@ -196,7 +195,7 @@ class Scheduler:
         self._again(waiting, task, event, 0 if last is None else last.failures)
 
     def _again(self, waiting: _Waiting, task: Task, event: BackupEvent | None, failures: int) -> None:
-        """What failed is tried again, later each time, until its next moment comes anyway."""
+        """Retry a failed job with growing delays, until its next scheduled moment."""
         now_ms, entry = self.clock.now_ms(), waiting.entry
         if event is not None:
             if event.outcome == "done":
@@ -238,7 +237,9 @@ class Scheduler:
         self.say(f"{entry.data_set} at {entry.copy}: {words}", data)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """An error of one job is said and ends nothing else; one of the store ends the term."""
+        """Handle the end of a job: its error is reported and affects no other job; an error of the store ends
+        the term.
+        """
         waiting = self._running.pop(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, LeaseLost) and error.name.startswith("backup/"):
@@ -270,7 +271,7 @@ def _sites(entry: Entry) -> frozenset[str]:
 
 
 def _last_ms(entry: Entry, known: Known | None, now_ms: int) -> int | None:
-    """When this line was last kept; None if no one knows. A moment ahead of our clock says nothing."""
+    """When this line last ran; None if unknown. A time ahead of our clock does not count."""
     if known is None:
         return None
     last, seen = known.run(entry.copy, entry.job), known.seen(entry.copy)

@@ -1,4 +1,4 @@
-"""What every loss takes, and what is down because of it, before anything is done about it.
+"""What every loss takes, and what is down as a result, before any recovery.
 
 Arrays are (L, S): losses by services.
 """
@@ -43,7 +43,7 @@ from evac.model.fleet import BoolColumn
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ground:
-    """What follows from where things run and what capacity there is, (L, S)."""
+    """Results of placement and capacity, (L, S)."""
 
     top: Topology
     losses: Losses
@@ -74,13 +74,13 @@ class Ground:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wiring:
-    """What follows from who needs whom, from stores, and from how long things take."""
+    """Results of dependencies, stores and durations."""
 
     graph: ServiceGraph
     order: Order
     """By plain needs."""
     whole: Order
-    """By all needs, alternatives included; the same where there are none."""
+    """By all needs, including alternatives; the same if there are none."""
     stores: StoreHits
     families: FamilyHits
     times: Times
@@ -91,17 +91,17 @@ class Down:
     """What is down."""
 
     moved: BoolColumn
-    """(L, S) traffic must go to another site."""
+    """(L, S) traffic must move to another site."""
     direct: BoolColumn
     """(L, S) by its own replicas, traffic or stores, not by a dependency."""
     bits: Bits
-    """A bit a loss for each service."""
+    """A bit for each loss, by service."""
     down: Pairs
     """The same as pairs."""
 
 
 def ground_of(top: Topology, losses: Losses) -> Ground:
-    """What every loss takes, and whether that finds a place."""
+    """What every loss takes, and whether it can be placed."""
     found = presence(top, losses.rows)
     stands = _replicas_taken(top, losses, found)
     headroom = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken, stands.pools)
@@ -117,9 +117,9 @@ class ReplicasTaken:
     taken: Taken
     """Pairs with any."""
     short: Pairs
-    """Pairs with fewer replicas left than serve."""
+    """Pairs with fewer replicas left than the smallest share."""
     endpoints: Pairs
-    """Pairs where all of a service at some site is taken."""
+    """Pairs that lose all of a service at some site."""
     loose: BoolColumn
     """(L, S) may or may not be taken, because only the site is known."""
     pools: PoolsTaken
@@ -154,7 +154,7 @@ def wiring_of(top: Topology, losses: Losses) -> Wiring:
 
 
 def down_by(ground: Ground, wiring: Wiring) -> Down:
-    """What every loss takes down, dependencies included."""
+    """What every loss takes down, including dependencies."""
     services, losses, movable = len(wiring.graph.hard), len(ground.losses), _movable(ground.top)
     moved = ground.endpoints.only(movable[ground.endpoints.service])
     without = _without_store(wiring.graph, wiring.families)
@@ -169,7 +169,7 @@ def down_by(ground: Ground, wiring: Wiring) -> Down:
 
 
 def _movable(top: Topology) -> BoolColumn:
-    """(S,) services whose traffic stays where it points until a step moves it."""
+    """(S,) services whose traffic does not move without a step."""
     kinds = [s.traffic.kind in ("dns", "load_balancer") for s in top.estate.services]
     return np.array(kinds, np.bool_)
 

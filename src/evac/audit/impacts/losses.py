@@ -1,8 +1,8 @@
-"""Every loss an audit tries, as rows over racks: what goes at once, and where that is.
+"""Every loss an audit tries, as rows over racks: what is lost at once, and where it is.
 
-All that is bound to a server is known by its rack. What has no rack (servers without one, pools,
-replicas of which only the site is known) stands on a row of its own per site, lost with the site.
-A server that is tried by itself gets a row of its own.
+Everything bound to a server has the row of its rack. Anything without a rack (servers without one, pools,
+replicas with only a known site) has a row of its own for each site, lost with the site. A server tried by
+itself gets a row of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NOWHERE: Final = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The finest things that are lost at once: racks, then one row a site, then single servers."""
+    """The smallest units that are lost at once: racks, then one row for each site, then single servers."""
 
     count: int
     site: IndexColumn
@@ -47,7 +47,7 @@ class Rows:
     of_server: IndexColumn
     """(servers,) row of each server of the fleet."""
     of_site: IndexColumn
-    """(sites,) row of what is known by its site only."""
+    """(sites,) row of things known by their site only."""
     single: dict[int, tuple[int, int]]
     """Server -> (its row, the row it was taken from)."""
 
@@ -59,9 +59,9 @@ class Losses:
     ids: tuple[str, ...]
     kinds: tuple[LossKind, ...]
     members: tuple[tuple[str, ...], ...]
-    """The domains that go at once: one, unless the kind is pair."""
+    """The domains lost at once: one, unless the kind is pair."""
     site: IndexColumn
-    """(L,) the one site that a loss touches, -1 if several."""
+    """(L,) the only site that a loss affects, -1 if several."""
     sites: BoolColumn
     """(L, sites) lost as a whole."""
     halls: BoolColumn
@@ -72,7 +72,7 @@ class Losses:
     external: BoolColumn
     """(L, S) services whose provider is lost."""
     classes: IndexColumn
-    """(L,) numbers into `LOSS_CLASSES`: the class of each loss."""
+    """(L,) indices into `LOSS_CLASSES`: the class of each loss."""
     index: dict[str, int]
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class Losses:
 
 
 def rows_of_estate(top: Topology, single: Iterable[str] = ()) -> Rows:
-    """Rows of an estate; `single` names servers that are tried alone."""
+    """Rows of an estate; `single` names servers that are tried by themselves."""
     estate = top.estate
     racks, sites = len(estate.racks), len(estate.sites)
     of_site = racks + np.arange(sites, dtype=np.int32)
@@ -112,7 +112,7 @@ def rows_of_estate(top: Topology, single: Iterable[str] = ()) -> Rows:
 
 
 def losses(top: Topology, requested: Sequence[str] | None = None) -> Losses:
-    """Every fault domain above a server, or the ones named. Raises UnknownDomain."""
+    """Every fault domain above a server, or the named ones. Raises UnknownDomain."""
     chosen = domains(top.estate) if requested is None else resolve_each(top, requested)
     rows = rows_of_estate(top, (d.id for d in chosen if d.kind == "server"))
     parts = _Parts(top, rows)
@@ -121,10 +121,10 @@ def losses(top: Topology, requested: Sequence[str] | None = None) -> Losses:
 
 
 def pairs(top: Topology) -> Losses:
-    """Pairs of domains above racks that neither contain each other nor fail apart.
+    """Pairs of domains above racks, except pairs equal to their two losses taken separately.
 
-    Sites, groups and halls are paired with each other. Two feeds are paired where a rack hangs on
-    both; a feed with anything else takes no more than the two losses apart.
+    Sites, groups and halls are paired with each other. Two feeds are paired if a rack is on both; a feed with
+    anything else takes no more than the two losses separately.
     """
     estate = top.estate
     large = [d for d in domains(estate) if d.kind in ("site", "group", "hall")]
@@ -141,7 +141,7 @@ def pairs(top: Topology) -> Losses:
 
 
 def together(top: Topology, requested: Sequence[str]) -> Losses:
-    """One loss: all the named domains at once, like a group that fails together. Raises UnknownDomain."""
+    """One loss of all the named domains at once, like a shared-fate group. Raises UnknownDomain."""
     names = tuple(dict.fromkeys(requested))
     servers = (domain.id for domain in resolve_each(top, names) if domain.kind == "server")
     rows = rows_of_estate(top, servers)
@@ -150,7 +150,7 @@ def together(top: Topology, requested: Sequence[str]) -> Losses:
 
 
 def _lost_rows_with_servers(top: Topology, rows: Rows, names: tuple[str, ...]) -> _LostRows:
-    """As `_taken`, where servers named by themselves have rows of their own."""
+    """As `_taken`, with rows of their own for servers named individually."""
     found = _lost_rows(top, rows, names)
     own = [rows.single[server_row(top.estate, n)][0] for n in names if resolve(top, n).kind == "server"]
     taken = np.unique(np.concatenate([found.rows, np.array(own, np.int32)])).astype(np.int32)
@@ -170,7 +170,7 @@ class _LostRows:
 
 
 class _Parts:
-    """Lookups from a domain to its rows, built once so that thousands of racks cost nothing."""
+    """Lookups from a domain to its rows, built once so that thousands of racks are cheap."""
 
     def __init__(self, top: Topology, rows: Rows) -> None:
         self._top, self._rows = top, rows
@@ -303,13 +303,13 @@ class Presence:
     per_site: CountTable
     """(sites, S) replicas."""
     n: IntColumn
-    """(S,) replicas in all."""
+    """(S,) total replicas."""
     m: IntColumn
     """(S,) smallest count that serves."""
     counted: BoolColumn
     """(S,) whether n is known."""
     loose: BoolColumn
-    """(sites, S) runs there, in no known part of the site."""
+    """(sites, S) runs there, in an unknown part of the site."""
     in_pool: CountTable
     """(pools, S) replicas in pools whose servers are known."""
 
@@ -355,7 +355,7 @@ def _row_of_binding(top: Topology, rows: Rows, replicas: Replicas) -> IntColumn:
 def _loose(
     top: Topology, rows: Rows, replicas: Replicas, counts: CountTable, counted: BoolColumn
 ) -> tuple[BoolColumn, CountTable]:
-    """What is known by its site only. Pools whose member servers are known are kept apart."""
+    """Replicas known by their site only. Pools whose member servers are known are kept apart."""
     estate = top.estate
     shape = (len(estate.pools), counts.shape[1])
     in_pool, loose = np.zeros(shape, np.int32), np.zeros((len(estate.sites), shape[1]), np.bool_)
@@ -375,7 +375,8 @@ def _loose(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolsTaken:
-    """What losses below a site take of pools whose servers are known: one entry a pair (loss, pool), sorted.
+    """What losses below a site take of pools whose servers are known: one entry for each pair (loss, pool),
+    sorted.
 
     share: of the replicas; left: (R,) shares of each resource that are left.
     """
@@ -391,7 +392,7 @@ class PoolsTaken:
 
 
 def pools_taken(top: Topology, losses: Losses) -> PoolsTaken:
-    """The pairs of losses and pools some of whose servers they take, the sites not lost as a whole."""
+    """Pairs of losses and pools that lose some of their servers, at sites not lost as a whole."""
     fleet, rows, count = top.estate.fleet, losses.rows, len(top.estate.pools)
     members = np.flatnonzero((fleet.pool >= 0) & (fleet.state != CONDEMNED))
     holds = np.unique(rows.of_server[members].astype(np.int64) * max(1, count) + fleet.pool[members])
@@ -432,7 +433,7 @@ def lost_counts(found: Presence, losses: Losses, pools: PoolsTaken) -> CountTabl
 def endpoints_lost(
     top: Topology, found: Presence, losses: Losses, lost: CountTable, pools: PoolsTaken
 ) -> BoolColumn:
-    """(L, S) whether a service loses all it had at some site: its traffic must go elsewhere."""
+    """(L, S) whether a service loses all it had at some site, so that its traffic must move."""
     gone = np.zeros(lost.shape, np.bool_)
     single = np.flatnonzero(losses.site >= 0)
     gone[single] = (lost[single] > 0) & (lost[single] == found.per_site[losses.site[single]])

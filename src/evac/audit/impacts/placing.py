@@ -1,9 +1,8 @@
-"""Placing what a loss takes: first fit over shapes of servers, a service at a time.
+"""Place what a loss takes: first fit over shapes of servers, one service at a time.
 
-Quick enough for every site and hall, exact in vector capacity and fragmentation up to the rounding
-of the shapes; spread by server and by site is kept, spread by rack and feed and conflict groups are
-left to `evac plan`. For small losses a sufficient test is enough: each lost replica gets a server
-of its own.
+Fast enough for every site and hall; exact in vector capacity and fragmentation up to the rounding of shapes.
+Respects spread by server and by site; spread by rack and feed and conflict groups are left to `evac plan`.
+For small losses a sufficient test is enough: each lost replica gets a server of its own.
 """
 
 from __future__ import annotations
@@ -50,9 +49,9 @@ _NO_DEMAND: Final = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stock:
-    """Shapes of servers, what services ask of them, and which of them hold anything (G,).
+    """Shapes of servers, demands of services, and which shapes fit anything (G,).
 
-    used: what the shapes were made of; counted (S,): of which services.
+    used: what the shapes were made from; counted (S,): the services included in it.
     """
 
     headroom: Headroom
@@ -69,8 +68,9 @@ def stock_of(headroom: Headroom, wants: Wants, used: Used, counted: BoolColumn) 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placed:
-    """What found a place: base and top (S,) replicas; boot_rank (S,): how many dark servers of its
-    site are up before the last one a service needs, 0 if it needs none; left: the shapes afterwards."""
+    """Placed replicas: base and top (S,); boot_rank (S,): dark servers of its site that are up before the
+    last one a service needs, 0 if none; left: the shapes afterwards.
+    """
 
     base: IntColumn
     top: IntColumn
@@ -85,8 +85,9 @@ def open_packing(
     requested: IntColumn,
     amounts: IntColumn | None = None,
 ) -> Shapes:
-    """The shapes that a loss leaves and that hold anything; wanted (S,): what will be placed; amounts (G, R):
-    what is free on each, where that is less than before the loss."""
+    """The shapes that a loss leaves and that fit anything; wanted (S,): what will be placed; amounts (G, R):
+    free on each, if less than before the loss.
+    """
     headroom, wants, sites = stock.headroom, stock.wants, len(lost_sites)
     left = np.where(stock.useful & ~lost_sites[headroom.site], headroom.count - gone, 0)
     entries = len(left) + splits_of(requested, wants.site_cap < UNBOUNDED, sites)
@@ -120,7 +121,7 @@ def open_packing(
 def pack(shapes: Shapes, wants: Wants, base: IntColumn, top: IntColumn, at_site: IntColumn) -> Placed:
     """Place base replicas (S,) of all services, then top ones, each in the order of `wants`.
 
-    at_site (sites, S): replicas that survive, for the cap per site. The shapes are used up.
+    at_site (sites, S): surviving replicas, for the cap per site. Consumes the shapes.
     """
     fitted = Fitted(*(np.zeros(len(base), np.int64) for _ in range(3)))
     first_fit(shapes, wants.asking, base, top, at_site.copy(), fitted)
@@ -129,8 +130,9 @@ def pack(shapes: Shapes, wants: Wants, base: IntColumn, top: IntColumn, at_site:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fits:
-    """(S, sites) servers that could take one replica, on and dark; those that hold the service already are
-    taken off the first."""
+    """(S, sites) servers that could take one replica, on and dark; servers that already run the service are
+    subtracted from the first.
+    """
 
     on: IntColumn
     dark: IntColumn
@@ -138,7 +140,7 @@ class Fits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Offer:
-    """What an estate has, and what its services ask for."""
+    """Capacity of an estate, and the demands of its services."""
 
     estate: Estate
     headroom: Headroom
@@ -146,7 +148,7 @@ class Offer:
 
 
 def fits_of(offer: Offer) -> Fits:
-    """Linear in services x shapes, and in bindings."""
+    """Fits of all services. Linear in services x shapes, and in bindings."""
     headroom, wants, replicas = offer.headroom, offer.wants, offer.estate.replicas
     found = Fits(*(np.zeros((len(wants.known), len(offer.estate.sites)), np.int64) for _ in range(2)))
     dark = headroom.stage == STAGE_DARK
@@ -167,7 +169,9 @@ Variant = Literal["shed", "power"]
 
 @dataclass(eq=False)
 class Supply:
-    """Room of an estate, built once. demand (S, R), known (S,): of a replica, see `room.demands`."""
+    """Capacity of an estate, built once. demand (S, R), known (S,): of a replica, see
+    `free_capacity.demands`.
+    """
 
     top: Topology
     rows: Rows
@@ -189,14 +193,14 @@ class Supply:
 
     @cached_property
     def firm(self) -> BoolColumn:
-        """(S,) services that may not be shed, and all that those need."""
+        """(S,) services that must not be shed, and everything they need."""
         services = self.top.estate.services
         kept = [row for row, service in enumerate(services) if not service.sheddable]
         return np.array(reachable(service_graph(self.top.estate).hard, kept), np.bool_)
 
     @cached_property
     def tiers(self) -> IntColumn:
-        """(S,) tier of each, the last where it is not known."""
+        """(S,) tier of each, the last one if unknown."""
         last = len(self.top.estate.tier_weights) - 1
         return np.array([last if s.tier is None else s.tier for s in self.top.estate.services], np.int64)
 
@@ -211,8 +215,9 @@ class Supply:
         return tuple(map(self.label_of_kind.__getitem__, self.wants.kind.tolist()))
 
     def variant(self, name: Variant) -> Stock:
-        """`shed`: without services that may be shed, and with servers that only people boot: more than a plan
-        has; `power`: without power budgets."""
+        """A variant of the capacity. `shed`: without services that may be shed, and with servers that only
+        people can boot, which is more than a plan has; `power`: without power budgets.
+        """
         if name == "shed":
             every = replace(self.found, usable=self.found.usable | self.found.last)
             return self.kept(name, every, self.firm)
@@ -220,7 +225,7 @@ class Supply:
         return self.kept(name, found, self.stock.counted)
 
     def kept(self, name: Variant, found: Reserves, counted: BoolColumn) -> Stock:
-        """What is free where only some services are counted, made once."""
+        """Free capacity if only some services are counted, computed once."""
         if name not in self._extra:
             used = used_amounts(self.top, self.demand, counted)
             headroom = headroom_of(self.top, self.rows, found, used)
@@ -233,7 +238,7 @@ class Supply:
 
 
 def supply_of(top: Topology, losses: Losses, found: Presence) -> Supply:
-    """The room of an estate as it stands."""
+    """The capacity of an estate in its current state."""
     held = reserves(top)
     demand, known = demands(top)
     used = used_amounts(top, demand)

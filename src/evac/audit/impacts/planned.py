@@ -1,8 +1,9 @@
-"""One verdict: the losses that people ask about are planned, and the plan says what becomes of each service.
+"""Verdicts from plans: losses that people ask about are planned, and the plan decides the fate of each
+service.
 
-The estimate says what is down and why; whether a service comes back, and when, is then what `evac plan` says.
-On small estates every loss is planned, on larger ones those of sites, and of groups and halls where there are
-few; what the estimate says of the others is proved, or said not to be (`proved`).
+The estimate says what is down and why; whether and when a service comes back is then decided as in `evac
+plan`. On small estates every loss is planned, on larger ones those of sites, and of groups and halls if there
+are few; estimates for the others are proved, or marked as unproved (`proved`).
 """
 
 from __future__ import annotations
@@ -32,15 +33,18 @@ from evac.planning import compiled
 from evac.planning.plan import foresee
 
 PLANNED_MOST: Final = 2_000
-"""Fault domains of an estate times what their losses are planned on (services, servers, pools), up to which
-each loss is planned."""
+"""Every loss is planned up to this size: fault domains of an estate times the size of their plans (services,
+servers, pools).
+"""
 LARGE_MOST: Final = 1_000_000
-"""The same of sites, then groups, then halls: those up to which it is less are planned on larger estates.
-All others are estimated, also where few are asked about, so that each question has one answer."""
+"""On larger estates, sites, then groups, then halls are planned up to this size. All others are estimated,
+even if few are requested, so that each question has one answer.
+"""
 LARGE_KINDS: Final = ("site", "group", "hall")
 PLAIN_MOST: Final = 300
-"""The same, of the losses that are asked about, up to which plans in plain Python are there before compiled
-kernels are loaded."""
+"""Up to this size of the requested losses, plans in plain Python finish before compiled kernels are
+loaded.
+"""
 
 
 def planned_kinds(estate: Estate) -> frozenset[str] | None:
@@ -61,7 +65,7 @@ def planned_kinds(estate: Estate) -> frozenset[str] | None:
 
 
 def planned_size(estate: Estate, losses: int) -> int:
-    """How much the plans are that so many losses need, of every one or of the large ones."""
+    """Total size of the plans needed for this many losses, of all kinds or of the large ones."""
     kinds, large = planned_kinds(estate), (estate.sites, estate.groups, estate.halls)
     if kinds is not None:
         planned = (named for kind, named in zip(LARGE_KINDS, large, strict=True) if kind in kinds)
@@ -70,7 +74,7 @@ def planned_size(estate: Estate, losses: int) -> int:
 
 
 def plain_where_small(estate: Estate, losses: int) -> AbstractContextManager[None]:
-    """Kernels called within run as plain Python where that answers sooner than loading or compiling them."""
+    """Run kernels as plain Python if that finishes sooner than loading or compiling them."""
     if planned_kinds(estate) is not None:
         return nullcontext()
     small = planned_size(estate, losses) <= PLAIN_MOST
@@ -78,9 +82,7 @@ def plain_where_small(estate: Estate, losses: int) -> AbstractContextManager[Non
 
 
 def as_planned(found: Impacts, told: Callable[[float], None] = lambda share: None) -> Impacts:
-    """The same impacts with the verdicts of plans, for the losses that are planned. told: gets the share
-    that is done.
-    """
+    """The same impacts with the verdicts of plans, for planned losses. told: receives the completed share."""
     kinds = planned_kinds(found.estate)
     numbers = range(len(found.losses)) if kinds is None else found.losses.of_kind(*kinds).tolist()
     if not numbers:
@@ -126,7 +128,7 @@ def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], 
 
 
 def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) -> int:
-    """The code of what a plan says of one service; down: right after the loss."""
+    """The code of a plan's verdict on one service; down: right after the loss."""
     if outcome is None:
         return UNAFFECTED
     if outcome.state == "unknown":

@@ -1,11 +1,11 @@
-"""When each service is back after each loss: one chain a service, for all losses at once.
+"""When each service is back after each loss: one chain for each service, for all losses at once.
 
-The chain follows what the service waits for: approval, boots, stores, hard dependencies, tools; then
-its own starts, checks and the moving of its traffic. Limits shared with others, and servers
-that may have to be booted first, are left out, so a chain is the soonest possible time.
+The chain follows what the service waits for: approval, boots, stores, hard dependencies, tools; then its own
+starts, checks and traffic moves. Limits shared with others, and servers that may have to be booted first, are
+left out, so a chain is a lower bound.
 
-All is kept a row a pair (service, loss) that is down, which is little of all there is, and worked
-out depth by depth: what is needed has the lower depth.
+Each pair (service, loss) that is down has one row; few are. Rows are computed depth by depth: dependencies
+have lower depths.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from evac.steps.registry import PLANNED, START_CYCLE, STATED_KINDS
 WAITED_KINDS: Final = tuple(name for name in STATED_KINDS if PLANNED[name].is_audited)
 """Kinds of steps whose tools chains wait for."""
 _UNTOUCHED = -1
-"""Row of what is not down: the time there is always zero."""
+"""Row of services that are not down: the time there is always zero."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Times:
-    """Milliseconds per service (S,): start, verify (warm-up included), change, settle; manual: step
-    kind -> least time by hand; start_cycle: to break a circle of needs to
-    start, None if people have no way; tools: step kind -> groups of services, and it needs one of
-    each group; tool_closure: those services and all they hard-depend on, in component order; start_known
-    (S,)."""
+    """Milliseconds by service (S,): start, verify (including warm-up), change, settle; manual: step kind ->
+    least time by hand; start_cycle: time to break a start cycle, None if people have no way; tools: step kind
+    -> groups of services, of which it needs one each; tool_closure: those services and all their hard
+    dependencies, in component order; start_known (S,).
+    """
 
     start: IntColumn
     verify: IntColumn
@@ -49,7 +49,7 @@ class Times:
 
 
 def times_of(estate: Estate, graph: ServiceGraph, order: Order) -> Times:
-    """Durations of an estate; unknown ones count as nothing here and are listed elsewhere."""
+    """Durations of an estate; unknown ones count as zero here and are listed elsewhere."""
     services = estate.services
     tools = {kind: _tools_of(estate, graph, kind) for kind in STATED_KINDS}
     every = {tool for groups in tools.values() for group in groups for tool in group}
@@ -75,7 +75,7 @@ def _tools_of(estate: Estate, graph: ServiceGraph, kind: str) -> tuple[tuple[int
 
 
 def _closure(graph: ServiceGraph, order: Order, requested: set[int]) -> tuple[int, ...]:
-    """Components that a set of services needs, what is needed first."""
+    """Components that a set of services needs, dependencies first."""
     seen, work = set(requested), sorted(requested)
     while work:
         for other in graph.hard[work.pop()]:
@@ -87,23 +87,23 @@ def _closure(graph: ServiceGraph, order: Order, requested: set[int]) -> tuple[in
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Damage:
-    """What chains start from, a row a pair that is down."""
+    """What chains start from, one row for each pair that is down."""
 
     pairs: Pairs
     losses: int
-    """How many there are."""
+    """Number of losses."""
     starts: IntColumn
     """Replicas to start for base."""
     shift: BoolColumn
     """Whether traffic must move."""
     stuck: BoolColumn
-    """Has no place, or nothing to start from."""
+    """Cannot be placed, or has nothing to start from."""
     circle: BoolColumn
-    """Is of a circle of needs to start that people have to break first."""
+    """Part of a start cycle that people must break first."""
     by_loss: RowNumbers
     """Rows in order of their loss."""
     edges: RowNumbers
-    """Where each loss begins in that order."""
+    """Start of each loss in that order."""
 
     def rows_of(self, loss: int) -> RowNumbers:
         """Rows of one loss, sorted by service."""
@@ -111,22 +111,23 @@ class Damage:
 
 
 def by_loss_of(loss: IndexColumn, losses: int) -> tuple[RowNumbers, RowNumbers]:
-    """Rows in order of their loss, and where each loss begins."""
+    """Rows in order of their loss, and the start of each loss."""
     order = np.argsort(loss, kind="stable")
     return order, np.searchsorted(loss[order], np.arange(losses + 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recovery:
-    """When everything is back by chains alone."""
+    """When everything is back, by chains alone."""
 
     ready: IntColumn
-    """A row a pair of the damage: milliseconds from the loss to base, detection and approval included; NEVER
-    where nothing brings it back."""
+    """For each row of the damage: milliseconds from the loss to base, including detection and approval; NEVER
+    if nothing restores it.
+    """
     alone: BoolColumn
-    """A row a pair of the damage: comes back without anybody's help, and so without a tool."""
+    """For each row of the damage: comes back without people, and so without a tool."""
     tool_ready: dict[str, IntColumn]
-    """Step kind -> (L,) when its tools are back, before any way by hand."""
+    """Step kind -> (L,) when its tools are back, before any manual way."""
     tools_down: BoolColumn
     """(L,) whether any tool is down."""
     released: IntColumn
@@ -150,7 +151,7 @@ def recovery(estate: Estate, times: Times, chains: Chains, damage: Damage) -> Re
 
 
 def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
-    """Approval takes as long as by hand once its tools are down, if that is known to take longer.
+    """Approval takes as long as by hand if its tools are down and that is known to take longer.
 
     People decide, so a decision never waits for a tool; that the tools are lost is a finding.
     """
@@ -162,7 +163,7 @@ def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
 def _all_there(
     times: Times, damage: Damage, rows: dict[int, RowNumbers], ready: IntColumn
 ) -> dict[str, IntColumn]:
-    """Step kind -> (L,) when there is one of each group of its tools. ready: by row of the damage."""
+    """Step kind -> (L,) when one tool of each group is available. ready: by row of the damage."""
     at: dict[int, IntColumn] = {}
     for tool, hit in rows.items():
         at[tool] = np.zeros(damage.losses, np.int64)
@@ -184,8 +185,8 @@ def _tools_back(
 ) -> dict[str, IntColumn]:
     """When the tools of each kind are back.
 
-    At first none of those that are down comes back; each round finds those that can be brought
-    back with what there is, or by hand, and when. What is left after that waits for itself.
+    Initially none that is down comes back; each round finds those that can be restored with available tools,
+    or by hand, and when. The remaining ones wait for each other.
     """
     damage, depths = walk.damage, walk.chains.of_components(walk.times.tool_closure)
     for _ in range(len(walk.times.tool_closure) + 2):
@@ -199,11 +200,11 @@ def _tools_back(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Depth:
-    """Rows of the damage whose components wait for lower depths only.
+    """Rows of the damage whose components depend on lower depths only.
 
-    rows: of the damage, by unit; a unit is a component under a loss: first: its first entry in
-    rows, loss: of each unit, unit: of each row. needed: rows of what units wait for, as (unit,
-    row of the damage) with the first entry of each unit that waits.
+    rows: of the damage, by unit (a component under a loss); first: each unit's first entry in rows; loss: of
+    each unit; unit: of each row. needed: rows that units wait for, as (unit, row of the damage) with the
+    first entry of each waiting unit.
     """
 
     rows: RowNumbers
@@ -214,40 +215,41 @@ class _Depth:
     needed: RowNumbers
     needed_first: RowNumbers
     to_start: BoolColumn
-    """Of each entry of needed, whether it is needed to start."""
+    """For each entry of needed, whether it is needed to start."""
     choices: _Choices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Choices:
-    """What units of a depth need one of: an entry a unit and group of alternatives."""
+    """Alternatives that units of a depth need one of: an entry for each unit and group."""
 
     unit: RowNumbers
     to_start: BoolColumn
     rows: RowNumbers
-    """Of the damage, group by group."""
+    """Rows of the damage, group by group."""
     first: RowNumbers
-    """Where each group begins in rows."""
+    """Start of each group in rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Levels:
     """Components as columns: of each service (S,); depth of each; outside[start[c]:start[c + 1]]: services
-    that one needs."""
+    that component c needs.
+    """
 
     component: IntColumn
     depth: IntColumn
     start: IntColumn
     outside: IntColumn
     to_start: BoolColumn
-    """Of each entry of outside, whether it is needed to start."""
+    """For each entry of outside, whether it is needed to start."""
     choices: dict[int, tuple[Alternatives, ...]]
     """Component -> its choices; it needs one service of each."""
 
 
 def levels_of(order: Order, graph: ServiceGraph) -> Levels:
-    """Components of hard dependencies, each one deeper than all that it needs. order: of all needs of the
-    graph, those of alternatives included.
+    """Components of hard dependencies, each deeper than everything it needs. order: of all needs of the
+    graph, including alternatives.
     """
     outsides, starts = outside_of(graph, order) if graph.has_alternatives else (order.outside, order.to_start)
     start = np.zeros(len(outsides) + 1, np.int64)
@@ -270,7 +272,7 @@ def levels_of(order: Order, graph: ServiceGraph) -> Levels:
 
 
 class Chains:
-    """Who waits for whom over all pairs that are down, depth by depth."""
+    """Dependencies among all pairs that are down, depth by depth."""
 
     def __init__(
         self, graph: ServiceGraph, levels: Levels, families: FamilyHits, pairs: Pairs, losses: int
@@ -312,7 +314,7 @@ class Chains:
         return _Depth(rows, unit, first, loss, waiting, needed, before[waiting], to_start, choices)
 
     def _choices(self, component: IntColumn, loss: IndexColumn) -> _Choices:
-        """What units need one of; component, loss: of each."""
+        """Alternatives that units need; component, loss: of each."""
         known = self._levels.choices
         found = [
             (unit, group)
@@ -327,14 +329,14 @@ class Chains:
         return _Choices(units, to_start, rows, np.cumsum(sizes) - sizes)
 
     def _row_of(self, service: IntColumn, loss: IndexColumn) -> RowNumbers:
-        """Rows of some pairs; the untouched row for those that are not down."""
+        """Rows of some pairs; the zero row for those that are not down."""
         requested = service * self._losses + loss
         place = np.searchsorted(self._key, requested)
         found = self._key[np.minimum(place, len(self._key) - 1)] == requested
         return np.where(found, place, _UNTOUCHED)
 
     def _rebuilds(self, rebuilt: tuple[tuple[str, ...], ...], families: FamilyHits) -> IntColumn:
-        """How long each pair makes stores again, after all that it needs is there."""
+        """How long each pair takes to rebuild stores once everything it needs is there."""
         longest = np.zeros(len(self._key) + 1, np.int64)
         for service, names in enumerate(rebuilt):
             for family in (families.index[name] for name in names if name in families.index):
@@ -346,8 +348,9 @@ class Chains:
     def _stores(
         self, needed: tuple[tuple[str, ...], ...], families: FamilyHits, first: int
     ) -> tuple[IntColumn, BoolColumn]:
-        """Time until the last of the stores is back that each pair needs and whose return begins with one
-        thing, and whether it has lost any. needed: families by service."""
+        """For each pair, time until the last needed store is back whose return begins with one thing, and
+        whether any such store is lost. needed: families by service.
+        """
         longest = np.zeros(len(self._key) + 1, np.int64)
         found = [
             (service, family)
@@ -373,7 +376,7 @@ class Chains:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Walk:
-    """Chains with what things take, and from what damage on. chains: of the pairs of the damage."""
+    """Computes chains with given durations, starting from a damage. chains: of the pairs of the damage."""
 
     chains: Chains
     times: Times
@@ -408,7 +411,7 @@ class _Walk:
     def _await_choices(
         self, choices: _Choices, ready: IntColumn, serves: IntColumn, starts: IntColumn
     ) -> None:
-        """Of each group of alternatives, the first that is there is waited for."""
+        """Of each group of alternatives, wait for the first that is ready."""
         if len(choices.unit):
             first = np.minimum.reduceat(ready[choices.rows], choices.first)
             np.maximum.at(serves, choices.unit, first)
@@ -421,8 +424,9 @@ class _Walk:
         after: tuple[IntColumn, ...],
         stores: list[tuple[IntColumn, BoolColumn]],
     ) -> IntColumn:
-        """When all is there that each unit waits for: needed, what it needs outside, and stores, each kind of
-        them after what its own begins after."""
+        """When everything that each unit waits for is ready: outside dependencies and stores, each kind of
+        store after the event that its return begins with.
+        """
         waits = np.zeros(len(depth.loss), np.int64)
         if len(depth.waiting):
             latest = np.maximum.reduceat(needed, depth.needed_first)
@@ -441,8 +445,9 @@ class _Walk:
         tool_ready: dict[str, IntColumn],
         nobody: BoolColumn,
     ) -> IntColumn:
-        """Own steps of each service: its starts after what its component needs to start, its check after all
-        starts of the component and all that it needs; nobody: by row, whether it serves without a check."""
+        """Steps of each service itself: starts after what its component needs to start, the check after all
+        starts of the component and all dependencies; nobody: by row, whether it serves without a check.
+        """
         times, damage, rows = self.times, self.damage, depth.rows
         service, loss, starts = damage.pairs.service[rows], damage.pairs.loss[rows], damage.starts[rows]
         begin = np.where(damage.circle[rows], startable + (times.start_cycle or 0), startable)
@@ -456,7 +461,7 @@ class _Walk:
         return np.where(damage.stuck[rows], NEVER, done)
 
     def _wave(self, starts: IntColumn) -> IntColumn:
-        """Windows of the company's rate of starts that a service fills by itself."""
+        """Windows of the company-wide start rate that a service fills by itself."""
         rate = self.times.starts
         if rate is None:
             return np.zeros_like(starts)
@@ -471,9 +476,9 @@ class _Walk:
         tool_ready: dict[str, IntColumn],
         loss: IndexColumn | None,
     ) -> IntColumn:
-        """End of a step: with its tools as soon as they are back, or by hand at once, whichever is sooner.
+        """End of a step: once its tools are back, or by hand at once, whichever is sooner.
 
-        loss: of each entry; None if there is one entry a loss.
+        loss: of each entry; None if there is one entry for each loss.
         """
         tools = tool_ready[kind] if loss is None else tool_ready[kind][loss]
         with_tools = np.maximum(begin, tools) + duration
@@ -486,9 +491,10 @@ class _Walk:
 
 
 def _waits_for_nobody(depth: _Depth, acts: BoolColumn, alone: BoolColumn) -> BoolColumn:
-    """(units,) whether all that a unit waits for happens by itself, as `untimed.returns_alone` decides it of
-    one loss. acts: by row of the depth, whether someone acts for it; alone: by row of the damage, lower
-    depths.
+    """(units,) whether everything that a unit waits for happens by itself, as `untimed.returns_alone` decides
+    for one loss.
+
+    acts: by row of the depth, whether someone acts for it; alone: by row of the damage, lower depths.
     """
     found = ~np.logical_or.reduceat(acts, depth.first)
     if len(depth.waiting):
@@ -500,7 +506,7 @@ def _waits_for_nobody(depth: _Depth, acts: BoolColumn, alone: BoolColumn) -> Boo
 
 
 def _depths(order: Order) -> IntColumn:
-    """(components,) one more than the greatest depth of what a component needs."""
+    """(components,) one more than the greatest depth among a component's dependencies."""
     found = [0] * len(order.members)
     for number, outside in enumerate(order.outside):
         if outside:

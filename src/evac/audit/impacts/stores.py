@@ -1,7 +1,8 @@
-"""What each loss does to stores: which are lost, what the best surviving copy costs, and when.
+"""The effect of each loss on stores: which are lost, and the data loss and recovery time of the best
+surviving copy.
 
-Outcomes are kept for the pairs (store, loss) where something of the store is lost; all others are
-untouched. The definitions are those of `model.affected`; here they are asked for all losses at once.
+Outcomes are kept for pairs (store, loss) in which some part of the store is lost; others are unaffected. The
+definitions are those of `model.affected`, evaluated here for all losses at once.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn, IntColumn
 from evac.model.objectives import LOSS_CLASSES
 
 NEVER: Final = 2**31 - 1
-"""Milliseconds that stand for 'does not come back' and for 'nothing is left'."""
+"""Milliseconds that mean 'does not come back' or 'nothing is left'."""
 UNKNOWN_MS: Final = -1
 
 
 FENCE, RELEASE, LOSS = range(3)
-"""What the return of a store begins with: a fence of its old primary, a released plan, or the loss."""
+"""What the return of a store begins with: a fence of its old primary, an approved plan, or the loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A surviving copy that a lost store can come back from."""
+    """A surviving copy from which a lost store can be recovered."""
 
     at: str
     kind: str
     ready_ms: int
     loss_ms: int | None
-    """None where it is not known."""
+    """None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +58,24 @@ class Outcome:
     """What is left of one store under one pattern of lost members."""
 
     lost: bool
-    """It takes no writes: no primary, no majority or no member is left, or its commits wait."""
+    """It accepts no writes: no primary, no majority or no member is left, or its commits wait."""
     ready_ms: int
-    """Fence, then the quickest of the freshest copies within the rpo; NEVER without one."""
+    """Fence, then the quickest of the freshest copies within the RPO; NEVER without one."""
     fence_ms: int
-    """Of that, the fence."""
+    """The part of that for the fence."""
     elects: bool
     """Whether it comes back without a fence and without a tool: see `Way.by_itself`."""
     from_loss: bool
     """Whether that begins with the loss: see `Way.from_loss`."""
     has_majority: bool
-    """Whether more than half of its votes are left, where it writes only with a majority."""
+    """Whether more than half of its votes are left, if it writes only with a majority."""
     loss_ms: int
     """Least data lost by any copy; UNKNOWN_MS, or NEVER if no copy is left."""
     copies: tuple[Copy, ...]
     """What could be promoted or restored."""
     data_members_left: int
     votes_gone: int
-    """Of a quorum."""
+    """Lost votes of a quorum."""
     votes: int
     keeps_primary: bool
     """Whether its primary is left and only its commits wait."""
@@ -82,7 +83,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StorePart:
-    """One store and the losses that take something of it."""
+    """One store and the losses that take some part of it."""
 
     store: Store
     losses: IndexColumn
@@ -92,7 +93,7 @@ class StorePart:
     lost: BoolColumn
     """Whether it is lost then."""
     maybe: BoolColumn | None
-    """(L,) see `StoreHits`; None where nothing is in doubt."""
+    """(L,) see `StoreHits`; None if nothing is in doubt."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,23 +103,23 @@ class StoreHits:
     store: IndexColumn
     loss: IndexColumn
     outcome: IndexColumn
-    """Number into `outcomes`."""
+    """Index into `outcomes`."""
     outcomes: tuple[Outcome, ...]
     lost: BoolColumn
     """(L, D)"""
     maybe: BoolColumn
-    """(L, D) lost if the members of which only the site is known are in the lost part of it."""
+    """(L, D) lost if members known by site only are in the lost part of it."""
     parts: tuple[StorePart, ...]
     """Store by store."""
 
     def of(self, store: int) -> list[tuple[int, Outcome]]:
-        """(loss, outcome) for every loss that takes something of a store."""
+        """(loss, outcome) for every loss that takes part of a store."""
         part = self.parts[store]
         which = zip(part.losses.tolist(), part.which.tolist(), strict=True)
         return [(loss, part.outcomes[outcome]) for loss, outcome in which]
 
     def under(self, number: int) -> list[tuple[int, Outcome]]:
-        """(store, outcome) for every store of which one loss takes something."""
+        """(store, outcome) for every store that one loss takes part of."""
         rows = np.flatnonzero(self.loss == number)
         which = zip(self.store[rows].tolist(), self.outcome[rows].tolist(), strict=True)
         return [(store, self.outcomes[outcome]) for store, outcome in which]
@@ -133,7 +134,7 @@ class StoreHits:
 
 
 class _Positions:
-    """In which losses a position (domain path or server name) is gone; each asked once."""
+    """The losses in which a position (domain path or server name) is gone; each computed once."""
 
     def __init__(self, top: Topology, losses: Losses) -> None:
         self._top, self._losses = top, losses
@@ -168,7 +169,7 @@ class _Positions:
         return gone
 
     def _asked(self, at: str, is_feed: bool) -> BoolColumn:
-        """A feed is gone by itself, with its site and with groups that name it; a group stands nowhere."""
+        """A feed is lost by itself, with its site and with groups that name it; a group has no position."""
         gone = np.zeros(len(self._losses), np.bool_)
         for number, kind in enumerate(self._losses.kinds):
             if is_feed and kind in ("site", "group", "pair", "feed"):
@@ -177,7 +178,7 @@ class _Positions:
 
 
 def store_hits(top: Topology, losses: Losses) -> StoreHits:
-    """Outcomes of every store under every loss; a few patterns a store, however many losses."""
+    """Outcomes of every store under every loss; a few patterns for each store, however many losses."""
     positions = _Positions(top, losses)
     parts = [_part(positions, top, losses, store) for store in top.estate.stores]
     lost, maybe = (np.zeros((len(parts), len(losses)), np.bool_) for _ in range(2))
@@ -232,7 +233,7 @@ def _gone(positions: _Positions, places: list[str], losses: int) -> BoolColumn:
 
 
 def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -> BoolColumn | None:
-    """Would the store be lost if what is known by its site only stood in the lost part of the site?"""
+    """Whether the store would be lost if members known by site only were in the lost part of the site."""
     members = len(store.members)
     open_members = gone[:members].copy()
     changed = False
@@ -290,7 +291,7 @@ def _restorable(store: Store, gone: tuple[bool, ...]) -> tuple[Way, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FamilyHits:
-    """For each store family that some service needs: the losses in which no instance of it is left."""
+    """For each needed store family: the losses in which no instance of it is left."""
 
     names: tuple[str, ...]
     index: dict[str, int]
@@ -301,10 +302,11 @@ class FamilyHits:
     begins: tuple[CodeColumn, ...]
     """By family, what its return begins with: the last of these."""
     open: tuple[BoolColumn, ...]
-    """By family, (L,) whether no instance is surely left."""
+    """By family, (L,) whether no instance is certainly left."""
     rebuild_ms: dict[int, IntColumn]
-    """Of families that are rebuilt where no copy is left: by loss, how long that takes, after `ready_ms` of
-    what they are made from; -1 where a copy is left, or nothing to make it from comes back."""
+    """For families rebuilt when no copy is left: by loss, how long that takes after `ready_ms` of their
+    source; -1 if a copy is left, or no source comes back.
+    """
 
     def rebuilds(self, name: str, number: int) -> bool:
         """Whether a family is rebuilt after a loss."""
@@ -328,8 +330,8 @@ def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:
 
 
 def _rebuild(graph: ServiceGraph, hits: StoreHits, families: FamilyHits) -> None:
-    """What has no copy left and is rebuilt is there when what it is made from is, and the rebuild is done.
-    Sources come first; stores that are made from each other are never back.
+    """A family without a copy is ready once its source is back and the rebuild is done. Sources come first;
+    families rebuilt from each other never come back.
     """
     best: dict[int, Store] = {}
     for row, name in enumerate(families.names):
@@ -360,7 +362,8 @@ def _family(
     hits: StoreHits, ready_ms: IntColumn, begins: IntColumn, named: tuple[int, ...]
 ) -> tuple[IndexColumn, IntColumn, CodeColumn, BoolColumn]:
     """The losses that leave no store of a family, when the first is back, what that begins with, and which
-    may leave none."""
+    losses may leave none.
+    """
     stores = list(named)
     gone = np.asarray(hits.lost[:, stores].all(axis=1))
     numbers = np.flatnonzero(gone).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The rules, one module each: every module of this folder is one, in the order of their codes."""
+"""The rules: every module of this folder is one rule, in the order of their codes."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ def _rules() -> tuple[Rule, ...]:
 
 
 RULES: Final = _rules()
-"""Every rule that looks at an estate. Suppressions have three more, EV190 to EV192."""
+"""Every rule that checks an estate. Suppressions have three more, EV190 to EV192."""

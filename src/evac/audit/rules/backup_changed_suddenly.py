@@ -1,4 +1,4 @@
-"""EV149: a backup changed as no schedule changes it: data that was encrypted, or copies that were deleted."""
+"""EV149: a backup changed in a way that no schedule explains: data was encrypted, or copies were deleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evac.audit.findings import Finding
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: someone has to look at the source before an older backup, which is still good, expires."""
+    """Warning: someone must check the source before an older, intact backup expires."""
     for alarm in context.backups.alarms:
         day = datetime.fromtimestamp(alarm.at_ms / 1_000, UTC).date().isoformat()
         yield RULE.finding(

@@ -1,4 +1,4 @@
-"""EV126: backups of which no one knows that they can be restored."""
+"""EV126: backups that are not known to be restorable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DONE: Final = ("listed", "checked", "read", "restored as a test", "compared wit
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: never proven at the level that is asked, not recently enough, or size and rate not known."""
+    """Warning: never proven at the required level, not recently enough, or size and rate unknown."""
     for verdict in context.data:
         if verdict.state == "waived":
             continue
@@ -34,7 +34,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _wrong(copy: CopyState, policy: BackupPolicy) -> str:
-    """What is wrong with the proof of a copy; empty if nothing is. Errors are for EV138."""
+    """What is missing from the proof of a copy; empty if nothing is. Errors belong to EV138."""
     if copy.failed is not None:
         return ""
     if copy.proven == "met" or (copy.last is not None and copy.proven == "unknown" and _asked(copy, policy)):
@@ -50,7 +50,7 @@ def _wrong(copy: CopyState, policy: BackupPolicy) -> str:
 
 
 def _asked(copy: CopyState, policy: BackupPolicy) -> bool:
-    """Whether the last proof has the level that is asked; its age is not known then."""
+    """Whether the last proof has the required level; its age is unknown here."""
     return copy.last is not None and copy.last.level >= policy.level
 
 

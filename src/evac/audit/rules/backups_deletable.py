@@ -10,7 +10,7 @@ from evac.model.diagnostic import Severity
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning where too few copies are safe from the source, note where that is not known."""
+    """Warning if too few copies are safe from the source, note if that is unknown."""
     for verdict in context.data:
         digit = next((one for one in verdict.digits if one.name == "undeletable"), None)
         if digit is None or digit.state == "met" or not verdict.copies:

@@ -1,4 +1,4 @@
-"""EV132: servers that a plan would boot from afar, and whose BMC no one can find or tell from another."""
+"""EV132: servers that a plan would boot remotely, but whose BMC is unreachable or ambiguous."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS: Final = {"bmc_address": "BMC address", "serial": "serial number"}
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning where two servers share an address or a serial number; note where either is not known."""
+    """Warning if two servers share an address or a serial number; note if either is unknown."""
     fleet = context.estate.fleet
     ready = (fleet.bmc == BMC_YES) & (fleet.state != CONDEMNED)
     for column in _WORDS:
@@ -30,8 +30,9 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _doubtful(values: NameColumn) -> tuple[BoolColumn, BoolColumn]:
-    """(V,) whether another server has the same value, and (V,) whether it is not known; none of either in
-    a column that no one filled."""
+    """(V,) whether another server has the same value, and (V,) whether it is unknown; both false in a column
+    that is empty throughout.
+    """
     known = values != b""
     if not known.any():
         return known, known

@@ -12,9 +12,9 @@ from evac.model.units import amount
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where services that count find no place even after shedding; else a warning.
+    """Error if services that count cannot be placed even after shedding; else a warning.
 
-    One finding per kind of server and resource, over all losses, with the amount of the worst one.
+    One finding for each kind of server and resource, over all losses, with the amount of the worst one.
     """
     groups: dict[tuple[str, str], list[tuple[int, Short, bool]]] = {}
     for number, found in sorted(context.impacts.capacity.short.items()):
@@ -29,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _labels(context: Context, found: Shortfall) -> frozenset[str]:
-    """Kinds of servers on which a service that counts is left without its smallest share."""
+    """Kinds of servers on which a service that counts cannot run its smallest share."""
     return found.classes_of((found.for_good > 0) & context.firm & ~context.harmless)
 
 
@@ -59,7 +59,7 @@ def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int
 
 
 def _more(classes: str, resource: str) -> str:
-    """What to add, in the words of what it is added to."""
+    """What to add, in the unit of what it is added to."""
     if classes == "pools":
         return f"Add {resource} to the pools of other sites, or let lower tiers be shed."
     return f"Add spare {classes} servers with {resource} elsewhere, or let lower tiers be shed."

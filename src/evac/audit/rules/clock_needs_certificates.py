@@ -1,4 +1,6 @@
-"""EV133: the clock waits for something whose certificates cannot be checked before there is a clock."""
+"""EV133: the time service waits for something whose certificates cannot be checked before the time is
+known.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
 
 _CHECKED: Final = ("identity", "registry", "secrets", "vpn")
-"""Roles whose services prove by certificates who they are."""
+"""Roles whose services authenticate with certificates."""
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""EV115: services that need each other to start: from cold, nothing in the circle can go first."""
+"""EV115: services that need each other to start: in a cold start, none of the cycle can go first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evac.model.diagnostic import Severity
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where one loss takes the whole circle down and people have no way to break it; else a warning."""
+    """Error if one loss takes the whole cycle down and people have no way to break it; else a warning."""
     damage = context.impacts.damage
     for members in start_circles(context):
         names = [context.estate.services[s].id for s in members]

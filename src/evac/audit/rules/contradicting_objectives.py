@@ -1,4 +1,4 @@
-"""EV120: objectives that cannot both be kept."""
+"""EV120: objectives that contradict each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: an rto below that of a hard dependency, or an rpo below that of a store it needs."""
+    """Warning: an RTO below that of a hard dependency, or an RPO below that of a needed store."""
     graph, services = context.impacts.graph, context.estate.services
     loosest = {of_class: _loosest(context, of_class) for of_class in LOSS_CLASSES}
     for number, service in enumerate(services):
@@ -33,7 +33,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _slower(service: Service, needs: Sequence[Service], of_class: LossClass) -> list[str]:
-    """What is back later than a service promises to be."""
+    """Dependencies that are back later than a service's objective."""
     own = rto_for(service, of_class)
     if own is None:
         return []
@@ -48,7 +48,7 @@ def _slower(service: Service, needs: Sequence[Service], of_class: LossClass) -> 
 def _looser(
     service: Service, families: Sequence[str], loosest: dict[str, int], of_class: LossClass
 ) -> list[str]:
-    """Stores that lose more than a service promises to."""
+    """Stores that lose more than a service's objective allows."""
     own = rpo_for(service, of_class)
     if own is None:
         return []
@@ -61,7 +61,7 @@ def _looser(
 
 
 def _loosest(context: Context, of_class: LossClass) -> dict[str, int]:
-    """Store family -> the strictest rpo that any of its stores states."""
+    """Store family -> the strictest RPO that any of its stores states."""
     stores, found = context.estate.stores, {}
     for family, rows in context.impacts.graph.family_stores.items():
         stated = [rpo for row in rows if (rpo := rpo_for(stores[row], of_class)) is not None]

@@ -1,4 +1,4 @@
-"""EV131: what a dark site needs before its first server boots stands only there."""
+"""EV131: something a dark site needs before its first server boots exists only there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEEDED: Final = tuple(sorted({*PLANNED["boot"].tools, *DARK_ROLES, "dns-control"
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where people have no way to boot without them; else a warning: the first boots are by hand."""
+    """Error if people have no way to boot without it; else a warning: the first boots are manual."""
     impacts = context.impacts
     index = impacts.graph.index
     by_hand = "boot" in context.estate.limits.manual_ms

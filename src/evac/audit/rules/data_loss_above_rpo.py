@@ -1,4 +1,4 @@
-"""EV105: the best surviving copy of a store is missing more data than may be lost."""
+"""EV105: the best surviving copy of a store is further behind than its RPO allows."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def objective(context: Context, row: int, of_class: LossClass) -> tuple[int | None, str]:
-    """The rpo of a store for a class of loss: its own, else the strictest of the services that need it; and
-    whose it is.
+    """The RPO of a store for a class of loss, and whose it is: its own, else the strictest of the services
+    that need it.
     """
     store = context.estate.stores[row]
     own = rpo_for(store, of_class)
@@ -63,7 +63,7 @@ def objective(context: Context, row: int, of_class: LossClass) -> tuple[int | No
 
 
 def _beyond(outcome: Outcome, limit: int | None) -> bool:
-    """Whether a store is lost that way, and the best copy that is left lacks more than a limit."""
+    """Whether a store is lost that way, and its best surviving copy is behind by more than a limit."""
     if limit is None or not outcome.lost or outcome.loss_ms == NEVER:
         return False
     return outcome.loss_ms == UNKNOWN_MS or outcome.loss_ms > limit

@@ -1,4 +1,4 @@
-"""EV121: certificates, keys, licences and signatures that have run out, or soon will, where we must go."""
+"""EV121: certificates, keys, licences and signatures at failover sites that have expired or soon will."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOON: Final = timedelta(days=30)
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error once it has run out and something needs it; warning within 30 days, or if the date is unknown."""
+    """Error if it has expired and something needs it; warning within 30 days, or if the date is unknown."""
     for item in context.estate.expiring:
         found = _state(item, context.as_of)
         if found is None:
@@ -49,7 +49,7 @@ def _state(item: Expiring, today: date | None) -> tuple[Severity, str] | None:
 
 
 def _elsewhere(context: Context, item: Expiring) -> list[int]:
-    """The losses of the other sites: that is when we go where it stands."""
+    """The losses of the other sites, after which the site of the item is used."""
     if item.at is None:
         return []
     try:

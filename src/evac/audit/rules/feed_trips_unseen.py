@@ -1,4 +1,4 @@
-"""EV136: feeds that could trip in a cold start while no one sees it."""
+"""EV136: feeds that could trip unnoticed in a cold start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from evac.drivers.registry import can
 from evac.model.fleet import BMC_NO, CONDEMNED, BoolColumn, IntColumn
 
 LEAST: Final = 2
-"""Servers that can be asked behind a feed. A run watches a feed by no fewer: one alone may have died."""
+"""Minimum number of queryable servers behind a feed for a run to watch it: a single one may itself have
+failed.
+"""
 _FEW: Final = (
     f"no circuit is known, and fewer than {LEAST} servers behind each have a BMC that can be queried"
 )
@@ -22,8 +24,8 @@ _FIX: Final = f"Add the circuit of a feed under endpoints, or the BMC addresses 
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning where a run boots servers from afar and would not see a feed of theirs trip; note where nothing
-    says how the controllers of the site are asked at all, so that people boot there.
+    """Warning if a run boots servers remotely and would not notice one of their feeds tripping; note if it is
+    not stated how to query the controllers of the site, so that people boot there.
     """
     estate, losses = context.estate, context.impacts.losses.index
     asked = {e.subject for e in estate.endpoints if can(e.driver, BootsServers) and e.subject == e.at}
@@ -49,8 +51,9 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _behind(context: Context) -> tuple[IntColumn, IntColumn]:
-    """(feeds,) servers behind each that may boot, and those of `_fewest` that can be asked where the
-    management controllers of their site can be."""
+    """(feeds,) servers behind each that may boot, and those of `_fewest` that can be queried if the
+    management controllers of their site can be.
+    """
     fleet = context.estate.fleet
     boots = np.asarray((fleet.state != CONDEMNED) & (fleet.rack >= 0))
     reached = np.asarray(boots & (fleet.bmc != BMC_NO) & (fleet.bmc_address != b""))
@@ -58,8 +61,9 @@ def _behind(context: Context) -> tuple[IntColumn, IntColumn]:
 
 
 def _unseen(context: Context, site: str, count: IntColumn, reached: IntColumn) -> list[str]:
-    """Feeds of a site that no one can watch. count, reached (feeds,): servers behind each, and those among
-    them that can be asked."""
+    """Feeds of a site that cannot be watched. count, reached (feeds,): servers behind each, and those that
+    can be queried.
+    """
     estate = context.estate
     circuits = {
         e.subject
@@ -74,22 +78,22 @@ def _unseen(context: Context, site: str, count: IntColumn, reached: IntColumn) -
 
 
 def _per_rack(context: Context, servers: BoolColumn) -> IntColumn:
-    """(feed, rack) pairs of the estate: how many of these servers (V,) stand in that rack."""
+    """(feed, rack) pairs of the estate: how many of these servers (V,) are in that rack."""
     estate, top = context.estate, context.impacts.top
     by_rack = np.bincount(estate.fleet.rack[servers], minlength=len(estate.racks))
     return np.asarray(by_rack[top.feed_racks], np.int64)
 
 
 def _by_feed(context: Context, servers: BoolColumn) -> IntColumn:
-    """(feeds,) of these servers (V,), each behind every feed of its rack."""
+    """(feeds,) of these servers (V,), each counted for every feed of its rack."""
     found = np.zeros(len(context.estate.feeds), np.int64)
     np.add.at(found, context.impacts.top.feed_rows, _per_rack(context, servers))
     return found
 
 
 def _fewest(context: Context, servers: BoolColumn) -> IntColumn:
-    """(feeds,) of these servers (V,) behind a feed those on as few feeds as any: the others go dark only
-    when all of theirs did.
+    """(feeds,) of these servers (V,), behind a feed, those on the smallest number of feeds: the others go
+    dark only if all of theirs trip.
     """
     estate, top = context.estate, context.impacts.top
     each = _per_rack(context, servers)

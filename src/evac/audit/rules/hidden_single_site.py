@@ -1,4 +1,4 @@
-"""EV102: a service at several sites that needs, however far down, something at one site only."""
+"""EV102: a service at several sites that depends, at any depth, on something at one site only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evac.model.fleet import BoolColumn
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where the loss of that site loses the service or brings it back too late; else a warning."""
+    """Error if the loss of that site loses the service or brings it back too late; else a warning."""
     impacts, estate = context.impacts, context.estate
     stores = _stores_of_one_site(context)
     roots = _roots(context, stores)
@@ -45,7 +45,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _stores_of_one_site(context: Context) -> dict[str, int]:
-    """Store family -> the one site where all data of all its instances stands."""
+    """Store family -> the only site with data of any of its instances."""
     top, estate = context.impacts.top, context.estate
     found: dict[str, int] = {}
     for family, rows in context.impacts.graph.family_stores.items():
@@ -59,7 +59,7 @@ def _stores_of_one_site(context: Context) -> dict[str, int]:
 
 
 def _roots(context: Context, stores: dict[str, int]) -> BoolColumn:
-    """(sites, S) services that stand at that site only, or need a store that does."""
+    """(sites, S) services that run at that site only, or need a store that does."""
     found = np.zeros((len(context.estate.sites), len(context.estate.services)), np.bool_)
     for service, site in enumerate(context.only_site):
         if site >= 0:
@@ -73,7 +73,7 @@ def _roots(context: Context, stores: dict[str, int]) -> BoolColumn:
 def _chain(
     context: Context, service: int, site: int, roots: BoolColumn, stores: dict[str, int]
 ) -> tuple[tuple[str, ...], str]:
-    """The way in words to what is at one site only, and the name of that."""
+    """The path in words to what is at one site only, and its name."""
     path = chain_to(context, service, lambda node: bool(roots[site, node]))
     names = [context.estate.services[node].id for node in path]
     where = context.estate.sites[site].id

@@ -1,4 +1,4 @@
-"""EV122: links and ingress too small for what would arrive after a loss."""
+"""EV122: links and ingress too small for the traffic after a loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FloatTable = NDArray[np.float64]
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where all surviving ingress together is too small; warning where one site or link would be."""
+    """Error if all surviving ingress together is too small; warning if one site or link would be."""
     numbers = [
         n
         for n, kind in enumerate(context.impacts.losses.kinds)
@@ -63,8 +63,9 @@ def _ingress(
 
 
 def _shares(context: Context, left: BoolColumn) -> FloatTable:
-    """(sites, S) of a peak that comes in at sites that are left: by surviving replicas, evenly where no
-    replica of a service survives."""
+    """(sites, S) of a peak that arrives at surviving sites: by surviving replicas, or evenly if a service has
+    none.
+    """
     at = context.impacts.presence.per_site.astype(np.float64) * left[:, None]
     per_service = at.sum(axis=0)
     everywhere = left.astype(np.float64) / max(1, int(left.sum()))
@@ -93,7 +94,7 @@ def _site_finding(
 
 
 def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
-    """What services would call across a link after a loss, at most their own peak each."""
+    """Traffic of services across a link after a loss, at most their own peak each."""
     estate, impacts = context.estate, context.impacts
     if all(link.bandwidth_mbps is None for link in estate.links):
         return
@@ -125,7 +126,7 @@ def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
 
 
 def _edges(context: Context) -> tuple[IntColumn, IntColumn]:
-    """Hard dependencies of services with a known peak: who calls, and whom."""
+    """Hard dependencies of services with a known peak: caller and callee."""
     calling = [s.traffic.mbps for s in context.estate.services]
     found = [
         (s, other) for s, needs in enumerate(context.impacts.graph.hard) if calling[s] for other in needs

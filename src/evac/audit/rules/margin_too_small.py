@@ -1,4 +1,4 @@
-"""EV135: feeds on which a wave leaves no room for servers that start again by themselves."""
+"""EV135: feeds on which a boot wave leaves no power for servers that restart by themselves."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from evac.derive.limits import less_margin
 from evac.model.fleet import CONDEMNED, IntColumn
 
 LOOPING_PERMILLE: Final = 5
-"""Servers that start again and again after a power cut: an assumption, the same as of the simulated fleet
-(`evac lab fleet`). At least one a feed."""
+"""Assumed share of servers in a boot loop after a power cut, the same as in the simulated fleet (`evac lab
+fleet`). At least one a feed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class _ShortFeed:
-    """A feed whose free inrush is less than what may come unasked. one: watts of the largest server behind
-    it; keep_percent: what should stay free.
+    """A feed whose free inrush is less than what may start unrequested. one: watts of the largest server
+    behind it; keep_percent: what should stay free.
     """
 
     feed: str
@@ -33,10 +34,9 @@ class _ShortFeed:
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning for each site where one such server is too much for a feed, note where several at once are.
+    """Warning for each site where one such server is too much for a feed, note if only several at once are.
 
-    What a server draws that starts again by itself no one sends, so no one can wait with it: only what stays
-    free of the budget holds it.
+    No one controls when a looping server draws power, so only the free part of the budget can absorb it.
     """
     losses = context.impacts.losses.index
     found: dict[str, list[_ShortFeed]] = {}
@@ -92,13 +92,15 @@ def _short_feeds(context: Context) -> Iterator[_ShortFeed]:
 
 
 def _largest(watts: IntColumn, behind: IntColumn, most: IntColumn) -> IntColumn:
-    """(feeds,) what so many servers draw at the most (feeds,), those first that draw most."""
+    """(feeds,) maximum draw of this many servers (feeds,), the largest first."""
     before = np.cumsum(behind, axis=1) - behind
     return np.asarray(np.clip(most[:, None] - before, 0, behind) @ watts, np.int64)
 
 
 def _inrush(context: Context) -> tuple[IntColumn, IntColumn]:
-    """(K,) watts that a server may draw at once, the most first, and (feeds, K) how many that may boot do."""
+    """(K,) distinct inrush watts of a server, largest first, and (feeds, K) how many bootable servers have
+    each.
+    """
     estate, top = context.estate, context.impacts.top
     fleet, classes = estate.fleet, estate.classes
     each = np.array([c.inrush_watts or 0 if c.inrush_ms else 0 for c in classes] + [0], np.int64)

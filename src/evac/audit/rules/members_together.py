@@ -11,7 +11,7 @@ from evac.model.estate import Store
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning for each store of which one server or rack holds several members: one fault takes them all."""
+    """Warning for each store with several members on one server or in one rack: one fault takes them all."""
     losses = context.impacts.losses.index
     for store in context.estate.stores:
         together = _together(context, store)
@@ -31,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _together(context: Context, store: Store) -> dict[str, list[int]]:
-    """Servers and racks that hold several members, and the numbers of these members.
+    """Servers and racks with several members, and the numbers of these members.
 
     A rack whose members are all on one server is left out: the server says more.
     """

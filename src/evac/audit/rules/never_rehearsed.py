@@ -15,7 +15,7 @@ _KINDS: Final = ("site", "group", "hall")
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning for a site; for groups and halls one note each. Racks and feeds are not asked for."""
+    """Warning for a site; one note each for groups and halls. Racks and feeds are exempt."""
     losses = context.impacts.losses
     latest: dict[str, Rehearsal] = {}
     for item in context.estate.rehearsals:

@@ -11,8 +11,8 @@ from evac.model.estate import Store
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error: the data is gone. Warning where another instance of the same family is left; note where it is
-    rebuilt from data that comes back.
+    """Error: the data is gone. Warning if another instance of the same family is left; note if it is rebuilt
+    from data that comes back.
     """
     for row, store in enumerate(context.estate.stores):
         bare = [n for n, found in context.outcomes(row) if not found.copies and not found.data_members_left]
@@ -38,7 +38,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _rebuilt(context: Context, store: Store, losses: list[int]) -> Finding:
-    """Not lost: it is made again."""
+    """Not lost, because it is rebuilt."""
     takes = "an unknown time" if store.rebuild_ms is None else duration(store.rebuild_ms)
     losses = context.worst_first(losses)
     return RULE.finding(

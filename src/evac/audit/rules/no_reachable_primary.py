@@ -1,4 +1,4 @@
-"""EV107: a store whose primary is not named, is replaced by hand only, or cannot be replaced."""
+"""EV107: a store whose primary is unnamed, can only be replaced by hand, or cannot be replaced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evac.steps.registry import kinds_for
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where nothing can promote a copy that is left; warning where only people can."""
+    """Error if nothing can promote a surviving copy; warning if only people can."""
     no_way = _no_way_to_promote(context)
     ever = any(no_way)
     for row, store in enumerate(context.estate.stores):
@@ -52,7 +52,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _no_way_to_promote(context: Context) -> list[bool]:
-    """(L,) losses after which nothing can fence or promote, not even by hand."""
+    """(L,) losses after which nothing can fence or promote, not even people."""
     chains, manual = context.impacts.chains, context.impacts.times.manual
     found = np.zeros(len(context.impacts.losses), np.bool_)
     for kind in kinds_for(Condition.STORES):

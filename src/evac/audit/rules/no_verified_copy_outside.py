@@ -1,4 +1,4 @@
-"""EV139: no verified backup outlives the loss of the domain that holds the original."""
+"""EV139: no verified backup survives the loss of the domain that holds the original."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evac.model.backup import DataVerdict
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where a loss leaves no live copy either, else a warning: a mistake is replicated too."""
+    """Error if a loss leaves no live copy either, else a warning: replication also copies mistakes."""
     bare = {
         store.id: [n for n, found in context.outcomes(row) if not found.data_members_left]
         for row, store in enumerate(context.estate.stores)

@@ -14,8 +14,8 @@ from evac.model.fleet import SERVING, SPARE
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where a budget is below what it carries today, or once the other feed of its racks is lost, and
-    where a loss goes short because of it; warning where it cannot carry what hangs on it.
+    """Error if a budget is below its load, today or once the other feed of its racks is lost, or if it keeps
+    off dark servers that a loss needs; warning if it keeps off others.
     """
     yield from _overloaded(context)
     found = context.impacts.capacity.reserves
@@ -42,8 +42,9 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _overloaded(context: Context) -> Iterator[Finding]:
-    """Budgets that do not carry what is on. A rack draws evenly from its feeds, and all from the one that is
-    left when the other one is lost."""
+    """Budgets that cannot carry today's load. A rack draws evenly from its feeds, and everything from the
+    remaining one when the other is lost.
+    """
     top, losses = context.impacts.top, context.impacts.losses.index
     power, fleet = power_of(top), context.estate.fleet
     whole = load_of(top, power)

@@ -1,4 +1,4 @@
-"""EV147: what falls with the provider of external services."""
+"""EV147: what fails with the provider of external services."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evac.model.estate import PROVIDER_PREFIX
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning for each provider without which services of ours do not serve; note where some are degraded."""
+    """Warning for each provider without which services of ours are down; note if some are only degraded."""
     impacts, services = context.impacts, context.estate.services
     own = np.array([not service.external for service in services], np.bool_)
     for number in impacts.losses.of_kind("provider").tolist():
@@ -46,7 +46,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _by_weight(context: Context, rows: list[int]) -> list[str]:
-    """Names, the highest tier with the most people first."""
+    """Names, highest tier and most users first."""
     services, felt = context.estate.services, audience(context.estate)
     last = len(context.estate.tier_weights)
 
@@ -58,7 +58,7 @@ def _by_weight(context: Context, rows: list[int]) -> list[str]:
 
 
 def _tools(context: Context, number: int) -> list[str]:
-    """Roles of recovery tools that are down, each with the service that fills it, or all that could."""
+    """Roles of recovery tools that are down, each with the service that fills it, or all candidates."""
     down, index = context.impacts.down[number], context.impacts.graph.index
     return [
         f"{role} ({' or '.join(group)})"

@@ -1,4 +1,4 @@
-"""EV134: what deletes old data by itself would do so before anyone has looked at a restored site."""
+"""EV134: automatic deletion of old data would run before anyone has checked a restored site."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evac.model.fleet import ON_SERVER
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning where its servers come on by themselves, or automation that cannot be paused starts it."""
+    """Warning if its servers power on by themselves, or automation that cannot be paused starts it."""
     estate = context.estate
     rises = np.array([c.power_on in ("on", "last") for c in estate.classes] + [False], np.bool_)
     purging = np.array([s.purges for s in estate.services], np.bool_)

@@ -10,7 +10,7 @@ from evac.model.diagnostic import Severity
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error: that one loss stops every write. Warning where another instance of the family is left."""
+    """Error: that one loss stops all writes. Warning if another instance of the family is left."""
     for row, store in enumerate(context.estate.stores):
         if not store.quorum:
             continue

@@ -1,4 +1,4 @@
-"""EV109: a loss leaves exactly half of the votes, or fewer, though it holds no majority itself."""
+"""EV109: a loss leaves half of the votes or fewer, though it takes no majority itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evac.model.diagnostic import Severity
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error: no majority is left. Warning where another instance of the family is left."""
+    """Error: no majority is left. Warning if another instance of the family is left."""
     for row, store in enumerate(context.estate.stores):
         if not store.quorum:
             continue

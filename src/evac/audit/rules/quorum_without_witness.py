@@ -1,4 +1,4 @@
-"""EV110: a quorum over two sites, with no third to decide."""
+"""EV110: a quorum over two sites, with no third as tie-breaker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evac.derive.domains import site_of
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: whatever the split, one of the two sites can stop it."""
+    """Warning: however the votes are split, the loss of one of the sites can stop it."""
     for store in context.estate.stores:
         if not store.quorum:
             continue

@@ -12,7 +12,7 @@ from evac.model.objectives import LOSS_CLASSES
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error above the rto, detection and approval included; warning for a service that may be shed."""
+    """Error above the RTO, including detection and approval; warning for a service that may be shed."""
     impacts = context.impacts
     for service, found in by_service(context.late):
         over = {n: int(impacts.ready_ms[n, service]) - int(impacts.rto_at(n, service)) for n in found}

@@ -1,4 +1,4 @@
-"""EV127: stores that must come back to one point in time, but come back to different ones."""
+"""EV127: stores that must return to one point in time, but return to different ones."""
 
 from __future__ import annotations
 

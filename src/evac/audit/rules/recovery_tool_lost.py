@@ -1,4 +1,4 @@
-"""EV103: a tool of recovery is lost together with what it must recover, itself first of all."""
+"""EV103: a recovery tool is lost together with what it must recover, which may be itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evac.steps.registry import PLANNED, STATED_KINDS, base_kinds
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where the tool never comes back, or too late; warning where it is down for a while."""
+    """Error if the tool never comes back, or too late; warning if it is down for a while."""
     for tools, roles in sorted(_roles(context).items()):
         providers = frozenset(context.impacts.losses.of_kind("provider").tolist())
         down = np.flatnonzero(context.impacts.down[:, list(tools)].all(axis=1)).tolist()
@@ -25,11 +25,11 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 Chain = tuple[str, ...]
-"""By which the recovery of a tool needs the tool itself; empty if it does not."""
+"""Why recovering a tool needs the tool itself; empty if it does not."""
 
 
 def _roles(context: Context) -> dict[tuple[int, ...], tuple[str, ...]]:
-    """Tool service, or a group any one of which is enough -> the roles that it fills."""
+    """Tool service, or a group of which one is enough -> the roles that it fills."""
     index = context.impacts.graph.index
     found: dict[tuple[int, ...], list[str]] = {}
     for role in sorted(context.estate.tools):
@@ -39,7 +39,9 @@ def _roles(context: Context) -> dict[tuple[int, ...], tuple[str, ...]]:
 
 
 def _self_references(context: Context, tools: tuple[int, ...], number: int) -> Chain:
-    """Of the first tool, if each of them needs itself; else empty: one that does not is enough."""
+    """The chain of the first tool if each of them needs itself; else empty, because one that does not is
+    enough.
+    """
     chains = [self_reference(context, tool, number) for tool in tools]
     return chains[0] if all(chains) else ()
 
@@ -75,8 +77,8 @@ def _finding(
 
 
 def left_but_too_few(context: Context, service: int, number: int) -> str:
-    """What to state if the replicas that a loss leaves are enough after all; empty if none is left, or
-    none is missing.
+    """What to state if the replicas that a loss leaves are enough after all; empty if none is left, or none
+    is missing.
     """
     impacts = context.impacts
     left, needed = impacts.left(number, service), int(impacts.presence.m[service])
@@ -88,7 +90,7 @@ def left_but_too_few(context: Context, service: int, number: int) -> str:
 
 
 def _is_error(context: Context, tool: int, number: int) -> bool:
-    """Gone for good, later than its objective, or beyond the horizon."""
+    """Whether it is lost for good, later than its objective, or beyond the horizon."""
     ready = int(context.impacts.ready_ms[number, tool])
     return bool(context.grave[number, tool]) or ready > context.estate.horizon_ms
 
@@ -98,7 +100,7 @@ def _kinds(roles: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def self_reference(context: Context, tool: int, number: int) -> tuple[str, ...]:
-    """Chain by which the recovery of a tool needs the tool itself under a loss; empty if it does not."""
+    """Why recovering a tool needs the tool itself under a loss; empty if it does not."""
     before: dict[int, tuple[int, str]] = {}
     work = [tool]
     while work:

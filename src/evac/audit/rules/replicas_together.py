@@ -14,10 +14,10 @@ from evac.model.fleet import IndexColumn, IntColumn
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where that loses the service or brings it back too late; else a warning.
+    """Error if that loses the service or brings it back too late; else a warning.
 
-    Together are all of two or more replicas, or so many that fewer than the smallest share are
-    left although that share is below all of them, or more than the stated share per rack.
+    Together means all of two or more replicas, or so many that fewer than the smallest share are left
+    although that share is below all of them, or more than the stated share for each rack.
     """
     impacts = context.impacts
     for service, found in by_service(_together(context)):
@@ -39,7 +39,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _together(context: Context) -> Pairs:
-    """Services of which a rack or feed takes too many at once."""
+    """Services that lose too many replicas with one rack or feed."""
     impacts = context.impacts
     n, m = impacts.presence.n, impacts.presence.m
     kinds, found = np.array(impacts.losses.kinds, "U8"), impacts.ground.taken
@@ -54,7 +54,7 @@ def _together(context: Context) -> Pairs:
 
 
 def _caps(context: Context, service: IndexColumn) -> IntColumn:
-    """(n,) replicas of some services that may stand in one rack."""
+    """(n,) replicas of some services allowed in one rack."""
     caps = context.impacts.presence.n.copy()
     for number in np.unique(service).tolist():
         share = context.estate.services[number].spread.per_rack

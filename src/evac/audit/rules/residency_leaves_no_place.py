@@ -1,4 +1,4 @@
-"""EV148: a loss takes every site where the data of a service or a store may be."""
+"""EV148: a loss takes every site where the data of a service or a store is allowed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evac.model.fleet import BoolColumn
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where that loses a service that counts; else a warning."""
+    """Error if that loses a service that counts; else a warning."""
     impacts, estate = context.impacts, context.estate
     for row, service in enumerate(estate.services):
         allowed = may_run_at(estate, service) if service.data_in is not None else None

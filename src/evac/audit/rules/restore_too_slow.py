@@ -1,4 +1,4 @@
-"""EV142: a restore takes longer than the users of the data are promised."""
+"""EV142: a restore takes longer than the RTO of the data's users."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evac.model.objectives import rto_for
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: measured against the strictest rto among the services that need the data."""
+    """Warning: compared with the strictest RTO among the services that need the data."""
     for verdict in context.data:
         times = [
             copy.restore_ms

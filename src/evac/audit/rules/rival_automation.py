@@ -26,10 +26,10 @@ _RECOVERING: Final = frozenset(
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where it cannot be paused and would undo what a loss makes necessary; note where it can be.
+    """Error if it cannot be paused and would undo what a loss makes necessary; note if it can be.
 
-    Warning where that is not known, where it says nothing of what it manages, or where it would
-    undo only what makes room.
+    Warning if that is unknown, if it does not say what it manages, or if it would undo only what frees
+    capacity.
     """
     for item in context.estate.automations:
         if not item.undoes:
@@ -58,7 +58,7 @@ def _severity(item: Automation, needed: bool) -> Severity:
 
 
 def _needed(context: Context, item: Automation) -> list[int]:
-    """Losses after which what it manages must be started, moved or promoted."""
+    """Losses after which something that it manages must be started, moved or promoted."""
     impacts = context.impacts
     services = [impacts.graph.index[name] for name in item.manages if name in impacts.graph.index]
     if not services:

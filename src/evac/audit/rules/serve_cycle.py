@@ -9,7 +9,7 @@ from evac.audit.findings import Finding
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Note: a plan starts them as one group. Circles that cannot start are EV115."""
+    """Note: a plan starts them as one group. Start cycles are EV115."""
     starting = {service for group in start_circles(context) for service in group}
     for members in circles(context.impacts.order.members, context.impacts.graph.hard):
         if starting.issuperset(members):

@@ -12,9 +12,9 @@ from evac.model.objectives import LOSS_CLASSES
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where hands must boot most of a site and that outlasts an rto there; else a warning.
+    """Error if people must boot most of a site and that takes longer than an RTO there; else a warning.
 
-    Note where it is not known whether there is remote control.
+    Note if it is unknown whether there is remote control.
     """
     fleet, estate = context.estate.fleet, context.estate
     for number, site in enumerate(estate.sites):
@@ -37,7 +37,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _strictest(context: Context, site: int) -> int:
-    """Shortest rto of what stands at a site and may not be shed; the horizon if there is none."""
+    """Shortest RTO of what runs at a site and must not be shed; the horizon if there is none."""
     here = (context.impacts.presence.per_site[site] > 0) & context.firm
     return int(
         context.impacts.rto_ms[LOSS_CLASSES.index("site"), here].min(initial=context.estate.horizon_ms)

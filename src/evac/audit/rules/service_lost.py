@@ -1,4 +1,4 @@
-"""EV100: the loss of one domain takes a service for good."""
+"""EV100: the loss of one domain takes a service down permanently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evac.model.diagnostic import Severity
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error for a service that counts; warning for one that may be shed, or that no one notices."""
+    """Error for a service that counts; warning for one that may be shed, or that has no users."""
     for service, found in by_service(context.gone):
         losses = context.worst_first(found)
         worst = next((n for n in losses if context.grave[n, service]), losses[0])
@@ -42,7 +42,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _way_out(context: Context, cause: Cause | None, number: int) -> tuple[str, tuple[str, ...]]:
-    """What to change, in words and as fact paths; no paths where the service itself has to change. number: of
+    """What to change, in words and as fact paths; no paths if the service itself has to change. number: of
     the loss.
     """
     if cause is None:

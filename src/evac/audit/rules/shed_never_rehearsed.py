@@ -1,4 +1,4 @@
-"""EV128: services that would be shed to make room, though no one ever tried."""
+"""EV128: services that would be shed to free capacity, though shedding them was never tried."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evac.audit.findings import Finding
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: a loss needs room that only shedding gives, and some of that was never rehearsed."""
+    """Warning: a loss needs capacity that only shedding frees, and some of that was never rehearsed."""
     short = context.impacts.capacity.short
     losses = context.worst_first(n for n, found in short.items() if found.sheds)
     untried = [s.id for s in context.estate.services if s.sheddable and s.shed_rehearsed is None]

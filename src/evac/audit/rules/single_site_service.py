@@ -1,4 +1,4 @@
-"""EV101: a service that stands at one site only."""
+"""EV101: a service that runs at one site only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evac.model.diagnostic import Severity
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where the loss of the site loses it or brings it back too late; warning where it comes back."""
+    """Error if the loss of the site loses it or brings it back too late; warning if it comes back."""
     impacts, estate = context.impacts, context.estate
     for service, site in enumerate(context.only_site):
         number = impacts.losses.index.get(estate.sites[site].id) if site >= 0 else None

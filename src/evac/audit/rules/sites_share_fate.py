@@ -1,4 +1,4 @@
-"""EV118: sites that fail together, and so are no refuge for each other."""
+"""EV118: sites that fail together, and so cannot take over from each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evac.model.estate import SharedFate
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where the group takes services that no single site takes with it; else a warning."""
+    """Error if the group takes down services that no single site does; else a warning."""
     losses = context.impacts.losses
     site_losses = losses.of_kind("site")
     alone = context.grave[site_losses].any(axis=0)

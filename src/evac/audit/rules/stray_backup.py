@@ -1,4 +1,4 @@
-"""EV146: backups of something that the estate does not know."""
+"""EV146: backups of something that is not in the estate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from evac.audit.findings import Finding
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Note: either the estate lacks a data set, or a repository holds what no one needs or should have."""
+    """Note: either the estate lacks a data set, or a repository holds data that no one needs or should
+    have.
+    """
     for stray in context.backups.strays:
         yield RULE.finding(
             context,

@@ -9,7 +9,7 @@ from evac.audit.findings import Finding
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: when room is short, what it needs is placed after it, or shed."""
+    """Warning: when capacity is short, its dependency is placed after it, or shed."""
     services, graph = context.estate.services, context.impacts.graph
     for number, service in enumerate(services):
         if service.tier is None:

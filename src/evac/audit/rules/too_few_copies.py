@@ -1,4 +1,4 @@
-"""EV144: fewer copies, systems or places than the backup policy asks for."""
+"""EV144: fewer copies, systems or places than the backup policy requires."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WORDS: Final = {"copies": "copies", "systems": "systems", "outside": "backups o
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning where the policy is missed whatever is unknown, note where it depends on that."""
+    """Warning if the policy is missed whatever is unknown, note if it depends on that."""
     for verdict in context.data:
         short = [one for one in verdict.digits if one.name in _WORDS and one.state != "met"]
         if not short:

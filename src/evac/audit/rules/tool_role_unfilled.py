@@ -1,4 +1,4 @@
-"""EV104: no one says what fills a role that recovery needs."""
+"""EV104: a role needed for recovery has no stated service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evac.model.step_id import DARK_ROLES, TOOL_ROLES
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: whether that tool survives is unknown, so no verdict on recovery is sure."""
+    """Warning: whether that tool survives is unknown, so no verdict on recovery is certain."""
     missing = [role for role in TOOL_ROLES if role not in DARK_ROLES and not context.estate.tools.get(role)]
     if missing:
         yield RULE.finding(

@@ -14,7 +14,7 @@ from evac.model.estate import Service
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error beyond the rto; warning where the TTL is unknown, or people can move it by hand in time."""
+    """Error beyond the RTO; warning if the TTL is unknown, or people can move it by hand in time."""
     yield from _slow(context)
     yield from _without_control(context)
 
@@ -56,7 +56,7 @@ def _slow(context: Context) -> Iterator[Finding]:
 
 
 def _least(context: Context, service: Service) -> int:
-    """Detection, approval, the change itself, and until the last client has noticed."""
+    """Minimum time: detection, approval, the change itself, and until the last client has noticed."""
     traffic = service.traffic
     settle = max(traffic.settle_ms, traffic.ttl_ms or 0)
     return context.estate.lead.ms + traffic.change_ms + settle
@@ -86,7 +86,7 @@ def _without_control(context: Context) -> Iterator[Finding]:
 
 
 def _too_late(context: Context, tool: int, number: int) -> bool:
-    """Whether the control is back, or people have moved it by hand, only after some rto."""
+    """Whether the control is back, or people have moved the traffic by hand, only after some RTO."""
     impacts = context.impacts
     ready = int(impacts.ready_ms[number, tool])
     manual = impacts.times.manual.get("shift")

@@ -1,4 +1,4 @@
-"""EV130: servers that come on by themselves when power returns, more of them than their feeds stand."""
+"""EV130: more servers that power on by themselves when power returns than their feeds can carry."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _FIX = "Set the power-on policy of these classes to dark, so that the plan decid
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where a rack trips its feed even alone; warning where racks must be switched on one by one; note
-    where it is not known what a class does when power returns."""
+    """Error if a rack trips its feed even alone; warning if racks must be switched on one by one; note if the
+    behaviour of a class when power returns is unknown.
+    """
     estate = context.estate
     known = {c.id for c in estate.classes if c.power_on in ("on", "last")}
     unknown = [row for row, c in enumerate(estate.classes) if c.power_on is None]
@@ -48,8 +49,10 @@ def check(context: Context) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Returning:
-    """What happens when power returns to a site. classes: of what comes on by itself; staged: racks that must
-    be switched on one by one; refused: racks that trip their feed even alone; why: the first of them does."""
+    """What happens when power returns to a site. classes: of servers that power on by themselves; staged:
+    racks that must be switched on one by one; refused: racks that trip their feed even alone; why: cause of
+    the first of them.
+    """
 
     classes: tuple[str, ...]
     staged: int

@@ -1,4 +1,4 @@
-"""EV129: facts that are not known and would change a verdict."""
+"""EV129: unknown facts that would change a verdict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning where a verdict hangs on it; note where only a number does. One finding a kind of fact."""
+    """Warning if a verdict depends on it; note if only a number does. One finding for each kind of fact."""
     yield from _services(context)
     yield from _stores(context)
     yield from _pools(context)
@@ -55,7 +55,7 @@ def _services(context: Context) -> Iterator[Finding]:
 
 
 def _missing(context: Context) -> dict[str, list[str]]:
-    """Kind of fact -> services of which it is not known."""
+    """Kind of fact -> services for which it is unknown."""
     impacts, services = context.impacts, context.estate.services
     down = impacts.damage.pairs
     started = np.zeros(len(services), np.bool_)
@@ -126,7 +126,7 @@ def _stores(context: Context) -> Iterator[Finding]:
 
 
 def _pools(context: Context) -> Iterator[Finding]:
-    """What pools have, where a service takes of it; of a site that is no place to run it does not matter."""
+    """Amounts of pools, if a service uses them; irrelevant at a site that may not run it."""
     estate, top = context.estate, context.impacts.top
     full = {site.id for site in estate.sites if site.role == "full"}
     asked = [
@@ -158,7 +158,7 @@ def _kind(
 
 
 def _open_verdicts(context: Context) -> Iterator[Finding]:
-    """Losses whose verdict is open for some services, one finding a site."""
+    """Losses whose verdict is open for some services, one finding for each site."""
     impacts = context.impacts
     unknown = impacts.fate == UNKNOWN
     numbers = np.flatnonzero(unknown.any(axis=1)).tolist()
