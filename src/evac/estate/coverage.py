@@ -1,8 +1,7 @@
-"""How much of what a verdict needs is known, and which facts are most worth adding.
+"""How many of the facts that a verdict needs are known, and which are most worth adding.
 
-Each fact has a weight: how much of an answer hangs on it, times how much its service matters.
-Facts of one kind are one group, so that the advice names ten things to do and not ten thousand.
-Reads the Estate only.
+Each fact has a weight: how much an answer depends on it, times the importance of its service. Facts of one
+kind are one group, so that the advice names ten things to do and not ten thousand. Reads the Estate only.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""From a path to an Estate: every problem at once, within bounds of time and memory.
+"""Loads an Estate from a path: every problem at once, within bounds of time and memory.
 
-The public entries are `load` and `check`; the work is done by the modules they call in turn. Last it gives
-intervals the places in the Estate that hold their worse ends, and compares what is on today with the budgets
-of power and cooling that the files declare.
+The public entries are `load` and `check`, which call the other modules in turn. Finally it resolves where the
+Estate holds the worse ends of intervals, and compares today's load with the declared budgets of power and
+cooling.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is said of an incident, meanwhile and afterwards, computed from journals and notes of people alone.
+"""What is reported about an incident, during and after it, computed only from journals and people's notes.
 
-The room takes plain values and gives plain values; it reads no clock, file or store.
+The package takes and returns plain values; it reads no clock, file or store.
 
 Takes:
     values.Notice     one record of the journal of watching, with its number there
@@ -16,5 +16,5 @@ Gives:
     regulator.*            the report for a regulator: every field known with its basis, or said to be not
     known runbook.runbook        a plan as a list for paper, with the ids of its steps
 
-What no record and no person says is not known, and is said to be not known.
+Anything that no record and no person states is reported as not known.
 """

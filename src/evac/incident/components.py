@@ -1,11 +1,11 @@
 """The public status: components in the words users know, their state now, 90 days of it, and a first draft
 of an update. Pure.
 
-A component is every service of one public name; services without one are no one's business outside. What a
-person says of a component holds until the journal shows another change, or a person says something else.
-Before the first record of all nothing is known, and such days say so. A draft says what is not available,
-what is back, and since when; causes, promises and apologies are left to the person who edits and publishes
-it. Internal names are published nowhere.
+A component is all services with one public name; services without one are never published. A state set by a
+person holds until the journal shows another change or a person sets another one. Before the very first record
+nothing is known, and such days are marked so. A draft states what is unavailable, what is restored, and since
+when; causes, promises and apologies are left to the person who edits and publishes it. Internal names are
+never published.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _OUTAGE: Final = frozenset({"partial outage", "major outage"})
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A component was in a state from `from_ms` (inclusive) to `to_ms` (exclusive)."""
+    """A state of a component from `from_ms` (inclusive) to `to_ms` (exclusive)."""
 
     from_ms: int
     to_ms: int

@@ -1,4 +1,4 @@
-"""One incident as a whole: when it began and ended, by which record, who commands, and whom it touched.
+"""One incident as a whole: when it began and ended, by which record, its commander, and who was affected.
 Pure.
 """
 
@@ -13,15 +13,15 @@ from evac.incident.records import DAY_MS, HOUR_MS, WATCH, Note, Notice, RunRecor
 from evac.incident.services import Fate, fates, merged
 
 LOOK_BACK_MS: Final = DAY_MS
-"""How long before a run a doubt about its sites may have begun and still belong to it."""
+"""How long before a run a suspicion about its sites may have begun and still belong to it."""
 LOOK_AFTER_MS: Final = HOUR_MS
 _TROUBLED: Final = frozenset({"suspect", "isolated", "lost", "unknown"})
 
 
 @dataclass(frozen=True, slots=True)
 class Dossier:
-    """All that is known of one incident. notices: of the whole stream of watching, in order; losses: of the
-    stores that its runs promoted.
+    """Everything known about one incident. notices: the whole watch stream, in order; losses: of the stores
+    that its runs promoted.
     """
 
     incident: str
@@ -33,10 +33,10 @@ class Dossier:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """begun_ms: when the first sign of it was seen, as `begun` proves; detected_ms: when it was decided that
-    something is lost, or the run was made. ended_ms None: it goes on. people_least, people_most: no one knows
-    how many use several services, so the truth lies between the largest service and the sum of all; both
-    leave out people_unstated services, of which no one states how many use them.
+    """begun_ms: time of the first sign, which `begun` proves; detected_ms: when a loss was decided or the run
+    was created. ended_ms None: still open. people_least, people_most: it is unknown how many people use
+    several services, so the truth is between the largest service and the sum of all; both leave out
+    people_unstated, the number of services without a stated number of users.
     """
 
     incident: str
@@ -64,17 +64,17 @@ class Summary:
 
     @property
     def still_down(self) -> tuple[str, ...]:
-        """What matters most comes first: by tier, then by people."""
+        """Most important first: by tier, then by people."""
         down = [fate for fate in self.fates if fate.level == "down"]
         return tuple(f.service for f in sorted(down, key=lambda f: (f.tier, -(f.people or 0), f.service)))
 
     def until_ms(self, now_ms: int) -> int:
-        """The end of it, or the present while it goes on."""
+        """Its end, or the present while it is open."""
         return now_ms if self.ended_ms is None else self.ended_ms
 
 
 def sites_of(dossier: Dossier) -> tuple[str, ...]:
-    """The sites that its plans are about, and those that were lost meanwhile; sorted."""
+    """The sites that its plans concern and those lost meanwhile; sorted."""
     found: set[str] = set()
     for record in dossier.runs:
         for plan in record.plans.values():
@@ -88,8 +88,8 @@ def sites_of(dossier: Dossier) -> tuple[str, ...]:
 
 
 def begun(dossier: Dossier) -> tuple[int, Source]:
-    """The first sign: the first doubt about one of its sites that was not over before the first run was made;
-    else the first record of all. (0, no source) where nothing is known at all.
+    """The first sign: the first suspicion about one of its sites that had not cleared before the first run
+    was created; else the very first record. (0, no source) if nothing is known.
     """
     first = min(((r.created_ms, Source(r.run, 1)) for r in dossier.runs if r.events), key=_at, default=None)
     if first is None:
@@ -108,7 +108,7 @@ def begun(dossier: Dossier) -> tuple[int, Source]:
 
 
 def detected(dossier: Dossier) -> tuple[int, Source]:
-    """The first verdict that one of its sites is lost; else the making of its first run."""
+    """The first verdict that one of its sites is lost; else the creation of its first run."""
     since = begun(dossier)
     sites = set(sites_of(dossier))
     for notice in dossier.notices:
@@ -119,11 +119,11 @@ def detected(dossier: Dossier) -> tuple[int, Source]:
 
 
 FatesOf = Callable[[RunRecord, int, Source], tuple[Fate, ...]]
-"""As `services.fates`."""
+"""Like `services.fates`."""
 
 
 def summary(dossier: Dossier, fates_of: FatesOf = fates) -> Summary:
-    """fates_of: whoever has read a part of a run before. Raises RunError if a journal contradicts
+    """fates_of: a reader that has read part of a run already. Raises RunError if a journal contradicts
     itself.
     """
     since_ms, proof = begun(dossier)
@@ -152,7 +152,7 @@ def summary(dossier: Dossier, fates_of: FatesOf = fates) -> Summary:
 
 
 def title_of(dossier: Dossier) -> str:
-    """What the first run answers, in the words of its plan."""
+    """What the first run responds to, in the words of its plan."""
     for record in dossier.runs:
         words = record.spec.labels.get("scenario") or (record.plan.scenario.title if record.plan else "")
         if words:
@@ -161,7 +161,7 @@ def title_of(dossier: Dossier) -> str:
 
 
 def _end(dossier: Dossier, rows: Sequence[Fate]) -> tuple[int | None, Source | None]:
-    """A person's last word; else the end of the last run, where every service is up by then."""
+    """A person's last statement; else the end of the last run, if every service is up by then."""
     last = people.resolution(dossier.notes)
     if last is not None:
         return (last.at_ms, note_source(last)) if last.kind == "resolved" else (None, None)
@@ -180,8 +180,8 @@ def _end(dossier: Dossier, rows: Sequence[Fate]) -> tuple[int | None, Source | N
 def belongs(
     dossier: Dossier, notice: Notice, begun_ms: int, ended_ms: int | None, sites: Collection[str]
 ) -> bool:
-    """Whether a record of watching is of this incident: it names one of its runs, or one of its sites (or
-    none at all) while it went on. sites: of the incident.
+    """Whether a watch record belongs to this incident: it names one of its runs, or it names one of its sites
+    (or none at all) during the incident. sites: of the incident.
     """
     runs = {record.run for record in dossier.runs}
     named = notice.data.get("run")

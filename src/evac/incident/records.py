@@ -1,6 +1,6 @@
 """What an incident is made of: records of journals, what a record proves, and notes of people. Pure.
 
-A note is made once and never changed; what was wrong is put right by a later one.
+A note is written once and never changed; a later one corrects it.
 
     note      something seen, thought or done
     command   who commands from now on; empty text: no one does any more

@@ -1,16 +1,17 @@
-"""What a regulator asks after an incident, as far as records and people say it; the rest is not known. Pure.
+"""What a regulator asks after an incident, as far as records and people state it; the rest is reported as not
+known. Pure.
 
 Nothing is guessed. Each field carries its basis: the record that proves it, a person's fact, or the estate.
-What a journal cannot know is given by notes of the kind `fact`, by the names of `FACTS`.
+What a journal cannot know comes from notes of kind `fact`, named as in `FACTS`.
 
-What Korean law asks a provider to tell its users after an interruption, with the day it is due. Pure.
+Also what Korean law requires a provider to tell its users after an interruption, and when it is due.
 
 Telecommunications Business Act, Article 33(2), and its Enforcement Decree, Article 37-13: without delay the
-fact of the interruption, its cause, what is being done about it and where to ask; within 30 days after the
-service resumed or its cause was removed who may claim damages, on which basis, and how. Whether an
-exception of the decree applies is a question of law and not answered here. Nor is whether a report to the
-Ministry of Science and ICT is due (operators of data centres, and designated operators); the basics of this
-report hold what such a report says.
+interruption, its cause, the measures taken and a contact; within 30 days after the service resumed or the
+cause was removed, who may claim damages, on which basis, and how. Whether an exception of the decree applies
+is a legal question and not answered here, nor whether a report to the Ministry of Science and ICT is due
+(operators of data centres, and designated operators); the basics of this report contain what such a report
+needs.
 """
 
 from __future__ import annotations
@@ -308,7 +309,9 @@ DAMAGES_DAYS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """One thing to be told. told: when it was, as records say; due_ms None: no day can be named yet."""
+    """One thing to report. told: when it was reported, by the records; due_ms None: no date can be named
+    yet.
+    """
 
     law: str
     words: str

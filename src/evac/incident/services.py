@@ -1,7 +1,7 @@
-"""What became of each service in a run: down, degraded, moving or up, since when, and by which record. Pure.
+"""The fate of each service in a run: down, degraded, moving or up, since when, and by which record. Pure.
 
-A service is up at its base milestone once every step of that milestone is done in the journal; what a person
-left out proves nothing, so that such a service stays down until a person says that it serves.
+A service is up at its base milestone once the journal shows every step of that milestone as done. A step that
+a person skipped proves nothing, so the service stays down until a person confirms that it serves.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from evac.steps.registry import kind_of
 
 Level = Literal["up", "degraded", "moving", "down"]
 PLANNED: Final = frozenset({"evacuate", "failback"})
-"""Questions whose services serve while they move."""
+"""Questions whose services keep serving while they move."""
 
 _TOUCHES_ALL: Final = frozenset({"run_started", "plan_replaced", "feed_tripped", "run_ended"})
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From `at_ms` on the service is at `level`, as the record `source` proves."""
+    """From `at_ms` on the service is at `level`, proved by the record `source`."""
 
     at_ms: int
     level: Level
@@ -36,8 +36,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """A service of an incident. changes: in order of time; people: who notice when it is down, as the estate
-    said when the plan was made; None if it did not say.
+    """A service in an incident. changes: in order of time; people: users affected when it is down, as stated
+    in the estate when the plan was made; None if not stated.
     """
 
     service: str
@@ -56,7 +56,7 @@ class Fate:
 
     @property
     def touched(self) -> bool:
-        """Whether it was not up all the time, or is not up now."""
+        """Whether it was ever not up, or is not up now."""
         return self.was_down or self.level != "up"
 
     @property
@@ -65,7 +65,7 @@ class Fate:
 
     @property
     def restored(self) -> Change | None:
-        """When it last left `down`; None if it is down still, or never was."""
+        """When it last left `down`; None if it is still down or never was."""
         found = None
         for before, after in zip(self.changes, self.changes[1:], strict=False):
             if before.level == "down" and after.level != "down":
@@ -73,7 +73,7 @@ class Fate:
         return None if self.level == "down" else found
 
     def lasted_ms(self, level: Level, until_ms: int) -> int:
-        """For how long it was at a level, until a moment."""
+        """How long it was at a level, up to `until_ms`."""
         ends = [change.at_ms for change in self.changes[1:]] + [until_ms]
         return sum(
             max(0, min(end, until_ms) - change.at_ms)
@@ -83,10 +83,9 @@ class Fate:
 
 
 def fates(record: RunRecord, begun_ms: int, begun: Source) -> tuple[Fate, ...]:
-    """The services that a run is about, sorted by id. begun_ms: when what it answers began, as `begun`
-    proves.
+    """The services that a run concerns, sorted by id. begun_ms: when the incident began, as `begun` proves.
 
-    Raises RunError for a journal that contradicts itself.
+    Raises RunError if the journal contradicts itself.
     """
     walk = Walk(record, begun_ms, begun)
     walk.read_on(record.events)
@@ -94,7 +93,7 @@ def fates(record: RunRecord, begun_ms: int, begun: Source) -> tuple[Fate, ...]:
 
 
 def merged(parts: Iterable[tuple[Fate, ...]]) -> tuple[Fate, ...]:
-    """The fates of several runs of one incident: what each says, in order of time."""
+    """The fates over several runs of one incident, merged in order of time."""
     rows: dict[str, Fate] = {}
     for part in parts:
         for fate in part:
@@ -109,8 +108,8 @@ def merged(parts: Iterable[tuple[Fate, ...]]) -> tuple[Fate, ...]:
 
 
 class Walk:
-    """Replays a run and looks, after each event, at the services that it touches. record: its plans are known
-    from the start; of its events, those are taken that `read_on` is given.
+    """Replays a run and, after each event, updates the services that it affects. record: provides the plans
+    from the start; events are applied as `read_on` receives them.
     """
 
     def __init__(self, record: RunRecord, begun_ms: int, begun: Source) -> None:
@@ -141,7 +140,7 @@ class Walk:
         self._sort_steps()
 
     def _sort_steps(self) -> None:
-        """Which steps decide about which service, under the present plan."""
+        """Finds which steps decide about which service under the present plan."""
         self._base, self._top, self._shed, self._of_step = {}, {}, {}, {}
         for i, step in enumerate(self._view.steps):
             if step.target not in self._outcomes:
@@ -163,14 +162,14 @@ class Walk:
         self._of_step.setdefault(i, []).append(service)
 
     def _mile(self, name: str) -> str:
-        """The milestone of a step; a share of a shift is told by the step that it is a share of."""
+        """The milestone of a step; a share of a shift has the milestone of the whole shift."""
         plan, there = self._view.origin_of(name)
         found = self._miles.get((plan, there))
         whole = str(StepId.parse(there).whole)
         return self._miles.get((plan, whole), "base") if found is None else found
 
     def read_on(self, events: Sequence[Event]) -> None:
-        """All events of the run; those that were taken before are not looked at again."""
+        """Takes all events of the run and skips those already applied."""
         for event in events[self._taken :]:
             self._taken += 1
             self.take(event, Source(self._record.run, self._taken))

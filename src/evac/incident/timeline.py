@@ -1,10 +1,10 @@
-"""The timeline: journals of runs, of watching, and notes of people, in one order that is always the same,
-and in words. Pure.
+"""The timeline: run journals, the watch journal and people's notes in one deterministic order, in words.
+Pure.
 
-Records of one stream keep their order, whatever the clocks of their writers said: each is placed no earlier
-than the latest one before it in its stream. Records of different streams at the same moment are ordered by
-kind of stream, its name, and their number. Events are in words that a tired person reads: what happened, to
-what, by whom and why.
+Records of one stream keep their order, whatever their writers' clocks: each is placed no earlier than the
+latest one before it in its stream. Records of different streams at the same moment are ordered by kind of
+stream, its name, and their number. Events are worded for tired readers: what happened, to what, by whom and
+why.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Told = tuple[str, str, Weight]
 TEXT_MOST: Final = 500
 
 _PAUSED: Final = {"gate": ": a step needs approval", "step": ": a step needs a person"}
-"""By what a run paused by itself."""
+"""What made a run pause by itself."""
 
 
 def told(event: Event, step: RunStep | None) -> Told:
-    """What an entry says of an event. step: of events of a step, as the run knows it."""
+    """A timeline entry's content for an event. step: for events of a step, as the run knows it."""
     if step is not None or event.step:
         return _of_step(event, step)
     return _OF_RUN.get(event.kind, _plain)(event.data)
@@ -52,13 +52,13 @@ def _cut(words: Any) -> str:
 
 
 def _dropped(data: Mapping[str, Any]) -> str:
-    """Whose earlier approval counts no longer."""
+    """Whose earlier approval no longer counts."""
     names = data.get("dropped") or ()
     return f"; no longer counted, because no longer listed: {', '.join(map(_cut, names))}" if names else ""
 
 
 def _by(data: Mapping[str, Any]) -> str:
-    """` by kim (signature): reason`, as far as it is known."""
+    """` by kim (signature): reason`, as far as known."""
     who = f" by {_cut(data['who'])}" if data.get("who") else ""
     with contextlib.suppress(AttributeError, TypeError, ValueError):
         who += f" ({Proven.from_data(data['proof']).words})" if who and data.get("proof") else ""
@@ -208,7 +208,7 @@ def _done(step: RunStep | None, target: str, name: str) -> Told:
 
 _WATCH, _RUN, _FATE, _NOTE = range(4)
 _Place = tuple[int, int, str, int, int]
-"""Moment, never before one that came earlier in its stream; kind of stream, its name, number, and which."""
+"""Time, never before an earlier record of its stream; kind of stream, its name, number, and a tie-breaker."""
 _Placed = tuple[int, int, str, int, int, Entry]
 
 _LEVEL_WORDS: Final[dict[Level, tuple[str, str]]] = {
@@ -230,8 +230,8 @@ _NOTE_KINDS: Final = {
 
 
 class Telling:
-    """What a run tells: each event once, a step by the plan that was in force when it happened. places: of
-    the entries, in order; view: the run as it is after the last one.
+    """Collects the entries of a run: each event once, a step by the plan in force when it happened. places:
+    of the entries, in order; view: the run after the last one.
     """
 
     def __init__(self, incident: str, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
@@ -241,7 +241,7 @@ class Telling:
         self._incident, self.run, self._latest_ms = incident, spec.run, 0
 
     def read_on(self, events: Sequence[Event]) -> None:
-        """All events of the run; those that were told before are not told again."""
+        """Takes all events of the run and skips those already collected."""
         for event in events[len(self.entries) :]:
             self._take(event, len(self.entries) + 1)
 
@@ -267,7 +267,7 @@ class Telling:
 
 
 def telling_of(incident: str, record: RunRecord) -> Telling:
-    """Of all that a run says."""
+    """Collects all entries of a run."""
     found = Telling(incident, record.spec, record.others)
     found.read_on(record.events)
     return found
@@ -279,7 +279,7 @@ NO_TELLINGS: Final[Mapping[str, Telling]] = MappingProxyType({})
 def timeline(
     dossier: Dossier, told_of: Summary | None = None, tellings: Mapping[str, Telling] = NO_TELLINGS
 ) -> tuple[Entry, ...]:
-    """All entries. told_of: its summary, tellings: what its runs told, where the caller has it already."""
+    """All entries. told_of: the summary, tellings: the collected runs, if the caller has them already."""
     about = summary(dossier) if told_of is None else told_of
     told_by = [tellings.get(r.run) or telling_of(dossier.incident, r) for r in dossier.runs]
     few = [*_of_watching(dossier, about), *_of_people(dossier), *_of_services(dossier, about, told_by)]
@@ -291,7 +291,7 @@ def timeline(
 
 
 def _among(telling: Telling, few: Iterable[_Placed]) -> list[Entry]:
-    """The entries of one run, which may be very many and are in order, with the others in their places."""
+    """Merges the entries of one run, which may be many and are in order, with the few others."""
     found: list[Entry] = []
     begin = 0
     for row in few:
@@ -303,11 +303,11 @@ def _among(telling: Telling, few: Iterable[_Placed]) -> list[Entry]:
 
 
 TOGETHER: Final = ("moved", "restored", "moving", "degraded", "down")
-"""Kinds of what one record may say of many services; the gravest comes last."""
+"""Kinds of entries that one record may give for many services, most severe last."""
 
 
 def grouped(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
-    """Entries of one kind that one record says of several services, together; all others by themselves."""
+    """Groups entries of one kind that one record gives for several services; all others stay separate."""
     found: list[tuple[Entry, ...]] = []
     for _, block in groupby(entries, lambda e: (e.at_ms, e.source, e.kind in TOGETHER)):
         rows: dict[str, list[Entry]] = {}
@@ -343,7 +343,7 @@ def _of_watching(dossier: Dossier, about: Summary) -> Iterator[_Placed]:
 
 
 def _of_services(dossier: Dossier, about: Summary, told_by: Iterable[Telling]) -> Iterator[_Placed]:
-    """What the records come to, for each service; each names the record that completes it."""
+    """What the records mean for each service; each entry names the record that completes it."""
     runs = {telling.run: telling.places for telling in told_by}
     for number, fate in enumerate(about.fates):
         for change in fate.changes:
@@ -386,7 +386,7 @@ def _of_people(dossier: Dossier) -> Iterator[_Placed]:
 
 
 def _said(note: Note) -> str:
-    """A note in one line, with who wrote it."""
+    """A note in one line, with its author."""
     text = " ".join(note.text.split())
     more = f": {text}" if text else ""
     if note.kind == "command":

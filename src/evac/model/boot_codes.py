@@ -1,8 +1,8 @@
-"""Why a server did not come up: stable codes, words for people, what to do on the floor, and whether it may
+"""Why a server did not come up: stable codes, words for people, what on-site staff do, and whether it may
 still draw power.
 
-One table, read by the drivers that raise the codes, by the run that frees what a server held, and by the list
-for the floor.
+One table, used by the drivers that raise the codes, by the run that frees what a server held, and by the
+hands-on list.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class BootCode:
 
 
 BOOTING: Final = "booting"
-"""`state` in the evidence of a boot check: it is the right server, it is on, and certainly not up yet."""
+"""`state` in the evidence of a boot check: the right server, on, and certainly not up yet."""
 
 BOOT_CODES: Final = MappingProxyType(
     {

@@ -373,10 +373,10 @@ class Store:
     """Data: an engine, a primary, copies. Stores of one `family` are alternatives of each other.
 
     `quorum` True: a member writes only with a majority of votes (etcd, Kafka, Patroni's DCS). A member of
-    mode `none` votes and has no data; one of 0 votes has data and does not count. `home`: of a store as it
-    was observed, where the files say that its primary belongs. `rebuilt_from`: the family that a search index
-    or cache is made again from where no copy of it is left, which takes `rebuild_ms`. `objectives`: its rpo
-    by class of loss, where that differs. `backup_policy`: None if no one has decided it.
+    mode `none` votes and has no data; one of 0 votes has data and does not count. `home`: for an observed
+    store, where the files place its primary. `rebuilt_from`: the family that a search index or cache is
+    rebuilt from if no copy is left, which takes `rebuild_ms`. `objectives`: its rpo by class of loss, where
+    that differs. `backup_policy`: None if no one has decided it.
     """
 
     id: str
@@ -419,11 +419,11 @@ class RecoveryGroup:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the company as a whole; None is unknown, and then no limit is planned with.
+    """Limits of the whole company; None is unknown and is not planned as a limit.
 
-    `manual_ms`: step kind -> least duration when people do it without the tools;
-    `hands_at_once`: manual steps at one time; `power_margin_permille`: what stays free of every budget
-    of power, inrush and cooling; `backups_at_once`: backups, checks and restore tests that evac runs.
+    `manual_ms`: step kind -> least duration when people do it without the tools; `hands_at_once`: manual
+    steps at one time; `power_margin_permille`: what stays free in every budget of power, inrush and cooling;
+    `backups_at_once`: backups, checks and restore tests that evac runs.
     """
 
     approvals_at_once: int | None = None
@@ -531,10 +531,11 @@ class Lead:
 class Estate:
     """Everything evac knows of a company. All tuples are sorted by id.
 
-    `lost`, `home` and `traffic` are of an estate as it is now (`model.situation`), else empty. `tools`: role
-    of `steps.TOOL_ROLES` -> services that fill it (each is needed; of a tuple one, the preferred one first);
-    `places`: path of a fact, such as `services/pay/rto` -> where it was read, no part of the digest;
-    `changed`: when someone last changed it; `intervals`: facts that are known only within bounds."""
+    `lost`, `home` and `traffic` are set for an estate as it is now (`model.situation`), else empty. `tools`:
+    role of `steps.TOOL_ROLES` -> services that fill it (all are needed; one of a tuple, preferred one first);
+    `places`: path of a fact, such as `services/pay/rto` -> where it was read, not part of the digest;
+    `changed`: when someone last changed it; `intervals`: facts that are known only within bounds.
+    """
 
     name: str
     as_of: date | None = None

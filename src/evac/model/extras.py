@@ -1,7 +1,7 @@
-"""The extras of the package: what each brings, and the one sentence where one is missing.
+"""The extras of the package: what each provides, and the message when one is missing.
 
-evac without extras audits, plans, checks, simulates, carries out and bundles. Whatever else needs packages of
-others names its extra here, and says so instead of failing on an import.
+evac without extras audits, plans, checks, simulates, executes and bundles. Everything else that needs
+third-party packages names its extra here and says so instead of failing on an import.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "lab": ("evac_lab",),
     }
 )
-"""Extra -> the modules that it brings, by their first names."""
+"""Extra -> the top-level modules that it provides."""
 
 _BROUGHT_WITH: Final = MappingProxyType(
     {"starlette": "serve", "llvmlite": "large", "python_multipart": "serve", "httpx": "k8s"}
 )
-"""Modules that those of an extra bring along and that evac imports, too."""
+"""Modules that an extra installs indirectly and that evac imports too."""
 
 
 def install(extra: str) -> str:
-    """What to type."""
+    """The command that installs it."""
     return f"pip install 'evac[{extra}]'"
 
 
@@ -61,7 +61,7 @@ def needs(extra: str, what: str) -> InvalidInput:
 
 
 def extra_of(module: str) -> str:
-    """The extra that brings a module; empty if none does."""
+    """The extra that provides a module; empty if none does."""
     first = module.partition(".")[0]
     for extra, modules in EXTRAS.items():
         if first in modules:

@@ -1,6 +1,6 @@
-"""Servers and replicas as columns: struct of arrays, one row a server or a binding.
+"""Servers and replicas as columns: struct of arrays, one row per server or binding.
 
-Unknown is a mask beside a column, never NaN or zero.
+Unknown values have a mask column, never NaN or zero.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Fleet:
         return b"\n".join(self.name[rows].tolist()).decode().split("\n")
 
     def bmc_of(self, row: int) -> tuple[str, str, str]:
-        """(BMC address, serial, position) of a server; empty texts where unknown."""
+        """(BMC address, serial, position) of a server; empty if unknown."""
         address, serial, position = (
             bytes(column[row]).decode() for column in (self.bmc_address, self.serial, self.position)
         )
@@ -122,7 +122,7 @@ class Replicas:
 
 
 def no_names(count: int) -> NameColumn:
-    """A column of names of which none is known."""
+    """A column of names, all unknown."""
     return np.zeros(count, "S1")
 
 

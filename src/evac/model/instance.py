@@ -130,8 +130,8 @@ class Candidate:
     forced: bool = False
     """Whether people force a new cluster from a minority."""
     confirms: bool = False
-    """Whether it has every commit: each one needed it, or the old primary still writes. Preferred to a
-    copy that is only stated to be 0 s behind.
+    """Whether it has every commit: each one needed it, or the old primary still writes. Preferred to a copy
+    only declared to be 0 s behind.
     """
     untimed: bool = False
     """Whether its lag is unknown, and so how long it takes to apply what it received."""

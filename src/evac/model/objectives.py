@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from evac.model.estate import Service, Store
 
 LossClass = Literal["software", "server", "rack", "hall", "site", "region"]
-"""The largest thing that a loss takes, the smallest class first. region: several sites; software: a
+"""Class of a loss: the largest thing it takes, smallest class first. region: several sites; software: a
 provider.
 """
 LOSS_CLASSES: Final[tuple[LossClass, ...]] = get_args(LossClass)

@@ -71,10 +71,9 @@ PROFILES: Final[Mapping[str, WatchProfile]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class StorePolicy:
-    """proofs: the fence proofs that are good enough for this store; a store that is not named needs
-    `network`, `power` or `attest`. self_fence: members become read-only when their lease ends.
-    async_promotion: for a replica that may have lost writes, `ask` a person, `allow` within
-    `most_lost_ms`, or `never`.
+    """proofs: the fence proofs that are good enough for this store; a store without an entry needs `network`,
+    `power` or `attest`. self_fence: members become read-only when their lease ends. async_promotion: for a
+    replica that may have lost writes, `ask` a person, `allow` within `most_lost_ms`, or `never`.
     """
 
     store: str

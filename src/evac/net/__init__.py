@@ -1,1 +1,1 @@
-"""What drivers and stores share to reach other systems: bounded HTTP, TLS, secrets, etcd, deadlines."""
+"""Shared by drivers and stores to reach other systems: bounded HTTP, TLS, secrets, etcd, deadlines."""

@@ -1,6 +1,6 @@
-"""The way to etcd: its JSON gateway over HTTP, several members, a hard deadline and a size bound each call.
+"""Client of etcd's JSON gateway over HTTP: several members, a hard deadline and a size limit per call.
 
-It knows nothing of keys or leases. What it raises says whether a call may have been done.
+It knows nothing about keys or leases. Its errors say whether a call may have been executed.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ ANSWER_MOST_BYTES: Final = 64 << 20
 LARGE_BYTES: Final = 512 << 10
 AGAIN_S: Final = 0.05
 LEAST_S: Final = 0.2
-"""No other try with less time left: it would end in silence, and hide what was wrong with the one before."""
+"""With less time left there is no further try: it would time out and hide the previous error."""
 AVOID_LEAST_S: Final = 2.0
 AVOID_MOST_S: Final = 30.0
 LOGIN: Final = "/v3/auth/authenticate"
 LOGIN_S: Final = 4.0
-"""A login is a bcrypt on the member, which takes long where the processor is busy."""
+"""A login is a bcrypt on the member, slow on a busy processor."""
 SILENT_MOST: Final = 3
-"""Calls without an answer after which the next one logs in again. A member whose data was restored from a
-snapshot holds a call with an older token until its log is as long as the old one was, instead of refusing it.
+"""Unanswered calls after which the next one logs in again. A member restored from a snapshot does not refuse
+a call with an older token but holds it until its log is as long as before.
 """
 
 GRPC_NOT_FOUND: Final = 5
 GRPC_UNAVAILABLE: Final = 14
 GRPC_UNAUTHENTICATED: Final = 16
 NOT_PROPOSED: Final = ("etcdserver: no leader", "etcdserver: too many requests", "etcdserver: not leader")
-"""Refusals before anything was proposed: the same call may be sent again."""
+"""Refusals before anything was proposed: the call may be sent again."""
 COMMON_NAME: Final = b"CommonName of client"
-"""What the gateway says to a client whose certificate names it in the subject, once etcd has users: it could
-not act as the user of that name.
+"""The gateway's answer to a client whose certificate has a name in its subject, once etcd has users: it could
+not act as that user.
 """
 
 
@@ -67,7 +67,9 @@ class NotSent(Unavailable):
 
 
 class Full(Unavailable):
-    """etcd is above its quota. It says so also of the very transaction that went above it, which is done."""
+    """etcd is above its quota. The transaction that exceeded it gets this answer too, although it was
+    executed.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -87,10 +89,10 @@ def raw(value: str | None) -> bytes:
 
 
 class Gateway:
-    """Members in order of preference. attempt_s: patience with one member; deadline_s: of a whole call.
+    """Members in order of preference. attempt_s: time limit per member; deadline_s: for a whole call.
 
-    A member that failed is avoided for a while, twice as long each time, and then preferred again; one that
-    answers is preferred again at once. Calls that were under way together and failed are one failure.
+    A failed member is avoided for a while, twice as long each time, and then preferred again; one that
+    answers is preferred again at once. Concurrent calls that fail together count as one failure.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Gateway:
         return max(0.0, self._avoid_until[member] - time.monotonic())
 
     async def call(self, path: str, body: Mapping[str, Any], deadline: float | None = None) -> dict[str, Any]:
-        """For calls that may be done twice (reads, keepalives): asks members until one answers.
+        """For calls that may be executed twice (reads, keepalives): tries members until one answers.
 
         deadline: on the monotonic clock. Raises `Unavailable`, `Refused`, `AnswerTooLarge`.
         """
@@ -141,9 +143,9 @@ class Gateway:
                 await asyncio.sleep(AGAIN_S)
 
     async def call_once(self, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
-        """Sends it to one member after another only while it is certain that none of them took it.
+        """Tries one member after another only while it is certain that none of them accepted the call.
 
-        Raises `NotSent` when none did until the deadline, `Unavailable` when one may have, `Refused`.
+        Raises `NotSent` if none did before the deadline, `Unavailable` if one may have, `Refused`.
         """
         while True:
             member, began = self._pick(), time.monotonic()
@@ -166,7 +168,9 @@ class Gateway:
                 return answer
 
     async def stream(self, path: str, body: Mapping[str, Any], idle_s: float) -> AsyncGenerator[bytes, None]:
-        """Pieces of an endless answer as they come, b"" after `idle_s` without one. Raises `Unavailable`."""
+        """Pieces of an endless response as they arrive, b"" after `idle_s` without one. Raises
+        `Unavailable`.
+        """
         member, began = self._pick(), time.monotonic()
         try:
             async with asyncio.timeout(self._attempt_s):
@@ -215,7 +219,9 @@ class Gateway:
         return await self._send(member, path, body, deadline)
 
     async def _enter(self, member: int, deadline: float, refused: str) -> None:
-        """A token other than the refused one. All callers wait for one login: each costs etcd a bcrypt."""
+        """A token other than the refused one. All callers share one login, because each costs etcd a
+        bcrypt.
+        """
         try:
             async with asyncio.timeout(max(0.01, deadline - time.monotonic())), self._entering:
                 if not self._token or self._token == refused:
@@ -265,7 +271,7 @@ class Gateway:
         return {"Authorization": self._token} if self._token else {}
 
     async def _post(self, url: str, content: bytes | io.BytesIO) -> aiohttp.ClientResponse:
-        """Of a call. Files of TLS that were renewed count for new connections; the others end when idle."""
+        """Sends a call. Renewed TLS files apply to new connections; the old ones close when idle."""
         if self._closed:
             raise NotSent("the store is closed", again=False)
         if self._session is None:
@@ -284,7 +290,7 @@ class Gateway:
             ) from error
 
     def _pick(self) -> int:
-        """The first member that is not avoided; else the one whose time is over first."""
+        """The first member that is not avoided; else the one whose avoidance ends first."""
         now = time.monotonic()
         for member, until in enumerate(self._avoid_until):
             if until <= now:
@@ -292,7 +298,7 @@ class Gateway:
         return min(range(len(self.endpoints)), key=self._avoid_until.__getitem__)
 
     def _avoid(self, member: int, began: float) -> None:
-        """began: when the call that failed was sent; one sent before the last failure is part of that."""
+        """began: when the failed call was sent; one sent before the last failure counts as part of it."""
         if began <= self._failed_at[member]:
             return
         self._failed_at[member] = time.monotonic()
@@ -301,7 +307,7 @@ class Gateway:
 
 
 def _told(kind: type[Unavailable], endpoint: str, words: str, error: Exception) -> Unavailable:
-    """What went wrong with a member; where it was TLS, what about it, and what to do."""
+    """The error of a member; for TLS, what is wrong and what to do."""
     trouble = trouble_of(error)
     made = kind(f"{endpoint} {words}" if trouble is None else f"{endpoint}: {trouble.words}")
     made.hint = made.hint if trouble is None else trouble.hint
@@ -309,7 +315,7 @@ def _told(kind: type[Unavailable], endpoint: str, words: str, error: Exception) 
 
 
 def _content(body: Mapping[str, Any]) -> bytes | io.BytesIO:
-    """The body as sent; a large one as a file, which is sent in pieces between other work."""
+    """The body as sent; a large one as a file, sent in pieces between other work."""
     content = orjson.dumps(body)
     return content if len(content) < LARGE_BYTES else io.BytesIO(content)
 
@@ -330,7 +336,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _answer(endpoint: str, status: int, content: bytes) -> dict[str, Any]:
-    """The answer as a value, or what its error means."""
+    """The response as a value; raises what an error means."""
     try:
         answer = orjson.loads(content)
     except orjson.JSONDecodeError as error:

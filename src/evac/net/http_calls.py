@@ -1,7 +1,7 @@
-"""Bounded HTTP: one call with a deadline and a greatest answer, and requests as a new user makes them.
+"""Bounded HTTP: single calls with a deadline and a size limit, and requests like those of a new user.
 
-No redirect, no proxy. A caller judges no answer. A prober raises an error of the network as it is, for the
-witness knows which of them mean silence.
+No redirects, no proxies. `Caller` does not judge responses. `Prober` raises network errors unchanged, because
+the witness knows which of them mean silence.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Prober:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def get(self, url: str, line: ssl.SSLContext | None = None) -> tuple[int, bytes]:
-        """Status and the first part of the body. line: of https, None: as this machine believes."""
+        """Status and the first part of the body. line: for https; None: this machine's trust."""
         import aiohttp
 
         try:
@@ -48,7 +48,7 @@ class Prober:
             raise  # an expired certificate is not a loss of a site: the witness takes it as unknown
         except aiohttp.ClientConnectionError as error:
             if url.startswith("https:") and not isinstance(error, aiohttp.ClientConnectorError):
-                # A peer that does not believe our certificate hangs up like this: no loss of its site either.
+                # A peer that does not trust our certificate hangs up like this: also no loss of its site.
                 raise aiohttp.ServerDisconnectedError(f"{url}: the connection ended") from error
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -57,8 +57,8 @@ class Prober:
             raise ConnectionResetError(errno.ECONNRESET, f"{url}: the response ended early") from error
 
     async def problem(self, url: str, line: ssl.SSLContext | None = None) -> str:
-        """Why an answer does not show that the application lives; empty if it does. A proxy that answers for
-        a dead application (502, 503, 504) shows nothing of it.
+        """Why a response does not show that the application works; empty if it does. A proxy that answers for
+        a dead application (502, 503, 504) shows nothing about it.
         """
         status, _ = await self.get(url, line)
         if status < 500:
@@ -104,7 +104,7 @@ class Answer:
 
 
 def retry_after_ms(stated: str, now_s: float) -> int:
-    """What `Retry-After` asks for, in seconds or as a date; 0 if it asks for nothing."""
+    """The delay that `Retry-After` requests, in seconds or as a date; 0 if none."""
     words = stated.strip()
     if words.isascii() and words.isdigit():
         return min(int(words[:9]) * 1_000, MAX_WAIT_MS)
@@ -124,7 +124,9 @@ class NotReached(Exception):
 
 
 class NotAnswered(Exception):
-    """The request may have arrived; no whole answer came in time. trouble: as far as TLS may be why."""
+    """The request may have arrived; no complete response came in time. trouble: the TLS problem, if there is
+    one.
+    """
 
     def __init__(self, words: str, trouble: TlsTrouble | None = None) -> None:
         super().__init__(words)
@@ -142,8 +144,9 @@ def open_session(
     total_s: float | None = None,
     **more: Any,
 ) -> aiohttp.ClientSession:
-    """A session without cookies, and without the proxies of the environment. limit, per_host: connections at
-    once, 0: any number. line: of https, None: as this machine believes. more: of `aiohttp.ClientSession`.
+    """A session without cookies and without proxies from the environment. limit, per_host: concurrent
+    connections, 0: unlimited. line: for https; None: this machine's trust. more: passed to
+    `aiohttp.ClientSession`.
     """
     import aiohttp
 
@@ -180,8 +183,8 @@ class Caller:
         headers: Mapping[str, str] | None = None,
         line: ssl.SSLContext | None = None,
     ) -> Answer:
-        """line: of https, None: as this machine believes. Raises `NotReached` or `NotAnswered`, and
-        `Permanent` for an URL that is none.
+        """line: for https; None: this machine's trust. Raises `NotReached` or `NotAnswered`, and `Permanent`
+        for an invalid URL.
         """
         import aiohttp
 
@@ -224,8 +227,8 @@ class Caller:
 
     @contextlib.asynccontextmanager
     async def _session_for(self, url: str) -> AsyncIterator[aiohttp.ClientSession]:
-        """The one of this caller. A connection with TLS gets a session of its own, which ends it at once: let
-        go by a session that goes on, it would say farewell after its loop is over.
+        """This caller's session. A TLS connection gets its own session, which closes it at once: left to a
+        shared session, it would send its close message after the event loop has ended.
         """
         if not url.startswith("https:"):
             yield await self._opened()
@@ -234,7 +237,7 @@ class Caller:
             yield session
 
     async def _opened(self) -> aiohttp.ClientSession:
-        """A session of the running loop; one of a loop that is over cannot be used any more."""
+        """A session of the running loop; one of an ended loop cannot be used any more."""
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
             await self.close()

@@ -1,16 +1,17 @@
-"""Mistakes of evac itself, kept to what they concern.
+"""Contains internal errors of evac to the part that they concern.
 
-What fails as no one foresaw does nothing more for a moment, says so, and begins anew; everything else that a
-leader does goes on. Without this, one run that no controller can carry on would end one controller after the
-other, and with them the watch, all other runs and the plans that lie ready. A lease that is lost, a store
-that is away and a change by someone else are no mistakes: they end the term, as ever.
+A part that fails unexpectedly pauses, reports it, and starts again; everything else that a leader does
+continues. Otherwise one run that no controller can execute would end one controller after the other, and with
+them the watch, all other runs and the standby plans. A lost lease, an unavailable store and a change by
+someone else are expected: they end the term as usual.
 
-Where it happened is said, and never with which values: one of them may have been a secret.
+Reports say where it happened, but never with which values: one may be a secret.
 
-Work in a task of its own, for whoever goes on after what it raises.
+Also runs work in a task of its own, for callers that continue after its errors.
 
-A task group that ends because one of its tasks failed swallows a cancellation that comes meanwhile (CPython
-before 3.13, gh-116720). Whoever then catches what the group raises, and begins again, can be ended no more.
+A task group that ends because one of its tasks failed swallows a cancellation that arrives meanwhile (CPython
+before 3.13, gh-116720). A caller that catches the group's error and starts again could then never be
+cancelled.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ T = TypeVar("T")
 
 
 async def in_own_task(work: Awaitable[T]) -> T:
-    """Awaits work. Cancelled, it cancels the work, waits for its end, and raises that it was cancelled,
-    whatever the work raised.
+    """Awaits work. If cancelled, cancels the work, waits for its end, and raises the cancellation, whatever
+    the work raised.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -49,7 +50,7 @@ async def in_own_task(work: Awaitable[T]) -> T:
 INTERNAL: Final = "internal-error"
 PAUSE_S: Final = 1.0
 PAUSE_MOST_S: Final = 60.0
-"""Pauses grow from the one to the other, and begin anew after what went well for as long as the longest."""
+"""Pauses grow from the first to the second, and start over after a success as long as the longest."""
 
 Say = Callable[[str, Mapping[str, Any]], None]
 _log = logging.getLogger(__name__)
@@ -76,14 +77,14 @@ def foreseen(error: Exception, what: str, say: Say) -> EvacError:
 
 
 def is_mistake(error: Exception) -> bool:
-    """Whether it is unforeseen. For a group: whether all errors in it are."""
+    """Whether it is unexpected. For a group: whether all errors in it are."""
     if isinstance(error, ExceptionGroup):
         return all(is_mistake(one) for one in error.exceptions)
     return not isinstance(error, EvacError)
 
 
 async def enduring(what: str, work: Callable[[], Awaitable[None]], say: Say) -> None:
-    """Works until that ends, and after each mistake again. Raises what is none."""
+    """Runs the work until it ends, restarting after each internal error. Raises any other error."""
     loop, pause_s, told = asyncio.get_running_loop(), PAUSE_S, ""
     while True:
         began_s = loop.time()

@@ -1,6 +1,7 @@
-"""Resolves references of secrets (`env:NAME`, `file:/path`), late, into values that never show.
+"""Resolves references to secrets (`env:NAME`, `file:/path`), as late as possible, into values that are never
+shown.
 
-Owns the reading and the `Secret` type. A reference may be shown; what it stands for may not.
+Owns the reading and the `Secret` type. A reference may be shown; its value may not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from evac.model.errors import Permanent
 MAX_SECRET_BYTES: Final = 65_536
 HIDDEN: Final = "(secret)"
 OPENED: Final = "EVAC_SECRETS"
-"""Names the folder with the material that k people opened: it goes before every reference."""
+"""Names the folder with break-glass material that k people opened: it takes precedence over every
+reference.
+"""
 HEAD_KEY: Final = "EVAC_HEAD_KEY"
 """The variable that refers to the key with which a controller signs journal heads: ed25519 as PEM."""
 ROOM_KEY: Final = "EVAC_ROOM_KEY"
@@ -82,7 +85,7 @@ def resolve(reference: str, environ: Mapping[str, str] | None = None) -> Secret:
 
 
 def opened(reference: str, environ: Mapping[str, str]) -> Secret | None:
-    """The secret of a reference as break-glass material of a bundle holds it; None if it holds none."""
+    """The secret of a reference from a bundle's break-glass material; None if missing."""
     folder = environ.get(OPENED, "")
     path = Path(folder) / name_of(reference)
     return Secret(_from_file(path), reference) if folder and path.is_file() else None
@@ -97,7 +100,7 @@ def path_of(reference: str, environ: Mapping[str, str] | None = None) -> str:
 
 
 def name_of(reference: str) -> str:
-    """The file of a reference among opened material: it shows nothing of the place that is meant."""
+    """File name of a reference in opened material: it does not reveal the original place."""
     return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -176,8 +179,8 @@ COMMAND_S: Final = 10.0
 
 
 def secret_of(reference: str, whole: bool = False) -> Secret:
-    """The secret that a reference names; may wait for a program. whole: all that a program prints, such as a
-    key of several lines. Raises `Permanent`.
+    """The secret that a reference names; may wait for a program. whole: use all output of a program, such as
+    a key of several lines. Raises `Permanent`.
     """
     if not reference.startswith(COMMAND):
         return resolve(reference)
@@ -219,8 +222,8 @@ def _from_command(line: str, whole: bool) -> str:
 def output_of(
     words: list[str], limit_s: float, environ: Mapping[str, str] | None = None
 ) -> tuple[bytes, int]:
-    """(what a program says, its exit code); no more is read than a secret may have and one byte. It has ended
-    afterwards. Without `environ` it gets ours. Raises OSError, TimeoutError and TimeoutExpired.
+    """(output of a program, its exit code); reads at most one byte more than a secret may have. The program
+    has ended afterwards. Without `environ` it gets ours. Raises OSError, TimeoutError and TimeoutExpired.
     """
     end_s = time.monotonic() + limit_s
     process = subprocess.Popen(

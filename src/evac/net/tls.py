@@ -1,4 +1,4 @@
-"""TLS of both ends: contexts from PEM files, and what went wrong in words that tell one failure from another.
+"""TLS on both ends: contexts from PEM files, and error codes that distinguish failures.
 
 tls-authority        the other side's certificate was not signed by a trusted authority
 tls-expired          it has ended, or has not begun
@@ -59,7 +59,7 @@ class TlsFiles:
 
 
 def stamp_of(files: TlsFiles) -> tuple[object, ...]:
-    """What the files are recognised by; one that cannot be seen is another one."""
+    """Identifies a version of the files; unreadable files never match."""
     found: list[object] = []
     for path in (files.ca, files.cert, files.key):
         try:
@@ -103,8 +103,8 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 class RenewedClient:
-    """The context of a side that asks, made again when a file changed. Files that do not fit each other, as
-    while a certificate and its key are renewed one after the other: the ones before are used until they do.
+    """A client context, made again when a file changes. While files do not match, such as when a certificate
+    and its key are being renewed, the previous context stays in use.
     """
 
     def __init__(self, files: TlsFiles) -> None:
@@ -124,7 +124,7 @@ class RenewedClient:
 
 
 def unverified_context() -> ssl.SSLContext:
-    """Proves nothing by itself: the caller compares a pin before anything is sent."""
+    """Proves nothing by itself: the caller must compare a pin before sending anything."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -132,9 +132,9 @@ def unverified_context() -> ssl.SSLContext:
 
 
 def judge_alike(context: ssl.SSLContext) -> ssl.SSLContext:
-    """From 3.13 on Python asks by default for extensions that RFC 5280 wants in every certificate and that
-    authorities of old, and most controllers of servers, do not write. Whether evac reaches what it must save
-    does not change with the Python under it.
+    """From 3.13 on, Python by default requires extensions that RFC 5280 wants in every certificate but that
+    old authorities, and most server controllers, do not write. This turns that off, so that evac reaches the
+    same systems under every Python version.
     """
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
@@ -158,9 +158,10 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 class Renewed:
-    """The context of a side that listens: each new connection takes what `take` was given last. inner: that.
+    """A server context: each new connection uses what `take` received last. inner: the context to listen
+    with.
 
-    A connection changes over in its handshake, so no one is cut off and no port is let go.
+    A connection switches over in its handshake, so no client is cut off and the port stays open.
     """
 
     def __init__(self, first: ssl.SSLContext) -> None:
@@ -276,10 +277,10 @@ _HUNG_UP: Final = "it closed the connection right after the handshake, which usu
 async def why_cut(
     host: str, port: int, context: ssl.SSLContext, shown: bool, timeout_s: float = 3.0
 ) -> TlsTrouble | None:
-    """Why a side that speaks TLS hung up at once. shown: a certificate of ours. None if it does not.
+    """Why a TLS peer hung up at once. shown: a certificate of ours. None if the peer does not speak TLS.
 
-    Since TLS 1.3 a certificate is refused after the handshake is over for us. Clients of HTTP lose the
-    reason, and servers of asyncio send none: then silence at that moment is all there is to see.
+    Since TLS 1.3 a certificate is refused after the handshake has ended for us. HTTP clients lose the reason,
+    and asyncio servers send none: then only the silence is visible.
     """
     return await asyncio.to_thread(_look, host, port, context, shown, timeout_s)
 

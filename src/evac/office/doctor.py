@@ -1,7 +1,7 @@
-"""What the systems of an estate answered when someone last asked them all, as `evac doctor` does.
+"""The last answers of all systems of an estate, collected like `evac doctor` does.
 
-Asking takes as long as the systems take, at most `ANSWER_S`, on a thread with a loop of its own: no page
-waits for it. One examination at a time; the previous answer stays until the next one is complete.
+A check takes as long as the systems take, at most `ANSWER_S`, on a thread with its own event loop: no page
+waits for it. One check runs at a time; the previous result stays until the next one is complete.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Examiner:
         self._estate, self._policy, self._known = estate, policy, known
 
     async def __call__(self, now_ms: int) -> Diagnosis:
-        # Of one edition, should a link to it be moved while they are read.
+        # Keep to one edition, even if a link to it moves during the read.
         estate, policy = self._estate.resolve(), self._policy and self._policy.resolve()
         known = self._known()
         started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Diagnosis]]] = []
@@ -76,7 +76,7 @@ class Examiner:
 
 
 class DoctorDesk:
-    """One for a war room. examine: None for a room that reaches no systems."""
+    """One per war room. examine: None in a room that reaches no systems."""
 
     def __init__(self, clock: Clock, examine: Examines | None) -> None:
         self._clock, self._examine = clock, examine
@@ -84,7 +84,7 @@ class DoctorDesk:
         self.seen = DoctorSeen()
 
     def begin(self, asked_by: str) -> bool:
-        """Starts an examination; False if one is under way. Raises EvacError."""
+        """Starts a check; False if one is running. Raises EvacError."""
         if self._examine is None:
             raise EvacError("no-systems", "this war room cannot reach any systems", "run: evac doctor ESTATE")
         if self._task is not None and not self._task.done():

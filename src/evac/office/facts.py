@@ -203,14 +203,14 @@ class FixFacts:
 
 @dataclass(frozen=True, slots=True)
 class EstateFacts:
-    """Everything above of one estate."""
+    """All of the above for one estate."""
 
     name: str
     as_of: date | None
     digest: str
     """Of the estate with the roles of stores as last seen."""
     files: str
-    """Of the estate as its files have it."""
+    """For the estate as declared in its files."""
     counts: Mapping[str, int]
     sites: tuple[SiteFacts, ...]
     rooms: tuple[Room, ...]
@@ -222,7 +222,7 @@ class EstateFacts:
     fixes: tuple[FixFacts, ...] = ()
     """What to fix first, as `evac audit` groups it."""
     lost: tuple[LostNow, ...] = ()
-    """What is lost or evacuated by now: its capacity counts for nothing."""
+    """What is lost or evacuated now: its capacity does not count."""
     services_away: tuple[Away, ...] = ()
     stores_away: tuple[StoreAway, ...] = ()
     """What is not where the files declare it, and why."""
@@ -238,8 +238,8 @@ class EstateFacts:
 
 
 def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> EstateFacts:
-    """The facts of an audited estate. files: the digest of the estate without what was observed; now: what it
-    was audited by, None if it is as the files declare.
+    """The facts of an audited estate. files: digest of the estate without observations; now: the situation it
+    was audited in, None if it is as the files declare.
     """
     estate = report.impacts.estate
     drilled = _drills(estate)
@@ -282,7 +282,7 @@ def _counts(estate: Estate) -> dict[str, int]:
 
 
 def _drills(estate: Estate) -> dict[str, tuple[date, str]]:
-    """Domain -> day and kind of its last rehearsal."""
+    """Domain -> date and kind of its last drill."""
     found: dict[str, tuple[date, str]] = {}
     for one in estate.rehearsals:
         if one.domain not in found or one.done > found[one.domain][0]:
@@ -291,7 +291,7 @@ def _drills(estate: Estate) -> dict[str, tuple[date, str]]:
 
 
 def _rooms(report: AuditReport) -> Iterator[Room]:
-    """Headroom by site and class of bare servers, then of declared pools; only of what may take more."""
+    """Headroom by site and class of bare servers, then by declared pools; only where more may be placed."""
     impacts = report.impacts
     supply, estate = impacts.capacity.supply, impacts.estate
     fleet, usable = estate.fleet, supply.found.usable
@@ -392,7 +392,7 @@ def _fates_by_site(report: AuditReport) -> dict[tuple[str, int], tuple[str, int 
 
 
 def _roles_of_families(report: AuditReport) -> dict[tuple[str, str], str]:
-    """(family of stores, site) -> `primary` where one of its stores has its primary there, else `copy`."""
+    """(store family, site) -> `primary` if one of its stores has its primary there, else `copy`."""
     top, found = report.impacts.top, {}
     for store in report.impacts.estate.stores:
         for member in store.members:
@@ -423,7 +423,7 @@ def _store(report: AuditReport, store: Store) -> StoreFacts:
 def _domains(
     report: AuditReport, drilled: Mapping[str, tuple[date, str]], lost: bool
 ) -> Iterator[DomainFacts]:
-    """lost: something is lost by now."""
+    """lost: whether something is lost already."""
     verdicts = {row.domain: row.verdict for row in report.rows}
     for one in domains(report.impacts.estate):
         if lost and one.id not in verdicts:
@@ -475,7 +475,7 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
 
 
 def _why(report: AuditReport, row: LossRow) -> str:
-    """What else speaks for a verdict: data without a copy, room or facts that are missing."""
+    """Further reasons for a verdict: data without a copy, missing capacity or missing facts."""
     if row.stores_gone:
         be = "is" if row.stores_gone == 1 else "are"
         return f"{counted(row.stores_gone, 'store')} {be} not restored"

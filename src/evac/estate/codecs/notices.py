@@ -1,8 +1,8 @@
-"""The notices file: channels over which people are told, and which messages go where.
+"""The notices file: alert channels, and which messages go where.
 
-One YAML file, `notices.yaml` in the folder of the estate unless told otherwise. Read with the same machinery
-as the estate: every problem at once, with file, line and column. Nothing secret stands in it: addresses and
-keys are references, for the address of a chat is as good as a password.
+One YAML file, `notices.yaml` in the estate's folder by default. Read with the same machinery as the estate:
+every problem at once, with file, line and column. Nothing secret stands in it: addresses and keys are
+references, for the address of a chat is as good as a password.
 """
 
 from __future__ import annotations

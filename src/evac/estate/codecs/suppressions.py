@@ -1,9 +1,8 @@
 """Findings a company has decided to live with, as a YAML file: a list, each entry with reason and end.
 
-A missing reason or end is no error here: the audit makes a finding of it, so that it is seen where
-findings are seen.
+A missing reason or end is no error here: the audit reports it as a finding, where people look for findings.
 
-The baseline a company began with, as a file: only findings that are new against it fail.
+Also the baseline file that a company starts from: only findings that are not in it fail.
 """
 
 from __future__ import annotations

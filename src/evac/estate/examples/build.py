@@ -1,7 +1,7 @@
-"""Puts the example company together, flawed as in October 2022 or fixed, and describes it in a few counts.
+"""Builds the example company, flawed as in October 2022 or fixed, and describes it in a few counts.
 
-Where each number of the example comes from is a fact by path, `published: ...` or `assumed: ...`. One fact
-per entry covers all below it, so the list stays readable at any scale.
+The source of each number is a fact by path, `published: ...` or `assumed: ...`. One fact per entry covers
+everything below it, so the list stays readable at any scale.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Puts the replicas of the example on servers: feasible, spread, no one twice on one server.
+"""Places the replicas of the example on servers: feasible, spread, never two of a service on one server.
 
-First fit around a circle of servers on which neighbours stand in different halls, rows and racks,
-biggest replicas first. One numpy pass per service and site; no loop over servers.
+First fit around a circle of servers whose neighbours are in different halls, rows and racks, largest replicas
+first. One numpy pass per service and site; no loop over servers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How big the services of the example are: replicas, demand of one, smallest share that serves, replicas at
-each site.
+"""Sizes of the example's services: replicas, demand per replica, smallest share that serves, replicas per
+site.
 
-All drawn from a seeded generator, all assumed. The shapes follow what was published of large fleets: sizes
-are heavy-tailed (Tirmazi et al., "Borg: the Next Generation", EuroSys 2020), so replica counts are
+All are drawn from a seeded generator and assumed. The distributions follow publications on large fleets:
+sizes are heavy-tailed (Tirmazi et al., "Borg: the Next Generation", EuroSys 2020), so replica counts are
 lognormal; popularity falls with rank as a Zipf law. The fixed company keeps every service at two sites or
 more; the flawed one keeps much at Pangyo only.
 """

@@ -1,7 +1,7 @@
-"""The sections of all documents, merged, to the tuples of an Estate; the overlay is merged last, and its
-facts win.
+"""Merges the sections of all documents into the tuples of an Estate; the overlay comes last, and its facts
+win.
 
-Owns what top-level keys mean and how files add up; entries are read by `reading`. An overlay is merged as
+Owns what top-level keys mean and how files combine; entries are read by `reading`. An overlay is merged as
 trees of nodes: every node keeps its own place, so a problem in a merged entry is reported in the file that
 holds it.
 """

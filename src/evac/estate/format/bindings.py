@@ -1,6 +1,6 @@
-"""Where replicas run, whether YAML files or a table said so, and whether there is room for them.
+"""Where replicas run, as stated in YAML files or a table, and whether they fit.
 
-Works on columns, and imports no library of tables: a small estate has none.
+Works on columns and imports no table library, because small estates have no tables.
 """
 
 from __future__ import annotations

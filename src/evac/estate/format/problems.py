@@ -1,7 +1,6 @@
-"""The problems of one reading: every code with its severity and meaning, collected to the end and kept
-within bounds.
+"""Problems found while reading: every code with its severity and meaning, collected to the end within bounds.
 
-Owns how a problem becomes a Diagnostic and how a near name is found; knows no file format. The page
+Owns how a problem becomes a Diagnostic and how similar names are found; knows no file format. The page
 docs/reference/diagnostics.md is made from the table of codes.
 """
 

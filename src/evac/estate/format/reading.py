@@ -1,7 +1,7 @@
-"""Nodes to values, driven by the table of the format, and where each value is from: every problem noted,
-none fatal.
+"""Turns nodes into values, driven by the table of the format, and records their provenance: notes every
+problem, none fatal.
 
-Owns shelf lives: everything else does not know what has expired on the day of the estate.
+Owns shelf lives: no other module knows what has expired on the day of the estate.
 """
 
 from __future__ import annotations

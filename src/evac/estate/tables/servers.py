@@ -1,8 +1,8 @@
-"""The table `servers` to a Fleet: vectorised from the file to the columns.
+"""Turns the table `servers` into a Fleet, fully vectorised.
 
-Names become indices by lookup tables; what a server does not say itself it has from its class. An address
-of a management controller is a host name, an IPv4 address or an IPv6 address in brackets, each with a port
-if it wants one; anything else in a cell never becomes part of a request.
+Names become indices by lookup tables; values missing for a server come from its class. The address of a
+management controller is a host name, an IPv4 address or an IPv6 address in brackets, each with an optional
+port; anything else never becomes part of a request.
 """
 
 from __future__ import annotations

@@ -379,7 +379,9 @@ def _unread_key(run: str) -> str:
 
 
 def _unread(problems: Mapping[str, str], beyond: int) -> list[Concern]:
-    """Open runs that no one is told of: run -> why its journal cannot be read, and how many are too many."""
+    """Open runs that trigger no alerts: run -> why its journal cannot be read, and how many exceed the
+    limit.
+    """
     found = [
         Concern(
             _unread_key(run),

@@ -75,7 +75,7 @@ class Ledger:
         if entry is not None:
             with contextlib.suppress(
                 Corrupt
-            ):  # what was known is found out again, and what is open told again
+            ):  # what was known is derived again, and open alerts are repeated
                 made.state = state_of(entry.value)
         kept = {one.key.removeprefix(BOX): box_of(one.value) for one in await all_entries(store, BOX)}
         made.channels = channels

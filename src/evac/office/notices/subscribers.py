@@ -6,7 +6,7 @@ receive what is published, and leave by a link in every mail.
     notices/mailed/<message>    how far an update has been sent
 
 Addresses are sealed with the channel's key (AES-256-GCM). Names of entries are keyed hashes, so a copy of the
-store tells nobody who subscribed. Whoever asks gets the same answer whether the address is known or not.
+store does not reveal who subscribed. Requests get the same answer whether the address is known or not.
 
 A mail is marked as sent before it is sent. So a controller that takes over, or one that lost the connection
 in the middle of a mail, sends nothing twice; that one mail may be missing. A mail that the server refused
@@ -209,7 +209,7 @@ async def confirm(store: Store, vault: Vault, link: str, now_ms: int) -> Languag
 
 
 def leaver_of(vault: Vault, link: str) -> str:
-    """Who leaves by a link. Raises InvalidInput."""
+    """The subscriber that a link removes. Raises InvalidInput."""
     reader = link.partition(".")[0]
     if not hmac.compare_digest(link.encode(), vault.leave_link(reader).encode()):
         raise InvalidInput("link-invalid", "this link is not valid", "use the link in the latest mail")
@@ -217,7 +217,9 @@ def leaver_of(vault: Vault, link: str) -> str:
 
 
 async def remove(store: Store, reader: str, mailbox: str = "") -> bool:
-    """Erase a subscriber, and a request of that mailbox. Whether there was one. Raises Unavailable."""
+    """Deletes a subscriber, and a request of that mailbox; returns whether there was one. Raises
+    Unavailable.
+    """
     keys = [READER + reader, *([ASKED + mailbox] if mailbox else [])]
     found = [key for key in keys if await store.get(key) is not None]
     if found:
@@ -243,8 +245,8 @@ class Mail:
         self._recent: deque[int] = deque(maxlen=INVITES_MOST)
 
     async def send(self, message: Message) -> Outcome:
-        """To everyone who confirmed before it was published and did not get it yet. Without a store: to the
-        sender, as a test. Raises Conflict, Unavailable.
+        """Sends to everyone who confirmed before it was published and has not received it. Without a store:
+        to the sender, as a test. Raises Conflict, Unavailable.
         """
         try:
             vault = vault_of(self._channel)
@@ -295,7 +297,7 @@ class Mail:
         )
 
     async def _count(self, store: Store, entry: Entry, reader: Reader, outcome: Outcome) -> None:
-        """Removes a subscriber whose mailbox does not exist any more."""
+        """Counts refusals and removes subscribers whose mailbox no longer exists."""
         refused = reader.refused + 1 if outcome.hopeless else 0
         if refused == reader.refused or outcome.after_ms:
             return
@@ -307,7 +309,7 @@ class Mail:
             return  # they left at this moment
 
     async def _tidy(self, store: Store) -> None:
-        """Forgets how far updates were sent that nobody sends any more."""
+        """Deletes the progress of updates that are no longer being sent."""
         old = [
             Delete(one.key)
             for one in await all_entries(store, MAILED)
@@ -360,8 +362,8 @@ class Mail:
         return ""
 
     async def _try(self, server: smtplib.SMTP, mail: EmailMessage) -> Outcome:
-        """One mail. after_ms: it was refused for now. hopeless: the mailbox refused it for good. whole: the
-        server takes no mail now.
+        """Sends one mail. after_ms: refused for now. hopeless: the mailbox refused it for good. whole: the
+        server accepts no mail now.
         """
         to = str(mail["To"])
         try:
