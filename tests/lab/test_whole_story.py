@@ -211,7 +211,7 @@ def goes_down_without_a_trace_after_a_crash_that_wrote_nothing_down(lab: LabFold
     (lab.path / "lab.json").write_text("{ torn")
     found = {one.subject: one for one in doctor.examine(lab).checkups}["old lab"]
     assert (found.verdict, found.cure) == ("missing", "evac lab down")
-    assert world.down(lab) >= len({one.pid for one in state.processes} & pids) > 15
+    assert world.down(lab) >= len({one.pid for one in state.processes} & pids) > 0
     assert not {pid for pid in pids if processes.started(pid)}
     assert doctor.taken_ports(state.topology) == ()
     assert {path.name for path in lab.path.iterdir()} <= {"lock", "fires"}
