@@ -1,8 +1,8 @@
-"""What could be done next in a run: queues that follow its steps, so that no decision walks the whole plan.
+"""What a run could do next: queues that follow its steps, so that no decision walks the whole plan.
 
-Derived from the view and thrown away freely: `Agenda(view, now_ms)` builds it, `follow` keeps it up to date
-with the steps that changed. Each step is offered once, until an event answers the offer. Total cost over a
-run: O((steps + edges) log steps).
+Derived from the view and disposable: `Agenda(view, now_ms)` builds it, `follow` updates it for changed steps.
+Each step is offered once, until an event answers the offer. Total cost over a run: O((steps + edges) log
+steps).
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ _STANDS: Final = BUSY | {"succeeded"}
 
 
 class Agenda:
-    """Invariant: every ready step is offered, in `ready`, parked at a limit that lacks room for it, asleep
-    until a timer, spent (all its tries are used up, or it ends controllers), or in `blocked` until a person,
-    or health, releases it.
-    places: rank of a step -> where it is parked, (number of the limit, units); what `parked` has of it
-    elsewhere is old.
+    """Invariant: every ready step is offered, in `ready`, parked at a limit without capacity for it, asleep
+    until a timer, spent (all its tries are used up, or it crashes controllers), or in `blocked` until a
+    person, or a health check, releases it. places: rank of a step -> where it is parked, (number of the
+    limit, units); other entries of it in `parked` are stale.
     """
 
     __slots__ = (
@@ -93,7 +92,7 @@ class Agenda:
                 self._look(view, i)
 
     def follow(self, view: RunView, now_ms: int) -> None:
-        """Takes in what changed, and every timer that ran out."""
+        """Takes in changes and expired timers."""
         self.now_ms = now_ms
         changed = view.changed
         if changed:
@@ -112,8 +111,8 @@ class Agenda:
             self._let_go(view)
 
     def _let_go(self, view: RunView) -> None:
-        """The next boot tries a boot server that is given up once the one before has a result; when one came
-        up, all do.
+        """After a boot server is given up, lets the next boot try it once the previous one has a result; once
+        one came up, lets all.
         """
         for server in sorted({*self.held, *self.trying}):
             i = self.trying.get(server, -1)
@@ -185,13 +184,13 @@ class Agenda:
             self.observe.append(i)
             return
         again = view.last_ms + (look_ms(view.spec.patience, view.steps[i], times) if times else 0)
-        if i in view.boots.booting:  # as one that is followed: looked at when it should be up
+        if i in view.boots.booting:  # like one that is followed: checked when it should be up
             took_ms = view.steps[i].duration_ms
             again = max(again, min(view.started[i], view.last_ms) + took_ms)
         heappush(self.timers, (again, _OBSERVE, i, view.attempts[i]))
 
     def admit(self, view: RunView, i: int) -> None:
-        """A ready step joins the queue, or waits for its time or for a person."""
+        """Queues a ready step, or makes it wait for its time or for a person."""
         step = view.steps[i]
         self.blocked.pop(i, None)
         wake = view.not_before.get(i, 0) if view.not_before else 0
@@ -217,15 +216,17 @@ class Agenda:
         return bool(view.interrupted) and view.interrupted.get(i, 0) >= INTERRUPTIONS_MOST
 
     def next_start(self, view: RunView) -> int:
-        """The next step that may start now, with its limits promised to it; -1 if there is none."""
+        """The next step that may start now, with its limits promised; -1 if there is none."""
         while True:
-            if view.limits.freed:  # who waited for the room comes before who has just become ready
+            if (
+                view.limits.freed
+            ):  # steps that waited for capacity come before steps that have just become ready
                 self._wake_parked(view)
             while self.ready:
                 i = view.ranked[heappop(self.ready)]
                 uses = view.needs(i) if view.keeping else view.uses[i]
                 if self._is_passed_over(view, i):
-                    if uses and self.parked:  # the room that it was woken for is for those behind it
+                    if uses and self.parked:  # the capacity that it was woken for goes to those behind it
                         view.limits.freed.update(number for number, _, _ in uses)
                     continue
                 if uses:
@@ -243,7 +244,7 @@ class Agenda:
                 return -1
 
     def _is_passed_over(self, view: RunView, i: int) -> bool:
-        """Whether step i, in the queue, does not begin now, be there room or not."""
+        """Whether step i in the queue must not begin now, regardless of capacity."""
         if view.phases[i] != "ready" or i in self.offered or i in self.blocked:
             return True
         if view.steps[i].paced and self._held_back(view, i):
@@ -251,14 +252,14 @@ class Agenda:
         return bool(view.boots.unreplaced) and self._waits_for_image(view, i)
 
     def _held_back(self, view: RunView, i: int) -> bool:
-        """Whether the pace changed while a step stood in the queue."""
+        """Whether the pace changed while a step was queued."""
         if not view.pacing.stopped and view.pacing.next_ms.get(view.steps[i].target, 0) <= self.now_ms:
             return False
         self.admit(view, i)
         return True
 
     def _waits_for_image(self, view: RunView, i: int) -> bool:
-        """Whether another boot tries the boot server of step i, which is given up."""
+        """Whether another boot is trying the given-up boot server of step i."""
         server = view.boots.queue_of(i)
         if server not in self.trying:
             return False
@@ -267,9 +268,7 @@ class Agenda:
         return True
 
     def _park(self, view: RunView, i: int, uses: Uses, lacking: int) -> None:
-        """Step i waits at the limit without room; what it leaves, there and elsewhere, is for those behind
-        it.
-        """
+        """Parks step i at the limit without capacity; what it leaves unused goes to those behind it."""
         for number, units, _ in uses:
             if number == lacking:
                 rank, place = view.rank[i], (number, units)
@@ -280,7 +279,7 @@ class Agenda:
                 view.limits.freed.add(number)
 
     def _wake_parked(self, view: RunView) -> None:
-        """Moves those that the freed limits have room for back into the queue, first come by rank."""
+        """Moves steps that now fit the freed limits back into the queue, in order of rank."""
         freed, view.limits.freed = view.limits.freed, set()
         for number in sorted(freed):
             by_units = self.parked.get(number)
@@ -297,7 +296,7 @@ class Agenda:
                 room -= units
 
     def _first_parked(self, view: RunView, number: int, room: int) -> int:
-        """The units of the first by rank among those parked that fit the room; -1 if none does."""
+        """Units of the first parked step, by rank, that fits the capacity; -1 if none does."""
         best, found = -1, -1
         for units, ranks in self.parked[number].items():
             if units > room:
@@ -312,14 +311,14 @@ class Agenda:
         return found
 
     def startable(self, view: RunView) -> bool:
-        """Whether a step in the queue has room; the queue of a run that pauses is not drained."""
+        """Whether a queued step has capacity; a paused run's queue is not drained."""
         return any(
             self._waits(view, rank) and view.limits.lacking(view.needs(view.ranked[rank])) < 0
             for rank in self.ready
         )
 
     def full(self, view: RunView, most: int = 3) -> list[str]:
-        """Limits at which steps wait for room, for words to people."""
+        """Limits at which steps wait for capacity, for messages."""
         waiting = {
             number
             for number, by_units in self.parked.items()
@@ -339,7 +338,9 @@ class Agenda:
         return view.phases[i] == "ready" and i not in self.offered and i not in self.blocked
 
     def _count_standing(self, view: RunView) -> None:
-        """For a roll-back: how many steps stand on each, so that what a moved store stands on is kept."""
+        """For a rollback: counts how many steps depend on each, so that whatever a moved store depends on is
+        kept.
+        """
         number = len(view.steps)
         self.standing, self.stands = [0] * number, bytearray(number)
         for i in range(number):
@@ -373,7 +374,9 @@ class Agenda:
         heappush(self.undo, (-view.ended[i], view.rank[i]))
 
     def may_undo(self, view: RunView, i: int) -> bool:
-        """Whether evac may take step i back: never a store, never what something done stands on."""
+        """Whether evac may undo step i: never a store, and never something that a completed step depends
+        on.
+        """
         step = view.steps[i]
         if view.phases[i] != "succeeded" or i in view.undo.broken:
             return False
@@ -384,7 +387,7 @@ class Agenda:
         return self.standing is not None and step.safe_undo and not self.standing[i]
 
     def next_undo(self, view: RunView) -> int:
-        """The next step to take back, latest first, with its limits promised to it; -1: none."""
+        """The next step to undo, latest first, with its limits promised; -1: none."""
         later: list[tuple[int, int]] = []
         found = -1
         while self.undo and found < 0:
@@ -406,5 +409,5 @@ class Agenda:
         return found
 
     def undo_due(self, view: RunView) -> bool:
-        """Whether a step waits to be taken back."""
+        """Whether a step waits to be undone."""
         return any(self.may_undo(view, view.ranked[rank]) for _, rank in self.undo)

@@ -1,6 +1,7 @@
-"""The most that the promotions of a run can lose: as known when it was made, and when their fences were done.
+"""The largest possible loss of a run's promotions: as known when it was made, and when their fences were
+complete.
 
-Kept in the labels of the run, so that a later change of the estate does not change what people agreed to.
+Kept in the run's labels, so that a later change of the estate does not change what people agreed to.
 """
 
 from __future__ import annotations
@@ -19,19 +20,17 @@ from evac.steps.registry import kind_of
 LABEL: Final = "loss:"
 
 Basis = Literal["synchronous", "seen", "declared", "moment", "unknown"]
-"""moment: it is restored to one that was asked for, and loses what was written after it."""
+"""moment: restored to a requested point in time, which loses everything written after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """The most that making `candidate` the primary can lose, of writes that were acknowledged. most_ms None:
-    no one knows.
-    """
+    """The most acknowledged writes that making `candidate` the primary can lose. most_ms None: unknown."""
 
     store: str
     primary: str
-    """The site of the old one. basis seen: until_ms less the time up to which the candidate was seen to hold
-    everything.
+    """The site of the old primary. For basis seen: until_ms minus the time up to which the candidate was seen
+    to have everything.
     """
     candidate: str
     most_ms: int | None
@@ -41,13 +40,13 @@ class Loss:
     behind_ms: int = 0
     until_ms: int = 0
     sighting: str = ""
-    """Its name."""
+    """Name of that sighting."""
     rpo_ms: int | None = None
-    """The most that the store may lose in such a fire; None: it does not say."""
+    """The most that the store may lose in such a loss; None: not stated."""
 
     @property
     def figure(self) -> str:
-        """How much, for people."""
+        """The amount, for people."""
         match self.basis:
             case "synchronous":
                 return "nothing"
@@ -57,7 +56,7 @@ class Loss:
 
     @property
     def words(self) -> str:
-        """How much, and how that is known."""
+        """The amount and how it is known."""
         match self.basis:
             case "synchronous":
                 return f"{self.figure}: it confirms every commit"
@@ -75,12 +74,12 @@ class Loss:
         return f"{self.figure}: last seen {age} earlier, {time_lost(self.behind_ms)} behind at that time"
 
     def label(self) -> str:
-        """For the labels of a run."""
+        """Its form in the labels of a run."""
         return orjson.dumps(self).decode()
 
 
 def later(loss: Loss, until_ms: int) -> Loss:
-    """The same, where the primary may have written for longer, or, fenced, for less long."""
+    """The same if the primary may have written for longer or, once fenced, for a shorter time."""
     if loss.basis != "seen" or loss.most_ms is None:
         return replace(loss, until_ms=until_ms)
     most_ms = max(0, loss.most_ms + until_ms - loss.until_ms)
@@ -88,12 +87,12 @@ def later(loss: Loss, until_ms: int) -> Loss:
 
 
 def as_known(loss: Loss, until_ms: int, ago_ms: int) -> Loss:
-    """For who sees nothing: `later`, however long ago that end was."""
+    """For a caller that sees nothing: `later`, however long ago that end was."""
     return later(loss, until_ms)
 
 
 def loss_in(label: str) -> Loss:
-    """The inverse of `label`. Raises NotAllowed for what is none."""
+    """The inverse of `label`. Raises NotAllowed if it is not one."""
     try:
         return Loss(**orjson.loads(label))
     except (ValueError, TypeError) as error:
@@ -101,12 +100,12 @@ def loss_in(label: str) -> Loss:
 
 
 def labels_of(losses: Mapping[str, Loss]) -> dict[str, str]:
-    """As they are kept with a run."""
+    """Labels as kept with a run."""
     return {LABEL + store: loss.label() for store, loss in losses.items()}
 
 
 def known_losses(spec: RunSpec) -> dict[str, Loss]:
-    """What was known when a run was bound. Raises NotAllowed for what cannot be read."""
+    """Losses known when the run was bound. Raises NotAllowed if unreadable."""
     return {
         name.removeprefix(LABEL): loss_in(label)
         for name, label in spec.labels.items()
@@ -125,7 +124,7 @@ def fenced_ms(view: RunView, store: str) -> int:
 
 
 def beyond_rpo(view: RunView) -> Iterator[Left]:
-    """Stores whose promotion or restore may have lost more than their rpo, as may one that cannot be read."""
+    """Stores whose promotion or restore may have lost more than their rpo, including unreadable losses."""
     made = [kind_of(step.kind).makes_primary or kind_of(step.kind).restores for step in view.steps]
     back = {s.target for i, s in enumerate(view.steps) if made[i] and view.phases[i] == "succeeded"}
     labels = {name: label for digest in view.plans for name, label in view.specs[digest].labels.items()}
@@ -144,7 +143,7 @@ def beyond_rpo(view: RunView) -> Iterator[Left]:
 
 
 def time_lost(milliseconds: int | None) -> str:
-    """Of writes, for people: never less than it is, and the same wherever it is shown."""
+    """An amount of lost writes, for people: rounded up, and the same wherever it is shown."""
     if milliseconds is None:
         return "an unknown time"
     seconds, tenths = divmod(-(-milliseconds // 100), 10)

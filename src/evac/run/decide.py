@@ -1,10 +1,10 @@
 """What a run does next. Pure: time is a parameter, and nothing happens here.
 
-`decide` is incremental: it keeps queues beside the view and offers each step once, until an event answers the
-offer. It is work-conserving: a step starts when what it waits for is settled and its limits have room, in
-order of planned start, then id. Records come first and alone: append and apply them, then decide again.
-Invariants: nothing starts outside `running` or under a hold; an unknown step is observed before anything
-else; a store is never promoted before its fences are done; what moved a store is never taken back.
+`decide` is incremental: it keeps queues next to the view and offers each step once, until an event answers
+the offer. It is work-conserving: a step starts when what it waits for is settled and its limits have
+capacity, in order of planned start, then id. Records come first and alone: append and apply them, then decide
+again. Invariants: nothing starts outside `running` or under a hold; an unknown step is observed before
+anything else; a store is never promoted before its fences are done; what moved a store is never undone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from evac.run.view import RunView
 from evac.steps.registry import kind_of
 
 EVAC: Final = "evac"
-"""Who decides where no person did."""
+"""The decider if no person decided."""
 
 _WORDS: Final = {
     "gate": "approval needed for",
@@ -35,7 +35,7 @@ _START: Final = "start"
 
 
 def decide(view: RunView, now_ms: int, most: int = 1_024) -> list[Effect]:
-    """The effects due at `now_ms`, at most `most` of them; empty if there is nothing to do but wait."""
+    """The effects due at `now_ms`, at most `most`; empty if there is only waiting."""
     if view.phase in ENDED or not view.created:
         return []
     agenda: Agenda | None = view.agenda
@@ -47,12 +47,12 @@ def decide(view: RunView, now_ms: int, most: int = 1_024) -> list[Effect]:
         return [Effect("record", event.step, event.attempt, event) for event in records]
     effects = _effects(view, agenda, now_ms, most)
     if not effects and agenda.parked and (move := _move(view, agenda, now_ms)) is not None:
-        return [Effect("record", event=move)]  # what was in the queue has no room, and nothing will give any
+        return [Effect("record", event=move)]  # nothing queued has capacity, and nothing will free any
     return effects
 
 
 def next_ms(view: RunView) -> int | None:
-    """When to decide again if no event comes before; None if only an event can change anything."""
+    """When to decide again without an event; None if only an event can change anything."""
     if view.phase in ENDED:
         return None
     times = []
@@ -77,7 +77,7 @@ def next_ms(view: RunView) -> int | None:
         times.append(turn_ms)
     if view.spec.mend_ms and view.boots.given_up and (left_out_ms := next_left_out_ms(view)) is not None:
         times.append(left_out_ms)
-    looked_ms = -1 if agenda is None else agenda.now_ms  # what was due then needs an event, not time
+    looked_ms = -1 if agenda is None else agenda.now_ms  # what was due then needs an event, not more time
     return min((time for time in times if time > looked_ms), default=None)
 
 
@@ -86,7 +86,7 @@ def _event(kind: str, now_ms: int, **data: Any) -> Event:
 
 
 def _records(view: RunView, agenda: Agenda, now_ms: int) -> list[Event]:
-    """Facts that follow from the state and the time, and that must be in the journal before anything else."""
+    """Facts that follow from state and time and must be journaled before anything else."""
     found = []
     if agenda.stuck:
         found += [_stuck(view, i, now_ms) for i in dict.fromkeys(agenda.stuck) if i not in view.stuck]
@@ -111,7 +111,7 @@ def _stuck(view: RunView, i: int, now_ms: int) -> Event:
 
 
 def _spent(view: RunView, i: int, now_ms: int) -> Event:
-    """Neither the step nor, if it was done, its undo is tried again until a person asks for it."""
+    """Neither the step nor, if it was done, its undo is retried until a person asks for it."""
     data = {"code": "tries-spent", "message": f"not done after {view.tries[i]} attempts", "again_ms": -1}
     interrupted = view.interrupted.get(i, 0)
     if interrupted >= INTERRUPTIONS_MOST:
@@ -124,7 +124,7 @@ def _spent(view: RunView, i: int, now_ms: int) -> Event:
 
 
 def _move(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
-    """The change of the run's own phase that is due."""
+    """The run's phase change that is due."""
     if view.phase in ("running", "paused", "awaiting_approval"):
         late = _timed_out(view, agenda, now_ms)
         if late is not None:
@@ -156,7 +156,7 @@ def _approval(view: RunView, now_ms: int) -> Event | None:
 
 
 def _approval_needed(view: RunView, now_ms: int) -> Event:
-    """Says what is new: what none of the approvals so far covers, or how many persons are missing."""
+    """Says what is new: what no approval covers yet, or how many people are missing."""
     needed = view.spec.envelope
     closest = min(
         (envelope.outside(given, needed) for given in view.approvals.given.values()), key=len, default=()
@@ -197,7 +197,7 @@ def _running(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
             return None
         waits = outages.next_ms(view) is not None or silent_servers.waiting(view)
         if waits and not _is_late(view, now_ms):
-            return None  # some are tried again before it ends
+            return None  # some are retried before it ends
         if view.spec.monitor_ms:
             return _event("monitoring_started", now_ms)
         return _ended(view, now_ms)
@@ -221,7 +221,7 @@ def _ended(view: RunView, now_ms: int) -> Event:
 
 
 def _passed_over(view: RunView) -> Iterator[Left]:
-    """Services and stores of which a step was skipped or undone: no one knows whether they are back."""
+    """Services and stores with a skipped or undone step: whether they are restored is unknown."""
     known = {one.name for one in view.spec.leaves}
     for i, step in enumerate(view.steps):
         if view.phases[i] not in ("skipped", "undone") or i in view.leftover or step.target in known:
@@ -237,7 +237,7 @@ def _passed_over(view: RunView) -> Iterator[Left]:
 
 
 def is_blocked(view: RunView) -> bool:
-    """Whether nothing goes on until a person, or health, lets it."""
+    """Whether nothing continues until a person, or a health check, lets it."""
     agenda: Agenda | None = view.agenda
     if agenda is None or agenda.undo or view.manual_running or view.settled or _hopes(view, agenda):
         return False
@@ -254,8 +254,8 @@ def is_blocked(view: RunView) -> bool:
 
 
 def _hopes(view: RunView, agenda: Agenda) -> bool:
-    """Whether something that was offered may change anything. One more look at what a person was asked about
-    does not, until it sees something: else the run would resume and pause again with every look.
+    """Whether something offered may change anything. Another look at what a person was asked about does not
+    until it sees something; otherwise the run would resume and pause with every look.
     """
     if not view.doubtful:
         return bool(agenda.offered)
@@ -317,8 +317,8 @@ def _rolled_back(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
 
 
 def _effects(view: RunView, agenda: Agenda, now_ms: int, most: int) -> list[Effect]:
-    """Steps to look at, to take back and to start, in this order; however many are looked at, half of it is
-    left for the others.
+    """Steps to observe, to undo and to start, in this order; half of the effects are reserved for the latter
+    two.
     """
     effects: list[Effect] = []
     _looks(view, agenda, effects, most if view.held else max(1, most // 2))
@@ -342,7 +342,7 @@ def _effects(view: RunView, agenda: Agenda, now_ms: int, most: int) -> list[Effe
 
 
 def _looks(view: RunView, agenda: Agenda, effects: list[Effect], most: int) -> None:
-    """Adds steps to look at, up to so many effects."""
+    """Adds steps to observe, up to `most` effects."""
     while agenda.observe and len(effects) < most:
         i = agenda.observe.pop()
         if view.phases[i] == "unknown" and i not in agenda.offered:
@@ -351,7 +351,7 @@ def _looks(view: RunView, agenda: Agenda, effects: list[Effect], most: int) -> N
 
 
 def withdraw(view: RunView, step: str) -> None:
-    """Takes an offer back that was not carried out and not answered: the step is offered again."""
+    """Withdraws an offer that was neither executed nor answered: the step is offered again."""
     agenda: Agenda | None = view.agenda
     if agenda is not None and (i := view.number(step)) in agenda.offered:
         view.changed.append(i)

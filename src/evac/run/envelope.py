@@ -1,6 +1,6 @@
 """What an approval covers, and why it does not cover a plan. Pure.
 
-A replan inside an approved envelope goes on; one outside it asks again, and says what is new.
+A replan inside an approved envelope continues; one outside it asks again and says what is new.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from evac.model.run_policy import Envelope
 
 
 def outside(approved: Envelope, needed: Envelope) -> tuple[str, ...]:
-    """One sentence for each thing that is needed and not covered; empty if all is covered."""
+    """One sentence for each required thing that is not covered; empty if all is covered."""
     reasons = [f"evacuates site {site}" for site in needed.sites if site not in approved.sites]
     reasons += [f"promotes store {store}" for store in needed.stores if store not in approved.stores]
     if needed.most_lost_ms > approved.most_lost_ms:
@@ -29,12 +29,12 @@ def outside(approved: Envelope, needed: Envelope) -> tuple[str, ...]:
 
 
 def covers(approved: Envelope, needed: Envelope) -> bool:
-    """Whether everything that is needed is inside what was approved."""
+    """Whether everything required is inside what was approved."""
     return not outside(approved, needed)
 
 
 def to_data(envelope: Envelope) -> dict[str, Any]:
-    """The envelope as plain values, for an event; lists sorted, so that it can be signed."""
+    """The envelope as plain values for an event; lists are sorted, so that it can be signed."""
     return {
         "sites": sorted(envelope.sites),
         "stores": sorted(envelope.stores),
@@ -44,7 +44,7 @@ def to_data(envelope: Envelope) -> dict[str, Any]:
 
 
 def from_data(data: Mapping[str, Any]) -> Envelope:
-    """The inverse of `to_data`. What is missing is the least: nothing."""
+    """The inverse of `to_data`. A missing key means nothing is covered."""
     return Envelope(
         tuple(data.get("sites", ())),
         tuple(data.get("stores", ())),
@@ -60,23 +60,23 @@ class Approvals:
     asked: bool = False
     """Whether the run ever waited for an approval."""
     given: dict[str, Envelope] = field(default_factory=dict)
-    """Person -> what this person's approval covers."""
+    """Person -> what their approval covers."""
     proofs: dict[str, Proven] = field(default_factory=dict)
-    """Person -> how this person was proven."""
+    """Person -> how they were proven."""
     counted: int = 0
-    """Persons whose approval covers all that the present plan needs."""
+    """People whose approval covers all that the present plan needs."""
     to_type: tuple[str, ...] = ()
-    """Sites whose names must be typed before the run goes on, because more than one is evacuated."""
+    """Sites whose names must be typed before the run continues, because more than one is evacuated."""
     typed: set[str] = field(default_factory=set)
-    """Names that were typed so far."""
+    """Names typed so far."""
 
     @property
     def untyped(self) -> tuple[str, ...]:
-        """Sites whose names must still be typed; all of them, not only the new one."""
+        """Sites whose names must still be typed: all of them, not only the new one."""
         return () if self.typed.issuperset(self.to_type) else self.to_type
 
     def count(self, needed: Envelope) -> None:
-        """Counts again, for what the present plan needs. Names that look the same are one person."""
+        """Counts again for the present plan. Names that look the same are one person."""
         self.counted = len({alike(who) for who, given in self.given.items() if covers(given, needed)})
 
     def fork(self) -> Approvals:

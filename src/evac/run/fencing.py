@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def fences_of(view: RunView) -> dict[str, list[int]]:
-    """Data set -> the numbers of its fences in the present plan. One that a newer plan does by other means is
-    of an earlier plan: whoever skipped it need not make it after all.
+    """Data set -> numbers of its fences in the present plan. A fence that a newer plan does by other means
+    belongs to an earlier plan, so a skipped one is no longer required.
     """
     newest: dict[tuple[str, str], tuple[int, int]] = {}
     for i, step in enumerate(view.steps):
@@ -30,11 +30,11 @@ def fences_of(view: RunView) -> dict[str, list[int]]:
 
 
 LASTING: Final[frozenset[str]] = frozenset({"network", "power"})
-"""Proofs that hold only as long as a device stays as it was put: somebody may switch it back."""
+"""Proofs that hold only while a device stays as it was set: someone may switch it back."""
 
 
 def lasting_fences(view: RunView, step: str) -> list[str]:
-    """The fences of the store that a step promotes which stand on a device, and on no one's word."""
+    """Fences of the store that a step promotes which rely on a device, not on a person's word."""
     mine = view.steps[view.number(step)]
     fences = fences_of(view) if view.agenda is None else view.agenda.fences
     return [

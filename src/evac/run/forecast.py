@@ -1,8 +1,9 @@
-"""When everything is on, and each service back: what was learned so far, and the rest played forward. Pure.
+"""Forecasts when everything is on and each service restored, by learning from the run so far and simulating
+the rest. Pure.
 
-Durations are learned for each kind of step and each predicted length (servers of one class are predicted
-alike): what is to come is drawn from what was measured, slow ones and dead ones included, in an order that
-is the same each time. The rest of the run is then played under the same limits, in the same order of starts.
+Durations are learned per kind of step and predicted length (servers of one class have the same prediction):
+future ones are drawn from measured ones, slow and failed ones included, in a deterministic order. The rest of
+the run is then simulated under the same limits, in the same order of starts.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from evac.run.view import BUSY, RunView
 from evac.steps.registry import kind_of
 
 GOLDEN: Final = 0.6180339887498949
-"""Steps of this size, modulo one, spread evenly however many are taken."""
+"""Multiples of this, modulo one, are evenly spread, however many are taken."""
 PRIOR: Final = 4
-"""As long as fewer were measured, the prediction counts as well."""
+"""While fewer were measured, the prediction counts as well."""
 LATE_SHARE: Final = 4
-"""Of what runs longer than anything measured: a quarter of that again is left."""
+"""A step that has run longer than anything measured is assumed to have a quarter of that time left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Of one kind and predicted length: steps that went well, those that failed, and the mean of measured
-    over predicted, in permille.
+    """For one kind and predicted length: successful steps, failed ones, and the mean of measured over
+    predicted, in permille.
     """
 
     kind: str
@@ -43,8 +44,8 @@ class Learned:
 
 
 class _Alike:
-    """Steps that are alike: permille of the prediction of those that went well, in order; failed: how many
-    did not. least: what the one that has run longest shows already.
+    """Steps that are alike: sorted permille of the prediction of successful ones; failed: how many failed.
+    least: the minimum that the longest-running one has already reached.
     """
 
     __slots__ = ("drawn", "failed", "found", "least")
@@ -54,7 +55,7 @@ class _Alike:
         self.failed = self.drawn = self.least = 0
 
     def draw(self, beyond: int) -> int:
-        """The next permille, of those above `beyond`."""
+        """The next permille above `beyond`."""
         self.drawn += 1
         first = bisect_right(self.found, beyond) if beyond else 0
         left = len(self.found) - first
@@ -67,7 +68,7 @@ class _Alike:
 
 
 class Measured:
-    """failing: how long servers took that did not come up, in order; share: of boots that fail."""
+    """failing: sorted durations of failed boots; share: rate of failed boots."""
 
     def __init__(self, view: RunView, now_ms: int) -> None:
         self._alike: dict[tuple[str, int], _Alike] = {}
@@ -99,14 +100,14 @@ class Measured:
         if phase == "succeeded":
             alike.found.append(took_ms * 1_000 // step.duration_ms)
         elif i in view.boots.refused or i in self._waiting:
-            return  # says nothing of the server: it is tried again once what it was for is mended
+            return  # says nothing about the server: it is retried once the cause is fixed
         elif i in view.boots.quarantined or phase == "failed":
             alike.failed += 1
             if kind_of(step.kind).boots:
                 self.failing.append(took_ms * max(1, view.tries[i]))
 
     def _share(self, view: RunView, boots: list[int], now_ms: int) -> float:
-        """Of boots begun so long ago that those that fail have failed."""
+        """Failure rate of boots begun so long ago that failing ones have failed."""
         if not self.failing:
             return 0.0
         most_ms = self.failing[len(self.failing) * 9 // 10]
@@ -114,8 +115,8 @@ class Measured:
         return len(self.failing) / max(begun, len(self.failing), 1)
 
     def next_failure(self, ran_ms: int) -> int:
-        """How long the next boot takes to fail, spread evenly by the share; -1: it comes up. ran_ms: of one
-        that has run so long already.
+        """How long the next boot takes to fail, spread evenly by the rate; -1: it comes up. ran_ms: how long
+        it has already run.
         """
         if not self.failing or ran_ms >= self.failing[-1]:
             return -1
@@ -127,8 +128,8 @@ class Measured:
         return max(ran_ms, self.failing[int(self._failed * GOLDEN % 1.0 * len(self.failing))])
 
     def next_permille(self, step: RunStep, ran_ms: int) -> int:
-        """How long the next such step takes, of what was predicted: as its like, or, for a boot of a class of
-        which none is up yet, as the class that most is known of.
+        """Permille of the prediction that the next such step takes: from similar steps or, for a boot of a
+        class with none up yet, from the class with most measurements.
         """
         alike, boots = self._alike.get((step.kind, step.duration_ms)), kind_of(step.kind).boots
         beyond = ran_ms * 1_000 // step.duration_ms
@@ -145,7 +146,7 @@ class Measured:
 
 
 TURNS: Final = 400
-"""Moments in the longest step: ends within one of them are taken together."""
+"""Resolution: ends within this fraction of the longest step are handled together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,26 +154,26 @@ class Forecast:
     """Where a run is heading."""
 
     at_ms: int
-    """When it was made; all times are of the wall clock, 0 where nothing can be said."""
+    """When it was made; all times are wall clock, 0 if unknown."""
     boots: int
     up: int
-    """In all, and on by now."""
+    """Total, and on by now."""
     floor: int
     """How many will not come up."""
     on_ms: int
     planned_on_ms: int
-    """When the last boot ends, and when the plan said so."""
+    """When the last boot ends, and when the plan said it would."""
     end_ms: int
-    """Of the run."""
+    """End of the run."""
     services: Mapping[str, int]
-    """When each is back, those that are back left out."""
+    """When each service is restored, except those already restored."""
     learned: tuple[Learned, ...]
     waits: bool = False
-    """Something waits for a person, and is taken as done at once."""
+    """Something waits for a person and is assumed to be done at once."""
 
 
 def forecast(view: RunView, now_ms: int) -> Forecast:
-    """Where the run is heading, if nothing changes and no one is waited for."""
+    """The expected course if nothing changes and no person is waited for."""
     measured = Measured(view, now_ms)
     play = _Play(view, now_ms, measured)
     play.run()
@@ -197,7 +198,7 @@ def forecast(view: RunView, now_ms: int) -> Forecast:
 
 
 class _Play:
-    """The rest of the run on a copy of it. ends: step -> when it ends."""
+    """The rest of the run, on a copy of it. ends: step -> when it ends."""
 
     def __init__(self, view: RunView, now_ms: int, measured: Measured) -> None:
         self.now_ms, self.floor, self.ends = now_ms, 0, dict[int, int]()
@@ -213,7 +214,7 @@ class _Play:
         self._prepare()
 
     def _prepare(self) -> None:
-        """What is under way ends as drawn; what only a person can settle is settled at once."""
+        """Running steps end as drawn; what only a person can settle is settled at once."""
         view = self.view
         again = view.boots.refused | silent_servers.are_waiting(view)
         for i, phase in enumerate(view.phases):
@@ -288,7 +289,7 @@ class _Play:
         self.view.turn(i, "succeeded")
 
     def services(self) -> dict[str, int]:
-        """Service -> when its last base check, or the move of its traffic, is done."""
+        """Service -> when its last base check, or its traffic shift, is done."""
         found: dict[str, int] = {}
         for i, step in enumerate(self.view.steps):
             kind = kind_of(step.kind)

@@ -1,4 +1,4 @@
-"""A limit as people say it: `90%` of what the estate says, `450 kW`, `200`. Pure."""
+"""A limit as people state it: `90%` of the estate's value, `450 kW`, `200`. Pure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _WORDS: Final = "give a share of the estate's value (90%), watts (450 kW) or a p
 
 
 def capacity_of(limits: Limits, name: str, value: str) -> int:
-    """What the run may hold of a limit when a person says `value`; what others hold of it is taken off.
-    Raises RunError for a limit that the run does not have, and for words that are no value.
+    """The run's share of a limit when a person states `value`; what others hold is subtracted. Raises
+    RunError for an unknown limit or an invalid value.
     """
     limit = next((one for one in limits.limits if one.id == name), None)
     if limit is None:
@@ -41,7 +41,7 @@ def capacity_of(limits: Limits, name: str, value: str) -> int:
 
 
 def _of_each_kind(names: Sequence[str]) -> str:
-    """The first of each kind, and how many there are: a large run has thousands."""
+    """The first of each kind and their number: a large run has thousands."""
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(LimitId.parse(name).kind, []).append(name)

@@ -1,9 +1,9 @@
 """Limits of a run: slots held and units begun in a window, rebuilt from events after a crash. Pure.
 
-What is held follows from the journal alone: `take` when a start is in it, `give_back` when its result is. A
-promise covers the moment between, so that one decision cannot hand the same room out twice. Invariant: for
-every limit, held + promised never exceeds its capacity because of a decision. Where a person makes a limit
-smaller than what is held, nothing new begins until there is room.
+What is held follows from the journal: `take` when it has a start, `give_back` when it has the result. A
+promise covers the time between, so that a decision cannot assign the same capacity twice. Invariant: no
+decision makes held + promised exceed a limit's capacity. If a person lowers a limit below what is held,
+nothing new begins until there is capacity.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Uses = tuple[tuple[int, int, int], ...]
 
 
 class Parts(NamedTuple):
-    """Uses of a step that keeps something: that, the rest, and what it needs to begin again while it holds
-    what it keeps: no more of it, but nothing begins under a limit that is overdrawn.
+    """Uses of a step that keeps something: the kept part, the rest, and what it needs to start again while
+    keeping: no additional units, but nothing begins under an overdrawn limit.
     """
 
     kept: Uses
@@ -32,15 +32,15 @@ class Parts(NamedTuple):
 
 
 class LimitShown(NamedTuple):
-    """A limit as people say it."""
+    """A limit as shown to people."""
 
     limit: str
     now: int
     """What may be held."""
     whole: int
-    """As the estate says."""
+    """The estate's value."""
     held: int
-    """By whomever."""
+    """Whoever holds it."""
 
 
 def parted(uses: Uses) -> Parts:
@@ -50,11 +50,11 @@ def parted(uses: Uses) -> Parts:
 
 
 class Limits:
-    """All limits of one run. Timed holds end by the clock, kept ones when they are released, the others when
-    the step has a result.
+    """All limits of one run. Timed holds end by the clock, kept ones when released, others with the step's
+    result.
 
-    A new leader has another clock: `restart` goes on with every hold as if no time had passed between the old
-    leader's last event and its own first, so that no difference of clocks can shorten a window.
+    A new leader has another clock: `restart` continues every hold as if no time had passed between the old
+    leader's last event and its own first, so that no clock difference can shorten a window.
     """
 
     __slots__ = (
@@ -79,10 +79,10 @@ class Limits:
         self._apart: dict[str, int] = {}
         self._inrush = frozenset(n for n, one in enumerate(self.limits) if LimitId.parse(one.id).is_inrush)
         self.freed: set[int] = set()
-        """Limits that got room since somebody last looked."""
+        """Limits that gained capacity since the last check."""
 
     def fork(self) -> Limits:
-        """The same limits with the same holds, apart; promises are forgotten."""
+        """An independent copy with the same holds; promises are dropped."""
         other = copy(self)
         other.capacity, other._used = self.capacity.copy(), self._used.copy()
         other._timed, other._apart = self._timed.copy(), self._apart.copy()
@@ -90,7 +90,9 @@ class Limits:
         return other
 
     def uses(self, step: RunStep) -> Uses:
-        """The step's uses by number. Raises RunError for a limit that is unknown or always too small."""
+        """The step's uses by limit number. Raises RunError for a limit that is unknown or always too
+        small.
+        """
         found = []
         for name, units, hold_ms in step.uses:
             number = self._numbers.get(name)
@@ -105,9 +107,7 @@ class Limits:
         return tuple(found)
 
     def moved(self, uses: Uses, server: str, other: str) -> Uses:
-        """The uses with limits of another boot server in place of its own; where that has none of a kind,
-        none.
-        """
+        """The uses with another boot server's limits in place of its own; kinds that it lacks are dropped."""
         if server == other:
             return uses
         found: list[tuple[int, int, int]] = []
@@ -120,14 +120,14 @@ class Limits:
         return tuple(found)
 
     def is_inrush(self, number: int) -> bool:
-        """Whether it is about what servers draw while they are switched on."""
+        """Whether it limits what servers draw while being switched on."""
         return number in self._inrush
 
     def room(self, number: int) -> int:
         return self.capacity[number] - self._used[number] - self._promised[number]
 
     def lacking(self, uses: Uses) -> int:
-        """The number of the first limit without room for it, or -1."""
+        """Number of the first limit without capacity for it, or -1."""
         for number, units, _ in uses:
             if self._used[number] + self._promised[number] + units > self.capacity[number]:
                 return number
@@ -138,7 +138,7 @@ class Limits:
             self._promised[number] += units
 
     def keep(self, uses: Uses) -> None:
-        """The promise was kept: `take` has counted it."""
+        """The promise was used: `take` has counted it."""
         for number, units, _ in uses:
             self._promised[number] -= units
 
@@ -148,7 +148,7 @@ class Limits:
             self.freed.add(number)
 
     def forget_promises(self) -> None:
-        """Whoever decides begins anew: what was offered and not begun is offered again."""
+        """A new decision begins: offers not begun are made again."""
         self._promised = [0] * len(self.limits)
 
     def take(self, uses: Uses, at_ms: int) -> None:
@@ -159,26 +159,26 @@ class Limits:
                 heappush(self._timed, (at_ms + hold_ms, number, units))
 
     def hold_on(self, number: int, units: int, end_ms: int, until_ms: int) -> None:
-        """A timed hold that ends at `end_ms`, or has ended then, holds until `until_ms`."""
+        """Makes a timed hold that ends at `end_ms`, or has ended then, last until `until_ms`."""
         if until_ms > end_ms:
             heappush(self._timed, (end_ms, number, -units))
             heappush(self._timed, (until_ms, number, units))
 
     def give_back(self, uses: Uses) -> None:
-        """The step has a result: what it held for its whole length is free."""
+        """The step has a result: frees what it held for its duration."""
         for number, units, hold_ms in uses:
             if not hold_ms:
                 self._used[number] -= units
                 self.freed.add(number)
 
     def release(self, kept: Uses) -> None:
-        """What was kept beyond a step is free."""
+        """Frees what was kept beyond a step."""
         for number, units, _ in kept:
             self._used[number] -= units
             self.freed.add(number)
 
     def change(self, name: str, capacity: int) -> None:
-        """Another capacity from now on. Raises RunError for a limit that the run does not have."""
+        """Sets a new capacity. Raises RunError for an unknown limit."""
         number = self._numbers.get(name)
         if number is None:
             raise RunError("limit-unknown", f"{name} is not a limit of this run")
@@ -196,7 +196,7 @@ class Limits:
         return tuple(sorted(found))
 
     def capacity_of(self, name: str) -> int:
-        """Units that may be held now; 0 of a limit that the run does not have."""
+        """Units that may be held now; 0 for an unknown limit."""
         number = self._numbers.get(name)
         return 0 if number is None else self.capacity[number]
 
@@ -204,7 +204,7 @@ class Limits:
         return name in self._numbers
 
     def hold_apart(self, name: str, units: int) -> None:
-        """Units held by what the present plan does not know: they count as long as the run does."""
+        """Units held by things that the present plan does not know: counted until the run ends."""
         number = self._numbers.get(name)
         if number is not None:
             self._used[number] += units
@@ -215,7 +215,7 @@ class Limits:
         return tuple(sorted(self._apart.items()))
 
     def advance(self, now_ms: int) -> None:
-        """Ends the timed holds that are over."""
+        """Ends expired timed holds."""
         timed = self._timed
         while timed and timed[0][0] <= now_ms:
             _, number, units = heappop(timed)
@@ -233,7 +233,7 @@ class Limits:
         self._timed = [(end_ms + later_ms, number, units) for end_ms, number, units in self._timed]
 
     def carry_over(self, old: Limits) -> None:
-        """Takes the timed holds, and what is held apart, of the limits of a replaced plan over, by name."""
+        """Takes over, by name, the timed holds and separately held units of a replaced plan's limits."""
         for name, units in old._apart.items():
             self.hold_apart(name, units)
         for until_ms, number, units in old._timed:
@@ -243,11 +243,11 @@ class Limits:
                 heappush(self._timed, (until_ms, mine, units))
 
     def held(self, last_ms: int) -> tuple[tuple[str, int, int], ...]:
-        """(limit, end, units) of the timed holds that were not over at `last_ms`, sorted."""
+        """(limit, end, units) of timed holds not expired at `last_ms`, sorted."""
         return tuple(
             sorted((self.limits[n].id, end, units) for end, n, units in self._timed if end > last_ms)
         )
 
     def used(self, name: str) -> int:
-        """Units held now, promises not counted."""
+        """Units held now, without promises."""
         return self._used[self._numbers[name]]

@@ -1,9 +1,8 @@
-"""Another plan takes the place of the present one in the middle of a run. Pure.
+"""Replaces the plan of a run midway. Pure.
 
-What is done stays done, and what is under way goes on; the steps that have not begun are those of the new
-plan. With tens of thousands of steps that takes a while, so it is done in parts: a caller that has other
-things to do takes over on a copy of the view, does them between two parts, and puts the copy in its place at
-the end.
+Completed steps stay, running ones continue, and steps that have not begun come from the new plan. With tens
+of thousands of steps that takes a while, so it is done in parts: a caller with other work applies it to a
+copy of the view, works between two parts, and installs the copy at the end.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from evac.run.view import BUSY, PART, Replaced, RunView, Undo
 
 STEP_SETS: Final = ("gates_open", "manual_running", "doubtful", "stuck", "leftover")
 STEP_FACTS: Final = ("unclear", "unseen", "not_before", "evidence", "failures", "whys", "interrupted")
-"""Fields of the view itself that hold numbers of steps, and those that hold something for such a number."""
+"""Fields of the view that contain step numbers, and those keyed by them."""
 
 
 def take_over(view: RunView, event: Event) -> Iterator[None]:
-    """The view after `plan_replaced`, when the last part is done. Raises RunError in the first parts, for a
-    plan that is unknown or cannot run.
+    """The view after `plan_replaced`, once the last part is done. The first parts raise RunError for a plan
+    that is unknown or cannot run.
     """
     run_moves(view, event, event.kind)
     attempts = _attempts(view)
@@ -73,8 +72,8 @@ def _attempts(view: RunView) -> dict[str, int]:
 def _merging(
     view: RunView, plan: str, attempts: Mapping[str, int], stays: bool
 ) -> Generator[None, None, replan.Merged]:
-    """What the run executes from now on. stays: boots that were given up are not begun anew because the plan
-    has them, too. Raises RunError for a plan that no one has.
+    """What the run executes from now on. stays: given-up boots are not repeated just because the new plan has
+    them. Raises RunError for an unknown plan.
     """
     new = view.specs.get(plan)
     if new is None:
@@ -96,7 +95,7 @@ def _merging(
 
 
 def _origins(view: RunView, merged: replan.Merged, plan: str) -> dict[str, tuple[str, str]]:
-    """Where each step comes from: kept ones from where they did, the others from the new plan."""
+    """Origin of each step: kept ones keep theirs, the others come from the new plan."""
     names = {name: old for old, name in merged.renamed.items()}
     kept = merged.kept
     return {
@@ -107,7 +106,7 @@ def _origins(view: RunView, merged: replan.Merged, plan: str) -> dict[str, tuple
 
 @dataclass(slots=True, init=False)
 class _Before:
-    """What was known of the steps before, by the numbers that they had."""
+    """State of the steps before, by their old numbers."""
 
     steps: Sequence[RunStep]
     index: Mapping[str, int]
@@ -122,7 +121,7 @@ class _Before:
     undo: Undo
     boots: Boots
     sets: dict[str, set[int]]
-    """Fields of the view, by their names."""
+    """Fields of the view by name."""
     facts: dict[str, dict[int, Any]]
 
     def __init__(self, view: RunView) -> None:
@@ -135,7 +134,7 @@ class _Before:
 
 
 def _put_back(view: RunView, before: _Before, merged: replan.Merged) -> Iterator[None]:
-    """Gives kept steps their state back, and every step the number of its attempts so far."""
+    """Restores the state of kept steps, and the number of attempts so far of every step."""
     kept, past = merged.kept, view.replaced.attempts
     for i, step in enumerate(view.steps):
         if i % PART == PART - 1:
@@ -165,7 +164,7 @@ def _put_back(view: RunView, before: _Before, merged: replan.Merged) -> Iterator
 
 
 def _turn_back(view: RunView, i: int, before: _Before, j: int) -> None:
-    """Step i is as far as it was, when its number was j, with what it holds."""
+    """Restores step i to its state under number j, with what it holds."""
     phase, since = before.phases[j], before.started[j]
     if phase in BUSY:
         for number, units, hold_ms in view.uses[i]:

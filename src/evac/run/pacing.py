@@ -1,6 +1,6 @@
 """Health-gated pacing of traffic: how large the next share is, how long to wait, when to stop. Pure.
 
-What cannot be seen is not healthy: without enough requests to judge by, evac waits, and does not go on.
+Unknown is not healthy: with too few requests to judge by, evac waits.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Final, Literal
 from evac.model.run_policy import Pace
 
 SAMPLES_LEAST: Final = 20
-"""Requests below which a rate of errors says nothing."""
+"""Below this many requests an error rate says nothing."""
 
 WAIT_MOST_MS: Final = 600_000
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Of what was moved: requests seen since the last share, and how many of them failed."""
+    """Health of moved traffic: requests since the last share, and how many failed."""
 
     requests: int
     errors: int
     baseline_permille: int = 0
-    """Errors of the same service before the move; they are nobody's fault."""
+    """Error rate of the service before the move, not caused by it."""
 
     @property
     def errors_permille(self) -> int:
@@ -33,8 +33,8 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """go: take the next share after wait_ms. slow: the same, with a longer wait. wait: too little is known.
-    stop: no further share; `undo` says that what is safe to take back should be.
+    """go: take the next share after wait_ms. slow: the same with a longer wait. wait: too little is known.
+    stop: no further share; `undo` says whether to roll back what is safe.
     """
 
     verdict: Literal["go", "slow", "wait", "stop"]
@@ -44,7 +44,7 @@ class Judgement:
 
 
 def judge(pace: Pace, wait_ms: int, health: Health) -> Judgement:
-    """How to go on, given the present wait between two shares."""
+    """How to proceed, given the present wait between two shares."""
     if health.requests < SAMPLES_LEAST:
         why = f"only {health.requests} requests seen; {SAMPLES_LEAST} are needed to judge"
         return Judgement("wait", wait_ms, False, why)
@@ -60,10 +60,10 @@ def judge(pace: Pace, wait_ms: int, health: Health) -> Judgement:
 
 @dataclass(slots=True)
 class Pacing:
-    """How fast the shares of traffic of one run follow each other by now."""
+    """Present pace of a run's traffic shares."""
 
     wait_ms: int = -1
-    """Between two shares; negative: as the spec says."""
+    """Between two shares; negative: as in the spec."""
     stopped: bool = False
     """Health allows no further share."""
     next_ms: dict[str, int] = field(default_factory=dict)

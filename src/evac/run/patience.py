@@ -1,4 +1,4 @@
-"""How long a step may take, how often it is tried, and when people are told that it is stuck. Pure."""
+"""How long a step may take, how often it is tried, and when an alert says that it is stuck. Pure."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from evac.run.values import RunStep
 from evac.steps.registry import kind_of
 
 NO_MORE = -1
-"""again_ms of a step that is not tried again."""
+"""again_ms of a step that is not retried."""
 LATE = "late"
-"""Code of a try that we were too late to begin: nothing of it was done, and it does not count as one."""
+"""Code of a try that began too late: none of it was done, and it does not count."""
 INTERRUPTIONS_MOST = 10
-"""How often controllers may end in the middle of one step. That is no failure of the step, but after so many
-times it may be what ends them.
+"""How many controllers may end in the middle of one step. Each is no failure of the step, but after this many
+the step may be the cause.
 """
 FAR_BEYOND = 3
-"""Times its prediction: people are told of a step that takes longer, wherever it is in the plan."""
+"""Multiple of its prediction after which an alert is sent for a step, wherever it is in the plan."""
 LOOK_LEAST_MS = 1_000
 LOOKS = 20
-"""At a boot in doubt during the time that it is predicted to take."""
+"""For a boot in doubt during its predicted time."""
 _BUSY = "bmc-busy"
 _BUSY_FACTOR = 2
 
 
 def deadline_ms(patience: Patience, step: RunStep) -> int:
-    """How long one try may take: what the plan says, else a multiple of what it predicts; never less than the
-    policy gives every step.
+    """How long one try may take: as planned, else a multiple of the prediction; never less than policy gives
+    every step.
     """
     wanted = step.deadline_ms or patience.deadline_factor * step.duration_ms
     return max(patience.deadline_least_ms, wanted)
 
 
 def stuck_ms(patience: Patience, step: RunStep) -> int:
-    """How long a try may run until it counts as late; never later than its deadline. A boot that is late soon
-    says something of the server that it boots from; else only what is on the critical chain matters soon.
+    """How long a try may run before it counts as late; never beyond its deadline. A late boot soon says
+    something about its boot server; otherwise only the critical chain is urgent.
     """
     soon = step.critical or kind_of(step.kind).boots
     factor = patience.stuck_factor if soon else max(patience.stuck_factor, FAR_BEYOND)
@@ -45,19 +45,19 @@ def stuck_ms(patience: Patience, step: RunStep) -> int:
 
 
 def is_alarm(data: Mapping[str, Any]) -> bool:
-    """Whether people are told of a late step at once. data: of its event."""
+    """Whether a late step triggers an alert at once. data: of its event."""
     running, predicted = int(data.get("running_ms", 0)), int(data.get("predicted_ms", 0))
     return bool(data.get("critical")) or running >= FAR_BEYOND * predicted
 
 
 def backoff_ms(patience: Patience, tries: int) -> int:
-    """The wait after the `tries`-th failure (from 1): doubles, up to the most."""
+    """The wait after the `tries`-th failure (from 1): doubles, up to a maximum."""
     return int(min(patience.backoff_most_ms, patience.backoff_ms << min(max(tries, 1) - 1, 30)))
 
 
 def look_ms(patience: Patience, step: RunStep, looks: int) -> int:
-    """The wait until the next look at a step in doubt. A boot is looked at as often as one that is followed:
-    what it holds is wanted by others.
+    """The wait until the next look at a step in doubt. A boot is checked as often as one that is followed,
+    because others need what it holds.
     """
     wait_ms = backoff_ms(patience, looks)
     if not kind_of(step.kind).boots:
@@ -66,11 +66,11 @@ def look_ms(patience: Patience, step: RunStep, looks: int) -> int:
 
 
 def is_hopeless(patience: Patience, step: RunStep, looks: int, ran_ms: int, code: str = "") -> bool:
-    """Whether a step that no one can tell of was looked at often enough. A server that boots is told of only
-    when it is up: it has the time of a whole try, and twice that where the last look could not even be made.
+    """Whether an unclear step was checked often enough. A booting server shows itself only once it is up, so
+    it has the time of a full try, and twice that if the last look could not be made.
 
-    code: of the last look. A controller that is busy, or a machine of ours that was too slow to hear it, says
-    nothing of the server; but it cannot hold up the run for good.
+    code: of the last look. A busy controller, or our own machine being too slow to hear it, says nothing
+    about the server, but must not hold up the run forever.
     """
     if looks < patience.attempts or not kind_of(step.kind).boots:
         return looks >= patience.attempts
@@ -78,9 +78,9 @@ def is_hopeless(patience: Patience, step: RunStep, looks: int, ran_ms: int, code
 
 
 def again_ms(patience: Patience, tries: int, after_ms: int = 0) -> int:
-    """The wait until the next try after `tries` of them failed, or `NO_MORE`.
+    """The wait until the next try after `tries` failures, or `NO_MORE`.
 
-    after_ms: the earliest that the real system asked for.
+    after_ms: the minimum that the real system asked for.
     """
     if tries >= patience.attempts:
         return NO_MORE

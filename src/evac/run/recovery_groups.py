@@ -1,7 +1,7 @@
-"""Recovery groups of a run: stores that must return to one moment, and to which moments they did.
+"""Recovery groups of a run: stores that must return to one point in time, and the points reached.
 
-Kept in the labels of the run, so that a later change of the estate does not change what was asked of it. A
-store that was recovered to a moment is at that moment, however old its newest write is.
+Kept in the run's labels, so that a later change of the estate does not change what was requested. A store
+recovered to a point in time is at that point, however old its newest write is.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from evac.steps.registry import kind_of
 
 LABEL: Final = "group:"
 AS_OF: Final = "as_of"
-"""Key of the evidence of a restore: the moment that its data is as of, in seconds since 1970."""
+"""Evidence key of a restore: the point in time of its data, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """A recovery group once some of it was restored."""
+    """A recovery group after some of it was restored."""
 
     group: str
     state: Literal["waiting", "together", "apart", "unknown"]
-    """waiting: some are not restored yet. unknown: a person restored one, and nothing says how far."""
+    """waiting: some are not restored yet. unknown: a person restored one, and how far is unknown."""
     moments: Mapping[str, int | None]
-    """Store -> seconds since 1970; None where it is not restored, or nobody knows."""
+    """Store -> seconds since 1970; None if not restored or unknown."""
     apart_ms: int | None
     """Between the earliest and the latest; None until all are known."""
     tolerance_ms: int
 
 
 def labels_of(groups: Iterable[RecoveryGroup], restored: Collection[str]) -> dict[str, str]:
-    """Of the groups that a plan restores at least one store of."""
+    """Labels of groups with at least one store that a plan restores."""
     return {
         LABEL + one.id: orjson.dumps([one.tolerance_ms, list(one.stores)]).decode()
         for one in groups
@@ -54,7 +54,7 @@ def returned(view: RunView) -> tuple[Returned, ...]:
 def _groups(
     labels: Mapping[str, str], restores: Collection[str], done: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Returned]:
-    """done: evidence of the restores that have succeeded."""
+    """done: evidence of successful restores."""
     for name, label in sorted(labels.items()):
         if not name.startswith(LABEL):
             continue

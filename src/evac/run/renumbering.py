@@ -1,4 +1,4 @@
-"""Numbers of steps once another plan has given the steps other ones. Pure."""
+"""Step numbers after another plan has renumbered the steps. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 _Fact = TypeVar("_Fact")
 Renumber = Callable[[int], int | None]
-"""The new number of a step; None if nothing is to be known of it any more."""
+"""The new number of a step; None if nothing about it is kept."""
 
 
 def renumbered(steps: Iterable[int], number_of: Renumber) -> set[int]:

@@ -1,8 +1,8 @@
-"""A new plan in the middle of a run: what is done stays, what is under way stays, the rest is replaced. Pure.
+"""A new plan midway through a run: completed and running steps stay, the rest is replaced. Pure.
 
-The id of a step is the same in every plan, so a finished step is known by it and never done again. Where the
-new plan means another thing by the same id (the store is now to be promoted in another site, because the
-first one burnt as well), that is another step: it gets the id with `~2` behind it, and so a key of its own.
+A step has the same id in every plan, so a finished step is recognised and never repeated. If the new plan
+means something else by the same id (the store is now promoted at another site, because the first one burnt as
+well), that is another step: it gets the id with `~2` appended, and so its own key.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from evac.run.values import RunLimit, RunSpec, RunStep, StepPhase
 from evac.steps.registry import kind_of
 
 KEPT: Final = frozenset({"running", "unknown", "undoing", "succeeded", "skipped"})
-"""Phases of steps that a new plan does not touch."""
+"""Phases of steps that a new plan leaves alone."""
 
 _PART: Final = 8_192
-"""Steps at a time."""
+"""Steps per part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What a run executes once another plan has taken over."""
+    """What a run executes after another plan has taken over."""
 
     spec: RunSpec
-    """The steps of both plans."""
+    """Steps of both plans."""
     renamed: Mapping[str, str]
-    """Id in the new plan -> id in the run, where they differ."""
+    """Id in the new plan -> id in the run, if different."""
     kept: frozenset[str]
     leftover: frozenset[str]
-    """Kept steps that the new plan does not have and that have no result yet."""
+    """Kept steps without a result that the new plan does not have."""
 
 
 def ids_of(step: str, plans: int) -> Iterator[str]:
-    """The ids that a step of a plan may have in a run that has had so many plans, the newest first."""
+    """Ids that a plan's step may have in a run that has had this many plans, newest first."""
     for turn in range(plans + 1, 1, -1):
         yield act(step, turn)
     yield step
@@ -49,7 +49,7 @@ def merge(
     limits: Sequence[RunLimit] = (),
 ) -> Merged:
     """What the run executes from now on. old: steps of the run with their phases; attempts: of every step
-    that the run ever tried; limits: those that held so far.
+    ever tried; limits: those in force so far.
     """
     parts = merging(old, new, attempts, limits)
     while True:
@@ -66,7 +66,7 @@ def merging(
     limits: Sequence[RunLimit] = (),
     left: Collection[str] = (),
 ) -> Generator[None, None, Merged]:
-    """As `merge`, in parts. left: steps that stay as they are whatever their phase."""
+    """`merge` in parts. left: steps that stay unchanged whatever their phase."""
     mine = {limit.id for limit in new.limits}
     new = replace(new, limits=(*new.limits, *(limit for limit in limits if limit.id not in mine)))
     capacity = {limit.id: limit.capacity for limit in new.limits}
@@ -104,7 +104,7 @@ def merging(
 
 
 def _fitting(step: RunStep, capacity: Mapping[str, int]) -> RunStep:
-    """What is under way goes on under limits that the new plan made smaller; it then takes all of them."""
+    """A running step continues under limits that the new plan lowered; it then uses them completely."""
     if all(units <= capacity[name] for name, units, _ in step.uses):
         return step
     uses = tuple((name, min(units, capacity[name]), hold_ms) for name, units, hold_ms in step.uses)
@@ -112,7 +112,7 @@ def _fitting(step: RunStep, capacity: Mapping[str, int]) -> RunStep:
 
 
 def _rewired(step: RunStep, known: set[str], names: Mapping[str, str]) -> RunStep:
-    """The step, after what there is of what it was after. names: those that are others in the run."""
+    """The step with dependencies mapped to steps that exist. names: ids that differ in the run."""
     after = step.after
     if known.issuperset(after) and names.keys().isdisjoint(after):
         return step
@@ -125,8 +125,8 @@ def _name(
     attempts: Mapping[str, int],
     several: bool,
 ) -> str:
-    """The id of a new plan's step in the run: its own, or the next free one if that is another act. several:
-    whether the run knows others of it.
+    """The run's id for a new plan's step: its own, or the next free one if it is another act. several:
+    whether the run has others with that id.
     """
     name, turn = step.id, 1
     while several:
@@ -147,8 +147,8 @@ def _same_act(a: RunStep, b: RunStep) -> bool:
 
 
 def _is_fenced_by(was: RunStep, phase: StepPhase, step: RunStep) -> bool:
-    """Whether a fence of the new plan is proved by one that is complete: of the same old primary, and for any
-    candidate or for this one.
+    """Whether a completed fence proves a fence of the new plan: same old primary, and for any candidate or
+    for this one.
     """
     if was.kind != step.kind or not kind_of(step.kind).fences or phase != "succeeded" or not was.act:
         return False

@@ -1,7 +1,7 @@
-"""Events into state: `apply` one, `replay` many, and a fingerprint of where that led. Pure.
+"""Turns events into state: `apply` one, `replay` many, and a fingerprint of the result. Pure.
 
-An event that the tables do not allow, or that contradicts what was before it, raises RunError: the journal
-is corrupt, and going on would be guessing. The same events lead to the same state, from every prefix.
+An event that the tables do not allow, or that contradicts earlier ones, raises RunError: the journal is
+corrupt, and continuing would be guessing. The same events lead to the same state, from every prefix.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def apply(view: RunView, event: Event) -> RunView:
 
 
 def _proof(event: Event) -> Proven:
-    """How the person of an event was proven; events of older leaders do not say it."""
+    """How the person behind an event was proven; events of older leaders do not say it."""
     try:
         return Proven.from_data(event.data.get("proof") or {})
     except (AttributeError, TypeError, ValueError) as error:
@@ -59,9 +59,8 @@ def _proof(event: Event) -> Proven:
 
 
 def apply_in_parts(view: RunView, event: Event) -> Iterator[RunView]:
-    """As `apply`, on a copy of the view, for an event that takes long (another plan): gives the copy after
-    each part, which is the view after the event when the last one is done. The view itself stays as it is.
-    Raises RunError.
+    """Like `apply`, on a copy of the view, for an event that takes long (another plan): yields the copy after
+    each part; after the last one it is the resulting view. The original stays unchanged. Raises RunError.
     """
     other = view.fork()
     if event.kind != "plan_replaced" or not view.created:
@@ -76,7 +75,7 @@ def apply_in_parts(view: RunView, event: Event) -> Iterator[RunView]:
 
 
 def replay(spec: RunSpec, events: Iterable[Event], others: Sequence[RunSpec] = ()) -> RunView:
-    """Where the events lead. others: specs of the plans that `plan_replaced` names."""
+    """The resulting state. others: specs of the plans that `plan_replaced` names."""
     view = RunView(spec, others)
     for event in events:
         apply(view, event)
@@ -84,7 +83,7 @@ def replay(spec: RunSpec, events: Iterable[Event], others: Sequence[RunSpec] = (
 
 
 def plans_of(events: Iterable[Event]) -> tuple[str, ...]:
-    """The digests of the plans that replaced the first one, in order."""
+    """Digests of the plans that replaced the first one, in order."""
     return tuple(event.data["plan"] for event in events if event.kind == "plan_replaced")
 
 
@@ -131,8 +130,8 @@ def _run_started(view: RunView, event: Event) -> None:
 
 
 def _leader_changed(view: RunView, event: Event) -> None:
-    """Whatever ran has no result and never will: it is unknown until someone looks. Nothing says that it
-    failed, so it does not count as a try.
+    """Running steps have no result and never will: they are unknown until observed. They did not fail, so
+    this does not count as a try.
     """
     _run_moves(view, event, event.kind)
     token = event.data["token"]
@@ -216,7 +215,7 @@ def _step_failed(view: RunView, event: Event) -> None:
 
 
 def _drop(view: RunView, i: int) -> None:
-    """A step that the present plan does not know came to nothing: it is not tried again."""
+    """A step that the present plan lacks came to nothing: it is not retried."""
     view.turn(i, "skipped")
     view.leftover.add(i)
     view.exceptions = True
@@ -263,7 +262,7 @@ def _step_observed(view: RunView, event: Event) -> None:
 
 
 def _resolved(view: RunView, i: int) -> None:
-    """The doubt about step i is over."""
+    """The doubt about step i has been resolved."""
     view.unclear.pop(i, None)
     view.boots.booting.discard(i)
     view.whys.pop(i, None)
@@ -501,7 +500,7 @@ _HANDLERS: Final[Mapping[str, Callable[[RunView, Event], None]]] = MappingProxyT
 
 
 def fingerprint(view: RunView) -> str:
-    """A digest of all that the events determine. Two views with the same one decide alike."""
+    """A digest of everything that the events determine. Views with equal fingerprints decide alike."""
     undo = view.undo
     steps = [
         (
@@ -568,8 +567,8 @@ _NOT_OF_EVENTS: Final = frozenset({"agenda", "watched", "changed", "limits", "sp
 
 
 def alike(one: RunView, other: RunView) -> bool:
-    """Whether both have the same fingerprint. It is made only where a look at all that they hold finds a
-    difference, which may be in what events do not determine.
+    """Whether both have the same fingerprint. Computed only if a comparison of all fields finds a difference,
+    which may be in fields that events do not determine.
     """
     mine, theirs = vars(one), vars(other)
     for name, value in mine.items():
@@ -581,5 +580,5 @@ def alike(one: RunView, other: RunView) -> bool:
 
 
 def _plainly(value: Any) -> Any:
-    """The value with its keys in order, so that the way it was written does not matter."""
+    """The value with its keys in order, independent of how it was written."""
     return sorted(value.items()) if isinstance(value, Mapping) else value

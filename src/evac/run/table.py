@@ -1,7 +1,7 @@
-"""The two transition tables: how a run and how a step moves. The diagram in the docs is drawn from here.
+"""The two transition tables: of runs and of steps. The diagram in the docs is drawn from them.
 
-A trigger is the kind of an event, with its outcome where that decides (`step_observed:done`). What stands in
-no row is not allowed: a journal that holds it is corrupt. An event of a step must be allowed by both tables.
+A trigger is the kind of an event, with its outcome if that decides (`step_observed:done`). Anything in no row
+is not allowed, and a journal containing it is corrupt. An event of a step must be allowed by both tables.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ _RUN_STAYS: Final[Mapping[str, tuple[RunPhase, ...]]] = MappingProxyType(
         "undo_failed": _BEGUN,
     }
 )
-"""Triggers that leave the phase of the run as it is, and in which phases they may come."""
+"""Triggers that do not change the run's phase, and the phases they may occur in."""
 
 _STEP_STAYS: Final[Mapping[str, tuple[StepPhase, ...]]] = MappingProxyType(
     {
@@ -173,7 +173,9 @@ STEP_TABLE: Final = cast(StepTable, _table(_STEP_MOVES, _STEP_STAYS))
 
 
 def diagram() -> str:
-    """Both tables as one Mermaid text: two state diagrams. What leaves a phase as it is, is not drawn."""
+    """Both tables as one Mermaid text with two state diagrams. Triggers that do not change the phase are left
+    out.
+    """
     return f"{_mermaid('run', _RUN_MOVES, 'pending', ENDED)}\n{_mermaid('step', _STEP_MOVES, 'pending', ())}"
 
 

@@ -22,7 +22,7 @@ def run_moves(view: RunView, event: Event, trigger: str) -> None:
 
 
 def moves(view: RunView, event: Event, trigger: str) -> int:
-    """Moves the step (and the run) by both tables; its number."""
+    """Moves the step (and the run) by both tables; returns the step's number."""
     i = view.index.get(event[2], -1)
     if i < 0:
         raise refused(view, event, "does not name a step of this run")

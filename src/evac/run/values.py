@@ -1,7 +1,7 @@
 """Values of a run: events, states, and what a run is made of. Pure.
 
-An event is a small tuple, because a journal of a million of them is replayed in seconds. What a kind of event
-carries in `data` stands in `EVENT_DATA`; `run.table` says which state each leads to.
+An event is a small tuple, because a journal of a million of them is replayed in seconds. `EVENT_DATA` lists
+what each kind of event has in `data`; `run.table` says which state each leads to.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ RunPhase = Literal[
     "cancelled",
     "timed_out",
 ]
-"""cancelling: nothing new starts, what runs is waited for."""
+"""cancelling: nothing new starts, running steps finish."""
 StepPhase = Literal[
     "pending", "ready", "running", "succeeded", "failed", "skipped", "unknown", "undoing", "undone"
 ]
 
 ENDED: Final = frozenset({"succeeded", "succeeded_with_exceptions", "failed", "cancelled", "timed_out"})
 CORRUPT: Final = "corrupt"
-"""What stands for the phase of a run whose journal cannot be read: `evac run verify` says where."""
+"""Phase shown for a run whose journal cannot be read; `evac run verify` says where."""
 SETTLED: Final = frozenset({"succeeded", "skipped", "undone"})
-"""Step phases after which what waits for the step may begin (undone only matters when rolling back)."""
+"""Step phases after which steps that wait for it may begin (undone only matters during rollback)."""
 
 EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -128,9 +128,9 @@ class Event(NamedTuple):
 
 
 ATTESTED: Final = "attested"
-"""The label of a run that names stores whose fence a person may attest."""
+"""The run label that names stores whose fence a person may attest."""
 KEPT: Final = -1
-"""hold_ms of a use that lasts beyond its step: a server that is on draws its watts until it is off."""
+"""hold_ms of a use that outlasts its step: a server that is on draws its watts until it is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +142,14 @@ class RunLimit:
     capacity: int
     window_ms: int = 0
     whole: int = 0
-    """What the estate says of it, 0 where that is the capacity."""
+    """The estate's value, 0 if that is the capacity."""
     beside: int = 0
-    """What of it is held by others."""
+    """The part held by others."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """A step as the run needs it."""
+    """A step in the form that a run needs."""
 
     id: StepId
     kind: str
@@ -157,40 +157,40 @@ class RunStep:
     start_ms: int
     duration_ms: int
     after: tuple[str, ...] = ()
-    """Ids, as texts: a plan of a fleet has a million of them, and nobody reads their fields."""
+    """Ids as text: a fleet's plan has a million of them, and their fields are not read."""
     uses: tuple[tuple[str, int, int], ...] = ()
-    """(limit, units, hold_ms), hold 0 for the whole step, KEPT from its start until it is undone, fails with
-    nothing drawn, or is seen off; of a rate limit the window.
+    """(limit, units, hold_ms). hold 0: for the whole step; KEPT: from its start until it is undone, fails
+    with nothing drawn, or is seen off; for a rate limit: the window.
     """
     deadline_ms: int = 0
     gate: str = ""
-    """A person must say go on before it starts."""
+    """What a person must approve before it starts."""
     manual: bool = False
     safe_undo: bool = False
-    """evac may take it back by itself (never for a store)."""
+    """evac may undo it automatically (never for a store)."""
     data_set: str = ""
     """The store whose lease and epoch it needs, for fence and promote."""
     site: str = ""
     paced: bool = False
     act: str = ""
-    """What tells it from another step of the same id in another plan; of a fence what its proof is about,
-    `old` site or `old>candidate` where it holds for one candidate only.
+    """Distinguishes it from a step with the same id in another plan; for a fence what its proof covers: `old`
+    site, or `old>candidate` if it holds for one candidate only.
     """
     rack: str = ""
     feeds: tuple[str, ...] = ()
     boot_server: str = ""
     """Of a boot."""
     lag_ms: int = 0
-    """How long after what it is after it begins at the earliest."""
+    """Earliest start after the end of the steps it waits for."""
     words: str = ""
-    """What a person does, of a manual step."""
+    """Instructions for a manual step."""
     cold: bool = False
-    """Of a boot, that its server had no power before the run and stays off when power comes: who finds it on
-    knows that it was switched on since.
+    """For a boot: its server had no power before the run and stays off when power returns, so a server found
+    on was switched on since.
     """
     critical: bool = False
-    """Whether it is on the chain of steps that decides when the last service is restored: only there it
-    matters at once that a step is late.
+    """Whether it is on the chain of steps that decides when the last service is restored: only there a late
+    step is urgent.
     """
 
     def __post_init__(self) -> None:
@@ -199,15 +199,15 @@ class RunStep:
 
 
 class Left(NamedTuple):
-    """Something that a plan does not bring back, so that its run ends with an exception."""
+    """Something that a plan does not restore, so that its run ends with an exception."""
 
     name: str
     state: Literal["down", "shed", "unknown", "unprotected", "beyond_rpo"]
-    """unprotected: of a store whose copies do not confirm what its `rpo` needs. beyond_rpo: of one that may
-    have lost more than that.
+    """unprotected: a store whose copies do not confirm what its `rpo` needs. beyond_rpo: one that may have
+    lost more than that.
     """
     people: int = 0
-    """Who use it."""
+    """Its users."""
 
 
 LEFT_WORDS: Final[Mapping[str, str]] = MappingProxyType(
@@ -223,21 +223,21 @@ LEFT_SHOWN: Final = 5
 
 
 def bound_in(data: Mapping[str, Any]) -> str:
-    """What signatures of a run cover, of the data of an event that gives it a plan: what its steps do, and
-    that it is this run and no other one of the same name. Empty of older journals.
+    """What signatures of a run cover, from the data of an event that sets its plan: the actions of its steps,
+    and that it is this run and no other of the same name. Empty for older journals.
     """
     bound, made = str(data.get("bound", "")), str(data.get("made", ""))
     return f"sha256:{hashlib.sha256(f'{bound} {made}'.encode()).hexdigest()}" if bound and made else bound
 
 
 def made_ms(made: str) -> int:
-    """When a run, or a plan of it, was made; 0 if that does not say it."""
+    """When a run, or its plan, was made; 0 if unknown."""
     digits = made.partition(".")[2]
     return int(digits) if digits.isdecimal() else 0
 
 
 def left_of(rows: Iterable[Sequence[Any]]) -> tuple[Left, ...]:
-    """As an event of a journal has them."""
+    """From the rows of a journal event."""
     return tuple(Left(str(row[0]), str(row[1]), int(row[2])) for row in rows)  # type: ignore[arg-type]
 
 
@@ -262,29 +262,29 @@ class RunSpec:
     steps: tuple[RunStep, ...]
     limits: tuple[RunLimit, ...] = ()
     envelope: Envelope = field(default_factory=Envelope)
-    """What this plan needs; an approval must cover it."""
+    """What this plan requires; an approval must cover it."""
     patience: Patience = field(default_factory=Patience)
     pace: Pace = field(default_factory=Pace)
     approvals: int = 1
-    """Persons needed, 0 where policy has agreed beforehand."""
+    """Number of approvers, 0 if policy agreed beforehand."""
     monitor_ms: int = 0
     horizon_ms: int = 0
-    """After its start the run begins nothing more and ends as timed out; 0: none."""
+    """This long after its start the run begins nothing more and ends as timed out; 0: never."""
     mend_ms: int = 0
-    """How long what waits for a server that does not come up is held, so that a mended plan can start it
-    elsewhere; then the run goes on without it.
+    """How long steps that wait for a server that does not come up are held, so that a repaired plan can start
+    them elsewhere; then the run continues without them.
     """
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     leaves: tuple[Left, ...] = ()
-    """What the plan does not bring back: its run never ends as simply succeeded."""
+    """What the plan does not restore: its run never ends as simply succeeded."""
 
 
 EffectKind = Literal["start", "observe", "undo", "record", "notify"]
 
 
 class Effect(NamedTuple):
-    """What to do next. start, observe, undo: a step through its driver. record: append `event` (a timer ran
-    out, a run ended, a person is needed). notify: tell people; nothing depends on it.
+    """What to do next. start, observe, undo: a step through its driver. record: append `event` (a timer
+    expired, a run ended, a person is needed). notify: alert people; nothing depends on it.
     """
 
     kind: EffectKind

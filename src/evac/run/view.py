@@ -1,10 +1,10 @@
-"""The state of one run: one mutable aggregate, owned by one caller and changed by events alone.
+"""The state of one run: one mutable aggregate, owned by one caller and changed only by events.
 
-What it holds follows from its specs and the events applied, in order; `run.state` applies them. Steps are
-numbered by their place in the spec and kept as columns, because a run may have a hundred thousand of them.
-What belongs together is a value of its own: `boots`, `approvals`, `pacing`, `undo`, `replaced`.
-Invariants: `counts` agrees with `phases`; `waits[i]` is the number of unsettled steps that step i is after;
-a step is `pending` exactly while it waits; the limits hold the uses of what is running, unknown or undoing.
+It follows from the run's specs and the events applied, in order; `run.state` applies them. Steps are numbered
+by their place in the spec and kept as columns, because a run may have a hundred thousand of them. Related
+state is grouped: `boots`, `approvals`, `pacing`, `undo`, `replaced`. Invariants: `counts` agrees with
+`phases`; `waits[i]` is the number of unsettled steps that step i is after; a step is `pending` exactly while
+it waits; the limits hold the uses of what is running, unknown or undoing.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from evac.run.values import SETTLED, Left, RunPhase, RunSpec, StepPhase
 from evac.steps.registry import kind_of
 
 BUSY = frozenset({"running", "unknown", "undoing"})
-"""Step phases in which something may be under way in the world."""
+"""Step phases in which an effect may be in progress."""
 
 PART: Final = 8_192
-"""Steps at a time: between two parts of a large plan, the caller can do something else."""
+"""Steps per part: between two parts of a large plan, the caller can do something else."""
 
 _TO_BEGIN: Final = frozenset({"ready", "pending"})
 _NONE: Sequence[int] = ()
@@ -45,7 +45,7 @@ class Pause(NamedTuple):
     who: str
     reason: str
     until_ms: int
-    """When it ends by itself; 0: never."""
+    """When it ends automatically; 0: never."""
     then: str
     """What the run does then: resume, cancel or stay."""
     back: RunPhase
@@ -53,7 +53,7 @@ class Pause(NamedTuple):
 
 
 class StepView(NamedTuple):
-    """One step as people see it."""
+    """One step as shown to people."""
 
     id: str
     phase: StepPhase
@@ -62,25 +62,25 @@ class StepView(NamedTuple):
     ended_ms: int
     evidence: Mapping[str, Any]
     failure: tuple[str, str]
-    """Code and message of the last try that failed; empty if none did."""
+    """Code and message of the last failed try; empty if none failed."""
     why: str
     """What it waits for."""
 
 
 @dataclass(slots=True)
 class Undo:
-    """Steps that are rolled back, by number."""
+    """Steps being rolled back, by number."""
 
     wanted: set[int] = field(default_factory=set)
-    """People asked for it."""
+    """Requested by people."""
     unclear: set[int] = field(default_factory=set)
-    """Unknown steps whose undo is in doubt, not the step itself."""
+    """Unknown steps whose undo, not the step itself, is in doubt."""
     broken: set[int] = field(default_factory=set)
     """Their undo failed for good."""
     tries: dict[int, int] = field(default_factory=dict)
 
     def carry_over(self, old: Undo, number_of: Renumber) -> None:
-        """Takes over what was known before another plan gave the steps other numbers."""
+        """Takes over what was known before another plan renumbered the steps."""
         self.wanted.update(renumbered(old.wanted, number_of))
         self.unclear.update(renumbered(old.unclear, number_of))
         self.broken.update(renumbered(old.broken, number_of))
@@ -92,50 +92,50 @@ class Undo:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """What replacements of the plan during the run have left."""
+    """Consequences of plan replacements during the run."""
 
     origin: Mapping[str, tuple[str, str]] = MappingProxyType({})
-    """Steps that do not come from the first plan -> their plan, and their id there."""
+    """Steps not from the first plan -> their plan, and their id there."""
     attempts: Mapping[str, int] = MappingProxyType({})
-    """Attempts of every step that earlier plans tried, by id."""
+    """Attempts of every step tried under earlier plans, by id."""
     renamed: Mapping[str, str] = MappingProxyType({})
-    """Id in a plan -> id in the run, where they differ."""
+    """Id in a plan -> id in the run, if different."""
     lost: tuple[str, ...] = ()
     """Sites that were lost during the run."""
     accounted: tuple[str, ...] = ()
-    """Sites that the newest plan takes as lost."""
+    """Sites that the newest plan counts as lost."""
 
 
 class RunView:
-    """One run. Read its fields freely; only the room `run` writes them."""
+    """One run. Read its fields freely; only the package `run` writes them."""
 
     def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
         """others: specs of plans that replace the first during the run."""
         self.specs = {one.plan: one for one in (spec, *others)}
-        """By the digest of the plan."""
+        """By plan digest."""
         self.plans, self.planned_ms = [spec.plan], list[int]()
-        """Digests of the plans so far, the present one last; when the run got each of them."""
+        """Digests of the plans so far, the present one last; and when each took effect."""
         self.replaced = Replaced()
         self.proposer = ""
-        """The person who asked for the run. Empty: evac itself, or an older journal."""
+        """Who requested the run. Empty: evac itself, or an older journal."""
         self.seen: tuple[LeavingSite, ...] = ()
-        """Of the sites that it leaves as lost, as the leader saw them when it was made for a person."""
+        """Sites it leaves as lost, as the leader saw them when a person requested it."""
         self.bound = self.made = ""
-        """bound: SHA-256 of what the steps of the present plan do and of `made`. made: unlike that of any
-        other run, and of any other plan of this one. Both are empty in older journals.
+        """bound: SHA-256 of what the present plan's steps do and of `made`. made: unique to this run and
+        plan. Both are empty in older journals.
         """
 
         self.created = False
         self.phase: RunPhase = "pending"
         self.phase_ms = 0
-        """Since when the run is in its phase."""
+        """Since when the run has been in its phase."""
         self.events = 0
         """How many were applied."""
         self.at_ms = self.last_ms = 0
-        """Time of the event that is being applied, or was last; the latest of all."""
+        """Time of the event being applied or applied last; the latest of all."""
         self.started_ms = -1
         self.monitoring_ms = 0
-        """Since when it is monitored."""
+        """Since when it has been monitored."""
         self.token, self.owner = 0, ""
         """Fencing token and name of the leader."""
 
@@ -143,28 +143,26 @@ class RunView:
         self.pacing = Pacing()
         self.pause: Pause | None = None
         self.held, self.held_ms = "", 0
-        """Who put it on hold, and since when; empty if no one did."""
+        """Who placed the hold, and since when; empty if there is none."""
         self.cancel_who, self.cancel_why = "", ""
         self.graceful = True
-        """The sites that are left still work: a switchover, not a failover."""
+        """The evacuated sites still work: a switchover, not a failover."""
         self.rolled_back = False
         self.exceptions = False
-        """Not every step was simply done: it ends with exceptions."""
+        """Some step was not simply done: it ends with exceptions."""
         self.end_why = ""
         self.left: tuple[Left, ...] = ()
-        """What was not brought back, of a run that has ended."""
+        """What an ended run did not restore."""
         self.drift = 0
-        """How often something done was seen undone, or the like."""
+        """How often a completed action was seen undone, or the like."""
 
         self.marks: set[str] = set()
-        """Ids of requests to this run, and signatures of people and rooms that they came with: none counts
-        twice.
-        """
+        """Ids of requests to this run, and their signatures by people and rooms: none counts twice."""
         self.capacities: dict[str, int] = {}
-        """Limits that a person changed -> what the run may hold."""
+        """Limits that a person changed -> the run's capacity."""
         self.boots = Boots()
         self.agenda: Any = None
-        """What `decide` keeps beside the view; derived from it, and not of the events."""
+        """State that `decide` keeps next to the view; derived from it, not from events."""
         self.lay_out(spec)
 
     def was_dark(self, i: int) -> bool:
@@ -173,14 +171,14 @@ class RunView:
         return bool(feeds) and all(self.boots.tripped_ms.get(feed, -1) >= since for feed in feeds)
 
     def booted_from(self, i: int) -> str:
-        """The boot server that the last try of step i booted from; of one never tried, that of its first."""
+        """The boot server used in step i's last try; if never tried, the one for its first."""
         if not self.attempts[i]:
             return self.boots.server_of(i)
         return self.boots.served_by.get(i, self.steps[i].boot_server)
 
     def take_back(self, i: int) -> None:
-        """What step i did is gone: it is to be done again. What it keeps it keeps, unless a breaker was seen
-        open: silence alone does not say that nothing is drawn.
+        """What step i did is undone and must be repeated. It keeps what it holds unless a breaker was seen
+        open: silence alone does not prove that nothing is drawn.
         """
         if all(self.boots.tripped.get(feed, False) for feed in self.steps[i].feeds):
             self.release(i)
@@ -200,16 +198,16 @@ class RunView:
             self.turn(j, "ready")
 
     def lay_out(self, spec: RunSpec) -> None:
-        """Columns for the steps of `spec`, all as at the beginning. Raises RunError for a spec that cannot
+        """Columns for the steps of `spec`, all in the initial state. Raises RunError for a spec that cannot
         run.
         """
         for _ in self.laying_out(spec):
             pass
 
     def laying_out(self, spec: RunSpec) -> Iterator[None]:
-        """As `lay_out`, in parts: only when the last one is done does everything fit together again."""
+        """`lay_out` in parts: the state is consistent only after the last one."""
         self.spec, self.steps = spec, spec.steps
-        """The present plan's."""
+        """The present plan."""
         number = len(self.steps)
         self.index: dict[str, int] = {step.id: i for i, step in enumerate(self.steps)}
         if len(self.index) != number:
@@ -218,13 +216,13 @@ class RunView:
         yield from self._use()
         self._part()
         self.attempts = [0] * number
-        """Of all plans."""
+        """Steps of all plans."""
         self.tries = [0] * number
-        """Since a person last asked for a retry; without those whose controller ended."""
+        """Tries since a person last asked for a retry, except those whose controller ended."""
         self.started, self.ended = [0] * number, [0] * number
         """Times of the last attempt."""
         self.since = [0] * number
-        """Since when each step is in its phase."""
+        """Since when each step has been in its phase."""
         yield from self._wire()
         self._rank()
         yield
@@ -232,47 +230,47 @@ class RunView:
         ready = self.phases.count("ready")
         both = (("ready", ready), ("pending", number - ready))
         self.counts: dict[str, int] = {phase: count for phase, count in both if count}
-        """Phase -> how many steps."""
+        """Phase -> number of steps."""
         self.opened = bytearray(number)
-        """1 for steps that count as settled for what waits for them."""
+        """1 for steps that count as settled for their dependents."""
         self.changed: list[int] = []
-        """Steps whose phase changed since `decide` last looked."""
+        """Steps whose phase changed since the last `decide`."""
         self.watched = False
-        """Whether `decide` looks at all."""
+        """Whether `decide` is in use."""
 
         self._forget()
 
     def _forget(self) -> None:
-        """Nothing is known yet of what steps did or met."""
+        """Resets what is known of steps' effects and problems."""
         self.gates_open: set[int] = set()
-        """Approved on their own."""
+        """Approved individually."""
         self.manual_running: set[int] = set()
         self.not_before: dict[int, int] = {}
-        """When a step may begin again at the earliest."""
+        """Earliest time a step may begin again."""
         self.stuck: set[int] = set()
-        """Running for far longer than predicted."""
+        """Running far longer than predicted."""
         self.unclear: dict[int, int] = {}
-        """Observations in a row that did not show what an unknown step did."""
+        """Consecutive observations that did not show what an unknown step did."""
         self.doubtful: set[int] = set()
-        """Unknown steps that were looked at often enough: a person is asked."""
+        """Unknown steps checked often enough: a person is asked."""
         self.leftover: set[int] = set()
         """Steps without a result that the present plan does not have."""
         self.unseen: dict[int, int] = {}
-        """Steps in doubt that a person asked to try again -> the attempt that needs to see nothing first."""
+        """Steps in doubt that a person asked to retry -> the attempt that need not see anything first."""
         self.interrupted: dict[int, int] = {}
-        """How often the controller ended in the middle of a step, or of its undo, since it was last done or a
-        person asked for it.
+        """How often the controller ended during a step or its undo, since it was last done or a person asked
+        for it.
         """
         self.undo = Undo()
         self.evidence: dict[int, Mapping[str, Any]] = {}
         self.failures: dict[int, tuple[str, str]] = {}
-        """Code and message of the last try that failed."""
+        """Code and message of the last failed try."""
         self.whys: dict[int, str] = {}
         """What a step waits for, or why it is in doubt; for people."""
         self.boots = self.boots.laid_out(self.steps)
 
     def _use(self) -> Iterator[None]:
-        """What each step uses, by number. Steps that are alike share it."""
+        """Uses of each step, by limit number. Similar steps share them."""
         known: dict[tuple[tuple[str, int, int], ...], Uses] = {(): ()}
         self.uses: list[Uses] = []
         for i, step in enumerate(self.steps):
@@ -284,7 +282,7 @@ class RunView:
             self.uses.append(found)
 
     def _part(self) -> None:
-        """What outlasts each step, apart from the rest. Steps that are alike share it."""
+        """Separates what outlasts each step. Similar steps share it."""
         self.keeps: dict[int, Parts] = {}
         """Steps that hold something beyond their end -> their uses in parts."""
         self.keeping: dict[int, int] = {}
@@ -292,7 +290,7 @@ class RunView:
         seen: dict[int, Parts] = {}
         for i, uses in enumerate(self.uses):
             if uses:
-                found = seen.get(id(uses))  # those that are alike are one
+                found = seen.get(id(uses))  # similar ones are shared
                 if found is None:
                     found = seen[id(uses)] = parted(uses)
                 if found.kept:
@@ -302,25 +300,25 @@ class RunView:
                 self.limits.change(name, capacity)
 
     def needs(self, i: int) -> Uses:
-        """What a start of step i takes: not again what it keeps."""
+        """What a start of step i takes, without what it already keeps."""
         return self.keeps[i].again if i in self.keeping else self.uses[i]
 
     def undo_needs(self, i: int) -> Uses:
-        """What an undo of step i takes; it can only give back what the step keeps."""
+        """What an undo of step i takes; it can only release what the step keeps."""
         return self.keeps[i].rest if i in self.keeps else self.uses[i]
 
     def keep(self, i: int, attempt: int) -> None:
-        """Step i holds from now on what outlasts it."""
+        """Step i now holds what outlasts it."""
         if i in self.keeps:
             self.keeping.setdefault(i, attempt)
 
     def release(self, i: int) -> None:
-        """Step i holds nothing beyond its end any more."""
+        """Step i no longer holds anything beyond its end."""
         if self.keeping.pop(i, None) is not None:
             self.limits.release(self.keeps[i].kept)
 
     def reroute(self, i: int) -> None:
-        """Step i uses the limits of the boot server that it boots from next."""
+        """Switches step i to the limits of the boot server it uses next."""
         step = self.steps[i]
         uses = self.limits.moved(self.limits.uses(step), step.boot_server, self.boots.server_of(i))
         if uses == self.uses[i]:
@@ -340,7 +338,7 @@ class RunView:
         }
 
     def carry_kept(self, kept: Mapping[str, Sequence[tuple[str, int]]], renamed: Mapping[str, str]) -> None:
-        """After a new plan: what is on draws on, whether the plan knows the server or not."""
+        """After a new plan: what is on keeps drawing power, whether or not the plan knows the server."""
         for name, holds in kept.items():
             i = self.index.get(name, self.index.get(renamed.get(plan_id(name), ""), -1))
             if i >= 0 and i in self.keeps and i not in self.keeping:
@@ -353,9 +351,9 @@ class RunView:
     def _wire(self) -> Iterator[None]:
         steps, index = self.steps, self.index
         self.waits = [len(step.after) for step in steps]
-        """How many unsettled steps each is after."""
+        """How many unsettled steps each waits for."""
         self.dependents: list[Sequence[int]] = [_NONE] * len(steps)
-        """Steps that are after it."""
+        """Steps that wait for it."""
         for i, step in enumerate(steps):
             if i % PART == PART - 1:
                 yield
@@ -374,13 +372,13 @@ class RunView:
     def _rank(self) -> None:
         steps = self.steps
         self.ranked = sorted(range(len(steps)), key=lambda i: (steps[i].start_ms, steps[i].id))
-        """Steps in the order of starts; `rank` is the place of each in it."""
+        """Steps in start order; `rank` is each one's place in it."""
         self.rank = [0] * len(steps)
         for rank, i in enumerate(self.ranked):
             self.rank[i] = rank
 
     def fork(self) -> RunView:
-        """The same run apart, to play forward; specs, evidence and what never changes are shared."""
+        """An independent copy to play forward; specs, evidence and constants are shared."""
         other = copy(self)
         for name, value in vars(self).items():
             if isinstance(value, list | set | dict | bytearray) and name not in _SHARED:
@@ -391,26 +389,26 @@ class RunView:
         return other
 
     def become(self, other: RunView) -> None:
-        """All that the other, a fork of this one, holds by now, at once; the other is used up by it."""
+        """Takes over the state of `other`, a fork of this one, at once; `other` is consumed."""
         self.__dict__ = other.__dict__
 
     def gate_of(self, i: int) -> str:
-        """What a person must agree to before step i starts; empty if no one is asked, or one agreed."""
+        """What a person must approve before step i starts; empty if nothing, or already approved."""
         return "" if i in self.gates_open else self.boots.gates.get(i) or self.steps[i].gate
 
     def may_skip(self, i: int) -> bool:
-        """Whether step i is not being carried out, or by a person. Not a promotion by hand: its store stays
-        claimed until someone says where the primary is.
+        """Whether step i is not being executed, or is done by a person. A manual promotion cannot be skipped:
+        its store stays claimed until someone says where the primary is.
         """
         by_hand = i in self.manual_running and not kind_of(self.steps[i].kind).makes_primary
         return by_hand or self.phases[i] != "running"
 
     def may_retry(self, i: int) -> bool:
-        """Whether step i, which is in doubt, may be tried again: no undo, and no step of an earlier plan."""
+        """Whether step i, which is in doubt, may be retried: not an undo, and no step of an earlier plan."""
         return i not in self.undo.unclear and i not in self.leftover
 
     def built_on(self, i: int) -> list[str]:
-        """Steps that depend on step i and are done or under way: they are undone before it."""
+        """Dependents of step i that are done or running: they are undone before it."""
         return [
             self.steps[j].id
             for j in self.dependents[i]
@@ -418,14 +416,14 @@ class RunView:
         ]
 
     def number(self, step: str) -> int:
-        """The number of a step. Raises RunError for one that the plan does not have."""
+        """The number of a step. Raises RunError if the plan does not have it."""
         i = self.index.get(step)
         if i is None:
             raise RunError("step-unknown", f"{step or 'a step without a name'} is not a step of this run")
         return i
 
     def turn(self, i: int, new: StepPhase) -> None:
-        """Moves step i to `new`, with what follows from it: counts, what waited for it, what it held."""
+        """Moves step i to `new` and updates counts, dependents and holds."""
         if new == "ready" and self.waits[i]:
             if self.opened[i]:
                 self._reopen(i)
@@ -460,7 +458,9 @@ class RunView:
                 self.turn(j, "ready")
 
     def _reopen(self, i: int) -> None:
-        """A skipped or undone step is to be done after all: what has not begun waits for it again."""
+        """A skipped or undone step is to be done after all: dependents that have not begun wait for it
+        again.
+        """
         self.opened[i] = 0
         for j in self.dependents[i]:
             self.waits[j] += 1
@@ -468,12 +468,12 @@ class RunView:
                 self.turn(j, "pending")
 
     def origin_of(self, step: str) -> tuple[str, str]:
-        """The plan that a step of the run comes from, and its id there."""
+        """The plan a step of the run comes from, and its id there."""
         return self.replaced.origin.get(step) or (self.plans[0], step)
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to do; leftovers that no one can tell of do not count."""
+        """Whether nothing is left to do; unclear leftovers do not count."""
         counts = self.counts
         done = counts.get("succeeded", 0) + counts.get("skipped", 0) + counts.get("undone", 0)
         open_steps = len(self.phases) - done
@@ -481,19 +481,19 @@ class RunView:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing that evac began is under way, except what only a person can tell."""
+        """Whether nothing begun by evac is in progress, except what only a person can settle."""
         counts = self.counts
         busy = counts.get("running", 0) + counts.get("undoing", 0) + counts.get("unknown", 0)
         return busy == len(self.manual_running) + len(self.doubtful)
 
     def named(self, phase: StepPhase, most: int = 5) -> str:
-        """The ids of some steps in a phase, for words to people; walks the plan, so not for every event."""
+        """Ids of some steps in a phase, for messages; walks the plan, so not for every event."""
         names = [self.steps[i].id for i, now in enumerate(self.phases) if now == phase]
         more = f" and {len(names) - most} more" if len(names) > most else ""
         return ", ".join(names[:most]) + more
 
     def step(self, step: str) -> StepView:
-        """One step as people see it."""
+        """One step as shown to people."""
         i = self.number(step)
         return StepView(
             step,

@@ -1,6 +1,6 @@
 """What only a person can do for a run now, as data: kind, step, since when, what ends it, facts. Pure.
 
-Words are made of it at the edge (`views.wait_words`), and nothing is ever read back out of them.
+`views.wait_words` turns it into words, which are never parsed back.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Verb = Literal["approve", "attest", "cancel", "pause", "release", "resume", "ret
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """The run begins, or goes on with another plan, once enough people agree."""
+    """The run begins, or continues with another plan, once enough people approve."""
 
     kind: ClassVar[WaitKind] = "approval"
     given: int
     """People whose approval covers what the plan needs."""
     needed: int
     to_type: tuple[str, ...]
-    """Sites whose names have to be typed with the approval, because more than one is evacuated."""
+    """Sites whose names must be typed with the approval, because more than one is evacuated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Paused:
     who: str
     reason: str
     until_ms: int
-    """When the pause ends by itself; 0: never."""
+    """When the pause ends automatically; 0: never."""
     then: str
     """What the run does then: resume, cancel or stay."""
 
@@ -76,13 +76,13 @@ class DeadBootServer:
 
 @dataclass(frozen=True, slots=True)
 class DoubtfulBootServer:
-    """The boots from it that began last did not come up: it may have died."""
+    """The last boots from it did not come up: it may be dead."""
 
     kind: ClassVar[WaitKind] = "boot_server_check"
     server: str
     boots: int
     retry_ms: int
-    """When the first of these boots is tried again."""
+    """When the first of these boots is retried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +96,13 @@ class SilentNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A step that could begin, and needs an approval of its own."""
+    """A step that could begin and needs an individual approval."""
 
     kind: ClassVar[WaitKind] = "gate"
     reason: str
-    """Why, as the plan or the journal says it."""
+    """Why, in the words of the plan or journal."""
     store: str = ""
-    """The store that the step moves; empty where it moves none."""
+    """The store that the step moves; empty if none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +118,14 @@ class ByHand:
 
 @dataclass(frozen=True, slots=True)
 class ByHandLater:
-    """A step that a person does, and that has lost what it depends on meanwhile."""
+    """A manual step whose dependency has been lost meanwhile."""
 
     kind: ClassVar[WaitKind] = "by_hand_later"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """No one can tell by program what a step did."""
+    """What a step did cannot be determined automatically."""
 
     kind: ClassVar[WaitKind] = "outcome"
     step_kind: str
@@ -160,10 +160,10 @@ class Wait:
 
     facts: Facts
     verbs: tuple[Verb, ...] = ()
-    """What may be asked of the run, or of the step, to end it; the one that is usual first."""
+    """Verbs that may end it, for the run or the step; the usual one first."""
     step: str = ""
     since_ms: int = 0
-    """By the clock of the leader of then; 0: not known."""
+    """By the clock of the leader at that time; 0: unknown."""
 
     @property
     def kind(self) -> WaitKind:
@@ -171,7 +171,7 @@ class Wait:
 
     @property
     def key(self) -> str:
-        """The same for the same thing as long as it lasts, however its facts change."""
+        """Stays the same as long as the wait lasts, however its facts change."""
         match self.facts:
             case DeadBootServer(server=server) | DoubtfulBootServer(server=server):
                 return f"{self.kind}/{server}"
@@ -181,7 +181,7 @@ class Wait:
 
 
 def waiting(view: RunView) -> list[Wait]:
-    """What waits for a person. Of a run that has ended: what it left in doubt."""
+    """What waits for a person. For an ended run: what it left in doubt."""
     found: list[Wait] = []
     if view.phase == "awaiting_approval":
         facts = Approval(view.approvals.counted, view.spec.approvals, view.approvals.untyped)
@@ -225,12 +225,12 @@ _STEP_EVENTS: Final[Mapping[str, str]] = {**_EVENTS, "approve": "gate_opened", "
 
 
 def event_kind(verb: str, step: str = "") -> str:
-    """The kind of event that a request becomes, of the run or of a step."""
+    """The event kind that a request becomes, for the run or a step."""
     return (_STEP_EVENTS if step else _EVENTS)[verb]
 
 
 def step_verbs(view: RunView, i: int) -> tuple[Verb, ...]:
-    """What may be asked of step i now; the leader has the last word."""
+    """Verbs allowed for step i now; the leader decides."""
     if view.phase in ENDED:
         return ("attest",) if view.phases[i] == "unknown" else ()
     step = view.steps[i].id
@@ -256,7 +256,7 @@ def _of_phase(view: RunView, i: int) -> tuple[Verb, ...]:
 
 
 def run_verbs(view: RunView) -> tuple[Verb, ...]:
-    """What may be asked of the run now."""
+    """Verbs allowed for the run now."""
     if view.phase in ENDED:
         return ()
     if view.phase == "awaiting_approval":
@@ -268,15 +268,15 @@ def run_verbs(view: RunView) -> tuple[Verb, ...]:
 
 
 def _may_be_attested(view: RunView, i: int) -> bool:
-    """Whether policy takes the word of a person for the fence that failed."""
+    """Whether policy accepts a person's attestation for the failed fence."""
     step = view.steps[i]
     stores = view.specs[view.plans[-1]].labels.get(ATTESTED, "").split()
     return kind_of(step.kind).fences and (step.data_set or step.target) in stores
 
 
 def _is_stuck(view: RunView) -> bool:
-    """Whether evac paused because of steps that people have to look at: to resume would pause again at once,
-    and it resumes by itself as soon as there is something to do.
+    """Whether evac paused because of steps that people must check: resuming would pause again at once, and it
+    resumes by itself as soon as there is something to do.
     """
     pause = view.pause
     if view.phase != "paused" or pause is None or pause.who != EVAC or pause.by != "step":
@@ -289,15 +289,15 @@ def _of_step(view: RunView, i: int, facts: Facts) -> Wait:
 
 
 def _ends_with_its_gates(view: RunView) -> bool:
-    """Whether evac paused only because gates are closed: it goes on by itself when one is opened."""
+    """Whether evac paused only for missing approvals: it continues by itself once one is given."""
     pause = view.pause
     by_evac = pause is not None and pause.by == "gate" and pause.who == EVAC and not view.boots.refusing
     return by_evac and any(p == "ready" and view.gate_of(i) for i, p in enumerate(view.phases))
 
 
 def _gates_and_hands(view: RunView) -> Iterator[Wait]:
-    """Steps that need an approval of their own, and those that a person does: fences first, as the old
-    primary writes until then, and the others as the plan has them.
+    """Steps that need an individual approval, and manual ones: fences first, because the old primary writes
+    until then, the others in plan order.
     """
     urgent = sorted(
         range(len(view.steps)), key=lambda i: (not kind_of(view.steps[i].kind).fences, view.rank[i])
@@ -312,9 +312,9 @@ def _gates_and_hands(view: RunView) -> Iterator[Wait]:
 
 
 def _failures(view: RunView) -> Iterator[Wait]:
-    """Failed steps that a person has retried or leaves out."""
+    """Failed steps that a person must retry or leave out."""
     for i, phase in enumerate(view.phases):
         if phase == "failed":
             if i in view.boots.refused or (i in view.boots.given_up and view.phase == "running"):
-                continue  # retried once the password is fixed; or the run goes on without this server
+                continue  # retried once the password is fixed; or the run continues without this server
             yield _of_step(view, i, Failure(*view.failures.get(i, ("", ""))))

@@ -310,10 +310,10 @@ def read_documents(
     core_tags: bool = False,
     kept_tags: frozenset[str] = frozenset(),
 ) -> list[Node] | None:
-    """The roots of every document of a YAML stream; None, with diagnostics, where it is refused.
+    """The roots of every document of a YAML stream; None, with diagnostics, if refused.
 
-    first_line: the line of the file that the text begins with; core_tags: whether tags that only repeat
-    what a value is (`!!str`, `!!merge`) are accepted; kept_tags: others that are; such nodes are `Tagged`.
+    first_line: line of the file at which the text begins; core_tags: whether to accept tags that only repeat
+    a value's type (`!!str`, `!!merge`); kept_tags: other accepted tags, whose nodes are `Tagged`.
     """
     try:
         composer = _Composer(text, file, problems, scalar_max, first_line, core_tags, kept_tags)

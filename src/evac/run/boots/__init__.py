@@ -1,1 +1,1 @@
-"""What the run of a cold start knows beyond the phases of its steps, and what follows from it."""
+"""State and rules of a cold start beyond the phases of its steps."""

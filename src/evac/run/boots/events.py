@@ -1,8 +1,8 @@
-"""What events say of power: what a boot holds, limits that change, feeds that trip, boot servers that die.
+"""What events mean for power: what a boot holds, changed limits, tripped feeds, dead boot servers.
 
 A server draws its watts from its start until it is off: what its step keeps is released when it is undone,
-seen off, or failed with a code that draws nothing. A feed that tripped takes its servers with it: their
-steps are to be done again, and wait until the feed is closed, which needs a person at its gate.
+seen off, or failed with a code that draws nothing. A tripped feed takes its servers with it: their steps must
+be repeated and wait until the feed is closed, which needs a person's approval.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ OWN: Final = frozenset(
         "secret-unreadable",
     }
 )
-"""Codes that say nothing of a server: what evac boots it with is missing, and so for all."""
+"""Codes about what evac boots servers with, not about one server: they affect all."""
 _MAY_BE_OWN: Final = ("agent-", "driver-", "setting-", "tls-")
 ARRIVES_MS: Final = 5_000
-"""How long after a new leader took over a request of the old one may still arrive."""
+"""How long after a leader change a request of the old leader may still arrive."""
 MAYBE_SENT: Final[frozenset[StepPhase]] = frozenset({"unknown", "pending", "ready"})
-"""Of boots that were begun: those that are in doubt, and those that wait to be begun again."""
+"""Of begun boots: those in doubt and those that wait to start again."""
 GONE: Final = frozenset({"bmc-silent", "server-power-fault"})
-"""Codes of a server that fell silent, or went off, after it had answered."""
+"""Codes of a server that fell silent or went off after it had answered."""
 STALLED: Final = frozenset({"server-no-boot"})
 TOGETHER_MS: Final = 120_000
-"""What goes silent within this time may have one cause."""
+"""Servers that fall silent within this time may share a cause."""
 SEVERAL: Final = 3
 SIGNS_MOST: Final = 2
-"""A server that was a sign of so many trips, and did not come up since, has a fault of its own."""
+"""A server involved in this many trips that has not come up since has its own fault."""
 SEVERAL_STALLED: Final = 5
 _NOT_BEGUN: Final = frozenset({"timeout", "driver-broken", "bmc-silent"})
-"""Nothing was begun in this try; what an earlier one did was not looked at."""
+"""This try began nothing; what an earlier one did was not checked."""
 _SEEN_OFF: Final = frozenset({"not-ready", "not-done"})
-"""A later try looks first and goes on only with what is off, so these are said of a server that is off."""
+"""A later try checks first and continues only if the server is off, so these codes imply that it is off."""
 
 
 def is_begun(view: RunView, i: int) -> None:
-    """A try of step i began: from which boot server. At another one than before it has all of its turns."""
+    """A try of step i began and from which boot server. At a new boot server it gets all of its turns."""
     server = view.boots.server_of(i)
     if server != view.booted_from(i):
         view.boots.turns.pop(i, None)
@@ -65,7 +65,7 @@ def is_begun(view: RunView, i: int) -> None:
 
 
 def is_up(view: RunView, i: int) -> None:
-    """Step i is done, or a person vouches for it: what it keeps counts, whoever began it."""
+    """Step i is done, or a person attests it: what it keeps counts, whoever began it."""
     if i in view.keeps and i not in view.keeping:
         view.limits.take(view.keeps[i].kept, view.last_ms)
         view.keeping[i] = view.attempts[i]
@@ -88,7 +88,7 @@ def is_up(view: RunView, i: int) -> None:
 
 
 def _serves(view: RunView, i: int) -> None:
-    """Step i came up: its boot server served when it began, and says nothing of those that began later."""
+    """Step i came up: its boot server worked when it began, which says nothing about later boots."""
     server = view.booted_from(i)
     later = {
         j: at for j, at in view.boots.stalled.pop(server, {}).items() if view.started[j] > view.started[i]
@@ -98,7 +98,9 @@ def _serves(view: RunView, i: int) -> None:
 
 
 def serves_again(view: RunView, i: int) -> None:
-    """Step i came up. If it began after its boot server was given up, that server lives: the rest go on."""
+    """Step i came up. If it began after its boot server was given up, that server works: the rest
+    continue.
+    """
     server = view.booted_from(i)
     boots = view.boots
     since = boots.unreplaced_ms.get(server, 0)
@@ -113,7 +115,7 @@ def serves_again(view: RunView, i: int) -> None:
 
 
 def is_down(view: RunView, i: int, event: Event) -> None:
-    """A try of step i failed: it holds on to what may still draw."""
+    """A try of step i failed: keeps holding what may still draw power."""
     _is_told(view, i)
     code = event.data.get("code", "")
     if i in view.keeping and _draws_nothing(view, i, event, code):
@@ -141,21 +143,23 @@ def is_down(view: RunView, i: int, event: Event) -> None:
 
 
 def _may_be_own(code: str) -> bool:
-    """Whether a failure may be of one server or of all: settings, an agent that is not there, a mistake of
-    evac. Several tell, with none between them that came up.
+    """Whether a failure may concern one server or all: settings, an absent agent, an internal error of evac.
+    Several in a row, with none that came up between them, decide.
     """
     return code.startswith(_MAY_BE_OWN)
 
 
 def _refuses(view: RunView, code: str, words: str) -> None:
-    """Nothing begins until a person goes on. What evac itself lacks is said before a password."""
+    """Nothing begins until a person resumes. What evac itself lacks is reported before a password."""
     view.boots.refusing = True
     if code != REFUSED:
         view.boots.missing = f"{words} [{code}]"
 
 
 def _is_misset(view: RunView, i: int, event: Event) -> None:
-    """Several in a row could not be asked: it is not a server, and they are tried again once it is mended."""
+    """Several servers in a row could not be reached, so it is not the server: they are retried once it is
+    fixed.
+    """
     view.boots.misconfigured.add(i)
     if len(view.boots.misconfigured) >= SEVERAL_STALLED:
         _refuses(view, event.data["code"], event.data.get("message", ""))
@@ -173,7 +177,7 @@ def _is_told(view: RunView, i: int) -> None:
 
 
 def is_retried(view: RunView, i: int, event: Event) -> None:
-    """Step i is tried again: in its turn, or because a person said so, who gives it all of its turns back."""
+    """Step i is retried: in its turn, or because a person asked, which restores all of its turns."""
     view.boots.cycled.discard(i)
     turn = event.data.get("turn", 0)
     if not turn:
@@ -194,7 +198,7 @@ def _draws_nothing(view: RunView, i: int, event: Event, code: str) -> bool:
 
 
 def is_gone(view: RunView, i: int, event: Event) -> None:
-    """Step i is in doubt; a server that fell silent after it had answered may have lost its power."""
+    """Step i is in doubt; a server that fell silent after it had answered may have lost power."""
     _may_refuse(view, i, event.data.get("code", ""), event.data.get("message", ""))
     if view.phases[i] != "unknown" or not view.steps[i].feeds:
         return
@@ -205,13 +209,13 @@ def is_gone(view: RunView, i: int, event: Event) -> None:
 
 
 def is_unclear(view: RunView, i: int, event: Event) -> None:
-    """A look told nothing."""
+    """A look gave no information."""
     evidence = event.data.get("evidence", {})
     _may_refuse(view, i, evidence.get("code", ""), evidence.get("why", ""))
 
 
 def _may_refuse(view: RunView, i: int, code: str, words: str) -> None:
-    """Step i is in doubt for a reason that is the same for all."""
+    """Step i is in doubt for a reason that affects all."""
     if code == REFUSED or (code in OWN and kind_of(view.steps[i].kind).boots):
         _refuses(view, code, words)
 
@@ -233,7 +237,7 @@ def is_stuck(view: RunView, i: int, event: Event) -> None:
 
 
 def _stalls(view: RunView, i: int, at_ms: int) -> None:
-    """Step i does not come up: by itself, or because its boot server is dead."""
+    """Step i does not come up: its own fault, or its boot server is dead."""
     server, lost = view.booted_from(i), view.boots.lost_servers.get(view.steps[i].boot_server)
     if server not in view.boots.lost_servers:
         view.boots.stalled.setdefault(server, {})[i] = at_ms
@@ -242,8 +246,8 @@ def _stalls(view: RunView, i: int, at_ms: int) -> None:
 
 
 def is_doubtful(view: RunView, i: int, code: str) -> None:
-    """No one can tell of step i after several looks; the others do not wait for a server that is silent. One
-    that answers, and does not come up, may lack its image. Why an earlier try failed says nothing any more.
+    """Step i stays unclear after several looks; others do not wait for a silent server. One that answers and
+    does not come up may lack its image. Why an earlier try failed no longer matters.
     """
     if kind_of(view.steps[i].kind).boots and i not in view.leftover:
         view.boots.given_up[i] = view.last_ms
@@ -255,8 +259,8 @@ def is_doubtful(view: RunView, i: int, code: str) -> None:
 
 
 def is_left_out(view: RunView, i: int, event: Event) -> None:
-    """Step i is skipped: by evac, because its server goes to the people on the floor. If it began before its
-    boot server was given up, it is tried again instead, once that lives.
+    """Step i is skipped by evac because its server goes to on-site staff. If it began before its boot server
+    was given up, it is retried once that works.
     """
     boots = view.boots
     if i in boots.given_up:
@@ -273,21 +277,21 @@ def limit_changed(view: RunView, event: Event) -> None:
 
 
 def seen_open(view: RunView, event: Event) -> None:
-    """Someone looked at what was done: a breaker that is open again."""
+    """Someone checked what was done: a breaker is open again."""
     step = view.steps[view.number(event.step)] if event.step else None
     if step is not None and kind_of(step.kind).gives_power:
         view.boots.open_breakers.add(step.target)
 
 
 def feeds_seen(view: RunView, event: Event) -> None:
-    """A server behind each of them answered: whoever leads next knows that they had power."""
+    """A server behind each of them answered: the next leader knows that they had power."""
     run_moves(view, event, event.kind)
     view.boots.powered.update(feed for feed in event.data["feeds"] if feed not in view.boots.tripped)
     silent_servers.hears(view, event.data["feeds"], event.at_ms)
 
 
 def switched_on(view: RunView, event: Event) -> None:
-    """The controllers of these servers have taken the request: they rush now, and take their time."""
+    """The controllers of these servers accepted the request: their inrush and boot begin now."""
     run_moves(view, event, event.kind)
     for name in event.data["steps"]:
         i = view.number(name)
@@ -297,7 +301,7 @@ def switched_on(view: RunView, event: Event) -> None:
 
 
 def _rushes(view: RunView, i: int, at_ms: int, began_ms: int) -> None:
-    """Its inrush begins at this time at the latest, and counts from then, not from when the step began."""
+    """Its inrush begins at this time at the latest, and counts from then, not from the start of the step."""
     view.boots.inrush_ms[i] = at_ms
     for number, units, hold_ms in view.uses[i]:
         if hold_ms > 0 and view.limits.is_inrush(number):
@@ -305,16 +309,16 @@ def _rushes(view: RunView, i: int, at_ms: int, began_ms: int) -> None:
 
 
 def is_orphaned(view: RunView, i: int) -> None:
-    """A boot is under way, and its leader is gone. One whose controller took the request is followed as one
-    that was seen on.
+    """A boot is running and its leader is gone. One whose controller accepted the request is treated as seen
+    on.
     """
     if i in view.boots.inrush_ms:
         view.boots.booting.add(i)
 
 
 def may_arrive(view: RunView, event: Event) -> None:
-    """Another leader: what the old one sent before its lease ended may arrive for a while yet. Times of the
-    old one go on as if none had passed between its last event and the first of the new one.
+    """Leader change: requests that the old leader sent before its lease ended may still arrive. The old
+    leader's times continue as if none had passed between its last event and the new one's first.
     """
     later_ms = max(0, event.at_ms - view.last_ms)
     for i, phase in enumerate(view.phases):
@@ -327,14 +331,14 @@ def may_arrive(view: RunView, event: Event) -> None:
 
 
 def is_undone(view: RunView, i: int) -> None:
-    """Step i was taken back: a feed that it had closed is open."""
+    """Step i was undone: a feed that it had closed is open."""
     if kind_of(view.steps[i].kind).gives_power:
         view.boots.powered.discard(view.steps[i].target)
         view.boots.heard.pop(view.steps[i].target, None)
 
 
 def feed_tripped(view: RunView, event: Event) -> None:
-    """Takes back what was on behind the feed, and has a person look before it is closed again."""
+    """Resets what was on behind the feed, and requires a person's check before it is closed again."""
     run_moves(view, event, event.kind)
     feed = event.data["feed"]
     view.boots.tripped[feed] = bool(event.data.get("open", False))
@@ -353,7 +357,9 @@ def feed_tripped(view: RunView, event: Event) -> None:
 
 
 def _gate(view: RunView, feed: str) -> int:
-    """No one closes the feed before a person has looked. The step that does; -1 if there is none."""
+    """Nobody closes the feed before a person has checked. Returns the step that closes it; -1 if there is
+    none.
+    """
     closing = view.index.get(power_step(feed), -1)
     if closing >= 0:
         view.boots.gates[closing] = f"{feed} tripped: find out why before the breaker is closed again"
@@ -362,14 +368,15 @@ def _gate(view: RunView, feed: str) -> int:
 
 
 def gate_tripped(view: RunView) -> None:
-    """A new plan does not know that a feed tripped."""
+    """Applies tripped feeds to a new plan, which does not know them."""
     for feed in view.boots.tripped:
         _gate(view, feed)
 
 
 def boot_server_lost(view: RunView, event: Event) -> None:
-    """What has not begun is booted by another one, and what did not come up is tried again there; without
-    another one, it waits. So is what it had taken over from others that died before it.
+    """Boots that have not begun move to another boot server, and boots that did not come up are retried
+    there; without another one they wait. This includes boots that it had taken over from others that died
+    before.
     """
     run_moves(view, event, event.kind)
     server, other = event.data["server"], event.data.get("other", "")
@@ -380,7 +387,7 @@ def boot_server_lost(view: RunView, event: Event) -> None:
         view.boots.unreplaced.add(server)
         view.boots.unreplaced_ms[server] = event.at_ms
     stalled = view.boots.stalled.pop(server, {})
-    newer = "holds" in event.data  # an older version knew less
+    newer = "holds" in event.data  # an older version recorded less
     lacks = _is_stalled if newer else _failed_for_image
     mine = [i for i, step in enumerate(view.steps) if step.boot_server in {server, *before}]
     for i in mine:
@@ -398,7 +405,7 @@ def _is_given_up(view: RunView, i: int) -> bool:
 
 
 def _is_stalled(view: RunView, i: int) -> bool:
-    """Whether its last try ended without an image. Where no one can tell what it did, a person looks."""
+    """Whether its last try ended without an image. If its effect is unknown, a person checks."""
     return i not in view.boots.blind and _failed_for_image(view, i)
 
 
@@ -407,14 +414,14 @@ def _failed_for_image(view: RunView, i: int) -> bool:
 
 
 def reroute_all(view: RunView) -> None:
-    """A new plan may not know yet that a boot server is dead."""
+    """Applies dead boot servers to a new plan, which may not know them."""
     for i, step in enumerate(view.steps):
         if step.boot_server in view.boots.lost_servers:
             view.reroute(i)
 
 
 def _comes_back(view: RunView, i: int, at_ms: int) -> bool:
-    """Whether what was done or tried is to be done again: of those left out, the ones of the same trouble."""
+    """Whether a done or tried boot must be repeated; of those left out, the ones with the same trouble."""
     if view.phases[i] == "skipped":
         return i in view.boots.quarantined and at_ms - view.ended[i] <= TOGETHER_MS
     return view.phases[i] in _BACK

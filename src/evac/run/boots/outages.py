@@ -1,10 +1,10 @@
 """Boots that did not come up because their boot server was dead: when each is tried again. Pure.
 
-Three cases, each bounded by the tries of a step. A dead boot server that no one replaces is tried by one
-server at a time; once all have tried it in vain they take further turns, with pauses that grow. Boots in
-doubt are looked at and tried again once their boot server, or another one, serves. And before a run ends,
-several that began together and did not come up are tried again, a few that began one right after the other,
-and the few that began last: it may have been their boot server that died.
+Three cases, each bounded by the tries of a step. A dead boot server without a replacement is tried by one
+server at a time; once all have failed, they take further turns with growing pauses. Boots in doubt are
+checked and retried once their boot server, or another one, works. Before a run ends, boots are retried that
+may have failed because their boot server died: several that began together, a few that began one right after
+the other, and the few that began last.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from evac.steps.registry import kind_of
 
 PAUSE_MOST_MS: Final = 600_000
 CHANCE: Final = 20
-"""In fewer than one of so many waves broken servers lie in a row that is taken for a dead boot server."""
+"""At a lower rate of broken servers than one in this many waves, a row of failures is taken for a dead boot
+server.
+"""
 _OPEN: Final = BUSY | {"ready"}
 
 
@@ -32,12 +34,12 @@ class Turn(NamedTuple):
     i: int
     why: str
     last: bool = False
-    """It has no other after it, however few it had."""
+    """It is the only turn, however few it had."""
 
 
 def lacks_image(view: RunView, i: int) -> bool:
-    """Whether the last try of step i ended without a system though its controller answered; also where no one
-    can tell what that try did.
+    """Whether the last try of step i ended without a system although its controller answered, or with an
+    unknown effect.
     """
     if i in view.boots.blind:
         return i in view.boots.hung
@@ -45,9 +47,9 @@ def lacks_image(view: RunView, i: int) -> bool:
 
 
 def is_row(view: RunView, boots: Sequence[int]) -> bool:
-    """Whether of the boots that began last several do not come up, and half as many as do or more: servers
-    that are broken are not found together, those of a dead boot server are. One like which another began half
-    a boot later, and came up, is broken.
+    """Whether several of the last boots did not come up, and at least half as many as did: broken servers do
+    not cluster, those of a dead boot server do. If a similar server that began half a boot later came up,
+    this one is broken.
     """
     latest: dict[int, int] = {}
     for i in boots:
@@ -73,7 +75,7 @@ def _does_not_come_up(view: RunView, i: int) -> bool:
 
 
 def dead_at_last(view: RunView) -> Iterator[tuple[str, int]]:
-    """Boot servers that are found dead only when nothing else is left to do, and how many boots say so."""
+    """Boot servers found dead only once nothing else is left to do, and how many boots show it."""
     if view.phase != "running" or not view.settled:
         return
     tries = _tries(view)
@@ -85,22 +87,22 @@ def dead_at_last(view: RunView) -> Iterator[tuple[str, int]]:
 
 
 def due(view: RunView, now_ms: int) -> list[Turn]:
-    """Who is tried again now."""
+    """Boots to retry now."""
     return [turn for turn in _turns(view) if turn.at_ms <= now_ms]
 
 
 def next_ms(view: RunView) -> int | None:
-    """When the first is tried again; None if no one is, by what is known now."""
+    """Time of the next retry; None if none is known."""
     return min((turn.at_ms for turn in _turns(view)), default=None)
 
 
 def held(view: RunView, server: str) -> int:
-    """How many boots were tried in vain at a boot server that no one replaces, and take a turn again."""
+    """Number of boots that failed at a boot server without a replacement and will take another turn."""
     return sum(1 for i in _in_vain(view).get(server, ()) if _has_tries(view, i))
 
 
 def tried_again(view: RunView) -> dict[str, tuple[int, int]]:
-    """Boot servers of which a few boots are tried again though no one knows that they died: how many, when
+    """Boot servers whose death is not established but of which a few boots are retried: how many, when
     next.
     """
     found: dict[str, tuple[int, int]] = {}
@@ -113,7 +115,7 @@ def tried_again(view: RunView) -> dict[str, tuple[int, int]]:
 
 
 def _turns(view: RunView) -> list[Turn]:
-    """The next try of each that has one left; of a boot server that no one replaces only the first."""
+    """The next try of each boot that has one left; for a boot server without a replacement only the first."""
     if view.phase != "running" or not (view.boots.unreplaced or view.boots.hung or view.settled):
         return []
     found: list[Turn] = []
@@ -132,7 +134,7 @@ def _turns(view: RunView) -> list[Turn]:
 
 
 def _in_vain(view: RunView) -> dict[str, list[int]]:
-    """Boot server -> servers that the run goes on without, because they got no image from it."""
+    """Boot server -> servers that the run continues without, because they got no image from it."""
     found: dict[str, list[int]] = {}
     for i in sorted(view.boots.quarantined):
         server = view.boots.server_of(i)
@@ -146,7 +148,7 @@ def _has_tries(view: RunView, i: int) -> bool:
 
 
 def _one_at_a_time(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
-    """The next turn at a boot server that no one replaces, once all others have tried it."""
+    """The next turn at a boot server without a replacement, once all others have tried it."""
     first = min(
         boots, key=lambda i: (view.boots.turns.get(i, 0), i in view.boots.hung, view.ended[i], i), default=-1
     )
@@ -158,8 +160,8 @@ def _one_at_a_time(view: RunView, server: str, boots: Iterable[int]) -> list[Tur
 
 
 def _of_doubt(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
-    """Boots in doubt: no try of theirs was followed to its end. They come once a boot server that was dead is
-    back or replaced, and else when nothing else is left to do.
+    """Boots in doubt, none of whose tries was followed to the end. They are retried once a dead boot server
+    is back or replaced, otherwise when nothing else is left to do.
     """
     found = []
     for i in boots:
@@ -173,8 +175,8 @@ def _of_doubt(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
 
 
 def _last_ones(view: RunView, server: str, boots: Iterable[int], tries: Sequence[int]) -> list[Turn]:
-    """Before the run ends: those that began together, once; and the few that began last, several times, as
-    nothing says that their boot server serves. tries: all boots from it.
+    """Before the run ends: boots that began together, once; and the few that began last, several times,
+    because nothing shows that their boot server works. tries: all boots from it.
     """
     left = [i for i in boots if i not in view.boots.hung]
     unproved = _unproved(view, tries, left)
@@ -191,7 +193,9 @@ def _last_ones(view: RunView, server: str, boots: Iterable[int], tries: Sequence
 
 
 def _together(view: RunView, tries: Iterable[int]) -> Iterator[int]:
-    """Boots that did not come up while few of those begun between them did: broken servers lie apart."""
+    """Boots that did not come up while few of those begun between them failed: broken servers are
+    scattered.
+    """
     bad: list[tuple[int, int]] = []
     good = 0
     for i in sorted(tries, key=lambda i: (view.started[i], view.rank[i])):
@@ -205,8 +209,8 @@ def _together(view: RunView, tries: Iterable[int]) -> Iterator[int]:
 
 
 def _in_a_row(view: RunView, tries: Iterable[int]) -> Iterator[int]:
-    """Alike boots, two or more, that began one right after the other and did not come up, where the share of
-    those broken beside them makes that unlikely: their boot server may have been away for a moment.
+    """Two or more similar boots that began one right after the other and did not come up, where the failure
+    rate of the others makes that unlikely: their boot server may have been away for a moment.
     """
     alike: dict[int, list[int]] = {}
     for i in sorted(tries, key=lambda i: (view.started[i], view.rank[i])):
@@ -229,14 +233,14 @@ def _in_a_row(view: RunView, tries: Iterable[int]) -> Iterator[int]:
 
 
 def _came_up_in_time(view: RunView, i: int) -> bool:
-    """Whether step i came up, and did not wait for its image meanwhile."""
+    """Whether step i came up without waiting for its image."""
     took = view.steps[i].duration_ms
     return view.phases[i] == "succeeded" and view.ended[i] - view.started[i] <= took + took // 2
 
 
 def _unproved(view: RunView, tries: Iterable[int], boots: Iterable[int]) -> list[int]:
-    """Boots whose last try says nothing of themselves: while it lasted none like them began that came up, nor
-    any once they should have been up.
+    """Boots whose last failure proves nothing: during it no similar boot began that came up, nor did any
+    after they should have been up.
     """
     alike: dict[int, list[int]] = {}
     for j in tries:
@@ -250,20 +254,20 @@ def _unproved(view: RunView, tries: Iterable[int], boots: Iterable[int]) -> list
         began, took, ended = view.started[i], view.steps[i].duration_ms, view.ended[i]
         first = (
             began if view.boots.turns.get(i) else began + 1
-        )  # of many begun at once only some may have had it
+        )  # if many began at once, only some may have got it
         if not (_any_in(alike.get(took, ()), first, ended) or _any_in(every, began + took, ended)):
             left.append(i)
     return left
 
 
 def _any_in(moments: Sequence[int], since: int, until: int) -> bool:
-    """Whether any of the moments, in order, is in [since, until)."""
+    """Whether any of the ordered times is in [since, until)."""
     n = bisect_left(moments, since)
     return n < len(moments) and moments[n] < until
 
 
 def _after_pause(view: RunView, i: int) -> int:
-    """The first turn comes at once, and so does one after another server came up; others later and later."""
+    """The first turn comes at once, as does one after another server came up; others with growing delays."""
     turns = view.boots.turns.get(i, 0)
     if not turns or _serves_since(view, view.boots.server_of(i), view.ended[i]):
         return view.ended[i]
@@ -272,7 +276,7 @@ def _after_pause(view: RunView, i: int) -> int:
 
 
 def _serves_since(view: RunView, server: str, at_ms: int) -> bool:
-    """Whether a boot came up that began later than that."""
+    """Whether a boot that began after `at_ms` came up."""
     return any(
         at > at_ms and view.phases[j] == "succeeded" and _is_boot(view, j) and view.booted_from(j) == server
         for j, at in enumerate(view.started)
@@ -280,7 +284,7 @@ def _serves_since(view: RunView, server: str, at_ms: int) -> bool:
 
 
 def _tries(view: RunView) -> defaultdict[str, list[int]]:
-    """Boot server -> boots whose last try was from it."""
+    """Boot server -> boots whose last try used it."""
     found = defaultdict[str, list[int]](list)
     for i in range(len(view.steps)):
         if _is_boot(view, i):

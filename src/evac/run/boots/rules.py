@@ -1,10 +1,10 @@
-"""What follows from how boots go: a feed that tripped, a boot server that died, a password that is refused.
+"""What the results of boots imply: a tripped feed, a dead boot server, a refused password.
 
-Pure; rules are few and bounded. A feed tripped when its breaker was found open, or when several servers in
-more than one rack fell silent or went off together after they had answered, more than go on booting there. A
-rack that falls silent alone is its switch. A boot server is dead when several boots in a row do not come up,
-be it when nothing else is left to begin; where the site has no other, one server at a time tries it until one
-comes up.
+Pure; rules are few and bounded. A feed tripped if its breaker was found open, or if several servers in more
+than one rack fell silent or went off together after they had answered, and more than continue booting there.
+A single silent rack is a switch failure. A boot server is dead if several boots in a row do not come up, even
+if that shows only once nothing else is left to begin; if the site has no other, one server at a time tries it
+until one comes up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AT_ONCE: Final = 1_024
 
 
 class BootRules:
-    """Looks at what changed since it last looked. checked: how many must be gone before it looks again."""
+    """Checks what changed since the last check. checked: how many must be gone before the next one."""
 
     __slots__ = ("_by_feed", "_by_server", "_checked")
 
@@ -37,7 +37,7 @@ class BootRules:
         self._checked: dict[str, int] = {}
 
     def records(self, view: RunView, now_ms: int) -> list[Event]:
-        """What must be written before anything else starts."""
+        """Events that must be written before anything else starts."""
         found: list[Event] = []
         if view.boots.open_breakers or view.boots.gone or view.boots.stalled:
             found += self._trips(view, now_ms)
@@ -104,7 +104,7 @@ class BootRules:
         return Event("boot_server_lost", now_ms, data=data)
 
     def _other(self, view: RunView, server: str) -> str:
-        """Another boot server that boots servers of the same site, and of which no one knows that it died."""
+        """Another boot server of the same site that is not known to be dead."""
         site, lost = view.steps[self._from(view, server)[0]].site, view.boots.lost_servers
         return next(
             (
@@ -116,7 +116,7 @@ class BootRules:
         )
 
     def _from(self, view: RunView, server: str) -> Sequence[int]:
-        """Boots from it, with those that it took over from others."""
+        """Boots from it, including those taken over from others."""
         own = self._of(view, self._by_server, server)
         if not view.boots.served_by:
             return own
@@ -141,8 +141,8 @@ def _tripped(feed: str, why: str, servers: Sequence[str], is_open: bool, now_ms:
 
 
 def _again(view: RunView, now_ms: int) -> list[Event]:
-    """What failed only because credentials were refused, or for what evac itself lacked, is tried again once
-    a person says go on.
+    """Boots that failed only because credentials were refused, or because evac itself lacked something, are
+    retried once a person resumes.
     """
     return [
         Event(
@@ -162,8 +162,8 @@ def _is_refused(view: RunView, i: int) -> bool:
 
 
 def _next_turns(view: RunView, now_ms: int) -> Iterator[Event]:
-    """Who lacked an image, and is tried again now. Only what was without power before the run is switched off
-    for it: no one but evac, or a person since, has switched it on.
+    """Boots that lacked an image and are retried now. Only servers without power before the run are switched
+    off for it: nobody but evac, or a person since, has switched them on.
     """
     for _, i, why, last in outages.due(view, now_ms)[:_AT_ONCE]:
         cycle = i in view.boots.hung and view.steps[i].cold
@@ -173,8 +173,8 @@ def _next_turns(view: RunView, now_ms: int) -> Iterator[Event]:
 
 
 def _left_out(view: RunView, now_ms: int) -> Iterator[Event]:
-    """The run goes on without servers that do not come up; what draws goes on being counted. What was to
-    start on them is held for a while, so that a mended plan can start it elsewhere.
+    """The run continues without servers that do not come up; what draws power stays counted. What was to
+    start on them is held for a while, so that a repaired plan can start it elsewhere.
     """
     for i, at_ms in list(view.boots.given_up.items())[:_AT_ONCE]:
         held = now_ms < at_ms + view.spec.mend_ms and is_waited_for(view, i)
@@ -186,20 +186,20 @@ def _left_out(view: RunView, now_ms: int) -> Iterator[Event]:
 
 
 def is_waited_for(view: RunView, i: int) -> bool:
-    """Whether something that has not begun is to start on the server of step i."""
+    """Whether a step that has not begun will start on the server of step i."""
     return any(
         view.phases[j] == "pending" and kind_of(view.steps[j].kind).replicas > 0 for j in view.dependents[i]
     )
 
 
 def next_ms(view: RunView) -> int | None:
-    """When the run goes on without the first of the servers that it was held for."""
+    """When the run continues without the first held server."""
     first = min(view.boots.given_up.values(), default=None)
     return None if first is None else first + view.spec.mend_ms
 
 
 def refusal(view: RunView) -> str:
-    """Words for the pause that refused credentials are, or what evac itself lacks."""
+    """Message for the pause because of refused credentials or something that evac lacks."""
     names = [view.steps[i].target for i in sorted(view.boots.refused)[:3]]
     more = f" and {len(view.boots.refused) - 3} more" if len(view.boots.refused) > 3 else ""
     if view.boots.missing:
@@ -215,7 +215,7 @@ def refusal(view: RunView) -> str:
 
 
 def held_servers(view: RunView) -> dict[str, int]:
-    """Boot servers that are dead, with no other at their site -> boots that wait for each."""
+    """Dead boot servers without another at their site -> number of boots that wait for each."""
     found = dict.fromkeys(sorted(view.boots.unreplaced), 0)
     if found:
         for i, phase in enumerate(view.phases):
@@ -227,7 +227,7 @@ def held_servers(view: RunView) -> dict[str, int]:
 
 
 def why_waits(view: RunView, i: int) -> str:
-    """What step i waits for, in words; empty if nothing is known of it."""
+    """What step i waits for, in words; empty if unknown."""
     why = view.whys.get(i, "")
     if not why and view.phases[i] == "ready" and (server := view.boots.queue_of(i)):
         why = f"waits for boot server {server}"
@@ -235,9 +235,7 @@ def why_waits(view: RunView, i: int) -> str:
 
 
 def silent_racks(view: RunView) -> dict[str, int]:
-    """Racks of which several servers are silent and none is up: their switch may be down, their power is
-    unknown.
-    """
+    """Racks with several silent servers and none up: their switch may be down, their power is unknown."""
     silent: dict[str, int] = {}
     up: set[str] = set()
     for i, step in enumerate(view.steps):

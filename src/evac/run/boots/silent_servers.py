@@ -1,7 +1,7 @@
-"""Servers that are silent, as all behind their feeds are: the network there may not be up yet. Pure.
+"""Servers that are silent like everything behind their feeds: the network there may not be up yet. Pure.
 
-They are no business of the people on the floor, one by one. They wait, whoever watches the feeds asks one of
-them now and then, and all are tried again once one answers.
+They do not belong on the hands-on list. They wait; the feed watch probes one of them now and then, and all
+are retried once one answers.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _TOLD: Final = frozenset(
         "server-wrong-image",
     }
 )
-"""Failures that only an answer can tell. Others may have been found without one: a turn that did not come, a
-password with which nothing is sent any more, a program that broke.
+"""Failures that only a response can show. Others occur without one: a turn that did not come, a password that
+is no longer sent, a program that crashed.
 """
 LEAST: Final = 3
-"""Fewer are broken themselves, for all that is known."""
+"""Fewer are assumed to be broken themselves."""
 _GIVEN_UP: Final = frozenset({"failed", "skipped", "unknown"})
 
 
 def tells(code: str) -> bool:
-    """Whether a failure is certainly told by a management controller: it answered."""
+    """Whether a failure certainly came from a management controller: it answered."""
     return code in _TOLD
 
 
 def hears(view: RunView, feeds: Iterable[str], at_ms: int) -> None:
-    """A management controller behind these feeds answered: those that were silent before are tried again."""
+    """A management controller behind these feeds answered: servers that were silent before are retried."""
     new = [feed for feed in feeds if feed not in view.boots.heard and feed not in view.boots.tripped]
     if not new:
         return
@@ -49,19 +49,21 @@ def hears(view: RunView, feeds: Iterable[str], at_ms: int) -> None:
         if any(feed in new for feed in view.steps[i].feeds):
             view.take_back(i)
     for i in [i for i in view.unclear if any(feed in new for feed in view.steps[i].feeds)]:
-        del view.unclear[i]  # what looks did not see before says nothing
+        del view.unclear[i]  # what looks did not see before proves nothing
 
 
 def is_given_up(view: RunView, i: int) -> None:
-    """Step i failed for good. A try that began before anything behind its feeds had answered says nothing."""
+    """Step i failed for good. A try that began before anything behind its feeds had answered proves
+    nothing.
+    """
     since_ms = max((view.boots.heard.get(feed, -1) for feed in view.steps[i].feeds), default=-1)
     if view.started[i] <= since_ms and view.failures.get(i, ("",))[0] == SILENT:
         view.take_back(i)
 
 
 def is_unheard(view: RunView, i: int) -> bool:
-    """Whether step i was given up because its controller is silent, as all behind its feeds are. Where no one
-    can tell what its last try did, it is looked at first.
+    """Whether step i was given up because its controller is silent like everything behind its feeds. If its
+    last try has an unknown effect, it is checked first.
     """
     step = view.steps[i]
     if step.manual or not step.feeds or not (i in view.boots.quarantined or i in view.boots.given_up):
@@ -72,12 +74,12 @@ def is_unheard(view: RunView, i: int) -> bool:
 
 
 def waiting(view: RunView) -> dict[tuple[str, ...], int]:
-    """Feeds behind which nothing has answered -> how many servers wait for that, where they are several."""
+    """Feeds behind which nothing has answered -> how many servers wait for that, if several."""
     return {feeds: len(boots) for feeds, boots in sorted(_behind(view).items()) if len(boots) >= LEAST}
 
 
 def are_waiting(view: RunView) -> frozenset[int]:
-    """The boots of servers that wait for it."""
+    """The boots of servers that wait for that."""
     return frozenset(i for boots in _behind(view).values() if len(boots) >= LEAST for i in boots)
 
 

@@ -1,6 +1,6 @@
-"""What a run knows of its cold start: feeds, management controllers, boot servers, and each boot. Pure.
+"""State of a cold start: feeds, management controllers, boot servers, and each boot. Pure.
 
-`run.boots.events` writes it, as events say; `run.boots.rules` decides by it. Boots are steps, by number.
+`run.boots.events` updates it from events; `run.boots.rules` decides from it. Boots are steps, by number.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from evac.run.renumbering import Renumber, renumbered, renumbered_facts
 from evac.run.values import RunStep
 
 Moments = dict[int, int]
-"""Boot -> a time."""
+"""Boot -> time."""
 
 
 @dataclass(slots=True)
 class Boots:
-    """Changed by events alone."""
+    """Changed only by events."""
 
     steps: Sequence[RunStep] = ()
-    """Of the present plan."""
+    """Steps of the present plan."""
 
-    # What is true of all servers
+    # What concerns all servers
     refusing: bool = False
-    """Credentials are refused, or evac itself lacks something, and nobody has said go on since."""
+    """Credentials are refused, or evac itself lacks something, and nobody has resumed since."""
     missing: str = ""
-    """What evac itself lacks, for people."""
+    """What evac itself lacks, for messages."""
 
     # Feeds
     tripped: dict[str, bool] = field(default_factory=dict)
     """Feeds without power -> whether their breaker was seen open."""
     tripped_ms: dict[str, int] = field(default_factory=dict)
-    """Feed -> when it tripped last, whether it has power again or not."""
+    """Feed -> when it last tripped, whether or not it has power again."""
     gone: dict[str, Moments] = field(default_factory=dict)
     """Feed -> boots that fell silent or went off since the last sign of life behind it, and when."""
     powered: set[str] = field(default_factory=set)
@@ -42,69 +42,69 @@ class Boots:
     heard: dict[str, int] = field(default_factory=dict)
     """Feeds behind which a management controller answered -> since when."""
     open_breakers: set[str] = field(default_factory=set)
-    """Feeds whose breaker was seen open; the rules have not looked at that yet."""
+    """Feeds whose breaker was seen open and that the rules have not processed yet."""
     gates: dict[int, str] = field(default_factory=dict)
-    """Steps that need an approval which the plan does not ask for -> why: they close a feed that tripped."""
+    """Steps that need an approval missing from the plan -> why: they close a tripped feed."""
 
     # Boot servers
     stalled: dict[str, Moments] = field(default_factory=dict)
-    """Boot server -> boots that do not come up since the last one from it did, and when that was seen."""
+    """Boot server -> boots that have not come up since the last one from it did, and when that was seen."""
     lost_servers: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Boot servers that are given up -> what replaces each (if that died as well: what replaces that), and
-    since when. Empty: no other is at its site.
+    """Given-up boot servers -> what replaces each (directly or through other replacements), and since when.
+    Empty: the site has no other.
     """
     unreplaced: set[str] = field(default_factory=set)
-    """Boot servers that are given up and not replaced: one boot at a time tries them."""
+    """Given-up boot servers without a replacement: one boot at a time tries them."""
     unreplaced_ms: dict[str, int] = field(default_factory=dict)
-    """Boot server -> when it was last given up so, whether it serves again or not."""
+    """Boot server -> when it was last given up without a replacement, whether or not it works again."""
     served_by: dict[int, str] = field(default_factory=dict)
-    """Boots whose last try was from another boot server than the plan says -> which."""
+    """Boots whose last try used another boot server than planned -> which."""
 
     # Boots
     booting: set[int] = field(default_factory=set)
-    """In doubt, and on their way up when last seen."""
+    """In doubt, and booting when last seen."""
     inrush_ms: Moments = field(default_factory=dict)
-    """By when the inrush of this try began at the latest, if it did: when the controller took the request, or
-    a while after its leader was gone.
+    """Latest start of this try's inrush, if there is one: when the controller accepted the request, or a
+    while after its leader was gone.
     """
     given_up: Moments = field(default_factory=dict)
-    """Failed for good, or no one can tell -> since when."""
+    """Failed for good or unclear -> since when."""
     quarantined: set[int] = field(default_factory=set)
-    """The run goes on without them."""
+    """The run continues without them."""
     blind: set[int] = field(default_factory=set)
-    """No one can tell what their last try did."""
+    """The effect of their last try is unknown."""
     hung: set[int] = field(default_factory=set)
-    """Of the blind: their controller answered, and they were not up."""
+    """Of those: the controller answered, and they were not up."""
     turns: dict[int, int] = field(default_factory=dict)
-    """How often each was tried again at its boot server for want of an image."""
+    """How often each was retried at its boot server because it lacked an image."""
     cycled: set[int] = field(default_factory=set)
-    """Of these: those that are switched off first if they are found on."""
+    """Of these: those to switch off first if found on."""
     trip_signs: dict[int, int] = field(default_factory=dict)
-    """Of how many trips each was a sign since it last came up."""
+    """In how many trips each was involved since it last came up."""
     refused: set[int] = field(default_factory=set)
-    """Steps that failed because credentials are refused, or evac itself lacks something."""
+    """Steps that failed because credentials are refused or evac itself lacks something."""
     misconfigured: set[int] = field(default_factory=set)
-    """Boots in a row that could not be asked, maybe because of the settings of evac."""
+    """Consecutive boots that could not be reached, possibly because of evac's settings."""
 
     def is_dark(self, i: int) -> bool:
-        """Whether step i is of a server whose feeds have all tripped."""
+        """Whether all feeds of step i's server have tripped."""
         feeds = self.steps[i].feeds
         return bool(feeds) and all(feed in self.tripped for feed in feeds)
 
     def server_of(self, i: int) -> str:
-        """The boot server that step i boots from by now; empty if it has none."""
+        """The boot server that step i boots from now; empty if none."""
         server = self.steps[i].boot_server
         return (self.lost_servers[server][0] or server) if server in self.lost_servers else server
 
     def queue_of(self, i: int) -> str:
-        """The boot server that is not replaced, if a boot from it takes its turn; otherwise empty. A person
-        who boots by hand needs none.
+        """The unreplaced boot server, if a boot from it takes its turn; otherwise empty. A manual boot needs
+        none.
         """
         server = self.server_of(i) if self.unreplaced and not self.steps[i].manual else ""
         return server if server in self.unreplaced else ""
 
     def begins_again(self, i: int) -> None:
-        """Step i is to be done again, as if never tried."""
+        """Step i must be repeated as if never tried."""
         self.booting.discard(i)
         self.given_up.pop(i, None)
         self.quarantined.discard(i)
@@ -112,7 +112,7 @@ class Boots:
         self.misconfigured.discard(i)
 
     def laid_out(self, steps: Sequence[RunStep]) -> Boots:
-        """What stays true with the steps of another plan: all that names no step."""
+        """What stays valid for the steps of another plan: everything that names no step."""
         return Boots(
             steps,
             refusing=self.refusing,
@@ -128,10 +128,10 @@ class Boots:
         )
 
     def carry_over(self, old: Boots, number_of: Renumber, kept: Renumber) -> None:
-        """Takes over what was known of the boots before another plan gave them other numbers.
+        """Takes over what was known of the boots before another plan renumbered them.
 
-        kept: gives none for boots that begin again with the plan. Approvals to close feeds that tripped are
-        asked for again, and so is what may be wrong with the settings of evac.
+        kept: gives none for boots that restart with the plan. Approvals to close tripped feeds are requested
+        again, and so is what may be wrong with evac's settings.
         """
         self.gone = {feed: renumbered_facts(boots, number_of) for feed, boots in old.gone.items()}
         self.stalled = {server: renumbered_facts(boots, number_of) for server, boots in old.stalled.items()}
@@ -147,7 +147,7 @@ class Boots:
         self.trip_signs.update(renumbered_facts(old.trip_signs, kept))
 
     def fork(self) -> Boots:
-        """The same, apart."""
+        """An independent copy."""
         other = copy(self)
         for one in fields(self):
             value = getattr(self, one.name)
@@ -158,7 +158,7 @@ class Boots:
         return other
 
     def as_data(self) -> tuple[tuple[str, Any], ...]:
-        """All of it in an order that does not depend on how it came about; empty if nothing is known."""
+        """All of it in a deterministic order; empty if nothing is known."""
         values = ((one.name, _in_order(getattr(self, one.name))) for one in fields(self))
         return tuple((name, value) for name, value in values if value and name != "steps")
 
