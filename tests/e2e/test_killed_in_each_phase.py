@@ -69,8 +69,8 @@ DONE = {
     "lose": [
         "fence pangyo pangyo",
         "promote db anyang",
-        "start web anyang",
         "shift web anyang",
+        "start web anyang",
         "verify web anyang",
     ],
     "restore": ["rejoin db pangyo", "shift web pangyo"],
