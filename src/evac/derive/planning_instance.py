@@ -137,8 +137,7 @@ def derive(
     """The planning instance of a scenario. Raises UnknownDomain.
 
     `top` avoids building the topology again; rows: of this scenario, or `no_rows` if only the rest is needed.
-    good: partial pool losses are rounded in our favour; for alternatives, only what all of them need is
-    waited for.
+    good: pool losses are rounded in our favour; of alternatives, only what all of them need is waited for.
     """
     top = top or topology(estate)
     plain = top.once("graph", lambda: service_graph(estate))
