@@ -534,8 +534,7 @@ class Estate:
     `lost`, `home` and `traffic` are set for an estate as it is now (`model.situation`), else empty. `tools`:
     role of `steps.TOOL_ROLES` -> services that fill it (all are needed; one of a tuple, preferred one first);
     `places`: path of a fact, such as `services/pay/rto` -> where it was read, not part of the digest;
-    `changed`: when someone last changed it; `intervals`: facts that are known only within bounds.
-    """
+    `changed`: when someone last changed it; `intervals`: facts that are known only within bounds."""
 
     name: str
     as_of: date | None = None
