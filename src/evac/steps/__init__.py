@@ -1,1 +1,1 @@
-"""Kinds of steps: one module a kind, and the registry that everything else reads."""
+"""Kinds of steps: one module per kind, and the registry that everything else reads."""

@@ -1,4 +1,4 @@
-"""Attest: a person confirms a fact that evac cannot see, and frees a service by it."""
+"""Attest: a person confirms a fact that evac cannot see, which lets a service start."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class Attest(StepKind):
     releases = True
 
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
-        """Nothing that others share."""
+        """No shared limits."""
         return ()

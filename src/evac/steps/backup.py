@@ -1,7 +1,7 @@
-"""Backup: a fresh copy of a store exists before an orderly move touches it.
+"""Backup: makes a fresh copy of a store before a planned move changes it.
 
-A person takes it, with evac or with the tool of the store, and attests it: the move that follows demotes the
-only primary, and nothing shows that its last backup is good.
+A person takes it, with evac or the store's own tool, and attests it: the move then demotes the only primary,
+and nothing proves that its last backup is good.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ class Backup(StepKind):
         return instance.stores[at.store].backup
 
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
-        """Nothing that others share."""
+        """No shared limits."""
         return ()

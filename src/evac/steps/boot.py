@@ -33,7 +33,7 @@ class Boot(StepKind):
         return None if kind is None else kind.duration
 
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
-        """What a server that only people can boot takes and holds is theirs already."""
+        """For a server that only people can boot, the instance already states what people hold."""
         kind = _kind_of(instance, at.row)
         by_hand = kind is not None and kind.by_hand
         return self.own_uses(instance, at) if by_hand else super().uses(instance, at)

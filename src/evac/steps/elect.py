@@ -1,4 +1,4 @@
-"""Elect: the members of a store that are left elect a primary by themselves."""
+"""Elect: the surviving members of a store elect a primary by themselves."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class Elect(Promote):
     claims_epoch = False
 
     def approval(self, target: str, loss: str | None) -> str:
-        """No one is asked."""
+        """Needs no approval."""
         return ""

@@ -1,4 +1,4 @@
-"""Fence: the old primary of a store cannot acknowledge a write any more."""
+"""Fence: stops the old primary of a store from acknowledging any more writes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Force quorum: people force a new cluster of a store from the minority that is left.
+"""Force quorum: people force a new cluster of a store from the surviving minority.
 
-What the lost majority had acknowledged may be missing there, so it is planned only where someone waives the
-data of the store by name. People do it, after a proof that the lost members cannot come back by themselves: a
-run asks for an attestation.
+Writes acknowledged by the lost majority may be missing there, so it is planned only if someone waives the
+store's data by name. People do it after proving that the lost members cannot return by themselves: a run asks
+for an attestation.
 """
 
 from __future__ import annotations

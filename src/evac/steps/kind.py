@@ -1,7 +1,7 @@
-"""What a kind of step is: its words, its tools, what it waits for, uses and changes.
+"""Defines a kind of step: its words, its tools, what it waits for, uses and changes.
 
-A kind is one module of this package and one line of the registry. Everything that differs from kind to kind
-is a field or a method here; planner, checker, engine, views and audit ask these and know no kind by name.
+A kind is one module of this package and one line of the registry. Everything that differs between kinds is a
+field or a method here; planner, checker, engine, views and audit use these and never test for a kind by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Target = Literal["service", "store", "copy", "server", "supply", "plan"]
 
 
 class Capability(Enum):
-    """What a driver must be able to do for a step, by the name that `evac.drivers.capabilities` has of it."""
+    """What a driver must be able to do for a step, by its name in `evac.drivers.capabilities`."""
 
     FENCES = "Fences"
     PROMOTES = "Promotes"
@@ -51,7 +51,7 @@ class Need(Enum):
 
 
 class Condition(Enum):
-    """When the base of a service needs a step of a kind, in the order in which these are looked at."""
+    """When the base of a service needs a step of a kind, in the order of checking."""
 
     ALWAYS = "whatever was lost"
     STARTS = "replicas must start"
@@ -74,11 +74,11 @@ class Uncertainty:
 
 
 class Entry(NamedTuple):
-    """What a timeline says of a step that is done."""
+    """Timeline entry of a completed step."""
 
     kind: str
     words: str
-    """With `{target}`, and `{where}` where a site is worth naming."""
+    """With `{target}`, and `{where}` if the site is worth naming."""
     weight: Literal["main", "detail"]
 
 
@@ -99,9 +99,9 @@ class StepKind:
     name: ClassVar[str]
     """As in plan files and journals."""
     planned_as: ClassVar[str] = ""
-    """The kind whose tools, way by hand and code in the planner it shares; empty: its own."""
+    """The kind whose tools, manual way and planner code it shares; empty: its own."""
     is_planned: ClassVar[bool] = True
-    """Whether a plan may have it; the others are added when a plan is run."""
+    """Whether a plan may contain it; the others are added when a plan is run."""
     target: ClassVar[Target]
 
     title: ClassVar[str]
@@ -109,19 +109,19 @@ class StepKind:
     work: ClassVar[str]
     """All steps of the kind, in a chart."""
     sentence: ClassVar[str]
-    """One step in a chain: `{target}`, and as the kind has them `{where}`, `{many}` and `{rung}`."""
+    """One step in a chain: `{target}` and, if the kind has them, `{where}`, `{many}` and `{rung}`."""
     phase: ClassVar[str] = ""
-    """Of the kinds that bring a service back: the phase of the service while it runs."""
+    """For kinds that restore a service: the phase of the service while the step runs."""
     entry: ClassVar[Entry]
 
     tools: ClassVar[tuple[str, ...]] = ()
-    """Roles it cannot do without, unless people have a manual way."""
+    """Roles that it requires, unless people have a manual way."""
     precheck: ClassVar[str] = ""
     gate: ClassVar[str] = ""
     """What must hold once it is done."""
     undo: ClassVar[str] = ""
     is_undone_safely: ClassVar[bool] = False
-    """Whether evac may undo it by itself when a run is rolled back."""
+    """Whether evac may undo it automatically during a rollback."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     condition: ClassVar[Condition | None] = None
@@ -129,28 +129,28 @@ class StepKind:
     is_gate: ClassVar[bool] = False
     """Whether others wait for its end through any chain of steps."""
     opens_wave: ClassVar[bool] = False
-    """Whether what waits for it is of the next wave."""
+    """Whether steps that wait for it belong to the next wave."""
     joins_wave: ClassVar[bool] = False
-    """Whether it is of the wave of what it waits for, although that opens the next."""
+    """Whether it belongs to the wave of what it waits for, even if that opens the next one."""
     planner_code: ClassVar[int] = -1
-    """Its code in the compiled kernels of the planner; -1: they do not know it."""
+    """Its code in the planner's compiled kernels; -1: not used there."""
     bound_code: ClassVar[int] = -1
-    """Its code in the compiled kernels of the bound; -1: they do not know it."""
+    """Its code in the bound's compiled kernels; -1: not used there."""
     is_audited: ClassVar[bool] = False
     """Whether the audit's chains wait for its tools."""
     is_timed: ClassVar[bool] = False
-    """Whether the instance says how long it takes and what it uses."""
+    """Whether the instance gives its duration and uses."""
     uncertainty: ClassVar[Uncertainty | None] = None
 
     is_awaited: ClassVar[bool] = False
-    """Whether it happens by itself: nobody performs it, and a run only waits for what follows."""
+    """Whether it happens by itself: no one performs it, and a run only waits for the result."""
     performed_by: ClassVar[Capability | None] = None
     """What performs it in a run; None: a person does."""
 
     replicas: ClassVar[int] = 0
     """Sign of the replicas that it changes: 1 starts them, -1 stops them."""
     frees_capacity: ClassVar[bool] = False
-    """Whether others start in the capacity of the replicas that it stops."""
+    """Whether others start in the capacity that it frees."""
     boots: ClassVar[bool] = False
     gives_power: ClassVar[bool] = False
     fences: ClassVar[bool] = False
@@ -162,54 +162,54 @@ class StepKind:
     protects: ClassVar[bool] = False
     """Whether it changes which copies confirm commits."""
     claims_epoch: ClassVar[bool] = False
-    """Whether it goes under an epoch of its store that it, or its fence, claims."""
+    """Whether it runs under an epoch of its store that it, or its fence, claims."""
     joins_epoch: ClassVar[bool] = False
-    """Whether it goes under the epoch of its store as that is."""
+    """Whether it runs under the store's present epoch."""
     checks: ClassVar[bool] = False
     moves_traffic: ClassVar[bool] = False
     releases: ClassVar[bool] = False
-    """Whether a person frees its service by it."""
+    """Whether it is how a person frees a service to start."""
 
     @property
     def powers(self) -> bool:
-        """Whether something is on after it that was off: budgets of power hold for it."""
+        """Whether it switches something on, so that power budgets apply."""
         return self.boots or self.gives_power
 
     @property
     def like(self) -> str:
-        """The kind by whose name instance, estate and planner know it."""
+        """The name under which instance, estate and planner know this kind."""
         return self.planned_as or self.name
 
     def first(self, step: Step) -> str:
-        """What is a part of the step and done first, in words; empty if nothing is."""
+        """What the step does first, in words; empty if nothing."""
         made = ", ".join(f"{store} from {source}" for store, source in step.rebuilds)
         return f"rebuild {made}" if made else ""
 
     def approval(self, target: str, loss: str | None) -> str:
-        """What a person approves first where writes may be lost; empty if nothing is asked.
+        """What a person must approve first if writes may be lost; empty if nothing.
 
-        loss: how much at the most, in words; empty if that is shown beside it; None if no one knows.
+        loss: the maximum, in words; empty if it is shown elsewhere; None if unknown.
         """
         return ""
 
     def ticks(self, instance: Instance, at: Place) -> int | None:
-        """How long it takes with its tools; None if nothing says."""
+        """Its duration with tools; None if unknown."""
         return None
 
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
-        """What one unit action holds, people included."""
+        """What one unit action holds, including people."""
         return self.own_uses(instance, at) + self.hands(instance, at.step)
 
     def own_uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
-        """What one unit action holds whoever does it."""
+        """What one unit action holds, whoever does it."""
         return ()
 
     def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
-        """Changes what is now to what is once the step is done. to: sites that it sends users to."""
+        """Changes the present state to the state after the step. to: sites that it sends users to."""
         if self.replicas:
             now.add(step.target, step.servers, self.replicas)
 
     def hands(self, instance: Instance, step: Step) -> tuple[Use, ...]:
-        """What people hold of a step that they do."""
+        """What people hold during a manual step."""
         need = instance.tools.get(self.like) if step.manual else None
         return () if need is None else need.manual_uses

@@ -1,4 +1,4 @@
-"""Where the steps of a plan act in its instance: names to rows, and what steps there use."""
+"""Maps names in plan steps to rows of the instance, and gives the steps' uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evac.steps.registry import kind_of
 
 
 class Places:
-    """Of one instance: its names as rows."""
+    """Names of one instance as rows."""
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
@@ -23,7 +23,7 @@ class Places:
         self._server = {instance.row_names[row]: row for row in dark}
 
     def at(self, step: Step) -> Place:
-        """Where a step acts. Raises KeyError for a name that the instance does not have."""
+        """Where a step acts. Raises KeyError for a name that the instance lacks."""
         match kind_of(step.kind).target:
             case "service":
                 service = self._service[step.target]

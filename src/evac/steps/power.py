@@ -1,4 +1,4 @@
-"""Power: a feed or a rack gets its power back."""
+"""Power: restores power to a feed or a rack."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Power(StepKind):
     gives_power = True
 
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
-        """Whoever closes the breaker: it is in the estate's own order of power steps."""
+        """The person or control that closes the breaker, in the estate's own order of power steps."""
         return instance.power_steps[at.power].uses

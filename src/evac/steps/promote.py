@@ -50,7 +50,7 @@ class Promote(StepKind):
         return () if found is None else found.uses
 
     def candidate(self, instance: Instance, at: Place) -> Candidate | None:
-        """The way back that the step takes."""
+        """The candidate that the step uses."""
         ways = instance.stores[at.store].candidates
         return next((way for way in ways if (way.kind, way.id) == (self.name, at.step.candidate)), None)
 

@@ -1,4 +1,4 @@
-"""Protect: other copies of a store confirm its commits. A run of its own, when commits hang."""
+"""Protect: makes other copies of a store confirm its commits. A separate run when commits stall."""
 
 from __future__ import annotations
 

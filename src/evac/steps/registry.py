@@ -1,4 +1,4 @@
-"""Every kind of step, one line a kind, in the order in which they are listed."""
+"""Every kind of step, one line per kind, in listing order."""
 
 from __future__ import annotations
 
@@ -56,37 +56,37 @@ _BY_NAME: Final[Mapping[str, StepKind]] = MappingProxyType({kind.name: kind for 
 PLANNED: Final[Mapping[str, StepKind]] = MappingProxyType({k.name: k for k in KINDS if k.is_planned})
 """The kinds that a plan file may have, by name."""
 STATED_KINDS: Final[tuple[str, ...]] = tuple(k.name for k in PLANNED.values() if k.like == k.name)
-"""The kinds that an estate may speak of: how long people take, what an automation undoes."""
+"""The kinds that an estate may name: manual durations, and what an automation undoes."""
 START_CYCLE: Final = "start-cycle"
-"""What people may do besides: break a circle of services that need each other to start."""
+"""What people may also do: break a circle of services that need each other to start."""
 MANUAL_KINDS: Final[tuple[str, ...]] = (*STATED_KINDS, ForceQuorum.name, START_CYCLE)
 """What an estate may give a manual duration."""
 
 
 def planned_in_order(code: Callable[[StepKind], int]) -> tuple[str, ...]:
-    """Names of the kinds that have a code in the kernels of a planner, in the order of these codes."""
+    """Names of the kinds with a code in a planner's kernels, in the order of these codes."""
     return tuple(kind.name for kind in sorted(PLANNED.values(), key=code) if code(kind) >= 0)
 
 
 def kind_of(name: str) -> StepKind:
-    """The kind of a step by the name that plans and journals have of it. Raises KeyError."""
+    """The kind of a step by its name in plans and journals. Raises KeyError."""
     return _BY_NAME[name]
 
 
 def is_kind(name: str) -> bool:
-    """Whether there is such a kind: what comes from a file may name any."""
+    """Whether there is such a kind: files may name any."""
     return name in _BY_NAME
 
 
 def kinds_for(when: Condition) -> tuple[StepKind, ...]:
-    """The kinds that the base of a service needs under a condition."""
+    """The kinds that a service's base needs under a condition."""
     return tuple(PLANNED[name] for name in STATED_KINDS if PLANNED[name].condition is when)
 
 
 def base_kinds(*, starts: bool, shifts: bool, stores: bool) -> tuple[StepKind, ...]:
-    """The kinds that the base of a service needs wherever its replicas are placed.
+    """The kinds that a service's base needs wherever its replicas are placed.
 
-    starts: replicas must start; shifts: traffic must move; stores: a store of it lost its primary.
+    starts: replicas must start; shifts: traffic must move; stores: one of its stores lost its primary.
     """
     met = {
         Condition.ALWAYS: True,

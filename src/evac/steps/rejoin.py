@@ -1,4 +1,4 @@
-"""Rejoin: another copy of a store follows its new primary. A run adds one a copy to each promotion."""
+"""Rejoin: makes another copy of a store follow its new primary. A run adds one per copy to each promotion."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Reprotect: a copy that is behind follows the primary again, once its domain has power.
+"""Reprotect: makes a lagging copy follow the primary again, once its domain has power.
 
-In a run it is a rejoin where something answers for the copy; else a person does it.
+In a run it is a rejoin if the copy has an endpoint; otherwise a person does it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Reprotect(StepKind):
     follows = True
 
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
-        """Nothing that others share."""
+        """No shared limits."""
         return ()
 
     def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:

@@ -1,7 +1,7 @@
 """Restore: a store is restored from a backup, whose copy becomes the primary.
 
-The driver of the backup does it where its endpoint names a place; else a run asks a person to restore the
-backup and to attest it.
+The backup's driver does it if its endpoint names a place; otherwise a run asks a person to restore the backup
+and attest it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Restore(Promote):
     doing = "restoring"
 
     def approval_to(self, target: str, moment_s: int) -> str:
-        """What a person approves first where the store returns to a moment that was asked for."""
+        """What a person must approve first if the store is restored to a requested point in time."""
         return f"{self.doing} {target} to {moment_words(moment_s)} loses everything written after it"
 
     def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
-        """Its candidate is the place of a backup, which no member of the store names."""
+        """Its candidate is the place of a backup, which is no member's place."""

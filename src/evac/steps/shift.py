@@ -1,4 +1,4 @@
-"""Shift: the traffic of a service moves to where it serves."""
+"""Shift: moves a service's traffic to where it runs."""
 
 from __future__ import annotations
 

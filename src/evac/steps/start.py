@@ -1,4 +1,4 @@
-"""Start: replicas of a service start on servers of one pool."""
+"""Start: starts replicas of a service on servers of one pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop: what an evacuation leaves behind, or a failback leaves away from home, stops cleanly."""
+"""Stop: cleanly stops what an evacuation leaves behind, or what a failback leaves away from home."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Stop(StepKind):
     replicas = -1
 
     def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
-        """A failback names what it stops; an evacuation stops all that is in the site it leaves."""
+        """A failback names what it stops; an evacuation stops everything at the site that it leaves."""
         if step.servers:
             now.add(step.target, step.servers, self.replicas)
         else:

@@ -1,6 +1,6 @@
-"""Verify: a service is asked whether it answers where it was started.
+"""Verify: checks that a service answers where it was started.
 
-A search index or cache of which no copy is left is made again by the service that needs it, before that.
+If no copy of a search index or cache is left, the service that needs it rebuilds it first.
 """
 
 from __future__ import annotations

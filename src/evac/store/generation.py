@@ -1,14 +1,14 @@
-"""Which generation a store is of, and whether a newer one took its place; both are facts of the store itself.
+"""The generation of a store, and whether a newer one replaced it; both are recorded in the store itself.
 
     generation    {"number", "opener", "at_ms"}: absent in a store that took no one's place
     superseded    {"number", "opener", "by", "at_ms"}: a newer generation, and who told of it
 
-What stands in the store holds for every controller of it, also for one that is started again.
+The stored values apply to every controller, including restarted ones.
 
-A new embedded store is made of a copy that can be carried. What is copied is what a later controller must
-know: runs, journals, plans, registers, epochs, notes. What is not copied is true only where and when it was
-written: leases, votes, requests that wait, and proofs about the world (what was seen, permitted, checked),
-which must be made anew.
+A new embedded store is made from a portable copy. It contains what a later controller must know: runs,
+journals, plans, registers, epochs, notes. It leaves out what is true only where and when it was written:
+leases, votes, waiting requests, and proofs about the world (what was seen, permitted, checked), which must be
+made again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What of a store is not locked: asked of etcd itself, not believed from its URL.
+"""Finds what is not locked in a store by asking etcd itself, not by trusting its URL.
 
-Each finding is one thing that someone on the network, or with a login of etcd, could use. It changes nothing
-in etcd. What the locks are, and how they are set, is on the page *Secure the store*.
+Each finding is something that anyone on the network, or with an etcd login, could exploit. Changes nothing in
+etcd. The page *Secure the store* describes the locks and how to set them.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class OpenLock:
 
 
 async def open_locks(url: str) -> tuple[OpenLock, ...]:
-    """What is not locked of the store that a URL names, the most dangerous first; nothing if all is.
+    """What is not locked in the store named by a URL, most dangerous first; nothing if everything is.
 
-    A store that is a file has a seal and the rights of the file. Raises `StoreError` for a URL that is none.
+    A file store has a seal and file permissions. Raises `StoreError` for an invalid URL.
     """
     if store_kind(url) != "etcd":
         return ()

@@ -1,9 +1,9 @@
 """Opens the store that a URL names: `memory:`, `sqlite:PATH`, `etcd:https://a:2379,https://b:2379?...`.
 
-An etcd on another machine is spoken to over TLS, and everything that evac writes there is sealed with a key
+An etcd on another machine is reached over TLS, and everything that evac writes there is sealed with a key
 that etcd does not have, unless the URL says `plain=allowed` or `unsealed=allowed`:
 
-    stored value = HMAC-SHA256(key, purpose, name of the entry, value) followed by the value
+stored value = HMAC-SHA256(key, purpose, name of the entry, value) followed by the value
 
 Anyone who can write to the store itself, and has no key, can remove entries or put an older value of the same
 entry back, which the heads of journals that agents keep show. Such a person cannot make controllers run a
@@ -202,9 +202,9 @@ class Sealing:
 
 
 async def seal_all(inner: Store, seal: Seal | None, trust_unsealed: bool) -> Sealing:
-    """Seals every entry with the first key: those of an older key of `seal`, and with `trust_unsealed` those
-    that no key sealed. inner: the store as it is. Each is replaced only while it is as it was read, so it can
-    be repeated. Raises `StoreError`, `Conflict` if someone writes meanwhile.
+    """Seals every entry with the first key: those sealed with an older key of `seal`, and with
+    `trust_unsealed` those without a seal. inner: the unsealed store. An entry is replaced only if unchanged
+    since it was read, so this can be repeated. Raises `StoreError`, `Conflict` if someone writes meanwhile.
     """
     if seal is None:
         hint = "add seal=file:/path to its options"

@@ -30,8 +30,8 @@ def certified_bound(instance: Instance, certificate: Certificate) -> tuple[int, 
 
 
 def proved(instance: Instance, certificate: Certificate) -> tuple[int, int, list[tuple[str, str]]]:
-    """(bound, what critical chains alone make unavoidable, complaints). Where nothing is lost, nothing is to
-    be proved, and a certificate that says nothing is read without looking at any capacity.
+    """(bound, weighted ticks that critical chains alone make unavoidable, complaints). If nothing is lost
+    there is nothing to prove, and an empty certificate is read without computing capacity.
     """
     lost = instance.services.base_lost.any() or instance.services.top_lost.any()
     nothing = Certificate(scale=certificate.scale)
@@ -79,7 +79,7 @@ def _value(heads: Heads, certificate: Certificate) -> int:
 
 
 def _priced(heads: Heads, certificate: Certificate, names: dict[str, Milestone]) -> list[int]:
-    """Services of which rows of capacity ask for the capacity, ascending."""
+    """Services whose capacity the certificate's capacity rows need, ascending."""
     needs = np.asarray(heads.capacity.need.any(axis=1))
     named = {names.get(name, ("primary", -1)) for row in certificate.capacity for name, _ in row.shares}
     return sorted({row for kind, row in named if kind != "primary" and needs[row]})
@@ -136,7 +136,7 @@ def _arcs(
 
 
 def _box(heads: Heads, milestone: Milestone, cost: int, u_cost: int) -> int:
-    """Least of cost * O + u_cost * u over the box of a milestone, with its head."""
+    """Minimum of cost * O + u_cost * u over the box of a milestone, with its head."""
     kind, row = milestone
     horizon = heads.instance.horizon
     if not is_lost_milestone(heads, milestone):

@@ -19,14 +19,14 @@ from evac.model.instance import WHOLE, Instance
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 NEVER: Final = 2**62
-"""A tick that no horizon reaches."""
+"""A tick beyond every horizon."""
 _TOGETHER: Final = 128
-"""Services whose capacity is worked out together."""
+"""Services whose capacity is computed together."""
 _MOST_PAIRS: Final = 2_000_000
-"""Cells times shapes of a pool up to which there is a table of them: 16 MB."""
+"""Largest number of cells times shapes of a pool for which a table is built: 16 MB."""
 _PRODUCT: Final = 250_000
-"""Multiplications of one product of tables: libraries give larger ones to several threads, which costs more
-than it saves where the other cores are busy as well.
+"""Multiplications per product of tables: libraries split larger ones over several threads, which costs more
+than it saves if the other cores are busy.
 """
 
 
@@ -92,7 +92,7 @@ class Capacity:
 
     @property
     def usable(self) -> Ints:
-        """(V, R) capacity that counts for prices; worked out when a certificate first prices any."""
+        """(V, R) capacity that counts for prices; computed when a certificate first prices any."""
         if self._usable is None:
             found = self.layout.holding(self.services.known & self.need.any(axis=1))
             touched = np.empty_like(found)
@@ -102,7 +102,7 @@ class Capacity:
 
 
 def capacity_of(instance: Instance) -> Capacity:
-    """Everything of section 2; linear in rows for every service that is asked for."""
+    """Everything of section 2; linear in rows per requested service."""
     s = instance.services
     here = np.bincount(instance.present.service, instance.present.count, len(s)).astype(np.int64)
     away = np.maximum(s.surviving - here, 0)
@@ -114,8 +114,8 @@ def capacity_of(instance: Instance) -> Capacity:
 
 
 class _Services(Mapping[int, ServiceCapacity]):
-    """Capacity of each service that has any replicas here or needs some; worked out when it is asked for.
-    Heads ask for all that starts: these are looked at together, many at a time.
+    """Capacity of each service that has replicas here or needs some, computed on request. Heads ask for
+    everything that starts: these are computed many at a time.
     """
 
     def __init__(self, layout: _Layout, away: Ints, known: Flags, starts: Flags) -> None:
@@ -133,7 +133,7 @@ class _Services(Mapping[int, ServiceCapacity]):
         return self._found[service]
 
     def look(self, services: Sequence[int]) -> None:
-        """Some that will be asked for, one after the other."""
+        """Announces services that will be requested, one after the other."""
         missing = [one for one in services if self.known[one] and one not in self._found]
         for at in range(0, len(missing), _TOGETHER):
             self._look(np.array(missing[at : at + _TOGETHER], np.int64))
@@ -163,7 +163,7 @@ def _counts(instance: Instance, away: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 class _Cells:
-    """Rows that lie in one rack, one feed group and one pool, sorted by that cell once for all services."""
+    """Rows in the same rack, feed group and pool, sorted by that cell once for all services."""
 
     def __init__(self, instance: Instance) -> None:
         rows = instance.rows
@@ -180,7 +180,7 @@ class _Cells:
 
 
 def _sums(values: Ints, group: Ints, groups: int) -> Ints:
-    """(G, B) sums of (N, B) by group; equal groups follow each other."""
+    """(G, B) sums of (N, B) by group; equal groups must be adjacent."""
     found = np.zeros((groups, values.shape[1]), np.int64)
     if len(group):
         first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
@@ -190,8 +190,9 @@ def _sums(values: Ints, group: Ints, groups: int) -> Ints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Here:
-    """Replicas of some services that stand here now, binding by binding. turn: which of these services; row,
-    count, cell: of each binding."""
+    """Present replicas of some services, by binding. turn: which of these services; row, count, cell: of each
+    binding.
+    """
 
     turn: Ints
     row: Ints
@@ -206,7 +207,7 @@ class _Here:
 
 
 class _Places:
-    """Racks, or feed groups, of each pool as sets of cells; a cell whose place is unknown is loose."""
+    """Racks, or feed groups, of each pool as sets of cells; a cell with an unknown place is loose."""
 
     def __init__(self, pool: Ints, place: Ints, pools: int) -> None:
         self.pools, self._loose = pools, np.flatnonzero(place < 0)
@@ -219,7 +220,7 @@ class _Places:
         self._order = known[np.argsort(self._number[known], kind="stable")]
 
     def within(self, sums: Ints, here: _Here, cap: Ints) -> Ints:
-        """(P, B) sum by pool, where what lies in one place counts up to `cap` (B,) or what stands there.
+        """(P, B) sum by pool; each place counts up to `cap` (B,) or what is there now.
 
         sums: (C, B) by cell.
         """
@@ -230,8 +231,9 @@ class _Places:
 
 
 class _Shapes:
-    """Rows alike in pool and capacity hold the same of a service on which none of it stands. of (V): the
-    shape of each row, in the order given; pool, is_pool, capacity (R, H): by shape."""
+    """Rows alike in pool and capacity fit the same number of a service that has no replica there. of (V): the
+    shape of each row, in the given order; pool, is_pool, capacity (R, H): by shape.
+    """
 
     def __init__(self, instance: Instance, capacity: Ints, order: Ints) -> None:
         rows = instance.rows
@@ -243,7 +245,7 @@ class _Shapes:
 
 
 def _alike(columns: Ints) -> tuple[Ints, Ints]:
-    """First row of each different one, and which of them each row is like; columns (K, V)."""
+    """First row of each distinct kind, and the kind of each row; columns (K, V)."""
     mixed = np.zeros(columns.shape[1], np.uint64)
     for column in columns:
         mixed = (mixed ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
@@ -256,11 +258,12 @@ def _alike(columns: Ints) -> tuple[Ints, Ints]:
 
 
 class _Tally:
-    """How many rows of each shape lie in each cell, pool by pool. whole, powered: (H,) in all, and such as
-    need no boot."""
+    """Number of rows of each shape in each cell, pool by pool. whole, powered: (H,) all, and those that need
+    no boot.
+    """
 
     def __init__(self, cells: _Cells, shapes: _Shapes, dark: Flags) -> None:
-        """dark: (V,) in the order of cells."""
+        """dark: (V,) in cell order."""
         count = len(shapes.pool)
         self._of, self._first = shapes.of, cells.first
         self.whole: Ints = np.bincount(shapes.of, minlength=count).astype(np.int64)
@@ -281,10 +284,10 @@ class _Tally:
             self._parts.append((inside, mine, table.astype(np.float64)))
 
     def sums(self, free: Ints) -> Ints:
-        """(C, B) replicas by cell, of what a row of each shape holds, (H, B).
+        """(C, B) replicas by cell, from what a row of each shape fits, (H, B).
 
-        Products are exact in floating point where no sum is beyond 2^53; else, and where there are too many
-        shapes for so many cells, rows are added one by one.
+        Products are exact in floating point if no sum exceeds 2^53; otherwise, and if there are too many
+        shapes for the cells, rows are added individually.
         """
         found = np.zeros((len(self._first), free.shape[1]), np.int64)
         if self._parts is not None and int(free.max(initial=0)) * len(self._of) < 2**53:
@@ -304,7 +307,7 @@ def _span(ascending: Ints, value: int) -> slice:
 
 
 class _Layout:
-    """Rows grouped by pool, rack, feed group and site once, so that each service is a few sums."""
+    """Rows grouped by pool, rack, feed group and site once, so that each service needs only a few sums."""
 
     def __init__(self, instance: Instance, dark: Flags) -> None:
         rows, s = instance.rows, instance.services
@@ -330,11 +333,11 @@ class _Layout:
 
     @cached_property
     def groups(self) -> list[BootGroup]:
-        """Asked for where boots decide anything."""
+        """Computed only if boots matter."""
         return boot_groups(self.instance, self.dark)
 
     def capacities(self, services: Ints, wanted: Sequence[set[int]]) -> list[ServiceCapacity]:
-        """Of some services (B,), with the counts that are asked for of each."""
+        """Capacity of some services (B,), with the requested counts of each."""
         s, here, count = self.instance.services, self._here(services), len(services)
         sums, powered, whole = self._fits(services, here)
         pool_here = here.sums(self.instance.rows.pool[here.row].astype(np.int64), self.pools, count)
@@ -367,7 +370,7 @@ class _Layout:
         return _Here(turn, row, self.instance.present.count[line], self.cells.cell[row])
 
     def _fits(self, services: Ints, here: _Here) -> tuple[Ints, Ints, Ints]:
-        """(C, B) replicas of some services that fit by cell; (B,) on rows that are powered, and on all."""
+        """(C, B) replicas of some services that fit by cell; (B,) on powered rows, and on all."""
         free = np.stack([self._by_shape(one) for one in services.tolist()], axis=1)
         sums, powered, whole = self.tally.sums(free), self.tally.powered @ free, self.tally.whole @ free
         last = np.ones(len(here.row), np.bool_)
@@ -381,7 +384,7 @@ class _Layout:
         return sums, powered, whole
 
     def _standing(self, service: Ints, row: Ints, count: Ints) -> Ints:
-        """(N,) replicas that rows hold on which so many of a service stand."""
+        """(N,) replicas that fit on rows with `count` replicas of a service."""
         instance, s, most = self.instance, self.instance.services, self.instance.services.n[service]
         limit = np.where(instance.rows.is_pool[row], most, np.minimum(s.per_server[service], most))
         found: Ints = limit * instance.eligible[service, instance.rows.pool[row]]
@@ -393,7 +396,7 @@ class _Layout:
         return np.maximum(found, count)
 
     def _fit(self, service: int) -> Ints:
-        """(V,) replicas of a service that each row holds, in the order of cells."""
+        """(V,) replicas of a service that fit on each row, in cell order."""
         fit: Ints = self._by_shape(service)[self.shapes.of]
         mine = slice(self.first[service], self.first[service + 1])
         row, count = self.instance.present.row[mine].astype(np.int64), self.instance.present.count[mine]
@@ -401,7 +404,7 @@ class _Layout:
         return fit
 
     def _by_shape(self, service: int) -> Ints:
-        """(H,) replicas of a service that a row of each shape holds, on which none of it stands."""
+        """(H,) replicas of a service that fit on a row of each shape without any of it."""
         s, shapes = self.instance.services, self.shapes
         most, limit = int(s.n[service]), min(int(s.per_server[service]), int(s.n[service]))
         free: Ints = np.where(shapes.is_pool, most, limit) * self.instance.eligible[service][shapes.pool]
@@ -410,9 +413,9 @@ class _Layout:
         return free
 
     def holding(self, services: Flags) -> Flags:
-        """(V,) in the order of cells: rows that hold a replica of any of some services (S,).
+        """(V,) in cell order: rows that fit a replica of any of some services (S,).
 
-        A row on which one stands holds it, and holds no less than others of its shape.
+        A row with a replica fits it, and fits no less than others of its shape.
         """
         shapes, present = self.shapes, self.instance.present
         any_fits = np.zeros(len(shapes.pool), np.bool_)
@@ -423,7 +426,7 @@ class _Layout:
         return found
 
     def _enough(self, service: int, wanted: set[int], powered: int, whole: int) -> dict[int, int]:
-        """See `ServiceCapacity`. On which rows replicas fit matters only where some of these have to boot."""
+        """See `ServiceCapacity`. Which rows fit matters only if some of them must boot."""
         found = {count: 0 if count <= powered else NEVER for count in wanted}
         late = [count for count in wanted if powered < count <= whole]
         if late:
@@ -433,7 +436,7 @@ class _Layout:
         return found
 
     def _booted(self, sums: list[Ints], missing: int) -> int:
-        """First tick at which so many fit on rows that boot, those first that hold most."""
+        """First tick at which `missing` replicas fit on booted rows, largest rows first."""
 
         def reached(tick: int) -> bool:
             return sum(int(c[g.up(tick)]) for g, c in zip(self.groups, sums, strict=True)) >= missing

@@ -1,6 +1,6 @@
 """Waves and heads: sections 3 and 4 of docs/explanation/bound.md.
 
-A head is a tick before which a milestone cannot hold, whatever a plan does.
+A head is a tick before which a milestone cannot hold under any plan.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Pace = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Begins:
-    """Starts of one milestone of a service, whatever they wait for. wave: least ticks from the first to the
+    """Starts of one milestone of a service, regardless of waits. wave: least ticks from the first to the
     last; capacity_at: as `ServiceCapacity.enough`; possible: whether they fit at all.
     """
 
@@ -36,7 +36,7 @@ class Begins:
 
 @dataclass(slots=True, eq=False)
 class _Facts:
-    """Columns of the services as lists: they are looked at one by one, in many passes."""
+    """Columns of the services as lists, because many passes read them one by one."""
 
     base_lost: list[bool]
     top_lost: list[bool]
@@ -91,7 +91,7 @@ class Heads:
     _begins: dict[tuple[int, int], Begins | None] = field(default_factory=dict)
 
     def tools(self, kind: str) -> tuple[int, ...]:
-        """Affected tools that a step of the kind must wait for whatever it does."""
+        """Affected tools that a step of the kind must always wait for."""
         need = self.instance.tools.get(kind)
         return () if need is None or need.manual is not None else need.services
 
@@ -106,8 +106,9 @@ class Heads:
         return max(tick, self._waits[kind]) if self.tools(kind) else tick
 
     def wait(self, powered: int, by_hand: bool) -> None:
-        """How long tools keep steps waiting, by the heads as they are. powered: tick of the first power;
-        by_hand: some servers boot by hand."""
+        """How long steps wait for tools, by the present heads. powered: tick of the first power; by_hand:
+        some servers boot by hand.
+        """
         self._waits = {
             k: max((self.base[t] for t in n.services), default=0) for k, n in self.instance.tools.items()
         }
@@ -125,11 +126,11 @@ class Heads:
         return self._boot_wait
 
     def waits_of_services(self) -> tuple[int, ...]:
-        """All of the waits that a component looks at."""
+        """All waits that a component depends on."""
         return self._boot_wait, *(self._waits.get(kind, 0) for kind in _OF_SERVICES)
 
     def begins(self, service: int, milestone: int) -> Begins | None:
-        """None if nothing has to start for it."""
+        """None if nothing must start for it."""
         key = service, milestone
         if key not in self._begins:
             self._begins[key] = _begins(self, service, milestone)
@@ -141,9 +142,9 @@ class Heads:
 
 
 def heads_of(instance: Instance, capacity: Capacity) -> Heads:
-    """Least fixed point from below, in at most sixty-four passes. Only tools make passes: components that a
-    tool is in or needs are looked at again, where they wait for something that has changed. All others are
-    looked at once, with the tools as they are at the end: what is needed has the lower number.
+    """Least fixed point from below, in at most sixty-four passes. Only tools need passes: components that
+    contain or need a tool are recomputed if what they wait for has changed. All others are computed once,
+    with the final tools: what is needed has the lower number.
     """
     count = len(instance.services)
     heads = Heads(
@@ -182,7 +183,7 @@ def heads_of(instance: Instance, capacity: Capacity) -> Heads:
 
 
 def _behind_tools(heads: Heads, facts: _Facts) -> set[int]:
-    """Components of affected tools, and all that these hard-need."""
+    """Components of affected tools, and everything that these hard-need."""
     found: set[int] = set()
     queue = [facts.component[tool] for need in heads.instance.tools.values() for tool in need.services]
     while queue:
@@ -276,7 +277,7 @@ def _started(heads: Heads, facts: _Facts, service: int, entry: int) -> int:
 
 
 def _top(heads: Heads, facts: _Facts, service: int) -> int:
-    """Of a service whose top is lost."""
+    """Head of a service's top, if lost."""
     begins, horizon = heads.begins(service, 1), heads.instance.horizon
     if facts.blocked[service] or (begins is not None and not begins.possible):
         return horizon
@@ -296,7 +297,7 @@ def _top(heads: Heads, facts: _Facts, service: int) -> int:
 
 
 def start_uses(heads: Heads, service: int, pool: int) -> list[tuple[Use, int]]:
-    """Uses of one start in a pool with their holds; those of no units or no hold are left out."""
+    """Uses of one start in a pool with their holds, except those of no units or no hold."""
     return _held(heads, pool, int(heads.instance.services.start[service]))
 
 
@@ -321,8 +322,9 @@ def wave(heads: Heads, service: int, count: int) -> int:
 
 
 def _paces(heads: Heads, pools: tuple[int, ...], start: int) -> tuple[Pace, ...]:
-    """How fast starts of a length can follow each other in some pools: by each limit that all of them share,
-    and by one limit a pool, the tightest."""
+    """How fast starts of a given length can follow each other in some pools: by each limit shared by all, and
+    by the tightest limit of each pool.
+    """
     by_pool = [_held(heads, p, start) for p in pools]
     if not by_pool or not all(by_pool):
         return ()

@@ -27,7 +27,7 @@ Milestone = tuple[str, int]
 
 
 class CertificateError(ValueError):
-    """A certificate that names what the instance does not have."""
+    """A certificate that names something missing from the instance."""
 
 
 def tail_of_base(heads: Heads, component: int) -> tuple[int, int]:
@@ -51,7 +51,7 @@ def _tail_of_base(heads: Heads, component: int) -> tuple[int, int]:
 
 
 def legal_arcs(heads: Heads) -> dict[tuple[Milestone, Milestone], int]:
-    """Every legal arc with its distance, cut to H: the largest where two rules give the same pair."""
+    """Every legal arc with its distance, cut to H; the larger one if two rules give the same pair."""
     arcs: dict[tuple[Milestone, Milestone], int] = {}
     horizon = heads.instance.horizon
 
@@ -140,7 +140,7 @@ def _store_arcs(heads: Heads, store: int, add: _Add) -> None:
 def supply_value(
     heads: Heads, row: SupplyRow, names: dict[str, Milestone]
 ) -> tuple[int, dict[Milestone, int], dict[Milestone, int]]:
-    """(value, what the u of each milestone gets, shares). Section 6."""
+    """(value, addition to the u of each milestone, shares). Section 6."""
     index = {limit.id: n for n, limit in enumerate(heads.instance.limits)}
     factors = {}
     for name, factor in row.limits:
@@ -184,7 +184,7 @@ def is_lost_milestone(heads: Heads, milestone: Milestone) -> bool:
 
 
 def _weighed(uses: Iterable[tuple[Use, int]], factors: dict[int, int]) -> list[tuple[Use, int, int]]:
-    """(use, hold, weight) of the uses on the limits of a row."""
+    """(use, hold, weight) of the uses on a row's limits."""
     return [(u, h, factors[u.limit] * u.units * h) for u, h in uses if factors.get(u.limit) and u.units and h]
 
 
@@ -324,7 +324,7 @@ def _piece(begin: int, end: int, horizon: int) -> int:
 def capacity_value(
     heads: Heads, row: CapacityRow, names: dict[str, Milestone]
 ) -> tuple[int, dict[Milestone, int], dict[Milestone, int]]:
-    """(value, what the u of each milestone gets, shares). Section 7."""
+    """(value, addition to the u of each milestone, shares). Section 7."""
     prices = price_table(heads, row.prices)
     shares, sizes, distances = {}, [], {}
     for name, share in row.shares:
@@ -387,7 +387,7 @@ def _distance(heads: Heads, milestone: Milestone) -> int:
 
 
 def _waiting(heads: Heads, prices: NDArray[np.object_], sizes: list[int]) -> list[int]:
-    """E_i of section 7 for sizes laid end to end: the waiting of every unit of the line, summed."""
+    """E_i of section 7 for sizes laid end to end: summed waits of all units in the line."""
     horizon, capacity = heads.instance.horizon, heads.capacity
     worth = _worth(heads, prices)
     levels = [(0, int(worth[capacity.powered].sum()))]
@@ -410,7 +410,7 @@ def _waiting(heads: Heads, prices: NDArray[np.object_], sizes: list[int]) -> lis
 
 
 def _booted(group: BootGroup, worth: Worth) -> list[tuple[int, int]]:
-    """(tick, worth of what is up at it) of a group of rows that boots what is worth most first."""
+    """(tick, worth up at that tick) of a group of rows that boots the most valuable first."""
     if group.slots == 0 or not len(worth):
         return []
     best = np.sort(worth)[::-1]
@@ -421,7 +421,7 @@ def _booted(group: BootGroup, worth: Worth) -> list[tuple[int, int]]:
 
 
 def _worth(heads: Heads, prices: NDArray[np.object_]) -> Worth:
-    """(V,) of what each row holds at its prices; whole numbers of any length where 64 bits may be too few."""
+    """(V,) worth of each row at its prices; Python integers if 64 bits may be too few."""
     rows, usable = heads.instance.rows, heads.capacity.usable
     priced = [(int(pool), int(resource)) for pool, resource in zip(*np.nonzero(prices > 0), strict=True)]
     mine = {pool: np.flatnonzero(rows.pool == pool) for pool, _ in priced}
@@ -454,7 +454,7 @@ def _line(levels: list[tuple[int, int]], sizes: list[int], horizon: int) -> list
 
 
 def placement_value(heads: Heads, rows: PlacementRows) -> tuple[int, dict[Milestone, int]]:
-    """(value, what the u of each milestone gets). Section 8."""
+    """(value, addition to the u of each milestone). Section 8."""
     s, capacity = heads.instance.services, heads.capacity
     price = price_table(heads, rows.room)
     index = {name: n for n, name in enumerate(s.id)}

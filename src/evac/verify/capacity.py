@@ -1,6 +1,6 @@
 """Capacity and spread for all rows at once, shared limits and power at every tick: rules F2 and F6 to F10.
 
-For rule F17 also: capacity that would be free if lower tiers made way, and how long sheds take to free it.
+Also, for rule F17: capacity that would be free without lower tiers, and how long sheds take to free it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def check_placement(reading: Reading) -> None:
 
 
 def check_capacity(reading: Reading) -> None:
-    """F8: at no tick is more demanded of a row than it has."""
+    """F8: at no tick does demand on a row exceed its capacity."""
     instance = reading.instance
     start, shed = moves(reading, "start"), moves(reading, "shed")
     _check_shed_present(reading, shed)
@@ -80,7 +80,7 @@ def check_capacity(reading: Reading) -> None:
 
 
 def check_freed(reading: Reading) -> None:
-    """F5: whichever sheds of a row are late, the starts that do not wait for them fit without them."""
+    """F5: whichever sheds on a row are late, starts that do not wait for them fit without them."""
     s, rows = reading.instance.services, reading.instance.rows
     freed: dict[int, dict[str, Ints]] = {}
     for timed in reading.of_kind("shed"):
@@ -105,7 +105,7 @@ def check_freed(reading: Reading) -> None:
 
 
 def _check_shed_present(reading: Reading, shed: Moves) -> None:
-    """F2: of no service more is shed from a row than stands there."""
+    """F2: no more of a service is shed from a row than is there."""
     if not len(shed.row):
         return
     present, rows = reading.instance.present, max(1, len(reading.instance.rows))
@@ -125,7 +125,7 @@ def _check_shed_present(reading: Reading, shed: Moves) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FinalPlacement:
-    """Replicas in the final state, one row a (service, row): survivors - shed + started."""
+    """Replicas in the final state, one row per (service, row): survivors - shed + started."""
 
     service: Ints
     row: Ints
@@ -211,7 +211,7 @@ def free_capacity(instance: Instance, final: FinalPlacement, reading: Reading) -
 
 
 def holdings(reading: Reading) -> Ints:
-    """(N, 4) limit, first tick, end, units of what steps hold, power steps included; half-open intervals."""
+    """(N, 4) limit, first tick, end, units held by steps, including power steps; half-open intervals."""
     rows = []
     for step in reading.instance.power_steps:
         for use in step.uses:
@@ -241,7 +241,7 @@ def check_limits(reading: Reading) -> None:
 
 
 def _peaks(key: Ints, begin: Ints, end: Ints, units: Ints, capacity: Ints) -> list[tuple[int, int, int]]:
-    """(key, first tick, amount) for each key whose capacity is exceeded; releases come before grabs."""
+    """(key, first tick, amount) for each key whose capacity is exceeded; releases come before holds."""
     keys = np.concatenate([key, key])
     when = np.concatenate([begin, end])
     change = np.concatenate([units, -units])
@@ -256,7 +256,7 @@ def _peaks(key: Ints, begin: Ints, end: Ints, units: Ints, capacity: Ints) -> li
 
 
 def running_totals(keys: Ints, change: Ints) -> Ints:
-    """Cumulative sums that begin anew with each run of equal keys."""
+    """Cumulative sums that restart with each run of equal keys."""
     total = np.cumsum(change, axis=0)
     first = np.r_[True, keys[1:] != keys[:-1]]
     starts = np.flatnonzero(first)
@@ -289,7 +289,7 @@ NEVER = 2**60
 @dataclass(frozen=True, slots=True, eq=False)
 class Ready:
     """Rows on which a replica would fit, as columns: pool; the tick from which the row is on; ticks of the
-    shortest shed it takes: of one in the plan, and of one that is not (NEVER: none, 0: it takes no shed).
+    shortest shed needed: of one in the plan, and of one that is not (NEVER: none, 0: no shed needed).
     """
 
     pool: Ints
@@ -299,18 +299,18 @@ class Ready:
 
 
 class EndState:
-    """How things stand at the end of a plan, and what of it is the same for every service that asks."""
+    """State at the end of a plan, with everything that is the same for all services."""
 
     def __init__(self, reading: Reading, final: FinalPlacement) -> None:
         self.reading, self.final = reading, final
         self.stood: Ints = np.maximum(final.count - final.started, 0)
-        """Replicas of each final binding that stood there before the plan."""
+        """Replicas of each final binding that were there before the plan."""
         self.started: Ints = np.minimum(final.started, final.count)
         """Replicas of each final binding that the plan started."""
         self._first = np.searchsorted(final.service, np.arange(len(reading.instance.services) + 1))
 
     def bindings(self, service: int) -> slice:
-        """Final bindings of a service: one a row."""
+        """Final bindings of a service: one per row."""
         return slice(int(self._first[service]), int(self._first[service + 1]))
 
     def standing(self, service: int) -> int:
@@ -318,12 +318,12 @@ class EndState:
 
     @cached_property
     def free(self) -> Ints:
-        """(V, R) capacity as things stand at the end."""
+        """(V, R) free capacity at the end."""
         return free_capacity(self.reading.instance, self.final, self.reading)
 
     @cached_property
     def pools(self) -> tuple[Bools, Bools]:
-        """(S, P) each: pools in which the plan started any of a service, and in which any of it is."""
+        """(S, P) each: pools in which the plan started any of a service, and pools that contain any of it."""
         instance, final = self.reading.instance, self.final
         started, any_of_it = np.zeros((2, *instance.eligible.shape), np.bool_)
         for table, count in ((started, self.started), (any_of_it, self.stood + self.started)):
@@ -341,7 +341,7 @@ class EndState:
 
     @cached_property
     def shed(self) -> tuple[Ints, Ints]:
-        """(V, R) capacity that sheds of the plan make; (V,) ticks of the shortest of them, or NEVER."""
+        """(V, R) capacity freed by the plan's sheds; (V,) ticks of the shortest of them, or NEVER."""
         reading, s = self.reading, self.reading.instance.services
         lines = [
             (victim, row, gone)
@@ -361,7 +361,7 @@ class EndState:
 
 
 class _Spread:
-    """Racks, feeds and sites, and how they lie in one another, which they need not."""
+    """Racks, feeds and sites, and how they overlap; they need not be nested."""
 
     def __init__(self, reading: Reading) -> None:
         rows, s = reading.instance.rows, reading.instance.services
@@ -374,12 +374,11 @@ class _Spread:
             parts = parts[:, 1:]
 
     def most(self, service: int, fit: Ints, mine: Ints) -> int:
-        """Most replicas that spread leaves of what fits row by row, an upper count. fit, mine: (V,) what
+        """Most replicas that spread allows out of what fits row by row: an upper bound. fit, mine: (V,) what
         would fit, and what is there.
 
-        The count is the least of those by racks, by feeds and by sites alone, and of one after the other:
-        there, what a rack takes counts for each feed and each site it lies in, and what a feed takes for each
-        of its sites.
+        The bound is the least of those by racks, feeds and sites alone, and of applying them in turn: there,
+        a rack's count goes into each of its feeds and sites, and a feed's count into each of its sites.
         """
         all_of_it, least = fit, int(fit.sum())
         for place, cap, first, part in self._levels:
@@ -394,8 +393,9 @@ class _Spread:
 
 
 class Displaced:
-    """What of lower tiers makes way for a service: `may` (S,) may leave, and of that `sheddable` (S,) may be
-    shed where it stood before the plan."""
+    """Lower-tier services that make way for a service: `may` (S,) may leave, and of those `sheddable` (S,)
+    may be shed where they were before the plan.
+    """
 
     def __init__(self, end_state: EndState, may: Bools, sheddable: Bools, service: int) -> None:
         self._end_state, self._service = end_state, service
@@ -411,8 +411,8 @@ class Displaced:
         return bool((there & eligible).any())
 
     def capacity(self) -> tuple[int, Ready]:
-        """Replicas that would fit if all of it made way: an upper count, by rows, racks, feeds and sites;
-        and the rows that would take one.
+        """Replicas that would fit if all of it made way, an upper bound by rows, racks, feeds and sites; and
+        the rows that would take one.
         """
         end_state, service = self._end_state, self._service
         instance, final = end_state.reading.instance, end_state.final
@@ -435,8 +435,8 @@ class Displaced:
         )
 
     def _ready(self, capacity: Ints, stood: Ints, fit: NDArray[np.intp]) -> Ready:
-        """When rows that would take a replica could do so. capacity: with all that leaves; stood: of each
-        final binding what a shed has to take away.
+        """When rows that would take a replica could do so. capacity: after all that leaves; stood: the part
+        of each final binding that a shed must remove.
         """
         end_state, final = self._end_state, self._end_state.final
         s, rows = end_state.reading.instance.services, end_state.reading.instance.rows
@@ -450,6 +450,6 @@ class Displaced:
 
 
 def _add(capacity: Ints, row: Ints, amounts: Ints) -> None:
-    """Adds (N, R) amounts to (V, R) rows, some of which come several times."""
+    """Adds (N, R) amounts to (V, R) rows, which may repeat."""
     for resource, amount in enumerate(amounts.T):
         np.add.at(capacity[:, resource], row, np.ascontiguousarray(amount))

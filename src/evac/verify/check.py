@@ -1,6 +1,6 @@
 """The whole check of a plan against its estate.
 
-Also that the figures of a plan follow from the estate and its steps (rules F1, F3, F15 and F19). A run does
+Also checks that a plan's figures follow from the estate and its steps (rules F1, F3, F15 and F19). A run does
 not use them, but people judge a plan by them: who waits, for how long, and what is lost.
 """
 
@@ -53,7 +53,7 @@ from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
 def check_header(estate: Estate, plan: Plan) -> list[Violation]:
-    """F1, F2 and F19: the lead before a plan begins, each rto and each rpo are those of the estate."""
+    """F1, F2 and F19: the lead before a plan begins, each rto and each rpo match the estate."""
     found = []
     if plan.lead != estate.lead:
         found.append(Violation("F1", plan.name, "detection and approval times differ from the estate's"))
@@ -63,7 +63,7 @@ def check_header(estate: Estate, plan: Plan) -> list[Violation]:
 
 
 def check_statements(reading: Reading, times: Milestones) -> None:
-    """F3, F15 and F19: deadlines, tools, what becomes of services and stores, and people in all."""
+    """F3, F15 and F19: deadlines, tools, outcomes of services and stores, and people in total."""
     for step in reading.plan.steps:
         if step.tools != kind_of(step.kind).tools:
             reading.complain("F15", step.id, f"does not name the tools that a {step.kind} needs")
@@ -101,8 +101,8 @@ def _check_service(
 def _recovery_ms(
     reading: Reading, times: Milestones, service: int, alone: Mapping[int, IntColumn]
 ) -> int | None:
-    """From the loss on, detection and approval included; an evacuation has no such lead, nor has what waits
-    for no one (alone).
+    """Time from the loss, including detection and approval; without that lead for an evacuation and for what
+    waits for no one (alone).
     """
     instance, plan = reading.instance, reading.plan
     at = int(times.base_at[service])
@@ -119,7 +119,7 @@ def _recovery_ms(
 
 
 def _check_chain(reading: Reading, outcome: Outcome, ends: dict[str, tuple[int, int]]) -> None:
-    """F19: the critical chain is one of steps of this plan, each begun when the one before had ended."""
+    """F19: the critical chain consists of steps of this plan, each begun after the previous one ended."""
     if not all(name in ends for name in outcome.critical):
         reading.complain("F19", outcome.service, "its critical chain contains no step of the plan")
         return
@@ -129,7 +129,7 @@ def _check_chain(reading: Reading, outcome: Outcome, ends: dict[str, tuple[int, 
 
 
 def _check_stores(reading: Reading, times: Milestones) -> None:
-    """F19: every lost store once: where it comes back, when, and what is lost of it."""
+    """F19: every lost store once: where and when it is restored, and what is lost."""
     instance = reading.instance
     wanted = []
     for row, store in enumerate(instance.stores):
@@ -153,7 +153,7 @@ def _check_stores(reading: Reading, times: Milestones) -> None:
 
 
 def _check_people(reading: Reading, times: Milestones) -> None:
-    """F19: people without service, each tier alike; of a tier that weighs nothing no one is known here."""
+    """F19: people without service, each tier alike; unknown here for a tier of weight zero."""
     instance, s = reading.instance, reading.instance.services
     weights = np.array(instance.tier_weights, np.int64)
     if not len(s) or (weights < 1).any():
@@ -175,7 +175,7 @@ def _check_people(reading: Reading, times: Milestones) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the checker found. objective and bound are its own; weighted person-ticks."""
+    """The checker's result. objective and bound are its own, in weighted person-ticks."""
 
     violations: tuple[Violation, ...]
     objective: int
@@ -189,11 +189,11 @@ class Verdict:
 
 @collector_at_rest()
 def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None) -> Verdict:
-    """Re-derive everything from estate and plan. Never raises for a bad plan: it says what is wrong.
+    """Derives everything again from estate and plan. Never raises for a bad plan, but reports its errors.
 
-    known: the digest of the estate, and the instance of it for this plan's scenario, waivers and weights,
-    where whoever checks many plans of one estate has them. Raises UnknownDomain if the plan's scenario
-    names a domain that the estate does not have.
+    known: the estate's digest and its instance for this plan's scenario, waivers and weights, for callers
+    that check many plans of one estate. Raises UnknownDomain if the plan's scenario names a domain that the
+    estate does not have.
     """
     unreckonable = _unreckonable(estate, plan)
     if unreckonable is not None:
@@ -218,7 +218,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
 
 
 def _unreckonable(estate: Estate, plan: Plan) -> str | None:
-    """Why nothing can be worked out with the ticks, weights and approval that the plan states, if so."""
+    """Why nothing can be computed with the plan's ticks, weights and approval, if so."""
     if not 1 <= plan.tick_ms <= estate.horizon_ms:
         return f"ticks of {plan.tick_ms} ms are not valid"
     if not plan.tier_weights or min(plan.tier_weights) < 0:
@@ -259,8 +259,9 @@ def _header(estate: Estate, digest: str, instance: Instance, plan: Plan) -> list
 
 
 def check_instance(instance: Instance, plan: Plan, better: Instance | None = None) -> Verdict:
-    """All rules but the header, against an instance. The bound must be true of `better`, where facts known
-    within bounds have their better ends; left out, all is known exactly."""
+    """Checks all rules except the header against an instance. The bound must hold for `better`, in which
+    facts known within bounds have their better ends; if omitted, everything is known exactly.
+    """
     reading = read(instance, plan)
     times = milestones(reading)
     check_durations(reading)
@@ -292,7 +293,7 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
 
 
 def _check_bound(reading: Reading, better: Instance, objective: int) -> int:
-    """F20: the bound recomputed from the certificate is the one stated, and not above Z."""
+    """F20: the bound recomputed from the certificate equals the stated one and does not exceed Z."""
     plan = reading.plan
     bound, heads, complaints = proved(better, plan.certificate)
     for subject, message in complaints:

@@ -1,10 +1,9 @@
-"""The instance of a plan with its limits and everything about power derived again, by the checker's own code.
+"""Derives limits and power of a plan's instance again, by the checker's own code.
 
 Planner and checker share `derive`: which servers and replicas there are, who is affected, and how long things
-take. A wrong limit or power budget would be invisible if the checker took these from there too. So here every
-limit, what each action holds of it, the budgets of power, what a boot draws, when a server can boot and in
-which order feeds get power are worked out from estate and scenario alone, and take the place of what `derive`
-says.
+take. A wrong limit or power budget would be invisible if the checker took these from there too. So every
+limit, what each action holds, power budgets, what a boot draws, when a server can boot and the order of feeds
+are derived here from estate and scenario alone, replacing the results of `derive`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from evac.verify.power import Bools, Ints, Power
 
 
 def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instance:
-    """What `derive` made of an estate and a scenario, with limits and power of the checker's own.
+    """The instance from `derive` with the checker's own limits and power.
 
     Linear in servers and racks. Raises UnknownDomain.
     """
@@ -68,11 +67,11 @@ def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instan
 def better_again(
     top: Topology, scenario: Scenario, policy: Policy, shared: Instance, own: Instance
 ) -> Instance:
-    """What a bound must be true of: `own` where all is known exactly, else the same of the better ends.
+    """The instance that a bound must hold for: `own` if everything is known exactly, else one with the better
+    ends.
 
-    No budget is below the one that was planned with. Which of several lost stores of a family a plan brings
-    back depends on the truth, so none of them holds a limit. What waits for one of several services waits for
-    the first of them.
+    No budget is below the planned one. Which of several lost stores of a family is restored depends on the
+    true values, so none of them holds a limit. What waits for one of several services waits for the first.
     """
     estate = top.estate
     better = bound_instance(estate, scenario, policy, shared.tick_ms, shared)
@@ -98,7 +97,7 @@ def better_again(
 
 
 def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits) -> LostStore:
-    """What its fence and its promotion hold: nothing if a majority or the primary is left."""
+    """The store with what its fence and promotion hold: nothing if a majority or the primary survives."""
     one = next(one for one in estate.stores if one.id == store.id)
     goes_on = scenario.kind in ("lose", "evacuate") and (store.has_majority if one.quorum else store.elects)
     candidates = (
@@ -110,7 +109,7 @@ def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits)
 
 
 def power_budgets(power: Power) -> tuple[PowerBudget, ...]:
-    """What each may carry and what is on without a boot; where that is more, it may stay on."""
+    """What each can carry and what is on without a boot; if that is more, it may stay on."""
     fleet, budgets = power.estate.fleet, power.budgets
     on = power.on & fleet.watts_known
     drawn = budgets.draw(power.rack[on], power.site[on], fleet.watts[on])
@@ -119,7 +118,7 @@ def power_budgets(power: Power) -> tuple[PowerBudget, ...]:
 
 
 class _Boots:
-    """How each row of an instance boots: V entries, those of pools filled with what says nothing."""
+    """How each row boots: V entries, with neutral values for pools."""
 
     def __init__(self, power: Power, shared: Instance) -> None:
         self._power, rows = power, shared.rows
@@ -144,9 +143,10 @@ class _Boots:
         self._number(bare[boots], server[boots])
 
     def _number(self, rows: NDArray[np.intp], server: NDArray[np.int32]) -> None:
-        """Boots are alike in class, feeds, boot server, management network, and in when and how they begin.
+        """Numbers boots that are alike in class, feeds, boot server, management network, and when and how
+        they begin.
 
-        Of all this a rack decides the most, so servers are put together by rack first.
+        The rack decides most of this, so servers are grouped by rack first.
         """
         power, fleet = self._power, self._power.estate.fleet
         columns = (power.rack, fleet.server_class, fleet.boot_server, power.dark, power.by_itself, fleet.bmc)
@@ -168,8 +168,8 @@ class _Boots:
         )
 
     def _racks(self) -> tuple[Ints, Ints]:
-        """(R + 1,) number of the set of feeds of each rack, in order of the racks, and of its hall if its
-        management network has a limit.
+        """(R + 1,) for each rack the number of its feed set, and of its hall if the hall's management network
+        is limited.
         """
         power, numbers = self._power, dict[tuple[str, ...], int]()
         halls = {hall.id: row for row, hall in enumerate(power.estate.halls)}
@@ -183,7 +183,9 @@ class _Boots:
         return np.array([*feeds, -1], np.int64), np.array([*managed, -1], np.int64)
 
     def _kind(self, server: int, ready: int, least: int, itself: bool, hand: bool) -> BootKind:
-        """What comes on by itself holds nothing: its power step does. By hand it takes what people take."""
+        """A server that comes on by itself holds nothing: its power step does. A manual boot holds what
+        people hold.
+        """
         power, limits, fleet = self._power, self._power.limits, self._power.estate.fleet
         one = power.estate.classes[fleet.server_class[server]]
         rack = power.estate.racks[fleet.rack[server]] if fleet.rack[server] >= 0 else None
@@ -198,7 +200,9 @@ class _Boots:
         return BootKind(f"{one.id}|{'+'.join(feeds)}", ticks, uses, ready, least, itself, hand)
 
     def left_off(self) -> tuple[LeftOff, ...]:
-        """What stays off of a restored domain: racks without power, and what nothing says how to boot."""
+        """Servers of a restored domain that stay off: in racks without power, or with no known way to
+        boot.
+        """
         power, estate = self._power, self._power.estate
         unknown = power.rises & self._has_power & ~self._known[estate.fleet.server_class]
         refused = _by_place(power.rack, power.rises & ~self._has_power)
@@ -216,7 +220,7 @@ class _Boots:
 
 
 def _by_place(place: Ints, chosen: Bools) -> list[tuple[int, Ints]]:
-    """Each place of which any servers are chosen, with their rows, both ascending."""
+    """Each place with chosen servers, and their rows, both ascending."""
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(place[rows], kind="stable")]
     places, first = np.unique(place[rows], return_index=True)
@@ -224,7 +228,7 @@ def _by_place(place: Ints, chosen: Bools) -> list[tuple[int, Ints]]:
 
 
 def _alike(columns: list[NDArray[Any]]) -> tuple[Ints, Ints]:
-    """Number of each row among the different ones, in order of the columns; first row of each number."""
+    """Number of each row among the distinct ones, in column order; first row of each number."""
     key = np.zeros(len(columns[0]), np.int64)
     for column in columns:
         low = int(column.min(initial=0))

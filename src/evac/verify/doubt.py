@@ -1,4 +1,4 @@
-"""Services of a plan whose verdict hangs on an amount that no one knows, worked out from its steps."""
+"""Services whose verdict depends on an unknown amount, derived from the steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Bools = NDArray[np.bool_]
 
 
 def in_doubt(reading: Reading) -> tuple[Bools, Bools]:
-    """(S,) services of which no one knows whether their base holds, and whether all the rest fits."""
+    """(S,) services whose base may not hold, and services whose remaining replicas may not fit."""
     instance, s = reading.instance, reading.instance.services
     vague, size = instance.vague, len(s)
     marks = {"base": np.zeros(size, np.bool_), "top": np.zeros(size, np.bool_)}

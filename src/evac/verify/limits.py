@@ -1,7 +1,7 @@
-"""Limits as the checker reads them from the estate: which there are, and what one action of each kind holds.
+"""Limits as the checker reads them from the estate, and what one action of each kind holds.
 
-Written from the reference of estate files, and on purpose not from what `derive` makes of them: a limit that
-is forgotten, doubled or held too short in one of the two shows as a violation.
+Written from the reference of estate files, deliberately not from `derive`: a limit that one of the two
+forgets, doubles or holds too briefly shows up as a violation.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from evac.model.instance import WHOLE, Limit, Use
 from evac.model.step_id import limit_id
 
 BMC_REQUEST_MS = 1_000
-"""A request that powers a server on keeps its management network busy for a second."""
+"""Powering a server on keeps its management network busy for a second."""
 
 
 class Limits:
-    """The limits of an estate, numbered by id, in ticks; times after the horizon are all the same: never."""
+    """Limits of an estate, numbered by id, in ticks; all times after the horizon are equal: never."""
 
     def __init__(self, estate: Estate, tick_ms: int) -> None:
         self.estate, self._tick_ms = estate, tick_ms
@@ -32,30 +32,30 @@ class Limits:
         self.number = {limit.id: number for number, limit in enumerate(self.rows)}
 
     def ticks(self, duration_ms: int) -> int:
-        """Whole ticks, rounded up; at most one more than the horizon."""
+        """Whole ticks, rounded up; at most one beyond the horizon."""
         return min(-(-duration_ms // self._tick_ms), self.horizon + 1)
 
     def hold(self, name: str, units: int = 1, offset: int = 0, ticks: int = WHOLE) -> tuple[Use, ...]:
-        """`units` of a limit for `ticks`, from `offset` on; nothing if the estate states no such limit."""
+        """`units` of a limit for `ticks`, starting at `offset`; nothing if the estate has no such limit."""
         if name not in self.number or units == 0 or ticks == 0:
             return ()
         return (Use(self.number[name], units, min(offset, self.horizon + 1), min(ticks, self.horizon + 1)),)
 
     def count(self, name: str) -> tuple[Use, ...]:
-        """One start of a rate: it counts for the whole window."""
+        """One start of a rate limit: it counts for the whole window."""
         if name not in self.number:
             return ()
         return self.hold(name, ticks=self.rows[self.number[name]].window or 1)
 
     def shift(self, kind: str | None, change_ms: int) -> tuple[Use, ...]:
-        """The control of traffic is held while it is changed, not while the change settles."""
+        """Traffic control is held while being changed, not while the change settles."""
         return () if kind is None else self.hold(limit_id("traffic", kind), ticks=self.ticks(change_ms))
 
     def boot(
         self, server: ServerClass, feeds: tuple[str, ...], source: BootServer | None, hall: str | None
     ) -> tuple[Use, ...]:
-        """One boot: a slot and the inrush on each feed, a slot, an image and an address of the boot server, a
-        request on the management network of the hall.
+        """What one boot holds: a slot and the inrush on each feed; a slot, an image and an address of the
+        boot server; a request on the hall's management network.
         """
         held: list[Use] = []
         for feed in feeds:
@@ -74,12 +74,12 @@ class Limits:
 
 
 def usable(watts: int, estate: Estate) -> int:
-    """What of a budget may be drawn: the margin stays free, rounded down."""
+    """The usable part of a budget: the margin stays free, rounded down."""
     return watts * (1_000 - estate.limits.power_margin_permille) // 1_000
 
 
 def _stated(estate: Estate) -> Iterator[tuple[str, int | Rate | None]]:
-    """Name and size of every limit that an estate may state; None if it does not."""
+    """Name and size of every limit that an estate may state; None if missing."""
     company = estate.limits
     yield "fences", company.fences_at_once
     yield "hands", company.hands_at_once

@@ -1,8 +1,8 @@
-"""What a plan says of external services, alternatives, tools and restores, and of what needs them (F11, F12,
-F15, F19).
+"""Checks a plan's statements on external services, alternatives, tools and restores, and on what needs them
+(F11, F12, F15, F19).
 
-By the checker's own walk over the needs of the estate: nothing in a plan restores what another company runs,
-and a service serves only with one of its alternatives.
+Uses the checker's own walk over the estate's needs: no plan restores what another company runs, and a service
+serves only with one of its alternatives.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _NOT_THERE = ("unplaced", "shed", "unknown")
 
 
 def check_needs(estate: Estate, plan: Plan, alone: frozenset[str]) -> list[Violation]:
-    """External services, alternatives and tools. alone: services that come back without anyone's help.
-    Linear in needs.
+    """Checks external services, alternatives and tools. alone: services that recover without action. Linear
+    in needs.
     """
     own = {service.id: service for service in estate.services}
     outcomes = {outcome.service: outcome for outcome in plan.outcomes}
@@ -40,7 +40,7 @@ def check_needs(estate: Estate, plan: Plan, alone: frozenset[str]) -> list[Viola
 
 
 def _restores(estate: Estate, plan: Plan, outcomes: dict[str, Outcome]) -> list[Violation]:
-    """F12: a restore begins when all serves that restores of the store need."""
+    """F12: a restore begins once everything serves that restores of the store need."""
     policies, found = {store.id: store.backup_policy for store in estate.stores}, []
     for step in plan.steps:
         policy = policies.get(step.target) if kind_of(step.kind).restores else None
@@ -56,7 +56,7 @@ def _restores(estate: Estate, plan: Plan, outcomes: dict[str, Outcome]) -> list[
 def _tools(
     estate: Estate, plan: Plan, outcomes: dict[str, Outcome], alone: frozenset[str]
 ) -> list[Violation]:
-    """F15: one tool of each group serves before a step begins that people do not do."""
+    """F15: before a step begins, one tool of each group serves, unless people do the step."""
     found = []
     for step in plan.steps if plan.scenario.kind == "lose" else ():
         if step.manual or (step.target in alone and step.milestone == "base"):
@@ -75,7 +75,7 @@ def _tools(
 def _external(
     own: dict[str, Service], plan: Plan, outcomes: dict[str, Outcome], taken: set[str]
 ) -> list[Violation]:
-    """No step is for an external service; what its provider takes down stays down and says why."""
+    """No step concerns an external service; what its provider takes down stays down and says why."""
     found = [
         Violation("F11", step.id, f"acts on {step.target}, which another company runs")
         for step in plan.steps
@@ -96,7 +96,7 @@ def _external(
 
 
 def _taken(estate: Estate, plan: Plan) -> set[str]:
-    """External services whose provider is lost by what the plan is about."""
+    """External services whose provider is lost in the plan's scenario."""
     if plan.scenario.kind not in ("lose", "evacuate"):
         return set()
     gone = _with_members(estate, {*plan.scenario.domains, *estate.lost})
@@ -108,7 +108,7 @@ def _taken(estate: Estate, plan: Plan) -> set[str]:
 
 
 def _with_members(estate: Estate, domains: set[str]) -> set[str]:
-    """These, and what is in those of them that are groups, however deep."""
+    """These domains and, recursively, the members of groups among them."""
     inside = {group.id: group.members for group in estate.groups}
     found, work = set[str](), list(domains)
     while work:
@@ -120,8 +120,8 @@ def _with_members(estate: Estate, domains: set[str]) -> set[str]:
 
 
 def _falling(own: dict[str, Service], taken: set[str]) -> set[str]:
-    """These, and services that cannot serve without them, however far down: a need of alternatives fails once
-    the last of them has.
+    """These and all services that cannot serve without them, recursively: a need with alternatives fails with
+    the last of them.
     """
     users: dict[str, list[tuple[str, Dependency]]] = {}
     for service in own.values():
@@ -141,8 +141,8 @@ def _falling(own: dict[str, Service], taken: set[str]) -> set[str]:
 def _alternatives(
     service: Service, need: Dependency, outcomes: dict[str, Outcome], tools: set[str]
 ) -> list[Violation]:
-    """What serves has an alternative that serves by then; what stays down for one has none that does: for one
-    that is a tool as well, its steps may wait.
+    """A restored service has an alternative that serves by then; one that stays down for lack of one has
+    none, except that its steps may wait if the alternative is also a tool.
     """
     there = [
         0 if outcome is None else outcome.base_ms or 0

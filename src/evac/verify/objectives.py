@@ -1,7 +1,7 @@
-"""What a plan says of objectives: each rto, and what is lost of each store, by the class of the loss.
+"""Checks a plan's objectives: each rto, and each store's loss, by the class of the loss.
 
-These are rules F2 and F19. The class is found in the estate by code of this room: how many sites are lost,
-else the largest of what is named.
+Rules F2 and F19. This package's own code finds the class from the estate: the number of lost sites, else the
+largest named domain.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def check_durations(reading: Reading) -> None:
 
 
 def _check_uses(reading: Reading, timed: Timed) -> None:
-    """F3: the uses a step states are what its kind and target hold, times its count."""
+    """F3: a step's stated uses are those of its kind and target, times its count."""
     held: dict[str, int] = {}
     for use in uses_of(reading, timed):
         name = reading.instance.limits[use.limit].id
@@ -55,7 +55,7 @@ def _check_uses(reading: Reading, timed: Timed) -> None:
 
 
 def check_precedence(reading: Reading, times: Milestones) -> None:
-    """F4 and F12: nothing begins before what it needs, re-derived from the estate."""
+    """F4 and F12: nothing begins before what it needs, as derived again from the estate."""
     for (service, milestone), steps in sorted(reading.starts.items()):
         ready, why = dependencies_ready(reading, times, service, to_start=True)
         for timed in steps:
@@ -76,8 +76,8 @@ def check_precedence(reading: Reading, times: Milestones) -> None:
 def dependencies_ready(
     reading: Reading, times: Milestones, service: int, to_start: bool = False
 ) -> tuple[int, str]:
-    """First tick at which all hold that a component needs outside itself to serve, or only to start, and the
-    last of them.
+    """First tick at which everything holds that a component needs from outside, to serve or only to start,
+    and the last of these needs.
     """
     s = reading.instance.services
     hard, stores = (s.hard_start, s.start_stores) if to_start else (s.hard, s.lost_stores)
@@ -110,7 +110,7 @@ def _verified(reading: Reading, service: int, milestone: str, steps: list[Timed]
 
 
 def check_components(reading: Reading, times: Milestones) -> None:
-    """F13: members of a component start together: each verify waits for all base starts of all."""
+    """F13: members of a component start together: each verify waits for all base starts of all members."""
     for members in times.members.values():
         if len(members) < 2:
             continue
@@ -124,8 +124,8 @@ def check_components(reading: Reading, times: Milestones) -> None:
 
 
 def check_stores(reading: Reading) -> None:
-    """F14 and F2: one primary a store, allowed by rpo or waived by name, fenced hard enough before, and
-    backed up before that where the estate asks for it.
+    """F14 and F2: one primary per store, allowed by rpo or waived by name, fenced well enough before, and
+    backed up before that if the estate requires it.
     """
     waived = set(reading.plan.waivers)
     _check_backups(reading)
@@ -154,7 +154,7 @@ def check_stores(reading: Reading) -> None:
 
 
 def _check_backups(reading: Reading) -> None:
-    """One fresh backup of each store that asks for it, as long as it takes, and the fence waits for it."""
+    """One fresh backup for each store that requires it, of the right duration, and the fence waits for it."""
     taken: dict[int, Timed] = {}
     for timed in reading.of_kind("backup"):
         if taken.setdefault(timed.store, timed) is not timed:
@@ -180,7 +180,7 @@ def _rung(name: str) -> int:
 def check_tools(reading: Reading, times: Milestones) -> None:
     """F15: a step waits until every affected tool of its kind serves, or people do it.
 
-    In an evacuation the site still runs until the grace is over, and its tools with it.
+    In an evacuation the site and its tools still run until the grace has passed.
     """
     for timed in reading.steps:
         need = need_of(reading, timed)
@@ -215,7 +215,7 @@ def check_after(reading: Reading, times: Milestones) -> None:
 
 
 def _direct_needs(reading: Reading, timed: Timed) -> set[str]:
-    """Boots of a start, starts of a verify: few, and named one by one."""
+    """Boots of a start and starts of a verify: few, so listed individually."""
     needs = kind_of(timed.step.kind).needs
     if Need.BOOTS in needs:
         return {reading.boots[row].step.id for row, _ in timed.rows if row in reading.boots}
@@ -262,7 +262,7 @@ def _ends_base(reading: Reading, times: Milestones, service: int) -> set[str]:
 
 
 def _reached_gates(reading: Reading, by_id: dict[str, Timed]) -> tuple[dict[str, int], dict[str, int]]:
-    """For each step the gates (fence, promote, verify, shift) behind it, as a bit set."""
+    """For each step the gates (fence, promote, verify, shift) before it, as a bit set."""
     gates = {t.step.id: bit for bit, t in enumerate(t for t in reading.steps if kind_of(t.step.kind).is_gate)}
     reached: dict[str, int] = {}
     for timed in sorted(reading.steps, key=lambda t: (t.start, t.end)):
@@ -278,7 +278,7 @@ def _reached_gates(reading: Reading, by_id: dict[str, Timed]) -> tuple[dict[str,
 def _settle(
     reading: Reading, gates: dict[str, int], reached: dict[str, int], by_id: dict[str, Timed]
 ) -> dict[str, int]:
-    """Steps of no length at one tick may stand in any order: pass until nothing changes, then cycles show."""
+    """Zero-length steps at one tick may be in any order: repeats until nothing changes; then cycles show."""
     zero = [t for t in reading.steps if any(n in by_id and by_id[n].start >= t.start for n in t.step.after)]
     for _ in range(len(zero) + 1):
         changed = False
@@ -297,13 +297,13 @@ def _settle(
 
 
 def latest_stop(reading: Reading, service: int) -> int:
-    """The tick at which a service that has not moved is stopped: just before its site goes dark."""
+    """When a service that has not moved is stopped: just before its site goes dark."""
     return max(0, reading.instance.grace - int(reading.instance.services.shed[service]))
 
 
 def check_stops(reading: Reading, times: Milestones) -> None:
     """F25: what an evacuation leaves is stopped once, and not before its replacement serves or its site goes
-    dark; what came home is stopped elsewhere once all of it serves at home; nothing else is stopped.
+    dark; a service back home is stopped elsewhere once all of it serves at home; nothing else is stopped.
     """
     if reading.plan.scenario.kind == "failback":
         _check_stops_away(reading, times)
@@ -332,7 +332,7 @@ def check_stops(reading: Reading, times: Milestones) -> None:
 
 
 def _check_stops_away(reading: Reading, times: Milestones) -> None:
-    """Of a failback: as many replicas as are too many, in the places where home has none for them."""
+    """For a failback: the surplus replicas, in the places where home has no use for them."""
     instance, s = reading.instance, reading.instance.services
     wanted = {one.service: one.places for one in instance.leaving}
     stopped: set[int] = set()

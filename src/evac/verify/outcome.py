@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 
 
 def check_counts(reading: Reading, times: Milestones) -> None:
-    """F11: a base that holds has all its starts, a top that holds too; nothing is started in vain."""
+    """F11: a base or top that holds has all its starts; nothing is started in vain."""
     s, horizon = reading.instance.services, reading.instance.horizon
     for service in range(len(s)):
         wanted = {"base": s.base_starts(service), "top": s.top_starts(service)}
@@ -40,8 +40,8 @@ def check_counts(reading: Reading, times: Milestones) -> None:
 
 
 def _check_moved(reading: Reading, times: Milestones, service: int) -> None:
-    """F11: what starts again elsewhere was shed, runs at a site where the service ran, and brings something
-    back.
+    """F11: what starts again elsewhere was shed, runs at a site where the service ran, and restores
+    something.
     """
     instance, s = reading.instance, reading.instance.services
     steps = reading.starts.get((service, MOVED), [])
@@ -61,7 +61,7 @@ def _check_moved(reading: Reading, times: Milestones, service: int) -> None:
 
 
 def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> None:
-    """F16 and F18: only what may be shed, only what had to be, and nothing others stand on."""
+    """F16 and F18: only sheddable replicas are shed, only as needed, and nothing that others depend on."""
     instance, s = reading.instance, reading.instance.services
     if not reading.sheds:
         return
@@ -86,7 +86,7 @@ def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> N
 
 
 def _started_services(reading: Reading, final: FinalPlacement) -> dict[int, list[int]]:
-    """Services started on each row that something is shed from."""
+    """Services started on each row that loses replicas to a shed."""
     found: dict[int, list[int]] = {}
     shed = {row for steps in reading.sheds.values() for timed in steps for row, _ in timed.rows}
     new = (final.started > 0) & np.isin(final.row, np.fromiter(shed, np.int64))
@@ -105,11 +105,11 @@ def _check_dependents(reading: Reading, times: Milestones, service: int) -> None
 def check_tiers(reading: Reading, times: Milestones, final: FinalPlacement) -> None:
     """F17: nothing stays below base for lack of capacity that strictly lower tiers hold.
 
-    Read as: where a lower tier that neither it nor anyone alive needs keeps or gets anything the service
-    could use, the missing replicas would not fit even if all of it (what the plan started, and what may be
-    shed) were taken away; or they could not be back before the horizon, beside all other steps and not before
-    a shed has freed capacity where one has to, and it is time that is short. A survivor that was shed is
-    judged only where it does not fit as things stand: putting it back elsewhere is no duty.
+    Read as: if a lower tier that neither it nor any live service needs keeps or gets anything the service
+    could use, then the missing replicas would not fit even without all of that (what the plan started, and
+    what may be shed); or time is short: alongside all other steps, and after any required shed, they could
+    not be back before the horizon. A survivor that was shed is judged only if it does not fit at the end:
+    moving it elsewhere is not required.
     """
     s, horizon = reading.instance.services, reading.instance.horizon
     waiting = [
@@ -141,7 +141,7 @@ def check_tiers(reading: Reading, times: Milestones, final: FinalPlacement) -> N
 
 
 def _could_run(reading: Reading, times: Milestones, service: int) -> bool:
-    """Whether all it needs is there: otherwise it is not capacity that keeps it down."""
+    """Whether everything it needs is there; otherwise capacity is not what keeps it down."""
     s, horizon = reading.instance.services, reading.instance.horizon
     if s.blocked[service]:
         return False
@@ -151,7 +151,7 @@ def _could_run(reading: Reading, times: Milestones, service: int) -> bool:
 
 
 def _may_leave(reading: Reading, times: Milestones) -> NDArray[np.bool_]:
-    """(S,) services that no one alive hard-depends on."""
+    """(S,) services that no live service hard-depends on."""
     s, horizon = reading.instance.services, reading.instance.horizon
     may = np.ones(len(s), np.bool_)
     for other in range(len(s)):
@@ -161,7 +161,7 @@ def _may_leave(reading: Reading, times: Milestones) -> NDArray[np.bool_]:
 
 
 def _sheds_can_be(reading: Reading, times: Milestones) -> bool:
-    """Whether anything can be shed at all: not where the tools for it are lost and people have no way."""
+    """Whether anything can be shed: not if the tools for it are lost and people have no way."""
     need, horizon = reading.instance.tools.get("shed"), reading.instance.horizon
     if need is None or need.manual is not None:
         return True
@@ -169,8 +169,9 @@ def _sheds_can_be(reading: Reading, times: Milestones) -> bool:
 
 
 def _needed_by(reading: Reading, service: int) -> NDArray[np.bool_]:
-    """(S,) services that one waits for, whatever lies between: by hard dependencies, and by tools without
-    which people have no way to bring it or its stores back."""
+    """(S,) services that one waits for, directly or not: by hard dependencies, and by tools without a manual
+    way that restore it or its stores.
+    """
     s = reading.instance.services
     found, queue = np.zeros(len(s), np.bool_), [service]
     while queue:
@@ -183,7 +184,7 @@ def _needed_by(reading: Reading, service: int) -> NDArray[np.bool_]:
 
 
 def _tools_of(reading: Reading, service: int) -> list[int]:
-    """Tools without a manual way, of the steps that bring a base back on servers that are on."""
+    """Tools without a manual way, for steps that restore a base on servers that are on."""
     s, tools = reading.instance.services, reading.instance.tools
     if service in s.alone:
         return []
@@ -199,8 +200,8 @@ def _tools_of(reading: Reading, service: int) -> list[int]:
 
 
 def check_reasons(reading: Reading, times: Milestones) -> None:
-    """F1: where a plan says that no capacity is left for a service, no plan has any; what it says is missing
-    for that and others is.
+    """F1: if a plan says that no capacity is left for a service, no plan has any; and the missing amount it
+    states for that service and others is right.
     """
     rows = {name: row for row, name in enumerate(reading.instance.services.id)}
     for outcome in reading.plan.outcomes:
@@ -216,8 +217,8 @@ def check_reasons(reading: Reading, times: Milestones) -> None:
 
 
 def _missing(reading: Reading, times: Milestones, service: int, resource: str) -> int:
-    """How much more of a resource a service and what serves of its tier and above, on no other servers, must
-    have than there is with everything stopped that may be; -1 for what is no resource, or not known.
+    """How much of a resource is missing for a service and all that serves of its tier and above, on the
+    servers that they may use, after stopping all that may be stopped; -1 for an invalid or unknown resource.
     """
     s, rows, instance = reading.instance.services, reading.instance.rows, reading.instance
     if resource not in RESOURCE_WORDS or instance.vague:
@@ -248,8 +249,8 @@ def _missing(reading: Reading, times: Milestones, service: int, resource: str) -
 
 
 def _may_fit(instance: Instance, service: int) -> bool:
-    """Whether as many replicas as lack may fit once everything is shed that a plan which places the service
-    may shed; racks and sites, and groups of feeds and sites, with no more of the service than they may hold.
+    """Whether the missing replicas may fit once everything is shed that a plan placing the service may shed,
+    within the caps of racks and sites, and of feed groups and sites.
     """
     s, rows, present = instance.services, instance.rows, instance.present
     chain = {service}
@@ -358,7 +359,7 @@ def _state(reading: Reading, times: Milestones, service: int, doubt: tuple[Bools
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What one unit action would hold, from `start` to `end`, in ticks."""
+    """What one unit action would hold, from tick `start` to `end`."""
 
     start: int
     end: int
@@ -366,7 +367,7 @@ class Action:
 
 
 class Slots:
-    """Units of each limit that are held, tick by tick, by the steps of a plan; `take` adds to them."""
+    """Units of each limit held per tick by the steps of a plan; `take` adds to them."""
 
     def __init__(self, reading: Reading) -> None:
         self._instance = reading.instance
@@ -376,8 +377,9 @@ class Slots:
     def look(
         self, times: Milestones, kind: str, uses: tuple[Use, ...], regular: int, since: int
     ) -> Action | None:
-        """One action of a kind from `since` on, as early as limits allow, with its tools or by hand,
-        whichever ends first; None if it would end after the horizon."""
+        """The earliest action of a kind from `since` on within the limits, with tools or by hand, whichever
+        ends first; None if it would end after the horizon.
+        """
         found = None
         for ready, length, held in self._ways(times, kind, uses, regular, since):
             start = self._earliest(held, length, ready)
@@ -386,7 +388,7 @@ class Slots:
         return found
 
     def take(self, action: Action, count: int = 1) -> int:
-        """Hold what up to `count` such actions hold, all at one tick; how many there is capacity for."""
+        """Holds up to `count` such actions at one tick; returns how many fit."""
         length = action.end - action.start
         taken = min([count, *(self._capacity(use, length, action.start) for use in action.uses)])
         for use in action.uses:
@@ -406,7 +408,7 @@ class Slots:
         return found
 
     def _earliest(self, uses: Sequence[Use], length: int, since: int) -> int:
-        """First tick from `since` on at which one action fits; beyond H where there is none."""
+        """First tick from `since` on at which one action fits; beyond H if none."""
         at, tried = since, -1
         while at != tried and at <= self._instance.horizon:
             tried = at
@@ -440,7 +442,7 @@ def _hold(use: Use, length: int, start: int) -> tuple[int, int]:
 
 
 def _pools_ready(slots: Slots, reading: Reading, times: Milestones, rows: Ready) -> dict[int, int]:
-    """Pool -> first tick at which a server of it is on and a shed, where it takes one, could be over."""
+    """Pool -> first tick at which one of its servers is on and any required shed could have ended."""
     found: dict[int, int] = {}
     ends: dict[tuple[int, int], int] = {}
     columns = (column.tolist() for column in (rows.pool, rows.on, rows.done, rows.due))
@@ -457,12 +459,12 @@ def _pools_ready(slots: Slots, reading: Reading, times: Milestones, rows: Ready)
 
 
 def time_left(reading: Reading, times: Milestones, service: int, missing: int, ready_rows: Ready) -> bool:
-    """Whether a service that lacks `missing` replicas could still be back before the horizon, capacity put
-    aside.
+    """Whether a service that lacks `missing` replicas could still be back before the horizon, ignoring
+    capacity.
 
-    ready_rows: the rows it would fit on. Where a shed has to make the capacity, nothing starts before one
-    could be over. The starts, then the verify and the shift, are put after what the service waits for, each
-    as early as tools, hands and limits allow beside all other steps.
+    ready_rows: rows where it would fit. If a shed must free the capacity, nothing starts before one could
+    have ended. Starts, then verify and shift, follow what the service waits for, each as early as tools,
+    hands and limits allow alongside all other steps.
     """
     instance, s = reading.instance, reading.instance.services
     members = times.members[int(s.component[service])]

@@ -1,7 +1,7 @@
-"""Power as the checker reads it: budgets, what is on without a boot, and in which order a dark domain gets
-power.
+"""Power as the checker reads it: budgets, what is on without a boot, and the order in which a dark domain
+gets power.
 
-Written from docs/explanation/cold-start.md, and on purpose not from what `derive` makes of it.
+Written from docs/explanation/cold-start.md, deliberately not from `derive`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ Bools = NDArray[np.bool_]
 
 
 class Budgets:
-    """Steady watts that feeds, halls, racks and sites carry: the least that is said of each, less margin."""
+    """Steady watts that feeds, halls, racks and sites can carry: the lowest stated value of each, less
+    margin.
+    """
 
     def __init__(self, estate: Estate, scenario: Scenario) -> None:
         said = [(feed.id, feed.power_budget_watts) for feed in estate.feeds]
@@ -48,20 +50,20 @@ class Budgets:
         self._of_site = np.array([number.get(site.id, -1) for site in estate.sites] + [-1], np.int64)
 
     def of(self, rack: Ints, site: Ints) -> Ints:
-        """(N, C) numbers of the budgets of what is in a rack and at a site; -1: none, or not known."""
+        """(N, C) budget numbers of what is in a rack and at a site; -1: none or unknown."""
         return np.column_stack([self._of_rack[rack], self._of_site[site]])
 
     def draw(self, rack: Ints, site: Ints, watts: Ints) -> Ints:
-        """(budgets,) watts that N loads draw of each."""
+        """(budgets,) watts that N loads draw from each."""
         drawn = np.zeros(len(self.names) + 1, np.int64)
         np.add.at(drawn, self.of(rack, site), watts[:, None])
         return drawn[:-1]
 
 
 class Power:
-    """What is on without a boot, and how a domain that is restored gets its power, feed after feed.
+    """What is on without a boot, and how a restored domain gets its power, feed after feed.
 
-    Racks have R + 1 entries: the last is for servers whose rack is not known.
+    Arrays of racks have R + 1 entries: the last is for servers without a known rack.
     """
 
     def __init__(self, estate: Estate, lost: Loss, scenario: Scenario, limits: Limits) -> None:
@@ -75,13 +77,13 @@ class Power:
         self.rises: Bools = self.dark & (fleet.state != CONDEMNED) & restored
         """(V,) servers that a restore brings up."""
         self.on: Bools = seen | (was_on if scenario.kind == "failback" else was_on & ~lost.servers)
-        """(V,) servers that are on without a boot; those of `by_itself` later than others."""
+        """(V,) servers on without a boot; those of `by_itself` later than others."""
         self.by_itself: Bools = np.zeros(len(fleet), np.bool_)
         """(V,) servers that come on with their power."""
         self.steps: list[PowerStep] = []
         self.power_at, self.least, self.network = np.zeros((3, racks + 1), np.int64)
-        """Ticks at which racks have power, the same whatever the order of feeds, and from then until their
-        switches and BMCs answer.
+        """Ticks at which racks have power, whatever the order of feeds, and from then until their switches
+        and BMCs answer.
         """
         self.step_of = np.full(racks + 1, -1, np.int64)
         """Number of the power step that racks wait for, -1: none."""
@@ -135,7 +137,9 @@ class Power:
         return found
 
     def _loads(self, dark: Bools) -> None:
-        """By rack: servers that rise; of what comes on by itself its watts, and its inrush with its ticks."""
+        """By rack: servers that come up; for those that come on by themselves their watts, and their inrush
+        with its ticks.
+        """
         fleet, limits, classes = self.estate.fleet, self.limits, self.estate.classes
         self._rising, self._watts, self._inrush, self._lasts = np.zeros((4, len(self.step_of)), np.int64)
         lasts = np.array([0, *(limits.ticks(one.inrush_ms) for one in classes)], np.int64)
@@ -151,14 +155,14 @@ class Power:
         self.network[:-1][~dark] = 0
 
     def _closing(self, feed: int) -> tuple[int, bool]:
-        """Ticks it takes to close a feed, and whether a person does it."""
+        """Ticks to close a feed, and whether a person does it."""
         one = self.estate.feeds[feed]
         if any(endpoint.subject == one.id for endpoint in self.estate.endpoints):
             return self.limits.ticks(one.close_ms), False
         return self.limits.ticks(self.estate.limits.manual_ms.get("power", 0)), True
 
     def _least(self, feeds: Ints, waits: Bools) -> None:
-        """Each rack has power at the earliest when its quickest feed is closed before all others."""
+        """The earliest power of each rack: if its quickest feed is closed first."""
         quickest = np.full(len(waits), np.iinfo(np.int64).max)
         for feed in feeds.tolist():
             racks = self._fed[self._feed == feed]
@@ -166,7 +170,7 @@ class Power:
         self.least[:-1][waits] = quickest[waits]
 
     def _close_all(self, feeds: list[int]) -> None:
-        """Next is the feed that gives power to most servers that have none; of equals the first by id."""
+        """Next is the feed that powers most servers without power; ties go to the first by id."""
         self._holds: dict[int, list[tuple[int, int, int]]] = {}
         while feeds:
             gain = np.bincount(
@@ -179,7 +183,9 @@ class Power:
             self.refused.setdefault(rack, OffReason("power-late"))
 
     def _close(self, feed: int) -> None:
-        """Close a feed whole, or with the outlets open of what comes on by itself, and then rack by rack."""
+        """Closes a feed as a whole, or first without the outlets of servers that come on by themselves, and
+        then rack by rack.
+        """
         racks = self._fed[(self._feed == feed) & self._waits[self._fed]]
         rising = racks[(self._watts[racks] > 0) | (self._inrush[racks] > 0)]
         at_once = racks if self._breaks(rising) is None else np.setdiff1d(racks, rising)
@@ -197,7 +203,7 @@ class Power:
                 self._step(self.estate.racks[rack].id, by_hand_ticks, True, alone, (step,))
 
     def _breaks(self, racks: Ints) -> OffReason | None:
-        """The budget that breaks when these racks come on at once; None if none does."""
+        """The budget exceeded if these racks come on at once; None if none."""
         if not len(racks):
             return None
         load = self._load + self.budgets.draw(racks, self._rack_site[racks], self._watts[racks])
@@ -211,7 +217,7 @@ class Power:
         return None
 
     def _inrush_of(self, racks: Ints) -> list[tuple[str, int]]:
-        """Watts of inrush that racks draw of each of their feeds; zero left out."""
+        """Inrush watts that racks draw from each of their feeds; zeros left out."""
         drawn: dict[str, int] = {}
         for rack, watts in zip(racks.tolist(), self._inrush[racks].tolist(), strict=True):
             for feed in self.estate.racks[rack].feeds if watts else ():
@@ -219,7 +225,7 @@ class Power:
         return sorted(drawn.items())
 
     def _step(self, target: str, length: int, by_hand: bool, racks: Ints, after: tuple[int, ...]) -> int:
-        """Give power to racks as early as what it holds allows; the number of the step, -1: never."""
+        """Powers racks as early as limits allow; returns the number of the step, -1: never."""
         uses = self.limits.hold("hands") if by_hand else ()
         for feed, watts in self._inrush_of(racks):
             uses += self.limits.hold(limit_id("inrush", feed), watts, length, int(self._lasts[racks].max()))
@@ -239,7 +245,7 @@ class Power:
     def _earliest(self, uses: Iterable[Use], length: int, since: int) -> int:
         """First tick from `since` on at which all uses fit; after the horizon: never.
 
-        Either everything fits at once, or something has just ended that was in the way.
+        Either everything fits at once, or something that was in the way has just ended.
         """
         starts, full = np.array([since], np.int64), []
         for use in uses:
@@ -257,7 +263,7 @@ class Power:
         return int(starts[fits].min())
 
     def _without_feeds(self, racks: Ints) -> None:
-        """Where nothing says which feed gives power, it is there when all steps of the site are over."""
+        """Racks without a known feed have power when all steps of the site have ended."""
         site_of = {feed.id: feed.site for feed in self.estate.feeds}
         site_of |= {rack.id: rack.site for rack in self.estate.racks}
         last: dict[str, int] = {}
@@ -276,7 +282,7 @@ def _named(estate: Estate, names: tuple[str, ...]) -> Bools:
 
 
 def _stretches(held: list[tuple[int, int, int]], left: int) -> tuple[Ints, Ints]:
-    """First ticks and ends of the stretches in which more than `left` units are held, in order."""
+    """First ticks and ends of the intervals with more than `left` units held, in order."""
     changes: dict[int, int] = {}
     for begin, end, units in held:
         changes[begin] = changes.get(begin, 0) + units

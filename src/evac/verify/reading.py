@@ -73,7 +73,7 @@ class Reading:
 
 
 def read(instance: Instance, plan: Plan) -> Reading:
-    """Index a plan. Every name that the instance does not have is a violation of F2 or F1."""
+    """Indexes a plan. Every name that the instance lacks is a violation of F2 or F1."""
     reading = Reading(instance, plan, [])
     lookup = _Lookup(instance)
     seen: set[str] = set()
@@ -99,7 +99,7 @@ class _Lookup:
 
     @cached_property
     def row(self) -> dict[str, int]:
-        """Of servers and pools; many, and not every plan names one."""
+        """Rows of servers and pools; built on demand, as there are many and not every plan names one."""
         return {name: row for row, name in enumerate(self._row_names)}
 
 
@@ -182,26 +182,26 @@ def _file_once(reading: Reading, table: dict[int, Timed], key: int, timed: Timed
 
 
 def comes_on_by_itself(instance: Instance, row: int) -> bool:
-    """Whether a row needs no boot once it has power: no one and no tool is waited for."""
+    """Whether a row needs no boot once it has power, and so no person or tool."""
     kind = int(instance.rows.boot_kind[row])
     return kind >= 0 and instance.boot_kinds[kind].by_itself
 
 
 def boots_by_hand(instance: Instance, row: int) -> bool:
-    """Whether only people can boot a row: what its kind takes and holds is theirs."""
+    """Whether only people can boot a row: then its kind already has their duration and uses."""
     kind = int(instance.rows.boot_kind[row])
     return kind >= 0 and instance.boot_kinds[kind].by_hand
 
 
 def need_of(reading: Reading, timed: Timed) -> ToolNeed | None:
-    """The tools that a step needs, and the way that people have without them; None for what no tool does."""
+    """The tools that a step needs, and its manual way; None for steps without tools."""
     if timed.step.milestone == "base" and timed.service in reading.instance.services.alone:
         return None
     return reading.instance.tools.get(kind_of(timed.step.kind).like)
 
 
 def way_of(reading: Reading, timed: Timed) -> Candidate | None:
-    """The way back that a step takes to a primary of its store; None if the instance has none such."""
+    """The candidate that a step uses for its store; None if the instance has no such candidate."""
     taken = timed.step.kind, timed.step.candidate
     ways = reading.instance.stores[timed.store].candidates
     return next((way for way in ways if (way.kind, way.id) == taken), None)
@@ -213,7 +213,7 @@ def uses_of(reading: Reading, timed: Timed) -> tuple[Use, ...]:
 
 
 def regular_ticks(reading: Reading, timed: Timed) -> int | None:
-    """Duration of a step done with its tools; None if the instance has none for it."""
+    """Duration of a step with tools; None if the instance has none."""
     return kind_of(timed.step.kind).ticks(reading.instance, _place(reading, timed))
 
 
@@ -280,7 +280,7 @@ def _base_end(reading: Reading, service: int) -> int:
 
 
 class _Away(NamedTuple):
-    """A milestone that sheds take: it does not hold from `since` until `until`, nor from `gone` on."""
+    """A milestone changed by sheds: it does not hold from `since` until `until`, nor from `gone` on."""
 
     since: int
     until: int

@@ -1,6 +1,7 @@
-"""Data stays where it may be: no step starts a service, promotes a copy or restores a backup outside.
+"""Checks that data stays where it may be: no step starts a service, promotes a copy or restores a backup
+elsewhere.
 
-These are rules F2 and F10. Names are looked up in the estate by code of this room.
+Rules F2 and F10. This package's own code looks up names in the estate.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def check_residency(estate: Estate, plan: Plan) -> list[Violation]:
 
 
 def _sites(estate: Estate, names: tuple[str, ...]) -> set[str]:
-    """Sites by name, and the sites of regions and groups, however deep."""
+    """Sites by name, and the sites of regions and groups, recursively."""
     inside = {group.id: set(group.members) for group in estate.groups}
     for site in estate.sites:
         if site.region is not None:
@@ -59,7 +60,7 @@ def _sites(estate: Estate, names: tuple[str, ...]) -> set[str]:
 
 
 class _Where:
-    """The site of a pool, a server, a path of a domain, or of `site:` and a site."""
+    """Finds the site of a pool, server, domain path, or `site:NAME`."""
 
     def __init__(self, estate: Estate) -> None:
         self._pools = {pool.id: pool.site for pool in estate.pools}

@@ -1,4 +1,4 @@
-"""Cold starts, rules F21 to F24: power before boots, every server of a dark domain, who must be asked.
+"""Cold starts, rules F21 to F24: power before boots, every server of a dark domain, required approvals.
 
 The bound on the last server is read from docs/explanation/cold-start.md and the instance alone, in exact
 whole numbers; the planner has its own version of the same page.
@@ -19,7 +19,7 @@ from evac.verify.reading import Milestones, Reading, Timed
 
 
 def check_power_steps(reading: Reading) -> None:
-    """F21: feeds are energised as the estate gives it, and no boot begins before its server is ready."""
+    """F21: feeds are energised in the order of the estate, and no boot begins before its server is ready."""
     steps = reading.instance.power_steps
     planned = {timed.step.target: timed for timed in reading.of_kind("power")}
     if len(planned) != len(reading.of_kind("power")):
@@ -61,7 +61,7 @@ def _ready(reading: Reading, row: int, timed: Timed) -> None:
 def check_bring_up(reading: Reading, better: Instance) -> None:
     """F22: every server of a dark domain boots, or is listed with the reason why it stays off.
 
-    The bound on the wave must be true of `better`: facts known within bounds at their better ends.
+    The bound on the wave must hold for `better`, in which facts known within bounds have their better ends.
     """
     instance, plan = reading.instance, reading.plan
     rows = instance.brought_up.tolist()
@@ -82,12 +82,12 @@ def check_bring_up(reading: Reading, better: Instance) -> None:
 
 
 def _says(stated: LeftOff, true: LeftOff) -> bool:
-    """Whether a plan says the same; of one of an earlier version, which has words only, the servers count."""
+    """Whether a plan's reason matches; in earlier versions, which have words only, just the servers."""
     return stated == true or (stated.why.kind == "text" and replace(stated, why=true.why) == true)
 
 
 def _reasons(reading: Reading, entries: list[LeftOff]) -> None:
-    """What is left off for its power has a budget that does not reach; anything else, no time."""
+    """Servers left off for power have an insufficient budget; all others, no time."""
     instance = reading.instance
     left = {budget.id: budget.watts - budget.on_watts for budget in instance.power}
     for row in reading.boots:
@@ -108,7 +108,7 @@ def _reasons(reading: Reading, entries: list[LeftOff]) -> None:
 
 
 def _check_wave(reading: Reading, better: Instance, rows: list[int]) -> None:
-    """F22: how many come up, when the last is on, and a bound that is true."""
+    """F22: how many come up, when the last is on, and a valid bound."""
     plan, tick = reading.plan, reading.instance.tick_ms
     if plan.wave is None:
         if rows:
@@ -132,8 +132,8 @@ def _check_wave(reading: Reading, better: Instance, rows: list[int]) -> None:
 
 
 def check_people(reading: Reading, times: Milestones) -> None:
-    """F23: what a person must free starts only then. F24: a copy that is behind is led back by a step, and
-    no other copy.
+    """F23: what a person must free starts only then. F24: exactly the copies that are behind get a step to
+    follow again.
     """
     instance = reading.instance
     names = {instance.services.id[service] for service in instance.attests}
@@ -191,7 +191,7 @@ def _check_copies(reading: Reading, times: Milestones) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What one kind of boot holds of one limit, and how many of them there are."""
+    """What one kind of boot holds of one limit, and the number of such boots."""
 
     ready: int
     ticks: int
@@ -203,17 +203,17 @@ class Held:
 
     @property
     def ahead(self) -> int:
-        """First tick at which it may hold."""
+        """First tick at which the hold may begin."""
         return self.ready + self.offset
 
     @property
     def tail(self) -> int:
-        """Ticks from the end of the hold to the end of the boot; below 0 if the hold outlives it."""
+        """Ticks from the end of the hold to the end of the boot; negative if the hold outlasts it."""
         return self.ticks - self.offset - self.hold
 
 
 def latest_bound(instance: Instance, rows: list[int], back: int) -> int:
-    """Tick before which no order has these rows on; `back`: before which the tools of boots do not serve."""
+    """Tick before which no order has these rows on; `back`: tick before which boot tools do not serve."""
     counts = Counter(int(instance.rows.boot_kind[row]) for row in rows)
     spare = _by_hand(instance, back)
     best = _longest(instance, counts, back, spare)
@@ -240,7 +240,7 @@ def _by_hand(instance: Instance, back: int) -> int:
 
 
 def _longest(instance: Instance, counts: Counter[int], back: int, spare: int) -> int:
-    """The longest single boot; late, that of which people cannot begin all in time."""
+    """The longest single boot; with late tools, among those that people cannot all begin in time."""
     kinds = [(instance.boot_kinds[number], count) for number, count in counts.items()]
     best = max((kind.ready_least + kind.duration for kind, _ in kinds), default=0)
     for kind, count in sorted(kinds, key=lambda pair: -pair[0].duration):
@@ -266,7 +266,7 @@ def _of_limit(capacity: int, lines: list[Held], back: int, spare: int) -> int:
 
 
 def _without(lines: list[Held], spare: int) -> list[Held]:
-    """The boots that are left when the `spare` largest of them are taken out."""
+    """The remaining boots after removing the `spare` largest."""
     found = []
     for line in sorted(lines, key=lambda x: -(x.units * x.hold)):
         taken = min(spare, line.count)
@@ -277,7 +277,7 @@ def _without(lines: list[Held], spare: int) -> list[Held]:
 
 
 def _of_set(capacity: int, whole: list[Held], counted: list[Held]) -> int:
-    """Area and count of the boots counted, with the best start, length and tail of the whole set."""
+    """Area and count bound of the counted boots, with the whole set's best start, length and tail."""
     if not counted:
         return 0
     slots = capacity // min(line.units for line in whole)

@@ -1,5 +1,5 @@
-"""Documents of runs as frozen values: a run, and a dry run. The one place that says what people and
-programs are shown of them.
+"""Documents of runs as frozen values: a run, and a dry run. The single definition of what people and programs
+see of them.
 
 Text, JSON, pages, the OpenAPI document and the reader of a remote server are made of these classes; names
 of fields are the keys of the JSON, and JSON is read by the types, so that no second list of keys is kept.
@@ -516,7 +516,7 @@ def _read(shape: Any, value: Any, place: str) -> Any:
 
 
 def _first(shapes: tuple[Any, ...], value: Any, place: str) -> Any:
-    """By the first shape that fits; where none does, the place where the first one differs."""
+    """The first shape that fits; if none does, the place where the first one differs."""
     if value is None and NoneType in shapes:
         return None
     wrong: Mismatch | None = None

@@ -1,7 +1,8 @@
 """The list for on-site staff: servers that did not come up, where they are, what to do.
 
-As text, CSV, JSON and on paper: A4, a head on every page, a box to tick for each server. Sorted as one
-walks: hall, rack, position. Servers that came up degraded are listed apart: they serve, and need a look.
+As text, CSV, JSON and on paper: A4, a header on every page, a box to tick for each server. Sorted in walking
+order: hall, rack, position. Servers that came up degraded are listed separately: they serve, but need a
+check.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _DEGRADED: Final = "check disks and RAID before it takes load"
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 Place = Mapping[str, Any]
-"""Parameters of the action of a boot: network (the hall), rack, position, serial."""
+"""Parameters of a boot action: network (the hall), rack, position, serial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +67,29 @@ class Left:
     serial: str
     code: str
     reason: str
-    """What is the matter."""
+    """What is wrong."""
     remedy: str
-    """What a person does."""
+    """What a person should do."""
     draws: bool
-    """Power may still flow."""
+    """It may still draw power."""
     tries: int
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Servers that people have to look at."""
+    """Servers that people must check."""
 
     run: str
     boots: int
-    """All of the run."""
+    """All servers of the run."""
     down: tuple[Left, ...]
     """Servers that did not come up."""
     degraded: tuple[Left, ...]
-    """That came up, and need a look."""
+    """Servers that came up but need a check."""
 
 
 def quarantine_of(view: RunView, place_of: Callable[[str], Place]) -> Quarantine:
-    """place_of: what the boot of a step was told."""
+    """place_of: the parameters of a step's boot."""
     racks, unheard_ones = silent_racks(view), silent_servers.are_waiting(view)
     boots = [i for i, step in enumerate(view.steps) if kind_of(step.kind).boots]
     down = [
@@ -156,7 +157,7 @@ def _sorted(rows: Iterable[Left]) -> tuple[Left, ...]:
 
 
 def _natural(text: str) -> tuple[tuple[int, str], ...]:
-    """Numbers inside names in their own order: r9 before r10."""
+    """Sort key with numbers in numeric order: r9 before r10."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d{1,15})", text))
 
 
@@ -176,7 +177,7 @@ def _row(one: Left) -> tuple[str, ...]:
 
 
 def quarantine_csv(found: Quarantine) -> str:
-    """One line a server, for spreadsheets and ticket systems; `state` is down or degraded."""
+    """One line per server, for spreadsheets and ticket systems; `state` is down or degraded."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("state", *COLUMNS))
@@ -275,7 +276,7 @@ def headline(found: Quarantine) -> str:
 
 
 def quarantine_page(found: Quarantine, when: str) -> str:
-    """One self-contained page. when: the moment it says it was made. Same input, same bytes."""
+    """One self-contained page. when: the time printed on it. Same input, same bytes."""
     parts = [
         ("Did not come up", "down", _by_hall(found.down)),
         ("Came up degraded", "degraded", _by_hall(found.degraded)),

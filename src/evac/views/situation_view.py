@@ -1,4 +1,6 @@
-"""The situation in words and as data: what is not at home and why, what is lost, and what must not happen."""
+"""The situation in words and as data: what is away from home and why, what is lost, and what must not
+happen.
+"""
 
 from __future__ import annotations
 

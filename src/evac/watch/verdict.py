@@ -1,8 +1,8 @@
-"""The verdict on every site: a pure function of votes, of what was believed before, and of the time.
+"""The verdict on every site: a pure function of votes, previous belief and time.
 
-This module owns the truth table and the hysteresis; it knows no probe, no store and no clock.
+This module owns the truth table and the hysteresis; it knows no probe, store or clock.
 
-What the votes of one instant say of a site (its belief), the first row that fits:
+The belief about a site from the votes at one instant; the first matching row applies:
 
     own side: fresh votes of fewer than a quorum of sites             blind     we are the minority
     own side: a quorum says that our own site is down                 blind     we may be the one cut off
@@ -14,11 +14,11 @@ What the votes of one instant say of a site (its belief), the first row that fit
     some say up, no one says down                                     up
     no one says anything but unknown                                  nothing
 
-A quorum is a majority of all sites and never fewer than two, all of them other sites than the one judged. A
-stale vote, and the vote of a witness that doubts itself, is unknown. A kind is down when two other sites say
-so and none says up. A cut and a loss look alike to whoever is outside, so any sign of life makes it a cut.
+A quorum is a majority of all sites and at least two, not counting the site being judged. A stale vote, or one
+of a witness that doubts itself, counts as unknown. A kind is down when two other sites say so and none says
+up. A cut and a loss look alike from outside, so any sign of life makes it a cut.
 
-What the belief makes of the state:
+The belief determines the state:
 
     down      lost once it held for `confirm_ms`, suspect until then
     cut       isolated
@@ -27,13 +27,13 @@ What the belief makes of the state:
     nothing   unknown
     blind     unknown, at once
 
-Witnesses that doubt themselves for a moment (nothing, or doubtful without any answer, at most `suspect_ms`
-after the last `down`) leave a lost site lost, and the time for which `down` held stands still meanwhile. It
-begins anew whenever anything says up, and when the reader itself was asleep between two judgements.
+If witnesses doubt themselves for a moment (nothing, or doubtful without any answer, at most `suspect_ms`
+after the last `down`), a lost site stays lost, and the time that `down` has held pauses. It restarts whenever
+anything says up, and after the reader itself slept between two judgements.
 
-A hall is judged by the same table, of the probes in it. A witness says that it is down only while it sees
-something else at the site: a site that is cut off or lost is no reason to lose a hall. It is lost once that
-held for `suspect_ms` longer than a site needs, so that a site that burns is never taken for one of its halls.
+A hall is judged by the same table, from the probes in it. A witness reports it down only while it sees
+something else at the site: a cut-off or lost site does not make its halls lost. A hall is lost after
+`suspect_ms` more than a site needs, so that a burning site is never taken for one of its halls.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ SiteState = Literal["healthy", "suspect", "lost", "isolated", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One answer, or its lack. took_ms: until the answer or the deadline. detail: for people, no secrets."""
+    """One response, or its absence. took_ms: until the response or the deadline. detail: for people, no
+    secrets.
+    """
 
     kind: EvidenceKind
     opinion: Opinion
@@ -66,12 +68,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What the witness of `witness` (a site) says of `target` (another site).
+    """The vote of site `witness` on another site, `target`.
 
-    evidence: one opinion a kind, sorted by kind. since_ms: when this opinion began; at_ms: when it was last
-    confirmed, both by the witness's wall clock and used for display only: votes are aged by the reader's
-    own clock from the moment they changed. number grows with every publication. Opinion `unknown` when the
-    witness is slow itself or its control probe fails.
+    evidence: one opinion per kind, sorted by kind. since_ms: when this opinion began; at_ms: when it was last
+    confirmed, both by the witness's wall clock and for display only: the reader ages votes by its own clock
+    from when they changed. number grows with every publication. The opinion is `unknown` when the witness
+    itself is slow or its control probe fails.
     """
 
     witness: str
@@ -83,12 +85,12 @@ class Vote:
     number: int
     reason: str = ""
     halls: tuple[tuple[str, tuple[tuple[EvidenceKind, Opinion], ...]], ...] = ()
-    """The evidence hall by hall, of what is in no known hall under ""; empty where no hall is known."""
+    """Evidence by hall, with "" for probes in no known hall; empty if no hall is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the quorum believes. since_ms: of the reader's clock. by: witnesses that carry it, sorted."""
+    """What the quorum believes. since_ms: by the reader's clock. by: supporting witnesses, sorted."""
 
     site: str
     state: SiteState
@@ -106,7 +108,7 @@ LEAST_QUORUM = 2
 class Ballot:
     """A vote and when its reader last saw `number` change, by the reader's own monotonic clock.
 
-    proven: whether the reader saw it change at all; one that was only found there may be old.
+    proven: whether the reader saw it change at all; a vote that was already there may be old.
     """
 
     vote: Vote
@@ -116,9 +118,9 @@ class Ballot:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """What the votes of one instant say of one site. by: the witnesses that carry it, sorted.
+    """The votes on one site at one instant. by: supporting witnesses, sorted.
 
-    answered: whether there is any sign of life at all.
+    answered: whether there is any sign of life.
     """
 
     belief: Belief
@@ -130,10 +132,10 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A verdict and what the next judgement needs of it. Times of the reader's monotonic clock.
+    """A verdict and the state needed for the next judgement. Times by the reader's monotonic clock.
 
-    held_ms: for how long the belief was seen to be `down` since anything last said up; down_at_ms: when it
-    last was. lost_since_ms: when the site was first believed lost; None once it counted as healthy again.
+    held_ms: how long the belief has been `down` since anything last said up; down_at_ms: when it last was.
+    lost_since_ms: when the site was first believed lost; None once it counted as healthy again.
     """
 
     verdict: Verdict
@@ -146,19 +148,21 @@ class Standing:
 
 
 def quorum_of(sites: Sequence[str]) -> int:
-    """A majority of all sites, and never fewer than two."""
+    """A majority of all sites, and at least two."""
     return max(LEAST_QUORUM, len(sites) // 2 + 1)
 
 
 def still_votes_ms(profile: WatchProfile) -> int:
-    """For how long silence of a site's own witness says no more than a missed probe does."""
+    """How long silence of a site's own witness means no more than a missed probe."""
     return profile.misses * profile.period_ms + profile.deadline_ms
 
 
 def weigh(
     site: str, ballots: Iterable[Ballot], sites: Sequence[str], profile: WatchProfile, now_ms: int
 ) -> Weighed:
-    """What the fresh votes say of one site, wherever they are read. Every vote is of one witness."""
+    """The belief from fresh votes on one site, wherever they are read. Every vote is of a different
+    witness.
+    """
     known = frozenset(sites)
     alive = False
     votes: list[Vote] = []
@@ -205,7 +209,7 @@ def _weigh_fresh(
 
 
 def _kinds_down(votes: Sequence[Vote]) -> tuple[EvidenceKind, ...]:
-    """Kinds that two other sites say are down; the caller has seen that nothing is up."""
+    """Kinds that two other sites report down; the caller has checked that nothing is up."""
     said: dict[EvidenceKind, int] = {}
     for vote in votes:
         if vote.opinion != "down":
@@ -224,11 +228,11 @@ def judge(
     now_ms: int,
     own_site: str,
 ) -> dict[str, Standing]:
-    """The verdict on every site, as the controller in `own_site` may believe it at `now_ms`.
+    """The verdict on every site, as the controller at `own_site` may believe it at `now_ms`.
 
     Invariants: no site becomes `lost` without fresh votes of a quorum of other sites on `profile.kinds`
-    kinds, nor stays so for more than `suspect_ms` after them; a vote that turns from down to unknown or up
-    never makes a site lost.
+    kinds, nor stays lost for more than `suspect_ms` after them; a vote that changes from down to unknown or
+    up never makes a site lost.
     """
     ballots = tuple(votes)
     about: dict[str, list[Ballot]] = {site: [] for site in sites}
@@ -257,10 +261,10 @@ def judge_halls(
     now_ms: int,
     believed: Mapping[str, Standing],
 ) -> dict[str, Standing]:
-    """The verdict on every hall that votes speak of. believed: on sites, as judged by the same votes.
+    """The verdict on every hall in the votes. believed: verdicts on sites from the same votes.
 
     Invariant: no hall becomes lost without fresh votes of a quorum of other sites that see the rest of its
-    site live, nor while the site is believed to be anything but alive.
+    site alive, nor while the site is believed to be anything but alive.
     """
     about: dict[str, list[Ballot]] = {}
     for ballot in votes:
@@ -281,7 +285,7 @@ def judge_halls(
 
 
 def _of_hall(vote: Vote, hall: str) -> Vote:
-    """What a vote on a site says of one of its halls."""
+    """The part of a site's vote about one of its halls."""
     within = next(evidence for name, evidence in vote.halls if name == hall)
     beside = [evidence for name, evidence in vote.halls if name != hall]
     opinion: Opinion = "unknown"
@@ -298,7 +302,7 @@ def _any_is(evidence: Iterable[tuple[EvidenceKind, Opinion]], wanted: Opinion) -
 
 
 def _own_side(sites: Sequence[str], heard: set[str], own: Weighed | None, own_site: str) -> str:
-    """Why this controller may say nothing of the others; empty when it may."""
+    """Why this controller may not judge the others; empty when it may."""
     seen = len(heard.intersection(sites))
     if seen < quorum_of(sites):
         return f"only {seen} of {len(sites)} sites have fresh votes: a minority cannot decide"
@@ -335,7 +339,7 @@ def _stand(
 
 
 def _held_ms(belief: Belief, past: Standing | None, doubting: bool, now_ms: int) -> int:
-    """For how long `down` held; doubt stops that clock for a while, any answer sets it back."""
+    """How long `down` has held; doubt pauses it for a while, any answer resets it."""
     if past is None:
         return 0
     if belief == "down":

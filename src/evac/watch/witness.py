@@ -1,23 +1,23 @@
-"""The witness of a site: probes every other site on a fixed period, doubts itself, and hands out votes.
+"""The witness of a site: probes every other site at a fixed interval, checks itself, and publishes votes.
 
-Every probe runs beside all others and has its own hard deadline; the rounds of one target never wait for
-those of another. This module owns the loops; what a probe does, and where votes go, is given to it.
+Probes run concurrently, each with its own hard deadline; rounds of one target never wait for another's. This
+module owns the loops; the probes and the destination of votes are injected.
 
 A witness doubts itself by its own loop lag, and a control probe that must answer. A slow observer sees
-everyone else as dead (Lifeguard: to doubt oneself first removed 49 of 50 false positives). So a round in
-which the observer was slow counts for nothing: no miss, and the vote is unknown.
+everyone else as dead (Lifeguard: doubting oneself first removed 49 of 50 false positives). So a round with a
+slow observer does not count: no miss, and the vote is unknown.
 
-Misses are counted into opinions, and opinions into a vote. A probe turns down after `misses` in a row, and up
-again with one answer. A kind is up when any probe of it is, down when all of them are. The target is down
-when user requests are, or where no one probes those, when everything that is known is; a kind that is up
-beside it stays in the evidence, where the verdict finds it.
+Misses turn into opinions, and opinions into a vote. A probe is down after `misses` in a row, and up after one
+answer. A kind is up when any of its probes is, down when all are. The target is down when user requests are
+or, if those are not probed, when everything known is; a kind that is up nevertheless stays in the evidence
+for the verdict.
 
-A probe that never answered says nothing at all: it may be misspelt, or its site may not be built yet, and
+A probe that has never answered does not count: it may be misspelt, or its site may not be built yet, and
 neither is a loss.
 
-Every probe is one question to a real system, `async () -> Seen`, bounded in time by the witness. A connection
-alone is never an answer: a stopped process and a host with a dead disk still accept one. An error of the
-network is raised as it is, for the witness knows which of them mean silence.
+Every probe is one request to a real system, `async () -> Seen`, with a time limit set by the witness. A
+connection alone is no answer: a stopped process and a host with a dead disk still accept one. Network errors
+are raised unchanged, because the witness knows which of them mean silence.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Ask = Callable[[], Awaitable[Seen]]
 
 
 def asked(kind: EvidenceKind, ask: Callable[[], Awaitable[ProbeReport]]) -> Ask:
-    """The probe that a driver answers (`AnswersProbe`)."""
+    """The probe implemented by a driver (`AnswersProbe`)."""
 
     async def seen() -> Seen:
         began = time.monotonic()
@@ -52,9 +52,8 @@ Evidence = tuple[tuple[EvidenceKind, Opinion], ...]
 
 
 class Tally:
-    """Counts for one target. kinds: the kind of each of its probes, in a fixed order. answered: which of
-    them are known to have answered once, to this witness or before it was started again. halls: in which hall
-    each of them is, "" if that is not known.
+    """Counts for one target. kinds: kind of each probe, in a fixed order. answered: which of them have
+    answered once, to this witness or before its restart. halls: hall of each, "" if unknown.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class Tally:
         self._details = [""] * len(self._kinds)
 
     def record(self, probe: int, seen: Seen, doubted: bool = False) -> None:
-        """Takes one result. While the witness doubts itself a miss is not counted; an answer always is."""
+        """Records one result. While the witness doubts itself, misses are not counted, but answers are."""
         if seen.opinion == "up":
             self._misses[probe], self._opinions[probe], self._details[probe] = 0, "up", ""
             self.answered[probe] = True
@@ -86,7 +85,7 @@ class Tally:
             self._opinions[probe] = "down"
 
     def evidence(self, hall: str | None = None) -> Evidence:
-        """One opinion a kind, sorted by kind; of the probes in one hall alone where it is named."""
+        """One opinion per kind, sorted by kind; with `hall`, only from probes in that hall."""
         of_kind: dict[EvidenceKind, set[Opinion]] = {}
         for kind, opinion, place in zip(self._kinds, self._opinions, self._halls, strict=True):
             if hall is None or hall == place:
@@ -94,18 +93,18 @@ class Tally:
         return tuple((kind, _joined(of_kind[kind])) for kind in sorted(of_kind))
 
     def halls(self) -> tuple[tuple[str, Evidence], ...]:
-        """The same hall by hall, what is in no known one under ""; empty if no probe is in a known one."""
+        """The same by hall, "" for unknown halls; empty if no hall is known."""
         names = sorted(set(self._halls))
         return () if names in ([], [""]) else tuple((name, self.evidence(name)) for name in names)
 
     def details(self) -> str:
-        """What the probes that do not answer say, for people."""
+        """Details of the probes that do not answer, for people."""
         pairs = zip(self._opinions, self._details, strict=True)
         return "; ".join(detail for opinion, detail in pairs if opinion == "down" and detail)
 
 
 def opinion_of(evidence: Evidence) -> Opinion:
-    """What the evidence of all kinds says of the target as a whole."""
+    """The opinion on the target from the evidence of all kinds."""
     known = {kind: opinion for kind, opinion in evidence if opinion != "unknown"}
     if "user" in known:
         return known["user"]
@@ -115,7 +114,7 @@ def opinion_of(evidence: Evidence) -> Opinion:
 
 
 class Voter:
-    """Turns the tally of one target into numbered votes. first: where the numbers begin."""
+    """Turns the tally of one target into numbered votes. first: the first number."""
 
     def __init__(self, witness: str, target: str, tally: Tally, first: int) -> None:
         self._witness, self._target = witness, target
@@ -125,7 +124,7 @@ class Voter:
         self._since_ms = 0
 
     def vote(self, wall_ms: int, doubt: str) -> Vote:
-        """The vote as of now; `unknown` while the witness doubts itself. Every call is a publication."""
+        """The present vote; `unknown` while the witness doubts itself. Every call is a publication."""
         evidence, halls = self.tally.evidence(), self.tally.halls()
         if doubt:
             evidence = _doubted(evidence)
@@ -159,9 +158,9 @@ def _joined(opinions: set[Opinion]) -> Opinion:
 
 
 class SelfDoubt:
-    """What a witness knows of its own health. Times of its own monotonic clock.
+    """What a witness knows of its own health. Times by its own monotonic clock.
 
-    Doubt begins with a lag above `lag_ms` or a control probe without answer, and ends a period later.
+    Doubt begins with a lag above `lag_ms` or an unanswered control probe, and ends a period later.
     """
 
     def __init__(self, profile: WatchProfile) -> None:
@@ -177,11 +176,11 @@ class SelfDoubt:
             self._slow_at_ms, self._lag_ms = now_ms, lag_ms
 
     def controlled(self, answered: bool, detail: str = "") -> None:
-        """The control probe answered, or not."""
+        """Whether the control probe answered."""
         self._control = "" if answered else detail or "no answer"
 
     def reason(self, now_ms: int) -> str:
-        """Why this witness does not trust what it sees now; empty when it does."""
+        """Why this witness does not trust its observations now; empty when it does."""
         if self._slow_at_ms is not None and now_ms - self._slow_at_ms <= self._profile.period_ms:
             return f"this witness was {self._lag_ms} ms late"
         if self._control:
@@ -190,7 +189,7 @@ class SelfDoubt:
 
 
 PULSE_MS: Final = 50
-"""How often the witness looks whether its own loop is late."""
+"""How often the witness checks whether its own loop is late."""
 
 
 NO_ANSWER: Final = frozenset(
@@ -206,7 +205,7 @@ NO_ANSWER: Final = frozenset(
         errno.ENETDOWN,
     }
 )
-"""What the network says of a system that is not there. Any other error is trouble of the witness itself."""
+"""Network errors that mean an absent system. Any other error is trouble of the witness itself."""
 
 
 class WatchClock(Protocol):
@@ -219,8 +218,8 @@ class WatchClock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One question to one site. ask: raises or returns what was seen; only an answer of the application is
-    `up`. name: unlike that of any other probe of the target. hall: where in the site it is, if that is known.
+    """One request to one site. ask: raises, or returns what was seen; only an answer of the application is
+    `up`. name: unique for the target. hall: its hall at the site, if known.
     """
 
     kind: EvidenceKind
@@ -230,10 +229,10 @@ class Probe:
 
 
 class Witness:
-    """Probes `targets` (site -> its probes) until it is cancelled. publish: takes a vote and returns at once.
+    """Probes `targets` (site -> its probes) until cancelled. publish: takes a vote and returns at once.
 
     control: must answer whenever this site's own network works; without one the witness only knows its lag.
-    answered: `target/probe` of probes that answered once before this witness was started again.
+    answered: `target/probe` of probes that answered before this witness restarted.
     """
 
     def __init__(
@@ -260,8 +259,8 @@ class Witness:
         return {target: tuple(probes) for target, probes in targets.items() if target != self.site}
 
     def retarget(self, targets: Mapping[str, Sequence[Probe]]) -> None:
-        """Other probes of the same targets, from the next round on. One that answered once is still known to
-        have; where a target has the same ones as before, they count on.
+        """Replaces the probes of the same targets from the next round on. A probe that has answered once is
+        remembered; a target with unchanged probes keeps its counts.
         """
         answered = frozenset(self.answered())
         for target, probes in self._others(targets).items():
@@ -271,7 +270,7 @@ class Witness:
                 self._voters[target].tally = self._tally(target, answered)
 
     def answered(self) -> tuple[str, ...]:
-        """`target/probe` of every probe that has answered once, sorted; worth keeping over a restart."""
+        """`target/probe` of every probe that has answered once, sorted; worth keeping across a restart."""
         return tuple(
             sorted(
                 f"{target}/{probe.name}"
@@ -282,7 +281,7 @@ class Witness:
         )
 
     async def run(self) -> None:
-        """Watches until cancelled. An error of a loop ends all of them: a silent witness votes nothing."""
+        """Watches until cancelled. An error in one loop ends all of them: a silent witness votes nothing."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._feel_pulse())
             if self._control is not None:
@@ -303,7 +302,7 @@ class Witness:
         return one_round
 
     async def _rounds(self, one_round: Callable[[], Awaitable[None]]) -> None:
-        """Begins a round every period, on a grid that does not drift; missed rounds are left out."""
+        """Begins a round every period, on a grid that does not drift; missed rounds are skipped."""
         period_ms = self._profile.period_ms
         due_ms = self._clock.monotonic_ms()
         while True:
@@ -325,7 +324,9 @@ class Witness:
         self._publish(voter.vote(self._clock.now_ms(), doubt))
 
     async def ask(self, probe: Probe) -> Seen:
-        """One probe under its deadline; never raises. An error other than silence says nothing."""
+        """Runs one probe with its deadline; never raises. Errors other than silence count as no
+        information.
+        """
         began_ms = self._clock.monotonic_ms()
         opinion: Opinion = "down"
         try:
