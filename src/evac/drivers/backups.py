@@ -1,8 +1,8 @@
-"""What drivers of backups have in common: their programs, and how a copy comes into an empty place.
+"""Common parts of backup drivers: running their programs, and restoring a copy into an empty folder.
 
-A tool is a program of this machine. Its secrets are in the environment of that one program; what it writes is
-read up to a bound and is never trusted: what it does not say is not known. Restoring by the verb of a run and
-by the question of a test is the same work: fill the partial folder, check what came, give it its name.
+A tool is a program on this machine. Its secrets are in the environment of that one process; its output is
+read up to a limit and never trusted: what it omits is unknown. A restore in a run and a restore test do the
+same: fill the partial folder, check the result, give it its name.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from evac.net import secrets
 from evac.net.secrets import Secret
 
 OUTPUT_BYTES: Final = 32 << 20
-"""Of one answer: a listing of 50,000 copies has less."""
+"""Limit of one output; a listing of 50,000 copies is smaller."""
 COPIES_MOST: Final = 100_000
 WORDS_MOST: Final = 600
 SHORT_ID: Final = 8
-"""Letters that the beginning of an id has at least."""
+"""Minimum length of an abbreviated id."""
 AHEAD_S: Final = 300
-"""So far ahead of this clock a copy may be dated."""
+"""How far in the future a copy may be dated."""
 SPARE_BYTES: Final = 64 << 20
-"""That stay free in a place beyond what is restored."""
+"""Space that must stay free beyond the restored data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program with its environment. hidden: secrets that its words are scrubbed of."""
+    """A program with its environment. hidden: secrets that are removed from its output."""
 
     program: str
     env: Mapping[str, str]
     hidden: tuple[Secret, ...] = ()
     reasons: Sequence[tuple[str, ActionError]] = ()
-    """Words in what it says, and the error that they mean; the first that is found counts."""
+    """Texts in its output, and the errors that they mean; the first match counts."""
     cwd: str = "/"
     account: Any = None
     first: tuple[str, ...] = ()
-    """Arguments before those of every call, such as the server that is meant."""
+    """Arguments before those of every call, for example to select the server."""
     hopeless: Sequence[str] = ()
-    """As of `run_program`."""
+    """As in `run_program`."""
 
     async def run(
         self,
@@ -67,8 +67,10 @@ class Tool:
         keeps: Sequence[int] = (),
         most: int = OUTPUT_BYTES,
     ) -> Ended:
-        """Runs it. changes: if its time is over it may have done its work. Raises `ActionError` for what
-        is missing, too slow, too long, or ended with another code than those allowed.
+        """Run it. changes: after a timeout it may have done its work.
+
+        Raises `ActionError` if it is missing, too slow, writes too much, or exits with a code that is not
+        allowed.
         """
         name = Path(self.program).name
         if (found := shutil.which(self.program)) is None:
@@ -107,7 +109,7 @@ class Tool:
         raise Permanent("backup-refused", f"{name} ended with {ended.code}: {tail}")
 
     def reason(self, ended: Ended) -> ActionError | None:
-        """The error that its words mean, if they mean a known one."""
+        """The error for its output, if it matches a known one."""
         whole = f"{ended.errors}\n{ended.output}".lower()  # a short password may be one of these words
         for words, error in self.reasons:
             if words.lower() in whole:
@@ -115,13 +117,13 @@ class Tool:
         return None
 
     async def json(self, *argv: str, timeout_s: float, allowed: Sequence[int] = (0,)) -> Any:
-        """The document that it prints. Raises what `run` raises."""
+        """The JSON document that it prints. Raises the errors of `run`."""
         ended = await self.run(*argv, timeout_s=timeout_s, allowed=allowed)
         return document(ended.output, Path(self.program).name)
 
 
 def document(text: str, name: str) -> Any:
-    """A document of JSON, at most as deep as the parser allows. Raises `Permanent`."""
+    """A JSON document, at most as deep as the parser allows. Raises `Permanent`."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -129,12 +131,12 @@ def document(text: str, name: str) -> Any:
 
 
 def unreadable(name: str, why: str) -> Permanent:
-    """The answer to output that is not what the tool promises."""
+    """The error for output that does not have the tool's documented form."""
     return Permanent("backup-output", f"{name} returned {why}", f"check the version of {name}")
 
 
 def objects(found: object, name: str) -> list[Mapping[str, Any]]:
-    """A list of objects, no longer than anyone's. Raises `Permanent` for anything else."""
+    """A list of objects of limited length. Raises `Permanent` for anything else."""
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise unreadable(name, "something other than a list of objects")
     if len(found) > COPIES_MOST:
@@ -143,14 +145,14 @@ def objects(found: object, name: str) -> list[Mapping[str, Any]]:
 
 
 def number(found: object, name: str) -> int:
-    """A whole number that is not negative. Raises `Permanent`."""
+    """A non-negative integer. Raises `Permanent`."""
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 2**63:
         raise unreadable(name, "something other than a number")
     return int(found)
 
 
 def word(found: object, name: str, most: int = 4_096) -> str:
-    """A text of bounded length. Raises `Permanent`."""
+    """A text of limited length. Raises `Permanent`."""
     if not isinstance(found, str) or len(found) > most:
         raise unreadable(name, "something other than text")
     return found
@@ -158,7 +160,7 @@ def word(found: object, name: str, most: int = 4_096) -> str:
 
 @dataclass(slots=True)
 class Stopwatch:
-    """How much is left of the time of a call, and how long it took."""
+    """Remaining and elapsed time of a call."""
 
     timeout_s: float
     began_s: float = field(default_factory=time.monotonic)
@@ -174,17 +176,17 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What came into a place: its size, the newest time in it, and what a witness compares."""
+    """What was restored: its size, the newest time in it, and facts for a witness."""
 
     bytes: int
     reached_at: int | None
-    """None where no log was replayed: the data is that of the backup."""
+    """None if no log was replayed: the data is that of the backup."""
     facts: Mapping[str, str | int]
 
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """An empty folder to restore a copy into. lock: held while any program that fills it lives."""
+    """An empty folder to restore a copy into. lock: held while any program that fills it is running."""
 
     action: Action
     copy: CopyReport
@@ -195,8 +197,8 @@ class Filling:
 
 
 def newest(listing: Listing, copy: str, until: int | None) -> CopyReport:
-    """The copy of an id, or of the beginning of one that no other has; without an id the newest that is whole
-    and can be recovered to `until`. Raises `Permanent`.
+    """The copy with an id or unique abbreviation; without an id, the newest complete one that can be
+    recovered to `until`. Raises `Permanent`.
     """
     whole = [one for one in listing.copies if one.id == copy or (not copy and not one.failed)]
     if not whole and len(copy) >= SHORT_ID:
@@ -217,7 +219,7 @@ def _reaches_back_to(copy: CopyReport) -> int:
 
 
 class BackupDriver(ABC):
-    """Restores by the verb and by the question; a tool says how a folder is filled and its engine started."""
+    """Restores for runs and tests; each tool implements how a folder is filled and its engine started."""
 
     name: str
     verbs: frozenset[Verb] = frozenset({"restore"})
@@ -242,12 +244,12 @@ class BackupDriver(ABC):
         code: str = "",
         detail: str = "",
     ) -> Proof:
-        """What a check of the whole repository showed."""
+        """Result of a check of the whole repository."""
         facts = (level, outcome, read, share, watch.took_ms, action.at, self.name, version)
         return Proof("", *facts, code, detail[:WORDS_MOST])
 
     def _unproven(self, action: Action, watch: Stopwatch, level: int, error: ActionError) -> Proof:
-        """A check that ended in an error: damage only where the error says so."""
+        """Result of a check that ended in an error: damage only if the error says so."""
         outcome: ProofOutcome = "damaged" if error.code == "backup-corrupt" else "could-not-run"
         return self._proof(action, watch, level, outcome, code=error.code, detail=error.message)
 
@@ -258,7 +260,7 @@ class BackupDriver(ABC):
         return Restored(found.copy, place, found.bytes, found.took_ms, found.reached_at, found.facts)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
-        """Nothing, unless a driver knows how to ask the source past its tool."""
+        """Nothing, unless a driver can query the source independently of its tool."""
         return {}
 
     async def clean_up(self, action: Action, timeout_s: float, place: str) -> None:
@@ -282,8 +284,8 @@ class BackupDriver(ABC):
             await asyncio.to_thread(at.remove)
 
     async def check(self, action: Action, order: Order) -> Checked:
-        """Whether the place is empty and large enough, and the repository answers and holds what is asked
-        for: a whole copy, and the log up to the moment.
+        """Check that the folder is empty and has enough space, and that the repository responds and has what
+        is requested: a complete copy, and the log up to the restore point.
         """
         watch = Stopwatch(order.timeout_s)
         try:
@@ -319,7 +321,7 @@ class BackupDriver(ABC):
         return self._evidence(at, record)
 
     async def observe(self, action: Action, order: Order) -> Observed:
-        """Done once the place is complete and its engine answers; unclear while it is being restored to."""
+        """Done once the folder is complete and its engine responds; unclear during the restore."""
         try:
             self._refuse_others(action)
             at, _, _ = self._asked(action)
@@ -405,13 +407,13 @@ class BackupDriver(ABC):
         return done
 
     def _asked(self, action: Action) -> tuple[RestorePlace, str, int | None]:
-        """The place, copy and moment that a step of a run asks for."""
+        """The folder, copy and restore point that a step of a run requests."""
         both = {**action.settings, **action.parameters}
         until = parameters.whole(both, "until", 0, 2**40)
         return place_at(parameters.text(both, "place")), parameters.text(both, "copy", ""), until or None
 
     def _is_ours(self, at: RestorePlace, record: Record, order: Order) -> bool:
-        """Whether the place holds what this very step restored."""
+        """Whether the folder contains what this same step restored."""
         return bool(record.complete and record.key == order.key and at.is_filled)
 
     def _too_small(self, at: RestorePlace, found: CopyReport) -> str:
@@ -439,28 +441,30 @@ class BackupDriver(ABC):
 
     @abstractmethod
     async def _fill(self, into: Filling) -> Filled:
-        """Restores into an empty folder, checks that all of it came, and leaves nothing running."""
+        """Restore into an empty folder, check that it is complete, and leave nothing running."""
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
-        """Raises `Permanent` for a moment after the end of the log; a copy without one is as it was taken."""
+        """Raise `Permanent` for a restore point after the end of the log; a copy without a log stays as it
+        was taken.
+        """
         return
 
     async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
-        """Starts the engine of a complete place; a folder of files has none."""
+        """Start the engine of a complete folder; a folder of files has none."""
         return
 
     async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
-        """Ends an engine that runs in a folder, if any does."""
+        """Stop the engine in a folder, if one runs."""
         return
 
     async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
-        """Whether the engine of a complete place answers and takes writes."""
+        """Whether the engine of a complete folder responds and accepts writes."""
         return True
 
 
 @contextlib.contextmanager
 def _named(folder: Path) -> Iterator[None]:
-    """Names what cannot be written or read in a restored folder: that is no damage, and verifies nothing."""
+    """Convert errors of writing or reading a restored folder: these are not damage, and verify nothing."""
     try:
         yield
     except OSError as error:
@@ -472,7 +476,7 @@ def _named(folder: Path) -> Iterator[None]:
 
 
 async def in_time(work: Callable[[], Any], watch: Stopwatch, what: str) -> Any:
-    """What a blocking function returns. Raises `Retryable` if it takes longer than is left."""
+    """The result of a blocking function. Raises `Retryable` if it exceeds the remaining time."""
     try:
         return await asyncio.wait_for(asyncio.to_thread(work), max(watch.left_s, 0.1))
     except TimeoutError as error:

@@ -1,4 +1,6 @@
-"""What a person types to do by hand what a driver does, for runbooks on paper. Each driver declares it."""
+"""Commands with which people do by hand what a driver does, for printed runbooks. Each driver declares
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,12 @@ from evac.model.estate import Endpoint
 
 
 def promote(endpoint: Endpoint) -> ByHand:
-    """Make the copy that this endpoint reaches the primary."""
+    """Make the copy at this endpoint the primary."""
     return _typed(endpoint, "promote")
 
 
 def scale(endpoint: Endpoint, replicas: int) -> ByHand:
-    """Have so many replicas of a service run."""
+    """Scale a service to this many replicas."""
     return _typed(endpoint, "scale", replicas=replicas)
 
 

@@ -1,10 +1,10 @@
-"""What a driver can be asked for: small protocols, each named for what it does.
+"""Capabilities of drivers: small protocols, each named for what it does.
 
-A driver lists the capabilities that it has in its `DRIVER` (see `spec`), and its class inherits from them.
-The engine, the audit, the witness and `evac check` ask for a capability, never for a driver by its name.
+A driver lists its capabilities in its `DRIVER` (see `spec`), and its class inherits from them. The engine,
+the audit, the witness and `evac check` look for a capability, never for a driver by name.
 
-Most capabilities act by verbs of the port (`check`, `execute`, `observe`, `undo` with an `Action` of that
-verb): `ABOUT` says by which. The others are questions with an answer of their own.
+Most capabilities work through verbs of the port (`check`, `execute`, `observe`, `undo` with an `Action` of
+that verb), which `ABOUT` lists. The others are queries with results of their own.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Final, Literal, Protocol
 from evac.drivers.port import Action, Checked, Driver, Verb
 
 MemberRole = Literal["primary", "replica", "detached", "none"]
-"""primary: it takes writes. replica: it receives from a primary now. detached: it is set to follow one and
-receives nothing. none: it follows no one, or is a primary that gave its role up.
+"""primary: accepts writes. replica: currently receives from a primary. detached: configured to follow one but
+receiving nothing. none: follows no one, or is a primary that gave up its role.
 """
 Subject = Literal["store", "service", "site", "feed", "backup"]
 """What an endpoint can be for; `backup`: a data set that is not a store, such as the volumes of a tool."""
@@ -26,27 +26,27 @@ Subject = Literal["store", "service", "site", "feed", "backup"]
 
 @dataclass(frozen=True, slots=True)
 class RoleReport:
-    """What one copy of a store says of itself now."""
+    """Current state of one copy of a store, as it reports."""
 
     role: MemberRole
     lag_ms: int | None = None
-    """How far a replica is behind; None where that is not known."""
+    """Replication lag of a replica; None if unknown."""
     confirms: tuple[str, ...] = ()
-    """Of a primary: names of the copies that confirm its commits."""
+    """For a primary: names of the copies that confirm its commits."""
     waits_for: tuple[str, ...] = ()
-    """Of a primary whose commits hang: names of the synchronous copies that do not follow it."""
+    """For a primary with hanging commits: names of the synchronous copies that do not follow it."""
     position: int | None = None
-    """Bytes of its log that it holds, comparable within one `history`; None where the engine does not say."""
+    """Bytes of log that it has, comparable within one `history`; None if the engine does not report it."""
     history: str = ""
     token: int = 0
-    """The highest token that it has obeyed; 0 where the engine does not keep it."""
+    """The highest token that it has obeyed; 0 if the engine does not store it."""
     epoch: int = 0
-    """The highest epoch that it has obeyed, likewise."""
+    """The highest epoch that it has obeyed; 0 if the engine does not store it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
-    """Whether a system answered a probe. detail: what was wrong, if it did not."""
+    """Whether a system responded to a probe. detail: what was wrong, if it did not."""
 
     up: bool
     detail: str = ""
@@ -54,7 +54,7 @@ class ProbeReport:
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """Requests that a service answered since it was last asked, and how many of them were errors."""
+    """Requests that a service served since the last report, and how many were errors."""
 
     requests: int
     errors: int
@@ -66,98 +66,96 @@ class PowerReport:
 
     server: str
     power: str
-    """on, off, rising or falling; empty where the controller did not say."""
+    """on, off, rising or falling; empty if the controller did not say."""
     progress: str = ""
     health: str = ""
     why: str = ""
-    """Why the power is not known: a code of `boot_codes`, or `not-asked`."""
+    """Why the power state is unknown: a code of `boot_codes`, or `not-asked`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """One copy of a data set in a repository, as its tool lists it."""
+    """One backup of a data set in a repository, as its tool lists it."""
 
     id: str
     taken_at: int
-    """Seconds since 1970, when the backup began: what was written later is not in it."""
+    """Seconds since 1970 when the backup started: later writes are not in it."""
     bytes: int | None = None
-    """Of the data, once it is restored; None where the tool does not say."""
+    """Size of the restored data; None if the tool does not report it."""
     files: int | None = None
     paths: tuple[str, ...] = ()
-    """What was asked to be in it."""
+    """The paths requested for it."""
     source: str = ""
-    """Host or system that it was taken from."""
+    """Host or system it was taken from."""
     original: str = ""
-    """The id that it was copied from; empty for one that was taken here."""
+    """The id it was copied from; empty if it was taken here."""
     tree: str = ""
-    """Digest of the content, where the tool keeps one: equal in a true copy."""
+    """Digest of the content, if the tool has one: equal in a true copy."""
     failed: bool = False
-    """The tool itself says that something went wrong, whatever it ended with."""
+    """Whether the tool reports a failure, whatever its exit code."""
     consistent_at: int | None = None
-    """Of a copy that is recovered with the log after it, the earliest moment that it can be recovered to;
-    None for one that is restored as it was taken.
+    """For a backup that is recovered with the log after it: the earliest possible restore point; None if it
+    is restored as taken.
     """
     added: int | None = None
-    """Bytes of the data that no copy before it had; None where the tool does not say, and for a copy that
-    takes everything again.
-    """
+    """Bytes of data not in any earlier backup; None if the tool does not report it, and for full backups."""
     packed: int | None = None
-    """Bytes that they took in the repository. What was encrypted by someone does not get smaller."""
+    """Size of these bytes in the repository. Data encrypted by an attacker does not compress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What one repository holds of a data set."""
+    """Content of one repository for a data set."""
 
     repository: str
-    """Its own id, by which the repository of another company is told apart; empty where it has none."""
+    """Its id, which distinguishes it from other repositories; empty if it has none."""
     copies: tuple[CopyReport, ...]
     """Oldest first."""
     tool: str
     version: str
     locked: bool = False
-    """Whether another program holds it, so that nothing can be written now."""
+    """Whether another program has locked it, so that nothing can be written now."""
     deletable: bool | None = None
-    """Whether these credentials can delete copies; None where that cannot be found out harmlessly."""
+    """Whether these credentials can delete backups; None if that cannot be tested safely."""
     deletable_why: str = ""
-    """How that was found out; with None, why it was asked and not found out."""
+    """How that was determined; if None, why it was not."""
     refused: int | None = None
-    """How many deletions its server's log says that it refused; None where no log is read."""
+    """Number of deletions refused according to its server's log; None if no log is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A copy that was made just now."""
+    """A backup that was just taken."""
 
     copy: CopyReport
     bytes_read: int
     bytes_stored: int
     took_ms: int
     missing: tuple[str, ...] = ()
-    """Paths that were asked for and are not in it. A backup that lacks any is incomplete."""
+    """Requested paths that are not in it. A backup with any is incomplete."""
 
 
 ProofOutcome = Literal["passed", "too-slow", "too-old", "damaged", "could-not-run"]
-"""could-not-run is neither good nor bad: nothing is known of the copy."""
+"""could-not-run is neither passed nor failed: nothing is known about the backup."""
 EXISTS, STRUCTURE, READ, RESTORED, COMPARED, SERVED = range(6)
 """Levels of proof: it is listed; its structure was checked; its bytes were read and hashed; it was restored
-and its engine accepts it; its content equals what a witness recorded; a request was answered from it.
+and its engine accepts it; its content equals what a witness recorded; a request was served from it.
 """
 PARTS_PER_MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What one check of a copy showed. Raises ValueError if nothing was read and it is called passed."""
+    """Result of one check of a backup. Raises ValueError if it is passed but read nothing."""
 
     copy: str
-    """Its id; empty where the whole repository was checked."""
+    """Its id; empty if the whole repository was checked."""
     level: int
     outcome: ProofOutcome
     bytes_read: int
-    """That the check itself read; 0 where the tool does not say."""
+    """Bytes that the check itself read; 0 if the tool does not report it."""
     share_read: int
-    """Of all bytes of the repository, in parts per million."""
+    """Share of all bytes of the repository, in parts per million."""
     took_ms: int
     place: str
     """Where it was checked."""
@@ -166,9 +164,9 @@ class Proof:
     code: str = ""
     """Why it did not pass, for programs."""
     detail: str = ""
-    """The same, for people."""
+    """Why it did not pass, for people."""
     checked_at: int | None = None
-    """Seconds since 1970, where another program checked it before; None: just now."""
+    """Seconds since 1970 if another program checked it earlier; None: just now."""
 
     def __post_init__(self) -> None:
         if self.outcome == "passed" and self.level >= READ and self.bytes_read <= 0:
@@ -177,42 +175,44 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A copy that is complete in its place; an engine there has ended its recovery."""
+    """A completed restore; an engine there has finished recovery."""
 
     copy: str
     place: str
     bytes: int
     took_ms: int
     reached_at: int | None = None
-    """Newest time in the data, in seconds since 1970; None where the data does not say."""
+    """Newest time in the data, in seconds since 1970; None if the data does not say."""
     facts: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
-    """What a witness compares: counts of rows, newest timestamp, digest of the manifest."""
+    """For comparison by a witness: row counts, newest timestamp, digest of the manifest."""
 
 
 class ReportsRole(Protocol):
-    """A copy of a store says which role it has."""
+    """Reports the role of a copy of a store."""
 
     async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
-        """Changes nothing. Raises `Retryable` if it does not answer, `Permanent` where it refuses us."""
+        """Changes nothing. Raises `Retryable` if it does not respond, `Permanent` if it refuses access."""
         ...
 
 
 class Promotes(Driver, Protocol):
-    """Makes a copy the primary of its store, and makes a primary give its role up."""
+    """Makes a copy the primary of its store, and makes a primary give up its role."""
 
 
 class Fences(Driver, Protocol):
-    """Keeps an old primary from acknowledging writes. `DriverSpec.proofs` says what its word proves."""
+    """Prevents an old primary from acknowledging writes. `DriverSpec.proofs` says what its confirmation
+    proves.
+    """
 
 
 class ProvesSync(Protocol):
-    """Tells whether a synchronous copy can be the fence of its store: the proof `sync`."""
+    """Reports whether a synchronous copy can be the fence of its store: the proof `sync`."""
 
     async def precheck_sync(
         self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str
     ) -> Checked:
-        """Asks the healthy primary whether every commit needs `candidate`, so that the copy proves a fence
-        when `may_be_lost` is gone. sites: name of each copy -> its site. Never raises.
+        """Check at the healthy primary whether every commit needs `candidate`, so that the copy proves a
+        fence when `may_be_lost` is gone. sites: name of each copy -> its site. Never raises.
         """
         ...
 
@@ -222,7 +222,7 @@ class Follows(Driver, Protocol):
 
 
 class Protects(Driver, Protocol):
-    """Sets which copies must confirm the commits of a primary."""
+    """Sets which copies must confirm a primary's commits."""
 
 
 class RunsUnits(Driver, Protocol):
@@ -234,28 +234,29 @@ class RoutesTraffic(Driver, Protocol):
 
 
 class Verifies(Driver, Protocol):
-    """Tells whether a service works at a site."""
+    """Checks whether a service works at a site."""
 
 
 class ReportsHealth(Protocol):
-    """Counts the requests and errors of a service at a site, while traffic moves there in shares."""
+    """Counts the requests and errors of a service at a site while traffic moves there in steps."""
 
     async def report_health(self, action: Action, timeout_s: float, samples: int) -> HealthReport:
-        """No requests where it does not answer, or has nothing to compare with yet. samples: how often it is
-        asked if it counts nothing by itself. Raises only `Permanent`, for settings that are wrong.
+        """Reports no requests if the service does not respond, or there is nothing to compare with yet.
+        samples: number of requests to make if it has no counters of its own. Raises only `Permanent`, for
+        wrong settings.
         """
         ...
 
 
 class BootsServers(Driver, Protocol):
-    """Switches servers on through their management controllers.
+    """Powers servers on through their management controllers.
 
     It enters `Order.power` around the one request that draws power, and calls `Order.switched_on` once the
     controller has confirmed it.
     """
 
     async def look(self, action: Action, within_s: float) -> PowerReport:
-        """Whether a server is on. Raises `ActionError`, also where another machine answers."""
+        """Whether a server is on. Raises `ActionError`, also if a different machine responds."""
         ...
 
 
@@ -264,74 +265,77 @@ class SwitchesPower(Driver, Protocol):
 
 
 class AnswersProbe(Protocol):
-    """Asks a system whether it is alive, as the witness of another site does all the time."""
+    """Checks whether a system is alive, as the witness of another site does continuously."""
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """An error of the network is raised as it is: the witness knows which of them mean silence. What is
-        wrong on our side, such as an unreadable secret, is raised too: it says nothing of the site.
+        """Probe a system. Network errors are raised unchanged, because the witness knows which of them mean
+        silence. Errors on our side, such as an unreadable secret, are raised too: they say nothing about the
+        site.
         """
         ...
 
 
 class TakesBackups(Driver, Protocol):
-    """Lists, takes and checks copies of a data set in one repository.
+    """Lists, takes and checks backups of a data set in one repository.
 
-    Every question raises `Retryable` where the repository does not answer or is locked, and `Permanent` for a
-    wrong password, a corrupt catalogue, a missing program or a repository that is not the one pinned.
+    Every method raises `Retryable` if the repository does not respond or is locked, and `Permanent` for a
+    wrong password, a corrupt catalogue, a missing program or a repository other than the pinned one.
     """
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
-        """Changes nothing."""
+        """List backups. Changes nothing."""
         ...
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
-        """Makes a copy of what the settings name. Raises `OutcomeUnknown` if it may have been made."""
+        """Take a backup of what the settings name. Raises `OutcomeUnknown` if it may have been taken."""
         ...
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
-        """Checks the repository: its structure (level 1), or the bytes of one part of so many (level 2). part
-        counts from 1. What is damaged, or cannot be checked, is an outcome and not an error.
+        """Check the repository: its structure (level 1), or the bytes of one part of several (level 2).
+
+        part counts from 1. Damage, or being unable to check, is an outcome, not an error.
         """
         ...
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
-        """What the source holds now, in the words of `Restored.facts`, asked without the tool that makes the
-        copies; empty if nothing can tell. Changes nothing.
+        """Current facts of the source, as in `Restored.facts`, queried without the backup tool; empty if
+        unsupported. Changes nothing.
         """
         ...
 
     async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
-        """Copies the newest copy into another repository, and compares it there. Raises `Permanent` if the
-        tool cannot.
+        """Copy the newest backup to another repository, and compare it there. Raises `Permanent` if the tool
+        cannot.
         """
         ...
 
 
 class RestoresData(Driver, Protocol):
-    """Restores a copy into an empty place, and starts its engine there where it is a database.
+    """Restores a backup into an empty folder, and for a database starts its engine there.
 
-    A place is empty or does not exist; anything else is refused. It is filled under another name and gets
-    its own once it is complete, so that nothing half-restored can be taken for data.
+    The folder must be empty or not exist. It is filled under a temporary name and gets its own once complete,
+    so that a partial restore cannot be mistaken for data.
     """
 
     async def restore(
         self, action: Action, timeout_s: float, copy: str, place: str, until: int | None
     ) -> Restored:
-        """copy: its id; empty for the newest. until: the moment to recover to, in seconds since 1970; None
-        for all there is.
+        """copy: its id; empty for the newest. until: the restore point in seconds since 1970; None: as late
+        as possible.
         """
         ...
 
     async def clean_up(self, action: Action, timeout_s: float, place: str) -> None:
-        """Ends what runs in a place that `restore` filled or began to fill, and removes it. Does nothing if
-        nothing is there; raises `Permanent` for a place that no restore made.
+        """Stop what runs in a folder that `restore` filled or started to fill, and remove it.
+
+        Does nothing if nothing is there; raises `Permanent` for a folder that no restore made.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """subjects: what endpoints it is asked of. verbs: of the port, by which it acts."""
+    """subjects: kinds of endpoints it applies to. verbs: of the port, through which it works."""
 
     meaning: str
     subjects: frozenset[Subject]

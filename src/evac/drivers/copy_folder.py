@@ -1,11 +1,11 @@
-"""Copies in a plain folder, for engines whose own tool writes a copy and keeps no repository.
+"""Backups in a plain folder, for engines whose own tool writes a copy but keeps no repository.
 
-    REPOSITORY/evac-repository        its id, one line: a folder without it may be a mount that is missing
-    REPOSITORY/STORE/ID/copy.json     when it was taken, by what, and size and SHA-256 of every file
-    REPOSITORY/STORE/ID/content/      what the tool wrote
+REPOSITORY/evac-repository        its id, one line: a folder without it may be a missing mount
+REPOSITORY/STORE/ID/copy.json     when it was taken, by what, and size and SHA-256 of every file
+REPOSITORY/STORE/ID/content/      what the tool wrote
 
-A copy is written under a name that no listing shows, and gets its own once its record is on the disk. One
-process at a time writes the copies of a store. evac removes only what a backup that was interrupted left.
+A backup is written under a hidden name, and gets its own once its record is on disk. One process at a time
+writes the backups of a store. evac deletes only leftovers of interrupted backups.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _NUMBER: Final = re.compile(r"\d+(?:\.\d+)+[^\s,]*")
 
 @dataclass(frozen=True, slots=True)
 class FileSum:
-    """Size and SHA-256 of one file of a copy."""
+    """Size and SHA-256 of one file of a backup."""
 
     bytes: int
     sha256: str
@@ -76,16 +76,16 @@ class Dumped:
     """What a tool wrote."""
 
     source: str = ""
-    """What the copy was taken of, as the engine names it."""
+    """The source of the backup, as the engine names it."""
     sums: Mapping[str, FileSum] = field(default_factory=lambda: MappingProxyType({}))
-    """Of the files that the engine itself has summed while it read them; the others are read again."""
+    """Checksums of files that the engine computed while reading; the others are read again."""
     consistent_at: int | None = None
-    """As of `CopyReport`."""
+    """As in `CopyReport`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One copy of the folder. A record that cannot be read makes it a failed one."""
+    """One backup in the folder. An unreadable record makes it a failed one."""
 
     path: Path
     report: CopyReport
@@ -96,7 +96,7 @@ class Kept:
         return self.path / CONTENT
 
     def misplaced(self) -> list[str]:
-        """What a look at names and sizes finds wrong. Raises OSError."""
+        """Problems found in names and sizes. Raises OSError."""
         found = {name: path.stat().st_size for name, path in files_of(self.content)}
         wrong = [f"{name} is missing" for name in self.sums.keys() - found.keys()]
         wrong += [f"{name} is not part of the backup" for name in found.keys() - self.sums.keys()]
@@ -108,7 +108,7 @@ class Kept:
         return [f"{self.report.id}: {words}" for words in sorted(wrong)]
 
     def damaged(self, names: Iterable[str]) -> list[str]:
-        """Which of its files do not have the content that was taken. Raises OSError."""
+        """Files whose content has changed. Raises OSError."""
         wrong = [
             name for name in names if FileSum(*length_and_digest(self.content / name)) != self.sums[name]
         ]
@@ -117,7 +117,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class CopyFolder:
-    """The copies of one store in a repository."""
+    """The backups of one store in a repository."""
 
     repository: Path
     store: str
@@ -127,7 +127,7 @@ class CopyFolder:
         return self.repository / self.store
 
     def id(self, pinned: str) -> str:
-        """The id of the repository. Raises `Permanent` if it has none, or another than the pinned one."""
+        """The id of the repository. Raises `Permanent` if it has none, or not the pinned one."""
         try:
             id_ = (self.repository / MARK).read_text(encoding="utf-8")[:200].strip()
         except (OSError, UnicodeDecodeError):
@@ -153,8 +153,10 @@ class CopyFolder:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[int]:
-        """Holds the copies of the store alone, and removes what an interrupted backup left. Yields the open
-        lock, for programs to inherit. Raises `Retryable` while another process, or a program of it, has it.
+        """Lock the backups of the store, and remove leftovers of an interrupted backup. Yields the open lock,
+        for programs to inherit.
+
+        Raises `Retryable` while another process, or a program of it, has it.
         """
         self.path.mkdir(mode=0o700, exist_ok=True)
         handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -171,7 +173,7 @@ class CopyFolder:
             os.close(handle)
 
     def is_locked(self) -> bool:
-        """Whether a backup writes now. Raises OSError."""
+        """Whether a backup is being written. Raises OSError."""
         if not (self.path / LOCK).exists():
             return False
         with (self.path / LOCK).open("rb") as file:
@@ -183,7 +185,7 @@ class CopyFolder:
 
     @contextlib.contextmanager
     def partial(self, id_: str) -> Iterator[Path]:
-        """A folder for a copy under way; removed at the end unless `keep` gave it another name."""
+        """A folder for a backup in progress; removed at the end unless `keep` renamed it."""
         folder = self.path / f"{PARTIAL}{id_}"
         folder.mkdir(mode=0o700)
         try:
@@ -192,7 +194,7 @@ class CopyFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def keep(self, folder: Path, record: Mapping[str, object], id_: str) -> Kept:
-        """Writes the record of a partial copy to the disk, and gives it its name."""
+        """Write the record of a finished backup to disk, and give it its name."""
         body = orjson.dumps(record)
         with (folder / RECORD).open("wb") as file:
             file.write(orjson.dumps({"sha256": hashlib.sha256(body).hexdigest()}) + b"\n" + body)
@@ -208,12 +210,14 @@ class CopyFolder:
 
 
 class CopyFolderDriver(BackupDriver):
-    """Lists, proves and copies what is in the folder; a head says how its tool writes and starts a copy."""
+    """Lists, proves and copies backups in the folder; a subclass defines how its tool writes and starts
+    one.
+    """
 
     program: str
-    """That writes copies, unless the settings name another."""
+    """Program that writes backups, unless the settings name another."""
     asks_version = "--version"
-    """The argument that it is asked for its version with."""
+    """Argument that makes it print its version."""
 
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         watch, folder = Stopwatch(timeout_s), copy_folder(action)
@@ -258,8 +262,8 @@ class CopyFolderDriver(BackupDriver):
         return Taken(kept.report, size, size, watch.took_ms)
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
-        """Level 1: names and sizes. Level 2: the bytes of every file of the part, and what the engine's own
-        checker says of the copies in it.
+        """Level 1: names and sizes. Level 2: the bytes of every file in the part, and the engine's own check
+        of the backups in it.
         """
         if level not in (STRUCTURE, READ) or not 1 <= part <= of:
             raise Permanent("proof-unknown", f"{self.name} cannot prove level {level}, part {part} of {of}")
@@ -314,13 +318,13 @@ class CopyFolderDriver(BackupDriver):
         return Taken(made.report, report.bytes or 0, made.report.bytes or 0, watch.took_ms)
 
     async def _fill(self, into: Filling) -> Filled:
-        """Brings the content with its sums compared, then lets the engine accept it."""
+        """Restore the content, comparing checksums, then let the engine accept it."""
         kept = _kept(copy_folder(into.action).path / into.copy.id)
         await self._bring(into, kept)
         return await self._recover(into)
 
     async def _bring(self, into: Filling, kept: Kept) -> None:
-        """Copies the content into the place. Raises `Permanent` for content that is not what was taken."""
+        """Copy the content into the folder. Raises `Permanent` if it has changed since the backup."""
         folder = into.folder
         await in_time(lambda: _copied(kept, folder, exists=True), into.watch, "restoring")
 
@@ -328,13 +332,15 @@ class CopyFolderDriver(BackupDriver):
         return text(action.settings, "program", self.program)
 
     async def _compare(self, into: Filling, kept: Kept) -> None:
-        """Raises `Permanent` for content that is not what was taken; for engines that read it in place."""
+        """Raise `Permanent` if the content has changed since the backup; for engines that read it in
+        place.
+        """
         wrong = await in_time(lambda: kept.misplaced() or kept.damaged(kept.sums), into.watch, "reading")
         if wrong:
             raise Permanent("backup-corrupt", wrong[0], "prove the backup, or restore an older one")
 
     async def _version(self, action: Action, watch: Stopwatch) -> str:
-        """The first number in what the program says of its version."""
+        """The first number in the program's version output."""
         tool = Tool(self._program(action), {})
         ended = await tool.run(self.asks_version, timeout_s=watch.left_s)
         said = _NUMBER.search(ended.output or ended.errors)
@@ -343,20 +349,20 @@ class CopyFolderDriver(BackupDriver):
         return said[0][:40]
 
     async def _look_inside(self, action: Action, copies: Sequence[Kept], watch: Stopwatch) -> list[str]:
-        """What the engine's own checker finds wrong in copies whose bytes are what was taken."""
+        """Problems that the engine's own checker finds in backups with correct checksums."""
         return []
 
     @abstractmethod
     async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
-        """Writes a copy into an empty folder. Raises `ActionError`."""
+        """Write a backup into an empty folder. Raises `ActionError`."""
 
     @abstractmethod
     async def _recover(self, into: Filling) -> Filled:
-        """Lets the engine accept what is in the place, asks what it holds, and stops it."""
+        """Let the engine accept the restored data, query its content, and stop it."""
 
 
 def copy_folder(action: Action) -> CopyFolder:
-    """Where the copies of an endpoint's store are. Raises `Permanent`."""
+    """The folder of an endpoint's store. Raises `Permanent`."""
     repository = Path(text(action.settings, "repository"))
     if not repository.is_absolute() or ".." in repository.parts:
         raise Permanent(
@@ -366,7 +372,7 @@ def copy_folder(action: Action) -> CopyFolder:
 
 
 def files_of(folder: Path) -> list[tuple[str, Path]]:
-    """Every file below a folder, by its path in it. Raises OSError."""
+    """Every file below a folder, by its relative path. Raises OSError."""
     found = [
         (path.relative_to(folder).as_posix(), path)
         for path, about in everything_below(folder)
@@ -380,7 +386,7 @@ def _sums(content: Path, known: Mapping[str, FileSum]) -> dict[str, FileSum]:
 
 
 def _part(copies: Sequence[Kept], part: int, of: int) -> tuple[list[tuple[Kept, list[str]]], int, int]:
-    """The files of one part of so many, by copy; their bytes, and those of all."""
+    """The files of one part of several, by backup; their bytes, and those of all."""
     mine: list[tuple[Kept, list[str]]] = []
     read = total = place = 0
     for one in copies:
@@ -396,7 +402,7 @@ def _part(copies: Sequence[Kept], part: int, of: int) -> tuple[list[tuple[Kept, 
 
 
 def _copied(kept: Kept, to: Path, exists: bool = False) -> None:
-    """Copies the content, and compares every file with its sum while it is copied. Raises `Permanent`."""
+    """Copy the content, comparing each file with its checksum on the way. Raises `Permanent`."""
     if wrong := kept.misplaced():
         raise Permanent("backup-corrupt", wrong[0], "prove the backup, or restore an older one")
     if not exists:
@@ -416,7 +422,7 @@ def _copied(kept: Kept, to: Path, exists: bool = False) -> None:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """The record of a copy. Raises `Permanent` for one that is damaged or of another shape, OSError."""
+    """The record of a backup. Raises `Permanent` if it is damaged or has another form, OSError."""
     with (path / RECORD).open("rb") as file:
         head, _, body = file.read(RECORD_BYTES).partition(b"\n")
     said = document(head.decode("utf-8", "replace"), RECORD)
@@ -457,7 +463,7 @@ def _tree(sums: Mapping[str, FileSum]) -> str:
 
 
 def _refuse_past(folder: CopyFolder, now: int) -> None:
-    """A copy that is dated before the newest one would never be restored by itself."""
+    """Refuse a backup dated before the newest one, because it would never be restored by default."""
     last = max((one.report.taken_at for one in folder.copies()), default=0)
     if last > now:
         words = f"the clock is {last - now:,} s behind the newest backup in {folder.path}"
@@ -467,14 +473,14 @@ def _refuse_past(folder: CopyFolder, now: int) -> None:
 
 
 async def _on_disk(work: Any, watch: Stopwatch, folder: CopyFolder) -> Any:
-    """What a look at the folder returns. Raises `Retryable` for a disk that does not answer."""
+    """The result of reading the folder. Raises `Retryable` for a disk that does not respond."""
     with _written(folder):
         return await in_time(work, watch, f"reading {folder.repository}")
 
 
 @contextlib.contextmanager
 def _written(folder: CopyFolder) -> Iterator[None]:
-    """Names the errors of a disk."""
+    """Convert disk errors."""
     try:
         yield
     except OSError as error:

@@ -1,15 +1,15 @@
-"""Stops before accounts are locked out: how often one user and password may be refused; and asks many
-controllers with one password.
+"""Protection against account lockout: a limit on refusals for each user and password, and power queries to
+many controllers that share a password.
 
-A credential that was never accepted is tried by a few requests at once only; when that many were refused with
-no success between, nothing more is sent with it for a while, then by one at a time. Tells one controller that
-has another password from a password that is wrong.
+A credential that was never accepted is tried by only a few requests at once; when that many were refused
+without a success in between, nothing more is sent with it for a while, then one request at a time. One
+controller with a different password is distinguished from a wrong password.
 
-`Places` are a number of places, each taken by one at a time: what was begun is finished before more is begun,
-and of what has not begun the weightiest comes first.
+`Places` are a number of slots, each used by one task at a time: started work goes before new work, and new
+work is ordered by weight.
 
-`sweep` looks at the power of many servers and changes nothing: one question each, at most one at once to each
-controller. A controller that does not answer is asked once and no more; what is not known is reported so.
+`sweep` reads the power state of many servers and changes nothing: one query each, at most one at a time for
+each controller. A controller that does not respond is not asked again; unknown states are reported as such.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _SECRET_KEPT_S: Final = 5.0
 
 
 class Refused(Permanent):
-    """A controller refused user or password; whose fault that is says `Credential.judged`."""
+    """A controller refused user or password; `Credential.judged` says whose fault that is."""
 
 
 class NothingSent(Permanent):
-    """Nothing was sent: it was refused too often before."""
+    """Nothing was sent, because of too many earlier refusals."""
 
 
 class Credential:
-    """One user and password, wherever it is used. most: refusals in a row, all controllers together."""
+    """One user and password, wherever it is used. most: consecutive refusals, all controllers together."""
 
     def __init__(self, user: str, secret: Secret, most: int) -> None:
         self.user, self.secret = user, secret
@@ -67,14 +67,14 @@ class Credential:
         return not self._closed
 
     def enter_at_once(self) -> bool:
-        """Whether a request is let in without a wait: nearly all are, once a password was accepted."""
+        """Whether a request may start without waiting: nearly all may, once a password was accepted."""
         if self._closed or self._here or self._refused or not self._accepted:
             return False
         self._in_flight += 1
         return True
 
     async def enter(self, address: str) -> None:
-        """Waits until a request may be sent with it. Raises `NothingSent` when none may any more."""
+        """Wait until a request may be sent with it. Raises `NothingSent` if none may any more."""
         if self._here:
             self._refuse_again(address)
         if self._closed and asyncio.get_running_loop().time() - self._closed_at > _AGAIN_S:
@@ -98,7 +98,7 @@ class Credential:
         self._in_flight += 1
 
     def leave(self, address: str, verdict: Verdict) -> None:
-        """What became of a request that was let in."""
+        """Record the outcome of a request."""
         self._in_flight -= 1
         if verdict == "accepted":
             self._accepted, self._refused = True, 0
@@ -116,8 +116,8 @@ class Credential:
                     one.set_result(None)
 
     async def judged(self, refused: Refused, ends: float) -> Permanent:
-        """What a refusal means, once those who ask beside it have their answers: `HERE` where others are
-        accepted, else `CODE`. ends: by the loop; waits ten seconds at most.
+        """Classify a refusal once concurrent requests have their results: `HERE` if others are accepted, else
+        `CODE`. ends: by the loop's clock; waits ten seconds at most.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -148,7 +148,7 @@ class Credential:
         self._here[address] = (now, 1) if now - began > _AGAIN_S else (began, count + 1)
 
     def _refuse_again(self, address: str) -> None:
-        """Whoever asks one controller again and again with a wrong password locks its account."""
+        """Stop repeated requests to one controller with a wrong password, which would lock its account."""
         found = self._here.get(address)
         if found is None or found[1] < _HERE_AT_MOST:
             return
@@ -162,7 +162,7 @@ class Credential:
 
 
 class Credentials:
-    """All credentials of a process. One whose password was mended counts as a new one."""
+    """All credentials of a process. One with a changed password counts as new."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -170,7 +170,7 @@ class Credentials:
         self._known: dict[bytes, Credential] = {}
 
     def of(self, user: str, reference: str, most: int) -> Credential:
-        """Reads the password again after a few seconds. Raises `Permanent`."""
+        """The credential; its password is read again after a few seconds. Raises `Permanent`."""
         now = self._clock()
         kept = self._read.get((user, reference))
         if kept is not None and now - kept[0] < _SECRET_KEPT_S:
@@ -183,7 +183,7 @@ class Credentials:
 
 
 class Places:
-    """Of one event loop. places: how many there are."""
+    """Slots of one event loop. places: their number."""
 
     __slots__ = ("_free", "_numbers", "_waiting")
 
@@ -198,8 +198,8 @@ class Places:
         return self._free > 0
 
     async def take(self, goes_on: bool = False, weight: int = 0) -> None:
-        """goes_on: before all who have only come, the last of them first. weight: of those who have only
-        come, before all who have less, and after those who came before with as much.
+        """Take a slot. goes_on: before all new tasks, the latest of these first. weight: new tasks with more
+        weight go first, equal ones in order of arrival.
         """
         if self._free > 0:
             self._free -= 1
@@ -215,7 +215,7 @@ class Places:
             raise
 
     def give(self) -> None:
-        """To the first who waits, or back."""
+        """Give the slot to the first waiting task, or back."""
         while self._waiting:
             turn = heappop(self._waiting)[-1]
             if not turn.done():
@@ -230,7 +230,9 @@ NOT_ASKED: Final = "not-asked"
 
 
 async def sweep(asked: Sequence[tuple[BootsServers, Action]], within_s: float) -> list[PowerReport]:
-    """One for each action, in their order. Ends within the time; who was not asked by then is unknown."""
+    """One query for each action, in their order. Ends within the time limit; servers not queried by then are
+    unknown.
+    """
     collect_seldom()
     found = [PowerReport(action.target, "", why=NOT_ASKED) for _, action in asked]
     queue = iter(enumerate(asked))

@@ -1,11 +1,10 @@
-"""The drivers that reach no system: of people, and of nothing.
+"""Drivers that reach no system: `manual` for people, and `noop`.
 
-A step that waits for a person is never done by itself: execute says so as an unknown outcome, and observe
-stays unclear until the action carries `attested_by` and `attested_reason`, which the engine adds from the
-journal.
+A step for a person never completes by itself: execute reports an unknown outcome, and observe stays unclear
+until the action has `attested_by` and `attested_reason`, which the engine adds from the journal.
 
-`noop` does nothing, and goes the way of every other driver: it is checked, executed, observed, undone. It is
-for measuring the engine and for plans that are tried out; what it did lives in this process only.
+`noop` does nothing, in the same sequence as every other driver: check, execute, observe, undo. It is for
+measuring the engine and for trying out plans; its state exists in this process only.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _ABSENT: Final = Observed("absent")
 
 
 class NoopDriver:
-    """Remembers which orders it carried out, by their key."""
+    """Remembers by key which orders it executed."""
 
     name = "noop"
     verbs: frozenset[Verb] = frozenset(get_args(Verb))
@@ -73,7 +72,7 @@ class ManualDriver:
     verbs = VERBS
 
     async def check(self, action: Action, order: Order) -> Checked:
-        """Ready when a person can be told what to do."""
+        """Ready if a person can be given instructions."""
         try:
             return Checked((), _asked(action))
         except ActionError as error:
@@ -111,7 +110,7 @@ class ManualDriver:
 
 
 def _asked(action: Action) -> Evidence:
-    """What to do: as the plan says, else the endpoint; else verb and target are all that can be said."""
+    """The instruction: from the plan, else from the endpoint; else only verb and target."""
     written = parameters.text(action.parameters, "instructions", "") or parameters.text(
         action.settings, "instructions", ""
     )
@@ -120,7 +119,7 @@ def _asked(action: Action) -> Evidence:
 
 
 def _attested(action: Action) -> Evidence | None:
-    """Who vouches for it, and why; None until someone does. A name without a reason is not enough."""
+    """Who attests it, and why; None until someone does. A name without a reason is not enough."""
     who = parameters.text(action.parameters, "attested_by", "")
     if not who:
         return None

@@ -1,4 +1,4 @@
-"""Backups by programs of the company, which answer in JSON."""
+"""Backups by a company's own programs, which respond in JSON."""
 
 from types import MappingProxyType
 

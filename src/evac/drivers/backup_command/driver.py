@@ -1,14 +1,14 @@
-"""The driver of programs that keep backups and answer in JSON, for engines that have no driver of their own.
+"""Driver for programs that keep backups and respond in JSON, for engines without a driver of their own.
 
-A program is run with its arguments, never by a shell, and finds what is asked in EVAC_ variables. It prints
-one object. What an answer lacks is not known; what is of another type is refused.
+A program runs with its arguments, never through a shell, and receives the request in EVAC_ variables. It
+prints one object. Missing fields are unknown; fields of another type are refused.
 
-    list     {"repository", "copies": [COPY...], "tool", "version", "locked", "deletable"}
-    take     {"copy": COPY, "bytes_read", "bytes_stored", "missing": [...]}
-    prove    {"outcome", "bytes_read", "share_read", "code", "detail"}; EVAC_LEVEL, EVAC_PART, EVAC_OF
-    restore  {"bytes", "reached_at", "facts": {...}}; EVAC_COPY, EVAC_PLACE, EVAC_UNTIL
-    COPY     {"id", "taken_at", "bytes", "files", "paths", "source", "original", "tree", "failed"}
-A tree that begins with `sha256:` is compared with the digest of the manifest that was restored.
+list     {"repository", "copies": [COPY...], "tool", "version", "locked", "deletable"}
+take     {"copy": COPY, "bytes_read", "bytes_stored", "missing": [...]}
+prove    {"outcome", "bytes_read", "share_read", "code", "detail"}; EVAC_LEVEL, EVAC_PART, EVAC_OF
+restore  {"bytes", "reached_at", "facts": {...}}; EVAC_COPY, EVAC_PLACE, EVAC_UNTIL
+COPY     {"id", "taken_at", "bytes", "files", "paths", "source", "original", "tree", "failed"}
+A tree that begins with `sha256:` is compared with the digest of the restored manifest.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
         return said(outcome, read, share, code, detail)  # type: ignore[arg-type]
 
     async def _fill(self, into: Filling) -> Filled:
-        """Its own word for what came back counts only together with what is in the folder."""
+        """The program's report on a restore counts only together with the content of the folder."""
         copy, folder, watch = into.copy, into.folder, into.watch
         asked = {"EVAC_COPY": copy.id, "EVAC_PLACE": str(folder), "EVAC_UNTIL": str(into.until or "")}
         found = await _ask(into.action, "restore_argv", watch, asked, into.lock)

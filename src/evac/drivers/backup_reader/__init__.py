@@ -1,4 +1,4 @@
-"""Backups that other tools take: read from what those tools say, never taken or restored."""
+"""Backups of other tools, read from the tools' reports; evac never takes or restores them."""
 
 from evac.drivers.capabilities import TakesBackups
 from evac.drivers.spec import DriverSpec, Setting

@@ -1,7 +1,7 @@
-"""The driver that reads what other backup tools say. It takes, copies and restores nothing.
+"""Driver that reads the reports of other backup tools. It takes, copies and restores nothing.
 
-What it proves is never above what the tool's own check looks at: the structure. A check is as old as it was
-when the tool ran it.
+It proves at most what the tool's own check covers: the structure. The date of a check is when the tool ran
+it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHECKED_BY_PROGRAM: Final = ("wal-g", "kopia")
 
 
 class BackupReaderDriver(TakesBackups):
-    """One list of one tool for each endpoint."""
+    """Each endpoint is one list of one tool."""
 
     name = "backup_reader"
 
@@ -46,11 +46,11 @@ class BackupReaderDriver(TakesBackups):
         )
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
-        """Nothing: evac is not asked when these tools take a backup."""
+        """Nothing: evac is not involved when these tools take a backup."""
         return {}
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
-        """At most level 1, whichever is asked for: what the tool's own check says."""
+        """Prove at most level 1, whatever level is requested: the tool's own check."""
         if level not in (STRUCTURE, READ):
             raise Permanent("proof-unknown", f"a report cannot prove level {level}")
         watch, tool = Stopwatch(timeout_s), _format(action)
@@ -98,7 +98,7 @@ def _format(action: Action) -> str:
 
 
 async def _report(action: Action, watch: Stopwatch) -> Report:
-    """What the tool says now, or said when the file was written. Raises `ActionError`."""
+    """The tool's current report, or the one in a file. Raises `ActionError`."""
     tool, argv, file = _format(action), many(action.settings, "argv"), text(action.settings, "file", "")
     if not argv and not file:
         raise Permanent("setting-missing", "neither argv nor file is set", "set the program: argv")
@@ -137,7 +137,7 @@ _REASONS: Final = (
 
 
 async def _checked(action: Action, tool: str, watch: Stopwatch) -> tuple[ProofOutcome, str, str]:
-    """Outcome, code and words of a check that is run now. Raises `ActionError` if it cannot be run."""
+    """Outcome, code and message of a check that runs now. Raises `ActionError` if it cannot run."""
     said = await _run(action, many(action.settings, "check_argv"), watch)
     if tool != "wal-g":
         return "passed", "", PROVES_NOTHING[tool]

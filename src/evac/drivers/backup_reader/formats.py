@@ -1,8 +1,8 @@
-"""What other tools say of their backups, as copies and as checks. Pure.
+"""Reports of other backup tools as copies and checks. Pure.
 
-Shapes are those of Velero 1.x (`velero.io/v1`), k8up 2.x (`k8up.io/v1`), CloudNativePG 1.x
-(`postgresql.cnpg.io/v1`), `wal-g backup-list --json --detail` and `kopia snapshot list --json`. What is still
-being made is not a copy; what its tool calls partly failed, cancelled or incomplete has failed.
+Formats: Velero 1.x (`velero.io/v1`), k8up 2.x (`k8up.io/v1`), CloudNativePG 1.x (`postgresql.cnpg.io/v1`),
+`wal-g backup-list --json --detail` and `kopia snapshot list --json`. A backup in progress is not a copy; one
+that its tool calls partly failed, cancelled or incomplete has failed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from evac.drivers.capabilities import CopyReport
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a tool says."""
+    """A tool's report."""
 
     copies: tuple[CopyReport, ...]
     repository: str = ""
     checks: tuple[tuple[int, bool, str], ...] = ()
-    """(seconds since 1970, whether it passed, its name), oldest first, of checks that the tool ran itself."""
+    """(seconds since 1970, whether it passed, its name) of checks that the tool ran itself, oldest first."""
 
 
 Reader = Callable[[Any], Report]
@@ -38,7 +38,7 @@ def _moment(found: object, name: str) -> int:
 
 
 def _part(found: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """What is at a path; nothing if any of it is missing."""
+    """The value at a path; nothing if any part of it is missing."""
     for name in path:
         found = found.get(name) or {}
         if not isinstance(found, dict):
@@ -47,8 +47,8 @@ def _part(found: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def _kinds(found: object, group: str) -> Iterator[tuple[str, Mapping[str, Any], str, Mapping[str, Any]]]:
-    """(kind, whole object, its namespace and name, its status) of the objects of one API group, as
-    `kubectl get -o json` prints them.
+    """(kind, whole object, its namespace and name, its status) of the objects of one API group, as `kubectl
+    get -o json` prints them.
     """
     whole = found if isinstance(found, dict) else {}
     entries = objects(whole.get("items"), "the dump") if "items" in whole else [whole]
@@ -61,7 +61,7 @@ def _kinds(found: object, group: str) -> Iterator[tuple[str, Mapping[str, Any], 
 
 
 def _velero(found: Any) -> Report:
-    """Completed is all that it says: nothing was read back. A backup that failed in part lacks something."""
+    """Its only statement is Completed: nothing was read back. A partly failed backup is incomplete."""
     copies = []
     for kind, entry, name, status in _kinds(found, "velero.io"):
         phase = word(status.get("phase", ""), kind)
@@ -81,7 +81,7 @@ _ENDED_VELERO: Final = frozenset({"Completed", "PartiallyFailed", "Failed", "Fai
 
 
 def _k8up(found: Any) -> Report:
-    """Its snapshots, its failed backups, and its checks, which look at the structure and compare nothing."""
+    """Its snapshots, failed backups, and checks, which inspect the structure and compare nothing."""
     copies, checks, repository = [], [], ""
     for kind, entry, name, status in _kinds(found, "k8up.io"):
         if kind == "Snapshot":
@@ -106,7 +106,7 @@ def _k8up(found: Any) -> Report:
 
 
 def _cloudnativepg(found: Any) -> Report:
-    """Of one cluster each. That a backup completed says that it was stored, and not that it can be read."""
+    """One cluster each. A completed backup was stored, which does not mean that it is readable."""
     copies = []
     for kind, entry, name, status in _kinds(found, "postgresql.cnpg.io"):
         phase = word(status.get("phase", ""), kind)
@@ -171,4 +171,4 @@ PROVES_NOTHING: Final[Mapping[str, str]] = MappingProxyType(
         "kopia": "by default, verify reads 0 % of the contents",
     }
 )
-"""Why no check of theirs proves that bytes were read."""
+"""Why none of their checks proves that bytes were read."""

@@ -1,4 +1,4 @@
-"""Copies in a repository of Borg."""
+"""Backups in a Borg repository."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.spec import DriverSpec, Setting

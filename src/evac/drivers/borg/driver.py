@@ -1,9 +1,9 @@
-"""The driver of Borg 1.2 and later.
+"""Driver for Borg 1.2 and later.
 
-What Borg does not say is asked again. An archive lists the paths that were asked for, also one that did not
-exist: what is at the top of the archive is compared. `check` without `--verify-data` reads the structure and
-passes a flipped byte. An extraction that ends with a warning may have files full of zeros, because a repair
-puts them where data was lost: it is not a restore.
+Borg's reports need extra checks. An archive lists the requested paths, even one that did not exist, so the
+top level of the archive is compared. `check` without `--verify-data` reads the structure and misses a flipped
+byte. An extraction with a warning may contain files full of zeros, which a repair puts in place of lost data:
+it does not count as a restore.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
 
 ARCHIVES_MOST: Final = 200
-"""Of the newest ones, that are listed: Borg reads each of them for it."""
+"""Newest archives to list: Borg reads each of them for it."""
 LOOKED_INTO: Final = 5
-"""Of the newest ones, whose paths are compared until one is whole."""
+"""Newest archives whose paths are compared until one is complete."""
 WHOLE: Final = (0, 100)
-"""100: a file changed while it was read; the copy is as whole as any of files in use."""
+"""100: a file changed while being read; the copy is as complete as any of files in use."""
 MADE: Final = (1, *range(100, 108))
-"""Warnings, those of one kind and of several: the copy exists, and lacks something unless it is 100."""
+"""Exit codes of warnings, general and by kind: the copy exists, and is incomplete unless it is 100."""
 DAMAGED: Final = (0, 1)
 _REASONS: Final = (
     ("is incorrect", Permanent("backup-password", "wrong passphrase", "check `passphrase`")),
@@ -82,7 +82,7 @@ _REASONS: Final = (
 
 
 class BorgDriver(BackupDriver, TakesBackups, RestoresData):
-    """One repository for each endpoint."""
+    """Each endpoint is one repository."""
 
     name = "borg"
 
@@ -131,7 +131,9 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         return Taken(replace(copy, failed=bool(missing)), copy.bytes or 0, stored, watch.took_ms, missing)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
-        """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
+        """The manifest of a single folder; a copy of several is restored under full paths and has a different
+        one.
+        """
         paths, watch = many(action.settings, "paths"), Stopwatch(timeout_s)
         found: Mapping[str, str | int] = await in_time(
             lambda: self._source.facts(paths), watch, "reading the source"
@@ -139,7 +141,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         return found
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
-        """Level 2 reads everything, whichever part is asked for: Borg cannot check a part of the data."""
+        """Level 2 reads everything, whichever part is requested: Borg cannot check part of the data."""
         if level not in (STRUCTURE, READ) or not 1 <= part <= of:
             raise Permanent("proof-unknown", f"Borg cannot prove level {level}, part {part} of {of}")
         watch, tool = Stopwatch(timeout_s), _tool(action)
@@ -165,7 +167,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         return self._proof(action, watch, level, "passed", version, read=size, share=PARTS_PER_MILLION)
 
     async def _fill(self, into: Filling) -> Filled:
-        """The content of the one folder of a copy, its one file, or all of its folders by full paths."""
+        """The content of a copy's only folder, its only file, or all of its folders under full paths."""
         copy, watch = into.copy, into.watch
         strip = len(Path(copy.paths[0]).parts) - 1 if len(copy.paths) == 1 else 0
         if strip and copy.files == 1:
@@ -205,7 +207,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         return self._versions[tool.program]
 
     async def _info(self, action: Action, tool: Tool, watch: Stopwatch) -> Mapping[str, Any]:
-        """The newest archives and the repository. Raises `Permanent` where another one was pinned."""
+        """The newest archives and the repository. Raises `Permanent` if another one was pinned."""
         argv = ("info", "--json", "--last", str(ARCHIVES_MOST))
         found = await tool.json(*argv, timeout_s=watch.left_s)
         if (
@@ -255,7 +257,7 @@ def _moment(entry: Mapping[str, Any]) -> float:
 
 
 def _copy(entry: Mapping[str, Any]) -> CopyReport:
-    """One archive, as `borg info --json` lists it: its times are UTC, because Borg ran in that zone."""
+    """One archive, as `borg info --json` lists it; times are UTC because Borg ran in that zone."""
     stats, argv = entry.get("stats"), entry.get("command_line")
     if not isinstance(stats, dict) or not isinstance(argv, list):
         raise unreadable("borg", "an archive in an unexpected format")

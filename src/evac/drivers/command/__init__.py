@@ -1,4 +1,4 @@
-"""Runs a program of the company, for what evac has no driver for: stores, services, traffic, fences."""
+"""Runs a company's own program for stores, services, traffic and fences without a driver."""
 
 from evac.drivers.capabilities import (
     Fences,

@@ -1,13 +1,13 @@
-"""The driver of commands: runs a program of the company, with an argument list and never a shell.
+"""Driver for commands: runs a company's own program with an argument list, never through a shell.
 
-What it means when the program ends (the numbers of sysexits.h):
-    0                     done
-    75                    not done, again later
-    64 65 66 67 68 69 70 72 73 76 77 78, or it cannot be started   not done, and again does not help
-    anything else, or its time was over                            it may have been done: observe first
-`observe_argv` ends with 0 when it is done, with 1 when it is not; anything else is unclear. `check_argv` ends
-as above, and is asked before `argv`, unless it is done already. `role_argv` prints a JSON object. A program
-finds its order in EVAC_ variables. What it writes is kept bounded, with every secret given to it hidden.
+Exit codes (the numbers of sysexits.h):
+0                     done
+75                    not done, retry later
+64 65 66 67 68 69 70 72 73 76 77 78, or it cannot be started   not done, and a retry does not help
+anything else, or a timeout                                    it may have been done: observe first
+`observe_argv` exits with 0 if it is done, with 1 if it is not; anything else is unclear. `check_argv` exits
+as above, and runs before `argv` unless it is already done. `role_argv` prints a JSON object. A program gets
+its order in EVAC_ variables. Its output is limited, with all secrets given to it hidden.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ _SHOWN: Final = 800
 
 
 class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTraffic, Verifies):
-    """Runs the programs of the settings."""
+    """Runs the programs in the settings."""
 
     name = "command"
     verbs = VERBS
 
     async def check(self, action: Action, order: Order) -> Checked:
-        """Ready when the programs are there, what observes it can tell whether it is done, and what checks it
-        has nothing against it.
+        """Ready if the programs exist, observation can tell whether the action is done, and the check raises
+        no objection.
         """
         end_s = asyncio.get_running_loop().time() + order.timeout_s
         observed = Observed("absent")
@@ -141,7 +141,9 @@ class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTra
 
 
 def _role(text: str) -> RoleReport:
-    """What `role_argv` printed. Raises `Retryable` for anything but a JSON object of the documented keys."""
+    """The output of `role_argv`. Raises `Retryable` for anything but a JSON object with the documented
+    keys.
+    """
     try:
         return role_from(orjson.loads(text))
     except ValueError as error:
@@ -150,13 +152,13 @@ def _role(text: str) -> RoleReport:
 
 
 def _until(order: Order, end_s: float) -> Order:
-    """The order with the time that is left of it."""
+    """The order with its remaining time."""
     left_s = end_s - asyncio.get_running_loop().time()
     return replace(order, timeout_s=max(0.05, min(order.timeout_s, left_s)))
 
 
 async def _must_be_possible(action: Action, order: Order) -> None:
-    """Raises `Permanent` or `Retryable` with what `check_argv` has against it; nothing was done then."""
+    """Raise `Permanent` or `Retryable` with the objection of `check_argv`, when nothing was done yet."""
     if not parameters.many(action.settings, "check_argv"):
         return
     ended, hidden = await _run(action, order, "check_argv", "check")
@@ -211,7 +213,7 @@ def _not_there(action: Action, key: str) -> list[str]:
 
 
 def _variables(action: Action, order: Order, what: str) -> tuple[dict[str, str], tuple[Secret, ...]]:
-    """The order in EVAC_ variables, and what `env` of the settings names (`NAME=value`, or a reference)."""
+    """The order in EVAC_ variables, and variables from the setting `env` (`NAME=value`, or a reference)."""
     variables = {
         "EVAC_WHAT": what,
         "EVAC_VERB": action.verb,
@@ -248,7 +250,7 @@ def _ending(ended: Ended) -> str:
 
 
 def _evidence(ended: Ended, hidden: tuple[Secret, ...]) -> dict[str, str | int | bool]:
-    """The end of the output, scrubbed before it is cut so that no half of a secret is left."""
+    """The end of the output, with secrets removed before it is cut, so that no partial secret is left."""
     text = secrets.scrub(ended.output, hidden)
     if not ended.whole and hidden:
         # The first part may end in the middle of a secret.

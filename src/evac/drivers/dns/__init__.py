@@ -1,4 +1,4 @@
-"""Names between sites, by signed updates (RFC 2136)."""
+"""Moves names between sites with signed updates (RFC 2136)."""
 
 import shlex
 from collections.abc import Mapping

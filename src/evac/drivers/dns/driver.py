@@ -1,7 +1,7 @@
-"""The driver of DNS: moves names between sites on one authoritative server, and asks before it says done.
+"""Driver for DNS: moves names between sites on one authoritative server, and verifies before it reports done.
 
 One endpoint is one server: an evacuation writes to every server itself and never waits for a zone transfer.
-The highest token is kept in the zone (`_evac-token`), and every update stands on it.
+The highest token is stored in the zone (`_evac-token`), and every update depends on it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAMED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class _DnsJob:
-    """An action, read: where, with which key, which names, and who else must answer."""
+    """A parsed action: where, with which key, which names, and which other servers must agree."""
 
     server: Server
     key: Key
@@ -90,7 +90,7 @@ class DnsDriver(RoutesTraffic):
         """Nothing is kept open between calls."""
 
     async def _change(self, action: Action, order: Order, towards: Action) -> Evidence:
-        """Writes until the server answers what is wanted, or the order's time is over."""
+        """Write until the server returns the wanted records, or the order's time is over."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + order.timeout_s
         job = _read(action)
@@ -141,7 +141,7 @@ def _other(words: str) -> Server:
 
 
 async def _see(job: _DnsJob, timeout_s: float) -> tuple[dict[RecordKey, Found], int]:
-    """What the server answers now, and the highest token its zone has seen (0 for none)."""
+    """The server's current records, and the highest token its zone has seen (0 for none)."""
     found, texts = await wire.ask_with_texts(job.server, job.keys, job.token_name, timeout_s)
     if len(texts) > 1 or (texts and not texts[0].isdigit()):
         raise NoDnsAnswer(f"{job.token_name} contains something that is not a token")
@@ -155,7 +155,7 @@ def _mark(token: int) -> tuple[str, ...]:
 async def _write(
     job: _DnsJob, found: dict[RecordKey, Found], wanted: Answers, mark: TokenMark, deadline: float
 ) -> None:
-    """One update where all fit in one; what is right already is left alone."""
+    """One update if everything fits in one; correct records are left alone."""
     loop = asyncio.get_running_loop()
     rewrites = [
         Rewrite(key, found[key], wanted[key], found[key].ttl if found[key].ttl >= 0 else job.ttl)
@@ -172,7 +172,7 @@ async def _write(
 
 
 async def _verified(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
-    """Asks until this server, and every other that must, answers what is wanted."""
+    """Query until this server, and all others that must agree, return the wanted records."""
     loop = asyncio.get_running_loop()
     behind = ""
     while True:
@@ -196,7 +196,7 @@ def _differs(server: str) -> str:
 
 
 async def _expected(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
-    """As `_verified`, for an action that only looks: nothing was done, whatever was seen."""
+    """As `_verified`, for an action that only reads: nothing was changed, whatever was seen."""
     try:
         return await _verified(job, wanted, deadline)
     except OutcomeUnknown as error:
@@ -204,7 +204,7 @@ async def _expected(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
 
 
 async def _behind(job: _DnsJob, wanted: Answers, timeout_s: float) -> str:
-    """The first of the other servers that does not answer what is wanted; empty if all do."""
+    """The first other server that does not return the wanted records; empty if all do."""
 
     async def one(server: Server) -> bool:
         try:

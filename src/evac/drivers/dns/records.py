@@ -1,4 +1,4 @@
-"""What a zone shall answer for each name: the estate's addresses a site, turned into record sets. Pure."""
+"""Wanted records of a zone: the estate's addresses by site, turned into record sets. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RecordKey:
 
 Addresses = frozenset[str]
 Answers = dict[RecordKey, Addresses]
-"""What a server answers, or shall answer; an empty set: no such record."""
+"""Current or wanted answers of a server; an empty set: no such record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Names:
 
 
 def read_names(settings: Mapping[str, Value], only: Iterable[str] = ()) -> Names:
-    """From `zone` and `records` (`chat=pangyo:192.0.2.1,anyang:192.0.2.2`); `+` joins addresses of one site.
+    """Read `zone` and `records` (`chat=pangyo:192.0.2.1,anyang:192.0.2.2`); `+` joins addresses of one site.
 
-    only: names to take, all where empty. Raises `Permanent`.
+    only: names to use, all if empty. Raises `Permanent`.
     """
     zone = _absolute(parameters.text(settings, "zone"), "")
     wanted = {_absolute(name, zone) for name in only}
@@ -61,10 +61,10 @@ def read_names(settings: Mapping[str, Value], only: Iterable[str] = ()) -> Names
 
 
 def wanted(names: Names, action: Action, seen: Answers) -> Answers:
-    """What each record set shall answer after the action, given what it answers now.
+    """The wanted addresses of each record set after the action, given the current ones.
 
-    A share below one half moves nothing, and from one half on both sites are answered: DNS has no weights,
-    and never gives more than was asked. Raises `Permanent` if nothing would be answered any more.
+    A share below one half moves nothing, and from one half on both sites are returned: DNS has no weights,
+    and never moves more than requested. Raises `Permanent` if no address would be left.
     """
     site = parameters.text(action.parameters, "site", action.at)
     if action.verb in ("drain", "ready") and not any(site in sites for sites in names.records.values()):
@@ -80,7 +80,7 @@ def wanted(names: Names, action: Action, seen: Answers) -> Answers:
 
 
 def foreign(names: Names, seen: Answers) -> tuple[str, ...]:
-    """Addresses that are answered now and that the estate does not know: someone else changed the zone."""
+    """Current addresses that are not in the estate: someone else changed the zone."""
     return tuple(
         f"{key.name} {address}"
         for key, sites in sorted(names.records.items())
@@ -105,7 +105,7 @@ def _shared(to: Addresses, away: Addresses, share: int) -> Addresses:
 
 
 def _of(sites: Mapping[str, Addresses], *names: str) -> Addresses:
-    """The addresses of these sites; a name that a site does not have has no address of it."""
+    """The addresses of these sites; a name without addresses at a site has none there."""
     return frozenset().union(*(sites.get(name, frozenset()) for name in names))
 
 
@@ -124,7 +124,7 @@ def _by_kind(name: str, sites: Mapping[str, tuple[str, ...]]) -> dict[RecordKey,
 
 
 def _absolute(name: str, zone: str) -> str:
-    """A name with its last dot, in small letters; a name without one is inside the zone."""
+    """An absolute name with its trailing dot, in lower case; a name without one is inside the zone."""
     name = name.lower()
     if name.endswith(".") or not zone:
         return name.rstrip(".") + "."

@@ -1,9 +1,10 @@
-"""Talks to one authoritative DNS server: asks it, and sends it signed updates (RFC 2136, RFC 8945).
+"""Client of one authoritative DNS server: queries and signed updates (RFC 2136, RFC 8945).
 
-Signs DNS messages as of a given time, and reads what a server signs for them (TSIG, RFC 8945). Pure.
+Signs DNS messages for a given time, and verifies what a server signs in response (TSIG, RFC 8945). Pure.
 
-dnspython signs as of the machine's clock and refuses an answer by it. A controller whose clock jumped must
-still move traffic: a server that dislikes the time says, signed, what time it has, and is asked once more.
+dnspython signs with the machine's clock and rejects responses by it. A controller whose clock jumped must
+still move traffic: a server that rejects the time returns its own time, signed, and the request is repeated
+once with it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from evac.net.secrets import Secret
 
 ASKED_AT_ONCE: Final = 64
 NAMES_AN_UPDATE: Final = 250
-"""An update is one message of at most 64 KiB, prerequisites and names included."""
+"""Names in one update: it is one message of at most 64 KiB, including prerequisites and names."""
 _BAD_SIGNATURE: Final = frozenset({dns.rcode.NOTAUTH, dns.rcode.BADSIG, dns.rcode.BADKEY, dns.rcode.BADTIME})
 _CHANGED: Final = frozenset({dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.NXDOMAIN})
 _ALGORITHMS: Final = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1")
@@ -45,7 +46,7 @@ _ALGORITHMS: Final = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where an authoritative server listens (an address, not a name: names are what may be wrong)."""
+    """Where an authoritative server listens: an address, because names are what may be wrong."""
 
     host: str
     port: int = 53
@@ -63,7 +64,7 @@ class Key:
     secret: Secret
 
     def for_messages(self) -> dns.tsig.Key:
-        """As dnspython wants it. Raises `Permanent`; the cause is left out, it could show the secret."""
+        """The key for dnspython. Raises `Permanent` without the cause, which could reveal the secret."""
         if self.algorithm not in _ALGORITHMS:
             raise Permanent("setting-wrong", f"unknown key_algorithm: {self.algorithm}")
         try:
@@ -74,18 +75,18 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One record set as the server answers it. ttl: seconds, -1 if there is no such record."""
+    """One record set as the server returns it. ttl: seconds, -1 if there is no such record."""
 
     values: Addresses
     ttl: int = -1
 
 
 class NoDnsAnswer(Exception):
-    """The server said nothing in time, or nothing that counts."""
+    """The server sent no response in time, or none that counts."""
 
 
 async def ask(server: Server, keys: Iterable[RecordKey], timeout_s: float) -> dict[RecordKey, Found]:
-    """What this server itself says, with authority. Raises `NoAnswer` when any question stays open."""
+    """Authoritative answers of this server. Raises `NoAnswer` if any query stays open."""
     wanted = list(keys)
     found = await _ask_all(server, [(key.name, key.kind) for key in wanted], timeout_s)
     return dict(zip(wanted, found, strict=True))
@@ -94,7 +95,7 @@ async def ask(server: Server, keys: Iterable[RecordKey], timeout_s: float) -> di
 async def ask_with_texts(
     server: Server, keys: Iterable[RecordKey], name: str, timeout_s: float
 ) -> tuple[dict[RecordKey, Found], tuple[str, ...]]:
-    """As `ask`, and the TXT records of `name`, sorted, over the same connection. Raises `NoAnswer`."""
+    """As `ask`, plus the TXT records of `name`, sorted, over the same connection. Raises `NoAnswer`."""
     wanted = list(keys)
     questions = [(key.name, str(key.kind)) for key in wanted]
     *found, texts = await _ask_all(server, [*questions, (name, "TXT")], timeout_s)
@@ -102,7 +103,7 @@ async def ask_with_texts(
 
 
 async def _ask_all(server: Server, questions: list[tuple[str, str]], timeout_s: float) -> list[Found]:
-    """All questions over one connection, many at once (RFC 7766): no packet is lost, no thousand sockets."""
+    """All queries pipelined over one connection (RFC 7766), to avoid lost packets and a thousand sockets."""
     found: list[Found] = []
     try:
         async with asyncio.timeout(timeout_s), _connected(server) as (reader, writer):
@@ -119,7 +120,7 @@ async def _ask_all(server: Server, questions: list[tuple[str, str]], timeout_s: 
 async def _exchange(
     server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, part: list[tuple[str, str]]
 ) -> list[Found]:
-    """Sends all questions of a part, then reads their answers, in whatever order they come."""
+    """Send all queries of a batch, then read their responses in any order."""
     queries = [
         dns.message.make_query(name, kind, flags=0, id=number) for number, (name, kind) in enumerate(part)
     ]
@@ -178,7 +179,7 @@ def _text(item: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """One record set to be rewritten: only if it still is as it was read."""
+    """One record set to rewrite, only if it is unchanged since it was read."""
 
     key: RecordKey
     before: Found
@@ -188,7 +189,9 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class TokenMark:
-    """The highest token a zone has seen, kept in a TXT record of the zone itself. before: as it was read."""
+    """The highest token a zone has seen, stored in a TXT record of the zone itself. before: as it was
+    read.
+    """
 
     name: str
     before: tuple[str, ...]
@@ -198,10 +201,10 @@ class TokenMark:
 async def send_update(
     server: Server, zone: str, key: Key, mark: TokenMark, rewrites: Iterable[Rewrite], timeout_s: float
 ) -> None:
-    """One UPDATE: all of it, if nothing changed since it was read, or nothing of it.
+    """One UPDATE: applied completely if nothing changed since it was read, else not at all.
 
-    Raises `Permanent` (refused), `Retryable` (changed meanwhile, or the server cannot be reached) and
-    `OutcomeUnknown` (sent, and no answer came).
+    Raises `Permanent` (refused), `Retryable` (changed meanwhile, or the server is unreachable) and
+    `OutcomeUnknown` (sent, without a response).
     """
     wire = _message(zone, mark, rewrites).to_wire(max_size=65_535)
     deadline = asyncio.get_running_loop().time() + timeout_s
@@ -219,7 +222,7 @@ async def send_update(
 async def _send(
     server: Server, zone: str, key: Key, wire: bytes, at_s: int, deadline: float
 ) -> tuple[dns.message.Message, int | None]:
-    """An update, signed as of `at_s`. The answer, and the server's time where it refused ours."""
+    """An update signed for `at_s`. The response, and the server's time if it rejected ours."""
     secret = key.for_messages()
     data, mac = signed(wire, secret, at_s)
     sent = False
@@ -267,7 +270,7 @@ def _rrset(name: str, kind: str, values: list[str]) -> dns.rrset.RRset:
 def _read(
     data: bytes, secret: dns.tsig.Key, mac: bytes, at_s: int, key: Key
 ) -> tuple[dns.message.Message, int | None]:
-    """The answer, its signature checked. An answer that is not signed well proves nothing."""
+    """The response, with its signature verified. A badly signed response proves nothing."""
     try:
         return read(data, secret, mac, at_s)
     except dns.tsig.PeerError as error:
@@ -296,7 +299,7 @@ def values(found: Mapping[RecordKey, Found]) -> Answers:
 
 
 FUDGE_S: Final = 300
-"""How far the two clocks may be apart, as RFC 8945 (10) recommends."""
+"""Maximum difference between the two clocks, as RFC 8945 (10) recommends."""
 _TSIG: Final[Any] = dns.rdtypes.ANY.TSIG.TSIG
 _sign: Final[Any] = dns.tsig.sign
 _HEADER_BYTES: Final = 12
@@ -305,7 +308,7 @@ _TIME_BYTES: Final = 6
 
 
 def signed(wire: bytes, key: dns.tsig.Key, at_s: int) -> tuple[bytes, bytes]:
-    """A message with its signature, and that alone, by which the answer is signed."""
+    """A signed message, and its signature alone, with which the response is signed."""
     (number,) = struct.unpack_from("!H", wire)
     blank = _TSIG(dns.rdataclass.ANY, dns.rdatatype.TSIG, key.algorithm, at_s, FUDGE_S, b"", number, 0, b"")
     made = _sign(wire, key, blank, at_s)[0]
@@ -318,9 +321,9 @@ def signed(wire: bytes, key: dns.tsig.Key, at_s: int) -> tuple[bytes, bytes]:
 
 
 def read(wire: bytes, key: dns.tsig.Key, mac: bytes, at_s: int) -> tuple[dns.message.Message, int | None]:
-    """The answer, and where the server refused only the time, its own (seconds since 1970).
+    """The response, and the server's time (seconds since 1970) if it rejected only ours.
 
-    Raises what dnspython raises for an answer that is not signed, not by this key, or not for this request.
+    Raises dnspython's errors for a response that is not signed, or not with this key or for this request.
     """
     message = dns.message.from_wire(wire, keyring=lambda message, name: False)
     if message.tsig is None:
@@ -345,13 +348,13 @@ def read(wire: bytes, key: dns.tsig.Key, mac: bytes, at_s: int) -> tuple[dns.mes
 
 
 def _counted(wire: bytes, more: int) -> bytes:
-    """The header, with so many more additional records."""
+    """The header with its count of additional records changed."""
     (count,) = struct.unpack_from("!H", wire, _ADDITIONAL)
     return wire[:_ADDITIONAL] + struct.pack("!H", count + more)
 
 
 def _without_signature(wire: bytes) -> bytes:
-    """What was signed: all but the last record."""
+    """The signed part: everything but the last record."""
     questions, *records = struct.unpack_from("!HHHH", wire, 4)
     parser = dns.wire.Parser(wire, _HEADER_BYTES)
     for _ in range(questions):

@@ -1,8 +1,8 @@
-"""What drivers have in common that move the names of a zone by reading and writing whole record sets.
+"""Common parts of drivers that move a zone's names by reading and writing whole record sets.
 
-The highest token is kept in the zone (`_evac-token`), and is written together with the names. Such a server
-compares nothing: of two leaders in the same instant, the one with the lower token notices when it reads the
-zone again after its change.
+The highest token is stored in the zone (`_evac-token`), and is written together with the names. Such a server
+compares nothing: of two simultaneous leaders, the one with the lower token notices when it reads the zone
+again after its change.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class KnownZone(Protocol):
 
     @property
     def names(self) -> Names:
-        """Those that may move."""
+        """Names that may move."""
         ...
 
 
@@ -41,15 +41,15 @@ _Zone = TypeVar("_Zone", bound=KnownZone)
 
 @dataclass(frozen=True, slots=True)
 class SeenZone:
-    """What the zone holds now."""
+    """Current content of the zone."""
 
     answers: Answers
     ttls: dict[RecordKey, int]
-    """Of the record sets that are there."""
+    """Of the existing record sets."""
     token: int
-    """0 where there is none."""
+    """0 if there is none."""
     blocked: tuple[str, ...] = ()
-    """Names that hold something else than addresses, which must not be replaced by them."""
+    """Names with other records than addresses, which must not be replaced by addresses."""
 
 
 class ZoneDriver(RoutesTraffic, ABC, Generic[_Zone]):
@@ -92,7 +92,7 @@ class ZoneDriver(RoutesTraffic, ABC, Generic[_Zone]):
         return Observed("done" if seen.answers == wanted else "absent", _evidence(zone, seen))
 
     async def _change(self, action: Action, order: Order, towards: Action) -> Evidence:
-        """Writes once, then reads until the zone holds what is wanted, or the order's time is over."""
+        """Write once, then read until the zone has the wanted content, or the order's time is over."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + order.timeout_s
         zone = self._zone_of(action)
@@ -136,17 +136,19 @@ class ZoneDriver(RoutesTraffic, ABC, Generic[_Zone]):
 
     @abstractmethod
     def _read(self, action: Action, names: Names) -> _Zone:
-        """The zone of an endpoint. Raises `Permanent` for settings that are wrong."""
+        """The zone of an endpoint. Raises `Permanent` for wrong settings."""
 
     @abstractmethod
     async def _see(self, zone: _Zone, timeout_s: float) -> SeenZone:
-        """Raises `Retryable` if it does not answer, `Permanent` where it refuses us."""
+        """Read the zone. Raises `Retryable` if the server does not respond, `Permanent` if it refuses
+        access.
+        """
 
     @abstractmethod
     async def _write(
         self, zone: _Zone, seen: SeenZone, wanted: Answers, token: int, timeout_s: float
     ) -> None:
-        """Writes the record sets that differ, and the token. Raises `ActionError`."""
+        """Write the record sets that differ, and the token. Raises `ActionError`."""
 
 
 def _shown(keys: Iterable[RecordKey]) -> str:

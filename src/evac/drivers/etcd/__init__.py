@@ -1,4 +1,4 @@
-"""A site's member of etcd, as a witness of another site asks it."""
+"""Probes a site's etcd member for the witness of another site."""
 
 from evac.drivers.capabilities import AnswersProbe
 from evac.drivers.spec import DriverSpec, Setting

@@ -1,4 +1,4 @@
-"""The driver of etcd: asks one member whether it is alive."""
+"""Driver for etcd: probes whether one member is alive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EtcdDriver(AnswersProbe):
         self._lines: dict[TlsFiles, RenewedClient] = {}
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """Asks the member alone (`serializable`): one that waits for an election is alive, and a site must
+        """Query this member only (`serializable`): a member waiting for an election is alive, and a site must
         not look dead because another one is.
         """
         url = text(action.settings, "url").rstrip("/") + "/health?serializable=true"
@@ -40,7 +40,7 @@ class EtcdDriver(AnswersProbe):
         return ProbeReport(alive, "" if alive else f"{url}: the response has no health")
 
     def _context(self, settings: Mapping[str, Value]) -> ssl.SSLContext:
-        """Raises Permanent if no files ever fitted."""
+        """The TLS context. Raises Permanent if no usable files were ever found."""
         paths = (path_of(text(settings, name, "")) for name in ("ca", "cert", "key"))
         files = TlsFiles(*(Path(one) if one else None for one in paths))
         try:

@@ -1,4 +1,4 @@
-"""Copies of etcd as snapshots in a folder."""
+"""Backups of etcd as snapshots in a folder."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.spec import COPY_FOLDER, DriverSpec, Setting

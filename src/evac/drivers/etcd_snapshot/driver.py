@@ -1,8 +1,8 @@
-"""The driver of snapshots of etcd 3.5 and later.
+"""Driver for snapshots of etcd 3.5 and later.
 
-A snapshot is restored with a higher revision than any client has seen, and with what was before marked as
-compacted: a client that watches, or caches by revision, must not take old data for new. It comes back as a
-cluster of one member. A witness reads keys, because `snapshot status` counts revisions.
+A snapshot is restored with a higher revision than any client has seen, and with everything before marked as
+compacted, so that clients that watch, or cache by revision, do not mistake old data for new. It comes back as
+a cluster of one member. A witness reads keys, because `snapshot status` counts revisions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BUMP: Final = 1_000_000_000
 CLIENT_URL: Final = "http://127.0.0.1:2379"
 PEER_URL: Final = "http://127.0.0.1:2380"
 _ALONE: Final = ("--heartbeat-interval", "10", "--election-timeout", "100")
-"""A member that is alone need not wait for others to elect it."""
+"""A single member need not wait for others to elect it."""
 _COUNT: Final = ("get", "", "--from-key", "--count-only", "-w", "fields")
 _FIELD: Final = re.compile(r'^"(Count|Revision)" : (\d+)$', re.MULTILINE)
 _SILENT: Final = Retryable("backup-silent", "etcd does not answer", "check `url`, and that it has a leader")
@@ -52,7 +52,7 @@ _REASONS: Final = (
 
 
 class EtcdSnapshotDriver(CopyFolderDriver, TakesBackups, RestoresData):
-    """One folder for each endpoint."""
+    """Each endpoint is one folder."""
 
     name = "etcd_snapshot"
     program = "etcdctl"
@@ -80,7 +80,7 @@ class EtcdSnapshotDriver(CopyFolderDriver, TakesBackups, RestoresData):
         return wrong
 
     async def _bring(self, into: Filling, kept: Kept) -> None:
-        """etcdutl writes the data of a member of a new cluster, and compares the digest in the snapshot."""
+        """etcdutl writes the data of a member of a new cluster, and verifies the digest in the snapshot."""
         await self._compare(into, kept)
         settings, file = into.action.settings, kept.content / FILE
         bump = whole(settings, "bump", BUMP)
@@ -130,7 +130,7 @@ class EtcdSnapshotDriver(CopyFolderDriver, TakesBackups, RestoresData):
 
 
 def _taken_at(copy: CopyReport) -> int:
-    """The revision that a copy was taken at; 0 if its record does not say."""
+    """The revision of a backup; 0 if its record does not contain it."""
     said = copy.source.rpartition(" ")[2]
     return int(said) if said.isascii() and said.isdigit() else 0
 
@@ -140,7 +140,7 @@ def _client(action: Action) -> Tool:
 
 
 def _at(url: str, action: Action) -> Tool:
-    """etcdctl at one member. Raises `Permanent`."""
+    """etcdctl for one member. Raises `Permanent`."""
     env, hidden = given(action.settings)
     return Tool(
         text(action.settings, "program", EtcdSnapshotDriver.program),
@@ -160,7 +160,7 @@ def _server(action: Action, folder: Path) -> RestoredServer:
 
 
 def _argv(action: Action, folder: Path, client: str, peer: str) -> tuple[str, ...]:
-    """With its membership as the restore wrote it; only where it listens differs while it is private."""
+    """With its membership as the restore wrote it; only its listen address differs while it is private."""
     return (
         text(action.settings, "server_program", "etcd"),
         *("--name", text(action.settings, "member", "default"), "--data-dir", str(folder)),
@@ -175,7 +175,7 @@ async def _answers(tool: Tool) -> bool:
 
 
 async def _counted(tool: Tool, watch: Stopwatch) -> tuple[int, int]:
-    """How many keys there are, and the revision. Raises `ActionError`."""
+    """Number of keys, and the revision. Raises `ActionError`."""
     said = (await tool.run(*_COUNT, timeout_s=watch.left_s)).output
     found = {name: int(value) for name, value in _FIELD.findall(said)}
     if not {"Count", "Revision"} <= found.keys():
@@ -184,7 +184,7 @@ async def _counted(tool: Tool, watch: Stopwatch) -> tuple[int, int]:
 
 
 async def _facts(tool: Tool, action: Action, watch: Stopwatch) -> dict[str, str | int]:
-    """How many keys there are, and a digest of the keys and values below each prefix of the settings."""
+    """Number of keys, and a digest of the keys and values below each prefix in the settings."""
     keys, _ = await _counted(tool, watch)
     found: dict[str, str | int] = {"keys": keys}
     for entry in many(action.settings, "facts"):

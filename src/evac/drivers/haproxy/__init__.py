@@ -1,4 +1,4 @@
-"""Servers of a site behind HAProxy, by its runtime API."""
+"""Controls a site's servers behind HAProxy through its runtime API."""
 
 from evac.drivers.capabilities import Fences, RoutesTraffic
 from evac.drivers.spec import DriverSpec, Need, Setting

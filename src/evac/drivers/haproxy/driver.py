@@ -1,6 +1,6 @@
-"""The driver of HAProxy: takes the servers of a site out, puts them back, and shares work between two sites.
+"""Driver for HAProxy: takes a site's servers out, puts them back, and splits traffic between two sites.
 
-What the runtime API sets is gone after a reload of HAProxy; `observe` sees it then and says absent.
+Changes through the runtime API are lost when HAProxy reloads; `observe` notices that and reports absent.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 VERBS: Final[frozenset[Verb]] = frozenset({"drain", "ready", "shift", "verify", "fence", "unfence"})
 FULL_WEIGHT: Final = -1
-"""The weight that the configuration gives a server: it takes its whole part."""
+"""The weight in a server's configuration: it takes its full share."""
 _PAUSE_S: Final = 0.05
 _NAMED: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What a server shall be. weight None: any. up: at least one of those marked must take work."""
+    """Wanted state of a server. weight None: any. up: at least one marked server must accept traffic."""
 
     admin: str
     weight: int | None = None
@@ -104,7 +104,7 @@ async def _send(job: _HaproxyJob, commands: tuple[str, ...], deadline: float) ->
 
 
 async def _until_up(job: _HaproxyJob, wanted: Mapping[str, _Wanted], deadline: float) -> None:
-    """Waits until one server that shall take work does. Raises `Retryable`: no one was taken out yet."""
+    """Wait until one server that must accept traffic does. Raises `Retryable`: none was taken out yet."""
     loop = asyncio.get_running_loop()
     names = [name for name, want in wanted.items() if want.up]
     while names:
@@ -117,7 +117,7 @@ async def _until_up(job: _HaproxyJob, wanted: Mapping[str, _Wanted], deadline: f
 
 
 def _takes_work(state: ServerState, hard: bool) -> bool:
-    """Whether others may be taken out. A hard shift leaves what is lost: it does not wait for a check."""
+    """Whether others may be taken out. A hard shift leaves a lost site and does not wait for a check."""
     return state.admin == "ready" and state.up and (hard or state.proven)
 
 
@@ -165,7 +165,7 @@ def _all_of(job: _HaproxyJob, sites: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _wanted(job: _HaproxyJob, action: Action) -> dict[str, _Wanted]:
-    """What every server that the action touches shall be."""
+    """Wanted state of every server that the action affects."""
     out = _Wanted("maint" if job.hard else "drain")
     if action.verb == "shift":
         to, away, share = parameters.shares(action)
@@ -182,7 +182,7 @@ def _wanted(job: _HaproxyJob, action: Action) -> dict[str, _Wanted]:
 
 
 def _shared(to: tuple[str, ...], away: tuple[str, ...], share: int, out: _Wanted) -> dict[str, _Wanted]:
-    """Weights so that `to` gets `share` of the new work, whatever number of servers each site has."""
+    """Weights that give `to` the `share` of new traffic, whatever the number of servers at each site."""
     if share in (0, parameters.PERMILLE) or not away:
         work, rest = (to, away) if share else (away, to)
         full = dict.fromkeys(work, _Wanted("ready", FULL_WEIGHT, up=True))
@@ -196,7 +196,7 @@ def _shared(to: tuple[str, ...], away: tuple[str, ...], share: int, out: _Wanted
 
 
 def _problems(job: _HaproxyJob, action: Action, seen: Seen, wanted: Mapping[str, _Wanted]) -> tuple[str, ...]:
-    """Why it cannot be done, or must not: a backend is never left without a server that takes work."""
+    """Why it cannot or must not be done: a backend always keeps a server that accepts traffic."""
     missing = sorted(set(wanted) - set(seen.servers))
     if missing:
         return (f"{job.backend} has no server named {', '.join(missing)}",)
@@ -217,7 +217,9 @@ def _problems(job: _HaproxyJob, action: Action, seen: Seen, wanted: Mapping[str,
 def _commands(
     job: _HaproxyJob, seen: Seen, wanted: Mapping[str, _Wanted]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Commands that let servers in, and those that take others out; none for what is right already."""
+    """Commands that put servers in, and those that take others out; none for servers already in the wanted
+    state.
+    """
     into: list[str] = []
     out: list[str] = []
     for name, want in wanted.items():
@@ -233,7 +235,7 @@ def _commands(
 
 
 def _wrong(seen: Seen, wanted: Mapping[str, _Wanted]) -> str:
-    """The first thing that is not as wanted; empty if all is."""
+    """The first deviation from the wanted state; empty if there is none."""
     for name, want in wanted.items():
         state = seen.servers.get(name)
         if state is None or not _fits(state, want):
@@ -245,7 +247,9 @@ def _wrong(seen: Seen, wanted: Mapping[str, _Wanted]) -> str:
 
 
 def _fits(state: ServerState, want: _Wanted) -> bool:
-    """A server in maintenance takes no work either: good enough where a drain was asked for."""
+    """Whether a server is in the wanted state; maintenance also satisfies a drain, because it accepts no
+    traffic.
+    """
     taken_out = want.admin == "drain" and state.admin == "maint"
     return (state.admin == want.admin or taken_out) and _weighs(state, want)
 
@@ -264,11 +268,11 @@ def _evidence(job: _HaproxyJob, seen: Seen) -> dict[str, str | int | bool]:
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 MAX_WEIGHT: Final = 256
-"""The greatest weight HAProxy knows."""
+"""The maximum weight in HAProxy."""
 
 _MAINTENANCE: Final = 0x01 | 0x02 | 0x20 | 0x40
-"""Bits of srv_admin_state: forced, inherited, by DNS resolution, by host name. 0x04 only says that the
-configuration asked for it once.
+"""Bits of srv_admin_state: forced, inherited, by DNS resolution, by host name. 0x04 only means that the
+configuration requested it once.
 """
 _DRAIN: Final = 0x08 | 0x10
 _RUNNING: Final = 2
@@ -290,9 +294,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """One server as HAProxy has it. up: it takes new work as far as its health checks know. proven:
-    a check has passed since it was let in (out of maintenance HAProxy takes a server for healthy until a
-    check fails). initial: its weight in the configuration.
+    """One server in HAProxy. up: accepts new traffic as far as its health checks know. proven: a check has
+    passed since it was put in (after maintenance HAProxy considers a server healthy until a check fails).
+    initial: its weight in the configuration.
     """
 
     name: str
@@ -308,8 +312,8 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """All servers of a backend. pid: of the worker; another one after a reload. backups: servers that take
-    work only when no other is left. sessions: open now, a server.
+    """All servers of a backend. pid: of the worker, which changes on reload. backups: servers used only when
+    no other is left. sessions: open ones, by server.
     """
 
     servers: Mapping[str, ServerState]
@@ -319,7 +323,7 @@ class Seen:
 
 
 def read_endpoint(settings: Mapping[str, Value]) -> Endpoint:
-    """From `socket`, or `host` and `port`. Raises `Permanent`."""
+    """Read `socket`, or `host` and `port`. Raises `Permanent`."""
     socket = parameters.text(settings, "socket", "")
     if socket:
         return Endpoint(socket, "", 0)
@@ -327,8 +331,8 @@ def read_endpoint(settings: Mapping[str, Value]) -> Endpoint:
 
 
 async def send(endpoint: Endpoint, commands: Sequence[str], timeout_s: float) -> str:
-    """The answer to all commands, sent in one connection. Raises `Retryable` (not reached) and
-    `OutcomeUnknown` (sent, no whole answer).
+    """The response to all commands, sent in one connection. Raises `Retryable` (unreachable) and
+    `OutcomeUnknown` (sent, incomplete response).
     """
     sent = False
     try:
@@ -352,7 +356,7 @@ async def send(endpoint: Endpoint, commands: Sequence[str], timeout_s: float) ->
 
 
 async def change(endpoint: Endpoint, commands: Sequence[str], timeout_s: float) -> None:
-    """Sends commands that answer nothing when they are obeyed. Raises `Permanent` with a refusal's words."""
+    """Send commands whose success has an empty response. Raises `Permanent` with the text of a refusal."""
     answer = await send(endpoint, commands, timeout_s)
     refused = [line.strip() for line in answer.splitlines() if line.strip()]
     if refused:
@@ -398,7 +402,7 @@ async def _read_all(reader: asyncio.StreamReader) -> bytes:
 
 
 def _servers(answer: str, backend: str, stats: Mapping[str, Mapping[str, str]]) -> dict[str, ServerState]:
-    """From `show servers state`: its second line names the columns, so that new ones do no harm."""
+    """Parse `show servers state`: its second line names the columns, so new columns are harmless."""
     header: list[str] = []
     found: dict[str, ServerState] = {}
     for line in answer.splitlines():

@@ -1,4 +1,6 @@
-"""Another system, asked by HTTP: services as users see them, fences, and whatever speaks a small contract."""
+"""Other systems over HTTP: services as users see them, fences, and systems that implement a small
+contract.
+"""
 
 from types import MappingProxyType
 

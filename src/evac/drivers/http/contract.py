@@ -1,16 +1,16 @@
-"""The contract of a system that names its verbs (`does`): one URL, a POST for every question, JSON both ways.
+"""Contract of a system that lists its verbs (`does`): one URL, a POST for every request, JSON both ways.
 
-    what       changes something   answers 200 with
-    check      no                  {"outcome": "ready"}
-    observe    no                  {"outcome": "done"}, `absent` or `unclear`
-    execute    yes                 any JSON object; it is done once observe says so
-    undo       yes                 {"outcome": "done"}
-    role       no                  {"role": "primary"}, `replica`, `detached` or `none`
+what       changes something   responds 200 with
+check      no                  {"outcome": "ready"}
+observe    no                  {"outcome": "done"}, `absent` or `unclear`
+execute    yes                 any JSON object; it is done once observe says so
+undo       yes                 {"outcome": "done"}
+role       no                  {"role": "primary"}, `replica`, `detached` or `none`
 
-Another status means what it means everywhere (see `driver`), with {"why": "..."} as the reason. What is no
-answer of the contract is never taken for a yes. A verify is only observed.
+Other status codes mean the same as everywhere (see `driver`), with {"why": "..."} as the reason. A response
+that does not follow the contract never counts as a yes. A verify is only observed.
 
-And what is sent: signatures of Standard Webhooks, the body, what a status means.
+Also here: signatures of Standard Webhooks, the body, and the meaning of status codes.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _WHY_MAX: Final = 300
 
 
 def signed_headers(secret: Secret | None, message_id: str, body: bytes, at_s: int) -> dict[str, str]:
-    """Headers of Standard Webhooks (standardwebhooks.com, HMAC-SHA256, `v1`), and the key that makes a second
-    try harmless. Without a secret nothing is signed.
+    """Headers of Standard Webhooks (standardwebhooks.com, HMAC-SHA256, `v1`), and the idempotency key that
+    makes a retry harmless. Without a secret nothing is signed.
     """
     headers = {
         "Content-Type": "application/json",
@@ -65,7 +65,7 @@ def signed_headers(secret: Secret | None, message_id: str, body: bytes, at_s: in
 
 
 def _key(secret: Secret) -> bytes:
-    """A key that begins with `whsec_` is base64 after it; any other is taken as it is."""
+    """A key that begins with `whsec_` is followed by base64; any other is used as it is."""
     text = secret.reveal()
     if not text.startswith("whsec_"):
         return secret.reveal_bytes()
@@ -85,8 +85,8 @@ def authority(order: Order) -> dict[str, str]:
 
 
 def body_of(action: Action, order: Order, what: str) -> bytes:
-    """What is asked, in canonical JSON, the same for every try of a step. Of the settings only
-    the address of a copy is sent.
+    """The request in canonical JSON, the same for every try of a step. Of the settings, only the address of a
+    copy is sent.
     """
     return orjson.dumps(
         {
@@ -108,7 +108,7 @@ def body_of(action: Action, order: Order, what: str) -> bytes:
 
 
 def judge(answer: Answer, why: str = "") -> None:
-    """Raises what a status other than 2xx means. why: what the other system says of it."""
+    """Raise the error for a status other than 2xx. why: the other system's explanation."""
     status = answer.status
     if 200 <= status < 300:
         return
@@ -123,7 +123,7 @@ def judge(answer: Answer, why: str = "") -> None:
 
 
 def plain(answer: Answer) -> dict[str, str | int | bool]:
-    """The first small plain values of a JSON answer."""
+    """The first small plain values of a JSON response."""
     kept = [
         (f"said_{key[:40]}", value[:200] if isinstance(value, str) else value)
         for key, value in sorted(answer.values().items())
@@ -133,18 +133,18 @@ def plain(answer: Answer) -> dict[str, str | int | bool]:
 
 
 def speaks(action: Action) -> bool:
-    """Whether the endpoint of an action names its verbs."""
+    """Whether the endpoint of an action lists its verbs."""
     return DOES in action.settings
 
 
 class Contract:
-    """Asks such a system."""
+    """Client of such a system."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     async def check(self, action: Action, order: Order) -> Checked:
-        """Ready when it can tell whether the action is done, and has nothing against it unless it is."""
+        """Ready if it can tell whether the action is done and, unless it is done, has no objection."""
         ends_at = asyncio.get_running_loop().time() + order.timeout_s
         observed = Observed("absent")
         try:
@@ -187,7 +187,9 @@ class Contract:
         return {"status": answer.status, **plain(answer)}
 
     async def role(self, action: Action, timeout_s: float) -> RoleReport:
-        """Raises `Retryable` if it does not answer or answers no role, `Permanent` where it refuses us."""
+        """The role. Raises `Retryable` if it does not respond or returns no role, `Permanent` if it refuses
+        access.
+        """
         order = Order("role", "role", 1, 0, 0, "role", timeout_s, "role")
         ends_at = asyncio.get_running_loop().time() + timeout_s
         try:
@@ -202,7 +204,7 @@ class Contract:
             ) from error
 
     async def _must_be_possible(self, action: Action, order: Order, ends_at: float) -> None:
-        """Raises `Retryable` or `Permanent` with what it has against the action; nothing was done then."""
+        """Raise `Retryable` or `Permanent` with its objection to the action, when nothing was done yet."""
         try:
             answer = await self._ask(action, order, "check", ends_at)
         except OutcomeUnknown as error:
@@ -214,8 +216,8 @@ class Contract:
     async def _seen(
         self, action: Action, order: Order, ends_at: float, wanted: Literal["done", "absent"]
     ) -> Evidence:
-        """Asks until it is so: an answer to a change says little. Raises `OutcomeUnknown`; `Retryable` for a
-        verify, that changes nothing.
+        """Observe until it is done, because the response to a change proves little. Raises `OutcomeUnknown`;
+        `Retryable` for a verify, which changes nothing.
         """
         loop, pause_s = asyncio.get_running_loop(), _FIRST_PAUSE_S
         while True:
@@ -237,7 +239,7 @@ class Contract:
             pause_s = min(2 * pause_s, _PAUSE_S)
 
     async def _look(self, action: Action, order: Order, ends_at: float) -> Observed:
-        """Raises what `_ask` raises."""
+        """Observe once. Raises the errors of `_ask`."""
         answer = await self._ask(action, order, "observe", ends_at)
         evidence: Mapping[str, str | int | bool] = {"status": answer.status, **plain(answer)}
         match answer.values().get("outcome"):
@@ -250,8 +252,8 @@ class Contract:
                 return Observed("unclear", {**evidence, "why": why})
 
     async def _ask(self, action: Action, order: Order, what: What, ends_at: float) -> Answer:
-        """One call. A change has the same key for every try; a question has one of its own, so that no answer
-        of before is given to it again. Raises `Retryable`, `Permanent`, `OutcomeUnknown`.
+        """One call. A change has the same key for every try; a query has a new one, so that it gets no
+        earlier response. Raises `Retryable`, `Permanent`, `OutcomeUnknown`.
         """
         parameters.refuse_proof(action, DRIVER.proofs)
         url, secret, at = _url(action), secret_of(action), time.time()
@@ -280,7 +282,7 @@ def _url(action: Action) -> str:
 
 
 def _why(action: Action, answer: Answer) -> str:
-    """What it says of itself, in bounds and without our key."""
+    """Its explanation, of limited length and without our key."""
     why, secret = answer.values().get("why"), secret_of(action)
     if not isinstance(why, str):
         return ""

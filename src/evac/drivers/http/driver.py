@@ -1,15 +1,16 @@
-"""The driver of webhooks: asks another system over HTTP, signed as Standard Webhooks, one key a step.
+"""Driver for webhooks: calls another system over HTTP, signed as Standard Webhooks, with one key for each
+step.
 
-What it means when the other system answers:
-    2xx          done; 202 only when `observe_url` then says so
-    408 425 429 503   not done, again after `Retry-After`
-    other 4xx, 3xx    not done, and again does not help; redirects are never followed
-    other 5xx, or no answer   it may have been done: observe first
-`observe_url` answers GET with {"outcome": "done" | "absent" | "unclear", ...}; 404 is absent.
-An endpoint that names its verbs (`does`) answers every question at one URL instead: see `contract`.
+Meaning of the response:
+2xx          done; for 202, only once `observe_url` says so
+408 425 429 503   not done, retry after `Retry-After`
+other 4xx, 3xx    not done, and a retry does not help; redirects are never followed
+other 5xx, or no response   it may have been done: observe first
+`observe_url` responds to GET with {"outcome": "done" | "absent" | "unclear", ...}; 404 is absent.
+An endpoint that lists its verbs (`does`) handles every request at one URL instead: see `contract`.
 
-Health of a service: with `metrics`, from a URL whose JSON says {"requests": N, "errors": N}, both counted for
-ever; without, from a handful of requests as a user makes them, of which 5xx and silence are errors.
+Health of a service: with `metrics`, a URL whose JSON says {"requests": N, "errors": N}, both counters that
+never reset; without, a few requests as a user makes them, of which 5xx and no response are errors.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ class HttpDriver(
     RunsUnits,
     RoutesTraffic,
 ):
-    """Sends signed requests; a verify only asks, and any good answer will do. An endpoint with `does` speaks
-    the contract of `contract`.
+    """Sends signed requests; a verify only reads, and accepts any good response. An endpoint with `does` uses
+    `contract`.
     """
 
     name = "http"
@@ -100,7 +101,9 @@ class HttpDriver(
         self._contract = Contract(self._caller)
 
     async def check(self, action: Action, order: Order) -> Checked:
-        """Ready when what can be asked answers; without `observe_url` or `does` nothing can be checked."""
+        """Ready if everything that can be queried responds; without `observe_url` or `does` nothing can be
+        checked.
+        """
         if speaks(action):
             return await self._contract.check(action, order)
         try:
@@ -142,7 +145,7 @@ class HttpDriver(
         return await self._health.report(action, timeout_s, samples)
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """A request as a user makes it. Any answer of the application below 500 counts."""
+        """A request as a user makes it. Any response of the application below 500 counts."""
         url = parameters.text(action.settings, "observe_url", "") or parameters.text(action.settings, "url")
         problem = await self._prober.problem(url)
         return ProbeReport(not problem, problem)
@@ -152,7 +155,7 @@ class HttpDriver(
         await self._prober.close()
 
     async def _verify(self, action: Action, order: Order) -> Evidence:
-        """Asks until it answers well: nothing is changed, whatever it says. Raises `Retryable`."""
+        """Query until it responds well; changes nothing. Raises `Retryable`."""
         loop = asyncio.get_running_loop()
         deadline, pause_s = loop.time() + order.timeout_s, _FIRST_PAUSE_S
         while True:
@@ -187,7 +190,7 @@ class HttpDriver(
         return {"status": answer.status, **plain(answer), **parameters.proof_of(action)}
 
     async def _until_done(self, action: Action, order: Order, deadline: float, outcome: str) -> None:
-        """Accepted is not done: asks until it is. Raises `OutcomeUnknown`."""
+        """Accepted is not done: observe until it is. Raises `OutcomeUnknown`."""
         loop, pause_s = asyncio.get_running_loop(), _FIRST_PAUSE_S
         while True:
             left = deadline - loop.time()
@@ -200,7 +203,7 @@ class HttpDriver(
             pause_s = min(2 * pause_s, _PAUSE_S)
 
     async def _look(self, action: Action, order: Order, timeout_s: float) -> tuple[Observed, Answer | None]:
-        """What `observe_url` says. Raises `Permanent` for settings that are wrong."""
+        """The result of `observe_url`. Raises `Permanent` for wrong settings."""
         which = "observe_url" if parameters.text(action.settings, "observe_url", "") else "url"
         if which == "url" and action.verb != "verify":
             return Observed("unclear", {"why": "observe_url is not set"}), None
@@ -228,7 +231,7 @@ def _method(action: Action) -> str:
 
 
 def _outcome(action: Action, answer: Answer) -> Observed:
-    """What an answer says. To a verify any good answer will do that does not say something else."""
+    """The meaning of a response. A verify accepts any good response that does not say otherwise."""
     evidence: Mapping[str, str | int | bool] = {"status": answer.status, **plain(answer)}
     said = answer.values().get("outcome", "done" if action.verb == "verify" else None)
     if 200 <= answer.status < 300 and action.verb == "verify" and said == "done":
@@ -243,7 +246,7 @@ def _outcome(action: Action, answer: Answer) -> Observed:
 
 
 def _tells(answer: Answer) -> bool:
-    """Whether what is asked will ever be able to say that it is done."""
+    """Whether observation will ever be able to report that it is done."""
     said = answer.values().get("outcome") in ("done", "absent", "unclear")
     return answer.status == 404 or (answer.status == 200 and said)
 
@@ -252,7 +255,7 @@ AT_ONCE: Final = 5
 
 
 class Health:
-    """Looks when it is asked. A counter that was never read before, or fell, says nothing yet."""
+    """Reads health on demand. A counter that was never read before, or fell, gives no result yet."""
 
     def __init__(self, prober: Prober) -> None:
         self._prober = prober
@@ -293,7 +296,7 @@ class Health:
         return HealthReport(len(found), sum(found))
 
     async def _get(self, url: str, timeout_s: float) -> tuple[int, bytes]:
-        """Status 0 if nothing answered in time."""
+        """Status 0 if there was no response in time."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._prober.get(url)

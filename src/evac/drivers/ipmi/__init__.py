@@ -1,4 +1,4 @@
-"""Servers through IPMI, where there is no Redfish."""
+"""Servers through IPMI, if they have no Redfish."""
 
 from evac.drivers.capabilities import BootsServers, Fences
 from evac.drivers.spec import CONTROLLER, DriverSpec, Need, Setting

@@ -1,11 +1,11 @@
-"""Drives servers through IPMI, where there is no Redfish: power on, off, and off as a fence.
+"""Controls servers through IPMI, if they have no Redfish: power on, off, and off as a fence.
 
-IPMI does not say when a system is up: a server counts as up when it has been on, without a fault, for as long
-as its boot takes. After power was asked for, whatever cannot be told is unknown.
+IPMI does not report when a system is up: a server counts as up when it has been on without a fault for as
+long as its boot takes. After a power request, anything unclear is unknown.
 
-A controller is asked through the program `ipmitool`: bounded, one request at once, answers in codes. The
-password goes into the environment of that program alone, never among its arguments. Of what the program
-writes only words that are known count.
+A controller is queried with the program `ipmitool`: limited, one request at a time, results as codes. The
+password is passed in the environment of that process only, never as an argument. Only known words in the
+program's output count.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 PORT: Final = 623
 PROGRAMS_AT_ONCE: Final = 32
-"""Programs of this process at once, all networks together."""
+"""Concurrent programs of this process, all networks together."""
 PRIVILEGES: Final = ("ADMINISTRATOR", "OPERATOR")
 SERIALS_MOST: Final = 16
 _SERIAL: Final = re.compile(r"^\s*(?:Product|Chassis|Board) Serial\s*:\s*(\S{1,64})\s*$", re.MULTILINE)
@@ -55,8 +55,9 @@ _ASIDE: Final = (
     "Invalid completion code received",
     "Invalid data field received",
 )
-"""How lines begin that -v adds about what nobody asked for: PICMG and VSO, which hardly a controller knows.
-Their reasons are none of the command's (lib/ipmi_picmg.c and lib/ipmi_vita.c of ipmitool 1.8)."""
+"""Prefixes of lines that -v adds about unrelated features: PICMG and VSO, which hardly any controller
+supports. Their errors are not those of the command (lib/ipmi_picmg.c and lib/ipmi_vita.c of ipmitool 1.8).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class IpmiTarget:
 
 @dataclass(frozen=True, slots=True)
 class Chassis:
-    """power: on, off, or "" if it is not told. fault: what it says is broken, in its words."""
+    """power: on, off, or "" if not reported. fault: what it reports as broken."""
 
     power: str
     fault: str
@@ -94,7 +95,7 @@ class Chassis:
 
 
 def read_target(action: Action) -> IpmiTarget:
-    """Raises `Permanent` for a setting that is missing or wrong."""
+    """Read the settings. Raises `Permanent` if one is missing or wrong."""
     settings, told = action.settings, action.parameters
     port = parameters.whole(settings, "port", PORT, 65_535)
     address = parameters.text(told, "address", "") or parameters.text(settings, "address")
@@ -119,7 +120,7 @@ def read_target(action: Action) -> IpmiTarget:
 
 
 def _cipher(settings: Mapping[str, Value]) -> str:
-    """A cipher suite, or "" for the best that both know."""
+    """A cipher suite, or "" for the best that both support."""
     found = parameters.text(settings, "cipher", "")
     if found and not _CIPHER.fullmatch(found):
         raise Permanent("setting-wrong", "cipher must be the number of a cipher suite")
@@ -127,11 +128,11 @@ def _cipher(settings: Mapping[str, Value]) -> str:
 
 
 class Unanswered(Retryable):
-    """The program ended without an answer of the controller: what was asked may have arrived."""
+    """The program ended without a response from the controller: the request may have arrived."""
 
 
 class Asker:
-    """Runs the program; one at once for each controller."""
+    """Runs the program, one at a time for each controller."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -141,7 +142,7 @@ class Asker:
         self.credentials = Credentials()
 
     async def chassis(self, target: IpmiTarget, ends: float) -> Chassis:
-        """Its power, and what it says is broken."""
+        """Power state, and what it reports as broken."""
         words = fields(await self.ask(target, ends, "chassis", "status"))
         power = {"on": "on", "off": "off"}.get(words.get("system power", ""), "")
         if not power:
@@ -157,11 +158,11 @@ class Asker:
         return Chassis(power, ", ".join(faults), drives)
 
     async def serials(self, target: IpmiTarget, ends: float) -> tuple[str, ...]:
-        """Every serial number that its inventory names."""
+        """All serial numbers in its inventory."""
         return tuple(_SERIAL.findall(await self.ask(target, ends, "fru", "print", "0"))[:SERIALS_MOST])
 
     async def ask(self, target: IpmiTarget, ends: float, *command: str) -> str:
-        """What the program writes. Raises `Permanent`, `Retryable`, `Unanswered`."""
+        """The program's output. Raises `Permanent`, `Retryable`, `Unanswered`."""
         credential = self.credentials.of(target.user, target.password, target.refusals_at_most)
         self._of_this_loop()
         lock = self._turn(target.address)
@@ -219,7 +220,7 @@ class Asker:
 
 
 def arguments(target: IpmiTarget, command: tuple[str, ...]) -> list[str]:
-    """-v: without it a refused password looks like silence."""
+    """-v: without it a refused password looks like a timeout."""
     cipher = ["-C", target.cipher] if target.cipher else []
     return [
         target.program,
@@ -251,7 +252,7 @@ def verdict_of(ended: Ended) -> Verdict:
 
 
 def understood(target: IpmiTarget, ended: Ended) -> str:
-    """Its words when it went well. Raises what they mean else."""
+    """The output of a successful call; otherwise raises the matching error."""
     if ended.code == 0:
         return ended.output
     where = target.address
@@ -276,7 +277,7 @@ def _says(ended: Ended, words: tuple[str, ...]) -> bool:
 
 
 def fields(output: str) -> dict[str, str]:
-    """`System Power : on` and the like, in small letters."""
+    """Parse `System Power : on` and the like, in lower case."""
     found: dict[str, str] = {}
     for line in output.splitlines()[:200]:
         name, colon, value = line.partition(":")
@@ -297,7 +298,7 @@ TRUST: Final = "IPMI 2.0: only the shared password"
 
 
 class IpmiDriver(BootsServers, Fences):
-    """Servers of all sites; one of it serves a whole run."""
+    """Servers of all sites; one instance serves a whole run."""
 
     name = "ipmi"
     verbs = VERBS
@@ -343,7 +344,7 @@ class IpmiDriver(BootsServers, Fences):
         return Observed("unclear", evidence | {"why": "it is on, but may still be booting"})
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Of a boot: off again, gracefully in the first half of the time. A fence is not taken back."""
+        """Undo a boot: off again, gracefully in the first half of the time. A fence is not undone."""
         if action.verb != "boot":
             raise Permanent(
                 "undo-unsafe", f"{action.verb} of {action.target} is not rolled back automatically"
@@ -355,7 +356,7 @@ class IpmiDriver(BootsServers, Fences):
             return await self._off(target, action, ends, "off", order.dry_run)
 
     async def look(self, action: Action, within_s: float) -> PowerReport:
-        """The power of a server now. Raises `ActionError`, also for another machine."""
+        """Current power state of a server. Raises `ActionError`, also for a different machine."""
         target = _read(action)
         seen = await self._seen(target, asyncio.get_running_loop().time() + within_s)
         return PowerReport(action.target, seen.power, health="warning" if seen.fault or seen.drives else "")
@@ -364,7 +365,7 @@ class IpmiDriver(BootsServers, Fences):
         """Nothing is kept open between calls."""
 
     async def _seen(self, target: IpmiTarget, ends: float) -> Chassis:
-        """Raises unless it is the machine of the inventory, and tells its power."""
+        """The chassis state. Raises unless it is the machine in the inventory and reports its power."""
         if target.serial:
             serials = await self._asker.serials(target, ends)
             if target.serial.casefold() not in (one.casefold() for one in serials):
@@ -394,7 +395,9 @@ class IpmiDriver(BootsServers, Fences):
         return {**evidence, "found": "on"} if found_on else evidence
 
     async def _follow(self, target: IpmiTarget, ends: float, sure: bool) -> Evidence:
-        """Until it has been on for as long as a boot takes. sure: whether the request arrived."""
+        """Follow a boot until the server has been on for as long as one takes. sure: whether the request
+        arrived.
+        """
         loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
         silent = off = 0
         wait = min(PAUSE_S, _boot_s(target))

@@ -1,4 +1,4 @@
-"""Kafka, observed: a cluster stays where it is, and MirrorMaker copies its messages."""
+"""Kafka, read-only: a cluster stays where it is, and MirrorMaker copies its messages."""
 
 from evac.drivers.capabilities import ReportsRole
 from evac.drivers.spec import DriverSpec, Setting

@@ -1,9 +1,9 @@
-"""The driver of Kafka: asks Kafka Connect and an HTTP bridge, and changes nothing.
+"""Driver for Kafka: queries Kafka Connect and an HTTP bridge, and changes nothing.
 
-The cluster `origin` takes messages in: there it is the primary. Elsewhere a cluster follows while every
-MirrorSourceConnector from the origin runs with all of its tasks. Offsets are counts and no times, so a lag is
-known only as nothing: every topic of the origin that is copied was copied to its end. Sources: the REST API
-of Kafka Connect (KIP-875 for offsets), KIP-382 (MirrorMaker 2), and the reference of the Strimzi HTTP bridge.
+The cluster `origin`, where messages are produced, is the primary. Another cluster follows while every
+MirrorSourceConnector from the origin runs with all of its tasks. Offsets are counts, not times, so a lag is
+known only if it is zero: every copied topic of the origin was copied to its end. Sources: the REST API of
+Kafka Connect (KIP-875 for offsets), KIP-382 (MirrorMaker 2), and the reference of the Strimzi HTTP bridge.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from evac.drivers.port import Action
 RUNNING: Final = "RUNNING"
 MIRROR: Final = "MirrorSourceConnector"
 PARTITIONS_MOST: Final = 2_000
-"""Partitions whose end is asked for; of more the lag is not known."""
+"""Partitions whose end is queried; with more, the lag is unknown."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _INTERNAL: Final = ("-internal", ".internal", ".replica")
-"""How the topics end that MirrorMaker leaves out unless `topics.exclude` says otherwise."""
+"""Suffixes of topics that MirrorMaker excludes unless `topics.exclude` says otherwise."""
 
 
 class KafkaDriver(ObservingDriver):
-    """One cluster for each endpoint."""
+    """Each endpoint is one cluster."""
 
     name = "kafka"
     what = "REST API of Kafka Connect or a bridge"
@@ -62,7 +62,7 @@ class KafkaDriver(ObservingDriver):
     async def _have_arrived(
         self, action: Action, mirrors: Mapping[str, Mapping[str, Any]], timeout_s: float
     ) -> bool:
-        """Whether everything in the origin now was copied; False too where that cannot be known."""
+        """Whether everything currently in the origin was copied; False also if that is unknown."""
         url, bridge = text(action.settings, "url"), text(action.settings, "bridge")
         named = [str(config.get("topics", ".*")).replace(" ", "").split(",") for config in mirrors.values()]
         wanted = {name for names in named for name in names}
@@ -104,7 +104,7 @@ class KafkaDriver(ObservingDriver):
 
 
 def _is_mirror(config: Mapping[str, Any], action: Action) -> bool:
-    """Whether a connector copies from the origin into the cluster that is asked about."""
+    """Whether a connector copies from the origin into this cluster."""
     return (
         str(config.get("connector.class")).rpartition(".")[2] == MIRROR
         and config.get("source.cluster.alias") == text(action.settings, "origin")

@@ -1,10 +1,10 @@
-"""One object of one cluster, read and changed through lightkube, whose errors become ours; and what keeps it
-as it is in Git (Argo CD, Flux), paused while evac has changed how many pods it has.
+"""One object of one cluster, read and changed through lightkube with its errors converted; and its Git
+reconciler (Argo CD, Flux), paused while evac has changed the number of pods.
 
-It is paused before the workload is changed, and continues once the workload has again as many pods as before
-the first change: after an undo, or a failback. What a pause replaced, and for which workloads, is in an
-annotation of the Application, Kustomization or HelmRelease itself. One that cannot be reached cannot undo
-anything now, and holds nothing up: evidence says that it is not paused.
+The reconciler is paused before the workload is changed, and resumed once the workload again has as many pods
+as before the first change: after an undo, or a failback. An annotation of the Application, Kustomization or
+HelmRelease itself records what the pause replaced, and for which workloads. An unreachable reconciler cannot
+revert anything now and blocks nothing: evidence says that it is not paused.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ KINDS: Final[Mapping[str, Any]] = {
     "HelmRelease": create_namespaced_resource("helm.toolkit.fluxcd.io", "v2", "HelmRelease", "helmreleases"),
 }
 _TRANSPORT: Final[Any] = exceptions.httpx  # type: ignore[attr-defined]
-"""The HTTP library that this lightkube was built on."""
+"""The HTTP library that this lightkube uses."""
 _NOT_SENT: Final = (_TRANSPORT.ConnectError, _TRANSPORT.ConnectTimeout)
 _NO_ANSWER: Final = (TimeoutError, _TRANSPORT.HTTPError, ValueError, TypeError, KeyError, RecursionError)
-"""Silence, and answers that are no objects: they are read by the library."""
+"""Timeouts, and responses that are not objects: the library parses them."""
 
 
 Values = Mapping[str, Any]
 TOKEN: Final = "evac-fencing-token"
-"""The annotation that keeps the highest token that changed an object."""
+"""Annotation with the highest token that changed an object."""
 PAUSED: Final = "evac-paused"
 TRIES: Final = 3
 ASK_S: Final = 3.0
@@ -65,7 +65,7 @@ _PAUSES: Final[Mapping[str, Values]] = {
 
 
 class Changed(Exception):
-    """The object was changed by someone else since it was read."""
+    """Someone else changed the object since it was read."""
 
 
 class KubernetesCluster:
@@ -78,7 +78,7 @@ class KubernetesCluster:
         self._where: dict[str, Any] = {} if kind == "PriorityClass" else {"namespace": namespace}
 
     async def get(self, timeout_s: float) -> dict[str, Any] | None:
-        """The object as it is now; None if there is none. Raises `Retryable`, `Permanent`."""
+        """The current object; None if there is none. Raises `Retryable`, `Permanent`."""
         try:
             async with asyncio.timeout(timeout_s):
                 found = await self._client.get(self._resource, self.name, **self._where)
@@ -91,7 +91,7 @@ class KubernetesCluster:
         return _plain(found)
 
     async def patch(self, part: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Merges `part` into the object. Raises `Changed`, `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        """Merge `part` into the object. Raises `Changed`, `Retryable`, `Permanent`, `OutcomeUnknown`."""
         return await self._change(
             lambda: self._client.patch(
                 self._resource, self.name, dict(part), patch_type=PatchType.MERGE, **self._where
@@ -100,12 +100,12 @@ class KubernetesCluster:
         )
 
     async def create(self, values: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Makes the object. Raises what `patch` raises."""
+        """Create the object. Raises the errors of `patch`."""
         made = self._resource.from_dict({**values, "metadata": {"name": self.name, **values["metadata"]}})
         return await self._change(lambda: self._client.create(made, **self._where), timeout_s)
 
     async def delete(self, timeout_s: float) -> None:
-        """Removes the object. Raises what `patch` raises."""
+        """Delete the object. Raises the errors of `patch`."""
         await self._change(lambda: self._client.delete(self._resource, self.name, **self._where), timeout_s)
 
     async def _change(self, call: Any, timeout_s: float) -> dict[str, Any]:
@@ -137,7 +137,7 @@ async def opened(
 
 
 def _config(reference: str, context: str) -> Any:
-    """The cause of an error is left out: it could show a part of the file, and that is a secret."""
+    """Load the configuration. Errors omit their cause, which could reveal part of the file, a secret."""
     secret = secrets.resolve(reference)
     path = reference.removeprefix("file:") if reference.startswith("file:") else None
     try:
@@ -159,7 +159,7 @@ def _code(error: ApiError) -> int:
 
 
 def _refusal(error: ApiError, reading: bool) -> Retryable | Permanent | OutcomeUnknown:
-    """What the API server's answer means for the next try."""
+    """The error for an API server response, which says whether to retry."""
     code = _code(error)
     words = f"the API server returned {code}: {str(error.status.message or '')[:200]}"
     if code == 429 or (code >= 500 and reading):
@@ -175,7 +175,9 @@ def _words(error: BaseException) -> str:
 
 
 def replaced(found: Values, part: Values) -> dict[str, Any]:
-    """What `part` would replace, in its shape: the merge patch that takes it back (None removes a key)."""
+    """What `part` would replace, in the same structure: the merge patch that reverts it (None removes a
+    key).
+    """
     was: dict[str, Any] = {}
     for key, value in part.items():
         now = found.get(key)
@@ -193,7 +195,7 @@ def notes_of(found: Values) -> Mapping[str, str]:
 
 
 def seen_token(found: Values) -> int:
-    """The highest token that changed this object; 0 for none. Raises `Permanent` for no number."""
+    """The highest token that changed this object; 0 for none. Raises `Permanent` if it is not a number."""
     words = notes_of(found).get(TOKEN, "0")
     if not words.isdigit():
         raise Permanent("token-unreadable", f"the annotation {TOKEN} contains something that is not a token")
@@ -206,14 +208,14 @@ def table(values: Values, key: str) -> Any:
 
 
 def standing_on(found: dict[str, Any], part: Any, notes: dict[str, str]) -> dict[str, Any]:
-    """A merge patch that is refused when the object is no longer the one that was read."""
+    """A merge patch that fails if the object has changed since it was read."""
     version = found["metadata"]["resourceVersion"]
     return {**part, "metadata": {"resourceVersion": version, "annotations": notes}}
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What evac wrote down when it paused."""
+    """What evac recorded when it paused the reconciler."""
 
     was: Values
     """The merge patch that ends the pause."""
@@ -223,13 +225,13 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """One object of Argo CD or Flux, and the workload that it keeps."""
+    """One object of Argo CD or Flux, and the workload that it manages."""
 
     cluster: KubernetesCluster
     workload: str
 
     async def problems(self, order: Order) -> tuple[str, ...]:
-        """Why it could not be paused; none where it cannot be reached. Changes nothing."""
+        """Why it could not be paused; none if it is unreachable. Changes nothing."""
         try:
             found = await self._found(order)
         except Retryable:
@@ -240,8 +242,9 @@ class Reconciler:
         return ()
 
     async def pause(self, order: Order, pods: int) -> str:
-        """Before the workload is changed, which has so many pods now; says what was done. Raises `Permanent`,
-        `OutcomeUnknown`, or `Retryable` where someone else changes it all the time.
+        """Pause it before a change of the workload, given its current number of pods; return what was done.
+
+        Raises `Permanent`, `OutcomeUnknown`, or `Retryable` if someone else keeps changing it.
         """
         for _ in range(TRIES):
             try:
@@ -261,8 +264,8 @@ class Reconciler:
         raise self._busy()
 
     async def settle(self, order: Order, pods: int) -> str:
-        """After the workload was changed to so many pods: ends the pause if those are the pods of before, and
-        no other workload needs it. Raises what `pause` raises.
+        """After a change of the workload to this many pods: end the pause if that is the original number, and
+        no other workload needs it. Raises the errors of `pause`.
         """
         for _ in range(TRIES):
             try:
@@ -289,7 +292,7 @@ class Reconciler:
         return found
 
     async def _changed(self, found: dict[str, Any], part: Values, order: Order, note: Note) -> bool:
-        """False if someone else changed it since it was read."""
+        """Apply the change. False if someone else changed it since it was read."""
         words = orjson.dumps({"was": note.was, "held": note.held}).decode() if note.held else None
         notes: dict[str, Any] = {TOKEN: str(order.token), PAUSED: words}
         try:
@@ -312,7 +315,7 @@ class Reconciler:
 
 @asynccontextmanager
 async def reconciler_of(action: Action, order: Order) -> AsyncIterator[Reconciler | None]:
-    """The one that `reconciler` names, such as `Application/argocd/chat`; None without it."""
+    """The reconciler that the setting names, such as `Application/argocd/chat`; None without it."""
     settings: Mapping[str, Value] = action.settings
     words = parameters.text(settings, "reconciler", "")
     if not words or action.verb not in ("scale", "start", "stop"):
@@ -334,7 +337,7 @@ async def reconciler_of(action: Action, order: Order) -> AsyncIterator[Reconcile
 
 
 def _note(found: Values) -> Note | None:
-    """Raises `Permanent` for a note that evac did not write so."""
+    """The recorded note. Raises `Permanent` for a note that evac did not write in this form."""
     words = notes_of(found).get(PAUSED)
     if words is None:
         return None

@@ -1,11 +1,11 @@
-"""The driver of Kubernetes: scales workloads, moves quotas, sets priorities, sees that pods are ready.
+"""Driver for Kubernetes: scales workloads, moves quotas, sets priorities, checks that pods are ready.
 
-The object itself keeps the highest token (an annotation), and every change names the version that was read:
-an older leader, or anybody at the same instant, changes nothing unseen.
+The object itself stores the highest token (an annotation), and every change requires the version that was
+read: an older leader, or a concurrent change, cannot go unnoticed.
 
-`Wanted` is the part of an object that an action decides, in the object's own shape: it is the merge patch,
-and what it replaces is kept in an annotation, so that undo puts back exactly that. Objects are read and
-changed through lightkube, whose errors become ours.
+`Wanted` is the part of an object that an action determines, in the object's own structure: it is the merge
+patch, and what it replaces is stored in an annotation, so that undo restores exactly that. Objects are read
+and changed through lightkube, with its errors converted.
 """
 
 from __future__ import annotations
@@ -44,34 +44,38 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 QUOTA: Final = "ResourceQuota"
 PRIORITY: Final = "PriorityClass"
 BEFORE: Final = "evac-before"
-"""Like the token, an annotation without a prefix: it is private to its user."""
+"""Like the token, an annotation without a prefix, private to its user."""
 
 Quantity = Callable[[str], Decimal | None]
 
 
 NO_MATTER: Final = -1
 AS_IT_SAYS: Final = -2
-"""All pods that the object asks for, one at the least."""
+"""All pods that the object requests, at least one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """part: what the object shall hold. ready: pods that must be ready then, or NO_MATTER, or AS_IT_SAYS."""
+    """part: wanted content of the object. ready: pods that must then be ready, or NO_MATTER, or
+    AS_IT_SAYS.
+    """
 
     part: Values
     ready: int = NO_MATTER
     or_more: bool = False
-    """Of a start: several of one service run at once, and none of them ends what another started."""
+    """For a start: several of one service run at the same time, and none of them stops what another
+    started.
+    """
 
     def fits(self, found: Values) -> bool:
-        """Whether the object says so already."""
+        """Whether the object already has this content."""
         if self.or_more and int(table(found, "spec").get("replicas") or 0) >= self.ready:
             return True
         return fits(found, self.part, parse_quantity)
 
 
 def wanted_of(action: Action, kind: str) -> Wanted:
-    """What an action means for its kind of object. Raises `Permanent` where it means nothing."""
+    """The meaning of an action for its kind of object. Raises `Permanent` if it has none."""
     parameters = action.parameters
     if kind in WORKLOADS and action.verb in ("scale", "start", "stop"):
         count = 0 if action.verb == "stop" else given.whole(parameters, "replicas", most=100_000)
@@ -90,7 +94,7 @@ def wanted_of(action: Action, kind: str) -> Wanted:
 
 
 def fits(found: Values, part: Values, quantity: Quantity) -> bool:
-    """Whether all of `part` is so in `found`; amounts are equal when they mean the same (1000m is 1)."""
+    """Whether `found` contains all of `part`; equivalent amounts are equal (1000m is 1)."""
     for key, value in part.items():
         now = found.get(key)
         if isinstance(value, Mapping):
@@ -102,7 +106,9 @@ def fits(found: Values, part: Values, quantity: Quantity) -> bool:
 
 
 def is_ready(found: Values, wanted: Wanted) -> bool:
-    """Whether the cluster has done what its object says: every wanted pod is ready, none is too many."""
+    """Whether the cluster has reached the requested state: all wanted pods are ready, and there are no extra
+    ones.
+    """
     if wanted.ready == NO_MATTER:
         return True
     status, least = table(found, "status"), wanted.ready
@@ -117,7 +123,7 @@ def is_ready(found: Values, wanted: Wanted) -> bool:
 
 
 def evidence(kind: str, name: str, found: Values) -> dict[str, str | int | bool]:
-    """The few numbers of an object that say what it is now."""
+    """The few numbers that describe an object's current state."""
     status, spec = table(found, "status"), table(found, "spec")
     said: dict[str, str | int | bool] = {"object": f"{kind}/{name}"}
     for key, value in (
@@ -159,7 +165,7 @@ KINDS: Final = (*sorted(WORKLOADS), QUOTA, PRIORITY)
 
 @asynccontextmanager
 async def opened(settings: Mapping[str, Value], timeout_s: float) -> AsyncIterator[KubernetesCluster]:
-    """The object that an endpoint names. Raises `Permanent`."""
+    """The object of an endpoint. Raises `Permanent`."""
     kind, name = parameters.text(settings, "kind"), parameters.text(settings, "name")
     if kind not in KINDS:
         raise Permanent("setting-wrong", f"kind must be one of {', '.join(sorted(KINDS))}")
@@ -237,7 +243,7 @@ class KubernetesDriver(RunsUnits, Verifies):
         return Observed("absent" if action.verb == "verify" else "unclear", evidence)
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Puts back what the annotation of this very step holds. Raises `Permanent` where there is none."""
+        """Restore what the annotation of this same step contains. Raises `Permanent` if there is none."""
         if action.verb == "verify":
             raise Permanent("undo-nothing", "verify changes nothing that can be rolled back")
         wanted = wanted_of(action, parameters.text(action.settings, "kind"))
@@ -278,7 +284,7 @@ def _problems(
 
 
 def _there(cluster: KubernetesCluster, found: dict[str, Any] | None, wanted: Wanted) -> dict[str, Any]:
-    """The object, or for a class that shall be made, nothing yet."""
+    """The object; nothing for a class that is yet to be created."""
     if found is None and cluster.kind != PRIORITY:
         raise Permanent("kubernetes-no-object", f"there is no {cluster.kind} {cluster.name}")
     return found or {}
@@ -287,7 +293,7 @@ def _there(cluster: KubernetesCluster, found: dict[str, Any] | None, wanted: Wan
 async def _paused(
     cluster: KubernetesCluster, reconciler: Reconciler, wanted: Wanted, order: Order, deadline: float
 ) -> str:
-    """Pauses what would undo the change, unless there is none to make."""
+    """Pause whatever would revert the change, unless there is no change to make."""
     found = _there(cluster, await cluster.get(_left(deadline)), wanted)
     if wanted.fits(found):
         return "as it was"
@@ -311,7 +317,7 @@ def _busy(cluster: KubernetesCluster) -> Retryable:
 
 
 async def _write(cluster: KubernetesCluster, wanted: Wanted, order: Order, deadline: float) -> None:
-    """One change, with what it replaces, if the object is not as wanted yet."""
+    """One change, recording what it replaces, unless the object is already as wanted."""
     found = _there(cluster, await cluster.get(_left(deadline)), wanted)
     if found and (token := seen_token(found)) > order.token:
         raise parameters.stale_token(cluster.name, token, order)
@@ -353,7 +359,7 @@ async def _put_back(cluster: KubernetesCluster, wanted: Wanted, order: Order, de
 async def _until_ready(
     cluster: KubernetesCluster, wanted: Wanted, deadline: float, looked_only: bool
 ) -> Evidence:
-    """Looks until the cluster has done it. Raises `OutcomeUnknown`, or `Retryable` where nothing was done."""
+    """Wait until the cluster has done it. Raises `OutcomeUnknown`, or `Retryable` if nothing was changed."""
     while True:
         try:
             found = await cluster.get(_left(deadline))
@@ -383,7 +389,7 @@ def _note(order: Order, was: Any) -> str:
 
 
 def _kept(found: dict[str, Any], order: Order) -> dict[str, Any] | None:
-    """What this very step replaced, if it did; another step's note is not ours to take back."""
+    """What this same step replaced; another step's note must not be reverted."""
     try:
         note = orjson.loads(notes_of(found).get(BEFORE, "null"))
     except orjson.JSONDecodeError:

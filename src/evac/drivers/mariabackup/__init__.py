@@ -1,4 +1,4 @@
-"""Copies of MariaDB by mariadb-backup in a folder."""
+"""Backups of MariaDB with mariadb-backup in a folder."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.spec import COPY_FOLDER, SQL_FACTS, DriverSpec, Setting

@@ -1,8 +1,8 @@
-"""The driver of mariadb-backup 10.6 and later.
+"""Driver for mariadb-backup 10.6 and later.
 
-What it writes is not consistent until it is prepared: a server that starts from it as it is may start, and
-hold other rows. A copy is kept as it was taken, prepared in its place, and asked for its rows there. Both
-steps must say that they are complete, because an exit code of 0 is also that of a help text.
+Its output is not consistent until prepared: a server that starts from it unprepared may start with wrong
+rows. A backup is kept as taken, prepared in its target folder, and then queried for its rows. Both steps must
+report completion, because a help text also exits with 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMPLETE: Final = "completed OK!"
 HOST: Final = "127.0.0.1"
 PORT: Final = 3306
 OWN_CONFIGURATION: Final = "backup-my.cnf"
-"""In every copy: what its files were written with."""
+"""In every backup: the configuration that its files were written with."""
 _PASSWORD: Final = Permanent("backup-password", "MariaDB rejects this user", "check `user` and `password`")
 _REASONS: Final = (
     ("Access denied for user", _PASSWORD),
@@ -42,13 +42,13 @@ _REASONS: Final = (
     ("corrupt", Permanent("backup-corrupt", "the backup is damaged", "restore an older one")),
 )
 _WRITABLE: Final = "SELECT IF(CONCAT(@@read_only) IN ('0', 'OFF'), 'writable', 'read only')"
-"""Later versions answer with a word."""
+"""Later versions return a word."""
 _ALONE: Final = ("--skip-slave-start", "--event-scheduler=OFF")
-"""A server that was restored follows no one and starts no work of its own."""
+"""A restored server follows no one and starts no jobs of its own."""
 
 
 class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
-    """One folder for each endpoint."""
+    """Each endpoint is one folder."""
 
     name = "mariabackup"
     program = "mariadb-backup"
@@ -130,7 +130,7 @@ def _server(action: Action, folder: Path) -> RestoredServer:
 
 
 def _argv(action: Action, folder: Path, configuration: str) -> tuple[str, ...]:
-    """Whatever a configuration says of places: it is the restored data, and it takes writes."""
+    """Overrides paths in the configuration, so that the server uses the restored data and accepts writes."""
     return (
         text(action.settings, "server_program", "mariadbd"),
         f"--defaults-file={configuration}",
@@ -159,7 +159,7 @@ def _client(action: Action, host: str, port: int) -> Tool:
 
 
 async def _answers(client: Tool) -> bool:
-    """Whether it takes writes."""
+    """Whether it accepts writes."""
     return await answered(client, f"--execute={_WRITABLE}", expects="writable")
 
 

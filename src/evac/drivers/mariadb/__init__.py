@@ -1,4 +1,4 @@
-"""MariaDB servers that replicate by GTID and that no other manager leads."""
+"""MariaDB servers with GTID replication and no other manager."""
 
 from evac.drivers.capabilities import (
     AnswersProbe,

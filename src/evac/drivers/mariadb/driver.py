@@ -1,11 +1,11 @@
-"""The driver of MariaDB: fence, promote, demote, protect and rejoin members that replicate by GTID.
+"""Driver for MariaDB: fence, promote, demote, protect and rejoin members with GTID replication.
 
-A semi-synchronous primary that never stops waiting acknowledges nothing that its one copy did not store. So
-that copy is the fence: once it receives nothing more, the old primary can commit nothing more (proof `sync`).
-Of several copies MariaDB waits for any one; then no copy is sure to hold every commit, and nothing is proved.
+A semi-synchronous primary without a timeout acknowledges nothing that its only copy did not store. So that
+copy is the fence: once it receives nothing more, the old primary cannot commit (proof `sync`). With several
+copies MariaDB waits for any one; then no copy is certain to have every commit, and nothing is proved.
 
-Settings of a server are lost when it restarts. Its file must therefore make it harmless at every start
-(`read_only`, `init_rpl_role=SLAVE`): evac makes a primary of it while it runs.
+A server's runtime settings are lost on restart, so its configuration file must make it harmless at every
+start (`read_only`, `init_rpl_role=SLAVE`): evac makes it a primary at runtime.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ _CLIENTS: Final = (
     "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND user <> 'system user' "
     "AND command NOT IN ('Binlog Dump', 'Daemon') AND command NOT LIKE 'Slave%'"
 )
-"""Sessions of clients, whatever they do."""
+"""Client sessions, whatever they do."""
 _GONE: Final = 1094
-"""Error of a session that ended before it was killed."""
+"""Error for a session that ended before it was killed."""
 _NO_LONGER_KEPT: Final = frozenset({1236})
-"""Error of a copy that needs a part of the log that its primary no longer has, or never had."""
+"""Error of a copy that needs log that its primary no longer has, or never had."""
 
 
 class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe):
-    """One connection an action, closed at its end."""
+    """One connection for each action, closed at its end."""
 
     name = "mariadb"
     verbs: frozenset[Verb] = frozenset(
@@ -122,7 +122,7 @@ class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Foll
         return Observed("done", {**evidence, **proof})
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Takes a fence back while nothing was promoted, and a demotion while no other primary exists."""
+        """Undo a fence if nothing was promoted, and a demotion if there is no other primary."""
         if action.verb not in ("fence", "demote"):
             return await super().undo(action, order)
         async with linked(member_of(action), order.timeout_s) as link:
@@ -133,7 +133,7 @@ class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Foll
             return await _undo_demote(link, action, order)
 
     async def facts(self, action: Action, timeout_s: float) -> MariadbFacts:
-        """What the server of an endpoint is now. Raises `Retryable`, `Permanent`."""
+        """State of an endpoint's server. Raises `Retryable`, `Permanent`."""
         async with linked(member_of(action), timeout_s) as link:
             return await read_facts(link)
 
@@ -141,7 +141,7 @@ class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Foll
         return (await self.facts(action, timeout_s)).report()
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """A server that refuses our password answers."""
+        """A server that refuses our password is alive."""
         try:
             await self.facts(action, timeout_s)
         except Permanent as error:
@@ -154,7 +154,7 @@ class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Foll
     async def precheck_sync(
         self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str
     ) -> Checked:
-        """Asks the healthy primary whether every commit needs `candidate`. Never raises."""
+        """Check at the healthy primary whether every commit needs `candidate`. Never raises."""
         try:
             facts = await self.facts(action, timeout_s)
         except ActionError as error:
@@ -204,7 +204,7 @@ def _is_done(action: Action, facts: MariadbFacts) -> bool:
 
 
 async def _problems(action: Action, order: Order, facts: MariadbFacts) -> list[str]:
-    """What keeps the verb from working now; none when it is done already."""
+    """What prevents the verb now; none if it is already done."""
     if _is_done(action, facts):
         return []
     member = member_of(action)
@@ -225,7 +225,7 @@ async def _problems(action: Action, order: Order, facts: MariadbFacts) -> list[s
 
 
 async def _fence(link: MariadbLink, action: Action, order: Order) -> Evidence:
-    """Ends the candidate's connection to its primary: nothing is confirmed from then on. What it received is
+    """End the candidate's connection to its primary: nothing is confirmed from then on. What it received is
     kept, and applied by the promotion.
     """
     if problems := standing_problems(action, link.member.name):
@@ -265,7 +265,7 @@ async def _unfence(link: MariadbLink, order: Order) -> Evidence:
 
 
 def _promote_problems(action: Action, facts: MariadbFacts) -> list[str]:
-    """Why this server may not be promoted now. Its fence is seen here, or another proof was given."""
+    """Why this server may not be promoted now. Its fence is visible here, or another proof was given."""
     problems = []
     proof = text(action.parameters, "proof", "sync")
     if proof not in OTHER_PROOFS and not (facts.is_cut and facts.seen.fence):
@@ -287,7 +287,7 @@ _ONE_AT_MOST: Final = "MariaDB waits for any one copy: let at most one confirm"
 
 
 def _least(action: Action) -> str:
-    """GTIDs that a candidate must hold. Raises `Permanent`."""
+    """GTIDs that a candidate must have. Raises `Permanent`."""
     given = text(action.parameters, "least_lsn", "")
     try:
         positions(given)
@@ -297,7 +297,7 @@ def _least(action: Action) -> str:
 
 
 async def _promote(link: MariadbLink, action: Action, order: Order) -> Evidence:
-    """Applies all that was received, then lets the server write. Who confirms is set before that."""
+    """Apply everything received, then enable writes. Which copies confirm is set before that."""
     facts = await alone(link, order)
     if facts.writable:
         await obey(link, facts.seen, order)
@@ -331,8 +331,10 @@ async def _promote(link: MariadbLink, action: Action, order: Order) -> Evidence:
 
 
 async def _until_applied(link: MariadbLink) -> MariadbFacts:
-    """Raises `Permanent` if what was received is not applied any more. The thread that applies it is not
-    started here: a start would drop what was received and not applied, while both threads are stopped.
+    """Wait until everything received is applied. Raises `Permanent` if applying has stopped.
+
+    The applier thread is not started here: while both threads are stopped, a start would drop what was
+    received but not applied.
     """
     while not ((facts := await read_facts(link)).is_cut and covers(facts.held, facts.received)):
         if not facts.applies:
@@ -346,7 +348,7 @@ def _not_applied(facts: MariadbFacts) -> str:
 
 
 async def _wait_for(link: MariadbLink, names: Sequence[str]) -> None:
-    """Lets commits wait for a copy for ever, or for none."""
+    """Make commits wait for a copy without a timeout, or for none."""
     if names:
         await link.change("SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC")
         await link.change("SET GLOBAL rpl_semi_sync_master_wait_no_slave = ON")
@@ -355,7 +357,7 @@ async def _wait_for(link: MariadbLink, names: Sequence[str]) -> None:
 
 
 async def _demote(link: MariadbLink, order: Order) -> Evidence:
-    """A reachable primary takes no more writes, and its sessions end: a commit that hung is not confirmed."""
+    """Make a reachable primary refuse writes, and end its sessions: a hanging commit is not confirmed."""
     facts = await alone(link, order, own_hand=True)
     await obey(link, facts.seen, order, demoted=max(1, order.epoch))
     if facts.upstream or facts.read_only:
@@ -370,14 +372,14 @@ async def _demote(link: MariadbLink, order: Order) -> Evidence:
 
 
 def _demoted(facts: MariadbFacts) -> dict[str, str | int | bool]:
-    """A proof only of what was reached and seen. last_lsn: what a successor must hold."""
+    """Proof only of what was reached and seen. last_lsn: what a successor must have."""
     is_proof = not facts.upstream and facts.read_only
     return {**facts.evidence(), **({"proof": "demote", "last_lsn": facts.held[:300]} if is_proof else {})}
 
 
 async def _end_writes(link: MariadbLink) -> int:
-    """Makes the server read-only and ends the sessions of its clients; how many there were. A commit that
-    waits for a copy keeps the server from it until its session has ended.
+    """Make the server read-only and end its client sessions; return how many. A commit waiting for a copy
+    blocks this until its session has ended.
     """
     await link.change("SET SESSION lock_wait_timeout = 1")
     ended = 0
@@ -453,7 +455,7 @@ def _protect_problems(facts: MariadbFacts, names: Sequence[str]) -> list[str]:
 
 
 async def _protect(link: MariadbLink, action: Action, order: Order) -> Evidence:
-    """Lets every commit wait for the named copy, or for none; commits that hang go on at once then."""
+    """Make every commit wait for the named copy, or for none; then hanging commits continue at once."""
     names = many(action.parameters, "synchronous")
     facts = await alone(link, order)
     if not _protected(facts, names):
@@ -474,7 +476,7 @@ def _primary(action: Action) -> MariadbMember:
 
 
 async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> ActionError | None:
-    """Permanent: it has transactions of its own beside a primary that takes writes. Retryable: not yet."""
+    """Permanent: it has transactions of its own, and another primary accepts writes. Retryable: not yet."""
     primary = _primary(action)
     problem = ""
     try:
@@ -504,7 +506,7 @@ def _only_here(ours: MariadbFacts, theirs: MariadbFacts) -> str:
 
 
 async def _rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
-    """Makes a server follow the primary. One with transactions of its own only stops to take more of them."""
+    """Make a server follow the primary. One with transactions of its own only stops accepting more."""
     primary = _primary(action)
     facts = await alone(link, order)
     if facts.follows and facts.upstream == primary.address:
@@ -555,7 +557,7 @@ async def _verified(link: MariadbLink, action: Action) -> Evidence:
 
 
 def _peers(action: Action, upstream: str = "") -> list[MariadbMember]:
-    """Members that the parameters name, and the one it follows."""
+    """Members in the parameters, and the one it follows."""
     own = member_of(action)
     named = [entry.rpartition("=")[2] for entry in many(action.parameters, "peers")]
     if "old_host" in action.parameters:
@@ -573,14 +575,14 @@ def _peers(action: Action, upstream: str = "") -> list[MariadbMember]:
 
 
 async def _others(action: Action, order: Order, facts: MariadbFacts) -> list[str]:
-    """Other primaries that answer and take writes, where one shall be promoted that is not yet."""
+    """Other primaries that respond and accept writes, if one is to be promoted that is not primary yet."""
     if action.verb != "promote" or _is_done(action, facts):
         return []
     return (await _other_primaries(action, order, facts.upstream))[0]
 
 
 async def _other_primaries(action: Action, order: Order, upstream: str = "") -> tuple[list[str], list[str]]:
-    """Peers that answer as primaries that take writes, and peers that are silent."""
+    """Peers that respond as primaries accepting writes, and silent peers."""
     connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
 
     async def ask(peer: MariadbMember) -> str:

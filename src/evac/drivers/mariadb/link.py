@@ -1,7 +1,7 @@
-"""One connection to one MariaDB server, and what the server says of itself.
+"""One connection to one MariaDB server, and its reported state.
 
-What an order allowed is recorded in the table `evac.authority` of each server, outside its binary log: a copy
-and its primary each remember the highest token that they obeyed themselves.
+Orders that were obeyed are recorded in the table `evac.authority` of each server, outside its binary log: a
+copy and its primary each store the highest token that they obeyed themselves.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ POLL_S: Final = 0.02
 PORT: Final = 3306
 REFUSED: Final = "mariadb-refused"
 FOR_EVER_MS: Final = 2**64 - 1
-"""`rpl_semi_sync_master_timeout` of a primary that never stops waiting for its copy."""
+"""`rpl_semi_sync_master_timeout` of a primary that waits for its copy without a limit."""
 A_YEAR_MS: Final = 31_536_000_000
 _RIGHTS: Final = frozenset({1044, 1045, 1142, 1227, 1370, 1698})
-"""Errors that say that the account may not do it."""
+"""Errors for missing privileges."""
 _NO_RECORD: Final = frozenset({1049, 1146})
-"""Errors of a table, or a database, that does not exist yet."""
+"""Errors for a table or database that does not exist yet."""
 LOCK_TIMEOUT: Final = 1205
 _VARIABLES: Final = (
     "gtid_binlog_pos",
@@ -67,7 +67,7 @@ _TABLE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class MariadbMember:
-    """How one server is reached, and how its copies log in to it."""
+    """How to reach one server, and how its copies log in to it."""
 
     host: str
     port: int
@@ -84,12 +84,12 @@ class MariadbMember:
         return f"{self.host}:{self.port}"
 
     def at(self, host: str, port: int, name: str = "") -> MariadbMember:
-        """Another member of the data set, reached with the same account."""
+        """Another member of the data set, with the same account."""
         return replace(self, host=host, port=port, name=name)
 
 
 def member_of(action: Action) -> MariadbMember:
-    """The endpoint of an action. Raises `Permanent` for settings that are wrong."""
+    """The endpoint of an action. Raises `Permanent` for wrong settings."""
     settings: Mapping[str, Value] = action.settings
     user, password = text(settings, "user", "evac"), text(settings, "password", "")
     return MariadbMember(
@@ -109,7 +109,7 @@ Positions = Mapping[tuple[int, int], int]
 
 
 def positions(listed: str) -> dict[tuple[int, int], int]:
-    """A list of GTIDs. Raises ValueError for what is none."""
+    """Parse a list of GTIDs. Raises ValueError."""
     found: dict[tuple[int, int], int] = {}
     for one in filter(None, (part.strip() for part in listed.split(","))):
         domain, server, number = (int(part) for part in one.split("-"))
@@ -118,7 +118,7 @@ def positions(listed: str) -> dict[tuple[int, int], int]:
 
 
 def covers(held: str, least: str) -> bool:
-    """Whether who holds the one position has everything up to the other. Raises ValueError."""
+    """Whether one position includes everything up to the other. Raises ValueError."""
     newest: dict[int, int] = {}
     for (domain, _), number in positions(held).items():
         newest[domain] = max(number, newest.get(domain, 0))
@@ -127,7 +127,7 @@ def covers(held: str, least: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class MariadbAuthority:
-    """What a server was ordered, as it remembers it."""
+    """Orders stored on a server."""
 
     token: int = 0
     epoch: int = 0
@@ -136,42 +136,42 @@ class MariadbAuthority:
     demoted: int = 0
     """The epoch for which it gave up its role; 0 if it did not."""
     confirms: tuple[str, ...] = ()
-    """Copies that shall confirm its commits."""
+    """Copies that must confirm its commits."""
 
 
 @dataclass(frozen=True, slots=True)
 class MariadbFacts:
-    """One server, now."""
+    """Current state of one server."""
 
     read_only: bool
     upstream: str
-    """host:port of the primary that it is set to follow; empty if it follows none."""
+    """host:port of the configured primary; empty if there is none."""
     receives: bool
-    """Whether the connection to its primary is up."""
+    """Whether it is connected to its primary."""
     is_cut: bool
-    """Whether it is set to follow a primary and will not connect to it."""
+    """Whether it has a configured primary and will not connect to it."""
     applies: bool
     apply_error: int
     receive_error: int
     received: str
-    """GTIDs of its relay log."""
+    """GTIDs in its relay log."""
     lag_ms: int | None
     held: str
     """GTIDs that it has applied or written."""
     written: str
     """The last GTID of every domain and server in its binary log."""
     keeps_log: bool
-    """Whether its binary log has everything, so that copies can follow it and differences can be seen."""
+    """Whether its binary log is complete, so that copies can follow it and differences are visible."""
     waits: bool
-    """Whether its commits wait for a copy, and go on waiting without one."""
+    """Whether its commits wait for a copy, and keep waiting without one."""
     wait_problems: tuple[str, ...]
     """Why a commit might not wait for a copy."""
     clients: int
     """Copies that confirm."""
     hanging: int
-    """Sessions whose commit waits for a copy now."""
+    """Sessions whose commit is waiting for a copy."""
     copies: tuple[str, ...]
-    """Names of the copies that are connected."""
+    """Names of the connected copies."""
     version: str
     seen: MariadbAuthority
 
@@ -185,7 +185,7 @@ class MariadbFacts:
 
     @property
     def surely_confirms(self) -> tuple[str, ...]:
-        """The copy that every commit needs. Of several, MariaDB waits for any one, so that none is sure."""
+        """The copy that every commit needs. With several, MariaDB waits for any one, so none is certain."""
         one = len(self.copies) == 1 and self.clients == 1
         return self.copies if self.waits and one else ()
 
@@ -219,7 +219,7 @@ class MariadbFacts:
 
 @dataclass(slots=True)
 class MariadbLink:
-    """An open connection. Once something was changed, a missing answer means that the outcome is unknown."""
+    """An open connection. After a change, a missing response means an unknown outcome."""
 
     member: MariadbMember
     deadline: float
@@ -228,7 +228,7 @@ class MariadbLink:
     secrets: list[Secret] = field(default_factory=list)
 
     async def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
-        """Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        """Rows of a query. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
         async with self.bounded(), self.connection.cursor(DictCursor) as cursor:
             await cursor.execute(statement, values or None)
             found: list[dict[str, Any]] = list(await cursor.fetchall() or ())
@@ -300,7 +300,7 @@ async def linked(member: MariadbMember, timeout_s: float) -> AsyncIterator[Maria
 
 
 async def read_facts(link: MariadbLink) -> MariadbFacts:
-    """What the server is now. Raises `Retryable`, `Permanent`."""
+    """Current state of the server. Raises `Retryable`, `Permanent`."""
     names = ", ".join(f"'{name}'" for name in _VARIABLES)
     variables = _pairs(await link.rows(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))
     if "version" in variables and "gtid_current_pos" not in variables:
@@ -332,7 +332,7 @@ def _facts(
     hosts: list[dict[str, Any]],
     seen: MariadbAuthority,
 ) -> MariadbFacts:
-    """Raises KeyError, TypeError or ValueError for what no server says."""
+    """Parse its state. Raises KeyError, TypeError or ValueError if it is malformed."""
     lag = source.get("Seconds_Behind_Master")
     wait_problems = _wait_problems(variables)
     for listed in (variables["gtid_current_pos"], variables["gtid_binlog_state"]):
@@ -361,7 +361,7 @@ def _facts(
 
 
 def _wait_problems(variables: Mapping[str, str]) -> tuple[str, ...]:
-    """What lets a commit end without a copy that has it."""
+    """Settings that let a commit end without a copy that has it."""
     problems = []
     if variables["rpl_semi_sync_master_enabled"] != "ON":
         problems.append("rpl_semi_sync_master_enabled is OFF: commits do not wait for a copy")
@@ -380,7 +380,7 @@ def _wait_problems(variables: Mapping[str, str]) -> tuple[str, ...]:
 
 
 async def read_authority(link: MariadbLink) -> MariadbAuthority:
-    """What the server remembers; nothing on a server that was never ordered anything."""
+    """Orders that the server has stored; none on a server that never had any."""
     statement = "SELECT token, epoch, fence, demoted, confirms FROM evac.authority WHERE id = 1"
     try:
         rows = await link.rows(statement)
@@ -401,8 +401,8 @@ async def read_authority(link: MariadbLink) -> MariadbAuthority:
 
 
 def refuse_stale(link: MariadbLink, seen: MariadbAuthority, order: Order, *, own_hand: bool = False) -> None:
-    """Raises `Permanent` for an order of an older leader, or for an epoch that is over. own_hand: a site that
-    fences itself because its lease ran out has no leader's token, 0; its epoch counts all the same.
+    """Raise `Permanent` for an order of an older leader, or for an epoch that has ended. own_hand: a site
+    that fences itself after its lease expired has no leader's token, 0; its epoch still counts.
     """
     if order.token < seen.token and not (own_hand and order.token == 0):
         raise stale_token(link.member.address, seen.token, order)
@@ -415,8 +415,8 @@ def refuse_stale(link: MariadbLink, seen: MariadbAuthority, order: Order, *, own
 
 
 async def alone(link: MariadbLink, order: Order, *, own_hand: bool = False) -> MariadbFacts:
-    """Takes the lock of evac on this server, which ends with the connection; what the server is then. The
-    order is not of an older leader.
+    """Lock this server for evac until the connection ends; return the server's state. Refuses an older
+    leader's order.
     """
     while not next(iter((await link.rows("SELECT GET_LOCK('evac', 0) AS got"))[0].values())):
         await link.pause()
@@ -426,7 +426,7 @@ async def alone(link: MariadbLink, order: Order, *, own_hand: bool = False) -> M
 
 
 async def obey(link: MariadbLink, seen: MariadbAuthority, order: Order, **changes: Any) -> MariadbAuthority:
-    """Records the order before the change that it allows."""
+    """Record the order before the change that it allows."""
     now = replace(seen, token=max(order.token, seen.token), epoch=max(order.epoch, seen.epoch), **changes)
     if now == seen:
         return now
