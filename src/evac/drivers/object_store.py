@@ -1,11 +1,11 @@
-"""Buckets of S3: what they hold, and whether these credentials could destroy it. Nothing is changed: what is
-asked to be deleted does not exist.
+"""S3 buckets: their content, and whether these credentials could destroy it. Changes nothing: test deletions
+are for objects that do not exist.
 
-Only a retention in force proves that an object cannot be deleted, and each object has its own: a default of
-the bucket says nothing of objects that are older than it, and later backups need old objects too. In
-compliance mode no one shortens it; in governance mode some may bypass it, so whether we may is asked. Without
-a retention, who may not delete may still overwrite. Source: the S3 API reference, "Locking objects with
-Object Lock".
+Only a retention in force proves that an object cannot be deleted, and each object has its own: the default of
+a bucket does not cover older objects, which later backups also need. In compliance mode no one can shorten
+it; in governance mode some may bypass it, so our permission to do so is tested. Without a retention,
+credentials that cannot delete may still overwrite. Source: the S3 API reference, "Locking objects with Object
+Lock".
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from evac.model.extras import install
 
 OBJECTS_MOST: Final = 1_000_000
 ASKED_MOST: Final = 20_000
-"""Objects whose retention is asked for in one go; the others are asked for the next time."""
+"""Objects whose retention is queried in one call; the others follow in the next."""
 AT_ONCE: Final = 16
 HOLDS_S: Final = 86_400
-"""A retention that ends sooner protects nothing until somebody has looked."""
+"""A retention that ends sooner protects nothing until someone has reacted."""
 NOWHERE: Final = "evac-asks-and-deletes-nothing"
 COMPLIANCE: Final = "COMPLIANCE"
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Where objects are, and with which credentials they are asked for; without any, those of the machine."""
+    """Location of objects and the credentials for it; without any, those of the machine."""
 
     name: str
     prefix: str
@@ -45,20 +45,20 @@ class Bucket:
     token: str = ""
     ca_file: str = ""
     is_verified: bool = True
-    """Whether the certificate of its server is verified."""
+    """Whether to verify the server's certificate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deletable:
-    """Whether credentials can destroy what a bucket holds. why: what it is known by, or why it is not."""
+    """Whether credentials can destroy the content of a bucket. why: the reason, or why it is unknown."""
 
     verdict: bool | None
     why: str
 
 
 def bucket_of(where: str, env: Mapping[str, str]) -> Bucket:
-    """A repository as restic names it: `s3:https://host/bucket/prefix`, or `s3:host/bucket`. Raises
-    `Permanent` where it names no bucket.
+    """Parse a repository name of restic: `s3:https://host/bucket/prefix`, or `s3:host/bucket`. Raises
+    `Permanent` if it names no bucket.
     """
     rest = where.removeprefix("s3:").removeprefix("//")
     parts = urlsplit(rest if "://" in rest else f"https://{rest}")
@@ -80,14 +80,14 @@ def bucket_of(where: str, env: Mapping[str, str]) -> Bucket:
 
 
 Passes = Callable[[str, bool], bool]
-"""Whether an object needs no lock, because it comes and goes: by its key below the prefix, and by whether it
-is hidden, as after a deletion.
+"""Whether an object needs no lock because it is temporary: from its key below the prefix, and whether it is
+hidden, as after a deletion.
 """
 
 
 class Asked:
-    """One bucket. held: what is known to be locked, key and version -> until when, kept by the caller: a
-    retention in compliance mode is never shortened, so it is asked for once.
+    """One bucket. held: known locks, key and version -> until when, kept by the caller: a retention in
+    compliance mode is never shortened, so it is queried once.
     """
 
     def __init__(self, bucket: Bucket, held: dict[tuple[str, str], float]) -> None:
@@ -105,8 +105,9 @@ class Asked:
         return found
 
     def objects(self, most: int = 0) -> dict[str, tuple[str, float]]:
-        """Key below the prefix -> what tells its version, and when it was written. most: enough; 0: all.
-        Raises `Permanent` if there are more than anyone lists.
+        """Key below the prefix -> version identifier and time written. most: maximum number; 0: all.
+
+        Raises `Permanent` if there are too many to list.
         """
         found: dict[str, tuple[str, float]] = {}
         for page in self._listing(self._bucket.prefix, MaxKeys=most or 1_000):
@@ -130,8 +131,8 @@ class Asked:
         return list(found.get("ReplicationConfiguration", {}).get("Rules", ()))
 
     def deletable(self, passes: Passes) -> Deletable:
-        """Whether these credentials can destroy what it holds. Raises `Retryable` if the bucket does not
-        answer.
+        """Whether these credentials can destroy its content. Raises `Retryable` if the bucket does not
+        respond.
         """
         try:
             if not self._is_locking():
@@ -162,7 +163,9 @@ class Asked:
         return bool(found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
     def _versions(self, passes: Passes) -> Iterator[tuple[str, str]]:
-        """Key and newest version of every object that does not pass. A marker comes before what it hides."""
+        """Key and newest version of every object that needs a lock. A delete marker precedes what it
+        hides.
+        """
         pages = self._pages("list_object_versions", Prefix=self._bucket.prefix)
         seen: set[str] = set()
         hidden: set[str] = set()
@@ -177,7 +180,7 @@ class Asked:
                 raise Permanent("backup-output", f"the bucket contains more than {OBJECTS_MOST:,} objects")
 
     def _ends_of(self, versions: Mapping[str, str]) -> list[float]:
-        """Until when each object is held, in seconds since 1970, as far as that was asked for."""
+        """Until when each object is locked, in seconds since 1970, as far as queried."""
         for gone in self._held.keys() - set(versions.items()):
             del self._held[gone]
         asked = [one for one in versions.items() if self._held.get(one, 0.0) <= time.time() + HOLDS_S]
@@ -209,7 +212,7 @@ class Asked:
         )
 
     def _may_delete(self, bypass: bool = False) -> bool | None:
-        """Whether we may delete a version; that of an object that does not exist, in no bucket."""
+        """Whether we may delete a version, tested with an object that does not exist."""
         more: dict[str, Any] = {"BypassGovernanceRetention": True} if bypass else {}
         if self._call("get_bucket_versioning").get("Status") is not None:
             more["VersionId"] = "null"
@@ -230,7 +233,7 @@ class Asked:
             raise _error(error) from error
 
     def _listing(self, prefix: str, **given: Any) -> Iterator[list[dict[str, Any]]]:
-        """Pages of objects. Raises Retryable for an answer that is no listing of this bucket."""
+        """Pages of objects. Raises Retryable for a response that is not a listing of this bucket."""
         for page in self._pages("list_objects_v2", Prefix=prefix, **given):
             found = page.get("Contents", [])
             whole = all({"Key", "Size", "ETag", "LastModified"} <= one.keys() for one in found)
@@ -250,7 +253,7 @@ class Asked:
 
 
 _NO_ANSWER: Final = (AttributeError, KeyError, TypeError, ValueError, OSError)
-"""What the library raises for an answer that no server of the API gives."""
+"""Errors of the library for responses that no valid server sends."""
 
 
 def _client(bucket: Bucket) -> Any:
@@ -279,7 +282,7 @@ def _client(bucket: Bucket) -> Any:
 
 
 def _error(error: Exception) -> ActionError:
-    """What an error of the library means; its words name the request and no secret."""
+    """The meaning of a library error; its text contains the request but no secret."""
     response = getattr(error, "response", None) or {}
     code = str((response.get("Error") or {}).get("Code") or "")
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):

@@ -1,4 +1,4 @@
-"""The HTTP API of a system that is only observed: JSON, basic authentication, one meaning of each failure."""
+"""HTTP API of a read-only system: JSON, basic authentication, and a uniform meaning of failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from evac.net.http_calls import Caller, NotAnswered, NotReached
 
 @dataclass(frozen=True, slots=True)
 class ObservedApi:
-    """A caller, and the words of its errors."""
+    """An API client, and the terms for its errors."""
 
     caller: Caller
     code: str
@@ -29,10 +29,10 @@ class ObservedApi:
     what: str
     """Name of the API."""
     rights: str
-    """What its user needs."""
+    """Permissions that its user needs."""
 
     async def ask(self, action: Action, url: str, path: str, timeout_s: float) -> Any:
-        """The document; None for a path that is not there. Raises `Retryable`, `Permanent`."""
+        """The document; None for a path that does not exist. Raises `Retryable`, `Permanent`."""
         headers = {}
         if "user" in action.settings:
             password = secrets.resolve(text(action.settings, "password")).reveal()
@@ -67,7 +67,7 @@ class ObservedApi:
 
 
 class ObservingDriver(ReportsRole):
-    """Asks such an API for the role of a copy, and changes nothing. One copy for each endpoint."""
+    """Queries such an API for the role of a copy, and changes nothing. Each endpoint is one copy."""
 
     name: str
     what: str

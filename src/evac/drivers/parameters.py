@@ -1,6 +1,6 @@
-"""Reads what an action was given: settings and parameters as typed values, or an error that names the key.
+"""Read settings and parameters of an action as typed values, or raise an error that names the key.
 
-Knows no driver by name. Values are checked here, because they come from files that people write.
+Independent of drivers. Values are validated here because they come from files that people write.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def text(values: Mapping[str, Value], key: str, default: str | None = None) -> s
 
 
 def whole(values: Mapping[str, Value], key: str, default: int | None = None, most: int = 2**53) -> int:
-    """A whole number from 0 to `most`."""
+    """An integer from 0 to `most`."""
     value = values.get(key)
     if value is None and default is not None:
         return default
@@ -50,7 +50,7 @@ def whole(values: Mapping[str, Value], key: str, default: int | None = None, mos
 
 
 def many(values: Mapping[str, Value], key: str) -> tuple[str, ...]:
-    """Several texts; none where the key is missing. A single text counts as one."""
+    """Several texts; none if the key is missing. A single text counts as one."""
     value = values.get(key)
     if value is None or value == "":
         return ()
@@ -67,7 +67,7 @@ def flag(values: Mapping[str, Value], key: str, default: bool = False) -> bool:
 
 
 def plain_name(name: str, what: str) -> str:
-    """The name itself, if it can stand in a command of a line protocol: no space, newline or separator."""
+    """The name, if it is safe in a command of a line protocol: no space, newline or separator."""
     if not _PLAIN_NAME.fullmatch(name):
         raise Permanent(
             "setting-wrong", f"{what} {name!r} contains a character that is not allowed in a name"
@@ -87,12 +87,12 @@ def by_site(entries: tuple[str, ...], what: str, between: str) -> dict[str, tupl
 
 
 def sites(values: Mapping[str, Value], key: str) -> tuple[str, ...]:
-    """Names of sites: several texts, or one with commas between them."""
+    """Names of sites: several texts, or one separated by commas."""
     return tuple(name.strip() for entry in many(values, key) for name in entry.split(",") if name.strip())
 
 
 def shares(action: Action) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """Of a shift: sites that get the traffic, sites that lose it, and the share in permille of the former."""
+    """For a shift: sites that get the traffic, sites that lose it, and the former's share in permille."""
     to, away = sites(action.parameters, "to"), sites(action.parameters, "away")
     if not to:
         raise Permanent("setting-missing", "a shift must name the site to move to")
@@ -102,8 +102,9 @@ def shares(action: Action) -> tuple[tuple[str, ...], tuple[str, ...], int]:
 
 
 def reversed_traffic(action: Action) -> Action:
-    """The action that puts back what a shift, drain or ready changed; `from_share` is what was moved before.
-    Raises `Permanent` if no one wrote down what was there.
+    """The action that reverses a shift, drain or ready; `from_share` is the share moved before.
+
+    Raises `Permanent` if the previous state was not recorded.
     """
     parameters: dict[str, Value] = dict(action.parameters)
     verb = action.verb
@@ -124,20 +125,22 @@ def reversed_traffic(action: Action) -> Action:
 
 
 def refuse_proof(action: Action, proofs: Sequence[str]) -> None:
-    """Raises `Permanent` for a fence by a proof that the driver does not declare: its word would count."""
+    """Raise `Permanent` for a fence with a proof that the driver does not declare, because its confirmation
+    would count.
+    """
     proof = text(action.parameters, "proof", "") if action.verb == "fence" else ""
     if proof and proof not in proofs:
         raise Permanent("proof-unknown", f"the driver {action.driver} cannot prove a fence by {proof}")
 
 
 def proof_of(action: Action) -> dict[str, str | int | bool]:
-    """For the evidence of a fence: the proof that policy accepted this driver's word for."""
+    """For the evidence of a fence: the proof for which policy accepted this driver's confirmation."""
     return {"proof": text(action.parameters, "proof", "")} if action.verb == "fence" else {}
 
 
 def stale_token(target: str, seen: int, order: Order) -> Permanent:
-    """The answer to a leader that was replaced: someone with a greater token was here before. Its code says
-    whether that one leads the same store, or a store of a newer generation.
+    """The error for a leader that was replaced: a greater token was seen before. Its code says whether the
+    new leader has the same store, or a store of a newer generation.
     """
     newer, own = generation_of(seen), generation_of(order.token)
     if newer > own:

@@ -1,8 +1,8 @@
 """The port of real systems: check, execute, observe, undo.
 
-A driver changes one kind of real system and nothing else. It never sees the store: it cannot write history.
-It is idempotent: execute on what is done already succeeds and changes nothing. It is bounded: every call
-ends within the order's timeout. It never puts a secret into evidence, an error or a log.
+A driver changes one kind of real system and nothing else. It never sees the store, so it cannot write
+history. It is idempotent: executing something already done succeeds and changes nothing. It is bounded: every
+call ends within the order's timeout. It never puts a secret into evidence, an error or a log.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Verb = Literal[
     "attest",
     "run",
 ]
-"""fence: the old primary cannot acknowledge a write. protect: make a replica synchronous, or fall back as
-policy says. rejoin: make what was a primary a replica of the new one. drain, ready: take a backend out, put
-it back.
+"""fence: the old primary cannot acknowledge a write. protect: make a replica synchronous, or asynchronous as
+policy says. rejoin: make a former primary a replica of the new one. drain, ready: take a backend out, put it
+back.
 """
 
 Value = str | int | bool | tuple[str, ...]
 Evidence = Mapping[str, str | int | bool]
-"""What was seen, in small plain values; it goes into the journal, so never a secret."""
+"""Observations as small plain values, written to the journal, so never a secret."""
 
 NO_EVIDENCE: Final[Evidence] = MappingProxyType({})
 
@@ -51,10 +51,10 @@ PowerTurn = Callable[[], AbstractAsyncContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing to do. driver: name in the registry. at: the site where it happens.
+    """One action. driver: name in the registry. at: the site where it happens.
 
     settings: how to reach the system, from the estate: addresses, names, references of secrets (`env:NAME`,
-    `file:/path`), never secrets. parameters: what the plan decided: candidate, share, replicas.
+    `file:/path`), never secrets. parameters: decided by the plan: candidate, share, replicas.
     """
 
     verb: Verb
@@ -67,11 +67,13 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Under which authority it is done. token: the leader's fencing token; a driver that can, refuses a
-    lower one than it has seen. epoch: of the data set, for fence, promote, protect. key: the same for every
-    try of a step. power: entered around the one request that draws power, so that its inrush is counted from
-    before it is sent until long enough after it was answered. switched_on: called where a boot that was begun
-    by this order has its controller's word for it. Neither is sent anywhere.
+    """The authority for an action.
+
+    token: the leader's fencing token; a driver that can, refuses a token lower than one it has seen. epoch:
+    of the data set, for fence, promote, protect. key: the same for every try of a step. power: entered around
+    the one request that draws power, so that its inrush is counted from before it is sent until long enough
+    after the response. switched_on: called when the controller confirms a boot started by this order. Neither
+    is sent anywhere.
     """
 
     run: str
@@ -90,8 +92,8 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Whether it can be done now. What cannot be checked is not ready: problems say so, one sentence each.
-    error: what execute would raise, where the driver knows: its code, and whether to try again.
+    """Whether it can be done now. What cannot be checked is not ready; each problem is one sentence. error:
+    the error that execute would raise, if known: its code, and whether to retry.
     """
 
     problems: tuple[str, ...] = ()
@@ -105,7 +107,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the world says: `done`, `absent` (not done, and nothing of it under way), or `unclear`."""
+    """Observed state: `done`, `absent` (not done, and not in progress), or `unclear`."""
 
     outcome: Literal["done", "absent", "unclear"]
     evidence: Evidence = field(default_factory=lambda: NO_EVIDENCE)
@@ -122,21 +124,19 @@ class Driver(Protocol):
         ...
 
     async def execute(self, action: Action, order: Order) -> Evidence:
-        """Does it, or says in a dry run what it would do. Raises `Retryable`, `Permanent`,
+        """Do it, or in a dry run describe what it would do. Raises `Retryable`, `Permanent`,
         `OutcomeUnknown`.
         """
         ...
 
     async def observe(self, action: Action, order: Order) -> Observed:
-        """Asks the real system whether it is done. Never raises for an unreachable system: that is
+        """Query the real system whether it is done. Never raises for an unreachable system: that is
         `unclear`.
         """
         ...
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Takes one action back. Raises `Permanent` if that is not safe (a store that moved stays
-        moved).
-        """
+        """Undo one action. Raises `Permanent` if that is not safe (a store that moved stays moved)."""
         ...
 
     async def close(self) -> None: ...

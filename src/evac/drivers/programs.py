@@ -1,6 +1,6 @@
-"""Runs programs of this machine: bounded in time and output, and their whole group ends with them.
+"""Run programs on this machine with limits on time and output, ending with their whole process group.
 
-A program is given a list of arguments and never a shell. It gets a small environment of its own.
+A program gets an argument list, never a shell, and a small environment of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from evac.net.secrets import Secret
 MAX_OUTPUT_BYTES: Final = 65_536
 REAP_S: Final = 1.0
 INTERRUPTED_S: Final = 10.0
-"""So long a program that was interrupted may clean up."""
+"""How long an interrupted program may clean up."""
 _LONGEST_WORDS: Final = 200
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "HOME")
@@ -37,25 +37,25 @@ class Ended:
     """How a program ended."""
 
     code: int | None
-    """Its exit status, below 0 by a signal; None if its time was over."""
+    """Its exit status, below 0 for a signal; None on timeout."""
     output: str
-    """The first bytes of what it wrote, up to the bound."""
+    """The first bytes of its output, up to the limit."""
     whole: bool
-    """Whether that is all."""
+    """Whether that is all of it."""
     errors: str = ""
-    """The last bytes of its standard error, where that is kept apart: they say why it ended."""
+    """The last bytes of its standard error, if kept separate: they say why it ended."""
     raw: bytes = b""
-    """The same as `output`, as it was written: a program may answer with a file."""
+    """`output` as bytes: a program may return a file."""
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """A small environment: what is always passed on, and `extra`."""
+    """A small environment: the variables always passed on, and `extra`."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return {**passed, **extra}
 
 
 def given(settings: Mapping[str, Value]) -> tuple[dict[str, str], tuple[Secret, ...]]:
-    """The variables of the setting `env`, a list of `NAME=value` or `NAME=reference`, and the secrets among
+    """The variables in the setting `env`, a list of `NAME=value` or `NAME=reference`, and the secrets among
     them. Raises `Permanent`.
     """
     found: dict[str, str] = {}
@@ -84,13 +84,13 @@ async def run_program(
     keeps: Sequence[int] = (),
     hopeless: Sequence[str] = (),
 ) -> Ended:
-    """Runs it to its end, or until its time is over; then nothing of its group is left. Raises `Permanent`
-    when it cannot be started at all.
+    """Run it to its end or its time limit; then nothing of its group is left. Raises `Permanent` if it cannot
+    be started.
 
-    most: bytes of output that are kept. apart: its standard error is kept apart, and a program that writes
-    more than `most` is ended. account: as whom it runs. keeps: open files that it inherits, such as a lock
-    that must be held while any part of it lives. hopeless: words, in small letters, on its standard error;
-    it is interrupted then, because it would try the same again for long.
+    most: bytes of output to keep. apart: keep standard error separate, and end a program that writes more
+    than `most`. account: user to run as. keeps: open files that it inherits, such as a lock that must be held
+    while any part of it lives. hopeless: lower-case texts on its standard error that make it pointless to
+    continue: it is interrupted, because it would retry for a long time.
     """
     if not argv or not all(argv[:1]):
         raise Permanent("command-missing", "no command is given")
@@ -141,7 +141,7 @@ def _identity(account: pwd.struct_passwd | None) -> dict[str, Any]:
 
 
 async def _exit_code(process: asyncio.subprocess.Process, *over: asyncio.Event) -> int | None:
-    """The exit status as soon as there is one, or None once it is over for another reason, such as too much
+    """The exit status as soon as there is one, or None if it ended for another reason, such as too much
     output. `Process.wait` also waits for other processes that hold the output.
     """
     pause = 0.001
@@ -154,7 +154,7 @@ async def _exit_code(process: asyncio.subprocess.Process, *over: asyncio.Event) 
 async def _drain(
     stream: asyncio.StreamReader | None, kept: bytearray, most: int, full: asyncio.Event | None = None
 ) -> None:
-    """Reads all it writes, so that it never blocks, and keeps the first part. full: is set after that."""
+    """Read all output, so that it never blocks, and keep the first part. full: is set after that."""
     assert stream is not None
     while part := await stream.read(65_536):
         kept += part[: most + 1 - len(kept)]
@@ -165,7 +165,7 @@ async def _drain(
 async def _listen(
     stream: asyncio.StreamReader | None, kept: bytearray, hopeless: Sequence[str], lost: asyncio.Event
 ) -> None:
-    """Reads all it writes, and keeps the last part. lost: is set once it says one of these words."""
+    """Read all output, and keep the last part. lost: is set once it contains one of these texts."""
     assert stream is not None
     while part := await stream.read(65_536):
         new = (kept[-_LONGEST_WORDS:] + part).lower()
@@ -176,7 +176,7 @@ async def _listen(
 
 
 async def _settle(process: asyncio.subprocess.Process, reading: Sequence[asyncio.Future[None]]) -> None:
-    """Waits shortly for process and output; a grandchild in a session of its own may keep the pipe."""
+    """Wait briefly for process and output; a grandchild in its own session may keep the pipe open."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(REAP_S):
             await _exit_code(process)

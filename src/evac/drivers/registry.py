@@ -1,7 +1,6 @@
-"""The register of drivers, one line for each, and how those of a process are made.
+"""The registry of drivers, one line for each, and how a process creates them.
 
-A driver's modules are imported when it is first needed: no one has to install the libraries of systems that
-they do not have.
+A driver's modules are imported on first use, so libraries of unused systems need not be installed.
 """
 
 from __future__ import annotations
@@ -86,44 +85,44 @@ _C = TypeVar("_C")
 
 
 def spec_of(name: str) -> DriverSpec | None:
-    """What a driver declares, also of one by the hand of an agent (`postgres@pangyo`); None for a name that
-    no driver has.
+    """The declaration of a driver, also of one run by an agent (`postgres@pangyo`); None for an unknown
+    name.
     """
     return DRIVERS.get(name.partition("@")[0])
 
 
 def can(name: str, *capabilities: type) -> bool:
-    """Whether the driver of that name has one of these capabilities."""
+    """Whether the driver has one of these capabilities."""
     spec = spec_of(name)
     return spec is not None and spec.can(*capabilities)
 
 
 def offers(name: str, settings: Mapping[str, Value], *capabilities: type) -> bool:
-    """Whether an endpoint of the driver of that name, with these settings, has one of these capabilities."""
+    """Whether an endpoint of the driver with these settings has one of these capabilities."""
     spec = spec_of(name)
     return spec is not None and spec.offers(settings, *capabilities)
 
 
 def proves(name: str, proof: object) -> bool:
-    """Whether a fence by the driver of that name gives this proof."""
+    """Whether a fence by the driver gives this proof."""
     spec = spec_of(name)
     return spec is not None and proof in spec.proofs
 
 
 def acts(name: str) -> bool:
-    """Whether the driver of that name acts on a real system, so that its observations say something of it."""
+    """Whether the driver acts on a real system, so that its observations mean something."""
     spec = spec_of(name)
     return spec is None or spec.acts
 
 
 def is_by_person(name: str) -> bool:
-    """Whether a person does what the driver of that name is asked for."""
+    """Whether a person does the work of the driver."""
     spec = spec_of(name)
     return spec is not None and spec.by_person
 
 
 def create(name: str) -> Driver:
-    """A new driver. Raises `Permanent` for an unknown name, and where its library is not installed."""
+    """Create a driver. Raises `Permanent` for an unknown name, and if its library is not installed."""
     spec = DRIVERS.get(name)
     if spec is None:
         raise Permanent(
@@ -133,9 +132,9 @@ def create(name: str) -> Driver:
 
 
 class Drivers:
-    """The drivers of one process, each made once when it is first needed, and closed together.
+    """The drivers of one process, each created on first use, and closed together.
 
-    makers: other ways to make some of them, such as simulated ones or the hand of a site's agent.
+    makers: other ways to create some of them, such as simulated ones or those of a site's agent.
     """
 
     def __init__(self, makers: Mapping[str, Maker] | None = None) -> None:
@@ -143,11 +142,11 @@ class Drivers:
         self._made: dict[str, Driver] = {}
 
     def know(self, makers: Mapping[str, Maker]) -> None:
-        """More ways to make drivers, for those not made yet."""
+        """Add ways to create drivers that were not created yet."""
         self._makers.update(makers)
 
     def get(self, name: str) -> Driver:
-        """The driver of that name. Raises what `create` raises."""
+        """The driver with that name. Raises the errors of `create`."""
         driver = self._made.get(name)
         if driver is None:
             maker = self._makers.get(name)
@@ -156,15 +155,15 @@ class Drivers:
         return driver
 
     def able(self, name: str, capability: type[_C]) -> _C:
-        """The driver of that name, as one that has a capability. Raises `Permanent` if it declares none
-        such, and what `create` raises.
+        """The driver with that name, typed as a capability. Raises `Permanent` if it does not declare it, and
+        the errors of `create`.
         """
         if not can(name, capability):
             raise Permanent("capability-missing", f"the driver {name} is no {capability.__name__}")
         return cast("_C", self.get(name))
 
     async def close(self) -> None:
-        """Closes every driver; all are tried, and the first error is raised at the end."""
+        """Close every driver; all are tried, and the first error is raised at the end."""
         made, self._made = list(self._made.values()), {}
         first: Exception | None = None
         for driver in made:

@@ -1,7 +1,7 @@
-"""A data folder of PostgreSQL that was just restored: recovered in private, asked what it holds, then served.
+"""A freshly restored PostgreSQL data folder: recovered in private, queried for its content, then served.
 
-Until its recovery has ended it listens on a socket in a folder that only its owner may enter, and archives
-nothing: no client sees a database that is half recovered, and no test writes into the archive of its source.
+Until recovery has ended it listens on a socket in a folder that only its owner may enter, and archives
+nothing: no client sees a partly recovered database, and no test writes to the archive of its source.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _NOW: Final = (
 UNPACKERS: Final[Mapping[str, Any]] = MappingProxyType({".gz": gzip.open, ".bz2": bz2.open})
 PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({".zst": ("zstd", "-o"), ".lz4": ("lz4",)})
 UNPACKED_BYTES: Final = 1 << 30
-"""A segment of the log has no more."""
+"""Maximum size of a log segment."""
 SEGMENT_LETTERS: Final = 24
 _ENDED: Final = re.compile(r"desc: (?:COMMIT|ABORT)\w* (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
 _SOURCE: Final = (
@@ -74,8 +74,8 @@ NO_TRANSACTION: Final = Permanent(
 
 
 def refuse_beyond(end: float, until: int) -> None:
-    """Raises `Permanent` for a moment that is not before the last transaction of the archived log. end: when
-    that ended; both in seconds since 1970.
+    """Raise `Permanent` for a restore point that is not before the last transaction of the archived log. end:
+    when that ended; both in seconds since 1970.
     """
     if until >= end:
         last = moment_words(math.ceil(end) - 1)
@@ -86,7 +86,9 @@ def refuse_beyond(end: float, until: int) -> None:
 async def last_commit(
     name: str, content: bytes, settings: Mapping[str, Value], watch: Stopwatch
 ) -> float | None:
-    """When the last transaction of an archived segment ended, in seconds since 1970; None if it holds none.
+    """When the last transaction of an archived segment ended, in seconds since 1970; None if it contains
+    none.
+
     Raises `Permanent` for one that cannot be unpacked or read.
     """
     with tempfile.TemporaryDirectory(prefix="evac-log-") as place:
@@ -127,7 +129,7 @@ async def _facts_by(
 
 
 def _database_of(settings: Mapping[str, Value]) -> str:
-    """What psql would take for the address of another server is no name."""
+    """Refuse names that psql would interpret as another server's address."""
     name = parameters.text(settings, "facts_database", "postgres")
     if re.search(r"[\s=:/]", name):
         raise Permanent("setting-wrong", "facts_database must be the name of a database, such as orders")
@@ -136,7 +138,7 @@ def _database_of(settings: Mapping[str, Value]) -> str:
 
 def source_of(settings: Mapping[str, Value]) -> tuple[str, dict[str, str], tuple[Secret, ...]]:
     """How to connect to the primary: its conninfo, the environment with the password, and the secret. Raises
-    `Permanent` for a password that is written into the estate.
+    `Permanent` for a password written in the estate.
     """
     conninfo = parameters.text(settings, "source")
     if re.search(r"\bpassword\s*=|://[^/@]*:[^/@]*@", conninfo):
@@ -149,7 +151,7 @@ def source_of(settings: Mapping[str, Value]) -> tuple[str, dict[str, str], tuple
 
 
 async def ask_source(settings: Mapping[str, Value], statement: str, watch: Stopwatch) -> str:
-    """One value of the primary. Raises `ActionError`."""
+    """Query one value from the primary. Raises `ActionError`."""
     conninfo, env, hidden = source_of(settings)
     program = f"{parameters.text(settings, 'bin')}/psql"
     account = account_of(settings, OWNER)
@@ -159,7 +161,7 @@ async def ask_source(settings: Mapping[str, Value], statement: str, watch: Stopw
 
 
 async def source_facts(settings: Mapping[str, Value], watch: Stopwatch) -> dict[str, str | int]:
-    """What the primary holds now, in the words of `facts`; nothing if `source` is not given."""
+    """Current facts of the primary, as in `facts`; none if `source` is not given."""
     if not parameters.text(settings, "source", ""):
         return {}
     database = _database_of(settings)
@@ -169,7 +171,7 @@ async def source_facts(settings: Mapping[str, Value], watch: Stopwatch) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a database holds once its recovery has ended."""
+    """Content of a database once its recovery has ended."""
 
     bytes: int
     reached_at: int | None
@@ -188,7 +190,7 @@ class Engine:
         return Tool(f"{folder}/{program}", {"LC_ALL": "C"}, account=account_of(self.settings, OWNER))
 
     async def recover(self, watch: Stopwatch) -> Recovered:
-        """Starts it in private, waits until recovery has ended, asks what it holds, and stops it in order."""
+        """Start it in private, wait until recovery has ended, query its content, and stop it cleanly."""
         await self._configure(watch)
         async with self._private() as place:
             options = self._own_files() | {
@@ -214,7 +216,7 @@ class Engine:
         return Recovered(size, reached, facts)
 
     async def serve(self, watch: Stopwatch) -> None:
-        """Starts it for clients, and waits until it takes connections."""
+        """Start it for clients, and wait until it accepts connections."""
         options = self._own_files() | {
             key: str(self.settings[name])
             for key, name in (("listen_addresses", "host"), ("port", "port"))
@@ -223,7 +225,7 @@ class Engine:
         await self._start(options, self.data / "evac-start.log", watch)
 
     async def stop(self) -> None:
-        """Ends it, if it runs. Never raises for one that does not."""
+        """Stop it, if it runs. Never raises if it does not."""
         if not (self.data / "postmaster.pid").exists():
             return
         watch = Stopwatch(STOP_S + 10)
@@ -231,7 +233,7 @@ class Engine:
             await self._control("stop", "-m", "immediate", watch=watch, allowed=(0, 1))
 
     async def takes_writes(self, watch: Stopwatch) -> bool:
-        """Whether it runs, takes connections, and is in no recovery."""
+        """Whether it runs, accepts connections, and is not in recovery."""
         try:
             control = await self._tool("pg_controldata").run("-D", str(self.data), timeout_s=watch.left_s)
             lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
@@ -246,8 +248,8 @@ class Engine:
         return ended.code == 0
 
     def _own_files(self) -> dict[str, str]:
-        """What a configuration of the source may name by full paths: followed, they would start the source's
-        own data, and write over the pid of its server.
+        """Paths that a source's configuration may contain: if followed, they would start the source's own
+        data, and overwrite the pid of its server.
         """
         found = {"data_directory": str(self.data), "external_pid_file": ""}
         for key, name in (("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")):
@@ -256,8 +258,8 @@ class Engine:
         return found
 
     async def _configure(self, watch: Stopwatch) -> None:
-        """Brings what some systems keep outside of the data folder. Raises `Permanent` for a configuration
-        that PostgreSQL refuses: that says nothing of the data.
+        """Add the configuration that some systems keep outside the data folder. Raises `Permanent` for a
+        configuration that PostgreSQL refuses, which says nothing about the data.
         """
         source = parameters.text(self.settings, "configuration", "")
         for name in FILES:
@@ -281,7 +283,7 @@ class Engine:
 
     @asynccontextmanager
     async def _private(self) -> AsyncIterator[Path]:
-        """A short-named folder for the socket: its path has at most 107 bytes."""
+        """A folder with a short name for the socket, whose path is limited to 107 bytes."""
         folder = Path(tempfile.mkdtemp(prefix="evac-"))
         try:
             (folder / "hba").write_text(HBA, encoding="utf-8")
@@ -306,8 +308,8 @@ class Engine:
         await tool.run("-D", str(self.data), *argv, timeout_s=watch.left_s + 1, allowed=allowed)
 
     async def _recovered(self, place: Path, watch: Stopwatch) -> int | None:
-        """Waits until recovery has ended; the time of the newest transaction. One that asks before sees an
-        older state of the data, and would call it right.
+        """Wait until recovery has ended; return the time of the newest transaction. An earlier query would
+        see an older state of the data, and pass it.
         """
         while watch.left_s > 0:
             answer = (await self._ask(place, _NOW, watch, "postgres")).split("|")
@@ -321,7 +323,7 @@ class Engine:
         )
 
     async def _facts(self, place: Path, watch: Stopwatch) -> dict[str, str | int]:
-        """One value for each of the setting `facts`, for a witness to compare."""
+        """One value for each entry of the setting `facts`, for a witness to compare."""
         database = _database_of(self.settings)
         return await _facts_by(self.settings, lambda one: self._ask(place, one, watch, database))
 
@@ -333,7 +335,7 @@ class Engine:
 
 
 class RestoredPostgres:
-    """How a backup driver serves, stops and asks the data that it restored."""
+    """How a backup driver serves, stops and queries the data that it restored."""
 
     async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
         await Engine(folder, action.settings).serve(watch)

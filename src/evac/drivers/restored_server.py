@@ -1,7 +1,7 @@
-"""The server of a folder that was just restored: begun apart from evac, waited for, and ended.
+"""The server of a freshly restored folder: started independently of evac, waited for, and stopped.
 
-For engines that have no program of their own for it. A server outlives the process that began it. Its pid is
-in a file of its data folder, and counts only while that process works in the folder.
+For engines without a program for that. A server outlives the process that started it. Its pid is in a file of
+its data folder, and counts only while that process works in the folder.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ PID: Final = "evac.pid"
 LOG: Final = "evac-start.log"
 PAUSE_S: Final = 0.05
 BEGIN_S: Final = 10.0
-"""Until its pid is written."""
+"""Time limit until its pid is written."""
 STOP_S: Final = 20.0
 LOG_TAIL: Final = 400
 _BEGIN: Final = 'echo $$ >"$0" && exec "$@"'
 
 
 def account_of(settings: Mapping[str, Value], owner: str) -> pwd.struct_passwd | None:
-    """The account that owns restored data; None if evac may not change accounts. owner: if the settings
-    name none. Raises `Permanent` for a user that does not exist.
+    """The account that owns restored data; None if evac may not change accounts. owner: default if the
+    settings name none. Raises `Permanent` for an unknown user.
     """
     if os.geteuid() != 0:
         return None
@@ -53,7 +53,7 @@ def account_of(settings: Mapping[str, Value], owner: str) -> pwd.struct_passwd |
 
 
 def give(account: pwd.struct_passwd | None, top: Path) -> None:
-    """Makes a file, or a folder and everything below it, the account's. Raises OSError."""
+    """Make the account the owner of a file, or of a folder and everything below it. Raises OSError."""
     if account is not None:
         os.chown(top, account.pw_uid, account.pw_gid, follow_symlinks=False)
         for path, _ in everything_below(top) if stat.S_ISDIR(top.lstat().st_mode) else ():
@@ -61,7 +61,7 @@ def give(account: pwd.struct_passwd | None, top: Path) -> None:
 
 
 def refuse_closed(account: pwd.struct_passwd | None, folder: Path) -> None:
-    """Raises `Permanent` if an account may not enter a folder, or one above it."""
+    """Raise `Permanent` if an account may not enter a folder, or one above it."""
     if account is None:
         return
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
@@ -83,12 +83,12 @@ class RestoredServer:
     env: Mapping[str, str] | None = None
 
     def own(self) -> None:
-        """Gives everything in its folder to its account. Raises `Permanent` if that may not enter it."""
+        """Make its account the owner of its folder. Raises `Permanent` if that account may not enter it."""
         refuse_closed(self.account, self.data.parent)
         give(self.account, self.data)
 
     def pid(self) -> int | None:
-        """Its process, if it runs."""
+        """Its process id, if it runs."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((self.data / PID).read_text(encoding="ascii"))
             state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
@@ -100,7 +100,7 @@ class RestoredServer:
     async def start(
         self, *argv: str, answers: Callable[[], Awaitable[bool]], watch: Stopwatch, log: Path | None = None
     ) -> None:
-        """Begins it and waits until it answers. Raises `Permanent` if it ends, `Retryable` if it is slow."""
+        """Start it and wait until it responds. Raises `Permanent` if it exits, `Retryable` if it is slow."""
         log = log or self.data / LOG
         (self.data / PID).unlink(missing_ok=True)
         whom: dict[str, Any] = {}
@@ -134,7 +134,7 @@ class RestoredServer:
         )
 
     async def stop(self) -> None:
-        """Ends it, if it runs: in order, or by force after a while."""
+        """Stop it, if it runs: cleanly, or by force after a while."""
         for number, seconds in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
             watch = Stopwatch(seconds)
             pid = self.pid()
@@ -147,8 +147,8 @@ class RestoredServer:
 
     @asynccontextmanager
     async def private(self) -> AsyncIterator[Path]:
-        """A short-named folder that only its account may enter, for a socket and a log; at its end the server
-        is ended.
+        """A folder with a short name that only its account may enter, for a socket and a log; the server is
+        stopped at its end.
         """
         folder = Path(tempfile.mkdtemp(prefix="evac-"))
         try:
@@ -160,7 +160,7 @@ class RestoredServer:
 
 
 async def answered(tool: Tool, *argv: str, expects: str = "") -> bool:
-    """Whether a client's question is answered, with these words in it."""
+    """Whether a client's query succeeds, with these texts in the response."""
     try:
         ended = await tool.run(*argv, timeout_s=3.0)
     except ActionError:
@@ -169,7 +169,7 @@ async def answered(tool: Tool, *argv: str, expects: str = "") -> bool:
 
 
 def unused_port() -> int:
-    """A port of the loopback on which nothing listens."""
+    """An unused port on the loopback interface."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

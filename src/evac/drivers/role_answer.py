@@ -1,4 +1,4 @@
-"""The role of a copy as a program or a system of the company answers it in JSON."""
+"""The role of a copy in the JSON response of a company's program or system."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMES_MAX: Final = 100
 
 
 def role_from(found: object) -> RoleReport:
-    """The report in a JSON object of the documented keys. Raises ValueError that says what is wrong."""
+    """The report in a JSON object with the documented keys. Raises ValueError that says what is wrong."""
     if not isinstance(found, dict):
         raise ValueError("no object")
     said = found.get("role")

@@ -1,10 +1,10 @@
-"""What a driver declares about itself, without the library that it needs: name, settings and capabilities.
+"""A driver's declaration of its name, settings and capabilities, without the library that it needs.
 
-Each driver's folder ends in such a value, `DRIVER`. `evac check`, the reference of drivers, the engine and
-the audit read it; only what talks to a real system imports the driver's own modules.
-What a person types to do what the driver does comes from it too: commands of the systems' own tools, with the
-settings of an endpoint filled in, and none where no single command does the same safely. A secret is never
-written: a reference to a file is, as the file.
+Each driver's folder ends in such a value, `DRIVER`. `evac check`, the driver reference, the engine and the
+audit read it; only code that connects to a real system imports the driver's own modules. It also contains the
+commands with which people do the same by hand: commands of the systems' own tools, with the settings of an
+endpoint filled in, and none if no single command does it safely. A secret is never printed: a reference to a
+file is shown as the file.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from evac.model.run_policy import Proof
 Kind = Literal["text", "number", "flag", "list", "secret"]
 """secret: a reference such as `env:NAME` or `file:/path`, never the secret itself."""
 Names = Literal["", "host", "secret", "program", "folder", "socket", "variable", "repository", "query"]
-"""What the value of a setting reaches: an agent does only what its file lists."""
+"""What the value of a setting gives access to: an agent does only what its file lists."""
 ProbeKind = Literal["user", "data", "member", "agent"]
-"""As whom a probe asks: a user, a client of the data, a member of the store, or the site's agent."""
+"""The role of a probe: a user, a client of the data, a member of the store, or the site's agent."""
 Need = Subject | Literal["fence"]
 DOES = "does"
-"""The setting of an endpoint that names the verbs which its program does."""
+"""The setting of an endpoint that lists the verbs of its program."""
 FENCE = "fence"
-"""The setting of an endpoint for a site that says which proof it gives: it fences, and does nothing else."""
+"""The setting of an endpoint for a site that names its proof: it fences, and does nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByHand:
-    """do: the command; done_when: another one, with what it prints then. Empty if none is known."""
+    """do: the command; done_when: another command, with its expected output. Empty if none is known."""
 
     do: str = ""
     done_when: str = ""
@@ -50,7 +50,7 @@ def file_of(value: Value | None) -> str:
 
 
 def options(settings: Mapping[str, Value], names: Mapping[str, str]) -> list[str]:
-    """names: setting -> option of the program, of those that are given."""
+    """names: setting -> option of the program, for those that are given."""
     parts = []
     for name, option in names.items():
         if name in settings:
@@ -71,7 +71,7 @@ def addresses(settings: Mapping[str, Value], to: str) -> list[tuple[str, str]]:
 
 
 def dig(names: list[tuple[str, str]], server: str = "") -> str:
-    """How the first of these names is asked for, and what is printed then."""
+    """The query for the first of these names, and its expected output."""
     name, address = names[0]
     return f"dig +short {f'@{server} ' if server else ''}{name} prints {address}"
 
@@ -84,19 +84,20 @@ class Setting:
     kind: Kind
     meaning: str
     default: str = ""
-    """What counts without it, in words."""
+    """The default, in words."""
     needed: tuple[Need, ...] = ()
-    """For which endpoints it must be given: by what they are for; `fence` for those that fence a site."""
+    """Endpoints for which it is required, by what they are for; `fence` for those that fence a site."""
     unless: str = ""
-    """Another setting that takes its place."""
+    """Another setting that replaces it."""
     with_: str = ""
-    """Another setting without which it is not needed."""
+    """Another setting without which it is not required."""
     choices: tuple[str, ...] = ()
     most: int = 2**53
     reaches: Names = ""
     """host: an address, a URL or a list of them; program: of a list, its first word; variable: a list of
-    `NAME=value` or `NAME=reference` for the environment of a program; repository: of copies, as its tool
-    writes it; query: what a system is asked, which may have it run or read anything."""
+    `NAME=value` or `NAME=reference` for a program's environment; repository: of backups, as its tool writes
+    it; query: sent to a system, which may then run or read anything.
+    """
 
     @property
     def names(self) -> Names:
@@ -133,7 +134,7 @@ OF_A_COPY = (
     Setting("port", "number", "its port, for the same drivers", "none", most=65_535),
     Setting("name", "text", "its name as its primary sees it, for the same drivers", "none"),
 )
-"""Settings of drivers that pass on where the copies of a store are."""
+"""Settings of drivers that report where the copies of a store are."""
 CONTROLLER = (
     Setting(
         "boot_source", "text", "what it boots from, this time only", "left as it is", choices=("disk", "pxe")
@@ -154,7 +155,7 @@ CONTROLLER = (
     ),
     Setting("answer_s", "number", "timeout of one request, in seconds", "10", most=120),
 )
-"""Settings of drivers that ask management controllers."""
+"""Settings of drivers that use management controllers."""
 RESTORED_POSTGRES = (
     Setting("bin", "text", "folder of PostgreSQL's programs", needed=("store",), reaches="program"),
     Setting("system_user", "text", "owner of the data", "`postgres`"),
@@ -196,14 +197,14 @@ COPY_FOLDER = (
     Setting("repository_id", "text", "ID of the repository; evac refuses any other", "not compared"),
     Setting("place", "text", "folder that a run restores into", "none", reaches="folder"),
 )
-"""Settings of every driver that keeps its copies in a folder."""
+"""Settings of every driver that keeps its backups in a folder."""
 PROBED: Mapping[ProbeKind, frozenset[Subject]] = {
     "user": frozenset({"service", "site"}),
     "data": frozenset({"store"}),
     "member": frozenset({"site"}),
     "agent": frozenset({"service", "site"}),
 }
-"""What an endpoint is for, so that the witness probes it."""
+"""Subjects of an endpoint for which the witness probes it."""
 COMMON = (
     Setting(
         FENCE,
@@ -218,7 +219,7 @@ COMMON = (
 
 @dataclass(frozen=True, slots=True)
 class DriverSpec:
-    """A driver, as everyone else knows it."""
+    """The declaration of a driver."""
 
     name: str
     meaning: str
@@ -226,27 +227,27 @@ class DriverSpec:
     """Protocols of `capabilities`; the driver's class inherits from each of them."""
     settings: tuple[Setting, ...]
     make: str
-    """`module:Class`; imported when the driver is first needed. The class is made without arguments."""
+    """`module:Class`, imported on first use. The class is created without arguments."""
     extra: str = ""
-    """The extra of the distribution that brings its library."""
+    """The extra of the distribution that contains its library."""
     proofs: tuple[Proof, ...] = ()
-    """What its fence proves: `network`, `power` of endpoints for a site; `sync`, `lease` of a store."""
+    """What its fence proves: `network`, `power` for endpoints of a site; `sync`, `lease` for a store."""
     probe: ProbeKind | None = None
-    """As whom it answers a probe; None if it answers none."""
+    """The role in which it probes; None if it does not."""
     copies_follow_by_themselves: bool = False
-    """Whether copies find a new primary without being led to it one by one."""
+    """Whether copies find a new primary by themselves."""
     fetches_from_copies: bool = False
     """Whether a candidate may fetch what it lacks from other copies before it is promoted."""
     answers_are_cached: bool = False
-    """Whether clients keep an answer for a while: such traffic moves after the proxies."""
+    """Whether clients cache its answers: such traffic moves after the proxies."""
     acts: bool = True
-    """Whether it acts on a real system; if not, its observations say nothing of the world."""
+    """Whether it acts on a real system; if not, its observations mean nothing."""
     by_person: bool = False
     """Whether a person does the work."""
     agent_may: bool = False
-    """Whether a site's agent does its orders unless its file says otherwise; never for what runs programs."""
+    """Whether a site's agent runs its orders unless its file says otherwise; never if it runs programs."""
     agent_verbs: frozenset[Verb] = frozenset()
-    """What is done by the agent of the site, on the machine of the data, and cannot be done from afar."""
+    """Verbs that the agent of the site must run, on the machine with the data."""
 
     only_with: Mapping[type, str] = field(default_factory=lambda: MappingProxyType({}))
     """Capability -> the setting without which an endpoint does not have it."""
@@ -255,15 +256,15 @@ class DriverSpec:
     by_hand: Mapping[Verb, Callable[[Mapping[str, Value], Mapping[str, Value]], ByHand]] = field(
         default_factory=lambda: MappingProxyType({})
     )
-    """What a person types for a verb, from the settings of an endpoint and the parameters of the action."""
+    """The command for a verb, from the settings of an endpoint and the parameters of the action."""
 
     def can(self, *capabilities: type) -> bool:
         """Whether it has one of these capabilities."""
         return any(one in self.capabilities for one in capabilities)
 
     def offers(self, settings: Mapping[str, Value], *capabilities: type) -> bool:
-        """Whether an endpoint with these settings has one of these capabilities. One that names its verbs
-        (`does`) has a capability if it names all verbs of it.
+        """Whether an endpoint with these settings has one of these capabilities. One that lists its verbs
+        (`does`) has a capability if it lists all of its verbs.
         """
         named = settings.get(DOES, ())
         does = frozenset(named if isinstance(named, tuple) else (str(named),))
@@ -276,7 +277,7 @@ class DriverSpec:
         )
 
     def serves(self, subject: Subject, settings: Mapping[str, Value]) -> tuple[type, ...]:
-        """Its capabilities that plans or the witness use of an endpoint for such a subject."""
+        """Its capabilities that plans or the witness use for an endpoint with such a subject."""
         fences = subject == "site" and FENCE in settings
         if fences:
             return (Fences,) if settings[FENCE] in self.proofs else ()
@@ -294,7 +295,7 @@ class DriverSpec:
         return (*self.settings, *COMMON)
 
     def missing(self, subject: Subject, settings: Mapping[str, Value]) -> Iterable[Setting]:
-        """Settings that an endpoint for such a subject must have and lacks."""
+        """Settings that an endpoint with such a subject must have and lacks."""
         whats = {subject, "fence"} if subject == "site" and FENCE in settings else {subject}
         for one in self.settings:
             wanted = not whats.isdisjoint(one.needed) and (not one.with_ or one.with_ in settings)
@@ -302,7 +303,7 @@ class DriverSpec:
                 yield one
 
     def create(self) -> Driver:
-        """A new driver. Raises `Permanent` if its library is not installed."""
+        """Create a driver. Raises `Permanent` if its library is not installed."""
         module, _, maker = self.make.partition(":")
         try:
             made = import_module(module)

@@ -1,10 +1,10 @@
-"""What the drivers of stores have in common: who refuses what, dry runs, and errors that become answers.
+"""Common parts of store drivers: refusals, dry runs, and errors converted to results.
 
-A driver says what it can do and does it; that a check never raises, that an observation which fails is
-`unclear`, and that a dry run only checks, stands here once.
+A driver declares what it can do and does it; this class ensures that a check never raises, that a failed
+observation is `unclear`, and that a dry run only checks.
 
-A peer of a data set is asked with one connection whether it can be reached at all: a site that is gone never
-takes it, and one that does gets the time a real answer takes.
+Whether a peer of a data set is reachable is tested with one connection: a lost site never accepts it, and one
+that does gets the time of a real response.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ STAYS = "a store that moved stays moved"
 
 
 class StoreDriver(ABC):
-    """One connection an action. name, verbs: of the port. proofs: fence proofs that it can give; the first
-    one is meant where an action names none.
+    """One connection for each action. name, verbs: of the port. proofs: fence proofs that it can give; the
+    first is the default.
     """
 
     name: str
@@ -32,7 +32,7 @@ class StoreDriver(ABC):
     proofs: ClassVar[tuple[str, ...]] = ()
 
     async def check(self, action: Action, order: Order) -> Checked:
-        """Asks the system; never raises."""
+        """Check the system; never raises."""
         try:
             self.refuse_others(action)
             return await self._check(action, order)
@@ -49,7 +49,7 @@ class StoreDriver(ABC):
         return {**checked.evidence, "dry_run": words, "problems": "; ".join(checked.problems)[:WORDS_MOST]}
 
     async def observe(self, action: Action, order: Order) -> Observed:
-        """Asks the system; `unclear` when it does not answer."""
+        """Observe the system; `unclear` if it does not respond."""
         try:
             self.refuse_others(action)
             return await self._observe(action, order)
@@ -57,7 +57,7 @@ class StoreDriver(ABC):
             return Observed("unclear", {"problem": error.message[:WORDS_MOST]})
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Nothing that moved a store is taken back."""
+        """Refuse: an action that moved a store is not undone."""
         raise Permanent("not-undone", f"{action.verb} is not rolled back: {STAYS}")
 
     async def close(self) -> None:
@@ -81,25 +81,23 @@ class StoreDriver(ABC):
 
     @abstractmethod
     def _subject(self, action: Action) -> str:
-        """What the verb is done to, in words."""
+        """The target of the verb, in words."""
 
 
 CONNECT_MS = 250
 ANSWER_MS = 1_000
 OTHER_PROOFS: Final = ("lease", "network", "power", "attest", "demote", "none")
-"""Of the parameter `proof` of a promotion: what somebody else proved. none: policy says that nothing need be
-fenced.
-"""
+"""For the parameter `proof` of a promotion: proved by something else. none: policy requires no fence."""
 STANDING_MOST_MS: Final = 600_000
 """A dead primary cannot be prechecked again, so the fact is as old as the loss: detection, confirmation and
 approval all pass before the fence.
 """
 ANOTHER_PRIMARY: Final = "another-primary"
-"""The code of a promotion that only waits for another primary to give its role up."""
+"""The code of a promotion that only waits for another primary to give up its role."""
 
 
 async def takes_connections(host: str, port: int, wait_s: float = CONNECT_MS / 1_000) -> bool:
-    """A connection was made and closed again; it says nothing of what listens there."""
+    """Whether a connection can be made; it says nothing about what listens there."""
     try:
         async with asyncio.timeout(wait_s):
             _, writer = await asyncio.open_connection(host, port)
@@ -119,15 +117,15 @@ def another_primary(address: str) -> Retryable:
 
 
 def only_others(addresses: Sequence[str], problems: Sequence[str]) -> ActionError | None:
-    """The error of a promotion that only other primaries keep back; None if there is more to it."""
+    """The error of a promotion that only other primaries block; None if there is more to it."""
     return another_primary(addresses[0]) if addresses and not problems else None
 
 
 def standing_problems(action: Action, name: str) -> list[str]:
-    """What is wrong with the standing fact that the candidate must confirm every commit of the old primary.
+    """Problems of the standing fact that the candidate must confirm every commit of the old primary.
 
     name: of the candidate's endpoint. Parameters: `standing` is the name for which `precheck_sync` held,
-    `standing_age_ms` how long ago, `standing_most_ms` the oldest that is believed.
+    `standing_age_ms` how long ago, `standing_most_ms` the maximum accepted age.
     """
     standing = text(action.parameters, "standing", "")
     age = whole(action.parameters, "standing_age_ms", 2**53)
@@ -145,7 +143,7 @@ def standing_problems(action: Action, name: str) -> list[str]:
 
 
 def place_problems(candidate: str, sites: Mapping[str, str], may_be_lost: str) -> list[str]:
-    """Why the place of a candidate makes it no fence for a site that may be lost."""
+    """Why the site of a candidate makes it no fence for a site that may be lost."""
     site = sites.get(candidate, "")
     if not site:
         return [f"the site of {candidate} is not known"]

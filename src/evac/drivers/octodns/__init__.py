@@ -1,4 +1,4 @@
-"""Names between sites, by a provider of octoDNS: Route 53, Cloudflare and whatever else it speaks to."""
+"""Moves names between sites through a provider of octoDNS: Route 53, Cloudflare and others."""
 
 from evac.drivers.capabilities import RoutesTraffic
 from evac.drivers.spec import DriverSpec, Need, Setting

@@ -1,4 +1,6 @@
-"""The driver of octoDNS: moves names between sites by one of its providers, in a process that it can end."""
+"""Driver for octoDNS: moves names between sites through one of its providers, in a separate process that can
+be killed.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ class _ProviderZone:
 
 
 class OctoDnsDriver(ZoneDriver[_ProviderZone]):
-    """Keeps one worker for each interpreter and environment, and ends those that are late."""
+    """Keeps one worker for each interpreter and environment, and kills those that miss a deadline."""
 
     name = DRIVER.name
 
@@ -103,7 +105,7 @@ class OctoDnsDriver(ZoneDriver[_ProviderZone]):
     async def _ask(
         self, zone: _ProviderZone, sets: list[list[object]] | None, timeout_s: float
     ) -> dict[str, Any]:
-        """sets: to write; None to read. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        """sets: record sets to write; None: read. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
         late = Retryable if sets is None else OutcomeUnknown
         asked = {
             "config": zone.config,
@@ -148,7 +150,7 @@ class OctoDnsDriver(ZoneDriver[_ProviderZone]):
 
 
 class _Worker:
-    """One process, that answers one question after the other."""
+    """One process that handles one request after the other."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process, self._one = process, asyncio.Lock()
@@ -177,7 +179,9 @@ class _Worker:
         return self._process.returncode is not None
 
     async def ask(self, line: bytes) -> dict[str, Any]:
-        """Raises OSError if it ended, ValueError for what is not an answer, or one without end."""
+        """Send a request. Raises OSError if the process ended, ValueError for an invalid or endless
+        response.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         async with self._one:

@@ -1,7 +1,7 @@
 """Reads and writes record sets through octoDNS: one JSON object a line in, one out. Imports nothing of evac.
 
-It is run by the interpreter that has octoDNS, in a process of its own: providers block, retry as they like,
-and keep what they have read, so the driver ends this process when its time is over.
+Run by the interpreter that has octoDNS, in a separate process: providers block, retry at will, and cache what
+they have read, so the driver kills this process when its time is over.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ ADDRESSES = ("A", "AAAA")
 
 
 class NotDone(Exception):
-    """Not done, and again does not help."""
+    """Not done, and a retry does not help."""
 
 
 def opened(asked: dict[str, Any]) -> tuple[Any, Any]:
-    """The provider, made again so that it remembers nothing, and what the zone holds now."""
+    """A fresh instance of the provider, without cache, and the current content of the zone."""
     try:
         from octodns.manager import Manager
         from octodns.zone import Zone
@@ -28,7 +28,7 @@ def opened(asked: dict[str, Any]) -> tuple[Any, Any]:
         raise NotDone("octoDNS is not installed: pip install 'evac[octodns]'") from error
 
     class OneProvider(Manager):  # type: ignore[misc]
-        """Makes only the provider that is asked for: another may lack its package or its key."""
+        """Creates only the selected provider: another may lack its package or its key."""
 
         def _config_providers(self, found: dict[str, Any]) -> Any:
             return super()._config_providers({k: v for k, v in found.items() if k == asked["provider"]})
@@ -49,7 +49,9 @@ def opened(asked: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def seen(asked: dict[str, Any], zone: Any) -> dict[str, Any]:
-    """Of the names that matter: addresses, ttls, the token, and what must not be replaced by addresses."""
+    """For the relevant names: addresses, TTLs, the token, and records that must not be replaced by
+    addresses.
+    """
     wanted = {tuple(one) for one in asked["names"]}
     names = {name for name, _ in wanted}
     sets, blocked, token = [], [], "0"
@@ -66,7 +68,7 @@ def seen(asked: dict[str, Any], zone: Any) -> dict[str, Any]:
 
 
 def written(asked: dict[str, Any], provider: Any, zone: Any) -> None:
-    """Changes the record sets that were asked for, and nothing else, whatever a provider would add."""
+    """Change only the requested record sets, whatever else a provider would add."""
     from octodns.record import Record
 
     if getattr(provider, "apply_disabled", False):
@@ -90,7 +92,7 @@ def written(asked: dict[str, Any], provider: Any, zone: Any) -> None:
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status that a library says it was refused with; 0 if it says none."""
+    """The HTTP status of a refusal, from a library's error; 0 if it has none."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -116,7 +118,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Until the driver hangs up. Whatever a provider prints goes nowhere."""
+    """Serve until the driver closes the pipe. Output that a provider prints is discarded."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for line in sys.stdin:

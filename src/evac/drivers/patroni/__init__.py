@@ -1,4 +1,4 @@
-"""PostgreSQL that Patroni leads."""
+"""PostgreSQL managed by Patroni."""
 
 import shlex
 from collections.abc import Mapping

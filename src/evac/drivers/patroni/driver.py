@@ -1,8 +1,8 @@
-"""The driver of Patroni: an orderly switchover through its REST API; a failover by freeing its leader key,
-and only after the old primary is fenced; the promotion of a standby cluster.
+"""Driver for Patroni: an orderly switchover through its REST API; a failover by deleting its leader key, only
+after the old primary is fenced; the promotion of a standby cluster.
 
-Left alone, Patroni waits for its leader key to end, 20 s at the least. That key is its protection against two
-primaries, so evac claims the cluster in etcd first and deletes the key in a transaction that compares the
+On its own, Patroni waits for its leader key to expire, at least 20 s. That key protects it from two
+primaries, so evac first claims the cluster in etcd and deletes the key in a transaction that checks the
 claim: evac's own key next to Patroni's, with the highest token and epoch that acted on a cluster.
 """
 
@@ -35,7 +35,7 @@ KEYS_MOST: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who acted last: token, epoch, and what for."""
+    """Who acted last: token, epoch, and purpose."""
 
     token: int = 0
     epoch: int = 0
@@ -47,7 +47,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class PatroniCluster:
-    """One reading of a cluster. sync: names in /sync that may take over; members: name -> what each said."""
+    """A snapshot of a cluster. sync: names in /sync that may take over; members: name -> its own record."""
 
     scope: str
     leader: str
@@ -76,7 +76,7 @@ class PatroniCluster:
         return self.members.get(name, {}).get("state") in ("running", "streaming")
 
     def evidence(self) -> dict[str, str | int | bool]:
-        """For the journal. alone_s: about what Patroni would need without evac."""
+        """For the journal. alone_s: approximate time Patroni would need without evac."""
         ttl, loop_wait = _number(self.config.get("ttl"), 30), _number(self.config.get("loop_wait"), 10)
         seen: dict[str, str | int | bool] = {
             "leader": self.leader or "none",
@@ -94,7 +94,7 @@ class PatroniCluster:
 
 @dataclass(frozen=True, slots=True)
 class SyncMember:
-    """A member that the leader counts on for each commit."""
+    """A member that the leader needs for each commit."""
 
     name: str
     sync_state: str = "sync"
@@ -102,7 +102,7 @@ class SyncMember:
 
 @dataclass(frozen=True, slots=True)
 class MemberFacts:
-    """One member as Patroni's own record has it. lag_ms: None, because Patroni counts bytes: `behind`."""
+    """One member in Patroni's own records. lag_ms: None, because Patroni counts bytes: `behind`."""
 
     role: str
     writable: bool
@@ -114,7 +114,7 @@ class MemberFacts:
 
 
 def _number(value: object, default: int = 0) -> int:
-    """A number of Patroni's records, which people may write too; the default for what is none."""
+    """A number in Patroni's records, which people may write too; the default if it is not one."""
     try:
         return int(str(value))
     except ValueError:
@@ -122,7 +122,7 @@ def _number(value: object, default: int = 0) -> int:
 
 
 def member_facts(cluster: PatroniCluster, name: str) -> MemberFacts:
-    """Of one member. Raises `Retryable` if the cluster does not know it now."""
+    """Facts of one member. Raises `Retryable` if the cluster does not currently know it."""
     seen = cluster.members.get(name)
     if seen is None:
         raise Retryable("member-unknown", f"{name} is not a member of {cluster.scope}", after_ms=500)
@@ -176,7 +176,7 @@ class Dcs:
         return self._deadline - asyncio.get_running_loop().time()
 
     async def pause(self, seconds: float) -> None:
-        """Waits between two looks; at the deadline raises what is true of what was done so far."""
+        """Wait between two reads; at the deadline raise the error for what was done so far."""
         if self.left_s() <= seconds:
             raise self._too_late()
         await asyncio.sleep(seconds)
@@ -186,7 +186,7 @@ class Dcs:
         return (OutcomeUnknown if self.changed else Retryable)("patroni-slow", message)
 
     async def read(self) -> PatroniCluster:
-        """The whole cluster in one transaction, so that its parts belong together."""
+        """The whole cluster in one transaction, so that its parts are consistent."""
         asked = {
             "success": [_prefix(self.root, KEYS_MOST), {"request_range": {"key": text_key(self.claim_key)}}]
         }
@@ -198,7 +198,7 @@ class Dcs:
             raise Retryable("etcd-answer", "etcd's response was not understood", after_ms=500) from error
 
     async def claim(self, seen: PatroniCluster, order: Order, purpose: str) -> PatroniCluster:
-        """Writes this order's token and epoch, unless someone newer did. Nothing is changed before."""
+        """Write this order's token and epoch, unless a newer one is there. Nothing is changed before."""
         refuse_stale(seen, order)
         wanted = Claim(order.token, max(order.epoch, seen.claim.epoch), purpose)
         if wanted != seen.claim:
@@ -208,7 +208,7 @@ class Dcs:
         return await self.read()
 
     async def free_leader(self, seen: PatroniCluster, candidate: str) -> bool:
-        """Deletes the leader key that was read, while the claim is still ours. This key is Patroni's
+        """Delete the leader key that was read, while the claim is still ours. This key is Patroni's
         protection against two primaries: only after the old one is fenced.
         """
         compare = [
@@ -224,7 +224,7 @@ class Dcs:
     async def transact(
         self, compare: Sequence[object], puts: Sequence[tuple[str, str]], deletes: Sequence[str]
     ) -> bool:
-        """All or nothing; False if a comparison failed."""
+        """A transaction; False if a comparison failed."""
         success: list[object] = [
             {"request_put": {"key": text_key(key), "value": text_key(value)}} for key, value in puts
         ]
@@ -259,7 +259,7 @@ class Dcs:
 
 
 def refuse_stale(seen: PatroniCluster, order: Order) -> None:
-    """Raises `Permanent` for an order of an older leader, or for an epoch that is over."""
+    """Raise `Permanent` for an order of an older leader, or for an epoch that has ended."""
     if order.token < seen.claim.token or (order.epoch and order.epoch < seen.claim.epoch):
         raise stale_token(seen.scope, seen.claim.token, order)
 
@@ -325,20 +325,22 @@ REST_S: Final = 3.0
 PEER_S: Final = 0.5
 POLL_S: Final = 0.1
 PROOFS: Final = frozenset({"lease", "network", "power", "attest"})
-"""After which the leader key may be freed. `sync` is none here: Patroni starts a cut off receiver anew."""
+"""Proofs after which the leader key may be deleted. `sync` is not one: Patroni restarts a stopped
+receiver.
+"""
 _MISREAD: Final = re.compile(r"(any|first)[a-z0-9_$]*", re.IGNORECASE)
 
 
 def misread_name(name: str) -> bool:
     """Whether Patroni 4 misreads this member's name in synchronous_standby_names: one that begins with `any`
-    or `first` and needs no quotes. Such a member looks synchronous and never takes over.
+    or `first` and needs no quotes. Such a member looks synchronous but never takes over.
     """
     return _MISREAD.fullmatch(name) is not None
 
 
 class PatroniDriver(StoreDriver, ReportsRole, Promotes, Fences, Follows, Protects):
     """Settings: scope, url (this member's REST API), etcd (client URLs), namespace, name (this member),
-    rest_user and rest_password (reference) where the API wants them.
+    rest_user and rest_password (reference) if the API requires them.
     """
 
     name = "patroni"
@@ -387,7 +389,9 @@ class PatroniDriver(StoreDriver, ReportsRole, Promotes, Fences, Follows, Protect
         return member_facts(await self.cluster(action, timeout_s), _name(action))
 
     async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
-        """Patroni's record of positions is as old as its loop, and proves nothing: it is left out."""
+        """The role of a copy, without Patroni's record of positions, which is as old as its loop and proves
+        nothing.
+        """
         facts = await self.facts(action, timeout_s)
         if facts.role == "primary":
             confirms = tuple(one.name for one in facts.standbys)
@@ -395,7 +399,7 @@ class PatroniDriver(StoreDriver, ReportsRole, Promotes, Fences, Follows, Protect
         return RoleReport("replica", 0) if facts.link_up else RoleReport("detached")
 
     async def precheck(self, action: Action, timeout_s: float) -> Checked:
-        """Whether this member could take over if the leader were lost now: not while /sync names no standby.
+        """Whether this member could take over if the leader were lost now; not while /sync names no standby.
         Never raises.
         """
         try:
@@ -418,7 +422,7 @@ def _old_leader(action: Action) -> str:
 
 
 def _warnings(cluster: PatroniCluster) -> dict[str, str | int | bool]:
-    """What does not stop anything today."""
+    """Problems that block nothing today."""
     found = [
         f"{name} can never take over: rename it" for name in sorted(cluster.members) if misread_name(name)
     ]
@@ -447,7 +451,7 @@ def _problems_of_candidate(cluster: PatroniCluster, name: str) -> list[str]:
 
 
 async def _problems(action: Action, order: Order, cluster: PatroniCluster) -> list[str]:
-    """What keeps the verb from working now; none when it is done already."""
+    """What prevents the verb now; none if it is already done."""
     if _is_done(action, order, cluster):
         return []
     match action.verb:
@@ -497,7 +501,7 @@ async def _problems_of_promote(action: Action, cluster: PatroniCluster) -> list[
 
 
 async def _answers_as_primary(cluster: PatroniCluster) -> bool:
-    """Asks the leader's own REST API; a dead one is silent."""
+    """Query the leader's own REST API; a dead one is silent."""
     url = str(cluster.members.get(cluster.leader, {}).get("api_url", ""))
     if not url:
         return False
@@ -550,7 +554,7 @@ def _evidence(action: Action, cluster: PatroniCluster) -> dict[str, str | int | 
 
 
 async def _act(dcs: Dcs, action: Action, order: Order, cluster: PatroniCluster) -> str:
-    """Sets it going, and says how. What it leads to is seen in etcd."""
+    """Start the change, and return how. Its effect is observed in etcd."""
     if action.verb == "protect":
         names = many(action.parameters, "synchronous")
         change: dict[str, Any] = {"synchronous_mode": bool(names), "synchronous_mode_strict": bool(names)}
@@ -573,7 +577,9 @@ async def _act(dcs: Dcs, action: Action, order: Order, cluster: PatroniCluster) 
 
 
 async def _rest(dcs: Dcs, action: Action, method: str, path: str, body: Mapping[str, Any]) -> None:
-    """One call of this member's REST API. Raises `Retryable` when refused, `OutcomeUnknown` in silence."""
+    """One call of this member's REST API. Raises `Retryable` when refused, `OutcomeUnknown` without a
+    response.
+    """
     url = text(action.settings, "url").rstrip("/")
     user, reference = text(action.settings, "rest_user", ""), text(action.settings, "rest_password", "")
     secret = resolve(reference) if reference else None

@@ -1,4 +1,4 @@
-"""Copies of PostgreSQL by pg_basebackup in a folder, recovered with the archived log."""
+"""Backups of PostgreSQL with pg_basebackup in a folder, recovered with the archived log."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.spec import COPY_FOLDER, RESTORED_POSTGRES, DriverSpec, Setting

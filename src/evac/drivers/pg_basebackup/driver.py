@@ -1,9 +1,9 @@
-"""The driver of pg_basebackup of PostgreSQL 13 and later.
+"""Driver for pg_basebackup of PostgreSQL 13 and later.
 
-A base backup brings the log that it needs, and its manifest has the sum of every file as the server read it.
-What came after is in the archive, which no manifest covers: it is read record by record, and a gap or a
-damaged record before its end is damage. A tablespace would be written to its own full path, over what is
-there: such a store is refused.
+A base backup includes the log that it needs, and its manifest has the checksum of every file as the server
+read it. Later log is in the archive, which no manifest covers: it is read record by record, and a gap or a
+damaged record before its end is damage. A tablespace would be written to its own full path, over existing
+data: such a store is refused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from evac.model.errors import Permanent, Retryable
 MANIFEST: Final = "backup_manifest"
 MANIFEST_BYTES: Final = 256 << 20
 SEGMENTS_MOST: Final = 64
-"""Of the log that are looked into for its last transaction, newest first."""
+"""Newest log segments searched for the last transaction."""
 SYSTEM_AT: Final = 24
 """Offset of the system identifier in a segment (`XLogLongPageHeaderData`)."""
 _SEGMENT: Final = re.compile(r"[0-9A-F]{24}")
@@ -68,7 +68,7 @@ _REASONS: Final = (
 
 
 class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, RestoresData):
-    """One folder for each endpoint."""
+    """Each endpoint is one folder."""
 
     name = "pg_basebackup"
     program = "pg_basebackup"
@@ -109,7 +109,7 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
         return wrong
 
     async def _recover(self, into: Filling) -> Filled:
-        """With the log of the copy, and with what was archived after it; up to a moment, or to its end."""
+        """Recover with the log in the backup and the archived log; up to a restore point, or to its end."""
         action, folder, watch = into.action, into.folder, into.watch
         account = account_of(action.settings, OWNER)
         (folder / "standby.signal").unlink(missing_ok=True)
@@ -130,7 +130,7 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
         return Filled(found.bytes, found.reached_at, found.facts)
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
-        """PostgreSQL stops at a moment only if it finds a transaction that ended after it."""
+        """PostgreSQL stops at a restore point only if it finds a transaction that ended after it."""
         archive = _archive(action)
         if archive is None:
             words = "without archived WAL, a base backup cannot be restored to a point in time"
@@ -144,12 +144,12 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
 
 
 def _at(action: Action, program: str) -> Tool:
-    """A program of PostgreSQL."""
+    """Path of a PostgreSQL program."""
     return Tool(f"{text(action.settings, 'bin')}/{program}", {"LC_ALL": "C", "TZ": "UTC"})
 
 
 def _archive(action: Action) -> Path | None:
-    """Raises `Permanent` for a folder that is not there, or that a command could not name."""
+    """The archive folder. Raises `Permanent` if it does not exist, or a command could not name it."""
     name = text(action.settings, "archive", "")
     if not name:
         return None
@@ -164,8 +164,8 @@ def _archive(action: Action) -> Path | None:
 
 
 async def _refuse_unreadable(archive: Path, account: Any, watch: Stopwatch) -> None:
-    """Raises `Permanent` if the owner of the data may not read all of the archive: to PostgreSQL, a command
-    that fails is the end of the log, and it would come back older without a word.
+    """Raise `Permanent` if the owner of the data may not read all of the archive: PostgreSQL takes a failed
+    command for the end of the log, and would silently return older data.
     """
     argv = (str(archive), "-maxdepth", "1", "-type", "f", "!", "-readable", "-print", "-quit")
     ended = await Tool("find", {}, account=account).run(*argv, timeout_s=watch.left_s, allowed=(0, 1))
@@ -176,8 +176,8 @@ async def _refuse_unreadable(archive: Path, account: Any, watch: Stopwatch) -> N
 
 
 async def _refuse_damaged(into: Filling) -> None:
-    """Raises `Permanent` for an archive with a gap or damage: PostgreSQL takes that for the end of the log,
-    and the store would come back older without a word. A moment after it PostgreSQL refuses by itself.
+    """Raise `Permanent` for an archive with a gap or damage: PostgreSQL takes that for the end of the log,
+    and would silently return older data. PostgreSQL itself refuses a restore point after it.
     """
     problems = await archive_problems(into.action, into.folder, into.copy.source, into.watch)
     if problems:
@@ -190,7 +190,7 @@ def _segments(folder: Path) -> list[str]:
 
 
 def _sums(content: Path) -> dict[str, FileSum]:
-    """Of the manifest, by the path of each file. Raises `Permanent` for one that cannot be read."""
+    """Checksums in the manifest, by file path. Raises `Permanent` if it is unreadable."""
     with (content / MANIFEST).open("rb") as file:
         found = document(file.read(MANIFEST_BYTES).decode("utf-8", "replace"), MANIFEST)
     try:
@@ -205,8 +205,8 @@ def _sums(content: Path) -> dict[str, FileSum]:
 
 
 async def archive_problems(action: Action, content: Path, source: str, watch: Stopwatch) -> list[str]:
-    """What is wrong in the archive, from the last segment of a copy to its own last one. content: the folder
-    of the copy; source: the system that it says it is of.
+    """Problems of the archive from the last segment of a backup to the archive's last. content: the folder of
+    the backup; source: the system that it states as its origin.
     """
     archive, brought = _archive(action), _segments(content / "pg_wal")
     if archive is None or not brought:
@@ -242,12 +242,12 @@ async def archive_problems(action: Action, content: Path, source: str, watch: St
 
 
 def _system(segment: Path) -> int:
-    """The system identifier in the header of a segment, which pg_waldump does not compare."""
+    """The system identifier in a segment's header, which pg_waldump does not check."""
     with segment.open("rb") as file:
         return int.from_bytes(file.read(SYSTEM_AT + 8)[SYSTEM_AT:], sys.byteorder)
 
 
 def _number(position: int, size: int) -> str:
-    """The second and third part of the name of the segment that a position is in."""
+    """The second and third part of the name of the segment that contains a position."""
     number, each = position // size, (1 << 32) // size
     return f"{number // each:08X}{number % each:08X}"

@@ -1,9 +1,10 @@
-"""The driver of pgBackRest 2.50 and later. It writes to each of its repositories itself; an endpoint is one.
+"""Driver for pgBackRest 2.50 and later. pgBackRest itself writes to each of its repositories; an endpoint is
+one.
 
-`verify` prints nothing and ends with 0 whatever it finds, unless it is asked for text: its counts are read,
-and a set that it does not mention was not checked. A backup whose `error` is true has pages with wrong
-checksums, although the command ended with 0. A restored database is asked once its recovery has ended.
-Whether the source can delete a repository is read from its kind, and a bucket is asked for its locks.
+By default `verify` prints nothing and exits with 0 whatever it finds, so text output is requested: its counts
+are read, and a set that it does not mention was not checked. A backup whose `error` is true has pages with
+wrong checksums, although the command exited with 0. A restored database is queried once its recovery has
+ended. Whether the source can delete a repository follows from its type; a bucket's locks are queried.
 """
 
 from __future__ import annotations
@@ -57,15 +58,15 @@ from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 SEGMENTS_MOST: Final = 64
-"""Of the log that are looked into for its last transaction, newest first."""
+"""Newest log segments searched for the last transaction."""
 SEGMENT_BYTES: Final = 256 << 20
 _SEGMENT: Final = re.compile(r"[0-9A-F]{24}-[0-9a-f]{40}(\.[a-z0-9]{2,4})?")
 _SHELF: Final = 16
-"""A folder of the archive is named by that many letters of its segments."""
+"""An archive folder is named after this many leading characters of its segments."""
 NO_BACKUPS: Final = 2
-"""Status of a repository that holds none yet."""
+"""Status of a repository that has none yet."""
 UNREADABLE: Final = 99
-"""Status of one whose catalogue could not be read."""
+"""Status if its catalogue could not be read."""
 _REASONS: Final = (
     ("clock skew", Permanent("backup-clock", "the clock is behind the newest backup", "correct the clock")),
     ("unable to acquire lock", Retryable("backup-locked", "another backup is running", "", 60_000)),
@@ -103,7 +104,7 @@ _STATUS: Final = re.compile(r"^status: (\w+)", re.MULTILINE)
 
 _LOG: Final = re.compile(r"[0-9A-F]{24}[-.]")
 _POSITION: Final = slice(8, 24)
-"""Of the name of a segment: what comes before it is its timeline."""
+"""The part of a segment name after its timeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,13 @@ class Set:
     stored: int
     """Bytes that it alone added to the repository."""
     cluster: int
-    """pgBackRest's number of the cluster that it is of."""
+    """pgBackRest's number of its cluster."""
     needs_log_from: str
     """The first segment that a restore needs."""
 
 
 class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresData):
-    """One repository of one stanza for each endpoint."""
+    """Each endpoint is one repository of one stanza."""
 
     name = "pgbackrest"
 
@@ -164,8 +165,8 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         return await source_facts(action.settings, Stopwatch(timeout_s))
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
-        """Level 2: every file of the sets of one part, and the log that each needs to be consistent. The last
-        part checks the whole repository: the log after a set belongs to none of them.
+        """Level 2: every file of the sets in one part, and the log that each needs for consistency. The last
+        part checks the whole repository, because later log belongs to no set.
         """
         if level != READ or not 1 <= part <= of:
             raise Permanent("proof-unknown", f"pgBackRest cannot prove level {level}, part {part} of {of}")
@@ -200,7 +201,8 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
     async def _verify(
         self, action: Action, labels: Sequence[str], watch: Stopwatch, whole_log: bool = False
     ) -> list[str]:
-        """What is wrong with these sets. whole_log: they are all there are, and the whole archive is checked.
+        """Problems of these sets. whole_log: they are all there are, and the whole archive is checked.
+
         Raises `Permanent` if no file of the set was checked.
         """
         named = () if whole_log else (f"--set={labels[0]}",)
@@ -252,7 +254,7 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
 
     def _can_delete(self, action: Action, sets: Sequence[Set]) -> Deletable:
         """Whether the source, whose configuration this is, can delete the repository. A repository server may
-        run with an account of its own: nothing is known of it.
+        use an account of its own, about which nothing is known.
         """
         try:
             options = _options(action)
@@ -271,7 +273,9 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
             return Deletable(None, error.message)
 
     async def _fill(self, into: Filling) -> Filled:
-        """The set and the log after it, recovered; up to a moment, or to the end of the archive."""
+        """Restore the set and recover it with the log after it; up to a restore point, or to the end of the
+        archive.
+        """
         action, folder, watch = into.action, into.folder, into.watch
         account = account_of(action.settings, OWNER)
         refuse_closed(account, folder.parent)
@@ -292,14 +296,14 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         return Filled(found.bytes, found.reached_at, found.facts)
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
-        """PostgreSQL stops at a moment only if it finds a transaction that ended after it. What was written
-        after the last archived segment is lost with the primary.
+        """PostgreSQL stops at a restore point only if it finds a transaction that ended after it. Writes
+        after the last archived segment are lost with the primary.
         """
         refuse_beyond(await self._log_end(action, watch), until)
 
     async def _log_end(self, action: Action, watch: Stopwatch) -> float:
-        """When the last transaction of the archived log ended, in seconds since 1970. Raises `Permanent` if
-        none of the newest segments holds one.
+        """When the last transaction in the archived log ended, in seconds since 1970. Raises `Permanent` if
+        none of the newest segments contains one.
         """
         tool, stanza, repo = _tool(action), text(action.settings, "stanza"), whole(action.settings, "repo", 1)
         argv = (f"--config={_config(action)}", f"--stanza={stanza}", "info", "--output=json")
@@ -335,8 +339,9 @@ def _config(action: Action) -> str:
 
 
 def _options(action: Action) -> dict[str, str]:
-    """What is set for the repository, as pgBackRest finds it: in its environment, for the stanza, for all.
-    Raises `Permanent` for a configuration that cannot be read.
+    """Options of the repository as pgBackRest finds them: environment, stanza, global.
+
+    Raises `Permanent` if the configuration is unreadable.
     """
     parser = RawConfigParser(delimiters=("=",), comment_prefixes=("#",), strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
@@ -358,7 +363,7 @@ def _options(action: Action) -> dict[str, str]:
 
 
 def _bucket(options: Mapping[str, str]) -> Bucket:
-    """Raises `Permanent` for options that name no bucket."""
+    """The bucket. Raises `Permanent` if the options name none."""
     missing = [name for name in ("s3-bucket", "s3-endpoint") if not options.get(name)]
     if missing:
         raise Permanent("setting-wrong", f"the configuration of pgBackRest does not set {missing[0]}")
@@ -378,8 +383,8 @@ def _bucket(options: Mapping[str, str]) -> Bucket:
 
 
 def _comes_and_goes(stanza: str, sets: Sequence[Set]) -> Passes:
-    """Objects that no restore of these sets needs: of other stanzas, and what pgBackRest expired. What is
-    hidden and a set needs does not pass: someone deleted it.
+    """Whether an object is needed by no restore of these sets: of other stanzas, or expired by pgBackRest. A
+    hidden object that a set needs does not count: someone deleted it.
     """
     labels, first = {one.copy.id for one in sets}, dict[str, str]()
     for one in sets:
@@ -428,7 +433,7 @@ def _set(entry: Mapping[str, Any], stanza: str) -> Set:
 
 
 def _at(found: object, *path: str) -> Any:
-    """What is at a path of names; None if any of them is missing."""
+    """The value at a path of names; None if any of them is missing."""
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
     return found

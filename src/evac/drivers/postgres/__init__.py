@@ -1,4 +1,4 @@
-"""PostgreSQL that no other manager leads."""
+"""PostgreSQL without another manager."""
 
 import shlex
 from collections.abc import Mapping

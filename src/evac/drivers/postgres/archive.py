@@ -1,10 +1,12 @@
-"""Keeps what an old primary had alone, before anything is rewound: its log from the fork on, the list of
-transactions that no one else has, and the rows they wrote where the plan names tables.
+"""Archives what only an old primary has, before it is rewound: its log from the fork on, the list of
+transactions that exist nowhere else, and the rows they wrote in tables that the plan names.
 
-An archive is complete when it has a manifest; it is made beside its place and renamed into it.
+An archive is complete when it has a manifest; it is made under a temporary name next to its place and
+renamed.
 
-PostgreSQL's own programs run here for the member whose data folder is on this machine: never by a shell, as
-the folder's user, bounded in time, with the password in the environment of the one program that needs it.
+PostgreSQL's own programs run here for a member whose data folder is on this machine: never through a shell,
+as the folder's user, with a time limit, and with the password only in the environment of the program that
+needs it.
 """
 
 from __future__ import annotations
@@ -40,12 +42,12 @@ from evac.net.secrets import scrub
 OUTPUT_BYTES = 65_536
 STOP_S = 20
 SAID = re.compile(r"\b[A-Z]{3,10}:\s+(.+)$")
-"""What a server says in a line of its log, after the time and the process."""
+"""The message in a server log line, after time and process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a member lives: its data folder, the folder of its programs, the system user that owns it."""
+    """Paths of a member: its data folder, the folder of its programs, and the system user that owns it."""
 
     data: Path
     bin: Path
@@ -53,11 +55,11 @@ class Place:
 
     @property
     def account(self) -> pwd.struct_passwd | None:
-        """Whom to become; None if we are that user, or may not change."""
+        """The user to become; None if we are that user, or may not change."""
         return pwd.getpwnam(self.user) if self.user and os.geteuid() == 0 else None
 
     def give(self, *paths: Path) -> None:
-        """Makes files and whole folders the user's."""
+        """Make the user the owner of files and whole folders."""
         account = self.account
         if account is None:
             return
@@ -68,7 +70,7 @@ class Place:
 
 
 def place_of(action: Action) -> Place | None:
-    """From the settings `data`, `bin`, `system_user`; None if the member is not ours to touch by hand."""
+    """From the settings `data`, `bin`, `system_user`; None if we do not manage the member's files."""
     data = text(action.settings, "data", "")
     if not data:
         return None
@@ -84,8 +86,9 @@ async def program(
     output: Path | None = None,
     allowed: tuple[int, ...] = (0,),
 ) -> str:
-    """Runs one of the programs and returns what it said, at most `OUTPUT_BYTES`. output: a file for it
-    instead. Raises `Permanent` for a code that is not allowed, `OutcomeUnknown` when it takes too long.
+    """Run one of the programs; return its output, at most `OUTPUT_BYTES`. output: a file for it instead.
+
+    Raises `Permanent` for an exit code that is not allowed, `OutcomeUnknown` on timeout.
     """
     secret = password.secret() if password else None
     env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", **({"PGPASSWORD": secret.reveal()} if secret else {})}
@@ -132,20 +135,20 @@ def _identity(place: Place) -> Mapping[str, Any]:
 
 
 async def control(place: Place, timeout_s: float = 10) -> Control:
-    """What the stopped or running member's control file says."""
+    """Content of the stopped or running member's control file."""
     return parse_control(await program(place, "pg_controldata", "-D", str(place.data), timeout_s=timeout_s))
 
 
 async def runs(place: Place) -> bool:
-    """Whether a server runs on the data folder. `pg_ctl` ends with 3 where none does, with 4 without
-    a folder. Raises as `program` does.
+    """Whether a server runs on the data folder. `pg_ctl` exits with 3 if none does, with 4 without a folder.
+    Raises as `program` does.
     """
     said = await program(place, "pg_ctl", "-D", str(place.data), "status", timeout_s=10, allowed=(0, 3, 4))
     return "server is running" in said
 
 
 async def stop(place: Place) -> None:
-    """Ends the server of the data folder, if one runs. A fast stop; at once if that takes too long."""
+    """Stop the server of the data folder, if one runs: fast, or immediately if that takes too long."""
     data = str(place.data)
     for mode in ("fast", "immediate"):
         argv = ("pg_ctl", "-D", data, "-m", mode, "-w", "-t", str(STOP_S), "stop")
@@ -156,8 +159,9 @@ async def stop(place: Place) -> None:
 
 
 async def start(place: Place, timeout_s: float, options: str = "") -> None:
-    """Starts the server and waits until it takes connections. options: more `-c` settings. Raises `Permanent`
-    with what the server wrote where it does not start.
+    """Start the server and wait until it accepts connections. options: more `-c` settings.
+
+    Raises `Permanent` with the server's messages if it does not start.
     """
     log = place.data / "evac_start.log"
     before = log.stat().st_size if log.exists() else 0
@@ -177,7 +181,7 @@ async def start(place: Place, timeout_s: float, options: str = "") -> None:
 
 
 def _why_not_started(log: Path, begin: int) -> str:
-    """The last lines of a server's log that it wrote from there on, without their times."""
+    """The last lines of a server's log after an offset, without their times."""
     try:
         with log.open("rb") as file:
             file.seek(max(begin, log.stat().st_size - OUTPUT_BYTES))
@@ -189,8 +193,8 @@ def _why_not_started(log: Path, begin: int) -> str:
 
 @asynccontextmanager
 async def shut_in(place: Place, action: Action, timeout_s: float) -> AsyncIterator[Member]:
-    """The member runs, reached by no one but us: through a socket in a closed folder, read only. It recovers
-    what its crash left, and is stopped in order at the end.
+    """Run the member for us only: read-only, through a socket in a private folder. It recovers from a crash,
+    and is stopped cleanly at the end.
     """
     folder = Path(mkdtemp(prefix="evac-"))
     try:
@@ -216,7 +220,7 @@ ARCHIVES_MOST = 99
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """folder: the archive. transactions: committed there alone. rows: by table, what they left."""
+    """folder: the archive. transactions: committed only there. rows: by table, what they left."""
 
     folder: Path
     transactions: int
@@ -235,7 +239,7 @@ class Archived:
 
 
 def archive_folder(action: Action, timeline: int, lsn: int) -> Path:
-    """One folder for each member and fork. Raises `Permanent` if no place was given."""
+    """One folder for each member and fork. Raises `Permanent` if no location was given."""
     given = text(action.parameters, "archive", text(action.settings, "archive", ""))
     top = given.removeprefix("file:")
     if not top.startswith("/"):
@@ -260,8 +264,8 @@ def read_archive(folder: Path) -> Archived | None:
 async def archive(
     place: Place, action: Action, found: Control, fork: tuple[int, int], timeout_s: float
 ) -> Archived:
-    """Makes the archive. The member's server is stopped, before and after. An earlier archive of the same
-    fork stays as it is: the member may have written more since.
+    """Make the archive. The member's server is stopped before and after. An earlier archive of the same fork
+    is kept, because the member may have written more since.
     """
     timeline, lsn = fork
     folder = archive_folder(action, timeline, lsn)
@@ -279,7 +283,7 @@ async def archive(
 
 
 def free_name(folder: Path) -> Path:
-    """The folder, or where it exists the first of its name with +2, +3 ... that does not."""
+    """The folder name or, if it exists, the first with +2, +3 ... that does not."""
     for number in range(2, ARCHIVES_MOST + 2):
         if not folder.exists():
             return folder
@@ -295,7 +299,7 @@ def holds_log_after(place: Place, found: Control, fork: tuple[int, int]) -> bool
 
 
 def _segments_from(place: Place, first: str) -> list[Path]:
-    """Segments of the fork's timeline or a later one that begin with or after `first`."""
+    """Segments of the fork's timeline or a later one, from `first` on."""
     return sorted(
         path
         for path in (place.data / "pg_wal").iterdir()
@@ -329,7 +333,9 @@ def _copy_files(place: Place, partial: Path, found: Control, fork: tuple[int, in
 
 
 async def _commits(place: Place, partial: Path, fork: tuple[int, int], timeout_s: float) -> list[Commit]:
-    """Transactions in the copied log after the fork. Where the log ends, pg_waldump ends with an error."""
+    """Transactions in the copied log after the fork. At the end of the log, pg_waldump exits with an
+    error.
+    """
     timeline, lsn = fork
     listing = partial / "transactions.txt"
     argv = (
@@ -355,7 +361,7 @@ async def _commits(place: Place, partial: Path, fork: tuple[int, int], timeout_s
 async def _dump_rows(
     member: Member, partial: Path, tables: tuple[str, ...], commits: list[Commit]
 ) -> dict[str, int]:
-    """Rows whose last writer is one of the transactions, one JSON object a line, a file a table."""
+    """Rows last written by one of the transactions: one JSON object a line, one file a table."""
     xids = sorted({str(xid) for commit in commits for xid in commit.xids})
     try:
         connection = await asyncpg.connect(
@@ -379,7 +385,7 @@ async def _dump_rows(
 
 
 async def _tables(connection: asyncpg.Connection, tables: tuple[str, ...]) -> list[str]:
-    """The named tables, quoted by the server; `*` stands for every ordinary table of users."""
+    """The named tables, quoted by the server; `*` means every ordinary user table."""
     if tables == ("*",):
         rows = await connection.fetch(
             "SELECT oid::regclass::text AS name FROM pg_class WHERE relkind = 'r' AND relpersistence = 'p' "
@@ -406,7 +412,7 @@ async def _dump_table(connection: asyncpg.Connection, name: str, path: Path, xid
 
 
 def _complete(partial: Path, folder: Path, fork: str, transactions: int, rows: dict[str, int]) -> None:
-    """Hashes and syncs every file, writes the manifest, and gives the folder its name."""
+    """Hash and sync every file, write the manifest, and rename the folder."""
     files = {}
     for path in [path for path, about in everything_below(partial) if stat.S_ISREG(about.st_mode)]:
         with path.open("rb") as file:

@@ -1,15 +1,15 @@
-"""The driver of plain PostgreSQL: fence, promote, demote, protect and rejoin members, and say what they are.
+"""Driver for plain PostgreSQL: fence, promote, demote, protect and rejoin members, and report their state.
 
-Settings: host, port, user, password (reference), dbname, name; data, bin and system_user where the site's
-agent works on the member's own machine. The user needs a superuser's rights: it changes settings of the
-server. Parameters of each verb are named by the function that does it.
+Settings: host, port, user, password (reference), dbname, name; data, bin and system_user if the site's agent
+runs on the member's own machine. The user must be a superuser, because it changes server settings. The
+function for each verb documents its parameters.
 
-Before a fenced standby becomes the primary, it fetches what another copy holds and it does not. A primary
-sends its log to each copy by itself, so that an asynchronous copy may hold more than the synchronous one at
-the moment of a loss. Were the latter promoted as it is, the former would have to be rewound before it can
-follow, and commits that wait for it would wait for seconds. The candidate follows the fuller copy for a
-moment instead ("Cascading Replication" of the PostgreSQL manual); the old primary hears nothing of that: only
-whoever receives from it confirms its commits.
+Before a fenced standby becomes the primary, it fetches log that another copy has and it lacks. A primary
+sends its log to each copy independently, so at a loss an asynchronous copy may have more than the synchronous
+one. If the latter were promoted as it is, the former would have to be rewound before it can follow, and
+commits that wait for it would wait for seconds. Instead, the candidate briefly follows the fuller copy
+("Cascading Replication" in the PostgreSQL manual); the old primary does not notice, because only its direct
+receivers confirm its commits.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ from evac.model.errors import ActionError, Permanent, Retryable
 
 
 def promote_problems(action: Action, facts: PostgresFacts, seen: Authority) -> list[str]:
-    """Why this standby may not be promoted now. Its fence is seen here, or another proof was given."""
+    """Why this standby may not be promoted now. Its fence is visible here, or another proof was given."""
     problems = []
     proof = text(action.parameters, "proof", "sync")
     if proof not in OTHER_PROOFS and not cut_off(facts, seen):
@@ -110,7 +110,7 @@ def promote_problems(action: Action, facts: PostgresFacts, seen: Authority) -> l
 
 
 def least_lsn(action: Action) -> int:
-    """The least position a candidate must hold, as bytes; 0 if none is asked."""
+    """The minimum position of a candidate, in bytes; 0 if none is required."""
     given = text(action.parameters, "least_lsn", "0/0")
     try:
         return lsn_number(given)
@@ -119,7 +119,7 @@ def least_lsn(action: Action) -> int:
 
 
 async def promote(link: Link, action: Action, order: Order) -> Evidence:
-    """Makes a fenced standby the primary. Its synchronous set is in place before the first commit comes."""
+    """Make a fenced standby the primary, with its synchronous set in place before the first commit."""
     wanted = all_of(many(action.parameters, "synchronous"))
     async with alone(link, order) as seen:
         facts = await read_facts(link)
@@ -151,7 +151,7 @@ async def promote(link: Link, action: Action, order: Order) -> Evidence:
 
 
 def _promoted_already(link: Link, facts: PostgresFacts, seen: Authority) -> Evidence:
-    """A try before this one got there; its synchronous set was in place before it."""
+    """An earlier try succeeded; its synchronous set was in place before."""
     if facts.read_only or facts.fenced:
         raise Permanent(
             "demoted",
@@ -162,7 +162,7 @@ def _promoted_already(link: Link, facts: PostgresFacts, seen: Authority) -> Evid
 
 
 async def _until_least(link: Link, action: Action, facts: PostgresFacts) -> PostgresFacts:
-    """Waits for the last bytes of a primary that was demoted in order; a cut off standby gets no more."""
+    """Wait for the last bytes of a cleanly demoted primary; a standby that was cut off gets no more."""
     least = least_lsn(action)
     while facts.lsn < least and facts.receiver:
         await link.pause(0.02)
@@ -171,7 +171,7 @@ async def _until_least(link: Link, action: Action, facts: PostgresFacts) -> Post
 
 
 async def _until_primary(link: Link, wanted: SyncSet) -> PostgresFacts:
-    """Looks often: pg_promote's own wait looks every 100 ms."""
+    """Poll often: pg_promote's own wait polls every 100 ms."""
     while await link.value("SELECT pg_is_in_recovery()"):
         await link.pause(POLL_S)
     while await link.value("SELECT current_setting('synchronous_standby_names')") != wanted.text():
@@ -180,7 +180,7 @@ async def _until_primary(link: Link, wanted: SyncSet) -> PostgresFacts:
 
 
 FETCH_S = 2.0
-"""How long a promotion waits for it: less than a rewind takes."""
+"""Maximum time a promotion waits for it: less than a rewind takes."""
 _RECEIVED = "SELECT coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0'), 0)::bigint"
 _HAS_SLOT = "SELECT current_setting('primary_slot_name') <> ''"
 
@@ -188,10 +188,11 @@ _HAS_SLOT = "SELECT current_setting('primary_slot_name') <> ''"
 async def catch_up(
     link: Link, facts: PostgresFacts, copies: Sequence[ReplicaPeer]
 ) -> tuple[PostgresFacts, Evidence]:
-    """The facts of a candidate that now holds what the fullest of the other copies does, cut off again, and
-    what was done. What cannot be fetched in time is left: the copy is rewound then, as ever.
+    """Fetch what the fullest of the other copies has; return the candidate's facts, cut off again, and what
+    was done.
 
-    Raises what the link to the candidate raises.
+    What cannot be fetched in time is skipped: that copy is rewound later. Raises the errors of the
+    candidate's link.
     """
     if facts.fetching:  # a try before this one ended on the way
         await cut(link, facts)
@@ -228,7 +229,7 @@ def _is_fuller(peer: ReplicaPeer, facts: PostgresFacts) -> bool:
 
 
 async def _of_one_history(link: Link, facts: PostgresFacts, peer: ReplicaPeer) -> bool:
-    """Whether what the other copy holds goes on where this one ends."""
+    """Whether the other copy's log continues this one's."""
     assert peer.facts is not None
     try:
         if await link.value(_HAS_SLOT):  # which the other copy does not have
@@ -242,7 +243,7 @@ async def _of_one_history(link: Link, facts: PostgresFacts, peer: ReplicaPeer) -
 
 
 async def _fetch(link: Link, facts: PostgresFacts, peer: ReplicaPeer, wanted: int) -> bool:
-    """Follows the peer until all that it was seen to hold is here; False if that took too long."""
+    """Follow the peer until everything it was seen to have is here; False if that took too long."""
     await put_aside(link, facts)
     ours = replace(link.member, name=FETCH_NAME)
     upstream = upstream_of(await kept_upstream(link, facts), ours, peer.member)
@@ -260,7 +261,7 @@ _PREFIX: Final[Mapping[str, str]] = {"fence": "candidate", "unfence": "candidate
 
 
 class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe):
-    """Between two actions nothing is kept but connections, for a moment."""
+    """Between two actions only connections are kept, briefly."""
 
     name = "postgres"
     verbs: frozenset[Verb] = frozenset(
@@ -314,7 +315,7 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
         return Observed("done", _evidence_of_done(action, facts))
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Takes a fence back while nothing was promoted, and a demotion while no other primary exists."""
+        """Undo a fence if nothing was promoted, and a demotion if there is no other primary."""
         if action.verb not in ("fence", "demote"):
             return await super().undo(action, order)
         async with linked(_member(action), order.timeout_s) as link:
@@ -329,6 +330,7 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
 
     async def facts(self, action: Action, timeout_s: float) -> PostgresFacts:
         """Role, timeline, position, lag and synchronous state of the endpoint's member, for probes and plans.
+
         Raises `Retryable`, `Permanent`.
         """
         async with linked(_member(action), timeout_s, timeout_s) as link:
@@ -338,7 +340,7 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
         return (await self.facts(action, timeout_s)).report()
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """A server that refuses our password answers."""
+        """A server that refuses our password is alive."""
         try:
             await self.facts(action, timeout_s)
         except Permanent as error:
@@ -351,8 +353,9 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
     async def precheck_sync(
         self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str
     ) -> Checked:
-        """Asks the healthy primary whether `candidate` could be the fence when `may_be_lost` is gone. When it
-        is ready, the caller keeps the fact with its time, and gives it to `fence` as `standing` and
+        """Check at the healthy primary whether `candidate` could be the fence when `may_be_lost` is gone.
+
+        If ready, the caller stores the fact with its time, and passes it to `fence` as `standing` and
         `standing_age_ms`. Never raises.
         """
         try:
@@ -370,14 +373,14 @@ def _member(action: Action) -> Member:
 
 
 async def _others(action: Action, order: Order, facts: PostgresFacts, seen: Authority) -> tuple[str, ...]:
-    """Other primaries that answer and take writes, where one shall be promoted that is not yet."""
+    """Other primaries that respond and accept writes, if one is to be promoted that is not primary yet."""
     if action.verb != "promote" or _is_done(action, order, facts, seen):
         return ()
     return tuple(writable_of(await ask_peers(action), facts.system))
 
 
 def _problems(link: Link, action: Action, order: Order, facts: PostgresFacts, seen: Authority) -> list[str]:
-    """What keeps the verb from working now; none when it is done already."""
+    """What prevents the verb now; none if it is already done."""
     if _is_done(action, order, facts, seen):
         return []
     match action.verb:
@@ -416,14 +419,14 @@ def _is_done(action: Action, order: Order, facts: PostgresFacts, seen: Authority
 
 
 def _evidence_of_done(action: Action, facts: PostgresFacts) -> Evidence:
-    """A fence that is only observed, after a crash, is a proof as good as one that was made."""
+    """Evidence of a fence that is only observed, after a crash, is as good as that of making one."""
     if action.verb == "demote":
         return demoted_evidence(facts)
     return {**facts.evidence(), **({"proof": "sync"} if action.verb == "fence" else {})}
 
 
 def _as_expected(action: Action, facts: PostgresFacts) -> bool:
-    """Parameter `expect`: primary (one that takes writes and whose synchronous set confirms) or standby."""
+    """Parameter `expect`: primary (accepts writes, and its synchronous set confirms) or standby."""
     if text(action.parameters, "expect", "primary") == "standby":
         return facts.role == "standby" and facts.receiver == "streaming"
     return facts.writable and protected(facts, facts.sync)

@@ -1,15 +1,14 @@
-"""What a PostgreSQL member says of itself, and whether a synchronous replica may serve as a fence proof.
+"""Reported state of a PostgreSQL member, and whether a synchronous replica may serve as a fence proof.
 
-Asks only. LSNs are bytes since 0/0 as integers inside, and the server's own notation in evidence.
+Read-only. LSNs are integers, bytes since 0/0, and use the server's notation in evidence.
 
-The highest fencing token and epoch that a member has obeyed is a setting of its own, `evac.authority`,
-written by ALTER SYSTEM: that works on standbys too, survives a restart and a promotion, and never waits for a
-synchronous standby as a row in a table would. An advisory lock is held from the comparison to the end of the
-change, so that two leaders never act on one member at once; the lock ends with its session, even if evac is
-killed.
+The highest fencing token and epoch that a member has obeyed is a custom setting, `evac.authority`, written by
+ALTER SYSTEM: that works on standbys too, survives a restart and a promotion, and, unlike a table row, never
+waits for a synchronous standby. An advisory lock is held from the comparison to the end of the change, so
+that two leaders never act on one member at once; the lock ends with its session, even if evac is killed.
 
-Timelines: where two histories part, what the log says was committed after that, and names of segment files.
-Formats: "Timelines" of the manual, and the output of pg_waldump and pg_controldata.
+Timelines: where two histories diverge, which commits the log contains after that, and names of segment files.
+Formats: "Timelines" in the manual, and the output of pg_waldump and pg_controldata.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ SELECT pg_is_in_recovery() AS standby,
            FROM pg_stat_replication WHERE state IS NOT NULL
        ) END AS standbys
 """
-"""All in one statement: a round trip to a far site takes longer than the whole of it."""
+"""One statement for everything: a round trip to a distant site takes longer than the query."""
 # Who lowers synchronous_commit by a setting of a role, a database or a function of this database.
 _LOWERED = """
 SELECT 'role or database' AS what, setting FROM pg_db_role_setting, unnest(setconfig) AS setting
@@ -79,11 +78,11 @@ SELECT 'settings file', 'synchronous_commit=' || setting FROM pg_file_settings
 WHERE name = 'synchronous_commit' AND setting IS NOT NULL
 """
 CONFIRMED = frozenset({"on", "remote_apply"})
-"""Values of synchronous_commit under which an acknowledged commit is on the standby's disk."""
+"""Values of synchronous_commit for which an acknowledged commit is on the standby's disk."""
 FENCE_MEMBER = "evac-fence"
-"""Begins the name of a standby that never exists: a demoted primary waits for it and acknowledges nothing."""
+"""Name prefix of a standby that never exists: a demoted primary waits for it and acknowledges nothing."""
 FETCH_NAME = "evac-fetch"
-"""Under which a candidate follows another copy for a moment, just before it is promoted."""
+"""Name under which a candidate briefly follows another copy, just before it is promoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +98,10 @@ class StandbySeen:
 
 @dataclass(frozen=True, slots=True)
 class PostgresFacts:
-    """One member, now. lsn: of a primary what it has written, of a standby what it holds. lag_ms: age of the
-    last replayed commit where something is left to replay, else 0. upstream: whom it receives from.
-    has_upstream: whether it is set to follow a primary; fetching: another copy, for a moment. folder: of its
-    data. authority: what it wrote down of the orders that it obeyed.
+    """Current state of one member. lsn: written by a primary, or received by a standby. lag_ms: age of the
+    last replayed commit if there is something left to replay, else 0. upstream: the member it receives from.
+    has_upstream: whether it has a configured primary; fetching: briefly following another copy. folder: of
+    its data. authority: its record of obeyed orders.
     """
 
     role: Literal["primary", "standby"]
@@ -127,17 +126,17 @@ class PostgresFacts:
 
     @property
     def fenced(self) -> bool:
-        """Whether a demote of ours keeps it from acknowledging."""
+        """Whether our demotion prevents it from acknowledging."""
         return any(name.startswith(FENCE_MEMBER) for name in self.sync.names)
 
     @property
     def writable(self) -> bool:
-        """Whether an ordinary client could write here and be told that it is done."""
+        """Whether an ordinary client's write would be acknowledged here."""
         return self.role == "primary" and not self.read_only and not self.fenced
 
     def report(self) -> RoleReport:
-        """A primary that was demoted is none; a copy that only reconnects, or whose primary died, still
-        follows.
+        """The role report. A demoted primary has no role; a copy that is reconnecting, or whose primary died,
+        still follows.
         """
         position, history = self.lsn, f"{self.system}/{self.timeline}"
         obeyed = self.obeyed()
@@ -151,7 +150,7 @@ class PostgresFacts:
         return RoleReport("detached" if is_set else "none", None, (), (), position, history, *obeyed)
 
     def obeyed(self) -> tuple[int, int]:
-        """The highest token and epoch that it has obeyed; none where its record of them is broken: then it
+        """The highest token and epoch that it has obeyed; none if its record of them is broken: then it
         refuses every order, and says why.
         """
         try:
@@ -161,8 +160,8 @@ class PostgresFacts:
         return seen.token, seen.epoch
 
     def waits_for(self) -> tuple[str, ...]:
-        """Names of the synchronous members that a primary waits for, because too few of them stream: until
-        they do, or another set is written, every commit hangs. Nothing for a primary that was demoted by us.
+        """Names of the synchronous members that a primary waits for because too few of them are streaming:
+        until they do, or another set is written, every commit hangs. None for a primary that we demoted.
         """
         if not self.writable or not self.sync.names:
             return ()
@@ -172,7 +171,7 @@ class PostgresFacts:
         return tuple(name for name in self.sync.names if name not in follow)
 
     def streaming(self, name: str) -> StandbySeen | None:
-        """The standby of that name that receives now."""
+        """The standby of that name that is currently receiving."""
         return next((one for one in self.standbys if one.name == name and one.state == "streaming"), None)
 
     def evidence(self) -> dict[str, str | int | bool]:
@@ -212,7 +211,7 @@ def lsn_number(text: str) -> int:
 
 
 async def read_facts(link: Link) -> PostgresFacts:
-    """Asks the member. Raises what the link raises, and `Retryable` where it answers nothing of the kind."""
+    """Query the member. Raises the errors of the link, and `Retryable` for an invalid response."""
     try:
         return await _read(link)
     except (LookupError, TypeError, ValueError) as error:
@@ -252,11 +251,12 @@ async def _read(link: Link) -> PostgresFacts:
 
 
 async def precheck_sync(link: Link, candidate: str, sites: Mapping[str, str], may_be_lost: str) -> Checked:
-    """Whether losing `may_be_lost` could be fenced by cutting `candidate` off: asked of the healthy primary.
+    """Check at the healthy primary whether the loss of `may_be_lost` could be fenced by cutting off
+    `candidate`.
 
-    sites: member name -> site. It holds while every commit needs the candidate's confirmation, nothing
-    lowers synchronous_commit, and one connection only answers to its name. It fences writes, never reads; a
-    session can still lower synchronous_commit for itself, and the evidence says so.
+    sites: member name -> site. It holds while every commit needs the candidate's confirmation, nothing lowers
+    synchronous_commit, and only one connection has its name. It fences writes, never reads; a session can
+    still lower synchronous_commit for itself, which the evidence mentions.
     """
     facts = await read_facts(link)
     lowered = [] if facts.role == "standby" else await link.rows(_LOWERED)
@@ -306,7 +306,7 @@ LOCK_WAIT_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """token and epoch of the last order obeyed; fence: the epoch for which this member was cut off, or 0."""
+    """token and epoch of the last obeyed order; fence: the epoch for which this member was cut off, or 0."""
 
     token: int = 0
     epoch: int = 0
@@ -317,7 +317,7 @@ class Authority:
 
 
 def parse_authority(text: str) -> Authority:
-    """Raises `Permanent`: a record that cannot be read is never taken for none."""
+    """Parse the record. Raises `Permanent`: an unreadable record never counts as none."""
     try:
         token, epoch, fence = (int(part) for part in text.split())
     except ValueError as error:
@@ -326,13 +326,13 @@ def parse_authority(text: str) -> Authority:
 
 
 def seen_authority(facts: PostgresFacts) -> Authority:
-    """What the member has on its disk, whether reloaded or not."""
+    """The member's record on disk, whether reloaded or not."""
     return parse_authority(facts.authority) if facts.authority else Authority()
 
 
 def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = False) -> None:
-    """Raises `Permanent` for an order of an older leader, or for an epoch that is over. own_hand: a site that
-    fences itself because its lease ran out has no leader's token, 0; its epoch counts all the same.
+    """Raise `Permanent` for an order of an older leader, or for an epoch that has ended. own_hand: a site
+    that fences itself after its lease expired has no leader's token, 0; its epoch still counts.
     """
     if order.token < seen.token and not (own_hand and order.token == 0):
         raise stale_token(link.member.address, seen.token, order)
@@ -346,7 +346,7 @@ def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = 
 
 @asynccontextmanager
 async def alone(link: Link, order: Order, *, own_hand: bool = False) -> AsyncIterator[Authority]:
-    """No one else of evac acts on this member until the end; the order is not of an older leader."""
+    """Lock the member for this evac process; refuses an order of an older leader."""
     link.locked = True
     while not await link.value("SELECT pg_try_advisory_lock($1)", LOCK):
         await link.pause(LOCK_WAIT_S)
@@ -357,7 +357,7 @@ async def alone(link: Link, order: Order, *, own_hand: bool = False) -> AsyncIte
 
 
 async def obey(link: Link, seen: Authority, order: Order, fence: int | None = None) -> Authority:
-    """Records the order before the change it allows. fence: None keeps what is there."""
+    """Record the order before the change that it allows. fence: None keeps the recorded one."""
     now = Authority(
         max(order.token, seen.token), max(order.epoch, seen.epoch), seen.fence if fence is None else fence
     )
@@ -378,7 +378,7 @@ _PREPARED = re.compile(r"\bxid[: ]\s*(\d+)|^\s*(\d+):")
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A timeline from `begin` to `end`, bytes of the log."""
+    """A timeline from `begin` to `end`, in bytes of log."""
 
     timeline: int
     begin: int
@@ -387,7 +387,7 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Of pg_controldata: which data this is, its timeline, how it stopped, and the size of log segments."""
+    """From pg_controldata: system identifier, timeline, how it stopped, and the size of log segments."""
 
     system: str
     timeline: int
@@ -401,7 +401,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One committed transaction and those inside it."""
+    """One committed transaction and its subtransactions."""
 
     xids: tuple[int, ...]
     lsn: str
@@ -409,7 +409,7 @@ class Commit:
 
 
 def parse_history(text: str, timeline: int) -> tuple[Stretch, ...]:
-    """The file of `timeline`, "" for the first; oldest first. Raises `Permanent`."""
+    """Parse the history file of `timeline`, "" for the first; oldest first. Raises `Permanent`."""
     stretches: list[Stretch] = []
     begin = 0
     for line in text.splitlines():
@@ -428,7 +428,9 @@ def parse_history(text: str, timeline: int) -> tuple[Stretch, ...]:
 
 
 def fork_of(ours: tuple[Stretch, ...], theirs: tuple[Stretch, ...]) -> tuple[int, int]:
-    """(timeline, position) up to which both are the same. Raises `Permanent` if they share nothing."""
+    """(timeline, position) up to which both are the same. Raises `Permanent` if they have nothing in
+    common.
+    """
     common: tuple[int, int] | None = None
     for one, other in zip(ours, theirs, strict=False):
         if (one.timeline, one.begin) != (other.timeline, other.begin):
@@ -440,13 +442,13 @@ def fork_of(ours: tuple[Stretch, ...], theirs: tuple[Stretch, ...]) -> tuple[int
 
 
 def segment_name(timeline: int, lsn: int, segment_bytes: int) -> str:
-    """The file that holds the byte at `lsn`."""
+    """The file that contains the byte at `lsn`."""
     number, each = lsn // segment_bytes, 2**32 // segment_bytes
     return f"{timeline:08X}{number // each:08X}{number % each:08X}"
 
 
 def parse_commit(line: str) -> Commit | None:
-    """A line of pg_waldump, if it is a commit."""
+    """Parse a line of pg_waldump, if it is a commit."""
     match = _COMMIT.search(line)
     if match is None:
         return None
@@ -459,7 +461,7 @@ def parse_commit(line: str) -> Commit | None:
 
 
 def parse_control(text: str) -> Control:
-    """Raises `Permanent`."""
+    """Parse the output of pg_controldata. Raises `Permanent`."""
     values = {
         key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())
     }
@@ -483,7 +485,7 @@ WHERE length(name) = 24 AND substr(name, 9) = $1
 
 
 async def history_of(link: Link, timeline: int) -> tuple[Stretch, ...]:
-    """The history of a timeline, as the member has it on disk. Raises what the link raises, `Permanent`."""
+    """The history of a timeline, from the member's disk. Raises the errors of the link, `Permanent`."""
     if timeline == 1:
         return parse_history("", 1)
     path = f"pg_wal/{timeline:08X}.history"
@@ -491,10 +493,10 @@ async def history_of(link: Link, timeline: int) -> tuple[Stretch, ...]:
 
 
 async def timeline_held(link: Link, ours: PostgresFacts) -> int:
-    """The timeline that the last byte of a standby is of.
+    """The timeline of a standby's last byte.
 
-    Its control file tells that of its last restart point alone, minutes ago, and its receiver, which knows,
-    is gone with its primary; but the file of the log that the byte lies in has it in its name.
+    Its control file contains only that of its last restart point, minutes ago, and its receiver, which knows
+    it, is gone with its primary; but it is in the name of the log file that contains the byte.
     """
     if ours.receiver or not ours.lsn:
         return ours.timeline

@@ -1,8 +1,8 @@
-"""Cutting members off: a candidate from its primary (the fence proof `sync`), a reachable primary from its
-clients (`demote`), and both taken back where that is safe.
+"""Cut members off: a candidate from its primary (the fence proof `sync`), a reachable primary from its
+clients (`demote`), and undo both if that is safe.
 
-Also which members confirm commits, whom a standby follows, and whether another member of the same data set
-takes writes: all are asked at once and briefly.
+Also: which members confirm commits, which primary a standby follows, and whether another member of the same
+data set accepts writes, with all members queried at once and briefly.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ ANSWER_S: Final = ANSWER_MS / 1_000
 
 @dataclass(frozen=True, slots=True)
 class ReplicaPeer:
-    """facts: None of one that is silent."""
+    """facts: None for a silent member."""
 
     member: Member
     facts: PostgresFacts | None = None
 
 
 def peers_of(action: Action) -> tuple[Member, ...]:
-    """Those that the parameters name: `peers` and `copies` (host:port or name=host:port), `old_host`,
+    """Members in the parameters: `peers` and `copies` (host:port or name=host:port), `old_host`,
     `primary_host`.
     """
     own = member_of(action, "candidate")
@@ -72,7 +72,7 @@ def peers_of(action: Action) -> tuple[Member, ...]:
 
 
 async def ask_peers(action: Action) -> tuple[ReplicaPeer, ...]:
-    """All of them, as they answer. Parameter `peer_ms`: how long a connection may take."""
+    """The responses of all members. Parameter `peer_ms`: time limit for a connection."""
     connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
 
     async def ask(peer: Member) -> ReplicaPeer:
@@ -88,7 +88,7 @@ async def ask_peers(action: Action) -> tuple[ReplicaPeer, ...]:
 
 
 def writable_of(peers: Iterable[ReplicaPeer], system: str) -> list[str]:
-    """Addresses of those that answer as writable primaries of the same data."""
+    """Addresses of those that respond as writable primaries of the same data."""
     return [
         one.member.address
         for one in peers
@@ -97,7 +97,7 @@ def writable_of(peers: Iterable[ReplicaPeer], system: str) -> list[str]:
 
 
 def silent_of(peers: Iterable[ReplicaPeer]) -> list[str]:
-    """Addresses of those that do not answer."""
+    """Addresses of those that do not respond."""
     return [one.member.address for one in peers if one.facts is None]
 
 
@@ -106,13 +106,15 @@ UPSTREAM_FILE = "evac_upstream"
 
 
 def cut_off(facts: PostgresFacts, seen: Authority) -> bool:
-    """Whether this standby receives nothing of its primary and will not begin to."""
+    """Whether this standby receives nothing from its primary and will not start to."""
     silent = facts.fetching or not (facts.has_upstream or facts.receiver)
     return facts.role == "standby" and silent and seen.fence > 0
 
 
 async def fence(link: Link, action: Action, order: Order) -> Evidence:
-    """Stops the candidate's WAL receiver for good: from then on nothing the old primary does is confirmed."""
+    """Stop the candidate's WAL receiver permanently: from then on none of the old primary's commits is
+    confirmed.
+    """
     if problems := standing_problems(action, link.member.name):
         raise Permanent("fence-unproven", problems[0], "fence by network, by power, or by hand")
     async with alone(link, order) as seen:
@@ -136,14 +138,14 @@ async def fence(link: Link, action: Action, order: Order) -> Evidence:
 
 
 async def cut(link: Link, facts: PostgresFacts) -> None:
-    """Follows no one any more; whom it followed is put aside. The receiver may run for a moment yet."""
+    """Stop following, and put the previous primary aside. The receiver may still run for a moment."""
     await put_aside(link, facts)
     await set_system(link, "primary_conninfo", "")
     await reload(link)
 
 
 async def put_aside(link: Link, facts: PostgresFacts) -> None:
-    """Keeps whom the member follows, where that is its primary, for `kept_upstream`."""
+    """Store the connection to the member's primary for `kept_upstream`."""
     if facts.has_upstream:
         await link.change(
             "COPY (SELECT encode(convert_to(current_setting('primary_conninfo'), 'UTF8'), 'hex')) "
@@ -152,7 +154,7 @@ async def put_aside(link: Link, facts: PostgresFacts) -> None:
 
 
 async def kept_upstream(link: Link, facts: PostgresFacts) -> str:
-    """The primary_conninfo of now, or of before a fence; "" if there is none."""
+    """The primary_conninfo of now, or from before a fence; "" if there is none."""
     if facts.has_upstream:
         return str(await link.value("SELECT current_setting('primary_conninfo')"))
     kept = await link.value("SELECT pg_read_file($1, 0, 65536, true)", UPSTREAM_FILE)
@@ -160,7 +162,7 @@ async def kept_upstream(link: Link, facts: PostgresFacts) -> str:
 
 
 async def until_silent(link: Link) -> PostgresFacts:
-    """Two looks in a row without a receiver, and not a byte more between them."""
+    """Wait for two reads in a row without a receiver, and not a byte more between them."""
     last = -1
     while True:
         facts = await read_facts(link)
@@ -172,7 +174,7 @@ async def until_silent(link: Link) -> PostgresFacts:
 
 
 async def unfence(link: Link, order: Order) -> Evidence:
-    """Lets the standby follow its primary again, as before the fence; or lets a demoted primary write."""
+    """Let the standby follow its primary again, as before the fence; or let a demoted primary write."""
     async with alone(link, order) as seen:
         facts = await read_facts(link)
         if facts.role == "primary":
@@ -205,14 +207,14 @@ def demoted(facts: PostgresFacts) -> bool:
 
 
 def demoted_evidence(facts: PostgresFacts) -> dict[str, str | int | bool]:
-    """A proof only of what was reached and seen. last_lsn: where a successor must not be short of."""
+    """Proof only of what was reached and seen. last_lsn: the minimum position of a successor."""
     proof = {"proof": "demote", "last_lsn": lsn_text(facts.lsn)} if facts.role == "primary" else {}
     return {**facts.evidence(), **proof}
 
 
 async def demote(link: Link, order: Order) -> Evidence:
-    """A reachable primary takes no more writes: new transactions read only, its sessions ended, and commits
-    that get through wait for a standby that does not exist.
+    """Make a reachable primary refuse writes: new transactions are read-only, its sessions end, and any
+    commit that gets through waits for a standby that does not exist.
     """
     async with alone(link, order, own_hand=True) as seen:
         facts = await read_facts(link)
@@ -237,7 +239,7 @@ async def demote(link: Link, order: Order) -> Evidence:
 
 
 async def undo_demote(link: Link, action: Action, order: Order) -> Evidence:
-    """Lets the old primary write again; only where every other member answers and none is a primary."""
+    """Let the old primary write again, only if every other member responds and none is a primary."""
     async with alone(link, order) as seen:
         facts = await read_facts(link)
         if facts.role == "standby":
@@ -261,7 +263,7 @@ async def undo_demote(link: Link, action: Action, order: Order) -> Evidence:
 
 
 def protect_problems(facts: PostgresFacts, wanted: SyncSet) -> list[str]:
-    """Why the set cannot be made what is wanted without commits that hang."""
+    """Why the set cannot be changed as wanted without hanging commits."""
     if facts.role == "standby":
         return ["this member is a standby: only a primary has a synchronous set"]
     if facts.read_only or facts.fenced:
@@ -272,8 +274,8 @@ def protect_problems(facts: PostgresFacts, wanted: SyncSet) -> list[str]:
 
 
 async def protect(link: Link, action: Action, order: Order) -> Evidence:
-    """Makes exactly the named members synchronous, each of them for every commit; none named: asynchronous.
-    Commits that hang for a lost standby go on at once.
+    """Make exactly the named members synchronous, all of them for every commit; none named: asynchronous.
+    Commits that hang for a lost standby continue at once.
     """
     wanted = all_of(many(action.parameters, "synchronous"))
     async with alone(link, order) as seen:
@@ -292,7 +294,7 @@ async def protect(link: Link, action: Action, order: Order) -> Evidence:
 
 
 def protected(facts: PostgresFacts, wanted: SyncSet) -> bool:
-    """Whether the set is the wanted one and each member of it confirms now."""
+    """Whether the set is as wanted and each of its members confirms now."""
     if facts.role != "primary" or facts.sync != wanted:
         return False
     seen = [facts.streaming(name) for name in wanted.names]
@@ -302,11 +304,12 @@ def protected(facts: PostgresFacts, wanted: SyncSet) -> bool:
 def upstream_of(
     current: str, member: Member, primary: Member, write_passfile: Callable[[], str] = lambda: ""
 ) -> str:
-    """The connection string that makes `member` follow `primary`, with what it had before where it had it.
+    """The connection string with which `member` follows `primary`, keeping its previous options if there are
+    any.
 
-    write_passfile: writes the member's password into a file on its machine, and says where that is; asked
-    only where the string has no password and no passfile but ours. Without such a file the password stands in
-    the string, and PostgreSQL writes that into its log when the setting changes.
+    write_passfile: writes the member's password into a file on its machine, and returns the path; called only
+    if the string has no password and no passfile other than ours. Without such a file the password is in the
+    string, and PostgreSQL logs it when the setting changes.
     """
     pairs = parse_conninfo(current)
     secret, known = member.secret(), pairs.get("passfile", "")
@@ -331,7 +334,7 @@ def follows(facts: PostgresFacts, primary: Member) -> bool:
 async def follow(
     link: Link, primary: Member, seen: Authority, order: Order, write_passfile: Callable[[], str]
 ) -> PostgresFacts:
-    """Points a running standby at another primary and waits until it streams from there."""
+    """Point a running standby at another primary and wait until it streams from there."""
     current = await kept_upstream(link, await read_facts(link))
     await obey(link, seen, order, fence=0)
     upstream = upstream_of(current, link.member, primary, write_passfile)

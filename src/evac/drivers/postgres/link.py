@@ -1,12 +1,11 @@
-"""One bounded connection to one PostgreSQL member: every call ends by its own deadline.
+"""A connection to one PostgreSQL member in which every call has its own deadline.
 
-asyncpg waits for ever where no one says otherwise, and a commit that waits for a dead standby never returns.
-Owns the translation of asyncpg's errors; knows nothing of roles. Settings of a running member are changed
-through ALTER SYSTEM: nothing here commits a transaction that writes, because a commit waits for standbys, and
-those may be dead.
+asyncpg by default waits forever, and a commit that waits for a dead standby never returns. Converts asyncpg's
+errors; independent of roles. Settings of a running member are changed through ALTER SYSTEM: nothing here
+commits a transaction that writes, because a commit waits for standbys, which may be dead.
 
-libpq connection strings and member lists are read and written exactly, by the manual: "Connection Strings" of
-libpq, and `synchronous_standby_names`.
+libpq connection strings and member lists are read and written exactly as in the manual: "Connection Strings"
+of libpq, and `synchronous_standby_names`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _TOKEN = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([A-Za-z_\x80-\xff][\w$\x80-\xff]*|
 
 
 def parse_conninfo(text: str) -> dict[str, str]:
-    """Keyword and value pairs. Raises `Permanent`; its message leaves the string out: it has a password."""
+    """Keyword and value pairs. Raises `Permanent` without quoting the string, which contains a password."""
     pairs: dict[str, str] = {}
     position = 0
     stripped = text.rstrip()
@@ -45,24 +44,24 @@ def parse_conninfo(text: str) -> dict[str, str]:
 
 
 def format_conninfo(pairs: Mapping[str, str]) -> str:
-    """The string libpq reads back as `pairs`, every value quoted."""
+    """A string that libpq parses back to `pairs`, with every value quoted."""
     quoted = {key: value.replace("\\", "\\\\").replace("'", "\\'") for key, value in pairs.items()}
     return " ".join(f"{key}='{value}'" for key, value in quoted.items())
 
 
 PASSFILE: Final = ".evac-pgpass"
-"""End of the name of the password file that evac writes beside a data folder."""
+"""Suffix of the password file that evac writes next to a data folder."""
 
 
 def passfile_line(user: str, password: str) -> str:
-    """A password file of libpq: this password for this user, whatever the server and the database."""
+    """A libpq password file: this password for this user, for any server and database."""
     escaped = [text.replace("\\", "\\\\").replace(":", "\\:") for text in (user, password)]
     return f"*:*:*:{escaped[0]}:{escaped[1]}\n"
 
 
 def literal(text: str) -> str:
-    """An SQL string literal under standard_conforming_strings. Commands such as ALTER SYSTEM take no
-    arguments, so their values are written into the text.
+    """An SQL string literal under standard_conforming_strings, for commands such as ALTER SYSTEM that take no
+    arguments.
     """
     if "\0" in text:
         raise Permanent("setting-wrong", "a text contains a zero byte")
@@ -71,7 +70,7 @@ def literal(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SyncSet:
-    """synchronous_standby_names. count: how many of `names` must confirm; 0 names: no one must."""
+    """synchronous_standby_names. count: how many of `names` must confirm; no names: none must."""
 
     method: Literal["first", "any"] = "first"
     count: int = 0
@@ -79,11 +78,11 @@ class SyncSet:
 
     @property
     def every_one(self) -> bool:
-        """Whether each of the named must confirm each commit, so that cutting off any of them stops all."""
+        """Whether every named member must confirm each commit, so that cutting off any one stops all."""
         return bool(self.names) and self.count >= len(self.names) and "*" not in self.names
 
     def text(self) -> str:
-        """The value of the setting. Names are quoted, so that `any` and `first` may begin them."""
+        """The value of the setting. Names are quoted, so that they may begin with `any` and `first`."""
         if not self.names:
             return ""
         quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in self.names)
@@ -96,7 +95,7 @@ def all_of(names: tuple[str, ...]) -> SyncSet:
 
 
 def parse_sync_set(text: str) -> SyncSet:
-    """Reads the setting in each of its three forms. Raises `Permanent`."""
+    """Parse any of the setting's three forms. Raises `Permanent`."""
     tokens = _tokens(text)
     if not tokens:
         return SyncSet()
@@ -145,12 +144,12 @@ def _unreadable(text: str) -> Permanent:
 GOODBYE_S = 1.0
 KEPT_S = 3.0
 ATTEMPT_S = 10.0
-"""After which an attempt to connect ends that nobody waits for."""
+"""Time limit of a connection attempt that no one waits for."""
 CALL_S = 5.0
-"""No single statement takes longer, however long the order's timeout is."""
+"""Time limit of any statement, however long the order's timeout is."""
 MAX_ROWS = 10_000
 _NONSENSE = (ValueError, LookupError, TypeError, AttributeError)
-"""What asyncpg lets out where an answer is none of the protocol."""
+"""Errors that asyncpg raises for a response that breaks the protocol."""
 FAILURES = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -158,7 +157,9 @@ FAILURES = (
     OSError,
     *_NONSENSE,
 )
-"""How asyncpg ends a call; the internal one comes when a server dies between two of its messages."""
+"""Errors with which asyncpg ends a call; the internal one occurs when a server dies between two of its
+messages.
+"""
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -169,14 +170,14 @@ _REFUSED = (
 )
 
 REFUSED = "postgres-refused"
-"""Code of a PostgreSQL that answers, and refuses us."""
+"""Code of a PostgreSQL that responds, but refuses access."""
 UNREADABLE = "postgres-unreadable"
-"""Code of something that answers, and not as PostgreSQL does."""
+"""Code of something that responds, but not as PostgreSQL does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """How to reach one member. name: its application_name. The password is resolved when it is needed."""
+    """How to reach one member. name: its application_name. The password is resolved when needed."""
 
     host: str
     port: int
@@ -194,8 +195,8 @@ class Member:
 
 
 def member_of(action: Action, prefix: str = "") -> Member:
-    """The endpoint of the action. With a prefix (`candidate`, `primary`, `old`) the member that the
-    parameters name that way, reached with the endpoint's own user where they name none.
+    """The endpoint of the action. With a prefix (`candidate`, `primary`, `old`), the member in the parameters
+    with that prefix, using the endpoint's own user if they name none.
     """
     own = _member(action.settings)
     named = {
@@ -221,8 +222,8 @@ def _member(values: Mapping[str, Value]) -> Member:
 
 
 class Link:
-    """An open connection. `rows` and `value` ask. Once something was changed, a missing answer means
-    that the outcome is not known. locked: its session holds a lock that ends with it.
+    """An open connection. `rows` and `value` query. After a change, a missing response means that the outcome
+    is unknown. locked: its session holds a lock that ends with it.
     """
 
     def __init__(self, member: Member, connection: Any, deadline: float) -> None:
@@ -238,7 +239,7 @@ class Link:
         return self._deadline - asyncio.get_running_loop().time()
 
     async def rows(self, query: str, *arguments: object) -> list[Mapping[str, Any]]:
-        """At most `MAX_ROWS` rows of an answer."""
+        """At most `MAX_ROWS` rows of a result."""
         async with self._bounded():
             found = await self._connection.fetch(query, *arguments)
         return [dict(row) for row in found[:MAX_ROWS]]
@@ -249,14 +250,14 @@ class Link:
             return await self._connection.fetchval(query, *arguments)
 
     async def change(self, statement: str, *, secret: bool = False) -> None:
-        """One statement that changes something. secret: it holds one, so no error repeats its words."""
+        """Run one statement that changes something. secret: it contains one, so errors do not quote it."""
         self._changed = True
         async with self._bounded(secret=secret):
             await self._connection.execute(statement)
 
     async def pause(self, seconds: float) -> None:
-        """Waits between two looks. When the order's time is over raises `OutcomeUnknown` if something was
-        changed before, else `Retryable`.
+        """Wait between two reads. At the order's deadline raises `OutcomeUnknown` if something was changed
+        before, else `Retryable`.
         """
         if self.left_s() <= seconds:
             message = f"{self.member.address} did not finish in time"
@@ -282,7 +283,7 @@ class Link:
             raise
 
     async def close(self) -> None:
-        """Says goodbye where that can be done at once; else it is done behind our back."""
+        """Close cleanly if that is possible at once; else in the background."""
         if not self._broken:
             try:
                 await self._connection.close(timeout=0.5)
@@ -293,14 +294,14 @@ class Link:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every call on it came to its end."""
+        """Whether every call on it completed."""
         return not self._broken and not self._connection.is_closed()
 
 
 _ATTEMPTS: set[asyncio.Task[Any]] = set()
-"""To connect, that took too long for whoever asked."""
+"""Connection attempts that exceeded their caller's time limit."""
 _ENDING: set[asyncio.Task[None]] = set()
-"""Connections that are being ended."""
+"""Connections being closed."""
 
 
 def _end_later(connection: Any) -> None:
@@ -311,8 +312,8 @@ def _end_later(connection: Any) -> None:
 
 
 async def _end(connection: Any) -> None:
-    """A call that was given up has asked the server to cancel it, over a connection of its own; how that went
-    is heard here, because an answer that no one hears is a complaint of the loop.
+    """Close a connection. An abandoned call has sent the server a cancel request over a separate connection;
+    its result is consumed here, because the event loop reports results that no one consumes.
     """
     try:
         async with asyncio.timeout(GOODBYE_S):
@@ -324,8 +325,10 @@ async def _end(connection: Any) -> None:
 
 
 async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
-    """A connection, or an error in time. An attempt that takes too long is left to itself and not cancelled:
-    one that is cancelled in the moment in which it succeeds leaves a future behind that no one can hear.
+    """A connection, or an error in time.
+
+    An attempt that takes too long is left alone, not cancelled: cancelling it at the moment of success leaves
+    a future behind that no one can consume.
     """
     secret = member.secret()
     limit = max(0.05, min(connect_s, timeout_s * 0.8))
@@ -358,7 +361,7 @@ async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
 
 
 def _give_up(attempt: asyncio.Task[Any]) -> None:
-    """Whoever asked is gone; a connection that is made all the same, now or later, is ended."""
+    """The caller is gone; close a connection that is made anyway, now or later."""
     if attempt.done():
         _too_late(attempt)
     else:
@@ -385,9 +388,9 @@ async def linked(member: Member, timeout_s: float, connect_s: float = CALL_S) ->
 
 
 class KeptLinks:
-    """Connections that are kept for a moment after their use: the check, the execution and the observation
-    of an action follow each other, and to connect costs five round trips. Never for a probe, which shall find
-    out whether a connection can be made.
+    """Connections kept briefly for reuse: the check, the execution and the observation of an action follow
+    each other, and connecting costs five round trips. Never for a probe, which must test whether a connection
+    can be made.
     """
 
     def __init__(self) -> None:
@@ -396,7 +399,7 @@ class KeptLinks:
 
     @asynccontextmanager
     async def linked(self, member: Member, timeout_s: float) -> AsyncIterator[Link]:
-        """As `linked`, with a connection that was kept where there is one."""
+        """As `linked`, reusing a kept connection if there is one."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         connection = await self._take(member) or await _connected(member, timeout_s, CALL_S)
         link = Link(member, connection, deadline)
@@ -413,7 +416,7 @@ class KeptLinks:
                 self._keep(member, connection)
 
     async def close(self) -> None:
-        """Ends them all."""
+        """Close all of them."""
         await asyncio.gather(*self._unlocking.values(), return_exceptions=True)
         kept = [task for _, task in self._idle.values()]
         for task in kept:
@@ -438,14 +441,16 @@ class KeptLinks:
         task.add_done_callback(lambda _: self._let_go(member, connection))
 
     def _let_go(self, member: Member, connection: Any) -> None:
-        """No one took it for a while, or the loop ends; whoever takes it has it out of our hands."""
+        """Close a connection that was not reused for a while, or whose loop ends; reusing one removes it from
+        here.
+        """
         found = self._idle.get(member)
         if found is not None and found[0] is connection:
             del self._idle[member]
             connection.terminate()
 
     async def _unlock(self, member: Member, connection: Any) -> None:
-        """Gives back what locks its session took, before anyone else gets it."""
+        """Release the session's locks before the connection is reused."""
         whole = False
         try:
             async with asyncio.timeout(GOODBYE_S):
@@ -468,7 +473,7 @@ def _silent(member: Member, changes: bool) -> ActionError:
 
 
 def translate(member: Member, error: Exception, changes: bool) -> ActionError:
-    """The error of our port for one of asyncpg's or the system's."""
+    """Convert an error of asyncpg or the operating system to one of our port."""
     secret = member.secret()
     words = scrub(str(error) or type(error).__name__, [secret] if secret else [])[:300]
     message = f"{member.address}: {words}"
@@ -487,7 +492,7 @@ POLL_S = 0.005
 
 
 async def set_system(link: Link, name: str, value: str | None, *, secret: bool = False) -> None:
-    """ALTER SYSTEM; None resets. Not yet reloaded."""
+    """ALTER SYSTEM, without a reload; None resets."""
     if secret:
         # The statement holds a password: this session's statements stay out of the server's log.
         await link.change(
@@ -505,7 +510,9 @@ async def reload(link: Link) -> None:
 
 
 async def set_sync(link: Link, wanted: SyncSet) -> None:
-    """The synchronous set, reloaded and seen to hold. Without it every commit after a failover hangs."""
+    """Set the synchronous set, reload, and wait until it is in force. Otherwise every commit after a failover
+    hangs.
+    """
     await set_system(link, "synchronous_standby_names", wanted.text())
     await reload(link)
     while await link.value("SELECT current_setting('synchronous_standby_names')") != wanted.text():
@@ -513,8 +520,9 @@ async def set_sync(link: Link, wanted: SyncSet) -> None:
 
 
 async def stir(link: Link) -> None:
-    """Writes a few bytes that mean nothing into the log. Commits that wait go on when a standby next confirms
-    something, and one that holds all there is says nothing for as long as `wal_receiver_status_interval`.
-    It is not a transaction of its own, so that it waits for no standby itself.
+    """Write a few meaningless bytes to the log. Waiting commits continue when a standby next confirms
+    something, and one that has everything reports nothing for up to `wal_receiver_status_interval`.
+
+    It is not a separate transaction, so it waits for no standby itself.
     """
     await link.change("SELECT pg_logical_emit_message(false, 'evac', '')")

@@ -1,7 +1,7 @@
-"""A member's own files in its data folder: configuration, what that includes, certificates.
+"""A member's own files in its data folder: configuration, files that it includes, certificates.
 
-`pg_rewind` and `pg_basebackup` bring every file of the primary's folder, its configuration included, so a
-member would come back with the address of another one. Its own files are kept aside and put back.
+`pg_rewind` and `pg_basebackup` copy every file of the primary's folder, including its configuration, so a
+member would come back with another one's address. Its own files are put aside and restored.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ DATABASE: Final = frozenset(
         "tablespace_map.old",
     }
 )
-"""What a server keeps in its data folder beside `pg_*` (the manual of PostgreSQL, database file layout)."""
+"""What a server keeps in its data folder, apart from `pg_*` (PostgreSQL manual, database file layout)."""
 FILE_BYTES: Final = 1_048_576
 FILES_MOST: Final = 1_000
 FOLDERS_DEEP: Final = 3
 
 
 def own_names(data: Path) -> tuple[str, ...]:
-    """Paths, relative to the data folder and sorted, of ordinary files that no server wrote. A file of more
-    than a mebibyte is no configuration, and neither is a link.
+    """Relative paths, sorted, of ordinary files in the data folder that no server wrote. Links and files
+    larger than 1 MiB are not configuration.
     """
     return tuple(sorted(str(path.relative_to(data)) for path in _own(data, 1)))[:FILES_MOST]
 
@@ -58,15 +58,15 @@ def _of_the_database(name: str) -> bool:
 
 
 def keep(data: Path, folder: Path) -> None:
-    """Copies the member's own files into a folder that exists."""
+    """Copy the member's own files into an existing folder."""
     for name in own_names(data):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(data / name, folder / name)
 
 
 def put_back(folder: Path, data: Path) -> list[Path]:
-    """Makes the member's own files those of the folder again, and takes away what only the primary has: an
-    included file would count here too. Returns the paths that it wrote.
+    """Restore the member's own files, and delete those that only the primary has, because an included file
+    would take effect here too. Returns the paths that it wrote.
     """
     own = own_names(folder)
     for name in set(own_names(data)) - set(own):

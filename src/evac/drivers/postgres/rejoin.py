@@ -1,8 +1,8 @@
-"""Making what was a primary a replica of the new one. What it had alone is archived before it is rewound.
+"""Make a former primary a replica of the new one, after archiving what only it has.
 
-A running standby is only pointed at its new primary, from anywhere. An old primary, or a standby that holds
-more than the new primary, needs hands on its machine: settings `data`, `bin`, `system_user`, and `start`,
-which is `pg_ctl` unless a `unit` starts it.
+A running standby only needs to be pointed at its new primary, which works remotely. An old primary, or a
+standby with more log than the new primary, needs access to its machine: settings `data`, `bin`,
+`system_user`, and `start`, which is `pg_ctl` unless a `unit` starts it.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ OURS = (
     "evac.authority",
     "recovery_target_timeline",
 )
-"""Settings of postgresql.auto.conf that a rejoin decides."""
+"""Settings of postgresql.auto.conf that a rejoin sets."""
 NO_ANSWER = ("postgres-silent", "postgres-unreachable")
 MEMBER_S = 3.0
-"""How long a member that may be dead gets to answer."""
+"""How long to wait for a member that may be dead."""
 
 
 async def rejoin_problems(action: Action, order: Order) -> Checked:
-    """Whether the primary to follow is one, and whether hands are there if hands are needed."""
+    """Whether the target is a primary, and whether local access is available if needed."""
     async with linked(_primary(action), order.timeout_s, MEMBER_S) as link:
         facts = await read_facts(link)
     problems = [] if facts.role == "primary" else [f"{_primary(action).address} is not a primary"]
@@ -107,7 +107,9 @@ async def stopped_here(action: Action) -> bool:
 
 
 def _place(action: Action) -> Place | None:
-    """None if a copy is only led to its new primary, from anywhere (`how` is `follow`)."""
+    """The member's paths; None if a copy only has to follow its new primary, which works remotely (`how` is
+    `follow`).
+    """
     return None if text(action.parameters, "how", "") == "follow" else place_of(action)
 
 
@@ -121,7 +123,7 @@ def _problems_of_place(place: Place) -> list[str]:
 
 async def rejoin(action: Action, order: Order) -> Evidence:
     """Parameters: primary_host, primary_port, primary_name, archive (a folder), archive_rows (tables or `*`):
-    rows of these that the old primary had alone are written out.
+    for these, rows that only the old primary had are exported.
     """
     primary = _primary(action)
     loop = asyncio.get_running_loop()
@@ -168,7 +170,7 @@ async def _own_facts(action: Action, order: Order) -> PostgresFacts:
 async def _follow_if_standby(
     action: Action, order: Order, upstream: Link, theirs: PostgresFacts, history: tuple[Stretch, ...]
 ) -> Evidence | None:
-    """A standby that answers and holds nothing of its own follows at once; None if hands are needed."""
+    """A standby that responds and has nothing of its own follows at once; None if local access is needed."""
     primary = upstream.member
     try:
         link_up = linked(member_of(action), order.timeout_s, MEMBER_S)
@@ -203,8 +205,8 @@ _DROP_SLOT = (
 
 
 async def _move_slots(link: Link, upstream: Link) -> None:
-    """The slot that the member's settings name is made on its new primary: it streams through no other.
-    The one through which the new primary followed this member is dropped here: it would hold log for no one.
+    """Create the slot in the member's settings on its new primary, without which it cannot stream. Drop the
+    slot here through which the new primary followed this member: it would retain log for no one.
     """
     own, theirs = await link.value(_SLOT), await upstream.value(_SLOT)
     if own and not await upstream.value(_HAS_SLOT, own):
@@ -214,7 +216,7 @@ async def _move_slots(link: Link, upstream: Link) -> None:
 
 
 def _holds_nothing_else(held: int, lsn: int, own: tuple[Stretch, ...], history: tuple[Stretch, ...]) -> bool:
-    """Whether all a standby has, up to a position of the timeline it holds, is of the primary's history."""
+    """Whether everything a standby has, up to a position of its timeline, is in the primary's history."""
     timeline, end = fork_of(own, history)
     return timeline == held and lsn <= end
 
@@ -227,7 +229,7 @@ async def _by_hand(
     history: tuple[Stretch, ...],
     deadline: float,
 ) -> Evidence:
-    """Stop, archive, rewind (or copy anew), point at the new primary, start."""
+    """Stop, archive, rewind (or copy again), point at the new primary, start."""
     loop = asyncio.get_running_loop()
     seen = _authority_on_disk(place)
     if order.token < seen.token or (order.epoch and order.epoch < seen.epoch):
@@ -263,7 +265,7 @@ async def _by_hand(
 
 @contextmanager
 def _alone_on_disk(place: Place) -> Iterator[None]:
-    """One pair of hands at a time. The lock ends with its process."""
+    """Lock the member's files against concurrent changes. The lock ends with its process."""
     handle = os.open(place.data.with_name(place.data.name + ".evac-lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
@@ -276,8 +278,8 @@ def _alone_on_disk(place: Place) -> Iterator[None]:
 
 
 def _unfinished(place: Place) -> Path:
-    """Stands beside the data folder while it is half rewound: then only a fresh copy helps. It holds the
-    folder of the archive.
+    """Marker next to the data folder while it is partly rewound, when only a fresh copy helps. It contains
+    the folder of the archive.
     """
     return place.data.with_name(place.data.name + ".evac-rejoin")
 
@@ -330,7 +332,7 @@ async def _replace_data(place: Place, action: Action, kept: Archived | None, dea
 
 
 async def _copy_anew(place: Place, action: Action, timeout_s: float) -> None:
-    """A fresh copy of the primary. The old folder stays beside it: nothing is deleted."""
+    """Make a fresh copy of the primary. The old folder is kept next to it: nothing is deleted."""
     fresh = place.data.with_name(place.data.name + ".evac-new")
     old = place.data.with_name(place.data.name + ".evac-old")
     if old.exists():
@@ -367,7 +369,7 @@ async def _copy_anew(place: Place, action: Action, timeout_s: float) -> None:
 def _write_settings(
     place: Place, action: Action, kept: Archived | None, seen: Authority, order: Order
 ) -> None:
-    """The member's own settings again (a rewind brings the primary's), and whom it follows."""
+    """Restore the member's own settings (a rewind brings the primary's), and set the primary it follows."""
     mark = _unfinished(place)
     if kept is None and mark.exists():
         kept = read_archive(Path(mark.read_text()))
@@ -397,8 +399,8 @@ def _write_settings(
 
 
 def _write_passfile(action: Action) -> str:
-    """The member's password in a file of its own on its machine, as the setting that names whom it follows is
-    logged with its value. "" from afar, where there is no password, and where no file can be written.
+    """Write the member's password to a file on its machine, because the setting with its primary is logged
+    with its value. "" if remote, without a password, or if no file can be written.
     """
     member, place = member_of(action), _place(action)
     secret = member.secret()
@@ -432,7 +434,7 @@ def _unquoted(text_in_quotes: str) -> str:
 
 
 async def _until_it_follows(action: Action, deadline: float) -> dict[str, str | int | bool]:
-    """Asks the started member until it streams from its primary. Raises `Retryable` at the deadline."""
+    """Poll the started member until it streams from its primary. Raises `Retryable` at the deadline."""
     loop = asyncio.get_running_loop()
     primary = _primary(action)
     slots_moved = False

@@ -1,4 +1,4 @@
-"""The driver of PowerDNS: moves names between sites through the API of one authoritative server."""
+"""Driver for PowerDNS: moves names between sites through the API of one authoritative server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evac.net.secrets import Secret, resolve
 
 @dataclass(frozen=True, slots=True)
 class _ApiZone:
-    """One zone of one server, and the names in it that may move."""
+    """One zone of one server, and its names that may move."""
 
     url: str
     key: Secret
@@ -55,7 +55,7 @@ class PowerDnsDriver(ZoneDriver[_ApiZone]):
         )
 
     async def _see(self, zone: _ApiZone, timeout_s: float) -> SeenZone:
-        """Only the names that matter are asked for: a zone may be large."""
+        """Query only the relevant names: a zone may be large."""
         asked = sorted({key.name for key in zone.names.records} | {zone.token_name})
         try:
             async with asyncio.timeout(max(0.0, timeout_s)):

@@ -6,9 +6,9 @@ from evac.drivers.capabilities import AnswersProbe, RunsUnits, Verifies
 from evac.drivers.spec import DriverSpec, Need, Setting
 
 CA, CERT, KEY, PLAIN = "EVAC_AGENT_CA", "EVAC_AGENT_CERT", "EVAC_AGENT_KEY", "EVAC_AGENT_PLAIN"
-"""The variables that say how agents are reached: files of TLS, and whether in the clear."""
+"""Variables that define how to reach agents: TLS files, and whether unencrypted access is allowed."""
 ALLOWED: Final = "allowed"
-"""The only value of `EVAC_AGENT_PLAIN` that means something."""
+"""The only valid value of `EVAC_AGENT_PLAIN`."""
 _ALL: tuple[Need, ...] = ("service", "site")
 
 DRIVER = DriverSpec(

@@ -1,13 +1,13 @@
-"""How this process speaks to the agents of sites: signed orders, and whom it believes.
+"""Client of the sites' agents: signed orders, and which agents to trust.
 
 An order is signed by HMAC-SHA256 over the lines version, site and address of its agent, method, path with
-query, timestamp, nonce, SHA-256 of the body: an agent refuses what is meant for another one, whoever has its
-key. An answer is signed over the nonce of its order, so that no answer of another order can replace it.
+query, timestamp, nonce, SHA-256 of the body: an agent refuses orders for another agent, even from a holder of
+its key. A response is signed over the nonce of its order, so that no other response can replace it.
 
-An agent is reached at an `https://` address: its certificate has to be of the name or address in it, and of
-an authority that is believed; ours is shown to it. An `http://` address is taken for this machine only,
-unless `plain` says otherwise: orders are signed, and everyone on the way could read them. Certificates are
-files, and are read again when they change, so that a new one needs no new start.
+An agent is reached at an `https://` address: its certificate must match the name or address in it and come
+from a trusted authority; ours is presented to it. An `http://` address is accepted only for this machine,
+unless `plain` says otherwise: orders are signed, but anyone on the network could read them. Certificates are
+files, reloaded when they change, so that renewal needs no restart.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from evac.net.tls import RenewedClient, TlsFiles, TlsTrouble, is_here, why_cut
 
 @dataclass(frozen=True, slots=True)
 class AgentPeer:
-    """files: of TLS, PEM. plain: agents of other machines may be asked in the clear."""
+    """files: of TLS, PEM. plain: agents on other machines may be reached unencrypted."""
 
     files: TlsFiles = field(default_factory=TlsFiles)
     plain: bool = False
 
 
 HERE: Final = AgentPeer()
-"""Believes the authorities of this machine, and shows nothing."""
+"""Trusts the authorities of this machine, and presents no certificate."""
 
 
 def peer_of(environ: Mapping[str, str] = os.environ) -> AgentPeer:
-    """As the environment of this process says. Raises InvalidInput for words that mean nothing."""
+    """From the environment of this process. Raises InvalidInput for invalid values."""
     plain = environ.get(PLAIN, "")
     if plain not in ("", ALLOWED):
         raise InvalidInput(
@@ -60,7 +60,7 @@ def peer_of(environ: Mapping[str, str] = os.environ) -> AgentPeer:
 
 
 def plain_problem(url: str, peer: AgentPeer) -> str:
-    """Why an agent may not be asked at that address; empty if it may."""
+    """Why an agent must not be reached at that address; empty if it may."""
     parts = urlsplit(url)
     if parts.scheme != "http" or peer.plain or is_here(parts.hostname or ""):
         return ""
@@ -71,16 +71,16 @@ PLAIN_HINT: Final = f"write https:// and give the agent a certificate; or set {P
 
 
 class Lines:
-    """Contexts of TLS for agents, made anew when a file changed."""
+    """TLS contexts for agents, recreated when a file changes."""
 
     def __init__(self, peer: AgentPeer) -> None:
         self.peer = peer
         self._line = RenewedClient(peer.files)
 
     def to(self, url: str) -> ssl.SSLContext | None:
-        """The context for an agent's address; None in the clear.
+        """The context for an agent's address; None if unencrypted.
 
-        Raises Permanent in the clear where that is refused; Retryable where no files ever fitted.
+        Raises Permanent if unencrypted access is not allowed; Retryable if no usable files were ever found.
         """
         problem = plain_problem(url, self.peer)
         if problem:
@@ -113,7 +113,9 @@ SITE: Final = "Evac-Site"
 ADDRESS: Final = "Evac-Address"
 SIGNATURE: Final = "Evac-Signature"
 ORDERS: Final = "Evac-Orders"
-"""In a refusal: the version of orders that the agent takes. Those before version 2 say nothing."""
+"""Header in a refusal: the version of orders that the agent accepts. Agents before version 2 do not send
+it.
+"""
 LEAST_KEY_BYTES: Final = 16
 VERSION: Final = "v2="
 OLDER: Final = "v1="
@@ -122,7 +124,7 @@ OLDER: Final = "v1="
 
 @dataclass(frozen=True, slots=True)
 class AgentAt:
-    """An agent as an estate names it. secret: the reference of its key."""
+    """An agent in an estate. secret: the reference of its key."""
 
     site: str
     url: str
@@ -137,14 +139,14 @@ class AgentAt:
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """Whom an order is for. address: `host:port`."""
+    """The recipient of an order. address: `host:port`."""
 
     site: str
     address: str
 
 
 def address(host: str, port: int) -> str:
-    """How a place is written in orders: lower case, IPv6 in brackets."""
+    """Address format in orders: lower case, IPv6 in brackets."""
     host = host.lower()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -159,19 +161,19 @@ def order_signature(
     to: Addressee,
     version: str = VERSION,
 ) -> str:
-    """The signature of an order. path: with its query, as it is sent."""
+    """The signature of an order. path: including its query, as sent."""
     named = (version, to.site, to.address) if version != OLDER else ()
     return _sign(secret, ("order", *named, method.upper(), path, str(at_ms), nonce, _digest(body)), version)
 
 
 def answer_signature(secret: Secret, status: int, body: bytes, nonce: str, version: str = VERSION) -> str:
-    """The signature of the answer to the order with this nonce."""
+    """The signature of the response to the order with this nonce."""
     named = (version,) if version != OLDER else ()
     return _sign(secret, ("answer", *named, str(status), nonce, _digest(body)), version)
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two signatures are equal, in a time that does not tell where they differ."""
+    """Compare two signatures in constant time."""
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
@@ -193,7 +195,7 @@ ERRORS: Final[Mapping[str, type[ActionError]]] = {
 
 CUT_S: Final = 0.5
 CLOCK_CODES: Final = frozenset({"clock-skew", "agent-just-started"})
-"""Refusals of an order for its time alone: nothing was done."""
+"""Refusals of an order only for its time: nothing was done."""
 
 
 REFUSED: Final[Mapping[str, tuple[str, str]]] = {
@@ -210,9 +212,9 @@ REFUSED: Final[Mapping[str, tuple[str, str]]] = {
 
 
 class AgentClient:
-    """Talks to agents. Each order has a fresh nonce and the agent's time; each answer must be signed for that
-    nonce. An agent whose clock differs says so, signed, and is asked once more by its own. peer: how TLS is
-    spoken.
+    """Client for agents. Each order has a fresh nonce and the agent's time; each response must be signed for
+    that nonce. If an agent reports, signed, a different clock, the order is repeated once with its time.
+    peer: TLS settings.
     """
 
     def __init__(self, peer: AgentPeer = HERE) -> None:
@@ -222,7 +224,7 @@ class AgentClient:
     async def send(
         self, agent: AgentAt, path: str, values: Mapping[str, Any], timeout_s: float
     ) -> dict[str, Any]:
-        """The agent's answer. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        """The agent's response. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
         check_url(agent.url)
         key = secrets.resolve(agent.secret)
         if len(key.reveal_bytes()) < LEAST_KEY_BYTES:
@@ -239,7 +241,7 @@ class AgentClient:
     async def _ask(
         self, agent: AgentAt, key: Secret, path: str, body: bytes, timeout_s: float
     ) -> dict[str, Any]:
-        """One order, one answer. The agent's own errors are values."""
+        """One order, one response. The agent's own errors are returned as values."""
         nonce, at_ms = randomness.token_hex(16), max(0, _wall_ms() + self._ahead_ms.get(agent.url, 0))
         url, to = agent.url.rstrip("/") + path, agent.addressee
         headers = {
@@ -266,8 +268,8 @@ class AgentClient:
         return _understood(answer, agent, key, nonce)
 
     async def _why_cut(self, url: str, error: NotAnswered) -> TlsTrouble | None:
-        """Whether an agent that hung up does so because of our certificate; it is told, and no more: what
-        became of the order no one knows.
+        """Whether an agent closed the connection because of our certificate; the outcome of the order stays
+        unknown.
         """
         import aiohttp
 
@@ -279,7 +281,7 @@ class AgentClient:
         return await why_cut(parts.hostname or "", parts.port or 443, line, shown, CUT_S)
 
     def _learned(self, agent: str, found: Mapping[str, Any]) -> bool:
-        """Whether an order was refused for its time, and the agent said, signed, what time it has."""
+        """Whether an order was refused for its time and the agent sent, signed, its own time."""
         error = found.get("error")
         if not isinstance(error, dict) or error.get("code") not in CLOCK_CODES:
             return False
@@ -294,7 +296,7 @@ class AgentClient:
 
 
 def order_values(order: Order) -> dict[str, Any]:
-    """An order as the agent reads it."""
+    """An order as the agent parses it."""
     return {
         "run": order.run,
         "step": order.step,
@@ -310,7 +312,7 @@ def order_values(order: Order) -> dict[str, Any]:
 
 
 def evidence_of(answer: Mapping[str, Any]) -> dict[str, str | int | bool]:
-    """The small plain values that an agent saw."""
+    """The small plain values that an agent observed."""
     said = answer.get("evidence")
     if not isinstance(said, dict):
         return {}
@@ -318,7 +320,7 @@ def evidence_of(answer: Mapping[str, Any]) -> dict[str, str | int | bool]:
 
 
 def observed_of(answer: Mapping[str, Any]) -> Observed:
-    """What an agent says of an action; anything but a clear word is unclear."""
+    """An agent's observation of an action; anything unexpected is unclear."""
     outcome = answer.get("outcome")
     if outcome == "done":
         return Observed("done", evidence_of(answer))
@@ -326,7 +328,7 @@ def observed_of(answer: Mapping[str, Any]) -> Observed:
 
 
 def _understood(answer: Answer, agent: AgentAt, key: Secret, nonce: str) -> dict[str, Any]:
-    """The values of an answer whose signature holds. A refusal without one is believed: nothing was done."""
+    """The values of a response with a valid signature. An unsigned refusal is accepted: nothing was done."""
     values = answer.values()
     said = answer.headers.get(SIGNATURE.lower(), "")
     wanted = answer_signature(key, answer.status, answer.body, nonce)
@@ -356,14 +358,14 @@ def _wall_ms() -> int:
 
 
 def error_values(error: ActionError) -> dict[str, Any]:
-    """An error of an agent as its answers carry it."""
+    """An error of an agent as encoded in its responses."""
     kind = next((name for name, one in ERRORS.items() if isinstance(error, one)), "unknown")
     said = {"kind": kind, "code": error.code, "message": error.message, "hint": error.hint}
     return said | {"after_ms": error.after_ms} if isinstance(error, Retryable) else said
 
 
 def checked_of(answer: Mapping[str, Any]) -> Checked:
-    """What an agent says of whether an action could be done; an agent of an older version names no error."""
+    """An agent's check of an action; agents of older versions name no error."""
     problems = tuple(str(words) for words in answer.get("problems", ()))
     would = answer.get("would")
     error = _error(would) if isinstance(would, dict) and problems else None
@@ -371,7 +373,7 @@ def checked_of(answer: Mapping[str, Any]) -> Checked:
 
 
 def not_checked(error: ActionError) -> Checked:
-    """An agent that could not be asked: nothing was begun, whatever became of the question."""
+    """For an agent that could not be queried: nothing was started, whatever happened to the query."""
     if isinstance(error, OutcomeUnknown):
         error = Retryable(error.code, error.message, error.hint)
     return Checked((error.message,), error=error)

@@ -1,8 +1,8 @@
-"""What is done through the agent of a site: units of its services, any driver's action near the system that
-it changes, and the agent's permits, anchors and generation.
+"""Work done through the agent of a site: units of its services, any driver's action close to the system it
+changes, and the agent's permits, anchors and generation.
 
-A unit's command is the agent's own configuration; an order can name a unit, never a command. References of
-secrets travel as they are and are resolved by the agent; no secret ever does.
+A unit's command is in the agent's own configuration; an order can name a unit, never a command. Secret
+references are sent unchanged and resolved by the agent; secrets are never sent.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ PERMIT_PATH: Final = "/v1/permit"
 ANCHOR_PATH: Final = "/v1/anchors"
 HEADS_PATH: Final = "/v1/anchors/heads"
 _OLD_MARK: Final = frozenset({"mark-unknown", "permit-late"})
-"""The agent, or its machine, was started anew since; or no permit was sent for a whole one."""
+"""The agent, or its machine, was restarted since; or no permit was sent for a whole one."""
 
 
 class RemoteDriver:
-    """A driver of the given name and verbs, done by an agent. name: `postgres@pangyo` is the agent's own
-    `postgres`, by the hand of pangyo.
+    """A driver with the given name and verbs, run by an agent. name: `postgres@pangyo` is `postgres` in
+    pangyo's agent.
     """
 
     def __init__(self, name: str, verbs: frozenset[Verb], agent: AgentAt, peer: AgentPeer = HERE) -> None:
@@ -82,8 +82,8 @@ class RemoteDriver:
 class AgentPermits:
     """Renews, at one agent, the permission of its site to be the primary of stores.
 
-    A permit counts from the agent's own last `mark`, which was handed out before this call: a call that was
-    held up on its way never grants more time than its sender believes.
+    A permit is measured from the agent's own last `mark`, which was issued before this call: a delayed call
+    never grants more time than its sender assumes.
     """
 
     def __init__(self, agent: AgentAt, peer: AgentPeer = HERE) -> None:
@@ -94,7 +94,7 @@ class AgentPermits:
     async def renew(
         self, store: str, epoch: int, ttl_ms: int, token: int, timeout_s: float
     ) -> dict[str, Any]:
-        """Grants `ttl_ms` from the last mark; fetches a new one first where there is none, or it is too old.
+        """Grant `ttl_ms` from the last mark; fetches a new one first if there is none, or it is too old.
         Raises `ActionError`.
         """
         if store in self._marks:
@@ -107,13 +107,13 @@ class AgentPermits:
         return await self._permit(store, epoch, ttl_ms, token, timeout_s, "grant")
 
     async def release(self, store: str, epoch: int, token: int, timeout_s: float) -> dict[str, Any]:
-        """Ends the watch over a store: nothing is fenced when no more permits come. Raises `ActionError`."""
+        """Stop the watch over a store: nothing is fenced when permits stop. Raises `ActionError`."""
         return await self._permit(store, epoch, 0, token, timeout_s, "release")
 
     async def resume(
         self, units: Collection[str], stores: Collection[str], token: int, timeout_s: float
     ) -> Collection[str]:
-        """Lets these units, and those of these stores, run again after a restart of the agent; which ones it
+        """Let these units, and those of these stores, run again after a restart of the agent; return those it
         still holds. Raises `ActionError`.
         """
         values = {"what": "resume", "units": sorted(units), "stores": sorted(stores), "token": token}
@@ -141,7 +141,7 @@ class AgentPermits:
 
 
 class AgentAnchors:
-    """Leaves the heads of journals at an agent of another site, and reads them back."""
+    """Stores heads of journals at an agent of another site, and reads them back."""
 
     def __init__(self, agent: AgentAt, peer: AgentPeer = HERE) -> None:
         self._agent = agent
@@ -150,7 +150,7 @@ class AgentAnchors:
     async def put(
         self, stream: str, segment: int, records: int, digest: str, timeout_s: float, generation: int = 0
     ) -> Mapping[str, Any]:
-        """Raises `Permanent` when the agent knows a later head, another one at this place, or a newer
+        """Raise `Permanent` if the agent knows a later head, a different one at this position, or a newer
         generation.
         """
         values = {
@@ -163,7 +163,7 @@ class AgentAnchors:
         return await self._client.send(self._agent, ANCHOR_PATH, values, timeout_s)
 
     async def heads(self, stream: str, timeout_s: float, generation: int = 0) -> list[Mapping[str, Any]]:
-        """What the agent has of a stream of a generation, oldest first. Raises `ActionError`."""
+        """The agent's heads of a stream in a generation, oldest first. Raises `ActionError`."""
         values = {"stream": stream, "generation": generation}
         answer = await self._client.send(self._agent, HEADS_PATH, values, timeout_s)
         found = answer.get("anchors", [])
@@ -184,7 +184,7 @@ class AgentGenerations:
         self._client = AgentClient(peer)
 
     async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]:
-        """(newest generation, who opened it), after it was told of ours. Raises `ActionError`."""
+        """(newest generation, who opened it), after announcing ours. Raises `ActionError`."""
         values = {"generation": generation, "opener": opener}
         answer = await self._client.send(self._agent, GENERATION_PATH, values, timeout_s)
         return _number(answer.get("generation")), str(answer.get("opener", ""))
@@ -203,7 +203,7 @@ VERBS: Final[frozenset[Verb]] = frozenset({"start", "stop", "scale", "verify", "
 PATH: Final = "/v1/unit"
 HEALTH_PATH: Final = "/v1/health"
 SLACK_S: Final = 0.25
-"""The agent ends this much before the order does, so that its answer still arrives."""
+"""The agent's deadline is this much before the order's, so that its response still arrives."""
 _PAUSE_S: Final = 0.1
 
 
@@ -234,7 +234,7 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
         return await self._do(back, order)
 
     async def _refuse_if_moved_on(self, action: Action, back: Action, order: Order) -> None:
-        """Raises `Permanent` where another step has scaled the unit since: it would be undone as well."""
+        """Raise `Permanent` if another step has scaled the unit since, which an undo would revert."""
         seen = client.evidence_of(await self._send("observe", action, order, order.timeout_s))
         wanted = seen.get("wanted")
         if wanted not in (_replicas(action), _replicas(back)):
@@ -252,8 +252,8 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
         return client.observed_of(answer)
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """Any answer of the site's agent below 500 counts. A certificate that is not believed, on either
-        side, says nothing of its site.
+        """Any response of the site's agent below 500 counts. A certificate that is not trusted, on either
+        side, says nothing about its site.
         """
         url = given.text(action.settings, "agent").rstrip("/") + HEALTH_PATH
         problem = await self._prober.problem(url, self._lines.to(url))
@@ -264,7 +264,7 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
         await self._prober.close()
 
     async def _do(self, action: Action, order: Order) -> Evidence:
-        """Orders it once, then asks until as many instances as wanted pass their check."""
+        """Send the order once, then poll until as many instances as wanted pass their check."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + order.timeout_s
         answer = await self._send("execute", action, order, order.timeout_s)
@@ -299,7 +299,7 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
 
 
 def _replicas(action: Action) -> int:
-    """How many instances; -1 for as many as the agent's configuration says."""
+    """Number of instances; -1: as in the agent's configuration."""
     if action.verb == "stop":
         return 0
     key = "expect" if action.verb == "verify" and "expect" in action.parameters else "replicas"
@@ -311,7 +311,7 @@ def _replicas(action: Action) -> int:
 
 
 def _reversed(action: Action) -> Action:
-    """What puts back what was there. A scale needs to be told what that was (`from_replicas`)."""
+    """The action that restores the previous state. For a scale that is `from_replicas`."""
     parameters = dict(action.parameters)
     if action.verb in ("start", "boot", "scale") and "from_replicas" in parameters:
         parameters["replicas"] = given.whole(parameters, "from_replicas", most=100_000)

@@ -1,4 +1,4 @@
-"""RabbitMQ, observed: evac changes nothing in it."""
+"""RabbitMQ, read-only: evac changes nothing in it."""
 
 from evac.drivers.capabilities import ReportsRole
 from evac.drivers.spec import DriverSpec, Setting

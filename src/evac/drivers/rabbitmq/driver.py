@@ -1,8 +1,8 @@
-"""The driver of RabbitMQ: asks the management API, and changes nothing.
+"""Driver for RabbitMQ: queries the management API, and changes nothing.
 
-A cluster that no federation link and no shovel feeds takes messages in by itself: it counts as the primary.
-One that is fed follows while all of its links run. Messages carry no time that both sides share, so a lag is
-known only as nothing: nothing waits at the source. Source: the HTTP API reference of RabbitMQ 4.
+A cluster without an incoming federation link or shovel, where messages are published, counts as the primary.
+A cluster with one follows while all of its links run. Messages have no time that both sides share, so a lag
+is known only if it is zero: nothing waits at the source. Source: the HTTP API reference of RabbitMQ 4.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from evac.model.errors import Permanent
 
 RUNNING: Final = "running"
 PLUGINS: Final[Mapping[str, str]] = {"federation-links": "rabbitmq_federation", "shovels": "rabbitmq_shovel"}
-"""What feeds a cluster, as the API calls it -> the plugin that does it."""
+"""What feeds a cluster, as the API names it -> the plugin for it."""
 FEDERATED: Final = "federation: "
-"""How the queues begin in which a source keeps what a link has not fetched yet."""
+"""Prefix of the queues in which a source keeps what a link has not fetched yet."""
 
 
 class RabbitmqDriver(ObservingDriver):
-    """One cluster for each endpoint."""
+    """Each endpoint is one cluster."""
 
     name = "rabbitmq"
     what = "management API of RabbitMQ"
@@ -60,8 +60,8 @@ class RabbitmqDriver(ObservingDriver):
     async def _feeds(
         self, action: Action, url: str, what: str, vhost: str, timeout_s: float
     ) -> list[Mapping[str, Any]]:
-        """Links or shovels. Where the API knows of none, there are none only if no node runs their plugin.
-        Raises `Permanent` if one does.
+        """Links or shovels. If the API knows none, there are none only if no node runs their plugin; raises
+        `Permanent` if one does.
         """
         found = await self._api.ask(action, url, f"api/{what}/{vhost}", timeout_s)
         if found is not None:

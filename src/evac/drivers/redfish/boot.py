@@ -1,9 +1,9 @@
-"""Boots one server through its controller: who is it, is it on, switch it on once, follow it until it is up.
-And switches it off: gracefully, by force, or gracefully first; or as a fence.
+"""Boots one server through its controller: verify its identity, check its power, power it on once, follow it
+until it is up. Also powers it off: gracefully, by force, or gracefully first; or as a fence.
 
-Power is asked for at most once in a try; what became of a request without an answer is seen by looking. After
-power was asked for, whatever cannot be told is unknown, never failed: the watts may flow. Off is what was
-seen, never what was answered.
+Power is requested at most once in a try; the outcome of a request without a response is observed. After a
+power request, anything unclear is unknown, never failed: power may be flowing. Off means observed off,
+whatever the response was.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 UNKNOWN_BOOT_S: Final = 60.0
 FIRST_SHARE: Final = 1.0
 FIRST_SPREAD: Final = 0.0025
-"""Of the predicted time, over how much the first looks are spread: boots begin one after another anyway, and
-the last one that is seen up late makes the whole wave late.
+"""Share of the predicted time over which first looks are spread: boots start one after another anyway, and
+the last one seen up late delays the whole wave.
 """
 PAUSE_SHARE: Final = 0.03
 PAUSE_LEAST_S: Final = 0.25
@@ -38,11 +38,11 @@ SILENT_PAUSE_S: Final = 2.0
 OFF_LOOKS: Final = 3
 LOOPS: Final = 3
 RESERVE_S: Final = 12.0
-"""Of the time of an order, what is kept for switching off what will not come up."""
+"""Part of an order's time reserved for powering off a server that will not come up."""
 
 
 Begun = Literal["on", "switched", "unsure"]
-"""on: it was on already. unsure: power was asked for, and nobody knows whether the request arrived."""
+"""on: it was already on. unsure: power was requested, but it is unknown whether the request arrived."""
 _STAGES: Final = (
     "PrimaryProcessorInitializationStarted",
     "BusInitializationStarted",
@@ -58,7 +58,7 @@ _STAGES: Final = (
 
 @dataclass(slots=True)
 class _Course:
-    """What was seen since power was asked for. ours: by us. resets: starts that were told apart."""
+    """Observations since power was requested. ours: by us. resets: distinct starts."""
 
     began: float
     last_reset: str
@@ -87,7 +87,7 @@ class Boot:
         self._predicted_s = target.boot_ms / 1_000 or UNKNOWN_BOOT_S
 
     async def begin(self, talk: Talk, seen: System) -> Begun:
-        """Switches the server on, unless it is on. Raises what a refusal means."""
+        """Power the server on, unless it is on. Raises the error for a refusal."""
         if seen.power in ("on", "rising"):
             return "on"
         if seen.power != "off":
@@ -108,7 +108,7 @@ class Boot:
         return "switched"
 
     async def follow(self, seen: System, begun: Begun) -> Evidence:
-        """Looks until it is up. Raises `Permanent` with the code of what is wrong, or `OutcomeUnknown`."""
+        """Poll until it is up. Raises `Permanent` with the code of the problem, or `OutcomeUnknown`."""
         found_on = begun == "on"
         course = _Course(self._loop.time(), seen.last_reset, not found_on)
         if found_on and is_up(seen, self._target, 0.0):
@@ -134,8 +134,8 @@ class Boot:
             pause = min(pause * PAUSE_GROWTH, PAUSE_MOST_S)
 
     async def _settle(self, path: str, course: _Course) -> None:
-        """No one knows whether power was asked for: looks soon, until it is seen on. Raises `Retryable`
-        if it stays off: then the request did not arrive.
+        """It is unknown whether a power request arrived: poll soon, until it is on. Raises `Retryable` if it
+        stays off, because then the request did not arrive.
         """
         wait = SILENT_PAUSE_S
         while course.silent < SILENT_LOOKS + 1:
@@ -163,7 +163,7 @@ class Boot:
         await asyncio.sleep(min(wait_s, left))
 
     async def _look(self, path: str, course: _Course) -> System | None:
-        """None if nothing was told; how often in a row is counted."""
+        """None if nothing was reported; counts consecutive ones."""
         try:
             async with self._wire.talk(self._target, self._last) as talk:
                 seen = await system.look(talk, path, last=True)
@@ -182,7 +182,7 @@ class Boot:
         return seen
 
     def _judge(self, now: System, course: _Course) -> bool:
-        """Whether it is up; what was seen goes into the course."""
+        """Whether it is up; adds the observation to the course."""
         course.seen = now
         if now.last_reset:
             course.resets += now.last_reset != course.last_reset
@@ -230,7 +230,7 @@ class Boot:
         raise Permanent("bmc-lying", f"{name}: its controller reported success, but the server is still off")
 
     async def _too_late(self, course: _Course) -> None:
-        """The time is over. Raises."""
+        """Raise the error for the time limit."""
         seen = course.seen
         if seen is None or course.silent:
             raise self._unseen(course)
@@ -241,7 +241,9 @@ class Boot:
         await self._give_up("server-no-boot", f"it is stuck at {seen.progress or 'an unknown state'}", course)
 
     async def _give_up(self, code: str, words: str, course: _Course) -> None:
-        """Switches off what we switched on and will not come up: it holds no watts. Raises `Permanent`."""
+        """Power off what we powered on and will not come up, so that it draws no power. Raises
+        `Permanent`.
+        """
         seen = course.seen
         if seen is not None and course.ours:
             try:
@@ -255,7 +257,7 @@ class Boot:
 
 
 def on_type(target: RedfishTarget, seen: System) -> str:
-    """How it is switched on. Raises `Permanent` if its controller cannot."""
+    """The request that powers it on. Raises `Permanent` if its controller supports none."""
     how = choose(seen.quirks.on, seen.reset_types, seen.quirks)
     if not how or not seen.reset_path:
         raise Permanent("bmc-unsupported", f"{target.address} has no way to switch {target.server} on")
@@ -263,7 +265,7 @@ def on_type(target: RedfishTarget, seen: System) -> str:
 
 
 def check_identity(target: RedfishTarget, seen: System) -> None:
-    """Raises `Permanent` unless it is the machine of the inventory. What cannot be compared is not it."""
+    """Raise `Permanent` unless it is the machine in the inventory. If it cannot be compared, it is not."""
     if seen.is_server(target.serial):
         return
     found = seen.serial or "no serial number"
@@ -278,7 +280,7 @@ def check_power_told(target: RedfishTarget, seen: System) -> None:
 
 
 def is_up(seen: System, target: RedfishTarget, on_for_s: float) -> bool:
-    """On, and its system runs. Where the controller knows no BootProgress: on for as long as a boot takes,
+    """On, with its system running. If the controller has no BootProgress: on for as long as a boot takes,
     with a known health.
     """
     if seen.power != "on":
@@ -300,7 +302,7 @@ def is_wrong_image(seen: System, target: RedfishTarget) -> bool:
 
 
 def evidence_of(seen: System, target: RedfishTarget) -> dict[str, str | int | bool]:
-    """What every look says of a server."""
+    """Evidence from every look at a server."""
     return {
         "power": seen.power,
         "health": seen.health or "unknown",
@@ -324,7 +326,7 @@ async def switch_off(
     find: Find,
     insists: bool = False,
 ) -> Evidence:
-    """insists: by force when it has not gone down gracefully in half of the time."""
+    """insists: by force if it has not shut down gracefully in half of the time."""
     forced = action.verb == "fence" or parameters.flag(action.parameters, "force")
     async with wire.talk(target, ends) as talk:
         seen = await find(talk)
@@ -358,7 +360,7 @@ def _how(target: RedfishTarget, seen: System, forced: bool) -> str:
 
 
 async def _send(talk: Talk, seen: System, how: str) -> None:
-    """Asks once; what is not answered is seen by looking."""
+    """Send once; without a response, the outcome is observed."""
     try:
         answer = await switch(talk, seen, how)
     except NoBmcAnswer:

@@ -1,8 +1,8 @@
-"""Carries Redfish requests: one at once to each controller, few at once in each management network, each with
-a deadline of its own and an answer of bounded size.
+"""Sends Redfish requests: one at a time to each controller, few at a time in each management network, each
+with its own deadline and a limited response size.
 
-Owns connections, turns and credentials, and says in codes what an answer without content means. Follows no
-redirect. Judges no resource.
+Manages connections, queues and credentials, and returns a code for a response without content. Follows no
+redirect. Does not interpret resources.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from evac.model.errors import Permanent, Retryable
 from evac.net.http_calls import Answer
 
 BRACKETS_MOST: Final = 8_192
-"""A BMC's answer is not more deeply built than this."""
+"""Maximum nesting of a BMC's response."""
 CONNECT_S: Final = 3.0
 KEPT_S: Final = 2.0
 LOG_OUT_S: Final = 5.0
 JUDGED_BEFORE_S: Final = 0.5
-"""Before its time is over a conversation says what a refusal means."""
+"""How long before its deadline a conversation reports the meaning of a refusal."""
 BUSY_MS: Final = 10_000
 AT_ONCE_MOST: Final = 512
-"""Requests of this process, all networks together: more only makes each of them late."""
+"""Concurrent requests of this process, all networks together: more only delays each of them."""
 HANDSHAKES_AT_ONCE: Final = 128
 IDLE_MOST: Final = 512
 CLOSING_TURNS: Final = 100
@@ -54,7 +54,7 @@ Method = Literal["GET", "POST", "PATCH", "DELETE"]
 
 @dataclass(slots=True)
 class _Turn:
-    """Who talks with one controller now, and how many wait."""
+    """The current user of one controller, and how many wait."""
 
     place: Places
     users: int = 0
@@ -76,8 +76,8 @@ class Wire:
         self.sent = 0
 
     def talk(self, target: RedfishTarget, ends: float, goes_on: bool = False) -> Talk:
-        """A conversation with one controller; no one else talks with it meanwhile. ends: by the loop.
-        goes_on: before all who have not begun: of many circuits, one is finished before the next is begun.
+        """An exclusive conversation with one controller. ends: by the loop. goes_on: before all that have not
+        started: of many circuits, one is finished before the next is started.
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
@@ -85,7 +85,7 @@ class Wire:
         return Talk(self, target, ends, goes_on)
 
     def _of_new_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """What belongs to a loop that is over is left behind."""
+        """Drop everything that belongs to a closed loop."""
         self._loop = loop
         self._turns, self._networks, self._busy_until, self._idle = {}, {}, {}, {}
         self._open = set()
@@ -104,7 +104,9 @@ class Wire:
                 await asyncio.sleep(0)
 
     def keep(self, target: RedfishTarget, connection: Connection) -> None:
-        """For the next conversation with the same controller, which often follows at once."""
+        """Keep a connection for the next conversation with the same controller, which often follows at
+        once.
+        """
         key = (target.address, id(target.access))
         if len(self._idle) >= IDLE_MOST or key in self._idle:
             connection.close()
@@ -125,7 +127,7 @@ class Wire:
         return connection if connection.usable else None
 
     def goes_on(self, target: RedfishTarget) -> bool:
-        """Whether a connection is open that was used a moment ago: it is used up before others are opened."""
+        """Whether a recently used connection is open: those are used before others are opened."""
         return (target.address, id(target.access)) in self._idle
 
     def network(self, target: RedfishTarget) -> Places:
@@ -162,7 +164,7 @@ class Wire:
         self._busy_until[address] = asyncio.get_running_loop().time() + after_ms / 1_000
 
     def check_busy(self, address: str) -> None:
-        """Raises `Retryable` while a controller has asked to be left alone."""
+        """Raise `Retryable` while a controller has asked for a pause."""
         if not self._busy_until:
             return
         until = self._busy_until.get(address)
@@ -176,7 +178,7 @@ class Wire:
         del self._busy_until[address]
 
     async def connection(self, target: RedfishTarget, timeout_s: float) -> Connection:
-        """One that was kept, or a new one, whose other end is believed. Raises `Permanent`, `Retryable`."""
+        """A kept or new connection to a trusted controller. Raises `Permanent`, `Retryable`."""
         kept = self._kept(target)
         if kept is not None:
             return kept
@@ -225,7 +227,7 @@ def packed(
     body: bytes | None,
     last: bool,
 ) -> bytes:
-    """A request as it goes over the wire."""
+    """A request as sent over the wire."""
     lines = [
         f"{method} {path} HTTP/1.1",
         f"Host: {target.address}",
@@ -241,23 +243,23 @@ def packed(
 
 
 class NoBmcAnswer(Retryable):
-    """The request may have arrived; no whole answer came."""
+    """The request may have arrived; there was no complete response."""
 
 
 class Starved(NoBmcAnswer):
-    """No answer in time, but it is this process that was late: nothing is known of the controller."""
+    """No response in time, but this process was late: nothing is known of the controller."""
 
 
 class OurselvesLate(Retryable):
-    """No connection in time, but it is this process that was late: nothing is known of the controller."""
+    """No connection in time, but this process was late: nothing is known of the controller."""
 
 
 class Untouched(NoBmcAnswer):
-    """A connection that had been kept was closed before a byte of an answer came."""
+    """A kept connection was closed before any byte of a response."""
 
 
 def _not_connected(error: NotConnected | NotTrusted, address: str) -> NoReturn:
-    """Says in codes why there is no connection. Raises."""
+    """Raise the error, with its code, for a failed connection."""
     if isinstance(error, NotTrusted):
         raise Permanent("bmc-tls", f"{address}: {error}") from error
     if error.late_s > LATE_S:  # whoever is late himself cannot tell that somebody else is silent
@@ -269,7 +271,7 @@ def _not_connected(error: NotConnected | NotTrusted, address: str) -> NoReturn:
 
 
 def _not_answered(error: Broken, address: str, connection: Connection) -> NoReturn:
-    """Says in codes what it means that a request got no answer. Raises."""
+    """Raise the error, with its code, for a request without a response."""
     if isinstance(error, TooLate):
         if error.late_s > LATE_S:
             words = f"this machine is overloaded: it read the answer of {address} {error.late_s:.1f} s late"
@@ -282,7 +284,7 @@ def _not_answered(error: Broken, address: str, connection: Connection) -> NoRetu
 
 
 class Talk:
-    """One conversation: requests one after the other, on one connection where it is kept."""
+    """One conversation: sequential requests, on one connection if it stays open."""
 
     def __init__(self, wire: Wire, target: RedfishTarget, ends: float, goes_on: bool = False) -> None:
         self._wire, self.target, self._ends, self._goes_on = wire, target, ends, goes_on
@@ -292,7 +294,7 @@ class Talk:
         self._session_path = ""
 
     async def __aenter__(self) -> Self:
-        """Waits for its turn. Raises `Retryable` when it does not come in time."""
+        """Wait for its turn. Raises `Retryable` if that does not come in time."""
         self._wire.check_busy(self.target.address)
         turn = self._wire.turn(self.target.address)
         network = self._wire.network(self.target)
@@ -341,7 +343,7 @@ class Talk:
             raise await credential.judged(error, self._ends - JUDGED_BEFORE_S) from error
 
     async def get(self, path: str, last: bool = False) -> dict[str, Any]:
-        """A resource. Raises `Permanent` or `Retryable`, with a code that says what is wrong."""
+        """A resource. Raises `Permanent` or `Retryable`, with the code of the problem."""
         answer = await self.ask("GET", path, last=last)
         if answer.status != 200:
             raise refusal(self.target.address, answer)
@@ -356,7 +358,7 @@ class Talk:
         last: bool = False,
         etag: str = "",
     ) -> Answer:
-        """The answer, whatever its status, but for those that are about who asks, and when."""
+        """The response with any status, except those about credentials and load."""
         wire, target = self._wire, self.target
         credential = wire.credential(target.access)
         if not credential.enter_at_once():
@@ -380,7 +382,7 @@ class Talk:
     async def _send(
         self, method: Method, path: str, headers: Mapping[str, str], body: bytes | None, last: bool
     ) -> Answer:
-        """Tries again where certainly nothing was sent, or where sending it twice changes nothing."""
+        """Retry if certainly nothing was sent, or if sending it twice changes nothing."""
         request = packed(self.target, method, path, headers, body, last)
         for left in reversed(range(LATE_TRIES)):
             try:
@@ -415,14 +417,14 @@ class Talk:
             raise Retryable("bmc-busy", "it is not yet known whether the password is accepted") from error
 
     def _left(self) -> float:
-        """Seconds that one request may take."""
+        """Time limit of one request, in seconds."""
         left = self._ends - asyncio.get_running_loop().time()
         if left <= 0:
             raise Retryable("bmc-hanging", f"there is no time left to query {self.target.address}")
         return min(self.target.access.answer_s, left)
 
     def _check_status(self, answer: Answer) -> None:
-        """Raises for refused credentials, and while the controller wants no requests."""
+        """Raise the error for refused credentials, and while the controller wants no requests."""
         status, address = answer.status, self.target.address
         if status == 401:
             raise Refused(
@@ -441,7 +443,7 @@ class Talk:
         return self._token
 
     async def _log_in(self, credential: Credential) -> dict[str, str]:
-        """Opens the one session of this conversation. Some controllers know only the older path."""
+        """Open the only session of this conversation. Some controllers support only the older path."""
         body = orjson.dumps({"UserName": credential.user, "Password": credential.secret.reveal()})
         for path in SESSIONS:
             answer = await self._send("POST", path, {}, body, last=False)
@@ -462,7 +464,7 @@ class Talk:
         )
 
     async def _log_out(self) -> None:
-        """Closes the session, also after an error; a controller has room for about eight."""
+        """Close the session, also after an error; a controller allows about eight."""
         path, self._session_path = self._session_path, ""
         try:
             self._ends = max(self._ends, asyncio.get_running_loop().time() + LOG_OUT_S)
@@ -472,11 +474,11 @@ class Talk:
 
 
 class _LoginRefused(Refused):
-    """The login said no to user or password."""
+    """The login refused user or password."""
 
 
 def _path_of(answer: Answer) -> str:
-    """Where the session is that was opened: of a Location only the path counts, on the same host."""
+    """The path of the opened session: of a Location only the path counts, on the same host."""
     where = answer.headers.get("location", "")
     if where.startswith(("http://", "https://")):
         where = "/" + where.split("/", 3)[3] if where.count("/") > 2 else ""
@@ -488,7 +490,7 @@ def _is_token(token: str) -> bool:
 
 
 def content(address: str, answer: Answer) -> dict[str, Any]:
-    """The resource in an answer. Raises `Retryable` if there is none: the controller is half dead."""
+    """The resource in a response. Raises `Retryable` if there is none: the controller is malfunctioning."""
     body = answer.body
     if body.count(b"{") + body.count(b"[") > BRACKETS_MOST:
         raise Retryable("bmc-half-dead", f"{address} sent an answer that is nested too deeply")
@@ -499,7 +501,7 @@ def content(address: str, answer: Answer) -> dict[str, Any]:
 
 
 def refusal(address: str, answer: Answer) -> Permanent | Retryable:
-    """What a status means that is not the wanted one."""
+    """The meaning of an unexpected status."""
     status, words = answer.status, message_id(answer.body)
     if status == 403:
         return Permanent("bmc-not-allowed", f"{address} does not allow it: {words or status}")

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection to a management controller, for one request at a time: thin, bounded, and strict.
+"""One HTTP/1.1 connection to a management controller, for one request at a time: small, limited and strict.
 
-Written for tens of thousands of controllers from one process. It believes nothing: what is not a plain answer
-of bounded size, or comes too late, ends the connection. Knows nothing of Redfish, users or turns.
+Written for tens of thousands of controllers from one process. It trusts nothing: a response that is not plain
+and of limited size, or comes too late, ends the connection. Independent of Redfish, users and queues.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHUTDOWN_S: Final = 1.0
 
 
 class NotConnected(Exception):
-    """No connection: nothing was sent. late_s: how much later than its deadline this was noticed."""
+    """No connection: nothing was sent. late_s: how long after its deadline this was noticed."""
 
     def __init__(self, words: str, late_s: float = 0.0) -> None:
         super().__init__(words)
@@ -30,19 +30,19 @@ class NotConnected(Exception):
 
 
 class NotSpoken(NotConnected):
-    """It takes connections, and no TLS comes about in time."""
+    """It accepts connections, but completes no TLS handshake in time."""
 
 
 class NotTrusted(Exception):
-    """It speaks TLS, and is not the pinned one."""
+    """It speaks TLS, but is not the pinned server."""
 
 
 class Broken(Exception):
-    """The request may have arrived; the answer is none, or none that can be understood."""
+    """The request may have arrived; the response is missing or invalid."""
 
 
 class TooLate(Broken):
-    """No whole answer in time. late_s: how much later than its deadline this was noticed."""
+    """No complete response in time. late_s: how long after its deadline this was noticed."""
 
     def __init__(self, words: str, late_s: float = 0.0) -> None:
         super().__init__(words)
@@ -50,7 +50,7 @@ class TooLate(Broken):
 
 
 class Closed(Broken):
-    """The other end closed. untouched: not a byte of an answer had come."""
+    """The other end closed. untouched: before any byte of a response."""
 
     def __init__(self, untouched: bool) -> None:
         super().__init__("it closed the connection")
@@ -58,8 +58,8 @@ class Closed(Broken):
 
 
 class Reading:
-    """One answer as its bytes come. httptools knows HTTP; here are the bounds, and what is refused although
-    HTTP allows it: codings of the body, other protocols, anything after the answer.
+    """Parses one response as its bytes arrive. httptools handles HTTP; this adds limits, and refuses some of
+    what HTTP allows: content codings, protocol upgrades, anything after the response.
     """
 
     __slots__ = ("_body", "_body_bytes", "_head", "_headers", "_parser", "_whole", "bytes_read", "stays_open")
@@ -75,7 +75,7 @@ class Reading:
         """Whether another request can follow the answer."""
 
     def feed(self, data: bytes) -> Answer | None:
-        """The answer, once it is whole. Raises `Broken`, and is not to be fed again after it did."""
+        """The response, once complete. Raises `Broken`, and must not be called again after that."""
         if not self.bytes_read and not data.startswith(b"H"):
             raise Broken("it does not speak HTTP")
         try:
@@ -101,7 +101,7 @@ class Reading:
         return None
 
     def end(self) -> Answer | None:
-        """The answer, where the end of the connection is the end of its body. Raises nothing."""
+        """The response, if its body ends with the connection. Never raises."""
         open_ended = self._head and not {"content-length", "transfer-encoding"} & self._headers.keys()
         return self._answer() if open_ended else None
 
@@ -149,7 +149,7 @@ def _too_long() -> Broken:
 
 
 class Connection(asyncio.Protocol):
-    """A connection that was made by `connect`."""
+    """A connection made by `connect`."""
 
     __slots__ = (
         "_answer",
@@ -183,13 +183,13 @@ class Connection(asyncio.Protocol):
         return not self._gone
 
     def certificate(self) -> bytes | None:
-        """Of the other end, as DER."""
+        """The other end's certificate, as DER."""
         assert self._transport is not None
         found = self._transport.get_extra_info("ssl_object")
         return None if found is None else found.getpeercert(binary_form=True)
 
     async def ask(self, request: bytes, timeout_s: float) -> Answer:
-        """Sends one request whole and waits for its answer. Raises `Broken`."""
+        """Send one complete request and wait for its response. Raises `Broken`."""
         assert self._transport is not None
         if self._gone:
             raise Closed(untouched=True)
@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
 async def connect(
     host: str, port: int, trust: ssl.SSLContext | None, name: str, connect_s: float, speak_s: float
 ) -> Connection:
-    """A connection, encrypted where `trust` is given. Raises `NotConnected`, `NotTrusted`."""
+    """A connection, encrypted if `trust` is given. Raises `NotConnected`, `NotTrusted`."""
     loop = asyncio.get_running_loop()
     if trust is None and is_ipv4(host):
         return await _plain(loop, host, port, connect_s)
@@ -298,7 +298,7 @@ async def connect(
 
 
 async def _plain(loop: asyncio.AbstractEventLoop, host: str, port: int, connect_s: float) -> Connection:
-    """Without a socket object of our own: half the work, which counts for tens of thousands."""
+    """Without a socket object of our own: half the work, which matters for tens of thousands."""
     began = loop.time()
     try:
         async with asyncio.timeout(connect_s):

@@ -1,8 +1,7 @@
-"""Drives servers and breakers through Redfish: power on and follow until up, off, fence, circuits of feeds.
+"""Controls servers and breakers through Redfish: power on and follow until up, off, fence, circuits of feeds.
 
-Who is asked is in `settings`, how in `calls`, what it said in `system`, and what is done to servers in
-`boot`. A breaker that tripped is closed like one that is open: whoever asks for it has decided that it may
-be.
+`settings` reads whom to call, `calls` sends requests, `system` reads responses, and `boot` controls servers.
+A tripped breaker is closed like an open one: whoever requests it has decided that this is allowed.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ Fresh = Callable[[], "Circuit | None"]
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """power: On, Off, or "" if it is not told. breaker: Normal, Tripped, Off, or ""."""
+    """power: On, Off, or "" if not reported. breaker: Normal, Tripped, Off, or ""."""
 
     label: str
     power: str
@@ -81,7 +80,8 @@ async def look(wire: Wire, target: RedfishTarget, ends: float) -> Circuit:
 async def move(
     wire: Wire, target: RedfishTarget, action: Action, order: Order, ends: float, fresh: Fresh
 ) -> Evidence:
-    """Closes or opens the breaker, once, and looks until it is. fresh: what was seen of it a moment ago.
+    """Close or open the breaker, once, and poll until it is. fresh: a very recent observation.
+
     Raises `Permanent`, `Retryable`, or `OutcomeUnknown`.
     """
     wanted = _WANTED[action.verb]
@@ -104,7 +104,7 @@ async def move(
 
 
 async def _told(talk: Talk, seen: Circuit, wanted: str) -> Retryable | None:
-    """Sends it. What it raised where no one knows whether it arrived; None if it was accepted."""
+    """Send it. Returns the error if it is unknown whether it arrived; None if it was accepted."""
     address = talk.target.address
     try:
         answer = await talk.ask("POST", seen.action_path, {"PowerState": wanted})
@@ -135,7 +135,7 @@ async def _until(wire: Wire, target: RedfishTarget, action: Action, ends: float)
 
 
 def check_movable(target: RedfishTarget, action: Action, seen: Circuit) -> None:
-    """Raises `Permanent` if the circuit cannot be moved, or belongs to another feed."""
+    """Raise `Permanent` if the circuit cannot be switched, or belongs to another feed."""
     if not seen.action_path or (seen.allowed and _WANTED[action.verb] not in seen.allowed):
         raise Permanent("bmc-unsupported", f"{target.address} cannot {action.verb} {target.circuit}")
     label = action.settings.get("label")
@@ -173,12 +173,12 @@ def _part(found: Any, key: str) -> dict[str, Any]:
 _T = TypeVar("_T")
 VERBS: Final[frozenset[Verb]] = frozenset({"boot", "start", "stop", "fence"})
 FRESH_S: Final = 1.0
-"""A look counts this long for the call that follows it: check, then execute; execute, then observe."""
+"""How long an observation is valid for the next call: check, then execute; execute, then observe."""
 KEPT_MOST: Final = 65_536
 
 
 class RedfishDriver(BootsServers, SwitchesPower, Fences):
-    """Servers and circuits of all sites; one of it serves a whole run."""
+    """Servers and circuits of all sites; one instance serves a whole run."""
 
     name = "redfish"
     verbs = VERBS
@@ -233,7 +233,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         return await boot.follow(seen, begun)
 
     def _fresh(self, key: str) -> System | None:
-        """What check has just seen. A button is never pressed on the word of an earlier look: it toggles."""
+        """What check has just observed. Never used to press a button, because that toggles."""
         seen = self._fresh_of(self._looks, key)
         pressed = seen is not None and BUTTON in seen.reset_types and "On" not in seen.reset_types
         return None if pressed else seen
@@ -275,14 +275,14 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         return Observed("unclear", evidence | ({"state": BOOTING} if told else {}))
 
     def _on_for_s(self, target: RedfishTarget) -> float:
-        """How long it has been seen on: for controllers that do not tell when a system is up."""
+        """How long it has been seen on: for controllers that do not report when a system is up."""
         now = asyncio.get_running_loop().time()
         if len(self._on_since) > KEPT_MOST:
             self._on_since.clear()
         return now - self._on_since.setdefault(target.address, now)
 
     async def look(self, action: Action, within_s: float) -> PowerReport:
-        """The power of a server now. Raises `ActionError`, also for another machine."""
+        """Current power state of a server. Raises `ActionError`, also for a different machine."""
         target = self._read(action)
         async with self._wire.talk(target, asyncio.get_running_loop().time() + within_s) as talk:
             seen = await self._find(talk, last=True)
@@ -295,7 +295,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         return self._wire.sent
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Of a boot: off again, gracefully where the system hears it. A feed or a fence is not taken back."""
+        """Undo a boot: off again, gracefully if the system reacts. A feed or a fence is not undone."""
         if action.verb != "boot":
             raise Permanent(
                 "undo-unsafe", f"{action.verb} of {action.target} is not rolled back automatically"
@@ -320,7 +320,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         return target
 
     async def _find(self, talk: Talk, last: bool = False) -> System:
-        """The system; where others of the same endpoint had theirs is tried first."""
+        """The system; first tries the path where other controllers of the same endpoint had theirs."""
         access = talk.target.access
         known = self._paths.get(id(access))
         seen, hit = await system.find(talk, known[1] if known else "", last)
@@ -335,7 +335,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
 
 
 def _check_server(action: Action, target: RedfishTarget, seen: System) -> None:
-    """Raises unless it is the right machine, and can be switched as wanted."""
+    """Raise unless it is the right machine, and can be switched as requested."""
     check_identity(target, seen)
     check_power_told(target, seen)
     if action.verb == "boot" and seen.power == "off":

@@ -1,11 +1,11 @@
-"""Reads what the Redfish driver was given: how to reach a management controller, and what is wanted of it.
+"""Read the settings of the Redfish driver: how to reach a management controller, and what to do with it.
 
-Opens no connection. Addresses and names come from files that people write, so each is checked here. Why the
-other end of a TLS connection is believed is read here too: a CA, a pinned certificate, or words of a person,
-which go into the evidence.
+Opens no connection. Addresses and names come from files that people write, so each is validated here. So are
+the reasons to trust a TLS server: a CA, a pinned certificate, or a person's explicit statement, which is
+recorded in the evidence.
 
-What makers of management controllers do in their own way is one table: every difference has a row or a column
-there, and nothing else in the driver knows a maker's name.
+Differences between makers of management controllers are in one table: each has a row or a column there, and
+nothing else in the driver names a maker.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _MESSAGE: Final = re.compile(rb'"MessageId"\s*:\s*"([A-Za-z0-9_.\-]{1,80})"')
 
 @dataclass(frozen=True, slots=True)
 class Quirks:
-    """One maker's ways.
+    """Specifics of one maker.
 
-    marks: words of Manufacturer, or keys of Oem, in small letters. serials: properties in which the number on
-    the box may stand. on, off, graceful: ways to switch, the best first, of which the allowed one is taken
-    when the controller says which it allows. assumed: what is allowed where it does not say. progress: path
-    in the resource to a state of the boot, where BootProgress is missing; up: its values that mean that
-    the system starts. pending: boot source goes to the resource of pending settings, if there is one. etag: a
-    PATCH needs If-Match. whole: a PATCH of the boot source names mode and target together.
+    marks: words of Manufacturer, or keys of Oem, in lower case. serials: properties that may contain the
+    number on the box. on, off, graceful: requests, preferred ones first, of which the first allowed one is
+    used if the controller lists what it allows. assumed: what is allowed if it does not. progress: path in
+    the resource to a state of the boot, if BootProgress is missing; up: its values that mean the system is
+    starting. pending: the boot source goes to the resource of pending settings, if there is one. etag: a
+    PATCH needs If-Match. whole: a PATCH of the boot source contains both mode and target.
     """
 
     name: str
@@ -84,7 +84,7 @@ VENDORS: Final = (
 
 
 def quirks_of(resource: Mapping[str, Any]) -> Quirks:
-    """The row of the maker that a system names, by its Oem part first: a maker sells other makers' boards."""
+    """The maker that a system names, first by its Oem part: makers also sell other makers' boards."""
     oem = resource.get("Oem")
     words = [key.lower() for key in list(oem)[:16] if isinstance(key, str)] if isinstance(oem, dict) else []
     maker = resource.get("Manufacturer")
@@ -98,18 +98,18 @@ def quirks_of(resource: Mapping[str, Any]) -> Quirks:
 
 
 def choose(wanted: tuple[str, ...], allowed: frozenset[str], quirks: Quirks) -> str:
-    """The first way that is allowed; "" if there is none."""
+    """The first request that is allowed; "" if there is none."""
     usable = allowed or quirks.assumed
     return next((one for one in wanted if one in usable), "")
 
 
 def is_busy(body: bytes) -> bool:
-    """Whether an error says that sessions are used up, or that the controller is starting."""
+    """Whether an error means that no session is free, or that the controller is starting."""
     return _BUSY.search(body[:_SEARCHED]) is not None
 
 
 def message_id(body: bytes) -> str:
-    """The first MessageId of an error; "" if there is none. Nothing else of the text is taken over."""
+    """The first MessageId of an error; "" if there is none. No other text is used."""
     found = _MESSAGE.search(body[:_SEARCHED])
     return found[1].decode("ascii") if found else ""
 
@@ -128,7 +128,9 @@ CIRCUIT_WEIGHT: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How all controllers of one endpoint are reached. password: a reference; answer_s: of one request."""
+    """How to reach all controllers of one endpoint. password: a reference; answer_s: time limit of one
+    request.
+    """
 
     scheme: str
     port: int
@@ -160,14 +162,14 @@ class RedfishTarget:
 
     @property
     def weight(self) -> int:
-        """Who comes first where many wait for a management network: circuits, which servers wait for, then
-        those that boot longest, for which the whole wave waits in the end.
+        """Priority in a busy management network: circuits first, because servers wait for them, then the
+        longest boots, which the whole wave waits for.
         """
         return CIRCUIT_WEIGHT if self.circuit else self.boot_ms
 
 
 class Reader:
-    """Reads actions; the settings of an endpoint, which all its servers share, only once."""
+    """Reads actions; the settings of an endpoint, shared by all its servers, are read once."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Mapping[str, Value], Access]] = {}
@@ -199,7 +201,7 @@ class Reader:
 
 
 def read_access(settings: Mapping[str, Value]) -> Access:
-    """Raises `Permanent` for a setting that is missing or wrong."""
+    """Read the settings. Raises `Permanent` if one is missing or wrong."""
     scheme = one_of(settings, "scheme", ("https", "http"))
     port = parameters.whole(settings, "port", 443 if scheme == "https" else 80, 65_535)
     return Access(
@@ -217,7 +219,7 @@ def read_access(settings: Mapping[str, Value]) -> Access:
 
 
 def one_of(settings: Mapping[str, Value], key: str, allowed: tuple[str, ...]) -> str:
-    """One of some words; the first is the default."""
+    """One of several words; the first is the default."""
     value = parameters.text(settings, key, allowed[0])
     if value not in allowed:
         words = ", ".join(word for word in allowed if word)
@@ -226,7 +228,7 @@ def one_of(settings: Mapping[str, Value], key: str, allowed: tuple[str, ...]) ->
 
 
 def address_of(address: str, port: int) -> str:
-    """`host:port` of an address with or without a port of its own."""
+    """`host:port` of an address with or without its own port."""
     found = _ADDRESS.fullmatch(address)
     if not found or (found[1] and not 0 < int(found[1]) < 65_536):
         raise Permanent("setting-wrong", "the address of a controller must be a host or host:port")
@@ -243,7 +245,7 @@ def _circuit(action: Action) -> str:
 
 
 def is_own_path(path: object) -> TypeGuard[str]:
-    """Whether a link of an answer may be followed: a plain path below /redfish/v1/ on the same host."""
+    """Whether a link in a response may be followed: a plain path below /redfish/v1/ on the same host."""
     return (
         isinstance(path, str) and _PATH.fullmatch(path) is not None and ".." not in path and "//" not in path
     )
@@ -256,7 +258,7 @@ _FILE_MOST: Final = 16 << 20
 @dataclass(frozen=True, slots=True)
 class Trust:
     """context: None for plain HTTP. pins: address (host, or host:port; "" for all) -> sha256 of the
-    certificate. name: what the certificate must be for, where not the address. words: for the evidence.
+    certificate. name: the name required in the certificate, if not the address. words: for the evidence.
     """
 
     words: str
@@ -265,7 +267,7 @@ class Trust:
     name: str = ""
 
     def pin_of(self, address: str) -> bytes | None:
-        """The pin of a controller. Raises `Permanent` if others have one and this has none."""
+        """The pin of a controller. Raises `Permanent` if others have one and this one does not."""
         if not self.pins:
             return None
         host = address.rpartition(":")[0].strip("[]")
@@ -281,7 +283,9 @@ def fits(pin: bytes, certificate: bytes | None) -> bool:
 
 
 def read_trust(settings: Mapping[str, Value], scheme: str) -> Trust:
-    """Raises `Permanent`. Without any setting the certificate must come from a CA that the machine knows."""
+    """Read the settings. Raises `Permanent`. By default the certificate must come from a CA that the machine
+    trusts.
+    """
     chosen = [key for key in ("ca", "pin", "insecure") if parameters.text(settings, key, "")]
     if len(chosen) > 1:
         raise Permanent("setting-wrong", f"{' and '.join(chosen)} contradict each other", "keep one of them")

@@ -1,8 +1,8 @@
-"""What a management controller says about its server, read as if someone meant us harm; and the single
-changes there: power and boot source, each sent once.
+"""A management controller's report on its server, read as hostile input; and the only changes made there:
+power and boot source, each sent once.
 
-Texts are cut and stripped of what cannot be printed; links count only below /redfish/v1/ of the same host;
-what is missing or of another type is unknown.
+Texts are shortened and stripped of unprintable characters; links count only below /redfish/v1/ of the same
+host; values that are missing or of another type are unknown.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _WORST: Final = ("critical", "warning", "ok")
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One look. power "": not told. progress "": no BootProgress. health "": not told; else the worst told.
-    last_reset: the controller's own words for the time, to be compared only.
+    """One observation. power "": not reported. progress "": no BootProgress. health "": not reported; else
+    the worst reported. last_reset: the controller's own text for the time, only for comparison.
     """
 
     path: str
@@ -58,14 +58,15 @@ class System:
         return self.serials[0] if self.serials else ""
 
     def is_server(self, serial: str) -> bool:
-        """Whether it is the machine with this number. An unknown number fits every machine."""
+        """Whether it is the machine with this number. An unknown number matches every machine."""
         return not serial or serial.casefold() in (one.casefold() for one in self.serials)
 
 
 async def find(talk: Talk, known_path: str, last: bool = False) -> tuple[System, bool]:
-    """The system of a controller, and whether the known path led to it. known_path: where another controller
-    of this endpoint has its system, "" for none; taken only for a server whose serial number is known,
-    because the number then tells whether it is the right one.
+    """The system of a controller, and whether the known path led to it.
+
+    known_path: where another controller of this endpoint has its system, "" for none; used only for a server
+    with a known serial number, which shows whether it is the right one.
     """
     serial = talk.target.serial
     if known_path and serial:
@@ -87,7 +88,7 @@ async def find(talk: Talk, known_path: str, last: bool = False) -> tuple[System,
 
 
 async def look(talk: Talk, path: str, last: bool = False) -> System:
-    """The system at a path that is known to be its own."""
+    """The system at a path known to be its own."""
     return read(path, await talk.get(path, last=last))
 
 
@@ -100,7 +101,7 @@ async def _members(talk: Talk) -> tuple[str, ...]:
 
 
 def read(path: str, found: Mapping[str, Any]) -> System:
-    """Never raises."""
+    """Parse a system. Never raises."""
     quirks = quirks_of(found)
     action = _part(_part(found, "Actions"), RESET)
     boot = _part(found, "Boot")
@@ -128,7 +129,7 @@ def read(path: str, found: Mapping[str, Any]) -> System:
 
 
 def _progress(found: Mapping[str, Any], quirks: Quirks) -> str:
-    """The last state of the boot, in the words of BootProgress."""
+    """The last state of the boot, in the terms of BootProgress."""
     state = text(_part(found, "BootProgress"), "LastState")
     if state or not quirks.progress:
         return state
@@ -150,7 +151,7 @@ def _part(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def text(found: Mapping[str, Any], key: str) -> str:
-    """A short text that can be shown anywhere; "" for everything else."""
+    """A short printable text; "" for anything else."""
     value = found.get(key)
     if not isinstance(value, str):
         return ""
@@ -159,7 +160,7 @@ def text(found: Mapping[str, Any], key: str) -> str:
 
 
 def links(values: object, most: int) -> list[str]:
-    """Paths of a list of links, those that may be followed; no more than the first `most`."""
+    """Paths in a list of links that may be followed; at most the first `most`."""
     found = values[:most] if isinstance(values, list) else []
     paths = (one.get("@odata.id") for one in found if isinstance(one, dict))
     return [path for path in paths if is_own_path(path)]
@@ -176,12 +177,12 @@ DRIVES_MOST: Final = 48
 
 
 async def switch(talk: Talk, seen: System, how: str) -> Answer:
-    """Asks for power on or off. Raises `NoAnswer` if no one knows whether it arrived."""
+    """Request power on or off. Raises `NoAnswer` if it is unknown whether it arrived."""
     return await talk.ask("POST", seen.reset_path, {"ResetType": how}, last=True)
 
 
 async def set_boot_source(talk: Talk, seen: System) -> None:
-    """From where it boots, once; nothing if the endpoint leaves it as it is. Raises before any power."""
+    """Set the boot source, once; nothing if the endpoint does not set it. Raises before any power request."""
     source = talk.target.access.boot_source
     if not source:
         return
@@ -202,15 +203,15 @@ async def set_boot_source(talk: Talk, seen: System) -> None:
 
 
 async def _etag(talk: Talk, path: str) -> str:
-    """What If-Match must say; `*` where the resource has no ETag."""
+    """Value of If-Match; `*` if the resource has no ETag."""
     answer = await talk.ask("GET", path)
     etag = answer.headers.get("etag", "") or text(answer.values(), "@odata.etag")
     return etag if etag and len(etag) < 256 and etag.isascii() and etag.isprintable() else "*"
 
 
 async def healthy_storage(talk: Talk, path: str) -> str:
-    """The first drive or controller that is not well, in words; "" if all are, or none is told. For
-    controllers whose system does not say how it is as a whole.
+    """The first unhealthy drive or controller, in words; "" if all are healthy, or none is reported. For
+    controllers that do not report the health of the whole system.
     """
     for unit in links((await talk.get(path)).get("Members"), DRIVES_MOST):
         found = await talk.get(unit)

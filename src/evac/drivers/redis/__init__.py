@@ -1,4 +1,4 @@
-"""Redis servers that no other manager leads."""
+"""Redis servers without another manager."""
 
 import shlex
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""The driver of Redis: REPLICAOF, roles, lag, and how many replicas a write needs.
+"""Driver for Redis: REPLICAOF, roles, lag, and how many replicas a write needs.
 
-Redis replicates asynchronously, so nothing here is a fence proof. The highest token and epoch obeyed are in a
-key of the data set itself: it is replicated with the data, compared by a script, and watched by the
+Redis replicates asynchronously, so nothing here is a fence proof. The highest obeyed token and epoch are
+stored in a key of the data set itself: replicated with the data, compared by a script, and watched by the
 transaction that changes the role.
 """
 
@@ -45,7 +45,7 @@ KEY: Final = "evac:authority"
 CALL_S: Final = 3.0
 SILENT_MS: Final = 500
 DEMOTED: Final = 1_000_000
-"""min-replicas-to-write of a primary that takes no writes any more: more replicas than there will ever be."""
+"""min-replicas-to-write of a demoted primary: more replicas than will ever exist, so it accepts no writes."""
 POLL_S: Final = 0.01
 _RECORD: Final = """
 local seen = redis.call('GET', KEYS[1])
@@ -63,8 +63,8 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class RedisFacts:
-    """One server, now. upstream: host:port it follows. offset: bytes of the replication stream it holds.
-    lag_ms: since it last heard from its primary. needed: replicas without which it takes no write.
+    """Current state of one server. upstream: host:port it follows. offset: bytes of the replication stream it
+    has. lag_ms: since it last heard from its primary. needed: replicas required for a write.
     """
 
     role: str
@@ -86,7 +86,7 @@ class RedisFacts:
         return self.role == "primary" and self.needed < DEMOTED
 
     def report(self) -> RoleReport:
-        """A primary that was demoted is none. A replica whose link is down still follows."""
+        """The role report. A demoted primary has no role. A replica whose link is down still follows."""
         if self.role == "primary":
             role: MemberRole = "primary" if self.writable else "none"
             return RoleReport(role, 0, (), (), self.offset, self.history, self.token, self.epoch)
@@ -111,7 +111,7 @@ class RedisFacts:
 
 
 class RedisDriver(StoreDriver, ReportsRole, Promotes, Follows, Protects, AnswersProbe):
-    """One connection an action, closed at its end."""
+    """One connection for each action, closed at its end."""
 
     name = "redis"
     verbs: frozenset[Verb] = frozenset({"promote", "demote", "protect", "rejoin", "verify"})
@@ -152,7 +152,7 @@ class RedisDriver(StoreDriver, ReportsRole, Promotes, Follows, Protects, Answers
         return Observed("absent", facts.evidence())
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Takes a demotion back, where every other member answers and none is a primary."""
+        """Undo a demotion if every other member responds and none is a primary."""
         if action.verb != "demote":
             return await super().undo(action, order)
         async with _Server(action.settings, order.timeout_s).open() as server:
@@ -185,7 +185,7 @@ class RedisDriver(StoreDriver, ReportsRole, Promotes, Follows, Protects, Answers
         return (await self.facts(action, timeout_s)).report()
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """PING in the raw protocol. A demand for a password or `LOADING` is an answer as well."""
+        """PING in the raw protocol. A request for a password or `LOADING` also counts as alive."""
         host, port = text(action.settings, "host"), whole(action.settings, "port", 6379, 65_535)
         reader, writer = await asyncio.open_connection(host, port)
         try:
@@ -204,7 +204,7 @@ class RedisDriver(StoreDriver, ReportsRole, Promotes, Follows, Protects, Answers
 
 
 class _Server:
-    """One bounded connection."""
+    """One connection with a time limit."""
 
     def __init__(self, settings: Any, timeout_s: float) -> None:
         self.host, self.port = text(settings, "host"), whole(settings, "port", 6379, 65_535)
@@ -218,7 +218,7 @@ class _Server:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[_Server]:
-        """Connects at the first call; closed at the end. Errors of the client become ours."""
+        """Connect at the first call; closed at the end. Converts errors of the client."""
         self._deadline = asyncio.get_running_loop().time() + self._timeout_s
         self._client = client.Redis(
             host=self.host,
@@ -260,8 +260,8 @@ class _Server:
     async def transact(
         self, commands: Sequence[Sequence[str | int]], order: Order, *, record_first: bool = False
     ) -> None:
-        """The commands and the record of the order, all or nothing, and only while the record is as it was
-        read. record_first: where writes end with the commands; else the commands are what allows writes.
+        """The commands and the record of the order in one transaction, which fails if the record has changed
+        since it was read. record_first: the commands stop writes; otherwise they enable them.
         """
         async with self._bounded(), self._client.pipeline(transaction=True) as pipe:
             await pipe.watch(KEY)
@@ -280,7 +280,7 @@ class _Server:
             await pipe.execute()
 
     async def record(self, order: Order) -> None:
-        """Remembers a newer token where the key can be written; a replica gets it from its primary."""
+        """Store a newer token if the key is writable; a replica gets it from its primary."""
         try:
             await self.ask("EVAL", _RECORD, 1, KEY, order.token, order.epoch)
         except (Retryable, OutcomeUnknown) as error:
@@ -288,7 +288,7 @@ class _Server:
                 raise
 
     async def keep_settings(self) -> bool:
-        """Writes the present settings into its file, so that a restart does not bring the old role back."""
+        """Write the current settings to its file, so that a restart does not restore the old role."""
         try:
             await self.ask("CONFIG", "REWRITE")
         except ActionError:
@@ -339,7 +339,7 @@ def _info(answer: Any) -> dict[str, str]:
 
 
 def _facts(info: Mapping[str, str], needed: int, token: int, epoch: int) -> RedisFacts:
-    """Raises `KeyError` or `ValueError` for what no server of Redis says."""
+    """Parse its state. Raises `KeyError` or `ValueError` if it is malformed."""
     primary = {"master": True, "slave": False}[info["role"]]
     return RedisFacts(
         role="primary" if primary else "replica",
@@ -359,7 +359,7 @@ def _facts(info: Mapping[str, str], needed: int, token: int, epoch: int) -> Redi
 
 
 def _needed(answer: Any) -> int:
-    """min-replicas-to-write of CONFIG GET, in either protocol."""
+    """min-replicas-to-write from CONFIG GET, in either protocol."""
     pairs = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=False))
     return int(pairs["min-replicas-to-write"])
 
@@ -369,7 +369,7 @@ def _address(action: Action) -> str:
 
 
 def _refuse_stale(facts: RedisFacts, server: _Server, order: Order, verb: str = "") -> None:
-    """A demotion by the site's own hand, when its lease ran out, has no leader's token."""
+    """Refuse an old order. A site that demotes itself after its lease expired has no leader's token."""
     own_hand = verb == "demote" and order.token == 0
     if (order.token < facts.token and not own_hand) or (order.epoch and order.epoch < facts.epoch):
         raise stale_token(server.address, facts.token, order)
@@ -398,7 +398,7 @@ def _is_done(action: Action, facts: RedisFacts) -> bool:
 
 
 async def _others(action: Action, order: Order, facts: RedisFacts) -> tuple[str, ...]:
-    """Other primaries that answer and take writes, where one shall be promoted that is not yet."""
+    """Other primaries that respond and accept writes, if one is to be promoted that is not primary yet."""
     if action.verb != "promote" or _is_done(action, facts):
         return ()
     writable, _ = await _other_primaries(action, order, facts.upstream)
@@ -406,7 +406,7 @@ async def _others(action: Action, order: Order, facts: RedisFacts) -> tuple[str,
 
 
 async def _problems(action: Action, order: Order, facts: RedisFacts) -> list[str]:
-    """What keeps the verb from working now; none when it is done already."""
+    """What prevents the verb now; none if it is already done."""
     if _is_done(action, facts):
         return []
     match action.verb:
@@ -446,15 +446,17 @@ def _commands(action: Action) -> list[tuple[str | int, ...]]:
 
 
 def _evidence(action: Action, facts: RedisFacts) -> dict[str, str | int | bool]:
-    """A demotion is a proof only of what was reached and seen."""
+    """A demotion proves only what was reached and seen."""
     proof = {"proof": "demote"} if action.verb == "demote" and facts.role == "primary" else {}
     return {**facts.evidence(), **proof}
 
 
 async def _catch_up(server: _Server, action: Action, order: Order, facts: RedisFacts) -> None:
-    """After an orderly demotion the old primary still answers: what it wrote last is waited for, also over a
-    link that is down for a moment. A link to a site that is gone looks up for seconds, and one that stands
-    still takes connections: after a loss no one waits longer for it than a real answer takes.
+    """After a clean demotion the old primary still responds: wait for its last writes, even over a link that
+    is briefly down.
+
+    A link to a lost site looks up for seconds, and one that hangs accepts connections: after a loss no one
+    waits longer for it than a real response takes.
     """
     orderly = text(action.parameters, "proof", "") == "demote"
     if facts.role == "primary" or not (facts.link_up or orderly):
@@ -484,9 +486,9 @@ async def _until_done(server: _Server, action: Action) -> RedisFacts:
 
 
 async def _alone_bytes(action: Action, order: Order, facts: RedisFacts) -> int:
-    """Bytes of its stream that the new primary never had, and that a rejoin throws away; -1: not known.
+    """Bytes of its stream that the new primary never had, and that a rejoin discards; -1: unknown.
 
-    Redis keeps them nowhere: who needs them copies the server's files before.
+    Redis does not keep them: copy the server's files first if they are needed.
     """
     if facts.role != "primary":
         return -1
@@ -506,7 +508,7 @@ def _split(address: str, action: Action) -> dict[str, str | int]:
 
 
 def _peers(action: Action, upstream: str = "") -> list[dict[str, str | int]]:
-    """Members that the parameter `peers` names, and the one it follows."""
+    """Members in the parameter `peers`, and the one it follows."""
     named = [entry.rpartition("=")[2] for entry in many(action.parameters, "peers")]
     if "old_host" in action.parameters:
         named.append(f"{text(action.parameters, 'old_host')}:{text(action.parameters, 'old_port', '6379')}")
@@ -515,7 +517,7 @@ def _peers(action: Action, upstream: str = "") -> list[dict[str, str | int]]:
 
 
 async def _other_primaries(action: Action, order: Order, upstream: str = "") -> tuple[list[str], list[str]]:
-    """Peers that answer as primaries that take writes, and peers that are silent."""
+    """Peers that respond as primaries accepting writes, and silent peers."""
     connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
     return await _ask_all(_peers(action, upstream), order, connect_s)
 

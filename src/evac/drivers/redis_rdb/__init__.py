@@ -1,4 +1,4 @@
-"""Copies of Redis as RDB files in a folder."""
+"""Backups of Redis as RDB files in a folder."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.spec import COPY_FOLDER, DriverSpec, Setting

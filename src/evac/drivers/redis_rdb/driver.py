@@ -1,9 +1,9 @@
-"""The driver of RDB files: Redis 6 and later.
+"""Driver for RDB files of Redis 6 and later.
 
-What Redis does not say is asked again. A file that was cut off or damaged is found by `redis-check-rdb`. A
-server that keeps an append-only file starts empty if it finds only an RDB file: that is loaded first, and the
-append-only file is written from memory. Keys that expire are gone by the time of a restore: a witness counts
-those that do not.
+Redis's reports need extra checks. `redis-check-rdb` finds a truncated or damaged file. A server configured
+for an append-only file starts empty if it finds only an RDB file, so the RDB file is loaded first, and the
+append-only file is written from memory. Expiring keys are gone by the time of a restore: a witness counts the
+others.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ALONE: Final = (
     *("--daemonize", "no", "--supervised", "no", "--appendonly", "no", "--replicaof", "no", "one"),
     *("--dbfilename", FILE, "--logfile", ""),
 )
-"""Whatever a configuration says: it loads the RDB file, follows no one, and is a process of ours."""
+"""Overrides the configuration: it loads the RDB file, follows no one, and is our process."""
 _PRIVATE: Final = (
     "--port",
     "0",
@@ -63,7 +63,7 @@ _PRIVATE: Final = (
 
 
 class RedisRdbDriver(CopyFolderDriver, TakesBackups, RestoresData):
-    """One folder for each endpoint."""
+    """Each endpoint is one folder."""
 
     name = "redis_rdb"
     program = "redis-cli"
@@ -95,7 +95,7 @@ class RedisRdbDriver(CopyFolderDriver, TakesBackups, RestoresData):
         return Filled((into.folder / FILE).stat().st_size, into.copy.taken_at, facts)
 
     async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
-        """The append-only file is switched on once the data is in memory, if the configuration wants one."""
+        """Enable the append-only file once the data is in memory, if the configuration has one."""
         port = whole(action.settings, "served_port", 0)
         where = ("--bind", text(action.settings, "served_host", HOST))
         argv = (*_argv(action, folder), *where, *(("--port", str(port)) if port else ()))
@@ -116,7 +116,7 @@ def _program(action: Action) -> str:
 
 
 def _client(action: Action) -> Tool:
-    """redis-cli at the source, with its password in the environment. Raises `Permanent`."""
+    """redis-cli for the source, with its password in the environment. Raises `Permanent`."""
     return _signed(action, *_source(action))
 
 
@@ -125,7 +125,7 @@ def _source(action: Action) -> tuple[str, str]:
 
 
 def _served(action: Action) -> Tool:
-    """redis-cli at a restored server."""
+    """redis-cli for a restored server."""
     port = whole(action.settings, "served_port", PORT)
     return _signed(action, text(action.settings, "served_host", HOST), str(port))
 
@@ -152,7 +152,7 @@ def _argv(action: Action, folder: Path) -> tuple[str, ...]:
 
 
 def _wants_log(configuration: str) -> bool:
-    """Whether the last word of a configuration on the append-only file is yes."""
+    """Whether the last setting for the append-only file in a configuration is yes."""
     if not configuration:
         return False
     try:
@@ -165,12 +165,12 @@ def _wants_log(configuration: str) -> bool:
 
 
 async def _answers(tool: Tool) -> bool:
-    """Whether it takes writes, with its data loaded."""
+    """Whether it accepts writes, with its data loaded."""
     return await answered(tool, "PING", expects="PONG") and await answered(tool, "ROLE", expects="master")
 
 
 async def _ask(tool: Tool, watch: Stopwatch, *command: str) -> str:
-    """One answer. redis-cli ends with 0 although the server answers with an error. Raises `ActionError`."""
+    """One response. redis-cli exits with 0 even if the server returns an error. Raises `ActionError`."""
     return (await tool.run("-e", *command, timeout_s=watch.left_s)).output.strip()
 
 
@@ -186,7 +186,7 @@ async def _facts(tool: Tool, action: Action, watch: Stopwatch) -> dict[str, str 
 
 
 async def _checked(file: Path, watch: Stopwatch) -> str:
-    """What redis-check-rdb finds wrong in a file; empty if nothing is."""
+    """Problems that redis-check-rdb finds in a file; empty if there are none."""
     ended = await Tool("redis-check-rdb", {}).run(str(file), timeout_s=watch.left_s, allowed=(0, FOUND_WRONG))
     if ended.code == 0 and "RDB looks OK" in ended.output:
         return ""

@@ -1,4 +1,4 @@
-"""Copies in a repository of restic."""
+"""Backups in a restic repository."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.spec import DriverSpec, Setting

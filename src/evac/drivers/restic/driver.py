@@ -1,9 +1,9 @@
-"""The driver of restic. Its exit codes and words are those of restic 0.17 and later.
+"""Driver for restic, with the exit codes and messages of restic 0.17 and later.
 
-What restic does not say is asked again: a path that is missing from a backup ends with 0 and is in no
-summary, so the paths of the copy are compared; a check of a part may have read no pack, so the packs that it
-read are counted and their sizes added up; a copy in another repository is compared by its original and its
-tree; a restore is counted, and every file of it is read.
+restic's reports need extra checks: a backup with a missing path exits with 0 and does not mention it, so the
+paths are compared; a check of a part may have read no pack, so the packs it read are counted and their sizes
+added; a copy in another repository is compared by its original and its tree; a restore is counted, and all of
+its files are read.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
 
 PART_OK: Final = (0, 3)
-"""3: some files could not be read; the copy exists, and says so."""
+"""3: some files could not be read; the backup exists, and says so."""
 DAMAGED: Final = (0, 1)
 KNOWN_S: Final = 60.0
-"""For how long a repository is taken for the one that it was."""
+"""How long the identity of a repository is cached."""
 LISTED_BYTES: Final = 64 << 20
 LOCKS_MOST: Final = 20
 LOG_BYTES: Final = 64 << 20
@@ -74,7 +74,7 @@ _FULL_WORDS: Final = (
     "insufficient storage",
     "413 request entity too large",
 )
-"""restic would try again for a quarter of an hour."""
+"""restic would retry for a quarter of an hour."""
 _REASONS: Final = (
     ("wrong password or no key found", Permanent("backup-password", "wrong password", "check `password`")),
     ("401 unauthorized", Permanent("backup-password", "wrong user name or password", "check `user`")),
@@ -109,7 +109,7 @@ _SLICES: Final = 256
 
 
 class ResticDriver(BackupDriver, TakesBackups, RestoresData):
-    """One repository for each endpoint."""
+    """Each endpoint is one repository."""
 
     name = "restic"
 
@@ -117,9 +117,9 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         self._versions: dict[str, str] = {}
         self._source = SourceWitness()
         self._known: dict[tuple[str, str], tuple[float, str]] = {}
-        """Repository as it is named, and the id that is expected -> when it was last asked, and its id."""
+        """Repository as named, and expected id -> when it was last queried, and its id."""
         self._held: dict[str, dict[tuple[str, str], float]] = {}
-        """Repository in a bucket -> its objects that nobody can delete, and until when."""
+        """Repository in a bucket -> its objects that no one can delete, and until when."""
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         watch, tool = Stopwatch(timeout_s), _tool(action)
@@ -167,7 +167,9 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         return Taken(copy, read, stored, watch.took_ms, missing)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
-        """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
+        """The manifest of a single folder; a copy of several is restored under full paths and has a different
+        one.
+        """
         paths, watch = many(action.settings, "paths"), Stopwatch(timeout_s)
         found: Mapping[str, str | int] = await in_time(
             lambda: self._source.facts(paths), watch, "reading the source"
@@ -241,7 +243,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         return Taken(found[-1], copy.bytes or 0, stored, watch.took_ms)
 
     async def _fill(self, into: Filling) -> Filled:
-        """The content of the one folder of a copy, its one file, or all of its folders by full paths."""
+        """The content of a copy's only folder, its only file, or all of its folders under full paths."""
         action, copy, folder, watch = into.action, into.copy, into.folder, into.watch
         tool, is_alone = _tool(action), len(copy.paths) == 1
         what = [f"{copy.id}:{copy.paths[0]}" if is_alone else copy.id]
@@ -264,7 +266,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         return Filled(found.bytes, copy.taken_at, facts_of(found))
 
     async def _is_file(self, tool: Tool, copy: CopyReport, watch: Stopwatch) -> bool:
-        """Whether the one path of a copy is a file and no folder."""
+        """Whether the only path of a copy is a file."""
         if copy.files != 1:
             return False
         argv = ("ls", "--json", "--no-lock", copy.id, copy.paths[0])
@@ -290,8 +292,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         return self._versions[tool.program]
 
     async def _can_delete(self, action: Action, watch: Stopwatch) -> Deletable:
-        """Asks to delete what does not exist: an append-only server forbids it, another one finds nothing. A
-        bucket is also asked for the locks of what it holds.
+        """Test by deleting something that does not exist: an append-only server refuses, any other finds
+        nothing. For a bucket, the locks of its content are also queried.
         """
         where = _where(action)
         if where.startswith(("/", "local:")):
@@ -317,8 +319,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             return Deletable(None, "")
 
     async def _refuse_another(self, action: Action, tool: Tool, watch: Stopwatch) -> str:
-        """The id of the repository, asked again after a minute: for each question restic derives the key from
-        the password, which takes half a second. Raises `Permanent` where another one was pinned.
+        """Check the id of the repository, again after a minute: for each query restic derives the key from
+        the password, which takes half a second. Raises `Permanent` if another one was pinned.
         """
         key = (_where(action), text(action.settings, "repository_id", ""))
         asked_s, known = self._known.get(key, (0.0, ""))
@@ -339,7 +341,7 @@ _AMOUNTS: Final = ("total_bytes_processed", "data_added_packed")
 
 
 def _is_lock(key: str, hidden: bool) -> bool:
-    """Locks come and go in a repository."""
+    """Whether an object is a lock, which is temporary."""
     return key.startswith("locks/")
 
 
@@ -362,7 +364,7 @@ def _tool(action: Action) -> Tool:
 
 
 def _bounds(action: Action) -> tuple[str, ...]:
-    """Options that keep within the bandwidth, and leave no cache where none is named."""
+    """Options that limit the bandwidth, and disable the cache if none is named."""
     found = [f"--limit-{way}={whole(action.settings, f'{way}_kib', 0)}" for way in ("upload", "download")]
     bounds = [one for one in found if not one.endswith("=0")]
     return (*bounds, *(() if text(action.settings, "cache", "") else ("--no-cache",)))
@@ -413,8 +415,8 @@ def _copy(entry: Mapping[str, Any], wanted: tuple[str, ...]) -> CopyReport:
 async def _past_stale_locks(
     tool: Tool, *argv: str, watch: Stopwatch, allowed: Sequence[int], changes: bool = False
 ) -> Ended:
-    """Runs restic, once more if a lock was in the way that a killed program left: `unlock` removes only the
-    locks of programs that are gone. Raises `ActionError`.
+    """Run restic, once more if a lock of a killed program blocked it: `unlock` removes only the locks of
+    programs that are gone. Raises `ActionError`.
     """
     try:
         return await tool.run(*argv, timeout_s=watch.left_s, allowed=allowed, changes=changes)
@@ -426,7 +428,7 @@ async def _past_stale_locks(
 
 
 async def _is_locked(tool: Tool, watch: Stopwatch) -> bool:
-    """Whether a program holds it alone, such as a prune: nothing can be written meanwhile."""
+    """Whether a program holds an exclusive lock, such as a prune, so that nothing can be written."""
     listed = await tool.run("list", "locks", "--no-lock", "--quiet", timeout_s=watch.left_s)
     for id_ in [one for one in listed.output.split() if _PACK.fullmatch(one)][:LOCKS_MOST]:
         try:
@@ -439,8 +441,8 @@ async def _is_locked(tool: Tool, watch: Stopwatch) -> bool:
 
 
 def _refused(action: Action) -> int | None:
-    """Deletions in this repository that its rest-server refused, as the end of its log says; None where no
-    log is read. Our own question, which deletes nothing, does not count.
+    """Deletions in this repository that its rest-server refused, from the end of its log; None if no log is
+    read. Our own test deletion does not count.
     """
     where, log = _where(action), text(action.settings, "access_log", "")
     if not log or not where.startswith("rest:"):
@@ -456,7 +458,7 @@ def _refused(action: Action) -> int | None:
 
 
 async def _packs(action: Action, watch: Stopwatch) -> dict[str, int]:
-    """Name and size of every pack. Raises `Permanent` for a repository whose packs are not listed here."""
+    """Name and size of every pack. Raises `Permanent` for a repository whose packs cannot be listed here."""
     where = _where(action)
     if where.startswith(("/", "local:")):
         folder = Path(where.removeprefix("local:"), "data")
@@ -507,5 +509,5 @@ def _files(folder: Path) -> dict[str, int]:
 
 
 def _is_damage(errors: str) -> bool:
-    """Whether a check that ended with 1 says that the repository contains errors."""
+    """Whether a check that exited with 1 reports errors in the repository."""
     return "repository contains errors" in errors

@@ -1,4 +1,4 @@
-"""Object storage, observed: a bucket, and whether everything in it has been replicated."""
+"""Object storage, read-only: a bucket, and whether everything in it has been replicated."""
 
 from evac.drivers.capabilities import ReportsRole
 from evac.drivers.spec import DriverSpec, Setting

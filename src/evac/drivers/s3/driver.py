@@ -1,8 +1,8 @@
-"""The driver of object storage: lists two buckets by the S3 API, and changes nothing.
+"""Driver for object storage: lists two buckets through the S3 API, and changes nothing.
 
-A bucket without a source takes objects in: it is the primary. One with a source follows while a rule of the
-source is on that replicates all of it into this bucket. It is as far behind as the oldest object of the
-source that it does not hold in the same version; a listing says so for any server, whatever replicates.
+A bucket without a source, where objects are written, is the primary. One with a source follows while an
+enabled rule of the source replicates everything into it. Its lag is the age of the oldest object in the
+source that it does not have in the same version; a listing shows that for any server, whatever replicates.
 Source: the S3 API reference, "Replicating objects".
 """
 
@@ -24,7 +24,7 @@ _ARN: Final = "arn:aws:s3:::"
 
 
 class S3Driver(ReportsRole):
-    """One bucket for each endpoint."""
+    """Each endpoint is one bucket."""
 
     name = "s3"
 
@@ -72,7 +72,7 @@ def _report(action: Action, now_s: float) -> RoleReport:
 
 
 def replicates(rules: Sequence[Mapping[str, Any]], bucket: str) -> bool:
-    """Whether a rule is on that copies every object into a bucket."""
+    """Whether an enabled rule copies every object into a bucket."""
     return any(
         rule.get("Status") == "Enabled"
         and rule.get("Destination", {}).get("Bucket") in (f"{_ARN}{bucket}", bucket)
