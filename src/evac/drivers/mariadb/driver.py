@@ -357,7 +357,7 @@ async def _wait_for(link: MariadbLink, names: Sequence[str]) -> None:
 
 
 async def _demote(link: MariadbLink, order: Order) -> Evidence:
-    """Make a reachable primary refuse writes, and end its sessions: a hanging commit is not confirmed."""
+    """Make a reachable primary refuse writes; end its sessions, so that a hanging commit is not confirmed."""
     facts = await alone(link, order, own_hand=True)
     await obey(link, facts.seen, order, demoted=max(1, order.epoch))
     if facts.upstream or facts.read_only:
@@ -378,9 +378,7 @@ def _demoted(facts: MariadbFacts) -> dict[str, str | int | bool]:
 
 
 async def _end_writes(link: MariadbLink) -> int:
-    """Make the server read-only and end its client sessions; return how many. A commit waiting for a copy
-    blocks this until its session has ended.
-    """
+    """Make it read-only and end client sessions; return how many. A commit waiting for a copy blocks this."""
     await link.change("SET SESSION lock_wait_timeout = 1")
     ended = 0
     while True:
@@ -455,7 +453,7 @@ def _protect_problems(facts: MariadbFacts, names: Sequence[str]) -> list[str]:
 
 
 async def _protect(link: MariadbLink, action: Action, order: Order) -> Evidence:
-    """Make every commit wait for the named copy, or for none; then hanging commits continue at once."""
+    """Make commits wait for the named copy, or for none; then hanging commits continue at once."""
     names = many(action.parameters, "synchronous")
     facts = await alone(link, order)
     if not _protected(facts, names):

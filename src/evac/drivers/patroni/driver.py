@@ -208,8 +208,8 @@ class Dcs:
         return await self.read()
 
     async def free_leader(self, seen: PatroniCluster, candidate: str) -> bool:
-        """Delete the leader key that was read, while the claim is still ours. This key is Patroni's
-        protection against two primaries: only after the old one is fenced.
+        """Delete the leader key that was read, while the claim is ours and only after the old primary is
+        fenced.
         """
         compare = [
             _unchanged(self.claim_key, seen.claim_revision),
@@ -325,15 +325,13 @@ REST_S: Final = 3.0
 PEER_S: Final = 0.5
 POLL_S: Final = 0.1
 PROOFS: Final = frozenset({"lease", "network", "power", "attest"})
-"""Proofs after which the leader key may be deleted. `sync` is not one: Patroni restarts a stopped
-receiver.
-"""
+"""Proofs that permit deleting the leader key. `sync` does not: Patroni restarts a stopped receiver."""
 _MISREAD: Final = re.compile(r"(any|first)[a-z0-9_$]*", re.IGNORECASE)
 
 
 def misread_name(name: str) -> bool:
-    """Whether Patroni 4 misreads this member's name in synchronous_standby_names: one that begins with `any`
-    or `first` and needs no quotes. Such a member looks synchronous but never takes over.
+    """Whether Patroni 4 misreads a name in synchronous_standby_names: one that begins with `any` or `first`
+    and needs no quotes. Such a member looks synchronous but never takes over.
     """
     return _MISREAD.fullmatch(name) is not None
 
@@ -389,9 +387,7 @@ class PatroniDriver(StoreDriver, ReportsRole, Promotes, Fences, Follows, Protect
         return member_facts(await self.cluster(action, timeout_s), _name(action))
 
     async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
-        """The role of a copy, without Patroni's record of positions, which is as old as its loop and proves
-        nothing.
-        """
+        """The role, without positions: Patroni's record of them is as old as its loop and proves nothing."""
         facts = await self.facts(action, timeout_s)
         if facts.role == "primary":
             confirms = tuple(one.name for one in facts.standbys)
@@ -399,9 +395,7 @@ class PatroniDriver(StoreDriver, ReportsRole, Promotes, Fences, Follows, Protect
         return RoleReport("replica", 0) if facts.link_up else RoleReport("detached")
 
     async def precheck(self, action: Action, timeout_s: float) -> Checked:
-        """Whether this member could take over if the leader were lost now; not while /sync names no standby.
-        Never raises.
-        """
+        """Whether this member could take over now; not while /sync names no standby. Never raises."""
         try:
             cluster = await self.cluster(action, timeout_s)
             problems = _problems_of_candidate(cluster, _name(action))
