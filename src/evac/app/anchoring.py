@@ -1,8 +1,8 @@
-"""The heads of journals that agents of other sites keep: left there while a controller leads, and asked for
-when a journal is to be proved.
+"""Heads of journals at agents of other sites: stored while a controller leads, and compared when a journal is
+verified.
 
-Runs and what is watched are written by the engine, which leaves their heads itself. Notices are written by a
-process of their own and plans by a chore: whoever leads reads on where their heads are, and leaves those.
+The engine writes runs and the watch journal, and stores their heads itself. A separate process writes alerts
+and a chore writes plans: the leader follows those journals, and stores their heads.
 """
 
 from __future__ import annotations
@@ -55,28 +55,30 @@ from evac.store.opening import Repair, SealedStore, open_store, open_unsealed, r
 from evac.store.port import Compare, Lease, Put, Store
 
 Sink = Callable[[Anchor], Awaitable[None]]
-"""Leaves a head with one agent. Raises ActionError."""
+"""Stores a head with one agent. Raises ActionError."""
 Newest = Callable[[str], Awaitable[Anchor | None]]
-"""The newest head that one agent keeps of a journal. Raises ActionError."""
+"""The newest head of a journal at one agent. Raises ActionError."""
 HOLDER: Final = "evac"
 PUT_BACK: Final = "put-back/"
 ASK_S: Final = 3.0
 COMPARE_S: Final = 1.0
-"""A site that burns does not answer, and the run has to go on."""
+"""A burning site does not respond, and the run has to continue."""
 LOOK_S: Final = 2.0
 KEEP_S: Final = 2.0
 REPAIR_TRIES: Final = 10
 CONTRADICTED: Final = frozenset({"anchor-backwards", "anchor-changed"})
 SAID_MOST: Final = 64
-"""Journals of one site of which something is said at a time."""
+"""Maximum number of journals of one site that are reported at a time."""
 
 
 AgentReach = tuple[AgentAt, AgentPeer]
-"""The agent, and how TLS is spoken."""
+"""The agent, and TLS settings."""
 
 
 def agents_of(estate: Estate) -> dict[str, AgentReach]:
-    """Site -> how to reach its agent, by the estate's endpoints and the environment. Raises InvalidInput."""
+    """Site -> how to reach its agent, from the estate's endpoints and the environment. Raises
+    InvalidInput.
+    """
     peer = peer_of()
     found: dict[str, AgentReach] = {}
     for site, end in agent_endpoints(estate).items():
@@ -85,8 +87,8 @@ def agents_of(estate: Estate) -> dict[str, AgentReach]:
 
 
 def check_agents(estate: Estate) -> None:
-    """Raises NotAllowed if agents of other machines would be asked in the clear or where two agents have
-    one key, InvalidInput for certificates of ours that cannot be used.
+    """Raise NotAllowed if agents on other machines would be reached unencrypted or if two agents have one
+    key, InvalidInput if our certificates are unusable.
     """
     found = agents_of(estate)
     problems = {plain_problem(at.url, peer) for at, peer in found.values()} - {""}
@@ -111,8 +113,8 @@ def check_agents(estate: Estate) -> None:
 
 
 def heard(site: str, keep: Sink, say: Callable[[str, Mapping[str, Any]], None]) -> Sink:
-    """The same sink, of which is said what the agent of that site does not keep, and why: once for each
-    journal, until it keeps its heads again. One that does not answer is no news here. say: words and data.
+    """Wrap a sink to report heads that the site's agent refuses, and why: once for each journal, until its
+    heads are accepted again. An agent that does not respond is not reported. say: message and data.
     """
     said: dict[str, str] = {}
 
@@ -138,8 +140,8 @@ STRANGE_NAMED: Final = 5
 
 
 class StrangeEntryChore:
-    """Of whoever leads: reports entries of the store that this installation did not write. They are ignored;
-    that they are there means that someone else writes to the store.
+    """Runs in the leader: reports store entries that this installation did not write. They are ignored, but
+    they mean that someone else writes to the store.
     """
 
     def __init__(
@@ -171,7 +173,7 @@ class StrangeEntryChore:
 
 
 def strange_entries(store: Store) -> dict[str, int]:
-    """Keys that were passed over because they were not written by this installation, with their revision."""
+    """Keys that were ignored because this installation did not write them, with their revision."""
     from evac.store.etcd import EtcdStore  # a store in a file does without the library for HTTP
 
     if isinstance(store, SealedStore):
@@ -180,9 +182,11 @@ def strange_entries(store: Store) -> dict[str, int]:
 
 
 class HeadChore:
-    """Of whoever leads: leaves the heads of `READ_ON` with the agents of the other sites (site -> sink) soon
-    after they move. It reads on from the head that it left last, link by link: a journal that no longer
-    follows from there gets no new head, and it is said once.
+    """Runs in the leader: stores the heads of `READ_ON` with the agents of the other sites (site -> sink)
+    soon after they change.
+
+    It continues from the last stored head, link by link: a journal that does not continue from there gets no
+    new head, which is reported once.
     """
 
     def __init__(
@@ -210,7 +214,7 @@ class HeadChore:
         await self._pause(LOOK_S)
 
     async def look(self) -> None:
-        """What does not answer gets the head at the next look. Raises Unavailable."""
+        """Store new heads; an agent that does not respond gets them next time. Raises Unavailable."""
         for stream in READ_ON if self._sinks else ():
             try:
                 chapter = await chapters.newest_of(self._store) if stream == access_journal.STREAM else stream
@@ -258,15 +262,16 @@ class HeadChore:
 
 
 class HeldJournals:
-    """Compares the journal of a run that is taken over with the heads that agents of other sites keep, and
-    holds everything where they contradict it: someone put an older state of the store back, or wrote the
-    journal again, and what the run has done by now is not known. agents: site -> newest head that its agent
-    keeps of a journal. A contradiction counts if no other agent that answers agrees with the journal: the key
-    of one agent is not enough to stop all sites.
+    """Compares the journal of a run being taken over with the heads at agents of other sites, and places a
+    hold if they contradict it: someone restored an older state of the store, or rewrote the journal, and what
+    the run has done is unknown.
+
+    agents: site -> newest head that its agent keeps of a journal. A contradiction counts if no other
+    responding agent agrees with the journal: the key of one agent is not enough to stop all sites.
 
     put-back/<run>    the heads that contradicted it when it was held: site -> [segment, hash]
 
-    A person who ends that hold knows of these heads: the next take-over holds again for others only.
+    A person who ends that hold has seen these heads: the next takeover places a hold only for others.
     """
 
     def __init__(
@@ -316,7 +321,7 @@ class HeldJournals:
 
 
 def _all_in(against: Mapping[str, list[int | str]], value: bytes) -> bool:
-    """Whether people were told of all these heads. What cannot be read, they were not."""
+    """Whether people were shown all of these heads. If that record is unreadable, they were not."""
     with contextlib.suppress(ValueError, AttributeError):
         known = orjson.loads(value)
         return all(known.get(site) == head for site, head in against.items())
@@ -326,9 +331,9 @@ def _all_in(against: Mapping[str, list[int | str]], value: bytes) -> bool:
 async def repair(
     url: str, journal: str, reason: str, keep: Callable[[bytes], None] | None, clock: Clock | None = None
 ) -> Repair:
-    """Repairs a journal that is no run's, and records in the journal of watching that it was; for a month of
-    the access log there too. keep: as `repair_journal`. Raises NotAllowed for one of a run, Conflict,
-    Unavailable.
+    """Repair a journal that belongs to no run, and record the repair in the watch journal; for a month of the
+    access log in that log too. keep: as in `repair_journal`. Raises NotAllowed for the journal of a run,
+    Conflict, Unavailable.
     """
     is_month = journal not in JOURNALS
     if not is_of_no_run(journal):
@@ -394,7 +399,7 @@ async def repair(
 
 
 async def _append(store: Store, stream: str, record: bytes) -> None:
-    """As someone who does not lead. Raises Conflict if a controller writes all the time, Unavailable."""
+    """Append without leading. Raises Conflict if a controller keeps writing, Unavailable."""
     for tries_left in reversed(range(REPAIR_TRIES)):
         try:
             await (await Journal.at_end(store, stream, None)).append([record], None)
@@ -405,16 +410,16 @@ async def _append(store: Store, stream: str, record: bytes) -> None:
 
 
 def controllers_of(path: str, given: Path | None = None) -> Mapping[str, Sequence[str]]:
-    """Site -> public keys of the controllers that sign heads, by a policy, else the one beside an estate.
-    Raises EstateError.
+    """Site -> public keys of the controllers that sign heads, from a policy, else from the one next to an
+    estate. Raises EstateError.
     """
     policy = given or policy_beside(Path(path))
     return {} if policy is None else load_policy(policy, estates.load(Path(path))).controllers
 
 
 async def heads_of(path: str, stream: str, generation: int = 0) -> tuple[list[Anchor], list[str]]:
-    """Every head of a journal of this generation that an agent of this estate kept, and the sites whose
-    agents gave no answer. Raises StoreError if none answers.
+    """Every head of a journal in this generation at the agents of this estate, and the sites whose agents did
+    not respond. Raises StoreError if none responds.
     """
     found: list[Anchor] = []
     silent: list[str] = []

@@ -1,12 +1,12 @@
-"""What is asked of incidents: everything of one, all of them, a new note, their papers, a status page. Over
-an open store.
+"""Operations on incidents, given an open store: one with everything, all of them, a new note, papers, a
+status page.
 
-    note/<incident>/<id>    one note of a person, made once and never changed
-    status-export/<site>    the state of the export of the public status page there
-    noted                   the key of the last note; its revision shows that there is a new one
+note/<incident>/<id>    one note of a person, written once and never changed
+status-export/<site>    state of the export of the public status page there
+noted                   the key of the last note; its revision shows that there is a new one
 
-A run of 100,000 steps has some hundred thousand records. To read, bind and replay them takes seconds; what
-came since the last time takes none. What shows an incident again and again keeps a fold of its run.
+A run of 100,000 steps has several hundred thousand records, which take seconds to read, bind and replay.
+Callers that show an incident repeatedly keep a fold of its run and read only new records.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ KEPT: Final = 4
 
 
 class RunFold:
-    """One run. After `read_on`: its record, what became of its services, and what it tells."""
+    """One run. After `read_on`: its record, the fate of its services, and its facts."""
 
     def __init__(self, run: str, incident: str) -> None:
         self.run, self.incident = run, incident
@@ -85,19 +85,19 @@ class RunFold:
 
     @property
     def view(self) -> RunView:
-        """As it is after the last record; never change it."""
+        """Its state after the last record; must not be modified."""
         return self.telling.view
 
     def fates(self, record: RunRecord, begun_ms: int, begun: Source) -> tuple[Fate, ...]:
-        """As `services.fates`, of the record as it was read last."""
+        """As `services.fates`, from the record as last read."""
         if self._walk is None or self._walk.since != (begun_ms, begun):
             self._walk = Walk(record, begun_ms, begun)
         self._walk.read_on(record.events)
         return self._walk.found()
 
     async def read_on(self, store: Store) -> None:
-        """A journal that does not follow from where it was read to is read from its start. Raises RunError
-        if there is none, Corrupt, Unavailable.
+        """Read new records; a journal that does not continue from the last position is read from its start.
+        Raises RunError if there is none, Corrupt, Unavailable.
         """
         try:
             await self._read(store)
@@ -127,7 +127,7 @@ class RunFold:
         self._record = RunRecord(known.spec, tuple(events), known.others, known.plans)
 
     async def _begin(self, store: Store, events: Sequence[Event]) -> None:
-        """With the steps of all its plans."""
+        """Start with the steps of all its plans."""
         first, others = await runs.specs_of(store, self.run, events)
         found = {spec.plan: await _plan(store, spec.plan) for spec in (first, *others)}
         plans = {digest: plan for digest, plan in found.items() if plan is not None}
@@ -137,7 +137,9 @@ class RunFold:
 
 @contextlib.contextmanager
 def no_collecting() -> Iterator[None]:
-    """To look for cycles in a million small tuples takes longer than to read them, and holds up the loop."""
+    """Disable garbage collection: looking for cycles in a million small tuples takes longer than reading
+    them, and blocks the event loop.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -148,13 +150,13 @@ def no_collecting() -> Iterator[None]:
 
 
 class Folds:
-    """Of the runs that were asked for last. Used by one thread."""
+    """Folds of the runs last used. For one thread."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, RunFold] = OrderedDict()
 
     def of(self, run: str, incident: str) -> RunFold:
-        """The fold of a run, which may not have read anything yet."""
+        """The fold of a run, possibly still empty."""
         found = self._kept.pop(run, None) or RunFold(run, incident)
         self._kept[run] = found
         while len(self._kept) > KEPT:
@@ -162,14 +164,14 @@ class Folds:
         return found
 
     def summary_of(self, dossier: Dossier) -> Summary:
-        """Of a dossier that was made of these folds a moment ago. Raises RunError."""
+        """The summary of a dossier just made from these folds. Raises RunError."""
         if not dossier.runs:
             return summary(dossier)
         return summary(dossier, self.of(dossier.runs[0].run, dossier.incident).fates)
 
 
 async def _plan(store: Store, digest: str) -> Plan | None:
-    """None for what is not a plan of services, such as one that only protects a store."""
+    """None if it is not a plan of services, such as one that only protects a store."""
     try:
         data = await get_plan(store, digest)
         return None if is_protection(data) else plan_codec.decode(data, digest)
@@ -196,7 +198,7 @@ def paper(
     now_ms: int,
     entries: Sequence[Entry] | None = None,
 ) -> str | Sheet:
-    """One paper of one incident. entries: its timeline, where it is known already."""
+    """One paper of one incident. entries: its timeline, if already known."""
     if kind == "report":
         told = basics(found, about, now_ms)
         parts = told, classify(found, about, told), duties(found, about, told)
@@ -227,7 +229,7 @@ PAGE: Final = 500
 
 
 async def names(store: Store) -> list[str]:
-    """All incidents, also those that are notes alone; sorted."""
+    """All incidents, including those with notes only; sorted."""
     found = set(await notes_alone(store))
     async for entry in entries(store, INCIDENT, PAGE):
         found.add(entry.key.removeprefix(INCIDENT))
@@ -237,7 +239,7 @@ async def names(store: Store) -> list[str]:
 
 
 async def notes_alone(store: Store) -> list[str]:
-    """All incidents of which there are notes; sorted."""
+    """All incidents with notes; sorted."""
     found: set[str] = set()
     after = ""
     while page := await store.list(NOTE, after, PAGE):
@@ -249,7 +251,7 @@ async def notes_alone(store: Store) -> list[str]:
 
 
 async def notes_of(store: Store, incident: str) -> tuple[Note, ...]:
-    """In order of their ids. Raises InvalidInput for a note that is none."""
+    """Notes in order of their ids. Raises InvalidInput for an invalid note."""
     prefix, found = f"{NOTE}{incident}/", []
     async for entry in entries(store, prefix, PAGE):
         try:
@@ -269,7 +271,7 @@ async def _readable_notes(store: Store, incident: str) -> tuple[Note, ...]:
 
 
 async def published(store: Store) -> list[tuple[str, int, str, str]]:
-    """(key, when, title, text) of every update that was published; a note that is none is left out."""
+    """(key, when, title, text) of every published update; invalid notes are omitted."""
     found = []
     async for entry in entries(store, NOTE, PAGE):
         incident, _, id = entry.key.removeprefix(NOTE).partition("/")
@@ -285,7 +287,7 @@ async def published(store: Store) -> list[tuple[str, int, str, str]]:
 
 
 async def add_note(store: Store, note: Note, new: bool = False) -> str:
-    """Writes a note that was not there; its key. new: the incident may be one that no one knows yet."""
+    """Write a new note; return its key. new: the incident may be unknown so far."""
     key, compares, changes = await note_changes(store, note, new)
     await store.transact(compares, changes)
     return key
@@ -294,8 +296,8 @@ async def add_note(store: Store, note: Note, new: bool = False) -> str:
 async def note_changes(
     store: Store, note: Note, new: bool = False
 ) -> tuple[str, tuple[Compare, ...], tuple[Change, ...]]:
-    """(key, what must be so, what is written) of a note. Raises InvalidInput for one that does not hold
-    together, RunError for one of an incident that no one knows.
+    """(key, condition, value) of a note. Raises InvalidInput for an inconsistent one, RunError for an unknown
+    incident.
     """
     check_note(note)
     if not new and note.incident not in await names(store):
@@ -309,14 +311,14 @@ async def note_changes(
 
 
 def check_note(note: Note) -> None:
-    """Raises InvalidInput for a note that does not hold together."""
+    """Raise InvalidInput for an inconsistent note."""
     checked_new(note)
     if note.kind == "fact":
         check_fact(note)
 
 
 async def watched(store: Store) -> tuple[Notice, ...]:
-    """The journal of watching, numbered."""
+    """The watch journal, numbered."""
     found = await runs.notices(store)
     return tuple(Notice(n, o.kind, o.at_ms, o.site, o.words, o.data) for n, o in sorted(found.items()))
 
@@ -328,8 +330,8 @@ async def dossier(
     notices: tuple[Notice, ...] | None = None,
     fold_of: Callable[[str, str], RunFold] = RunFold,
 ) -> Dossier:
-    """All of one incident, by its name or that of its run. fold_of: (run, incident) -> what was read of it
-    before. Raises RunError if there is none.
+    """Everything about one incident, by its name or that of its run. fold_of: (run, incident) -> what was
+    read of it before. Raises RunError if there is none.
     """
     entry = await store.get(INCIDENT + name)
     incident, run = name, ""
@@ -354,7 +356,7 @@ async def dossier(
 
 
 async def _incident_of(store: Store, run: str) -> str:
-    """As the first record of the run says."""
+    """The incident in the first record of the run."""
     async with aclosing(read(store, run)) as segments:
         async for segment in segments:
             return str(decode_all(segment.records[:1])[0].data["incident"])
@@ -362,7 +364,7 @@ async def _incident_of(store: Store, run: str) -> str:
 
 
 async def all_of(store: Store, now_ms: int) -> list[tuple[Dossier, Summary]]:
-    """Every incident, oldest first. Of one whose run cannot be read there are its notes."""
+    """Every incident, oldest first. If the run of one is unreadable, only its notes are included."""
     seen, found = await watched(store), []
     for name in await names(store):
         try:
@@ -374,7 +376,7 @@ async def all_of(store: Store, now_ms: int) -> list[tuple[Dossier, Summary]]:
 
 
 async def public_status(store: Store, title: str, public: Mapping[str, str], now_ms: int) -> StatusPage:
-    """public: service -> public name. What was before the first record of all is not known."""
+    """public: service -> public name. The state before the very first record is unknown."""
     told = await all_of(store, now_ms)
     seen = await watched(store)
     first = [about.begun_ms for _, about in told if about.begun_ms] + [notice.at_ms for notice in seen[:1]]

@@ -1,8 +1,8 @@
-"""What operators do with runs: propose one, look at it, ask for something, hold everything, prove it.
+"""Operations on runs: propose one, view it, send requests, hold everything, verify it.
 
-Every function takes an open store and plain values. Nothing here performs a step: that is the controller's.
+Every function takes an open store and plain values. Nothing here runs a step: the controller does.
 
-Which servers of a run did not come up, with where they stand.
+Also: which servers of a run did not come up, with their locations.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ REFUSED: Final = "the leader refused it"
 
 
 def default_store() -> str:
-    """`EVAC_STORE`, else a SQLite file in the folder for states of this user, which is made."""
+    """`EVAC_STORE`, else a SQLite file in this user's state folder, which is created."""
     named = os.environ.get("EVAC_STORE")
     if named:
         return named
@@ -83,7 +83,7 @@ def default_store() -> str:
 
 
 def who_am_i() -> str:
-    """The name that goes into the journal: the person behind sudo, else the user."""
+    """The name for the journal: the person behind sudo, else the user."""
     for name in ("EVAC_WHO", "SUDO_USER", "USER", "LOGNAME"):
         if os.environ.get(name):
             return os.environ[name]
@@ -91,14 +91,14 @@ def who_am_i() -> str:
 
 
 def new_id(now_ms: int) -> str:
-    """Ids that sort by time and never meet."""
+    """Unique ids that sort by time."""
     return f"{now_ms:013d}-{os.urandom(6).hex()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """leaving: sites that the plan leaves; mark: what the register calls them meanwhile; ends: afterwards.
-    who: asks for it. abandoned: sites that are left as lost although they answer.
+    """leaving: sites that the plan leaves; mark: their state in the register meanwhile; ends: afterwards.
+    who: requests it. abandoned: sites left as lost although they respond.
     """
 
     incident: str
@@ -112,8 +112,8 @@ class Proposal:
     abandoned: tuple[str, ...] = ()
 
     def unnamed(self) -> list[str]:
-        """Sites that whoever asks has still to name. A plan that leaves no site needs no name; but who names
-        a site that it is not about means another plan.
+        """Sites that the requester still has to name. A plan that leaves no site needs no name; naming a site
+        that it is not about means that another plan was intended.
         """
         wanted = self.leaving or (tuple(self.ends or ()) if self.typed else ())
         return [site for site in wanted if site not in self.typed]
@@ -122,11 +122,11 @@ class Proposal:
 async def propose(
     store: Store, proposal: Proposal, now_ms: int, wait_s: float = ANSWER_S, key: Path | None = None
 ) -> str:
-    """Asks the leader to make a run of a plan, and waits for its id. key: to sign with.
+    """Ask the leader to make a run of a plan, and wait for its id. key: to sign with.
 
-    Raises NotAllowed with the leader's words where a guard refuses, UnsafePlan where the checker does,
-    StalePlan where the estate changed meanwhile, Unavailable where no one leads, OutcomeUnknown where the
-    store does not say any more what became of it.
+    Raises NotAllowed with the leader's message if a guard refuses, UnsafePlan if the checker does, StalePlan
+    if the estate changed meanwhile, Unavailable if no one leads, OutcomeUnknown if the store can no longer
+    say what happened.
     """
     digest = await put_plan(store, proposal.plan)
     number = new_id(now_ms)
@@ -155,7 +155,7 @@ async def propose(
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A leader's no. kind: as `kind_of` writes it; empty of a leader that did not say it yet."""
+    """A refusal by the leader. kind: from `kind_of`; empty from an older leader that does not send it."""
 
     code: str
     why: str
@@ -173,7 +173,7 @@ class Refusal:
 
 
 def refusal(no: Refusal) -> EvacError:
-    """The error that the leader had. Without its kind: of the checker, or else of a guard."""
+    """The leader's error. Without a kind: from the checker, or else from a guard."""
     from evac.app.accepting import WRONG, unsafe  # of the checker, which nobody needs who only looks
 
     if no.kind:
@@ -182,7 +182,7 @@ def refusal(no: Refusal) -> EvacError:
 
 
 def proposal_told(digest: str, proposal: Proposal) -> dict[str, Any]:
-    """What a proposal says of a plan that is in the store."""
+    """A proposal's description of a plan that is in the store."""
     return {
         "incident": proposal.incident,
         "plan": digest,
@@ -208,8 +208,8 @@ def proposal_entry(
 
 
 async def answer_to(store: Store, number: str, wait_s: float) -> Mapping[str, Any] | None:
-    """What the leader answered to a proposal: its run, or a code and why it is refused. Where no one took it
-    in that time it is withdrawn, and no run is made of it: None. wait_s 0: it is looked for and left there.
+    """The leader's answer to a proposal: its run, or a code and why it is refused. None if no leader accepted
+    it in time: it is withdrawn, and no run is made of it. wait_s 0: only look, and leave it there.
 
     Raises Unavailable if the store does not say whether it was withdrawn.
     """
@@ -223,7 +223,7 @@ async def answer_to(store: Store, number: str, wait_s: float) -> Mapping[str, An
 
 
 async def resolve(store: Store, name: str) -> str:
-    """The run of that name, or of the incident of that name. Raises RunError if there is neither."""
+    """The run with that name, or of the incident with that name. Raises RunError if there is neither."""
     from evac.app.access_log import is_of_no_run
 
     if not is_of_no_run(name) and await store.list(f"journal/{name}/", limit=1):
@@ -238,8 +238,9 @@ async def resolve(store: Store, name: str) -> str:
 
 
 async def ask(store: Store, run: str, request: requests.Request, named: str = "") -> None:
-    """Writes what an operator asks for; the leader takes it. Raises RunError if the run has ended: then a
-    person can only still vouch for what it left in doubt. named: how the operator named it, for the hint.
+    """Write an operator's request for the leader. named: the operator's name for the run, for the hint.
+
+    Raises RunError if the run has ended: then people can only still attest steps with unknown outcomes.
     """
     opened = await store.get(OPEN + run)
     if opened is None and request.verb != "attest":
@@ -251,13 +252,13 @@ async def ask(store: Store, run: str, request: requests.Request, named: str = ""
 
 
 async def settled(store: Store, run: str, request: str, wait_s: float = ANSWER_S) -> bool:
-    """Waits until the leader has taken a request. False: no one did in that time, and it still stands."""
+    """Wait until the leader has accepted a request. False: none did in time, and it is still pending."""
     return not await unsettled(store, run, (request,), wait_s)
 
 
 async def unsettled(store: Store, run: str, asked: Sequence[str], wait_s: float = ANSWER_S) -> frozenset[str]:
-    """Waits until the leader has taken the requests. Those that no one took within the time since the last
-    one was taken: they still stand.
+    """Wait until the leader has accepted the requests; return those still pending when the time limit passed
+    after the last accepted one.
     """
     left, deadline = list(asked), time.monotonic() + wait_s
     while left and time.monotonic() < deadline:
@@ -269,14 +270,14 @@ async def unsettled(store: Store, run: str, asked: Sequence[str], wait_s: float 
 
 
 async def answered(store: Store, request: str) -> tuple[str, str]:
-    """Why a request to a run that has ended was refused, and what to do; empty if it was not."""
+    """Why a request to an ended run was refused, and what to do; empty if it was not."""
     entry = await store.get(ANSWER + request)
     told = {} if entry is None else orjson.loads(entry.value)
     return str(told.get("refused", "")), str(told.get("hint", ""))
 
 
 async def events_of(store: Store, run: str) -> list[Event]:
-    """Every event of a run, its chain checked. Raises RunError if there is none of that name."""
+    """Every event of a run, with its chain verified. Raises RunError if there is no such run."""
     events: list[Event] = []
     async for segment in read(store, await resolve(store, run)):
         events += decode_all(segment.records)
@@ -284,7 +285,7 @@ async def events_of(store: Store, run: str) -> list[Event]:
 
 
 async def view_of(store: Store, run: str) -> RunView:
-    """The run as its journal says, replayed."""
+    """The run as replayed from its journal."""
     run = await resolve(store, run)
     events = await events_of(store, run)
     first, others = await specs_of(store, run, events)
@@ -292,8 +293,8 @@ async def view_of(store: Store, run: str) -> RunView:
 
 
 async def specs_of(store: Store, run: str, events: Sequence[Event]) -> tuple[RunSpec, list[RunSpec]]:
-    """What a run executes by its first plan, and by those that took its place. Raises Corrupt for an entry
-    that cannot be read.
+    """The actions of a run by its first plan, and by those that replaced it. Raises Corrupt for an unreadable
+    entry.
     """
     first = await spec_of(store, run, str(events[0].data["incident"]), events[0].data)
     opened = await store.get(OPEN + run)
@@ -308,8 +309,8 @@ async def specs_of(store: Store, run: str, events: Sequence[Event]) -> tuple[Run
 
 
 async def spec_of(store: Store, run: str, incident: str, said: Mapping[str, Any]) -> RunSpec:
-    """What a run executes, as it was bound when it was made. said: what the journal says of the plan. Raises
-    Corrupt where that was changed since.
+    """The actions of a run, as bound when it was made. said: the plan in the journal. Raises Corrupt if they
+    were changed since.
     """
     digest = str(said["plan"])
     try:
@@ -324,10 +325,10 @@ async def spec_of(store: Store, run: str, incident: str, said: Mapping[str, Any]
 
 
 async def losses_of(store: Store, view: RunView, now_ms: int) -> tuple[Loss, ...]:
-    """The most that each promotion of a run can lose: by what is seen now until it is begun, and from then on
-    as it was when its fence was complete. Where nothing was seen since the run was made, what its leader knew
-    counts: a clock beside it, and the one of who looked, may have jumped. It is never shown as less until a
-    fence ends it. A run that has ended lost nothing of a store that it never began to promote.
+    """The most that each promotion of a run can lose: from current observations until it starts, and from
+    then on as it was when its fence was complete. Without an observation since the run was made, its leader's
+    knowledge counts, because clocks may have jumped. The figure never decreases until a fence fixes it. An
+    ended run lost nothing of a store that it never started to promote.
     """
     known = known_losses(view.specs[view.plans[-1]])
     sightings = await read_sightings(store) if known else {}
@@ -343,7 +344,7 @@ async def losses_of(store: Store, view: RunView, now_ms: int) -> tuple[Loss, ...
 
 
 async def loss_rows(store: Store, view: RunView, now_ms: int) -> tuple[LossRow, ...]:
-    """The same for documents: the one figure that every page, paper and command shows."""
+    """The same for documents: the figure that every page, paper and command shows."""
     return tuple(
         LossRow(
             one.store,
@@ -360,9 +361,7 @@ async def loss_rows(store: Store, view: RunView, now_ms: int) -> tuple[LossRow, 
 
 
 async def decision(store: Store, name: str, step: str, now_ms: int) -> Decision:
-    """What is asked of people about a step of a run, or about the run, and what each answer does. Raises
-    RunError.
-    """
+    """The decision needed on a step or a run, and the effect of each option. Raises RunError."""
     view = await view_of(store, name)
     plan = None
     with contextlib.suppress(EvacError):
@@ -372,7 +371,7 @@ async def decision(store: Store, name: str, step: str, now_ms: int) -> Decision:
 
 
 async def leader_of(store: Store) -> str:
-    """Who leads; empty if no one does or no one can say."""
+    """The leader; empty if there is none or it is unknown."""
     try:
         lease = await store.holder(LEADER)
     except Unavailable:
@@ -381,7 +380,7 @@ async def leader_of(store: Store) -> str:
 
 
 def _phase_in(events: Sequence[Event]) -> str:
-    """Where a run under way stands, without replaying its steps."""
+    """The phase of an open run, without replaying its steps."""
     phase: RunPhase = "pending"
     rolls = False
     for event in events:
@@ -392,8 +391,8 @@ def _phase_in(events: Sequence[Event]) -> str:
 
 
 async def list_runs(store: Store) -> list[RunLine]:
-    """All runs, oldest first, with plan and scenario as they are in force. One whose journal cannot be read
-    hides no other: its state is `CORRUPT`, and nothing else is known of it.
+    """All runs, oldest first, with current plan and scenario. A run with an unreadable journal has the state
+    `CORRUPT` and no other data, and hides no other run.
     """
     rows: list[RunLine] = []
     async for entry in entries(store, INCIDENT, 500):
@@ -417,9 +416,7 @@ async def _line(store: Store, run: str, incident: str) -> RunLine:
 
 
 async def _in_force(store: Store, run: str, events: Sequence[Event]) -> tuple[str, str]:
-    """The plan that a run goes by at last, and its scenario in words: one may have taken the place of the
-    first.
-    """
+    """The plan that a run currently follows, which may have replaced the first, and its scenario in words."""
     first = events[0].data
     scenario = str(first.get("scenario", ""))
     plans = plans_of(events)
@@ -433,7 +430,7 @@ async def _in_force(store: Store, run: str, events: Sequence[Event]) -> tuple[st
 
 
 async def follow(store: Store, run: str, pause_s: float = 0.3) -> AsyncIterator[RunView]:
-    """The run each time it changed, until it has ended."""
+    """The run after each change, until it has ended."""
     seen = -1
     while True:
         view = await view_of(store, run)
@@ -446,7 +443,7 @@ async def follow(store: Store, run: str, pause_s: float = 0.3) -> AsyncIterator[
 
 
 async def hold(store: Store, who: str, reason: str, now_ms: int) -> None:
-    """Stops everything before its next effect."""
+    """Stop everything before its next effect."""
     value = orjson.dumps({"who": who, "reason": reason, "at_ms": now_ms})
     await store.transact((), (Put(HOLD_KEY, value),))
 
@@ -454,8 +451,8 @@ async def hold(store: Store, who: str, reason: str, now_ms: int) -> None:
 async def release(
     store: Store, who: str, reason: str, now_ms: int, key: Path | None = None, wait_s: float = ANSWER_S
 ) -> bool:
-    """Ends the hold. False: there was none. key: to sign with; needed where the leader takes no typed name,
-    and then it is the leader who ends it. Raises NotAllowed, Unavailable if no leader answered.
+    """End the hold; False if there was none. key: to sign with; required if the leader accepts no typed
+    names, in which case the leader ends it. Raises NotAllowed, Unavailable if no leader responded.
     """
     entry = await store.get(HOLD_KEY)
     if entry is None:
@@ -478,8 +475,10 @@ async def release(
 async def clear_mark(
     store: Store, domain: str, who: str, reason: str, now_ms: int, key: Path, wait_s: float = ANSWER_S
 ) -> None:
-    """Has the leader take back that a site, or a domain below one, is lost or evacuated. key: to sign with.
-    Raises NotAllowed, Unavailable if no leader answered.
+    """Ask the leader to clear the lost or evacuated mark of a site, or of a domain below one. key: to sign
+    with.
+
+    Raises NotAllowed, Unavailable if no leader responded.
     """
     request = requests.Request(new_id(now_ms), "resume", who, reason, step=domain, at_ms=now_ms)
     await _ask_leader(store, OF_MARK, request, await mark_digest(store, domain, now_ms), key, wait_s)
@@ -488,7 +487,7 @@ async def clear_mark(
 async def _ask_leader(
     store: Store, about: str, request: requests.Request, bound: str, key: Path, wait_s: float
 ) -> None:
-    """Signs what is asked beside runs, and waits until it is answered. Raises NotAllowed, Unavailable."""
+    """Sign a request that belongs to no run, and wait for the answer. Raises NotAllowed, Unavailable."""
     act = Act(about, request, bound=bound, at_ms=request.at_ms)
     request = replace(request, signature=sign_act(act, read_key(key)))
     await store.transact((), (Put(RELEASE + request.id, requests.encode(request)),))
@@ -517,15 +516,15 @@ class Proof:
     anchors: int
     problems: tuple[str, ...]
     signed: tuple[Mapping[str, Any], ...] = ()
-    """Heads signed by controllers, as the store holds them; the verifier has the keys and checks them."""
+    """Heads signed by controllers, from the store; the verifier has the keys and checks them."""
     chapters: tuple[str, ...] = ()
-    """Journals that it consists of: those of access, oldest first, and any that may exist by now. Agents keep
+    """Its journals: for access, those that exist, oldest first, and any that may exist by now. Agents keep
     heads of each.
     """
 
 
 async def verify(store: Store, run: str, anchors: list[Anchor]) -> Proof:
-    """Checks the chain of a run's journal against the heads that other sites kept."""
+    """Verify the chain of a run's journal against the heads that other sites kept."""
     if run == access_chapters.STREAM:
         return await _verify_access(store, anchors)
     segments = records = 0
@@ -559,7 +558,7 @@ async def _verify_access(store: Store, anchors: list[Anchor]) -> Proof:
 
 
 async def notices(store: Store) -> dict[int, Notice]:
-    """The journal of watching by number: verdicts, leaders, losses. What cannot be read is left out."""
+    """The watch journal by number: verdicts, leaders, losses. Unreadable entries are omitted."""
     found: dict[int, Notice] = {}
     async for segment in readable(store, WATCH):
         for number, record in enumerate(segment.records, segment.first):
@@ -569,8 +568,8 @@ async def notices(store: Store) -> dict[int, Notice]:
 
 
 def proposal_of(data: bytes, incident: str, reason: str, typed: tuple[str, ...], who: str = "") -> Proposal:
-    """What applying a plan file means for the register of sites. who: the user of this process, if no one
-    else. Raises InvalidInput for what is not a plan.
+    """The effect of a plan file on the register of sites. who: default is the user of this process. Raises
+    InvalidInput if it is not a plan.
     """
     who = who or who_am_i()
     try:
@@ -586,7 +585,7 @@ def proposal_of(data: bytes, incident: str, reason: str, typed: tuple[str, ...],
 
 
 async def quarantine(store: Store, run: str) -> Quarantine:
-    """As the journal stands now. Places are those that each boot was bound with."""
+    """From the current journal, with the locations that each boot was bound with."""
     view = await view_of(store, run)
     bound = {
         plan: (await get_bound(store, view.spec.run, plan)).actions for plan in dict.fromkeys(view.plans)

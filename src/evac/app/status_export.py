@@ -1,20 +1,18 @@
-"""Keeps the public status page outside all sites: written anew at every change, so that it outlives them.
+"""Publishes the public status page outside all sites after every change, so that it survives them.
 
-A process beside the controller (`python -m evac.app.status_export`), because it replays runs, and that must
-never cost a leader its lease. It follows the store; what it writes there is one key, so that screens can say
-how the export stands:
+A separate process of the controller (`python -m evac.app.status_export`), because it replays runs, which must
+never cost a leader its lease. It follows the store, and writes one key there to show the state of the export:
 
-    status-export/<site>    {"at_ms", "ok_ms", "since_ms", "problem"}
+status-export/<site>    {"at_ms", "ok_ms", "since_ms", "problem"}
 
-Nothing is queued: each try writes the page as the store has it then, so a target that was out of reach for a
-day gets what is true now. It ends with its parent, and leaves the last page where it is.
+Nothing is queued: each try writes the page as the store has it then, so a target that was unreachable for a
+day gets the current state. It ends with its parent, and leaves the last page in place.
 
-The public status as the store has it: made of every incident, of which only what changed is read again.
+The public status is made from every incident in the store, reading only changed ones again.
 
-Where the public status page goes: a folder, and from there wherever a command takes it.
-
-Each file is written beside its place and renamed into it, the page last, so that whoever reads meanwhile sees
-a whole file, and never a page without its feed. The command is a list of arguments and no shell ever sees it.
+The page goes to a folder, and from there anywhere a command takes it. Each file is written under a temporary
+name and renamed, the page last, so that a reader always sees a complete file, and never a page without its
+feed. The command is an argument list, never run through a shell.
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ LEFT_S: Final = 600.0
 
 
 class ExportFailed(EvacError):
-    """The page could not be put where it belongs; what is there is the last one that could."""
+    """The page could not be published; the last successful one is still there."""
 
     def __init__(self, why: str) -> None:
         super().__init__("status-page-unwritten", why, "evac tries again; check the target in the meantime")
@@ -71,15 +69,15 @@ class ExportFailed(EvacError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """push: arguments of a command that takes the folder elsewhere; `{folder}` stands for its path. Empty:
-    the folder is the place.
+    """push: arguments of a command that takes the folder elsewhere; `{folder}` is replaced by its path.
+    Empty: publish in the folder only.
     """
 
     folder: Path
     push: tuple[str, ...] = ()
 
     async def put(self, files: Mapping[str, bytes]) -> None:
-        """All of them, in this order. Raises ExportFailed."""
+        """Publish all files, in this order. Raises ExportFailed."""
         try:
             await asyncio.to_thread(_write, self.folder, files)
         except OSError as error:
@@ -90,7 +88,7 @@ class Target:
 
 
 def target_of(folder: Path, push: str = "") -> Target:
-    """push: words as a shell would part them; none is asked. Raises InvalidInput."""
+    """push: words split as a shell would, without using one. Raises InvalidInput."""
     try:
         words = tuple(shlex.split(push))
     except ValueError as error:
@@ -137,7 +135,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 async def _run(arguments: list[str]) -> None:
-    """Raises ExportFailed with the last words of the command. Nothing of its group stays behind."""
+    """Run the command, leaving nothing of its process group. Raises ExportFailed with its last output."""
     name = Path(arguments[0]).name
     try:
         ended = await run_program(arguments, env=os.environ, timeout_s=PUSH_S)
@@ -157,7 +155,7 @@ _Told = tuple[object, tuple[Dossier, Summary]]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Whose page it is. names: service -> what users call it."""
+    """The owner of the page. names: service -> its public name."""
 
     title: str
     names: Mapping[str, str]
@@ -168,8 +166,8 @@ class About:
 
 
 class PublicStatus:
-    """Makes the page again and again. Of an incident it keeps the notes of people and what it came to. folds:
-    of runs that are read on.
+    """Makes the page repeatedly, keeping each incident's notes and result. folds: of runs that are still
+    read.
     """
 
     def __init__(self, store: Store, folds: Folds | None = None) -> None:
@@ -177,7 +175,7 @@ class PublicStatus:
         self._told: dict[str, _Told] = {}
 
     async def page(self, about: About, now_ms: int) -> StatusPage:
-        """The page as the store has it now."""
+        """The current page, from the store."""
         seen = await incidents.watched(self._store)
         noted = await self._store.get(incidents.NOTED)
         told: dict[str, _Told] = {}
@@ -195,7 +193,7 @@ class PublicStatus:
         return status_page(about.title, about.names, rows, min(first, default=0), now_ms)
 
     async def _records(self, incident: str) -> tuple[Any, ...]:
-        """(run, records) of an incident; nothing where it is notes alone."""
+        """(run, records) of an incident; empty if it has only notes."""
         entry = await self._store.get(INCIDENT + incident)
         if entry is None:
             return ()
@@ -206,16 +204,16 @@ class PublicStatus:
 
 LOOK_S: Final = 1.0
 REFRESH_MS: Final = 300_000
-"""Without a change the page is written again so often: it says as of when, and days go by."""
+"""Without changes the page is still rewritten this often: it shows its date, and days pass."""
 EDITION_S: Final = 2.0
 AGAIN_S: Final = 1.0
 AGAIN_MOST_S: Final = 60.0
 SHARE: Final = 4
-"""After an export that took long, so many times as long passes before the next."""
+"""After an export, wait this many times its duration before the next."""
 
 
 class Exporter:
-    """One for a process. tell: is told in words when the export fails, and when it works again."""
+    """The exporter of a process. tell: receives a message when the export fails, and when it works again."""
 
     def __init__(
         self,
@@ -234,7 +232,7 @@ class Exporter:
         self._status = PublicStatus(store)
 
     async def run(self) -> None:
-        """Until cancelled. What fails is tried again, ever more seldom, and nothing is lost by it."""
+        """Run until cancelled. Failures are retried, less and less often, without losing anything."""
         pause_s = AGAIN_S
         while True:
             began = time.monotonic()
@@ -248,7 +246,7 @@ class Exporter:
                 pause_s = min(AGAIN_MOST_S, pause_s * 2)
 
     async def look(self) -> bool:
-        """Writes the page where anything changed since it was written; whether it did.
+        """Publish the page if anything changed since the last time; return whether it did.
 
         Raises ExportFailed, StoreError.
         """
@@ -263,7 +261,7 @@ class Exporter:
         return True
 
     async def _stamp(self) -> object:
-        """What the page is made of: notes of people, the journal of watching, and those of open runs."""
+        """Version of everything on the page: notes, the watch journal, and journals of open runs."""
         noted = await self._store.get(incidents.NOTED)
         runs = [entry.key.removeprefix(OPEN) for entry in await all_entries(self._store, OPEN)]
         heads = [await last_of(self._store, stream) for stream in (WATCH, *runs)]
@@ -277,7 +275,7 @@ class Exporter:
         await self._say()
 
     async def _failed(self, why: str) -> None:
-        """Told once for each reason, and kept where screens see it."""
+        """Reported once for each reason, and stored for display."""
         if why == self._problem:
             return
         self._since_ms = self._since_ms or self._clock.now_ms()

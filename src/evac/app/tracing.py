@@ -1,24 +1,23 @@
-"""Sends spans to a collector by OTLP, where the environment says so. Never waits for it, and never fails.
+"""Sends spans to a collector over OTLP, if the environment configures one. Never waits for it, and never
+fails.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` turns it on; headers, certificates and
-time limits are read from the environment by OpenTelemetry itself. What a collector that is away does not
-take is lost: spans are a view, the journal is the record.
+`OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` enables it; OpenTelemetry itself reads
+headers, certificates and time limits from the environment. Spans that an unavailable collector does not
+accept are lost: spans are a view, the journal is the record.
 
-`python -m evac.app.tracing` is what `evac serve` starts where the environment names a collector. It sends
-what the runs do that its controller leads, and writes one key a run, so that the next one does not send the
-same again:
+`evac serve` starts `python -m evac.app.tracing` if the environment configures a collector. It sends the
+actions of the runs that its controller leads, and writes one key for each run, so that its successor does not
+send the same again:
 
-    traces/<run>    number of the last event whose spans were handed over
+traces/<run>    number of the last event whose spans were sent
 
-The key is there for as long as the run is open. One of a run that ended while no one looked is worked off:
-what was not sent yet is sent, and then the key goes. The engine knows nothing of it, and waits for nothing
-here.
+The key exists while the run is open. If a run ended while no process was watching, the unsent spans are sent
+first, and then the key is deleted. The engine is independent of this, and waits for nothing here.
 
 There is one span for the run, one for each attempt of a step, and one for each time that it waited for
-people. Names of attributes are those of the semantic conventions of OpenTelemetry for CI/CD; what they
-have no name for begins with `evac.`. Ids follow from the run alone, so that a journal that is read twice
-gives the same spans. Words of people and of drivers stay in the journal: no attribute holds a reason, a
-message or evidence.
+people. Attribute names follow the semantic conventions of OpenTelemetry for CI/CD; others begin with `evac.`.
+Ids depend only on the run, so that reading a journal twice gives the same spans. Texts of people and of
+drivers stay in the journal: no attribute contains a reason, a message or evidence.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ _WAITS: Final = MappingProxyType(
         "held": ("hold", ("released",)),
     }
 )
-"""What begins a wait -> its name, and what ends it."""
+"""What starts a wait -> its name, and what ends it."""
 LIBRARIES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 QUEUE_MOST: Final = 20_000
@@ -79,20 +78,20 @@ _NS: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class RunSpan:
-    """A span that is over."""
+    """A completed span."""
 
     name: str
     trace: bytes
     id: bytes
     parent: bytes
-    """16, 8 and 8 bytes; parent empty for the run itself."""
+    """16, 8 and 8 bytes; parent is empty for the run itself."""
     begin_ms: int
     end_ms: int
     attributes: Mapping[str, str | int]
     error: str = ""
-    """A class of error, empty where there was none."""
+    """An error class, empty if there was none."""
     moments: tuple[tuple[int, str], ...] = ()
-    """(when, name) of what happened meanwhile."""
+    """(when, name) of events within the span."""
 
 
 @dataclass(slots=True)
@@ -117,7 +116,7 @@ class RunSpans:
         self.over = False
 
     def feed(self, event: Event) -> list[RunSpan]:
-        """What is over with this event."""
+        """The spans completed by this event."""
         self._fed += 1
         if event.step:
             return self._of_step(event)
@@ -148,7 +147,7 @@ class RunSpans:
             about["evac.mode"] = str(data["mode"])[:40]
 
     def _of_wait(self, event: Event) -> list[RunSpan]:
-        """Spans of waiting for people; a second pause does not begin a second span."""
+        """Spans of waiting for people; a second pause does not start a second span."""
         found = []
         for began, (name, ends) in _WAITS.items():
             if event.kind == began and began not in self._waits and not self.over:
@@ -176,7 +175,7 @@ class RunSpans:
         return [self._close(known, event.at_ms, error)]
 
     def _begins(self, event: Event, way: str) -> list[RunSpan]:
-        """A new attempt; one that was still open is over, and no one knows how it ended."""
+        """A new attempt; one that was still open has ended, with an unknown result."""
         before = self._steps.pop((event.step, way), None)
         found = [] if before is None else [self._lost(before, event.at_ms)]
         if len(self._steps) < OPEN_MOST:
@@ -231,7 +230,7 @@ class RunSpans:
 
 
 def _result(event: Event) -> tuple[str, str]:
-    """(result by the conventions, class of error) of the end of an attempt; ("", "") where it goes on."""
+    """(result by the conventions, class of error) of the end of an attempt; ("", "") if it continues."""
     match event.kind:
         case "step_succeeded" | "undo_done" | "step_attested":
             return "success", ""
@@ -254,7 +253,7 @@ def _digest(plan: object) -> str:
 
 
 def wanted(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the environment names a collector, and does not turn tracing off."""
+    """Whether the environment configures a collector and does not disable tracing."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     if environment.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower() == "none":
@@ -263,7 +262,7 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def missing() -> str:
-    """What is not installed, in words; empty if everything is."""
+    """What is not installed, in words; empty if nothing is missing."""
     try:
         found = all(importlib.util.find_spec(name) is not None for name in LIBRARIES)
     except ModuleNotFoundError:
@@ -272,7 +271,9 @@ def missing() -> str:
 
 
 class Tracer:
-    """One for a process. say: is told once when spans do not get through, and when they do again."""
+    """The tracer of a process. say: receives one message when spans are not accepted, and one when they are
+    again.
+    """
 
     def __init__(self, part: str, site: str, say: Callable[[str], None]) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -292,7 +293,7 @@ class Tracer:
         self._processor = BatchSpanProcessor(_Telling(OTLPSpanExporter(), say), max_queue_size=QUEUE_MOST)
 
     def run_span(self, one: RunSpan) -> None:
-        """A span of a run. Returns at once."""
+        """Send a span of a run. Returns at once."""
         from opentelemetry.sdk.trace import Event
         from opentelemetry.trace import SpanKind
 
@@ -312,7 +313,7 @@ class Tracer:
         )
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A span of a request. route: its template, so that no name of a thing is in it."""
+        """Send a span of a request. route: its template, so that it contains no names of things."""
         from opentelemetry.trace import SpanKind
 
         end_ns = time.time_ns()
@@ -372,18 +373,18 @@ class Tracer:
         )
 
     def flush(self) -> None:
-        """Sends what waits; for tests, and before the end."""
+        """Send pending spans; for tests, and before the end."""
         self._processor.force_flush(int(END_S * 1_000))
 
     def close(self) -> None:
-        """Sends what it can within `END_S`. A collector that is away holds no one up."""
+        """Send what it can within `END_S`. An unavailable collector delays no one."""
         ending = threading.Thread(target=self._processor.shutdown, name="traces end", daemon=True)
         ending.start()
         ending.join(END_S)
 
 
 def tracer_of(part: str, site: str, say: Callable[[str], None]) -> Tracer | None:
-    """A tracer where the environment asks for one; None if it does not, or libraries are missing."""
+    """A tracer if the environment asks for one; None if it does not, or libraries are missing."""
     if not wanted():
         return None
     if words := missing():
@@ -400,7 +401,7 @@ def _context(trace: bytes, number: bytes) -> Any:
 
 
 class _Telling:
-    """An exporter that says when it stops and begins to work."""
+    """An exporter that reports when it stops and starts working."""
 
     def __init__(self, exporter: Any, say: Callable[[str], None]) -> None:
         self._exporter, self._say = exporter, say
@@ -431,12 +432,12 @@ class _Telling:
 PREFIX: Final = "traces/"
 LOOK_S: Final = 1.0
 RUNS_MOST: Final = 64
-"""Open runs that are followed, and runs that are worked off in one look."""
+"""Maximum number of open runs to follow, and of ended runs to finish in one pass."""
 
 
 @dataclass(slots=True)
 class _Following:
-    """One run: how far its journal was read, and up to which event spans were handed over."""
+    """One run: how far its journal was read, and up to which event spans were sent."""
 
     spans: RunSpans
     head: Anchor | None
@@ -445,14 +446,14 @@ class _Following:
 
 
 class RunTraces:
-    """Follows open runs and hands their spans on. emit: returns at once."""
+    """Follows open runs and sends their spans. emit: returns at once."""
 
     def __init__(self, store: Store, emit: Callable[[RunSpan], None]) -> None:
         self._store, self._emit = store, emit
         self._following: dict[str, _Following] = {}
 
     async def look(self) -> None:
-        """One look at all runs that are open, and a last one at those that ended. Raises Unavailable."""
+        """Read all open runs, and a last time those that ended. Raises Unavailable."""
         opened = [entry.key.removeprefix(OPEN) for entry in await all_entries(self._store, OPEN)]
         kept = {
             entry.key.removeprefix(PREFIX): (
@@ -484,18 +485,18 @@ class RunTraces:
             one.head = Anchor(run, segment.number, segment.last, segment.hash)
 
     async def _keep(self, run: str, one: _Following) -> None:
-        """A hint for whoever goes on; that it is not written costs spans that come twice."""
+        """A hint for the next process; if it cannot be written, some spans are sent twice."""
         if one.sent != one.kept:
             await self._store.transact((), (Put(PREFIX + run, str(one.sent).encode()),))
             one.kept = one.sent
 
     def forget(self) -> None:
-        """Another controller leads: its process goes on."""
+        """Another controller leads: its process continues."""
         self._following.clear()
 
 
 async def follow(traces: RunTraces, leads: Callable[[], Awaitable[bool]]) -> None:
-    """Until cancelled. What the store does not answer is asked again."""
+    """Run until cancelled. Failed store reads are retried."""
     while True:
         with contextlib.suppress(EvacError):
             if await leads():
@@ -506,7 +507,7 @@ async def follow(traces: RunTraces, leads: Callable[[], Awaitable[bool]]) -> Non
 
 
 async def trace(store: str, site: str) -> None:
-    """Until SIGTERM, SIGINT, or the end of the parent. Raises StoreError."""
+    """Run until SIGTERM, SIGINT, or the end of the parent. Raises StoreError."""
 
     def say(words: str) -> None:
         print(words, file=sys.stderr, flush=True)

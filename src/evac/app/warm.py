@@ -43,11 +43,11 @@ def _others() -> None:
 
 
 APART: Final[Mapping[str, Callable[[], None]]] = MappingProxyType({"search": _search, "others": _others})
-"""Parts that share no kernel, so that two processes may fill the cache at the same time."""
+"""Parts that share no kernel, so that two processes can fill the cache concurrently."""
 
 
 def warm() -> None:
-    """Go once through every kernel, in the small and in the large form of each."""
+    """Run every kernel once, in the small and in the large form of each."""
     from evac.audit import audit
     from evac.estate.examples import pangyo
     from evac.model.scenario import lose
@@ -69,8 +69,8 @@ def warm() -> None:
 
 
 def fill_cache() -> int:
-    """Compiles the parts side by side where there are cores for it, then the rest. The exit code: 0, or that
-    of a part that failed.
+    """Compile the parts concurrently if there are cores for it, then the rest. Returns the exit code: 0, or
+    that of a part that failed.
     """
     if (os.cpu_count() or 1) > 1:
         context = multiprocessing.get_context("spawn")

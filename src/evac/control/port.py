@@ -1,8 +1,8 @@
-"""The port of those who operate evac: what they see of runs, incidents and plans, and what they ask.
+"""The port of operators: what they see of runs, incidents and plans, and what they request.
 
-There are two ways to it: straight to the store (`control.store`), and through the API of a war room
-(`control.server`). Commands speak to this port alone, so that each of them exists once. What is seen comes as
-documents, plain values that are shown as they are; the same question has the same answer both ways.
+It has two implementations: direct access to the store (`control.store`), and the API of a war room
+(`control.server`). Commands use only this port, so each exists once. Results are documents, plain values that
+are shown unchanged; both implementations give the same results.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from evac.app.incidents import PaperForm, PaperKind
 
 RELEASED: Final = "released by evac hold --release"
-"""Why a hold ends where nobody says it."""
+"""The default reason for ending a hold."""
 Document = Mapping[str, Any]
 QuarantineForm = Literal["json", "csv", "html"]
 
 
 @dataclass(frozen=True, slots=True)
 class PlanGiven:
-    """A plan as it was given. data: its bytes; digest: of them. estate, policy: files beside whoever asks; a
-    war room has its own.
+    """A plan as given. data: its bytes; digest: of them. estate, policy: the caller's files; a war room has
+    its own.
     """
 
     data: bytes
@@ -45,8 +45,8 @@ class PlanGiven:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a request. taken: the leader took it; refused: why it did not let it be done; hint: what
-    to do instead.
+    """The result of a request. taken: the leader accepted it; refused: why it refused; hint: what to do
+    instead.
     """
 
     taken: bool
@@ -56,7 +56,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A hold. already: it stood before."""
+    """A hold. already: it was placed before."""
 
     who: str
     reason: str
@@ -65,7 +65,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class StatusFiles:
-    """The files of a public status page by name, in the order to write them, and what it says in short."""
+    """The files of a public status page by name, in writing order, and a summary."""
 
     files: Mapping[str, str]
     overall: str
@@ -74,7 +74,7 @@ class StatusFiles:
 
 @dataclass(frozen=True, slots=True)
 class StatusAbout:
-    """Whose public status page it is. title empty: the name of the estate."""
+    """The owner of a public status page. title empty: the name of the estate."""
 
     estate: Path | None
     title: str
@@ -83,10 +83,10 @@ class StatusAbout:
 
 
 class Control(Protocol):
-    """Names of runs are also those of their incidents. Everything raises EvacError."""
+    """Runs can also be named by their incidents. Every method raises EvacError."""
 
     async def name(self, who: str) -> str:
-        """The name that journals will say; who: the one that was asked for, if any."""
+        """The name for journals; who: the requested one, if any."""
         ...
 
     async def runs(self) -> Sequence[RunLine]:
@@ -94,27 +94,27 @@ class Control(Protocol):
         ...
 
     async def run(self, name: str, most: int | None = None) -> RunDocument:
-        """One run with its steps, or with so many of them, those first that need a look."""
+        """One run with its steps, or at most this many of them, those that need attention first."""
         ...
 
     async def decision(self, name: str, step: str) -> Decision:
-        """What is asked about a step of a run, or about the run (step empty), and what each answer does."""
+        """The decision needed on a step, or on the run (step empty), and the effect of each option."""
         ...
 
     def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
-        """The same each time that the run changed, until it has ended."""
+        """The run after each change, until it has ended."""
         ...
 
     def events(self, name: str, follow: bool = False) -> AsyncGenerator[Document, None]:
-        """The journal of a run; follow: goes on until the run has ended."""
+        """The journal of a run; follow: continue until the run has ended."""
         ...
 
     async def ask(self, name: str, request: Request) -> Taken:
-        """Asks something of a run and waits for its leader. Id, moment and a missing name are filled in."""
+        """Send a request about a run and wait for its leader. Fills in id, time and a missing name."""
         ...
 
     async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
-        """Asks several things of a run, in order; what became of each."""
+        """Send several requests about a run, in order; return the result of each."""
         ...
 
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
@@ -124,11 +124,11 @@ class Control(Protocol):
         ...
 
     async def quarantine(self, name: str, form: QuarantineForm) -> str:
-        """The list of servers for the people on the floor."""
+        """The list of servers for on-site staff."""
         ...
 
     async def plan(self, named: str) -> bytes:
-        """A plan that is kept, by its digest or the first twelve letters of it or more."""
+        """A stored plan, by its digest or at least its first twelve characters."""
         ...
 
     async def plans(self) -> Sequence[PlanLine]:
@@ -136,11 +136,11 @@ class Control(Protocol):
         ...
 
     async def rehearse(self, plan: PlanGiven) -> DryRun:
-        """A dry run: asks every system that the plan touches, and changes nothing."""
+        """A dry run: queries every system that the plan affects, and changes nothing."""
         ...
 
     async def ready(self, plan: PlanGiven) -> str:
-        """Who leads, after it was made sure that the plan fits and that someone does."""
+        """The leader, after ensuring that the plan fits and that there is one."""
         ...
 
     async def propose(
@@ -153,32 +153,33 @@ class Control(Protocol):
         key: Path | None = None,
         who: str = "",
     ) -> str:
-        """Has the leader make a run of a plan; its name. abandoned: sites that are left as lost although they
-        answer. key: to sign with, straight to the store; a war room proves by login. who: asks for it; if
-        empty, the user of this machine.
+        """Have the leader make a run of a plan; return its name.
+
+        abandoned: sites left as lost although they respond. key: to sign with, for direct access; a war room
+        uses the login. who: the requester; empty: the user of this machine.
         """
         ...
 
     async def hold(self, who: str, reason: str) -> Held:
-        """Stops everything before its next effect."""
+        """Stop everything before its next effect."""
         ...
 
     async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
-        """Ends the hold; False if no one held anything. key: to sign with, straight to the store; a war
-        room knows who asks by the login.
+        """End the hold; False if there was none. key: to sign with, for direct access; a war room uses the
+        login.
         """
         ...
 
     async def backup_facts(self) -> BackupFacts:
-        """What was seen and proven of backups."""
+        """Observations and proofs of backups."""
         ...
 
     async def backup_history(self, data_set: str, most: int) -> Sequence[BackupEvent]:
-        """What happened to the backups of a data set, newest first."""
+        """Events of a data set's backups, newest first."""
         ...
 
     async def access_log(self, since_ms: int) -> Document:
-        """Records of access and of acts of people, and what is damaged: the fields of `AccessLog`."""
+        """Records of access and of people's actions, and damage: the fields of `AccessLog`."""
         ...
 
     async def logins(self) -> Sequence[Document]:
@@ -186,21 +187,21 @@ class Control(Protocol):
         ...
 
     async def end_logins(self, name: str, login: str = "") -> int:
-        """Ends all logins of a person, or the one of that id; how many."""
+        """End all logins of a person, or the one with that id; return how many."""
         ...
 
     async def facts(self, estate: Path | None, look: bool) -> Observation:
-        """What is known beside the files: what runs did, and what systems say. look: systems may be asked."""
+        """Facts beyond the files: results of runs, and observations. look: systems may be queried."""
         ...
 
     async def clear_site(self, domain: str, who: str, reason: str, key: Path | None = None) -> None:
-        """Takes back that a site, or a domain below one, is lost or evacuated."""
+        """Clear the lost or evacuated mark of a site, or of a domain below one."""
         ...
 
     async def status(self) -> StatusDocument: ...
 
     async def what_if(self, domains: Sequence[str], estate: Path | None) -> Document:
-        """What the loss of these domains at once does."""
+        """The effect of losing these domains at the same time."""
         ...
 
     async def incidents(self, form: PaperForm) -> str | Sheet:
@@ -208,11 +209,11 @@ class Control(Protocol):
         ...
 
     async def paper(self, name: str, kind: PaperKind, form: PaperForm) -> str | Sheet:
-        """A paper of one incident; a Sheet where it is to be shown on a screen."""
+        """A paper of one incident; a Sheet for display on a screen."""
         ...
 
     async def note(self, note: Note, new: bool) -> str:
-        """Writes something down; the key of the note. new: the incident may be one that no one knows."""
+        """Add a note; return its key. new: the incident may be unknown so far."""
         ...
 
     async def status_page(self, about: StatusAbout) -> StatusFiles:

@@ -1,6 +1,6 @@
-"""The way through the API of a war room: what a command sees and asks where a controller serves one.
+"""Access through the API of a war room, for commands that use a controller's server.
 
-Its server-sent events are read until they end; after a cut they go on after the last number.
+Server-sent events are read until they end; after a broken connection they resume after the last number.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from evac.views.status_document import PlanLine, RunLine, StatusDocument, hold_l
 
 MEDIA: Final = "text/event-stream"
 SILENCE_S: Final = 45.0
-"""A room shows every 15 s that the line is alive."""
+"""A war room sends a keep-alive every 15 s."""
 AGAIN_S: Final = 1.0
 AGAIN_MOST_S: Final = 15.0
 CUTS_MOST: Final = 8
-"""In a row, without a message between; then it is told."""
+"""Consecutive broken connections without a message in between, after which an error is raised."""
 MESSAGE_MOST: Final = 4 << 20
 
 
@@ -68,8 +68,9 @@ class Message:
 
 
 async def messages(calls: ServerCalls, path: str, after: int = 0) -> AsyncIterator[Message]:
-    """Every message of a stream with a greater number, each once; ends after `end`. Raises EvacError, for a
-    connection that cannot be had again too.
+    """Every message of a stream with a greater number, each once; ends after `end`.
+
+    Raises EvacError, also if reconnecting fails.
     """
     last, cuts = after, 0
     while True:
@@ -116,7 +117,7 @@ async def _connection(calls: ServerCalls, path: str, last: int) -> AsyncIterator
 async def _begun(
     calls: ServerCalls, path: str, headers: dict[str, str], held: AsyncExitStack
 ) -> aiohttp.ClientResponse:
-    """The stream whose head came within the time of any answer. Raises EvacError."""
+    """The stream, once its head arrived within the usual time limit. Raises EvacError."""
     head_s = calls.server.timeout_s
     try:
         async with asyncio.timeout(head_s):
@@ -129,7 +130,9 @@ async def _begun(
 
 
 class Parser:
-    """Bytes in, messages out (HTML Living Standard, 9.2.6). Raises EvacError for what no room sends."""
+    """Parses bytes into messages (HTML Living Standard, 9.2.6). Raises EvacError for anything no war room
+    sends.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
@@ -174,16 +177,18 @@ PAGE: Final = 1_000
 ROWS_MOST: Final = 1_000_000
 PAUSE_S: Final = 0.3
 PAUSE_A_PAGE_S: Final = 0.1
-"""A run of 100,000 steps is read anew every ten seconds: that is not more often than a room allows."""
+"""Pause between pages: a run of 100,000 steps is read again every ten seconds, within a war room's rate
+limit.
+"""
 WAIT_S: Final = 15
-"""Of one question after the leader's answer; two of them are as long as a store is waited for."""
+"""Time limit of one wait for the leader's answer; two of them are as long as the wait with a store."""
 WAITS: Final = 2
 LONG_S: Final = 130.0
-"""For what asks real systems."""
+"""Time limit of calls that query real systems."""
 
 
 def _read(shape: type[Shape], value: Mapping[str, Any], what: str) -> Shape:
-    """The document that a server sent. Raises EvacError if it is none."""
+    """The document that a server sent. Raises EvacError if it is not one."""
     try:
         return read(shape, value, what)
     except Mismatch as error:
@@ -195,7 +200,7 @@ def _path(*parts: str) -> str:
 
 
 class ServerControl:
-    """Close it."""
+    """A client; must be closed."""
 
     def __init__(self, calls: ServerCalls) -> None:
         self._calls = calls
@@ -204,7 +209,7 @@ class ServerControl:
         await self._calls.close()
 
     async def name(self, who: str) -> str:
-        """As the server knows the login; where it tells no one apart, as it was said."""
+        """The name of the login on the server; without sign-in, the given name."""
         told = await self._read(_path("me"))
         return str(told["name"]) if told.get("named") else who or runs.who_am_i()
 
@@ -228,7 +233,7 @@ class ServerControl:
         return _read(Decision, found, "decision")
 
     async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
-        """The stream says that something happened; what, is read."""
+        """The stream signals a change; the change itself is then read."""
         document = await self.run(name, most)
         yield document
         news = asyncio.Event()
@@ -291,7 +296,7 @@ class ServerControl:
         return [await self.ask(name, request) for request in asked]
 
     async def _waited(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Asked once, under one key, and waited for as long as a store is."""
+        """Send once, with one idempotency key, and wait as long as with a store."""
         key, told = self._calls.new_key(), {}
         for _ in range(WAITS):
             told = await self._change(method, path, body, key, {"wait_s": WAIT_S}, WAIT_S + 15.0)
@@ -325,7 +330,7 @@ class ServerControl:
         return _read(DryRun, found, "dry run")
 
     async def ready(self, plan: PlanGiven) -> str:
-        """Whether the plan fits is found out when it is proposed."""
+        """Whether the plan fits is checked when it is proposed."""
         leader = str((await self._read(_path("situation")))["leader"]["owner"])
         if not leader:
             raise Unavailable("no controller is leading; start one at each site: evac serve")
@@ -333,7 +338,7 @@ class ServerControl:
         return leader
 
     async def _hand_over(self, plan: PlanGiven) -> None:
-        """The bytes go under their own digest, so that it does not matter how often."""
+        """Upload the bytes under their digest, so that repeating it is harmless."""
         await self._calls.change("PUT", _path("plans", plan.digest), plan.data, timeout_s=LONG_S)
 
     async def propose(
@@ -500,7 +505,7 @@ class ServerControl:
         return [row async for row in self._paged(path, "")]
 
     async def _paged(self, path: str, after: str) -> AsyncIterator[dict[str, Any]]:
-        """All rows of a list, page by page; never more than a bound, whatever the server says."""
+        """All rows of a list, page by page, up to a limit whatever the server says."""
         left, following = ROWS_MOST, after or None
         while True:
             params = {"limit": PAGE, **({"after": following} if following else {})}
@@ -549,7 +554,7 @@ def _plan_line(row: Mapping[str, Any]) -> PlanLine:
 
 @contextlib.asynccontextmanager
 async def through_server(server: Server) -> AsyncIterator[ServerControl]:
-    """Raises EvacError for whatever a server says that does not have the shape it should have."""
+    """Raise EvacError for any response without the expected form."""
     control = ServerControl(ServerCalls(server))
     try:
         yield control
@@ -560,6 +565,6 @@ async def through_server(server: Server) -> AsyncIterator[ServerControl]:
 
 
 def _head_of(journal: str, head: Anchor) -> Document:
-    """stream: of a chapter of that journal; older servers know none."""
+    """stream: of a chapter of that journal; older servers have none."""
     told: Document = {"segment": head.segment, "records": head.records, "hash": head.hash}
     return told if head.stream == journal else {**told, "stream": head.stream}

@@ -1,4 +1,4 @@
-"""The way straight to the store: what a command sees and asks where it can reach the store itself."""
+"""Direct access to the store, for commands that can reach it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ PAUSE_S: Final = 0.3
 
 
 class StoreControl:
-    """url: of the store, opened when it is first needed. log: where a controller that is started writes its
-    notices. Close it.
+    """url: of the store, opened on first use. log: where a started controller writes its log. Must be
+    closed.
     """
 
     def __init__(self, url: str, log: Path, clock: Clock | None = None) -> None:
@@ -100,7 +100,7 @@ class StoreControl:
             tending.cancel()
 
     async def _tend(self, again: bool = False) -> None:
-        """Starts the controller of an embedded store again if it ended; again: whenever it does."""
+        """Restart the controller of an embedded store if it ended; again: every time it does."""
         from evac.app import applying
 
         while True:
@@ -247,7 +247,9 @@ class StoreControl:
         await effects.clear(self.store, domain, name, reason, now_ms)
 
     async def _must_lead(self) -> None:
-        """What only a leader may do needs one: of an embedded store it ends when nothing is left to do."""
+        """Ensure a leader for operations that need one: that of an embedded store ends when it has nothing
+        left to do.
+        """
         from evac.app import applying
 
         await applying.go_on(self.store, self._url, self._log, asked=True)
@@ -289,7 +291,7 @@ class StoreControl:
     async def _must_not_need_proof(
         self, who: str, what: str, ways: str = "go through the war room: --server URL"
     ) -> None:
-        """Raises NotAllowed if the last leader takes nothing on a typed name."""
+        """Raise NotAllowed if the last leader accepts no typed names."""
         if await proof_needed(self.store):
             raise NotAllowed(
                 "unproven",
@@ -320,7 +322,7 @@ class StoreControl:
 
 
 def _estate(path: Path | None) -> Path:
-    """Raises InvalidInput: without a war room the estate is read here."""
+    """The estate's path. Raises InvalidInput if missing: without a war room the estate is read here."""
     if path is None:
         raise InvalidInput("estate-missing", "no estate was given", "give ESTATE, or use --server")
     return path

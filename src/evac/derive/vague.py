@@ -1,8 +1,8 @@
-"""Amounts that nobody knows: what a replica takes, what a pool or a site has, and what runs on a server.
+"""Unknown amounts: the demand of a replica, the capacity of a pool or a site, and the load of a server.
 
-Something that runs keeps running, whatever it takes. But what is free beside it is not known, and neither is
-whether something fits that takes nobody knows what. Of replicas of which only the site is known, any server
-in service there, and any pool, may hold some; if the site has one pool and no such server, the pool does.
+What runs keeps running, whatever it uses. But the free capacity next to it is unknown, and so is whether
+something of unknown demand fits. A replica with only a known site may be on any serving server or in any pool
+there; if the site has one pool and no such server, it is in the pool.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED
 
 NEEDED = 2
-"""Resources that every service needs: cpu and memory. Of others, what is not stated is none."""
+"""Resources that every service needs: cpu and memory. Others default to zero if not stated."""
 
 
 def vague_demand(top: Topology) -> Mapping[int, tuple[tuple[int, str], ...]]:
-    """Service -> (resource, path) of what a replica takes of it, where nobody knows that."""
+    """Service -> (resource, path) of a replica's unknown demand."""
 
     def work() -> dict[int, tuple[tuple[int, str], ...]]:
         found = {}
@@ -40,7 +40,7 @@ def vague_demand(top: Topology) -> Mapping[int, tuple[tuple[int, str], ...]]:
 
 
 def only_pool(top: Topology) -> IntColumn:
-    """(sites,) the pool that holds all that runs at a site; -1: it may be on servers or in other pools."""
+    """(sites,) the pool that contains everything at a site; -1: it may be on servers or in other pools."""
     fleet, count = top.estate.fleet, np.bincount(top.pool_site, minlength=len(top.estate.sites))
     found = np.full(len(top.estate.sites), -1, np.int64)
     found[top.pool_site] = np.arange(len(top.pool_site))
@@ -50,8 +50,8 @@ def only_pool(top: Topology) -> IntColumn:
 
 
 def crowded(top: Topology) -> tuple[BoolColumn, BoolColumn]:
-    """(servers,) and (pools,) that may hold replicas of which only the site is known. Where no replica of the
-    estate is known to be on a server, every server in service may hold some.
+    """(servers,) and (pools,) that may hold replicas with only a known site. If no replica in the estate is
+    known to be on a server, every serving server may hold some.
     """
 
     def work() -> tuple[BoolColumn, BoolColumn]:
@@ -68,7 +68,7 @@ def crowded(top: Topology) -> tuple[BoolColumn, BoolColumn]:
 
 
 def held_by_pools(top: Topology) -> tuple[BoolColumn, IntColumn]:
-    """(K,) bindings that pools hold, and (K,) the pool of each of them, -1 for the others."""
+    """(K,) bindings that pools hold, and (K,) the pool of each, -1 for the others."""
     replicas = top.estate.replicas
     pool = np.where(replicas.kind == ON_POOL, replicas.target, -1).astype(np.int64)
     at_site = replicas.kind == AT_SITE
@@ -85,8 +85,9 @@ def vague_amounts(
     owners: list[str],
     present: Present,
 ) -> Vague:
-    """What nobody knows of the rows of a loss or an evacuation: servers, pools, and sites without either.
-    capacity (N, R) and owners (N,): of pools and sites, and their paths. What goes home fits there, as it
+    """The unknown amounts in the rows of a loss or an evacuation: servers, pools, and sites without either.
+
+    capacity (N, R) and owners (N,): of pools and sites, and their paths. What returns home fits there, as it
     did before.
     """
     if scenario.kind not in ("lose", "evacuate"):

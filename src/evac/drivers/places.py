@@ -1,7 +1,7 @@
-"""Empty places that a restore fills, so that nothing half-restored can be taken for data.
+"""Empty folders that a restore fills, so that a partial restore cannot be mistaken for data.
 
-A place is a folder. It is filled under another name next to it, and gets its own name once it is complete.
-Next to it are a lock, which also the programs that fill it hold, and a record of what was restored, by whom.
+A place is a folder. It is filled under a temporary name next to it, and gets its own name once complete. Next
+to it are a lock, also held by the programs that fill it, and a record of what was restored, by whom.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ READERS_MOST: Final = min(4, len(os.sched_getaffinity(0)))
 BATCH: Final = 256
 """How many files are looked at before the first of them is done."""
 SETTLED_NS: Final = 2_000_000_000
-"""For how long nothing was written, where a later look may trust the times of files."""
+"""Time without writes after which file times can be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What was restored into a place, and under which order; `complete` only once all of it was checked."""
+    """What was restored into a place, and under which order; `complete` only once everything was checked."""
 
     key: str = ""
     token: int = 0
@@ -48,20 +48,20 @@ class Record:
     took_ms: int = 0
     reached_at: int | None = None
     as_of: int | None = None
-    """The moment that the data is as of, in seconds since 1970; its newest write may be older."""
+    """The restore point in seconds since 1970; the newest write may be older."""
     complete: bool = False
     facts: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
 class RestorePlace:
-    """A folder that is restored into, and what is kept next to it."""
+    """A folder to restore into, and the files next to it."""
 
     path: Path
 
     @property
     def partial(self) -> Path:
-        """Where it is filled."""
+        """The folder while it is being filled."""
         return self.path.parent / f".{self.path.name}.evac-restoring"
 
     @property
@@ -74,11 +74,11 @@ class RestorePlace:
 
     @property
     def is_filled(self) -> bool:
-        """Raises OSError where nobody may look."""
+        """Whether it exists. Raises OSError if it cannot be inspected."""
         return self.path.is_dir() and any(self.path.iterdir())
 
     def refuse(self) -> None:
-        """Raises `Permanent` where it cannot be filled."""
+        """Raise `Permanent` if it cannot be filled."""
         code, problem = "place-wrong", ""
         try:
             if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
@@ -95,8 +95,8 @@ class RestorePlace:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[int]:
-        """Holds it alone; yields the open lock, for programs to inherit. Raises `Retryable` while another
-        restore, or a program that one left behind, holds it.
+        """Lock it; yields the open lock, for programs to inherit. Raises `Retryable` while another restore,
+        or a program that one left behind, holds it.
         """
         while True:
             handle = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -113,7 +113,7 @@ class RestorePlace:
                 os.close(handle)
 
     def is_held(self) -> bool:
-        """Whether a restore fills it now."""
+        """Whether a restore is filling it."""
         try:
             with self.held():
                 return False
@@ -121,7 +121,9 @@ class RestorePlace:
             return True
 
     def read(self) -> Record:
-        """What was restored; an empty record where nothing was. Raises `Permanent` if nobody can tell."""
+        """What was restored; an empty record if nothing was. Raises `Permanent` if that cannot be
+        determined.
+        """
         try:
             with self.record.open("rb") as file:
                 found = orjson.loads(file.read(RECORD_BYTES))
@@ -132,7 +134,7 @@ class RestorePlace:
             raise Permanent("place-record", f"{self.record} cannot be read", "check it by hand") from error
 
     def write(self, record: Record) -> None:
-        """Keeps a record, on the disk, whatever happens next."""
+        """Write a record durably."""
         new = self.record.with_name(self.record.name + ".new")
         body = orjson.dumps(
             {one.name: getattr(record, one.name) for one in fields(record)} | {"facts": dict(record.facts)}
@@ -146,12 +148,12 @@ class RestorePlace:
         sync(self.path.parent)
 
     def complete(self) -> None:
-        """Gives what is complete its own name, in one move."""
+        """Rename the completed folder atomically to its own name."""
         self.partial.rename(self.path)
         sync(self.path.parent)
 
     def remove(self) -> None:
-        """Everything that a restore left here, whether complete or not."""
+        """Delete everything that a restore left here, complete or not."""
         for folder in (self.path, self.partial):
             if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
@@ -160,7 +162,9 @@ class RestorePlace:
 
 
 def place_at(name: str) -> RestorePlace:
-    """The place of that name. Raises `Permanent` for what is no full path of a folder below another one."""
+    """The place with that path. Raises `Permanent` unless it is the full path of a folder below another
+    one.
+    """
     path = Path(name)
     if not path.is_absolute() or ".." in path.parts or len(path.parts) < 3:
         raise Permanent(
@@ -170,7 +174,7 @@ def place_at(name: str) -> RestorePlace:
 
 
 def refuse_older(place: RestorePlace, record: Record, order: Order) -> None:
-    """Raises `Permanent` for a leader that was replaced, and for an epoch that is over."""
+    """Raise `Permanent` for a leader that was replaced, and for an epoch that has ended."""
     if order.token < record.token:
         raise stale_token(str(place.path), record.token, order)
     if order.epoch < record.epoch:
@@ -179,7 +183,7 @@ def refuse_older(place: RestorePlace, record: Record, order: Order) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Names in a folder reach the disk."""
+    """Sync the names in a folder to disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -189,19 +193,20 @@ def sync(folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a folder holds."""
+    """Content of a folder."""
 
     files: int
-    """Ordinary files; links are not among them."""
+    """Regular files; links are not included."""
     bytes: int
     digest: str
-    """Of the name, the size and the SHA-256 of every file, and of what every link names."""
+    """Digest of the name, size and SHA-256 of every file, and of the target of every link."""
 
 
 def everything_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """What is below a folder, folder by folder in the order of names, and what the kernel says of each; links
-    are not followed. Raises OSError for the first that cannot be read: whatever walks over data uses this, so
-    that no part of it is left out unsaid.
+    """Everything below a folder, in the order of names, with its stat result; links are not followed.
+
+    Raises OSError for the first unreadable entry. All walks over data use this, so that nothing is skipped
+    silently.
     """
     for top, folders, names in os.walk(folder, onerror=_raise):
         folders.sort()
@@ -247,21 +252,21 @@ def manifest_of(place: Path) -> Manifest:
 
 
 def facts_of(found: Manifest) -> dict[str, str | int]:
-    """What a witness compares."""
+    """Facts for a witness to compare."""
     return {"files": found.files, "bytes": found.bytes, "manifest": found.digest}
 
 
 class SourceWitness:
-    """Looks at folders that are backed up. What was read once is not read again while nothing has changed: a
-    write changes the time of change that the kernel keeps of a file, and no program can set that one.
+    """Reads folders that are backed up. Unchanged folders are not read again: a write changes the kernel's
+    change time of a file, which no program can set.
     """
 
     def __init__(self) -> None:
         self._read: dict[str, tuple[str, Manifest]] = {}
-        """Folder -> what tells that it has changed, and what it held."""
+        """Folder -> change stamp, and its content."""
 
     def facts(self, paths: Sequence[str]) -> dict[str, str | int]:
-        """What a witness compares, of a source that is one folder or file; nothing of several. Raises
+        """Facts for a witness, if the source is a single folder or file; none for several. Raises
         `Retryable`.
         """
         if len(paths) != 1:
@@ -288,8 +293,8 @@ class SourceWitness:
 
 
 def _stamp(folder: Path) -> tuple[str, int]:
-    """What changes with every change of a file or below a folder, and the time of the newest one. Raises
-    OSError.
+    """A stamp that changes with every change of a file or below a folder, and the time of the newest one.
+    Raises OSError.
     """
     whole, newest = hashlib.sha256(), 0
     below = everything_below(folder) if folder.is_dir() else ()
@@ -308,7 +313,7 @@ def _stamp(folder: Path) -> tuple[str, int]:
 
 
 def length_and_digest(path: Path) -> tuple[int, str]:
-    """Of a file: its bytes, and their SHA-256. Raises OSError."""
+    """Size and SHA-256 of a file. Raises OSError."""
     digest, length = hashlib.sha256(), 0
     with path.open("rb") as file:
         while part := file.read(HASH_BYTES):
@@ -318,7 +323,7 @@ def length_and_digest(path: Path) -> tuple[int, str]:
 
 
 def _same(handle: int, path: Path) -> bool:
-    """Whether a file that was opened still has its name."""
+    """Whether an opened file still has its name."""
     try:
         found, now = os.fstat(handle), path.stat()
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""The main job from start to end, for a newcomer: example, audit, plan, proof, simulation, report.
+"""The main workflow for a newcomer: example, audit, plan, proof, simulation, report.
 
-Run by `make demo`; every file it makes lies in one folder, so that each command can be tried on it.
+Run by `make demo`; all its files are in one folder, so that each command can be tried on them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SOURCE: Final = Path(__file__).resolve().parents[3].parent / "shared" / "data" /
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """Everything one company's part of the demonstration found."""
+    """Results of one company's part of the demonstration."""
 
     estate: Estate
     report: AuditReport
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _step(words: str) -> Iterator[None]:
-    """Say what is being done, and how long it took."""
+    """Print what is being done, and how long it took."""
     print(f"  {words:<58}", end="", flush=True)
     begin = time.monotonic()
     yield

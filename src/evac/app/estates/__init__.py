@@ -1,1 +1,1 @@
-"""The estate that a controller runs on: copied, watched, switched over."""
+"""The estate that a controller runs on: copied, watched, switched."""

@@ -1,35 +1,33 @@
-"""Takes a changed estate, and a changed policy, while the controller runs.
+"""Switch to a changed estate or policy while the controller runs.
 
-How it goes. The files of estate and policy are looked at every few seconds (names, times, sizes), and at once
-when `look_now` is called, which SIGHUP does. When they differ from the last look they are left to settle for
-one more look. Then they are copied (`estate_copies`), and the copy is read and checked on a thread: nothing
-that someone is just writing is ever read twice, and the loop goes on. What then happens:
+The files of estate and policy are checked every few seconds (names, times, sizes), and at once on `look_now`,
+which SIGHUP calls. When they differ from the last check, one more check lets them settle. Then they are
+copied (`estate_copies`), and the copy is read and checked on a thread: files being written are never read
+twice, and the event loop continues. Then:
 
-    the same bytes as before      nothing; a problem that stood is over
-    problems                      the estate in use stays; said with file and line
-    what needs a new start        the estate in use stays; said (`estate_turn.needs_restart`)
-    a policy that needs one       the estate is taken beside the policy in use, and that is said
-                                  (`estate_turn.policy_waits`)
-    all else                      the controller goes over in one step, then the link moves, and with it the
-                                  processes beside it: war room, notices, status page
+the same bytes as before      nothing; an earlier problem is cleared
+problems                      the estate in use stays; reported with file and line
+a change that needs a restart the estate in use stays; reported (`estate_turn.needs_restart`)
+a policy that needs one       the estate is used with the policy in use, and that is reported
+                              (`estate_turn.policy_waits`)
+anything else                 the controller switches in one step, then the link moves, and with it the
+                              side processes: war room, alerts, status page
 
-How it stands is in `standing.json` beside the link, which the war room shows: on the page Now, in
-`/v1/situation` and in `/metrics`. What changed is told as a notice: `estate` or `policy` when one was taken,
-with both digests, `trouble` when not. The leader's notices go into the journal, so that it says which estate
-and policy it led by, and since when.
+The state is in `standing.json` next to the link, which the war room shows: on the page Now, in
+`/v1/situation` and in `/metrics`. Changes are reported as notices: `estate` or `policy` when one was
+switched, with both digests, `trouble` when not. The leader's notices go into the journal, which so records
+which estate and policy it used, and since when.
 
-Every controller watches the files of its own site. Runs under way keep the plan they are bound to, and what
-they were made under where the new policy is looser (`engine.policies`); a plan of an older estate that was
-not proposed yet is refused as stale, and the drawer looks at each of its plans anew: those that the change
-does not touch are kept, if the checker accepts them.
+Every controller watches the files of its own site. Open runs keep the plan they are bound to, and the policy
+they were made under if the new one is less strict (`engine.policies`); a plan of an older estate that was not
+proposed yet is refused as stale, and each standby plan is checked again: those that the change does not
+affect are kept, if the checker accepts them.
 
-A running controller goes over to another estate and policy, in one step of its loop.
-
-What plans and runs are made of (`SeenEstate`, the planners, guards, health of services, probes, policies)
-changes in the same moment, so that nothing is made of two. What a controller is built around is not
-exchanged: the sites that vote, what they are for, their agents; and of the policy how a lost site is
-recognised, the leases by which members fence themselves, and what every plan in the drawer was made under.
-For that it is started anew.
+The switch happens in one step of the event loop: everything that plans and runs are made from (`SeenEstate`,
+planners, guards, health of services, probes, policies) changes at the same moment, so that nothing mixes two
+editions. A restart is needed for what a controller is built around: the voting sites, their roles and agents;
+and in the policy how a lost site is recognized, the leases by which members fence themselves, and the
+conditions of all standby plans.
 """
 
 from __future__ import annotations
@@ -61,20 +59,20 @@ from evac.model.run_policy import RunPolicy
 
 @dataclass(frozen=True, slots=True)
 class LoadedEstate:
-    """An estate, and the policy beside it."""
+    """An estate, and the policy next to it."""
 
     estate: Estate
     policy: RunPolicy
 
 
 def load(estate: Path, policy: Path | None, as_of: date | None) -> LoadedEstate:
-    """Raises EstateError with every problem."""
+    """Load both. Raises EstateError with every problem."""
     found = estates.load(estate, as_of)
     return LoadedEstate(found, RunPolicy() if policy is None else load_policy(policy, found))
 
 
 def needs_restart(old: Estate, new: Estate, site: str, watches: bool) -> str:
-    """What of a new estate is not taken while the controller of that site runs; empty if there is nothing.
+    """Changes in a new estate that need a restart of that site's controller; empty if there are none.
     watches: it is one of several.
     """
     was, now = ({one.id: one.role for one in estate.sites} for estate in (old, new))
@@ -93,8 +91,8 @@ def needs_restart(old: Estate, new: Estate, site: str, watches: bool) -> str:
 
 
 def policy_waits(old: RunPolicy, new: RunPolicy) -> str:
-    """What of a new policy is not taken while a controller runs; empty if there is nothing. A policy is
-    taken as a whole: where this says something, all of it waits.
+    """Changes in a new policy that need a restart; empty if there are none. A policy is switched as a whole:
+    if this is not empty, all of it waits.
     """
     if old.profile != new.profile:
         return "the rules for recognising a lost site have changed (watch)"
@@ -111,7 +109,7 @@ def policy_waits(old: RunPolicy, new: RunPolicy) -> str:
 
 
 def check_new_mode(new: RunPolicy, path: Path, quorum: bool, voters: int) -> None:
-    """As at the start. path: of the policy. Raises NotAllowed, with the place of the mode."""
+    """The check at start-up. path: of the policy. Raises NotAllowed, with the place of the mode."""
     try:
         check_mode(new.mode, quorum, voters)
     except NotAllowed as error:
@@ -122,9 +120,8 @@ def check_new_mode(new: RunPolicy, path: Path, quorum: bool, voters: int) -> Non
 
 
 async def turn(made: Composed, loaded: LoadedEstate, path: Path, use: Callable[[], None]) -> None:
-    """Everything that is made from now on is made of the new estate, by the new policy. path: where planners
-    read the estate; it must not change. use: has the processes beside do the same; where it raises, nothing
-    has changed.
+    """Make everything from now on from the new estate and policy. path: where planners read the estate; it
+    must not change. use: switches the side processes; if it raises, nothing has changed.
     """
     parts, new, policy = made.controller.parts, loaded.estate, loaded.policy
     pooled = await asyncio.to_thread(pooled_of, new)
@@ -153,7 +150,7 @@ Say = Callable[[NoticeKind, str, Mapping[str, Any]], None]
 
 
 class EstateWatch:
-    """One beside a running controller. watches: it is one of several controllers."""
+    """The watcher of a running controller. watches: it is one of several controllers."""
 
     def __init__(
         self,
@@ -177,11 +174,11 @@ class EstateWatch:
         self.standing = Standing(now_ms, policy_ms=now_ms)
 
     def look_now(self) -> None:
-        """Someone says that the files changed."""
+        """Someone reports that the files changed."""
         self._bell.set()
 
     async def run(self) -> None:
-        """Until cancelled. Nothing that is wrong with files ends it."""
+        """Run until cancelled. No problem with files ends it."""
         self._write()
         while True:
             asked = False
@@ -194,7 +191,7 @@ class EstateWatch:
             await self.look(asked)
 
     async def look(self, at_once: bool = False) -> None:
-        """One look. at_once: the files are said to be whole."""
+        """One check. at_once: the files are known to be complete."""
         now = await asyncio.to_thread(self._copies.stamp)
         settled, self._looked = now == self._looked, now
         if at_once or (settled and now != self._done) or not self._copies.whole:
@@ -222,7 +219,7 @@ class EstateWatch:
                 self._copies.drop(edition)
 
     async def _weigh(self, edition: Edition) -> bool:
-        """Whether this edition is the one in use from now on. Raises EstateError, OSError."""
+        """Decide whether to use this edition from now on. Raises EstateError, OSError."""
         new = await asyncio.to_thread(load, edition.estate, edition.policy, self._as_of)
         site = self._made.controller.parts.site
         why = needs_restart(self._made.seen.files, new.estate, site, self._watches)
@@ -260,7 +257,7 @@ class EstateWatch:
         self._say("estate", words, {"estate": digest, "before": before})
 
     def _changed_policy(self, old: RunPolicy, now_ms: int) -> None:
-        """Also which runs go on by what they were made under."""
+        """Also report which runs continue with the policy that they were made under."""
         digest, before = self._policies.digest, digest_of(old)
         keys, held = changes(old, self._policies.now), self._policies.held
         self.standing = replace(self.standing, policy_ms=now_ms)
@@ -271,7 +268,7 @@ class EstateWatch:
         self._say("policy", words, data)
 
     def _well(self) -> None:
-        """What is on disk is what is in use, but for what waits for a new start."""
+        """The files on disk are in use, except for what waits for a restart."""
         if self._waits:
             self._needs_restart(self._waits, policy=True)
         elif not self.standing.well:
@@ -284,7 +281,7 @@ class EstateWatch:
             self._write()
 
     def _refuse(self, error: EvacError | OSError) -> None:
-        """Said once for each set of problems."""
+        """Reported once for each set of problems."""
         count, first = _problems(error)
         old = self.standing
         if (old.problems, old.first) == (count, first):
@@ -316,7 +313,7 @@ class EstateWatch:
 
 
 def _problems(error: EvacError | OSError) -> tuple[int, str]:
-    """How many, and the first one with its place."""
+    """Number of problems, and the first one with its place."""
     if isinstance(error, EstateError):
         errors = [one for one in error.diagnostics if one.severity == "error"]
         if errors:

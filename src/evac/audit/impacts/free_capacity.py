@@ -1,10 +1,10 @@
-"""Capacity that is left: which servers may take what is lost, in shapes of servers that are alike.
+"""Remaining capacity: which servers may take what is lost, as shapes of similar servers.
 
-Usable are servers that can be booted within their odds and power budgets, by the rules of the planning
-instance, but for no particular loss: a server that a loss takes is left out when that loss is judged.
-Servers with the same pool and the same free amounts count as one shape. Free amounts are rounded down to a
-few leading bits, so that ninety thousand servers become a few thousand shapes and no capacity is seen that
-is not there. Fragmentation stays visible: a replica still has to fit on one server.
+Usable servers are those that can be booted within their odds and power budgets, by the rules of the planning
+instance, but for no particular loss: a server that a loss takes is excluded when that loss is judged. Servers
+with the same pool and the same free amounts form one shape. Free amounts are rounded down to a few leading
+bits, so that ninety thousand servers become a few thousand shapes and capacity is never overstated.
+Fragmentation stays visible: a replica still has to fit on one server.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ LEAST_BITS: Final = 2
 
 @dataclass(frozen=True, eq=False)
 class Wants:
-    """What a replica of each service asks for, S rows."""
+    """Demand of a replica of each service, S rows."""
 
     demand: IntColumn
-    """(S, R), unknown taken as 0."""
+    """(S, R), unknown counts as 0."""
     known: BoolColumn
     """(S,) whether cpu and memory are known."""
     per_server: IntColumn
@@ -64,15 +64,15 @@ class Wants:
     eligible: BoolColumn
     """(S, P)"""
     kinds: BoolColumn
-    """(K, P) its different rows."""
+    """(K, P) its distinct rows."""
     kind: IndexColumn
-    """(S,) which of these is the one of a service."""
+    """(S,) index of each service's row in `kinds`."""
     order: IndexColumn
-    """Services as they are served: tier, then people, then id."""
+    """Services in placement order: tier, then users, then id."""
 
     @cached_property
     def asking(self) -> Asking:
-        """The same, as kernels take it."""
+        """The same, in the form for kernels."""
         return Asking(
             self.demand, self.known, self.per_server, self.site_cap, self.kinds, self.kind, self.order
         )
@@ -85,9 +85,9 @@ class Headroom:
     free: IntColumn
     """(R, G)"""
     vague: BoolColumn
-    """(P, R) pools whose free amount is unknown: their capacity, or what runs there takes, is not known."""
+    """(P, R) pools whose free amount is unknown because their capacity or load is."""
     beside: BoolColumn
-    """(sites,) where bare servers are left out for that reason."""
+    """(sites,) where bare servers are excluded for that reason."""
     count: IntColumn
     """(G,) servers."""
     pool: IndexColumn
@@ -102,7 +102,7 @@ class Headroom:
     server_shape: IndexColumn
     """(servers,) shape of a usable server, -1 for the others."""
     row_start: IntColumn
-    """Usable servers by row of the losses: this one and the next."""
+    """Usable servers by row of the losses: start of this row and of the next."""
     row_server: IndexColumn
 
     @cached_property
@@ -117,7 +117,7 @@ class Headroom:
         return np.ascontiguousarray(self.free.T)
 
     def lost_shapes(self, rows: IndexColumn) -> IntColumn:
-        """(G,) usable servers that lost rows take of each shape."""
+        """(G,) usable servers of each shape in lost rows."""
         found = np.zeros(len(self.count), np.int64)
         count_shapes_of(rows, self.row_start, self.row_server, self.server_shape, found)
         return found
@@ -134,14 +134,14 @@ def demands(top: Topology) -> tuple[IntColumn, BoolColumn]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Used:
-    """What replicas take: (servers, R) and (pools, R)."""
+    """Load of all replicas: (servers, R) and (pools, R)."""
 
     servers: IntColumn
     pools: IntColumn
 
 
 def used_amounts(top: Topology, demand: IntColumn, included: BoolColumn | None = None) -> Used:
-    """What replicas take; `kept` (S,) leaves out services that are shed."""
+    """Load of all replicas; `kept` (S,) excludes services that are shed."""
     taken = demand if included is None else demand * included[:, None]
     estate, replicas = top.estate, top.estate.replicas
     return Used(
@@ -153,7 +153,7 @@ def used_amounts(top: Topology, demand: IntColumn, included: BoolColumn | None =
 def _taken(
     replicas: Replicas, here: BoolColumn, target: IndexColumn | IntColumn, demand: IntColumn, size: int
 ) -> IntColumn:
-    """(size, R) taken by some bindings on their targets."""
+    """(size, R) load of some bindings on their targets."""
     target, service, count = target[here], replicas.service[here], replicas.count[here]
     columns = [np.bincount(target, demand[service, r] * count, size) for r in range(RESOURCE_COUNT)]
     return np.stack(columns, axis=1).astype(np.int64).reshape(size, RESOURCE_COUNT)
@@ -161,7 +161,7 @@ def _taken(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UsableServers:
-    """Usable servers: which, their stage, free amounts (n, R), and whether nothing is on them."""
+    """Usable servers: which, their stage, free amounts (n, R), and whether they are empty."""
 
     server: IndexColumn
     stage: IntColumn
@@ -169,14 +169,14 @@ class UsableServers:
     empty: BoolColumn
 
     def rounded(self, bits: int) -> IntColumn:
-        """Free amounts as shapes tell them apart; what is empty is as large as its class says."""
+        """Free amounts rounded for shapes; an empty server has the size of its class."""
         found = _leading_bits(self.free, bits)
         found[self.empty] = self.free[self.empty]
         return found
 
 
 def usable_servers(top: Topology, servers: IndexColumn, used: IntColumn) -> UsableServers:
-    """Some usable servers, given what is used on all (servers, R)."""
+    """Some usable servers, given the load of all (servers, R)."""
     fleet, taken = top.estate.fleet, used.take(servers, axis=0)
     free = fleet.capacity.take(servers, axis=0)
     free *= fleet.capacity_known.take(servers, axis=0)
@@ -190,7 +190,7 @@ def usable_servers(top: Topology, servers: IndexColumn, used: IntColumn) -> Usab
 
 
 def headroom_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Headroom:
-    """The shapes of an estate, given what is used: bare shapes, then declared pools."""
+    """The shapes of an estate, given the load: bare shapes, then declared pools."""
     beside = servers_beside_unknown(top)
     servers = np.flatnonzero(found.usable & ~beside).astype(np.int32)
     usable = usable_servers(top, servers, used.servers)
@@ -241,8 +241,9 @@ def _pool_names(top: Topology, pairs: list[tuple[int, int]], declared: list[int]
 
 
 def _shapes(pool: IndexColumn, usable: UsableServers) -> tuple[IndexColumn, IndexColumn, IntColumn]:
-    """First server of each shape, the shape of each server, and what shapes are told apart by: stage, pool
-    and free amounts (G, 2 + R), rounded to fewer bits until shapes are few."""
+    """First server of each shape, the shape of each server, and what distinguishes shapes: stage, pool and
+    free amounts (G, 2 + R), rounded to fewer bits until there are few shapes.
+    """
     bits = MOST_BITS
     while True:
         table = np.column_stack([usable.stage, pool, usable.rounded(bits)]).astype(np.int64, copy=False)
@@ -278,7 +279,7 @@ def _declared(top: Topology, used: IntColumn) -> tuple[IntColumn, list[int]]:
 
 
 def pool_capacity(top: Topology, number: int) -> list[int | None]:
-    """Totals of a declared pool; from its member servers where no total is stated."""
+    """Totals of a declared pool; from its member servers if no total is stated."""
     estate = top.estate
     live = (estate.fleet.pool == number) & np.isin(estate.fleet.state, (SERVING, SPARE))
     found: list[int | None] = []
@@ -290,7 +291,7 @@ def pool_capacity(top: Topology, number: int) -> list[int | None]:
 
 
 def pool_quota(top: Topology, number: int) -> list[int]:
-    """What of each resource of a declared pool may be filled; `UNBOUNDED` where its total is not known."""
+    """The usable part of each resource of a declared pool; `UNBOUNDED` if its total is unknown."""
     quota = top.estate.pools[number].quota_permille
     return [UNBOUNDED if t is None else t * quota // 1_000 for t in pool_capacity(top, number)]
 
@@ -310,7 +311,7 @@ def vague_pools(top: Topology) -> BoolColumn:
 
 
 def servers_beside_unknown(top: Topology) -> BoolColumn:
-    """(servers,) on which something may run that takes nobody knows what."""
+    """(servers,) that may run something of unknown demand."""
     replicas, found = top.estate.replicas, crowded(top)[0].copy()
     demand = vague_demand(top)
     if demand:
@@ -320,8 +321,8 @@ def servers_beside_unknown(top: Topology) -> BoolColumn:
 
 
 def open_capacity(top: Topology, headroom: Headroom, wants: Wants) -> BoolColumn:
-    """(S, sites) where a service may find capacity that nobody knows: in a pool, on a server beside something
-    of unknown demand, on a site that states none; and wherever it may run, if its own demand is unknown.
+    """(S, sites) where a service may find capacity of unknown size: in a pool, on a server next to something
+    of unknown demand, at a site that states none; and wherever it may run if its own demand is unknown.
     """
     estate, allowed = top.estate, _allowed(top, headroom)
     hangs = (wants.demand > 0).astype(np.int64) @ headroom.vague.T.astype(np.int64) > 0
@@ -338,7 +339,7 @@ def open_capacity(top: Topology, headroom: Headroom, wants: Wants) -> BoolColumn
 
 
 def wants_of(top: Topology, headroom: Headroom, demand: IntColumn, known: BoolColumn, n: IntColumn) -> Wants:
-    """What services ask for, against the pools of a room."""
+    """Demands of services, for the pools of given capacity."""
     hangs = (demand > 0).astype(np.int64) @ headroom.vague.T.astype(np.int64) > 0
     eligible, services = _allowed(top, headroom) & ~hangs, top.estate.services
     kinds, which = np.unique(eligible, axis=0, return_inverse=True)
@@ -355,7 +356,7 @@ def wants_of(top: Topology, headroom: Headroom, demand: IntColumn, known: BoolCo
 
 
 def useful_shapes(headroom: Headroom, wants: Wants) -> BoolColumn:
-    """(G,) shapes that hold a replica of any service."""
+    """(G,) shapes that fit a replica of any service."""
     found = np.zeros(len(headroom.count), np.bool_)
     least = wants.demand.min(axis=0) if len(wants.demand) else np.zeros(RESOURCE_COUNT, np.int64)
     holds_any(wants.asking, least, headroom.amounts, headroom.pool, found)
@@ -363,7 +364,7 @@ def useful_shapes(headroom: Headroom, wants: Wants) -> BoolColumn:
 
 
 def order_of_services(top: Topology) -> IndexColumn:
-    """Services as they are served: tier, then people, then id."""
+    """Services in placement order: tier, then users, then id."""
     services = top.estate.services
     tier = np.array([2**31 if s.tier is None else s.tier for s in services], np.int64)
     return np.lexsort((np.arange(len(services)), -audience(top.estate), tier)).astype(np.int32)
@@ -399,7 +400,7 @@ def _allowed(top: Topology, headroom: Headroom) -> BoolColumn:
 
 
 def _named(index: dict[str, int], names: tuple[str, ...] | None, column: IndexColumn) -> BoolColumn:
-    """Where a column holds one of some names; everywhere if none is asked for."""
+    """Rows of a column with one of some names; all rows if no name is given."""
     if names is None:
         return np.ones(len(column), np.bool_)
     return np.isin(column, [index[name] for name in names if name in index])
@@ -407,8 +408,9 @@ def _named(index: dict[str, int], names: tuple[str, ...] | None, column: IndexCo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Power:
-    """Budgets that are known, in watts; columns: per server the number of the budget of its rack, first and
-    second feed, hall and site, -1 unknown; sets: see `feed_sets`."""
+    """Known budgets, in watts; columns: for each server the number of the budget of its rack, first and
+    second feed, hall and site, -1 unknown; sets: see `feed_sets`.
+    """
 
     names: tuple[str, ...]
     budgets: tuple[int, ...]
@@ -427,16 +429,16 @@ class Reserves:
     by_hand: BoolColumn
     """Dark servers without remote control."""
     last: BoolColumn
-    """Those of them that people can boot, where it is stated how long that takes: used after all others."""
+    """Of those, servers that people can boot in a stated time: used after all others."""
     over_power: BoolColumn
     """Dark servers that no budget can power."""
     held_by: IndexColumn
-    """Number of the budget that holds such a server back, into `budgets`, else -1."""
+    """Number of the budget that blocks such a server, in `budgets`, else -1."""
     budgets: tuple[str, ...]
 
 
 def reserves(top: Topology) -> Reserves:
-    """Usable servers of an estate. A dark server counts only where it is known that it can be booted."""
+    """Usable servers of an estate. A dark server counts only if it is known that it can be booted."""
     fleet, estate = top.estate.fleet, top.estate
     full = np.array([s.role == "full" for s in estate.sites], np.bool_)
     fit = (fleet.pool < 0) & (fleet.state != CONDEMNED)
@@ -479,7 +481,7 @@ def feed_sets(top: Topology) -> IndexColumn:
 
 
 def _rank_and_size(key: IntColumn) -> tuple[IntColumn, IntColumn]:
-    """Place of each entry among the equal ones, and how many those are."""
+    """Rank of each entry among equal ones, and the number of equal ones."""
     order = np.argsort(key, kind="stable")
     ordered = key[order]
     first = np.r_[True, ordered[1:] != ordered[:-1]]
@@ -492,7 +494,7 @@ def _rank_and_size(key: IntColumn) -> tuple[IntColumn, IntColumn]:
 
 
 def load_of(top: Topology, power: Power) -> IntColumn:
-    """(budgets,) watts that are drawn today."""
+    """(budgets,) current load in watts."""
     fleet = top.estate.fleet
     on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
     load = np.zeros(len(power.names), np.int64)
@@ -503,12 +505,12 @@ def load_of(top: Topology, power: Power) -> IntColumn:
 
 
 def _over_power(power: Power, left: BoolColumn, watts: IntColumn, load: IntColumn) -> IndexColumn:
-    """(servers,) budget of their rack, feeds, hall or site that has no room for a dark server, -1 else;
-    servers by name, the first that still fit are kept.
+    """(servers,) budget of their rack, feeds, hall or site that cannot carry a dark server, -1 else; servers
+    by name, the first that still fit are kept.
 
-    Budgets are taken with everything on that is on today: no load of a lost part is given back, as
-    a budget that lies beside the loss gains nothing from it. A rack with two feeds may have to live
-    on either, so its whole load counts on both.
+    Budgets include everything that is on today: no load of a lost part is subtracted, because a budget
+    outside the loss gains nothing from it. A rack with two feeds may have to run on either, so its whole load
+    counts on both.
     """
     held = np.full(len(left), -1, np.int32)
     headroom = np.array(power.budgets, np.int64) - load
@@ -523,7 +525,7 @@ def _over_power(power: Power, left: BoolColumn, watts: IntColumn, load: IntColum
 
 
 def _running_sum(key: IndexColumn, values: IntColumn) -> IntColumn:
-    """Sum of the values so far within equal keys, in the given order."""
+    """Running sum within equal keys, in the given order."""
     order = np.argsort(key, kind="stable")
     ordered = key[order]
     total = np.cumsum(values[order])
@@ -535,7 +537,7 @@ def _running_sum(key: IndexColumn, values: IntColumn) -> IntColumn:
 
 
 def power_of(top: Topology) -> Power:
-    """Budgets that are known, and whom each of them carries."""
+    """Known budgets, and what each of them carries."""
     estate, fleet = top.estate, top.estate.fleet
     names: list[str] = []
     budgets: list[int] = []

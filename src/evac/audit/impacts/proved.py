@@ -1,23 +1,23 @@
-"""What is proved of losses that no one planned.
+"""What is proved about losses that were not planned.
 
 L losses, S services; P pairs of them in which replicas are lost.
 
-A plan places and orders as it sees fit, so an answer is kept only where an inequality makes it hold for every
-order. Of a service s that loses w of its replicas, in a loss that takes T replicas of all services together:
+A plan may place and order steps in any way, so a verdict is kept only if an inequality proves it for every
+order. For a service s that loses w of its replicas, in a loss that takes T replicas of all services together:
 
-- placed: T + servers that have room for s in racks and on feeds at its cap + w x (most of them in one rack)
-  <= servers that are on, are left, and have room for s without holding it; T of services that may use the
-  same servers. Whatever is placed before takes a server each, and the w of s close a rack each at most. Or a
-  pool has free what all ask for together that may run there.
-- unaffected, degraded: nothing of a higher tier than s is without a place, so no plan has a reason to stop s;
-  or s may not be shed; or something that may not be, and is not down, needs it.
-- recovers: s is placed, all that it needs comes back, what it uses softly is there, and even with every step
-  waiting for all others at the limits they share, the last one ends before the horizon.
-- lost: nothing brings it back whatever is done for it alone: its store has no copy, its provider is lost, or
-  replicas that serve > sum over servers of min(most per server, (capacity - what may not be shed) / demand).
-- shed: only a plan says that.
+- placed: T + servers that fit s in racks and on feeds at its cap + w x (most of them in one rack)
+  <= servers that are on, survive, and fit s without running it; T of services that may use the same servers.
+  Each replica placed earlier uses at most one server, and the w of s fill at most one rack each. Or a pool
+  has enough free for everything that may run there.
+- unaffected, degraded: nothing of a higher tier than s is unplaced, so no plan has a reason to stop s; or s
+  must not be shed; or a service that must not be shed, and is not down, needs it.
+- recovers: s is placed, everything that it needs comes back, its soft dependencies are available, and even if
+  every step waits for all others at the limits they share, the last one ends before the horizon.
+- lost: nothing restores it whatever is done for it alone: its store has no copy, its provider is lost, or
+  replicas that serve > sum over servers of min(most per server, (capacity - what must not be shed) / demand).
+- shed: only a plan decides that.
 
-What is neither is not proved. A time is the soonest possible one, and so proves only that something is late.
+Anything else is not proved. A time is the earliest possible one, so it proves only that something is late.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Doubts:
     """What is not proved, (L, S)."""
 
     stays: BoolColumn
-    """That no plan stops a service that is up."""
+    """Not proved: no plan stops a service that is up."""
     returns: BoolColumn
-    """That every plan brings a service that is down back in full."""
+    """Not proved: every plan fully restores a service that is down."""
 
 
 def doubts(
@@ -65,7 +65,7 @@ def doubts(
 
 
 def placed(ground: Ground) -> BoolColumn:
-    """(P,) of the pairs in which replicas are lost, whether every plan places all of them."""
+    """(P,) for pairs in which replicas are lost, whether every plan places all of them."""
     taken = ground.taken
     if not len(taken.pairs):
         return np.zeros(0, np.bool_)
@@ -74,7 +74,7 @@ def placed(ground: Ground) -> BoolColumn:
 
 
 def _sites_within_cap(ground: Ground) -> BoolColumn:
-    """(P, sites) that are left, and where even all that is lost of the service keeps its cap."""
+    """(P, sites) surviving sites where the service keeps its cap even with everything that is lost."""
     pairs, count = ground.taken.pairs, ground.taken.count
     found, cap = ~ground.losses.sites[pairs.loss], ground.capacity.supply.wants.site_cap[pairs.service]
     capped = np.flatnonzero(cap < ground.presence.n[pairs.service])
@@ -101,7 +101,7 @@ def _on_servers(ground: Ground, sites: BoolColumn) -> BoolColumn:
 
 
 def _somewhere(ground: Ground) -> BoolColumn:
-    """(S,) services with a cap per rack or feed, and with a replica whose rack is not known: it may count in
+    """(S,) services with a cap per rack or feed, and with a replica whose rack is unknown: it may count in
     any of them.
     """
     estate, n = ground.top.estate, ground.presence.n
@@ -128,8 +128,7 @@ def _usable_lost(ground: Ground) -> IntColumn:
 
 
 def _closed_by_racks(ground: Ground) -> IntColumn:
-    """(P,) servers with room for a service in racks that hold, or may come to hold, as many replicas of it as
-    may be."""
+    """(P,) servers that fit a service, in racks that have, or may get, as many of its replicas as allowed."""
     pairs, count, racks = ground.taken.pairs, ground.taken.count, len(ground.top.estate.racks)
     closed = np.zeros(len(pairs), np.int64)
     edges = np.searchsorted(pairs.service, np.arange(len(ground.presence.n) + 1)).tolist()
@@ -148,7 +147,7 @@ def _closed_by_racks(ground: Ground) -> IntColumn:
 
 
 class _RackFits:
-    """Servers that are on and have room for one replica, by rack."""
+    """Servers that are on and fit one replica, by rack."""
 
     def __init__(self, ground: Ground) -> None:
         supply, fleet = ground.capacity.supply, ground.top.estate.fleet
@@ -171,7 +170,7 @@ class _RackFits:
 
 
 def _closed_by_feeds(ground: Ground) -> IntColumn:
-    """(P,) servers on feeds on which the replicas that are lost would be too many of the service."""
+    """(P,) servers on feeds on which the lost replicas would exceed the service's cap."""
     pairs, top, n = ground.taken.pairs, ground.top, ground.presence.n
     services, racks, feeds = top.estate.services, len(top.estate.racks), len(top.estate.feeds)
     caps = [_cap(service.spread.per_feed, int(count)) for service, count in zip(services, n, strict=True)]
@@ -198,7 +197,7 @@ def _cap(share: object, n: int) -> int:
 
 
 def _foes(ground: Ground) -> IntColumn:
-    """(S,) replicas of other services that a service may share no server with."""
+    """(S,) replicas of other services that a service must share no server with."""
     groups = [service.conflict_group for service in ground.top.estate.services]
     n, sums = ground.presence.n, dict[str, int]()
     for group, count in zip(groups, n.tolist(), strict=True):
@@ -212,7 +211,7 @@ def _foes(ground: Ground) -> IntColumn:
 
 
 def _in_pools(ground: Ground, sites: BoolColumn) -> BoolColumn:
-    """(P,) placed in one pool that has space for all that may run there."""
+    """(P,) placed in one pool with capacity for everything that may run there."""
     supply, pairs = ground.capacity.supply, ground.taken.pairs
     headroom, wants = supply.headroom, supply.wants
     found = np.zeros(len(pairs), np.bool_)
@@ -230,7 +229,7 @@ def _in_pools(ground: Ground, sites: BoolColumn) -> BoolColumn:
 
 
 def _may_be_shed(ground: Ground, wiring: Wiring, hit: Down, without: BoolColumn) -> BoolColumn:
-    """(L, S) services that a plan may stop to make space. without: those that are not placed for sure."""
+    """(L, S) services that a plan may stop to free capacity. without: those not certainly placed."""
     services, tiers = ground.top.estate.services, ground.capacity.supply.tiers
     sheddable = np.array([service.sheddable for service in services], np.bool_)
     kinds, kind = np.unique(_classes_asked(ground), axis=0, return_inverse=True)
@@ -250,7 +249,7 @@ def _may_be_shed(ground: Ground, wiring: Wiring, hit: Down, without: BoolColumn)
 
 
 def _classes_asked(ground: Ground) -> BoolColumn:
-    """(S, classes + 1) classes of servers that a service may use; the last one is all else."""
+    """(S, classes + 1) classes of servers that a service may use; the last one is all others."""
     estate = ground.top.estate
     found = np.ones((len(estate.services), len(estate.classes) + 1), np.bool_)
     for row, service in enumerate(estate.services):
@@ -260,7 +259,7 @@ def _classes_asked(ground: Ground) -> BoolColumn:
 
 
 def _classes_held(ground: Ground) -> BoolColumn:
-    """(S, classes + 1) classes of the servers that a service runs on; the last one is all else."""
+    """(S, classes + 1) classes of the servers that a service runs on; the last one is all others."""
     estate = ground.top.estate
     replicas, found = estate.replicas, np.zeros((len(estate.services), len(estate.classes) + 1), np.bool_)
     on_server = replicas.kind == ON_SERVER
@@ -270,7 +269,7 @@ def _classes_held(ground: Ground) -> BoolColumn:
 
 
 def _held_up(wiring: Wiring, hit: Down, sheddable: BoolColumn, losses: int) -> Bits:
-    """Losses in which something that may not be shed, and is not down, needs a service."""
+    """Losses in which a service that must not be shed, and is not down, needs another service."""
     every = (1 << losses) - 1
     own = [0 if sheddable[row] else every & ~down for row, down in enumerate(hit.bits)]
     found = [0] * len(own)
@@ -285,7 +284,7 @@ def _held_up(wiring: Wiring, hit: Down, sheddable: BoolColumn, losses: int) -> B
 
 
 def _without_soft(wiring: Wiring, missing: BoolColumn) -> BoolColumn:
-    """(L, S) services that may have to do without what they use softly. missing: what may not be there."""
+    """(L, S) services whose soft dependencies may be missing. missing: what may be missing."""
     bits = packed((pairs_of(missing),), missing.shape[1], len(missing))
     found = any_of(wiring.graph.soft, bits)
     for service, groups in enumerate(wiring.graph.alternatives):
@@ -299,8 +298,9 @@ def _without_soft(wiring: Wiring, missing: BoolColumn) -> BoolColumn:
 
 
 def _ends_in_time(ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery) -> BoolColumn:
-    """(L,) whether every step ends before the horizon, if each one waits for all others at every limit that
-    they share; where tools are down or people are few, if there is only one at a time."""
+    """(L,) whether every step ends before the horizon if each one waits for all others at every limit that
+    they share; if tools are down or people are few, one at a time.
+    """
     estate, times, pairs, losses = ground.top.estate, wiring.times, damage.pairs, len(ground.losses)
     limits, taken = estate.limits, ground.taken
     known = chains.ready < NEVER
@@ -323,7 +323,7 @@ def _ends_in_time(ground: Ground, wiring: Wiring, damage: Damage, chains: Recove
 
 
 class Alone:
-    """Whether a service would fit if nothing else were started, and all were stopped that may be."""
+    """Whether a service would fit if nothing else were started, and everything that may be stopped were."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
@@ -331,8 +331,7 @@ class Alone:
 
     @cached_property
     def _free(self) -> IntColumn:
-        """(servers, R) capacity, or use where that is more, less what may not be shed; unknown counts
-        as plenty."""
+        """(servers, R) capacity, or load if higher, minus what must not be shed; unknown counts as plenty."""
         top, fleet = self._ground.top, self._ground.top.estate.fleet
         firm = np.array([not service.sheddable for service in top.estate.services], np.bool_)
         kept = used_amounts(top, self._ground.capacity.supply.demand, firm).servers
@@ -345,7 +344,7 @@ class Alone:
         return used_amounts(self._ground.top, self._ground.capacity.supply.demand)
 
     def fits(self, service: int, loss: int, replicas: int) -> bool:
-        """Whether so many replicas may find a place."""
+        """Whether this many replicas may be placed."""
         if service not in self._known:
             self._known[service] = self._places(service)
         rows, pools = self._known[service]
@@ -354,12 +353,12 @@ class Alone:
         return bool(left + pools[~losses.sites[loss][self._ground.top.pool_site]].sum() >= replicas)
 
     def _most(self, pool: int) -> IntColumn:
-        """(R,) what a pool may hold in all: more than its quota where more runs there."""
+        """(R,) maximum total of a pool: above its quota if its load is."""
         quota = np.array(pool_quota(self._ground.top, pool), np.int64)
         return np.asarray(np.maximum(quota, self._used.pools[pool]), np.int64)
 
     def _places(self, service: int) -> tuple[IntColumn, IntColumn]:
-        """Most replicas by row of the losses, and by pool."""
+        """Maximum replicas by row of the losses, and by pool."""
         top, losses = self._ground.top, self._ground.losses
         estate, fleet, wanted = top.estate, top.estate.fleet, top.estate.services[service]
         names = may_run_at(estate, wanted)
