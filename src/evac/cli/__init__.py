@@ -1,1 +1,1 @@
-"""The command line: a thin skin over app."""
+"""The command line: a thin layer over app."""

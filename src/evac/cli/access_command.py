@@ -43,7 +43,7 @@ def json_line(one: AccessRecord) -> str:
 
 
 def cef_line(one: AccessRecord) -> str:
-    """One record as CEF: `rt` in milliseconds, who as `suser`, how the person was proven as `cs1`."""
+    """One record as CEF: `rt` in milliseconds, the person as `suser`, the proof of identity as `cs1`."""
     severity = _SEVERITY.get(one.kind, _PLAIN)
     head = "|".join(
         _head(text) for text in ("evac", "evac", __version__, one.kind, one.kind.replace("-", " "))
@@ -80,7 +80,7 @@ def _line(text: str) -> str:
 
 
 class May(Protocol):
-    """A row of who may do what; see `evac.app.access.MayDo`."""
+    """A row of the access list; see `evac.app.access.MayDo`."""
 
     @property
     def kind(self) -> str: ...
@@ -128,7 +128,7 @@ FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def may_csv(rows: Sequence[May]) -> str:
-    """A cell that a spreadsheet would take for a formula begins with an apostrophe."""
+    """CSV. A cell that a spreadsheet would interpret as a formula begins with an apostrophe."""
     text = io.StringIO()
     writer = csv.DictWriter(text, ["kind", "name", "role", "may", "proof", "until"], lineterminator="\n")
     writer.writeheader()
@@ -433,7 +433,7 @@ def break_glass(
 
 
 def _private_key(reference: str) -> Ed25519PrivateKey:
-    """Raises NotAllowed, Permanent, never with a word of the key."""
+    """The private key. Raises NotAllowed, Permanent, which never quote it."""
     from evac.engine.runs.signatures import parse_key, read_key
     from evac.net.secrets import secret_of
 

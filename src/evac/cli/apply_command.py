@@ -1,5 +1,5 @@
-"""evac apply: what a plan would do now, or carry it out. evac approve: agree to a run. evac hold: stop
-before the next effect. evac site: marks of sites that a person takes back.
+"""evac apply: rehearse a plan or execute it. evac approve: approve a run. evac hold: stop before the next
+effect. evac site: clear marks of sites.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def apply(
 
 
 def _given(plan: Path, estate: Path | None, policy: Path | None, where: Where) -> PlanGiven:
-    """The plan of a file, or the one of that digest where runs are kept."""
+    """The plan in a file, or the stored one with that digest."""
     from evac.app.applying import is_digest
     from evac.control.port import PlanGiven
     from evac.engine.plans.library import digest_of
@@ -143,7 +143,7 @@ def _dry(plan: Path, estate: Path | None, policy: Path | None, where: Where, out
 
 
 def _abandoned(error: NotAllowed, sites: tuple[str, ...]) -> tuple[str, ...]:
-    """Sites that live and are left as lost all the same, once a person typed that. Raises the error."""
+    """Live sites that are left as lost anyway, once a person has typed that. Raises the error otherwise."""
     words = f"abandon {' '.join(sites)}"
     if click.prompt(f"{error.message}\ntype '{words}' to treat it as lost anyway", err=True) != words:
         raise error
@@ -187,8 +187,8 @@ def _propose(
 
 
 def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, ...]:
-    """What a person named, in the command or just now. Raises InvalidInput unless that is every site that is
-    left.
+    """The sites that a person named, in the command or just now. Raises InvalidInput unless these are all the
+    sites being left.
     """
     missing = [site for site in leaving if site not in confirm]
     for site in list(missing):
@@ -283,7 +283,9 @@ def approve(
 
 
 def _refuse_others(confirm: tuple[str, ...], leaving: Collection[str]) -> None:
-    """Raises InvalidInput for a site that was typed and is not left: whoever types it means another run."""
+    """Raise InvalidInput for a typed site that is not being left, which means that another run was
+    intended.
+    """
     others = [site for site in dict.fromkeys(confirm) if site not in leaving]
     if others and leaving:
         raise InvalidInput(
@@ -294,7 +296,7 @@ def _refuse_others(confirm: tuple[str, ...], leaving: Collection[str]) -> None:
 
 
 def covering(needed: Envelope, losses: Sequence[LossRow]) -> Envelope:
-    """What is agreed to: what the plan needs, and the most that may be lost as it is shown now."""
+    """What is approved: what the plan needs, and the maximum loss as shown now."""
     shown = [loss.milliseconds for loss in losses if loss.milliseconds is not None]
     return replace(needed, most_lost_ms=max(needed.most_lost_ms, *shown, 0))
 

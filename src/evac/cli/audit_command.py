@@ -37,12 +37,12 @@ from evac.views.json_out import in_format, of_findings
 from evac.views.words import plural
 
 READ_SHARE: Final = 0.4
-"""Of the time of an audit goes into reading the estate."""
+"""Share of an audit's time spent on reading the estate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Findings that count, and words on what was left out and why."""
+    """Findings that count, and what was omitted and why."""
 
     counted: tuple[Finding, ...]
     left_out: tuple[str, ...]

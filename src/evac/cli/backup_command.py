@@ -1,4 +1,4 @@
-"""evac backup: what every backup is worth, and take, check and restore them now."""
+"""evac backup: the state of every backup; take, check and restore them now."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _loaded(path: Path) -> Estate:
 
 
 def _facts(where: Where) -> BackupFacts:
-    """Nothing if no store was ever made: what the files state counts all the same."""
+    """Empty if there is no store yet: facts in the files still count."""
     from evac.cli.target import has_default_store
     from evac.model.backup import NOTHING_SEEN
 
@@ -182,7 +182,7 @@ def _perform(
 def _report(
     data_set: str, events: list[BackupEvent], output: str, target: Path | None, footer: str = ""
 ) -> int:
-    """Exit 1 where a job failed or could not run, 3 where it found an error."""
+    """Exit 1 if a job failed or could not run, 3 if it found an error."""
     from evac.views.backup_view import history_document, history_sheet
 
     document = history_document(data_set, events)
@@ -194,7 +194,7 @@ def _report(
 
 
 def _job(name: str, job: Job, words: str) -> None:
-    """Adds a command that does one kind of job now."""
+    """Add a command that runs one kind of job now."""
 
     @backup.command(name, help=words)
     @estate_argument

@@ -1,7 +1,7 @@
-"""evac bundle: everything that is needed when nothing else is left, in one file; and evac serve --bundle, a
-controller from it.
+"""evac bundle: one file with everything needed when nothing else is left; and evac serve --bundle, which
+starts a controller from it.
 
-That controller runs on a laptop, with no network but to what is left.
+That controller runs on a laptop, with no network except to what is left.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from evac.bundle.opening import Opened
 
 SITE: Final = "bundle"
-"""Where such a controller stands unless it is said: in no site."""
+"""Default site of such a controller: none."""
 
 
 @dataclass(frozen=True, slots=True)
 class BundleAsked:
-    """What the options say of a bundle."""
+    """Options about a bundle."""
 
     bundle: Path | None = None
     into: Path | None = None
@@ -60,7 +60,7 @@ class BundleAsked:
 
 
 def bundle_options(command: Command) -> Command:
-    """Gives a command `asked`, a BundleAsked."""
+    """Decorate a command with `asked`, a BundleAsked."""
     file = click.Path(path_type=Path, dir_okay=False)
 
     @click.option("--bundle", type=file, help="Start from this bundle, as a new generation; needs no ESTATE.")
@@ -104,8 +104,8 @@ def bundle_options(command: Command) -> Command:
 
 
 def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
-    """Unpacks and opens, or goes on with what was opened before. From now on references of secrets are
-    resolved from the opened material. Raises InvalidInput, NotAllowed, StoreError.
+    """Unpack and open, or resume an earlier opening. From then on secret references are resolved from the
+    opened secrets. Raises InvalidInput, NotAllowed, StoreError.
     """
     from evac.app.runs import who_am_i
     from evac.bundle import opening, sealing
@@ -181,7 +181,7 @@ def _say(opened: Opened, told: Mapping[str, str]) -> None:
 
 
 class _MakesByDefault(click.Group):
-    """`evac bundle ESTATE -o FILE` makes one; only `show` and `verify` are said."""
+    """`evac bundle ESTATE -o FILE` makes a bundle without a subcommand; `show` and `verify` must be named."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in {*self.commands, "-h", "--help"}:

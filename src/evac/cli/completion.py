@@ -1,7 +1,7 @@
-"""What the shell completes: sites and other domains of the estate that the line names, runs, plans.
+"""Shell completion: sites and other domains of the estate on the command line, runs, plans.
 
-Only `estate.yaml` and its neighbours are read, never tables or services, so an answer comes at once for any
-size. Whatever cannot be read or reached completes to nothing: completion never shows an error.
+Reads only `estate.yaml` and its neighbours, never tables or services, so it responds at once for any size.
+Anything unreadable or unreachable completes to nothing: completion never shows an error.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from evac.control.port import Control
 
 SECTIONS: Final = ("sites", "halls", "feeds", "groups")
-"""Keys of an estate whose entries are named by the path of a domain."""
+"""Keys of an estate whose entries are domains named by a path."""
 _HAS_ONE: Final = re.compile(rf"^(?:{'|'.join(SECTIONS)}):", re.MULTILINE)
 LARGEST: Final = 4_000_000
-"""Bytes of a file; a larger one is left out."""
+"""Maximum size of a file; a larger one is skipped."""
 PATIENCE_S: Final = 2.0
-"""For a store or a server."""
+"""Time limit for a store or a server."""
 PLAN_DIGITS: Final = 19
-"""`sha256:` and twelve digits, which name a plan."""
+"""`sha256:` and twelve digits, which identify a plan."""
 
 
 def sites(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -43,14 +43,14 @@ def domains(context: click.Context, parameter: click.Parameter, incomplete: str)
 
 
 def runs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Runs of the store or server, the newest first."""
+    """Runs of the store or server, newest first."""
     found = _asked(context, lambda control: control.runs()) or ()
     rows = [(row.run, f"{row.state}: {row.scenario}") for row in reversed(found)]
     return [CompletionItem(run, help=words) for run, words in rows if run.startswith(incomplete)]
 
 
 def plans(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Standby plans by digest where one is begun, else files."""
+    """Standby plans if a digest is being typed, else files."""
     if parameter.type.name == "path" and not incomplete.startswith("sha"):
         return [CompletionItem(incomplete, type="file")]
     rows = [row for row in _asked(context, lambda control: control.plans()) or () if row.plan]
@@ -76,7 +76,7 @@ def _names(context: click.Context, sections: tuple[str, ...]) -> list[str]:
 
 
 def _argument(context: click.Context, name: str) -> str | None:
-    """An argument of the line; click sorts arguments only once no option waits for its value."""
+    """An argument of the line; click assigns arguments only once no option waits for its value."""
     names = [one.name for one in context.command.params if isinstance(one, click.Argument)]
     at = names.index(name) if name in names else len(context.args)
     return context.args[at] if at < len(context.args) else None
@@ -97,7 +97,7 @@ def _documents(estate: Path) -> Iterable[dict[str, Any]]:
 
 
 def _asked(context: click.Context, question: Any) -> Any:
-    """What a store or server answers; None if it does not."""
+    """The response of a store or server; None if there is none."""
     import asyncio
     import os
 

@@ -1,10 +1,10 @@
-"""How a command ends: data to stdout or a file, words to stderr, progress on a terminal only, an exit code,
-and the next command.
+"""How a command ends: data to stdout or a file, messages to stderr, progress on a terminal only, an exit
+code, and the next command.
 
-Exit codes have one meaning each, documented in docs/reference/exit-codes.md. The next command that is named
-goes the way that this one went: to the same server or store, as the same person. Options that this command
-was given are repeated; what the environment says holds for the next command as well. An address that may
-hold a password is not repeated, only named.
+Exit codes have one meaning each, documented in docs/reference/exit-codes.md. The suggested next command uses
+the same server or store and the same person as this one. Options of this command are repeated; environment
+variables apply to the next command anyway. An address that may contain a password is not repeated, only
+named.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from evac.model.run_policy import SUCCEEDED
 from evac.run.values import ENDED, RunPhase
 
 COMMANDS: Final = ("status", "drawer", "what-if", "run", "approve", "apply", "incident", "hold")
-"""Those that have the options."""
+"""Commands with these options."""
 NAMES: Final = ("next: ", "to print: ", "error: ")
-"""How lines begin that name a command; an error does it in brackets."""
+"""Prefixes of lines that name a command; an error names it in brackets."""
 _BEGINS: Final = r"^(?:\x1b\[[0-9;]*m|[ \t])*"
 _NEXT: Final = re.compile(rf"{_BEGINS}(?:next|to print): .*$", re.MULTILINE)
 _ERROR: Final = re.compile(rf"{_BEGINS}error: .*$", re.MULTILINE)
@@ -52,14 +52,14 @@ _NAMED: Final = rf"\bevac (?:{'|'.join(COMMANDS)})\b(?![-\w])"
 _COMMAND: Final = re.compile(rf"{_NAMED}.*?(?=, or |, then |; |\)|\x1b|$)")
 _IN_BRACKETS: Final = re.compile(rf"(?<=\(){_NAMED}[^()]*(?=\))")
 _FILES: Final = re.compile(r" (?:--estate )?ESTATE\b")
-"""In lines whose command was not given an estate; with a server none is."""
+"""In lines whose command was given no estate; with a server there is none."""
 _PLACEHOLDER: Final = re.compile(r"(?<![-\w/=.])(?<!-o )(?:CASE|ESTATE|PLAN)(?![-\w/=.])")
 _OWN: Final = re.compile(r" --(?:store|server)\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """options: words that are added, a space before each; server: one is asked, which takes no estate."""
+    """options: text to add, with a space before each; server: a server is used, which takes no estate."""
 
     options: str
     server: bool
@@ -70,15 +70,16 @@ _paths: ContextVar[dict[str, str] | None] = ContextVar("paths", default=None)
 
 
 def forget() -> None:
-    """At the beginning of a command."""
+    """Reset at the start of a command."""
     _way.set(None)
     _paths.set(None)
 
 
 def remember_path(placeholder: str, path: str) -> None:
-    """From now on the path replaces its placeholder, CASE, ESTATE or PLAN, in lines that suggest a command.
-    A plan that looks like an estate, or the reverse, is left out: it may be the very mistake that such a line
-    is about.
+    """From now on replace a placeholder, CASE, ESTATE or PLAN, by the path in lines that suggest a command.
+
+    A plan that looks like an estate, or the reverse, is skipped: it may be the very mistake that the line is
+    about.
     """
     plan = path.startswith("sha256:") or path.endswith(".json")
     if placeholder == "CASE" or plan == (placeholder == "PLAN"):
@@ -86,7 +87,7 @@ def remember_path(placeholder: str, path: str) -> None:
 
 
 def remember(given: Mapping[str, object], *, server: bool) -> None:
-    """given: option -> what it was given; None and empty: it was not. server: one is asked."""
+    """given: option -> its value; None and empty: not given. server: one is used."""
     words = [f" {name} {_shown(name, str(value))}" for name, value in given.items() if value]
     _way.set(Way("".join(words), server))
 
@@ -98,7 +99,7 @@ def _shown(name: str, value: str) -> str:
 
 
 def with_way(text: str) -> str:
-    """The text, in which the commands on such lines can be typed as they stand."""
+    """The text with commands on such lines completed so that they can be typed as they are."""
     if not any(name in text for name in NAMES):
         return text
     if _paths.get():
@@ -136,12 +137,12 @@ ROLL_BACK_FAILED: Final = 15
 UNKNOWN: Final = 16
 TWO_PRIMARIES: Final = 17
 NOT_COMPARED: Final = 18
-"""A store has two writable primaries: nothing is more urgent."""
+"""Exit code for a store with two writable primaries, the most urgent of all."""
 INTERRUPTED: Final = 130
 
 
 def exit_code(error: EvacError) -> int:
-    """The exit code of an error that reached the command line."""
+    """The exit code for an error that reached the command line."""
     if isinstance(error, StalePlan):
         return STALE
     if isinstance(error, UnsafePlan):
@@ -158,8 +159,8 @@ def exit_code(error: EvacError) -> int:
 
 
 def run_exit_code(phase: RunPhase, undone: bool, in_doubt: bool, held: bool = False) -> int:
-    """The exit code that says how a run stands. undone: what was to be taken back was; in_doubt: a step whose
-    outcome no one knows; held: a hold lets it begin nothing.
+    """The exit code for the state of a run. undone: what was to be rolled back was; in_doubt: a step whose
+    outcome is unknown; held: a hold lets it start nothing.
     """
     if in_doubt:
         return UNKNOWN
@@ -174,7 +175,7 @@ def run_exit_code(phase: RunPhase, undone: bool, in_doubt: bool, held: bool = Fa
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """How wide and whether in colour; decided once, here."""
+    """Width and colour of the output; decided once, here."""
 
     width: int
     colour: bool
@@ -188,7 +189,7 @@ def screen() -> Screen:
 
 
 def emit(text: str, target: Path | None) -> None:
-    """Text to stdout, or to a file that is whole or not there."""
+    """Write a text to stdout, or atomically to a file."""
     if target is None:
         text = with_way(text)
         click.echo(text, nl=not text.endswith("\n"))
@@ -197,7 +198,7 @@ def emit(text: str, target: Path | None) -> None:
 
 
 def pdf_possible(output: str, target: Path | None) -> None:
-    """Raises InvalidInput, before anything is computed or written, where a PDF is asked for and cannot be."""
+    """Raise InvalidInput if a PDF is requested but not possible, before anything is computed or written."""
     if output != "pdf" and (target is None or target.suffix != ".pdf"):
         return
     if target is None and sys.stdout.isatty():
@@ -209,7 +210,7 @@ def pdf_possible(output: str, target: Path | None) -> None:
 
 
 def emit_pdf(page: str, target: Path | None) -> None:
-    """A page as PDF, to a file or to what reads stdout; a terminal shows none."""
+    """Write a page as PDF to a file, or to a stdout that is not a terminal."""
     from evac.app.pdf import pdf
 
     pdf_possible("pdf", target)
@@ -221,10 +222,10 @@ def emit_pdf(page: str, target: Path | None) -> None:
 
 
 def write_whole(target: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write to a neighbour and rename, so that a crash leaves the old file or the new one.
+    """Write to a temporary neighbour and rename, so that a crash leaves the old file or the new one.
 
     A link is followed, so that it stays one; a device or pipe (/dev/stdout) is written to, never replaced.
-    mode: of a new file, which shows where an organisation is weak; one that is replaced keeps its own.
+    mode: of a new file, which may reveal an organisation's weaknesses; a replaced file keeps its own.
     """
     if target.exists() and not target.is_file():
         with target.open("wb") as stream:
@@ -248,7 +249,7 @@ def write_whole(target: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def say(words: str, quiet: bool = False) -> None:
-    """Words for a person, on stderr."""
+    """Print a message for people to stderr."""
     if not quiet:
         from evac.views.words import shown
 
@@ -256,13 +257,11 @@ def say(words: str, quiet: bool = False) -> None:
 
 
 EVERY_S = 10.0
-"""Where no terminal shows a live line, one is written so often."""
+"""Interval of progress lines without a terminal."""
 
 
 def reporter(shown: Callable[[float, str], None], quiet: bool) -> Callable[[str], None]:
-    """What delays an answer, in lines that change: `shown` has them on a terminal, stderr gets one now and
-    then elsewhere.
-    """
+    """Progress messages: live lines on a terminal, else an occasional line on stderr."""
     if quiet or sys.stderr is None or sys.stderr.isatty():
         return lambda line: shown(0.0, line)
     last = -EVERY_S
@@ -277,7 +276,7 @@ def reporter(shown: Callable[[float, str], None], quiet: bool) -> Callable[[str]
 
 
 def time_left(share: float, elapsed_s: float) -> str:
-    """`about 12 s left`, if the rest takes as long for its share; empty while next to nothing is done."""
+    """`about 12 s left`, if the rest is proportional; empty while almost nothing is done."""
     if share < 0.001:
         return ""
     from evac.views.words import duration
@@ -287,7 +286,7 @@ def time_left(share: float, elapsed_s: float) -> str:
 
 @contextmanager
 def progress(title: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    """A bar with an estimate on a terminal; nothing elsewhere. The callback takes (share done, words)."""
+    """A bar with an estimate on a terminal; nothing elsewhere. The callback takes (completed share, text)."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield lambda share, words: None
         return
@@ -296,7 +295,7 @@ def progress(title: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
     from rich.text import Text
 
     class Left(ProgressColumn):
-        """rich needs two steps before it says anything, and some commands have few, long ones."""
+        """rich needs two steps before it shows anything, and some commands have a few long ones."""
 
         def render(self, task: Any) -> Text:
             return Text(time_left(task.completed, task.elapsed or 0.0))

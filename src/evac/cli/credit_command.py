@@ -1,4 +1,4 @@
-"""evac credit: what customers are owed after an outage, from windows to what a billing system booked."""
+"""evac credit: what customers are owed after an outage, from windows to bookings of the billing system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""evac example, evac check, evac estate and evac schema: the files of an estate, made and checked."""
+"""evac example, evac check, evac estate and evac schema: create and check the files of an estate."""
 
 from __future__ import annotations
 

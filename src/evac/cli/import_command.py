@@ -1,4 +1,6 @@
-"""evac import: one source, the contexts of running clusters, or a recipe of several, made into an estate."""
+"""evac import: make an estate from one source, from contexts of running clusters, or from a recipe of
+several.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,7 @@ def import_(
 
 
 def _source(kind: str, source: str, folder: Path, token: str | None) -> Path:
-    """The file or folder that an importer reads: of a server its answers, of - what comes in."""
+    """The file or folder that an importer reads: a server's responses, or standard input for -."""
     if is_server(source):
         return fetch(kind, source, folder, token)
     if source != "-":
@@ -149,8 +151,8 @@ def _clusters(
 
 
 def sites_of_contexts(typed: tuple[str, ...], kubeconfig: Path | None = None) -> dict[str, str]:
-    """Context -> the site typed before it, empty if there is none. A context whose own name has a = is
-    recognised by the kubeconfig.
+    """Context -> the site typed before it, empty if there is none. The kubeconfig identifies contexts whose
+    own name contains a =.
     """
     known = known_contexts(kubeconfig) if typed else ()
     found: dict[str, str] = {}
@@ -166,7 +168,7 @@ def sites_of_contexts(typed: tuple[str, ...], kubeconfig: Path | None = None) ->
 
 
 def known_contexts(kubeconfig: Path | None = None) -> tuple[str, ...]:
-    """The contexts of kubectl; none if it has none, or they cannot be read."""
+    """The contexts of kubectl; none if it has none, or they are unreadable."""
     try:
         return contexts_in(usual_files(os.environ) if kubeconfig is None else (kubeconfig,))
     except InvalidInput:
@@ -191,7 +193,7 @@ def _show_import(found: ImportResult, into: Path, output: str, quiet: bool) -> N
 
 
 def tell_import(found: ImportResult, target: Path, quiet: bool) -> None:
-    """Say what an import changed, what is wrong with its sources, and what is still unknown."""
+    """Print what an import changed, problems of its sources, and what is still unknown."""
     for line in found.diff:
         click.echo(line)
     for alert in of_diagnostics(found.diagnostics):

@@ -1,4 +1,4 @@
-"""evac incident: what happened, in order; notes of people; the report for a regulator; the public status."""
+"""evac incident: timeline, people's notes, the report for a regulator, the public status."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def incident() -> None:
 
 
 def _show(paper: str | Sheet, target: Path | None) -> None:
-    """A document as it is; a sheet as the screen is wide."""
+    """Show a document as it is, and a sheet at the width of the screen."""
     from evac.views.sheet import sheet_text
 
     if isinstance(paper, str):

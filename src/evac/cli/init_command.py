@@ -1,7 +1,7 @@
-"""evac init: from a folder with whatever a company has to a recipe, an estate and the first audit.
+"""evac init: from a folder with a company's files to a recipe, an estate and the first audit.
 
-Looks for sources, asks at most ten questions, each with a default and a flag, and asks none without a
-terminal. Nothing that is there is overwritten.
+Looks for sources, asks at most ten questions, each with a default and a flag, and none without a terminal.
+Existing files are not overwritten.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUESTIONS_MAX: Final = 10
 
 @dataclass(slots=True)
 class _Questions:
-    """Asks, and counts: of more than ten the defaults are taken."""
+    """Asks and counts questions; after ten, uses the defaults."""
 
     can_ask: bool
     asked: int = 0
@@ -56,7 +56,7 @@ class _Answers:
     stated: list[str] = field(default_factory=list)
     """Lines of the overlay."""
     services: tuple[str, ...] = ()
-    """Services that people named, where no source has any."""
+    """Services that people named, if no source has any."""
 
 
 @click.command()
@@ -156,7 +156,7 @@ def _ask_sites(answers: _Answers, given: dict[str, str], questions: _Questions) 
 
 
 def _ask_by_hand(answers: _Answers, places: str | None, named: str | None, questions: _Questions) -> None:
-    """Without any source, sites and services are what people say."""
+    """Without any source, ask people for sites and services."""
     sites = _listed(questions.ask("Your sites, separated by commas?", places, ""))
     services = _listed(questions.ask("Your services, separated by commas?", named, ""))
     if not sites or not services:
@@ -203,7 +203,7 @@ def _ask_times(
 
 
 def _finish(context: click.Context, folder: Path, answers: _Answers, no_audit: bool) -> int:
-    """Write recipe and estate, and audit it. A recipe whose import fails is taken away again."""
+    """Write recipe and estate, and audit it. A recipe whose import fails is deleted again."""
     from evac.cli.audit_command import audit
 
     recipe = folder / RECIPE

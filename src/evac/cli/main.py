@@ -1,7 +1,7 @@
-"""The entry point of the program: it can be interrupted from its first moment on, before click is there.
+"""Entry point of the program: it can be interrupted from the start, before click is loaded.
 
-Nothing is imported here that Python has not loaded already: an interrupt while modules are read ends the
-process at once, since nothing has been done yet. From then on it is an exception that `run` answers.
+Imports only what Python has already loaded: an interrupt while modules are loading ends the process at once,
+because nothing has been done yet. After that it is an exception that `run` handles.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _leave(*_: object) -> NoReturn:
-    """End without a trace and without waiting for anything."""
+    """Exit without a traceback and without waiting for anything."""
     try:
         os.write(2, _WORDS)
     finally:

@@ -1,4 +1,4 @@
-"""evac notices: the notices file, one message over each channel to try it, and keys for webhooks."""
+"""evac notices: the alerts file, a test message over each channel, and keys for webhooks."""
 
 from __future__ import annotations
 

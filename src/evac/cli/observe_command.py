@@ -89,8 +89,8 @@ def _error(member: MemberSeen) -> dict[str, str] | None:
 
 
 def _asked(estate: Path, where: Where, seen: Observation, none: tuple[str, ...]) -> int:
-    """Says which stores have two writable members or none, and which copies could not be asked though they
-    may well live; the exit code for it.
+    """Print which stores have two writable members or none, and which copies could not be queried though they
+    may be alive; return the exit code.
     """
     from evac.app.store_alarms import rivals_in
     from evac.views.situation_view import NO_PRIMARY_HINT, rivals_hint, rivals_words
@@ -127,7 +127,7 @@ def _left_by_runs(path: Path, where: Where) -> Situation | None:
 
 
 def _known(facts: PowerFacts | None) -> int:
-    """Says of how many servers the power is not known, why, and what to do; the exit code for it."""
+    """Print the number of servers whose power state is unknown, why, and what to do; return the exit code."""
     from evac.drivers.credentials import CODE as REFUSED
     from evac.drivers.credentials import NOT_ASKED
     from evac.model.boot_codes import BOOT_CODES
@@ -158,7 +158,7 @@ def _why(code: str) -> str:
 
 
 async def _look(estate: Path, power: bool) -> tuple[Observation, tuple[str, ...], PowerFacts | None]:
-    """What was seen, stores that no one can write to, and the power where it is asked for."""
+    """Observations, stores that no one can write to, and the power state if requested."""
     from evac import estate as estates
     from evac.app.observing import observe as look
     from evac.app.observing import observe_power
@@ -188,7 +188,7 @@ def _power_rows(facts: PowerFacts) -> list[dict[str, Any]]:
 
 
 def _power_page(page: Page, facts: PowerFacts) -> None:
-    """How many servers of each site are on, off, or not known, and why."""
+    """Number of servers of each site that are on, off, or unknown, and why."""
     rows = []
     for site in facts.sites:
         powers = {one.power for one in site.seen if one.power}

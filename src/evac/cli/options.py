@@ -1,8 +1,8 @@
-"""Options that several commands share, spelled once.
+"""Options shared by several commands.
 
-Options of commands that speak to agents: whom they believe, and what they show.
+Options of commands that connect to agents: trusted authorities and our certificate.
 
-Options of the commands that act: which store, who asks, and why.
+Options of commands that act: which store, who requests it, and why.
 """
 
 from __future__ import annotations
@@ -41,13 +41,11 @@ class Day(click.ParamType[date]):
 
 
 BUDGET_MOST_S: Final = 86_400
-"""The longest search for a plan."""
+"""Maximum search time of a plan."""
 
 
 class Length(click.ParamType[int]):
-    """A duration with its unit, as milliseconds: 90 s, 15m, 2 h. Nothing is nothing in every unit: 0 needs
-    none. most_s: refuses longer ones.
-    """
+    """A duration with its unit, as milliseconds: 90 s, 15m, 2 h. 0 needs no unit. most_s: maximum."""
 
     name = "duration"
     _UNITS: ClassVar = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -70,7 +68,7 @@ class Length(click.ParamType[int]):
 
 
 class Named(click.Path):
-    """A path that replaces `placeholder` in the commands that lines with `next:` suggest."""
+    """A path that replaces `placeholder` in the commands suggested in `next:` lines."""
 
     def __init__(self, placeholder: str, **given: Any) -> None:
         super().__init__(path_type=Path, **given)
@@ -140,7 +138,7 @@ def fail_on_option(default: str) -> Callable[[Command], Command]:
 
 
 def agent_options(command: Command) -> Command:
-    """Options that say for this process, and those that it starts, what its environment says else."""
+    """Options that override the environment for this process and those that it starts."""
     existing = click.Path(path_type=Path, dir_okay=False)
 
     @click.option("--agent-ca", type=existing, help=f"CA of the agents' certificates, PEM. [default: ${CA}]")
@@ -169,8 +167,8 @@ def agent_options(command: Command) -> Command:
 
 
 def signing_options(command: Command) -> Command:
-    """Options that name the keys of this controller and its war room; else the environment does. Raises
-    NotAllowed before anything starts, for a key that cannot be used.
+    """Options that name the keys of this controller and its war room; default: the environment. Raises
+    NotAllowed for an unusable key, before anything starts.
     """
 
     @click.option(
@@ -199,8 +197,8 @@ def signing_options(command: Command) -> Command:
 
 
 def time_zone_option(command: Command) -> Command:
-    """The zone of moments that people read, for this process and those that it starts. Raises InvalidInput
-    for one that this machine does not know.
+    """The time zone of displayed times, for this process and those that it starts. Raises InvalidInput for
+    one that this machine does not have.
     """
 
     @click.option(
@@ -251,6 +249,6 @@ def who_option(command: Command) -> Command:
 
 
 def log_file() -> Path:
-    """Where a controller that a command starts writes its notices."""
+    """Log file of a controller that a command starts."""
     base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return base / "evac" / "controller.log"

@@ -1,4 +1,4 @@
-"""evac plan, evac verify and evac simulate: a plan is made, checked and played."""
+"""evac plan, evac verify and evac simulate: make, check and simulate a plan."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ def plan(
 
 
 def _may_go_home(found: Situation, domains: tuple[str, ...], estate: str) -> None:
-    """Raises InvalidInput for a failback to what is lost: nothing runs there before it is restored."""
+    """Raise InvalidInput for a failback to what is lost: nothing runs there before it is restored."""
     for one in found.lost:
         if one.domain in domains and one.state == "lost":
             hint = f"restore it first: evac plan {estate} --restore {one.domain}; if it was never lost: "
@@ -317,7 +317,7 @@ def _may_go_home(found: Situation, domains: tuple[str, ...], estate: str) -> Non
 
 
 def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:
-    """A plan that the checker refuses is written and shown all the same, and never passes in silence."""
+    """A plan that the checker refuses is still written and shown, but always with a message."""
     from evac.app.accepting import why_not
 
     words = why_not(verdict)
@@ -329,7 +329,7 @@ def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:
 
 
 def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
-    """Servers that a look saw on. Raises InvalidInput."""
+    """Servers that were seen on. Raises InvalidInput."""
     from evac.app.observing import servers_on
 
     if not restore:

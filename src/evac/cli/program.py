@@ -1,6 +1,6 @@
-"""The command line: a lazy group, so that `--help` imports no command and no heavy library.
+"""The command line: a lazy group, so that `--help` imports no command and no large library.
 
-Every error a user can cause ends here as words with a code and a next step, never as a traceback.
+Every error a user can cause ends here as a message with a code and a next step, never as a traceback.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ GROUPS: Final = {
     "Operate": ("serve", "agent", "store", "access", "key", "notices", "driver"),
     "Practise": ("lab",),
 }
-"""How `evac --help` and the reference group the commands; each command is in one group."""
+"""Grouping of commands in `evac --help` and the reference; each command is in one group."""
 ENTRY_POINTS: Final = "evac.commands"
-"""The group of entry points where such a distribution names its commands."""
+"""The group of entry points in which such a distribution registers its commands."""
 
 
 class LazyGroup(click.Group):
@@ -114,7 +114,7 @@ class LazyGroup(click.Group):
             ) from None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """From the table above: asking each command would import them all."""
+        """From the table above: loading each command would import all of them."""
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
         return [
@@ -131,12 +131,12 @@ class LazyGroup(click.Group):
 
 
 def summary(name: str) -> str:
-    """What a command does, in one line."""
+    """The purpose of a command, in one line."""
     return (COMMANDS | OF_EXTRAS)[name][1]
 
 
 def _of_extra(name: str) -> click.Command:
-    """Raises `InvalidInput` that names the extra unless the distribution with the command is installed."""
+    """Raise `InvalidInput` that names the extra, unless the distribution with the command is installed."""
     from importlib.metadata import entry_points
 
     for found in entry_points(group=ENTRY_POINTS, name=name):
@@ -199,7 +199,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(error: EvacError) -> None:
-    """An error as a user reads it: every diagnostic, the code, and what to do next."""
+    """An error as the user sees it: every diagnostic, the code, and what to do next."""
     if isinstance(error, EstateError):
         for row in sorted(error.diagnostics, key=lambda d: d.sort_key):
             click.echo(f"{row.place}: {row.severity}: {row.message} [{row.code}]", err=True)
@@ -221,7 +221,7 @@ def _system_error(error: OSError) -> int:
 
 
 def _own_fault(error: Exception) -> int:
-    """A bug in evac: reported plainly, with a traceback only when EVAC_DEBUG is set."""
+    """A bug in evac, reported as one, with a traceback only when EVAC_DEBUG is set."""
     if os.environ.get("EVAC_DEBUG"):
         raise error
     click.echo(

@@ -1,4 +1,4 @@
-"""evac run verify: prove a journal by its chain, and by heads that agents keep and controllers signed."""
+"""evac run verify: verify a journal by its chain, and by heads that agents keep and controllers signed."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ def verify(run: str | None, where: Where, estate: str | None, policy: Path | Non
 async def _proof(
     control: Control, name: str, estate: str | None, policy: Path | None, generation: int
 ) -> Document:
-    """By its chain; then by the heads that agents keep of it and that controllers signed, also where its
-    chain is broken.
-    """
+    """By its chain; then, even if that is broken, by its heads that agents keep and controllers signed."""
     from evac.app.anchoring import controllers_of, heads_of
     from evac.engine.lead.signed_heads import proven
     from evac.store.anchors import Anchor
@@ -110,7 +108,7 @@ def _counted(proof: Document) -> Document:
 
 
 def _whole(proof: Document, estate: str | None) -> str:
-    """What is to be said of a journal that has no problem."""
+    """The message for a journal without problems."""
     counted = f"whole: {proof['records']} events in {proof['segments']} segments"
     if proof["anchors"]:
         signed = int(proof["signed"])

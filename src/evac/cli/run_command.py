@@ -1,6 +1,6 @@
-"""evac run: look at runs, and say what shall become of them.
+"""evac run: show and control runs.
 
-evac run quarantine: the list of servers for the people on the floor.
+evac run quarantine: the list of servers for on-site staff.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _page(document: RunDocument) -> None:
 
 
 def code_of(document: RunDocument) -> int:
-    """The exit code that says how a run stands."""
+    """The exit code for the state of a run."""
     undone, in_doubt = not document.undo_failed, bool(document.in_doubt)
     return console.run_exit_code(document.state, undone, in_doubt, bool(document.held_by))
 
@@ -177,11 +177,11 @@ def watch(run: str, where: Where, quiet: bool) -> int:
 
 
 class _Detached(Exception):
-    """A person stopped looking."""
+    """A person stopped watching."""
 
 
 def follow(where: Where, run: str, quiet: bool) -> int:
-    """Shows each change, and says at the end how it went. Ctrl-C detaches and says that the run goes on."""
+    """Show each change, and the result at the end. Ctrl-C detaches and says that the run continues."""
     from evac.cli.run_screen import Teller, keys
     from evac.views.run_report import SHOWN
 
@@ -223,7 +223,7 @@ def follow(where: Where, run: str, quiet: bool) -> int:
 
 
 def _waits(document: RunDocument) -> bool:
-    """Whether only a person can move it."""
+    """Whether only a person can continue it."""
     held = document.held_by or document.in_doubt
     if held or document.state in ("awaiting_approval", "paused"):
         return True
@@ -266,7 +266,7 @@ Named = tuple[str, ...]
 
 
 async def signed(control: Control, run: str, asked: Request, key: Path | None) -> Request:
-    """The request with the signature of its person, over the run and its step as they are now."""
+    """The request, signed by its person for the current state of the run and its step."""
     from dataclasses import replace
 
     from evac.engine.runs.proving import Act, sign_act
@@ -291,7 +291,7 @@ def request(
     key: Path | None = None,
     **more: Any,
 ) -> int:
-    """Asks, waits until the leader took it, and says what became of it."""
+    """Send a request, wait for the leader, and print the result."""
     from evac.engine.runs.requests import Request
 
     async def work(control: Control) -> Any:
@@ -324,8 +324,8 @@ def request_each(
     key: Path | None = None,
     **more: Any,
 ) -> int:
-    """Asks the same of several steps, and of the servers of these racks and halls that are on the list for
-    the floor; says what became of each.
+    """Request the same for several steps, and for the servers in these racks and halls that on-site staff
+    must handle; print each result.
     """
     from evac.engine.runs.requests import Request
 
@@ -374,7 +374,7 @@ async def _on_the_list(control: Control, run: str, racks: Named, halls: Named) -
 
 
 def asking(*more: Option) -> Option:
-    """What every command has that asks something of a run: which run, why, who, where; `more` stand
+    """Common options of commands that request something of a run: which run, why, who, where; `more` come
     between the run and the reason.
     """
     always = (reason_option, who_option, key_option, where_options, quiet_option)
@@ -389,7 +389,7 @@ def asking(*more: Option) -> Option:
 
 
 def _add(verb: str, words: str, *more: Option) -> None:
-    """A command that only asks."""
+    """Add a command that only sends a request."""
 
     @run.command(name=verb, help=words)
     @asking(*more)

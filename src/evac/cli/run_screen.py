@@ -1,4 +1,4 @@
-"""A run as it goes on: a screen on a terminal, a line for each change elsewhere."""
+"""A live view of a run: a screen on a terminal, else a line for each change."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _BAD: Final = ("failed", "unknown")
 _FULL, _EMPTY = "█", "░"
 
 Line = tuple[str, str]
-"""(words, style)"""
+"""(text, style)"""
 STEPS_ASKED: Final = 200
-"""Steps whose changes the screen shows, those first that need a look."""
+"""Maximum number of steps whose changes the screen shows, those that need attention first."""
 _BESIDE_STEPS: Final = 18
-"""Lines of the table of steps that are no steps; what does not fit would be cut off."""
+"""Lines around the table of steps; what does not fit would be cut off."""
 
 
 @dataclass(slots=True)
 class Recent:
-    """What happened last, seen from one document to the next."""
+    """Recent events, from one document to the next."""
 
     states: dict[str, str] = field(default_factory=dict)
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=EVENTS_MOST))
 
     def see(self, document: RunDocument) -> None:
-        """Notes each step whose state changed."""
+        """Record each step whose state changed."""
         clock = (document.as_of or "")[11:19]
         for step in document.steps:
             before = self.states.get(step.id)
@@ -55,7 +55,7 @@ class Recent:
 
 
 def watch_screen(document: RunDocument, recent: Sequence[Line], width: int, height: int) -> list[Line]:
-    """At most `height` lines of at most `width` letters; commands to type are never cut."""
+    """At most `height` lines of at most `width` characters; commands to type are never cut."""
     lines = list(_lines(document, recent, width))
     keys = [("", ""), (KEYS, "dim")]
     return [*lines[: max(1, height - len(keys) - 1)], *keys]
@@ -89,7 +89,7 @@ def _lines(document: RunDocument, recent: Sequence[Line], width: int) -> Iterato
 
 
 def _progress(document: RunDocument, width: int) -> Iterator[Line]:
-    """A bar, how long it has run, and when services are expected back."""
+    """A bar, the time it has run, and when services are expected back."""
     whole = sum(document.counts.values())
     done = sum(document.counts.get(phase, 0) for phase in _DONE)
     failed = document.counts.get("failed", 0)
@@ -133,7 +133,7 @@ def _cut(words: str, width: int) -> str:
 
 
 class Teller:
-    """Shows a run each time it changed. `close` leaves the terminal as it was."""
+    """Shows a run after each change. `close` restores the terminal."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -152,7 +152,7 @@ class Teller:
 
     @property
     def most(self) -> int | None:
-        """How many steps are needed to show a run, those first that need a look; None: all of them."""
+        """Number of steps needed to show a run, those that need attention first; None: all."""
         if self._quiet:
             return 1
         return None if self._live is None else STEPS_ASKED
@@ -176,7 +176,7 @@ class Teller:
                 say(f"  {step.id}: {phase}")
 
     def switch(self) -> None:
-        """From the summary to the table of steps, or back."""
+        """Switch between the summary and the table of steps."""
         self._table = not self._table
         if self._live is not None and self._last is not None:
             self._draw()
@@ -200,7 +200,7 @@ class Teller:
 
 @contextlib.contextmanager
 def keys(pressed: Callable[[str], None]) -> Iterator[None]:
-    """Reads single keys of the terminal while the loop runs; nothing if there is no terminal."""
+    """Read single keys of the terminal while the loop runs; nothing if there is no terminal."""
     try:
         import termios
         import tty

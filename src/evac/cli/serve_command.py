@@ -1,9 +1,8 @@
-"""evac serve: the controller of a site, with the public status page outside all sites. evac agent: the
-agent of a site.
+"""evac serve: the controller of a site, with the public status page outside all sites. evac agent: the agent
+of a site.
 
-Under systemd they say when they are ready, how they stand, and that they are alive. The protocol is one
-datagram to the socket that `NOTIFY_SOCKET` names, and systemd documents it as one to be spoken without its
-library.
+Under systemd they report readiness, status and liveness: one datagram to the socket in `NOTIFY_SOCKET`, a
+protocol that systemd documents for use without its library.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ LISTENS_S: Final = 0.1
 
 
 class Supervisor:
-    """Made once, at the start: it takes the variables out of the environment, so that no process that is
-    started later speaks in our name.
+    """Created once, at the start: removes the variables from the environment, so that no process started
+    later can report in our name.
     """
 
     def __init__(self, environment: MutableMapping[str, str] | None = None, pid: int | None = None) -> None:
@@ -67,7 +66,7 @@ class Supervisor:
 
     @property
     def period_s(self) -> float:
-        """How often it says that it is alive: twice as often as it must."""
+        """Interval of liveness reports: half of the required one."""
         return min(LOOK_S, self._watched_s / 2) if self._watched_s else LOOK_S
 
     def ready(self, status: str = "") -> None:
@@ -77,7 +76,7 @@ class Supervisor:
         self._send("STOPPING=1", "STATUS=ends")
 
     def alive(self, status: str = "") -> None:
-        """That the loop goes round, and how things stand where that changed."""
+        """Report that the event loop runs, and the status if it changed."""
         states = self._words(status)
         if self._watched_s:
             states.append("WATCHDOG=1")
@@ -85,7 +84,7 @@ class Supervisor:
             self._send(*states)
 
     async def once_listening(self, host: str, port: int, status: str = "") -> None:
-        """Ready as soon as somebody listens there, and alive from then on; until it is cancelled."""
+        """Report readiness once something listens there, and liveness from then on; until cancelled."""
         while self._address:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection(host, port)
@@ -96,7 +95,7 @@ class Supervisor:
         await self.watch()
 
     async def watch(self, status: Callable[[], str] = lambda: "") -> None:
-        """Says so until it is cancelled. A loop that hangs says nothing, and is started again by systemd."""
+        """Report liveness until cancelled. A loop that hangs reports nothing, and systemd restarts it."""
         while self._address:
             self.alive(status())
             await asyncio.sleep(self.period_s)
@@ -169,7 +168,7 @@ class StatusAsked:
     join: str = ""
 
     def arguments(self, setting: Setting) -> list[str] | None:
-        """Of the process that exports it. Raises InvalidInput before anything starts."""
+        """Of the exporting process. Raises InvalidInput before anything starts."""
         if self.folder is None:
             if self.push:
                 raise InvalidInput("status-push", "there is no folder to upload", "add --status-page DIR")
@@ -201,7 +200,7 @@ class StatusAsked:
 
 
 def status_options(command: Command) -> Command:
-    """Gives a command `status`, a StatusAsked."""
+    """Decorate a command with `status`, a StatusAsked."""
 
     @click.option(
         "--status-page",
@@ -373,8 +372,8 @@ def serve(
 def _run(
     setting: Setting, room: list[str] | None, status: list[str] | None, notices: list[str] | None
 ) -> None:
-    """On a copy of the estate, so that it can be taken anew; on the files themselves where no copy can be
-    had. Raises EstateError.
+    """Run on a copy of the estate, so that changes can be loaded; on the files themselves if no copy is
+    possible. Raises EstateError.
     """
     from evac.app.estates.copies import Copies, NotCopied, arguments_of
     from evac.estate.codecs.access import access_beside
@@ -403,7 +402,7 @@ def _run(
 
 
 def _given(*only: str) -> list[str]:
-    """Names of what was said on the command line: of these parameters, or of all."""
+    """Names given on the command line: of these parameters, or of all."""
     context = click.get_current_context()
     return [
         one.opts[0] if isinstance(one, click.Option) else one.make_metavar(context).strip("[]")
@@ -414,7 +413,7 @@ def _given(*only: str) -> list[str]:
 
 
 def _demo(port: int | None, sign_in: bool) -> int:
-    """Until somebody ends it. Raises InvalidInput."""
+    """Run until someone ends it. Raises InvalidInput."""
     if others := [name for name in _given() if name not in ("--demo", "--port", "--sign-in", "--time-zone")]:
         raise click.UsageError(f"--demo uses its own company: remove {listed(others)}")
     from evac.app.demo import room as demo_room
@@ -432,7 +431,7 @@ def _room(
     key: Path | None,
     credits: Path | None = None,
 ) -> list[str]:
-    """Arguments of the process of the war room. Raises EstateError, InvalidInput, NotAllowed before anything
+    """Arguments of the war room's process. Raises EstateError, InvalidInput, NotAllowed before anything
     starts.
     """
     from evac.app.side_process import check_libraries
@@ -461,7 +460,7 @@ def _room(
 
 
 def _notices(setting: Setting, named: Path | None) -> list[str] | None:
-    """Arguments of the process that tells people; None where no file says whom. Raises EstateError,
+    """Arguments of the process that sends alerts; None if no alerts file exists. Raises EstateError,
     InvalidInput before anything starts.
     """
     from evac.estate.codecs.notices import load_notices, notices_beside
@@ -481,8 +480,8 @@ def _notices(setting: Setting, named: Path | None) -> list[str] | None:
 
 
 def _traces(setting: Setting) -> list[str] | None:
-    """Arguments of the process that sends traces; None where no collector is named, or libraries are missing,
-    which is said and keeps nobody from starting.
+    """Arguments of the process that sends traces; None if no collector is configured, or libraries are
+    missing, which is reported and does not prevent the start.
     """
     from evac.app.tracing import missing, wanted
 
@@ -495,7 +494,7 @@ def _traces(setting: Setting) -> list[str] | None:
 
 
 def _watch_files(copies: Copies, made: Composed, setting: Setting) -> asyncio.Task[None]:
-    """SIGHUP asks for a look at once; in a terminal it still ends evac, when that is closed."""
+    """SIGHUP requests a check at once; on a terminal that closes it still ends evac."""
     from evac.app.estates.watch import EstateWatch
     from evac.engine.clock import SystemClock
 
@@ -512,8 +511,8 @@ async def _serve(
     notices: list[str] | None,
     copies: Copies | None = None,
 ) -> None:
-    """The controller, and beside it, as long as it lives, the war room, the status page export, what
-    tells people, and what takes a changed estate.
+    """The controller and its side processes: the war room, the status page export, alerts, and the watcher of
+    the estate.
     """
     from evac.app import controlling, side_process
 
@@ -559,6 +558,6 @@ def _standing(controller: Controller) -> str:
 
 
 def _log(words: str) -> None:
-    """To whoever keeps the log, on whose disk there may be no room: that ends no controller."""
+    """Write to the log, whose disk may be full: that ends no controller."""
     with contextlib.suppress(OSError):
         say(words)

@@ -1,4 +1,4 @@
-"""evac status, evac drawer, evac what-if: how things stand, which plans lie ready, what a loss would do."""
+"""evac status, evac drawer, evac what-if: the current state, the plan library, the effect of a loss."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def status(estate: Path | None, where: Where, output: str) -> int:
 
 
 def _situation(estate: Path | None, facts: Observation | None, run: str) -> dict[str, Any] | None:
-    """What differs from the files, as data and in words; without the files only what is lost, and rivals.
-    run: the first one under way.
+    """Differences from the files, as data and in words; without files, only what is lost, and rival
+    primaries. run: the first open one.
     """
     if facts is None:
         return None

@@ -1,4 +1,4 @@
-"""evac store: check what of a store is not locked, seal its entries, repair its journals."""
+"""evac store: list what is not secured in a store, seal its entries, repair its journals."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Where a command looks and asks: in a store, or through the API of a controller's war room; and what
-it then knows of the situation.
+"""Where a command reads and sends requests: a store, or the API of a controller's war room; and the resulting
+situation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LINES_MOST = 8
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """server empty: the store. What proves who asks is given by reference and read when it is needed."""
+    """server empty: the store. Credentials are references, read when needed."""
 
     store: str | None
     server: str
@@ -46,7 +46,7 @@ class Where:
     ca: Path | None = None
 
     def do(self, work: Work[Answer]) -> Answer:
-        """Opens the way, does the work, closes it."""
+        """Connect, do the work, and close."""
 
         async def opened() -> Answer:
             async with self._way() as control:
@@ -55,8 +55,8 @@ class Where:
         return asyncio.run(opened())
 
     def refuse(self, **given: object) -> None:
-        """Raises UsageError if something was given that only files beside a store need: a server reads
-        estate and policy of its own. given: what the command takes, `_` for what stands before a word.
+        """Raise UsageError for options about files that only exist next to a store: a server has its own
+        estate and policy. given: name -> value; a leading `_` in a name stands for `--`.
         """
         names = [name.replace("_", "--") for name, value in given.items() if value is not None]
         if self.server and names:
@@ -78,7 +78,7 @@ class Where:
         return through_store(self.store or default_store(), log_file())
 
     def _token(self) -> Secret | None:
-        """Raises InvalidInput, Permanent, never with a word of the token."""
+        """The token. Raises InvalidInput, Permanent, which never quote it."""
         from evac.net.secrets import resolve
 
         if self.token_file is not None and self.token_command:
@@ -93,7 +93,7 @@ class Where:
 
 
 def _printable(token: Secret) -> Secret:
-    """Raises InvalidInput for what no header holds."""
+    """Raise InvalidInput for characters that no header may contain."""
     text = token.reveal()
     if not text.isascii() or not text.isprintable() or " " in text:
         hint = "a token is one word, as evac access token prints it"
@@ -102,7 +102,7 @@ def _printable(token: Secret) -> Secret:
 
 
 def where_options(command: Command) -> Command:
-    """Gives a command `where`."""
+    """Decorate a command with `where`."""
     existing = click.Path(path_type=Path, dir_okay=False)
 
     @click.option(
@@ -156,9 +156,9 @@ def where_options(command: Command) -> Command:
 
 
 def situation_of(estate: Estate, path: Path, where: Where, observe: bool) -> Situation:
-    """The declared estate, unless a store or a server is named, or systems are to be asked.
+    """The declared estate, unless a store or a server is named, or systems are to be queried.
 
-    Raises Unavailable if the store or the server does not answer.
+    Raises Unavailable if the store or the server does not respond.
     """
     from evac.derive import situation
     from evac.model.observation import Observation as Facts
@@ -182,7 +182,7 @@ def has_default_store() -> bool:
 
 
 def _looked(estate: Estate) -> Observation:
-    """What systems say, where no store is known."""
+    """Observations, if no store is known."""
     import asyncio
 
     from evac.app.situations import facts_now
@@ -199,7 +199,7 @@ def _looked(estate: Estate) -> Observation:
 
 
 def situation_lines(found: Situation) -> list[str]:
-    """What differs from the files, as far as it is read before a plan."""
+    """Differences from the files, as shown before a plan."""
     from evac.views.situation_view import lines_of
 
     every = list(lines_of(found, time.time_ns() // 1_000_000))
