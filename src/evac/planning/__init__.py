@@ -1,1 +1,1 @@
-"""From an estate and a loss to a plan: where, when, and how good it could be."""
+"""From an estate and a loss to a plan: where, when, and how close to optimal."""

@@ -1,17 +1,17 @@
-"""The decorators of kernels: compiled when they are called first, or plain Python where that is sooner.
+"""Decorators of kernels: compiled on first call, or plain Python where that is faster overall.
 
 A board or a state is a tuple of some thirty arrays. By default numba counts references to each of them on
 each call and field access, which costs 0.7 to 1.4 microseconds a time, up to a hundred times the work
 itself. Kernels that allocate nothing need no counting: their callers hold the arrays.
 
-Compiling takes a minute or two, once; a plan of a few services takes seconds without. Within `interpreted`
-kernels run as plain Python, with the same result to the last bit. numba is imported when the first kernel is
-compiled or loaded, and not before.
+Compiling takes a minute or two, once; planning a few services takes seconds without it. Within `interpreted`,
+kernels run as plain Python, with bit-identical results. numba is imported when the first kernel is compiled
+or loaded, and not before.
 
 Records of numpy answer an attribute in a microsecond, so a plain kernel does not work on arrays but on views
-of them: rows of a table are ctypes structures, columns are memoryviews. Both read and write the memory of the
-array and give Python's own numbers, so that the answer is the one of the compiled kernel. What compiled code
-does and Python does not, a kernel spells out: unsigned arithmetic that wraps goes through `np.uint64`.
+of them: rows of a table are ctypes structures, columns are memoryviews. Both read and write the array's
+memory and return Python numbers, so that results equal those of the compiled kernel. A kernel spells out what
+only compiled code does: wrapping unsigned arithmetic uses `np.uint64`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Grid:
 
 
 class Records(list[Any]):
-    """The rows of a table; keeps the table, whose memory they are."""
+    """The rows of a table; keeps the table alive, because they use its memory."""
 
     __slots__ = ("table",)
 
@@ -80,7 +80,7 @@ def _structure(dtype: np.dtype[Any]) -> Any:
 
 
 def view(value: Any) -> Any:
-    """What a plain kernel works on, for an argument of a compiled one."""
+    """The view that a plain kernel gets for a compiled one's argument."""
     if isinstance(value, np.ndarray):
         if value.dtype.names:
             return Records(value)
@@ -92,7 +92,7 @@ def view(value: Any) -> Any:
 
 
 def result(value: Any) -> Any:
-    """What a compiled kernel returns, for what a plain one does."""
+    """Converts a plain kernel's result to what a compiled one returns."""
     if isinstance(value, memoryview):
         return np.asarray(value)
     if isinstance(value, Grid):
@@ -140,7 +140,7 @@ _WORLDS: Final[dict[int, dict[str, Any]]] = {}
 
 
 def plain_function(function: FunctionType, plain_of: Callable[[Any], Any]) -> Any:
-    """The function among others of its kind: what `plain_of` gives for a global takes the place of it."""
+    """A copy of the function whose globals are replaced by their `plain_of`."""
     found = function.__globals__
     world = _WORLDS.get(id(found))
     if world is None:
@@ -174,7 +174,7 @@ __all__ = [
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 prange: Final = range
-"""The trials of a parallel kernel; numba's own takes its place where the kernel is compiled."""
+"""Trials of a parallel kernel; numba's own replaces it in compiled kernels."""
 
 UNCOUNTED: Final[dict[str, Any]] = {"counted": False}
 COUNTED: Final[dict[str, Any]] = {"counted": True}
@@ -182,7 +182,8 @@ _INNER: Final[dict[str, Any]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper":
 _FOLDER: Final = "kernels-"
 _COMPLETE: Final = "complete"
 _ROOMS: Final = ("audit", "planning")
-# A module that has none imports this one as `compiled`, so that no change of it makes kernels compile again.
+# A module without kernels imports this one as `compiled`, so that changing that module does not recompile
+# kernels.
 _HAS_KERNELS: Final = b"from evac.planning.compiled import"
 _IMPORTED: Final = re.compile(rb"^from (evac(?:\.\w+)+) import", re.MULTILINE)
 
@@ -191,13 +192,13 @@ ALL: Final[list[Kernel]] = []
 
 
 class _Now:
-    """How kernels run in this process now: as plain Python for good where there is no compiler."""
+    """How kernels run in this process: permanently as plain Python if there is no compiler."""
 
     plain = find_spec("numba") is None
 
 
 class Kernel:
-    """One kernel. numba takes it, where another one calls it, for the function that it compiles."""
+    """One kernel. When another kernel calls it, numba treats it as the function that it compiles."""
 
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         update_wrapper(self, function)
@@ -212,7 +213,7 @@ class Kernel:
 
     @cached_property
     def plain(self) -> Any:
-        """The function that works on views, and calls others of its kind."""
+        """The function that works on views and calls other plain kernels."""
         return plain_function(self.function, lambda one: one.plain if isinstance(one, Kernel) else one)
 
     @cached_property
@@ -228,7 +229,7 @@ class Kernel:
 
     @property
     def targetoptions(self) -> Any:
-        """By these numba sees that a kernel is spliced into those that call it."""
+        """From these options numba sees that a kernel is spliced into its callers."""
         return self.compiled.targetoptions
 
     @property
@@ -239,7 +240,7 @@ class Kernel:
 
 @contextmanager
 def interpreted() -> Iterator[None]:
-    """Kernels called within run as plain Python, in every thread."""
+    """Kernels called inside run as plain Python, in every thread."""
     before, _Now.plain = _Now.plain, True
     try:
         yield
@@ -248,45 +249,45 @@ def interpreted() -> Iterator[None]:
 
 
 def kernel(function: Function) -> Function:
-    """Compile and cache a function that allocates nothing."""
+    """Compiles and caches a function that allocates nothing."""
     return _kernel(function, UNCOUNTED)
 
 
 def allocating_kernel(function: Function) -> Function:
-    """Compile and cache a function that makes an array, or a view that outlives it."""
+    """Compiles and caches a function that makes an array, or a view that outlives it."""
     return _kernel(function, COUNTED)
 
 
 def unlocked_kernel(function: Function) -> Function:
-    """As `kernel`, without the interpreter's lock, so that other threads go on. For what takes far longer
-    than the 5 ms that it may wait for the lock afterwards.
+    """Like `kernel`, without the interpreter's lock, so that other threads continue. For work that takes far
+    longer than the 5 ms it may wait for the lock afterwards.
     """
     return _kernel(function, {"nogil": True, **UNCOUNTED})
 
 
 def allocating_unlocked_kernel(function: Function) -> Function:
-    """As `unlocked_kernel`, for a function that makes arrays."""
+    """Like `unlocked_kernel`, for a function that makes arrays."""
     return _kernel(function, {"nogil": True, **COUNTED})
 
 
 def parallel_kernel(function: Callable[..., Any]) -> Any:
-    """As `allocating_kernel`, for a loop over `prange` that uses all cores."""
+    """Like `allocating_kernel`, for a loop over `prange` that uses all cores."""
     return _kernel(function, {"parallel": True, **COUNTED})
 
 
 def inner(function: Function) -> Function:
-    """A kernel that only kernels call: without a way in from Python it compiles much faster."""
+    """A kernel called only by kernels: without an entry point from Python it compiles much faster."""
     return _kernel(function, _INNER | UNCOUNTED)
 
 
 def allocating_inner(function: Function) -> Function:
-    """As `inner`, for the few that make arrays."""
+    """Like `inner`, for the few that make arrays."""
     return _kernel(function, _INNER | COUNTED)
 
 
 def spliced(function: Function) -> Function:
-    """A part of the one or two kernels that call it, never compiled by itself. For what calls most of the
-    others: a kernel is optimised together with all that it calls, so each such step costs all of them again.
+    """Part of the one or two kernels that call it, never compiled alone. For functions that call most of the
+    others: a kernel is optimised together with everything it calls, so each such step would repeat that cost.
     """
     return _kernel(function, {"inline": "always"})
 
@@ -299,18 +300,18 @@ def _kernel(function: Function, options: Mapping[str, Any]) -> Function:
 
 @inner
 def fill(values: Any, value: Any) -> None:
-    """Set every entry of a column to a value."""
+    """Sets every entry of a column to a value."""
     for k in range(len(values)):
         values[k] = value
 
 
 def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
-    """The folder for kernels of this state of evac, under the first base in which it can be written, and by
-    no one else: what is in it is executed. None if there is none.
+    """The folder for kernels of this version of the sources, under the first base that this user, and no one
+    else, can write to: its content is executed. None if there is none.
 
-    numba compiles a kernel again where its own file changed, and goes on with the old code of what is
-    compiled into it from other files, so each state of the sources has a folder. Of the folders of other
-    states the newest stays: a process that runs on while evac is updated may read it.
+    numba recompiles a kernel when its own file changed, but keeps stale code compiled in from other files, so
+    each version of the sources has its own folder. Of the older folders the newest stays: a running process
+    may still read it while evac is updated.
     """
     name = _FOLDER + _digest(package)
     for base in bases:
@@ -331,13 +332,13 @@ def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether only this user and root can have written into it."""
+    """Whether only this user and root can have written to it."""
     told = folder.stat()
     return told.st_uid in (0, os.geteuid()) and not told.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _digest(package: Path) -> str:
-    """Of all that is compiled into kernels: the modules that have any, and those from which they import."""
+    """Digest of everything compiled into kernels: modules that have any, and those they import from."""
     contents: dict[Path, bytes] = {}
     for path in (path for room in _ROOMS for path in (package / room).rglob("*.py")):
         data = path.read_bytes()
@@ -362,8 +363,8 @@ def _changed_ns(folder: Path) -> int:
 
 
 def kernel_bases() -> tuple[Path, ...]:
-    """NUMBA_CACHE_DIR; where it is not set, next to the sources, else with what the user's programs cache: a
-    user of a container may have neither a name nor a home.
+    """NUMBA_CACHE_DIR; if unset, next to the sources, else in the user's cache: a user in a container may
+    have neither a name nor a home.
     """
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         return (Path(named),)
@@ -376,7 +377,7 @@ def kernel_bases() -> tuple[Path, ...]:
 
 
 def kernels_are_kept() -> Path | None:
-    """The folder in which every kernel is compiled, for this state of evac and this machine; or None."""
+    """The folder that has every kernel compiled for these sources and this machine; or None."""
     name = _FOLDER + _digest(Path(__file__).parents[1])
     for base in kernel_bases():
         try:
@@ -389,7 +390,7 @@ def kernels_are_kept() -> Path | None:
 
 
 def note_complete() -> None:
-    """Every kernel has been compiled: say so in the folder, for who asks `kernels_are_kept`."""
+    """Records in the folder that every kernel has been compiled, for `kernels_are_kept`."""
     folder = kept_in(kernel_bases(), Path(__file__).parents[1])
     if folder is not None:
         with suppress(OSError):
@@ -397,7 +398,7 @@ def note_complete() -> None:
 
 
 def _machine() -> str:
-    """What machine code depends on but the sources: compiler, Python, processor."""
+    """What machine code depends on apart from the sources: compiler, Python, processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""How kernels are compiled by numba, and kept: in one folder for each state of the sources.
+"""Compiles kernels with numba and caches them: one folder for each version of the sources.
 
-If a disk is full or read-only, kernels are compiled but not kept, and one warning says so: an evacuation must
-not wait for disk space.
+If a disk is full or read-only, kernels are compiled but not cached, with one warning: an evacuation must not
+wait for disk space.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if _HOME is not None:
 
 
 def dispatcher(function: FunctionType, options: Mapping[str, Any]) -> Any:
-    """The compiled function of a kernel, from the cache if it is there.
+    """A kernel's compiled function, from the cache if present.
 
-    The only place that uses more of numba than its manual documents, which is why its version is pinned: the
-    option `_nrt`, `get_call_template` and the cache of a function.
+    The only place that uses undocumented parts of numba, which is why its version is pinned: the option
+    `_nrt`, `get_call_template` and the cache of a function.
     """
     if "inline" in options:
         return _NJIT(**options)(function)
@@ -65,7 +65,7 @@ def _widened(kind: Any) -> Any:
 
 
 class _Cache:
-    """What numba keeps of one function, as far as the disk allows."""
+    """numba's cache of one function, as far as the disk allows."""
 
     def __init__(self, cache: Any) -> None:
         self._cache, chosen = cache, cache.cache_path
@@ -86,7 +86,7 @@ class _Cache:
             self._cache.save_overload(signature, data)
         except OSError as error:
             _warn_once(f"{self._cache.cache_path}: {error.strerror or error}")
-            with contextlib.suppress(OSError):  # an index that names what was not written is worse than none
+            with contextlib.suppress(OSError):  # an index that names missing files is worse than none
                 Path(self._cache._cache_file._index_path).unlink(missing_ok=True)
 
 

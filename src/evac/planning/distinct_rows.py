@@ -1,4 +1,4 @@
-"""Rows of a table that are the same, without sorting all of them: most servers look like many others."""
+"""Finds equal rows of a table without sorting them all: most servers look like many others."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SHIFT = 29
 
 
 def alike(table: IntColumn, most: int) -> tuple[IndexColumn, IndexColumn] | None:
-    """First row of each different one (G,), in order of the rows, and which of them each row (n,) is like.
+    """First row of each distinct kind (G,), in row order, and the kind of each row (n,).
 
-    None if there are more than `most` different ones; linear in rows.
+    None if there are more than `most` kinds; linear in rows.
     """
     capacity = min(most, len(table))
     first, group = np.empty(capacity + 1, np.int32), np.empty(len(table), np.int32)
@@ -27,8 +27,9 @@ def alike(table: IntColumn, most: int) -> tuple[IndexColumn, IndexColumn] | None
 
 @kernel
 def _alike(table: IntColumn, most: int, slots: IndexColumn, first: IndexColumn, group: IndexColumn) -> int:
-    """How many different rows there are, at most one more than asked for. slots: a power of two, more than
-    twice as many as asked for, all free."""
+    """Number of distinct rows, at most one more than requested. slots: a power of two, more than twice as
+    many as requested, all free.
+    """
     count, mask = 0, slots.shape[0] - 1
     for row in range(table.shape[0]):
         mixed = 0

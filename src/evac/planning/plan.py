@@ -1,4 +1,4 @@
-"""The planner's public face: an estate and a scenario in, a plan with its proof out."""
+"""The planner's public interface: an estate and a scenario in, a plan with its proof out."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 Progress = Callable[[float, str], None]
 Result = TypeVar("Result")
 BOUND_WORK: Final = 300
-"""Iterations of the dual ascent: the bound is within a percent of its limit by then."""
+"""Iterations of the dual ascent, enough to bring the bound within a percent of its limit."""
 
 FEW: Final = 40
-"""Services up to which a search is told what no plan can get below; with more it hardly ever gets there."""
+"""Up to this many services, a search gets a lower bound to stop at; with more it hardly ever reaches it."""
 
 FIRST_BOUND_WORK: Final = 150
-"""The same for a plan that nobody searched to better: half of the time, and two tenths of a percent less."""
+"""Iterations for a plan without a search: half of the time, and two tenths of a percent less."""
 
 
 class Beside(Protocol):
-    """Begins work that goes on while the planner does, in the order in which it is given; what it returns
-    waits for the result, or raises what the work raised.
+    """Runs work concurrently with the planner, in the order given; calling the result waits for it, or raises
+    the work's error.
     """
 
     def __call__(self, work: Callable[[], Result], /) -> Callable[[], Result]: ...
@@ -62,9 +62,9 @@ def plan(
     known: tuple[str, Instance] | None = None,
     beside: Beside | None = None,
 ) -> Plan:
-    """Plan a scenario. work: generations of search (0: the constructive plan); same input, same plan.
-    known: the digest of the estate, and the instance of it for this scenario, where they were made already.
-    beside: where the bound is proved meanwhile; long kernels of both need no lock of the interpreter.
+    """Plan a scenario. work: generations of search (0: the constructive plan); same input, same plan. known:
+    the estate's digest and its instance for this scenario, if already made. beside: proves the bound
+    concurrently; long kernels of both release the interpreter's lock.
 
     Raises UnknownDomain for a domain the estate does not have.
     """
@@ -116,7 +116,7 @@ def foresee(
     top: Topology | None = None,
     policy: Policy = Policy(),  # noqa: B008 - frozen
 ) -> tuple[Outcome, ...]:
-    """What becomes of every affected service by the constructive plan, without its proof.
+    """The outcome of every affected service by the constructive plan, without its proof.
 
     Raises UnknownDomain.
     """
@@ -137,10 +137,10 @@ def foresee(
 
 
 def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) -> tuple[str, ...]:
-    """Those passed over so far, and those that keep a service down, or recovery waiting, while an alternative
-    is there.
+    """Services passed over so far, and those that keep a service or recovery waiting while an alternative is
+    available.
 
-    The next attempt counts on that one.
+    The next attempt uses the alternative.
     """
     gone = {one.service for one in outcomes if one.state == "unplaced"}
     found = set(policy.passed_over)
@@ -156,7 +156,9 @@ def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) 
 
 
 def _with_providers(estate: Estate, scenario: Scenario, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
-    """The outcomes with the reason of external services whose provider is lost: an instance knows none."""
+    """The outcomes, with the reason for external services whose provider is lost: instances do not have
+    these.
+    """
     if not any(service.external for service in estate.services):
         return outcomes
     gone = loss(topology(estate), (*scenario.domains, *estate.lost)).external.tolist()
@@ -176,7 +178,7 @@ def _with_providers(estate: Estate, scenario: Scenario, outcomes: tuple[Outcome,
 def _counted(
     estate: Estate, scenario: Scenario, policy: Policy, tick_ms: int, instance: Instance
 ) -> Instance:
-    """The instance by which people are counted: one in which every tier weighs something."""
+    """The instance used to count people: one in which every tier has weight."""
     if min(instance.tier_weights) > 0:
         return instance
     even = replace(policy, tier_weights=(1,) * len(instance.tier_weights))
@@ -200,8 +202,9 @@ def plan_instance(
     progress: Progress = lambda share, words: None,
     beside: Beside | None = None,
 ) -> Plan:
-    """Plan an instance. `rto_ms` and `lead` only go into the outcomes; `better` (where facts are intervals)
-    is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
+    """Plans an instance. `rto_ms` and `lead` only affect the outcomes; `better` (if facts are intervals) is
+    the instance that the bound is proved for; `counted` (if tiers weigh 0) counts people.
+    """
     from evac.planning.assembly import draft as drafts
     from evac.planning.assembly.steps import add_stops, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
@@ -252,8 +255,8 @@ def plan_instance(
 
 
 def _proving(instance: Instance, work: int, beside: Beside | None) -> Callable[[int], BoundResult]:
-    """Takes the objective of the plan once it is known, and waits for the proof; beside the planner that
-    begins at once.
+    """Takes the plan's objective once it is known and waits for the proof, which with `beside` begins at
+    once.
     """
     from evac.planning.bound import bound
 
@@ -265,7 +268,7 @@ def _proving(instance: Instance, work: int, beside: Beside | None) -> Callable[[
 
 
 def _solved(instance: Instance, work: int, seed: int, progress: Progress) -> Board:
-    """The best generation found, and behind it what else is to be brought up."""
+    """The best generation found, followed by the rest of the boots."""
     from evac.planning.evacuation.solve import bring_up_rest, solve
 
     progress(0.05, "placing and ordering")
@@ -282,7 +285,7 @@ def _solved(instance: Instance, work: int, seed: int, progress: Progress) -> Boa
 
 
 def _floor(instance: Instance) -> int:
-    """What no plan can get below, as the search counts it: ticks within the grace count there too."""
+    """A lower bound on every plan as the search counts it: ticks within the grace count there too."""
     from evac.planning.bound import bound
     from evac.planning.evacuation.search import GRACE_FACTOR
 
@@ -295,8 +298,8 @@ def _floor(instance: Instance) -> int:
 
 
 def _sure_first(instance: Instance) -> Instance:
-    """The same instance without capacity that no one knows, where everything comes back without it: with
-    enough known capacity, a service on a pool that no one knows could not be called proved.
+    """The same instance without unknown capacity, if everything can be restored without it: with enough known
+    capacity, a service on a pool of unknown capacity could not be proved.
     """
     from evac.planning.assembly.draft import times_of
     from evac.planning.evacuation.solve import solve
@@ -311,7 +314,7 @@ def _sure_first(instance: Instance) -> Instance:
 
 
 def _closed(instance: Instance) -> Instance:
-    """No capacity is left where it is not known what is free."""
+    """Removes capacity wherever the free amount is unknown."""
     capacity = instance.rows.capacity.copy()
     for row, missing in instance.vague.rows.items():
         for resource, _ in missing:
@@ -328,8 +331,10 @@ def level_order(instance: Instance) -> int:
 
 
 def against_levels(instance: Instance, plan: Plan) -> tuple[int, int]:
-    """(outage of a plan, of level order) in weighted person-ticks above the heads, over the milestones
-    that both restore: what one of them leaves out pays the horizon, and says nothing of its order."""
+    """(outage of a plan, of level order) in weighted person-ticks above the heads, over the milestones that
+    both restore: a milestone missing in one of them would cost the whole horizon and say nothing about its
+    order.
+    """
     from evac.planning.assembly.draft import outages, times_of
     from evac.planning.bound.facts import facts_of
     from evac.planning.evacuation.solve import level_by_level

@@ -1,9 +1,9 @@
-"""A plan mended in the middle of a run: what was to start on servers that did not come up starts elsewhere.
+"""Repairs a plan midway through a run: replicas meant for servers that did not come up start elsewhere.
 
-Nothing else changes: what is done stays, the order stays, every other step keeps its id and its servers. Each
-replica is moved to a server that is up (or is about to be) and has capacity for it, near its old one first:
-of the same class and site. What finds no place is left out, and said. Deterministic; cost
-O(moved replicas x servers) in numpy, and nothing if nothing failed.
+Nothing else changes: completed steps and the order stay, and every other step keeps its id and servers. Each
+replica moves to a server that is up (or soon will be) and has capacity, preferably of the same class and
+site. Replicas that fit nowhere are left out and reported. Deterministic; O(moved replicas x servers) in
+numpy, and free if nothing failed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FAR = np.int64(2**40)
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """plan: the mended one. moved: replicas that stand elsewhere now; left_out: (service, replicas)."""
+    """plan: the repaired one. moved: replicas at a new place; left_out: (service, replicas)."""
 
     plan: Plan
     moved: int
@@ -33,9 +33,9 @@ class Repaired:
 
 
 def repair(instance: Instance, plan: Plan, failed: Collection[str], begun: Collection[str]) -> Repaired:
-    """failed: servers that do not come up; begun: ids of steps that are done or under way, which are kept.
+    """failed: servers that do not come up; begun: ids of completed or running steps, which are kept.
 
-    instance: of the estate and scenario that the plan was made from.
+    instance: of the plan's estate and scenario.
     """
     board = _Board(instance, plan, frozenset(failed), frozenset(begun))
     steps: list[Step] = []
@@ -63,9 +63,7 @@ def _without(step: Step, dropped: Collection[str]) -> Step:
 
 
 def _waiting_for(step: Step, board: _Board) -> Step:
-    """Whoever waited for a start that was left out waits no more; whoever waited for one that was split waits
-    for its parts.
-    """
+    """Removes waits for starts that were left out, and replaces waits for split starts by their parts."""
     if not board.parts:
         return step
     after: list[str] = []
@@ -77,8 +75,8 @@ def _waiting_for(step: Step, board: _Board) -> Step:
 
 @dataclass(slots=True, eq=False)
 class _Board:
-    """Capacity as it is when the whole plan is done, and the replicas of each service that is moved. What a
-    shed that has not begun will free is for the steps that wait for it, and for no one else.
+    """Capacity after the whole plan is done, and the replicas of each moved service. Capacity freed by a shed
+    that has not begun belongs only to the steps that wait for it.
     """
 
     instance: Instance
@@ -128,7 +126,7 @@ class _Board:
                         yield service, row, sign * count
 
     def _placed(self, service: int) -> IntColumn:
-        """(V,) replicas of a service when the plan is done, without those on failed servers."""
+        """(V,) replicas of a service when the plan is done, except those on failed servers."""
         found = self.standing.get(service)
         if found is None:
             found = self.standing[service] = np.zeros(len(self.instance.rows), np.int64)
@@ -142,7 +140,7 @@ class _Board:
         return found
 
     def moved(self, step: Step) -> list[Step]:
-        """The step with its servers changed, and steps for what had to go to other pools."""
+        """The step with new servers, and steps for replicas that had to go to other pools."""
         service = self.service_of[step.target]
         kept = {name: count for name, count in step.servers if name not in self.failed}
         lost = sum(count for name, count in step.servers if name in self.failed)
@@ -197,8 +195,8 @@ class _Board:
         return replace(made, uses=tuple(sorted(held.items())))
 
     def _place(self, service: int, near: int) -> int:
-        """The row that takes one more replica: of the same pool first, then the first to be up, then the one
-        with the most capacity; -1 if none can.
+        """The row for one more replica: in the same pool first, then the first to be up, then the one with
+        most capacity; -1 if none.
         """
         s, rows = self.instance.services, self.instance.rows
         need, placed = s.demand[service], self._placed(service)
@@ -223,7 +221,7 @@ class _Board:
         return row
 
     def _within(self, place: IntColumn | np.ndarray, placed: IntColumn, cap: int, bare: bool) -> BoolColumn:
-        """(V,) rows whose rack, feeds or site take one more of the service."""
+        """(V,) rows whose rack, feeds or site allow one more of the service."""
         known = place >= 0
         counted = known & ~self.instance.rows.is_pool if bare else known
         sums = np.bincount(place[counted], placed[counted], int(place.max(initial=0)) + 1)
@@ -232,7 +230,7 @@ class _Board:
         return inside
 
     def _in_conflict(self, group: int) -> set[int]:
-        """Bare rows on which a service of a conflict group stands."""
+        """Bare rows with a service of a conflict group."""
         found = self.taken.get(group)
         if found is None:
             found = self.taken[group] = set()

@@ -12,7 +12,7 @@ from evac.model.units import RESOURCE_COUNT, UNBOUNDED
 
 
 def tiny_instance() -> Instance:
-    """Two services and two servers, one of them dark: enough to make every kernel run."""
+    """Two services and two servers, one of them dark: enough to run every kernel."""
     return Instance(
         tick_ms=1_000,
         horizon=200,
@@ -65,7 +65,7 @@ def _rows() -> Rows:
 
 
 def _services() -> Services:
-    """A batch job that runs, may be shed, and stands where the lost front has to start."""
+    """A running, sheddable batch job on the server where the lost front must start."""
     none, unbounded = _flags(False, False), _long(UNBOUNDED, UNBOUNDED)
     return Services(
         id=("batch", "front"),
@@ -103,7 +103,9 @@ def _services() -> Services:
 
 
 def warm() -> None:
-    """Search the tiny instance the way small and large ones are, boot the rest, and price the baseline."""
+    """Searches the tiny instance as small and large ones are searched, boots the rest, and prices the
+    baseline.
+    """
     from evac.planning.evacuation.legality import lack_time
     from evac.planning.evacuation.solve import bring_up_rest, level_by_level, solve, warm_large
 

@@ -1,1 +1,1 @@
-"""From a generation on the board to a Plan: steps, what waits for what, outcomes, and the price."""
+"""Turns a generation on the board into a Plan: steps, dependencies, outcomes and cost."""

@@ -1,8 +1,8 @@
 """Proof that no plan has capacity for a service, whatever else is shed.
 
-A plan may shed what may be shed and what no one needs who serves. So on each server this much stays for sure:
-replicas of services that may not be shed, and those of all that the service needs itself where no replica of
-them can be spared. Where the rest holds too few replicas, whatever is put where, no plan places the service.
+A plan may shed what is sheddable and what no serving service needs. So these replicas certainly stay on each
+server: those of services that may not be shed, and those that the service itself needs and that cannot be
+spared. If too few replicas fit in the rest, whatever the placement, no plan places the service.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 
 
 def has_no_capacity(instance: Instance, service: int) -> bool:
-    """Whether it is proved that the base of a service finds no capacity in any plan."""
+    """Whether the base of a service provably finds no capacity in any plan."""
     s, rows = instance.services, instance.rows
     missing = s.base_starts(service)
     if not missing:
@@ -36,8 +36,8 @@ def has_no_capacity(instance: Instance, service: int) -> bool:
 
 
 def short_of(instance: Instance, service: int, placed: BoolColumn) -> tuple[str, int]:
-    """(resource, how much is missing) for a service and all that is placed of its tier and above where it may
-    run, with everything stopped that may be; ("", 0) where all of them may fit. placed: (S,).
+    """(resource, missing amount) for a service and everything placed of its tier and above where it may run,
+    after stopping all that may be stopped; ("", 0) if all of them may fit. placed: (S,).
     """
     s, rows, present = instance.services, instance.rows, instance.present
     if instance.vague:
@@ -56,7 +56,7 @@ def short_of(instance: Instance, service: int, placed: BoolColumn) -> tuple[str,
 
 
 def _stays(instance: Instance, service: int) -> BoolColumn:
-    """(S,) services of which every plan that places one keeps all that survives."""
+    """(S,) services whose survivors all stay in every plan that places the given service."""
     s = instance.services
     needed, queue = {service}, [service]
     while queue:
@@ -70,15 +70,15 @@ def _stays(instance: Instance, service: int) -> BoolColumn:
 
 
 def _here(instance: Instance, service: int) -> IntColumn:
-    """(V,) replicas of a service that survive on each row."""
+    """(V,) surviving replicas of a service on each row."""
     mine, found = instance.present.service == service, np.zeros(len(instance.rows), np.int64)
     np.add.at(found, instance.present.row[mine], instance.present.count[mine])
     return found
 
 
 def _within_spread(instance: Instance, service: int, fits: IntColumn) -> int:
-    """No fewer replicas than fit in all, within what racks and sites, and feeds and sites, may hold of the
-    service. Racks and feeds are not taken together: which rows are best for both is a search of its own.
+    """An upper bound on what fits, within the service's caps by rack and site, and by feed and site. Racks
+    and feeds are not combined: which rows suit both is a search of its own.
     """
     s, rows, here = instance.services, instance.rows, _here(instance, service)
     sites, most = len(instance.site_names), int(fits.sum())

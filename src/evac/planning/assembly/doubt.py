@@ -1,4 +1,4 @@
-"""Which starts of a plan may not fit, because no one knows how much there is or how much they take."""
+"""Finds starts of a plan that may not fit because an available or needed amount is unknown."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from evac.planning.evacuation.board import STARTS, Board
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Service -> path of the amount that is not known: of those whose base hangs on it, by a start of their
-    own or one of what they wait for, and of those of which only the rest does."""
+    """Service -> path of the unknown amount: for services whose base depends on it, by a start of their own
+    or of what they wait for, and for those where only the rest does.
+    """
 
     base: dict[int, str] = field(default_factory=dict)
     top: dict[int, str] = field(default_factory=dict)
 
 
 def doubt_of(instance: Instance, board: Board) -> Doubt:
-    """What hangs on amounts that no one knows. Beside a start whose demand is not known no one knows what is
-    free for others on its row.
+    """What depends on unknown amounts. Next to a start with unknown demand, the free capacity of its row is
+    unknown for others.
     """
     if not instance.vague:
         return Doubt()
@@ -44,7 +45,7 @@ def doubt_of(instance: Instance, board: Board) -> Doubt:
 
 
 def _missing(instance: Instance, service: int, row: int, beside: Iterable[int]) -> str:
-    """The path of the amount on which a start on a row hangs; empty for none."""
+    """Path of the unknown amount that a start on a row depends on; empty if none."""
     vague = instance.vague
     if service in vague.demand:
         return vague.demand[service]
@@ -54,7 +55,7 @@ def _missing(instance: Instance, service: int, row: int, beside: Iterable[int]) 
 
 
 def _waiting(instance: Instance, s: Services, direct: dict[int, str]) -> dict[int, str]:
-    """The same of services that are down and wait for these."""
+    """The same for services that are down and wait for these."""
     found = dict(direct)
     if not found:
         return found

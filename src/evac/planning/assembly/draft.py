@@ -1,5 +1,5 @@
-"""A plan in the making: its steps so far, when its milestones hold, what they cost, and what becomes of every
-affected service and store, with the chain of steps that decides it.
+"""A plan in the making: its steps so far, milestones and their cost, and the outcome of every affected
+service and store, with the chain of steps that decides it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _USUAL: Final[dict[str, dict[str, object]]] = {
     kind.name: {"precheck": kind.precheck, "gate": kind.gate, "undo": kind.undo, "tools": kind.tools}
     for kind in PLANNED.values()
 }
-"""What steps of a kind say, unless they say otherwise."""
+"""Default fields of steps of a kind."""
 
 
 @dataclass(slots=True, eq=False)
 class Draft:
-    """Steps by id, and the steps that end what others wait for."""
+    """Steps by id, and the steps that end waits of others."""
 
     instance: Instance
     board: Board
@@ -49,7 +49,7 @@ class Draft:
     members: dict[int, list[int]] = field(default_factory=dict)
 
     def add(self, kind: str, target: str, name: str, start: int, end: int, **fields: object) -> str:
-        """Make a step of ticks; returns its id."""
+        """Adds a step, in ticks; returns its id."""
         tick = self.instance.tick_ms
         deadline = max(2 * (end - start), 1) * tick
         rest: dict[str, object] = {"deadline_ms": deadline, **_USUAL[kind], **fields}
@@ -64,15 +64,15 @@ class Draft:
         return name
 
     def manual_ticks(self, kind: str, regular: int, manual: bool) -> int:
-        """How long a step takes: people need at least what the estate says."""
+        """Duration of a step: manual work takes at least what the estate states."""
         need = self.instance.tools[kind].manual if manual else None
         return regular if need is None else max(regular, need)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Times:
-    """Ticks, S each, H where it never happens: base and top hold from `*_at` until `*_gone`; before that they
-    do not from `*_since` on, where a loss counts from the grace on.
+    """Ticks, S each, H if never: base and top hold from `*_at` until `*_gone`; before that they are gone from
+    `*_since` on, where a loss counts from the end of the grace.
     """
 
     base_at: Ints
@@ -84,7 +84,7 @@ class Times:
 
 
 def times_of(instance: Instance, board: Board) -> Times:
-    """What the last generation on a board has found."""
+    """Results of the last generation on a board."""
     found = ("base_at", "top_at", "base_shed_at", "top_shed_at", "base_since", "top_since")
     return Times(*(np.minimum(board.service[name], instance.horizon) for name in found))
 
@@ -100,8 +100,8 @@ def outages(instance: Instance, times: Times) -> tuple[Ints, Ints]:
 def price(instance: Instance, base: Ints, top: Ints, weighted: bool = True) -> int:
     """Z of outages, or the same with weight 1 for everyone.
 
-    Of a tier that weighs nothing an instance does not hold who is without service: to count its people,
-    give an instance of other weights.
+    For tiers of weight zero, an instance does not hold the people without service: to count them, pass an
+    instance with other weights.
     """
     s = instance.services
     base_weight, top_weight = s.base_weight.astype(object), s.top_weight.astype(object)
@@ -122,9 +122,9 @@ CASES: Final = (
 def sensitivities(
     instance: Instance, steps: tuple[Step, ...], base: Ints, top: Ints
 ) -> tuple[Sensitivity, ...]:
-    """What the objective becomes when demand or weights are off by 30 per cent: of the fixed plan, whose
-    outages are `base` and `top` in ticks, and of a new constructive plan. With more demand a start of the
-    fixed plan that no longer fits never happens, nor does what needs it.
+    """The objective if demand or weights are off by 30 per cent: of the fixed plan, whose outages are `base`
+    and `top` in ticks, and of a new constructive plan. With more demand, starts of the fixed plan that no
+    longer fit do not happen, nor does anything that needs them.
     """
     from evac.planning.evacuation.solve import solve
 
@@ -141,7 +141,7 @@ def sensitivities(
 
 
 def _changed(instance: Instance, demand: int, weight: int) -> Instance:
-    """Demand rounded up, rows at least what stands on them; weights of the two highest tiers scaled."""
+    """Demand rounded up, rows with at least what is on them; weights of the two highest tiers scaled."""
     s = instance.services
     high = s.tier <= 1
     scaled = -(-s.demand * demand // 100)
@@ -161,7 +161,7 @@ def _changed(instance: Instance, demand: int, weight: int) -> Instance:
 def _with_less_capacity(
     instance: Instance, steps: tuple[Step, ...], base: Ints, top: Ints
 ) -> tuple[Ints, Ints]:
-    """Outages when starts take their rows in planned order and those that do not fit never happen."""
+    """Outages if starts take their rows in planned order and those that do not fit never happen."""
     s, horizon = instance.services, instance.horizon
     rows = {name: n for n, name in enumerate(instance.row_names)}
     index = {name: n for n, name in enumerate(s.id)}
@@ -192,7 +192,7 @@ CHAIN_MOST: Final = 60
 def outcomes_of(
     draft: Draft, times: Times, rto_ms: Mapping[str, int | None], lead_ms: int
 ) -> tuple[Outcome, ...]:
-    """One for each service the loss touches, sorted by id. lead_ms: detection and approval."""
+    """One for each affected service, sorted by id. lead_ms: detection and approval."""
     instance, s = draft.instance, draft.instance.services
     base, top = outages(instance, times)
     tick, late, helped = instance.tick_ms, _late(draft, times), _helped(draft)
@@ -227,8 +227,8 @@ def outcomes_of(
 
 
 def state_of(instance: Instance, times: Times, service: int, doubt: Doubt) -> ServiceState:
-    """unknown, shed, unplaced, degraded or restored. Where no one knows whether all of it fits, it is no more
-    than degraded.
+    """unknown, shed, unplaced, degraded or restored. If it is unknown whether all of it fits, at best
+    degraded.
     """
     horizon = instance.horizon
     if service in instance.unjudged:
@@ -252,8 +252,9 @@ def _recovery(
     lead_ms: int,
     alone: Mapping[int, IntColumn],
 ) -> int | None:
-    """From the loss on; what survives is only away while it moves; an evacuation has no lead; None if
-    nothing brings it back, or a duration on the way is not known. alone: see `from_loss`."""
+    """Time from the loss; for a survivor only while it moves; without lead for an evacuation; None if nothing
+    restores it or a duration on the way is unknown. alone: see `from_loss`.
+    """
     if state in ("shed", "unplaced", "unknown"):
         return None
     if not instance.services.base_lost[service]:
@@ -268,7 +269,7 @@ def _recovery(
 
 
 def _chain(draft: Draft, service: int) -> tuple[str, ...]:
-    """Backwards through whatever ended last among what each step waited for."""
+    """Follows backwards, for each step, whatever it waited for last."""
     members = draft.members[int(draft.instance.services.component[service])]
     ends = [draft.last_of[m] for m in members if m in draft.last_of]
     chain: list[str] = []
@@ -312,8 +313,8 @@ def _reason(
 
 
 def _waits_in_vain(draft: Draft, times: Times, service: int, among: bool = False) -> Reason | None:
-    """The store, service or tool that does not come back and that a service cannot do without. among: one of
-    those that need each other to serve is asked what it needs apart from them.
+    """The required store, service or tool that does not return. For services that need each other, only what
+    they need apart from each other counts (among).
     """
     instance, s = draft.instance, draft.instance.services
     if service in instance.stuck:
@@ -337,7 +338,7 @@ def _waits_in_vain(draft: Draft, times: Times, service: int, among: bool = False
 
 
 def _no_data(draft: Draft, times: Times, store: LostStore) -> Reason:
-    """Why a lost store does not come back."""
+    """Why a lost store does not return."""
     instance = draft.instance
     for other in store.needs:
         if times.base_at[other] >= instance.horizon:
@@ -359,7 +360,7 @@ def _no_data(draft: Draft, times: Times, store: LostStore) -> Reason:
 
 
 def _late(draft: Draft, times: Times) -> frozenset[int]:
-    """Services that nothing keeps down but that they would not be back before the horizon."""
+    """Services that nothing keeps down except that they would not be back before the horizon."""
     instance, board = draft.instance, draft.board
     down = [
         service
@@ -377,7 +378,7 @@ def _late(draft: Draft, times: Times) -> frozenset[int]:
 
 
 def _helped(draft: Draft) -> dict[str, set[str]]:
-    """Of each service that is shed, those that it frees capacity for."""
+    """For each shed service, those that it frees capacity for."""
     found: dict[str, set[str]] = {}
     for step in draft.steps.values():
         if kind_of(step.kind).frees_capacity:
@@ -386,7 +387,7 @@ def _helped(draft: Draft) -> dict[str, set[str]]:
 
 
 def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:
-    """Every lost store: where it came back, when, and what was lost."""
+    """Every lost store: where and when it is restored, and what is lost."""
     tick = draft.instance.tick_ms
     found = []
     for row, store in enumerate(draft.instance.stores):

@@ -1,4 +1,4 @@
-"""Steps of a plan from the logs of a generation: what each waits for, and which limits it uses."""
+"""Builds the steps of a plan from the logs of a generation: what each waits for and which limits it uses."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from evac.steps.registry import PLANNED, kind_of
 _Needed = tuple[tuple[int, ...], ...]
 _FIELDS: Final = tuple(f.name for f in fields(Step))
 _VALUES_OF: Final = attrgetter(*_FIELDS)
-"""Fields of a step, and what reads them at once: there are thousands of steps."""
+"""Fields of a step, with one getter for all: there are thousands of steps."""
 _LAST: Final = tuple(_FIELDS.index(name) for name in ("after", "wave", "uses"))
-"""Places of the fields that are known when all steps are drafted."""
+"""Positions of the fields known once all steps are drafted."""
 
 
 def draft_steps(instance: Instance, board: Board) -> Draft:
@@ -128,7 +128,7 @@ def _boots(draft: Draft) -> None:
 
 
 class _Batch(NamedTuple):
-    """What is alike in a log: one service, milestone, start tick, pool, by hand or not."""
+    """What a log batch has in common: service, milestone, start tick, pool, by hand or not."""
 
     service: int
     mile: int
@@ -232,13 +232,13 @@ def _starts(draft: Draft) -> None:
 
 
 def _ended_sheds(draft: Draft, rows: Iterable[int], start_ms: int) -> set[str]:
-    """Sheds on the rows of a start that have ended by then: their capacity may be what it uses."""
+    """Sheds on the rows of a start that have ended by then: it may use their capacity."""
     names = {name for row in rows for name in draft.sheds_on.get(row, ())}
     return {name for name in names if draft.steps[name].end_ms <= start_ms}
 
 
 def _checks(draft: Draft) -> None:
-    """Verify and shift of every milestone that is generated."""
+    """Verify and shift of every generated milestone."""
     s, board = draft.instance.services, draft.board
     for service in range(len(s)):
         entry = board.service[service]
@@ -311,7 +311,7 @@ def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
 
 
 def _gates(draft: Draft, component: int, services: _Needed, stores: _Needed) -> set[str]:
-    """Steps that end what a component needs outside itself, of what each service needs."""
+    """Steps that end what a component needs from outside, for each service."""
     s = draft.instance.services
     found: set[str] = set()
     for member in draft.members[component]:
@@ -338,7 +338,7 @@ def _tool_gates(draft: Draft, kind: str) -> set[str]:
 
 
 def _held(draft: Draft) -> dict[str, tuple[tuple[str, int], ...]]:
-    """Units of each limit that a whole step holds: what its kind and target use, times its count."""
+    """Units of each limit that a whole step holds: the uses of its kind and target, times its count."""
     limits, places = draft.instance.limits, Places(draft.instance)
     found = {}
     for name, step in draft.steps.items():
@@ -351,7 +351,9 @@ def _held(draft: Draft) -> dict[str, tuple[tuple[str, int], ...]]:
 
 
 def _waves(draft: Draft, after: dict[str, tuple[str, ...]]) -> dict[str, int]:
-    """Wave of a step: one more than the last wave of what it waits for ends it in; gates begin waves."""
+    """Wave of a step: one more than the last wave of what it waits for, if that contains a gate; gates begin
+    waves.
+    """
     waves: dict[str, int] = {}
     for step in ordered(draft):
         wave = same = 0
@@ -364,7 +366,9 @@ def _waves(draft: Draft, after: dict[str, tuple[str, ...]]) -> dict[str, int]:
 
 
 def _add_stops_away(draft: Draft, times: Times) -> None:
-    """One stop a service that came home, of its replicas elsewhere; none before all of it serves at home."""
+    """For each service that returned home, one stop of its replicas elsewhere, once all of it serves at
+    home.
+    """
     instance, s = draft.instance, draft.instance.services
     for leaving in instance.leaving:
         service, at = leaving.service, int(times.top_at[leaving.service])
@@ -385,8 +389,8 @@ def _add_stops_away(draft: Draft, times: Times) -> None:
 
 
 def add_stops(draft: Draft, times: Times, leaves: bool) -> None:
-    """One stop a service that is in a site that is evacuated: after it moved, or just before the deadline;
-    and of what came home elsewhere. leaves: whether a site is evacuated.
+    """One stop for each service at an evacuated site, after it moved or just before the deadline; and for
+    what returned home. leaves: whether a site is evacuated.
     """
     _add_stops_away(draft, times)
     if not leaves:

@@ -1,4 +1,6 @@
-"""Steps of a cold start other than boots (power, attestations, copies led back), and its wave of boots."""
+"""Steps of a cold start other than boots (power, attestations, copies that follow again), and its wave of
+boots.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ from evac.planning.evacuation.board import NEVER, Board
 from evac.steps.registry import kind_of
 
 BY_ITSELF = "by_itself"
-"""Parameter of a boot of a server that comes on with its power: look, and do not press."""
+"""Boot parameter of a server that comes on with its power: only observe it."""
 
 
 def power_steps(draft: Draft) -> None:
-    """What is energised, in the order and at the ticks that the estate gives."""
+    """What is energised, in the order and at the ticks given by the estate."""
     steps = draft.instance.power_steps
     for step in steps:
         draft.add(
@@ -36,7 +38,7 @@ def power_steps(draft: Draft) -> None:
 
 
 def boot_fields(draft: Draft, row: int) -> dict[str, object]:
-    """What a boot waits for of power, and whether it happens by itself."""
+    """Which power step a boot waits for, and whether it happens by itself."""
     instance = draft.instance
     fields: dict[str, object] = {}
     if len(instance.powered_by) and instance.powered_by[row] >= 0:
@@ -56,7 +58,7 @@ def attest_steps(draft: Draft) -> None:
 
 
 def reprotect_steps(draft: Draft) -> None:
-    """Copies that are behind the primary, once it is there and they have power."""
+    """Copies that are behind, once their primary is there and they have power."""
     instance = draft.instance
     powered = max((step.end for step in instance.power_steps), default=0)
     for copy in instance.reprotects:
@@ -84,7 +86,7 @@ def reprotect_steps(draft: Draft) -> None:
 
 
 def left_off(instance: Instance, board: Board) -> tuple[LeftOff, ...]:
-    """Servers of the domain that stay off: those that are no rows, and those no boot was found for."""
+    """Servers of the domain that stay off: those that are no rows, and those without a possible boot."""
     rows = instance.brought_up
     still = rows[board.row["on_at"][rows] < 0]
     found: dict[tuple[str, OffReason], list[str]] = {}
@@ -104,9 +106,9 @@ def _why(instance: Instance, board: Board, row: int) -> OffReason:
 
 
 def wave_of(instance: Instance, board: Board, better: Instance, boot_tools: int) -> Wave | None:
-    """When the last server of the domain is on, and how early any order could have it; None: no domain.
+    """When the last server of the domain is on, and the earliest possible in any order; None: no domain.
 
-    The bound is proved of `better`: facts known within bounds at their better ends.
+    The bound is proved for `better`: facts known within bounds at their better ends.
     """
     rows = instance.brought_up.astype(np.int64)
     on = board.row["on_at"][rows]
@@ -119,7 +121,7 @@ def wave_of(instance: Instance, board: Board, better: Instance, boot_tools: int)
 
 
 def rows_in(better: Instance, instance: Instance, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same servers in the instance of the better ends; fewer only make a bound lower."""
+    """The same servers in the better-ends instance; missing ones only lower a bound."""
     if better is instance:
         return rows
     index = {name: row for row, name in enumerate(better.row_names)}
@@ -128,7 +130,7 @@ def rows_in(better: Instance, instance: Instance, rows: NDArray[np.int64]) -> ND
 
 
 def tools_of(instance: Instance, back: int) -> Tools:
-    """How many boots people can begin before the tools of boots are back."""
+    """How many boots people can begin before the boot tools are back."""
     need = instance.tools.get("boot")
     if need is None or not need.services or back <= 0:
         return Tools()
@@ -144,7 +146,9 @@ UNLIMITED: Final = 2**40
 
 @dataclass(frozen=True, slots=True)
 class WaveBound:
-    """tick: no order has all servers on before; limit: id of the limit that says so, empty for a chain."""
+    """tick: no order has all servers on before it; limit: id of the limit that determines it, empty for a
+    chain.
+    """
 
     tick: int
     limit: str
@@ -152,7 +156,7 @@ class WaveBound:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """back: tick before which the tools of boots do not serve; by_hand: boots that people begin before."""
+    """back: tick before which boot tools do not serve; by_hand: boots that people begin before."""
 
     back: int = 0
     by_hand: int = 0
@@ -160,7 +164,7 @@ class Tools:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kinds:
-    """Kinds that use one limit: ready, ticks, units, offset, hold and number of boots of each."""
+    """Boot kinds that use one limit: ready, ticks, units, offset, hold and number of boots of each."""
 
     ready: Ints
     ticks: Ints
@@ -230,7 +234,7 @@ def wave_bound(instance: Instance, rows: Ints, tools: Tools = Tools()) -> WaveBo
 
 
 def _chain(instance: Instance, kinds: list[int], counts: Ints, tools: Tools) -> int:
-    """The longest of ready + boot; with late tools, of those boots that people cannot begin before."""
+    """The longest ready + boot; with late tools, among the boots that people cannot begin before."""
     alone = max(
         (instance.boot_kinds[k].ready_least + instance.boot_kinds[k].duration for k in kinds), default=0
     )
@@ -264,7 +268,7 @@ def limit_bound(capacity: int, lines: Ints, tools: Tools = Tools()) -> int:
 
 
 def _of_set(capacity: int, kinds: _Kinds, since: int, counts: Ints) -> int:
-    """Area and count of at least `counts` boots out of some kinds, none of which begins before `since`."""
+    """Area and count bound of at least `counts` boots of some kinds, none of which begins before `since`."""
     ready = np.maximum(kinds.ready, since)
     slots = capacity // int(kinds.units.min())
     if slots == 0:
@@ -277,7 +281,9 @@ def _of_set(capacity: int, kinds: _Kinds, since: int, counts: Ints) -> int:
 
 
 def _of_late(capacity: int, kinds: _Kinds, tools: Tools) -> int:
-    """The same for the boots that people cannot begin before the tools are back: those of least area stay."""
+    """The same for boots that people cannot begin before the tools are back: those with the least area
+    remain.
+    """
     if tools.back <= 0:
         return 0
     kinds = kinds.where(kinds.by_hand == 0)

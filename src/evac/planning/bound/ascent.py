@@ -1,9 +1,8 @@
-"""Weight splitting: each milestone's weight is shared among all that makes it late.
+"""Weight splitting: shares each milestone's weight among everything that makes it late.
 
-What a split is worth is known exactly for every limit and every capacity (a greedy), so each step moves
-weight to where one more unit is worth most. An average of splits is a split too. Prices of the final
-placement stay as the relaxation found them. Kernels use floats with + - * / only, so every machine rounds
-alike.
+The value of a split is exact for every limit and capacity (a greedy computes it), so each step moves weight
+to where one more unit is worth most. An average of splits is a split too. Prices of the final placement stay
+as the relaxation found them. Kernels use floats with + - * / only, so every machine rounds alike.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ from evac.planning.compiled import (
 _PACE = 8.0
 _CHUNK = 256
 _NEAR = 5e-4
-"""The search ends when the ceiling is this near."""
+"""The search ends when the value is this close to the ceiling."""
 
 _EVEN = 0.1
-"""Part of the first split that goes to every option alike."""
+"""Part of the first split that goes to all options equally."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +52,9 @@ class Split:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ascended:
-    """splits: best, average, last. iterations: run; ceiling: weighted ticks that these rows cannot beat
-    where everything finds a place."""
+    """splits: best, average, last. iterations: run; ceiling: weighted ticks that these rows cannot exceed if
+    everything is placed.
+    """
 
     splits: tuple[Split, ...]
     iterations: int
@@ -62,10 +62,10 @@ class Ascended:
 
 
 def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: float) -> Ascended:
-    """Splits after some iterations, fewer where the ceiling is near.
+    """Splits after some iterations, fewer if the ceiling is near.
 
-    mean_outage: ticks below which differences of worth count in full: half of what a unit of weight costs in
-    the relaxation. It, the pace and how that slows down were tried on the example companies.
+    mean_outage: ticks below which differences in value count in full: half of what a unit of weight costs in
+    the relaxation. It, the pace and its decay were tuned on the example companies.
     """
 
     facts, options, members = problem.facts, problem.options, problem.members
@@ -98,7 +98,7 @@ def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: flo
 
 
 def relaxed_split(problem: Problem, relaxed: Relaxed) -> Split:
-    """The split that the duals of the relaxation are."""
+    """The split given by the relaxation's duals."""
     shares = np.zeros(len(problem.members.milestone))
     for place, (row, i) in enumerate(_rows_of_members(problem)):
         number = row - len(problem.supply)
@@ -113,7 +113,7 @@ def _rows_of_members(problem: Problem) -> list[tuple[int, int]]:
 
 
 def _first_fractions(problem: Problem, relaxed: Relaxed) -> FloatArray:
-    """Fractions of the relaxation's split, mixed with a little of everything."""
+    """The relaxation's fractions, mixed with a little of everything."""
     options, split = problem.options, relaxed_split(problem, relaxed)
     flow = np.zeros(len(options.kind))
     flow[options.arc], flow[options.share] = split.arcs, split.shares
@@ -268,11 +268,7 @@ def spread_flows(
     received: FloatArray,
     short: FlagArray,
 ) -> None:
-    """Splits the weight of every milestone among its options, those that wait first.
-
-    flow: per option; received: (N,) scratch; short: (N,) 1 where all weight must stay on the head.
-    Enough stays on the head to pay for u: (H - r) x head >= reserve + sum of flow x worth.
-    """
+    """Splits the weight of every milestone among its options, dependents first."""
     start, kind, target, worth = options.start, options.kind, options.target, options.worth
     for i in range(len(nodes.weight)):
         received[i] = nodes.weight[i]
@@ -312,7 +308,7 @@ def weigh_options(
     value: FloatArray,
     gain: FloatArray,
 ) -> None:
-    """Worth of one more unit of weight on each option (gain) and at each milestone (value)."""
+    """Value of one more unit of weight on each option (gain) and at each milestone (value)."""
     start, kind, target, worth = options.start, options.kind, options.target, options.worth
     for place in range(len(nodes.order)):
         i = nodes.order[place]
@@ -343,7 +339,7 @@ def weigh_options(
 
 @inner
 def dual_value(nodes: Nodes, options: Options, wait: FloatArray, flow: FloatArray) -> float:
-    """Objective of the split, less what the placement adds for certain."""
+    """Objective of the split, less what the placement certainly adds."""
     start, kind, target, worth = options.start, options.kind, options.target, options.worth
     total: float = 0.0
     for i in range(len(nodes.head)):
@@ -458,7 +454,7 @@ def _ascend(
 
 @allocating_kernel
 def value_of(nodes: Nodes, options: Options, members: Members, flow: FloatArray) -> float:
-    """Objective of given flows, less what the placement adds for certain."""
+    """Objective of given flows, less what the placement certainly adds."""
     count = len(members.size)
     shares, wait = np.zeros(count), np.zeros(count)
     for o in range(len(flow)):
@@ -470,7 +466,7 @@ def value_of(nodes: Nodes, options: Options, members: Members, flow: FloatArray)
 
 @allocating_kernel
 def ceiling_of(nodes: Nodes, options: Options, wait: FloatArray) -> float:
-    """What no split can beat, if nothing has to stay unplaced: given waits pushed along the arcs.
+    """An upper limit for all splits if nothing must stay unplaced: given waits pushed along the arcs.
 
     wait: of each member, an average over splits, which no split of these rows can exceed.
     """

@@ -1,7 +1,7 @@
 """Capacity of rows, and how many replicas of a service fit where and when.
 
-Sections 1 and 2 of docs/explanation/bound.md. Capacity is what unsheddable survivors leave; it is
-counted whole, as everything else may be shed.
+Sections 1 and 2 of docs/explanation/bound.md. Capacity is what unsheddable survivors leave: everything else
+may be shed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BootGroup:
 
 
 def boot_groups(instance: Instance) -> tuple[BootGroup, ...]:
-    """All groups that have rows: those of limits by limit, then kinds that nothing limits."""
+    """All groups with rows: those bound by a limit, by limit, then kinds without a limit."""
     rows = instance.rows
     dark = np.flatnonzero(instance.to_boot)
     counts = np.bincount(rows.boot_kind[dark], minlength=len(instance.boot_kinds))
@@ -83,7 +83,7 @@ def _slowness(
     kinds: list[int],
     counts: np.ndarray[tuple[int], np.dtype[np.int64]],
 ) -> dict[int, float]:
-    """Ticks to boot everything that a limit binds; infinite where it allows none."""
+    """Ticks to boot everything that a limit binds; infinite if it allows none."""
     of_limit: dict[int, list[int]] = {}
     for b in kinds:
         for limit in bound_by[b]:
@@ -173,9 +173,10 @@ class Capacity:
 
 @dataclass(slots=True, eq=False)
 class _Parts:
-    """Rows by (part, pool), for caps of parts. key (V): number of the pair, -1 if the part is
-    unknown; pool: of each number; total, outside: sums of one service by number, and by pool where
-    there is none; there, most: scratch like these."""
+    """Rows by (part, pool), for caps of parts. key (V): number of the pair, -1 if the part is unknown; pool:
+    of each number; total, outside: sums of one service by number, and by pool without a part; there, most:
+    scratch of the same shapes.
+    """
 
     key: IndexColumn
     pool: IndexColumn
@@ -187,8 +188,9 @@ class _Parts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cells:
-    """Rows alike in pool, rack, feed group and power: most sums are taken of cells. of (V): the cell of
-    each row; the rest by cell; total: scratch of one service."""
+    """Rows alike in pool, rack, feed group and power; most sums are over cells. of (V): the cell of each row;
+    the rest by cell; total: scratch of one service.
+    """
 
     of: IndexColumn
     pool: IndexColumn
@@ -206,7 +208,7 @@ def _cells(instance: Instance, dark: BoolColumn, rack_key: IndexColumn, feed_key
 
 
 def _alike(*columns: np.ndarray[tuple[int], np.dtype[np.generic]]) -> tuple[IndexColumn, IndexColumn]:
-    """First row of each different one, and which of them each row is like."""
+    """First row of each distinct kind, and the kind of each row."""
     found = alike(np.stack([column.astype(np.int64) for column in columns], axis=1), len(columns[0]))
     assert found is not None  # there are no more different rows than rows
     return found
@@ -265,18 +267,18 @@ class _Table:
     groups: tuple[BootGroup, ...]
 
     def span(self, s: int) -> tuple[IndexColumn, IntColumn]:
-        """Rows on which replicas of a service stand, and how many."""
+        """Rows with replicas of a service, and how many."""
         some = slice(int(self.first[s]), int(self.first[s + 1]))
         return self.instance.present.row[some], self.instance.present.count[some]
 
 
 def capacity_of(instance: Instance, needs: Needs) -> Capacity:
-    """Sweeps all services once; under a millisecond a service at 58,000 rows."""
+    """Sweeps all services once; under a millisecond per service at 58,000 rows."""
     return Sweep(instance, needs).whole()
 
 
 class Sweep:
-    """Capacity of an instance, worked out service by service: heads ask only for that of what is lost."""
+    """Capacity of an instance, computed per service: heads need only what is lost."""
 
     def __init__(self, instance: Instance, needs: Needs) -> None:
         self._instance, self._needs, self._table = instance, needs, _table(instance)
@@ -286,13 +288,13 @@ class Sweep:
         self._swept = np.zeros(count, np.bool_)
 
     def of_lost(self) -> Capacity:
-        """Capacity of services that a loss touches; of others, of prices and of boots it says nothing."""
+        """Capacity of affected services; the rest, prices and boots are not filled in."""
         services = self._instance.services
         self._sweep(services.base_lost | services.top_lost)
         return self._capacity(np.zeros_like(self._table.capacity))
 
     def whole(self) -> Capacity:
-        """Capacity of these and of everything that may be shed."""
+        """Capacity of these and of everything sheddable."""
         services = self._instance.services
         self._sweep(services.base_lost | services.top_lost | services.sheddable)
         table = self._table
@@ -372,7 +374,7 @@ def _parts(part: IndexColumn, instance: Instance) -> _Parts:
 
 
 def _fill(table: _Table, s: int, wanted: bool) -> int:
-    """Fits of one service on all rows and their sums; returns the sum over powered rows."""
+    """Fits of one service on all rows, with sums; returns the sum over powered rows."""
     from evac.planning.bound.sweep import fill_fit, fill_standing, sum_cells
 
     instance, services, cells, shapes = table.instance, table.instance.services, table.cells, table.shapes
@@ -428,7 +430,7 @@ def _fill(table: _Table, s: int, wanted: bool) -> int:
 
 
 def _per_pool(table: _Table, s: int) -> tuple[IntColumn, IntColumn]:
-    """(P,) most replicas in each pool by rack, by feed group and by site; and those there now."""
+    """(P,) most replicas in each pool by rack, feed group and site; and those there now."""
     from evac.planning.bound.sweep import cap_pools, fill_pools
 
     services, span = table.instance.services, table.span(s)
@@ -475,7 +477,7 @@ def _enough(table: _Table, powered: int, count: int) -> int:
 
 
 def _usable(instance: Instance, capacity: IntColumn, wanted: BoolColumn, needs: Needs) -> IntColumn:
-    """Capacity rounded down to what demands can fill, and none where nothing that counts can stand."""
+    """Capacity rounded down to what demands can fill, and zero where nothing that counts fits."""
     counted = (needs.base > 0) | (needs.top > 0)
     divisors = np.gcd.reduce(instance.services.demand[counted], axis=0, initial=0)
     rounded = np.where(divisors > 0, capacity // np.maximum(1, divisors) * divisors, capacity)

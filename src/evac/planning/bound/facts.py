@@ -1,4 +1,4 @@
-"""Everything that the rows of a bound are made of, worked out once from an instance.
+"""Everything that the rows of a bound are made of, computed once from an instance.
 
 Milestones are numbered: `s` the base of service s, `S + s` its top, `2S + d` the primary of lost
 store d. Legal arcs between them and their least delays are rule R2 (section 5 of
@@ -43,8 +43,8 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alike:
-    """Services that start, and that shift, alike. start, shift (S): number of what each does, -1 for nothing;
-    starts: its pools and ticks; shifts: its uses and ticks.
+    """Services that start, and that shift, alike. start, shift (S): number of each one's pattern, -1 for
+    none; starts: pools and ticks of each pattern; shifts: uses and ticks.
     """
 
     start: IntColumn
@@ -57,10 +57,9 @@ class Alike:
 class Facts:
     """Columns over N = 2S + D milestones.
 
-    name; weight; head: r; lost: milestones that have a head; fixed: running bases that cannot be
-    shed (O = 0); need: replicas that need capacity; lead: q of a capacity row. arcs: (i, j) -> ticks.
-    works, sizes, curves, alike, dark, placed: what was worked out already, as several rows and certificates
-    use the same.
+    name; weight; head: r; lost: milestones that have a head; fixed: running bases that cannot be shed (O =
+    0); need: replicas that need capacity; lead: q of a capacity row. arcs: (i, j) -> ticks. works, sizes,
+    curves, alike, dark, placed: caches, because several rows and certificates use the same.
     """
 
     instance: Instance
@@ -105,14 +104,14 @@ def facts_of(instance: Instance) -> Facts:
 
 
 def whole(facts: Facts, sweep: Sweep) -> Facts:
-    """Facts with arcs, and with the capacity of everything that may be shed: what rows are made of."""
+    """Facts with arcs, and with the capacity of everything sheddable: what rows are made of."""
     capacity = sweep.whole()
     heads = replace(facts.heads, pools=pools_of(capacity))
     return replace(facts, capacity=capacity, heads=heads, arcs=arcs_of(facts.instance, facts.needs, heads))
 
 
 def facts_of_lost(instance: Instance) -> tuple[Facts, Sweep]:
-    """Facts with the capacity of what is lost alone and without arcs: all that heads are made of."""
+    """Facts with only the capacity of what is lost and without arcs: enough for heads."""
     s, stores = instance.services, instance.stores
     needs = needs_of(instance)
     sweep = Sweep(instance, needs)
@@ -177,13 +176,15 @@ class _Arcs:
             self.found[i, j] = max(self.found.get((i, j), 0), delay)
 
     def _add_tools(self, i: int, kind: str, delay: int) -> None:
-        """Arcs to the tools of a kind of step that no one can do by hand."""
+        """Adds arcs to the tools of a kind of step without a manual way."""
         if needs_tools(self.instance, kind) and not by_hand(self.instance, kind):
             for tool in self.instance.tools[kind].services:
                 self._add(i, tool, delay)
 
     def _outside(self, members: list[int], to_start: bool = False) -> tuple[list[int], list[int]]:
-        """Milestones a lost component waits for to serve, or only to start, and running bases it needs."""
+        """Milestones that a lost component waits for to serve, or only to start, and running bases that it
+        needs.
+        """
         services, inside = self.instance.services, set(members)
         hard, lost_stores = services.hard, services.lost_stores
         if to_start:

@@ -64,13 +64,13 @@ def needs_tools(instance: Instance, kind: str) -> bool:
 
 
 def by_hand(instance: Instance, kind: str) -> bool:
-    """Whether people may do a step of this kind because its tools are lost."""
+    """Whether people may do steps of this kind because its tools are lost."""
     need = instance.tools.get(kind)
     return need is not None and bool(need.services) and need.manual is not None
 
 
 def heads_of(instance: Instance, needs: Needs, capacity: Capacity) -> Heads:
-    """Passes over the components until no head changes; every pass is a true statement."""
+    """Passes over the components until no head changes; every pass gives valid heads."""
     count = len(instance.services)
     members: dict[int, list[int]] = {}
     for s, component in enumerate(instance.services.component.tolist()):
@@ -103,15 +103,14 @@ def heads_of(instance: Instance, needs: Needs, capacity: Capacity) -> Heads:
 
 
 def pools_of(capacity: Capacity) -> list[tuple[int, ...]]:
-    """Of each service the pools in which any of it fits."""
+    """For each service the pools where any of it fits."""
     return [tuple(p for p, n in enumerate(row) if n > 0) for row in capacity.per_pool.tolist()]
 
 
 def outside(
     instance: Instance, members: list[int], to_start: bool = False
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Lost services and stores that members of a component need to serve, or only to start, and that are none
-    of them."""
+    """Lost services and stores outside a component that its members need to serve, or only to start."""
     services = instance.services
     hard, lost = services.hard, services.lost_stores
     if to_start:
@@ -142,7 +141,7 @@ def after_start(instance: Instance, s: int) -> int:
 
 
 def _tables(instance: Instance, needs: Needs, capacity: Capacity, heads: Heads) -> Tables:
-    """What passes are made of. Kinds of steps whose tools are lost come in the order of the instance."""
+    """Input of the passes. Kinds of steps whose tools are lost come in the order of the instance."""
     s, stores = instance.services, instance.stores
     around = [outside(instance, members) for members in heads.components]
     first = [outside(instance, members, to_start=True) for members in heads.components]
@@ -215,7 +214,7 @@ VERIFY: Final = Verify.bound_code
 SHIFT: Final = Shift.bound_code
 BOOT: Final = Boot.bound_code
 KINDS: Final = planned_in_order(lambda kind: kind.bound_code)
-"""Kinds of steps that heads ask for, in the order of their codes."""
+"""Kinds of steps that heads use, in the order of their codes."""
 
 
 class Tables(NamedTuple):
@@ -285,7 +284,7 @@ class Tables(NamedTuple):
 
 @kernel
 def run_passes(t: Tables, horizon: int, first_boot: int, by_hand: bool, longest: int, most: int) -> int:
-    """Passes until no head changes, at most `most`; the tick of the first possible boot.
+    """Passes until no head changes, at most `most`; returns the tick of the first possible boot.
 
     first_boot: tick before which no server can boot; by_hand: no tool is waited for; longest: of boots.
     """
@@ -307,8 +306,8 @@ def run_passes(t: Tables, horizon: int, first_boot: int, by_hand: bool, longest:
 
 @inner
 def _waits(t: Tables, first_boot: int, by_hand: bool, longest: int) -> int:
-    """Brings up to date when the tools of each kind serve. The tick of the first possible boot; less than 0,
-    -1 - tick, where a wait for tools changed.
+    """Updates when the tools of each kind serve. Returns the tick of the first possible boot, or -1 - tick if
+    a wait for tools changed.
     """
     changed = False
     for k in range(len(t.waits)):
@@ -363,7 +362,7 @@ def _stores(t: Tables, horizon: int) -> bool:
 
 @inner
 def _components(t: Tables, horizon: int, boot_wait: int) -> bool:
-    """Over components for which anything changed since the pass before."""
+    """Passes over components for which anything changed since the previous pass."""
     changed = False
     for number in range(len(t.entered)):
         entry = 0
@@ -456,13 +455,13 @@ def hold_of(use: Use, duration: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class Waves:
-    """Waves by (pools, ticks of a start), each combination worked out once."""
+    """Waves by (pools, ticks of a start), each combination computed once."""
 
     instance: Instance
     _paces: dict[tuple[tuple[int, ...], int], tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     def wave(self, pools: tuple[int, ...], start: int, count: int) -> int:
-        """Ticks from the first to the last of `count` starts at the least."""
+        """Least ticks from the first to the last of `count` starts."""
         if count <= 0 or not pools:
             return 0
         longest = 0
@@ -492,7 +491,7 @@ class Waves:
             yield batch, min(hold_of(u, start) for u in held)
 
     def _chosen(self, uses: list[list[Use]], start: int) -> Iterable[tuple[int, int]]:
-        """One limit a pool, the tightest: what all of them together let through."""
+        """One limit per pool, the tightest: together they bound the rate."""
         if not all(uses):
             return
         limits = self.instance.limits

@@ -1,5 +1,5 @@
-"""What the weight of milestones may be split among: arcs of their network, and rows of shared limits and
-capacity; as values, and as the arrays that the weight splitting reads.
+"""What milestone weight may be split among: arcs of their network, and rows of shared limits and capacity; as
+values, and as arrays for the weight splitting.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class CapacityChoice:
 
 
 def supply_choices(facts: Facts) -> tuple[SupplyChoice, ...]:
-    """Single limits and sums of alternative limits that make someone wait, the slowest first."""
+    """Single limits and sums of alternative limits that cause waits, slowest first."""
     found = []
     for limits in sorted({*_single(facts), *_alternatives(facts)}):
         factors = dict.fromkeys(limits, 1)
@@ -67,7 +67,7 @@ def _single(facts: Facts) -> Iterable[tuple[int, ...]]:
 
 
 def _alternatives(facts: Facts) -> Iterable[tuple[int, ...]]:
-    """Limits of which one action holds one or another, by the pool or candidate that a plan picks."""
+    """Alternative limits, of which one action holds one, depending on the pool or candidate chosen."""
     instance = facts.instance
     sets = {facts.heads.pools[s] for s in range(len(instance.services)) if facts.heads.pools[s]}
     for pools in sorted(sets):
@@ -77,7 +77,7 @@ def _alternatives(facts: Facts) -> Iterable[tuple[int, ...]]:
 
 
 def _union(choices: list[set[int]]) -> Iterable[tuple[int, ...]]:
-    """Limits that not every choice holds, taken together, if each choice holds at least one."""
+    """Limits not held by every choice, combined, if each choice holds at least one."""
     common = set.intersection(*choices) if choices else set()
     rest = [some - common for some in choices]
     if len(rest) > 1 and all(rest):
@@ -85,7 +85,7 @@ def _union(choices: list[set[int]]) -> Iterable[tuple[int, ...]]:
 
 
 def capacity_choice(facts: Facts, prices: FloatTable) -> CapacityChoice | None:
-    """A row from real prices (P, R), made whole; None if it could never make anyone wait."""
+    """A row from real prices (P, R), rounded to integers; None if it could never cause a wait."""
     largest = float(prices.max(initial=0.0))
     if largest <= 0.0:
         return None
@@ -116,7 +116,7 @@ def plain_prices(facts: Facts) -> list[FloatTable]:
 class Network:
     """arcs: (i, j, ticks) sorted, without cycles; order: milestones, what is needed first.
 
-    pinned: running base that cannot be shed -> who pins it, nearest to an unsheddable one first.
+    pinned: running base that cannot be shed -> what pins it, nearest to an unsheddable one first.
     """
 
     arcs: tuple[tuple[int, int, int], ...]
@@ -145,7 +145,7 @@ def network_of(facts: Facts) -> Network:
 
 
 def _idle(facts: Facts, i: int, j: int) -> bool:
-    """An arc between milestones whose outage is known beforehand tells nothing."""
+    """Whether an arc is useless: it joins milestones whose outage is known beforehand."""
     return bool(facts.fixed[j]) or int(facts.head[i]) >= facts.instance.horizon
 
 

@@ -1,7 +1,7 @@
 """The linear relaxation of chains, capacity and final placement, solved once by HiGHS.
 
-It gives prices of capacity and first guesses of how weight is split. Nothing it says is trusted: its
-duals become whole numbers, and only the exact evaluation of those counts.
+It gives prices of capacity and an initial split of weight. Its results are not trusted: duals are rounded to
+integers, and only their exact evaluation counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from evac.planning.bound.supply import waits_of
 _INFINITE = float("inf")
 _ITERATIONS = 200_000
 _MOST_GROUPS = 50
-"""Pools beyond this number are priced in groups of neighbours, alike within each."""
+"""More pools than this are priced in groups of similar ones."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +44,7 @@ class Relaxed:
 
 @dataclass(slots=True, eq=False)
 class _Builder:
-    """Rows of a linear programme, one coefficient at a time, and what its columns mean."""
+    """Rows of a linear programme, one coefficient at a time, and the meaning of its columns."""
 
     lower: list[float] = field(default_factory=list)
     upper: list[float] = field(default_factory=list)
@@ -74,8 +74,8 @@ class _Builder:
 class Relaxation:
     """One linear programme. Outages are in horizons, costs in shares of the lost weight.
 
-    running: also let what runs give its capacity up, at its weight for the whole horizon. Such a
-    programme is no bound, but its prices tell what capacity is worth.
+    running: running milestones may also give up capacity, at their weight for the whole horizon. That
+    programme is no bound, but its prices show the value of capacity.
     """
 
     facts: Facts
@@ -91,7 +91,7 @@ class Relaxation:
     site_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     cut_rows: list[tuple[int, int, list[int]]] = field(default_factory=list)
     group: list[int] = field(default_factory=list)
-    """Of each pool, the group it is priced in."""
+    """Price group of each pool."""
     capacity: FloatTable = field(default_factory=lambda: np.ones((1, 1)))
     """(groups, R) usable capacity in units of the largest."""
     unit: FloatTable = field(default_factory=lambda: np.ones(1))
@@ -101,7 +101,7 @@ class Relaxation:
     head: list[int] = field(default_factory=list)
     need: list[int] = field(default_factory=list)
     lead: list[int] = field(default_factory=list)
-    """Columns of the facts, read one by one."""
+    """Columns of the facts, read individually."""
 
     def __post_init__(self) -> None:
         for name in ("lost", "fixed", "head", "need", "lead"):
@@ -136,7 +136,7 @@ class Relaxation:
         self.capacity = capacity / self.unit
 
     def _sheds(self, i: int) -> bool:
-        """A running milestone that gives its capacity up in this programme."""
+        """Whether a running milestone gives up its capacity in this programme."""
         return self.running and not (self.lost[i] or self.fixed[i] or i in self.network.pinned)
 
     def _milestones(self) -> None:
@@ -184,7 +184,7 @@ class Relaxation:
                 self.capacity_rows[g, r] = self.build.row(-capacity[g][r], *terms)
 
     def _placed(self, i: int) -> bool:
-        """Whether a milestone takes capacity in the end, for certain or unless it is not restored."""
+        """Whether a milestone takes capacity in the end, certainly or unless it is not restored."""
         if self.need[i] == 0:
             return False
         if self.lost[i]:
@@ -305,10 +305,10 @@ class Relaxation:
 
 
 def _solve(build: _Builder) -> tuple[FloatTable, FloatTable, float]:
-    """Solution, duals of the rows, objective; single-threaded simplex, so it is repeatable."""
+    """Solution, duals of the rows, objective; single-threaded simplex, for repeatability."""
     import highspy
 
-    # The plain class: the other one prints a banner before it can be told not to.
+    # The plain class, because the other prints a banner before it can be silenced.
     module: Any = highspy
     solver = module._Highs()
     for name, value in (

@@ -51,7 +51,7 @@ def _invalid(what: str) -> PlanError:
 
 @dataclass(slots=True, eq=False)
 class _Total:
-    """Left-over cost of each O and u while rows are added. value: the part that is sure."""
+    """Remaining cost of each O and u while rows are added. value: the certain part."""
 
     facts: Facts
     scale: int
@@ -157,7 +157,7 @@ class _Total:
             self._place(s, price)
 
     def _relieve(self, s: int, amount: int) -> None:
-        """A cap on where a service goes costs as much only if it is restored."""
+        """A cap on where a service goes costs its full price only if the service is restored."""
         facts = self.facts
         owner = s if facts.lost[s] else len(facts.instance.services) + s
         if not facts.lost[owner]:
@@ -172,7 +172,7 @@ class _Total:
         fit: dict[tuple[int, int], int],
         site: dict[tuple[int, int], int],
     ) -> list[int]:
-        """Of each service, of a replica where that is cheapest; worked out once for the same rows."""
+        """For each service, a replica's cost where it is cheapest; cached for equal rows."""
         for known, prices in self.facts.placed:
             if known is rows:
                 return prices
@@ -201,7 +201,7 @@ class _Total:
                 self.undone[milestone] -= worth
 
     def close(self) -> int:
-        """What is left over, at its least over the box of every milestone."""
+        """The remaining costs, minimised over the box of every milestone."""
         horizon, facts = self.facts.instance.horizon, self.facts
         for i, (left, undone) in enumerate(zip(self.outage, self.undone, strict=True)):
             head = int(facts.head[i])
@@ -232,10 +232,10 @@ class BoundResult:
 def bound(instance: Instance, *, work: int, seed: int = 0, best_objective: int | None = None) -> BoundResult:
     """The certified lower bound on the objective of every plan of an instance.
 
-    work: iterations of the weight splitting, about a millisecond each at 1,200 services; the linear
-    relaxation before it comes on top. Where heads alone reach the best objective, nothing is left to be
-    proved. seed changes nothing: the search draws no numbers.
-    best_objective: of the best plan known; left out, the same is found, and heads alone are not asked first.
+    work: iterations of the weight splitting, about a millisecond each at 1,200 services, in addition to the
+    linear relaxation. If heads alone reach the best objective, there is nothing left to prove. seed has no
+    effect: the search is deterministic. best_objective: of the best plan known; without it the result is the
+    same, but heads alone are not tried first.
     """
     del seed
     facts, sweep = facts_of_lost(instance)
@@ -267,7 +267,7 @@ def _searched(facts: Facts, work: int) -> BoundResult:
 
 
 def _capacity_choices(facts: Facts, network: Network) -> tuple[CapacityChoice, ...]:
-    """Prices that capacity has when everything must find a place or pay, and plain ones."""
+    """Capacity prices when everything must be placed or pay, and plain ones."""
     guess = Relaxation(facts, network, running=True).solve()
     tables = [guess.capacity, *plain_prices(facts)]
     found: dict[tuple[tuple[tuple[int, int], int], ...], CapacityChoice] = {}
@@ -278,7 +278,7 @@ def _capacity_choices(facts: Facts, network: Network) -> tuple[CapacityChoice, .
 
 
 def _reserve(facts: Facts, placement: PlacementRows) -> FloatArray:
-    """(N,) what the placement takes from the u of each milestone, in weight x ticks."""
+    """(N,) what the placement takes from each milestone's u, in weight x ticks."""
     services = facts.instance.services
     number = {name: s for s, name in enumerate(services.id)}
     pools = {p.id: k for k, p in enumerate(facts.instance.pools)}
@@ -311,7 +311,7 @@ def _owner(facts: Facts, s: int) -> int:
 
 
 _DUST = 1e-4
-"""A smaller part of a milestone's weight stays on its head: it proves nothing and fills the file."""
+"""Smaller parts of a milestone's weight stay on its head: they prove nothing and only fill the file."""
 
 
 def placement_of(facts: Facts, relaxed: Relaxed) -> PlacementRows:
@@ -332,7 +332,7 @@ def placement_of(facts: Facts, relaxed: Relaxed) -> PlacementRows:
 
 
 def _floor(value: float) -> int:
-    """Scaled by SCALE, which is exact for a float, and rounded down."""
+    """Scaled by SCALE (exact for a float) and rounded down."""
     return max(0, int(value * SCALE))
 
 
@@ -346,7 +346,7 @@ class _Rounding:
     problem: Problem
     split: Split
     flow: FloatArray = field(default_factory=lambda: np.empty(0))
-    """(N,) weight of each milestone with what it receives."""
+    """(N,) weight of each milestone, including what it receives."""
 
     def __post_init__(self) -> None:
         self.flow = self.problem.facts.weight.astype(np.float64)

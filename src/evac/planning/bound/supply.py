@@ -1,8 +1,7 @@
-"""Rows of a bound about what is in short supply: limits (section 6, rule R3) and capacity (section 7, rule
-R4).
+"""Rows of a bound for scarce resources: limits (section 6, rule R3) and capacity (section 7, rule R4).
 
-A supply row says what milestones hold of limits and what waiting for limits is worth; a capacity row prices,
-by pool and resource, the capacity that boots add.
+A supply row gives what milestones hold of limits and the value of waiting for them; a capacity row prices, by
+pool and resource, the capacity that boots add.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ class _Part:
 
 
 def capacity_of(facts: Facts, factors: Mapping[int, int]) -> int:
-    """Speed of a row: units that its limits hold together."""
+    """Speed of a row: total units of its limits."""
     return sum(factor * facts.instance.limits[limit].capacity for limit, factor in factors.items())
 
 
 def works_of(facts: Facts, factors: Mapping[int, int]) -> dict[int, Work]:
-    """Milestone -> what it does on the limits of a row, for all that do anything; worked out once a row."""
+    """Milestone -> its work on the limits of a row, for all that have any; computed once per row."""
     key = tuple(sorted(factors.items()))
     found = facts.works.get(key)
     if found is None:
@@ -67,7 +66,7 @@ def _works(facts: Facts, factors: Mapping[int, int]) -> dict[int, Work]:
 
 
 def _at_work(facts: Facts, starting: _Starting, moving: _Moving) -> list[int]:
-    """Services that do anything on the limits of a row; most rows are of one pool or one kind of traffic."""
+    """Services with work on the limits of a row; most rows concern one pool or one kind of traffic."""
     alike = facts.alike.get("services")
     if alike is None:
         alike = facts.alike["services"] = _alike(facts)
@@ -78,7 +77,7 @@ def _at_work(facts: Facts, starting: _Starting, moving: _Moving) -> list[int]:
 
 
 def _alike(facts: Facts) -> Alike:
-    """Numbers what services of an instance start and shift like; -1, the last, for nothing."""
+    """Numbers the start and shift patterns of an instance's services; -1, the last, for none."""
     services, needs, pools = facts.instance.services, facts.needs, facts.heads.pools
     starts: dict[tuple[tuple[int, ...], int], int] = {}
     shifts: dict[tuple[tuple[Use, ...], int], int] = {}
@@ -95,7 +94,7 @@ def _alike(facts: Facts) -> Alike:
 
 @dataclass(slots=True, eq=False)
 class _Starting:
-    """What one start does on the limits of a row: alike for services of the same pools and length."""
+    """Work of one start on the limits of a row: the same for services with the same pools and length."""
 
     facts: Facts
     factors: Mapping[int, int]
@@ -129,7 +128,7 @@ def _taken(uses: Sequence[Use], factors: Mapping[int, int], duration: int) -> in
 
 
 def _nearest(uses: Sequence[Use], factors: Mapping[int, int], duration: int, tail: int) -> int:
-    """Least half ticks from the middle of a hold to the end of what the action is for."""
+    """Least half ticks from the middle of a hold to the end of the action's purpose."""
     return min(2 * tail - 2 * u.offset - hold_of(u, duration) for u in uses if u.limit in factors)
 
 
@@ -153,7 +152,7 @@ def _start(facts: Facts, starting: _Starting, s: int, top: bool) -> _Part | None
 
 
 def _self_wait(facts: Facts, factors: Mapping[int, int], s: int, count: int, part: _Part | None) -> int:
-    """Half ticks x work by which starts of one milestone wait for each other on a single limit."""
+    """Half ticks x work that starts of one milestone wait for each other on a single limit."""
     if part is None or len(factors) != 1 or next(iter(factors.values())) != 1:
         return 0
     limit, start = next(iter(factors)), int(facts.instance.services.start[s])
@@ -168,7 +167,7 @@ def _self_wait(facts: Facts, factors: Mapping[int, int], s: int, count: int, par
 
 @dataclass(slots=True, eq=False)
 class _Moving:
-    """What one shift does on the limits of a row: alike for services of the same uses and length."""
+    """Work of one shift on the limits of a row: the same for services with the same uses and length."""
 
     facts: Facts
     factors: Mapping[int, int]
@@ -274,7 +273,7 @@ Prices = Mapping[tuple[int, int], int]
 
 
 def sizes_of(facts: Facts, prices: Prices) -> dict[int, int]:
-    """Milestone -> least worth of the capacity it needs, over all pools it may use; zero left out."""
+    """Milestone -> least value of the capacity it needs, over all pools it may use; zero left out."""
     key = tuple(sorted(prices.items()))
     if key not in facts.sizes:
         facts.sizes[key] = _sizes(facts, prices)
@@ -298,7 +297,7 @@ def _sizes(facts: Facts, prices: Prices) -> dict[int, int]:
 
 
 def _worths(demand: IntColumn, prices: Prices, pools: int) -> IntColumn:
-    """(S, P) worth of what a replica takes, exact: in Python's integers where it could exceed 64 bits."""
+    """(S, P) value of a replica's demand, exact: in Python's integers if it could exceed 64 bits."""
     factors = np.zeros((demand.shape[1], pools), object)
     for (pool, resource), factor in prices.items():
         factors[resource, pool] = factor
@@ -308,7 +307,7 @@ def _worths(demand: IntColumn, prices: Prices, pools: int) -> IntColumn:
 
 
 def curve_of(facts: Facts, prices: Prices) -> Curve:
-    """Worth of powered rows, and what the quickest boots of the worthiest rows add."""
+    """Value of powered rows, and what the quickest boots of the most valuable rows add."""
     key = tuple(sorted(prices.items()))
     if key not in facts.curves:
         facts.curves[key] = _curve(facts, prices)
@@ -336,7 +335,7 @@ def _curve(facts: Facts, prices: Prices) -> Curve:
 
 
 def _dark_alike(facts: Facts) -> list[list[tuple[tuple[int, ...], int]]]:
-    """Of each group of boots: rows alike in pool and usable capacity, and how many there are. Found once."""
+    """For each boot group, the distinct kinds of rows by pool and usable capacity, with counts. Cached."""
     if not facts.dark:
         table = np.column_stack([facts.instance.rows.pool, facts.capacity.usable]).astype(np.int64)
         for group in facts.capacity.groups:

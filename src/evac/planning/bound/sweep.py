@@ -67,9 +67,9 @@ def fill_standing(
     fit: IntColumn,
     wanted: BoolColumn,
 ) -> None:
-    """The same for rows on which replicas of the service stand; pool, is_pool, cell (V): of each row.
+    """The same for rows with replicas of the service; pool, is_pool, cell (V): of each row.
 
-    keeps_capacity: what stands here is not in `capacity` and is added back; wanted (V): where something fits.
+    keeps_capacity: what is here is not in `capacity` and is added back; wanted (V): where something fits.
     """
     for k in range(len(rows)):
         v = rows[k]
@@ -90,7 +90,7 @@ def _held(
     own: int,
     limit: int,
 ) -> int:
-    """Replicas that a row holds, at most `limit`; own: those whose capacity is added to it."""
+    """Replicas that fit on a row, at most `limit`; own: replicas whose capacity is added to it."""
     if limit == 1:
         return _holds_one(capacity, demand, own)
     return _fit(capacity, demand, own, limit) if limit > 0 else 0
@@ -102,7 +102,7 @@ def _holds_one(
     demand: IntColumn,
     own: int,
 ) -> int:
-    """1 where a row can hold a replica, without a branch: whether it can is hard to foresee."""
+    """1 if a replica fits on a row, computed without a branch, because the outcome is hard to predict."""
     holds = 1
     for r in range(len(demand)):
         holds &= capacity[r] + own * demand[r] >= demand[r]
@@ -116,7 +116,7 @@ def _fit(
     own: int,
     most: int,
 ) -> int:
-    """Replicas a row can hold; divides only where a resource is short."""
+    """Replicas that fit on a row; divides only if a resource is short."""
     for r in range(len(demand)):
         free = capacity[r] + own * demand[r]
         if demand[r] > 0 and free < most * demand[r]:
@@ -170,8 +170,8 @@ def fill_pools(
     here: IntColumn,
     found: IntColumn,
 ) -> None:
-    """Fills here (P) with what stands of a service on rows now, and found (P) with the most that each pool
-    can hold by the cap of its site.
+    """Fills here (P) with the service's present replicas, and found (P) with the most that each pool can hold
+    by its site's cap.
     """
     fill(here, 0)
     for k in range(len(rows)):

@@ -1,11 +1,12 @@
-"""The board a plan is sought on: an instance as flat tables for compiled kernels, and their scratch.
+"""The board that the search for a plan works on: an instance as flat tables for compiled kernels, and their
+scratch.
 
-Tables are arrays of records, so that a kernel takes one argument and reads `board.service[s].tier`.
-Fields above the blank line of each table are fixed; those below change while a schedule is generated.
-Ragged tables lie in one `heap`: entry i of table T owns heap[heap[base[T] + i] : heap[base[T] + i + 1]].
-An item is what is to be scheduled: 0..C-1 the bases of components, C..C+S-1 the tops of services, and from
-C+S on stores, and then once more the components, to start ahead of what they need only to serve. An order has
-stores and starts ahead only where it is searched; else what needs a store recovers it.
+Tables are arrays of records, so that a kernel takes one argument and reads `board.service[s].tier`. Fields
+above the blank line of each table are fixed; those below change while a schedule is generated. Ragged tables
+are stored in one `heap`: entry i of table T owns heap[heap[base[T] + i] : heap[base[T] + i + 1]]. An item is
+what is to be scheduled: 0..C-1 the bases of components, C..C+S-1 the tops of services, and from C+S on
+stores, and then once more the components, to start ahead of what they need only to serve. An order has stores
+and starts ahead only where it is searched; else what needs a store recovers it.
 
 The kernels at the end count how many replicas of a service fit on a row, within spread, and take capacity or
 give it back.
@@ -37,7 +38,7 @@ Table = NDArray[Any]
 """An array of records."""
 
 NEVER: Final = 2**60
-"""A tick that does not come."""
+"""A tick that never comes."""
 UNKNOWN: Final = -1
 
 FENCE: Final = Fence.planner_code
@@ -48,7 +49,7 @@ VERIFY: Final = Verify.planner_code
 SHIFT: Final = Shift.planner_code
 SHED: Final = Shed.planner_code
 KINDS: Final = planned_in_order(lambda kind: kind.planner_code)
-"""Step kinds the kernels know, in the order of their codes."""
+"""Step kinds known to the kernels, in the order of their codes."""
 
 MEMBER, WAIT, NEED_STORE, NEED_UP, START_WAIT, START_STORE, SOFT, HARD_USER, TOOL, ON_ROW = range(10)
 CONFLICT, USES, BUDGETS, AHEAD_WAIT, STORE_WAIT, VICTIMS = range(10, 16)
@@ -73,16 +74,16 @@ finished one by one (1), whether rows are pinned (1) or chosen (0), the services
 what was refused how often (see `Board.refused`), how often something was held no longer, the rows that the
 item at work leaves alone (see `is_barred`), and whether an item that started ahead never served (1)."""
 FAILED_ROOM, FAILED_TIME = 1, 2
-"""Why an item is not there: no capacity for it, or no time before the horizon."""
+"""Why an item was not placed: no capacity for it, or no time before the horizon."""
 NEED, LEAST = range(2)
-"""Rows of `Board.vector`: what a shed must free; the least any service needs of each resource."""
+"""Rows of `Board.vector`: what a shed must free; the least that any service needs of each resource."""
 BLOCK = 64
-"""Rows of `GROUP_ROW` that share one upper limit of capacity, so that full stretches are passed over."""
+"""Rows of `GROUP_ROW` that share an upper limit of capacity, so that full stretches are skipped."""
 BARS = 60
 """Rows that an item can leave alone one by one; of more rows every 60th together. Above those bits is how
 many replicas it puts on one server at most, 0 for as many as there may be."""
 STRETCH = 64
-"""Ticks that share one count of full ticks, so that busy stretches are passed over."""
+"""Ticks that share one count of full ticks, so that busy stretches are skipped."""
 
 
 def _fields(*names: str) -> list[tuple[Any, ...]]:
@@ -239,7 +240,7 @@ def _mark_conflict(board: Board, row: int) -> None:
 
 @inner
 def open_spread(board: Board, service: int) -> None:
-    """Count where replicas of a service stand, survivors and started ones, and mark its conflicts."""
+    """Counts the present replicas of a service, survivors and started ones, and marks its conflicts."""
     for k in range(board.service[service].first_present, board.service[service].last_present):
         if board.present[k].left > 0:
             _count_on(board, board.present[k].row, board.present[k].left)
@@ -263,7 +264,7 @@ def open_spread(board: Board, service: int) -> None:
 
 @inner
 def close_spread(board: Board) -> None:
-    """Forget the counts of `open_spread`."""
+    """Clears the counts of `open_spread`."""
     for k in range(board.size[MARKED]):
         row = board.row[k].marked
         board.row[row].count = 0
@@ -303,13 +304,13 @@ def within_spread(board: Board, service: int, row: int) -> int:
 
 @inner
 def is_barred(board: Board, row: int) -> bool:
-    """Whether the item at work leaves a row alone: the search says so, bit by bit."""
+    """Whether the item at work avoids a row: the search sets that bit by bit."""
     return board.size[BARRED] != 0 and board.size[BARRED] >> (row % BARS) & 1 > 0
 
 
 @inner
 def capacity_for(board: Board, service: int, row: int, waits: int) -> int:
-    """Most replicas of a service a row has resources for; waits 1: with what sheds free."""
+    """Most replicas of a service that a row has resources for; waits 1: including what sheds free."""
     most = NEVER
     capacity = board.row[row].free if waits else board.row[row].unshed
     for r in range(board.vector.shape[1]):
@@ -321,7 +322,7 @@ def capacity_for(board: Board, service: int, row: int, waits: int) -> int:
 
 @inner
 def take(board: Board, service: int, mile: int, row: int, at: int, by_hand: int, waits: int) -> int:
-    """One replica starts on a row at a tick: take its capacity and note it. Returns its line of the log."""
+    """Starts one replica on a row at a tick: takes its capacity and logs it. Returns the line of the log."""
     line = board.size[STARTS]
     entry = board.started[line]
     entry.service, entry.mile, entry.row, entry.at = service, mile, row, at
@@ -344,7 +345,7 @@ def take(board: Board, service: int, mile: int, row: int, at: int, by_hand: int,
 
 @inner
 def untake_to(board: Board, mark: int) -> None:
-    """Undo every start after the first `mark`, last first."""
+    """Undoes every start after the first `mark`, last first."""
     while board.size[STARTS] > mark:
         line = board.size[STARTS] - 1
         entry = board.started[line]
@@ -360,7 +361,7 @@ def untake_to(board: Board, mark: int) -> None:
 
 @inner
 def survey(board: Board, block: int) -> None:
-    """Bring the upper limit of capacity of a block up to date."""
+    """Updates the upper limit of capacity of a block."""
     first = board.base[GROUP_ROW] + block * BLOCK
     most = board.block[block].most
     for r in range(board.vector.shape[1]):

@@ -1,4 +1,4 @@
-"""One item on the board: stores, then starts, verify and shift of a base or a top, or nothing of it.
+"""Places one item on the board: stores, then starts, verify and shift of a base or a top, or nothing of it.
 
 An item that does not fit or would not hold before the horizon is undone as a whole. Rows are chosen as
 the item is scheduled, or were pinned before.
@@ -71,12 +71,12 @@ there), whether sheds compete, pool liked best (-1), and rows to leave alone.
 IN_TURN, AGAIN = range(2)
 """Ways to run an item."""
 AT_WORK: Final = 0
-"""`at` of a component whose starts are being placed: it is alive, so what it needs stays."""
+"""`at` of a component whose starts are being placed: it counts as alive, so what it needs stays."""
 
 
 @inner
 def reset(board: Board) -> None:
-    """Nothing is scheduled."""
+    """Clears the board."""
     clear(board)
     for place in range(LEVELLED):
         board.size[place] = 0
@@ -118,7 +118,7 @@ def _reset_service(service: Any) -> None:
 
 @inner
 def _rewind(board: Board) -> None:
-    """Pointers that skip what is full or booted stand at the beginning again."""
+    """Resets pointers that skip full or booted rows."""
     for pool in board.pool:
         pool.first_booted = 0
     for group in range(len(board.group)):
@@ -131,7 +131,7 @@ def _rewind(board: Board) -> None:
 
 @inner
 def _advance(board: Board) -> None:
-    """Let pointers skip rows that can take nothing any more."""
+    """Moves pointers past rows that can take nothing more."""
     for group in range(len(board.group)):
         end = board.group[group].last
         if board.group[group].dark == 0:
@@ -153,9 +153,9 @@ def _advance(board: Board) -> None:
 
 @inner
 def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
-    """Back to the lengths the logs had: holds, starts, sheds and boots since then are undone.
+    """Undoes holds, starts, sheds and boots beyond the given log lengths.
 
-    Pointers over rows stay: they move only between items, and what is undone came after they moved.
+    Pointers over rows stay: they move only between items, and what is undone came later.
     """
     anew = board.size[BOOTS] > boots or (board.size[PINNED] == 0 and board.size[HELD] > held)
     release_to(board, held)
@@ -174,15 +174,15 @@ def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
 
 @inner
 def recover_store(board: Board, store: int, choice: int) -> int:
-    """Fence and promote a store; the tick its primary is there. Equally fresh copies race, unless one of them
-    is chosen (1: the first).
+    """Fences and promotes a store; returns the tick when its primary is there. Equally fresh copies race,
+    unless one of them is chosen (1: the first).
     """
     if board.store[store].primary_at != UNKNOWN:
         return board.store[store].primary_at
     ready, needs = 0, board.base[STORE_WAIT] + store
     for k in range(board.heap[needs], board.heap[needs + 1]):
         if board.item[board.heap[k]].at == UNKNOWN:
-            return NEVER  # it is asked again once what it waits for is generated
+            return NEVER  # it is tried again once what it waits for is generated
         ready = max(ready, board.item[board.heap[k]].at)
     board.store[store].primary_at = NEVER
     board.store[board.size[RECOVERED]].recovered = store
@@ -232,7 +232,7 @@ def recover_store(board: Board, store: int, choice: int) -> int:
         ready,
     )
     if end >= NEVER:
-        # A fence without a promotion helps nobody: its hands are free for others.
+        # A fence without a promotion is useless: release its staff for others.
         release_to(board, held)
         return NEVER
     board.store[store].fence_at, board.store[store].fence_manual = at, by_hand
@@ -244,7 +244,9 @@ def recover_store(board: Board, store: int, choice: int) -> int:
 
 @inner
 def _all_there(board: Board, component: int, waits: int, stores: int) -> int:
-    """When what a component waits for by two tables is there: components and stores, which it generates."""
+    """When everything is there that a component waits for by two tables (components and stores); generates
+    the stores.
+    """
     at = board.item[component].release
     for k in range(board.heap[board.base[waits] + component], board.heap[board.base[waits] + component + 1]):
         at = max(at, board.item[board.heap[k]].at)
@@ -257,19 +259,19 @@ def _all_there(board: Board, component: int, waits: int, stores: int) -> int:
 
 @inner
 def ready_at(board: Board, component: int) -> int:
-    """When all is there that a component needs to serve."""
+    """When everything is there that a component needs to serve."""
     return _all_there(board, component, WAIT, NEED_STORE)
 
 
 @inner
 def _startable_at(board: Board, component: int) -> int:
-    """When all is there that a component needs to start."""
+    """When everything is there that a component needs to start."""
     return _all_there(board, component, START_WAIT, START_STORE)
 
 
 @spliced
 def start(board: Board, item: int, service: int, mile: int, count: int, since: int, options: Ints) -> bool:
-    """Start replicas on the rows pinned for the item, or on rows chosen now."""
+    """Starts replicas on the rows pinned for the item, or on rows chosen now."""
     if board.size[PINNED]:
         return start_pinned(board, item, service, mile, since)
     open_spread(board, service)
@@ -294,7 +296,7 @@ def _start_members(board: Board, component: int, since: int, options: Ints) -> b
 
 @inner
 def _verify_members(board: Board, component: int, since: int, shift: int) -> int:
-    """Verify every member and (shift 1) move its traffic; when the last of them is done."""
+    """Verifies every member and (shift 1) moves its traffic; returns when the last is done."""
     end = since
     for k in range(
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
@@ -332,7 +334,7 @@ def _is_out(board: Board, component: int) -> bool:
 
 @spliced
 def _base(board: Board, component: int, options: Ints) -> None:
-    """Generate the base of a component, or undo all of it; what has started ahead of it cannot be undone."""
+    """Generates the base of a component, or undoes all of it; what started ahead cannot be undone."""
     ahead = board.item[component].ahead if board.item[component].ahead < NEVER else UNKNOWN
     spoiled = board.size[SPOILED]
     board.item[component].at = NEVER
@@ -374,7 +376,7 @@ def _base(board: Board, component: int, options: Ints) -> None:
 
 @inner
 def _is_written_off(board: Board, component: int) -> bool:
-    """Whether a component is left for the end, so that what it needs may make way for others."""
+    """Whether a component is left for last, so that what it needs may make way for others."""
     written_off = False
     for k in range(
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
@@ -385,7 +387,7 @@ def _is_written_off(board: Board, component: int) -> bool:
 
 @spliced
 def run_ahead(board: Board, component: int, options: Ints) -> None:
-    """Start a component before what it needs only to serve is generated; not where that would shed."""
+    """Starts a component before what it needs only to serve is generated, unless that would shed."""
     board.item[component].ahead = NEVER
     if _is_out(board, component) or _is_written_off(board, component):
         return
@@ -405,7 +407,7 @@ def run_ahead(board: Board, component: int, options: Ints) -> None:
 
 @spliced
 def start_late(board: Board, component: int, options: Ints) -> None:
-    """Start a component whose traffic cannot be moved before the horizon: it serves when that is over."""
+    """Starts a component whose traffic cannot be moved before the horizon: it serves after that."""
     ready, since = ready_at(board, component), _startable_at(board, component)
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
@@ -423,7 +425,7 @@ def start_late(board: Board, component: int, options: Ints) -> None:
 
 @spliced
 def _top(board: Board, service: int, options: Ints) -> None:
-    """Generate the top of a service, or undo all of it."""
+    """Generates the top of a service, or undoes all of it."""
     board.service[service].top_own = NEVER
     since = board.item[board.service[service].component].release
     ready = since
@@ -460,10 +462,9 @@ def _top(board: Board, service: int, options: Ints) -> None:
 
 @inner
 def run_item(board: Board, item: int, options: Ints, again: int) -> None:
-    """Generate one item whose needs are generated.
+    """Generates one item whose needs are generated.
 
-    IN_TURN: and remember that it ran. AGAIN: a component that found no capacity in its turn may find some
-    now.
+    IN_TURN: and records that it ran. AGAIN: a component that found no capacity in its turn may find some now.
     """
     board.size[BARRED] = 0
     if again == IN_TURN:
@@ -482,7 +483,7 @@ def run_item(board: Board, item: int, options: Ints, again: int) -> None:
 
 @inner
 def set_mark(board: Board) -> None:
-    """Remember how far generation is, to come back to it."""
+    """Records the state of the generation, to return to it."""
     for k in range(RECOVERED + 1):
         board.mark[k] = board.size[k]
     for group in board.group:
@@ -491,7 +492,7 @@ def set_mark(board: Board) -> None:
 
 @inner
 def back_to_mark(board: Board) -> None:
-    """Undo every item since the mark, and the stores they brought back."""
+    """Undoes every item since the mark, and the stores they restored."""
     undo(board, board.mark[HELD], board.mark[STARTS], board.mark[SHEDS], board.mark[BOOTS])
     board.size[RELEASED] += 1
     for group in board.group:

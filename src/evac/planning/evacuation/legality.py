@@ -1,15 +1,13 @@
 """The hard rules of tiers and of sheds.
 
-Nothing stays down for lack of capacity that strictly lower tiers hold. Broken where a service that is not
-back, or one that was shed and does not fit as things stand, would fit if every replica of a lower tier that
-neither it nor anyone alive needs were taken away. Counted generously, by racks, by feeds and by sites each
-taken alone. Where it could not be started, verified and given its traffic before the horizon, beside all
-that is planned and not before a shed has freed capacity where one has to, it is time that is short and not
-capacity.
+Nothing stays down for lack of capacity that strictly lower tiers hold. The rule is broken if a service that
+is not back, or was shed and does not fit at the end, would fit once every lower-tier replica was removed that
+neither it nor any live service needs. Counted generously, by racks, feeds and sites separately. If it could
+not be started, verified and given its traffic before the horizon, alongside everything planned and after any
+required shed, then time is short, not capacity.
 
-Nothing is shed that could have stayed: that would fit on its own server as things stand at the end, where
-more was shed there later, for something else. And nothing goes below its base while someone who stays needs
-it.
+Nothing is shed that could have stayed: that would fit on its own server at the end, because more was shed
+there later for something else. And nothing goes below its base while a remaining service needs it.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -47,14 +45,14 @@ from evac.planning.evacuation.shedding import base_is_shed, is_dead
 from evac.planning.evacuation.timing import fits_at, hands, release_to, reserve, schedule, when
 
 NOTHING: Final = -2
-"""`spare` stands for nothing that is known."""
+"""`spare` represents nothing known."""
 BARE: Final = -1
-"""`spare` is the capacity as things stand; a tier: as if all below it that may leave were gone."""
+"""`spare` is the present capacity; for a tier: as if everything below it that may leave were gone."""
 
 
 @inner
 def _lacks_capacity(board: Board, service: int) -> bool:
-    """Whether a service is down at the end though all it waits for is there."""
+    """Whether a service is down at the end although everything it waits for is there."""
     record = board.service[service]
     if record.blocked:
         return False
@@ -74,7 +72,7 @@ def _lacks_capacity(board: Board, service: int) -> bool:
 
 @inner
 def _may_leave(board: Board, service: int) -> bool:
-    """Whether no one alive hard-depends on a service."""
+    """Whether no live service hard-depends on a service."""
     first, last = board.heap[board.base[HARD_USER] + service], board.heap[board.base[HARD_USER] + service + 1]
     alive = 0
     for k in range(first, last):
@@ -84,7 +82,7 @@ def _may_leave(board: Board, service: int) -> bool:
 
 @inner
 def _spare_capacity(board: Board) -> None:
-    """`spare` of every row: its capacity as things stand once every server that is brought up is on."""
+    """`spare` of every row: its capacity once every server that is brought up is on."""
     for row in board.row:
         for r in range(board.vector.shape[1]):
             row.spare[r] = row.free[r] if row.on_at >= 0 or row.rises else 0
@@ -92,7 +90,7 @@ def _spare_capacity(board: Board) -> None:
 
 @inner
 def _hold_back(board: Board, first: int) -> int:
-    """Let nothing leave that a component which is down waits for; how many services that holds back."""
+    """Keeps everything that a down component waits for; returns how many services that holds back."""
     turn = board.size[TURN] + 1
     board.size[TURN] = turn
     held_back, depth = 0, 1
@@ -124,14 +122,14 @@ def _hold_back(board: Board, first: int) -> int:
 
 @inner
 def _sheds_can_be(board: Board) -> bool:
-    """Whether anything can be shed at all: not where the tools for it are lost and people have no way."""
+    """Whether anything can be shed: not if the tools for it are lost and people have no way."""
     at, _, _ = when(board, SHED, 0, 0, 1, 0)
     return at < NEVER
 
 
 @inner
 def _add_leaving(board: Board, tier: int) -> None:
-    """Add to `spare` what all of lower tiers that may leave hold."""
+    """Adds to `spare` everything held by lower tiers that may leave."""
     width = board.vector.shape[1]
     for line in range(board.size[STARTS]):
         entry = board.started[line]
@@ -170,7 +168,7 @@ def _lower_stands(board: Board, service: int) -> bool:
 
 @inner
 def _fits_alone(board: Board, service: int, number: int, wanted: int) -> int:
-    """Replicas of the open service that fit on the spare capacity of a row, taken alone; at most `wanted`."""
+    """Replicas of the open service that fit on a row's spare capacity by itself; at most `wanted`."""
     record, row, most = board.service[service], board.row[number], wanted
     if not board.eligible[service, row.pool]:
         return 0
@@ -188,8 +186,8 @@ def _fits_alone(board: Board, service: int, number: int, wanted: int) -> int:
 
 @inner
 def _would_fit(board: Board, service: int, wanted: int) -> bool:
-    """Whether `wanted` replicas would fit on the spare capacity of rows, within each kind of spread by
-    itself.
+    """Whether `wanted` replicas would fit on the spare capacity of rows, checking each kind of spread
+    separately.
     """
     record = board.service[service]
     open_spread(board, service)
@@ -224,9 +222,8 @@ def _would_fit(board: Board, service: int, wanted: int) -> bool:
 
 @inner
 def _shed_ticks(board: Board, service: int, row: int) -> tuple[int, int]:
-    """Least ticks of a shed that a replica of a service needs on the spare capacity of a row: (of one that is
-    done, of one that would have to be); (0, 0) where there is capacity without any, NEVER where there is
-    none.
+    """Least ticks of a shed that a replica needs on a row's spare capacity: (of one already done, of one
+    still to do); (0, 0) if no shed is needed, NEVER if there is no capacity.
     """
     first, last = board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]
     short = 0
@@ -253,9 +250,9 @@ def _shed_ticks(board: Board, service: int, row: int) -> tuple[int, int]:
 
 @spliced
 def _find_ready(board: Board, service: int) -> None:
-    """`time` of source p: the first tick at which a row of pool p that has capacity is on and has made it.
+    """Sets `time` of source p: the first tick at which a row of pool p with capacity is on and has freed it.
 
-    `cursor` of source p is the shortest shed looked for in pool p: a longer one ends no earlier.
+    `cursor` of source p is the shortest shed found in pool p: a longer one ends no earlier.
     """
     open_spread(board, service)
     for pool in range(len(board.pool)):
@@ -276,7 +273,7 @@ def _find_ready(board: Board, service: int) -> None:
 
 @inner
 def _needs_met(board: Board, service: int, waits: int, stores: int) -> int:
-    """From when the components and stores of two tables are there that a service waits for."""
+    """When the components and stores that a service waits for, by two tables, are there."""
     component = board.service[service].component
     at = board.item[component].release
     for k in range(board.heap[board.base[waits] + component], board.heap[board.base[waits] + component + 1]):
@@ -305,7 +302,7 @@ def _next_start(board: Board, service: int, since: int) -> tuple[int, int, int, 
 
 @spliced
 def _all_started(board: Board, service: int, wanted: int, since: int) -> int:
-    """When `wanted` starts would be over, each as early as what is held allows; NEVER if they cannot be."""
+    """When `wanted` starts would have ended, each as early as holds allow; NEVER if impossible."""
     end = since
     while wanted > 0 and board.size[HELD] + 3 < len(board.held):
         pool, at, length, by_hand = _next_start(board, service, since)
@@ -321,7 +318,7 @@ def _all_started(board: Board, service: int, wanted: int, since: int) -> int:
 
 @inner
 def _has_time(board: Board, service: int, wanted: int) -> bool:
-    """Whether a service that lacks `wanted` replicas could be back before the horizon, capacity put aside."""
+    """Whether a service that lacks `wanted` replicas could be back before the horizon, ignoring capacity."""
     held = board.size[HELD]
     record = board.service[service]
     _find_ready(board, service)
@@ -338,7 +335,7 @@ def _has_time(board: Board, service: int, wanted: int) -> bool:
 
 @inner
 def _missing(board: Board, service: int) -> int:
-    """Replicas that a service which is down lacks to serve."""
+    """Replicas that a down service lacks to serve."""
     record = board.service[service]
     missing = record.serves - record.left
     entry = record.head
@@ -356,7 +353,7 @@ def _mark_leaving(board: Board) -> None:
 
 @inner
 def _capacity_without(board: Board, tier: int, known: int) -> int:
-    """`spare` as if all that is below a tier and may leave were gone; known: what it stands for now."""
+    """Sets `spare` as if everything below a tier that may leave were gone; known: its present meaning."""
     if known != tier:
         if known != BARE:
             _spare_capacity(board)
@@ -366,9 +363,7 @@ def _capacity_without(board: Board, tier: int, known: int) -> int:
 
 @kernel
 def lack_time(board: Board, services: Ints, flags: Ints) -> None:
-    """Flags services that are down and could not be back before the horizon, were there all capacity for
-    them.
-    """
+    """Flags down services that could not be back before the horizon even with unlimited capacity."""
     _mark_leaving(board)
     known = NOTHING
     for k in range(len(services)):
@@ -384,15 +379,15 @@ def lack_time(board: Board, services: Ints, flags: Ints) -> None:
 
 @kernel
 def breaks_rules(board: Board) -> bool:
-    """Whether the generation on the board leaves a service down that lower tiers should make way for, or
-    sheds what could have stayed or what someone stands on.
+    """Whether the generation leaves a service down that lower tiers should make way for, or sheds what could
+    have stayed or what is needed.
     """
     return first_idle_shed(board, 0) >= 0 or _sheds_what_is_needed(board) or breaches(board, 1) > 0
 
 
 @inner
 def _sheds_what_is_needed(board: Board) -> bool:
-    """Whether the base of something was shed that someone alive hard-depends on."""
+    """Whether the base of something was shed that a live service hard-depends on."""
     needed = 0
     for line in range(board.size[SHEDS]):
         victim = board.present[board.shed[line].entry].service
@@ -416,7 +411,7 @@ def first_idle_shed(board: Board, since: int) -> int:
 @spliced
 def _is_breach(board: Board, service: int, wanted: int, known: int) -> tuple[bool, int]:
     """Whether a service that lacks `wanted` replicas would have its capacity if lower tiers made way, and
-    time to use it; and what `spare` stands for now.
+    time to use it; and the new meaning of `spare`.
     """
     if base_is_shed(board, service):
         if known != BARE:
@@ -436,7 +431,9 @@ def _is_breach(board: Board, service: int, wanted: int, known: int) -> tuple[boo
 
 @kernel
 def breaches(board: Board, most: int) -> int:
-    """Marks (`breach`) the first `most` services that are down though lower tiers hold capacity; how many."""
+    """Marks (`breach`) the first `most` services that are down although lower tiers hold capacity; returns
+    how many.
+    """
     for record in board.service:
         record.breach = 0
     count, marked, known = 0, False, NOTHING

@@ -1,4 +1,4 @@
-"""From an instance to its board: every table filled once, linear in rows, replicas and edges."""
+"""Lowers an instance to its board: every table filled once, linear in rows, replicas and edges."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _UseSets:
 
 
 class _Heap:
-    """Ragged and plain tables, laid one behind the other."""
+    """Ragged and plain tables, one after the other."""
 
     def __init__(self) -> None:
         self._parts: dict[int, Ints] = {}
@@ -55,7 +55,7 @@ class _Heap:
         self._parts[table] = np.r_[pointer, [v for r in rows for v in r]].astype(np.int64)
 
     def flat(self, table: int, ends: Ints, values: Ints) -> None:
-        """A ragged table that is laid out already: entry i owns values[ends[i] : ends[i + 1]]."""
+        """A ragged table already laid out: entry i owns values[ends[i] : ends[i + 1]]."""
         self._parts[table] = np.r_[ends + len(ends), values].astype(np.int64)
 
     def plain(self, table: int, values: Iterable[int] | Ints) -> None:
@@ -75,7 +75,7 @@ class _Heap:
 
 
 def _check_memory(limits: int, width: int) -> None:
-    """Limits are laid out tick by tick. Raises InvalidInput if that would fill a machine."""
+    """Limits are laid out tick by tick. Raises InvalidInput if that would exhaust memory."""
     if limits * width > CELLS_MAX:
         days = CELLS_MAX // limits // 86_400
         raise InvalidInput(
@@ -150,7 +150,7 @@ def _scratch(
     outset: int,
     width: int,
 ) -> dict[str, Any]:
-    """Logs and scratch, as long as they can get. Tick columns cost memory only where they are touched."""
+    """Logs and scratch at their maximum lengths. Tick columns use memory only where touched."""
     starts = int(service["base_starts"].sum() + service["top_starts"].sum())
     again = int(present["count"][service["sheddable"][present["service"]] > 0].sum())
     sheds = 2 * starts + len(present) + 16
@@ -175,8 +175,8 @@ def _scratch(
 
 
 def _sparse(rows: int, width: int) -> NDArray[np.int32]:
-    """(rows, width) zeros of which small pages are taken as they are touched. numpy asks for huge ones, so
-    that a few ticks of every row would take, and wipe, the whole: 209 MiB at 90,000 servers.
+    """(rows, width) zeros of which only touched pages use memory. numpy asks for huge pages, so that a few
+    ticks of every row would take and clear everything: 209 MiB at 90,000 servers.
     """
     size = rows * width * np.dtype(np.int32).itemsize
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -201,20 +201,20 @@ def _budgets(instance: Instance) -> Table:
 
 
 def _outset(instance: Instance, sets: _UseSets) -> Table:
-    """What power steps hold, at the ticks that the estate gives."""
+    """What power steps hold, at the ticks given by the estate."""
     lines = [(sets.number(s.uses), s.end - s.start, s.start) for s in instance.power_steps]
     return np.array(lines, b.OUTSET_TYPE).reshape(len(lines))
 
 
 def _releases(instance: Instance, item: Table) -> None:
-    """A component does not start before a person has freed each member that asks for it."""
+    """A component does not start before a person has freed each member that needs it."""
     for service, ticks in instance.attests.items():
         own = int(instance.services.component[service])
         item["release"][own] = max(int(item["release"][own]), ticks)
 
 
 def _vectors(service: Table) -> Ints:
-    """Least need of each resource among services that start replicas: less capacity than that is none."""
+    """Least need of each resource among services that start replicas: less capacity is useless."""
     starting = (service["base_starts"] + service["top_starts"]) > 0
     vector = np.zeros((2, service["demand"].shape[1]), np.int64)
     if starting.any():
@@ -258,8 +258,7 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
 
 
 def component_waits(instance: Instance) -> list[list[int]]:
-    """Per component that may come back: components it waits for, those of tools without a manual way
-    included."""
+    """Per restorable component: components it waits for, including those of tools without a manual way."""
     s = instance.services
     waits: list[set[int]] = [set() for _ in range(_components(instance))]
     for service in np.flatnonzero(s.base_lost & ~never_planned(instance)).tolist():
@@ -276,7 +275,7 @@ def _restore_waits(instance: Instance, store: int) -> list[int]:
 
 
 def _ahead_waits(instance: Instance) -> list[list[int]]:
-    """Per component what of its waits is needed to start, or a tool that no one can do without."""
+    """Per component, the waits needed to start, and tools without a manual way."""
     s = instance.services
     waits: list[set[int]] = [set() for _ in range(_components(instance))]
     for service in np.flatnonzero(s.base_lost & ~never_planned(instance)).tolist():
@@ -391,8 +390,8 @@ def _pools(instance: Instance, sets: _UseSets) -> Table:
 
 
 def _groups(instance: Instance, sets: _UseSets, heap: _Heap, table_of_rows: Table) -> Table:
-    """Rows by (pool, boot kind, what no one knows of them); within a dark group one row of each rack in turn,
-    for spread.
+    """Rows by (pool, boot kind, unknown amounts); within a dark group, one row of each rack in turn, for
+    spread.
     """
     rows = instance.rows
     count = len(rows)
@@ -450,7 +449,7 @@ def _present(instance: Instance, service: Table, heap: _Heap) -> Table:
 
 
 def _victim_rank(instance: Instance) -> Ints:
-    """Order in which services are shed: lowest tier first, then least weight for the capacity they hold."""
+    """Shedding order of services: lowest tier first, then least weight for the capacity they hold."""
     s = instance.services
     total = np.maximum(instance.rows.capacity.sum(axis=0), 1).astype(np.float64)
     capacity = (s.demand / total).max(axis=1, initial=0.0) * np.maximum(s.surviving, 1) + 1e-12

@@ -1,8 +1,7 @@
-"""What was shed starts again elsewhere, where everything else leaves capacity: at the sites where it ran, so
-that its users find it.
+"""Starts shed services again on remaining capacity, at sites where they ran, so that their users find them.
 
-The new replicas start as early as they can; the old ones go when their capacity is needed. So a service is
-away from the shed that takes its base until its replacement is verified, or not at all.
+The new replicas start as early as possible; the old ones go when their capacity is needed. So a service is
+down from the shed that takes its base until its replacement is verified, or not at all.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -38,11 +37,11 @@ from evac.planning.evacuation.timing import begin_item, schedule
 
 @inner
 def _mark_staying(board: Board) -> None:
-    """What was shed stays away where it needs something that was shed as well, or recovery needs it; where
-    something waits for capacity, nothing of a lower tier takes it.
+    """A shed service stays away if it needs something that was shed as well, or if recovery needs the
+    capacity; while something waits for capacity, nothing of a lower tier takes it.
     """
     for group in board.group:
-        group.first_open = group.first  # what was too small for all that was lost may do for this
+        group.first_open = group.first  # too little for what was lost may be enough for this
     for pool in board.pool:
         pool.waiting, pool.first_booted = board.last_tier, 0
     for service in board.service:
@@ -62,7 +61,7 @@ def _mark_staying(board: Board) -> None:
 
 @inner
 def _wait_in_pools(board: Board, service: int) -> None:
-    """A service that is down waits for capacity wherever it may run."""
+    """A down service waits for capacity wherever it may run."""
     for pool in range(len(board.pool)):
         if board.eligible[service, pool]:
             board.pool[pool].waiting = min(board.pool[pool].waiting, board.service[service].tier)
@@ -70,8 +69,8 @@ def _wait_in_pools(board: Board, service: int) -> None:
 
 @inner
 def _keep_at_home(board: Board, service: int) -> None:
-    """Let a service start only at sites where it ran, so that its users find it, and where nothing of a
-    higher tier waits for capacity.
+    """Restricts a service to sites where it ran, so that its users find it, and where nothing of a higher
+    tier waits for capacity.
     """
     board.size[TURN] += 1
     for k in range(board.service[service].first_present, board.service[service].last_present):
@@ -88,7 +87,7 @@ def _keep_at_home(board: Board, service: int) -> None:
 
 @spliced
 def _start_again(board: Board, service: int, count: int, options: Ints) -> bool:
-    """Start replicas that were shed on other rows and verify them, or undo all of it."""
+    """Starts shed replicas on other rows and verifies them, or undoes all of it."""
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
     begin_item(board)
@@ -108,8 +107,8 @@ def _start_again(board: Board, service: int, count: int, options: Ints) -> bool:
 
 @spliced
 def restart_shed(board: Board, options: Ints) -> None:
-    """Start what was shed elsewhere, where everything else leaves capacity: the most valuable first, all of
-    it, or as much as serves. The old replica goes when its capacity is needed, served or not.
+    """Starts shed services elsewhere on remaining capacity, most valuable first: all of it, or as much as
+    serves. The old replica goes when its capacity is needed, served or not.
     """
     if board.size[SHEDS] == 0:
         return
@@ -134,8 +133,8 @@ def restart_shed(board: Board, options: Ints) -> None:
 
 @allocating_inner
 def shed_times(board: Board) -> None:
-    """When sheds take top and base away: the replica in time that goes below the floor decides the base. What
-    starts again elsewhere brings them back.
+    """When sheds take top and base away: the replica that goes below the floor decides the base. Restarted
+    replicas restore them.
     """
     for service in board.service:
         service.top_shed_at = service.base_shed_at = NEVER

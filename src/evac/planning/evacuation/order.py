@@ -1,4 +1,4 @@
-"""Orders to begin with: closures by weight over work, tiers first, and level by level.
+"""Initial orders: closures by weight over work, tiers first, and level by level.
 
 Weights are pushed down the dependency graph: an item is worth what it and all it still waits for is
 worth, and costs the work of all of it (greedy closures; WSPT of Smith 1956 on closures).
@@ -21,9 +21,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Items:
-    """What is to be scheduled. active: numbers of items with work to do, ascending; needs: per item
-    the items it waits for, itself included; weight: what pays until the item holds; work: ticks of
-    the scarcest supplies it takes; tier: per item."""
+    """Items to schedule. active: numbers of items with work, ascending; needs: per item the items it waits
+    for, itself included; weight: cost until the item holds; work: ticks of the scarcest supplies; tier: per
+    item.
+    """
 
     active: Ints
     needs: list[Ints]
@@ -88,7 +89,7 @@ def _closures(board: Board) -> list[Ints]:
 
 
 def _work(board: Board, instance: Instance) -> Floats:
-    """Ticks of each scarce supply an item takes, supplies weighed by how busy all items keep them."""
+    """Ticks of each scarce supply that an item takes, supplies weighted by their total load."""
     services = board.service
     starts = np.concatenate([np.zeros(board.components), services["top_starts"]]).astype(np.float64)
     np.add.at(starts, services["component"], services["base_starts"])
@@ -154,7 +155,7 @@ def _shared_ticks(board: Board) -> float:
 
 
 def _boot_share(board: Board) -> Floats:
-    """Ticks of booting that one start of each service takes, if boots are spread evenly over starts."""
+    """Boot ticks that one start of each service takes, if boots are spread evenly over starts."""
     services, rows = board.service, board.row
     dark = rows["dark"] > 0
     starts = services["base_starts"] + services["top_starts"]
@@ -184,7 +185,7 @@ def _ticks_of_boots(board: Board) -> float:
 def _greedy(
     active: Ints, first: Ints, closure: Ints, user_first: Ints, user: Ints, weight: Ints, work: Floats
 ) -> Ints:
-    """Repeatedly the closure with most open weight for its open work; closures and users are ragged."""
+    """Repeatedly picks the closure with most open weight per open work; closures and users are ragged."""
     count = len(active)
     open_weight, open_work = np.zeros(count), np.zeros(count)
     for k in range(count):
@@ -254,7 +255,7 @@ def tier_order(board: Board, items: Items) -> Ints:
 
 
 def lost_tools(board: Board, items: Items) -> Ints:
-    """Bases of tools that are lost and that people can do without, ascending."""
+    """Bases of lost tools that people can do without, ascending."""
     tools: set[int] = set()
     for kind in range(len(b.KINDS)):
         if board.heap[board.base[b.MANUAL_TICKS] + kind] >= 0:

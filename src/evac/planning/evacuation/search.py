@@ -1,7 +1,7 @@
 """Serial schedule generation and the search over orders.
 
-A generation takes milestones in an order of priority, each as early as it can be; whatever an item waits for
-is generated first, so every order is feasible. The search moves items about and prices what comes out.
+A generation places milestones in order of priority, each as early as possible; whatever an item waits for is
+generated first, so every order is feasible. The search moves items and prices the result.
 
 The random numbers are splitmix64 on integers, and the exponential threshold is built from bits, so that
 the same seed gives the same plan on every machine. All ways of running items are modes of one kernel: each
@@ -64,9 +64,9 @@ from evac.planning.evacuation.moves import restart_shed, shed_times
 from evac.planning.evacuation.timing import tool_at
 
 EACH_ODDS = 4
-"""One change of so many of the rows that an item leaves alone is one of how many it puts on one server."""
+"""One change in this many, of the rows that an item avoids, changes its replicas per server instead."""
 GRACE_FACTOR = 16
-"""How much more a tick counts after the grace than before, where there is one."""
+"""Weight of a tick after the grace relative to one before, if there is a grace."""
 FRACTION_BITS = 10
 LN2_PERMILLE = 693
 _GENERATE, _ANNEAL, _SWEEP, _USE_ROOM = range(4)
@@ -76,27 +76,27 @@ Random = NDArray[np.uint64]
 
 
 class _Task(NamedTuple):
-    """What `_run` does."""
+    """Input of `_run`."""
 
     mode: int
     limit: int
-    """Generation: stops when the value exceeds it. Annealing: value of the order to begin with."""
+    """Generation: stops when the value exceeds it. Annealing: value of the initial order."""
     steps: int
-    """Annealing: generations; sweep: tries a window."""
+    """Annealing: number of generations; sweep: tries per window."""
     heat: int
     """Temperature at the start, in the unit of the objective."""
     share: int
-    """Annealing: percent of moves that change an option; sweep: items a window."""
+    """Annealing: percent of moves that change an option; sweep: items per window."""
     random: Random
     best_order: Ints
     best_options: Ints
     each: int = 0
-    """Annealing: 1 where it may spread the replicas of an item over servers."""
+    """Annealing: 1 if it may spread an item's replicas over servers."""
 
 
 @inner
 def _wants(board: Board, item: int) -> bool:
-    """Whether an item needs generating: a component with a lost base, a top with starts."""
+    """Whether an item must be generated: a component with a lost base, a top with starts."""
     components = board.components
     if item < components:
         return board.heap[board.base[MEMBER] + item + 1] > board.heap[board.base[MEMBER] + item]
@@ -105,7 +105,7 @@ def _wants(board: Board, item: int) -> bool:
 
 @inner
 def _push_needs(board: Board, item: int, depth: int) -> int:
-    """Push what an item waits for and is not generated; the new depth of the stack."""
+    """Pushes ungenerated items that an item waits for; returns the new stack depth."""
     components = board.components
     if item >= components + len(board.service):
         return depth
@@ -120,9 +120,9 @@ def _push_needs(board: Board, item: int, depth: int) -> int:
 
 @inner
 def _push_tools(board: Board, depth: int, kind: int) -> int:
-    """Push tools of a kind that no one can do without and that are not generated; the new depth.
+    """Pushes ungenerated tools of a kind without a manual way; returns the new depth.
 
-    No base waits for a top, so those that need its service first wait for nothing here.
+    No base waits for a top, so items that first need its service wait for nothing here.
     """
     if board.heap[board.base[MANUAL_TICKS] + kind] >= 0:
         return depth
@@ -136,7 +136,7 @@ def _push_tools(board: Board, depth: int, kind: int) -> int:
 
 @inner
 def _push_waits(board: Board, component: int, depth: int, waits: int) -> int:
-    """Push what a component waits for by a table and is not generated; the new depth of the stack."""
+    """Pushes ungenerated items that a component waits for by a table; returns the new stack depth."""
     for k in range(board.heap[board.base[waits] + component], board.heap[board.base[waits] + component + 1]):
         if not board.item[board.heap[k]].done and depth < len(board.item):
             board.item[depth].stack = board.heap[k]
@@ -153,7 +153,7 @@ def _goes_ahead(board: Board, component: int) -> bool:
 
 @inner
 def cost(board: Board, at: int) -> int:
-    """What one unit of weight pays when its milestone holds from a tick on, as the search counts it."""
+    """Cost of one unit of weight if its milestone holds from a tick on, as the search counts it."""
     until = min(at, board.horizon)
     if board.grace == 0:
         return until
@@ -162,7 +162,7 @@ def cost(board: Board, at: int) -> int:
 
 @inner
 def _price(board: Board, item: int) -> int:
-    """What an item adds to the objective at the least, now that it is generated."""
+    """What an item adds to the objective at least, now that it is generated."""
     components = board.components
     if item >= components:
         service = item - components
@@ -180,7 +180,9 @@ def _price(board: Board, item: int) -> int:
 
 @spliced
 def _run_with_needs(board: Board, item: int, options: Ints, limit: int) -> int:
-    """Generate an item after all it waits for; what that adds to the objective, at most just over `limit`."""
+    """Generates an item after everything it waits for; returns what that adds to the objective, at most just
+    over `limit`.
+    """
     first_ahead = board.components + len(board.service) + len(board.store)
     paid = 0
     depth = 1
@@ -219,14 +221,16 @@ def _run_with_needs(board: Board, item: int, options: Ints, limit: int) -> int:
 
 @inner
 def _raise_floor(board: Board, item: int) -> None:
-    """Where levels are finished one by one, nothing of a level begins before the last is over."""
+    """If levels are finished one by one, nothing of a level begins before the last one has ended."""
     if board.size[LEVELLED] and board.item[item].level > board.size[AT_LEVEL]:
         board.size[AT_LEVEL], board.size[FLOOR] = board.item[item].level, board.size[REACHED]
 
 
 @spliced
 def _run_stretch(board: Board, order: Ints, options: Ints, first: int, last: int, limit: int) -> int:
-    """Generate order[first:last]; what they add to the objective, or NEVER when it exceeds `limit`."""
+    """Generates order[first:last]; returns what they add to the objective, or NEVER if that exceeds
+    `limit`.
+    """
     paid = 0
     for k in range(first, last):
         paid += _run_with_needs(board, order[k], options, limit - paid)
@@ -237,9 +241,10 @@ def _run_stretch(board: Board, order: Ints, options: Ints, first: int, last: int
 
 @spliced
 def _generation(board: Board, order: Ints, options: Ints, limit: int) -> int:
-    """Generate all items in an order; the searched objective, or NEVER as soon as it exceeds `limit`.
+    """Generates all items in an order; returns the searched objective, or NEVER as soon as it exceeds
+    `limit`.
 
-    order: items by priority; options: (items, 4) what `items.TASTE` and its followers say of each.
+    order: items by priority; options: (items, 4) as in `items.TASTE` and the constants after it.
     """
     _begin(board)
     if _run_stretch(board, order, options, 0, len(order), limit) >= NEVER:
@@ -249,7 +254,7 @@ def _generation(board: Board, order: Ints, options: Ints, limit: int) -> int:
 
 @inner
 def _begin(board: Board) -> None:
-    """Nothing is scheduled but, where a site still runs, its stores: they are saved first."""
+    """Starts empty, except that stores are saved first while a site still runs."""
     reset(board)
     board.size[SPOILED] = 0
     if board.grace > 0:
@@ -259,11 +264,11 @@ def _begin(board: Board) -> None:
 
 @spliced
 def _conclude(board: Board, options: Ints) -> int:
-    """What was left out once more, then what no one waits for: late services, the other stores, and what was
-    shed and can run elsewhere.
+    """Retries what was left out, then places what no one waits for: late services, other stores, and shed
+    services that can run elsewhere.
 
-    Boots and sheds that came later may have freed capacity, so components that found none are tried again,
-    what is needed first; and tops, where what boots or sheds came later. Returns the price of the whole.
+    Later boots and sheds may have freed capacity, so components that found none are retried, what is needed
+    first; and tops, if later boots or sheds happened. Returns the total price.
     """
     for component in range(board.components):
         failed = board.item[component].done and board.item[component].at >= NEVER
@@ -293,14 +298,16 @@ def _end(board: Board, item: int) -> int:
 
 @inner
 def outage(board: Board, since: int, back: int, gone: int) -> int:
-    """Ticks of [0, H) without a milestone that is not there from `since` to `back`, and from `gone` on."""
+    """Ticks of [0, H) without a milestone that is missing from `since` to `back`, and from `gone` on."""
     horizon = board.horizon
     return min(horizon, max(0, min(back, horizon) - since) + horizon - min(gone, horizon))
 
 
 @inner
 def _finish(board: Board) -> int:
-    """Times of tops, soft dependencies and sheds included; the objective as the search counts it."""
+    """Sets times of tops, including soft dependencies and sheds; returns the objective as the search counts
+    it.
+    """
     shed_times(board)
     total = 0
     for service in range(len(board.service)):
@@ -384,7 +391,7 @@ def _shift(order: Ints, source: int, target: int) -> None:
 
 @inner
 def _reach(random: Random, count: int) -> int:
-    """How far an insertion goes: short moves are likelier, long ones happen."""
+    """Distance of an insertion: short moves are likelier, long ones happen."""
     reach = 1
     while reach < count and _draw(random, 3) > 0:
         reach *= 2
@@ -393,7 +400,9 @@ def _reach(random: Random, count: int) -> int:
 
 @inner
 def _vary_options(board: Board, random: Random, options: Ints, item: int, each: int) -> tuple[int, int]:
-    """Change one option of an item; (column, old value). each 1: also how many it puts on one server."""
+    """Changes one option of an item; returns (column, old value). each 1: may also change its replicas per
+    server.
+    """
     column = min(_draw(random, 5), ROWS)
     first = board.components + len(board.service)
     if first <= item < first + len(board.store):
@@ -423,8 +432,9 @@ def _keep(order: Ints, options: Ints, best_order: Ints, best_options: Ints) -> N
 
 @spliced
 def _anneal(board: Board, order: Ints, options: Ints, task: _Task) -> int:
-    """Generations from an order of value `limit`; the best value found. The temperature falls linearly to 0;
-    `order` and `options` end as the last accepted ones. In the mode `_GENERATE` one generation as it is.
+    """Runs generations from an order of value `limit`; returns the best value found. The temperature falls
+    linearly to 0; `order` and `options` end as the last accepted ones. In mode `_GENERATE`, runs one
+    generation unchanged.
     """
     random, count, best = task.random, len(order), task.limit
     if task.mode == _ANNEAL:
@@ -463,7 +473,9 @@ def _anneal(board: Board, order: Ints, options: Ints, task: _Task) -> int:
 
 @spliced
 def _try_moves(board: Board, order: Ints, options: Ints, task: _Task, first: int, last: int) -> None:
-    """Insertions within order[first:last], each priced by generating just that stretch from the mark."""
+    """Tries insertions within order[first:last], each priced by generating only that stretch from the
+    mark.
+    """
     random, current = task.random, NEVER
     for turn in range(task.steps + 1):
         limit, source, target = NEVER, first, first
@@ -486,10 +498,10 @@ def _try_moves(board: Board, order: Ints, options: Ints, task: _Task, first: int
 
 @spliced
 def _sweep(board: Board, order: Ints, options: Ints, task: _Task) -> int:
-    """Improve an order from front to back, a window at a time; the value of the order it ends with.
+    """Improves an order from front to back, one window at a time; returns the value of the final order.
 
-    An insertion inside a window leaves what follows it almost as it was, so it is judged by the window
-    alone: that costs a small part of a generation. `order` must be in the sequence items ran.
+    An insertion inside a window hardly changes what follows it, so it is judged by the window alone, at a
+    small part of a generation's cost. `order` must be in the sequence items ran.
     """
     _begin(board)
     count = len(order)
@@ -507,9 +519,7 @@ def _sweep(board: Board, order: Ints, options: Ints, task: _Task) -> int:
 
 @spliced
 def _use_capacity(board: Board, options: Ints) -> int:
-    """Components that found no capacity when it was their turn are tried once more: now there is more of
-    it.
-    """
+    """Retries components that found no capacity in their turn: now there is more."""
     for component in range(board.components):
         failed = board.item[component].done and board.item[component].at >= NEVER
         if failed and board.item[component].why == FAILED_ROOM:
@@ -528,9 +538,10 @@ def _run(board: Board, order: Ints, options: Ints, task: _Task) -> int:
 
 
 def generate(board: Board, order: Ints, options: Ints, limit: int) -> int:
-    """Generate all items in an order; the searched objective, or NEVER as soon as it exceeds `limit`.
+    """Generates all items in an order; returns the searched objective, or NEVER as soon as it exceeds
+    `limit`.
 
-    order: items by priority; options: (items, 4) what `items.TASTE` and its followers say of each.
+    order: items by priority; options: (items, 4) as in `items.TASTE` and the constants after it.
     """
     task = _Task(_GENERATE, limit, 1, 0, 0, np.zeros(1, np.uint64), order, options)
     return _run(board, order, options, task)
@@ -547,10 +558,11 @@ def anneal(
     value: int,
     each: int = 0,
 ) -> tuple[int, Ints, Ints]:
-    """Annealing by some generations from an order of a known value: the best value, its order and options.
+    """Anneals for some generations from an order of known value; returns the best value, its order and
+    options.
 
-    heat: temperature at the start, in the unit of the objective; share: percent of moves that change options;
-    each 1: also how many replicas an item puts on one server.
+    heat: initial temperature, in the unit of the objective; share: percent of moves that change options; each
+    1: may also change replicas per server.
     """
     best_order, best_options = order.copy(), options.copy()
     task = _Task(_ANNEAL, value, steps, heat, share, random, best_order, best_options, each)
@@ -560,14 +572,14 @@ def anneal(
 def sweep(
     board: Board, order: Ints, options: Ints, random: Random, window: int, tries: int, heat: int
 ) -> int:
-    """Improve an order in place from front to back, a window of items at a time; its value. `order` must be
-    in the sequence in which items ran.
+    """Improves an order in place from front to back, one window of items at a time; returns its value.
+    `order` must be in the sequence in which items ran.
     """
     return _run(board, order, options, _Task(_SWEEP, NEVER, tries, heat, window, random, order, options))
 
 
 def use_capacity(board: Board, options: Ints) -> None:
-    """Try components again that found no capacity when it was their turn."""
+    """Retries components that found no capacity in their turn."""
     nothing = np.zeros(0, np.int64)
     task = _Task(_USE_ROOM, NEVER, 0, 0, 0, np.zeros(1, np.uint64), nothing, options)
     _run(board, nothing, options, task)
@@ -575,6 +587,6 @@ def use_capacity(board: Board, options: Ints) -> None:
 
 @kernel
 def as_run(board: Board, order: Ints) -> None:
-    """Rewrite an order as the sequence in which its items ran in the generation on the board."""
+    """Rewrites an order as the sequence in which its items ran in the generation on the board."""
     for k in range(len(order)):
         order[k] = board.item[k].ran

@@ -1,7 +1,8 @@
-"""What may be shed for whom, row by row: lowest tier first, above the floor first, no more than needed.
+"""What may be shed for which service, row by row: lowest tier first, surplus replicas first, no more than
+needed.
 
-Levels say how far shedding goes: 0 takes only what is of no use any more; then tier by tier from the
-lowest, first what stands above the smallest count that serves, then whole services.
+Levels say how far shedding goes: 0 takes only what is no longer useful; then tier by tier from the lowest,
+first replicas above the smallest count that serves, then whole services.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -45,7 +46,7 @@ def base_is_shed(board: Board, service: int) -> bool:
 
 @inner
 def is_dead(board: Board, service: int) -> bool:
-    """Whether a service will not be there at the end, as far as is known."""
+    """Whether a service will not be there at the end, as far as known."""
     if board.service[service].base_lost:
         at = board.item[board.service[service].component].at
         if board.service[service].blocked or at >= NEVER or (board.service[service].written_off and at < 0):
@@ -55,7 +56,7 @@ def is_dead(board: Board, service: int) -> bool:
 
 @inner
 def _is_needed(board: Board, service: int) -> bool:
-    """Whether someone alive hard-depends on it."""
+    """Whether a live service hard-depends on it."""
     for k in range(
         board.heap[board.base[HARD_USER] + service], board.heap[board.base[HARD_USER] + service + 1]
     ):
@@ -66,13 +67,13 @@ def _is_needed(board: Board, service: int) -> bool:
 
 @inner
 def last_level(board: Board, service: int) -> int:
-    """The farthest level that may be used for a service: only strictly lower tiers are shed."""
+    """The highest level allowed for a service: only strictly lower tiers are shed."""
     return 2 * (board.last_tier - board.service[service].tier)
 
 
 @inner
 def _may_shed(board: Board, entry: int, level: int) -> int:
-    """Replicas of an entry of present that a level allows to shed."""
+    """Replicas of an entry of `present` that a level allows shedding."""
     service = board.present[entry].service
     here = board.present[entry].left
     if here == 0 or board.present[entry].kept or board.service[service].spared:
@@ -104,7 +105,7 @@ def _covered(board: Board) -> bool:
 
 @inner
 def _enough(board: Board, victim: int, most: int) -> int:
-    """Replicas of a victim that cover what is needed of the resources it holds, at most `most`."""
+    """Replicas of a victim that cover the needed part of its resources, at most `most`."""
     count = 0
     for r in range(board.vector.shape[1]):
         demand = board.service[victim].demand[r]
@@ -115,7 +116,7 @@ def _enough(board: Board, victim: int, most: int) -> int:
 
 @inner
 def note_shed(board: Board, line: int, entry: int, count: int, service: int) -> None:
-    """Write a shed for a service into a line of the log; it is not done yet."""
+    """Writes a shed for a service into a line of the log; it is not executed yet."""
     shed = board.shed[line]
     shed.entry, shed.count, shed.service = entry, count, service
     for r in range(board.vector.shape[1]):
@@ -124,7 +125,7 @@ def note_shed(board: Board, line: int, entry: int, count: int, service: int) -> 
 
 @inner
 def _put_back(board: Board, first: int, last: int) -> int:
-    """Drop from lines first..last-1 what turned out not to be needed, most valuable first."""
+    """Drops unneeded sheds from lines first..last-1, most valuable first."""
     for line in range(last - 1, first - 1, -1):
         victim = board.present[board.shed[line].entry].service
         spare = NEVER
@@ -150,7 +151,7 @@ def _put_back(board: Board, first: int, last: int) -> int:
 
 @inner
 def _could_cover(board: Board, service: int, row: int) -> bool:
-    """Whether a replica of a service would fit on a row if all that stands below its tier were shed."""
+    """Whether a replica of a service would fit on a row if everything below its tier were shed."""
     first, last = board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]
     for r in range(board.vector.shape[1]):
         need = board.service[service].demand[r] - board.row[row].free[r]
@@ -167,16 +168,17 @@ def _could_cover(board: Board, service: int, row: int) -> bool:
 
 @inner
 def sheds_for(board: Board, service: int, row: int, level: int) -> int:
-    """Least sheds on a row that let one replica of `service` fit: how many lines they take, -1 if none do.
+    """Fewest sheds on a row that let one replica of `service` fit; returns how many lines they take, -1 if
+    impossible.
 
-    They are written behind the end of the shed log and are not done yet.
+    They are written after the end of the shed log and are not executed yet.
     """
     return _least_sheds(board, service, row, level) if _could_cover(board, service, row) else -1
 
 
 @inner
 def _least_sheds(board: Board, service: int, row: int, level: int) -> int:
-    """As `sheds_for`, for a row where all of lower tiers together would free capacity."""
+    """Like `sheds_for`, for a row where all lower tiers together would free capacity."""
     for r in range(board.vector.shape[1]):
         board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
     first = board.size[SHEDS]
@@ -199,10 +201,10 @@ def _least_sheds(board: Board, service: int, row: int, level: int) -> int:
 
 @inner
 def _shed_when(board: Board, row: int, victim: int, count: int) -> tuple[int, int, int, int]:
-    """(tick, ticks it takes, done by hand, replicas) of a shed that takes as many at once as can go at once.
+    """(tick, ticks it takes, done by hand, replicas) of a shed of as many replicas at once as possible.
 
-    Where `count` never can, because people have two hands or a limit is smaller, it is halved until some can;
-    tick NEVER where not even one can.
+    If `count` can never go at once, because of staff or a small limit, it is halved until some can; tick
+    NEVER if not even one can.
     """
     uses, ticks = board.pool[board.row[row].pool].shed_set, board.service[victim].shed
     at, length, by_hand = when(board, SHED, uses, ticks, count, 0)
@@ -214,7 +216,7 @@ def _shed_when(board: Board, row: int, victim: int, count: int) -> tuple[int, in
 
 @inner
 def sheds_end(board: Board, row: int, lines: int) -> tuple[int, bool]:
-    """When the sheds written by `sheds_for` could be over, each taken alone, and whether one is split."""
+    """When the sheds written by `sheds_for` could have ended, each by itself, and whether one is split."""
     end, in_turns = board.row[row].shed_end, False
     for line in range(board.size[SHEDS], board.size[SHEDS] + lines):
         victim = board.present[board.shed[line].entry].service
@@ -227,7 +229,7 @@ def sheds_end(board: Board, row: int, lines: int) -> tuple[int, bool]:
 
 @inner
 def _split(board: Board, line: int, last: int, count: int) -> bool:
-    """Leave `count` replicas in a line and write the rest of it behind it, before those up to `last`."""
+    """Leaves `count` replicas in a line and writes the rest after it, before those up to `last`."""
     if last >= len(board.shed):
         return False
     for k in range(last, line, -1):
@@ -240,9 +242,9 @@ def _split(board: Board, line: int, last: int, count: int) -> bool:
 
 @inner
 def do_sheds(board: Board, row: int, lines: int) -> int:
-    """Do the sheds written by `sheds_for`, each as early as it can be; when the last is over.
+    """Executes the sheds written by `sheds_for`, each as early as possible; returns when the last has ended.
 
-    NEVER where one cannot be done; those before it are done then.
+    NEVER if one is impossible; earlier ones are executed then.
     """
     uses = board.pool[board.row[row].pool].shed_set
     board.size[VERSION] += 1
@@ -272,7 +274,7 @@ def do_sheds(board: Board, row: int, lines: int) -> int:
 
 @inner
 def delay_shed(board: Board, line: int, end: int) -> None:
-    """Move a shed as late as it can be and still be over by `end`: its outage counts from its start."""
+    """Delays a shed as long as it still ends by `end`, because its outage counts from its start."""
     entry, count, by_hand = board.shed[line].entry, board.shed[line].count, board.shed[line].manual
     row, victim = board.present[entry].row, board.present[entry].service
     uses = board.pool[board.row[row].pool].shed_set
@@ -287,7 +289,7 @@ def delay_shed(board: Board, line: int, end: int) -> None:
 
 @inner
 def undo_sheds_to(board: Board, mark: int) -> None:
-    """Put back what was shed after the first `mark` lines; their holds are undone with the log of holds."""
+    """Undoes sheds after the first `mark` lines; their holds are undone with the log of holds."""
     while board.size[SHEDS] > mark:
         board.size[SHEDS] -= 1
         line = board.size[SHEDS]
@@ -302,9 +304,7 @@ def undo_sheds_to(board: Board, mark: int) -> None:
 
 @inner
 def freed_capacity(board: Board, service: int) -> int:
-    """Replicas of a service for which lower tiers hold capacity that is of no use to them any more;
-    roughly.
-    """
+    """Approximate number of replicas of a service that would fit in useless capacity of lower tiers."""
     total = 0
     for k in range(board.heap[board.base[VICTIMS]], board.heap[board.base[VICTIMS] + 1]):
         victim = board.heap[k]
@@ -386,7 +386,7 @@ def _row_of_victim(board: Board, service: int, victim: int) -> int:
 
 @inner
 def _is_hopeless(board: Board, service: int, row: int) -> bool:
-    """Whether a row takes no replica of the open service, now or later in its turn, whatever is shed."""
+    """Whether a row can take no replica of the open service in this turn, whatever is shed."""
     if not board.eligible[service, board.row[row].pool] or is_barred(board, row):
         return True
     if within_spread(board, service, row) <= 0:
@@ -396,7 +396,9 @@ def _is_hopeless(board: Board, service: int, row: int) -> bool:
 
 @inner
 def delay_sheds_of(board: Board, shed_mark: int, start_mark: int) -> None:
-    """Let the sheds since `shed_mark` end just before the first start since `start_mark` that needs them."""
+    """Delays the sheds since `shed_mark` to end just before the first start since `start_mark` that needs
+    them.
+    """
     for line in range(shed_mark, board.size[SHEDS]):
         row = board.present[board.shed[line].entry].row
         first = NEVER

@@ -1,9 +1,9 @@
-"""From an instance to the best generation found, within an amount of work.
+"""Finds the best generation for an instance within an amount of work.
 
-Work is counted in generations. Small instances search rows and order together; in large ones a placement is
-kept while its order is searched, then rows are chosen again in the order found. Of a site that is restored,
-servers that no service waits for boot last, in what the others leave of each limit: longest boots first,
-feeds in turn, so that the last server is on about as early as any order allows.
+Work is counted in generations. Small instances search rows and order together; large ones fix a placement
+while searching its order, then choose rows again in the order found. At a restored site, servers that no
+service waits for boot last, within the remaining limits: longest boots first, feeds in turn, so that the last
+server is on about as early as any order allows.
 """
 
 from __future__ import annotations
@@ -41,31 +41,33 @@ from evac.planning.evacuation.starts import ON_FIRST, keep_rows, remember
 from evac.planning.evacuation.timing import boot, power_allows
 
 Progress = Callable[[int, int, int], None]
-"""Called with (work done, work in all, best objective so far as the search counts it)."""
+"""Called with (work done, total work, best objective so far as the search counts it)."""
 
 SMALL = 3_000
-"""Rows and starts up to which rows are chosen anew in every generation."""
+"""Largest number of rows and starts for which every generation chooses rows again."""
 HEAT_DIVISOR = 100_000
 CHUNKS = 12
 COOLINGS = (20, 100, 400, 1_600)
-"""Descents begin at the objective over each of these in turn; when all have failed, the search ends."""
+"""Descents begin at the objective divided by each of these in turn; when all have failed, the search ends."""
 OPTION_SHARE, SPREAD_OPTION_SHARE = 50, 80
 SEEK_LEGAL = 400
-"""Generations spent on an order that keeps the tiers where no constructive one does."""
+"""Generations spent on finding an order that keeps the tier rules, if no constructive one does."""
 MENDS = 8
 LONGEST_MENDS, NEARLY = 16, 4
-"""Where the tiers of so few services are broken still, mending goes on for longer: an order that keeps them
-all can be worth many times as much.
+"""With at most this many services breaking the tier rules, repair continues longer: an order that keeps all
+rules can be worth many times as much.
 """
 WRITE_OFFS = 8
-"""Rounds of writing off what stays down, where the tiers are broken still."""
+"""Rounds of writing off what stays down, if the tier rules are still broken."""
 ROUNDS = 9
 PLACING_SHARE = 16
-"""Generations on pinned rows that it takes to choose rows anew, remember them and price the order again."""
+"""Generations on pinned rows that cost as much as choosing rows again, remembering them and pricing the
+order.
+"""
 LEAST_SHARE = 10
-"""Generations' worth of work that one sweep takes at the least."""
+"""Minimum cost of one sweep, in generations."""
 WINDOWS = (32, 96, 24, 200)
-"""Items that a sweep looks at together, sweep by sweep."""
+"""Items per window, sweep by sweep."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,7 +82,7 @@ class Found:
 
 
 def default_options(board: Board, eager: int) -> Ints:
-    """Rows that are on first, no pool preferred. eager 1: bases shed rather than wait for boots."""
+    """Prefers rows that are on, and no pool. eager 1: bases shed rather than wait for boots."""
     items = 2 * board.components + len(board.service) + len(board.store)
     options = np.zeros((items, 4), np.int64)
     options[:, TASTE], options[:, FAVOUR] = ON_FIRST, -1
@@ -95,10 +97,10 @@ def prepare(instance: Instance) -> tuple[Board, Items]:
 
 
 def first_plan(board: Board, items: Items) -> Found:
-    """Closure order with eager sheds; then, where that breaks the tiers, ever more careful ones.
+    """Closure order with eager sheds; then, if that breaks the tier rules, more and more careful ones.
 
-    Where tools are lost that people can do without, the order that brings them back first as well: what
-    comes before a tool in an order is done by hand, and a whole chain by hand can take far longer.
+    If tools are lost that people can do without, also tries restoring them first: what precedes a tool is
+    done by hand, and a long manual chain can take far longer.
     """
     closure = closure_order(items)
     found = _begin(board, items, closure, 1)
@@ -120,14 +122,14 @@ def first_plan(board: Board, items: Items) -> Found:
 
 
 def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
-    """What an order comes to, mended, with no one spared yet."""
+    """The repaired result of an order, with no one spared yet."""
     board.service["spared"] = board.service["written_off"] = board.present["kept"] = 0
     return _mend(board, items, Found(order, default_options(board, eager), NEVER, False, False))
 
 
 def _mend(board: Board, items: Items, found: Found) -> Found:
-    """Generate; while the tiers are broken, spare who was shed in vain, and put who lacks capacity before the
-    first of a lower tier; first of all where that was not enough. What could have stayed is kept.
+    """Generates; while tier rules are broken, spares services shed in vain and moves those that lack capacity
+    before the first of a lower tier, or to the front if that was not enough. What could have stayed is kept.
     """
     keep_rows(board, 0)
     moved = np.zeros(len(items.tier), np.bool_)
@@ -150,16 +152,16 @@ def _mend(board: Board, items: Items, found: Found) -> Found:
 
 
 def _before_lower(order: Ints, late: Ints, items: Items) -> Ints:
-    """`order` with each of `late` put before the first of a lower tier."""
+    """`order` with each of `late` moved before the first of a lower tier."""
     lowest = np.maximum.accumulate(items.tier[order])
     return np.insert(order, np.searchsorted(lowest, items.tier[late], side="right"), late)
 
 
 def _write_off(board: Board, items: Items, found: Found) -> Found:
-    """Leave what stays down for the end, round by round, so that what only it needs makes way.
+    """Leaves what stays down for last, round by round, so that what only it needs makes way.
 
-    The last resort: a service that is down keeps nothing of lower tiers standing. The first order that
-    keeps the tiers is taken; what was found before where none does.
+    The last resort: a down service keeps nothing of lower tiers in place. Takes the first order that keeps
+    the tier rules; if none does, the previous result.
     """
     order = found.order
     keep_rows(board, int(found.pinned))
@@ -186,14 +188,14 @@ def _write_off(board: Board, items: Items, found: Found) -> Found:
 
 
 def _breaches(board: Board) -> list[int]:
-    """Services that are down though lower tiers should make way for them."""
+    """Services that are down although lower tiers should make way for them."""
     breaches(board, len(board.service))
     found: list[int] = np.flatnonzero(board.service["breach"]).tolist()
     return found
 
 
 def _idle_sheds(board: Board) -> list[int]:
-    """Entries of present that were shed though they could have stayed."""
+    """Entries of `present` that were shed although they could have stayed."""
     found: list[int] = []
     line = first_idle_shed(board, 0)
     while line >= 0:
@@ -210,9 +212,9 @@ def solve(
     prepared: tuple[Board, Items] | None = None,
     floor: Callable[[], int] | None = None,
 ) -> Board:
-    """The board with the best generation found on it, the same for the same input, work and seed. floor: a
-    value that no generation can get below, as `search` counts it; a search that has reached it would find
-    nothing better, and ends. It is asked for only where a search begins.
+    """The board with the best generation found, deterministic for input, work and seed. floor: a lower bound
+    on every generation, as `search` counts it; a search that reaches it ends. It is requested only if a
+    search begins.
     """
     board, items = prepared or prepare(instance)
     found = first_plan(board, items)
@@ -243,9 +245,9 @@ def _search_small(
     progress: Progress | None,
     floor: int,
 ) -> Found:
-    """Annealing over order and options, rows chosen anew each time; the best of several descents. A few more,
-    twice as long, may spread replicas over servers: one that takes a server whole can keep out what needs a
-    part of it.
+    """Annealing over order and options, choosing rows again each time; the best of several descents. A few
+    more, twice as long, may spread replicas over servers: a replica that takes a whole server can keep out
+    one that needs only part of it.
     """
     best, barren = _in_full(board, found), 0
     spreads = bool((board.service["base_starts"] > 1).any() and (board.row["is_pool"] == 0).any())
@@ -267,8 +269,8 @@ def _search_small(
 
 
 def _in_full(board: Board, found: Found) -> Found:
-    """The same order with every store before the first item that recovers it, and before every base that may
-    start ahead an item for that, so that they can be moved too.
+    """The same order with every store before the first item that recovers it, and an early-start item before
+    every base that may start ahead, so that the search can move them too.
     """
     keep_rows(board, 0)
     generate(board, found.order, found.options, NEVER)
@@ -292,7 +294,7 @@ def _in_full(board: Board, found: Found) -> Found:
 def _search_large(
     board: Board, found: Found, random: NDArray[np.uint64], work: int, progress: Progress | None
 ) -> Found:
-    """Sweeps over the order for a placement that is kept, and now and then a new placement for the order."""
+    """Sweeps over the order for a fixed placement, and now and then a new placement for the order."""
     best = _settle(board, found)
     rounds = max(1, min(ROUNDS, work // (LEAST_SHARE + PLACING_SHARE)))
     each = max(LEAST_SHARE, work // rounds - PLACING_SHARE)
@@ -309,7 +311,7 @@ def _search_large(
 def _sweep(
     board: Board, found: Found, random: NDArray[np.uint64], window: int, tries: int, turn: int, turns: int
 ) -> Found:
-    """One sweep over an order whose rows are pinned; what was there if it is no better."""
+    """One sweep over an order whose rows are pinned; keeps the previous one if it is no better."""
     keep_rows(board, 1)
     generate(board, found.order, found.options, NEVER)
     order = found.order.copy()
@@ -333,7 +335,7 @@ def _anneal(
 
 
 def _settle(board: Board, found: Found) -> Found:
-    """Remember the rows of a generation, and price its order again on them."""
+    """Remembers the rows of a generation, and prices its order again on them."""
     keep_rows(board, 0)
     generate(board, found.order, found.options, NEVER)
     remember(board)
@@ -344,7 +346,7 @@ def _settle(board: Board, found: Found) -> Found:
 
 
 def _place_anew(board: Board, found: Found) -> Found:
-    """Rows chosen anew in the order found, if that is better; the remembered ones otherwise."""
+    """Chooses rows again in the order found, if that is better; otherwise keeps the remembered ones."""
     keep_rows(board, 0)
     value = generate(board, found.order, found.options, found.value)
     if value >= found.value or breaks_rules(board):
@@ -353,16 +355,16 @@ def _place_anew(board: Board, found: Found) -> Found:
 
 
 def round_of(instance: Instance) -> Callable[[], object]:
-    """One round of the search for an instance, from its first plan on: a search is so many of them."""
+    """One round of the search, from the first plan on, to measure its length."""
     board, items = prepare(instance)
     found = first_plan(board, items)
     return lambda: generate(board, found.order, found.options, NEVER)
 
 
 def level_by_level(instance: Instance, prepared: tuple[Board, Items] | None = None) -> Board:
-    """The baseline: a dependency level is finished before the next begins, ties by id.
+    """The baseline: finishes a dependency level before the next begins, ties by id.
 
-    Rows are those of our own placement, tiers first, so that only the order is compared.
+    Uses our own placement, tiers first, so that only the order is compared.
     """
     board, items = prepared or prepare(instance)
     placed = _mend(
@@ -378,7 +380,7 @@ def level_by_level(instance: Instance, prepared: tuple[Board, Items] | None = No
 
 
 def warm_large(instance: Instance) -> None:
-    """Run the search of large instances on a small one, so that its kernels are compiled."""
+    """Runs the search of large instances on a small one, to compile its kernels."""
     board, items = prepare(instance)
     _search_large(board, first_plan(board, items), np.array([1], np.uint64), LEAST_SHARE, None)
 
@@ -390,7 +392,7 @@ def value_of(board: Board) -> int:
 
 @kernel
 def _boot_rows(board: Board, rows: Ints) -> int:
-    """Boot rows one after the other, each as early as it can; how many there are."""
+    """Boots rows one after the other, each as early as possible; returns how many."""
     done = 0
     for row in rows:
         if board.row[row].on_at < 0 and power_allows(board, row) and boot(board, row, board.row[row].group):
@@ -399,7 +401,9 @@ def _boot_rows(board: Board, rows: Ints) -> int:
 
 
 def bring_up_rest(instance: Instance, board: Board) -> int:
-    """Boot every server of the restored domain that is not on yet and that power allows; how many."""
+    """Boots every server of the restored domain that is not on yet and that power allows; returns how
+    many.
+    """
     rows = instance.brought_up.astype(np.int64)
     if not len(rows):
         return 0
@@ -410,7 +414,7 @@ def bring_up_rest(instance: Instance, board: Board) -> int:
 
 
 def _order(board: Board, rows: Ints) -> Ints:
-    """Those that come on by themselves, as their watts are drawn anyway; then by length, groups in turn."""
+    """Self-starting servers first, because they draw power anyway; then by length, groups in turn."""
     group = board.row["group"][rows]
     turn = np.empty(len(rows), np.int64)
     by_group = np.lexsort((board.row["place"][rows], group))

@@ -1,11 +1,11 @@
-"""Where and when replicas start: rows are chosen together with the ticks at which they can start.
+"""Where and when replicas start: chooses rows together with their start ticks.
 
-A source is a stock of rows that are alike in time: rows that are on, rows whose boot is planned, dark
-rows of one boot kind, and rows freed by sheds. The source whose next replica can start first is used; rows of
-which no one knows how much is free when all others are used up.
+A source is a stock of rows with similar timing: rows that are on, rows with a planned boot, dark rows of one
+boot kind, and rows freed by sheds. The source whose next replica can start first is used; rows with unknown
+free capacity come last.
 
 A placement can also be kept while only its times are searched: `remember` keeps the rows and sheds of the
-generation on the board, and with `PINNED` set the next ones put every replica where it was. No row is
+generation on the board, and with `PINNED` set the next ones put every replica where it was. Rows are not
 searched then, so a generation costs a small part of a free one.
 """
 
@@ -74,7 +74,7 @@ def _item_of(board: Board, line: int) -> int:
 
 @kernel
 def remember(board: Board) -> None:
-    """Keep the rows of every start by item, in the order of the log, and the sheds of every row."""
+    """Remembers the rows of every start by item, in log order, and the sheds of every row."""
     count = board.size[STARTS]
     for item in board.item:
         item.pinned_first, item.pinned_last = 0, 0
@@ -100,13 +100,13 @@ def remember(board: Board) -> None:
 
 @kernel
 def keep_rows(board: Board, keep: int) -> None:
-    """From now on rows are pinned (1) or chosen (0)."""
+    """Makes rows pinned (1) or chosen (0) from now on."""
     board.size[PINNED] = keep
 
 
 @spliced
 def _shed_pinned(board: Board, service: int, row: int) -> int:
-    """Do what the placement sheds on a row and is not shed yet; when the last of it is over."""
+    """Executes what the placement sheds on a row and is not shed yet; returns when the last has ended."""
     lines = 0
     for k in range(board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]):
         entry = board.heap[k]
@@ -149,20 +149,20 @@ def _start_one(board: Board, service: int, mile: int, row: int, since: int) -> b
 
 @inner
 def _is_plain(board: Board, service: int, row: int) -> bool:
-    """Whether a replica can start on a row at any time: on, and capacity without a shed."""
+    """Whether a replica can start on a row at any time: on, with capacity, without a shed."""
     return board.row[row].on_at == 0 and capacity_for(board, service, row, 0) > 0
 
 
 @inner
 def _flush(board: Board, service: int, pool: int, batch: int, at: int, length: int, by_hand: int) -> None:
-    """Hold the uses of a batch of starts of one pool and tick."""
+    """Holds the uses of a batch of starts of one pool and tick."""
     if batch > 0:
         reserve(board, board.pool[pool].start_set, hands(board, START, by_hand), length, batch, at)
 
 
 @inner
 def start_pinned(board: Board, item: int, service: int, mile: int, since: int) -> bool:
-    """Start the replicas of a service on the rows pinned for an item; False when one cannot."""
+    """Starts the replicas of a service on the rows pinned for an item; False if one cannot."""
     services = len(board.service)
     at, most, length, by_hand, pool, batch, done = since, 0, 0, 0, -1, 0, 0
     for k in range(board.item[item].pinned_first, board.item[item].pinned_last):
@@ -198,18 +198,18 @@ ON, BOOTED, DARK, FREED = range(4)
 where it stands in its stock."""
 
 ON_FIRST, BOOTED_FIRST, SAVE_ON = range(3)
-"""Tastes: which stock is used when several can start a replica at the same tick."""
+"""Tastes: which stock is used if several can start a replica at the same tick."""
 
 MOVED = 2
-"""The milestone of replicas that were shed and start again elsewhere, after base (0) and top (1)."""
+"""The milestone of shed replicas that start again elsewhere, after base (0) and top (1)."""
 
 LAST, VERY_LAST = NEVER - 2, NEVER - 1
-"""In place of the tick of a source: where nothing else is left, and where not even that is."""
+"""Placeholder ticks of a source: used only if nothing else is left, and only if not even that is."""
 
 
 @inner
 def _rank(kind: int, taste: int) -> int:
-    """Place of a kind of source among those that are ready at the same tick."""
+    """Rank of a kind of source among those ready at the same tick."""
     if taste == 0:
         return kind
     if taste == 1:
@@ -226,7 +226,7 @@ def _add(board: Board, kind: int, number: int, time: int) -> None:
 
 @inner
 def _is_vague(board: Board, service: int, group: int) -> bool:
-    """Whether no one knows how much is free on the rows of a group of what a service takes."""
+    """Whether the free amount of something that a service needs is unknown on the rows of a group."""
     short = 0
     for r in range(board.vector.shape[1]):
         short += board.service[service].demand[r] > 0 and board.group[group].vague >> r & 1 > 0
@@ -235,7 +235,7 @@ def _is_vague(board: Board, service: int, group: int) -> bool:
 
 @inner
 def _open_sources(board: Board, service: int, since: int, shed_level: int, eager: int) -> None:
-    """All stocks a service may use; times are lower limits until they are looked at."""
+    """Opens all stocks that a service may use; times are lower limits until examined."""
     board.size[SOURCES] = 0
     for group in range(len(board.group)):
         pool = board.group[group].pool
@@ -257,7 +257,7 @@ def _open_sources(board: Board, service: int, since: int, shed_level: int, eager
 
 @inner
 def _reopen_booted(board: Board, service: int, since: int) -> None:
-    """Servers whose boots are planned, once more: those that this item has booted are among them now."""
+    """Reopens servers with planned boots, which now include those that this item booted."""
     for pool in range(len(board.pool)):
         if board.eligible[service, pool] and board.pool[pool].booted_count > board.pool[pool].first_booted:
             _add(board, BOOTED, pool, since)
@@ -265,7 +265,7 @@ def _reopen_booted(board: Board, service: int, since: int) -> None:
 
 @inner
 def _fits_now(board: Board, service: int, row: int) -> bool:
-    """Whether one replica fits on a row that is on and not left alone, with no shed to wait for."""
+    """Whether one replica fits on a row that is on and not avoided, without a shed."""
     return (
         not is_barred(board, row)
         and capacity_for(board, service, row, 0) > 0
@@ -300,7 +300,7 @@ def _next_on(board: Board, service: int, source: int) -> int:
 
 @inner
 def _next_booted(board: Board, service: int, source: int) -> int:
-    """Next row of a pool whose boot is planned already, and which has capacity."""
+    """Next row of a pool with a planned boot and capacity."""
     line = board.source[source]
     pool = line.number
     first = board.pool[pool].first_dark
@@ -338,10 +338,10 @@ def _start_when(board: Board, service: int, pool: int, since: int) -> tuple[int,
 
 @spliced
 def _look(board: Board, service: int, source: int, since: int) -> int:
-    """Next row of a source, with its tick brought up to date; -1 when the source is used up.
+    """Next row of a source, with its tick updated; -1 if the source is used up.
 
-    Where only people can boot, and no one has to go there anyway, the row is for when nothing else is left,
-    and where no one knows what is free, for when not even that is.
+    If only people can boot it, and no one has to go there anyway, the row is for when nothing else is left;
+    if its free amount is unknown, for when not even that is.
     """
     line = board.source[source]
     kind = line.kind
@@ -377,7 +377,7 @@ def _look(board: Board, service: int, source: int, since: int) -> int:
 
 @spliced
 def _look_freed(board: Board, service: int, source: int, since: int) -> int:
-    """As `_look`, of rows freed by sheds; where they take turns, the row is for when nothing else is left."""
+    """Like `_look`, for rows freed by sheds; if they take turns, the row is for when nothing else is left."""
     line = board.source[source]
     row = next_shed_row(board, service, line.number)
     if row < 0:
@@ -410,7 +410,7 @@ def _drop(board: Board, source: int) -> None:
 
 @spliced
 def _first_source(board: Board, service: int, since: int, taste: int, favour: int) -> int:
-    """The source that can start a replica first, looked at; -1 when all are used up."""
+    """The source that can start a replica first, examined; -1 if all are used up."""
     while board.size[SOURCES] > 0:
         best, best_time, best_rank = -1, NEVER, 9
         for source in range(board.size[SOURCES]):
@@ -438,7 +438,9 @@ def _group_key(board: Board, source: int) -> int:
 
 @spliced
 def _use_on(board: Board, service: int, mile: int, source: int, count: int, since: int) -> int:
-    """Start replicas on rows of an on-group at the first tick they can; how many, at most `count`."""
+    """Starts replicas on rows of an on-group at the first possible tick; returns how many, at most
+    `count`.
+    """
     line = board.source[source]
     pool = board.group[line.number].pool
     uses, ticks = board.pool[pool].start_set, board.service[service].start
@@ -460,7 +462,7 @@ def _use_on(board: Board, service: int, mile: int, source: int, count: int, sinc
 
 @inner
 def _use_row(board: Board, service: int, mile: int, row: int, ready: int, waits: int) -> int:
-    """Start one replica on a row at the earliest tick from `ready` on; 1, or 0 when it cannot."""
+    """Starts one replica on a row at the earliest tick from `ready` on; returns 1, or 0 if impossible."""
     uses = board.pool[board.row[row].pool].start_set
     at, length, by_hand = _start_when(board, service, board.row[row].pool, ready)
     if at >= NEVER:
@@ -483,8 +485,8 @@ def _use_freed(board: Board, service: int, mile: int, row: int, since: int) -> i
 
 @inner
 def _capacity_in_group(board: Board, service: int, group: int, wanted: int) -> int:
-    """Replicas of the open service that rows of a group have capacity for, each row alone; stops at
-    `wanted`.
+    """Replicas of the open service that rows of a group have capacity for, counting each row separately;
+    stops at `wanted`.
     """
     total, base = 0, board.base[GROUP_ROW]
     at = board.group[group].first
@@ -522,10 +524,10 @@ def start_replicas(
     eager: int,
     favour: int,
 ) -> bool:
-    """Start `count` replicas of the open service at or after `since`; False when they do not all fit.
+    """Starts `count` replicas of the open service at or after `since`; False if they do not all fit.
 
-    taste, favour: which stock is used first where several are ready; eager 1: sheds compete with waiting
-    for boots, and tops may shed too. What starts again elsewhere sheds nothing.
+    taste, favour: which stock is used first if several are ready; eager 1: sheds compete with waiting for
+    boots, and tops may shed too. Replicas that start again elsewhere shed nothing.
     """
     level = last_level(board, service) if mile == 0 or eager == 1 else 0
     level = level if mile < MOVED else -1
@@ -584,7 +586,7 @@ def start_length(board: Board, service: int, by_hand: int) -> int:
 
 @inner
 def delay_starts(board: Board, mark: int, end: int) -> None:
-    """Starts that wait for sheds begin as late as they can and still end by `end`."""
+    """Delays starts that wait for sheds as long as they still end by `end`."""
     for k in range(board.size[STARTS] - 1, mark - 1, -1):
         entry = board.started[k]
         if entry.waits == 0:

@@ -1,6 +1,6 @@
 """Limits over time, and when an action can happen: with its tools, or by hand if that ends earlier.
 
-Each limit has one column a tick with the units held, and counts the ticks of each stretch that cannot take
+Each limit has one column per tick with the units held, and counts the ticks of each stretch that cannot take
 even its smallest use, so that a busy stretch is passed over. A set of uses is held by `count` unit actions
 from the same tick; two sets may be held together (an action and the hands that do it).
 """
@@ -45,7 +45,7 @@ def _open_tick(board: Board, limit: int, tick: int) -> int:
 
 @inner
 def _pushed(board: Board, uses: int, ticks: int, count: int, at: int) -> int:
-    """Where an action that wants to begin at `at` may begin at the earliest as far as one clash tells."""
+    """The earliest possible start of an action wanted at `at`, considering a single clash."""
     for k in range(board.heap[board.base[USES] + uses], board.heap[board.base[USES] + uses + 1]):
         use = board.use[board.heap[k]]
         limit = use.limit
@@ -95,7 +95,7 @@ def fits_at(board: Board, uses: int, hands: int, ticks: int, at: int) -> int:
 
 @inner
 def _clash_before(board: Board, uses: int, ticks: int, count: int, at: int) -> int:
-    """Latest tick <= `at` at which an action may begin as far as one clash tells."""
+    """Latest tick <= `at` at which an action may begin, considering a single clash."""
     for k in range(board.heap[board.base[USES] + uses], board.heap[board.base[USES] + uses + 1]):
         use = board.use[board.heap[k]]
         limit = use.limit
@@ -125,7 +125,7 @@ def latest(board: Board, uses: int, hands: int, ticks: int, count: int, since: i
 
 @inner
 def _hold(board: Board, uses: int, ticks: int, count: int, at: int) -> None:
-    """Hold (or with a negative count release) a set of uses, and keep count of full ticks."""
+    """Holds (or with a negative count releases) a set of uses, and counts full ticks."""
     for k in range(board.heap[board.base[USES] + uses], board.heap[board.base[USES] + uses + 1]):
         use = board.use[board.heap[k]]
         limit = use.limit
@@ -145,7 +145,7 @@ def _hold(board: Board, uses: int, ticks: int, count: int, at: int) -> None:
 
 @inner
 def reserve(board: Board, uses: int, hands: int, ticks: int, count: int, at: int) -> None:
-    """Hold the uses of `count` actions from `at`, and note it so that it can be undone."""
+    """Holds the uses of `count` actions from `at`, and logs it for undo."""
     _hold(board, uses, ticks, count, at)
     _hold(board, hands, ticks, count, at)
     if uses == 0 and hands == 0:
@@ -157,7 +157,7 @@ def reserve(board: Board, uses: int, hands: int, ticks: int, count: int, at: int
 
 @inner
 def release_to(board: Board, mark: int) -> None:
-    """Undo every reservation after the first `mark`."""
+    """Undoes every reservation after the first `mark`."""
     if board.size[HELD] > mark:
         board.size[RELEASED] += 1
     while board.size[HELD] > mark:
@@ -169,7 +169,7 @@ def release_to(board: Board, mark: int) -> None:
 
 @inner
 def lift(board: Board, uses: int, hands: int, ticks: int, count: int, at: int) -> None:
-    """Take back one reservation of the log, to make it elsewhere; the log closes over it."""
+    """Removes one reservation from the log, to make it elsewhere."""
     if uses == 0 and hands == 0:
         return
     board.size[RELEASED] += 1
@@ -188,7 +188,7 @@ def lift(board: Board, uses: int, hands: int, ticks: int, count: int, at: int) -
 
 @inner
 def clear(board: Board) -> None:
-    """Nothing is held; only the touched part of each limit is wiped."""
+    """Releases everything; only the touched part of each limit is cleared."""
     for limit in range(len(board.limit)):
         top = min(board.limit[limit].high + 1, board.width)
         board.used[limit, :top] = 0
@@ -220,7 +220,7 @@ def when(board: Board, kind: int, uses: int, ticks: int, count: int, since: int)
 def _best(
     board: Board, kind: int, uses: int, ticks: int, count: int, since: int, by_hand_since: int
 ) -> tuple[int, int, int]:
-    """As `when`, with a first tick of its own for people: a search may go on where it ended."""
+    """Like `when`, with a separate first tick for people: a search may continue where it ended."""
     tools = tool_at(board, kind)
     at, by_hand, length = NEVER, 0, ticks
     if 0 <= tools < NEVER:
@@ -238,7 +238,7 @@ def _best(
 
 @inner
 def start_when(board: Board, pool: int, ticks: int, since: int) -> tuple[int, int, int]:
-    """As `when`, of one start in a pool: a search goes on where the last one of that pool ended."""
+    """Like `when`, for one start in a pool: the search continues where that pool's last one ended."""
     tools = tool_at(board, START)
     at, by_hand, length = NEVER, 0, ticks
     if 0 <= tools < NEVER:
@@ -269,7 +269,7 @@ def _next_start(board: Board, pool: int, by_hand: int, ticks: int, since: int) -
 
 @inner
 def begin_item(board: Board) -> None:
-    """Remember from where boots and starts are sought, should the item that begins be undone."""
+    """Records where boots and starts are searched from, in case the item is undone."""
     for group in board.group:
         group.boot_begun, group.hand_begun = group.boot_since, group.hand_since
     for pool in board.pool:
@@ -281,7 +281,7 @@ def begin_item(board: Board) -> None:
 
 @inner
 def back_to_begun(board: Board) -> None:
-    """What the item held is released: boots and starts are sought from where they were when it began."""
+    """After the item's holds are released, resumes the search for boots and starts from where it was."""
     for group in board.group:
         group.boot_bound, group.boot_since, group.hand_since = 0, group.boot_begun, group.hand_begun
     for pool in board.pool:
@@ -299,7 +299,7 @@ def hands(board: Board, kind: int, by_hand: int) -> int:
 
 @inner
 def schedule(board: Board, kind: int, uses: int, ticks: int, since: int) -> tuple[int, int, int]:
-    """Place one action at its best tick and hold its uses; (tick, end, done by hand)."""
+    """Places one action at its best tick and holds its uses; returns (tick, end, done by hand)."""
     at, length, by_hand = when(board, kind, uses, ticks, 1, since)
     if at >= NEVER:
         return NEVER, NEVER, 0
@@ -309,17 +309,17 @@ def schedule(board: Board, kind: int, uses: int, ticks: int, since: int) -> tupl
 
 @inner
 def boot_end(board: Board, group: int) -> int:
-    """When a server of a dark group could be on, were it booted next."""
+    """When a server of a dark group could be on, if it were booted next."""
     at, length, _ = _boot_when(board, group)
     return at + length if at < NEVER else NEVER
 
 
 @inner
 def _boot_when(board: Board, group: int) -> tuple[int, int, int]:
-    """The next boot of a group: holds only grow, so the search goes on where the last one ended.
+    """The next boot of a group: holds only grow, so the search continues where the last one ended.
 
-    What comes on by itself does so when it has power, and no one is needed. Where only people can boot, the
-    time and the hands of people are those of the group, and no tool is waited for.
+    A self-starting server comes on with its power, without staff. If only people can boot it, the group has
+    their time and staff uses, and no tool is waited for.
     """
     line = board.group[group]
     if line.by_itself:
@@ -342,7 +342,7 @@ def _boot_when(board: Board, group: int) -> tuple[int, int, int]:
 
 @inner
 def power_allows(board: Board, row: int) -> bool:
-    """Whether every budget of a row still has its watts."""
+    """Whether every budget of a row has its watts left."""
     place = board.base[BUDGETS] + board.row[row].budgets
     for k in range(board.heap[place], board.heap[place + 1]):
         if board.budget[board.heap[k]].left < board.row[row].watts:
@@ -352,7 +352,7 @@ def power_allows(board: Board, row: int) -> bool:
 
 @inner
 def draw_power(board: Board, row: int, sign: int) -> None:
-    """Take (1) or give back (-1) the watts of a row from its budgets."""
+    """Takes (1) or returns (-1) the watts of a row from its budgets."""
     place = board.base[BUDGETS] + board.row[row].budgets
     for k in range(board.heap[place], board.heap[place + 1]):
         board.budget[board.heap[k]].left -= sign * board.row[row].watts
@@ -360,7 +360,7 @@ def draw_power(board: Board, row: int, sign: int) -> None:
 
 @inner
 def boot(board: Board, row: int, group: int) -> bool:
-    """Schedule the boot of a row of a dark group, and list it with its pool."""
+    """Schedules the boot of a row of a dark group, and lists it with its pool."""
     at, length, by_hand = _boot_when(board, group)
     if at >= NEVER:
         return False
@@ -389,7 +389,7 @@ def shed_length(board: Board, service: int, by_hand: int) -> int:
 
 @inner
 def latest_shed(board: Board, pool: int, service: int, count: int, by_hand: int, since: int, end: int) -> int:
-    """Last tick at which a shed can begin and still be over by `end`; -1 if there is none."""
+    """Last tick at which a shed can begin and still end by `end`; -1 if none."""
     length = shed_length(board, service, by_hand)
     manual = hands(board, SHED, by_hand)
     return latest(board, board.pool[pool].shed_set, manual, length, count, since, end - length)

@@ -1,1 +1,1 @@
-"""A fixed plan played many times with uncertain durations and failing steps."""
+"""Simulates a fixed plan many times with uncertain durations and failing steps."""

@@ -4,9 +4,9 @@ A step begins when all it waits for has ended and every limit it uses has capaci
 for one limit, the one planned earlier goes first. What the plan holds inside a step after an offset
 is held from its start here, for the same length: equal offsets only move a limit's clock.
 
-Whatever ends at one tick ends together: then who became ready begins, or waits in line, and then every line
-that capacity was made for moves on. Events lie in buckets, one a tick up to a hundred thousand ticks: there
-are tens of thousands of a trial, and a heap of them would take most of its time.
+Everything that ends at one tick ends together; then steps that became ready begin or queue, and then every
+queue with new capacity advances. Events are kept in buckets, one per tick up to a hundred thousand ticks: a
+trial has tens of thousands, and a heap would take most of its time.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 
 CHAIN = 48
 PASSED_OVER = 8
-"""Steps held back elsewhere that one release looks past: draining whole queues costs their square."""
+"""Steps held back by other limits that one release skips: draining whole queues is quadratic."""
 
 BUCKETS = 1 << 17
 
@@ -89,7 +89,7 @@ def _push(heap, size, key):
 
 @inner
 def _pop(heap, size):
-    """Remove the least; the heap then has size - 1 entries."""
+    """Removes the least; the heap then has size - 1 entries."""
     key = heap[size - 1]
     at = 0
     last = size - 1
@@ -113,7 +113,7 @@ def _bucket(net, run, tick):
 
 @inner
 def _later(net, run, event, tick):
-    """An event at a tick; beyond the horizon no one looks."""
+    """Schedules an event at a tick; events beyond the horizon are dropped."""
     if tick > net.horizon:
         return
     place = _bucket(net, run, tick)
@@ -125,7 +125,7 @@ def _later(net, run, event, tick):
 
 @inner
 def _wall(net, run, step):
-    """The first limit that keeps a step back: no capacity, or someone planned earlier waits there; or -1."""
+    """The first limit that holds a step back (no capacity, or an earlier-planned step waits there), or -1."""
     for u in range(net.use_from[step], net.use_from[step + 1]):
         limit = net.use_limit[u]
         if run.free[limit] < net.use_units[u]:
@@ -137,7 +137,7 @@ def _wall(net, run, step):
 
 @inner
 def _admit(net, run, step, now):
-    """Begin a step, or let it wait at the limit that keeps it back. Returns whether it begins."""
+    """Begins a step, or queues it at the limit that holds it back. Returns whether it begins."""
     wall = _wall(net, run, step)
     if wall >= 0:
         _push(run.queue[net.queue_from[wall] : net.queue_from[wall + 1]], run.waiting[wall], step)
@@ -158,7 +158,7 @@ def _admit(net, run, step, now):
 
 @inner
 def _ended(net, run, step, now):
-    """Steps that waited for this one alone are ready now."""
+    """Steps that waited only for this one become ready."""
     for a in range(net.after_from[step], net.after_from[step + 1]):
         other = net.after_to[a]
         run.left[other] -= 1
@@ -183,7 +183,7 @@ def _released(net, run, group):
 
 @inner
 def _happen(net, run, now):
-    """All events of this tick, which is the first that has any."""
+    """Processes all events of this tick, the first that has any."""
     place = _bucket(net, run, now)
     event, kept = run.first[place], -1
     while event >= 0:
@@ -217,7 +217,9 @@ def _next_tick(net, run, now):
 
 @inner
 def _let_in(net, run, limit, now, patience):
-    """Let in who waits, earliest planned first, while there is capacity and patience with who cannot."""
+    """Admits waiting steps, earliest planned first, while there is capacity and patience with those that
+    cannot begin.
+    """
     while run.waiting[limit] > 0 and patience > 0:
         step = run.queue[net.queue_from[limit]]
         units = 0
@@ -234,7 +236,7 @@ def _let_in(net, run, limit, now, patience):
 
 @inner
 def _begin(net, run, now):
-    """Who is ready begins or waits in line; then the lines move on for which capacity was made."""
+    """Ready steps begin or queue; then queues with new capacity advance."""
     while run.count[READY] > 0:
         step = run.ready[0]
         _pop(run.ready, run.count[READY])
@@ -251,7 +253,7 @@ def _begin(net, run, now):
 
 @inner
 def _left_waiting(net, run, now):
-    """Nothing is under way any more: whoever still waits is let in without a limit of patience."""
+    """Nothing is running any more: steps still waiting are admitted without a limit of patience."""
     for limit in range(net.capacity.shape[0]):
         if run.count[AHEAD] == 0:
             _let_in(net, run, limit, now, run.length.shape[0] + 1)

@@ -1,6 +1,6 @@
-"""Monte Carlo over a fixed plan: percentiles of recovery, odds to meet each rto, what is critical.
+"""Monte Carlo over a fixed plan: percentiles of recovery, odds of meeting each rto, critical steps.
 
-The plan's steps, waiting and limits stay; durations and failures are drawn. Trials are drawn in
+The plan's steps, dependencies and limits are fixed; durations and failures are drawn. Trials are drawn in
 blocks from one seeded PCG64 stream, so the same seed gives the same answer on the same machine. How often
 boots, starts and people fail is a parameter, too.
 """
@@ -80,7 +80,7 @@ PERCENTILES: Final = (50, 90, 95, 99)
 TRIALS_LIMIT: Final = 1_000_000
 _BLOCK: Final = 64
 NOT_BACK: Final = 2**60
-"""Milliseconds until what does not come back within the horizon is back."""
+"""Milliseconds for anything not back within the horizon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +96,21 @@ class ServiceForecast:
     meets_rto_permille: int | None
     rto_ms: int | None
     untimed: str = ""
-    """Path of the fact without which nobody knows when the service is back; empty where it is known."""
+    """Path of the missing fact if its recovery time is unknown; empty if it is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class TierForecast:
-    """When the last service of a tier is back, at PERCENTILES; services of it that the plan restores."""
+    """When the last service of a tier is restored, at PERCENTILES, over the services that the plan
+    restores.
+    """
 
     tier: int
     services: int
     planned_ms: int | None
     last_ms: tuple[int | None, ...]
     untimed: str = ""
-    """Path of a fact without which nobody knows it; empty where it is known."""
+    """Path of the missing fact if that is unknown; empty if it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Critical:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """objective: weighted person-ticks at PERCENTILES beside the plan's; uncertainty: what was assumed."""
+    """objective: weighted person-ticks at PERCENTILES, next to the plan's; uncertainty: what was assumed."""
 
     trials: int
     seed: int
@@ -140,11 +142,11 @@ class _Arrays:
 
     steps: list[Step]
     length: Ints
-    """Ticks from the beginning of each step; of what begins with the loss, from there."""
+    """Start ticks of each step; for steps that begin with the loss, from the loss."""
     early: Ints
-    """Ticks of that which are over when the plan begins."""
+    """Ticks of those that have passed when the plan begins."""
     stores: dict[int, int]
-    """Row of each store that comes back by itself from the loss on, and its step."""
+    """Row of each store that recovers by itself from the loss on, and its step."""
     checks: dict[int, int]
     """Service -> the check of its base."""
     net: Any
@@ -159,7 +161,7 @@ def simulate(
     uncertainty: Mapping[str, Uncertainty] = DEFAULTS,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Simulation:
-    """Play `plan` `trials` times. Raises InvalidInput if trials is not 1 to 1,000,000."""
+    """Simulates `plan` `trials` times. Raises InvalidInput if trials is not 1 to 1,000,000."""
     if not 1 <= trials <= TRIALS_LIMIT:
         raise InvalidInput("trials", f"cannot run {trials} trials", f"choose 1 to {TRIALS_LIMIT}")
     from evac.planning.simulation.kernel import CHAIN, play_all
@@ -194,7 +196,7 @@ def simulate(
 def _back(
     instance: Instance, plan: Plan, arrays: _Arrays, services: list[int], base: Ints, drawn: Ints
 ) -> Ints:
-    """(T, services) milliseconds from the loss until each serves; NOT_BACK where it does not."""
+    """(T, services) milliseconds from the loss until each serves; NOT_BACK if it does not."""
     found = np.where(base > instance.horizon, NOT_BACK, base * instance.tick_ms + plan.lead.ms)
     if not arrays.stores:
         return found
@@ -209,7 +211,7 @@ def _back(
 
 
 def warm() -> None:
-    """Compile the kernels, or load them from the cache: two trials of one step with a limit of its own."""
+    """Compiles the kernels, or loads them from the cache: two trials of one step with a limit of its own."""
     from evac.planning.simulation.kernel import CHAIN, Net, play_all
 
     zero, one, edges = (np.array(column, np.int64) for column in ([0], [1], [0, 1]))
@@ -281,7 +283,7 @@ def _arrays(instance: Instance, plan: Plan) -> _Arrays:
 
 
 def _hold(use: Use) -> int:
-    """Ticks; -1 is as long as the step."""
+    """Ticks; -1: as long as the step."""
     return -1 if use.hold == WHOLE else use.hold
 
 
@@ -308,7 +310,9 @@ def _last_steps(instance: Instance, arrays: _Arrays) -> dict[int, list[int]]:
 def _draw(
     stream: np.random.Generator, arrays: _Arrays, table: Mapping[str, Uncertainty], trials: int
 ) -> Ints:
-    """(T, N) lengths of one block: lognormal factors, retries with a pause, negative for good failures."""
+    """(T, N) lengths of one block: lognormal factors, retries with a pause, negative for permanent
+    failures.
+    """
     kinds = sorted({step.kind for step in arrays.steps})
     of_kind = np.array([kinds.index(step.kind) for step in arrays.steps], np.int64)
     rows = [table.get(kind, Uncertainty(0.0, 0.0, 0.0)) for kind in kinds]
