@@ -1,10 +1,10 @@
 """The certificates of the lab (agents, members of etcd, controllers) and of a fleet. Each of the two has
 an authority of its own.
 
-The key of the lab's authority is forgotten at once. Its certificates are good for twenty years to both sides
-of now: a lab may be told that its clocks have jumped. One certificate cannot carry the 32,000 addresses of a
-fleet, so a client either pins it or asks the authority without asking for the name, as people do with
-controllers that are known by their address. Keys are elliptic (P-256).
+The key of the lab's authority is discarded at once. Its certificates are valid from twenty years ago to
+twenty years ahead, because a lab's clocks may be made to jump. One certificate cannot list the 32,000
+addresses of a fleet, so a client either pins it or trusts the authority without checking the name, as is
+usual for controllers known only by address. Keys are elliptic (P-256).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _AUTHORITY: Final = "authority of the lab"
 
 
 def make(folder: Path, topology: Topology) -> None:
-    """Files of everybody, readable by this user only."""
+    """Writes all files, readable by this user only."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = ec.generate_private_key(ec.SECP256R1())
     authority = _signed(_AUTHORITY, key.public_key(), key)
@@ -44,27 +44,27 @@ def make(folder: Path, topology: Topology) -> None:
         _write(folder, f"etcd-{site.name}", key, _member_names(site))
         _write(folder, f"controller-{site.name}", key, [x509.DNSName(client_name(site.name))])
         _write(folder, f"store-{site.name}", key, [x509.DNSName(client_name(site.name))], nameless=True)
-        # pgBackRest compares names only, also where it was told an address.
+        # pgBackRest checks names only, even if given an address
         _write(folder, f"repository-{site.name}", key, [x509.DNSName(site.host("repository"))])
     _write(folder, OPERATOR, key, [x509.DNSName(client_name())])
     _write(folder, f"store-{OPERATOR}", key, [x509.DNSName(client_name())], nameless=True)
 
 
 def _member_names(site: Site) -> list[x509.GeneralName]:
-    """A member of etcd shows its peers a certificate of the address that it calls from. On loopback that is
-    the first address of the machine, in a namespace it may be any address of the site.
+    """An etcd member presents a certificate for the address it calls from. On loopback that is the machine's
+    first address, in a namespace any address of the site.
     """
     hosts = ["127.0.0.1", *(site.host(role) for role in HOSTS)]
     return [x509.IPAddress(ipaddress.ip_address(host)) for host in hosts]
 
 
 def client_name(site: str = "") -> str:
-    """What the certificate of a site's controller says, or of an operator."""
+    """The name in the certificate of a site's controller, or of an operator."""
     return f"controller.{site}.{ZONE}" if site else f"{OPERATOR}.{ZONE}"
 
 
 def environment(folder: Path, site: str = "") -> Mapping[str, str]:
-    """Of the controller of a site, or of an operator."""
+    """Environment of a site's controller, or of an operator."""
     name = f"controller-{site}" if site else OPERATOR
     return {
         CA: str(folder / "ca.pem"),
@@ -74,18 +74,18 @@ def environment(folder: Path, site: str = "") -> Mapping[str, str]:
 
 
 def member_files(folder: Path, site: str) -> TlsFiles:
-    """Of a member of etcd, towards clients and the other members."""
+    """Files of an etcd member, for clients and the other members."""
     return TlsFiles(folder / "ca.pem", folder / f"etcd-{site}.pem", folder / f"etcd-{site}.key")
 
 
 def store_files(folder: Path) -> TlsFiles:
-    """Of an operator, towards etcd."""
+    """Files of an operator, for etcd."""
     shown = folder / f"store-{OPERATOR}"
     return TlsFiles(folder / "ca.pem", shown.with_suffix(".pem"), shown.with_suffix(".key"))
 
 
 def lend(folder: Path, name: str, to: Path) -> None:
-    """Copies of a certificate, its key and the authority, for a program that runs as another user."""
+    """Copies a certificate, its key and the authority for a program that runs as another user."""
     for source, copied in (("ca.pem", "ca.pem"), (f"{name}.pem", "own.pem"), (f"{name}.key", "own.key")):
         (to / copied).touch(mode=0o600)
         (to / copied).write_bytes((folder / source).read_bytes())
@@ -102,7 +102,7 @@ def _write(
     names: Sequence[x509.GeneralName],
     nameless: bool = False,
 ) -> None:
-    """nameless: without a common name, which etcd's gateway wants of its clients once it has users."""
+    """nameless: without a common name, as etcd's gateway requires of its clients once it has users."""
     key = ec.generate_private_key(ec.SECP256R1())
     secret = folder / f"{name}.key"
     secret.touch(mode=0o600)
@@ -117,7 +117,7 @@ def _signed(
     by: ec.EllipticCurvePrivateKey,
     names: Sequence[x509.GeneralName] = (),
 ) -> x509.Certificate:
-    """names: of whom it is; none: of the authority itself."""
+    """names: of the certificate's subject; none: for the authority itself."""
     now = datetime.now(UTC)
     subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "evac lab")]
     subject += [x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []
@@ -140,7 +140,7 @@ def _signed(
 
 
 def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    """What the key of a certificate may be used for: Python 3.13 believes no authority that does not say."""
+    """Allowed uses of a certificate's key: Python 3.13 rejects authorities that do not state them."""
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         content_commitment=False,
@@ -158,7 +158,7 @@ _DAYS = 825
 
 
 def make_for_fleet(folder: Path) -> Certificates:
-    """New keys and certificates in a folder; the key is for its owner alone."""
+    """Writes new keys and certificates to a folder; only its owner can read the key."""
     folder.mkdir(parents=True, exist_ok=True)
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = _signed_for_fleet(

@@ -1,7 +1,7 @@
 """The clients of the messenger and their ledger: every try, acknowledgement and probe, with its time.
 
-The ledger is an append-only file of JSON lines that one process writes and anybody reads. Times are
-seconds since 1970 of this machine's clock. All figures of a fire are computed from it, by pure functions.
+The ledger is an append-only file of JSON lines with a single writer. Times are seconds since 1970 by this
+machine's clock. All figures of a fire are computed from it by pure functions.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _MOST_LINE: Final = 4_096
 class Record:
     """try, ack, fail: of message `id` by `client`, try number `number`, through `address`.
 
-    probe: a write straight to the database of `site`, asked at `begin`; ok when acknowledged at `at`. why:
-    the reason of a failure.
+    probe: a write directly to the database of `site`, sent at `begin`; ok if acknowledged at `at`. why: the
+    reason of a failure.
     """
 
     kind: Kind
@@ -65,14 +65,14 @@ class LedgerWriter:
 
 
 def read_ledger(path: Path, offset: int = 0) -> Iterator[Record]:
-    """Records from a position of the file on. A last line that is not whole yet is left out."""
+    """Records from a file position on. An incomplete last line is left out."""
     for line in _lines(path, offset):
         if len(line) <= _MOST_LINE:
             yield Record(**json.loads(line))
 
 
 def _lines(path: Path, offset: int) -> Iterator[bytes]:
-    """Those that are whole by now."""
+    """Complete lines so far."""
     if path.exists():
         with path.open("rb") as file:
             file.seek(offset)
@@ -80,8 +80,8 @@ def _lines(path: Path, offset: int) -> Iterator[bytes]:
 
 
 class LedgerReader:
-    """All records from a position of the file on, each read once: what follows a fire looks often, on the
-    machine that burns.
+    """All records from a file position on, each read once: it is polled often during a fire, on the machine
+    that burns.
     """
 
     def __init__(self, path: Path, offset: int) -> None:
@@ -97,14 +97,14 @@ class LedgerReader:
 
 
 def size(path: Path) -> int:
-    """Where the next record will be written; a fire is measured from there on."""
+    """Where the next record will be written; a fire is measured from there."""
     return path.stat().st_size if path.exists() else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What clients noticed of a fire. Seconds since the fire; None: it did not happen. longest_gap: between
-    two acknowledgements of all clients.
+    """What clients noticed of a fire, in seconds since the fire; None: it did not happen. longest_gap:
+    between two acknowledgements over all clients.
     """
 
     first_write_seconds: float | None
@@ -118,9 +118,9 @@ class Measured:
 
 
 def measure(records: Iterable[Record], burnt_at: float, until: float = 0.0) -> Measured:
-    """Figures of a fire at `burnt_at`. Only what was tried after the fire counts as a write after it: an
-    acknowledgement that was on its way at that moment tells nothing. until: when the last process of the site
-    was gone; what was tried before that tells nothing either.
+    """Figures of a fire at `burnt_at`. Only writes tried after the fire count: an acknowledgement already on
+    its way proves nothing. until: when the last process of the site was gone; writes tried before that prove
+    nothing either.
     """
     counts_from = max(burnt_at, until)
     rows = list(records)
@@ -139,7 +139,7 @@ def measure(records: Iterable[Record], burnt_at: float, until: float = 0.0) -> M
             acks.append(row.at)
             if begun.get((row.id, row.number), 0.0) >= counts_from and row.client not in first:
                 first[row.client] = row.at - burnt_at
-    # The silence that still lasts counts too: until the last thing that was written at all.
+    # A silence that still lasts counts too, up to the last record.
     moments = [burnt_at, *(at for at in sorted(acks) if at >= burnt_at)]
     moments.append(max([burnt_at, *(row.at for row in rows)]))
     gaps = [later - earlier for earlier, later in pairwise(moments)]
@@ -156,16 +156,15 @@ def measure(records: Iterable[Record], burnt_at: float, until: float = 0.0) -> M
 
 
 def acknowledged(records: Iterable[Record]) -> set[str]:
-    """Ids of all messages that were acknowledged."""
+    """Ids of all acknowledged messages."""
     return {row.id for row in records if row.kind == "ack"}
 
 
 def double_primary_seconds(records: Iterable[Record]) -> float:
     """How long two databases acknowledged writes at overlapping times.
 
-    A database counts as writable from the moment the first of a row of acknowledged probes was asked until
-    the last of the row was answered; a probe that failed ends the row. That counts rather too much than too
-    little.
+    A database counts as writable from when the first in a row of acknowledged probes was sent until the last
+    was answered; a failed probe ends the row. This overcounts rather than undercounts.
     """
     spans = [(begin, end, site) for site, rows in writable_spans(records).items() for begin, end in rows]
     overlaps = []
@@ -218,7 +217,7 @@ _PROBE: Final = "insert into probes (member, number) values ($1, $2)"
 
 @dataclass(frozen=True, slots=True)
 class ClientsConfig:
-    """What it needs to know; written by the lab as JSON. pause_s: between two messages of a client."""
+    """Configuration, written by the lab as JSON. pause_s: between two messages of a client."""
 
     name: str
     port: int
@@ -233,8 +232,8 @@ class ClientsConfig:
 
 
 class Resolver:
-    """One resolver for all clients: asks the authoritative servers in random order, keeps an answer for its
-    TTL, and serves an old one while none answers (RFC 8767).
+    """One resolver for all clients: asks the authoritative servers in random order, caches an answer for its
+    TTL, and serves a stale one while none answers (RFC 8767).
     """
 
     def __init__(self, config: ClientsConfig, chance: random.Random) -> None:
@@ -245,7 +244,7 @@ class Resolver:
         self._lock = asyncio.Lock()
 
     async def addresses(self) -> list[str]:
-        """Addresses of the service in random order; none while no server ever answered."""
+        """Addresses of the service in random order; none if no server has ever answered."""
         async with self._lock:
             if time.monotonic() >= self._until:
                 await self._refresh()
@@ -277,7 +276,7 @@ class Resolver:
 
 
 class Client:
-    """One person's programme: writes a message, waits until it is acknowledged, writes the next."""
+    """One simulated person: writes a message, waits for the acknowledgement, writes the next."""
 
     def __init__(self, number: int, config: ClientsConfig, resolver: Resolver, ledger: LedgerWriter) -> None:
         self._number = number
@@ -288,7 +287,7 @@ class Client:
         self._addresses: list[str] = []
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         timeout = aiohttp.ClientTimeout(total=TRY_SECONDS)
         source = (self._config.source, 0) if self._config.source else None
         connector = aiohttp.TCPConnector(limit=4, local_addr=source, keepalive_timeout=5)
@@ -312,7 +311,7 @@ class Client:
             await asyncio.sleep(longest * (0.5 + self._chance.random() / 2))
 
     async def _address(self, failed: bool) -> str:
-        """Stays with an address while it works and is in the answer; goes to the next one when it failed."""
+        """Keeps an address while it works and is in the answer; switches to the next when it fails."""
         known = await self._resolver.addresses()
         if failed and self._addresses:
             self._addresses.pop(0)
@@ -338,7 +337,7 @@ class Client:
 
 
 class Probe:
-    """Writes straight to one PostgreSQL, again and again, over a connection that stays open."""
+    """Writes directly to one PostgreSQL, repeatedly, over a connection that stays open."""
 
     def __init__(self, site: str, database: Database, ledger: LedgerWriter) -> None:
         self._site = site
@@ -348,7 +347,7 @@ class Probe:
         self._number = int(time.time() * 1_000)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         try:
             while True:
                 begin = time.time()
@@ -361,7 +360,7 @@ class Probe:
                 self._connection = None
 
     async def _write(self) -> str:
-        """Why it was not acknowledged; "" when it was."""
+        """Why it was not acknowledged; "" if it was."""
         self._number += 1
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -370,7 +369,7 @@ class Probe:
                     self._connection = await self._database.connect(host, f"probe-{self._site}")
                 await self._connection.execute(_PROBE, self._site, self._number, seconds=PROBE_SECONDS)
         except Failures as error:
-            # A server that says no keeps its connection; one that says nothing, or is gone, loses it.
+            # A server that refuses keeps its connection; one that is silent or gone loses it.
             if type(error).__name__ != "ReadOnlySQLTransactionError" and self._connection is not None:
                 self._connection.abandon()
                 self._connection = None
@@ -379,7 +378,7 @@ class Probe:
 
 
 async def run(config: ClientsConfig) -> None:
-    """Runs all clients and probes until a signal says stop."""
+    """Runs all clients and probes until a stop signal."""
     ledger = LedgerWriter(Path(config.ledger))
     resolver = Resolver(config, random.Random(config.seed))
     clients = [Client(number, config, resolver, ledger) for number in range(config.count)]
@@ -412,7 +411,7 @@ def read_config(path: Path) -> ClientsConfig:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry of the process: `python -m evac_lab.clients CONFIG`."""
+    """Entry point of the process: `python -m evac_lab.clients CONFIG`."""
     asyncio.run(run(read_config(Path(arguments[0]))))
 
 

@@ -1,4 +1,4 @@
-"""What is missing on this machine for the lab: programs, packages, ports, space; what installs it."""
+"""What the lab lacks on this machine (programs, packages, ports, space) and how to install it."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _HOST_OF_PORT: Final = {"peer": "etcd", "runtime": "haproxy", "room": "controlle
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A program that is not here, and Debian's package that has it."""
+    """A missing program, and the Debian package that provides it."""
 
     program: str
     package: str
 
 
 def missing_programs() -> tuple[Missing, ...]:
-    """Every program that the lab needs and that is not installed."""
+    """Required programs that are not installed."""
     found = []
     for program, package in _PROGRAMS:
         try:
@@ -65,14 +65,14 @@ def missing_modules() -> tuple[str, ...]:
 
 
 def addresses(topology: Topology) -> Iterable[tuple[str, str, int]]:
-    """(site, host, port) of everything that will listen."""
+    """(site, host, port) of every listener."""
     for site in topology.sites:
         for name, port in PORTS.items():
             yield site.name, site.host(_HOST_OF_PORT.get(name, name)), port
 
 
 def taken_ports(topology: Topology) -> tuple[str, ...]:
-    """`host:port` of what somebody else listens at. In namespaces of its own a lab can meet nobody."""
+    """`host:port` of addresses already in use. A lab in network namespaces cannot collide."""
     if topology.world != "loopback":
         return ()
     return tuple(f"{host}:{port}" for _, host, port in addresses(topology) if _taken(host, port))
@@ -89,7 +89,7 @@ def _taken(host: str, port: int) -> bool:
 
 
 def free_mib(folder: Path) -> int:
-    """Free space where the folder is, or will be."""
+    """Free space at the folder's present or future location."""
     place = folder
     while not place.exists():
         place = place.parent
@@ -97,13 +97,13 @@ def free_mib(folder: Path) -> int:
 
 
 def install_command(missing: Iterable[Missing]) -> str:
-    """The one command that installs what is missing; "" when nothing is."""
+    """The single command that installs what is missing; "" if nothing is."""
     packages = sorted({one.package for one in missing})
     return f"sudo apt-get install --no-install-recommends {' '.join(packages)}" if packages else ""
 
 
 def require(topology: Topology, folder: Path) -> None:
-    """Raises `LabError` for the first thing that stands in the way."""
+    """Raises `LabError` for the first obstacle."""
     if missing := missing_programs():
         names = ", ".join(one.program for one in missing)
         raise LabError("lab-programs", f"not installed: {names}", install_command(missing))
@@ -130,7 +130,7 @@ _MODULES: Final = "pip install 'evac[lab]'"
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """One thing that was looked at. missing: the lab does not come up without it. cure: what to type."""
+    """One check. missing: the lab does not start without it. cure: what to type."""
 
     subject: str
     verdict: Verdict
@@ -140,7 +140,7 @@ class Checkup:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All of it. command: the one command that installs every missing program; "" when none is."""
+    """All checks. command: the single command that installs every missing program; "" if none is missing."""
 
     checkups: tuple[Checkup, ...]
     command: str
@@ -151,8 +151,8 @@ class Diagnosis:
 
 
 def examine(folder: LabFolder, offset: int = 0, store: str = "") -> Diagnosis:
-    """Looks at programs, Python packages, ports, space, an old lab, and what only some worlds need. store: a
-    URL: then also at what of that store is not locked, without one of the lab that is up.
+    """Checks programs, Python packages, ports, space, leftovers of a lab, and what only some worlds need.
+    store: a URL whose store is also checked for missing locks; by default that of the running lab.
     """
     missing = missing_programs()
     rows = [
@@ -248,7 +248,7 @@ def _clocks() -> Checkup:
 
 
 def _certificates() -> list[Checkup]:
-    """What this machine shows to agents, where it shows anything; no lab needs it."""
+    """Certificates that this machine presents to agents, if any; no lab needs them."""
     now_ms = time.time_ns() // 1_000_000
     rows = []
     for name, path in own_certificates().items():
@@ -260,7 +260,7 @@ def _certificates() -> list[Checkup]:
 
 
 def _store_of(folder: LabFolder) -> str:
-    """The store of the lab that is up; "" where none is."""
+    """The store of the running lab; "" if none is."""
     try:
         up = folder.read() is not None and living(None, folder)
         return folder.store.read_text(encoding="utf-8").strip() if up else ""
@@ -269,7 +269,7 @@ def _store_of(folder: LabFolder) -> str:
 
 
 def _locks(store: str) -> list[Checkup]:
-    """A line for each thing of an etcd that is not locked. The lab comes up all the same."""
+    """One line for each thing in etcd that is not locked. The lab starts anyway."""
     if not store.startswith("etcd:"):
         return []
     try:
@@ -282,7 +282,7 @@ def _locks(store: str) -> list[Checkup]:
 
 
 def _controllers() -> list[Checkup]:
-    """Controllers that a command started for a run and that still run."""
+    """Running controllers that a command started for a run."""
     return [
         Checkup(
             "controller",
@@ -295,7 +295,7 @@ def _controllers() -> list[Checkup]:
 
 
 def as_text(diagnosis: Diagnosis) -> str:
-    """A line each, then the one command."""
+    """One line per check, then the command."""
     signs = {"good": "good   ", "missing": "MISSING", "note": "note   "}
     lines = []
     for one in diagnosis.checkups:

@@ -1,4 +1,4 @@
-"""Fires from their first moment to their report: struck, followed, measured, remembered and told."""
+"""Fires from start to report: struck, followed, measured, recorded and shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCHEMA_VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Fire:
-    """One fire. seconds: of each milestone, None where it did not happen. lost_ids: at most 100 of them."""
+    """One fire. seconds: of each milestone, None if it did not happen. lost_ids: at most 100."""
 
     number: int
     kind: str
@@ -61,7 +61,7 @@ class Fire:
 
 
 def begin(folder: LabFolder, struck: Struck, offset: int, leader_burnt: bool, reason: str = "") -> Fire:
-    """Remembers a fire the moment it is lit. offset: size of the ledger just before."""
+    """Records a fire the moment it is lit. offset: size of the ledger just before."""
     numbers = [fire.number for fire in read_all(folder)]
     number = max(numbers, default=0) + 1
     fire = Fire(number, struck.kind, struck.site, struck.at, offset, leader_burnt, reason)
@@ -70,8 +70,8 @@ def begin(folder: LabFolder, struck: Struck, offset: int, leader_burnt: bool, re
 
 
 def measured(fire: Fire, records: Sequence[Record], until: float = 0.0) -> Fire:
-    """The fire with what its clients have noticed. records: of the ledger, since it was lit; until: when
-    nothing of the site lived any more.
+    """The fire with what its clients noticed. records: of the ledger since it was lit; until: when nothing at
+    the site was alive any more.
     """
     found = clients.measure(records, fire.burnt_at, until)
     return replace(
@@ -88,7 +88,7 @@ def measured(fire: Fire, records: Sequence[Record], until: float = 0.0) -> Fire:
 
 
 def with_losses(fire: Fire, lost: Sequence[str]) -> Fire:
-    """The fire with the acknowledged messages that the database does not have."""
+    """The fire with the acknowledged messages that the database lacks."""
     return replace(fire, lost=len(lost), lost_ids=tuple(sorted(lost)[:100]))
 
 
@@ -101,7 +101,7 @@ def write(folder: LabFolder, fire: Fire) -> None:
 
 
 def read_all(folder: LabFolder) -> list[Fire]:
-    """All fires of the lab, the first one first."""
+    """All fires of the lab, oldest first."""
     found = []
     for path in sorted(folder.fires.glob("fire-*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -132,7 +132,7 @@ def as_json(fires: Sequence[Fire]) -> str:
 
 
 def as_text(fires: Sequence[Fire]) -> str:
-    """The last fire in full; all of them in a table when there were several."""
+    """The last fire in full; a table of all if there were several."""
     if not fires:
         return "no fire yet\nnext: evac lab burn pangyo\n"
     parts = [timeline(fires[-1])]
@@ -142,7 +142,7 @@ def as_text(fires: Sequence[Fire]) -> str:
 
 
 def timeline(fire: Fire) -> str:
-    """What happened when, in seconds since the fire."""
+    """Events in seconds since the fire."""
     when = datetime.fromtimestamp(fire.burnt_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     leader = ", evac's leader with it" if fire.leader_burnt else ""
     lines = [f"Fire {fire.number}: {fire.lost_site} ({fire.kind}){leader}, {when}", ""]
@@ -177,7 +177,7 @@ def _counts(fire: Fire) -> list[str]:
 
 
 def table(fires: Sequence[Fire]) -> str:
-    """One line a fire, then the medians."""
+    """One line per fire, then the medians."""
     head = f"  {'fire':>4}  {'lost':<8}" + "".join(f"{name:>13}" for name, _ in _COLUMNS)
     lines = [head + f"{'lost msgs':>11}{'2 primaries':>13}"]
     for fire in fires:
@@ -201,16 +201,18 @@ def _seconds(value: float | None) -> str:
 
 LOOK_SECONDS: Final = 0.25
 STORE_SECONDS: Final = 1.0
-"""How often evac's store is asked meanwhile: it is of what is measured, and on the same machine."""
+"""Interval of reading evac's store meanwhile: reading disturbs the measurement, because it runs on the same
+machine.
+"""
 _QUIET_SECONDS: Final = 1.5
-"""After the last client is back, how long the lab watches on for a second primary."""
+"""How long the lab keeps watching for a second primary after the last client is back."""
 
 Told = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a fire is followed. run: whether a run of evac must end too, or the clients are enough."""
+    """How long a fire is followed. run: whether a run of evac must end too, or only the clients count."""
 
     longest_s: float = 60.0
     run: bool = True
@@ -224,7 +226,7 @@ def fire(
     told: Told = lambda words: None,
     reason: str = "",
 ) -> Fire:
-    """Lights a fire and follows it. Returns with what was measured, also when it was not over in time."""
+    """Lights a fire and follows it. Returns the measurements, even if it did not end in time."""
     state = folder.need()
     controllers = has_controllers(state)
     others = [one.name for one in state.topology.others(site)]
@@ -249,7 +251,7 @@ def _follow(
     before: Before,
     until: float,
 ) -> Fire:
-    """Looks again and again until both are done, or patience ends. until: when nothing of the site lived any
+    """Polls until both have ended or patience runs out. until: when nothing at the site was alive any
     more.
     """
     records = LedgerReader(folder.ledger, begun.ledger_offset)
@@ -283,7 +285,7 @@ def _with_run(folder: LabFolder, state: LabState, seen: Fire, first: str, before
 
 
 def _tell_news(seen: Fire, known: set[str], told: Told) -> None:
-    """Each milestone once, as soon as it is seen."""
+    """Reports each milestone once, as soon as it is seen."""
     rows = dict(seen.seconds)
     rows |= {"first write": seen.first_write_seconds, "last client": seen.last_client_seconds}
     news = sorted((at, name) for name, at in rows.items() if at is not None and name not in known)
@@ -293,7 +295,7 @@ def _tell_news(seen: Fire, known: set[str], told: Told) -> None:
 
 
 def _count_losses(folder: LabFolder, state: LabState, seen: Fire) -> Fire:
-    """Compares the ledger with the new primary. Where none answers the count stays open."""
+    """Compares the ledger with the new primary. The count stays open if none answers."""
     try:
         return with_losses(seen, lost_messages(folder, Ground(folder, state.topology).database))
     except LabError:
@@ -336,7 +338,7 @@ _SECONDS: Final = 30.0
 
 
 async def missing(connection: Connection, ids: Iterable[str]) -> list[str]:
-    """Ids that the database of this connection does not have."""
+    """Ids missing from the database of this connection."""
     wanted = list(ids)
     found: list[str] = []
     for first in range(0, len(wanted), _CHUNK):
@@ -346,7 +348,7 @@ async def missing(connection: Connection, ids: Iterable[str]) -> list[str]:
 
 
 def lost_messages(folder: LabFolder, database: Database) -> Sequence[str]:
-    """Acknowledged messages that the present primary lacks. Raises `LabError` when no primary answers."""
+    """Acknowledged messages that the present primary lacks. Raises `LabError` if no primary answers."""
     return asyncio.run(_lost(folder, database))
 
 
@@ -371,10 +373,10 @@ _ROLE: Final = "controller"
 
 
 def move(folder: LabFolder, site: str) -> None:
-    """Makes the controller of `site` lead, and the etcd member there too. Raises `LabError` when it will not.
+    """Makes the controller of `site` lead, and its etcd member too. Raises `LabError` if that fails.
 
-    All other controllers stand still until it leads: a leader that stands still loses its lease, as a dead
-    one does, and goes on as a follower.
+    All other controllers are stopped until it leads: a stopped leader loses its lease as a dead one does, and
+    continues as a follower.
     """
     state = folder.need()
     others = [one for one in state.processes if one.role == _ROLE and one.site != site and one.alive]
@@ -402,8 +404,8 @@ def _wait(ready: Any, what: str) -> None:
 
 
 def move_etcd(ground: Ground, site: str) -> None:
-    """Hands etcd's own leadership to the member of a site: an election re-arms leases, and that is the case
-    worth measuring. Raises `LabError`.
+    """Transfers etcd's leadership to a site's member: an election re-arms leases, which is the case worth
+    measuring. Raises `LabError`.
     """
     here = _ask(ground, site, "/v3/maintenance/status", {})
     member, leader = here["header"]["member_id"], here["leader"]

@@ -1,8 +1,8 @@
-"""What may happen to a site: it burns, half of it burns, it is cut off, flaps, is slow, its disk is full.
+"""Faults of a site: it burns, half of it burns, it is cut off, flaps, is slow, its disk is full.
 
-Each fault changes the world at once and says when it did; what evac makes of it is not its business. Clocks
-jump by libfaketime, where the lab came up with it: only those of evac's own processes, and never the
-monotonic one, as a real jump leaves it.
+Each fault changes the world at once and returns when it did; evac's reaction is not its concern. Clocks jump
+through libfaketime, if the lab was started with it: only those of evac's own processes, and never the
+monotonic one, as with a real jump.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Sleep = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """A fault that happened. at: seconds since 1970; until: when the last of them was gone, 0 where nothing
+    """A fault that happened. at: seconds since 1970; until: when the last process was gone, 0 if nothing
     ends. processes: how many were killed or stopped.
     """
 
@@ -46,7 +46,7 @@ def _changing(folder: LabFolder) -> Iterator[LabState]:
 
 
 def burn(folder: LabFolder, site: str) -> Struck:
-    """Kills everything in a site at the same instant and takes its network away."""
+    """Kills everything at a site at the same instant and cuts its network."""
     with _changing(folder) as state:
         _check(state, site)
         network = network_of(folder, state)
@@ -63,7 +63,7 @@ def burn(folder: LabFolder, site: str) -> Struck:
 
 
 def _finish(state: LabState, folder: LabFolder, site: str) -> None:
-    """Kills what was being born at that moment."""
+    """Kills processes that were being started at that moment."""
     deadline = time.monotonic() + 5.0
     while (left := living(state, folder, site)) and time.monotonic() < deadline:
         processes.send(left, signal.SIGKILL)
@@ -73,7 +73,7 @@ def _finish(state: LabState, folder: LabFolder, site: str) -> None:
 
 
 def half(folder: LabFolder, site: str, hall: str = "hall-1") -> Struck:
-    """Kills what stands in one hall of a site."""
+    """Kills everything in one hall of a site."""
     with _changing(folder) as state:
         _check(state, site)
         if hall not in HALLS:
@@ -86,19 +86,19 @@ def half(folder: LabFolder, site: str, hall: str = "hall-1") -> Struck:
 
 
 def cut(folder: LabFolder, site: str) -> Struck:
-    """Isolates a site that lives on."""
+    """Isolates a live site."""
     with _changing(folder) as state:
         _check(state, site)
         pids = living(state, folder, site)
         network_of(folder, state).isolate(site)
-        # Only now: until the last process stood still, the site still answered.
+        # Only now: until the last process stopped, the site still answered.
         at = time.time()
         folder.write(replace(state, cut=tuple(sorted({*state.cut, site}))))
     return Struck("cut", site, at, len(pids))
 
 
 def heal(folder: LabFolder, site: str) -> Struck:
-    """Ends a cut; nothing happens where there is none."""
+    """Ends a cut; does nothing if there is none."""
     with _changing(folder) as state:
         state.topology.site(site)
         at = time.time()
@@ -110,8 +110,8 @@ def heal(folder: LabFolder, site: str) -> Struck:
 def disturb(
     folder: LabFolder, site: str, loss: float = 0.0, delay_ms: float = 0.0, one_way: str = ""
 ) -> Struck:
-    """Loses or delays packets of a site to and from everywhere; one_way: `in` or `out` is cut, the other way
-    is not. Until `heal`. Raises `LabError` on loopback, which has no links.
+    """Drops or delays packets of a site to and from everywhere; one_way: cuts `in` or `out` only. Lasts until
+    `heal`. Raises `LabError` on loopback, which has no links.
     """
     from evac_lab import namespaces
     from evac_lab.namespaces import Links
@@ -146,7 +146,9 @@ def flap(
     up_s: float = 2.0,
     sleep: Sleep = time.sleep,
 ) -> Struck:
-    """Cuts a site off and joins it again, several times; it is joined when this returns or is interrupted."""
+    """Cuts a site off and reconnects it, several times; it is connected when this returns or is
+    interrupted.
+    """
     first = 0.0
     try:
         for _ in range(times):
@@ -163,9 +165,9 @@ def flap(
 def slow(
     folder: LabFolder, site: str, for_s: float = 10.0, share: float = 0.8, sleep: Sleep = time.sleep
 ) -> Struck:
-    """For a while the site runs only one part in five of the time, in slices of a tenth of a second.
+    """For a while the site runs only one fifth of the time, in slices of a tenth of a second.
 
-    share: of the time in which it stands still. It runs freely when this returns or is interrupted.
+    share: of the time in which it is stopped. It runs freely when this returns or is interrupted.
     """
     state = folder.need()
     _check(state, site)
@@ -184,8 +186,8 @@ def slow(
 
 
 def disk_full(folder: LabFolder, site: str, full: bool = True) -> Struck:
-    """No file of the site's processes can be written any more: a limit of the size of files, which can be
-    taken back. Sockets and pipes are not touched.
+    """Makes all files of the site's processes unwritable, by a reversible file size limit. Sockets and pipes
+    are not affected.
     """
     with _changing(folder) as state:
         _check(state, site)
@@ -197,8 +199,8 @@ def disk_full(folder: LabFolder, site: str, full: bool = True) -> Struck:
 
 
 def _limit_files(pid: int, full: bool) -> None:
-    """Only the soft limit, which its owner may raise again. A process of another user is changed as that
-    user: root of a container may lack the right.
+    """Sets only the soft limit, which its owner may raise again. A process of another user is changed as that
+    user, because root in a container may lack the right.
     """
     try:
         _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
@@ -209,13 +211,13 @@ def _limit_files(pid: int, full: bool) -> None:
         owner = pwd.getpwuid(Path(f"/proc/{pid}").stat().st_uid).pw_name
         soft = "0" if full else "unlimited"
         with suppress(ServerFailed):
-            # It fails where the process has just ended; sessions of a database come and go.
+            # It fails if the process has just ended; database sessions come and go.
             argv = (find_program("prlimit", "util-linux"), "--pid", str(pid), f"--fsize={soft}:")
             run_once(argv, user=owner, timeout_s=5)
 
 
 def clock_jump(folder: LabFolder, site: str, seconds: float) -> Struck:
-    """The wall clock of evac's processes in the site jumps. Raises `LabError` without libfaketime."""
+    """Makes the wall clock of evac's processes at the site jump. Raises `LabError` without libfaketime."""
     with _changing(folder) as state:
         _check(state, site)
         at = time.time()
@@ -224,12 +226,12 @@ def clock_jump(folder: LabFolder, site: str, seconds: float) -> Struck:
 
 
 def family(roots: list[Running]) -> set[int]:
-    """Pids of some processes and of all their children."""
+    """Pids of some processes and all their descendants."""
     return processes.descendants([one.pid for one in roots if one.alive], processes.table())
 
 
 def _check(state: LabState, site: str) -> None:
-    """Raises where the site does not exist or is gone already."""
+    """Raises if the site does not exist or is gone already."""
     state.topology.site(site)
     if site in state.burnt:
         raise LabError("lab-burnt", f"{site} has already burnt", f"evac lab restore {site}")
@@ -240,7 +242,7 @@ _LIBRARIES: Final = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/
 
 
 def library() -> Path | None:
-    """Where libfaketime is."""
+    """Path of libfaketime."""
     found = [path for pattern in _LIBRARIES for path in Path("/").glob(pattern.lstrip("/"))]
     return found[0] if found else None
 
@@ -250,7 +252,7 @@ def clock_file(folder: LabFolder, site: str) -> Path:
 
 
 def environment(folder: LabFolder, site: str) -> Mapping[str, str]:
-    """What a process is started with so that its clock may jump later. Raises `LabError` without it."""
+    """Environment for a process whose clock may jump later. Raises `LabError` without libfaketime."""
     found = library()
     if found is None:
         raise LabError("lab-clocks", "libfaketime is not installed", f"sudo apt-get install {PACKAGE}")
@@ -267,7 +269,7 @@ def environment(folder: LabFolder, site: str) -> Mapping[str, str]:
 
 
 def ahead(folder: LabFolder, sites: Iterable[str]) -> dict[str, float]:
-    """Site -> how many seconds its clock is ahead of the true one; behind where negative."""
+    """Site -> seconds that its clock is ahead of the true one; negative: behind."""
     found = {}
     for site in sites:
         with suppress(OSError, ValueError):
@@ -276,7 +278,7 @@ def ahead(folder: LabFolder, sites: Iterable[str]) -> dict[str, float]:
 
 
 def jump(folder: LabFolder, state: LabState, site: str, seconds: float) -> None:
-    """Sets the clock of a site ahead (or back). Raises `LabError` where the lab came up without clocks."""
+    """Moves a site's clock ahead (or back). Raises `LabError` if the lab was started without clocks."""
     if not any("FAKETIME_TIMESTAMP_FILE" in one.env for one in state.of_site(site)):
         raise LabError(
             "lab-clocks",

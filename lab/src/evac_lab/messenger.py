@@ -6,8 +6,8 @@
     GET  /health              200 while this process answers: what load balancer and witnesses ask
     GET  /ready               200 while it has a primary to write to
 
-Several instances share one address: the kernel spreads connections over them.
-A message has an id of its sender, so that a client that tries again never writes it twice.
+Several instances share one address: the kernel spreads connections over them. Each message has an id chosen
+by its sender, so that a retry never writes it twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _MOST_BODY: Final = 64 * 1024
 _PRESENCE_SECONDS: Final = 60
 ROLE: Final = "messenger"
 _CONNECTIONS: Final = 45
-"""Of its role, in all: writes that hang for a lost replica must not take the connections of operators."""
+"""Connection limit of its role: writes that hang for a lost replica must not use up the connections of
+operators.
+"""
 
 _SCHEMA: Final = """
 create table if not exists messages (
@@ -53,13 +55,13 @@ _LAST: Final = "select id, sender, text from messages where room = $1 order by a
 
 
 def schema(password: str) -> str:
-    """Statements that make its tables and its role. password: hexadecimal, of that role."""
+    """Statements that create its tables and role. password: hexadecimal, of that role."""
     return _SCHEMA.format(role=ROLE, connections=_CONNECTIONS, password=password)
 
 
 @dataclass(frozen=True, slots=True)
 class MessengerConfig:
-    """What one messenger process needs to know; written by the lab as JSON."""
+    """Configuration of one messenger process, written by the lab as JSON."""
 
     site: str
     host: str
@@ -71,7 +73,7 @@ class MessengerConfig:
 
 
 class Messenger:
-    """The service of one site: an open pool to the primary that follows it when it moves."""
+    """The service of one site: an open pool to the primary, which follows it when it moves."""
 
     def __init__(self, config: MessengerConfig) -> None:
         self.config = config
@@ -104,7 +106,7 @@ class Messenger:
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection to the primary; one that failed is not used again. Raises one of `Failures`."""
+        """A connection to the primary; a failed one is not reused. Raises one of `Failures`."""
         async with self._slots:
             site = self.primary
             if not site:
@@ -126,7 +128,7 @@ class Messenger:
             idle.append(one)
 
     async def post(self, request: web.Request) -> web.Response:
-        """Acknowledges a message only after PostgreSQL has."""
+        """Acknowledges a message only after PostgreSQL does."""
         try:
             body = json.loads(await request.read())
             row = tuple(str(body[key]) for key in ("id", "room", "sender", "text"))
@@ -148,7 +150,7 @@ class Messenger:
         return _answer(200, messages=[dict(row) for row in rows])
 
     async def presence(self, request: web.Request) -> web.Response:
-        """PUT: the person is here. GET: whether the person was, within a minute."""
+        """PUT: the person is here. GET: whether they were, within a minute."""
         from redis.exceptions import RedisError
 
         key = f"presence:{request.match_info['name'][:100]}"
@@ -211,7 +213,7 @@ def write_config(path: Path, config: MessengerConfig) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry of the process: `python -m evac_lab.messenger CONFIG`."""
+    """Entry point of the process: `python -m evac_lab.messenger CONFIG`."""
     config = read_config(Path(arguments[0]))
     web.run_app(
         application(config),

@@ -1,9 +1,9 @@
 """The world of network namespaces, and its wide area: a router in user space with delay, loss and cuts.
 
-The router holds one TUN device of every site and one of the clients, and carries packets from one to another.
-Needed because many kernels lack sch_netem, and because a one-way cut is easy here and hard elsewhere. The
-links are stored in a JSON file that is read again at SIGHUP. On loopback there is no link to take down
-without root: an isolated site is one whose processes are paused.
+The router has one TUN device per site and one for the clients, and forwards packets between them. It exists
+because many kernels lack sch_netem, and because it makes one-way cuts easy. Links are stored in a JSON file
+that is reloaded at SIGHUP. On loopback there are no links to cut without root: isolating a site pauses its
+processes.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _PACKET: Final = 16_384
 _BATCH: Final = 64
 _LONGEST_WAIT: Final = 0.5
 _MOST_WAITING: Final = 20_000
-"""Packets that are under way at most; more are dropped, as a full queue does."""
+"""Maximum packets in flight; more are dropped, as by a full queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """cut: sites that nothing reaches or leaves. one_way: `from>to` that is dropped. loss: `from>to` -> share
-    of packets. delay_ms: one way between any two; delays: `from>to` instead. number grows with each change.
+    """cut: sites that nothing reaches or leaves. one_way: dropped `from>to`. loss: `from>to` -> share of
+    packets. delay_ms: one way between any two; delays: `from>to` exceptions. number grows with each change.
     """
 
     number: int = 1
@@ -58,7 +58,7 @@ class Links:
         return replace(self, number=self.number + 1, cut=tuple(sorted({*self.cut, site})))
 
     def without_cut(self, site: str) -> Links:
-        """Everything about the site is as it was: no cut, no loss, no delay of its own."""
+        """Resets a site's links: no cut, no loss, no special delay."""
         return replace(
             self,
             number=self.number + 1,
@@ -69,7 +69,7 @@ class Links:
         )
 
     def drops(self, source: str, target: str, chance: float) -> bool:
-        """Whether a packet from one to the other is lost; chance: a random number from 0 to 1."""
+        """Whether a packet is dropped; chance: a random number from 0 to 1."""
         way = f"{source}>{target}"
         if source in self.cut or target in self.cut or way in self.one_way:
             return True
@@ -89,7 +89,7 @@ def read_links(path: Path) -> Links:
 
 
 def write_links(path: Path, links: Links) -> None:
-    """Whole or not at all."""
+    """Atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(asdict(links)), encoding="utf-8")
@@ -97,7 +97,7 @@ def write_links(path: Path, links: Links) -> None:
 
 
 def seen(path: Path) -> int:
-    """Number of the links that the router has read."""
+    """Number of the links that the router has loaded."""
     try:
         return int(path.with_suffix(".seen").read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -105,12 +105,12 @@ def seen(path: Path) -> int:
 
 
 def write_config(path: Path, legs: Mapping[str, tuple[str, str, str]], links: Path) -> None:
-    """legs: site ("" for the clients) -> (namespace, device, what its addresses begin with)."""
+    """legs: site ("" for the clients) -> (namespace, device, address prefix)."""
     path.write_text(json.dumps({"legs": legs, "links": str(links)}), encoding="utf-8")
 
 
 class Router:
-    """Carries packets between its legs until it is killed."""
+    """Forwards packets between its legs until killed."""
 
     def __init__(self, legs: Mapping[str, tuple[int, bytes]], links: Path) -> None:
         self._links_file = links
@@ -122,12 +122,12 @@ class Router:
         self.reload()
 
     def reload(self, *_: object) -> None:
-        """Reads the links again, and says which it has read."""
+        """Reloads the links and records their number."""
         self._links = read_links(self._links_file)
         self._links_file.with_suffix(".seen").write_text(str(self._links.number), encoding="ascii")
 
     def run(self) -> None:
-        """For ever."""
+        """Runs forever."""
         poll = select.epoll()
         for handle in self._handles:
             poll.register(handle, select.EPOLLIN)
@@ -140,7 +140,7 @@ class Router:
             self._send_due()
 
     def _take(self, handle: int) -> None:
-        """Reads what waits at a leg. A packet is either sent, kept until it is due, or dropped."""
+        """Reads waiting packets of a leg. Each is sent, kept until due, or dropped."""
         source = self._handles[handle]
         for _ in range(_BATCH):
             try:
@@ -174,7 +174,7 @@ def _write(handle: int, packet: bytes) -> None:
 
 
 def open_device(namespace: str, device: str) -> int:
-    """Makes a TUN device inside a namespace ("" is this one); it lives as long as the handle is open."""
+    """Creates a TUN device inside a namespace ("" is this one); it exists as long as the handle is open."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path("/proc/self/ns/net").open("rb") as home:
         if namespace:
@@ -193,7 +193,7 @@ def _set_namespace(libc: ctypes.CDLL, handle: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry of the process: `python -m evac_lab.namespaces CONFIG`."""
+    """Entry point of the process: `python -m evac_lab.namespaces CONFIG`."""
     config = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     legs = {}
     for site, (namespace, device, net) in config["legs"].items():
@@ -204,14 +204,14 @@ def main(arguments: list[str]) -> None:
 
 
 class Isolation(Protocol):
-    """What faults need of a world."""
+    """What faults require of a world's network."""
 
     def isolate(self, site: str) -> None:
-        """From now on nothing goes in or out."""
+        """Blocks all traffic in and out."""
         ...
 
     def join(self, site: str) -> None:
-        """Everything goes in and out again."""
+        """Allows traffic again."""
         ...
 
 
@@ -230,7 +230,7 @@ class StandStill:
 
 
 def network_of(folder: LabFolder, state: LabState) -> Isolation:
-    """The network of the lab that is up."""
+    """The network of the running lab."""
     if state.world == "loopback":
         return StandStill(folder, state)
     return Network(folder, state)
@@ -243,7 +243,7 @@ _READY_SECONDS: Final = 5.0
 
 
 def why_not() -> str:
-    """Why this machine cannot have the namespaces world now; "" when it can."""
+    """Why this machine cannot have the namespaces world now; "" if it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if not Path("/dev/net/tun").exists():
@@ -254,7 +254,7 @@ def why_not() -> str:
 
 
 def build(starter: Starter, topology: Topology, delay_ms: float) -> None:
-    """Makes namespaces, router, addresses and routes. Raises `LabError` where that is not possible."""
+    """Creates namespaces, router, addresses and routes. Raises `LabError` if impossible."""
     if reason := why_not():
         raise LabError("lab-namespaces", reason, "evac lab up --world loopback")
     for site in topology.sites:
@@ -279,7 +279,7 @@ def build(starter: Starter, topology: Topology, delay_ms: float) -> None:
 
 
 def remove(state: LabState) -> None:
-    """Removes the namespaces; nothing happens for those that are not there."""
+    """Removes the namespaces that exist."""
     for site in state.topology.sites:
         if site.namespace:
             subprocess.run(
@@ -313,7 +313,7 @@ def _address(site: Site) -> None:
 
 
 def _exists(topology: Topology) -> bool:
-    """Whether the router has made all devices."""
+    """Whether the router has created all devices."""
     try:
         for site in topology.sites:
             _ip("-n", site.namespace, "link", "show", "dev", DEVICE)
@@ -328,21 +328,21 @@ def _ip(*arguments: str) -> str:
 
 
 class Network:
-    """What faults do to the links of a lab of namespaces."""
+    """How faults change the links of a lab of namespaces."""
 
     def __init__(self, folder: LabFolder, state: LabState) -> None:
         self._folder = folder
         self._state = state
 
     def isolate(self, site: str) -> None:
-        """Nothing goes in or out, without a word: packets are dropped."""
+        """Drops all packets in and out silently."""
         self.change(lambda links: links.with_cut(site))
 
     def join(self, site: str) -> None:
         self.change(lambda links: links.without_cut(site))
 
     def change(self, to: Change) -> None:
-        """Changes the links and tells the router; returns when it has read them."""
+        """Changes the links and notifies the router; returns once it has loaded them."""
         path = links_file(self._folder)
         links = to(read_links(path))
         write_links(path, links)

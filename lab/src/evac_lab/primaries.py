@@ -1,7 +1,8 @@
-"""Which server takes writes now: every PostgreSQL and Redis is asked, in parallel, each with a deadline.
+"""Finds the server that takes writes now, by asking every PostgreSQL and Redis in parallel, each with a
+deadline.
 
-What a client library does with a list of hosts (`target_session_attrs=read-write`), but without waiting for a
-dead host before the next is asked. Of two that say they are writable the newer timeline wins.
+Like a client library with a list of hosts (`target_session_attrs=read-write`), but without waiting for a dead
+host before asking the next. If two claim to be writable, the newer timeline wins.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import asyncpg
 
 ASK_SECONDS: Final = 0.4
 ROLE_SECONDS: Final = 1.0
-"""For the role of a Redis: its connection, the password and the question are four round trips."""
+"""Finding a Redis role takes four round trips: connection, password and question."""
 CONNECT_SECONDS: Final = 0.8
 CLOSE_SECONDS: Final = 1.0
 _WRITABLE: Final = """
 select case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_lsn()) end
 """
 _NOT_REPLICATED: Final = "01000"
-"""Class of the warning with which PostgreSQL says that a commit was cut short before it was replicated."""
+"""Class of the PostgreSQL warning that a commit's wait for replication was cut short."""
 
 Failures: Final = (
     OSError,
@@ -33,12 +34,12 @@ Failures: Final = (
     asyncpg.InternalClientError,
     EOFError,
 )
-"""What a database may answer with instead of a result."""
+"""What a database may return instead of a result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """How the lab's PostgreSQL is reached. hosts: site -> address."""
+    """How to reach the lab's PostgreSQL. hosts: site -> address."""
 
     hosts: Mapping[str, str]
     port: int
@@ -67,7 +68,7 @@ _CLOSING: Final[set[asyncio.Task[None]]] = set()
 
 
 class Connection:
-    """One connection that never takes a commit for acknowledged that PostgreSQL did not replicate.
+    """A connection that never counts a commit as acknowledged unless PostgreSQL replicated it.
 
     A cancelled wait for the synchronous replica ends in success and a warning; here it is a failure.
     """
@@ -82,7 +83,7 @@ class Connection:
             self._warned = str(message)
 
     async def execute(self, query: str, *arguments: object, seconds: float) -> str:
-        """Raises one of `Failures`; after a timeout the connection is of no more use."""
+        """Raises one of `Failures`; after a timeout the connection is useless."""
         self._warned = ""
         async with asyncio.timeout(seconds):
             done = await self._raw.execute(query, *arguments)
@@ -95,7 +96,7 @@ class Connection:
             return list(await self._raw.fetch(query, *arguments))
 
     async def timeline(self) -> int:
-        """Number of its timeline while it takes writes, else 0."""
+        """Its timeline number while it takes writes, else 0."""
         (row,) = await self.rows(_WRITABLE, seconds=ASK_SECONDS)
         return int(row[0][:8], 16) if row[0] else 0
 
@@ -104,8 +105,8 @@ class Connection:
         return self._raw.is_closed()
 
     def abandon(self) -> None:
-        """Ends it in the background, and lets the server know first: a write that waits for a lost replica
-        would else keep its session, and its lock on the row, for as long as it waits.
+        """Ends it in the background and notifies the server first: otherwise a write that waits for a lost
+        replica would keep its session and row lock for as long as it waits.
         """
         task = asyncio.get_running_loop().create_task(self._close())
         _CLOSING.add(task)
@@ -117,13 +118,13 @@ class Connection:
         self.end()
 
     def end(self) -> None:
-        """At once, without a word to the server, which may be dead."""
+        """Ends it at once, without notifying the server, which may be dead."""
         with contextlib.suppress(*Failures):
             self._raw.terminate()
 
 
 class PrimaryFinder:
-    """Knows which PostgreSQL takes writes, by asking all of them again and again over open connections."""
+    """Finds the PostgreSQL that takes writes by polling all of them over open connections."""
 
     def __init__(self, database: Database, application: str, period_s: float = 0.2) -> None:
         self._database = database
@@ -134,12 +135,12 @@ class PrimaryFinder:
 
     @property
     def site(self) -> str:
-        """Site of the primary; "" while none is known."""
+        """Site of the primary; "" while unknown."""
         writable = {site: timeline for site, timeline in self._timelines.items() if timeline}
         return max(writable, key=lambda site: writable[site]) if writable else ""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 for site in self._database.hosts:
@@ -166,7 +167,7 @@ class PrimaryFinder:
 
 
 async def find_primary(database: Database, application: str) -> tuple[str, Connection] | None:
-    """The primary now, and an open connection to it that the caller ends; None when none answers."""
+    """The present primary and an open connection to it, which the caller ends; None if none answers."""
     found = await asyncio.gather(*(_try(database, site, application) for site in database.hosts))
     ranked = sorted((one for one in found if one is not None), key=lambda one: -one[0])
     for _, _, connection in ranked[1:]:
@@ -190,8 +191,8 @@ async def _try(database: Database, site: str, application: str) -> tuple[int, st
 
 
 async def redis_master(hosts: Sequence[str], port: int, password: str) -> str:
-    """Address of the Redis that takes writes; "" while none does. Of two masters (one came back from the dead
-    and was not told yet) the one that others follow, then the one that has written more.
+    """Address of the Redis that takes writes; "" if none does. Of two masters (one returned from the dead and
+    has not been notified) the one with followers, then the one that has written more.
     """
     found = await asyncio.gather(*(_master(host, port, password) for host in hosts))
     ranked = sorted((rank, host) for rank, host in zip(found, hosts, strict=True) if rank is not None)
@@ -199,7 +200,7 @@ async def redis_master(hosts: Sequence[str], port: int, password: str) -> str:
 
 
 async def _master(host: str, port: int, password: str) -> tuple[int, int] | None:
-    """(replicas that follow it, bytes written) of a master; None for any other."""
+    """(number of replicas, bytes written) of a master; None for any other."""
     from redis.asyncio import Redis
     from redis.exceptions import RedisError
 

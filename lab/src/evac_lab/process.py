@@ -1,8 +1,8 @@
-"""Processes: a real server in a group of its own, waited for and ended with all its children; and those of
-this machine as /proc shows them.
+"""Processes: a real server in its own process group, waited for and ended with all its children; and this
+machine's processes as /proc shows them.
 
-A pid alone proves nothing, because pids are used again: a process is its pid and the moment it started. Knows
-no server by name, and nothing of the lab but the name of the environment variable that marks its processes.
+A pid alone proves nothing, because pids are reused: a process is identified by its pid and start time. Knows
+no server by name, and of the lab only the environment variable that marks its processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Final
 from evac.model.errors import EvacError
 
 MARK: Final = "EVAC_LAB_PROCESS"
-"""Environment variable of everything the lab starts: `<state folder>|<site>`; children inherit it."""
+"""Environment variable of everything the lab starts: `<state folder>|<site>`; inherited by children."""
 
 _PROC: Final = Path("/proc")
 _GONE_STATES: Final = frozenset("ZX")
@@ -31,7 +31,7 @@ _GONE_STATES: Final = frozenset("ZX")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One process. started: in clock ticks since the machine started."""
+    """One process. started: in clock ticks since the machine booted."""
 
     pid: int
     parent: int
@@ -45,25 +45,25 @@ class Row:
 
 
 def row(pid: int) -> Row | None:
-    """The process as it is now, or None when it is gone."""
+    """The process as it is now, or None if it is gone."""
     try:
         text = (_PROC / str(pid) / "stat").read_bytes().decode("utf-8", "replace")
     except OSError:
         return None
-    # The program's name stands in brackets and may hold anything, brackets and blanks too.
+    # The program's name is in brackets and may contain anything, even brackets and blanks.
     end = text.rindex(")")
     fields = text[end + 2 :].split()
     return Row(pid, int(fields[1]), int(fields[19]), fields[0], text[text.index("(") + 1 : end])
 
 
 def started(pid: int) -> int:
-    """When the process started; 0 when it is gone."""
+    """When the process started; 0 if it is gone."""
     found = row(pid)
     return found.started if found is not None and found.alive else 0
 
 
 def same(pid: int, since: int) -> bool:
-    """Whether the very process that started at `since` still lives."""
+    """Whether exactly the process that started at `since` is alive."""
     return since > 0 and started(pid) == since
 
 
@@ -74,8 +74,8 @@ def table() -> dict[int, Row]:
 
 
 def descendants(roots: Iterable[int], rows: Mapping[int, Row]) -> set[int]:
-    """The roots that live, and all their children's children. PostgreSQL puts each backend into a session
-    of its own, so a process group is not enough.
+    """The live roots and all their descendants. PostgreSQL puts each backend into its own session, so a
+    process group is not enough.
     """
     children: dict[int, list[int]] = {}
     for found in rows.values():
@@ -91,7 +91,7 @@ def descendants(roots: Iterable[int], rows: Mapping[int, Row]) -> set[int]:
 
 
 def marked(prefix: str, rows: Mapping[int, Row]) -> set[int]:
-    """Processes whose mark begins with `prefix`, as far as we may read their environment."""
+    """Processes whose mark begins with `prefix`, as far as their environment is readable."""
     wanted = f"{MARK}={prefix}".encode()
     found = set()
     for pid in rows:
@@ -103,8 +103,8 @@ def marked(prefix: str, rows: Mapping[int, Row]) -> set[int]:
 
 
 def working_in(folder: Path, names: frozenset[str], rows: Mapping[int, Row]) -> set[int]:
-    """Processes of certain names whose working folder lies in `folder`: Redis and the children of PostgreSQL
-    write their title over their environment, and the mark is gone.
+    """Processes with certain names whose working folder is in `folder`: Redis and PostgreSQL's children
+    overwrite their environment with their title, so the mark is gone.
     """
     found = set()
     for pid, one in rows.items():
@@ -116,21 +116,21 @@ def working_in(folder: Path, names: frozenset[str], rows: Mapping[int, Row]) -> 
 
 
 def send(pids: Iterable[int], number: int) -> None:
-    """One signal to all; who is gone already is no matter."""
+    """Sends a signal to all; processes already gone are ignored."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
 def reap(pids: Iterable[int]) -> None:
-    """Takes note of the end of our own children among them, so that none stays a zombie."""
+    """Reaps our own children among them, so that none stays a zombie."""
     for pid in pids:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
 
 
 def wait_gone(pids: Iterable[int], timeout_s: float = 10.0) -> set[int]:
-    """Waits until none of them lives; returns those that still do."""
+    """Waits until all are gone; returns those still alive."""
     wanted = set(pids)
     left = set(wanted)
     deadline = time.monotonic() + timeout_s
@@ -139,8 +139,8 @@ def wait_gone(pids: Iterable[int], timeout_s: float = 10.0) -> set[int]:
         if not left or time.monotonic() > deadline:
             break
         time.sleep(0.01)
-    # Only now: one that died between two looks would stay a zombie, and PostgreSQL's tools take a zombie's
-    # pid for a server that runs.
+    # Only now: a process that died between two looks would stay a zombie, which PostgreSQL's tools take for a
+    # running server.
     reap(wanted)
     return left
 
@@ -167,7 +167,7 @@ class MissingProgram(EvacError):
 
 
 class ServerFailed(EvacError):
-    """A server did not start, or ended by itself. The message carries the last lines of its log."""
+    """A server did not start, or ended by itself. The message has the last lines of its log."""
 
 
 def find_program(program: str, package: str, folders: Sequence[str] = ()) -> str:
@@ -186,7 +186,7 @@ def may_change_user() -> bool:
 
 
 def give_to(user: str, *paths: Path) -> None:
-    """Makes `user` the owner of whole folders, where we are root; else they are ours already."""
+    """Makes `user` the owner of whole folders if we are root; otherwise they are ours already."""
     if not may_change_user():
         return
     account = pwd.getpwnam(user)
@@ -197,9 +197,9 @@ def give_to(user: str, *paths: Path) -> None:
 
 @dataclass(slots=True)
 class Process:
-    """A server. argv: never through a shell. user: whom it runs as when we are root ("" is ourselves).
+    """A server. argv: never through a shell. user: whom to run as if we are root ("": ourselves).
 
-    prefix: put before argv, such as `ip netns exec NAME`. Output goes to `log`, appended.
+    prefix: put before argv, such as `ip netns exec NAME`. Output is appended to `log`.
     """
 
     name: str
@@ -212,7 +212,7 @@ class Process:
     popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it. Its group is its own, so that a signal reaches its children too."""
+        """Starts it in its own group, so that signals reach its children too."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         command = [*self.prefix, *self._as_user(), *self.argv]
         with self.log.open("ab") as output:
@@ -241,19 +241,19 @@ class Process:
         return self.popen is not None and self.popen.poll() is None
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the whole group; nothing happens if it is gone."""
+        """Sends a signal to the whole group; does nothing if it is gone."""
         if self.popen is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.popen.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL, at once, and waits until the pid is gone (a port stays bound until then)."""
+        """Sends SIGKILL and waits until the pid is gone (a port stays bound until then)."""
         self.signal(signals.SIGKILL)
         if self.popen is not None:
             self.popen.wait(timeout=10)
 
     def stop(self, timeout_s: float = 5.0, number: int = signals.SIGTERM) -> None:
-        """Asks it to end, then kills what is left."""
+        """Asks it to end, then kills the rest."""
         if self.popen is None:
             return
         self.signal(number)
@@ -262,7 +262,7 @@ class Process:
         self.kill()
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float = 20.0, pause_s: float = 0.05) -> None:
-        """Waits until `ready` says so. Raises `ServerFailed` when it ends first or takes too long."""
+        """Waits until `ready` returns true. Raises `ServerFailed` if it ends first or takes too long."""
         deadline = time.monotonic() + timeout_s
         while not ready():
             if not self.alive:
@@ -286,7 +286,7 @@ class Process:
 def run_once(
     argv: Sequence[str], *, user: str = "", timeout_s: float = 60.0, env: Mapping[str, str] | None = None
 ) -> str:
-    """Runs a short program to its end and returns its output. Raises `ServerFailed` when it fails."""
+    """Runs a short program to its end and returns its output. Raises `ServerFailed` if it fails."""
     as_user = Process("", (), Path("/dev/null"), user)._as_user()
     done = subprocess.run(
         [*as_user, *argv],
@@ -306,7 +306,7 @@ def run_once(
 
 
 class OneProcess:
-    """A server that is one process and nothing else."""
+    """A server with a single process."""
 
     __slots__ = ()
     process: Process
@@ -315,11 +315,11 @@ class OneProcess:
         self.process.stop()
 
     def kill(self) -> None:
-        """SIGKILL; returns when the pid is gone, because its ports stay bound until then."""
+        """Sends SIGKILL and waits until the pid is gone, because its ports stay bound until then."""
         self.process.kill()
 
     def pause(self) -> None:
-        """SIGSTOP: connections are still taken by the kernel, nothing answers."""
+        """SIGSTOP: the kernel still accepts connections, but nothing answers."""
         self.process.signal(signals.SIGSTOP)
 
     def resume(self) -> None:
@@ -339,7 +339,7 @@ def _parents() -> dict[int, int]:
 
 
 def family(pid: int) -> tuple[int, ...]:
-    """`pid` and all that descend from it, parents first."""
+    """`pid` and all its descendants, parents first."""
     parents = _parents()
     if pid not in parents:
         return ()
@@ -350,14 +350,14 @@ def family(pid: int) -> tuple[int, ...]:
 
 
 def signal_family(pid: int, number: int) -> None:
-    """Sends a signal to all of them, the parent first so that it makes no new ones."""
+    """Sends a signal to all of them, the parent first so that it creates no new ones."""
     for member in family(pid) if pid > 0 else ():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(member, number)
 
 
 def kill_family(pid: int, timeout_s: float = 10.0) -> None:
-    """SIGKILL to all, and waits until the children are gone; the parent is its starter's to wait for."""
+    """Sends SIGKILL to all and waits until the children are gone; the parent is left for its starter."""
     members = family(pid) if pid > 0 else ()
     for member in members:
         with contextlib.suppress(ProcessLookupError, PermissionError):

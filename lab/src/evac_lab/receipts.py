@@ -1,8 +1,8 @@
-"""The lab's second database: one PostgreSQL, no live copy, and backups on a disk of another site.
+"""The lab's second database: one PostgreSQL without a live copy, and backups on a disk at another site.
 
-pgBackRest reaches the disk through a repository server, a unit of the agents. It runs in the first site,
-where the database is, and can run in the last one, where the disk is. A fire in the first site takes the
-database and the way to its backups: a recovery starts that server before anything can be restored.
+pgBackRest reaches the disk through a repository server, a unit of the agents. It runs at the first site, with
+the database, and can run at the last one, with the disk. A fire at the first site takes the database and the
+access to its backups: a recovery must start that server before it can restore.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STORE: Final = "receipts"
 REPOSITORY: Final = "repository"
 FACT: Final = f"rows=SELECT count(*) FROM {STORE}"
 HOME, AWAY = SITES[0], SITES[-1]
-"""Where the database and the server of its backups run at first, and where both come back."""
+"""Where the database and its backup server run at first, and where both are restored."""
 POLICY: Final = f"  {STORE}: {{fence_proofs: [attest], async_promotion: ask}}\n"
 _SECONDS: Final = 60.0
 Endpoint = tuple[str, str, str, Mapping[str, Any]]
@@ -85,7 +85,7 @@ def _write(path: Path, options: Mapping[str, object], database: Mapping[str, obj
 
 
 def of_agent(ground: Ground, site: Site) -> AgentMore:
-    """What the agent of a site runs and may be told to reach; nothing where there is neither."""
+    """What a site's agent runs and may contact; empty if the site has neither."""
     if site.name not in (HOME, AWAY):
         return AgentMore()
     config = f"--config={_config(ground, site.name, REPOSITORY)}"
@@ -102,13 +102,13 @@ def of_agent(ground: Ground, site: Site) -> AgentMore:
         "",
     ]
     data = str(ground.folder.data(site.name, STORE))
-    # A restore is also told where the old primary was.
+    # A restore also gets the location of the old primary.
     hosts = tuple(ground.topology.site(name).host(STORE) for name in (HOME, AWAY))
     return AgentMore(hosts, (program(),), (data,), ("pgbackrest",), "\n".join(unit), (FACT,))
 
 
 def start(starter: Starter, ground: Ground) -> None:
-    """Starts the server of the repository and the database, and takes the first backup."""
+    """Starts the repository server and the database, and takes the first backup."""
     site, folder = ground.topology.site(HOME), ground.folder.data(HOME, STORE)
     start_unit(ground, site, REPOSITORY)
     # Relative to the data: where it is restored to, the log goes to the repository as that site reaches it.
@@ -139,7 +139,7 @@ def start(starter: Starter, ground: Ground) -> None:
 
 
 def in_estate(ground: Ground, document: dict[str, Any]) -> None:
-    """Adds the store, and the service that its backups are reached through."""
+    """Adds the store, and the service through which its backups are reached."""
     document["services"][REPOSITORY] = {
         "owner": "lab",
         "tier": 0,
@@ -174,7 +174,7 @@ def in_estate(ground: Ground, document: dict[str, Any]) -> None:
 
 
 def endpoints(ground: Ground, site: Site) -> list[Endpoint]:
-    """Of a site: the database where it is, its backups where they come back, and the server of both."""
+    """Endpoints of a site: the database, its backups where they are restored, and the repository server."""
     secrets, bin_folder = ground.secrets, postgres.program_folder()
     found: list[Endpoint] = []
     if site.name in (HOME, AWAY):

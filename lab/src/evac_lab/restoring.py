@@ -1,4 +1,4 @@
-"""A site comes back: it starts, what its old primary had alone is archived, it follows, traffic returns."""
+"""Restores a site: starts it, archives what only its old primary had, lets it follow, and returns traffic."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ Told = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What came back. whole: everything that was asked for."""
+    """What was restored. whole: everything requested."""
 
     site: str
     started: tuple[str, ...]
@@ -83,7 +83,7 @@ class Restored:
 
 
 def start_site(folder: LabFolder, site: str, told: Told = lambda words: None) -> tuple[str, ...]:
-    """Starts what a burnt site had, but no old primary; a site that was only cut off misses nothing."""
+    """Starts what a burnt site had, except old primaries; a site that was only cut off needs nothing."""
     with folder.locked():
         state = folder.need()
         state.topology.site(site)
@@ -106,8 +106,8 @@ def start_site(folder: LabFolder, site: str, told: Told = lambda words: None) ->
 def wait_until_ready(
     folder: LabFolder, state: LabState, site: str, roles: Sequence[str], told: Told = lambda words: None
 ) -> None:
-    """Until every server that was started takes connections, and the agent answers. Raises `LabError` that
-    names the one that does not.
+    """Waits until every started server takes connections and the agent answers. Raises `LabError` naming the
+    one that does not.
     """
     one = state.topology.site(site)
     for role in _LISTENING:
@@ -131,7 +131,7 @@ def _may_start(folder: LabFolder, one: Running) -> bool:
 def _again(starter: Starter, one: Running) -> None:
     process = one.again()
     if one.role == "dns":
-        # Knot does not start while the pid in its old file is anybody's.
+        # Knot does not start while any process has the pid in its old file.
         (starter.folder.data(one.site, "dns") / "run" / "knot.pid").unlink(missing_ok=True)
     if one.role == _REDIS:
         process.argv = (*_plain(one.argv), *_following(starter, one))
@@ -139,12 +139,12 @@ def _again(starter: Starter, one: Running) -> None:
 
 
 def _plain(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Without whom it followed the last time."""
+    """Without the primary that it followed last."""
     return argv[: argv.index("--replicaof")] if "--replicaof" in argv else argv
 
 
 def _following(starter: Starter, one: Running) -> tuple[str, ...]:
-    """Redis has no mark that says what it was: it follows whoever takes writes now, if another does."""
+    """Redis does not record its role: it follows whichever server takes writes now, if another does."""
     ground = Ground(starter.folder, starter.state.topology)
     others = [site.host(_REDIS) for site in ground.topology.others(one.site)]
     master = asyncio.run(redis_master(others, PORTS[_REDIS], ground.secrets.value(_REDIS)))
@@ -154,7 +154,7 @@ def _following(starter: Starter, one: Running) -> tuple[str, ...]:
 def restore(
     folder: LabFolder, site: str, told: Told = lambda words: None, *, failback: bool = False, reason: str = ""
 ) -> Restored:
-    """The site starts, then evac brings its data back. Returns when that has ended."""
+    """Starts the site, then lets evac restore its data. Returns when that has ended."""
     started = start_site(folder, site, told)
     state = folder.need()
     if not any(one.role == "controller" for one in state.processes):
@@ -172,14 +172,14 @@ def restore(
         if not whole:
             break
     for other in state.topology.sites:
-        # Whoever was rewound runs anew: the old primary here, and on the way home the one that was demoted.
+        # Rewound servers run anew: the old primary here and, on the way home, the demoted one.
         if adopt_postgres(folder, other.name) and other.name == site:
             started = (*started, "postgres")
     return Restored(site, started, whole, tuple(words))
 
 
 def _old_primary(folder: LabFolder, site: str) -> bool:
-    """Starts the PostgreSQL that was a primary here as it was; False where it lives, or is none."""
+    """Starts the PostgreSQL that was a primary here, unchanged; False if it is alive or was none."""
     with folder.locked():
         state = folder.need()
         old = next((one for one in state.of_site(site) if one.role == "postgres" and not one.alive), None)
@@ -194,7 +194,7 @@ def _old_primary(folder: LabFolder, site: str) -> bool:
 
 
 def adopt_postgres(folder: LabFolder, site: str) -> bool:
-    """Remembers the PostgreSQL that the site's agent started after a rewind; False where none runs anew."""
+    """Records the PostgreSQL that the site's agent started after a rewind; False if there is none."""
     path = folder.data(site, "postgres") / "data" / "postmaster.pid"
     with folder.locked():
         state = folder.need()
@@ -215,7 +215,7 @@ LEADER_SECONDS: Final = 20.0
 LEFT_SECONDS: Final = 20.0
 RUN_SECONDS: Final = 60.0
 START_MS: Final = 10_000
-"""How long the lease of a store lasts in which an old primary is started; it is renewed meanwhile."""
+"""Lease on a store while an old primary is started; it is renewed meanwhile."""
 PLAN_BUDGET_MS: Final = 1_000
 _PAUSE_SECONDS: Final = 0.25
 _WHO: Final = "evac lab"
@@ -224,8 +224,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """rejoined: store -> evidence of its member; trouble: what did not work, one sentence each; run: and how
-    it ended; idle: why there was nothing to do.
+    """rejoined: store -> evidence of its member; trouble: failures, one sentence each; run: its id and how it
+    ended; idle: why there was nothing to do.
     """
 
     rejoined: Mapping[str, Evidence]
@@ -242,8 +242,8 @@ class Returned:
 async def bring_back(
     folder: LabFolder, store_url: str, site: str, question: str, reason: str, told: Told
 ) -> Returned:
-    """For `restore` members rejoin first; then a run of the plan `question` (`restore` or `failback`) is
-    carried out.
+    """For `restore`, members rejoin first; then a run of the plan `question` (`restore` or `failback`) is
+    executed.
     """
     async with AsyncExitStack() as open_till_the_end:
         store, drivers = open_store(store_url), Drivers()
@@ -270,7 +270,7 @@ async def bring_back(
 
 
 async def _leading(store: Store) -> int:
-    """The token of whoever leads; waits for an election. Raises `LabError`."""
+    """The leader's token; waits for an election. Raises `LabError`."""
     deadline = time.monotonic() + LEADER_SECONDS
     while time.monotonic() < deadline:
         lease = await store.holder(LEADER)
@@ -281,8 +281,8 @@ async def _leading(store: Store) -> int:
 
 
 async def as_it_was(folder: LabFolder, store_url: str, site: str, start: Callable[[], bool]) -> bool:
-    """Calls `start` where evac's epoch says that the primary of the PostgreSQL store is still here and nobody
-    is being promoted; under the lease of the store, so that nobody is meanwhile. Returns what it returned.
+    """Calls `start` if evac's epoch says that the primary of the PostgreSQL store is still here and no
+    promotion is in progress, under the lease of the store so that none can begin. Returns its result.
     """
     async with AsyncExitStack() as open_till_the_end:
         store = open_store(store_url)
@@ -301,7 +301,7 @@ async def as_it_was(folder: LabFolder, store_url: str, site: str, start: Callabl
 
 
 async def _until_left(store: Store, site: str) -> None:
-    """A site that is back in the middle of its evacuation is brought back after it: until then roles move."""
+    """A site that returns during its evacuation is restored after it: until then roles move."""
     deadline = time.monotonic() + LEFT_SECONDS
     while time.monotonic() < deadline:
         names = [entry.key.removeprefix(OPEN) for entry in await store.list(OPEN)]
@@ -313,16 +313,16 @@ async def _until_left(store: Store, site: str) -> None:
 
 
 async def _left(store: Store, site: str) -> tuple[str, ...]:
-    """What a run took out of service: the site, or halls of it. One that was cut off for a moment was not
-    left, and a plan for its return would take its stores for dark.
+    """What a run took out of service: the site, or halls of it. A site that was cut off for a moment was not
+    left, and a plan for its return would treat its stores as dark.
     """
     effects = await EffectsReader(store).read(_now_ms())
     return tuple(one.domain for one in effects.lost if one.domain.partition("/")[0] == site)
 
 
 async def _observed(files: Estate, drivers: Drivers, store: Store) -> Estate:
-    """The estate with the roles that its stores have now. Where an old primary still believes that it is one,
-    what the controllers last saw for certain stands.
+    """The estate with its stores' present roles. If an old primary still believes that it is one, the
+    controllers' last certain observation counts.
     """
     entry = await store.get(KEY)
     before = Observation(0) if entry is None else decode(entry.value)
@@ -354,8 +354,8 @@ async def _rejoin_all(
 
 
 async def _once_free(ask: Callable[[], Awaitable[T]]) -> T:
-    """Asks again while that is all an error wants: a site that has just come back is not all there, and
-    whoever changes the roles of a store keeps its lease a moment longer than its run.
+    """Retries while the error asks for it: a site that has just returned is not complete, and role changes
+    keep a store's lease slightly longer than their run.
     """
     deadline = time.monotonic() + READY_SECONDS
     while True:
@@ -368,13 +368,13 @@ async def _once_free(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 def _rejoin(now: Estate, member: Endpoint, primary: Endpoint) -> Action:
-    """By the agent's hand where there is something to rewind; rows that only it had are written out too."""
+    """Through the agent if there is something to rewind; rows that only it had are exported too."""
     action = rejoin_action(now, member, primary)
     return replace(action, parameters={**action.parameters, "archive_rows": "*"})
 
 
 def _words(evidence: Evidence) -> str:
-    """What became of what the member had alone."""
+    """What happened to the data that only the member had."""
     alone = evidence.get("diverged_transactions", 0)
     if not alone:
         return "it had no data of its own"
@@ -382,7 +382,7 @@ def _words(evidence: Evidence) -> str:
 
 
 async def _epoch(store: Store, name: str) -> int:
-    """The epoch of a data set, as the controllers wrote it; 0 where it never moved."""
+    """The epoch of a data set, as the controllers wrote it; 0 if it never moved."""
     entry = await store.get(f"epoch/{name}")
     return 0 if entry is None else int(orjson.loads(entry.value).get("epoch", 0))
 
@@ -390,8 +390,8 @@ async def _epoch(store: Store, name: str) -> int:
 async def _carry_out(
     store: Store, files: Estate, drivers: Drivers, site: str, asked: Question, reason: str, told: Told
 ) -> tuple[str, str, tuple[str, ...]]:
-    """Plans from what the leader knows, proposes, approves, and follows the run to its end, or to where it
-    needs a person: its id, how it stands, and what it waits for.
+    """Plans from the leader's knowledge, proposes, approves, and follows the run until it ends or needs a
+    person: returns its id, its state, and what it waits for.
     """
     question = "restore" if asked.restore else "failback"
 
@@ -418,7 +418,7 @@ async def _carry_out(
 
 
 async def _patiently(work: Callable[[], Awaitable[str]]) -> str:
-    """Tries again while the roles that the leader knows are a moment older than ours."""
+    """Retries while the leader's view of roles is slightly older than ours."""
     for _ in range(20):
         try:
             return await work()
@@ -430,7 +430,7 @@ async def _patiently(work: Callable[[], Awaitable[str]]) -> str:
 
 
 async def _followed(store: Store, run: str) -> RunView:
-    """To its end. A pause that evac made may end by itself, when what it waits for comes back."""
+    """Follows it to its end. A pause by evac may end by itself when what it waits for returns."""
     deadline = time.monotonic() + RUN_SECONDS
     while True:
         view = await runs.view_of(store, run)

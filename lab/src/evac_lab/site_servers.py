@@ -1,7 +1,7 @@
-"""The servers of the three sites, evac's own among them: how each is configured and started.
+"""Configures and starts the servers of the three sites, including evac's own.
 
-Each function lays out or starts one kind of server in one site. Knows addresses from the topology and secrets
-from the lab's folder; which order they start in is `world`'s.
+Each function prepares or starts one kind of server at one site. Addresses come from the topology and secrets
+from the lab's folder; `world` decides the order of starts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SECRETS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The lab's own secrets, made when it comes up; each is a file that the estate refers to."""
+    """The lab's own secrets, made at startup; each is a file that the estate refers to."""
 
     folder: Path
 
@@ -64,7 +64,7 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What every server of the lab is laid out from."""
+    """What every server of the lab is configured from."""
 
     folder: LabFolder
     topology: Topology
@@ -75,12 +75,12 @@ class Ground:
 
     @property
     def database(self) -> Database:
-        """How messengers and clients reach PostgreSQL: as a role that cannot take the last connections."""
+        """How messengers and clients reach PostgreSQL: with a role that cannot take the last connections."""
         return self._database(messenger.ROLE, "messenger")
 
     @property
     def operators_database(self) -> Database:
-        """How evac, and who looks into the lab, reaches PostgreSQL."""
+        """How evac, and anyone inspecting the lab, reaches PostgreSQL."""
         return self._database(postgres.USER, "postgres")
 
     def _database(self, user: str, secret: str) -> Database:
@@ -104,7 +104,7 @@ def etcd_member(ground: Ground, site: Site, fresh: bool = True) -> etcd.EtcdServ
 
 
 def root_of_etcd(ground: Ground, site: Site, user: str = etcd.ROOT) -> Gateway:
-    """The way to a member of etcd for the one who may do everything there. user: "" before there are any."""
+    """Access to an etcd member as administrator. user: "" before there are any."""
     files = authorities.store_files(ground.folder.certificates)
     tls = (str(files.ca), str(files.cert), str(files.key))
     password = ground.secrets.reference("etcd-root")
@@ -112,7 +112,7 @@ def root_of_etcd(ground: Ground, site: Site, user: str = etcd.ROOT) -> Gateway:
 
 
 async def lock_etcd(ground: Ground) -> None:
-    """Users from now on: one for controllers, which reaches evac's own keys only."""
+    """Creates users: one for controllers, which can access only evac's own keys."""
     gateway = root_of_etcd(ground, ground.topology.sites[0], "")
     users = {STORE_USER: (ground.secrets.value("etcd"), "evac/")}
     try:
@@ -122,7 +122,7 @@ async def lock_etcd(ground: Ground) -> None:
 
 
 def postgres_primary(ground: Ground, site: Site) -> postgres.PostgresServer:
-    """The first primary: nothing is acknowledged before the replica in the second site has it."""
+    """The first primary: acknowledges nothing before the replica at the second site has it."""
     return postgres.primary(
         ground.folder.data(site.name, "postgres"),
         site.host("postgres"),
@@ -141,7 +141,7 @@ def postgres_standby(ground: Ground, of: postgres.PostgresServer, site: Site) ->
 
 
 def redis_server(ground: Ground, site: Site) -> redis.RedisServer:
-    """The first site's Redis takes writes, the others follow it."""
+    """The Redis of a site: the first one takes writes, the others follow it."""
     first = ground.topology.sites[0]
     password = ground.secrets.value("redis")
     port = PORTS["redis"]
@@ -174,13 +174,13 @@ def dns_server(ground: Ground, site: Site) -> dns.DnsServer:
 
 
 def dns_records(topology: Topology) -> list[tuple[str, str, str]]:
-    """At first all traffic goes to the first site, where the data is."""
+    """Initially all traffic goes to the first site, where the data is."""
     return [(SERVICE, "A", topology.sites[0].host("haproxy"))]
 
 
 def balancer(ground: Ground, site: Site) -> haproxy.Balancer:
-    """Sends to the messenger of its own site; to the others hardly anything, and all while that one does not
-    answer. No server is a backup, because those take all work or none, and traffic comes home in shares.
+    """Sends to its own site's messenger; hardly anything to the others, and everything while that one does
+    not answer. No server is a backup, because backups take all or nothing, and traffic comes home in shares.
     """
     servers = tuple(
         haproxy.Backend(
@@ -226,7 +226,9 @@ _START_SECONDS: Final = 15.0
 
 
 def agent(ground: Ground, site: Site, env: Mapping[str, str], more: AgentMore) -> Process:
-    """The agent of a site, with its file written, not started. env: more variables. more: of its file."""
+    """The agent of a site, with its file written, not started. env: extra variables. more: extra file
+    content.
+    """
     path = ground.folder.data(site.name, "agent") / "agent.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(agent_file(ground, site, more), encoding="utf-8")
@@ -241,20 +243,20 @@ def agent(ground: Ground, site: Site, env: Mapping[str, str], more: AgentMore) -
 
 
 def room_url(site: Site) -> str:
-    """Of the war room of a site, in a lab that asks."""
+    """War room URL of a site, in a lab that asks for approvals."""
     return f"http://{site.host('controller')}:{PORTS['room']}"
 
 
 def controller(ground: Ground, site: Site, env: Mapping[str, str], *, room: bool = False) -> Process:
-    """The controller of a site, not started. It stands on the etcd of all sites, its own member first. room:
-    it also serves the war room.
+    """The controller of a site, not started. It uses the etcd of all sites, its own member first. room: also
+    serves the war room.
     """
     store = store_url(ground.topology, site.name)
     estate = str(ground.folder.estate)
     listen = ("--listen", room_url(site).removeprefix("http://")) if room else ()
     argv = (sys.executable, "-m", "evac", "serve", estate, "--site", site.name, "--store", store, *listen)
     log = ground.folder.logs / f"{site.name}-controller.log"
-    # A mistake of ours shall leave its trace in the log.
+    # an internal error must leave its trace in the log
     known = authorities.environment(ground.folder.certificates, site.name)
     debug = {**env, **known, "EVAC_DEBUG": "1"}
     return Process(f"controller {site.name}", argv, log, prefix=site.prefix, env=debug)
@@ -262,7 +264,7 @@ def controller(ground: Ground, site: Site, env: Mapping[str, str], *, room: bool
 
 @dataclass(frozen=True, slots=True)
 class AgentMore:
-    """What the file of an agent has besides the messenger and its database. units: tables of TOML."""
+    """Additional content of an agent's file beyond the messenger and its database. units: TOML tables."""
 
     hosts: tuple[str, ...] = ()
     bin: tuple[str, ...] = ()
@@ -273,12 +275,12 @@ class AgentMore:
 
 
 def mark_of(ground: Ground, site: Site) -> Mapping[str, str]:
-    """What a unit carries, because an agent passes on no variable of its own."""
+    """The mark of a unit, because an agent passes on no variables of its own."""
     return {processes.MARK: f"{ground.folder.mark}{site.name}"}
 
 
 def reach_of_messages(ground: Ground, site: Site) -> dict[str, str | int]:
-    """How the member of the messages' database in a site is reached."""
+    """How to reach the message database's member at a site."""
     return {
         "host": site.host("postgres"),
         "port": PORTS["postgres"],
@@ -294,7 +296,7 @@ def reach_of_messages(ground: Ground, site: Site) -> dict[str, str | int]:
 
 
 def agent_file(ground: Ground, site: Site, more: AgentMore) -> str:
-    """TOML. The fence is idle while the policy of the lab asks for no permits."""
+    """TOML. The fence is idle while the lab's policy requests no permits."""
     settings = ", ".join(
         f"{key} = {json.dumps(value)}" for key, value in reach_of_messages(ground, site).items()
     )
@@ -347,14 +349,14 @@ def agent_file(ground: Ground, site: Site, more: AgentMore) -> str:
 
 
 def _toml(text: str) -> str:
-    """A basic string of TOML is a string of JSON."""
+    """A basic TOML string is a JSON string."""
     return json.dumps(text)
 
 
 def start_unit(ground: Ground, site: Site, unit: str) -> None:
     """Orders one instance and waits until it answers. Raises `ActionError`.
 
-    The token is the lowest there is, so that the first leader is obeyed after it.
+    The token is the lowest possible, so that the first leader is obeyed after it.
     """
     settings = {
         "agent": site.url("agent"),

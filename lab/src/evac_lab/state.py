@@ -1,8 +1,8 @@
-"""Where everything of the lab is: sites, addresses, ports, its folder, and the processes that it started.
+"""State of a lab: sites, addresses, ports, its folder, and the processes that it started.
 
-Two worlds share one plan. On loopback each site is a /16 of 127/8, which needs no rights at all. With network
-namespaces each site is a namespace with addresses of 198.18.0.0/15, the range that is set aside for
-benchmarks (RFC 2544) and that nothing routes. An offset moves a whole lab, so that several never collide.
+Two worlds share one layout. On loopback each site is a /16 of 127/8, which needs no privileges. With network
+namespaces each site is a namespace with addresses of 198.18.0.0/15, the unrouted range reserved for
+benchmarks (RFC 2544). An offset shifts a whole lab, so that several do not collide.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from evac_lab.process import Process, ServerFailed
 World = Literal["loopback", "namespaces"]
 
 SITES: Final = ("pangyo", "anyang", "ansan")
-"""Where the primary stands at first, where the synchronous replica, where the asynchronous one."""
+"""Initial sites of the primary, the synchronous replica and the asynchronous one."""
 
 HOSTS: Final = {
     "etcd": 2,
@@ -61,7 +61,7 @@ HALLS: Final = {
     "hall-1": ("etcd", "postgres", "receipts", "controller"),
     "hall-2": ("redis", "dns", "haproxy", "agent", "messenger", "repository"),
 }
-"""What burns together when only half of a site does; an agent stands with the units that it runs."""
+"""What burns together when half of a site does; an agent is with the units that it runs."""
 
 _WITH_TLS: Final = frozenset({"etcd", "agent"})
 ZONE: Final = "lab"
@@ -73,7 +73,7 @@ NAMESPACE_OFFSETS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One site. number: 1, 2, 3. net: what its addresses begin with. namespace: "" on loopback."""
+    """One site. number: 1, 2, 3. net: address prefix. namespace: "" on loopback."""
 
     name: str
     number: int
@@ -89,19 +89,21 @@ class Site:
 
     @property
     def member(self) -> str:
-        """Its name as a PostgreSQL member. The prefix is needed: Patroni reads `anyang` as `ANY`, `ang`."""
+        """Its name as a PostgreSQL member. The prefix is needed because Patroni parses `anyang` as `ANY`,
+        `ang`.
+        """
         return f"dc-{self.name}"
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What stands before a command that shall run inside the site."""
+        """Command prefix to run something inside the site."""
         return ("ip", "netns", "exec", self.namespace) if self.namespace else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A whole lab. clients: the address from which clients speak, outside every site. folder: of the lab that
-    is up there, with what opens its store; "" for addresses only.
+    """A whole lab. clients: the address of the clients, outside every site. folder: of the running lab, for
+    access to its store; "" for addresses only.
     """
 
     world: World
@@ -111,7 +113,7 @@ class Topology:
     folder: str = ""
 
     def site(self, name: str) -> Site:
-        """Raises `InvalidInput` for a name that is none of the three."""
+        """Raises `InvalidInput` for an unknown name."""
         for site in self.sites:
             if site.name == name:
                 return site
@@ -124,7 +126,7 @@ class Topology:
         return tuple(site.host(role) for site in self.sites)
 
     def etcd_urls(self, first: str = "") -> tuple[str, ...]:
-        """Client URLs of all members, the one of site `first` first."""
+        """Client URLs of all members, site `first`'s first."""
         order = sorted(self.sites, key=lambda site: site.name != first)
         return tuple(site.url("etcd") for site in order)
 
@@ -155,22 +157,22 @@ def _check_offset(offset: int, most: int) -> None:
 
 
 OPERATOR: Final = "operator"
-"""Who looks into the lab from outside of it."""
+"""Operators who inspect the lab from outside."""
 VERSION: Final = 2
 STATE_FILE: Final = "lab.json"
 _LOCK_FILE: Final = "lock"
 _LOCK_SECONDS: Final = 5.0
 _TITLED: Final = frozenset({"redis-server", "postgres"})
-"""Servers that write over their environment."""
+"""Servers that overwrite their environment."""
 
 
 class LabError(EvacError):
-    """The lab is not in a state in which that can be done."""
+    """The lab's present state does not allow that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """One process that was started. site: "" for clients and what belongs to no site."""
+    """A started process. site: "" for clients and processes outside the sites."""
 
     site: str
     role: str
@@ -219,7 +221,7 @@ class LabState:
         return tuple(running for running in self.processes if running.site == site)
 
     def with_process(self, running: Running) -> LabState:
-        """The new process takes the place of an older one of the same name."""
+        """The new process replaces an older one of the same name."""
         rest = tuple(old for old in self.processes if old.name != running.name)
         return replace(self, processes=(*rest, running))
 
@@ -228,8 +230,8 @@ class LabState:
 
 
 def default_folder() -> Path:
-    """`$EVAC_LAB`, or where this user's state belongs. Root's home is closed to the user that PostgreSQL
-    runs as, so a lab of root lies where system services keep their state.
+    """`$EVAC_LAB`, or this user's state folder. Root's home is closed to PostgreSQL's user, so root's labs
+    are kept with the state of system services.
     """
     if given := os.environ.get("EVAC_LAB"):
         return Path(given)
@@ -263,7 +265,7 @@ class LabFolder:
 
     @property
     def archive(self) -> Path:
-        """What old primaries had alone, kept before they are rewound."""
+        """What only old primaries had, archived before they are rewound."""
         return self.path / "archive"
 
     @property
@@ -272,12 +274,12 @@ class LabFolder:
 
     @property
     def certificates(self) -> Path:
-        """Of the agents, and of those that ask them."""
+        """Of the agents and their clients."""
         return self.path / "certificates"
 
     @property
     def store(self) -> Path:
-        """The URL of the store, for commands: `--store "$(cat LAB/store)"`."""
+        """The store's URL, for commands: `--store "$(cat LAB/store)"`."""
         return self.path / "store"
 
     def data(self, site: str, role: str) -> Path:
@@ -285,11 +287,11 @@ class LabFolder:
 
     @property
     def mark(self) -> str:
-        """The mark of all processes of this lab; a site's name follows it."""
+        """The mark of all processes of this lab, followed by a site's name."""
         return f"{self.path}|"
 
     def read(self) -> LabState | None:
-        """What is remembered, or None when there is no lab. Raises `LabError` when it cannot be read."""
+        """The stored state, or None without a lab. Raises `LabError` if unreadable."""
         try:
             data = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -301,14 +303,14 @@ class LabFolder:
         return _state(data)
 
     def need(self) -> LabState:
-        """The lab that is up. Raises `LabError` when none is."""
+        """The running lab. Raises `LabError` if there is none."""
         state = self.read()
         if state is None:
             raise LabError("lab-down", "no lab is up", "evac lab up")
         return state
 
     def write(self, state: LabState) -> None:
-        """Whole or not at all."""
+        """Written atomically."""
         self.path.mkdir(parents=True, exist_ok=True)
         fresh = self.path / f".{STATE_FILE}.new"
         fresh.write_text(json.dumps(state.to_json(), indent=1), encoding="utf-8")
@@ -316,7 +318,7 @@ class LabFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One command at a time changes the lab. Raises `LabError` when another one is at it."""
+        """One command at a time changes the lab. Raises `LabError` if another one is running."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / _LOCK_FILE).open("w") as lock:
             deadline = time.monotonic() + _LOCK_SECONDS
@@ -347,8 +349,8 @@ def _state(data: dict[str, Any]) -> LabState:
 
 
 def living(state: LabState | None, folder: LabFolder, site: str | None = None) -> set[int]:
-    """Pids of everything that lives of the lab, or of one site: what was recorded, its children, and what
-    carries the mark (a crash may have come before a pid was written down).
+    """Pids of everything alive in the lab, or at one site: recorded processes, their children, and marked
+    ones (a crash may have come before a pid was written down).
     """
     rows = processes.table()
     known: Iterable[Running] = state.processes if state is not None else ()
@@ -369,9 +371,9 @@ Progress = Callable[[float, str], None]
 
 
 class Starter:
-    """Starts processes, from several threads at once, and writes each into the state at once.
+    """Starts processes, from several threads at once, and records each in the state immediately.
 
-    Ends no process: who started the lab may be gone long before it.
+    Ends no process: the starter of the lab may be gone long before.
     """
 
     def __init__(self, folder: LabFolder, state: LabState, progress: Progress, steps: int = 0) -> None:
@@ -389,13 +391,13 @@ class Starter:
             return self._state
 
     def change(self, **values: object) -> None:
-        """Changes what is remembered, and writes it."""
+        """Changes and saves the state."""
         with self._lock:
             self._state = replace(self._state, **values)  # type: ignore[arg-type]
             self.folder.write(self._state)
 
     def launch(self, site: str, role: str, process: Process) -> Process:
-        """Starts it and remembers it; does not wait until it is ready."""
+        """Starts and records a process without waiting until it is ready."""
         process.env = {**process.env, processes.MARK: f"{self.folder.mark}{site}"}
         process.start()
         running = Running(
@@ -424,21 +426,21 @@ class Starter:
         self.tell(words or process.name)
 
     def tell(self, words: str) -> None:
-        """One more step is done."""
+        """Reports one more completed step."""
         with self._lock:
             self._done += 1
             share = min(1.0, self._done / self._steps)
         self._progress(share, words)
 
     def let_go(self) -> None:
-        """From here on they are not our children to wait for; they live on when this command ends."""
+        """From here on they are no longer our children to wait for; they outlive this command."""
         for process in self._started:
             if process.popen is not None and process.popen.returncode is None:
                 process.popen.returncode = 0
         self._started.clear()
 
     def check(self) -> None:
-        """Raises `ServerFailed` for the first process that ended by itself."""
+        """Raises `ServerFailed` for the first process that ended unexpectedly."""
         for process in self._started:
             if not process.alive:
                 raise ServerFailed("server-failed", f"{process.name} ended: {process.last_lines()}")
@@ -469,7 +471,7 @@ def answers(url: str, timeout_s: float = 0.5, line: ssl.SSLContext | None = None
 
 
 def wait_for(ready: Callable[[], bool], timeout_s: float, what: str, pause_s: float = 0.05) -> None:
-    """Waits for something that no one process stands for. Raises `LabError` when it takes too long."""
+    """Waits for something that no single process provides. Raises `LabError` on timeout."""
     deadline = time.monotonic() + timeout_s
     while not ready():
         if time.monotonic() > deadline:
@@ -480,12 +482,12 @@ def wait_for(ready: Callable[[], bool], timeout_s: float, what: str, pause_s: fl
 
 
 STORE_USER: Final = "evac"
-"""In etcd, of controllers: it may read and write the keys below `evac/`, and nothing else."""
+"""The controllers' etcd user: may access only the keys below `evac/`."""
 
 
 def store_url(topology: Topology, first: str = "") -> str:
-    """The store of the lab's controllers, the member of site `first` first: with the certificate of that
-    site, or of an operator, and sealed.
+    """The store of the lab's controllers, site `first`'s member first: with the certificate of that site, or
+    of an operator, and sealed.
     """
     folder = LabFolder(Path(topology.folder))
     shown = folder.certificates / f"store-{first or OPERATOR}"

@@ -1,6 +1,6 @@
-"""What lives, who takes writes, how the clients fare, and what evac says of it; as text and on a screen.
+"""What is alive, what takes writes, how the clients are doing, and evac's view; as text and live.
 
-Reads evac's store, as any other reader does. A lab without controllers has none of it.
+Reads evac's store like any other reader; a lab without controllers has no such data.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ _STEP_MILESTONES: Final = {
     "protect": "promoted",
     "shift": "shifted",
 }
-"""Kind of step -> milestone. Another synchronous replica is to a hanging primary what a promotion is to a
-lost one: from then on writes go through.
+"""Kind of step -> milestone. For a hanging primary, another synchronous replica is what a promotion is for a
+lost one: from then on writes succeed.
 """
 _FIRST: Final = ("detected", "decided")
-"""Milestones of which the first one counts, where several runs answer one fire."""
+"""Milestones of which the first counts, if several runs respond to one fire."""
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """One run. seconds: milestone -> seconds since the fire. phase: of the run, "" while it goes on."""
+    """One run. seconds: milestone -> seconds since the fire. phase: of the run, "" while it is open."""
 
     run: str
     phase: str
@@ -69,7 +69,7 @@ class RunFacts:
 
 
 def ask(topology: Topology, question: Callable[[Store], Awaitable[Answer]], first: str = "") -> Answer:
-    """Opens the store, asks, closes it."""
+    """Opens the store, runs a query, closes it."""
 
     async def asked() -> Answer:
         store = open_store(store_url(topology, first))
@@ -82,7 +82,7 @@ def ask(topology: Topology, question: Callable[[Store], Awaitable[Answer]], firs
 
 
 def leader_site(topology: Topology, first: str = "") -> str:
-    """Site of the controller that leads; "" where none does or the store does not answer."""
+    """Site of the leading controller; "" if none leads or the store does not answer."""
 
     async def question(store: Store) -> str:
         lease = await store.holder(LEADER)
@@ -96,10 +96,9 @@ def leader_site(topology: Topology, first: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Watchers:
-    """What evac's controllers say of themselves. leader: site of the one that leads, "" where none does.
-    ready: sites for whose loss a plan lies in the drawer; problems: site -> why none could be made.
-    open_runs: those that have not ended. proven: stores of which a synchronous copy is proven to hold
-    every commit; a promotion of another one waits for a person.
+    """What evac's controllers report. leader: site of the leader, "" if none. ready: sites whose loss has a
+    standby plan; problems: site -> why it has none. open_runs: not ended. proven: stores with a synchronous
+    copy proven to have every commit; promoting another copy waits for a person.
     """
 
     leader: str
@@ -110,7 +109,7 @@ class Watchers:
 
 
 def watchers(topology: Topology, first: str = "", within_s: float = WATCHERS_SECONDS) -> Watchers | None:
-    """None where the store does not answer in time."""
+    """None if the store does not answer in time."""
 
     sites = tuple(site.name for site in topology.sites)
 
@@ -134,8 +133,8 @@ def watchers(topology: Topology, first: str = "", within_s: float = WATCHERS_SEC
 
 
 def left_sites(topology: Topology, first: str = "", within_s: float = LEFT_SECONDS) -> tuple[str, ...]:
-    """Sites that evac took out of service and nobody brought back; none where the store does not answer in
-    time, which may be electing, as a member of it has just come back.
+    """Sites that evac took out of service and that have not been restored; none if the store does not answer
+    in time, for example while electing after a member returned.
     """
 
     async def question(store: Store) -> tuple[str, ...]:
@@ -156,8 +155,8 @@ def left_sites(topology: Topology, first: str = "", within_s: float = LEFT_SECON
 
 
 async def plans_ready(store: Store, sites: Sequence[str]) -> dict[str, library.Ready]:
-    """What lies in the drawer for the loss of each single site; what was made of other roles than those last
-    seen is made anew and does not count.
+    """Standby plans for the loss of each single site; plans made for other roles than those last seen do not
+    count, as they are made again.
     """
     from evac.app.observed_stores import KEY, digest_in
 
@@ -169,14 +168,14 @@ async def plans_ready(store: Store, sites: Sequence[str]) -> dict[str, library.R
 
 
 def site_in(owner: str) -> str:
-    """The site that the name of a lease holder begins with."""
+    """The site at the start of a lease holder's name."""
     return next((site for site in SITES if owner == site or owner.startswith(f"{site}/")), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What the store held before a fire, and nobody need read again. runs: of all incidents; watched:
-    segments of the journal of watching.
+    """What the store contained before a fire, so that it need not be read again. runs: of all incidents;
+    watched: segments of the watch journal.
     """
 
     runs: frozenset[str] = frozenset()
@@ -184,7 +183,7 @@ class Before:
 
 
 def before_fire(topology: Topology, first: str = "") -> Before:
-    """Nothing where the store does not answer: then all is read."""
+    """Empty if the store does not answer: then everything is read."""
 
     async def question(store: Store) -> Before:
         head, entries = await asyncio.gather(head_of(store, _WATCH_STREAM), store.list(_RUN_PREFIX))
@@ -208,10 +207,10 @@ def run_of_fire(
     ahead: Mapping[str, float],
     before: Before = Before(),
 ) -> RunFacts | None:
-    """What the runs that were made after the fire have done; None while there is none.
+    """Milestones of the runs created after the fire; None while there are none.
 
-    A loss may make two: one that evacuates, and one for each store that only lost its synchronous replica.
-    ahead: site -> by how many seconds its clock was made to jump; what its leader wrote is put right by that.
+    A loss may create two: one that evacuates, and one for each store that only lost its synchronous replica.
+    ahead: site -> seconds that its clock was made to jump, by which its leader's times are corrected.
     """
 
     async def question(store: Store) -> RunFacts | None:
@@ -236,12 +235,12 @@ def run_of_fire(
 
 
 def moved(rows: Sequence[Sequence[Any]], shift_ms: int) -> list[Sequence[Any]]:
-    """Records as a true clock would have dated them: [kind, at_ms, ...] of one that was so far ahead."""
+    """Records with corrected times: [kind, at_ms, ...] of a clock that was ahead by `shift_ms`."""
     return [[kind, int(at_ms) - shift_ms, *rest] for kind, at_ms, *rest in rows]
 
 
 def is_withdrawn(events: Sequence[Sequence[Any]]) -> bool:
-    """Whether evac itself took a run back that asked a person: commits that hung went on by themselves."""
+    """Whether evac itself withdrew a run that asked a person, because stalled commits resumed."""
     return any(
         kind == "cancelled" and bool(rest) and isinstance(rest[-1], dict) and rest[-1].get("who") == EVAC
         for kind, _, *rest in events
@@ -249,8 +248,8 @@ def is_withdrawn(events: Sequence[Sequence[Any]]) -> bool:
 
 
 def together(runs: Sequence[RunFacts]) -> RunFacts | None:
-    """Several runs as one: it has ended when all have, as badly as the worst. The first that was seen and
-    decided counts, and of what was done the last.
+    """Several runs as one: it ends when all have, with the worst outcome. For detection and decision the
+    first counts, for actions the last.
     """
     if not runs:
         return None
@@ -276,8 +275,8 @@ async def _records(store: Store, stream: str, after: int = 0) -> Any:
 def facts(
     run: str, events: Sequence[Sequence[Any]], watched: Sequence[Sequence[Any]], site: str, burnt_at: float
 ) -> RunFacts:
-    """Milestones of a run. An event is [kind, at_ms, step, attempt, data]; a milestone of steps is reached
-    when the last step of its kind has succeeded.
+    """Milestones of a run. An event is [kind, at_ms, step, attempt, data]; a step milestone is reached when
+    the last step of its kind succeeds.
     """
     seconds: dict[str, float] = {}
     phase = ""
@@ -299,7 +298,7 @@ def facts(
 
 
 def _lost_at(watched: Sequence[Sequence[Any]], site: str) -> list[int]:
-    """When verdicts said of the site, or of a hall of it, that it is lost.
+    """When verdicts reported the site, or a hall of it, as lost.
 
     A record is [kind, at_ms, site, words, data].
     """
@@ -321,7 +320,7 @@ select case when pg_is_in_recovery() then 'replica'
 
 @dataclass(frozen=True, slots=True)
 class SiteStatus:
-    """One site. servers: role -> "up", "down" or "stopped" as the machine's process table says."""
+    """One site. servers: role -> "up", "down" or "stopped" according to the process table."""
 
     name: str
     state: str
@@ -333,8 +332,8 @@ class SiteStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole lab. writes_per_second: acknowledged to clients, over the last seconds. watchers: None where
-    no controller of evac runs, or its store does not answer.
+    """The whole lab. writes_per_second: acknowledged to clients in the last seconds. watchers: None if no
+    controller of evac runs or its store does not answer.
     """
 
     world: str
@@ -350,7 +349,7 @@ class Status:
 
 
 def look(folder: LabFolder, state: LabState) -> Status:
-    """One look, of about a second, and three where the store of evac does not answer."""
+    """One look: about a second, or three if evac's store does not answer."""
     ground = Ground(folder, state.topology)
     master = asyncio.run(_master(ground))
     rows = asyncio.run(_look(ground))
@@ -370,7 +369,7 @@ def look(folder: LabFolder, state: LabState) -> Status:
 
 
 def _watchers(state: LabState) -> Watchers | None:
-    """Asked of a member whose site neither burnt nor is cut off."""
+    """From a member whose site is neither burnt nor cut off."""
     if not any(one.role == "controller" for one in state.processes):
         return None
     living = [one.name for one in state.topology.sites if one.name not in (*state.burnt, *state.cut)]
@@ -410,7 +409,7 @@ async def _postgres(database: Database, site: str) -> str:
 
 
 async def _names(host: str) -> tuple[str, ...]:
-    """What this site's DNS server answers for the service."""
+    """This site's DNS answer for the service."""
     query = dns.message.make_query(SERVICE_NAME, dns.rdatatype.A)
     try:
         answer = await dns.asyncquery.udp(query, host, ASK_SECONDS, PORTS["dns"])
@@ -426,8 +425,8 @@ def _state_of(state: LabState, site: Site) -> str:
 
 
 def _servers(state: LabState, site: Site, postgres: str) -> dict[str, str]:
-    """The messenger is a unit of the site's agent; it counts as up when it answers. So does a PostgreSQL,
-    which the agent starts anew when it was rewound.
+    """The messenger is a unit of the site's agent and counts as up when it answers. So does a PostgreSQL that
+    the agent restarted after a rewind.
     """
     known = {one.role: one.alive for one in state.of_site(site.name)}
     known["messenger"] = unit_lives(site)
@@ -437,7 +436,7 @@ def _servers(state: LabState, site: Site, postgres: str) -> dict[str, str]:
 
 
 def unit_lives(site: Site) -> bool:
-    """Whether a messenger listens in the site, and answers."""
+    """Whether the site's messenger listens and answers."""
     import urllib.request
 
     try:
@@ -448,7 +447,7 @@ def unit_lives(site: Site) -> bool:
 
 
 def pulse(path: Path, now: float | None = None) -> tuple[float, float, float | None]:
-    """(acknowledged a second, failed a second, seconds since the last one) from the end of the ledger."""
+    """(acknowledged per second, failed per second, seconds since the last one) from the end of the ledger."""
     moment = time.time() if now is None else now
     start = max(0, clients.size(path) - _TAIL_BYTES)
     rows = list(clients.read_ledger(path, _line_start(path, start)))
@@ -494,7 +493,7 @@ def picture(status: Status) -> RenderableType:
 
 
 def _evac(status: Status) -> Iterator[tuple[RenderableType, ...]]:
-    """Who leads, and for the loss of which sites a plan lies ready."""
+    """The leader, and which site losses have a standby plan."""
     if not any("controller" in site.servers for site in status.sites):
         return
     seen = status.watchers
@@ -519,7 +518,7 @@ def _plan(site: str, seen: Watchers) -> Text:
 
 
 def _runs(status: Status) -> list[Text]:
-    """What a fire would wait for a person for; runs that have not ended, and where to read on."""
+    """What a fire would need a person for; open runs, and where to read more."""
     if status.watchers is None:
         return []
     waits = not status.watchers.proven and any("controller" in site.servers for site in status.sites)
@@ -541,7 +540,7 @@ def _word(role: str) -> Text:
 
 
 def _copies(role: str) -> Text:
-    """Who follows this primary, one a line; those that confirm commits first."""
+    """Copies that follow this primary, one per line; those that confirm commits first."""
     found = [one.split(" ") for one in role.partition(" -> ")[2].split(", ") if one]
     rows = sorted((how != "sync", f"{name} {how}") for name, how in found)
     return Text("\n".join(words for _, words in rows))
@@ -566,7 +565,7 @@ def as_text(status: Status, width: int, colour: bool) -> str:
 
 
 def live(look: Callable[[], Status], period_s: float = 0.5, seconds: float | None = None) -> None:
-    """Draws again and again until interrupted, or for so many seconds."""
+    """Redraws until interrupted, or for a number of seconds."""
     end = None if seconds is None else time.monotonic() + seconds
     with Live(picture(look()), refresh_per_second=8, screen=False) as shown:
         while end is None or time.monotonic() < end:

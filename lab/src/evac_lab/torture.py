@@ -1,11 +1,11 @@
-"""Fires in a row, with the way home between them: the tenth as good as the first.
+"""A series of fires with a failback after each: the tenth must go as well as the first.
 
-    python -m evac_lab.torture --fires 10 --kind any
+python -m evac_lab.torture --fires 10 --kind any
 
-A lab of its own burns, is restored and failed back, waits until its database is protected again, and burns
+A separate lab burns, is restored and failed back, waits until its database is protected again, and burns
 again. Kinds: `any` (any site first), `leader` (every second time the leader burns with its site), `replica`
-(the site of the copy that confirms commits), `cut` (the network of a site), `half` (one hall). Each fire must
-end by itself, lose no acknowledged write and have no second of two primaries; else it exits with 1.
+(the site of the copy that confirms commits), `cut` (a site's network), `half` (one hall). Each fire must end
+without help, lose no acknowledged write and never have two primaries; otherwise the exit code is 1.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ KINDS: Final = ("any", "leader", "replica", "cut", "half")
 PATIENCE: Final = Patience(45.0)
 PROTECTED_S: Final = 60.0
 READY_S: Final = 300.0
-"""How long the first plans may take: where no kernel is compiled yet, the first planner compiles them."""
+"""How long the first plans may take: without compiled kernels, the first planner compiles them."""
 BEFORE_S: Final = 5.0
-"""How long before a fire the story of one that went wrong begins."""
+"""How long before a failed fire its log excerpt begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One fire and the way home after it. trouble: empty where all is well."""
+    """One fire and the following failback. trouble: empty if all is well."""
 
     fire: Fire
     home_s: float
@@ -68,7 +68,7 @@ class Round:
 def play(
     folder: LabFolder, kind: str, fires: int, random: Random, patience: Patience = PATIENCE
 ) -> Iterator[Round]:
-    """So many fires of a kind in a row; stops after one that went wrong."""
+    """A number of fires of one kind; stops after the first failure."""
     names = [site.name for site in folder.need().topology.sites]
     if missing := world.wait_for_plans(folder.need().topology, within_s=READY_S):
         raise LabError(
@@ -124,7 +124,7 @@ def _waits(folder: LabFolder, fire: Fire) -> str:
 
 
 def story(folder: LabFolder, fire: Fire) -> Iterator[str]:
-    """What the controllers wrote since a fire was lit, each with its seconds after it: why it went wrong."""
+    """What the controllers logged since a fire was lit, with seconds after it: why it failed."""
 
     async def look(store: Store) -> list[Notice]:
         return [decode(record) async for segment in read(store, STREAM) for record in segment.records]
@@ -142,7 +142,7 @@ def story(folder: LabFolder, fire: Fire) -> Iterator[str]:
 
 
 def _home(folder: LabFolder, site: str) -> str:
-    """Restores a site, and brings home what is away; what went wrong."""
+    """Restores a site and fails back what is away; returns what went wrong."""
     try:
         back = restoring.restore(folder, site, failback=site == _home_site(folder), reason="torture")
     except LabError as error:
@@ -158,7 +158,7 @@ def _home_site(folder: LabFolder) -> str:
 
 
 def _replica(folder: LabFolder) -> str:
-    """The site of the copy that confirms commits, by the proof that is kept; empty where none is."""
+    """The site of the copy that confirms commits, by the stored proof; empty if none."""
 
     async def look(store: Store) -> str:
         entry = await store.get(PREFIX + SYNCHRONOUS)
@@ -169,7 +169,7 @@ def _replica(folder: LabFolder) -> str:
 
 @contextmanager
 def _lab(kind: str) -> Iterator[LabFolder]:
-    """One of its own, at addresses that nobody has."""
+    """A separate lab, at unused addresses."""
     offset = next(n for n in range(10, LOOPBACK_OFFSETS) if not doctor.taken_ports(topology("loopback", n)))
     path = Path(tempfile.mkdtemp(prefix="evac-torture-"))
     path.chmod(0o755)
@@ -195,7 +195,7 @@ def summary(rounds: Sequence[Round]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit 1 where a fire went wrong."""
+    """Exit code 1 if a fire failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--fires", type=int, default=10)
     parser.add_argument("--kind", choices=KINDS, action="append")

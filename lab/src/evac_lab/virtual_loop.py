@@ -1,9 +1,9 @@
-"""An event loop whose time is virtual and whose order is drawn from a seed: the same seed, the same trace.
+"""An event loop with virtual time and a seeded order: the same seed, the same trace.
 
-Time jumps to the next timer when nothing else is left to do. Callbacks that are ready together run in an
-order that the seed decides, and now and then one of them is kept for a later turn. There is no input, output,
-thread or executor. A process of the simulation can be stopped (its callbacks wait, its clock goes on),
-resumed, or killed at any await. Invariant: nothing that happens depends on addresses, hashes or real time.
+Time jumps to the next timer when nothing else is ready. Callbacks that are ready together run in an order
+drawn from the seed, and now and then one is postponed to a later turn. There is no input, output, thread or
+executor. A simulated process can be stopped (its callbacks wait, its clock continues), resumed, or killed at
+any await. Invariant: nothing depends on addresses, hashes or real time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 T = TypeVar("T")
 LATER_PERMILLE: Final = 20
-"""How often a ready callback is kept for the next turn."""
+"""How often a ready callback is postponed to the next turn."""
 
 _PROCESS: ContextVar[VirtualProcess | None] = ContextVar("evac.process", default=None)
 
@@ -30,12 +30,12 @@ class Idle(RuntimeError):
 
 
 class VirtualProcess:
-    """One process of the simulation: its tasks, and its clocks, which are its own (the port `Clock`).
+    """One simulated process: its tasks, and its own clocks (the port `Clock`).
 
-    offset_ms: of the wall clock; drift_ppm: how much faster its clocks go than the world's. ahead_ms: what
-    its clocks say beyond that, for a process that was stopped in the middle of a callback: the rest of the
-    callback runs as after the stop. A stopped process does nothing while its clocks go on; a dead one is only
-    unwound, and whatever it asks for fails.
+    offset_ms: of the wall clock; drift_ppm: how much faster its clocks run than the world's. ahead_ms: extra
+    clock time for a process that was stopped in the middle of a callback: the rest of the callback runs as
+    after the stop. A stopped process does nothing while its clocks continue; a dead one is only unwound, and
+    all its requests fail.
     """
 
     def __init__(self, loop: VirtualLoop, name: str, site: str = "", drift_ppm: int = 0) -> None:
@@ -63,7 +63,7 @@ class VirtualProcess:
         return self._read_ms + self.ahead_ms
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Task[T]:
-        """Begins work as this process; whatever it starts belongs to the process as well."""
+        """Starts work as this process; whatever that starts belongs to the process as well."""
         task = self._loop.create_task(work, name=name or self.name, context=self.context)
         self._roots.append(task)
         return task
@@ -75,13 +75,13 @@ class VirtualProcess:
         self.tasks.append(task)
 
     def stop(self) -> None:
-        """As SIGSTOP does."""
+        """Stops it like SIGSTOP."""
         if self.alive and not self.stopped:
             self.stopped = True
             self._loop.stopped += 1
 
     def resume(self) -> None:
-        """As SIGCONT does."""
+        """Resumes it like SIGCONT."""
         if self.stopped:
             self.stopped, self.ahead_ms = False, 0
             self._loop.stopped -= 1
@@ -89,21 +89,21 @@ class VirtualProcess:
             self._loop.ready.extend(held)
 
     def kill(self) -> None:
-        """As SIGKILL does: from here on nothing it does reaches anybody; its tasks are unwound."""
+        """Kills it like SIGKILL: from now on nothing it does has an effect; its tasks are unwound."""
         self.alive = False
         self.resume()
         for task in self.tasks:
             task.cancel()
 
     def forget(self) -> None:
-        """Lets go of all that it did, so that it need not be found as garbage."""
+        """Drops references to all its work, so that the garbage collector need not find it."""
         self.tasks.clear()
         self._roots.clear()
         self.held.clear()
 
     @property
     def failure(self) -> BaseException | None:
-        """What one of the tasks that were spawned in it ended with, if that was no cancellation."""
+        """The error of a task spawned in it, unless it was a cancellation."""
         for task in self._roots:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 return task.exception()
@@ -111,8 +111,8 @@ class VirtualProcess:
 
 
 class _Task(asyncio.Task[T]):
-    """A task with a hash of its own: sets of tasks are in the same order in every run. It has its number
-    before it is begun, for it is in the first set by then.
+    """A task with its own hash, so that sets of tasks have the same order in every run. Its number is
+    assigned before it is created, because it enters the first set during creation.
     """
 
     _number: int
@@ -122,13 +122,13 @@ class _Task(asyncio.Task[T]):
 
 
 _Callback = list[Any]
-"""[callback, args, context, whether it was cancelled, when]. A list, because they are made by the thousand,
-and to make a list runs no code of ours.
+"""[callback, args, context, cancelled, when]. A list, because thousands are created, and creating a list runs
+none of our code.
 """
 
 
 class _Handle(_Callback):
-    """A callback that somebody may want to cancel."""
+    """A callback that may be cancelled."""
 
     __slots__ = ()
 
@@ -143,10 +143,10 @@ class _Handle(_Callback):
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """The loop. turns: callbacks run so far; now: its time in s. What a callback raises ends the run."""
+    """The loop. turns: callbacks run so far; now: its time in s. An error in a callback ends the run."""
 
     get_debug: Any = bool
-    """Asked for by every future: never, and without a call of ours."""
+    """Every future asks for it; constant, to avoid a call."""
 
     def __init__(self, seed: int, later_permille: int = LATER_PERMILLE) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._errors: list[BaseException] = []
         self._of_nobody: list[asyncio.Task[Any]] = []
         self.world = Context()
-        """The context of whatever belongs to no process: servers, networks, clients."""
+        """The context of everything outside a process: servers, networks, clients."""
 
     def time(self) -> float:
         return self.now
@@ -176,7 +176,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Handle:
-        """Futures and tasks name a context, and keep nothing of what they are given back."""
+        """Futures and tasks pass a context and do not keep the returned handle."""
         if context is not None:
             self.ready.append(bare := [callback, args, context, False, 0.0])
             return bare  # type: ignore[return-value]
@@ -203,7 +203,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return handle
 
     def in_world(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
-        """Something that happens whether or not whoever asked for it still lives."""
+        """Something that happens whether or not its requester is still alive."""
         self._numbers += 1
         heappush(self._timers, (self.now + delay_s, self._numbers, [callback, args, self.world, False, 0.0]))
 
@@ -227,10 +227,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         raise RuntimeError("a simulation has no threads")
 
     def __del__(self) -> None:
-        """It holds nothing that has to be closed, so one that was never run may go."""
+        """Nothing has to be closed, so a loop that never ran may be dropped."""
 
     def _write_to_self(self) -> None:
-        """Nobody sleeps, so nobody is woken."""
+        """Nothing sleeps, so nothing must be woken."""
 
     def _process_events(self, event_list: Any) -> None:
         """There is no input or output."""
@@ -240,8 +240,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._errors.append(error if error is not None else RuntimeError(context.get("message")))
 
     def _run_once(self) -> None:
-        """Turn after turn until the loop shall stop: in each, every callback that is ready now, in an order
-        drawn from the seed.
+        """Runs turn after turn until the loop is to stop: in each, every callback that is ready, in a seeded
+        order.
         """
         plots = self._plots
         while True:
@@ -272,7 +272,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 return
 
     def _due(self) -> list[_Callback]:
-        """Jumps to the next timer: all that are due at that moment."""
+        """Jumps to the next timer and returns everything due then."""
         timers = self._timers
         while timers:
             at, _, first = heappop(timers)
@@ -301,7 +301,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.ready.append(batch.pop())
 
     def _awake(self, batch: list[_Callback]) -> Iterator[_Callback]:
-        """Those whose process is not stopped; the others wait until it goes on."""
+        """Callbacks of processes that are not stopped; others wait until resumption."""
         for handle in batch:
             process = handle[2].get(_PROCESS)
             if process is not None and process.stopped:
@@ -310,16 +310,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 yield handle
 
     def fail(self, error: BaseException) -> None:
-        """Ends the whole run with this error, whatever the code that runs now does with errors."""
+        """Ends the whole run with this error, whatever the running code does with errors."""
         self._errors.append(error)
 
     def at_turn(self, turn: int, act: Callable[[], None]) -> None:
-        """Does something as soon as so many callbacks have run: at an await, whatever time it is."""
+        """Acts as soon as a number of callbacks have run: at an await, regardless of time."""
         self._numbers += 1
         heappush(self._plots, (turn, self._numbers, act))
 
     def unwind(self) -> None:
-        """Ends every task that is left, so that nothing of this story reaches the next."""
+        """Ends all remaining tasks, so that nothing of this story reaches the next."""
         asyncio.events._set_running_loop(self)
         try:
             for process in self.processes:
@@ -348,7 +348,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         yield from self._of_nobody
 
     def _run_quietly(self) -> None:
-        """One turn of which nothing is reported: what is unwound has nothing more to say."""
+        """One turn without error reports: what is being unwound no longer matters."""
         batch, self.ready = self.ready, []
         for handle in batch:
             if not handle[3]:
@@ -359,7 +359,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 def run(loop: VirtualLoop, main: Coroutine[Any, Any, T]) -> T:
     """Runs one story on its loop, and closes the loop. Raises the first error of any callback.
 
-    Cycles are collected between stories, never in one: when that happens is no part of a story.
+    Cycles are collected between stories only: the timing of a collection is not part of a story.
     """
     collecting = gc.isenabled()
     gc.disable()

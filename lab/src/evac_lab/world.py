@@ -1,5 +1,5 @@
-"""The lab as a whole: up, what lives, down. Starts the servers of all sites in parallel, in one order, and
-writes the lab as an estate, with the policy that lets evac act.
+"""The lab as a whole: up, status, down. Starts the servers of all sites in parallel, in a fixed order, and
+writes the lab as an estate, with a policy that lets evac act.
 
 Nothing here acts for evac; faults are in `faults`.
 """
@@ -63,9 +63,9 @@ from evac_lab.state import (
 from evac_lab.status import leader_site, watchers
 
 ROUND_TRIPS: Final = 20
-"""Of a fence or a promotion of a PostgreSQL in another site, its connection included."""
+"""Time for a fence or promotion of a PostgreSQL at another site, including its connection."""
 PROBE_ROUND_TRIPS: Final = 2
-"""Of a probe: its connection, and its question."""
+"""Time for a probe: connection and question."""
 _POOL: Final = {"cpu": "8 cores", "memory": "8 GiB", "disk": "20 GiB"}
 _POLICY: Final = """\
 mode: %(mode)s
@@ -82,9 +82,9 @@ pace: {shares: [10 %%, 50 %%, 100 %%], wait: 1 s}
 def write(
     ground: Ground, delay_ms: float = 0, *, ask: bool = False, halls: bool = False, second: bool = False
 ) -> Path:
-    """Writes estate and policy; returns the folder. delay_ms: one way between sites; all is slower then. ask:
-    nothing begins without a person. halls: what is in which hall is part of the estate. second: the database
-    that has no live copy is, too.
+    """Writes estate and policy; returns the folder. delay_ms: one way between sites; slows everything. ask:
+    nothing begins without a person. halls: the estate includes halls. second: includes the database without a
+    live copy.
     """
     folder = ground.folder.estate
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def write(
 
 
 def _place_in_halls(estate: dict[str, Any], ends: dict[str, Any]) -> None:
-    """Says of everything in which hall it is, so that the loss of one can be judged and planned."""
+    """Assigns everything to its hall, so that the loss of one can be judged and planned."""
     hall_of = {role: hall for hall, roles in HALLS.items() for role in roles}
     estate["halls"] = {f"{site}/{hall}": {} for site in SITES for hall in HALLS}
     estate["racks"] = {f"{site}/hall-2/rack-1": {} for site in SITES}
@@ -132,10 +132,10 @@ def _place_in_halls(estate: dict[str, Any], ends: dict[str, Any]) -> None:
 
 
 def watch(delay_ms: float) -> str:
-    """How sites are watched over links of that delay, one way.
+    """Watch settings for links of that delay, one way.
 
-    A probe opens a connection and asks, two round trips: what is far away needs so much more time to answer,
-    or it looks dead whenever the machine is a little late. A lost site is then believed that much later.
+    A probe connects and asks, which is two round trips: distant sites need that much more time, or they look
+    dead whenever the machine is slightly late. A lost site is then detected that much later.
     """
     profile = PROFILES["lab"]
     if not delay_ms:
@@ -182,7 +182,7 @@ def _services(sites: list[str]) -> dict[str, Any]:
 
 def _stores(seconds: int) -> dict[str, Any]:
     """Messages lose nothing between the first two sites; presence may lose what it can learn again. seconds:
-    that a fence or a promotion takes.
+    duration of a fence or promotion.
     """
     messages: list[dict[str, str]] = [{"at": SITES[0], "mode": "primary"}]
     messages += [
@@ -206,7 +206,7 @@ def _stores(seconds: int) -> dict[str, Any]:
 
 
 def endpoints(ground: Ground) -> dict[str, Any]:
-    """How each real server is reached, a site at a time."""
+    """How to reach each real server, one site at a time."""
     found: dict[str, Any] = {}
     for site in ground.topology.sites:
         found |= _named(site, (*_data(ground, site), *_traffic(ground, site)))
@@ -227,11 +227,11 @@ _ROLE_OF: Final = {
     "balancer": "haproxy",
     "door": "haproxy",
 }
-"""Endpoint, without its site -> the server that it reaches; of stores the members say where they are."""
+"""Endpoint, without its site -> the server that it reaches; for stores the members say where they are."""
 
 
 def _data(ground: Ground, site: Site) -> list[receipts.Endpoint]:
-    """Of stores, and of what runs the service."""
+    """Endpoints of stores and of what runs the service."""
     secrets = ground.secrets
     messages = site_servers.reach_of_messages(ground, site)
     password = secrets.reference("redis")
@@ -246,7 +246,9 @@ def _data(ground: Ground, site: Site) -> list[receipts.Endpoint]:
 
 
 def _shown_to_etcd(ground: Ground) -> Mapping[str, str]:
-    """A witness shows what an operator shows: it asks whether the member lives, and has no user."""
+    """A witness presents the same certificate as an operator: it asks whether the member is alive, and has no
+    user.
+    """
     files = authorities.store_files(ground.folder.certificates)
     return {"ca": f"file:{files.ca}", "cert": f"file:{files.cert}", "key": f"file:{files.key}"}
 
@@ -279,24 +281,23 @@ def _traffic(ground: Ground, site: Site) -> list[receipts.Endpoint]:
 
 READY_SECONDS: Final = 30.0
 ROOM_SECONDS: Final = 120.0
-"""A war room gives way to everything else that starts."""
+"""A war room yields to everything else that starts."""
 PLANS_SECONDS: Final = 60.0
 SYNCHRONOUS: Final = "messages"
 """The store whose synchronous copy is its fence."""
-"""For the first plans: a fire before them waits for the planner."""
+"""Time for the first plans: a fire before them waits for the planner."""
 _STEPS: Final = 32
 _LOOK_SECONDS: Final = 0.5
 _KEPT: Final = ("fires",)
-"""What a lab leaves behind for people: the reports of its fires."""
+"""What a lab leaves behind: the reports of its fires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a lab comes up. writers: clients that write. delay_ms: one way, between sites (namespaces).
-    clocks: evac's own processes get clocks that may jump. controllers: False: people must put fires out.
-    plans_s: how long to wait for a plan for the loss of each site. ask: controllers wait for approvals, and
-    serve the war room (loopback). halls: the estate says in which hall everything is. second: also the
-    database that has no live copy.
+    """Options of a lab. writers: number of writing clients. delay_ms: one way, between sites (namespaces).
+    clocks: evac's processes get clocks that may jump. controllers: False: people must put fires out. plans_s:
+    how long to wait for a plan for the loss of each site. ask: controllers wait for approvals, and serve the
+    war room (loopback). halls: the estate includes halls. second: also the database without a live copy.
     """
 
     world: World = "loopback"
@@ -315,7 +316,7 @@ class Options:
 def up(
     options: Options, folder: LabFolder | None = None, progress: Progress = lambda share, words: None
 ) -> LabState:
-    """Brings a lab up, or leaves nothing of it. Raises `LabError`, `MissingProgram`, `ServerFailed`."""
+    """Starts a lab, or leaves nothing behind. Raises `LabError`, `MissingProgram`, `ServerFailed`."""
     place = folder or LabFolder(default_folder())
     with place.locked():
         _clear_dead_lab(place)
@@ -338,7 +339,9 @@ def up(
 
 
 def down(folder: LabFolder | None = None) -> int:
-    """Ends everything the lab started, also what a crash left behind; returns how many processes it was."""
+    """Ends everything that the lab started, including leftovers of a crash; returns the number of
+    processes.
+    """
     place = folder or LabFolder(default_folder())
     if not place.path.exists():
         return 0
@@ -346,7 +349,7 @@ def down(folder: LabFolder | None = None) -> int:
         try:
             state = place.read()
         except LabError:
-            # What is remembered cannot be read; the marks of the processes are enough.
+            # the state is unreadable; the marks of the processes are enough
             state = None
         ended = _end_all(place, state)
         _empty(place)
@@ -354,7 +357,7 @@ def down(folder: LabFolder | None = None) -> int:
 
 
 def _clear_dead_lab(place: LabFolder) -> None:
-    """Raise `LabError` when a lab runs in the folder; remove what a dead one left (a reboot, a kill)."""
+    """Raises `LabError` if a lab runs in the folder; removes leftovers of a dead one (a reboot, a kill)."""
     try:
         state = place.read()
     except LabError:
@@ -369,7 +372,7 @@ def _clear_dead_lab(place: LabFolder) -> None:
 
 
 def _end_all(place: LabFolder, state: LabState | None) -> int:
-    """SIGKILL, again and again until nothing lives: a family may grow while it is being killed."""
+    """Sends SIGKILL until nothing is alive: a family may grow while it is being killed."""
     ended = 0
     for _ in range(20):
         pids = living(state, place)
@@ -384,7 +387,7 @@ def _end_all(place: LabFolder, state: LabState | None) -> int:
 
 
 def _empty(place: LabFolder) -> None:
-    """Removes everything but reports, the lock and what evac did not put there (nothing else is expected)."""
+    """Removes everything except reports, the lock and foreign files (of which none are expected)."""
     for path in place.path.iterdir() if place.path.exists() else ():
         if path.name in (*_KEPT, "lock"):
             continue
@@ -416,7 +419,7 @@ def _start_all(starter: Starter, options: Options) -> None:
         asyncio.run(site_servers.lock_etcd(ground))
         _results(rest)
         database.result()
-        # Before anybody leads: an agent that has obeyed a leader takes no order of ours.
+        # before anyone leads: an agent that has obeyed a leader accepts no order of ours
         _results([pool.submit(_start_messenger, starter, ground, site) for site in sites])
         if options.second:
             receipts.start(starter, ground)
@@ -438,7 +441,9 @@ def _results(futures: Sequence[Future[None]]) -> None:
 
 
 def _start_postgres(starter: Starter, ground: Ground, pool: ThreadPoolExecutor) -> None:
-    """Primary, then both replicas at once, then commits wait for the replica of the second site."""
+    """Starts the primary, then both replicas at once; then commits wait for the replica of the second
+    site.
+    """
     first, *others = ground.topology.sites
     primary = postgres_primary(ground, first)
     starter.launch(first.name, "postgres", primary.process)
@@ -464,7 +469,7 @@ def _start_etcd(starter: Starter, ground: Ground, site: Site) -> None:
 
 
 def _start_simple(starter: Starter, ground: Ground, site: Site) -> None:
-    """Redis, DNS and load balancer of a site: none waits for another."""
+    """Starts Redis, DNS and load balancer of a site: they do not depend on each other."""
     store = redis_server(ground, site)
     starter.launch(site.name, "redis", store.process)
     names = dns_server(ground, site)
@@ -479,7 +484,7 @@ def _start_simple(starter: Starter, ground: Ground, site: Site) -> None:
 
 
 def _start_messenger(starter: Starter, ground: Ground, site: Site) -> None:
-    """Through the site's agent, as its unit."""
+    """Starts it through the site's agent, as its unit."""
     site_servers.start_unit(ground, site, SERVICE)
     wait_for(
         lambda: answers(f"{site.url('messenger')}/ready"), READY_SECONDS, f"the messenger of {site.name}"
@@ -504,7 +509,7 @@ def _start_controller(starter: Starter, ground: Ground, site: Site, options: Opt
 
 
 def _wait_for_leader(starter: Starter, ground: Ground) -> None:
-    """A lab is up when somebody watches over it."""
+    """A lab is up when someone leads."""
     wait_for(lambda: bool(leader_site(ground.topology)), READY_SECONDS, "electing a leader")
     starter.tell("a controller leads")
 
@@ -512,9 +517,8 @@ def _wait_for_leader(starter: Starter, ground: Ground) -> None:
 def wait_for_plans(
     topology: Topology, told: Callable[[str], None] = lambda words: None, within_s: float = PLANS_SECONDS
 ) -> tuple[str, ...]:
-    """Waits until a plan for the loss of each site lies in the drawer, and until a synchronous copy is
-    proven to hold every message; returns the sites and stores that lack it by then. A lab without them is up,
-    and slower to meet a fire.
+    """Waits until each site's loss has a standby plan and a synchronous copy is proven to have every message;
+    returns the sites and stores still lacking it. A lab without them is up, but slower to respond to a fire.
     """
     deadline = time.monotonic() + within_s
     known: set[str] = set()
@@ -533,7 +537,7 @@ def wait_for_plans(
 
 
 def start_clients(starter: Starter, ground: Ground, options: Options) -> None:
-    """The clients, outside every site, and what they probe."""
+    """Starts the clients, outside every site, and their probes."""
     path = starter.folder.path / "clients.json"
     first = ground.topology.clients if options.world == "loopback" else ""
     config = clients.ClientsConfig(

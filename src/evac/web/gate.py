@@ -1,17 +1,15 @@
-"""The outermost layer of every request: an id, bounds, which hosts and origins are believed, who asks, and
-headers.
+"""The outermost layer of every request: an id, limits, trusted hosts and origins, the caller, and headers.
 
-Plain ASGI, because it stands before every read. It counts the bytes of bodies, and looks into none but forms
-under a login. A read that was answered before is answered here, from the shelf, after the same checks and
-with the same headers.
+Plain ASGI, because every read passes through it. It counts body bytes, but reads only forms under a login. A
+repeated read is answered here from the shelf, after the same checks and with the same headers.
 
-A page of another site that a browser on this machine has open must not reach a room that trusts its machine:
-a request with a foreign `Host` is answered by no one (421), and one that changes something is refused unless
-it comes from the room's own origin or from a program (no `Origin`, no `Sec-Fetch-Site`). Where a cookie says
-who asks, a change carries the token of that login too.
+A page of another site, open in a browser on this machine, must not reach a room that trusts its machine: a
+request with a foreign `Host` is refused (421), and a change is refused unless it comes from the room's own
+origin or from a program (no `Origin`, no `Sec-Fetch-Site`). If a cookie identifies the caller, a change must
+also carry that login's token.
 
-Where people are told apart, whoever proved nothing gets no further than here, whether there is such a route
-or not: a browser is sent to sign in, everyone else is refused. Streams end with the login they began under.
+If the room identifies people, unidentified callers get no further, whether or not the route exists: browsers
+are redirected to sign in, all others are refused. Streams end with the login under which they began.
 """
 
 from __future__ import annotations
@@ -73,7 +71,7 @@ class Gate:
         self._fixed = (*_HEADERS, _TLS) if setting.secure else _HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # there is none here, and none goes past the checks below
+        if scope["type"] == "websocket":  # there is none here, and none bypasses the checks below
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -115,7 +113,7 @@ class Gate:
         except SignedOut:
             pass  # the answer has been ended already
         except ClientDisconnect:
-            pass  # whoever asked has gone away while the body came in: nothing is wrong here
+            pass  # the client left while the body was arriving: nothing is wrong here
         except EvacError as error:
             if not told.status:
                 await problem_of(error, number)(scope, receive, answer)

@@ -1,11 +1,11 @@
-"""What every route of the war room is given - office, access, answers that are kept - and how it answers:
-bodies with an ETag, pages cut out of rows, streams.
+"""What every route of the war room gets (office, access, cached answers) and how it answers: bodies with an
+ETag, pages of rows, streams.
 
-A read costs a look-up: no model is built, nothing is serialised. What a body is made of is named by a stamp
-(a version, a digest); a new stamp makes a new body. Where the stamp is a function, the question as it was
-asked (path and query) is remembered too, and the outermost layer answers it again without looking for its
-route, for as long as the stamp is the same. Only what `READER` may see is kept; the least used bodies and
-questions are dropped.
+A read costs a look-up: no model is built, nothing is serialised. A stamp (a version, a digest) names what a
+body is made from; a new stamp makes a new body. Where the stamp is a function, the question as it was asked
+(path and query) is remembered too, and the outermost layer answers it again without looking for its route,
+for as long as the stamp is the same. Only what `READER` may see is kept; the least used bodies and questions
+are dropped.
 
 The id of a server-sent event is its number in the journal, so that a viewer that was cut off continues
 where it was: first what the journal has after `Last-Event-ID`, then each new message as the one follower of

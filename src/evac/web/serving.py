@@ -6,10 +6,9 @@ parent, whose pipe is its standard input. Where the parts of the application hoo
 `api.ROUTERS`, pages in `pages.ROUTERS`, logins through the `Access` port. Everything is wrapped in the
 `Gate`.
 
-Anybody can connect, with a login or without one, and a process has only so many connections. uvicorn ends
-those that say nothing after an answer; this ends those that say nothing at all, and those that never come
-to an end, or come drop by drop. A plan over a slow line takes its time, up to a bound. Answers take as long
-as they take, streams too.
+Anyone can connect, with or without a login, and a process has a limited number of connections. uvicorn closes
+those that are silent after a response; this module closes those that send nothing at all, never finish, or
+trickle. Uploading a plan over a slow line is allowed, up to a limit. Responses and streams have no limit.
 """
 
 from __future__ import annotations

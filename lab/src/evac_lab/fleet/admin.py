@@ -1,6 +1,6 @@
 """The fleet's own interface on 127.0.0.1: what was counted, the breakers, the faults, the budgets.
 
-No part of Redfish and open to everybody on the machine: it belongs to the laboratory.
+Not part of Redfish, and open to everyone on the machine: it belongs to the lab.
 """
 
 from __future__ import annotations
@@ -95,18 +95,18 @@ class AdminDoor:
         }
 
     def stats(self) -> Json:
-        """Everything that was counted."""
+        """All counters."""
         now = self.fleet.now()
         return {**_requests(self.fleet), "time_ms": now, **_servers(self.fleet), **_power(self.fleet)}
 
     def timeline(self) -> Json:
-        """How many servers are up, over fleet time; at most a thousand points, the last one always there."""
+        """Number of servers up over fleet time; at most a thousand points, always including the last."""
         now = self.fleet.now()
         points = self.fleet.machines.timeline.points(_POINTS)
         return {"time_ms": now, "up": [{"at_ms": at, "servers": count} for at, count in points]}
 
     def servers(self, query: dict[str, str]) -> Json:
-        """Servers in a state, or with a fault: at most a thousand, from the number `from` on."""
+        """Servers in a state, or with a fault: at most a thousand, starting at number `from`."""
         now = self.fleet.now()
         state, fault = query.get("state", "all"), query.get("fault")
         if state not in STATES:

@@ -1,8 +1,8 @@
-"""HTTP of a fleet: who was called, connections and their requests, and what a broken controller does.
+"""HTTP of a fleet: the called controller, connections and requests, and the behaviour of broken controllers.
 
-Everything is bounded: connections, the size of a request, requests that wait on one connection, idle time. A
-controller decides in the order in which a real service does: credentials, path, method, body. `None` for an
-answer means that nothing is sent and the connection is dropped.
+Everything is bounded: connections, request size, pipelined requests, idle time. A controller checks in the
+order of a real service: credentials, path, method, body. An answer of `None` sends nothing and drops the
+connection.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _HOW: Final[Mapping[str, Reset]] = MappingProxyType(
 
 
 class Refusal(Exception):
-    """A request that is not granted. answer: why."""
+    """A refused request. answer: why."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -73,9 +73,9 @@ class Controller:
         self.fleet = fleet
 
     def answer(self, server: int, request: Request) -> Answer | None:
-        """Everything at the moment at which it is called."""
+        """Handles a request at the time of the call."""
         now = self.fleet.now()
-        # One form of a path: no slash at the end, but for the service root.
+        # Normalises paths: no slash at the end, except for the service root.
         path = request.path if request.path == f"{V1}/" else request.path.rstrip("/")
         try:
             if path in _PUBLIC and request.method in ("GET", "HEAD"):
@@ -90,7 +90,7 @@ class Controller:
             return refusal.answer
 
     def _identify(self, server: int, request: Request, now: int) -> None:
-        """Raises `Refusal` (401) for those who are not known."""
+        """Raises `Refusal` (401) for unknown callers."""
         accounts, headers = self.fleet.accounts, request.headers
         if token := headers.get("x-auth-token"):
             known = accounts.by_token(server, token, now)
@@ -104,7 +104,7 @@ class Controller:
         return server >= 0 and self.fleet.machines.has_fault(server, "changed-password")
 
     def _check_faults(self, server: int, path: str, now: int) -> None:
-        """Raises `Refusal` with what a controller answers that has a fault of its own."""
+        """Raises `Refusal` with the answer of a controller that has a fault."""
         machines = self.fleet.machines
         if server < 0 or machines.fault[server] == 0:
             return
@@ -152,7 +152,7 @@ class Controller:
         return None
 
     def _methods(self, server: int, path: str) -> tuple[str, ...]:
-        """Those that change something."""
+        """Methods that change something."""
         if server >= 0 and path == RESET_TARGET:
             return ("POST",)
         if server >= 0 and path == _SYSTEM:
@@ -164,7 +164,7 @@ class Controller:
         return ("DELETE",) if path.startswith(f"{SESSIONS}/") else ()
 
     def _open_session(self, server: int, request: Request, now: int) -> Answer:
-        """The only change that needs no credentials but those in its body."""
+        """The only change whose credentials are in its body."""
         body, accounts = _given(request), self.fleet.accounts
         user, password = body.get("UserName"), body.get("Password")
         if not isinstance(user, str) or not isinstance(password, str):
@@ -179,7 +179,7 @@ class Controller:
         return Answer(201, made, (("Location", made["@odata.id"]), ("X-Auth-Token", opened.token)))
 
     def _reset(self, server: int, request: Request, now: int) -> None:
-        """#ComputerSystem.Reset. A liar says done as anybody."""
+        """#ComputerSystem.Reset. A lying controller reports success like any other."""
         kind = _one_of("ComputerSystem.Reset", _given(request), "ResetType", RESETS)
         if kind == "PushPowerButton":
             how: Reset = "graceful-off" if self.fleet.machines.state[server] else "on"
@@ -188,7 +188,7 @@ class Controller:
         self.fleet.machines.reset(server, how, now)
 
     def _crashes(self, server: int, now: int) -> bool:
-        """A controller that dies of the reset it has just done; once."""
+        """Whether the controller crashes after this reset; once."""
         machines = self.fleet.machines
         if not machines.has_fault(server, "crashing"):
             return False
@@ -209,7 +209,7 @@ class Controller:
             self.fleet.machines.open(domain, now)
 
     def _set_boot(self, server: int, request: Request) -> None:
-        """The boot source. The body is checked whole before anything is done, and every problem is said."""
+        """Sets the boot source. The whole body is checked first, and every problem is reported."""
         body = _given(request)
         boot = body.get("Boot", {})
         problems = _unwritable(body, ("Boot",))
@@ -259,7 +259,7 @@ def _one_of(action: str, body: Json, name: str, allowed: tuple[str, ...], defaul
 
 
 def _unwritable(body: Json, writable: tuple[str, ...]) -> list[Json]:
-    """A message for each property that cannot be written; annotations are passed over."""
+    """A message for each read-only property; annotations are ignored."""
     return [
         information("PropertyNotWritable", name[:80])
         for name in body
@@ -268,7 +268,7 @@ def _unwritable(body: Json, writable: tuple[str, ...]) -> list[Json]:
 
 
 def _no_room() -> Answer:
-    """As a controller says it whose eight sessions are taken."""
+    """The answer of a controller whose eight sessions are in use."""
     entry = information("SessionLimitExceeded")
     headers = (("Retry-After", str(RETRY_AFTER_S)),)
     return refusals(503, [entry, entry | {"MessageId": _VENDORS_NO_ROOM}], headers=headers)
@@ -281,21 +281,21 @@ IDLE_SECONDS: Final = 60.0
 
 
 class Door(Protocol):
-    """Who answers on a port. Numbers of servers are those of `addresses`."""
+    """Handles calls on a port. Server numbers are those of `addresses`."""
 
     def enter(self, connection: HttpConnection, address: str) -> int | None:
-        """The server that was called; None: the connection is dropped."""
+        """The called server; None: the connection is dropped."""
 
     def leave(self, connection: HttpConnection) -> None: ...
 
     def begin(self, server: int) -> float | None:
-        """A request has come. Seconds until it is answered; None: never."""
+        """A request has arrived. Seconds until it is answered; None: never."""
 
     def answer(self, server: int, request: Request) -> Answer | None:
         """None: the connection is dropped without an answer."""
 
     def end(self, server: int, status: int) -> None:
-        """The answer is on its way, or (status 0) will never be."""
+        """The answer has been sent or (status 0) never will be."""
 
 
 class HttpConnection(asyncio.Protocol):
@@ -329,7 +329,7 @@ class HttpConnection(asyncio.Protocol):
         self.used_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclass of asyncio's.
+        # uvloop's transports are not a subclass of asyncio's
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
         self.used_at = self._loop.time()
@@ -350,11 +350,12 @@ class HttpConnection(asyncio.Protocol):
                 self._door.end(self.server, 0)
             self._waiting.clear()
             self._door.leave(self)
-            # The parser holds us, and we hold it: let both go now, not when somebody looks for cycles.
+            # The parser and this object reference each other: release both now, not at the next garbage
+            # collection.
             self._parser = None
 
     def pause_writing(self) -> None:
-        """A client that does not read is not listened to."""
+        """Stops reading from a client that does not read."""
         if self._transport is not None:
             self._transport.pause_reading()
 
@@ -363,7 +364,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def drop(self) -> None:
-        """Ends the connection at once."""
+        """Closes the connection at once."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -383,13 +384,13 @@ class HttpConnection(asyncio.Protocol):
             self._give_up(refused(400, "GeneralError"))
 
     def _give_up(self, answer: Answer) -> None:
-        """A request that is none: says why, and ends the connection."""
+        """Answers an invalid request with the reason and ends the connection."""
         if self._transport is not None:
             self._transport.write(encode(answer, head_only=False, keep_alive=False))
             self._end()
 
     def _end(self) -> None:
-        """Nothing more is read or answered; what was written still goes."""
+        """Stops reading and answering; pending output is still sent."""
         self._ending = True
         if self._transport is not None:
             self._transport.close()
@@ -427,7 +428,7 @@ class HttpConnection(asyncio.Protocol):
         after = self._door.begin(self.server)
         self._held += 1
         if after is None:
-            # It hangs: the request stays in hand until the client goes.
+            # It hangs: the request stays pending until the client leaves.
             self._busy = True
             return
         self._waiting.append((request, self._parser.should_keep_alive()))
@@ -459,7 +460,7 @@ class HttpConnection(asyncio.Protocol):
 
 CONNECTIONS_MOST: Final = 4_096
 TLS_CONNECTIONS_MOST: Final = 512
-"""Each holds up to 100 KiB, one without TLS 6."""
+"""Each holds up to 100 KiB, or 6 KiB without TLS."""
 _AT_REST_SECONDS: Final = 0.2
 _ROOM: Final = 64
 _DEAD: Final = FAULTS.index("dead")
@@ -508,7 +509,7 @@ class ControllerDoor:
         return True
 
     def hears(self, server: int, now: int) -> bool:
-        """Whether a controller has power, is not dead, and is not starting."""
+        """Whether a controller has power, is alive, and is not starting."""
         machines = self.fleet.machines
         powered = self.fleet.grid.has_power(server) and machines.fault[server] != _DEAD
         return bool(powered and now >= machines.bmc_back_at[server])
@@ -535,9 +536,9 @@ class ControllerDoor:
             self.fleet.stats.answered(status)
 
     def _make_room(self) -> bool:
-        """Ends connections that were idle longest; one that was used a moment ago is left alone.
+        """Ends the connections that were idle longest, except those used a moment ago.
 
-        Many at once, because looking for them takes its time.
+        Many at once, because finding them takes time.
         """
         latest = self._loop.time() - _AT_REST_SECONDS
         at_rest = [one for one in self._open if one.idle and one.used_at <= latest]
@@ -546,7 +547,7 @@ class ControllerDoor:
         return bool(at_rest)
 
     def sweep(self) -> None:
-        """Ends connections that nobody has used for long."""
+        """Ends connections that have been idle for long."""
         old = self._loop.time() - IDLE_SECONDS
         for connection in [one for one in self._open if one.used_at < old]:
             connection.drop()

@@ -1,4 +1,4 @@
-"""Fleets and estates: a fleet written as an estate, one read from an estate's site, one that is made up."""
+"""Fleets and estates: writes a fleet as an estate, reads one from an estate's site, or generates one."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ REFUGE: Final = "anyang"
 _REFUGE_ELSE: Final = "refuge"
 _POLICY: Final = "mode: advise\n"
 MARGIN: Final = "8 %"
-"""What stays free: a server that starts again and again draws its inrush each time, and nobody sends it."""
+"""Reserved margin: a server that restarts repeatedly draws its inrush each time, without a request."""
 _POOL: Final = {"cpu": "4000 cores", "memory": "16 TiB", "disk": "400 TiB"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How the controllers are reached. password: a reference; pin: of the certificate, "" without TLS;
-    authority: the certificate of who signed it.
+    """How to reach the controllers. password: a reference; pin: of the certificate, "" without TLS;
+    authority: certificate of its signer.
     """
 
     port: int
@@ -60,7 +60,7 @@ class Reach:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises `InvalidInput` unless the folder is ours to write."""
+    """Raises `InvalidInput` unless we may write the folder."""
     file = folder / "estate.yaml"
     if not folder.exists() or not any(folder.iterdir()):
         return
@@ -79,7 +79,7 @@ def write(folder: Path, fleet: Fleet, reach: Reach) -> None:
         "services.yaml": {"services": services(ground, fleet.settings.speed)},
         "endpoints.yaml": {"endpoints": endpoints(fleet, reach)},
     }
-    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the one in C is many times as fast
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the C implementation is many times faster
     for name, content in files.items():
         text = yaml.dump(content, Dumper=dumper, sort_keys=False, width=110)
         (folder / name).write_text(MARK + text, encoding="utf-8")
@@ -93,14 +93,13 @@ def write(folder: Path, fleet: Fleet, reach: Reach) -> None:
 
 
 def refuge_of(ground: FleetGround) -> str:
-    """The name of the other site."""
+    """Name of the other site."""
     return REFUGE if ground.site != REFUGE else _REFUGE_ELSE
 
 
 def document(ground: FleetGround, speed: float) -> dict[str, Any]:
-    """Sites, halls, feeds, classes, boot servers, limits, and who fills the roles of tools.
-
-    speed: what divides every duration, so that evac sees the fleet as it is.
+    """speed: divides every duration, so that evac sees the fleet as it is. Contains sites, halls, feeds,
+    classes, boot servers, limits and tool roles.
     """
     refuge = refuge_of(ground)
     of = {kind: [one for one in ground.domains if one.kind == kind] for kind in ("site", "hall", "feed")}
@@ -156,7 +155,7 @@ def _seconds(ms: int, speed: float) -> str:
 _TOOLS: Final = {"boot": "boot-control", "dhcp": "dhcp", "evac": "evac", "images": "images", "time": "time"}
 _IN_REFUGE: Final = ("boot-control", "dhcp", "evac", "images", "time")
 _SERVICES: Final = (
-    # name, tier, people, replicas of a thousand servers, cores, GiB, what it needs
+    # name, tier, people, replicas per thousand servers, cores, GiB, needs
     ("identity", 0, 1_000_000, 20, 8, 32, ()),
     ("storage-gateway", 0, 1_000_000, 60, 8, 32, ("identity",)),
     ("messages", 0, 2_000_000, 400, 16, 64, ("identity", "storage-gateway")),
@@ -168,7 +167,7 @@ _SERVICES: Final = (
 
 
 def services(ground: FleetGround, speed: float) -> dict[str, Any]:
-    """A few services with tiers and needs, so that the order of the boots matters; they live at home only."""
+    """A few services with tiers and needs, so that the order of boots matters; they run at home only."""
     refuge = refuge_of(ground)
     found: dict[str, Any] = {name: _service(0, 0, {refuge: 2}, 2, 4, (), speed) for name in _IN_REFUGE}
     for name, tier, people, permille, cores, memory, needs in _SERVICES:
@@ -209,7 +208,7 @@ def _service(
 
 
 def replicas_table(ground: FleetGround) -> str:
-    """CSV: every service spread evenly over the servers that have room for another replica."""
+    """CSV: every service spread evenly over the servers with capacity for another replica."""
     kinds = ground.kinds
     cores = np.array([kind.cpu_millicores // 1_000 for kind in kinds])[ground.kind]
     memory = np.array([kind.memory_gib for kind in kinds])[ground.kind]
@@ -288,13 +287,13 @@ def racks_table(ground: FleetGround) -> str:
 
 _WATTS: Final = 400
 _BOOT_MS: Final = 300_000
-"""Where the estate does not know."""
+"""Value for facts that the estate lacks."""
 _NO_RACK: Final = "no-rack"
 _NO_CLASS: Final = Kind("unknown", _WATTS, _BOOT_MS, 0, 0)
 
 
 def read(folder: Path, site: str) -> FleetGround:
-    """The site as a fleet. Raises `InvalidInput` where it cannot be one."""
+    """The site as a fleet. Raises `InvalidInput` if it cannot be one."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         found = pool.submit(_read, folder, site).result()
     if isinstance(found, FleetGround):
@@ -312,7 +311,7 @@ def _read(folder: Path, site: str) -> FleetGround | tuple[str, str, str]:
 
 
 def ground_of(estate: Estate, site: str) -> FleetGround:
-    """The servers of a site by their addresses; where none is known, by their names."""
+    """The servers of a site by address; if none is known, by name."""
     sites = [one.id for one in estate.sites]
     if site not in sites:
         raise InvalidInput("fleet-site", f"no such site: {site[:80]}", f"--site {' or '.join(sites[:9])}")
@@ -347,7 +346,7 @@ def ground_of(estate: Estate, site: str) -> FleetGround:
 
 
 def _order(addresses: np.ndarray, site: str) -> np.ndarray:
-    """Positions of the servers by their number. Raises `InvalidInput` where an address cannot be served."""
+    """Positions of servers by number. Raises `InvalidInput` if an address cannot be served."""
     count = len(addresses)
     if not addresses.astype(bool).any():
         return np.arange(count)
@@ -378,7 +377,7 @@ def _rack_id(estate: Estate, row: int) -> str:
 
 
 def _racks(estate: Estate, site: str) -> tuple[RackPlace, ...]:
-    """The racks of the site, and one that stands for servers without a rack."""
+    """The racks of the site, and one for servers without a rack."""
     found = [RackPlace(one.id, one.hall or "", one.feeds) for one in estate.racks if one.site == site]
     return (*found, RackPlace(f"{site}/{_NO_RACK}"))
 
@@ -421,7 +420,7 @@ _UNITS_PER_SERVER: Final = 2
 
 
 def kinds(policy: Policy) -> tuple[Kind, ...]:
-    """Three classes; each rack holds one."""
+    """Three classes; each rack contains one."""
     return (
         Kind("general", 450, 300_000, 800, 20_000, 60_000, policy),
         Kind("storage", 600, 480_000, 1_200, 30_000, 90_000, policy, 24_000, 128, 96_000),
@@ -430,11 +429,11 @@ def kinds(policy: Policy) -> tuple[Kind, ...]:
 
 
 _KIND_BY_RACK: Final = (0, 0, 0, 2, 0, 1, 0, 2, 0, 0)
-"""Of ten racks seven are general, one is storage, two are web."""
+"""Of ten racks, seven are general, one is storage, two are web."""
 
 
 def make_up(servers: int, site: str = "pangyo", policy: Policy = "dark") -> FleetGround:
-    """A site of so many servers. The same number gives the same site."""
+    """A site with this many servers. The same number gives the same site."""
     number = np.arange(servers, dtype=np.int32)
     rack = (number // PER_RACK).astype(np.int32)
     rack_count = -(-servers // PER_RACK)
@@ -476,7 +475,7 @@ def _names(
 def _domains(
     site: str, places: tuple[RackPlace, ...], kind: np.ndarray, rack: np.ndarray, classes: tuple[Kind, ...]
 ) -> list[Domain]:
-    """Site, halls, feeds and racks with budgets that carry what hangs on them, and a little more."""
+    """Site, halls, feeds and racks with budgets for their load plus a margin."""
     watts = np.bincount(rack, np.array([one.watts for one in classes])[kind], len(places)).astype(int)
     inrush = np.bincount(rack, np.array([one.inrush_watts for one in classes])[kind], len(places)).astype(int)
     load: dict[tuple[DomainKind, str], list[int]] = {}
@@ -505,5 +504,5 @@ def _domains(
 
 
 def _round(watts: float) -> int:
-    """Up to whole hundreds."""
+    """Rounds up to whole hundreds."""
     return -(-int(watts) // 100) * 100

@@ -1,4 +1,4 @@
-"""One running fleet: the ground it stands on, its machines, its clock, its account and what it counts."""
+"""One running fleet: its ground, machines, clock, account and counters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from evac_lab.fleet.machines import Machines
 
 
 class FleetClock:
-    """A speed of 60 makes a minute of the fleet of each second."""
+    """A speed of 60 makes each second a minute of fleet time."""
 
     def __init__(self, speed: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.speed = speed
@@ -33,22 +33,22 @@ class FleetClock:
         return int((self._monotonic() - self._began) * self.speed * 1_000)
 
     def seconds_until(self, at_ms: int) -> float:
-        """Of the wall's time."""
+        """Wall-clock seconds until a fleet time."""
         return max(0.0, at_ms / 1_000 / self.speed - (self._monotonic() - self._began))
 
     def wall_seconds(self, ms: int) -> float:
-        """How long a duration of the fleet takes on the wall."""
+        """Wall-clock seconds of a fleet duration."""
         return ms / 1_000 / self.speed
 
     def words(self, at_ms: int) -> str:
-        """A moment as Redfish writes it, as if the fleet's time had been the world's."""
+        """A fleet time in Redfish format, as if it were real time."""
         moment = datetime.fromtimestamp(self._began_wall + at_ms / 1_000, UTC)
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(slots=True)
 class Stats:
-    """requests: V, of each controller; at_once: V, answers that are awaited now; most_at_once: V."""
+    """requests: V, per controller; at_once: V, requests pending now; most_at_once: V."""
 
     servers: int
     requests: npt.NDArray[np.uint32] = field(init=False)
@@ -76,7 +76,7 @@ class Stats:
         self.most_at_once = np.zeros(self.servers, np.uint16)
 
     def begin(self, server: int) -> None:
-        """A request has come whole; it is answered when `end` is called."""
+        """A complete request has arrived; `end` is called when it is answered."""
         self.total += 1
         if server < 0:
             self.circuits += 1
@@ -103,7 +103,7 @@ _HEADERS_KEPT: Final = 1_024
 
 @dataclass(slots=True)
 class Session:
-    """A login that holds until it is closed, or idle for too long."""
+    """A login that lasts until closed, or idle for too long."""
 
     id: str
     token: str
@@ -122,9 +122,9 @@ class Accounts:
         self._next_id = 1
 
     def basic(self, server: int, header: str, now: int, changed: bool = False) -> bool:
-        """Whether a Basic header is right. Wrong passwords are counted.
+        """Whether a Basic header is correct. Wrong passwords are counted.
 
-        changed: the password on this controller is one that nobody told.
+        changed: the password on this controller is unknown to everyone.
         """
         if header not in self._decoded:
             if len(self._decoded) >= _HEADERS_KEPT:
@@ -134,7 +134,7 @@ class Accounts:
         return known is not None and self.login(server, *known, now, changed)
 
     def login(self, server: int, user: str, password: str, now: int, changed: bool = False) -> bool:
-        """Whether user and password are right and the account is not locked."""
+        """Whether user and password are correct and the account is not locked."""
         if user != self.user or now < self._locked_until.get(server, 0):
             return False
         if changed or not hmac.compare_digest(password.encode(), self._password.encode()):
@@ -148,7 +148,7 @@ class Accounts:
         return True
 
     def sessions(self, server: int, now: int) -> dict[str, Session]:
-        """The sessions of a controller; what was idle for too long is gone."""
+        """Sessions of a controller; expired ones are removed."""
         held = self._sessions.get(server, {})
         for id, session in list(held.items()):
             if now - session.used_at > SESSION_IDLE_MS:
@@ -157,7 +157,7 @@ class Accounts:
         return held
 
     def open_session(self, server: int, now: int) -> Session | None:
-        """A new session; None when the controller has no room for another."""
+        """A new session; None if the controller has no capacity for another."""
         held = self.sessions(server, now)
         if len(held) >= SESSIONS_MOST:
             self._stats.sessions_refused += 1
@@ -202,8 +202,8 @@ def _decoded(header: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a fleet behaves. Durations in ms of fleet time; closed: the breakers at the start; racks_down: how
-    many racks have a dead switch, so that their controllers are silent; dying: boot servers, and when.
+    """Settings of a fleet. Durations in ms of fleet time; closed: breakers at the start; racks_down: number
+    of racks with a dead switch, whose controllers are silent; dying: boot servers, and when.
     """
 
     speed: float = 1.0
@@ -221,7 +221,7 @@ class Settings:
 
 
 class Fleet:
-    """Everything of one fleet that lives in memory."""
+    """All in-memory state of one fleet."""
 
     def __init__(
         self,
@@ -249,21 +249,21 @@ class Fleet:
             self.machines.was_running()
 
     def _strike(self, settings: Settings) -> None:
-        """What else is broken from the start, or will be."""
+        """Applies what else is broken from the start, or will break."""
         for rack in draw_racks(len(self.ground.racks), settings.racks_down, settings.seed):
             self.machines.fault[self.ground.rack == rack] = code_of("dead")
         for id, at in settings.dying:
             self.machines.boot_server_dies(self.boot_server(id), at)
 
     def boot_server(self, id: str) -> int:
-        """Its number. Raises `InvalidInput`."""
+        """The number of a boot server. Raises `InvalidInput`."""
         ids = self.ground.boot_servers
         if id not in ids:
             raise InvalidInput("fleet-boot-server", f"no such boot server: {id[:80]}", ", ".join(ids[:20]))
         return ids.index(id)
 
     def now(self) -> int:
-        """Fleet time; what was due until now has happened."""
+        """Fleet time, after processing everything due by now."""
         now = self.clock.now()
         self.machines.advance(now)
         return now

@@ -1,7 +1,7 @@
-"""The ground of a fleet: addresses, racks and feeds, the faults of its servers, and the power they draw.
+"""The ground of a fleet: addresses, racks and feeds, faults of servers, and their power draw.
 
-BMCs are at 127.64.x.y. Linux takes all of 127.0.0.0/8 for its own, so one socket that listens on every
-address can tell by the address of an accepted connection which management controller was called.
+BMCs are at 127.64.x.y. Linux treats all of 127.0.0.0/8 as local, so one socket listening on every address can
+tell from an accepted connection's address which controller was called.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from evac.model.errors import InvalidInput
 
 PREFIX: Final = "127.64"
 CIRCUITS_ADDRESS: Final = f"{PREFIX}.255.1"
-"""The controller of the switchgear: the feeds' breakers."""
+"""The switchgear controller, for the feeds' breakers."""
 PER_BLOCK: Final = 254
 SERVERS_MOST: Final = 254 * PER_BLOCK
 CIRCUITS: Final = -1
@@ -27,7 +27,7 @@ NOBODY: Final = -2
 
 
 def address_of(server: int) -> str:
-    """127.64.0.1 is server 0; the last octet runs from 1 to 254."""
+    """127.64.0.1 is server 0; the last octet is 1 to 254."""
     block, last = divmod(server, PER_BLOCK)
     return f"{PREFIX}.{block}.{last + 1}"
 
@@ -43,7 +43,7 @@ def server_at(address: str, servers: int) -> int:
 
 
 def is_loopback(address: str) -> bool:
-    """Whoever calls another address than 127.x.y.z is refused: nothing of the fleet leaves the machine."""
+    """Connections to other addresses than 127.x.y.z are refused: the fleet stays on the machine."""
     return address.startswith("127.")
 
 
@@ -56,7 +56,7 @@ DomainKind = Literal["feed", "rack", "hall", "site"]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A class of servers. policy: what it does when power returns. Durations in ms."""
+    """A server class. policy: what it does when power returns. Durations in ms."""
 
     id: str
     watts: int
@@ -72,7 +72,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """What can trip: a feed, a rack, a hall or the site. Budgets in watts, None without limit."""
+    """What can trip: a feed, a rack, a hall or the site. Budgets in watts, None: unlimited."""
 
     id: str
     kind: DomainKind
@@ -82,7 +82,7 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class RackPlace:
-    """A rack: where it stands and what feeds it, as ids of domains; hall "" where unknown."""
+    """A rack: its place and feeds, as ids of domains; hall "" if unknown."""
 
     id: str
     hall: str = ""
@@ -92,7 +92,7 @@ class RackPlace:
 @dataclass(frozen=True, slots=True, eq=False)
 class FleetGround:
     """The fleet before it runs. name, serial, position: V bytes; rack, kind, boot_server: V indices into the
-    tuples, boot_server -1 where none is needed; watts: V.
+    tuples, boot_server -1 if none is needed; watts: V.
     """
 
     site: str
@@ -118,7 +118,7 @@ class FleetGround:
         return bytes(self.serial[server]).decode()
 
     def without_limits(self) -> FleetGround:
-        """The same, with power that carries everything."""
+        """The same with unlimited power."""
         free = tuple(replace(one, power_watts=None, inrush_watts=None) for one in self.domains)
         return replace(self, domains=free)
 
@@ -146,7 +146,7 @@ FAULTS: Final = (
     "changed-password",
     "read-only",
 )
-"""Codes of the column `fault` are places in this tuple."""
+"""The codes of column `fault` are positions in this tuple."""
 
 MEANING: Final = MappingProxyType(
     {
@@ -176,7 +176,7 @@ DEFAULT_SHARES: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Fault -> share of the servers that have it, from 0 to 1."""
+    """Fault -> share of the servers with it, from 0 to 1."""
 
     of: Mapping[str, float]
 
@@ -192,14 +192,14 @@ class Shares:
 
 
 def code_of(fault: str) -> int:
-    """Raises `InvalidInput` for a word that is no fault."""
+    """Raises `InvalidInput` for an unknown fault."""
     if fault not in FAULTS:
         raise InvalidInput("fleet-faults", f"{fault[:40]} is not a fault", f"one of {', '.join(FAULTS)}")
     return FAULTS.index(fault)
 
 
 def draw(servers: int, shares: Shares, seed: int) -> npt.NDArray[np.uint8]:
-    """(V,) codes. Each server has at most one fault; the counts are the shares, rounded."""
+    """(V,) codes. Each server has at most one fault; counts are the rounded shares."""
     order = np.random.default_rng([seed, 1]).permutation(servers)
     found = np.zeros(servers, np.uint8)
     first = 0
@@ -211,12 +211,12 @@ def draw(servers: int, shares: Shares, seed: int) -> npt.NDArray[np.uint8]:
 
 
 def draw_racks(racks: int, count: int, seed: int) -> list[int]:
-    """Racks whose switch is down."""
+    """Racks with a dead switch."""
     return sorted(np.random.default_rng([seed, 3]).permutation(racks)[:count].tolist())
 
 
 def read_shares(words: str) -> dict[str, float]:
-    """`dead=2%,slow=0.01`; `none` is nobody. Raises `InvalidInput`."""
+    """`dead=2%,slow=0.01`; `none`: no faults. Raises `InvalidInput`."""
     if words.strip() == "none":
         return {}
     found = {}
@@ -241,7 +241,7 @@ _ACCOUNTS: Final[tuple[Account, Account]] = ("steady", "inrush")
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """A breaker that opened by itself. lost: servers that were on and are off now."""
+    """A breaker that tripped. lost: servers that were on and are off now."""
 
     at_ms: int
     domain: str
@@ -253,7 +253,7 @@ class Trip:
 
 
 class PowerGrid:
-    """The accounts of all domains. `on` and `rushing` say of each server what it adds to them."""
+    """Power accounts of all domains. `on` and `rushing`: what each server contributes."""
 
     def __init__(self, ground: FleetGround, closed: bool) -> None:
         self.ids = tuple(domain.id for domain in ground.domains)
@@ -286,7 +286,7 @@ class PowerGrid:
         return tuple(self._number[id] for id in ids if id in self._number)
 
     def number(self, id: str) -> int:
-        """Raises `InvalidInput` where there is no such domain."""
+        """Raises `InvalidInput` if there is no such domain."""
         if id not in self._number:
             raise InvalidInput("fleet-domain", f"there is no {id[:80]}", "GET /power lists them all")
         return self._number[id]
@@ -295,7 +295,7 @@ class PowerGrid:
         return bool(self.rack_live[self.rack_of[server]])
 
     def _is_live(self, rack: int) -> bool:
-        """A rack is live when one of its feeds is, and nothing else above it is open."""
+        """A rack is live if one of its feeds is and nothing else above it is open."""
         feeds = self._feeds[rack]
         rest = [domain for domain in self._above[rack] if domain not in feeds]
         return all(self.closed[domain] for domain in rest) and (
@@ -303,28 +303,28 @@ class PowerGrid:
         )
 
     def switch_on(self, server: int) -> list[int]:
-        """Adds a server; returns the domains that are above their budget now."""
+        """Adds a server; returns the domains now over budget."""
         assert not self.on[server]
         assert self.has_power(server)
         self.on[server] = self.rushing[server] = True
         return self._add(server, int(self.watts[server]), int(self.inrush_watts[server]))
 
     def start_with(self, running: npt.NDArray[np.bool_]) -> list[int]:
-        """These are on, as after years of work; returns the domains that cannot carry them."""
+        """Sets servers as on, as after years of operation; returns the domains that cannot carry them."""
         self.on[:] = running
         for domain, closed in enumerate(self.closed):
             self.load[domain] = self.sums(domain) if closed else [0, 0]
         return [domain for domain, closed in enumerate(self.closed) if closed and self._measure(domain)]
 
     def rush(self, server: int) -> list[int]:
-        """A server that is on draws its inrush again: it was restarted."""
+        """A server that is on draws its inrush again after a restart."""
         if self.rushing[server]:
             return []
         self.rushing[server] = True
         return self._add(server, 0, int(self.inrush_watts[server]))
 
     def calm(self, server: int) -> None:
-        """Its inrush is over."""
+        """Ends a server's inrush."""
         if self.rushing[server]:
             self.rushing[server] = False
             self._add(server, 0, -int(self.inrush_watts[server]))
@@ -348,7 +348,7 @@ class PowerGrid:
         return above
 
     def _measure(self, domain: int) -> bool:
-        """One sample of a domain; whether it is above its budget."""
+        """Samples a domain; returns whether it is over budget."""
         self.samples += 1
         load, peak, budget = self.load[domain], self.peak[domain], self.budget[domain]
         peak[STEADY] = max(peak[STEADY], load[STEADY])
@@ -356,14 +356,14 @@ class PowerGrid:
         return load[STEADY] > budget[STEADY] or load[INRUSH] > budget[INRUSH]
 
     def over(self, domain: int) -> Account | None:
-        """The account that is above its budget."""
+        """The account that is over budget."""
         if not self.closed[domain]:
             return None
         pairs = zip(_ACCOUNTS, self.load[domain], self.budget[domain], strict=True)
         return next((name for name, load, budget in pairs if load > budget), None)
 
     def open(self, domain: int) -> npt.NDArray[np.int64]:
-        """Opens a breaker; returns the servers that lost power by it, switched off already."""
+        """Opens a breaker; returns the servers that lost power, already switched off."""
         if not self.closed[domain]:
             return np.empty(0, np.int64)
         self.closed[domain] = False
@@ -374,7 +374,7 @@ class PowerGrid:
         return lost
 
     def close(self, domain: int) -> bool:
-        """Closes a breaker: the servers that are on already count on it at once. Whether it is above."""
+        """Closes a breaker; servers that are on draw from it at once. Returns whether it is over budget."""
         if self.closed[domain]:
             return False
         self.closed[domain] = True
@@ -384,13 +384,13 @@ class PowerGrid:
         return self._measure(domain)
 
     def sums(self, domain: int) -> list[int]:
-        """What the servers behind a domain draw, added up anew."""
+        """The draw of the servers behind a domain, recomputed."""
         behind = self.servers_behind(domain)
         steady = self.watts[behind][self.on[behind]].sum()
         return [int(steady), int(self.inrush_watts[behind][self.rushing[behind]].sum())]
 
     def set_budget(self, domain: int, power: int | None, inrush: int | None) -> bool:
-        """A new budget holds at once. Whether the domain is above it."""
+        """Sets a budget at once. Returns whether the domain is over it."""
         if power is not None:
             self.budget[domain][STEADY] = power
         if inrush is not None:
@@ -403,7 +403,7 @@ class PowerGrid:
         return np.flatnonzero(racks[self.rack_of])
 
     def _changed(self, domain: int) -> npt.NDArray[np.int64]:
-        """Learns anew which racks are live; returns the servers that are on without power."""
+        """Recomputes which racks are live; returns the servers that are on without power."""
         for rack in self._racks_behind[domain]:
             self.rack_live[rack] = self._is_live(rack)
         behind = self.servers_behind(domain)

@@ -1,8 +1,7 @@
 """The servers of a fleet: what each does between power-on and a running system, and how faults spoil it.
 
-Columns, not objects: a server is a row. Time is fleet time in ms and a parameter everywhere; whatever is due
-by then happens first, in the order in which it was due, so that no sample of the power is missed. Knows no
-HTTP.
+Columns, not objects: a server is a row. Time is fleet time in ms, passed everywhere; events due by then are
+processed first, in order, so that no power sample is missed. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ PROGRESS: Final = (
     (0.50, "OSBootStarted"),
     (1.0, "OSRunning"),
 )
-"""BootProgress from the share of the boot that is done."""
+"""BootProgress by completed share of the boot."""
 _LOOP_AT: Final = 0.6
 _SLOW_BOOT_FACTOR: Final = 5
 _NEVER: Final = 2**62
@@ -50,10 +49,9 @@ Reset = Literal["on", "off", "graceful-off", "restart", "graceful-restart", "cyc
 class Machines:
     """All servers of a fleet.
 
-    boot_ms: V, how long this server boots, with its own seeded spread; reset_at: when it was last switched on
-    or restarted; power_ons: how often it came from off to on by a person's or a program's wish; resets: how
-    often anybody asked for a reset that was done; stalled_at: V, done part of a boot that waits for its boot
-    server in ms, -1 where none waits.
+    boot_ms: V, boot duration with seeded spread; reset_at: when last switched on or restarted; power_ons: how
+    often a request switched it on; resets: number of executed resets; stalled_at: V, completed part in ms of
+    a boot that waits for its boot server, -1 if none waits.
     """
 
     def __init__(
@@ -101,11 +99,11 @@ class Machines:
         self.timeline = Timeline()
 
     def next_due(self) -> int | None:
-        """When something happens next, in fleet ms."""
+        """Fleet time in ms of the next event."""
         return self._agenda.next_at()
 
     def advance(self, now: int) -> None:
-        """Lets everything happen that is due by now."""
+        """Processes all events due by now."""
         while (due := self._agenda.next_at()) is not None and due <= now:
             at, what, server, turn = self._agenda.pop()
             if what == _BOOT_SERVER_DIES:
@@ -130,7 +128,7 @@ class Machines:
         return bool(self.fault[server] == _CODE[fault])
 
     def reset(self, server: int, how: Reset, now: int) -> bool:
-        """What a reset asks for, once. Whether anything was to be done."""
+        """Executes a reset once. Returns whether there was anything to do."""
         if self.has_fault(server, "lying") or not self.grid.has_power(server):
             return False
         on = self.state[server] != OFF
@@ -165,7 +163,7 @@ class Machines:
         self._later(now + GRACEFUL_OFF_MS, _OFF_AT_LAST, server)
 
     def turn_on(self, server: int, now: int) -> None:
-        """Power comes on; a breaker may open by it, and then it is off again at once."""
+        """Switches power on; if that trips a breaker, it is off again at once."""
         self.state[server] = ON
         self.was_on[server] = True
         above = self.grid.switch_on(server)
@@ -195,7 +193,7 @@ class Machines:
         self.timeline.note(now, self.up_count)
 
     def _begin_boot(self, server: int, now: int) -> None:
-        """A boot begins, after power-on or a restart; the latter draws its inrush anew."""
+        """Starts a boot after power-on or restart; the latter draws its inrush again."""
         self._leave_up(server, now)
         self._turn[server] += 1
         self.state[server] = ON
@@ -215,7 +213,7 @@ class Machines:
         return int(self.boot_ms[server]) * slow
 
     def _go_on(self, server: int, now: int, done: int) -> None:
-        """The boot goes on from `done` ms: to its end, to the next loop, or to an image that is not there."""
+        """Continues the boot from `done` ms: to its end, to the next loop, or to a missing image."""
         takes = self._takes_ms(server)
         if self.has_fault(server, "boot-loop"):
             self._later(now + int(takes * _LOOP_AT) - done, _LOOP, server)
@@ -238,11 +236,11 @@ class Machines:
         self._count(1, now)
 
     def boot_server_dies(self, number: int, at: int) -> None:
-        """It will, at a moment to come."""
+        """Schedules the death of a boot server."""
         self._agenda.note(at, _BOOT_SERVER_DIES, number, 0)
 
     def kill_boot_server(self, number: int, now: int) -> int:
-        """Boots that have not fetched their image yet wait; returns how many."""
+        """Boots without their image wait; returns how many."""
         self.boot_server_down[number] = True
         waiting = self._booting(number)
         done = now - self.reset_at[waiting]
@@ -251,7 +249,7 @@ class Machines:
         return len(before)
 
     def revive_boot_server(self, number: int, now: int) -> int:
-        """Boots that waited go on from where they stood; returns how many."""
+        """Waiting boots resume from where they were; returns how many."""
         self.boot_server_down[number] = False
         waiting = self._booting(number)
         waiting = waiting[self.stalled_at[waiting] >= 0]
@@ -262,7 +260,7 @@ class Machines:
         return len(waiting)
 
     def _resume(self, server: int, now: int, done: int) -> None:
-        """A boot under way goes on by what holds now; what was due of it before is not any more."""
+        """Continues a running boot under present conditions and cancels its earlier events."""
         self._turn[server] += 1
         self.up_at[server] = _NEVER
         if self.grid.rushing[server]:
@@ -289,7 +287,7 @@ class Machines:
         return [name for least, name in PROGRESS if share >= least][-1]
 
     def trip(self, domain: int, now: int) -> None:
-        """Opens a breaker whose account is above its budget."""
+        """Opens a breaker that is over budget."""
         account = self.grid.over(domain)
         if account is None:
             return
@@ -314,7 +312,7 @@ class Machines:
         return self._lose(domain, now)
 
     def close(self, domain: int, now: int) -> None:
-        """Closes a breaker; management controllers start, and servers do what their policy says at once."""
+        """Closes a breaker; management controllers start, and servers follow their power policy at once."""
         dark = ~self.grid.rack_live[self.grid.rack_of]
         above = self.grid.close(domain)
         behind = self.grid.servers_behind(domain)
@@ -333,19 +331,19 @@ class Machines:
         self.bmc_back_at[server] = now + self.bmc_boot_ms
 
     def set_budget(self, domain: int, power: int | None, inrush: int | None, now: int) -> None:
-        """A budget changes in the middle; a domain that is above it trips."""
+        """Changes a budget; a domain over it trips."""
         if self.grid.set_budget(domain, power, inrush):
             self.trip(domain, now)
 
     def set_faults(self, servers: npt.NDArray[np.int64], fault: str, now: int) -> None:
-        """Servers get a fault, or lose it (`none`). A boot under way goes on by the new one."""
+        """Sets or clears (`none`) a fault of servers. A running boot continues under the new one."""
         self.fault[servers] = code_of(fault)
         booting = servers[(self.state[servers] == ON) & ~self.up[servers]]
         for server in booting.tolist():
             self._resume(server, now, min(now - int(self.reset_at[server]), self._takes_ms(server) - 1))
 
     def start_all(self, now: int) -> None:
-        """All that has power and can be, is on and up, as after years of work; nothing rushes."""
+        """Everything that has power and can be is on and up, as after years of operation, without inrush."""
         able = (self.fault != _CODE["boot-loop"]) & (self.fault != _CODE["no-boot"])
         running = able & self.grid.rack_live[self.grid.rack_of]
         if above := self.grid.start_with(running):
@@ -358,7 +356,7 @@ class Machines:
         self._count(int(self.up.sum()), now)
 
     def was_running(self) -> None:
-        """Dark now, but on before: policy `last` will switch on."""
+        """Marks dark servers as on before: policy `last` will switch them on."""
         self.was_on[:] = True
 
 
@@ -372,7 +370,7 @@ POINTS_MOST: Final = 100_000
 
 
 class Agenda:
-    """Events in the order in which they are due; of one moment, in the order in which they were noted.
+    """Events in the order in which they are due; ties in the order noted.
 
     An event is one number of 160 bits: a tuple would take four times the memory.
     """
@@ -397,7 +395,7 @@ class Agenda:
 
 
 class Timeline:
-    """A count over time. When it is full, every second point is forgotten, never the last one."""
+    """A count over time. When full, every second point is dropped, never the last one."""
 
     def __init__(self) -> None:
         self._at = array("q", [0])
@@ -413,7 +411,7 @@ class Timeline:
         self._count.append(count)
 
     def points(self, most: int = POINTS_MOST) -> list[tuple[int, int]]:
-        """(at, count), evenly thinned to about `most` points; the last one is always there."""
+        """(at, count), evenly thinned to about `most` points, always including the last."""
         step = -(-len(self._at) // most)
         found = list(zip(self._at[::step], self._count[::step], strict=True))
         last = (self._at[-1], self._count[-1])

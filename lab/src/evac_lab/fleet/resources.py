@@ -1,6 +1,6 @@
-"""What a controller and the switchgear show: the JSON of each resource, and errors as Redfish says them.
+"""Resources of a controller and the switchgear as JSON, and Redfish errors.
 
-Names and shape are those of the Redfish schemas; the values come from the machines. Reads only.
+Names and shapes follow the Redfish schemas; values come from the machines. Read-only.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """status, JSON, and headers beside those of every answer."""
+    """status, JSON, and headers in addition to the common ones."""
 
     status: int = 200
     body: Json | None = None
@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of the Base registry. words: `%1` stands for the first argument."""
+    """A message of the Base registry. words: `%1` is the first argument."""
 
     words: str
     severity: str
@@ -92,7 +92,7 @@ MESSAGES: Final = MappingProxyType(
         "InternalError": Message("The service encountered an internal error.", "Critical", "Reset it."),
     }
 )
-"""Words of our own for the keys of the registry."""
+"""Our short names for the keys of the registry."""
 
 
 def information(key: str, *arguments: str) -> Json:
@@ -118,7 +118,7 @@ def refused(
     allow: str = "",
     headers: tuple[tuple[str, str], ...] = (),
 ) -> Answer:
-    """An error as Redfish says it."""
+    """A Redfish error response."""
     return refusals(status, [information(key, *arguments)], allow, headers)
 
 
@@ -174,12 +174,12 @@ def link(path: str) -> Json:
 
 
 def named(kind: str, path: str, id: str, name: str, **rest: object) -> Json:
-    """A resource with its annotations first. kind: `Chassis.v1_22_0.Chassis`."""
+    """A resource, annotations first. kind: `Chassis.v1_22_0.Chassis`."""
     return {"@odata.type": f"#{kind}", "@odata.id": f"{V1}/{path}", "Id": id, "Name": name, **rest}
 
 
 def collection(kind: str, path: str, name: str, members: list[str]) -> Json:
-    """kind: `ComputerSystem`; members: the last parts of their paths."""
+    """kind: `ComputerSystem`; members: last parts of their paths."""
     return {
         "@odata.type": f"#{kind}Collection.{kind}Collection",
         "@odata.id": f"{V1}/{path}",
@@ -194,7 +194,7 @@ def versions(_: Fleet, __: int, ___: int) -> Json:
 
 
 def root_of(fleet: Fleet, server: int, product: str) -> Json:
-    """The parts of a service root that all controllers share."""
+    """The parts of a service root common to all controllers."""
     found = named(
         "ServiceRoot.v1_15_0.ServiceRoot",
         "",
@@ -220,7 +220,7 @@ def _kind(fleet: Fleet, server: int) -> Kind:
 
 
 def serial_of(fleet: Fleet, server: int) -> str:
-    """What the machine says of itself; one that was swapped says something else than the inventory."""
+    """The serial that the machine reports; a swapped one differs from the inventory."""
     serial = fleet.ground.serial_of(server)
     if fleet.machines.has_fault(server, "wrong-serial"):
         return f"X{serial[1:]}" if serial[:1] != "X" else f"Y{serial[1:]}"
@@ -228,7 +228,7 @@ def serial_of(fleet: Fleet, server: int) -> str:
 
 
 def host_name(fleet: Fleet, server: int) -> str | None:
-    """Told by the running system; of another server where the image was another one's."""
+    """Reported by the running system; another server's name if it got the wrong image."""
     if not fleet.machines.up[server]:
         return None
     other = (server + 1) % len(fleet.ground) if fleet.machines.has_fault(server, "wrong-image") else server
@@ -248,7 +248,7 @@ def status(fleet: Fleet, server: int) -> Json:
 
 
 def watts(fleet: Fleet, server: int) -> int:
-    """What it draws now."""
+    """Present power draw."""
     if fleet.machines.state[server] == OFF:
         return 0
     kind = _kind(fleet, server)
@@ -440,7 +440,7 @@ Reader = Callable[[Fleet, int, int], Json]
 
 
 def fixed(kind: str, path: str, name: str, *members: str) -> Reader:
-    """A collection that never changes."""
+    """A constant collection."""
     found = collection(kind, path, name, list(members))
     return lambda _, __, ___: found
 
@@ -512,7 +512,7 @@ def switchgear(_: Fleet, __: int, ___: int) -> Json:
 
 
 def feeds(fleet: Fleet) -> list[int]:
-    """The domains that are feeds; the circuit 1 is the first."""
+    """Domains that are feeds; circuit 1 is the first."""
     return [row for row, kind in enumerate(fleet.grid.kinds) if kind == "feed"]
 
 
@@ -534,7 +534,7 @@ def feeders(fleet: Fleet, _: int, __: int) -> Json:
 
 
 def circuit(fleet: Fleet, id: str, domain: int) -> Json:
-    """One feed. Its name is the feed's id; the budget stands as its rating in watts."""
+    """One feed. Its name is the feed's id; its rating is the budget in watts."""
     grid = fleet.grid
     closed, tripped = grid.closed[domain], grid.tripped[domain]
     load, budget = grid.load[domain], grid.budget[domain]

@@ -1,4 +1,4 @@
-"""The process of a fleet: sockets, clockwork, folder, password and pid file; also in the background."""
+"""The process of a fleet: sockets, timers, folder, password and pid file; also in the background."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from evac_lab.fleet.ground import CIRCUITS_ADDRESS, SERVERS_MOST, FleetGround, S
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Files, and the SHA-256 of the certificate as hex, to pin it."""
+    """Files, and the certificate's SHA-256 in hex for pinning."""
 
     authority: Path
     chain: Path
@@ -49,17 +49,17 @@ class Certificates:
     pin: str
 
     def context(self) -> ssl.SSLContext:
-        """What the fleet listens with."""
+        """The context to listen with."""
         found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         found.minimum_version = ssl.TLSVersion.TLSv1_2
         found.load_cert_chain(self.chain, self.key)
-        # Each ticket leaves a session in a cache of 20,000, and no controller is met twice in a hurry.
+        # Each ticket would keep a session in a cache of 20,000, and no controller is reconnected to soon.
         found.num_tickets = 0
         return found
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """New keys and certificates in a folder; the memory that making them takes goes with the process."""
+    """Writes new keys and certificates to a folder, in a process of its own so that the memory is freed."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_make_here, folder).result()
 
@@ -84,14 +84,14 @@ class FleetFailed(EvacError):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """0 lets the machine choose."""
+    """0: the machine chooses."""
 
     controllers: int
     admin: int
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `FleetFailed` when the port is taken."""
+    """A listening socket. Raises `FleetFailed` if the port is in use."""
     found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,7 +110,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def connections_most(wanted: int) -> int:
-    """How many connections the limit of open files leaves; the limit is raised as far as it may be."""
+    """How many connections the open-file limit allows, after raising it as far as permitted."""
     return max(16, min(wanted, raise_limit() - _FILES_SPARE))
 
 
@@ -137,7 +137,7 @@ class Server:
         self._stopping.set()
 
     async def run(self, ready: Callable[[Ports], None], longest_s: float | None = None) -> None:
-        """Serves until it is told to stop, or for so long."""
+        """Serves until stopped, or for `longest_s`."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -165,7 +165,7 @@ class Server:
                 await clockwork
 
     async def _clockwork(self, door: ControllerDoor) -> None:
-        """Lets happen what is due, also while nobody asks."""
+        """Processes due events even without requests."""
         loop = asyncio.get_running_loop()
         swept = loop.time()
         while True:
@@ -190,7 +190,7 @@ def serve(
     ready: Callable[[Ports], None],
     longest_s: float | None = None,
 ) -> None:
-    """Serves a fleet until SIGTERM or SIGINT, or for so long. With uvloop where it is installed."""
+    """Serves a fleet until SIGTERM or SIGINT, or for `longest_s`. Uses uvloop if installed."""
 
     async def main() -> None:
         await Server(fleet, ports, tls, about).run(ready, longest_s)
@@ -202,9 +202,9 @@ def serve(
 
 
 def _map_large_blocks() -> None:
-    """Lets the C library map every block above 64 KiB by itself for good, and give it back when it is freed.
+    """Makes the C library map every block above 64 KiB separately and return it when freed.
 
-    uvloop takes 256 KiB for each connection with TLS, and touches a few pages of them.
+    uvloop takes 256 KiB for each TLS connection and touches only a few pages of it.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 65_536)
@@ -226,8 +226,8 @@ USER: Final = "evac"
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a fleet shall be. out: where its estate is written; password: a reference, "" makes
-    one; longest_s: it ends by itself.
+    """Options of a fleet. out: where its estate is written; password: a reference, "" creates one; longest_s:
+    time limit.
     """
 
     folder: Path
@@ -247,7 +247,9 @@ def check_size(servers: int) -> None:
 
 
 def run(ground: FleetGround, wish: Wish, told: Callable[[Mapping[str, Any]], None]) -> None:
-    """Serves until SIGTERM or SIGINT. told: what is there, once it listens. Raises `FleetFailed`."""
+    """Serves until SIGTERM or SIGINT. told: called with the description once it listens. Raises
+    `FleetFailed`.
+    """
     check_size(len(ground))
     if wish.out is not None:
         estates.check_folder(wish.out)
@@ -299,7 +301,7 @@ def description(fleet: Fleet, ports: Ports, reach: Reach, wish: Wish) -> dict[st
 
 
 def _password(wish: Wish) -> tuple[str, str]:
-    """(reference, password). A new one lies in the folder, for its owner alone."""
+    """(reference, password). A new password is stored in the folder, readable by its owner only."""
     from evac.net.secrets import resolve
 
     if wish.password:
@@ -313,7 +315,7 @@ def _password(wish: Wish) -> tuple[str, str]:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """One fleet a folder; a file that a killed fleet left behind counts for nothing."""
+    """One fleet per folder; a file left by a killed fleet does not count."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / STATE_FILE
     if (found := read_state(folder)) is not None:
@@ -331,7 +333,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """What the fleet of a folder said when it began, if it still runs."""
+    """The initial description of a folder's fleet, if it still runs."""
     try:
         found: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -353,7 +355,7 @@ STOP_S: Final = 5.0
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Of one that did not start: nothing of it is left when this returns."""
+    """Ends a fleet that failed to start; nothing of it is left afterwards."""
     for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, None)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -363,8 +365,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def begin(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Starts `evac ARGUMENTS` in a session of its own; what the fleet says once it answers. Raises
-    `FleetFailed` with its last words where it ends before, or takes too long.
+    """Starts `evac ARGUMENTS` in its own session; returns its description once it answers. Raises
+    `FleetFailed` with its last output if it ends before that or takes too long.
     """
     if (found := read_state(folder)) is not None:
         raise FleetFailed(
@@ -396,7 +398,7 @@ def begin(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
 
 
 def end(folder: Path) -> bool:
-    """Ends the fleet of a folder; False where none runs. Raises `FleetFailed` where it does not end."""
+    """Ends the fleet of a folder; False if none runs. Raises `FleetFailed` if it does not end."""
     found = read_state(folder)
     if found is None:
         return False

@@ -1,7 +1,7 @@
 """The cold start of the story: the engine boots every server through its BMC, over real Redfish requests.
 
-Plan, limits, journal and driver are those of production; only what is not a server (a service that starts, a
-person who switches a breaker that evac cannot reach) takes a drawn time. Time runs `speed` times as fast.
+Plan, limits, journal and driver are the production ones; only what is not a server (a starting service, a
+person switching a breaker that evac cannot reach) takes a random time. Time runs `speed` times as fast.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ from evac_lab.process import ServerFailed
 from evac_lab.virtual_loop import VirtualLoop, VirtualProcess, run
 
 LEASE_MS: Final = 600_000
-"""Nobody else leads here, and a machine that does all of this at once may be slow to renew it."""
+"""Nobody else leads here, and a machine that does all of this at once may renew slowly."""
 JOURNAL: Final = "journal.sqlite"
 POINTS: Final = 400
 ANSWER_S: Final = 1
-"""How long a request may take here: on the clock of the story many times as long."""
+"""Request timeout here: many times as long on the story's clock."""
 MEND_MS: Final = 60_000
-"""How long the run waits with what was to start on a server that does not come up."""
+"""How long the run holds what was to start on a server that does not come up."""
 TURN_S: Final = 0.000_2
 _TIMED: Final = (Action("run", "step", "timed"),)
 
 
 @dataclass(slots=True)
 class Heard:
-    """What the journal says of the boots, as it is written. up: (milliseconds here, servers up)."""
+    """What the journal reports of the boots, as it is written. up: (milliseconds here, servers up)."""
 
     up: list[tuple[int, int]] = field(default_factory=list)
     degraded: int = 0
@@ -79,8 +79,8 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Booted:
-    """How the wave went, in story time since power came back. up: (milliseconds, servers that are up).
-    plan: as it was carried out in the end, mended for the servers that did not come up.
+    """How the wave went, in story time since power returned. up: (milliseconds, servers up). plan: as finally
+    executed, repaired for servers that did not come up.
     """
 
     played: Played
@@ -93,7 +93,7 @@ class Booted:
 
 
 def with_addresses(estate: Estate, site: str) -> Estate:
-    """The estate with the servers of a site at the addresses of a simulated fleet, each with a serial."""
+    """The estate with a site's servers at the addresses of a simulated fleet, each with a serial."""
     fleet = estate.fleet
     row = next(n for n, one in enumerate(estate.sites) if one.id == site)
     here = np.flatnonzero(fleet.site == row)
@@ -106,7 +106,7 @@ def with_addresses(estate: Estate, site: str) -> Estate:
 
 
 def with_endpoints(estate: Estate, site: str, fleet: ServedFleet) -> Estate:
-    """The estate with its BMCs and breakers within reach of the driver."""
+    """The estate with its BMCs and breakers reachable by the driver."""
     settings: dict[str, str] = {
         "scheme": "http",
         "port": str(fleet.port),
@@ -124,7 +124,7 @@ def with_endpoints(estate: Estate, site: str, fleet: ServedFleet) -> Estate:
 
 
 def boot(estate: Estate, made: Made, fleet_folder: Path, seed: int, speed: int) -> Booted:
-    """Carries a restore out against a running fleet, on an embedded store in a folder."""
+    """Executes a restore against a running fleet, on an embedded store in a folder."""
     heard, bound = Heard(), bound_plan(estate, made.plan, made.digest)
     wave = _Wave(estate, made, seed, speed, heard)
     for old in fleet_folder.glob(f"{JOURNAL}*"):
@@ -148,8 +148,8 @@ def boot(estate: Estate, made: Made, fleet_folder: Path, seed: int, speed: int) 
 
 @contextmanager
 def _short_turns() -> Iterator[None]:
-    """A thread that reads a mended plan keeps the loop waiting after each call to the network, by default for
-    five milliseconds: thousands of requests would wait longer than the story has.
+    """Shortens thread switches: a thread that reads a repaired plan delays the loop after each network call,
+    by default for five milliseconds, which thousands of requests could not afford.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(TURN_S)
@@ -160,7 +160,9 @@ def _short_turns() -> Iterator[None]:
 
 
 class _Wave:
-    """One run against the fleet, its plan mended when servers do not come up. asked: all servers to boot."""
+    """One run against the fleet, its plan repaired when servers do not come up. asked: all servers to
+    boot.
+    """
 
     def __init__(self, estate: Estate, made: Made, seed: int, speed: int, heard: Heard) -> None:
         self.estate, self.speed, self.heard = estate, speed, heard
@@ -200,12 +202,12 @@ class _Wave:
             await store.close()
 
     def _fast(self, bound: Bound) -> Bound:
-        """The run at the speed of the story."""
+        """The run at the story's speed."""
         spec = replace(bound.spec, mend_ms=MEND_MS)
         return _real_boots(faster(Bound(spec, bound.actions), self.speed), self.speed)
 
     def _know(self, bound: Bound, fast: Bound) -> None:
-        """Remembers what the steps of a plan do."""
+        """Remembers the actions of a plan's steps."""
         self._actions[bound.spec.plan] = fast.actions
         self._timed.know(bound.spec)
 
@@ -232,25 +234,25 @@ class _Wave:
         return take
 
     def _read(self, data: bytes) -> tuple[Plan, Bound, Bound]:
-        """A plan that was mended, its run, and the same at the speed of the story."""
+        """A repaired plan, its run, and the same at the story's speed."""
         plan = plan_codec.decode(data, own=True)
         bound = bound_plan(self.estate, plan, plan_codec.plan_digest(data))
         return plan, bound, self._fast(bound)
 
 
 def _quiet(words: str) -> None:
-    """The story tells it at its end."""
+    """Ignored: the story reports it at its end."""
 
 
 def _thinned(up: list[tuple[int, int]], began: int, speed: int) -> tuple[tuple[int, int], ...]:
-    """So many points as a chart shows, the last one always among them."""
+    """Thinned to the points that a chart shows, always including the last."""
     step = max(1, len(up) // POINTS)
     kept = [*up[::step], *up[-1:]]
     return ((0, 0), *(((at - began) * speed, count) for at, count in kept))
 
 
 def _real_boots(bound: Bound, speed: int) -> Bound:
-    """Boots and breakers through the driver; everything else by the clock, and nobody is asked."""
+    """Boots and breakers go through the driver; everything else runs by the clock, without asking anyone."""
     steps = []
     actions: dict[str, tuple[Action, ...]] = {}
     for step in bound.spec.steps:
@@ -276,7 +278,7 @@ _LINE_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class ServedFleet:
-    """How a running fleet is reached. password: a reference. admin: its URL, on loopback."""
+    """How to reach a running fleet. password: a reference. admin: its URL, on loopback."""
 
     port: int
     user: str
@@ -284,12 +286,12 @@ class ServedFleet:
     admin: str
 
     def ask(self, path: str) -> Mapping[str, Any]:
-        """What the admin interface answers. Raises OSError, ValueError."""
+        """The admin interface's answer. Raises OSError, ValueError."""
         with urllib.request.urlopen(f"{self.admin}/{path}", timeout=_ANSWER_S) as answer:
             return cast(Mapping[str, Any], json.loads(answer.read(_ANSWER_BYTES)))
 
     def limit(self, domain: str, watts: int) -> None:
-        """What utility or cooling give a site, hall, feed or rack now. Raises OSError."""
+        """Sets what utility or cooling provide to a site, hall, feed or rack now. Raises OSError."""
         body = json.dumps({"power_watts": watts}).encode()
         request = urllib.request.Request(f"{self.admin}/budget/{domain}", body, method="PUT")
         with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:
@@ -298,7 +300,7 @@ class ServedFleet:
 
 @contextmanager
 def serving(estate: Path, site: str, folder: Path, seed: int, speed: int) -> Iterator[ServedFleet]:
-    """A fleet of the servers of a site, without power, as long as the block lasts. Raises ServerFailed."""
+    """A fleet of a site's servers, without power, for the duration of the block. Raises ServerFailed."""
     folder.mkdir(parents=True, exist_ok=True)
     argv = [
         sys.executable,
@@ -336,7 +338,7 @@ def serving(estate: Path, site: str, folder: Path, seed: int, speed: int) -> Ite
 
 
 def _ready(out: IO[bytes], log: Path) -> ServedFleet:
-    """Waits for the ready line: the first one."""
+    """Waits for the ready line, which is the first."""
     until = time.monotonic() + READY_S
     line = b""
     while not line.endswith(b"\n") and len(line) < _LINE_BYTES:
@@ -366,11 +368,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 REQUESTS_MS = 3_000
-"""What is added to a deadline: a request takes as long as it takes, however fast the story runs."""
+"""Added to a deadline: a request takes as long as it takes, however fast the story runs."""
 MEND_LEAST_MS = 3_000
 MEND_STEP_US = 300
-"""The least wait for a mended plan, and more for each step: to mend one takes as long as it takes, too, and
-leaves the run little of two cores meanwhile.
+"""Minimum wait for a repaired plan, plus an allowance per step: repairs take real time too, and leave the run
+little of two cores meanwhile.
 """
 
 
@@ -413,7 +415,7 @@ def _step(step: RunStep, speed: int) -> RunStep:
 
 
 def _shorter(milliseconds: int, speed: int) -> int:
-    """Rounded up, so that no hold becomes none; nothing and `kept for good` stay what they are."""
+    """Rounded up, so that no hold vanishes; zero and `kept for good` stay unchanged."""
     return -(-milliseconds // speed) if milliseconds > 0 else milliseconds
 
 
@@ -425,7 +427,9 @@ _ACTION: Final = (Action("run", "step", "timed"),)
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """How a run ended. steps: id -> (began, ended) in milliseconds since the run began, of what succeeded."""
+    """How a run ended. steps: id -> (began, ended) in milliseconds since the run began, for successful
+    ones.
+    """
 
     phase: RunPhase
     steps: Mapping[str, tuple[int, int]]
@@ -433,7 +437,9 @@ class Played:
 
 
 class TimedDriver(NoopDriver):
-    """Every step takes its predicted duration times a draw; `speed` divides it for runs in real time."""
+    """Every step takes its predicted duration times a random factor; `speed` divides it for runs in real
+    time.
+    """
 
     name = "timed"
 
@@ -443,7 +449,7 @@ class TimedDriver(NoopDriver):
         self._takes: dict[str, int] = {}
 
     def know(self, spec: RunSpec) -> None:
-        """Remembers how long the steps of a plan are predicted to take."""
+        """Remembers the predicted durations of a plan's steps."""
         self._takes.update((step.id, step.duration_ms) for step in spec.steps)
 
     async def execute(self, action: Action, order: Order) -> Evidence:
@@ -454,19 +460,21 @@ class TimedDriver(NoopDriver):
 
 
 def bound_plan(estate: Estate, plan: Plan, digest: str) -> Bound:
-    """The run of a plan for which nobody is asked: the story has approved it beforehand."""
+    """The run of a plan without approvals: the story approves it beforehand."""
     policy = replace(RunPolicy(), approvals=0, patience=Patience(attempts=2, deadline_factor=8))
     return bind(estate, plan, policy, run=RUN, incident="october-2022", digest=digest)
 
 
 def timed(bound: Bound) -> Bound:
-    """The same steps, waits and limits, every step done by the simulated driver and none by a person."""
+    """The same steps, dependencies and limits, with every step done by the simulated driver and none by a
+    person.
+    """
     steps = tuple(replace(step, manual=False, gate="") for step in bound.spec.steps)
     return Bound(replace(bound.spec, steps=steps), dict.fromkeys((s.id for s in steps), _ACTION))
 
 
 def play(bound: Bound, seed: int) -> Played:
-    """Carries a bound run out in virtual time."""
+    """Executes a bound run in virtual time."""
     loop = VirtualLoop(seed)
     process = VirtualProcess(loop, "evac")
     driver = TimedDriver(seed)
@@ -486,7 +494,7 @@ async def _carry_out(loop: VirtualLoop, clock: VirtualProcess, bound: Bound, dri
 
 
 async def execute(store: Store, bound: Bound, leading: Leadership, clock: Clock, terms: Terms) -> RunView:
-    """Creates the run and carries it out to its end."""
+    """Creates the run and executes it to its end."""
     journal, view = await create_run(store, bound.spec, leading, clock, {"reason": "october 2022"})
     execution = RunExecution(store, journal, view, leading, terms, clock)
     await execution.run()
@@ -494,7 +502,7 @@ async def execute(store: Store, bound: Bound, leading: Leadership, clock: Clock,
 
 
 def played(view: RunView) -> Played:
-    """What became of each step that succeeded, in milliseconds since the run started."""
+    """Start and end of each successful step, in milliseconds since the run started."""
     began = view.started_ms
     steps: dict[str, tuple[int, int]] = {
         step.id: (view.started[i] - began, view.ended[i] - began)

@@ -1,6 +1,6 @@
-"""The whole story: a fire, an evacuation, a day without power, a cold start, and home again.
+"""The whole story: a fire, an evacuation, a day without power, a cold start, and the return home.
 
-Every hour of it is planned, checked and carried out by the same program that would do it for real. Times are
+Every hour of it is planned, checked and executed by the program that would do it in reality. Times are
 milliseconds since the fire.
 """
 
@@ -46,7 +46,7 @@ from evac_lab.october.booting import (
 SITE: Final = "pangyo"
 MESSENGER: Final = "messenger-chat-front"
 POWER_PERMILLE: Final = 900
-"""Nine tenths of the power came back first; that all of the site's share of it does is assumed."""
+"""Nine tenths of the power returned first; that all of the site's share did is assumed."""
 FAULT_WORDS: Final = MappingProxyType(
     {
         "dead": "servers with a dead controller",
@@ -59,7 +59,7 @@ FAULT_WORDS: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """folder: where everything it makes lies. speed: seconds of the cold start in one second here."""
+    """folder: for all generated files. speed: seconds of the cold start per real second."""
 
     folder: Path
     servers: int
@@ -70,14 +70,14 @@ class Setting:
 
 @dataclass(slots=True)
 class _Book:
-    """What is told so far. back: service -> when it was back."""
+    """The story so far. back: service -> when it was restored."""
 
     chapters: list[Chapter] = field(default_factory=list)
     back: dict[str, int] = field(default_factory=dict)
 
 
 def october(setting: Setting, say: Say) -> October:
-    """Plays everything; the files it makes lie in the folder. Raises EvacError."""
+    """Plays everything; generated files go to the folder. Raises EvacError."""
     book = _Book()
     estate = _company(setting)
     say(f"{number(len(estate.fleet))} servers, {number(_at(estate))} of them in Pangyo; the building burns")
@@ -100,7 +100,7 @@ def _at(estate: Estate) -> int:
 
 
 def _company(setting: Setting) -> Estate:
-    """The company as mended, its BMCs at the addresses of the simulated fleet, written and read back."""
+    """The fixed company with its BMCs at the addresses of the simulated fleet, written and read back."""
     folder = setting.folder / "company"
     made = with_addresses(pangyo(servers=setting.servers, mended=True), SITE)
     estates.write(made, folder, tables="parquet", replace=True)
@@ -164,7 +164,7 @@ def _messenger(book: _Book) -> tuple[str, ...]:
 def _cold_start(
     dark: Estate, setting: Setting, book: _Book, say: Say
 ) -> tuple[Booted, Mapping[str, Any], int]:
-    """The site boots with real requests while the fleet counts."""
+    """Boots the site with real requests while the fleet counts."""
     began = time.monotonic()
     begin = book.chapters[-1].end_ms
     folder = setting.folder / "fleet"
@@ -217,7 +217,7 @@ def _stays_off(plan: Plan) -> Iterator[str]:
 
 
 def _give_less(fleet: ServedFleet, scenario: Scenario) -> None:
-    """The simulated feeds carry no more than the plan was told, so that a bad plan trips them."""
+    """Limits the simulated feeds to what the plan assumed, so that a bad plan trips them."""
     for domain, watts in scenario.power:
         fleet.limit(domain, watts)
 
@@ -293,7 +293,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One plan carried out. back: service -> milliseconds since the run began; real_ms: spent here."""
+    """One executed plan. back: service -> milliseconds since the run began; real_ms: time spent here."""
 
     made: Made
     played: Played
@@ -302,7 +302,7 @@ class Told:
 
 
 def planned(estate: Estate, scenario: Scenario, budget_ms: int, seed: int) -> Made:
-    """A plan that the independent checker agrees with. Raises RunError where it does not."""
+    """A plan accepted by the independent checker. Raises RunError if it is refused."""
     made = make_plan(estate, scenario, budget_ms=budget_ms, seed=seed)
     verdict = check(estate, made.plan)
     if not verdict.holds:
@@ -311,7 +311,7 @@ def planned(estate: Estate, scenario: Scenario, budget_ms: int, seed: int) -> Ma
 
 
 def tell(estate: Estate, scenario: Scenario, budget_ms: int, seed: int) -> Told:
-    """Plans, verifies and plays one scenario. Raises RunError where the run does not end well."""
+    """Plans, verifies and plays one scenario. Raises RunError if the run does not end well."""
     began = time.monotonic()
     made = planned(estate, scenario, budget_ms, seed)
     outcome = play(timed(bound_plan(estate, made.plan, made.digest)), seed)
@@ -322,9 +322,9 @@ def tell(estate: Estate, scenario: Scenario, budget_ms: int, seed: int) -> Told:
 
 
 def restored(plan: Plan, ended: Mapping[str, int]) -> dict[str, int]:
-    """Service -> when its smallest share serves with its traffic there, of those that the plan brings back.
+    """Service -> when its smallest share serves with its traffic there, for those that the plan restores.
 
-    ended: step id -> end. A service whose last step did not succeed is left out.
+    ended: step id -> end. Services whose last step failed are left out.
     """
     found: dict[str, int] = {}
     steps = {step.id for step in plan.steps}
@@ -347,7 +347,7 @@ UNKNOWN_SOURCE: Final = "assumed"
 def assumptions(
     estate: Estate, site: str, share_permille: int, faults: Mapping[str, int]
 ) -> tuple[Assumption, ...]:
-    """share_permille: of the power that is back; faults: words -> permille of the servers."""
+    """share_permille: of the power that is back; faults: words -> permille of servers."""
     sources = {fact.path: fact.source or UNKNOWN_SOURCE for fact in estate.facts}
 
     def source(path: str) -> str:

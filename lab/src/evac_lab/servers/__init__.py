@@ -1,1 +1,1 @@
-"""Real servers of a lab site, one module each: how to configure, start, wait for and end it."""
+"""Real servers of a lab site, one module each: configure, start, wait for and end them."""

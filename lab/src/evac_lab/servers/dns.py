@@ -1,4 +1,4 @@
-"""An authoritative DNS server (Knot) that takes signed updates: its files, start and answer."""
+"""An authoritative DNS server (Knot) that accepts signed updates: files, start and readiness."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from evac_lab.process import Process, find_program
 PACKAGE: Final = "knot"
 ALGORITHM: Final = "hmac-sha256"
 MOST_SOCKET_PATH: Final = 100
-"""Unix socket paths end at 107 bytes; Knot does not start with a longer one."""
+"""Unix socket paths are limited to 107 bytes; Knot does not start with a longer one."""
 
 
 @dataclass(frozen=True, slots=True)
 class DnsServer:
-    """One server and its one zone. key_secret: base64, of the TSIG key that may update the zone."""
+    """One server with one zone. key_secret: base64, of the TSIG key that may update the zone."""
 
     name: str
     host: str
@@ -37,7 +37,7 @@ class DnsServer:
 
 
 def make_secret(random_bytes: bytes) -> str:
-    """A TSIG secret out of 32 random bytes, as Knot and dnspython read it."""
+    """A TSIG secret from 32 random bytes, in the form of Knot and dnspython."""
     return base64.b64encode(random_bytes).decode("ascii")
 
 
@@ -53,14 +53,14 @@ def prepare(server: DnsServer, records: Sequence[tuple[str, str, str]], ttl_seco
 
 
 def process(server: DnsServer) -> Process:
-    """The server as a process that is not started yet."""
+    """The server as a process, not started."""
     knotd = find_program("knotd", PACKAGE)
     argv = (knotd, "-c", str(server.folder / "knot.conf"))
     return Process(server.name, argv, server.folder / "knot.log", prefix=server.prefix)
 
 
 def start(server: DnsServer, timeout_s: float = 10.0) -> Process:
-    """Starts it and waits for an answer. In a namespace (prefix) the caller waits with a probe of its own."""
+    """Starts it and waits for an answer. In a namespace (prefix) the caller waits with its own probe."""
     started = process(server)
     started.start()
     if not server.prefix:
@@ -69,7 +69,7 @@ def start(server: DnsServer, timeout_s: float = 10.0) -> Process:
 
 
 def answers(server: DnsServer, timeout_s: float = 0.5) -> bool:
-    """Whether it answers for its zone with authority."""
+    """Whether it answers authoritatively for its zone."""
     query = dns.message.make_query(server.zone, "SOA")
     try:
         answer = dns.query.udp(query, server.host, timeout_s, server.port)
@@ -92,8 +92,8 @@ def _zone(server: DnsServer, records: Sequence[tuple[str, str, str]], ttl_second
 
 
 def _config(server: DnsServer, zone_file: Path) -> str:
-    """Traps: each instance needs its own database and run folder; an update is kept in the journal, so the
-    zone file is never written back and is only compared at a start.
+    """Pitfalls: each instance needs its own database and run folder; updates are kept in the journal, so the
+    zone file is never written back and only compared at startup.
     """
     return f"""\
 server:
@@ -133,7 +133,7 @@ zone:
 
 
 def _control_socket(server: DnsServer) -> Path:
-    """Where Knot's control socket lies. Raises `EvacError` where the folder's path is too long for one."""
+    """Path of Knot's control socket. Raises `EvacError` if the folder's path is too long for one."""
     path = server.folder / "run" / "k.sock"
     if len(str(path)) > MOST_SOCKET_PATH:
         raise EvacError(

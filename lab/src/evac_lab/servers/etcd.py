@@ -1,5 +1,5 @@
-"""Real etcd members on given loopback addresses. Timers are etcd's own defaults: 300 ms instead of a second
-would only invite elections on a loaded machine. With TLS files a member takes nobody without a certificate.
+"""Real etcd members on given loopback addresses. Timers are etcd's defaults: 300 ms instead of a second would
+only cause elections on a loaded machine. With TLS files a member accepts no one without a certificate.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ROOT = "root"
 
 @dataclass
 class EtcdServer(OneProcess):
-    """One member. peers: name -> URL of every member, itself included. tls: of clients and peers; None: in
-    the clear.
+    """One member. peers: name -> URL of every member, including itself. tls: for clients and peers; None:
+    plain.
     """
 
     name: str
@@ -85,7 +85,7 @@ class EtcdServer(OneProcess):
             *("--cert-file", cert, "--key-file", key, "--trusted-ca-file", ca, "--client-cert-auth"),
             *("--peer-cert-file", cert, "--peer-key-file", key, "--peer-trusted-ca-file", ca),
             "--peer-client-cert-auth",
-            # Passwords here are 32 random bytes: nothing is gained where they are slow to try.
+            # Passwords here are 32 random bytes: slow hashing gains nothing.
             *("--bcrypt-cost", "4"),
         )
 
@@ -100,11 +100,11 @@ class EtcdServer(OneProcess):
 
     @cached_property
     def _line(self) -> RenewedClient | None:
-        """How this member is asked: with its own certificate."""
+        """The TLS context for asking this member: its own certificate."""
         return None if self.tls is None else RenewedClient(self.tls)
 
     def start(self) -> None:
-        """Starts it and does not wait: one member alone is never ready. See `wait_for_all`."""
+        """Starts it without waiting: one member alone is never ready. See `wait_for_all`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process.start()
 
@@ -150,7 +150,7 @@ def etcd(
     fresh: bool = True,
     tls: TlsFiles | None = None,
 ) -> EtcdServer:
-    """A member under `folder`, not started; alone when `peers` is not given."""
+    """A member under `folder`, not started; alone if `peers` is not given."""
     folder.mkdir(parents=True, exist_ok=True)
     cluster = dict(peers) if peers else {name: f"http{'' if tls is None else 's'}://{host}:{peer_port}"}
     return EtcdServer(name, host, client_port, peer_port, folder, cluster, prefix, fresh, tls)
@@ -163,8 +163,8 @@ def wait_for_all(members: Sequence[EtcdServer], timeout_s: float = 20.0) -> None
 
 
 async def add_users(gateway: Gateway, root: str, users: Mapping[str, tuple[str, str]]) -> None:
-    """Lets nobody in without a password from now on. root: the password of the one who may do everything.
-    users: name -> its password, and the prefix of the only keys that it may read and write.
+    """Requires a password from now on. root: password of the administrator. users: name -> its password, and
+    the prefix of the only keys that it may read and write.
     """
     await gateway.call("/v3/auth/user/add", {"name": ROOT, "password": root})
     await gateway.call("/v3/auth/user/grant", {"user": ROOT, "role": ROOT})
@@ -176,7 +176,7 @@ async def add_users(gateway: Gateway, root: str, users: Mapping[str, tuple[str, 
 async def add_user(
     gateway: Gateway, name: str, password: str, prefix: str, access: str = "READWRITE"
 ) -> None:
-    """A user, and a role of the same name for the keys below a prefix. access: or READ."""
+    """Adds a user, and a role of the same name for the keys below a prefix. access: or READ."""
     end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
     keys = {"permType": access, "key": text_key(prefix), "range_end": text_key(end)}
     await gateway.call("/v3/auth/role/add", {"name": name})

@@ -1,4 +1,4 @@
-"""A load balancer (HAProxy) with its runtime API on TCP: its file, its start, its reload. Knows no site."""
+"""A load balancer (HAProxy) with its runtime API on TCP: configuration, start and reload. Knows no site."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WEIGHT_MOST: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One server of the balancer. drained: its state after a start or reload."""
+    """One backend server. drained: its state after a start or reload."""
 
     name: str
     host: str
@@ -31,7 +31,7 @@ class Backend:
 class Balancer:
     """One HAProxy: clients reach it at host:port, its runtime API listens at host:admin_port.
 
-    check: path that a healthy server answers with 200; "" checks only that it accepts a connection.
+    check: path that a healthy server answers with 200; "": only checks that it accepts a connection.
     """
 
     name: str
@@ -48,20 +48,22 @@ class Balancer:
 
 
 def prepare(balancer: Balancer) -> None:
-    """Writes its configuration; after a change `reload` reads it again."""
+    """Writes its configuration; `reload` applies changes."""
     balancer.folder.mkdir(parents=True, exist_ok=True)
     (balancer.folder / "haproxy.cfg").write_text(_config(balancer), encoding="utf-8")
 
 
 def process(balancer: Balancer) -> Process:
-    """The balancer as a process that is not started yet: a master in the foreground, with one worker."""
+    """The balancer as a process, not started: a master in the foreground, with one worker."""
     haproxy = find_program("haproxy", PACKAGE)
     argv = (haproxy, "-W", "-db", "-f", str(balancer.folder / "haproxy.cfg"))
     return Process(balancer.name, argv, balancer.folder / "haproxy.log", prefix=balancer.prefix)
 
 
 def start(balancer: Balancer, timeout_s: float = 10.0) -> Process:
-    """Starts it and waits for its runtime API. In a namespace (prefix) the caller waits by its own probe."""
+    """Starts it and waits for its runtime API. In a namespace (prefix) the caller waits with its own
+    probe.
+    """
     started = process(balancer)
     started.start()
     if not balancer.prefix:
@@ -70,9 +72,9 @@ def start(balancer: Balancer, timeout_s: float = 10.0) -> Process:
 
 
 def reload(started: Process) -> None:
-    """Makes it read its configuration again, as a configuration run does.
+    """Reloads its configuration, as configuration management does.
 
-    What the runtime API had set is gone then.
+    Settings made through the runtime API are lost.
     """
     if started.popen is not None:
         started.popen.send_signal(signal.SIGUSR2)
@@ -87,7 +89,7 @@ def answers(balancer: Balancer, timeout_s: float = 0.5) -> bool:
 
 
 def ask(balancer: Balancer, command: str, timeout_s: float = 1.0) -> str:
-    """What the runtime API answers to one command, at most 1 MiB of it."""
+    """The runtime API's answer to one command, at most 1 MiB."""
     address = (balancer.host, balancer.admin_port)
     with socket.create_connection(address, timeout_s) as connection:
         connection.sendall(command.encode("ascii") + b"\n")

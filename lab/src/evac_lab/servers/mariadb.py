@@ -1,6 +1,6 @@
-"""Real MariaDB servers on given loopback addresses: small, with GTIDs, and read-only from every start on.
+"""Real MariaDB servers on given loopback addresses: small, with GTIDs, and read-only after every start.
 
-A new server begins as a copy of an empty data folder, which is made once: `mariadb-install-db` takes seconds.
+A new server starts from a copy of an empty data folder, made once because `mariadb-install-db` takes seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RIGHTS: Final = (
     "REPLICATION SLAVE ADMIN",
     "SLAVE MONITOR",
 )
-"""What the driver's account may do everywhere."""
+"""Privileges of the driver's account everywhere."""
 _SMALL: Final = (
     "innodb_log_file_size = 4M",
     "innodb_autoextend_increment = 1",
@@ -75,7 +75,7 @@ class MariadbServer(OneProcess):
         return False
 
     def sql(self, *statements: str) -> str:
-        """Runs statements with the client of the system, past every driver; what it prints."""
+        """Runs statements with the system's client, bypassing drivers; returns the output."""
         argv = [find_program("mariadb", "mariadb-client"), "--no-defaults", f"--host={self.host}"]
         argv += [f"--port={self.port}", "--protocol=tcp", "--user=admin", "--skip-column-names", "--skip-ssl"]
         done = subprocess.run(
@@ -93,7 +93,7 @@ class MariadbServer(OneProcess):
 
 
 def install(folder: Path) -> Path:
-    """An empty data folder, to make servers of. Raises `MissingProgram`."""
+    """An empty data folder to copy servers from. Raises `MissingProgram`."""
     argv = [find_program("mariadb-install-db", PACKAGE), "--no-defaults", f"--datadir={folder}"]
     argv += ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
     argv += [f"--{line.replace(' ', '').replace('_', '-')}" for line in _SMALL]
@@ -115,8 +115,8 @@ def mariadb(
     password: str,
     confirms: bool = True,
 ) -> MariadbServer:
-    """A server under `folder`, not started. It is read-only whenever it starts: a promotion lets it write.
-    confirms: whether it tells its primary what it has stored.
+    """A server under `folder`, not started. It starts read-only: a promotion makes it writable. confirms:
+    whether it acknowledges to its primary what it has stored.
     """
     folder.mkdir(parents=True)
     shutil.copytree(template, folder / "data")

@@ -1,5 +1,5 @@
-"""Real Patroni members, each with a PostgreSQL of its own, over the lab's etcd: what evac is compared with,
-and what its driver drives.
+"""Real Patroni members, each with its own PostgreSQL, on the lab's etcd: a baseline for evac, and the target
+of its driver.
 
 Each member is pinned to one etcd member: one that picks the member of the burning site hangs for seconds.
 """
@@ -24,7 +24,7 @@ PACKAGE = "patroni python3-etcd"
 
 @dataclass(frozen=True, slots=True)
 class Timers:
-    """Seconds. Patroni wants loop_wait + 2 x retry_timeout <= ttl, and accepts no ttl under 20."""
+    """In seconds. Patroni requires loop_wait + 2 x retry_timeout <= ttl, and a ttl of at least 20."""
 
     ttl: int = 30
     loop_wait: int = 10
@@ -66,11 +66,11 @@ class PatroniMember:
         return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
-        """Starts it and does not wait: the first member makes the data, the others copy it."""
+        """Starts it without waiting: the first member creates the data, the others copy it."""
         self.process.start()
 
     def status(self) -> dict[str, Any]:
-        """What its REST API says; empty while it says nothing."""
+        """The status from its REST API; empty if there is none."""
         if self.prefix:
             return self._status_in_its_namespace()
         try:
@@ -92,7 +92,7 @@ class PatroniMember:
         return {}
 
     def sql(self, statement: str, timeout_s: float = 10.0) -> str:
-        """Runs one statement through psql and returns its rows, one a line."""
+        """Runs one statement through psql and returns its rows, one per line."""
         argv = (
             *self.prefix,
             f"{self.bin}/psql",
@@ -122,14 +122,14 @@ class PatroniMember:
         self.process.wait_until(there, timeout_s, 0.1)
 
     def postmaster(self) -> int:
-        """The pid of its PostgreSQL, which is no child of Patroni; 0 where none runs."""
+        """The pid of its PostgreSQL, which is not a child of Patroni; 0 if none runs."""
         try:
             return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
         except (OSError, ValueError, IndexError):
             return 0
 
     def kill(self) -> None:
-        """SIGKILL to Patroni and to its PostgreSQL, as a fire does it."""
+        """Sends SIGKILL to Patroni and its PostgreSQL, as a fire would."""
         segment = shared_segment(self.folder / "data") if self._postgres_is_ours() else 0
         kill_family(self.process.pid)
         if self._postgres_is_ours():
@@ -138,7 +138,7 @@ class PatroniMember:
         remove_segment(segment)
 
     def stop(self) -> None:
-        """Patroni stops its PostgreSQL in order."""
+        """Lets Patroni stop its PostgreSQL cleanly."""
         self.process.stop(15.0)
         if self._postgres_is_ours():
             kill_family(self.postmaster())
@@ -155,7 +155,7 @@ class PatroniMember:
             signal_family(self.postmaster(), signals.SIGCONT)
 
     def _postgres_is_ours(self) -> bool:
-        """A pid in a file may be somebody else's by now."""
+        """A pid in a file may belong to another process by now."""
         try:
             argv = (Path("/proc") / str(self.postmaster()) / "cmdline").read_bytes()
         except OSError:
@@ -237,7 +237,7 @@ def _settings(member: PatroniMember, etcd: str, dcs: dict[str, Any]) -> dict[str
 
 
 def wait_for_sync(members: Sequence[PatroniMember], standby: str, timeout_s: float = 60.0) -> None:
-    """Waits until the primary counts `standby` as synchronous: a cluster is not ready before."""
+    """Waits until the primary counts `standby` as synchronous; a cluster is not ready before."""
     query = (
         f"SELECT count(*) FROM pg_stat_replication WHERE application_name = '{standby}' "
         "AND sync_state = 'sync'"

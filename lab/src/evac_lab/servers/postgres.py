@@ -1,8 +1,8 @@
-"""Real PostgreSQL members on given loopback addresses: a primary, standbys, and how they start, stop, fall
-silent and die.
+"""Real PostgreSQL members on given loopback addresses: primaries and standbys, to start, stop, pause and
+kill.
 
-The functions here only lay folders out; nothing runs until `start`. No socket file is made: one inside the
-data folder would be copied by pg_basebackup with its lock, and the copy would not start.
+The functions here only prepare folders; nothing runs until `start`. There is no socket file: pg_basebackup
+would copy one inside the data folder with its lock, and the copy would not start.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ DEFAULTS: Mapping[str, str] = {
     "max_wal_senders": "10",
     "wal_level": "replica",
     "hot_standby": "on",
-    # pg_rewind needs hints in the log (or checksums), and the log since the fork.
+    # pg_rewind needs hints in the log (or checksums), and the log since the fork
     "wal_log_hints": "on",
     "wal_keep_size": "256MB",
     "wal_receiver_timeout": "5s",
     "wal_sender_timeout": "5s",
     "wal_retrieve_retry_interval": "100ms",
     "unix_socket_directories": "",
-    # In the data folder: what a killed server shared would stay in the machine's memory for ever.
+    # In the data folder: shared memory of a killed server would otherwise stay in the machine forever.
     "dynamic_shared_memory_type": "mmap",
     "log_min_messages": "warning",
 }
 
 
 def program_folder() -> str:
-    """Where the newest installed PostgreSQL keeps initdb, which Debian leaves out of PATH."""
+    """Folder of the newest installed PostgreSQL's initdb, which Debian does not put in PATH."""
     folders = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True
     )
@@ -57,7 +57,7 @@ def program_folder() -> str:
 
 @dataclass(slots=True)
 class PostgresServer:
-    """One member. folder: holds `data`, `log` and the password file; name: its application_name."""
+    """One member. folder: contains `data`, `log` and the password file; name: its application_name."""
 
     name: str
     host: str
@@ -99,7 +99,7 @@ class PostgresServer:
             return ""
 
     def sql(self, statement: str, timeout_s: float = 30.0, database: str = "postgres") -> str:
-        """Runs one statement through psql and returns its rows, one a line."""
+        """Runs one statement through psql and returns its rows, one per line."""
         argv = (
             *self.prefix,
             f"{self.bin}/psql",
@@ -121,13 +121,13 @@ class PostgresServer:
         return run_once(argv, timeout_s=timeout_s, env=env).strip()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """A fast shutdown: sessions end, then a last checkpoint."""
+        """A fast shutdown: ends sessions, then a last checkpoint."""
         self.process.stop(timeout_s, signals.SIGINT)
-        # A program of the site's hand may have started it anew outside this process.
+        # The site's agent may have restarted it outside this process.
         kill_family(self.running_pid())
 
     def kill(self) -> None:
-        """SIGKILL to the postmaster and to every child, as a fire does it."""
+        """Sends SIGKILL to the postmaster and every child, as a fire would."""
         segment = shared_segment(self.data) if self.running_pid() else 0
         kill_family(self.running_pid())
         kill_family(self.process.pid)
@@ -135,14 +135,14 @@ class PostgresServer:
         remove_segment(segment)
 
     def pause(self) -> None:
-        """SIGSTOP to the whole family: connections are still taken by the kernel, nothing answers."""
+        """Sends SIGSTOP to the whole family: the kernel still accepts connections, but nothing answers."""
         signal_family(self.running_pid(), signals.SIGSTOP)
 
     def resume(self) -> None:
         signal_family(self.running_pid(), signals.SIGCONT)
 
     def running_pid(self) -> int:
-        """The postmaster that holds the data folder, whoever started it; 0 where none runs."""
+        """The postmaster that uses the data folder, whoever started it; 0 if none runs."""
         try:
             pid = int((self.data / "postmaster.pid").read_text().split()[0])
         except (OSError, ValueError, IndexError):
@@ -155,7 +155,7 @@ class PostgresServer:
 
 
 def shared_segment(data: Path) -> int:
-    """The id of the System V segment that the running server of `data` keeps as its lock; 0 where unknown."""
+    """Id of the System V segment that the running server of `data` uses as its lock; 0 if unknown."""
     try:
         return int((data / "postmaster.pid").read_text().splitlines()[6].split()[1])
     except (OSError, ValueError, IndexError):
@@ -163,7 +163,7 @@ def shared_segment(data: Path) -> int:
 
 
 def remove_segment(segment: int) -> None:
-    """Removes what a killed server could not; one that is gone, or still used by somebody, stays as it is."""
+    """Removes the segment of a killed server; one that is gone or still in use is left alone."""
     if segment:
         with contextlib.suppress(ServerFailed, MissingProgram):
             run_once((find_program("ipcrm", "util-linux"), "-m", str(segment)), user=USER, timeout_s=5)
@@ -179,7 +179,7 @@ def primary(
     password: str = "evac-lab",
     prefix: tuple[str, ...] = (),
 ) -> PostgresServer:
-    """An empty primary under `folder`, not started. settings: of postgresql.conf, over the defaults."""
+    """An empty primary under `folder`, not started. settings: override the defaults in postgresql.conf."""
     server = _laid_out(folder, host, port, name, password, prefix)
     secret = folder / "password"
     secret.write_text(password)
@@ -261,7 +261,7 @@ def standby(
 
 
 def configure(server: PostgresServer, settings: Mapping[str, str]) -> None:
-    """Writes settings, and the member's own address, at the end of postgresql.conf (the last line wins)."""
+    """Appends settings, and the member's own address, to postgresql.conf (the last line wins)."""
     own = {"listen_addresses": server.host, "port": str(server.port), "cluster_name": server.name}
     with (server.data / "postgresql.conf").open("a") as file:
         file.writelines(f"{key} = '{_quoted(value)}'\n" for key, value in {**settings, **own}.items())
@@ -269,7 +269,7 @@ def configure(server: PostgresServer, settings: Mapping[str, str]) -> None:
 
 
 def synchronous_names(names: tuple[str, ...]) -> str:
-    """The value of synchronous_standby_names under which every one of `names` must confirm a commit."""
+    """The value of synchronous_standby_names that makes every one of `names` confirm each commit."""
     quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
     return f"FIRST {len(names)} ({quoted})" if names else ""
 

@@ -14,7 +14,7 @@ PACKAGE = "redis-server"
 
 @dataclass(slots=True)
 class RedisServer(OneProcess):
-    """One server. of: (host, port) of the primary it follows at its start, or None."""
+    """One server. of: (host, port) of the primary it follows at startup, or None."""
 
     name: str
     host: str
@@ -37,7 +37,7 @@ class RedisServer(OneProcess):
         self.process.wait_until(self.answers, timeout_s)
 
     def answers(self) -> bool:
-        """Whether it answers a ping now; one that asks for a password answers too."""
+        """Whether it answers a ping now; asking for a password counts."""
         if self.prefix:
             return self._log_says_ready()
         with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1.0) as link:
@@ -47,7 +47,7 @@ class RedisServer(OneProcess):
         return False
 
     def _log_says_ready(self) -> bool:
-        """In another network namespace we cannot connect from here, but the log says it too."""
+        """In another network namespace we cannot connect from here, but the log shows it too."""
         return self.process.log.exists() and b"Ready to accept connections" in self.process.log.read_bytes()
 
 
@@ -61,7 +61,7 @@ def redis(
     password: str = "",
     prefix: tuple[str, ...] = (),
 ) -> RedisServer:
-    """A server under `folder`, not started; it follows `of` where given."""
+    """A server under `folder`, not started; it follows `of` if given."""
     folder.mkdir(parents=True, exist_ok=True)
     source = (of.host, of.port) if of is not None else None
     server = RedisServer(name, host, port, folder, password, source, prefix)

@@ -465,7 +465,7 @@ class SessionKeep:
         await self._drop(key)
 
     def _forget(self, key: bytes) -> None:
-        """It is over here for good, though someone puts its entry back into the store."""
+        """Drops it here for good, even if someone restores its entry in the store."""
         self._ended[key] = None
         while len(self._ended) > UNKNOWN_MOST:
             self._ended.popitem(last=False)
