@@ -59,7 +59,7 @@ class Acting:
         async with self._turn(f"unit/{name}"):
             self._obey(order, config.store if count else "")
             if verb in _STARTING:
-                # Who starts a unit does not mean that what runs already shall end. What is held does not run.
+                # Starting a unit must not stop running instances. A held unit does not run.
                 count = max(count, 0 if name in self._units.held else self._units.wanted(name))
             seen = await self._units.set(name, count, order.timeout_s)
         return _seen(seen, verb, count)

@@ -73,7 +73,7 @@ class Allowed:
                 )
 
     def _has(self, names: Names, named: str) -> bool:
-        if "\0" in named:  # nothing that the file lists has one, and no path can be looked up with it
+        if "\0" in named:  # no listed entry has one, and no path can contain it
             return False
         if names == "host":
             return _lists_host(self.hosts, named)
@@ -88,7 +88,7 @@ class Allowed:
         if names == "socket":
             return _real(named) in map(_real, self.sockets)
         if names == "program":
-            # A bare name is looked for on the PATH of the agent, so it is listed as such.
+            # A bare name is resolved through the agent's PATH, so it must be listed as a bare name.
             parent = _real(str(Path(named).parent)) if named.startswith("/") else ""
             listed = [one if "/" not in one else _real(one) for one in self.bin]
             return (_real(named) if "/" in named else named) in listed or parent in listed
@@ -184,11 +184,11 @@ def _address(entry: str, port: Value) -> str:
     """`HOST:PORT`, or `HOST` without a port, of a URL, `NAME=HOST:PORT`, `HOST:PORT` or a host."""
     if "://" in entry:
         parts = urlsplit(entry)
-        if parts.query and parts.scheme not in _PORTS:  # as of PostgreSQL, whose query may name another host
+        if parts.query and parts.scheme not in _PORTS:  # as for PostgreSQL, whose query may name another host
             return entry
         try:
             return address(parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
-        except ValueError:  # a port that is none
+        except ValueError:  # an invalid port
             return entry
     entry = entry.rpartition("=")[2].lower()
     host, _, own = entry.rpartition(":")

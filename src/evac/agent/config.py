@@ -142,7 +142,7 @@ class Door:
     def _refused(self, request: web.Request) -> str:
         line = request.transport
         shown: Mapping[str, Any] | None = None if line is None else line.get_extra_info("peercert")
-        if not shown:  # of a context that was taken before certificates were required
+        if not shown:  # the context predates the requirement
             return "tls-client-missing"
         if self._tls.names and not set(names_in(shown)) & set(self._tls.names):
             return "tls-client-name"

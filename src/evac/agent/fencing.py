@@ -270,7 +270,7 @@ class FenceHand:
             try:
                 if self._permits.due((fence.store,)):
                     self._fence(fence)
-            except Exception as error:  # no mistake may end the only thing that fences
+            except Exception as error:  # no error may end the only thread that fences
                 with contextlib.suppress(Exception):  # without memory this fails too
                     self._permits.settle(fence.store, type(error).__name__)
 
@@ -278,7 +278,7 @@ class FenceHand:
         try:
             with self._reserve.lend():
                 self._do(fence)
-        except Exception as error:  # whatever it is, the store is not fenced, and it is tried again
+        except Exception as error:  # the store is not fenced, so it is tried again
             self._permits.settle(fence.store, str(error) or type(error).__name__)
             self._to_write.set()
             self._words.put((logging.ERROR, f"the fence of {fence.store} is not complete: {error}"))

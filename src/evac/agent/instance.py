@@ -246,7 +246,7 @@ class OwnInstance:
         try:
             self._killed = family(running)
         except (OSError, MemoryError):
-            # Its descendants cannot be found now. A child of ours that nobody waited for keeps its pid.
+            # Its descendants cannot be found now. A child of ours that was not reaped keeps its pid.
             self._killed = (running,)
             if self._child is not None and self._child.returncode is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -444,7 +444,7 @@ class SystemdInstance:
         self._unit, self._index, self._caller = unit, index, caller
         self._systemctl = systemctl
         self.name = filled(unit, index, unit.systemd)
-        # Beyond what a plain start means there may be fewer units than `most` allows.
+        # Above the count of a plain start, fewer units may exist than `most` allows.
         self.needed = index < max(1, unit.count)
 
     async def running(self) -> bool:

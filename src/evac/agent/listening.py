@@ -154,7 +154,7 @@ class _Connection:
         if self.line is not None:
             self.line.abort()
         else:
-            # Not cancelled: a transport that is given up before its first event keeps its socket for long.
+            # Not cancelled: a transport abandoned before its first event keeps its socket for a long time.
             with contextlib.suppress(OSError):
                 self.plain.shutdown(socket.SHUT_RDWR)
 
@@ -225,7 +225,7 @@ class Listener:
                 one.end()
         if self._handshakes:
             await asyncio.wait(self._handshakes, timeout=CLOSE_S)
-        await asyncio.sleep(0)  # what was ended gives its descriptor back in the next turn of the loop
+        await asyncio.sleep(0)  # closed connections release their descriptors in the loop's next turn
 
     def asked(self, line: asyncio.BaseTransport | None) -> None:
         """Record that a whole request head arrived on this connection."""
@@ -275,7 +275,7 @@ class Listener:
         try:
             plain.setblocking(False)
             self._admit(plain, str(address[0]))
-        except Exception:  # a mistake with one connection must not end the accepting
+        except Exception:  # an error with one connection must not stop accepting
             _log.exception("a connection was rejected")
             plain.close()
 

@@ -199,7 +199,7 @@ class Agent:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-        with contextlib.suppress(OSError):  # what is on disk is later than that, and good enough
+        with contextlib.suppress(OSError):  # the time on disk is later, which is sufficient
             self._gate.close()
         await self._units.close()
         await self._drivers.close()
@@ -260,7 +260,7 @@ class Agent:
             slow = web.json_response({"error": {"code": "body-slow"}}, status=408)
             slow.force_close()
             return slow
-        except (web.RequestPayloadError, ConnectionError):  # nobody may be there any more to read it
+        except (web.RequestPayloadError, ConnectionError):  # the client may be gone
             return web.json_response({"error": {"code": "body-wrong"}}, status=400)
         try:
             order = self._gate.believe(request.method, request.path_qs, body, request.headers)
@@ -339,7 +339,7 @@ async def run_agent(config: AgentConfig, stop: asyncio.Event | None = None, path
     its file, from which SIGHUP takes key references added since.
     """
     agent = await start_agent(config)
-    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # a thread hears no signals
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # only for the main thread
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, agent.read_again, path)
     _log.info("the agent of %s is listening at %s", config.site, agent.url)
     try:

@@ -231,7 +231,7 @@ class Units:
             )
             if late:
                 raise Retryable("unit-fenced", f"{', '.join(late)} was fenced meanwhile", "ask again")
-            # A fence may have come meanwhile: only what was asked for is changed.
+            # A fence may have come meanwhile: change only what was requested.
             self._wanted = {**self._wanted, **counts}
 
     def _known(self, unit: _Unit) -> int:
@@ -265,7 +265,7 @@ class Units:
         instance = self._instance(unit, index)
         if index >= self._wanted.get(unit.config.name, 0):
             return
-        # What systemd runs may be on its way down: it is told in any case, and knows what is left to do.
+        # A systemd unit may be stopping: always send the request, systemd knows what is left to do.
         if not instance.restarts_itself and await instance.running():
             return
         await instance.start()

@@ -138,7 +138,7 @@ class Forethought:
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
-            with contextlib.suppress(EvacError):  # a store that is away; whoever needs it says so
+            with contextlib.suppress(EvacError):  # an unreachable store is reported elsewhere
                 await self.look()
             await self._pause(LOOK_S)
 

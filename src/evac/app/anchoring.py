@@ -99,7 +99,7 @@ def check_agents(estate: Estate) -> None:
         try:
             key = resolve(at.secret)
         except Permanent:
-            continue  # an agent that cannot be asked now: others say that
+            continue  # unreachable agents are reported elsewhere
         other = next((at for known, at in keys if known == key), None)
         keys.append((key, at))
         if other is not None:
@@ -174,7 +174,7 @@ class StrangeEntryChore:
 
 def strange_entries(store: Store) -> dict[str, int]:
     """Keys that were ignored because this installation did not write them, with their revision."""
-    from evac.store.etcd import EtcdStore  # a store in a file does without the library for HTTP
+    from evac.store.etcd import EtcdStore  # a file store does not need the HTTP library
 
     if isinstance(store, SealedStore):
         return {**strange_entries(store.inner), **store.unsealed}
@@ -207,7 +207,7 @@ class HeadChore:
 
     async def chore(self, guard: Lease) -> None:
         """Raises Unavailable."""
-        if guard != self._guard:  # An agent keeps the heads of each generation by themselves.
+        if guard != self._guard:  # An agent keeps the heads of each generation separately.
             self._guard = guard
             self._left.clear()
         await self.look()
@@ -366,7 +366,7 @@ async def repair(
                 done = keep and keep_first
                 found = await repair_journal(inner, seal, journal, lost.get(journal, b""), done)
                 break
-            except Conflict:  # a controller wrote meanwhile
+            except Conflict:  # a controller wrote in the meantime
                 if not tries_left:
                     raise
         if entry is not None:

@@ -122,7 +122,7 @@ async def fit(
     UnsafePlan if the checker refuses the plan.
     """
     estate = estates.load(estate_path)
-    from evac.app.controlling import hands_of, read_policy  # a whole controller, which few commands need
+    from evac.app.controlling import hands_of, read_policy  # imported late: few commands need a controller
 
     drivers.know(hands_of(estate))
     policy = read_policy(estate_path, policy_path, estate)
@@ -267,7 +267,7 @@ async def ensure_controller(
             await asyncio.sleep(0.1)
     finally:
         if process.returncode is None:
-            process.returncode = 0  # it lives on when this command ends: not ours to wait for
+            process.returncode = 0  # it outlives this command and is not reaped here
     raise Unavailable(f"the controller did not start; see {log}")
 
 
@@ -354,7 +354,7 @@ async def _rest_of(
 
     Raises `stale` if there are none.
     """
-    from evac.app.planner.plans import make_plan  # a planner, which few commands need
+    from evac.app.planner.plans import make_plan  # imported late: few commands need a planner
 
     old, _, _ = await _read(plan, store)
     files = estates.load(estate)
@@ -566,7 +566,7 @@ class Rehearser:
         return self._estate.resolve(), self._policy and self._policy.resolve()
 
     async def rehearse(self, data: bytes, digest: str, now_ms: int) -> DryRun:
-        kept = await self._kept()  # read here: the other loop must not touch the store
+        kept = await self._kept()  # read here, because the other loop must not use the store
         return await self._apart(lambda: rehearse(data, digest, *self._files(), now_ms, self._known(), kept))
 
     async def check_fit(self, data: bytes, digest: str, now_ms: int) -> None:

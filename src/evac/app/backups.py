@@ -105,7 +105,7 @@ def scratch_folder() -> Path:
 
 async def blocked(store: Store, policy: RunPolicy, sites: frozenset[str], now_ms: int) -> tuple[str, str]:
     """Why no backup may start at these sites now: a hold, an open run, maintenance. Raises Unavailable."""
-    from evac.engine.runs.open_runs import OPEN  # of the engine, which nobody needs who only looks
+    from evac.engine.runs.open_runs import OPEN  # imported late: read-only commands do not need the engine
 
     entry = await store.get(HOLD_KEY)
     if entry is not None:

@@ -147,7 +147,7 @@ async def bind_anew(
     made = await store.get(incident_key(incident))
     same = Compare(incident_key(incident), 0 if made is None else made.revision)
     if made is not None and _says(made.value, {"run": run, "plan": digest}):
-        return await get_bound(store, run, digest)  # asked for twice: what it does by its first plan is fixed
+        return await get_bound(store, run, digest)  # created twice: the actions of the first plan are fixed
     return await put_bound(store, bound, None, (same,))
 
 

@@ -99,7 +99,7 @@ async def ask(
     answers = [await _answer(endpoint, one, drivers, within_s) for one in _questions(endpoint, found)]
     by_agents = spec is not None and RestoresData in found and "restore" in spec.agent_verbs
     if by_agents and endpoint.settings.get("place") and agent_of(estate, endpoint.at) is not None:
-        # The agent restores, on its own machine: its file says whether it may.
+        # The agent restores on its own machine, if its file allows it.
         by_agent = replace(endpoint, driver=f"{endpoint.driver}@{endpoint.at}")
         answers.append(await _answer(by_agent, RestoresData, drivers, within_s))
     return tuple(answers)
@@ -425,7 +425,7 @@ def _value(key: str, given: str) -> Value:
 async def done_and_undone(action: Action, drivers: Drivers) -> list[Tried]:
     """Test the whole action: stops at the first broken promise, with an undo if anything was done."""
     driver = drivers.get(action.driver)
-    # Every test is a step of its own: a system that remembers keys must not answer with an earlier one.
+    # Each test is a new step: a system that stores keys must not return an earlier result.
     step = f"step-{time.time_ns():x}"
     order = Order("driver-test", step, 1, 0, 0, "driver test", WITHIN_S, f"driver-test/{step}")
     asking = replace(order, token=ASKING_TOKEN)

@@ -244,7 +244,7 @@ async def notes_alone(store: Store) -> list[str]:
     after = ""
     while page := await store.list(NOTE, after, PAGE):
         found |= {entry.key.removeprefix(NOTE).partition("/")[0] for entry in page}
-        after = f"{page[-1].key.rpartition('/')[0]}/\U0010ffff"  # the notes of one incident need not be read
+        after = f"{page[-1].key.rpartition('/')[0]}/\U0010ffff"  # skip the other notes of this incident
         if len(found) > runs.RUNS_MOST:
             break
     return sorted(found)

@@ -169,7 +169,7 @@ class SeenEstate:
             with contextlib.suppress(EvacError):
                 facts[name] = decode_standing(name, one.value)
         self._note_standing(facts, self._read_at_ms)
-        self._standing = facts  # what was deleted is believed no more
+        self._standing = facts  # deleted facts no longer count
         self._read_at_ms = began_ms
         began_ms = self._steady.now_ms()
         for name, sighting in (await read_sightings(self._store)).items():
@@ -222,7 +222,7 @@ class SeenEstate:
             self._told_digest, self._heeded = digest, heeded
             if files is self._files:
                 self.observation, self.estate, self.digest = seen, estate, digest
-            else:  # others were adopted meanwhile; the next look says so
+            else:  # other files were adopted meanwhile; the next observation covers them
                 self._take(seen)
         took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
         await asyncio.sleep(LEAST_S)

@@ -224,7 +224,7 @@ async def seen_at(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
         driver = drivers.able(endpoint.driver, ReportsRole)
         async with asyncio.timeout(timeout_s):
             report = await driver.report_role(action_of(endpoint), timeout_s)
-    except Permanent as error:  # it answers, and to nobody that we are; or what we say of it is wrong
+    except Permanent as error:  # it responds but refuses us, or its settings are wrong
         return replace(unreachable, error=(error.code, error.message, error.hint))
     except (ActionError, TimeoutError, OSError):
         return unreachable
@@ -423,7 +423,7 @@ async def _is_up(probe: Probe, timeout_s: float) -> bool:
     try:
         async with asyncio.timeout(timeout_s):
             return (await probe.ask()).opinion == "up"
-    except Exception:  # whatever a driver raises, it is not an answer
+    except Exception:  # any error means that there was no response
         return False
 
 

@@ -133,7 +133,7 @@ def main() -> None:
 
     page = _LIGHT.sub(r"\1", data.decode())
     drawn = HTML(string=with_charts(page), url_fetcher=Refusing())
-    whole = CSS(string=".collapsed { display: none !important; }")  # a PDF has every list open
+    whole = CSS(string=".collapsed { display: none !important; }")  # a PDF shows every list expanded
     made = drawn.write_pdf(stylesheets=[whole], pdf_identifier=hashlib.sha256(data).digest()[:16])
     sys.stdout.buffer.write(made)
 

@@ -174,7 +174,7 @@ class Refusal:
 
 def refusal(no: Refusal) -> EvacError:
     """The leader's error. Without a kind: from the checker, or else from a guard."""
-    from evac.app.accepting import WRONG, unsafe  # of the checker, which nobody needs who only looks
+    from evac.app.accepting import WRONG, unsafe  # imported late: read-only commands need no checker
 
     if no.kind:
         return error_of(no.kind, 0, no.code, no.why, no.hint)
@@ -218,7 +218,7 @@ async def answer_to(store: Store, number: str, wait_s: float) -> Mapping[str, An
         await asyncio.sleep(0.1)
     if answer is None and wait_s > 0:
         await store.transact((), (Delete(PROPOSAL + number),))
-        answer = await store.get(ANSWER + number)  # the leader may have been quicker
+        answer = await store.get(ANSWER + number)  # the leader may have answered first
     return None if answer is None else dict(orjson.loads(answer.value))
 
 
@@ -316,7 +316,7 @@ async def spec_of(store: Store, run: str, incident: str, said: Mapping[str, Any]
     try:
         return (await get_bound(store, run, digest, str(said.get("bound", "")))).spec
     except Corrupt:
-        from evac.engine.stores.stalled_commits import bound_of, is_protection  # of a leader
+        from evac.engine.stores.stalled_commits import bound_of, is_protection  # only leaders need it
 
         data = await get_plan(store, digest)
         if not is_protection(data):

@@ -110,26 +110,26 @@ def target_of(folder: Path, push: str = "") -> Target:
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    # Removes what a process that was killed in the middle of writing left behind.
+    # Remove temporary files of processes killed while writing.
     for left in folder.glob(f".*{BESIDE}"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > LEFT_S:
                 left.unlink()
     for name, body in files.items():
-        mine = secrets.token_hex(8)  # a controller elsewhere may write here too, under the same process id
+        mine = secrets.token_hex(8)  # another site's controller may write here with the same pid
         beside = folder / f".{name}.{mine}{BESIDE}"
         try:
             with beside.open("wb") as file:
                 file.write(body)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.chmod(0o644)  # a page for everybody, whatever the mask of this process
+            beside.chmod(0o644)  # publicly readable, whatever the umask
             beside.replace(folder / name)
         finally:
             beside.unlink(missing_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)  # else a rename may be forgotten when the power goes
+        os.fsync(handle)  # otherwise a power cut may lose the rename
     finally:
         os.close(handle)
 

@@ -281,7 +281,7 @@ class Tracer:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it is said here, once, in few words
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # reported here, once and briefly
         named = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "evac"}
         more = {
             "service.version": __version__,
@@ -412,7 +412,7 @@ class _Telling:
 
         try:
             result = self._exporter.export(spans)
-        except Exception:  # whatever it is, it is of the collector, and no reason to end
+        except Exception:  # an error of the collector is no reason to end
             result = SpanExportResult.FAILURE
         fails = result is not SpanExportResult.SUCCESS
         if fails and not self._fails:

@@ -37,7 +37,7 @@ def _others() -> None:
     for mended in (False, True):
         estate = pangyo(servers=1_000, mended=mended)
         top = topology(estate)
-        impacts(top, losses(top))  # without the losses that an audit plans, which is the other part's
+        impacts(top, losses(top))  # without planned losses, which belong to the other part
         bound(derive(estate, lose("pangyo")), work=1)
     warm_simulation()
 

@@ -113,7 +113,7 @@ def open_shapes(
             shapes.bounds[at, pool[shape], 0] = size
         size += 1
         shapes.bounds[at, pool[shape], 1] = size
-    # What is booted was dark, and stays where it is.
+    # Booted servers were dark, and stay in place.
     for number in range(shapes.bounds.shape[1]):
         shapes.bounds[STAGE_BOOTED, number, 0] = shapes.bounds[STAGE_DARK, number, 0]
         shapes.bounds[STAGE_BOOTED, number, 1] = shapes.bounds[STAGE_DARK, number, 1]
@@ -267,7 +267,7 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
     most, free, demand = shapes.most, shapes.free, asking.demand
     pools = bounds.shape[1]
     for stage in range(STAGES):
-        # What is split off stands behind all pools, and nothing among it is empty or dark.
+        # Entries split off come after all pools, and none of them is empty or dark.
         ranges = pools + 1 if stage in (STAGE_USED, STAGE_BOOTED) else pools
         if left == 0 or (stage == STAGE_BOOTED and _none(shapes.boots)):
             continue

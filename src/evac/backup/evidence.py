@@ -98,7 +98,7 @@ class Evidence:
         entry = await self._store.get(key)
         value = orjson.dumps(rows)
         if (entry is None and rows) or (entry is not None and entry.value != value):
-            with contextlib.suppress(Conflict):  # another listing of a moment ago
+            with contextlib.suppress(Conflict):  # a concurrent listing
                 await self._store.transact(
                     [Compare(key, 0 if entry is None else entry.revision)], [Put(key, value)]
                 )
@@ -160,7 +160,7 @@ class Evidence:
         moved = (Compare(entry.key, entry.revision),)
         try:
             await self._journal.append([entry.value], guard, moved, (Delete(entry.key),))
-        except Conflict:  # another leader moved it, or someone else writes the journal
+        except Conflict:  # another leader moved it, or something else writes the journal
             self._journal = None
 
 

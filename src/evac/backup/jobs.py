@@ -197,11 +197,11 @@ class Worker:
             else:
                 before, unseen = await _witness(driver, task, action) if task.compare else ({}, "")
                 taken = await driver.take(action, task.timeout_s)
-                # A restore returns to this moment, in whole seconds: what holds then must have been seen.
+                # A restore returns to this moment, in whole seconds, so facts must be seen at that moment.
                 begins_ms = (taken.copy.consistent_at or 0) * 1_000 - self._clock.now_ms()
                 await asyncio.sleep(min(max(begins_ms, 0), CONSISTENT_MS) / 1_000 if before else 0)
                 after, unseen = await _witness(driver, task, action) if before else ({}, unseen)
-                # What changed while the backup ran is in it or not: no restore could be held to it.
+                # Changes during the backup may or may not be in it, so a restore cannot be compared.
                 facts = {name: value for name, value in before.items() if after.get(name) == value}
         except ActionError as error:
             return self._failed(task, error)
@@ -495,7 +495,7 @@ def _seen(task: Task, listing: Listing, mine: list[CopyReport], now_ms: int) -> 
     good = [copy for copy in mine if not copy.failed]
     good.sort(key=lambda copy: copy.taken_at)
     newest = good[-1] if good else None
-    # Of the first, everything is new.
+    # In the first backup, everything is new.
     shares = [_share(copy.added, copy.bytes) for copy in good[1:]]
     packings = [copy for copy in good if copy.added and copy.packed is not None]
     return CopySeen(

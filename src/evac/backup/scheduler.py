@@ -181,7 +181,7 @@ class Scheduler:
         if waiting.missed and entry.job != "list":
             await self._tell_missed(waiting, now_ms)
         if last is not None and not last.failures and waiting.due_ms <= last.at_ms <= now_ms:
-            return  # somebody did it meanwhile
+            return  # it was done in the meantime
         task = entry.task(waiting.due_ms, known)
         try:
             event = await self.worker.do(task)
@@ -243,7 +243,7 @@ class Scheduler:
         waiting = self._running.pop(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, LeaseLost) and error.name.startswith("backup/"):
-            error = None  # another process may do it now; the next moment tries again
+            error = None  # another process may be doing it; the next scheduled moment retries
         if isinstance(error, (Unavailable, LeaseLost)):
             raise error
         if error is not None and not isinstance(error, (EvacError, Conflict)):

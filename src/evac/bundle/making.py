@@ -497,7 +497,7 @@ def _references(estate: Estate) -> dict[str, list[str]]:
         for value in endpoint.settings.values():
             for part in value if isinstance(value, tuple) else (value,):
                 whole = str(part)
-                for text in (whole, whole.partition("=")[2]):  # `NAME=reference`, of what a program is given
+                for text in (whole, whole.partition("=")[2]):  # `NAME=reference` for a program's environment
                     if _REFERENCE.fullmatch(text):
                         found.setdefault(text, []).append(where)
     return found

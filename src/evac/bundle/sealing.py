@@ -100,14 +100,14 @@ def remove_leftovers(folder: Path, own: Path | None = None) -> None:
     try:
         found = sorted(path for path in folder.parent.iterdir() if form.fullmatch(path.name))
     except OSError:
-        return  # It is not there yet, or is not ours to look into.
+        return  # It does not exist yet, or is not ours to read.
     for path in found:
         try:
             told = path.lstat()
             if path != own and stat.S_ISDIR(told.st_mode) and told.st_uid == os.geteuid():
                 _remove(path, folder)
         except FileNotFoundError:
-            continue  # Its process is done with it.
+            continue  # Its process has just finished with it.
         except OSError as error:
             raise InvalidInput(
                 "bundle-leftover",
@@ -179,7 +179,7 @@ def _make_durable(made: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # Not every file system writes folders on demand.
+    with contextlib.suppress(OSError):  # Not every file system can sync folders.
         sync_folder(folder)
 
 
@@ -418,7 +418,7 @@ def write_shares(shares: Sequence[Share], folders: Sequence[Path], title: str) -
                 file.flush()
                 os.fsync(handle)
         for folder in dict.fromkeys(folders):
-            with contextlib.suppress(OSError):  # Not every stick writes folders on demand.
+            with contextlib.suppress(OSError):  # Not every USB stick can sync folders.
                 sync_folder(folder)
     except OSError as error:
         take_back(written)

@@ -114,7 +114,7 @@ class Supervisor:
         name = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
         with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, kind) as sending:
-            sending.setblocking(False)  # whoever does not read is not waited for
+            sending.setblocking(False)  # never wait for the reader
             sending.sendto("\n".join(states).encode(), name)
 
 
@@ -447,7 +447,7 @@ def _room(
             "listen-store", "no other process can see a store in memory", "use a file: --store sqlite:PATH"
         )
     told = [str(setting.estate), "--store", setting.store, "--listen", listen, "--site", setting.site]
-    # By name: should the file go, a room that starts again is refused, and not open to everybody.
+    # Named explicitly: if the file is deleted, a restarted room refuses to start instead of opening up.
     named = (
         ("--policy", setting.policy),
         ("--access", opened.path),

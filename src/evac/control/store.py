@@ -48,8 +48,8 @@ from evac.views.words import moment
 if TYPE_CHECKING:
     from evac.app.incidents import PaperForm, PaperKind
 
-# What starts controllers, looks at real systems or writes papers takes a quarter of a second to load: methods
-# that only read the store do without.
+# Modules that start controllers, query real systems or write papers take 250 ms to import: methods
+# that only read the store avoid them.
 PAUSE_S: Final = 0.3
 
 

@@ -110,7 +110,7 @@ def lines_of(rules: RuleSet, windows: Sequence[Window], row: Account) -> tuple[L
     if rules.overlap == "sum":
         return tuple(found)
     money = [line for line in found if line.kind in MONEY]
-    best = max(money, key=lambda line: line.amount, default=None)  # the first one of equal amounts
+    best = max(money, key=lambda line: line.amount, default=None)  # the first of equal amounts
     return tuple(line for line in found if line.kind not in MONEY or line is best)
 
 

@@ -153,7 +153,7 @@ class RuleSet:
         if zone["name"]:
             made["zone_name"] = zone["name"]
         for row in made["rules"]:
-            if row["hours"] is None:  # rule sets from before there were any keep their digest
+            if row["hours"] is None:  # older rule sets, without this field, keep their digest
                 del row["hours"]
         return made
 

@@ -44,7 +44,7 @@ def components(edges: Sequence[Sequence[int]]) -> list[int]:
                     stack.append(other)
                     work.append((other, iter(edges[other])))
                     break
-                # What has a component already is on the stack no more.
+                # Nodes with a component are no longer on the stack.
                 if found[other] < 0 and order[other] < low[node]:
                     low[node] = order[other]
             else:

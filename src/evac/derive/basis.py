@@ -71,7 +71,7 @@ def only_touched(instance: Instance) -> Instance:
     s = instance.services
     touched = np.zeros(int(s.component.max(initial=-1)) + 1, np.bool_)
     touched[s.component[s.base_lost | s.top_lost]] = True
-    mine = touched[s.component] | s.sheddable  # what is shed may start again elsewhere
+    mine = touched[s.component] | s.sheddable  # shed services may be restarted elsewhere
     ticks: dict[str, Any] = {name: np.where(mine, getattr(s, name), 0) for name in OF_TOUCHED}
     uses = tuple(own if here else () for own, here in zip(s.shift_uses, mine.tolist(), strict=True))
     return replace(instance, services=replace(s, **ticks, shift_uses=uses))

@@ -341,7 +341,7 @@ def _present(
     here = kept & (row >= 0)
     service, row, count = replicas.service[here], row[here], (replicas.count - gone)[here]
     key = service.astype(np.int64) * (int(row.max(initial=0)) + 1) + row
-    if (key[1:] >= key[:-1]).all():  # as the tables of most estates are
+    if (key[1:] >= key[:-1]).all():  # as in most estates
         return Present(service, row, count)
     order = np.lexsort((row, service))
     return Present(service[order], row[order], count[order])

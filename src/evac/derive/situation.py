@@ -55,7 +55,7 @@ NOTHING: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 _ROLES: Final[Mapping[str, ReplicationMode]] = MappingProxyType(
     {"primary": "primary", "sync": "sync", "async": "async", "none": "none"}
 )
-_GONE: Final = "gone"  # the role of a copy whose store was made again elsewhere
+_GONE: Final = "gone"  # the role of a copy whose store was rebuilt elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +403,7 @@ def moved(
             taken = in_part.get(service, {})
             draft.placed[service] = _with_waiting(counts.of(service), placed, inside, taken)
     direct = {service.id for service in estate.services if service.traffic.kind == "none"}
-    for service in draft.placed:  # who moved and was not shifted has its users where they were
+    for service in draft.placed:  # users of moved services without a shift stay where they were
         if service not in draft.traffic and service not in direct:
             sites = {counts.site(place) for place, count in counts.of(service).items() if count}
             draft.traffic[service] = estate.traffic.get(service) or tuple(sorted(sites))

@@ -77,7 +77,7 @@ class Tool:
             words = f"{self.program} is not installed, or evac has no permission to run it"
             raise Permanent("backup-tool-missing", words, f"install {name} on the machine where evac runs it")
         ended = await run_program(
-            (str(Path(found).absolute()), *self.first, *argv),  # PATH may name folders below this one
+            (str(Path(found).absolute()), *self.first, *argv),  # PATH may contain relative folders
             env=environment(self.env),
             timeout_s=max(timeout_s, 0.1),
             cwd=self.cwd,
@@ -278,7 +278,7 @@ class BackupDriver(ABC):
                     "place-in-use", f"{place} was restored by a run and may be in use, so it is left alone"
                 )
             if at.path.is_dir() and not record.complete:
-                at.refuse()  # what is there without a complete record is not ours
+                at.refuse()  # a folder without a complete record is not ours
             if at.path.is_dir():
                 await self._stop(action, at.path, watch)
             await asyncio.to_thread(at.remove)
@@ -357,7 +357,7 @@ class BackupDriver(ABC):
         at.refuse()
         found = newest(await self._list(action, watch.left_s), copy, until)
         ahead_s = found.taken_at - int(time.time())
-        if order is None and not copy and ahead_s > AHEAD_S:  # a run goes on: its clock may be the wrong one
+        if order is None and not copy and ahead_s > AHEAD_S:  # a run continues: its own clock may be wrong
             words = f"the newest copy, {found.id}, is dated {ahead_s:,} s ahead of this clock"
             raise Permanent("backup-clock", words, "correct the clock, or name a copy")
         if problem := self._too_small(at, found):
@@ -371,7 +371,7 @@ class BackupDriver(ABC):
                 refuse_older(at, at.read(), order)
             at.write(began)
             again = at.partial.exists()
-            if again:  # the process that filled it is gone: its lock is ours
+            if again:  # the process that filled it is gone, because we hold its lock
                 await self._stop(action, at.partial, watch)
                 await asyncio.to_thread(shutil.rmtree, at.partial)
             at.partial.mkdir(mode=0o700)
@@ -389,7 +389,7 @@ class BackupDriver(ABC):
             facts: dict[str, str | int] = {**filled.facts, **({"started_over": 1} if again else {})}
             as_of = filled.reached_at or found.taken_at
             if until is not None and found.consistent_at is not None:
-                as_of = until  # however long before it the newest write was
+                as_of = until  # even if the newest write is much older
             done = replace(
                 began,
                 copy=found.id,

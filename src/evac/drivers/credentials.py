@@ -78,7 +78,7 @@ class Credential:
         if self._here:
             self._refuse_again(address)
         if self._closed and asyncio.get_running_loop().time() - self._closed_at > _AGAIN_S:
-            self._closed, self._refused = False, self._most - 1  # one at a time may try it again
+            self._closed, self._refused = False, self._most - 1  # retried by one at a time
         while not self._closed and not (self._accepted and not self._refused):
             if self._in_flight + self._refused < self._most:
                 break
@@ -87,7 +87,7 @@ class Credential:
             try:
                 await turn
             except asyncio.CancelledError:
-                self._wake()  # whoever gives up hands his turn on
+                self._wake()  # a task that gives up passes its turn on
                 raise
         if self._closed:
             raise NothingSent(
@@ -127,7 +127,7 @@ class Credential:
                     self._judging.append(turn)
                     await turn
         except TimeoutError:
-            pass  # by what is known now
+            pass  # decide with what is known now
         return Permanent(self._whose(), refused.message, refused.hint)
 
     def _whose(self) -> str:
@@ -211,7 +211,7 @@ class Places:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.give()  # it was handed a place that it does not use
+                self.give()  # it was given a slot that it does not use
             raise
 
     def give(self) -> None:
@@ -241,7 +241,7 @@ async def sweep(asked: Sequence[tuple[BootsServers, Action]], within_s: float) -
             for _ in range(min(ASKERS, len(asked))):
                 tasks.create_task(_ask(queue, found))
     except TimeoutError:
-        pass  # the rest stays unknown
+        pass  # the others stay unknown
     return found
 
 

@@ -275,13 +275,13 @@ class SourceWitness:
             if not stat.S_ISDIR(Path(paths[0]).stat().st_mode) and not stat.S_ISREG(
                 Path(paths[0]).lstat().st_mode
             ):
-                return {}  # of a link, a tool backs up the link
+                return {}  # for a link, tools back up the link itself
             stamp, newest = _stamp(Path(paths[0]))
             known = self._read.get(paths[0])
             if known is not None and known[0] == stamp:
                 return facts_of(known[1])
             begun, found = time.time_ns(), manifest_of(Path(paths[0]))
-            # Two writes within a tick of the kernel's clock are at one time.
+            # Two writes within one tick of the kernel's clock have the same time.
             settled = newest + SETTLED_NS < begun and _stamp(Path(paths[0]))[0] == stamp
         except OSError as error:
             words = f"{error.filename or paths[0]} cannot be read: {error.strerror}"
@@ -302,7 +302,7 @@ def _stamp(folder: Path) -> tuple[str, int]:
         if stat.S_ISREG(found.st_mode):
             handle = os.open(
                 path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-            )  # file servers are asked again
+            )  # file servers are queried again
             found = os.fstat(handle)
             os.close(handle)
         newest = max(newest, found.st_ctime_ns)

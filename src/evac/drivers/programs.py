@@ -124,7 +124,7 @@ async def run_program(
     except (TimeoutError, ProcessLookupError):
         pass
     finally:
-        # Also after an ordinary end: a child that stays behind would go on acting for nobody.
+        # Also after a normal exit: a leftover child would keep running unattended.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         await _settle(process, reading)

@@ -169,7 +169,7 @@ class Drivers:
         for driver in made:
             try:
                 await driver.close()
-            except Exception as error:  # one that fails must not keep the others open
+            except Exception as error:  # a failure must not leave the others open
                 first = first or error
         if first is not None:
             raise first

@@ -189,7 +189,7 @@ def recompute(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path], 
         sums = f"SELECT count(*), sum(CAST(hash({names}) AS HUGEINT)), bit_xor(hash({names})) FROM"
         try:
             again = link.execute(f"{sums} ({sql.statement(rules, wide=False)})").fetchall()
-        except duckdb.OutOfRangeException:  # a product does not fit: again, with twice the digits
+        except duckdb.OutOfRangeException:  # a product does not fit: retry with twice the digits
             again = link.execute(f"{sums} ({sql.statement(rules)})").fetchall()
         if again == link.execute(f"{sums} kept").fetchall():
             return
@@ -406,7 +406,7 @@ def statement(rules: RuleSet, windows: Sequence[Window], dialect: Dialect, table
     made = tree.sql(dialect=dialect, pretty=True)
     try:
         sqlglot.parse_one(made, dialect=dialect)
-    except sqlglot.errors.ParseError as error:  # of a release of SQLGlot that writes what it cannot read
+    except sqlglot.errors.ParseError as error:  # some releases of SQLGlot write what they cannot parse
         words = str(error).splitlines()[0][:160]
         raise EvacError(
             "sql-unreadable", f"the {dialect} text cannot be read back: {words}", "report it"
@@ -425,7 +425,7 @@ def cycles_of(rules: RuleSet, windows: Sequence[Window]) -> list[Cycle]:
 def _rewrite(tree: exp.Expr, dialect: Dialect) -> None:
     """Rewrite, in place and innermost first, expressions that the dialect lacks."""
     ordering = sqlglot.Dialect.get_or_raise(dialect).NULL_ORDERING
-    for node in tree.find_all(exp.Ordered):  # no column holds a null, so the order of nulls needs no words
+    for node in tree.find_all(exp.Ordered):  # no column is nullable, so null ordering is omitted
         descending = bool(node.args.get("desc"))
         node.set(
             "nulls_first",

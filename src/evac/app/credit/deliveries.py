@@ -185,7 +185,7 @@ def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: s
     before = deliveries(case)
     name = f"{tranche}-{1 + sum(one.tranche == tranche for one in before)}"
     folder = case.folder / "deliveries" / name
-    shutil.rmtree(folder, ignore_errors=True)  # of a release that ended before it was recorded
+    shutil.rmtree(folder, ignore_errors=True)  # left by a release that was interrupted before being recorded
     count, amounts, over = 0, dict[str, int](), dict[str, int]()
     with writing(folder):
         folder.mkdir(parents=True)

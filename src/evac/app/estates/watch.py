@@ -114,7 +114,7 @@ def check_new_mode(new: RunPolicy, path: Path, quorum: bool, voters: int) -> Non
         check_mode(new.mode, quorum, voters)
     except NotAllowed as error:
         root = read_document(path.read_text("utf-8"), path.name, Problems())
-        assert root is not None  # it was read, and says a mode that is not the careful one
+        assert root is not None  # it was read, and its mode is not the default
         place = root.fields["mode"][1].place
         raise NotAllowed(error.code, f"{place}: {error.message}", error.hint) from error
 
@@ -202,7 +202,7 @@ class EstateWatch:
         try:
             edition = await asyncio.to_thread(self._copies.copy)
         except (EvacError, OSError) as error:
-            if not isinstance(error, EstateError):  # what the files say is not the reason: tried again soon
+            if not isinstance(error, EstateError):  # not caused by the files' content: retried soon
                 self._done = ()
             self._refuse(error)
             return

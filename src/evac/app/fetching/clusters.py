@@ -182,7 +182,7 @@ def _kinds_in(server: _ApiServer, path: str, version: str, group: str) -> list[_
     except _Refused as error:
         if error.status == 401:
             raise _failed(server, error) from error
-        # A version whose own server is down, or an account that may ask nothing.
+        # A version whose server is down, or an account without permissions.
         cluster_wide = ("Node", "PersistentVolume", "PriorityClass")
         return [
             _Resource(path, version, _plural(kind), kind, kind not in cluster_wide)
@@ -335,7 +335,7 @@ class _ApiServer:
                     answer = line.getresponse()
                     return answer.status, answer.headers, self._body(answer)
             except (OSError, http.client.HTTPException) as error:
-                # A connection that was kept may have ended in between.
+                # A kept connection may have been closed in the meantime.
                 if is_last or not was_open:
                     raise self._silent(error) from error
         raise AssertionError("unreachable")

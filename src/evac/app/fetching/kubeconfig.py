@@ -137,7 +137,7 @@ def _trees(files: Sequence[Path]) -> list[tuple[Path, Node]]:
         problems = Problems()
         tree = read_values(path.resolve(), problems)
         if tree is None or tree.kind != MAP:
-            # The words of the parser could quote a credential.
+            # The parser's message could quote a credential.
             line = next((f", line {one.place.line}" for one in problems.all() if one.place.line), "")
             message = f"{path} is not a kubeconfig{line}"
             raise InvalidInput("import-kubeconfig", message, "check it with: kubectl config view")

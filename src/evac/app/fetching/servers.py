@@ -166,7 +166,7 @@ def _prometheus(server: _Server) -> Mapping[str, Any]:
         return found
     try:
         rules = server.get("/api/v1/rules", "Bearer", type="record")
-    except InvalidInput:  # a server may keep series and know no rules
+    except InvalidInput:  # a server may store series without supporting rules
         return found
     for key in missing:
         for query in recorded(rules, key)[:RULES_MAX]:
@@ -222,7 +222,7 @@ def _pages(server: _Server, path: str) -> Iterator[Any]:
         for item in results:
             if isinstance(item, dict):
                 yield {name: item[name] for name in _OF_DEVICE if name in item}
-        seen += len(results)  # a server may give fewer than were asked for: MAX_PAGE_SIZE
+        seen += len(results)  # a server may return fewer than requested: MAX_PAGE_SIZE
         if not answer.get("next"):
             return
         if not results:

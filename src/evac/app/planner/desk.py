@@ -290,7 +290,7 @@ def still(
         desk = _at(place, observation)
         found = _headed(desk.estate, desk.digest, lost, plan_codec.decode(data))
         document = plan_codec.document_of(found)
-        # Of a plan without its head; every other key in canonical order.
+        # The plan without its head; every other key in canonical order.
         bare = {key: value for key, value in document.items() if key not in _HEAD}
         body = hashlib.sha256(written(bare)).hexdigest()
         if body != accepted and not check(desk.estate, found, (desk.digest, desk.instance(lost))).holds:

@@ -106,7 +106,7 @@ def search_s(instance: Instance, work: int) -> float:
     from evac.planning.evacuation.solve import round_of
 
     with interpreted():
-        began = time.process_time()  # on a busy machine a compiler takes longer as well
+        began = time.process_time()  # on a busy machine compiling also takes longer
         again = round_of(instance)
         first = time.process_time()
         again()
@@ -131,7 +131,7 @@ def compile_all(report: Report) -> None:
 
     tell()
     with (folder / _LOCK).open("w") as lock:
-        while not _is_ours(lock):  # another process compiles the same
+        while not _is_ours(lock):  # another process is compiling the same
             time.sleep(POLL_S)
             tell()
         if kernels_are_kept() is None:

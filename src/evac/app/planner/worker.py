@@ -234,7 +234,7 @@ class PlanningWorker:
         lies = now.made.get(str(based.basis))
         if lies is None or (work == "search" and not lies.searched):
             return None
-        with contextlib.suppress(Corrupt):  # another lane has made it and is about to write it
+        with contextlib.suppress(Corrupt):  # another lane has made it and is writing it
             told = await self._again(lane, lost, now, lies.whole, await load(lies.digest))
             if told is not None:
                 return self._lay(lost, now, based, told, lies.searched)

@@ -260,7 +260,7 @@ def _packed(
     question: _Question, stock: Stock, number: int, base: IntColumn, more: IntColumn, at_site: IntColumn
 ) -> Placed:
     losses, rows = question.losses, question.losses.rows_of(number)
-    # Of a site that is lost as a whole nothing is left, whatever is counted there.
+    # Nothing is left at a site that is lost as a whole, whatever the counts say.
     gone = stock.headroom.lost_shapes(rows[~losses.sites[number][losses.rows.site[rows]]])
     amounts = _amounts_left(question, stock, number)
     packing = open_packing(stock, gone, losses.sites[number], base + more, amounts)
@@ -294,7 +294,7 @@ def _surviving_at_site(question: _Question, number: int) -> IntColumn:
     site, whole = int(losses.site[number]), losses.sites[number]
     left[whole] = 0
     if site >= 0:
-        # All that is taken stood at the one site.
+        # Everything taken was at that one site.
         left[site] -= 0 if whole[site] else question.lost[number]
         return left
     rows = losses.rows_of(number)
@@ -403,7 +403,7 @@ def settled(supply: Supply, losses: Losses, requested: Requested) -> BoolColumn:
     """(L,) losses for which the test holds."""
     reach, taken = _reach(supply), _usable_lost(supply.headroom, losses)
     fits = np.zeros(len(losses), np.bool_)
-    # Losses inside one site that leave something of it.
+    # Losses inside one site that leave part of it.
     small = (losses.site >= 0) & ~losses.sites.any(axis=1)
     for site, tests in enumerate(reach if len(supply.headroom.count) else ()):
         left = small & (losses.site == site)

@@ -229,7 +229,7 @@ class Supply:
         if name not in self._extra:
             used = used_amounts(self.top, self.demand, counted)
             headroom = headroom_of(self.top, self.rows, found, used)
-            # What services ask for is the same where the pools are.
+            # Demands are the same if the pools are.
             wants = self.wants
             if headroom.pool_names != self.headroom.pool_names:
                 wants = wants_of(self.top, headroom, self.demand, self.known, self.presence.n)

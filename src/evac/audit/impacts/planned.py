@@ -106,7 +106,7 @@ def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], 
             down = bool(found.down[number, row])
             fate[number, row] = _fate(outcome, by_service, down)
             if large and fate[number, row] == UNKNOWN and found.fate[number, row] == LOST:
-                fate[number, row] = LOST  # a plan tries places of unknown size, and proves nothing by that
+                fate[number, row] = LOST  # a plan may try capacity of unknown size, which proves nothing
             back = None if outcome is None else outcome.recovery_ms
             away = down or (outcome is not None and outcome.base_outage_ms > 0)
             ready[number, row] = 0 if not away else NEVER if back is None else back

@@ -178,7 +178,7 @@ def _closed_by_feeds(ground: Ground) -> IntColumn:
     rows = np.flatnonzero(cap[pairs.service] < n[pairs.service])
     if not (len(rows) and feeds):
         return closed
-    feeds_racks = np.zeros((feeds, racks), np.float64)  # exact below 2**53, and many times as fast
+    feeds_racks = np.zeros((feeds, racks), np.float64)  # exact below 2**53, and many times faster
     np.add.at(feeds_racks, (top.feed_rows, top.feed_racks), 1)
     servers = feeds_racks @ np.diff(ground.capacity.supply.headroom.row_start)[:racks].astype(np.float64)
     width = int(ground.taken.count.max()) + 1

@@ -15,7 +15,7 @@ def check(context: Context) -> Iterator[Finding]:
     """Error beyond the objective; warning if another instance is left, or the lag is unknown."""
     for row, store in enumerate(context.estate.stores):
         if store.rebuilt_from is not None:
-            continue  # a copy that is too old is not used: the data is made again
+            continue  # a copy that is too old is not used: the data is rebuilt
         limits = [objective(context, row, of_class) for of_class in LOSS_CLASSES]
         least = min((limit for limit, _ in limits if limit is not None), default=None)
         if least is None:

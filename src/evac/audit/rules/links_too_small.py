@@ -141,7 +141,7 @@ def _crossing(
     impacts = context.impacts
     left = (impacts.presence.per_site * ~impacts.losses.sites[number][:, None]).astype(np.int64)
     there = left > 0
-    # Whole numbers of any length where the product of a peak and a count could be too large.
+    # Python integers if the product of a peak and a count could overflow.
     exact = np.int64 if float(sum(peak)) * float(left.sum(initial=1)) < 2.0**62 else object
     share = np.array(peak, exact) * left.astype(exact) // np.maximum(left.sum(axis=0), 1)
     hosts = there[:, called]

@@ -81,7 +81,7 @@ def _short_feeds(context: Context) -> Iterator[_ShortFeed]:
         if not budget or feed.site not in full or not there[row]:
             continue
         unasked_watts = alone[row]
-        # Most feeds hold all that is sent and what comes unasked: no need to ask what may be sent.
+        # Most feeds carry everything at once, so the detailed calculation is skipped.
         if budget - sent[row] >= unasked_watts:
             continue
         free = budget - min(less_margin(budget, margin), sent[row])

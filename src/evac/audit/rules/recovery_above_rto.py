@@ -34,7 +34,7 @@ def check(context: Context) -> Iterator[Finding]:
             losses=losses,
             chain=chain.words,
             paths=(f"services/{name}/rto", f"services/{name}"),
-            # What it runs on is lost: more of it elsewhere shortens the wait, as for a service of one site.
+            # Its servers are lost: more replicas elsewhere shorten the wait, as for a service at one site.
             roots=root_paths(context, name) if chain.services == (name,) else (),
         )
 

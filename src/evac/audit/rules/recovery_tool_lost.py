@@ -49,7 +49,7 @@ def _self_references(context: Context, tools: tuple[int, ...], number: int) -> C
 def _finding(
     context: Context, tools: tuple[int, ...], roles: tuple[str, ...], graded: list[tuple[int, Chain]]
 ) -> Finding:
-    # Shown first is the loss that takes the tool whole and leaves it waiting for itself.
+    # First, the loss that takes the whole tool and leaves it waiting for itself.
     graded.sort(key=lambda pair: (not pair[1], any(context.impacts.left(pair[0], tool) for tool in tools)))
     errors = [(n, chain) for n, chain in graded if all(_is_error(context, tool, n) for tool in tools)]
     severity: Severity = "error" if errors else "warning"

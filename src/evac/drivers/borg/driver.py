@@ -95,7 +95,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         version, found = await asyncio.gather(self._version(tool, watch), self._info(action, tool, watch))
         wanted = tuple(many(action.settings, "paths"))
         copies = [(_copy(one), _moment(one)) for one in objects(found.get("archives"), self.name)]
-        copies.sort(key=lambda row: (row[1], row[0].id))  # several may begin within a second
+        copies.sort(key=lambda row: (row[1], row[0].id))  # several may start within one second
         ours = [one for one, _ in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
         for place in range(len(ours) - 1, max(len(ours) - 1 - LOOKED_INTO, -1), -1):
             held = await self._held(tool, ours[place].id, wanted, watch)
@@ -173,7 +173,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         if strip and copy.files == 1:
             argv = ("list", "--format", "{type}{NL}", f"::{copy.id}")
             kinds = (await _tool(into.action).run(*argv, timeout_s=watch.left_s)).output.split()
-            strip -= kinds == ["-"]  # a file that is backed up by itself has no folder in the archive
+            strip -= kinds == ["-"]  # a single backed-up file has no folder in the archive
         tool = replace(_tool(into.action), cwd=str(into.folder))
         argv = ("extract", "--strip-components", str(strip), f"::{copy.id}")
         ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, *MADE), keeps=(into.lock,))
@@ -228,7 +228,7 @@ def _tool(action: Action) -> Tool:
     env, hidden = given(action.settings)
     where = text(action.settings, "repository")
     env |= {"BORG_REPO": where, "BORG_EXIT_CODES": "modern", "TZ": "UTC"}
-    if text(action.settings, "repository_id", ""):  # it is compared, so Borg need not ask
+    if text(action.settings, "repository_id", ""):  # we compare it, so Borg need not ask
         env |= dict.fromkeys(_QUESTIONS, "yes")
     if base := text(action.settings, "base", ""):
         env["BORG_BASE_DIR"] = base

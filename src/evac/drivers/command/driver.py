@@ -253,7 +253,7 @@ def _evidence(ended: Ended, hidden: tuple[Secret, ...]) -> dict[str, str | int |
     """The end of the output, with secrets removed before it is cut, so that no partial secret is left."""
     text = secrets.scrub(ended.output, hidden)
     if not ended.whole and hidden:
-        # The first part may end in the middle of a secret.
+        # The first part may be cut within a secret.
         text = text[: -max(len(secret.reveal()) for secret in hidden)]
     code = -1_000 if ended.code is None else ended.code
     return {"exit_code": code, "output": text[-_SHOWN:].strip(), "output_whole": ended.whole}

@@ -179,7 +179,7 @@ async def _verified(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
         try:
             found, token = await _see(job, deadline - loop.time())
         except NoDnsAnswer as error:
-            # The time may have run out between two looks: what was seen says more than that.
+            # The time may have ended between two reads: the last result says more than a timeout.
             words = _differs(behind) if behind else str(error)
             raise OutcomeUnknown("dns-not-seen", words, "check the server's answer") from error
         right = wire.values(found) == wanted

@@ -210,7 +210,7 @@ async def send_update(
     deadline = asyncio.get_running_loop().time() + timeout_s
     answer, server_s = await _send(server, zone, key, wire, int(time.time()), deadline)
     if server_s is not None:
-        # Nothing was done: only our time was refused, by a clock that is not ours.
+        # Nothing was done: the server only rejected our time.
         answer, server_s = await _send(server, zone, key, wire, server_s, deadline)
     if server_s is not None:
         raise Permanent(

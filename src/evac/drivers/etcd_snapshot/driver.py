@@ -63,7 +63,7 @@ class EtcdSnapshotDriver(CopyFolderDriver, TakesBackups, RestoresData):
 
     async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
         tool, file = _client(action), content / FILE
-        await _counted(tool, watch)  # to save from a member that does not answer has no end
+        await _counted(tool, watch)  # saving from an unresponsive member would never end
         await tool.run("snapshot", "save", str(file), timeout_s=watch.left_s, keeps=(lock,))
         revision = await _revision(action, file, watch)
         return Dumped(f"revision {revision}")

@@ -89,7 +89,7 @@ async def _change(action: Action, order: Order, towards: Action) -> Evidence:
     if order.dry_run:
         return _evidence(job, seen) | {"would_send": "; ".join((*first, *last))[:800]}
     if towards.verb != "verify":
-        # Who shall take the work is up before the others are taken out: a service is never pooled nowhere.
+        # Put servers in before others are taken out, so that some are always in service.
         await _send(job, first, deadline)
         await _until_up(job, wanted, deadline)
         await _send(job, last, deadline)
@@ -169,7 +169,7 @@ def _wanted(job: _HaproxyJob, action: Action) -> dict[str, _Wanted]:
     out = _Wanted("maint" if job.hard else "drain")
     if action.verb == "shift":
         to, away, share = parameters.shares(action)
-        # Where nothing of the service stands nothing is taken out: all sites that are left are named here.
+        # Nothing is taken out where the service has no servers: all sites being left are named here.
         gone = tuple(site for site in away if site in job.sites)
         return _shared(_all_of(job, to), _all_of(job, gone), share, out)
     if action.verb in ("fence", "unfence"):

@@ -171,7 +171,7 @@ class Contract:
             return {"would_send": f"POST {_url(action).partition('?')[0]}", "verb": action.verb}
         if (await self.observe(action, order)).outcome != "done":
             await self._must_be_possible(action, order, ends_at)
-        # Sent even where it is done already: only the other system knows whether this leader was replaced.
+        # Sent even if already done: only the other system knows whether this leader was replaced.
         evidence = plain(await self._ask(action, order, "execute", ends_at))
         return {**evidence, **await self._seen(action, order, ends_at, "done")}
 

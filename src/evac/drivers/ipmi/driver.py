@@ -180,7 +180,7 @@ class Asker:
                     network.give()
         except TimeoutError as error:
             raise Unanswered("bmc-silent", f"{target.address} did not finish answering in time") from error
-        except Refused as error:  # nobody waits for this controller or its network meanwhile
+        except Refused as error:  # does not block other users of this controller or network
             raise await credential.judged(error, ends) from error
         finally:
             self._turn_over(target.address)
@@ -390,7 +390,7 @@ class IpmiDriver(BootsServers, Fences):
                 if order.switched_on is not None:
                     order.switched_on()
             except Unanswered:
-                sure = False  # it may have arrived: whoever looks sees it
+                sure = False  # it may have arrived: the next observation shows it
         evidence = await self._follow(target, ends, sure)
         return {**evidence, "found": "on"} if found_on else evidence
 
@@ -443,7 +443,7 @@ class IpmiDriver(BootsServers, Fences):
             words = "nothing: it is already off" if seen.power == "off" else f"chassis power {how}"
             return _evidence(target, seen) | {"would_send": words}
         if seen.power != "off":
-            with contextlib.suppress(Unanswered):  # it may have arrived: whoever looks sees it
+            with contextlib.suppress(Unanswered):  # it may have arrived: the next observation shows it
                 await self._asker.ask(target, ends, "chassis", "power", how)
             seen = await self._until_off(target, ends)
         self._on_since.pop(target.address, None)

@@ -258,7 +258,7 @@ async def _unfence(link: MariadbLink, order: Order) -> Evidence:
     await obey(link, facts.seen, order, fence=0)
     if facts.is_cut:
         await link.change("START SLAVE IO_THREAD")
-    end_s = link.left_s() / 2  # its primary may be gone by now, and it goes on trying
+    end_s = link.left_s() / 2  # its primary may be gone, and it keeps retrying
     while not (facts := await read_facts(link)).receives and link.left_s() > end_s:
         await link.pause()
     return {**facts.evidence(), "undone": "fence"}

@@ -254,7 +254,7 @@ class MariadbLink:
                 yield
         except ActionError:
             raise
-        except Exception as error:  # the client lets out whatever it met in an answer that is none
+        except Exception as error:  # the client leaks parser errors for invalid responses
             raise self.translated(error) from error
 
     def translated(self, error: Exception) -> ActionError:

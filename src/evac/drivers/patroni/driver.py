@@ -217,7 +217,7 @@ class Dcs:
         ]
         puts: list[tuple[str, str]] = []
         if len(seen.sync) != 1 or not seen.synchronous:
-            # Several could take over; Patroni lets only the named one.
+            # Several could take over; Patroni allows only the named one.
             puts = [(self.root + "failover", json.dumps({"member": candidate}))]
         return await self.transact(compare, puts, [self.root + "leader"])
 
@@ -251,7 +251,7 @@ class Dcs:
             else:
                 self.changed = self.changed or changes
                 return answer
-        if self.changed and self.left_s() <= LEAST_S:  # a look that the deadline cut says nothing of etcd
+        if self.changed and self.left_s() <= LEAST_S:  # the deadline cut it off
             raise self._too_late() from last
         raise Retryable(
             "etcd-unreachable", f"no etcd member answers for {self.scope}", after_ms=300
@@ -580,7 +580,7 @@ async def _rest(dcs: Dcs, action: Action, method: str, path: str, body: Mapping[
     login = base64.b64encode(f"{user}:{secret.reveal()}".encode()).decode() if secret else ""
     headers = {"Authorization": f"Basic {login}"} if login else {}
     headers["Content-Type"] = "application/json"
-    # A switchover answers when it is over, at most about 2 x loop_wait later.
+    # A switchover responds when complete, at most about 2 x loop_wait later.
     limit = max(0.1, dcs.left_s() - 0.2 if path == "/switchover" else min(REST_S, dcs.left_s()))
     content = json.dumps(body).encode()
     try:

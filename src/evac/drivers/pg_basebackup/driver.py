@@ -237,7 +237,7 @@ async def archive_problems(action: Action, content: Path, source: str, watch: St
         with last.open("rb") as file:
             file.seek(position % size)
             if name == last.name and not any(file.read()):
-                return []  # the rest of the last segment was never written
+                return []  # the remainder of the last segment was never written
     return [f"the archived WAL is damaged: {' '.join(said.split())[-200:]}"]
 
 

@@ -88,7 +88,7 @@ _REASONS: Final = (
         "unable to load info file",
         Permanent("backup-corrupt", "the list of backups is damaged", "use another repository"),
     ),
-    # A disk that takes only the first part of what is written gives no reason with it.
+    # A partial write to a full disk has no error message.
     (
         "unable to write",
         Permanent("backup-full", "the repository has no space left", "free some space in it"),
@@ -194,7 +194,7 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
             return self._proof(
                 action, watch, level, "could-not-run", version, code="nothing-read", detail=why
             )
-        # What the other parts count is not counted again: a rotation covers everything once.
+        # Bytes of the other parts are not counted again: a rotation covers everything once.
         share = own * PARTS_PER_MILLION // total
         return self._proof(action, watch, level, "passed", version, read=read, share=share)
 
@@ -269,7 +269,7 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
             bucket = _bucket(options)
             held = self._held.setdefault((bucket.name, bucket.prefix), {})
             return Asked(bucket, held).deletable(_comes_and_goes(text(action.settings, "stanza"), sets))
-        except Permanent as error:  # the copies can be listed all the same
+        except Permanent as error:  # the backups can still be listed
             return Deletable(None, error.message)
 
     async def _fill(self, into: Filling) -> Filled:
@@ -424,7 +424,7 @@ def _set(entry: Mapping[str, Any], stanza: str) -> Set:
         number(_at(entry, "info", "size"), name),
         source=stanza,
         failed=entry.get("error") is not False,
-        consistent_at=number(_at(entry, "timestamp", "stop"), name) + 1,  # it is given in whole seconds
+        consistent_at=number(_at(entry, "timestamp", "stop"), name) + 1,  # reported in whole seconds
         added=None if entry.get("type") == "full" else read,
         packed=stored,
     )

@@ -109,7 +109,7 @@ async def program(
             async with asyncio.timeout(max(0.1, timeout_s)):
                 said = await process.stdout.read(OUTPUT_BYTES) if process.stdout else b""
                 while process.stdout and await process.stdout.read(OUTPUT_BYTES):
-                    pass  # What is beyond the bound is read, so that the program can end, and dropped.
+                    pass  # Output above the limit is read, so that the program can end, and dropped.
                 code = await process.wait()
         except BaseException as error:
             with contextlib.suppress(ProcessLookupError):
@@ -166,7 +166,7 @@ async def start(place: Place, timeout_s: float, options: str = "") -> None:
     log = place.data / "evac_start.log"
     before = log.stat().st_size if log.exists() else 0
     argv = ("pg_ctl", "-D", str(place.data), "-w", "-t", str(max(1, int(timeout_s))), "-l", str(log), "-s")
-    # The server inherits our output and never closes it: a pipe would be waited for as long as it runs.
+    # The server inherits our output and never closes it, so reading a pipe would block while it runs.
     sink = Path(os.devnull)
     more = ("-o", options) if options else ()
     try:

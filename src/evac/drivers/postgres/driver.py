@@ -194,7 +194,7 @@ async def catch_up(
     What cannot be fetched in time is skipped: that copy is rewound later. Raises the errors of the
     candidate's link.
     """
-    if facts.fetching:  # a try before this one ended on the way
+    if facts.fetching:  # an earlier try was interrupted
         await cut(link, facts)
         facts = await until_silent(link)
     if facts.receiver:
@@ -232,7 +232,7 @@ async def _of_one_history(link: Link, facts: PostgresFacts, peer: ReplicaPeer) -
     """Whether the other copy's log continues this one's."""
     assert peer.facts is not None
     try:
-        if await link.value(_HAS_SLOT):  # which the other copy does not have
+        if await link.value(_HAS_SLOT):  # the other copy does not have the slot
             return False
         ours = await timeline_held(link, facts)
         async with linked(peer.member, ANSWER_S, ANSWER_S) as other:

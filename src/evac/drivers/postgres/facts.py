@@ -64,7 +64,7 @@ SELECT pg_is_in_recovery() AS standby,
        ) END AS standbys
 """
 """One statement for everything: a round trip to a distant site takes longer than the query."""
-# Who lowers synchronous_commit by a setting of a role, a database or a function of this database.
+# What lowers synchronous_commit: settings of roles, databases, or functions of this database.
 _LOWERED = """
 SELECT 'role or database' AS what, setting FROM pg_db_role_setting, unnest(setconfig) AS setting
 WHERE setting LIKE 'synchronous_commit=%'
@@ -353,7 +353,7 @@ async def alone(link: Link, order: Order, *, own_hand: bool = False) -> AsyncIte
     seen = seen_authority(await read_facts(link))
     refuse_stale(link, seen, order, own_hand=own_hand)
     yield seen
-    # The lock ends with the session, or is given back before another action gets the connection.
+    # The lock ends with the session, or is released before the connection is reused.
 
 
 async def obey(link: Link, seen: Authority, order: Order, fence: int | None = None) -> Authority:
@@ -362,7 +362,7 @@ async def obey(link: Link, seen: Authority, order: Order, fence: int | None = No
         max(order.token, seen.token), max(order.epoch, seen.epoch), seen.fence if fence is None else fence
     )
     if now != seen:
-        # The server knows a setting with a prefix of ours only once this session has set it.
+        # The server accepts a setting with our prefix only once this session has set it.
         await link.change(f"SET evac.authority = {literal(now.text())}")
         await link.change(f"ALTER SYSTEM SET evac.authority = {literal(now.text())}")
     return now
@@ -503,6 +503,6 @@ async def timeline_held(link: Link, ours: PostgresFacts) -> int:
     try:
         segment_bytes = int(await link.value(_SEGMENT_BYTES))
         found = await link.value(_NEWEST_TIMELINE, segment_name(0, ours.lsn - 1, segment_bytes)[8:])
-    except ActionError:  # who may not list the log takes the slow way, which is right as well
+    except ActionError:  # without permission to list the log, use the slower way
         return ours.timeline
     return max(ours.timeline, int(found or 0))

@@ -278,7 +278,7 @@ class Link:
                 code = getattr(error, "sqlstate", "") or type(error).__name__
                 raise Permanent(REFUSED, f"{self.member.address} refused ({code})") from None
             raise translate(self.member, error, self._changed) from error
-        except asyncio.CancelledError:  # the server may work on it still: nobody else gets this connection
+        except asyncio.CancelledError:  # the server may still be working on it: do not reuse the connection
             self._broken = True
             raise
 
@@ -483,7 +483,7 @@ def translate(member: Member, error: Exception, changes: bool) -> ActionError:
     if nonsense:
         message = f"{member.address}: a response cannot be read ({type(error).__name__})"
     if changes:
-        # Even a clear error tells nothing of what was changed before it.
+        # Even a definite error says nothing about earlier changes.
         return OutcomeUnknown("postgres-cut", f"{message}; it may have been done")
     return Retryable(UNREADABLE if nonsense else "postgres-unreachable", message, after_ms=200)
 
@@ -494,7 +494,7 @@ POLL_S = 0.005
 async def set_system(link: Link, name: str, value: str | None, *, secret: bool = False) -> None:
     """ALTER SYSTEM, without a reload; None resets."""
     if secret:
-        # The statement holds a password: this session's statements stay out of the server's log.
+        # The statement contains a password: disable statement logging for this session.
         await link.change(
             "SET log_statement = 'none'; SET log_min_duration_statement = -1;"
             "SET log_min_error_statement = 'panic'"

@@ -319,7 +319,7 @@ def _reversed(action: Action) -> Action:
     if action.verb in ("start", "boot"):
         return Action("stop", action.target, action.driver, action.at, action.settings, {})
     if action.verb == "stop":
-        parameters.pop("replicas", None)  # of the stop: none
+        parameters.pop("replicas", None)  # a stop takes none
         if "from_replicas" in parameters:
             parameters["replicas"] = parameters["from_replicas"]
         return Action("start", action.target, action.driver, action.at, action.settings, parameters)

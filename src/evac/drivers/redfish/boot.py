@@ -187,7 +187,7 @@ class Boot:
         if now.last_reset:
             course.resets += now.last_reset != course.last_reset
             course.last_reset = now.last_reset
-        elif now.progress in _STAGES:  # no time is told: what stands further back than before began anew
+        elif now.progress in _STAGES:  # without a time: an earlier stage means a restart
             stage = _STAGES.index(now.progress)
             course.resets += course.stage < 0 or stage < course.stage
             course.stage = stage

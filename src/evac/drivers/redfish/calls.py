@@ -98,7 +98,7 @@ class Wire:
                 expiry.cancel()
             for connection in tuple(self._open):
                 connection.abort()
-            for _ in range(CLOSING_TURNS):  # what was aborted is gone in the next turns of the loop
+            for _ in range(CLOSING_TURNS):  # aborted connections close in the loop's next turns
                 if not self._open:
                     return
                 await asyncio.sleep(0)
@@ -262,7 +262,7 @@ def _not_connected(error: NotConnected | NotTrusted, address: str) -> NoReturn:
     """Raise the error, with its code, for a failed connection."""
     if isinstance(error, NotTrusted):
         raise Permanent("bmc-tls", f"{address}: {error}") from error
-    if error.late_s > LATE_S:  # whoever is late himself cannot tell that somebody else is silent
+    if error.late_s > LATE_S:  # if we are late, we cannot tell that the controller is silent
         words = f"this machine is overloaded: it began to query {address} {error.late_s:.1f} s late"
         raise OurselvesLate("bmc-busy", words, after_ms=1_000) from error
     if isinstance(error, NotSpoken):
@@ -299,7 +299,7 @@ class Talk:
         turn = self._wire.turn(self.target.address)
         network = self._wire.network(self.target)
         try:
-            if turn.place.free and network.free:  # nobody waits: both are had at once
+            if turn.place.free and network.free:  # no one waits, so take both at once
                 await turn.place.take()
                 await network.take()
             else:
@@ -338,7 +338,7 @@ class Talk:
             self._wire.network(self.target).give()
             turn.place.give()
             self._wire.give_back(self.target.address, turn)
-        if isinstance(error, Refused):  # nobody waits for this controller or its network meanwhile
+        if isinstance(error, Refused):  # does not block other users of this controller or network
             credential = self._wire.credential(self.target.access)
             raise await credential.judged(error, self._ends - JUDGED_BEFORE_S) from error
 
@@ -400,7 +400,7 @@ class Talk:
                 connection.reused = True
                 if last or not connection.usable:
                     self._connection = None
-                    connection.abort()  # the answer is whole, and the other end was told that it was the last
+                    connection.abort()  # the response is complete, and the request said to close
                 return answer
         raise AssertionError("the last try returns or raises")
 
@@ -470,7 +470,7 @@ class Talk:
             self._ends = max(self._ends, asyncio.get_running_loop().time() + LOG_OUT_S)
             await self._send("DELETE", path, self._token or {}, None, last=True)
         except (Permanent, Retryable):
-            return  # it ends by itself when it is idle for long enough
+            return  # it expires after a period of inactivity
 
 
 class _LoginRefused(Refused):

@@ -96,7 +96,7 @@ class Reading:
             raise ours if isinstance(ours, Broken) else Broken("it does not speak HTTP") from error
         if self._whole:
             return self._answer()
-        if self.bytes_read > HEAD_BYTES_MOST + 2 * BODY_BYTES_MOST:  # chunks that are mostly frames
+        if self.bytes_read > HEAD_BYTES_MOST + 2 * BODY_BYTES_MOST:  # chunks with almost no content
             raise _too_long()
         return None
 
@@ -107,7 +107,7 @@ class Reading:
 
     def _answer(self) -> Answer:
         status = self._parser.get_status_code()
-        del self._parser  # it refers to this object: nothing is left for the collector of circles
+        del self._parser  # breaks a reference cycle for the garbage collector
         return Answer(status, self._headers, b"".join(self._body))
 
     def on_message_begin(self) -> None:
@@ -115,7 +115,7 @@ class Reading:
             raise Broken("it sent more than was requested")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head:  # behind the last chunk
+        if self._head:  # after the last chunk
             return
         key, words = name.decode("latin-1").lower(), value.decode("latin-1").strip()
         if key == "transfer-encoding" and (key in self._headers or words.lower() != "chunked"):
@@ -126,7 +126,7 @@ class Reading:
         status = self._parser.get_status_code()
         if self._parser.get_http_version() not in ("1.0", "1.1") or not 100 <= status < 600 or status == 101:
             raise Broken("it does not speak HTTP")
-        if status < 200:  # those only announce the answer
+        if status < 200:  # informational responses
             self._headers.clear()
             return
         if int(self._headers.get("content-length", "0")) > BODY_BYTES_MOST:
@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():
-            self.abort()  # nobody asked for anything
+            self.abort()  # unsolicited data
             return
         try:
             found = self._reading.feed(data)

@@ -93,7 +93,7 @@ async def move(
         if is_as_wanted(action, seen):
             return circuit_evidence(seen, target)
         unheard = await _told(talk, seen, wanted)
-        if unheard is None or unheard.code != "bmc-busy":  # who wants no requests now is not asked
+        if unheard is None or unheard.code != "bmc-busy":  # do not query a controller that asked for a pause
             with contextlib.suppress(Retryable):
                 seen = await see(talk, target.circuit)
                 if is_as_wanted(action, seen):

@@ -64,10 +64,10 @@ class Quirks:
 
 PLAIN: Final = Quirks("plain")
 VENDORS: Final = (
-    # The service tag on the box is the SKU; SerialNumber is the one of the board.
+    # The service tag on the box is the SKU; SerialNumber is the board's.
     Quirks("idrac", ("dell",), serials=("SKU", "SerialNumber")),
-    # POST is done before BootProgress was known: Gen9 and Gen10 say it in their own words. They refuse the
-    # boot source on the system itself where there is a resource of pending settings.
+    # Gen9 and Gen10 predate BootProgress and report POST in their own terms. They refuse the
+    # boot source on the system itself if there is a resource of pending settings.
     Quirks(
         "ilo",
         ("hpe", "hp", "hewlett packard enterprise"),
@@ -76,7 +76,7 @@ VENDORS: Final = (
         pending=True,
     ),
     Quirks("xcc", ("lenovo",), whole=True),
-    # No ForceOn; GracefulShutdown only while an agent runs in the system.
+    # No ForceOn; GracefulShutdown only while an agent runs in the operating system.
     Quirks("openbmc", ("openbmc",), on=("On", "PushPowerButton")),
     Quirks("ami", ("ami", "american megatrends", "american megatrends international"), etag=True),
     Quirks("supermicro", ("supermicro",), etag=True, whole=True),

@@ -292,7 +292,7 @@ class _Server:
         try:
             await self.ask("CONFIG", "REWRITE")
         except ActionError:
-            # A server without a file: its starter must know the role.
+            # A server without a config file: whatever starts it must know the role.
             return False
         return True
 
@@ -314,7 +314,7 @@ class _Server:
             ) from error
         except ActionError:
             raise
-        except Exception as error:  # its client lets out whatever it met in an answer that is none
+        except Exception as error:  # the client leaks parser errors for invalid responses
             raise self._translated(error) from error
 
     def _translated(self, error: Exception) -> ActionError:

@@ -39,7 +39,7 @@ _REASONS: Final = (
     ("AUTH failed", _PASSWORD),
     ("NOPERM", _RIGHTS),
     ("no space left", _FULL),
-    ("short write", _FULL),  # all that redis-cli says of a full disk
+    ("short write", _FULL),  # redis-cli's only message for a full disk
     ("could not connect", Retryable("backup-silent", "Redis does not answer", "start it")),
     ("LOADING", Retryable("backup-silent", "Redis is still loading its data", "wait for it")),
 )
@@ -74,7 +74,7 @@ class RedisRdbDriver(CopyFolderDriver, TakesBackups, RestoresData):
 
     async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
         tool = _client(action)
-        await _ask(tool, watch, "PING")  # redis-cli goes on without its password and says something else
+        await _ask(tool, watch, "PING")  # redis-cli continues without its password and reports another error
         await tool.run("--rdb", str(content / FILE), timeout_s=watch.left_s, keeps=(lock,))
         if wrong := await _checked(content / FILE, watch):
             raise Permanent("backup-incomplete", f"Redis sent an incomplete RDB file: {wrong}", "try again")

@@ -142,7 +142,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         )
         wanted = tuple(many(action.settings, "paths"))
         copies = [(_copy(one, wanted), _moment(one)) for one in objects(found, self.name)]
-        copies.sort(key=lambda row: (row[1], row[0].id))  # several may begin within a second
+        copies.sort(key=lambda row: (row[1], row[0].id))  # several may start within one second
         ours = [one for one, _ in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
         return Listing(repository, tuple(ours), self.name, version)
 
@@ -191,7 +191,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             argv = ("check", *(("--verbose", "--read-data-subset", f"{part}/{of}") if level == READ else ()))
             ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=DAMAGED)
             if ended.code and not _is_damage(ended.errors):
-                # Refused for another reason than damage: run again for its own error.
+                # Failed for a reason other than damage: run it again to get that error.
                 await tool.run(*argv, timeout_s=watch.left_s)
             packs = await _packs(action, watch) if level == READ else {}
         except ActionError as error:
@@ -202,7 +202,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         if level == STRUCTURE:
             return said("passed", 0, 0)
         group = _GROUP.search(ended.output)
-        for name in _ORPHAN.findall(ended.output):  # of a backup that was killed: in no copy, and not read
+        for name in _ORPHAN.findall(ended.output):  # left by a killed backup: in no snapshot, and not read
             packs.pop(name, None)
         mine = {name: size for name, size in packs.items() if int(name[:2], 16) % of == part - 1}
         if group is None or int(group[2]) != len(mine) or int(group[3]) != len(packs):
@@ -254,7 +254,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         argv = ("restore", "--json", "--quiet", "--no-lock", *_bounds(action), *what, "--target", str(folder))
         ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(into.lock,))
         why = tool.reason(ended) if ended.code else None
-        if why is not None and why.code != "backup-corrupt":  # a server that went away damages nothing
+        if why is not None and why.code != "backup-corrupt":  # an unreachable server is not damage
             raise why
         found = await in_time(lambda: manifest_of(folder), watch, "reading the restored data")
         wrong = ended.code != 0 or found.bytes != (copy.bytes if copy.bytes is not None else found.bytes)
@@ -305,7 +305,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
                 found: Deletable = await in_time(
                     lambda: Asked(bucket, held).deletable(_is_lock), watch, "querying the bucket's locks"
                 )
-            except Permanent as error:  # the copies can be listed all the same
+            except Permanent as error:  # the backups can still be listed
                 return Deletable(None, error.message)
             return found
         if not where.startswith("rest:"):
@@ -434,7 +434,7 @@ async def _is_locked(tool: Tool, watch: Stopwatch) -> bool:
         try:
             lock = await tool.json("cat", "lock", id_, "--no-lock", timeout_s=watch.left_s)
         except Permanent:
-            continue  # it was given back meanwhile
+            continue  # it was released in the meantime
         if isinstance(lock, dict) and lock.get("exclusive") is True:
             return True
     return False
