@@ -364,7 +364,7 @@ class _Demo:
 
         for name in FILES:
             text = resources.files("evac.app").joinpath("demo_company", name).read_text("utf-8")
-            # Keep the age of proofs the same whenever the demonstration runs.
+            # What was proven is as old on every day on which somebody looks.
             text = re.sub(r"(?<=verified: )[\d-]{10}", shifted, text)
             (folder / name).write_text(text, encoding="utf-8")
         return folder

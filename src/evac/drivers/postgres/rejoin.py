@@ -145,7 +145,7 @@ async def rejoin(action: Action, order: Order) -> Evidence:
                 f"{member_of(action).address} must be rewound on its own machine",
                 "let the site's agent do it: settings data and bin",
             )
-        # pg_rewind reads the timeline from the control file, updated only at the next checkpoint.
+        # pg_rewind reads the timeline from the control file, which a promotion leaves to the next checkpoint.
         await upstream.change("CHECKPOINT")
     try:
         with _alone_on_disk(place):
@@ -190,7 +190,7 @@ async def _follow_if_standby(
                 await obey(link, seen, order)
             return {**ours.evidence(), "rewound": False, "epoch": order.epoch}
     except Retryable as error:
-        # Only a member that does not respond needs local access, not one busy with another order.
+        # Only a member that does not answer is left to hands; one that is busy with another order is not.
         if _place(action) is None or error.code not in NO_ANSWER:
             raise
         return None
@@ -325,7 +325,7 @@ async def _replace_data(place: Place, action: Action, kept: Archived | None, dea
             await program(place, *argv, timeout_s=deadline - loop.time(), password=primary)
             return "rewind"
         except Permanent:
-            # Partly rewound, or lacking log: the fresh copy below fixes both.
+            # Half rewound, or without the log that it needs: the copy below does not ask for either.
             pass
     await _copy_anew(place, action, deadline - loop.time())
     return "copy"
@@ -387,7 +387,7 @@ def _write_settings(
         "evac.authority": now.text(),
     }
     if not lines:
-        # A new machine: the copy contains the primary's address.
+        # A new machine: the copy brought the primary's own address.
         member = member_of(action)
         values |= {"listen_addresses": member.host, "port": str(member.port), "cluster_name": member.name}
     own += [f"{name} = '{_quoted(value)}'" for name, value in values.items()]
@@ -427,7 +427,7 @@ def _quoted(value: str) -> str:
 
 
 def _unquoted(text_in_quotes: str) -> str:
-    # Only the outer pair: a value may itself end in a quote, which is doubled.
+    # Only the outer pair: a value may end in a quote of its own, which is doubled.
     quoted = len(text_in_quotes) > 1 and text_in_quotes[0] == text_in_quotes[-1] == "'"
     inner = text_in_quotes[1:-1] if quoted else text_in_quotes
     return inner.replace("''", "'").replace("\\\\", "\\")
