@@ -231,7 +231,7 @@ class Gate:
                 "order-elsewhere",
                 f"the order is for the agent at {order.address}; this one is at "
                 f"{', '.join(sorted(own.addresses())[:4])}",
-                f'add addresses = ["{order.address}"] to the agent\'s file if this agent is meant',
+                f'if the order is meant for this agent, add addresses = ["{order.address}"] to its file',
             )
 
     def _log_once(self, site: str, words: str) -> None:

@@ -67,7 +67,7 @@ def check_digest(bundle: Bundle, written: str) -> None:
         raise NotAllowed(
             "bundle-other",
             f"{bundle.path.name} does not have the given digest; its digest is sha256:{bundle.digest}",
-            "take another copy; this one may have been tampered with",
+            "use a different copy; this one may have been tampered with",
         )
 
 
@@ -86,7 +86,7 @@ def check_signer(bundle: Bundle, trusted: str) -> None:
         raise NotAllowed(
             "bundle-signer",
             f"{bundle.path.name} is signed {said}",
-            "take another copy, or give its digest: --digest",
+            "use a different copy, or give its digest: --digest",
         )
 
 

@@ -192,7 +192,7 @@ def _read(shape: type[Shape], value: Mapping[str, Any], what: str) -> Shape:
     try:
         return read(shape, value, what)
     except Mismatch as error:
-        raise strange(f"{error} is missing, or has another type") from error
+        raise strange(f"{error} is missing or has the wrong type") from error
 
 
 def _path(*parts: str) -> str:

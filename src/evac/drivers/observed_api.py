@@ -48,7 +48,7 @@ class ObservedApi:
             return None
         if answer.status in (401, 403):
             words = f"{url} refuses this user: {answer.status}"
-            raise Permanent(f"{self.code}-refused", words, f"check user and password; {self.rights}")
+            raise Permanent(f"{self.code}-refused", words, f"check the user and the password; {self.rights}")
         if answer.status != 200:
             raise Retryable(f"{self.code}-trouble", f"{url} answers {answer.status}", after_ms=500)
         try:

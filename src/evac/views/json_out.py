@@ -334,7 +334,7 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
 }
 
 _FATE: Final = _object(
-    "A service that is not unaffected by a loss.",
+    "A service that a loss affects or may affect.",
     {
         "service": _TEXT,
         "fate": {"enum": ["degraded", "recovers", "lost", "unknown", "shed", "not proved"]},

@@ -411,24 +411,24 @@ class _Story:
 
     async def tell(self) -> None:
         say = self.demo.say
-        await _until(self._room_is_ready, "the war room shows the company")
+        await _until(self._room_is_ready, "the war room to show the company")
         address = f"http://{self.demo.place}"
         say(f"DEMO, a simulated company: open {address}/now")
-        plan = await _until(self._plan, f"a plan for the loss of {LOST} is ready")
+        plan = await _until(self._plan, f"a plan for the loss of {LOST}")
         say(f"a plan for the loss of {LOST} is ready: {address}/plans")
         await asyncio.sleep(CALM_S / self.demo.speed)
         self._burn()
         say(f"{LOST} is on fire; the other sites vote on whether it is lost")
-        await _until(self._believed, f"{LOST} counts as lost")
-        plan = await _until(self._plan, "the plan is still ready")
+        await _until(self._believed, f"{LOST} to count as lost")
+        plan = await _until(self._plan, "the plan to be ready again")
         await self._approve(await self._apply(plan))
-        await _until(self._resolved, "the incident is resolved", patience_s=float("inf"))
+        await _until(self._resolved, "the incident to be resolved", patience_s=float("inf"))
         await self._credit()
         say("look around, then press Ctrl-C to end the demo")
 
     async def guide(self) -> None:
         """Print each step when it becomes the visitor's next one."""
-        await _until(self._room_is_ready, "the war room shows the company")
+        await _until(self._room_is_ready, "the war room to show the company")
         folds, shown = incidents.Folds(), None
         while True:
             dossier, about = None, None
@@ -538,7 +538,7 @@ async def _until(ask: Callable[[], Awaitable[Any]], words: str, patience_s: floa
     waited = 0.0
     while not (found := await ask()):
         if waited >= patience_s:
-            raise Unavailable(f"not within {patience_s:.0f} s: {words}")
+            raise Unavailable(f"timed out after {patience_s:.0f} s waiting for {words}")
         await asyncio.sleep(LOOK_S)
         waited += LOOK_S
     return found

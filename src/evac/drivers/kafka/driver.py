@@ -32,7 +32,7 @@ class KafkaDriver(ObservingDriver):
 
     name = "kafka"
     what = "REST API of Kafka Connect or a bridge"
-    rights = "it only needs to read"
+    rights = "the account only needs read access"
 
     async def _report(self, action: Action, timeout_s: float) -> RoleReport:
         url, origin = text(action.settings, "url"), text(action.settings, "origin")

@@ -296,7 +296,9 @@ def _authority_on_disk(place: Place) -> Authority:
 
 def _refuse_wrong_data(found: Control, theirs: PostgresFacts) -> None:
     if found.system != theirs.system:
-        raise Permanent("other-data", "the data folder has a different data set from the primary to follow")
+        raise Permanent(
+            "other-data", "the data folder belongs to another PostgreSQL cluster than the primary to follow"
+        )
     if found.timeline > theirs.timeline:
         raise Permanent(
             "newer-than-primary",

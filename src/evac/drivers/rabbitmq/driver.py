@@ -29,7 +29,7 @@ class RabbitmqDriver(ObservingDriver):
 
     name = "rabbitmq"
     what = "management API of RabbitMQ"
-    rights = "it needs the tag monitoring"
+    rights = "the account needs the tag monitoring"
 
     async def _report(self, action: Action, timeout_s: float) -> RoleReport:
         url, vhost = text(action.settings, "url"), quote(text(action.settings, "vhost", "/"), safe="")

@@ -95,7 +95,7 @@ def refuse_old_standing(action: Action, epoch: Epoch) -> None:
     ):
         return
     if "standing" not in action.parameters:
-        why = "it was never checked in advance that every commit needs this replica"
+        why = "no check in advance confirmed that every commit needs this replica"
     elif action.parameters.get("standing_changes") != epoch.changes:
         why = "the replicas that confirm commits changed since the advance check"
     else:

@@ -152,7 +152,7 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     if now.newer is not None:
         told = f"reported by {now.newer.by}" if now.newer.by else "reported by a person"
         return (
-            f"Generation {now.newer.generation} was opened elsewhere ({told}), so nothing here acts."
+            f"Generation {now.newer.generation} was opened elsewhere ({told}), so evac takes no action from here."
         ), "error"
     if not now.quorum.answers or now.quorum.problem:
         how = "cannot be read" if now.quorum.answers else "does not answer"
