@@ -30,7 +30,10 @@ def test_a_store_that_a_newer_generation_ended_is_not_ready_and_says_why() -> No
         assert told["generation"] == 0
         assert told["newer"] == {"generation": 1, "by": "ansan", "at_ms": 5}
         page = (await client.get("/now")).text
-        assert "Generation 1 was opened elsewhere (reported by ansan), so evac takes no action from here." in page
+        assert (
+            "Generation 1 was opened elsewhere (reported by ansan), so evac takes no action from here."
+            in page
+        )
         assert b"evac_superseded 1.0" in (await client.get("/metrics")).content
         words = status_text(await status(store), 100, False)
         assert "0, but 1 was opened elsewhere: controllers of this store no longer act" in words

@@ -23,7 +23,7 @@ def store() -> None:
 
 
 @store.command()
-@click.option("--store", "url", required=True, envvar="EVAC_STORE", help="URL of the store, the same as for the controllers.")
+@click.option("--store", "url", required=True, envvar="EVAC_STORE", help="URL of the controllers' store.")
 @output_option("text", "json")
 @quiet_option
 def check(url: str, output: str, quiet: bool) -> int:
@@ -86,7 +86,7 @@ def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
 
 @store.command()
 @click.argument("journal")
-@click.option("--store", "url", required=True, envvar="EVAC_STORE", help="URL of the store, the same as for the controllers.")
+@click.option("--store", "url", required=True, envvar="EVAC_STORE", help="URL of the controllers' store.")
 @click.option("--execute", is_flag=True, help="Repair it. Without this, only report what is damaged.")
 @click.option(
     "--copy",

@@ -151,9 +151,8 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     doubtful = [site.id for site in now.sites if site.state == "suspect"]
     if now.newer is not None:
         told = f"reported by {now.newer.by}" if now.newer.by else "reported by a person"
-        return (
-            f"Generation {now.newer.generation} was opened elsewhere ({told}), so evac takes no action from here."
-        ), "error"
+        opened = f"Generation {now.newer.generation} was opened elsewhere ({told})"
+        return f"{opened}, so evac takes no action from here.", "error"
     if not now.quorum.answers or now.quorum.problem:
         how = "cannot be read" if now.quorum.answers else "does not answer"
         why = f" ({now.quorum.problem})" if now.quorum.problem else ""
