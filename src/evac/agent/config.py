@@ -205,7 +205,7 @@ class UnitConfig:
 
     @property
     def room(self) -> int:
-        """How many instances there can be."""
+        """Maximum number of instances."""
         return min(self.most, 1) if self.systemd and "{index}" not in self.systemd else self.most
 
 

@@ -448,7 +448,7 @@ class SystemdInstance:
         self.needed = index < max(1, unit.count)
 
     async def running(self) -> bool:
-        """Raises OutcomeUnknown, Permanent."""
+        """Whether the unit is not down. Raises OutcomeUnknown, Permanent."""
         return not (await self._state()).down
 
     async def start(self) -> None:
@@ -458,7 +458,7 @@ class SystemdInstance:
         await self._obeyed("stop", timeout_s)
 
     async def works(self) -> bool:
-        """Raises OutcomeUnknown, Permanent."""
+        """Whether the unit is up and passes its check. Raises OutcomeUnknown, Permanent."""
         return (await self._state()).up and await self.passes()
 
     async def passes(self) -> bool:
@@ -469,7 +469,7 @@ class SystemdInstance:
         kill_now(self._systemctl, [self.name], 2.0)
 
     def is_gone(self) -> bool:
-        """Raises OutcomeUnknown, Permanent."""
+        """Whether the unit is down. Raises OutcomeUnknown, Permanent."""
         return states_now(self._systemctl, {self.name: self.needed}, 2.0)[self.name].down
 
     async def _state(self) -> SystemdState:

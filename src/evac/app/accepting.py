@@ -143,7 +143,7 @@ class Forethought:
             await self._pause(LOOK_S)
 
     async def look(self) -> None:
-        """Raises Unavailable."""
+        """Check standby plans that are not checked yet. Raises Unavailable."""
         for site in self._sites:
             ready = await self._drawer.look((site,))
             if ready is None or not ready.plan or self._checker.knows(ready.plan):

@@ -33,7 +33,7 @@ from evac.store.port import Store
 
 READ_ON: Final = (NOTICES, PLANS, chapters.STREAM, BACKUPS)
 JOURNALS: Final = (WATCH, *READ_ON)
-"""Those that are no run's, besides the months of the access log."""
+"""Journals that belong to no run, except months of the access log."""
 ACTS: Final = frozenset(
     {
         "approved",
@@ -55,7 +55,9 @@ ACTS: Final = frozenset(
 
 
 def is_of_no_run(journal: str) -> bool:
-    """Whether a journal is one of `JOURNALS`, or a month of the access log: nobody finds a run there."""
+    """Whether a journal is one of `JOURNALS`, or a month of the access log, none of which belongs to a
+    run.
+    """
     return journal in JOURNALS or bool(chapters.Chapter(journal).from_month_ms)
 
 

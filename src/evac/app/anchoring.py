@@ -206,7 +206,7 @@ class HeadChore:
         self._said: set[tuple[str, str]] = set()
 
     async def chore(self, guard: Lease) -> None:
-        """Raises Unavailable."""
+        """Store new heads while this controller leads. Raises Unavailable."""
         if guard != self._guard:  # An agent keeps the heads of each generation separately.
             self._guard = guard
             self._left.clear()
@@ -280,7 +280,7 @@ class HeldJournals:
         self._store, self._agents, self._clock, self._site, self._tell = store, agents, clock, site, tell
 
     async def compare(self, run: str) -> None:
-        """Raises Unavailable."""
+        """Compare the journal of a run with the stored heads. Raises Unavailable."""
         asked = await asyncio.gather(*(self._newest(site, run) for site in self._agents))
         against: dict[str, list[int | str]] = {}
         agree = 0

@@ -184,7 +184,7 @@ PaperKind = Literal["summary", "timeline", "whole-timeline", "report"]
 
 
 def list_paper(rows: Sequence[Summary], form: PaperForm) -> str | Sheet:
-    """All incidents."""
+    """List of all incidents."""
     if form == "json":
         return views.json_of("evac-incidents", {"incidents": [views.summary_row(one) for one in rows]})
     return written(views.list_sheet(rows), form)

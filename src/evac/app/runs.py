@@ -200,7 +200,7 @@ def proposal_told(digest: str, proposal: Proposal) -> dict[str, Any]:
 def proposal_entry(
     number: str, digest: str, proposal: Proposal, asked: requests.Request | None = None
 ) -> tuple[str, bytes]:
-    """Key and value of a proposal. asked: made by `proposing`, and proven."""
+    """Key and value of a proposal. asked: a request from `proposing`, with its proof of identity."""
     told = proposal_told(digest, proposal)
     if asked is not None:
         told["asked"] = orjson.loads(requests.encode(asked))

@@ -296,7 +296,7 @@ class Exporter:
 
 
 async def _moved(estate: Path) -> None:
-    """Until another edition of the estate is in use: its names are read by a process that is started then."""
+    """Wait until another edition of the estate is in use; a new process then reads its names."""
     begun = edition_of(estate)
     while edition_of(estate) == begun:
         await asyncio.sleep(EDITION_S)
@@ -305,7 +305,7 @@ async def _moved(estate: Path) -> None:
 async def export(
     estate: Path, store: str, target: Target, about: About, site: str, as_of: date | None
 ) -> None:
-    """Until SIGTERM, SIGINT, or the end of the parent. Raises EstateError, StoreError."""
+    """Run until SIGTERM, SIGINT, or the end of the parent. Raises EstateError, StoreError."""
     loaded = estates.load(estate, as_of)
     opened = open_store(store)
 

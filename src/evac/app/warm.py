@@ -1,7 +1,7 @@
 """Compile every kernel once, at set-up, so that no user waits for it at three in the morning.
 
-Plans, proves, simulates and audits the smallest example company; the compiled code is cached beside
-the sources, or in NUMBA_CACHE_DIR where that cannot be written.
+Plans, proves, simulates and audits the smallest example company; the compiled code is cached next to the
+sources, or in NUMBA_CACHE_DIR if that folder is read-only.
 """
 
 from __future__ import annotations

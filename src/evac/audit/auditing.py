@@ -214,7 +214,7 @@ class LossRow:
     to_place: int
     """Replicas that need a place."""
     placed: int
-    """Replicas that find one."""
+    """Replicas that can be placed."""
     sheds: bool
     """Whether services are shed to free capacity."""
     shed: int

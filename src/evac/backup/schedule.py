@@ -47,7 +47,7 @@ class Entry:
         return sum(f"{self.data_set}/{self.copy}".encode()) * 7_919_000 % LIST_EVERY_MS
 
     def next_after(self, moment_ms: int) -> int:
-        """The first moment of this line after another one."""
+        """The first moment of this line after a given one."""
         if not self.cron:
             return (
                 (moment_ms - self.offset_ms) // LIST_EVERY_MS * LIST_EVERY_MS + LIST_EVERY_MS + self.offset_ms
@@ -55,7 +55,7 @@ class Entry:
         return _ms(next(CronSim(self.cron, _minute(moment_ms))))
 
     def last_before(self, moment_ms: int) -> int:
-        """The last moment of this line that is not after another one."""
+        """The last moment of this line up to a given one."""
         if not self.cron:
             return self.next_after(moment_ms) - LIST_EVERY_MS
         return _ms(next(CronSim(self.cron, _minute(moment_ms + 60_000), reverse=True)))

@@ -217,5 +217,5 @@ class Control(Protocol):
         ...
 
     async def status_page(self, about: StatusAbout) -> StatusFiles:
-        """The public status page as static files."""
+        """Make the public status page as static files."""
         ...

@@ -342,7 +342,7 @@ class BackupDriver(ABC):
         )
 
     async def close(self) -> None:
-        """Nothing is open between two calls."""
+        """Nothing to close: no connection outlives a call."""
         return
 
     async def _restore(

@@ -47,7 +47,7 @@ class NoopDriver:
         return NO_EVIDENCE
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Nothing to close."""
 
 
 NOOP = DriverSpec(
@@ -106,7 +106,7 @@ class ManualDriver:
         )
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Nothing to close."""
 
 
 def _asked(action: Action) -> Evidence:

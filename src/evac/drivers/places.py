@@ -31,7 +31,7 @@ RECORD_BYTES: Final = 65_536
 HASH_BYTES: Final = 1 << 20
 READERS_MOST: Final = min(4, len(os.sched_getaffinity(0)))
 BATCH: Final = 256
-"""How many files are looked at before the first of them is done."""
+"""Files handled together, so that large ones among them are read in parallel."""
 SETTLED_NS: Final = 2_000_000_000
 """Time without writes after which file times can be trusted."""
 

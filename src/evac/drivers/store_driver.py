@@ -40,7 +40,7 @@ class StoreDriver(ABC):
             return Checked((error.message,))
 
     async def execute(self, action: Action, order: Order) -> Evidence:
-        """Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        """Run the action. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
         self.refuse_others(action)
         if not order.dry_run:
             return await self._execute(action, order)
@@ -61,7 +61,7 @@ class StoreDriver(ABC):
         raise Permanent("not-undone", f"{action.verb} is not rolled back: {STAYS}")
 
     async def close(self) -> None:
-        """Nothing is open between two actions."""
+        """Nothing to close: no connection outlives an action."""
         return
 
     def refuse_others(self, action: Action) -> None:

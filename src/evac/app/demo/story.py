@@ -124,7 +124,7 @@ def _verdict(story: Story) -> str:
 
 
 def _tell(story: Story) -> None:
-    """What the day would have looked like, in ten lines."""
+    """Print what the day would have looked like, in ten lines."""
     plan, report = story.made.plan, story.report
     errors = [f for f in report.findings if f.severity == "error"]
     tools = [f for f in errors if f.rule == "recovery-tool-lost"]

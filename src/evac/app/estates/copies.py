@@ -1,6 +1,6 @@
 """Copies of an estate's files that no one edits, on which a controller runs.
 
-ROOT                 locked while the controller lives, so that leftovers of a killed one are recognized and
+ROOT                 locked while the controller lives, so that leftovers of a killed one are recognised and
                      cleaners of temporary files leave it alone
 ROOT/<n>/            one edition: the files of the estate, and its policy as `policy.yaml`
 ROOT/current         a link to the edition in use, switched atomically

@@ -26,7 +26,7 @@ affect are kept, if the checker accepts them.
 The switch happens in one step of the event loop: everything that plans and runs are made from (`SeenEstate`,
 planners, guards, health of services, probes, policies) changes at the same moment, so that nothing mixes two
 editions. A restart is needed for what a controller is built around: the voting sites, their roles and agents;
-and in the policy how a lost site is recognized, the leases by which members fence themselves, and the
+and in the policy how a lost site is recognised, the leases by which members fence themselves, and the
 conditions of all standby plans.
 """
 

@@ -400,7 +400,7 @@ def requested_of(taken: Taken, known: BoolColumn, losses: Losses) -> Requested:
 
 
 def settled(supply: Supply, losses: Losses, requested: Requested) -> BoolColumn:
-    """(L,) losses for which the test holds."""
+    """(L,) losses for which the sufficient test holds."""
     reach, taken = _reach(supply), _usable_lost(supply.headroom, losses)
     fits = np.zeros(len(losses), np.bool_)
     # Losses inside one site that leave part of it.

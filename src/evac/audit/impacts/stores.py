@@ -88,7 +88,7 @@ class StorePart:
     store: Store
     losses: IndexColumn
     which: IndexColumn
-    """Which of its outcomes each loss leads to."""
+    """Outcome that each loss leads to."""
     outcomes: tuple[Outcome, ...]
     lost: BoolColumn
     """Whether it is lost then."""

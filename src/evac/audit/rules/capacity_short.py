@@ -1,4 +1,4 @@
-"""EV111: what a loss takes does not fit on what is left."""
+"""EV111: the remaining capacity is too small for what a loss takes."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from evac.audit.findings import Finding
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """One note for all such data."""
+    """One note for all data without a policy."""
     names = [verdict.data_set for verdict in context.data if verdict.state == "undecided"]
     if names:
         bare = sum(verdict.state == "undecided" and not verdict.copies for verdict in context.data)

@@ -86,7 +86,7 @@ class BackupReaderDriver(TakesBackups):
         raise Permanent("not-undone", f"the driver {self.name} does nothing that can be undone")
 
     async def close(self) -> None:
-        """Nothing is open between two calls."""
+        """Nothing to close: no connection outlives a call."""
         return
 
 

@@ -125,7 +125,7 @@ class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTra
         return _role(ended.output)
 
     async def close(self) -> None:
-        """Nothing is kept open between calls."""
+        """Nothing to close: no connection outlives a call."""
 
     async def _look(self, action: Action, order: Order) -> Observed:
         if not parameters.many(action.settings, "observe_argv"):

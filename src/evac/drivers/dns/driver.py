@@ -87,7 +87,7 @@ class DnsDriver(RoutesTraffic):
         return Observed("unclear", evidence | {"behind": behind}) if behind else Observed("done", evidence)
 
     async def close(self) -> None:
-        """Nothing is kept open between calls."""
+        """Nothing to close: no connection outlives a call."""
 
     async def _change(self, action: Action, order: Order, towards: Action) -> Evidence:
         """Write until the server returns the wanted records, or the order's time is over."""

@@ -18,7 +18,7 @@ from evac.net.tls import RenewedClient, TlsFiles
 
 
 class EtcdDriver(AnswersProbe):
-    """Members of all sites."""
+    """Probes members of all sites."""
 
     name = "etcd"
 

@@ -73,7 +73,7 @@ class HaproxyDriver(RoutesTraffic, Fences):
         return Observed("absent", evidence | {"wrong": wrong}) if wrong else Observed("done", evidence)
 
     async def close(self) -> None:
-        """Nothing is kept open between calls."""
+        """Nothing to close: no connection outlives a call."""
 
 
 async def _change(action: Action, order: Order, towards: Action) -> Evidence:

@@ -362,7 +362,7 @@ class IpmiDriver(BootsServers, Fences):
         return PowerReport(action.target, seen.power, health="warning" if seen.fault or seen.drives else "")
 
     async def close(self) -> None:
-        """Nothing is kept open between calls."""
+        """Nothing to close: no connection outlives a call."""
 
     async def _seen(self, target: IpmiTarget, ends: float) -> Chassis:
         """The chassis state. Raises unless it is the machine in the inventory and reports its power."""

@@ -264,7 +264,7 @@ class KubernetesDriver(RunsUnits, Verifies):
         raise _busy(cluster)
 
     async def close(self) -> None:
-        """Nothing is kept open between calls."""
+        """Nothing to close: no connection outlives a call."""
 
 
 def _problems(

@@ -370,7 +370,7 @@ def _give_up(attempt: asyncio.Task[Any]) -> None:
 
 
 def _too_late(attempt: asyncio.Task[Any]) -> None:
-    """No one waits for it any more."""
+    """Close a connection that arrived too late for its caller."""
     _ATTEMPTS.discard(attempt)
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().terminate()

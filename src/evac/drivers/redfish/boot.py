@@ -222,7 +222,7 @@ class Boot:
             return ""
 
     def _stays_off(self, course: _Course) -> None:
-        """Off, long after power was requested."""
+        """Raise `Permanent` for a server that is off long after power was requested."""
         seen, name = course.seen, self._target.server
         assert seen is not None
         if course.saw_on or course.resets or seen.health == "critical":

@@ -175,7 +175,7 @@ class Reader:
         self._kept: dict[int, tuple[Mapping[str, Value], Access]] = {}
 
     def target(self, action: Action) -> RedfishTarget:
-        """Raises `Permanent`."""
+        """The controller that an action is for. Raises `Permanent`."""
         access = self._access(action.settings)
         told = action.parameters
         address = parameters.text(told, "address", "") or parameters.text(action.settings, "address")

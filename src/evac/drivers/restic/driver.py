@@ -500,7 +500,7 @@ def _rest(action: Action, watch: Stopwatch) -> aiohttp.ClientSession:
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """Packs of a repository in a folder."""
+    """Pack files of a repository in a folder."""
     found: dict[str, int] = {}
     for shelf in os.scandir(folder):
         if shelf.is_dir(follow_symlinks=False):

@@ -29,7 +29,7 @@ class S3Driver(ReportsRole):
     name = "s3"
 
     async def close(self) -> None:
-        """Nothing stays open."""
+        """Nothing to close."""
 
     async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
         try:
