@@ -1,4 +1,4 @@
-"""Importers: what exists already - a catalogue, manifests, a host list - made into an estate."""
+"""Importers: turn existing data (a catalogue, manifests, a host list) into an estate."""
 
 from evac.estate.importers.imported import ImportResult, Live, Options, SourceError, Unknown
 from evac.estate.importers.recipe import RecipeSource

@@ -1,13 +1,12 @@
-"""What an Ansible inventory means for an estate: hosts become servers, groups what they run.
+"""Maps an Ansible inventory to an estate: hosts become servers, groups the services they run.
 
 The source is what `ansible-inventory --list` prints: every group with its hosts, and under `_meta` the
 variables of each host, those of its groups included; or the folder of a project that has it next to the
 playbooks, whose `vars`, `vars_files` and roles then count as Ansible ranks them. Variables are recognised by
-the names that columns of a host list have, and facts that Ansible gathered by theirs. The hosts of a group
-that is called after a place (`site_fra`, `dc-east`), and of the groups in it, are at that site. Every other
-group without groups in it is a service, but for one of exactly the hosts of a site that have services without
-it.
-Other variables are not read: an inventory may hold passwords.
+the column names of host lists, and gathered facts by their own names. Hosts of a group named after a place
+(`site_fra`, `dc-east`), and of its subgroups, are at that site. Every other group without subgroups is a
+service, unless it contains exactly the hosts of one site and these have other services. Other variables are
+not read: an inventory may hold passwords.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _GATHERED: Final[Mapping[str, tuple[str, str]]] = {
     "ansible_product_serial": ("serial", ""),
     "ansible_product_name": ("class", ""),
 }
-"""Facts that Ansible gathers -> what they mean, and their unit."""
+"""Facts gathered by Ansible -> their meaning and unit."""
 
 _AMOUNTS: Final[Mapping[str, Quantity]] = {
     "cpu": q.CORES_HELD,
@@ -70,7 +69,7 @@ Variables: TypeAlias = "dict[str, Node]"
 
 
 def _is_in_sections(source: Path) -> bool:
-    """Whether it is an inventory as a person writes it, in INI: `[web]`, `[db:children]`."""
+    """Whether it is a hand-written inventory in INI: `[web]`, `[db:children]`."""
     file = open_text(source, source, Problems())
     if file is None:
         return False
@@ -80,7 +79,7 @@ def _is_in_sections(source: Path) -> bool:
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """What a file that begins like this says, if it is a source of this kind."""
+    """How a file that begins like this is recognised, if it is a source of this kind."""
     return "placed" if '"_meta"' in head and '"hostvars"' in head else None
 
 
@@ -149,7 +148,7 @@ class _Groups:
     nodes: Mapping[str, Node]
 
     def below(self, group: str) -> tuple[set[str], set[str]]:
-        """The groups in a group, at any depth, and all of its hosts."""
+        """Subgroups of a group at any depth, and all of its hosts."""
         found, hosts, left = {group}, set[str](), [group]
         while left:
             node = self.nodes.get(left.pop())
@@ -162,7 +161,7 @@ class _Groups:
 
 @dataclass(slots=True)
 class _Play:
-    """What a play sets for its hosts, stronger and weaker than the inventory; the strongest first."""
+    """What a play sets for its hosts, with higher and lower precedence than the inventory; highest first."""
 
     hosts: set[str]
     everywhere: bool
@@ -171,7 +170,7 @@ class _Play:
 
 
 def _plays(project: Path, groups: _Groups, problems: Problems) -> Iterator[_Play]:
-    """The plays of the playbooks of a project. Its files only are read."""
+    """The plays of a project's playbooks. Reads only the project's files."""
     root = project.resolve()
 
     def tree_of(path: Path, place: Place) -> Node | None:
@@ -216,7 +215,7 @@ def _plays(project: Path, groups: _Groups, problems: Problems) -> Iterator[_Play
 
 
 def _ranked(host: str, variables: Node | None, plays: list[_Play]) -> Variables:
-    """The variables of a host; of those that are set twice, the one that Ansible prefers."""
+    """The variables of a host; the one that Ansible prefers if a variable is set twice."""
     mine = [play for play in plays if play.everywhere or host in play.hosts]
     layers = [node for play in mine for node in play.above]
     layers += [variables] if variables is not None else []
@@ -225,7 +224,7 @@ def _ranked(host: str, variables: Node | None, plays: list[_Play]) -> Variables:
 
 
 def is_id_of_host(name: str, place: Place, problems: Problems) -> bool:
-    """Whether a name can be that of a host; one that cannot is skipped with a word."""
+    """Whether a name is valid for a host; invalid ones are skipped with a note."""
     scratch = Problems()
     if is_id(name, place, scratch) and "/" not in name:
         return True
@@ -247,7 +246,9 @@ def _hosts(tree: Node) -> Iterator[tuple[str, Node, Node | None]]:
 
 
 def _take_place(group: str, place: Place, groups: _Groups, hosts: Mapping[str, Host]) -> None:
-    """The hosts of a place are at it; a place that holds others, such as a region, is where they say."""
+    """Puts the hosts of a place there; for a place that contains others, such as a region, the hosts say
+    where they are.
+    """
     where = _PLACE.fullmatch(group)
     if where is None or not is_id(where[1], place, Problems()):
         return
@@ -258,7 +259,7 @@ def _take_place(group: str, place: Place, groups: _Groups, hosts: Mapping[str, H
 
 
 def _take_service(group: str, node: Node, hosts: Mapping[str, Host], problems: Problems) -> None:
-    """A group without groups in it is a service. One that is called after its site too is the part there."""
+    """A group without subgroups is a service. One also named after its site is that service's part there."""
     if group in _EVERYTHING or items_in(node, "children") or _PLACE.fullmatch(group):
         return
     members = [hosts[item.text] for item in items_in(node, "hosts") if item.text in hosts]
@@ -274,7 +275,7 @@ def _take_service(group: str, node: Node, hosts: Mapping[str, Host], problems: P
 
 
 def _leave_places(hosts: Mapping[str, Host], places: Mapping[str, Place], problems: Problems) -> None:
-    """A group of all hosts of one site, each of which has another service, is the site and no service."""
+    """A group of all hosts of one site that all have other services is the site, not a service."""
     at_site: dict[str, set[str]] = {}
     members: dict[str, set[str]] = {}
     for name, host in hosts.items():
@@ -296,9 +297,7 @@ def _leave_places(hosts: Mapping[str, Host], places: Mapping[str, Place], proble
 
 
 def _facts(variables: Variables, templates: dict[str, list[Place]], problems: Problems) -> dict[str, str]:
-    """What the variables of a host say, of those that mean something here. templates: gets those that nothing
-    fills in.
-    """
+    """Meaningful facts in a host's variables. templates: collects unresolved ones."""
     found: dict[str, str] = {}
     known = {bare(name): value for name, value in variables.items()}
     asked = [(meaning, "", [known.get(name) for name in NAMES[meaning]]) for meaning in _READ]
@@ -319,7 +318,7 @@ def _facts(variables: Variables, templates: dict[str, list[Place]], problems: Pr
 
 
 def _filled(node: Node, variables: Variables) -> str:
-    """The text of a value; a variable that it names is filled in, if that is a single value itself."""
+    """The text of a value; replaces a variable that it names if that is a single value."""
     text = (word(node) or "").strip()
     for _ in range(_ROUNDS_MAX):
         before = text

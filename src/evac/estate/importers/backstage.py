@@ -1,7 +1,7 @@
-"""What a Backstage catalogue means for an estate: components become services, resources stores or services.
+"""Maps a Backstage catalogue to an estate: components become services, resources become stores or services.
 
 The source is a catalogue file, a folder of them, or the JSON of the API (`/api/catalog/entities`). An API is
-no service: who consumes it needs the component that provides it. Source of the rules: the descriptor format
+not a service: its consumers need the component that provides it. Source of the rules: the descriptor format
 of Backstage (entity references, spec of each kind).
 """
 
@@ -28,7 +28,7 @@ _STORE_TYPES: Final = frozenset(
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """What a file that begins like this says, if it is a source of this kind."""
+    """How a file that begins like this is recognised, if it is a source of this kind."""
     return "names" if re.search(r"apiVersion[\"']?:\s*[\"']?backstage\.io/", head) else None
 
 
@@ -73,7 +73,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
 
 
 def _entities(source: Path, problems: Problems) -> Iterator[Node]:
-    """Every entity; a document that cannot be read is skipped with a word."""
+    """Every entity; unreadable documents are skipped with a note."""
     for path, name in _files(source, problems):
         text = read_text(path, path, YAML_BYTES_MAX, problems, lines_checked=False)
         if text is None:
@@ -108,7 +108,7 @@ def _id(name: str, namespace: str) -> str:
 
 
 def _reference(text: str, kind: str, namespace: str) -> tuple[str, str]:
-    """Kind and id that a reference `[kind:][namespace/]name` means."""
+    """Kind and id in a reference `[kind:][namespace/]name`."""
     head, colon, tail = text.partition(":")
     kind, rest = (head.lower(), tail) if colon else (kind, text)
     where, slash, name = rest.partition("/")

@@ -1,8 +1,8 @@
-"""What a plain catalogue of services means for an estate: the list of names, owners and needs that every
-company has, as a table or as YAML or JSON.
+"""Maps a plain catalogue of services to an estate: the list of names, owners and needs that every company
+has, as a table, YAML or JSON.
 
 In YAML it is a mapping of names to their facts or a list of entries with a name, also below one key such as
-`services`. What is needed may be a store: an entry whose `type` or `kind` is a database, or a need written
+`services`. A need may be a store: an entry whose `type` or `kind` is a database, or a need written
 `store:orders`.
 """
 
@@ -37,7 +37,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "needs": ("needs", "dependson", "dependencies", "requires", "uses", "upstreams"),
     "type": ("type", "kind", "engine"),
 }
-"""Meaning of a column or key -> names it is known by, the surest first."""
+"""Meaning of a column or key -> its known names, surest first."""
 
 _PARTED: Final = re.compile(r"[;,|\s]+")
 _STORE_WORDS: Final = frozenset({"database", "db", "store", "datastore", "queue", "cache"})
@@ -45,11 +45,11 @@ _EMPTY: Final = frozenset({"", "-", "n/a", "none", "null", "unknown", "?", "tbd"
 _WRAPPERS: Final = ("services", "catalogue", "catalog", "components", "applications")
 
 Facts = dict[str, list[tuple[str, Place]]]
-"""Meaning -> the texts that say it, with their places."""
+"""Meaning -> the texts that state it, with their places."""
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """What a file that begins like this says, if it is a source of this kind."""
+    """How a file that begins like this is recognised, if it is a source of this kind."""
     if name.endswith((".csv", ".tsv")):
         columns = {_meaning(cell) for cell in header_of(head, name)}
         hosts = {bare(cell) for cell in header_of(head, name)} & set(HOST_COLUMNS)
@@ -155,7 +155,7 @@ def _facts(node: Node) -> Facts:
 
 
 def _name_in(item: Node) -> str:
-    """The name that an item of a list of needs means: the item, or what it says under one key."""
+    """The name in an item of a list of needs: the item, or the value of a known key."""
     if item.kind == SCALAR:
         return "" if item.is_unknown else item.text
     for key in ("name", "service", "store", "id"):

@@ -1,6 +1,6 @@
-"""Several sources as one: their facts added up under the names of the estate, and where two of them disagree.
+"""Combines several sources: merges their facts under the estate's names, and reports where two disagree.
 
-Of two sources that state one fact differently the one that the recipe lists first counts, and the conflict is
+If two sources state a fact differently, the one listed first in the recipe counts, and the conflict is
 reported with both. A service in several clusters is one service with its replicas in all of them.
 """
 
@@ -15,26 +15,26 @@ from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows,
 from evac.model.diagnostic import Place
 
 _ADDED_UP: Final = {"needs": ("service", "store"), "members": ("at",), "backups": ("at",)}
-"""Keys whose lists are joined, and what names an item."""
+"""Keys whose lists are joined, and the name key of an item."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePart:
-    """What one source of a recipe says."""
+    """The facts of one source of a recipe."""
 
     name: str
-    """How the recipe calls it."""
+    """Its name in the recipe."""
     imported: Imported
     place: Place
-    """Where the recipe names it."""
+    """Its place in the recipe."""
     observed: str | None = None
-    """The day it speaks of, such as 2026-11-25."""
+    """The day it describes, such as 2026-11-25."""
     good_for: str | None = None
 
 
 @dataclass(slots=True)
 class _Known:
-    """An entry so far, and which source each of its values is from."""
+    """An entry so far, and the source of each of its values."""
 
     entry: Entry
     by: SourcePart
@@ -74,7 +74,7 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
 
 
 def _at_home(parts: list[SourcePart], problems: Problems) -> list[SourcePart]:
-    """The parts in which a host that another one publishes is the service behind it."""
+    """The parts, with hosts that another part publishes replaced by the service behind them."""
     behind: dict[str, set[str]] = {}
     by: dict[str, str] = {}
     for part in parts:
@@ -107,7 +107,7 @@ def _at_home(parts: list[SourcePart], problems: Problems) -> list[SourcePart]:
 
 
 def _part_of(one: _Known, key: str) -> SourcePart:
-    """The source that a value of an entry is from."""
+    """The source that a value of an entry comes from."""
     return one.origin.get(key, one.by)
 
 
@@ -161,7 +161,7 @@ def _report(
 
 
 def _joined(key: str, first: Value, second: Value) -> Value:
-    """Two lists as one; of two items of one name the first counts, but a hard need stays hard."""
+    """Joins two lists; of two items with one name the first counts, but a hard need stays hard."""
     items = [item for value in (first, second) for item in (value if isinstance(value, list) else [value])]
     made: dict[str, Value] = {}
     for item in items:
@@ -176,21 +176,21 @@ def _joined(key: str, first: Value, second: Value) -> Value:
 
 
 def _added(first: Value, second: Value) -> Value:
-    """Replicas of two sources: by place where both say places, else what the first says."""
+    """Replicas of two sources: by place if both state places, else the first."""
     if isinstance(first, dict) and isinstance(second, dict):
         return {**second, **first}
     return second if isinstance(second, dict) else first
 
 
 def _widest(first: Value, second: Value) -> Value:
-    """The most replicas that may be on one server, in whichever cluster that is."""
+    """The most replicas allowed on one server in any of the clusters."""
     found = [one.get("per_server") for one in (first, second) if isinstance(one, dict)]
     most = [count for count in found if isinstance(count, int)]
     return {"per_server": max(most)} if most else first
 
 
 def _firm(entry: Entry, part: SourcePart, described: set[str], stores: set[str]) -> Entry:
-    """An entry whose needs of what only other sources describe, services or stores, are as hard as any."""
+    """An entry in which needs of services or stores described only by other sources are as hard as any."""
     needs = entry.values.get("needs")
     if not isinstance(needs, list):
         return entry
@@ -236,7 +236,7 @@ def _add_cells(
 
 
 def _replicas(known: Mapping[tuple[str, str], _Known], made: Imported) -> dict[str, Value]:
-    """Service -> its number of replicas, of those that the table places; places in entries go there too."""
+    """Service -> its number of replicas placed by the table; places in entries go there too."""
     rows: Rows = made.tables.get("replicas", [])
     in_table = {row[0] for row in rows}
     for name in sorted(in_table):
@@ -255,7 +255,7 @@ def _replicas(known: Mapping[tuple[str, str], _Known], made: Imported) -> dict[s
 def _provenance(
     known: Mapping[tuple[str, str], _Known], parts: list[SourcePart]
 ) -> dict[str, dict[str, Value]]:
-    """Path of a fact -> where it is from and of which day: of every entry, and of what others added to it."""
+    """Path of a fact -> its source and day: for every entry, and for what other sources added to it."""
     found: dict[str, dict[str, Value]] = {}
     sections: Sections = {}
     for (section, name), one in known.items():
@@ -286,7 +286,7 @@ def _fact(part: SourcePart) -> dict[str, Value]:
 
 
 def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
-    """The same facts with other names: of entries, of what they need and where they are, and in tables."""
+    """The same facts with other names, in entries, needs, places and tables."""
     if not names:
         return imported
     made = Imported(unknown=imported.unknown, examples=imported.examples)

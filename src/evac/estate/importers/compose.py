@@ -1,9 +1,9 @@
-"""What a Compose file means for an estate: services with their needs, and volumes of databases as stores.
+"""Maps a Compose file to an estate: services with their needs, and volumes of databases as stores.
 
-A Compose file names neither sites, people, tiers nor objectives: these are unknown until the overlay states
-them. Variables take their values from the `.env` file beside it, never from the environment of this process,
-so that the same files give the same estate everywhere. Source of the rules: the Compose Specification
-(interpolation, depends_on, deploy).
+A Compose file states no sites, people, tiers or objectives: these are unknown until the overlay states them.
+Variables come from the `.env` file next to it, never from this process's environment, so that the same files
+give the same estate everywhere. Source of the rules: the Compose Specification (interpolation, depends_on,
+deploy).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _TEXT_MAX: Final = 65_536
 
 @dataclass(slots=True)
 class _Variables:
-    """Values of variables, and which were asked for without having one."""
+    """Values of variables, and those requested that have none."""
 
     values: Mapping[str, str]
     problems: Problems
@@ -100,7 +100,7 @@ class _Variables:
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """What a file that begins like this says, if it is a source of this kind."""
+    """How a file that begins like this is recognised, if it is a source of this kind."""
     if name in NAMES:
         return "unplaced"
     is_one = re.search(r"^services:\s*$", head, re.MULTILINE) and re.search(r"^\s+image:", head, re.MULTILINE)
@@ -108,8 +108,8 @@ def looks_like(name: str, head: str) -> Sign | None:
 
 
 def only_parts(paths: Collection[str]) -> dict[str, str]:
-    """Files that are no source of their own, each with what to do about it: Compose itself reads a file of
-    another name only if the first file or the user names it.
+    """Files that are no source by themselves, each with what to do: Compose reads a file with another name
+    only if the first file or the user names it.
     """
     found = {}
     for where in paths:
@@ -178,8 +178,8 @@ def _file(source: Path, problems: Problems) -> Path | None:
 
 @dataclass(slots=True)
 class _Files:
-    """The files of one project: what it includes, its override, and what its services extend. Only files in
-    the folder of the first one are read.
+    """The files of one project: includes, overrides, and files that services extend. Only files in the first
+    one's folder are read.
     """
 
     root: Path
@@ -230,7 +230,7 @@ class _Files:
         return whole
 
     def environment(self, node: Node) -> Node:
-        """A service with what its `env_file` says below its own `environment`."""
+        """A service with its `env_file` values merged below its own `environment`."""
         stated, fields = at(node, "env_file"), dict[str, tuple[Node, Node]]()
         for item in [] if stated is None else stated.items if stated.kind == LIST else [stated]:
             named = at(item, "path") if item.kind == MAP else item
@@ -252,7 +252,7 @@ class _Files:
         return _with(node, {**node.fields, "environment": (name, whole)})
 
     def name_the_others(self) -> None:
-        """Files of the folder that look like parts of the project and are not read."""
+        """Notes files in the folder that look like parts of the project and are not read."""
         read, others = {path.name for path in self.trees}, []
         for path in sorted({*self.root.glob("*.yaml"), *self.root.glob("*.yml")}):
             with contextlib.suppress(OSError):
@@ -272,7 +272,7 @@ class _Files:
         return self.trees[path]
 
     def _other(self, node: Node, path: Path) -> Path | None:
-        """A file that one names, if it is one that is read."""
+        """A file named by another, if it may be read."""
         name = _Variables(self.env, self.problems).text(node)
         other = None if not name else (path.parent / name).resolve()
         if other is not None and other.is_relative_to(self.root) and len(self.trees) < FILES_MAX:
@@ -316,8 +316,8 @@ def _with(node: Node, fields: dict[str, tuple[Node, Node]]) -> Node:
 
 
 def _merged(base: Node, over: Node) -> Node:
-    """As Compose merges: mappings key by key, lists one after the other, else the later value. What is tagged
-    `!reset` is taken out, and what is tagged `!override` takes the place of all before it.
+    """Merges as Compose does: mappings key by key, lists appended, otherwise the later value. `!reset`
+    removes a value, and `!override` replaces everything before it.
     """
     if base.kind == MAP and over.kind == MAP:
         fields = {
@@ -360,8 +360,8 @@ def _is_service(name: str, node: Node, problems: Problems) -> bool:
 
 
 def _env(path: Path, problems: Problems) -> dict[str, str]:
-    """The values in a file such as `.env`; none where there is no such file. Values may be quoted; `#` after
-    a blank begins a comment.
+    """The values in a file such as `.env`; none if it does not exist. Values may be quoted; `#` after a blank
+    begins a comment.
     """
     if not path.is_file():
         return {}
@@ -407,7 +407,7 @@ def _service(node: Node, variables: _Variables) -> tuple[dict[str, Value], list[
 
 
 def _demand(node: Node, variables: _Variables) -> dict[str, Value]:
-    """What one replica asks for: its reservation; where it has none, its limit."""
+    """Demand of one replica: its reservation or, without one, its limit."""
     amounts: dict[str, Value] = {}
     for ways, resource, parse, quantity in (
         ((("reservations", "cpus"), ("limits", "cpus")), "cpu", _millicores, q.CORES_NEEDED),
@@ -450,7 +450,7 @@ def _up(value: Fraction) -> int:
 
 
 def _names(services: Mapping[str, Node], variables: _Variables) -> dict[str, str]:
-    """Name in the networks of the project -> the service that answers to it."""
+    """Name in the project's networks -> the service with that name."""
     names: dict[str, str] = {}
     for service, node in services.items():
         aliases = [one for _, _, how in entries(node, "networks") for one in items_in(how, "aliases")]
@@ -462,8 +462,8 @@ def _names(services: Mapping[str, Node], variables: _Variables) -> dict[str, str
 def _needs(
     name: str, node: Node, known: Mapping[str, str], variables: _Variables, outside: set[str]
 ) -> list[Value]:
-    """What `depends_on`, `links` and addresses say. What it waits for at its start is needed to start; an
-    address alone is needed to serve. What the file does not describe is external, and needed softly.
+    """Needs from `depends_on`, `links` and addresses. What it waits for at startup is needed to start; an
+    address alone is needed to serve. Anything not described in the file is external, and needed softly.
     """
     found: dict[str, dict[str, Value]] = {}
     for stated, place, starts, hard in _depends_on(node, variables):
@@ -569,7 +569,7 @@ def _stores(name: str, node: Node, tree: Node, variables: _Variables, imported: 
 
 
 def _examples(imported: Imported) -> list[str]:
-    """Lines for a first overlay; every one is valid once the comment sign is taken away."""
+    """Lines for a first overlay, each valid once uncommented."""
     services = [k for k, one in imported.sections.get("services", {}).items() if one.described]
     lines = ["sites:                       # where the hosts are", "  east: {}", "  west: {}", "services:"]
     lines += [f"  {name}: {{tier: 1, people: 10 K, rto: 1 h}}" for name in sorted(services)]

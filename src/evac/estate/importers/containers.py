@@ -1,5 +1,5 @@
-"""What the settings of a container say, whoever runs it: the database engine of its image, by the name alone,
-and the hosts that its variables and arguments hold.
+"""Facts in a container's settings, whatever runs it: the database engine, from the image name alone, and the
+hosts in its variables and arguments.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def hosts_in(text: str) -> list[str]:
 
 
 def hosts_of_variable(name: str, text: str) -> list[tuple[str, bool]]:
-    """Hosts in the value of a variable, and whether each certainly is an address; else it is one only where
-    something of that name is known.
+    """Hosts in a variable's value, and whether each is certainly an address; otherwise it counts only if
+    something with that name is known.
     """
     hosts = [(host, True) for host in hosts_in(text)]
     if hosts or "://" in text:
@@ -103,7 +103,9 @@ _INTERNAL: Final = re.compile(
 
 
 def is_internal(host: str) -> bool:
-    """Whether only an own network knows this host: a bare name, an internal domain, a private address."""
+    """Whether this host is known only inside a network: a bare name, an internal domain, a private
+    address.
+    """
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
@@ -111,14 +113,14 @@ def is_internal(host: str) -> bool:
 
 
 def hint_undescribed(name: str, is_host: bool) -> str:
-    """What becomes of a name that a source needs and does not describe."""
+    """What happens to a name that a source needs but does not describe."""
     if is_internal(name) and (is_host or "." in name):
         return "it is imported without a location, and the need for it is soft; describe it in the overlay"
     return "it is imported as an external service, and the need for it is soft; describe it in the overlay"
 
 
 def is_own_machine(host: str) -> bool:
-    """Whether an address leads back to the machine that uses it, or is no address but a number."""
+    """Whether an address points back to the machine that uses it, or is only a number."""
     if not _DIGITS.fullmatch(host):
         return host in ("localhost", "localhost.localdomain")
     try:

@@ -1,12 +1,12 @@
-"""A host list - the table every company has - made into sites, racks, classes, servers and replicas.
+"""Turns a host list, the table that every company has, into sites, racks, classes, servers and replicas.
 
 Columns are recognised by name (`host_headers`). A host on several rows is one host with several
 services, unless the rows contradict each other.
 
-What the columns of a host list are called: one table, read by the importer and by its documentation.
+The column names are in one table, used by the importer and its documentation.
 
-Names are compared in lower case without blanks, dashes, dots and underscores. A unit may stand in
-the name of a column (`memory_gb`, `RAM (GiB)`) or in each cell.
+Names are compared in lower case without blanks, dashes, dots and underscores. A unit may be in the column
+name (`memory_gb`, `RAM (GiB)`) or in each cell.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         }.items()
     }
 )
-"""Meaning of a column -> names it is known by, the surest first."""
+"""Meaning of a column -> its known names, surest first."""
 
 STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -74,7 +74,9 @@ STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "ausgemustert stillgelegt geplant wartung inwartung inreparatur 폐기 고장 장애 예정 점검 점검중",
     }
 )
-"""State of a server -> words for it in a cell. Any other word is reported, and the server is no capacity."""
+"""Server state -> words for it in a cell. Other words are reported, and the server does not count as
+capacity.
+"""
 
 STATES: Final[Mapping[str, str]] = MappingProxyType(
     {word: state for state, words in STATE_WORDS.items() for word in words.split()}
@@ -101,7 +103,7 @@ _UNIT_IN_NAME: Final = MappingProxyType({"watts": "W", "wattage": "W"})
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that is understood: its position, its meaning, and the unit its name states."""
+    """A recognised column: position, meaning, and the unit in its name."""
 
     position: int
     meaning: str
@@ -109,17 +111,17 @@ class Column:
 
 
 def bare(name: str) -> str:
-    """A name as it is compared."""
+    """A name in the form used for comparison."""
     return _FILLING.sub("", name).lower()
 
 
 def unit_named(text: str) -> str | None:
-    """The unit a word means, as estates write it."""
+    """The unit that a word means, in the spelling of estates."""
     return _UNITS.get(text.lower())
 
 
 def understand(name: str) -> tuple[str, str | None] | None:
-    """Meaning and unit of a column name; None if it means nothing here."""
+    """Meaning and unit of a column name; None if it has none here."""
     meaning = _meaning(bare(name))
     if meaning is not None:
         return meaning, _UNIT_IN_NAME.get(bare(name))
@@ -136,9 +138,9 @@ def _meaning(name: str) -> str | None:
 
 
 def match_columns(header: tuple[str, ...]) -> tuple[dict[str, Column], list[int]]:
-    """Columns by meaning, and the positions of those that mean nothing here.
+    """Columns by meaning, and the positions of unrecognised ones.
 
-    Where two columns mean the same, the one with the surer name counts and the other is left.
+    If two columns mean the same, the one with the surer name counts and the other is left out.
     """
     found: dict[str, Column] = {}
     left: list[int] = []
@@ -170,7 +172,7 @@ def _rank(name: str, meaning: str) -> int:
 
 
 def left_words(header: tuple[str, ...], position: int) -> str:
-    """Why a column was left: it means nothing here, or another says the same more surely."""
+    """Why a column was left out: it has no meaning here, or another states the same more surely."""
     known = understand(header[position])
     if known is None:
         return f"evac does not recognise the column {shown(header[position])}"
@@ -190,7 +192,7 @@ _NUMBER: Final = re.compile(
     r"|(?P<grouped>\d{1,3}(?P<group>[.,])\d{3}(?:(?P=group)\d{3})*(?!(?P=group))(?:[.,]\d+)?)",
     re.ASCII,
 )
-"""A number. either: three digits after one sign, which may be thousands or a fraction."""
+"""A number. either: three digits after one separator, which may be thousands or a fraction."""
 
 _UNKNOWN_STATES: Final = frozenset({"unknown", "?", "tbd"})
 _EMPTY: Final = frozenset({"", "-", "--", "n/a", "na", "none", "null", "unknown", "?", "tbd"})
@@ -211,12 +213,12 @@ _PLAIN: Final[Mapping[str, re.Pattern[str]]] = {
     "feed": re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:@/+&;,|-]{0,200}", re.ASCII),
     "owner": re.compile(r"[^\n]{1,200}"),
 }
-"""Meanings whose cells are taken as they are -> what they may look like."""
+"""Meanings whose cells are used unchanged -> their valid form."""
 
 
 @dataclass(slots=True)
 class _Host(Host):
-    """One host so far, and the row it was first on."""
+    """One host so far, and its first row."""
 
     row: Row = field(kw_only=True)
 
@@ -233,12 +235,12 @@ class _Reading:
     changed: set[tuple[str, str]] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     states: dict[str, list[Row]] = field(default_factory=dict)
-    """Unknown state, as it is compared -> the rows that have it."""
+    """Unknown state, in comparison form -> its rows."""
     decimal_signs: dict[str, str] = field(default_factory=dict)
-    """Column by meaning -> the sign before its fractions, where its cells settle that."""
+    """Column by meaning -> its decimal separator, if its cells settle that."""
 
     def note(self, code: str, message: str, row: Row, meaning: str, hint: str = "") -> None:
-        """Note a problem of a cell; of one code and column the first twenty, then how many more."""
+        """Notes a problem of a cell; per code and column the first twenty, then only the number."""
         self.counts[f"{code} {meaning}"] += 1
         if self.counts[f"{code} {meaning}"] <= LISTED_MAX:
             place = row.place(self.columns[meaning].position, self.table.delimiter)
@@ -246,11 +248,11 @@ class _Reading:
 
 
 HOST_COLUMNS: Final = ("host", "hostname", "fqdn", "server", "servername", "machine", "node", "asset")
-"""Names of a column of hosts that no other list has."""
+"""Column names of host lists that no other list has."""
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """What a file that begins like this says, if it is a source of this kind."""
+    """How a file that begins like this is recognised, if it is a source of this kind."""
     if not name.endswith((".csv", ".tsv")):
         return None
     cells = header_of(head, name)
@@ -333,7 +335,7 @@ def _read_row(row: Row, reading: _Reading) -> None:
 
 
 def _same_host(name: str, host: _Host, facts: dict[str, str], row: Row, reading: _Reading) -> None:
-    """Take up what a further row of a host adds; note what it contradicts."""
+    """Takes what a further row adds to a host, and notes contradictions."""
     for meaning, value in facts.items():
         known = host.facts.setdefault(meaning, value)
         if known != value:
@@ -350,7 +352,7 @@ def _cell(row: Row, meaning: str, reading: _Reading) -> str | None:
 
 
 def _fact(row: Row, meaning: str, reading: _Reading) -> str | None:
-    """One fact of a host as the table `servers` states it; None if the list does not say."""
+    """One fact of a host in the form of table `servers`; None if not stated."""
     if meaning == "state":
         return _state(row, reading)
     text = _cell(row, meaning, reading)
@@ -368,7 +370,7 @@ def _fact(row: Row, meaning: str, reading: _Reading) -> str | None:
 
 
 def _state(row: Row, reading: _Reading) -> str | None:
-    """The state of a server: no capacity where the stated one is not known; serving where nothing is."""
+    """The state of a server: not capacity if the stated one is unknown; serving if none is stated."""
     column = reading.columns.get("state")
     text = "" if column is None else row.cells[column.position]
     if text.lower() in _EMPTY - _UNKNOWN_STATES:
@@ -380,7 +382,7 @@ def _state(row: Row, reading: _Reading) -> str | None:
 
 
 def _note_states(reading: _Reading) -> None:
-    """One note for each unknown state, at the first row that has it."""
+    """One note for each unknown state, at its first row."""
     hint = (
         "its capacity does not count until its state is known; "
         f"write {', '.join(STATE_WORDS)}, or another word that docs/how-to/import.md lists"
@@ -392,9 +394,9 @@ def _note_states(reading: _Reading) -> None:
 
 
 def _decimal_signs(table: Cells, columns: dict[str, Column]) -> dict[str, str]:
-    """The sign before fractions in each column of amounts, where its cells settle that and agree, else those
-    of all other columns. Empty if they do not, or where semicolons part the cells, as they do because
-    commas are in numbers: a point before three digits is ambiguous then.
+    """The decimal separator of each amount column if its cells settle it and agree, else that of all other
+    columns. Empty if they disagree, or if cells are separated by semicolons, because then commas are in
+    numbers and a point before three digits is ambiguous.
     """
     signs: dict[str, str] = {}
     for meaning in _QUANTITIES:
@@ -420,10 +422,10 @@ def _decimal_signs(table: Cells, columns: dict[str, Column]) -> dict[str, str]:
 
 
 def plain_number(text: str, decimal_sign: str | None) -> str | None:
-    """A number with a decimal point and nothing else; None for no number, and where it is ambiguous.
+    """A number with a decimal point and nothing else; None if it is not a number or is ambiguous.
 
-    decimal_sign: of the other cells; None: they do not settle it. One point before three digits is a fraction
-    then; one comma is ambiguous. Empty: both have.
+    decimal_sign: of the other cells; None: unsettled. Then one point before three digits is a fraction, and
+    one comma is ambiguous. Empty: both occur.
     """
     match = _NUMBER.fullmatch(text)
     if match is None:
@@ -442,7 +444,7 @@ def plain_number(text: str, decimal_sign: str | None) -> str | None:
 
 
 def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
-    """A name as an id: blanks become dashes, and the first spelling of a name counts."""
+    """A name as an id: blanks become dashes, and a name's first spelling counts."""
     name = "-".join(text.split())
     if len(name) > ID_MAX or not ID.fullmatch(name) or ("/" in name and meaning not in ("rack", "hall")):
         reading.note(
@@ -462,7 +464,7 @@ def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
 
 
 def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
-    """A quantity in base units. Signs between thousands are allowed; what is ambiguous is refused."""
+    """A quantity in base units. Thousands separators are allowed; ambiguous numbers are refused."""
     match = _AMOUNT.fullmatch(text)
     if match is None:
         reading.note(
@@ -495,7 +497,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
 
 
 def _unit(stated: str, meaning: str, reading: _Reading) -> str | None:
-    """The unit of a cell, else of its column. Cores need none; one that is not known is passed on."""
+    """The unit of a cell, else of its column. Cores need none; unknown units are passed on."""
     if meaning in _IN_CORES:
         return "cores" if bare(stated) in ("", *NAMES["cpu"]) else stated
     if meaning == "accelerators":
@@ -526,7 +528,7 @@ def _note_rest(reading: _Reading) -> None:
 
 
 def _report_nowhere(reading: _Reading) -> None:
-    """Hosts at no site cannot be part of any verdict: left out, and reported one by one."""
+    """Hosts without a site cannot be part of any verdict: they are left out and reported individually."""
     for name, host in reading.hosts.items():
         if "site" not in host.facts:
             message = f"{shown(name)} has no site; it and its replicas are left out"
@@ -534,8 +536,8 @@ def _report_nowhere(reading: _Reading) -> None:
 
 
 def _add_services(reading: _Reading, imported: Imported) -> None:
-    """What the list says of services: who owns them, and what one replica needs. Of several demands of one
-    service the highest counts; an owner only where all rows agree.
+    """Facts about services: owners, and demand per replica. The highest demand of a service counts; an owner
+    only if all rows agree.
     """
     owners: dict[str, set[str]] = {}
     needed: dict[tuple[str, str], int] = {}

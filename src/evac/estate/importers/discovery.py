@@ -1,6 +1,6 @@
-"""What is in a folder that an estate can be made from: which files are sources, and of which kind.
+"""Finds files in a folder that an estate can be made from, and their kinds.
 
-Importers recognise their sources by the first lines of a file. Kinds are as the register calls them.
+Importers recognise their sources by the first lines of a file. Kinds are named as in the register.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HEAD_BYTES: Final = 65_536
 _ENDINGS: Final = (".yaml", ".yml", ".json", ".csv", ".tsv")
 _OF_FOLDERS: Final = frozenset({"kubernetes", "backstage"})
 _OF_FLAT_FOLDERS: Final = frozenset({"netbox"})
-"""Kinds whose importer takes the files of a folder, but none below it."""
+"""Kinds whose importer takes the files of a folder, but not of its subfolders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +30,25 @@ class Found:
     """A source in a folder."""
 
     name: str
-    """What a recipe can call it."""
+    """Its name in a recipe."""
     kind: str
     path: str
     """Relative to the folder."""
     sign: Sign
-    """What it says."""
+    """What it contains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is around."""
+    """What was found."""
 
     sources: tuple[Found, ...]
     hints: tuple[str, ...]
-    """What could be a source after one more command."""
+    """What could become a source with one more command."""
 
 
 def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
-    """Sources in a folder and the folders below it, in the order of their paths.
+    """Sources in a folder and its subfolders, sorted by path.
 
     contexts: those of kubectl, for hints.
     """
@@ -108,9 +108,7 @@ def _kind_of(path: Path) -> tuple[str, Sign] | None:
 
 
 def _grouped(found: dict[str, tuple[str, Sign]]) -> list[Found]:
-    """Sources with a name each. Files of one kind in a folder below the first are one source, where the
-    importer takes folders.
-    """
+    """Named sources. Files of one kind in a subfolder are one source if the importer takes folders."""
     made: dict[str, tuple[str, Sign]] = {}
     for where, (kind, sign) in found.items():
         top = where.partition("/")[0]

@@ -1,7 +1,7 @@
-"""Hosts, wherever they are listed, as the servers of an estate: sites, halls, racks, feeds, pools, tables.
+"""Turns listed hosts into an estate's servers: sites, halls, racks, feeds, pools, tables.
 
-Facts are text by meaning, as the table of servers states them: amounts in base units, a state evac knows.
-Names within a site may be written with the site or without it.
+Facts are text by meaning, as in the servers table: amounts in base units, a state that evac knows. Names
+within a site may include the site or not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FEEDS: Final = re.compile(r"[+&;,|]|\s+")
 
 @dataclass(slots=True)
 class Host:
-    """One host: what is known of it by meaning, and the services it runs."""
+    """One host: its known facts by meaning, and its services."""
 
     facts: dict[str, str] = field(default_factory=dict)
     """Keys: site, hall, rack, feed, class, state, pool, and those of AMOUNTS and REACH."""
@@ -29,7 +29,7 @@ class Host:
 
 
 def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[str, str], str]:
-    """Add the servers, and all that they are in. A host without a site is left out and counted.
+    """Adds the servers, and everything that contains them. A host without a site is left out and counted.
 
     Returns the pools: (name in the source, site) -> id.
     """
@@ -71,7 +71,7 @@ def _add_rack(
     feeds: dict[str, set[str]],
     imported: Imported,
 ) -> str:
-    """The path of the rack of a host; empty if it is not known."""
+    """The path of a host's rack; empty if unknown."""
     rack, hall = facts.get("rack"), facts.get("hall")
     inside = f"{site}/{hall.removeprefix(f'{site}/')}" if hall is not None else ""
     if inside:
@@ -92,8 +92,8 @@ def _add_rack(
 
 
 def _pool_names(hosts: Mapping[str, Host]) -> dict[tuple[str, str], str]:
-    """(name in the source, site) -> id of the pool. A pool is at one site: of a name at several sites there
-    is one for each.
+    """(name in the source, site) -> pool id. A pool is at one site, so a name at several sites gives one for
+    each.
     """
     sites: dict[str, set[str]] = {}
     for host in hosts.values():
@@ -108,7 +108,7 @@ def _pool_names(hosts: Mapping[str, Host]) -> dict[tuple[str, str], str]:
 
 
 def _add_replicas(hosts: Mapping[str, Host], imported: Imported) -> None:
-    """One replica of each service of a host on that host, however often the source says so."""
+    """One replica of each of a host's services on that host, however often the source states it."""
     rows: Rows = []
     for name, host in hosts.items():
         for service in sorted(host.services):
@@ -120,7 +120,7 @@ def _add_replicas(hosts: Mapping[str, Host], imported: Imported) -> None:
 
 
 def host_examples(imported: Imported) -> list[str]:
-    """Lines for a first overlay; every one is valid once the comment sign is taken away."""
+    """Lines for a first overlay, each valid once uncommented."""
     sites, services, classes = (
         sorted(imported.sections.get(section, {})) for section in ("sites", "services", "classes")
     )

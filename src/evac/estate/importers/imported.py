@@ -1,9 +1,8 @@
-"""What an importer makes of a source: plain entries and table rows, and their text, the same bytes for the
-same facts.
+"""The output of importers: plain entries and table rows, and their deterministic text.
 
-Values are text, whole numbers, flags, lists and mappings, as an estate file would state them; UNKNOWN is a
-value that is named but not known. Nothing here knows a source. Every entry is one line of the file, sorted
-by id, so that a version control system shows what changed.
+Values are text, whole numbers, flags, lists and mappings, as in an estate file; UNKNOWN is a value that is
+named but not known. Nothing here depends on the kind of source. Every entry is one line, sorted by id, so
+that version control shows what changed.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from evac.model.errors import EstateError
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A group of facts that neither the source nor the overlay states: what, of how many, of which."""
+    """Facts that neither the source nor the overlay states: what, how many, and of which entries."""
 
     what: str
     count: int
@@ -46,11 +45,11 @@ class ImportResult:
     diagnostics: tuple[Diagnostic, ...]
     diff: tuple[str, ...]
     worth: tuple[tuple[str, int, str], ...] = ()
-    """What is most worth adding, the best first: what, of how many, and what cannot be said without it."""
+    """What is most worth adding, best first: what, how many, and what cannot be answered without it."""
 
 
 class SourceError(EstateError):
-    """A source that cannot be imported; carries every diagnostic found. Nothing was written."""
+    """A source that cannot be imported; carries every diagnostic. Nothing was written."""
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         super().__init__(diagnostics)
@@ -63,12 +62,12 @@ class SourceError(EstateError):
 
 
 Sign: TypeAlias = Literal["placed", "unplaced", "names"]
-"""What a file that can be imported says: where things are; things, but not where; or only names and facts."""
+"""What an importable file contains: places of things; things without places; or only names and facts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the caller says about a source that the source does not say itself."""
+    """What the caller states about a source beyond its content."""
 
     site: str | None = None
     """The site that everything in the source is at."""
@@ -78,31 +77,31 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A source that is asked over the network."""
+    """A source queried over the network."""
 
     address: str = ""
-    """Of a server, http:// or https://; empty for a cluster."""
+    """URL of a server, http:// or https://; empty for a cluster."""
     token: str | None = None
-    """Where the token of that server is: `env:NAME` or `file:/path`."""
+    """Reference to that server's token: `env:NAME` or `file:/path`."""
     context: str = ""
-    """Of a cluster, as the kubeconfig names it."""
+    """Context of a cluster in the kubeconfig."""
     kubeconfig: Path | None = None
-    """Where the context is described; None: where kubectl looks."""
+    """File with the context; None: kubectl's default."""
     plugins: tuple[str, ...] = ()
-    """Programs that may run for credentials, by name."""
+    """Programs that may run to get credentials, by name."""
 
 
 Fetch: TypeAlias = "Callable[[str, Live, Options, Path, Problems], Path]"
-"""Asks a live source of a kind, and writes what an importer of that kind reads into a folder."""
+"""Queries a live source of a kind and writes the importer's input to a folder."""
 
 Value: TypeAlias = "str | int | bool | list[Value] | dict[str, Value] | None"
 UNKNOWN: Final = None
-"""Written as `unknown`: the source names the thing and does not say its value."""
+"""Written as `unknown`: the source names the thing but not its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a section: its values, and a comment for who reads the file."""
+    """One entry of a section: its values, and a comment for readers of the file."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
     comment: str = ""
@@ -146,7 +145,7 @@ class Imported:
     unknown: list[Unknown] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
     facts: dict[str, dict[str, Value]] = field(default_factory=dict)
-    """Path of a fact -> where it is from and of which day it is."""
+    """Path of a fact -> its source and day."""
     published: dict[str, str] = field(default_factory=dict)
     """Public name of a host -> the service that it leads to."""
 
@@ -156,8 +155,8 @@ class Imported:
         self.sections.setdefault(section, {})[name] = Entry(values or {}, comment)
 
     def add_undescribed(self, found: Mapping[str, str], are_hosts: bool) -> None:
-        """Services that are needed and not described: id -> name or host. Another company is taken to run
-        them, unless the name is one that only an own network knows: where that runs is unknown.
+        """Adds needed services that are not described: id -> name or host. Another company is assumed to run
+        them, unless only an internal network knows the name: where that runs is unknown.
         """
         own: list[str] = []
         others: list[str] = []
@@ -181,7 +180,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*", re.ASCII)
 _QUANTITY: Final = re.compile(r"[0-9]+(?:\.[0-9]+)? (?:[A-Za-z/]+|%)|[0-9]+/[0-9]+", re.ASCII)
 _OTHER_MEANING: Final = frozenset(
     ("null", "true", "false", "yes", "no", "on", "off", "y", "n", "unknown", "nan", "inf")
-)  # what YAML readers, ours or others, take for something else than text
+)  # what any YAML reader might take for something other than text
 
 
 def document_text(kind: str, imported: Imported) -> str:
@@ -213,7 +212,7 @@ def _entry_lines(name: str, entry: Entry) -> list[str]:
 
 
 def comment_text(words: str) -> str:
-    """Words of a source in bounds fit for a comment: one line, printable."""
+    """Text of a source, made fit for a comment: one line, printable, bounded."""
     text = " ".join("".join(c if c.isprintable() else " " for c in words[: 4 * COMMENT_MAX]).split())
     return text if len(text) <= COMMENT_MAX else text[: COMMENT_MAX - 3].rstrip() + "..."
 
@@ -234,14 +233,14 @@ def value_text(value: Value) -> str:
 
 
 def scalar_text(text: str) -> str:
-    """Text as YAML reads it back, quoted where any reader might take it for something else."""
+    """Text that YAML reads back unchanged, quoted if any reader might misread it."""
     if _QUANTITY.fullmatch(text) or (_PLAIN.fullmatch(text) and text.lower() not in _OTHER_MEANING):
         return text
     return json.dumps(text, ensure_ascii=False)
 
 
 def table_text(name: str, rows: Rows) -> str:
-    """A table as CSV: sorted rows, columns that no row fills left out. A short row ends in empty cells."""
+    """A table as CSV: sorted rows, without empty columns. Short rows end in empty cells."""
     columns = TABLE_COLUMNS[name]
     rows = [(*row, *("" for _ in columns[len(row) :])) for row in rows]
     kept = [i for i in range(len(columns)) if i == 0 or any(row[i] for row in rows)]

@@ -1,8 +1,8 @@
-"""What NetBox means for an estate: devices become servers in their racks and locations.
+"""Maps NetBox data to an estate: devices become servers in their racks and locations.
 
 The source is the JSON of its API: the answer of `/api/dcim/devices/`, or a folder or mapping of several
-(`devices`, `virtual_machines`). Devices of one name, which NetBox allows at several sites, get other names by
-their site. A role becomes a service unless it is one of the network or of servers that run virtual machines.
+(`devices`, `virtual_machines`). Devices that share a name, which NetBox allows at several sites, are renamed
+by site. A role becomes a service unless it concerns the network or hosts of virtual machines.
 
 A virtual machine is a replica of its role on its device, else in the pool of its cluster, so that no capacity
 counts twice. If the source has neither, the virtual machine is a server itself.
@@ -36,7 +36,7 @@ REFUSED: Final = "virtual_machines_refused"
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """What a file that begins like this says, if it is a source of this kind."""
+    """How a file that begins like this is recognised, if it is a source of this kind."""
     is_answer = '"results"' in head or '"devices"' in head
     is_one = '"device_type"' in head or ('"vcpus"' in head and '"cluster"' in head)
     return "placed" if is_answer and is_one else None
@@ -92,7 +92,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
 def _add_host(
     device: Node, options: Options, hosts: dict[str, Host], left_out: Counter[str], problems: Problems
 ) -> str | None:
-    """Add a server; its name, or None if it is left out."""
+    """Adds a server; returns its name, or None if it is left out."""
     role = _role(device)
     if _NO_SERVERS.fullmatch(role.lower()):
         left_out["network devices"] += 1
@@ -113,7 +113,7 @@ def _add_host(
 
 
 def _keep_apart(below: set[str], pools: set[str], hosts: Mapping[str, Host]) -> None:
-    """The role of a server that runs virtual machines is to run them, which is no service."""
+    """Removes the role of servers that run virtual machines: it is not a service."""
     for name, host in hosts.items():
         if name in below or host.facts.get("pool") in pools:
             host.services.clear()
@@ -126,7 +126,7 @@ def _add_guests(
     imported: Imported,
     left_out: Counter[str],
 ) -> None:
-    """Virtual machines as replicas of their roles, each of which demands what the largest machine has."""
+    """Virtual machines as replicas of their roles; demand per replica is that of the largest machine."""
     replicas: Counter[tuple[str, str]] = Counter()
     demands: dict[str, dict[str, int]] = {}
     for machine, facts, below in guests:
@@ -159,7 +159,7 @@ def _role(device: Node) -> str:
 
 
 def _devices(root: Node) -> Iterator[tuple[Node, bool]]:
-    """Devices and virtual machines, and whether it is the latter: of an answer, a list or a mapping."""
+    """Devices and virtual machines, and whether each is the latter, from a response, list or mapping."""
     lists = [(root, "")] if root.kind == LIST else []
     for key in ("results", "devices", "virtual_machines", "virtual-machines"):
         found = at(root, key)
@@ -173,7 +173,7 @@ def _devices(root: Node) -> Iterator[tuple[Node, bool]]:
 
 
 def _unique(name: str, site: str, device: Node, hosts: dict[str, Host], problems: Problems) -> str | None:
-    """A name that no other host has; None, with a word, where there is none."""
+    """A unique host name; None, with a note, if there is none."""
     made = "-".join(name.split())
     is_second = made in hosts
     if is_second:

@@ -1,8 +1,8 @@
-"""What a Prometheus server knows of an estate: the peak demand of each workload, and who calls whom.
+"""Imports facts from a Prometheus server: the peak demand of each workload, and calls between services.
 
-The source is the answers to QUERIES, as one JSON mapping; `evac import prometheus URL` asks for them. A pod
-belongs to the workload whose name it begins with. The demand of one replica is the highest peak of its pods.
-Calls are those of the service graph that traces give.
+The source is the answers to QUERIES as one JSON mapping; `evac import prometheus URL` fetches them. A pod
+belongs to the workload whose name is its prefix. A replica's demand is the highest peak of its pods. Calls
+come from the service graph of traces.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ QUERIES: Final[Mapping[str, str]] = {
     '(container_memory_working_set_bytes{container!=""}))[7d:5m])',
     "calls": "sum by (client, server) (increase(traces_service_graph_request_total[7d]))",
 }
-"""Name of an answer -> the query that it answers."""
+"""Name of an answer -> its query."""
 _RAW: Final = {"cpu": "container_cpu_usage_seconds_total", "memory": "container_memory_working_set_bytes"}
 _SUMMED: Final = re.compile(r"sum\s*by\s*\(([\w\s,]*)\)\s*\((.*)", re.ASCII | re.DOTALL)
 _TEXTS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'')
 _INFO: Final = re.compile(r"\)\s*\*\s*on\s*\([\w\s,]*\)\s*group_left\b.*", re.ASCII | re.DOTALL)
-"""The join with a series of ones that adds a label, such as the node."""
+"""Join with a series of ones that adds a label, such as the node."""
 _METRIC: Final = re.compile(r"[a-zA-Z_:][\w:]{0,200}", re.ASCII)
 
 
 def recorded(rules: object, key: str) -> tuple[str, ...]:
-    """Queries for the peak of each pod from recording rules, for a server that does not keep the raw series.
+    """Queries for each pod's peak from recording rules, for a server that does not keep the raw series.
 
-    rules: what `/api/v1/rules` answers. A rule counts if it sums the raw series, or its rate, by namespace
-    and pod, and does nothing else with it: a ratio is no demand.
+    rules: the response of `/api/v1/rules`. A rule counts only if it sums the raw series, or its rate, by
+    namespace and pod and nothing else: a ratio is not a demand.
     """
     found = []
     for rule in _rules(rules):
@@ -75,11 +75,11 @@ _QUERY_MAX: Final = 4_000
 _POD: Final = re.compile(r"(.+?)(?:-[a-z0-9]{6,10}-[a-z0-9]{5}|-\d{1,5}|-[a-z0-9]{5})", re.ASCII)
 _NUMBER: Final = re.compile(r"\d{1,25}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _NOBODY: Final = frozenset({"", "user", "unknown"})
-"""Clients that the service graph makes up for calls from outside."""
+"""Clients that the service graph invents for calls from outside."""
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """What a file that begins like this says, if it is a source of this kind."""
+    """How a file that begins like this is recognised, if it is a source of this kind."""
     return "names" if '"resultType"' in head and '"cpu"' in head else None
 
 
@@ -135,7 +135,7 @@ def _workload(pod: str) -> str:
 
 
 def _value(sample: Node) -> Fraction:
-    """The value of a sample; 0 if it is none, or not a number that counts."""
+    """The value of a sample; 0 if missing or not a usable number."""
     pair = items_in(sample, "value")
     text = word(pair[1]) or "" if len(pair) == 2 else ""
     return Fraction(text) if _NUMBER.fullmatch(text) else Fraction(0)
@@ -144,7 +144,7 @@ def _value(sample: Node) -> Fraction:
 def _take_demand(
     workload: str, key: str, amount: Fraction, place: Place, catalogue: Catalogue, problems: Problems
 ) -> None:
-    """The highest peak of the pods of a workload counts, rounded up."""
+    """Takes the highest peak of a workload's pods, rounded up."""
     if not is_id(workload, place, Problems()) or amount > QUANTITY_LIMIT:
         return
     if workload not in catalogue.services:

@@ -1,4 +1,4 @@
-"""A recipe: which sources an estate is made from, in a file that can be run again.
+"""A recipe: a repeatable list of the sources of an estate.
 
     recipe: 1
     into: estate
@@ -12,7 +12,7 @@ A source can also be a server, or a cluster that a kubeconfig names; both are as
       assets: {kind: netbox, from: "https://netbox.example", token: "env:NETBOX_TOKEN"}
       east: {kind: kubernetes, context: prod-eu1, site: fra}
 
-Paths are relative to the recipe. What the recipe does not date is of the day its file was last changed.
+Paths are relative to the recipe. Undated sources get the day on which their file was last changed.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ class RecipeSource:
     good_for: str | None
     place: Place
     live: Live | None = None
-    """How to ask for it; then `path` is not used."""
+    """How to query it; `path` is then unused."""
 
     def fetched(self, path: Path) -> RecipeSource:
-        """The same source, once it was asked and its answers are in a file or folder."""
+        """The same source with its answers in a file or folder."""
         return replace(self, path=path, observed=self.observed or changed_on(path))
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to import, and into which folder."""
+    """What to import, and the target folder."""
 
     path: Path
     into: Path
@@ -80,7 +80,7 @@ class Recipe:
 
 
 def read_recipe(path: Path, kinds: tuple[str, ...], problems: Problems) -> Recipe | None:
-    """The recipe in a file; None, with every problem in it, where it cannot be run."""
+    """The recipe in a file; None, with every problem, if it cannot be run."""
     tree = read_tree(path, path.parent, problems)
     if tree is None:
         return None
@@ -180,7 +180,7 @@ def _source(
 
 
 def _live(node: Node, kind: str | None, where: str | None, folder: Path) -> Live | None:
-    """How to ask for a source; None if it is a file or a folder."""
+    """How to query a source; None if it is a file or folder."""
     if where is not None and where.startswith(("http://", "https://")):
         return Live(address=where, token=word(node, "token"))
     context, kubeconfig = word(node, "context"), word(node, "kubeconfig")
@@ -191,7 +191,7 @@ def _live(node: Node, kind: str | None, where: str | None, folder: Path) -> Live
 
 
 def changed_on(path: Path) -> str | None:
-    """The day a file, or the newest file directly in a folder, was last changed, in UTC."""
+    """The day on which a file, or the newest file directly in a folder, was last changed, in UTC."""
     try:
         times = [one.stat().st_mtime for one in (path.iterdir() if path.is_dir() else (path,))]
     except OSError:

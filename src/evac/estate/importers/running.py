@@ -1,10 +1,10 @@
-"""One import from end to end: the register of importers, reading the source, the folder, what changed and
-what is open.
+"""Runs an import from start to end: the register of importers, reading the source, the folder, changes and
+open facts.
 
-An importer is a module or a package with `read(source, problems)`, which gives the facts of a source as
-`Imported`; problems are added, with their places. Changes are found on the texts of two imports, so that
-yesterday's files need no memory of their own. Files of an import carry a mark in their first lines; a file
-without it belongs to someone and stays. The overlay is written once, when there is none.
+An importer is a module or package with `read(source, problems)`, which returns the facts of a source as
+`Imported` and adds problems with their places. Changes are found by comparing the texts of two imports, so no
+other memory is needed. Imported files have a mark in their first lines; a file without it belongs to a person
+and stays. The overlay is written once, if there is none.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ IMPORTERS: Final[Mapping[str, str]] = {
     "terraform": "evac.estate.importers.terraform",
     "wikimedia": "evac.estate.importers.wikimedia.reader",
 }
-"""Kind of source, as the command line names it -> the module that reads it."""
+"""Kind of source on the command line -> the module that reads it."""
 
 KINDS: Final = tuple(sorted(IMPORTERS))
 
 
 def read_source(kind: str, source: Path, problems: Problems, options: Options) -> Imported:
-    """The facts of a source of a known kind; problems are added."""
+    """The facts of a source of a known kind; adds problems."""
     read: Callable[[Path, Problems, Options], Imported] = import_module(IMPORTERS[kind]).read
     return read(source, problems, options)
 
@@ -101,7 +101,7 @@ _RESOURCE_WORDS: Final = {"accelerators": "number of accelerators"}
 
 
 def open_facts(estate: Estate) -> tuple[Unknown, ...]:
-    """Groups of facts no one states, the groups that hide most first; groups of nothing left out."""
+    """Groups of facts that no one states, those that hide most first; empty groups left out."""
     found = [
         *_of_sites(estate),
         *_of_services(estate),
@@ -154,7 +154,7 @@ _HEADER_LINES: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """The import before this one: its document, and its tables by name. Empty on the first."""
+    """The previous import: its document, and its tables by name. Empty at first."""
 
     document: str = ""
     tables: dict[str, str] = field(default_factory=dict)
@@ -165,8 +165,9 @@ def document_name(kind: str) -> str:
 
 
 def read_before(target: Path, kind: str) -> Before:
-    """What the last import of this kind wrote into the folder. Raises InvalidInput if the file of
-    that name is someone's own."""
+    """The last import of this kind in the folder. Raises InvalidInput if a file of that name belongs to a
+    person.
+    """
     document = _text(target / document_name(kind), YAML_BYTES_MAX)
     if document is None:
         return Before()
@@ -207,7 +208,7 @@ def _text(path: Path, limit: int) -> str | None:
 
 
 def check_free(target: Path, before: Before, texts: dict[str, str]) -> None:
-    """Raises InvalidInput if a file that is about to be written belongs to someone else."""
+    """Raises InvalidInput if a file about to be written belongs to a person."""
     if os.path.lexists(target) and not target.is_dir():
         raise InvalidInput(
             "import-target-not-folder", f"{target.name} is not a folder", "choose a folder with -o"
@@ -232,9 +233,9 @@ def overlay_in(target: Path) -> Path | None:
 
 
 def overlay_text(target: Path, given: Path | None, example: str) -> str | None:
-    """What to write as overlay.yaml; None if the folder has one, which is never touched.
+    """What to write as overlay.yaml; None if the folder has one, which is never changed.
 
-    Raises InvalidInput if `given` says something else than the one in the folder.
+    Raises InvalidInput if `given` differs from the one in the folder.
     """
     there = overlay_in(target)
     wanted = example if given is None else _given_overlay(given)
@@ -259,10 +260,10 @@ def _given_overlay(given: Path) -> str:
 
 
 def write_all(target: Path, texts: dict[str, str], gone: list[str]) -> None:
-    """Write all files or none, the document last, and remove tables that are no more.
+    """Writes all files or none, the document last, and deletes obsolete tables.
 
-    All are written under other names before the first takes its own. Raises OSError; then the folder is
-    as it was before, and not there if it was not.
+    All are written under temporary names before the first is renamed. Raises OSError; the folder is then
+    unchanged, or absent if it was.
     """
     was_there = target.exists()
     target.mkdir(parents=True, exist_ok=True)
@@ -283,7 +284,7 @@ def write_all(target: Path, texts: dict[str, str], gone: list[str]) -> None:
 
 
 _OF_FACTS: Final = "facts"
-"""The section that says where each fact is from, and changes with every one of them."""
+"""The section with the provenance of facts, which changes with each of them."""
 _SHOWN_MAX: Final = 80
 
 
@@ -344,7 +345,7 @@ def _flow(node: Node) -> str:
 
 
 def _add_rows(noun: str, table: str, facts: dict[str, str]) -> None:
-    """Imported tables quote nothing, so a comma always parts two cells."""
+    """Imported tables have no quotes, so a comma always separates two cells."""
     lines = table.splitlines()
     columns = lines[0].split(",") if lines else []
     for line in lines[1:]:
@@ -358,7 +359,7 @@ def _add_rows(noun: str, table: str, facts: dict[str, str]) -> None:
 
 
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    """`+` added, `-` removed, `~` changed; a fact of a thing that came or went is not told apart."""
+    """`+` added, `-` removed, `~` changed; facts of added or removed things are not listed separately."""
     lines = []
     for name in sorted(before.keys() | after.keys()):
         thing = name.partition(": ")[0]
@@ -382,7 +383,7 @@ def _cut(value: str) -> str:
 
 
 _LEFT_OUT: Final = frozenset(("import-forbidden", "import-skipped", "import-twice"))
-"""Codes of objects that were left out."""
+"""Codes of skipped objects."""
 
 
 def import_estate(
@@ -394,11 +395,11 @@ def import_estate(
     options: Options | None = None,
     strict: bool = False,
 ) -> ImportResult:
-    """Make an estate in the folder `target` out of `source`; again, to take up what changed there.
+    """Makes an estate in folder `target` from `source`, or updates it.
 
-    `overlay`: a file to begin the overlay of the folder with; without it a commented one is made.
-    `strict`: an object that cannot be used is an error. Raises SourceError with every problem of the source,
-    and InvalidInput where the folder or the overlay is in the way; nothing is written then.
+    `overlay`: a file to start the folder's overlay from; otherwise a commented one is made. `strict`:
+    unusable objects are errors. Raises SourceError with every problem of the source, and InvalidInput if the
+    folder or overlay conflicts; nothing is written then.
     """
     if kind not in KINDS:
         raise InvalidInput(
@@ -423,11 +424,11 @@ def import_recipe(
     stated: tuple[str, ...] = (),
     fetch: Fetch | None = None,
 ) -> tuple[Path, ImportResult]:
-    """Make or update the estate of a recipe; the folder it is in, and the result.
+    """Makes or updates the estate of a recipe; returns its folder and the result.
 
-    `target`: another folder than the recipe names; `update`: refuse if there is nothing to update; `name` and
-    `stated`: of the estate, and lines of YAML for its first overlay; `fetch`: asks live sources. Raises as
-    `import_estate` does, also for what is wrong in the recipe.
+    `target`: replaces the recipe's folder; `update`: refuse if there is nothing to update; `name` and
+    `stated`: of the estate, and lines of YAML for its first overlay; `fetch`: queries live sources. Raises
+    like `import_estate`, also for errors in the recipe.
     """
     problems = Problems()
     recipe = read_recipe(path, KINDS, problems)
@@ -455,8 +456,8 @@ def import_live(
     overlay: Path | None = None,
     strict: bool = False,
 ) -> ImportResult:
-    """Make or update an estate out of live sources of one kind, several clusters for example. Raises as
-    `import_estate` does.
+    """Makes or updates an estate from live sources of one kind, such as several clusters. Raises like
+    `import_estate`.
     """
     problems = Problems()
     parts = _read_sources(sources, fetch, problems)
@@ -468,7 +469,7 @@ def import_live(
 def _read_sources(
     sources: Iterable[RecipeSource], fetch: Fetch | None, problems: Problems
 ) -> list[SourcePart]:
-    """The facts of each source. Raises SourceError if a live one gives no answer, once all were asked."""
+    """The facts of each source. After asking all, raises SourceError if a live one did not answer."""
     parts, silent = [], False
     with TemporaryDirectory() as folder:
         for number, source in enumerate(sources):

@@ -1,4 +1,4 @@
-"""Services that a catalogue describes, wherever it comes from: names, needs and what is outside of it."""
+"""Services in any catalogue: names, needs, and external services."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Need:
     name: str
     place: Place
     kind: str = ""
-    """`service` or `store`; empty where the source does not say."""
+    """`service` or `store`; empty if not stated."""
 
 
 @dataclass(slots=True)
 class Catalogue:
-    """Services and stores of a source, before it is known which names in it mean what."""
+    """Services and stores of a source, before names are resolved."""
 
     services: dict[str, dict[str, Value]] = field(default_factory=dict)
     stores: dict[str, dict[str, Value]] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Catalogue:
     """Section and name -> where it is described."""
 
     def take(self, section: str, name: str, place: Place, problems: Problems) -> dict[str, Value] | None:
-        """A new entry to be filled in; None, with a word, where its name cannot be one or is taken."""
+        """A new entry to fill in; None, with a note, if its name is invalid or taken."""
         scratch = Problems()
         if not is_id(name, place, scratch):
             problems.add(
@@ -68,7 +68,7 @@ class Catalogue:
         return values
 
     def add_to(self, imported: Imported, problems: Problems) -> None:
-        """Add everything. What is needed and not described becomes an external service, needed softly."""
+        """Adds everything. Needed services that are not described become external and are needed softly."""
         outside: set[str] = set()
         for one in [one for needs in self.needs.values() for one in needs if one.kind == "store"]:
             if one.name not in self.stores:
@@ -111,13 +111,13 @@ class Catalogue:
 
 
 def tier_of(text: str) -> int | None:
-    """The tier that a word such as `1` or `tier-1` means; None for any other."""
+    """The tier in a word such as `1` or `tier-1`; None otherwise."""
     match = _TIER.fullmatch(text.strip())
     return int(match[1]) if match is not None and int(match[1]) <= 100 else None
 
 
 def fill_in(values: dict[str, Value], key: str, text: str, place: Place, problems: Problems) -> None:
-    """Take one fact of a service as people write it; one that cannot be read stays unknown, with a word."""
+    """Takes one fact of a service as people write it; an unreadable one stays unknown, with a note."""
     made: Value = None
     hint = "it stays unknown"
     if key == "tier":
@@ -144,7 +144,7 @@ def fill_in(values: dict[str, Value], key: str, text: str, place: Place, problem
 
 
 def service_examples(imported: Imported) -> list[str]:
-    """Lines for a first overlay; every one is valid once the comment sign is taken away."""
+    """Lines for a first overlay, each valid once uncommented."""
     lines = ["sites:                       # where things run", "  east: {}", "  west: {}", "services:"]
     lines += [
         f"  {name}: {{replicas: {{east: 1, west: 1}}, rto: 1 h}}"

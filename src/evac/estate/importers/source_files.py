@@ -1,8 +1,8 @@
-"""Files of a source, read within the bounds that hold for every file evac reads.
+"""Reads source files within the bounds of every file that evac reads.
 
-Tables of a source as rows of cells that know their place, within bounds.
+Tables become rows of cells that know their place.
 
-A line without quotes is split at once; only a line with quotes is read sign by sign.
+Lines without quotes are split at once; only lines with quotes are read character by character.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ CELL_MAX: Final = 4_096
 DELIMITERS: Final = (",", ";", "\t", "|")
 LISTED_MAX: Final = 20
 _TEXT_MAX: Final = 2**20
-"""Longest text in a file that a program wrote, such as a certificate or a script."""
+"""Longest text in a file written by a program, such as a certificate or script."""
 _SEPARATOR: Final = re.compile(r'"?sep=([,;\t|])"?')
 _QUOTED_LINES_MAX: Final = 50
-"""Most lines one quoted cell may span: a forgotten quote must not swallow the file."""
+"""Most lines in one quoted cell, so that a forgotten quote does not swallow the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A table: its header, its rows, and the sign between cells."""
+    """A table: its header, rows and separator."""
 
     header: Row
     rows: tuple[Row, ...]
@@ -101,7 +101,7 @@ def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
 
 
 def header_of(text: str, file: str) -> tuple[str, ...]:
-    """The names of the columns of a table, by its beginning; none where it has no header."""
+    """Column names from the beginning of a table; none without a header."""
     lines = (line for line in text.splitlines() if _counts(line) and not _SEPARATOR.fullmatch(line))
     table = read_cells(next(lines, ""), file, Problems())
     return () if table is None else table.header.cells
@@ -112,7 +112,7 @@ def _counts(line: str) -> bool:
 
 
 def _delimiter(header: str) -> str:
-    """The sign that parts the header into most cells; a comma where none does."""
+    """The separator that splits the header into most cells; a comma if none does."""
     return max(DELIMITERS, key=lambda sign: (header.count(sign), -DELIMITERS.index(sign)))
 
 
@@ -146,7 +146,7 @@ def _rows(lines: list[str], first: int, file: str, delimiter: str, problems: Pro
 
 
 def _quoted(lines: list[str], number: int, file: str, delimiter: str) -> tuple[Row | None, int]:
-    """A row with quotes and how many lines it takes; None if a quote stays open."""
+    """A row with quotes and the number of its lines; None if a quote stays open."""
     used = 1
     text = lines[number]
     while (parsed := _split_quoted(text, delimiter)) is None:
@@ -207,8 +207,8 @@ def _checked(header: Row, body: list[Row], delimiter: str, problems: Problems) -
 
 
 def files_below(source: Path, endings: tuple[str, ...], problems: Problems) -> list[Path]:
-    """The files of a folder with one of these endings, in the order of names; what begins with a dot is left
-    out. A folder that cannot be read is noted; of a folder with too many files nothing is read.
+    """Files of a folder with one of these endings, sorted by name, without dot files. An unreadable folder is
+    noted; from a folder with too many files nothing is read.
     """
 
     def skipped(error: OSError) -> None:
@@ -230,7 +230,7 @@ def files_below(source: Path, endings: tuple[str, ...], problems: Problems) -> l
 def read_text(
     path: Path, root: Path, limit: int, problems: Problems, *, lines_checked: bool = True
 ) -> str | None:
-    """The text of a plain file inside `root`; None, with diagnostics, otherwise."""
+    """The text of a regular file inside `root`; otherwise None, with diagnostics."""
     if not os.path.lexists(path):
         problems.add(
             "import-source-missing",
@@ -244,7 +244,7 @@ def read_text(
 
 
 def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:
-    """A plain file inside `root`, open to be read piece by piece; None, with diagnostics, otherwise."""
+    """A regular file inside `root`, opened for reading in pieces; otherwise None, with diagnostics."""
     if read_bytes(path, root, 0, False, scratch := Problems()) is None:
         for one in scratch.all():
             if one.code != "file-too-large":
@@ -256,7 +256,7 @@ def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:
 def read_tree(
     path: Path, root: Path, problems: Problems, kept_tags: frozenset[str] = frozenset()
 ) -> Node | None:
-    """The mapping in a YAML file; None, with diagnostics, where there is none."""
+    """The mapping in a YAML file; None, with diagnostics, if there is none."""
     text = read_text(path, root, YAML_BYTES_MAX, problems)
     node = None if text is None else read_document(text, path.name, problems, kept_tags)
     if node is not None and node.kind != MAP:
@@ -268,8 +268,8 @@ def read_tree(
 
 
 def read_values(path: Path, problems: Problems) -> Node | None:
-    """The value in a JSON or YAML file that a program wrote, texts of any usual length included; None, with
-    diagnostics, where it cannot be read.
+    """The value in a JSON or YAML file written by a program, including long texts; None, with diagnostics, if
+    unreadable.
     """
     text = read_text(path, path, YAML_BYTES_MAX, problems, lines_checked=False)
     if text is None:
@@ -289,13 +289,13 @@ def read_values(path: Path, problems: Problems) -> Node | None:
 
 
 def items_in(node: Node | None, *keys: str) -> list[Node]:
-    """The items of the list under the keys; none where there is no list."""
+    """Items of the list under the keys; none if there is no list."""
     found = at(node, *keys)
     return found.items if found is not None and found.kind == LIST else []
 
 
 def at(node: Node | None, *keys: str) -> Node | None:
-    """What stands under the keys, one below the other; None if one is missing."""
+    """The value under the keys, one below the other; None if one is missing."""
     for key in keys:
         if node is None or node.kind != MAP or key not in node.fields:
             return None
@@ -332,7 +332,7 @@ def entries(node: Node | None, *keys: str) -> list[tuple[str, Node, Node]]:
 
 
 def is_id(name: str, place: Place, problems: Problems) -> bool:
-    """Whether a name can be an id of an estate; noted where not."""
+    """Whether a name is a valid estate id; notes it if not."""
     if len(name) <= ID_MAX and ID.fullmatch(name) and "," not in name:
         return True
     hint = "IDs start with a letter or digit and contain letters, digits and . _ - : @ /"

@@ -1,8 +1,8 @@
-"""What a Terraform state means for an estate: machines become servers, managed databases and buckets stores.
+"""Maps a Terraform state to an estate: machines become servers, managed databases and buckets become stores.
 
-The source is what `terraform show -json` prints, of a state or of a plan; OpenTofu prints the same. Only the
-attributes that the tables below name are read, so that no secret of a state ever gets into an estate. A zone
-is a site. What is managed in a whole region has no location until the overlay says one.
+The source is the output of `terraform show -json` for a state or plan; OpenTofu prints the same. Only
+attributes named in the tables below are read, so that no secret enters an estate. A zone is a site. Regional
+resources have no location until the overlay states one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Machine:
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """Attributes of a kind of managed data. `engine` is fixed where no attribute says it."""
+    """Attributes of a kind of managed data. `engine` is fixed if no attribute states it."""
 
     engine: str
     engines: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ _GROUPS: Final = frozenset(
         *("google_compute_region_instance_group_manager", "scaleway_k8s_pool", "exoscale_sks_nodepool"),
     }
 )
-"""Kinds that make machines which a state does not list."""
+"""Kinds that create machines which the state does not list."""
 _ENGINES: Final = {
     "aurora-mysql": "mysql",
     "aurora-postgresql": "postgresql",
@@ -117,7 +117,7 @@ class _Resource:
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """What a file that begins like this says, if it is a source of this kind."""
+    """How a file that begins like this is recognised, if it is a source of this kind."""
     is_one = '"terraform_version"' in head and ('"root_module"' in head or '"planned_values"' in head)
     return "placed" if is_one else None
 
@@ -176,7 +176,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
 
 
 def _resources(module: Node, depth: int) -> Iterator[_Resource]:
-    """Managed resources of a module and of those in it."""
+    """Managed resources of a module and its submodules."""
     for node in items_in(module, "resources"):
         values = at(node, "values")
         if word(node, "mode") == "managed" and values is not None and values.kind == MAP:
@@ -186,7 +186,7 @@ def _resources(module: Node, depth: int) -> Iterator[_Resource]:
 
 
 def _site(values: Node, names: tuple[str, ...]) -> str:
-    """The site that attributes name; the zones of Azure are numbers within a location."""
+    """The site in the attributes; Azure's zones are numbers within a location."""
     zone, location = _first(values, names[:1]), _first(values, names[1:])
     return f"{location}-{zone}" if names[:1] == ("zone",) and location and zone else zone or location
 
@@ -201,7 +201,7 @@ def _first(values: Node, names: tuple[str, ...]) -> str:
 
 
 def _members(resource: _Resource, kind: _Data) -> list[tuple[str, str]]:
-    """Where the copies of managed data are, and how each follows; none where the state names no zone."""
+    """Places of copies of managed data, and how each follows; none if the state names no zone."""
     places = items_in(resource.values, "geo_location")
     if places:
         order = sorted(places, key=lambda one: (word(one, "failover_priority") or "").rjust(6, "0"))
@@ -219,7 +219,7 @@ def _members(resource: _Resource, kind: _Data) -> list[tuple[str, str]]:
 
 
 def _name(resource: _Resource, names: tuple[str, ...], problems: Problems) -> str | None:
-    """The name of a resource, else its address; None, with a word, where neither can be an id."""
+    """A resource's name, else its address; None, with a note, if neither is a valid id."""
     for name in (_first(resource.values, names), resource.address.replace("[", ".").replace("]", "")):
         plain = name.replace('"', "")
         if plain and "/" not in plain and is_id(plain, resource.node.place, Problems()):
@@ -255,7 +255,7 @@ def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, 
 
 
 def _add_copy(resource: _Resource, original: str, imported: Imported, problems: Problems) -> None:
-    """A replica is a member of the store that it follows; without that, no one knows what it is a copy of."""
+    """A replica is a member of the store it follows; without that, what it copies is unknown."""
     site = _site(resource.values, _DATA[resource.kind].sites)
     known = imported.sections.get("stores", {}).get(original)
     place, address = resource.node.place, shown(resource.address)
@@ -276,7 +276,7 @@ def _add_copy(resource: _Resource, original: str, imported: Imported, problems: 
 
 
 def _add_data(resource: _Resource, imported: Imported, stores: dict[str, str], problems: Problems) -> None:
-    """stores: what the provider calls each one -> its name here."""
+    """stores: the provider's name of each -> its name here."""
     kind = _DATA[resource.kind]
     name = _name(resource, kind.names, problems)
     if name is not None and name in imported.sections.get("stores", {}):

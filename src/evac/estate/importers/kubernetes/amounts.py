@@ -1,4 +1,4 @@
-"""What pods ask for and nodes offer, in the units of an estate.
+"""Requests of pods and capacity of nodes, in the units of an estate.
 
 Quantities follow the Kubernetes API: a decimal number with a suffix (n, u, m, k, M, G, T, P, E or Ki, Mi, Gi,
 Ti, Pi, Ei) or an exponent. Exact arithmetic; needs are rounded up once, and what a node offers down.
@@ -34,7 +34,7 @@ _RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
 
 
 def parse_amount(text: str) -> Fraction | None:
-    """A Kubernetes quantity in units of one (cores, bytes); None if it is none."""
+    """A Kubernetes quantity in units of one (cores, bytes); None if invalid."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
         return None
@@ -44,7 +44,7 @@ def parse_amount(text: str) -> Fraction | None:
 
 
 def demand(workload: Workload, problems: Problems) -> dict[str, Value]:
-    """What one replica asks for. A resource that some container does not ask for is unknown."""
+    """Demand of one replica. A resource that some container does not request is unknown."""
     steady = workload.containers()
     first = workload.containers(init=True)
     sidecars = [c for c in first if word(c, "restartPolicy") == "Always"]
@@ -67,7 +67,7 @@ def _total(containers: list[Node], resource: str, problems: Problems) -> Fractio
 
 
 def _request(container: Node, resource: str, problems: Problems) -> Fraction | None:
-    """What a container asks for; its limit where it asks for nothing, as the API server fills it in."""
+    """A container's request; without one its limit, as the API server does."""
     node = at(container, "resources", "requests", resource) or at(container, "resources", "limits", resource)
     if node is None or node.is_unknown:
         return None
@@ -106,7 +106,7 @@ def _up(value: Fraction) -> int:
 
 
 def offered(node: Object) -> tuple[str, str, str, str]:
-    """What pods can use of a node, as cells of the table of servers: millicores, MiB, GiB, accelerators."""
+    """Usable capacity of a node, as cells of the servers table: millicores, MiB, GiB, accelerators."""
     stated = inside(node.raw, "status", "allocatable") or inside(node.raw, "status", "capacity")
     amounts = {
         name: parse_amount(text_in(stated, name)) for name in (stated if isinstance(stated, dict) else ())

@@ -1,9 +1,9 @@
-"""Who calls whom: addresses that containers are given in variables, arguments and configuration.
+"""Finds calls between services: addresses in variables, arguments and configuration of containers.
 
-An address names a Kubernetes Service (`name`, `name.namespace`, `name.namespace.svc...`) or a pod behind
-one (`db-0.db`), and the Service selects the workloads behind it; an operator makes the Services of its
-databases. An address that nothing in the source answers is a service outside of it, which is needed softly:
-how bad its loss is only people know.
+An address names a Kubernetes Service (`name`, `name.namespace`, `name.namespace.svc...`) or a pod behind one
+(`db-0.db`), and the Service selects the workloads behind it; an operator makes the Services of its databases.
+An address that nothing in the source matches is an external service, which is needed softly: only people know
+how bad its loss is.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _ORDINAL: Final = re.compile(r"([a-z0-9-]+)-\d{1,4}")
 _API_SERVER: Final = re.compile(r"kubernetes(?:\.default(?:\.svc.*)?)?")
 _TEXT_MAX: Final = 65_536
 _ROUNDS_MAX: Final = 8
-"""How often values of variables inside values of variables are filled in."""
+"""How deep variables inside values of variables are resolved."""
 
 
 @dataclass(slots=True)
 class Calls:
-    """Who needs what."""
+    """Calls between services."""
 
     needs: dict[str, dict[Target, tuple[bool, bool]]] = field(default_factory=dict)
     """Caller -> what it calls -> (hard, needed to start)."""
@@ -55,37 +55,37 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """What answers to a name inside the cluster."""
+    """Names inside the cluster."""
 
     behind: Mapping[tuple[str, str], list[Target]]
     """Namespace and name of a Service -> what is behind it."""
     aliases: Mapping[tuple[str, str], str]
-    """Namespace and name of a Service -> the host that it is another name of."""
+    """Namespace and name of a Service -> the host that it is an alias of."""
     addresses: Mapping[str, tuple[str, str]]
     """Address inside the cluster -> namespace and name of its Service."""
     namespaces: frozenset[str]
-    """Those that the source has objects in."""
+    """Namespaces in which the source has objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A host that a container is given."""
+    """A host given to a container."""
 
     host: str
     node: Node
     why: str
     """Name of the variable, or where else it is written."""
     is_sure: bool
-    """Whether it is certainly an address; else it counts only if a Service of that name is known."""
+    """Whether it is certainly an address; otherwise it counts only if a Service with that name is known."""
 
 
 _DNS_NAME: Final = "external-dns.alpha.kubernetes.io/hostname"
 
 
 def find_calls(manifests: Manifests, stores: Mapping[tuple[str, str], str], problems: Problems) -> Calls:
-    """Every call. What a container needs before the main ones begin is needed to start.
+    """All calls. What a container needs before the main ones begin is needed to start.
 
-    stores: namespace and name of the database of an operator -> id of its store.
+    stores: namespace and name of an operator's database -> id of its store.
     """
     calls = Calls()
     names = _names(manifests, stores)
@@ -109,7 +109,7 @@ def find_calls(manifests: Manifests, stores: Mapping[tuple[str, str], str], prob
 
 
 def _databases(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> Iterator[tuple[Object, str]]:
-    """The databases of operators with their stores; one whose name no store can have was left out."""
+    """Operators' databases with their stores; those with invalid store names were left out."""
     for database in manifests.databases:
         store = stores.get((database.namespace, database.name))
         if store is not None:
@@ -149,7 +149,7 @@ def workloads_behind(service: Object, manifests: Manifests) -> list[Workload]:
 def _given(
     container: Node, workload: Workload, configs: Mapping[tuple[str, str], Node | None]
 ) -> Iterator[_Given]:
-    """Every host that a container is given in its variables, its command and its arguments."""
+    """Every host in a container's variables, command and arguments."""
     variables = list(variables_of(container, workload, configs))
     values = {name: node.text[:_TEXT_MAX] for name, node in variables}
     for name, node in variables:
@@ -167,7 +167,7 @@ def _given(
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    """A text with the variables of its container filled in, `$(NAME)` and `${NAME}`; unknown ones stay."""
+    """A text with the container's variables resolved, `$(NAME)` and `${NAME}`; unknown ones stay."""
     for _ in range(_ROUNDS_MAX):
         if "$" not in text:
             break
@@ -211,7 +211,7 @@ def _secrets(container: Node) -> Iterator[str]:
 
 
 def _mounted(workload: Workload, configs: Mapping[tuple[str, str], Node | None]) -> Iterator[_Given]:
-    """Hosts in configuration files that are mounted: text for people too, so only known names count."""
+    """Hosts in mounted configuration files: these contain prose too, so only known names count."""
     volumes = at(workload.pod_spec, "volumes")
     for volume in volumes.items if volumes is not None and volumes.kind == LIST else ():
         name = word(volume, "configMap", "name")
@@ -246,7 +246,7 @@ def _add_call(
         hint = hint_undescribed(host, is_host=True)
         problems.add("import-dangling", message, given.node.place, hint)
     for target in behind:
-        # Several workloads behind one Service can replace each other, so none of them is needed by itself.
+        # Several workloads behind one Service can replace each other, so none of them is needed individually.
         if target != ("service", workload.id):
             calls.add(workload.id, target, len(behind) == 1, init)
 
@@ -254,9 +254,9 @@ def _add_call(
 def _add_outside(
     workload: Workload, host: str, given: _Given, names: _Names, calls: Calls, problems: Problems
 ) -> None:
-    """A host that nothing in the source answers. That of another network needs no word; one that looks like
-    a Service of the cluster may be a slip. `db.shop` is one in a namespace that the source has, and `db-0.db`
-    a pod: neither is a host of another company.
+    """Adds a host that nothing in the source matches. A host of another network needs no note; one that looks
+    like a Service of the cluster may be a typo: `db.shop` names a namespace in the source, and `db-0.db` a
+    pod, so neither belongs to another company.
     """
     name, _, rest = host.partition(".")
     ordinal = _ORDINAL.fullmatch(name)
@@ -276,8 +276,8 @@ def _add_outside(
 
 
 def _service_key(host: str, namespace: str, names: _Names) -> tuple[str, str] | None:
-    """The Service that a host name means, if any. `a.b` may be a Service of another namespace, or a pod
-    behind a Service of this one.
+    """The Service that a host name means, if any. `a.b` may be a Service in another namespace, or a pod
+    behind a Service in this one.
     """
     if host in names.addresses:
         return names.addresses[host]
@@ -302,16 +302,16 @@ _ROUTES: Final = (
 _WITH_SERVICES: Final = frozenset({"HTTPProxy", "IngressRoute", "IngressRouteTCP"})
 """Kinds of Contour and Traefik, whose routes list `services`."""
 _PARTS: Final[Mapping[str, str]] = {"Ingress": "rules", "IngressRoute": "routes", "IngressRouteTCP": "routes"}
-"""Kinds of which each part has public names of its own -> the list of parts."""
+"""Kinds whose parts have their own public names -> the list of parts."""
 _RULE_OF_HOSTS: Final = re.compile(r"\b(?:Host|HostSNI)\(([^()]{1,1000})\)")
 _IN_QUOTES: Final = re.compile(r"[`\"]([^`\"]{1,253})[`\"]")
 _PATHS_OF_NAMES: Final = (("host",), ("virtualhost", "fqdn"))
 _MESH: Final = "mesh"
-"""The gateway of Istio that means calls inside the cluster."""
+"""Istio's gateway for calls inside the cluster."""
 
 
 def _routes(manifests: Manifests) -> Iterator[Object]:
-    """Everything that leads users to Services."""
+    """Everything that routes users to Services."""
     for item in (one for kind in _ROUTES for one in manifests.of(kind)):
         gateways = words(item.node, "spec", "gateways")
         if item.kind != "VirtualService" or any(name != _MESH for name in gateways):
@@ -319,7 +319,7 @@ def _routes(manifests: Manifests) -> Iterator[Object]:
 
 
 def exposed(manifests: Manifests) -> frozenset[str]:
-    """Workloads that a load balancer, an ingress or a gateway leads users to."""
+    """Workloads that a load balancer, ingress or gateway exposes to users."""
     backends = {backend for item in _routes(manifests) for backend in _backends(item.node, item)}
     found = set()
     for service in manifests.of("Service"):
@@ -332,7 +332,7 @@ def exposed(manifests: Manifests) -> frozenset[str]:
 
 
 def published(manifests: Manifests) -> dict[str, str]:
-    """Public names that a route or a Service leads to one workload -> that workload."""
+    """Public names routed to a single workload -> that workload."""
     found: dict[str, set[str]] = {}
     services = {(one.namespace, one.name): one for one in manifests.of("Service")}
     gateways = {(one.namespace, one.name): one for one in manifests.of("Gateway")}
@@ -354,7 +354,7 @@ def published(manifests: Manifests) -> dict[str, str]:
 
 
 def _names_in(part: Node, item: Object, gateways: Mapping[tuple[str, str], Object]) -> Iterator[str]:
-    """Public names of a part of a route; where it states none, those of the gateways it belongs to."""
+    """Public names of a part of a route; without any, those of its gateways."""
     stated = [word(part, "host"), *(word(item.node, "spec", *path) for path in _PATHS_OF_NAMES)]
     names = [name for name in stated if name]
     names += [name for key in ("hostnames", "hosts") for name in words(item.node, "spec", key) if name != "*"]
@@ -381,7 +381,7 @@ def _names_in(part: Node, item: Object, gateways: Mapping[tuple[str, str], Objec
 
 
 def _backends(node: Node, item: Object) -> Iterator[tuple[str, str]]:
-    """Services that a route or an Ingress names, wherever in it; the tree is bounded when it is read."""
+    """Services named anywhere in a route or Ingress; the tree was bounded when read."""
     name = word(node, "backend", "service", "name") or word(node, "defaultBackend", "service", "name")
     if name is not None:
         yield item.namespace, name

@@ -1,5 +1,5 @@
-"""A cluster as its dump shows it: nodes are servers in the pools of their sites, pods say where replicas
-are, and volumes where data is.
+"""Reads a cluster from its dump: nodes are servers in their sites' pools, pods show where replicas are, and
+volumes where data is.
 
 A zone is a site unless the caller names one site for the whole cluster. Nodes that keep ordinary pods away
 (taints) form pools of their own. What a dump leaves open stays unknown.
@@ -43,28 +43,28 @@ _PRIMARY: Final = frozenset({"primary", "master", "leader"})
 
 @dataclass(slots=True)
 class Cluster:
-    """Where things are."""
+    """Places of things in a cluster."""
 
     sites: dict[str, str] = field(default_factory=dict)
-    """Node -> its site; empty where that is not known."""
+    """Node -> its site; empty if unknown."""
     placed: dict[str, Counter[str]] = field(default_factory=dict)
     """Workload -> node -> pods there."""
     only_pool: str | None = None
-    """The pool that everything runs in, if there is only one."""
+    """The pool of everything, if there is only one."""
     only_site: str | None = None
-    """The site that everything is at, where nothing is known of its nodes."""
+    """The site of everything, if nothing is known about its nodes."""
     claims: list[tuple[str, str]] = field(default_factory=list)
-    """Namespace and name of every volume claim, sorted; one that only a pod names is one too."""
+    """Namespace and name of every volume claim, including those only named by pods; sorted."""
     located: dict[tuple[str, str], str] = field(default_factory=dict)
     """Volume claim -> the node or site its volume is at."""
     _members: dict[tuple[str, str, str], list[Value]] = field(default_factory=dict)
 
     def members_of(self, key: tuple[str, str, str]) -> list[Value]:
-        """The copies of the database of an operator, by its pods."""
+        """Copies of an operator's database, from its pods."""
         return self._members.get(key, [])
 
     def claims_of(self, namespace: str, head: str) -> list[str]:
-        """Volume claims of a namespace whose names are `head` and a number."""
+        """Volume claims of a namespace named `head` and a number."""
         found = []
         for known, name in self.claims[bisect_left(self.claims, (namespace, head)) :]:
             if known != namespace or not name.startswith(head):
@@ -74,7 +74,7 @@ class Cluster:
         return found
 
     def copies(self, namespace: str, claims: Iterable[str], count: int) -> list[Value]:
-        """Members of a store on volume claims. Which of several is the primary no volume says."""
+        """Members of a store on volume claims. Volumes do not show which one is the primary."""
         places = [self.located.get((namespace, claim), "") for claim in claims]
         if not places or not all(places):
             return []
@@ -88,7 +88,7 @@ def _replica(place: str) -> dict[str, Value]:
 
 
 def read_cluster(manifests: Manifests, imported: Imported, options: Options, problems: Problems) -> Cluster:
-    """Add sites, classes, pools, racks, servers and replicas, as far as the source has them."""
+    """Adds sites, classes, pools, racks, servers and replicas, as far as the source has them."""
     cluster = Cluster()
     _add_nodes(manifests.of("Node"), cluster, imported, options, problems)
     _add_pods(manifests, cluster, imported)
@@ -165,7 +165,7 @@ def _label(labels: Any, names: tuple[str, ...]) -> str:
 
 
 def _id(name: str | None) -> str:
-    """A name that can be an id; empty otherwise."""
+    """A name as an id; empty if invalid."""
     return name if name and len(name) <= ID_MAX and ID.fullmatch(name) and "," not in name else ""
 
 
@@ -178,7 +178,7 @@ def _is_ready(raw: Any) -> bool:
 
 
 def _pool(site: str, raw: Any) -> str:
-    """The pool of a node: that of its site, or of its taint where ordinary pods cannot run on it."""
+    """The pool of a node: its site's, or its taint's if ordinary pods cannot run on it."""
     taints = inside(raw, "spec", "taints")
     for taint in taints if isinstance(taints, list) else ():
         key = text_in(taint, "key")
@@ -230,7 +230,7 @@ def _locate_volumes(manifests: Manifests, cluster: Cluster) -> None:
 
 
 def _place_of_volume(raw: Any, sites: Mapping[str, str]) -> str:
-    """The node or the zone that a volume can be reached from; empty if it is not bound to one."""
+    """The node or zone from which a volume is reachable; empty if it is not bound to one."""
     terms = inside(raw, "spec", "nodeAffinity", "required", "nodeSelectorTerms")
     known = set(sites.values())
     for term in terms if isinstance(terms, list) else ():

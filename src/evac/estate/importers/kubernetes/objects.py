@@ -1,8 +1,8 @@
 """Kubernetes objects one by one, out of YAML and JSON of any size, each with its place.
 
-YAML is split at its document marks, and a List at its items, before it is parsed: one broken object then
-costs itself only, and kinds that say nothing for an estate are never parsed, however deep they are. JSON is
-read item by item through a window, so that a dump of a large cluster never lies in memory as a whole.
+YAML is split at its document marks, and a List at its items, before parsing: a broken object then affects
+only itself, and irrelevant kinds are never parsed, however deep they are. JSON is read item by item through a
+window, so that a large cluster's dump is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from evac.estate.importers.source_files import at, word
 from evac.model.diagnostic import Diagnostic, Place
 
 SCALAR_MAX: Final = 2**20
-"""Longest text in a manifest: what a ConfigMap may hold in all."""
+"""Longest text in a manifest: the size limit of a ConfigMap."""
 
 NO_NAMESPACE: Final = "default"
 OBJECT_CHARACTERS_MAX: Final = 32 * 2**20
-"""Longest JSON object. etcd keeps no object of more than 1.5 MiB by default."""
+"""Longest JSON object. etcd's default limit for an object is 1.5 MiB."""
 
 DUMP_AGAIN: Final = "dump it again, and check that the disk had space: kubectl get ... -o json > FILE"
 
@@ -115,13 +115,13 @@ def text_in(raw: Any, *keys: str) -> str:
 
 
 class Skipped:
-    """What could not be used. It becomes warnings, or errors if nothing else is left of the source."""
+    """Unusable objects. They are warnings, or errors if nothing else in the source is usable."""
 
     def __init__(self) -> None:
         self._found: list[tuple[str, Diagnostic]] = []
 
     def take(self, what: str, scratch: Problems) -> None:
-        """Note an object as skipped, with the first thing wrong in it, if there is any."""
+        """Records an object as skipped, with its first problem, if any."""
         first = next((one for one in scratch.all() if one.severity == "error"), None)
         if first is not None:
             self._found.append((what, first))
@@ -138,7 +138,7 @@ class Skipped:
 def yaml_objects(
     text: str, file: str, used: Callable[[str], bool], skipped: Skipped, problems: Problems
 ) -> Iterator[Object]:
-    """The objects of a YAML stream. Of a kind that is not used, only kind and place are given."""
+    """The objects of a YAML stream. For unused kinds, only kind and place."""
     weight = 0
     for chunk, first_line, kind, kind_at in _documents(text, file, problems):
         if kind and not used(kind) and not kind.endswith("List"):
@@ -180,8 +180,8 @@ def _is_template(chunk: str, file: str, first_line: int) -> Problems:
 
 
 def _documents(text: str, file: str, problems: Problems) -> Iterator[tuple[str, int, str, int]]:
-    """(text, first line, kind, where it says so) of every document, and of every item of a List as kubectl
-    writes it. The kind is empty if only a parser can find it.
+    """(text, first line, kind, its place) of every document, and of every item of a List as kubectl writes
+    it. The kind is empty if only a parser can find it.
     """
     marks = list(_MARK.finditer(text))
     starts = [0, *(mark.end() for mark in marks)]
@@ -236,7 +236,7 @@ def _of_document(document: Node) -> Iterator[Object]:
 
 
 class NotJson(Exception):
-    """The text is not the JSON it begins as; `place` is where that shows, `ended` whether at its end."""
+    """The text is not valid JSON; `place` is where that shows, `ended` whether at its end."""
 
     def __init__(self, words: str, place: Place, ended: bool, near: str) -> None:
         super().__init__(words)
@@ -305,7 +305,7 @@ class JsonObjects:
         return Place(self._file, self._line, self._column)
 
     def _next_sign(self) -> str:
-        """The next sign that is no space; empty at the end of the text."""
+        """The next non-space character; empty at the end of the text."""
         while True:
             match = _SPACE.match(self._text, self._at)
             self._advance(match.end() if match is not None else self._at)
@@ -331,7 +331,7 @@ class JsonObjects:
             except RecursionError:
                 raise self._wrong("nested too deep") from None
             else:
-                # A number at the very end of the window may go on behind it.
+                # a number at the end of the window may continue after it
                 if end < len(self._text) or self._ended:
                     self._advance(end)
                     return value

@@ -1,8 +1,8 @@
-"""Databases that an operator runs: one object each, which becomes a store.
+"""Databases run by operators: each object becomes a store.
 
-One table says which kinds there are: what engine they run, where they state how many instances, under which
-names clients reach them, and which secrets hold their addresses. Sources: the API references of the
-operators. All of them promote a replica by themselves when a primary is lost, within one cluster.
+One table lists the kinds: their engine, where they state the number of instances, the names under which
+clients reach them, and the secrets with their addresses. Sources: the API references of the operators. All of
+them promote a replica by themselves when a primary is lost, within one cluster.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Operator:
     """One kind of database object."""
 
     title: str
-    """What people call the operator."""
+    """The operator's common name."""
     engine: str
     counts: tuple[tuple[str, ...], ...] = ()
-    """Paths to numbers of instances; those that are stated are added up. `*` is every item of a list."""
+    """Paths to numbers of instances, which are added up. `*` is every item of a list."""
     hosts: tuple[str, ...] = ("{name}",)
-    """Names of the Services by which clients reach it."""
+    """Names of Services through which clients reach it."""
     secrets: tuple[str, ...] = ()
-    """Secrets with its address: `{name}` where the name is, `*` for anything."""
+    """Secrets with its address: `{name}` is the object's name, `*` anything."""
 
 
 _CNPG: Final = Operator(
@@ -188,7 +188,7 @@ def operator_of(item: Object) -> Operator:
 
 
 def instances(item: Object, manifests: Manifests) -> int | None:
-    """How many instances a database has; None if the source does not say."""
+    """Number of instances of a database; None if not stated."""
     found = [count for path in operator_of(item).counts for count in _counts(item.node, path)]
     if item.kind == "Kafka":
         found += [
@@ -217,7 +217,7 @@ def _texts(node: Node | None) -> tuple[str, ...]:
 
 
 def hosts_of(item: Object) -> list[str]:
-    """Names of the Services by which clients reach a database."""
+    """Names of Services through which clients reach a database."""
     names = [pattern.format(name=item.name) for pattern in operator_of(item).hosts]
     if item.kind == "Cluster":
         extra = at(item.node, "spec", "managed", "services", "additional")
@@ -228,7 +228,7 @@ def hosts_of(item: Object) -> list[str]:
 
 
 def has_secret(item: Object, secret: str) -> bool:
-    """Whether a secret of that name holds the address of the database."""
+    """Whether a secret with that name has the database's address."""
     for pattern in operator_of(item).secrets:
         head, star, tail = pattern.format(name=item.name).partition("*")
         if secret == head if not star else secret.startswith(head) and secret.endswith(tail):
@@ -237,12 +237,12 @@ def has_secret(item: Object, secret: str) -> bool:
 
 
 def spans_clusters(item: Object) -> bool:
-    """Whether a database is one of several in different clusters: no operator promotes across them."""
+    """Whether a database spans several clusters: no operator promotes across them."""
     return at(item.node, "spec", "replica") is not None or at(item.node, "spec", "standby") is not None
 
 
 def follows(item: Object) -> str | None:
-    """What a database follows that takes no writes of its own; None for one that has a primary."""
+    """What a read-only database follows; None if it has a primary."""
     if at(item.node, "spec", "standby") is not None:
         return "another cluster"
     primary, source = (word(item.node, "spec", "replica", key) for key in ("primary", "source"))
@@ -253,7 +253,7 @@ def follows(item: Object) -> str | None:
 
 
 def describe(item: Object, manifests: Manifests) -> str:
-    """What the object says of its copies and backups, for people who fill in the overlay."""
+    """The object's facts about copies and backups, for people who fill in the overlay."""
     operator = operator_of(item)
     count = instances(item, manifests)
     parts = [f"{operator.title} {item.kind} in {item.namespace}"]

@@ -1,8 +1,8 @@
-"""What Kubernetes manifests and dumps mean for an estate: workloads become services, volumes and the
-databases of operators become stores, nodes become servers.
+"""Maps Kubernetes manifests and dumps to an estate: workloads become services, volumes and operators'
+databases become stores, nodes become servers.
 
-Manifests say nothing of sites, people, tiers or objectives, and not which cluster they are applied to: all
-of that is for the overlay and unknown until it is there. A dump of a cluster says more: see `cluster`.
+Manifests state no sites, people, tiers or objectives, nor the cluster they are applied to: the overlay
+provides these, and until then they are unknown. A cluster dump contains more: see `cluster`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Rules:
     """The priority class of pods that name none."""
 
     def tier_of(self, name: str | None) -> tuple[int | None, str]:
-        """The tier of what has a priority class, and why."""
+        """The tier of a priority class, and why."""
         known = name or self.usual
         if known is None:
             return None, ""
@@ -70,7 +70,7 @@ _TIERS_MAX: Final = 100
 def _tiers(manifests: Manifests) -> tuple[dict[str, int], str | None]:
     """Tiers by priority class, and the class of pods that name none: the highest priority is tier 0.
 
-    Classes of equal priority share a tier. Without a class of its own, a source says nothing of importance.
+    Equal priorities share a tier. Without classes of its own, a source says nothing about importance.
     """
     values = {
         item.name: int(text)
@@ -89,7 +89,7 @@ def _tiers(manifests: Manifests) -> tuple[dict[str, int], str | None]:
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """What a file that begins like this says, if it is a source of this kind."""
+    """How a file that begins like this is recognised, if it is a source of this kind."""
     if "backstage.io/" in head:
         return None
     has_nodes = re.search(r"kind[\"']?:\s*[\"']?Node(?:List)?\b", head) is not None
@@ -145,7 +145,7 @@ def _outside(calls: Calls, taken: set[str]) -> dict[str, str]:
 
 
 def _needs(workload: str, calls: Calls, stores: list[str]) -> list[Value]:
-    """Calls, and the stores on the volumes of the workload itself."""
+    """Calls, and the stores on the workload's own volumes."""
     known = calls.needs.get(workload, {})
     found: list[Value] = []
     for kind in ("service", "store"):
@@ -166,8 +166,8 @@ def _needs(workload: str, calls: Calls, stores: list[str]) -> list[Value]:
 def _service(
     workload: Workload, rules: _Rules, cluster: Cluster, drifted: list[str], problems: Problems
 ) -> tuple[dict[str, Value], list[str]]:
-    """Values of a service, and notes for people who read the file. drifted: gets it where not as many
-    replicas run as are asked for.
+    """Values of a service, and notes for readers of the file. drifted: collects services that run with
+    another number of replicas than requested.
     """
     kind = workload.object.kind
     values: dict[str, Value] = {}
@@ -210,7 +210,7 @@ def _service(
 
 
 def _replicas(workload: Workload, rules: _Rules, notes: list[str], problems: Problems) -> int | None:
-    """The nominal count. None for a DaemonSet, which follows the nodes, and for what is scaled to zero."""
+    """The nominal count. None for a DaemonSet, which follows the nodes, and for workloads scaled to zero."""
     kind = workload.object.kind
     if kind == "DaemonSet":
         notes.append("one replica on every node")
@@ -303,7 +303,7 @@ def _items(node: Node | None) -> list[Node]:
 
 
 def _examples(imported: Imported) -> list[str]:
-    """Lines for a first overlay; every one is valid once the comment sign is taken away."""
+    """Lines for a first overlay, each valid once uncommented."""
     services = imported.sections.get("services", {})
     sites = sorted(imported.sections.get("sites", {}))
     lines = []

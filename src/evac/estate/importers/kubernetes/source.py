@@ -1,7 +1,7 @@
-"""Kubernetes manifests and dumps as objects with their place: read, told apart, named; nothing inferred.
+"""Reads Kubernetes manifests and dumps as named objects with their places; infers nothing.
 
-A source is a file or a folder of them. Knows how manifests are laid out, who owns whom and where pods run;
-what that means for an estate is for `reader`, `cluster` and `operators`.
+A source is a file or a folder of them. Knows the layout of manifests, ownership and where pods run; `reader`,
+`cluster` and `operators` decide what that means for an estate.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from evac.estate.importers.source_files import (
 from evac.model.diagnostic import Place
 
 OWNERS_MAX: Final = 8
-"""Most owners above a pod that are followed; Kubernetes itself knows two."""
+"""Most owners above a pod that are followed; Kubernetes itself has two."""
 
 POD_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "Deployment": ("spec", "template"),
@@ -57,7 +57,7 @@ POD_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "Job": ("spec", "template"),
     "Pod": (),
 }
-"""Kinds that run something, and where their pod is described."""
+"""Kinds that run something, and the path of their pod."""
 
 _USED_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("ConfigMap", "Node", "PersistentVolume", "PersistentVolumeClaim", "Pod", "Service"),
@@ -114,9 +114,9 @@ _OF_DATABASES: Final = re.compile(
     r"(?:ql|sql|db|search|base|es)*(?:cluster|instance|deployment|datacenter|installation|server|database|universe)",
     re.IGNORECASE,
 )
-"""Kinds that are databases by their names; their users, topics and backups have names of other endings."""
+"""Kinds recognised as databases by name; their users, topics and backups have other name endings."""
 _HASH: Final = re.compile(r"(.+)-[a-z0-9]{6,10}")
-"""Name of a ReplicaSet: that of its Deployment, and a hash of the template."""
+"""Name of a ReplicaSet: its Deployment's, and a hash of the template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,8 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """Where one pod is. `owner`: kind, namespace and name of what it belongs to in the end, the pod itself
-    if nothing owns it; `claims`: its volume claims; `role`: what an operator says it is, such as primary.
+    """One pod's location. `owner`: kind, namespace and name of its topmost owner, or the pod itself;
+    `claims`: its volume claims; `role`: as stated by an operator, such as primary.
     """
 
     owner: tuple[str, str, str]
@@ -164,9 +164,9 @@ class Manifests:
 
     workloads: list[Workload] = field(default_factory=list)
     by_kind: dict[str, list[Object]] = field(default_factory=dict)
-    """The other objects that say something evac uses."""
+    """Other objects with relevant facts."""
     databases: list[Object] = field(default_factory=list)
-    """Objects of operators that run databases, in the order of the source."""
+    """Objects of database operators, in source order."""
     pods: list[Pod] = field(default_factory=list)
     """Pods that are on a node."""
     labelled: dict[tuple[str, str, str], list[Workload]] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class Manifests:
         return self.by_kind.get(kind, [])
 
     def with_labels(self, namespace: str, labels: Mapping[str, str]) -> list[Workload]:
-        """Workloads whose pods have all of the labels; none for no labels."""
+        """Workloads whose pods have all of the labels; none if no labels are given."""
         if not labels:
             return []
         fewest = min((self.labelled.get((namespace, *pair), []) for pair in labels.items()), key=len)
@@ -226,7 +226,7 @@ def _files(source: Path, problems: Problems) -> list[Path]:
 
 
 def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: Problems) -> Iterator[Object]:
-    """The objects of one file, JSON or YAML, whatever its ending says."""
+    """The objects of one file, JSON or YAML, regardless of its ending."""
     if not os.path.lexists(path):
         read_text(path, root, YAML_BYTES_MAX, problems)
         return
@@ -274,7 +274,9 @@ def _is_used(kind: str) -> bool:
 
 
 class _Sorting:
-    """Objects as they arrive: pods are folded at once, so that a hundred thousand of them take little."""
+    """Objects as they arrive: pods are condensed at once, so that a hundred thousand of them need little
+    memory.
+    """
 
     def __init__(self, options: Options, skipped: Skipped, problems: Problems) -> None:
         self._namespaces = frozenset(options.namespaces)
@@ -285,7 +287,7 @@ class _Sorting:
         self._runs: list[Object] = []
         self._owners: dict[tuple[str, str, str], tuple[str, str]] = {}
         self._patterns: dict[tuple[str, str, str], Object] = {}
-        """Owner of a pod -> one of its pods, which says what they all look like."""
+        """Owner of pods -> one of them, as an example."""
         self._pods: list[Pod] = []
         self._found = Manifests()
         self.ignored: Counter[str] = Counter()
@@ -342,7 +344,7 @@ class _Sorting:
             self._pods.append(Pod(key, item.name, node, _claims(raw), _role(raw)))
 
     def finish(self) -> Manifests:
-        """Pods with what they belong to in the end, and all that runs with its name."""
+        """Pods with their topmost owners, and all workloads with their names."""
         known = {item.key for item in (*self._runs, *self._found.databases)}
         tops = {key: self._top(key, known) for key in self._patterns}
         for key, top in tops.items():
@@ -370,7 +372,7 @@ class _Sorting:
         return found
 
     def _top(self, key: tuple[str, str, str], known: set[tuple[str, str, str]]) -> tuple[str, str, str]:
-        """What an object belongs to in the end."""
+        """The topmost owner of an object."""
         for _ in range(OWNERS_MAX):
             owner = self._owners.get(key)
             if owner is not None:
@@ -385,7 +387,7 @@ class _Sorting:
         return key
 
     def _named(self, runs: list[Object]) -> list[Workload]:
-        """Workloads with the shortest id that no other has: the name, else with namespace, else with kind."""
+        """Workloads with the shortest unique id: the name, else with namespace, else with kind."""
         names = Counter(item.name for item in runs)
         full = Counter((item.namespace, item.name) for item in runs)
         made = []
@@ -404,7 +406,7 @@ class _Sorting:
 
 
 def _pod_path(item: Object) -> tuple[str, ...]:
-    """Where the pod of an object is; what is known by its pods only is described by one of them."""
+    """Path of an object's pod; an object known only by its pods is described by one of them."""
     path = POD_PATHS.get(item.kind, ())
     return path if at(item.node, *path) is not None else ()
 
@@ -439,7 +441,9 @@ def _role(raw: Any) -> str:
 
 
 def _is_whole(item: Object, problems: Problems) -> bool:
-    """What leads to the containers are mappings, and they are a list: an estate of less would be a guess."""
+    """Whether the path to the containers consists of mappings and they are a list: anything less would be a
+    guess.
+    """
     node: Node | None = item.node
     for key in (*_pod_path(item), "spec"):
         node = at(node, key)
@@ -463,8 +467,9 @@ def texts(node: Node | None) -> dict[str, str]:
 
 
 def selects(selector: Node | None, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector (matchLabels, matchExpressions) matches; an empty one matches nothing
-    here: it would mean every pod, which says nothing of one service."""
+    """Whether a label selector (matchLabels, matchExpressions) matches; an empty one matches nothing here,
+    because matching every pod would say nothing about one service.
+    """
     wanted = texts(at(selector, "matchLabels"))
     expressions = at(selector, "matchExpressions")
     rules = expressions.items if expressions is not None and expressions.kind == LIST else []

@@ -1,7 +1,7 @@
-"""Where data is: the databases of operators, volumes, and databases that have no volume.
+"""Finds stores: operators' databases, volumes, and databases without a volume.
 
-An emptyDir dies with its pod: a store in one has no other copy and can have no backup of the volume.
-Directories of anything but a database engine are scratch space and no store.
+An emptyDir is deleted with its pod: a store in one has no other copy and no volume backup. Directories of
+anything but a database engine are scratch space, not stores.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MARKS: Final[Mapping[str, tuple[str, ...]]] = {
     "mysql": ("MYSQL_ROOT_PASSWORD", "MYSQL_DATABASE"),
     "mongodb": ("MONGO_INITDB_ROOT_USERNAME", "MONGO_INITDB_DATABASE"),
 }
-"""Engine -> variables by which its official image is set up."""
+"""Engine -> variables that configure its official image."""
 
 _ENGINE_OF_NAME: Final[Mapping[str, str]] = {"postgres": "postgresql", "mongo": "mongodb", "mariadb": "mysql"}
 
@@ -53,11 +53,11 @@ class Stores:
     of_workloads: dict[str, list[str]] = field(default_factory=dict)
     """Workload -> the stores on its own volumes."""
     of_databases: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Namespace and name of the database of an operator -> its store."""
+    """Namespace and name of an operator's database -> its store."""
 
 
 def add_stores(manifests: Manifests, cluster: Cluster, imported: Imported, problems: Problems) -> Stores:
-    """Add every store, with its location where the source says it."""
+    """Adds every store, with its location if the source states it."""
     found = Stores()
     kept_in: dict[str, tuple[str, Place]] = {}
     names = Counter(item.name for item in manifests.databases)
@@ -72,7 +72,7 @@ def add_stores(manifests: Manifests, cluster: Cluster, imported: Imported, probl
             values["automatic"] = True
         members = cluster.members_of(item.key)
         if follows(item) is not None:
-            # The first of a cluster that follows another one takes no writes.
+            # the first of a cluster that follows another takes no writes
             first: dict[str, Value] = {"mode": "async", "lag": None}
             members = [
                 {**one, **first} if isinstance(one, dict) and one["mode"] == "primary" else one
@@ -111,11 +111,11 @@ class _Volume:
     comment: str
     members: list[Value]
     kept_in: str
-    """The claims that hold its data; empty for data that dies with its pod, of which that is said already."""
+    """The claims with its data; empty for data that is deleted with its pod, which was noted already."""
 
 
 def _add_volume(volume: _Volume, engine: str | None, imported: Imported) -> None:
-    """A volume that a database and its clients share is the database's."""
+    """A volume shared by a database and its clients belongs to the database."""
     known = imported.sections.get("stores", {}).get(volume.store)
     if known is not None and engine is None:
         return
@@ -141,8 +141,8 @@ def _engines(manifests: Manifests) -> dict[str, str]:
 
 
 def _engine_by_signs(container: Node, kind: str, variables: set[str]) -> str | None:
-    """The engine of an image of someone's own: it serves the port of the engine, and is a StatefulSet, is
-    called like the engine or is set up like its official image.
+    """The engine of a custom image: it serves the engine's port and is a StatefulSet, has the engine's name,
+    or is configured like its official image.
     """
     ports = at(container, "ports")
     for port in ports.items if ports is not None and ports.kind == LIST else ():
@@ -160,7 +160,7 @@ def _engine_by_signs(container: Node, kind: str, variables: set[str]) -> str | N
 
 
 def _volumes(workload: Workload, engine: str | None, cluster: Cluster, problems: Problems) -> list[_Volume]:
-    """The volumes of a workload that hold data."""
+    """The volumes of a workload that contain data."""
     found = []
     for volume in _items(at(workload.pod_spec, "volumes")):
         name, claim = word(volume, "name") or "", word(volume, "persistentVolumeClaim", "claimName")
@@ -190,14 +190,14 @@ def _volumes(workload: Workload, engine: str | None, cluster: Cluster, problems:
 
 
 def _is_templated(claim: str, workload: Workload) -> bool:
-    """Whether a claim that one pod names was made from a template of its StatefulSet."""
+    """Whether a claim named by one pod was made from its StatefulSet's template."""
     templates = _items(at(workload.object.node, "spec", "volumeClaimTemplates"))
     heads = [f"{word(one, 'metadata', 'name')}-{workload.object.name}-" for one in templates]
     return any(claim.startswith(head) for head in heads)
 
 
 def _qualified(claim: str, workload: Workload) -> str:
-    """A claim is shared within a namespace; its id says the namespace where the workload's does."""
+    """A claim is shared within a namespace, so its id has the namespace if the workload's does."""
     named = workload.id.startswith(f"{workload.namespace}.") and workload.namespace != NO_NAMESPACE
     return f"{workload.namespace}.{claim}" if named else claim
 

@@ -62,7 +62,7 @@ def add_stores(
 
 
 def _parted(instance: str, sites: tuple[str, ...]) -> tuple[str, str | None]:
-    """(family, site) of an instance; the longest site name that fits."""
+    """(family, site) of an instance; the longest matching site name."""
     for site in sorted(sites, key=len, reverse=True):
         if instance.endswith(f"-{site}"):
             return instance.removesuffix(f"-{site}"), site
@@ -153,7 +153,7 @@ Hosts = Mapping[tuple[str, str], dict[str, list[str]]]
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:
-    """The facts of a Wikimedia folder; problems are added."""
+    """The facts of a Wikimedia folder; adds problems."""
     found = read_wikimedia(source, problems)
     imported = Imported()
     if problems.has_errors:
@@ -189,7 +189,9 @@ def _add_sites(found: WikimediaSource, imported: Imported, problems: Problems) -
 
 
 def _add_servers(found: WikimediaSource, imported: Imported, problems: Problems) -> None:
-    """Hosts with their site. The class is the conftool cluster: nothing says more of the hardware."""
+    """Hosts with their site. The class is the conftool cluster, because nothing else describes the
+    hardware.
+    """
     pooled = {b.host: f"{b.site}-{b.cluster}" for b in found.bindings if b.service == POOL_SERVICE}
     for b in found.bindings:
         if b.service == POOL_SERVICE:
@@ -334,7 +336,7 @@ def _comment(entry: CatalogueEntry) -> str:
 
 
 def _report_open(found: WikimediaSource, hosts: Hosts, imported: Imported) -> None:
-    """What the sources hold that no service of the catalogue accounts for."""
+    """Reports what no catalogue service accounts for."""
     mapped = {(e.cluster, e.conftool_service) for e in found.catalogue.values()}
     loose = [f"{b.cluster}/{b.service}" for b in found.bindings if (b.cluster, b.service) not in mapped]
     imported.unknown.append(

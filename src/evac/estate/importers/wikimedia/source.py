@@ -55,7 +55,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A row of an edge table: its cells by column name, and where each stands."""
+    """A row of an edge table: its cells by column name, and their places."""
 
     cells: dict[str, str]
     places: dict[str, Place]
@@ -79,7 +79,7 @@ class WikimediaSource:
 
 
 def read_wikimedia(source: Path, problems: Problems) -> WikimediaSource:
-    """Read the folder. The catalogue and conftool's node data must be there, the rest may be."""
+    """Reads the folder. The catalogue and conftool's node data are required, the rest is optional."""
     found = WikimediaSource()
     if not source.is_dir():
         problems.add(
