@@ -131,9 +131,8 @@ assert set(_TABLES) == set(get_args(Names)) - {""}
 
 
 def _named(action: Action) -> Iterable[tuple[Names, str, str]]:
-    """List what an action reaches: its kind, the key that names it, and its text.
-
-    Raises `Permanent` for a key that the driver does not declare, because what it reaches is unknown.
+    """List what an action reaches: its kind, the key that names it, and its text. Raises `Permanent` for a
+    key that the driver does not declare, because what it reaches is unknown.
     """
     spec = DRIVERS.get(action.driver)
     declared = {} if spec is None else {one.key: one for one in spec.all_settings}

@@ -34,10 +34,9 @@ _log = logging.getLogger("evac.agent")
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """TLS settings of an agent.
-
-    cert, key: references `file:/path` of its own. ca: the authority that signs certificates of controllers
-    and witnesses. names: their allowed DNS names, addresses or URIs; empty: all that it signed.
+    """TLS settings of an agent. cert, key: references `file:/path` of its own. ca: the authority that signs
+    certificates of controllers and witnesses. names: their allowed DNS names, addresses or URIs; empty: all
+    that it signed.
     """
 
     cert: str

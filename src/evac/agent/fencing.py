@@ -69,9 +69,8 @@ class Permits:
         return f"{self._boot}:{self._now_ms()}"
 
     def grant(self, store: str, epoch: int, ttl_ms: int, mark: str) -> Standing:
-        """Permit the store for `ttl_ms` from `mark`. Within an epoch a permit never gets shorter.
-
-        Raises `Permanent`.
+        """Permit the store for `ttl_ms` from `mark`. Within an epoch a permit never gets shorter. Raises
+        `Permanent`.
         """
         with self._guard:
             before = self._of(store, epoch)
@@ -111,9 +110,7 @@ class Permits:
 
     def settle(self, store: str, why: str = "") -> None:
         """Record that the fence of a store is complete or, with `why`, that it failed and must be retried
-        soon.
-
-        Permits and releases that arrived in the meantime stay in force. Only `write` writes to disk.
+        soon. Permits and releases that arrived in the meantime stay in force. Only `write` writes to disk.
         """
         with self._guard:
             before = self._standings[store]
@@ -311,9 +308,8 @@ class FenceHand:
                 return
 
     def _do(self, fence: FenceConfig) -> None:
-        """Fence: units first, because SIGKILL is fastest and surest; then the program; then the driver.
-
-        Units that do not stop prevent neither of the others. Raises whatever went wrong.
+        """Fence: units first, because SIGKILL is fastest and surest; then the program; then the driver. Units
+        that do not stop prevent neither of the others. Raises whatever went wrong.
         """
         deadline = time.monotonic() + fence.timeout_ms / 1_000
         still: EvacError | None = None

@@ -58,9 +58,8 @@ class Keys:
         self.problem = ""
 
     def read_again(self, references: Sequence[str] | None = None) -> None:
-        """Reload the keys. references: new references, if the agent's file now names others.
-
-        If keys cannot be read, the failure is logged and the previous keys stay in use.
+        """Reload the keys. references: new references, if the agent's file now names others. If keys cannot
+        be read, the failure is logged and the previous keys stay in use.
         """
         wanted = self._references if references is None else tuple(references)
         try:
@@ -148,10 +147,8 @@ class Gate:
         raise NotBelieved
 
     def admit(self, order: Believed) -> None:
-        """Admit a verified order once.
-
-        Raises `Retryable` (clock difference, too many orders), `Permanent` (repeated, for another agent, from
-        an older evac).
+        """Admit a verified order once. Raises `Retryable` (clock difference, too many orders), `Permanent`
+        (repeated, for another agent, from an older evac).
         """
         self._refuse_other(order)
         now, at_ms = self.now_ms(), order.at_ms

@@ -40,10 +40,8 @@ class Running:
 
     @property
     def alive(self) -> bool:
-        """Whether exactly this process is running.
-
-        A process that cannot be inspected counts as running: a fence is complete only when the process is
-        known to be gone.
+        """Whether exactly this process is running. A process that cannot be inspected counts as running: a
+        fence is complete only when the process is known to be gone.
         """
         if self.boot != boot_id():
             return False
@@ -129,7 +127,6 @@ def _pids() -> list[int]:
 
 def _stat(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat after the name, which may contain anything; None if there is no such process.
-
     Raises `OSError` if it cannot be read, for example without a free descriptor.
     """
     try:
@@ -236,9 +233,8 @@ class OwnInstance:
         self._forget()
 
     def kill_now(self) -> None:
-        """Send SIGKILL to all its processes at once. Thread-safe, for fences.
-
-        Raises `OSError` or `MemoryError` if some of them could not be found.
+        """Send SIGKILL to all its processes at once. Thread-safe, for fences. Raises `OSError` or
+        `MemoryError` if some of them could not be found.
         """
         running = self._running
         if running is None:
@@ -386,10 +382,9 @@ class SystemdState:
 async def states(
     systemctl: Sequence[str], names: Mapping[str, bool], timeout_s: float
 ) -> dict[str, SystemdState]:
-    """State of each unit according to systemd. names: unit -> whether it must exist.
-
-    Raises OutcomeUnknown if systemd cannot be queried, Permanent if a unit that must exist is unknown: a
-    misspelt name must not pass for a unit that is down.
+    """State of each unit according to systemd. names: unit -> whether it must exist. Raises OutcomeUnknown if
+    systemd cannot be queried, Permanent if a unit that must exist is unknown: a misspelt name must not pass
+    for a unit that is down.
     """
     argv = (*systemctl, *QUIET, *ASK, "--", *names)
     ended = await run_program(argv, env=environment({}), timeout_s=timeout_s)
@@ -420,7 +415,6 @@ def states_now(
 
 def kill_now(systemctl: Sequence[str], names: Sequence[str], timeout_s: float) -> None:
     """Send SIGKILL to all processes of these units and request a stop, so that systemd does not restart them.
-
     Check the result with `states_now`.
     """
     for words in (("stop", "--no-block"), ("kill", "--signal=SIGKILL")):

@@ -194,9 +194,8 @@ class Anchors:
         """File -> its newest head and its number of heads."""
 
     def add(self, stream: str, head: Head, generation: int = 0) -> Head:
-        """Keep a head; durable on return. The same head again changes nothing.
-
-        Raises `Permanent` for a head that goes backwards or differs at the same position.
+        """Keep a head; durable on return. The same head again changes nothing. Raises `Permanent` for a head
+        that goes backwards or differs at the same position.
         """
         path = self._path(stream, generation)
         if head.segment < 0 or head.records < 0 or not _HASH.fullmatch(head.hash):

@@ -221,9 +221,8 @@ class Agent:
             _log.error("the agent's file was not reloaded: %s", error.message)
 
     async def _health(self, request: web.Request) -> web.Response:
-        """Health, answered by the event loop that does the work.
-
-        Without a certificate or a signature the response says only that this is an agent.
+        """Health, answered by the event loop that does the work. Without a certificate or a signature the
+        response says only that this is an agent.
         """
         values: dict[str, Any] = {"answer": "evac agent"}
         if self.door is not None or self._is_signed(request):
@@ -333,10 +332,9 @@ async def start_agent(config: AgentConfig, drivers: Drivers | None = None) -> Ag
 
 
 async def run_agent(config: AgentConfig, stop: asyncio.Event | None = None, path: Path | None = None) -> None:
-    """Run an agent until `stop` is set or the task is cancelled.
-
-    SIGHUP reloads certificates and keys; they are also reloaded shortly after their files change. path: of
-    its file, from which SIGHUP takes key references added since.
+    """Run an agent until `stop` is set or the task is cancelled. SIGHUP reloads certificates and keys; they
+    are also reloaded shortly after their files change. path: of its file, from which SIGHUP takes key
+    references added since.
     """
     agent = await start_agent(config)
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # only for the main thread

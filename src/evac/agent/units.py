@@ -217,9 +217,8 @@ class Units:
         return unit
 
     def _want(self, counts: Mapping[str, int]) -> None:
-        """Write the wanted number to disk before acting on it, so that it survives a crash.
-
-        Raises `Retryable` if a fence came meanwhile: an order from before it must not restart anything.
+        """Write the wanted number to disk before acting on it, so that it survives a crash. Raises
+        `Retryable` if a fence came meanwhile: an order from before it must not restart anything.
         """
         begun = self._fences
         with self._guard:

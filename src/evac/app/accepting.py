@@ -56,7 +56,6 @@ def why_not(verdict: Verdict) -> str:
 
 def must_hold(estate: Estate, plan: Plan) -> None:
     """Check a plan. Raises UnsafePlan if the checker refuses it or cannot evaluate it: guards fail closed.
-
     With 90,000 servers this takes one core 2 s, and 4 s for a restore.
     """
     try:
@@ -83,9 +82,8 @@ def unsafe(words: str) -> UnsafePlan:
 
 
 class Checker:
-    """The leader's checker. seen: the current estate and its digest.
-
-    A plan is checked once for each estate, on a thread, so that the leader misses no heartbeat.
+    """The leader's checker. seen: the current estate and its digest. A plan is checked once for each estate,
+    on a thread, so that the leader misses no heartbeat.
     """
 
     def __init__(self, seen: Callable[[], tuple[Estate, str]]) -> None:
@@ -117,10 +115,8 @@ class LyingReady(Protocol):
 
 class Forethought:
     """Checks each standby plan for the loss of a site as soon as it is ready, so that no loss waits for the
-    checker.
-
-    Runs in every controller, because each may be the leader when the loss happens. Open runs come first. A
-    refused plan is checked again at the loss.
+    checker. Runs in every controller, because each may be the leader when the loss happens. Open runs come
+    first. A refused plan is checked again at the loss.
     """
 
     def __init__(

@@ -37,9 +37,8 @@ class NewToken:
 
 
 def new_token(name: str, role: Role, of: str = "", ends_ms: int = 0) -> NewToken:
-    """Make a token of 256 random bits.
-
-    Raises InvalidInput for a role that programs may not have, and for an invalid expiry.
+    """Make a token of 256 random bits. Raises InvalidInput for a role that programs may not have, and for an
+    invalid expiry.
     """
     if role not in ROLES:
         raise InvalidInput("role-unknown", f"{role} is not a role", f"one of: {', '.join(ROLES)}")

@@ -116,10 +116,8 @@ async def fit(
     store: Store | None = None,
     known: Observation | None = None,
 ) -> LoadedPlan:
-    """Match a plan with the current estate.
-
-    known: facts beyond the files; None: query the store and the systems. Raises StalePlan as `load` does,
-    UnsafePlan if the checker refuses the plan.
+    """Match a plan with the current estate. known: facts beyond the files; None: query the store and the
+    systems. Raises StalePlan as `load` does, UnsafePlan if the checker refuses the plan.
     """
     estate = estates.load(estate_path)
     from evac.app.controlling import hands_of, read_policy  # imported late: few commands need a controller
@@ -141,10 +139,9 @@ async def fit(
 
 
 def _must_not_be_left(plan: Plan, found: Situation, effects: Effects | None) -> None:
-    """Raise NotAllowed if the plan leaves a site that is already marked as left.
-
-    That says more than that the plan is stale, and a plan without steps has nothing left to do. While the run
-    that left the site is open, no other run follows.
+    """Raise NotAllowed if the plan leaves a site that is already marked as left. That says more than that the
+    plan is stale, and a plan without steps has nothing left to do. While the run that left the site is open,
+    no other run follows.
     """
     ended = {one.run for one in (effects or Effects()).moved}
     for one in found.lost if plan.scenario.kind in ("lose", "evacuate") else ():
@@ -273,9 +270,7 @@ async def ensure_controller(
 
 async def go_on(store: Store, url: str, log: Path, asked: bool = False) -> None:
     """Restart the controller of an embedded store if it ended while runs wait. asked: something else needs
-    it.
-
-    Raises Unavailable.
+    it. Raises Unavailable.
     """
     if store.quorum or await store.holder(LEADER) is not None:
         return
@@ -350,9 +345,7 @@ async def _rest_of(
     plan: Path, estate: Path, drivers: Drivers, now_ms: int, store: Store, stale: StalePlan
 ) -> tuple[LoadedPlan, tuple[str, ...]]:
     """Plan the rest again with completed promotions taken as done, so that none of their steps can ever
-    start; also return those steps, with the site of each primary.
-
-    Raises `stale` if there are none.
+    start; also return those steps, with the site of each primary. Raises `stale` if there are none.
     """
     from evac.app.planner.plans import make_plan  # imported late: few commands need a planner
 
@@ -367,10 +360,9 @@ async def _rest_of(
 
 
 def promoted(plan: Plan, estate: Estate, members: Sequence[MemberSeen]) -> tuple[str, ...]:
-    """Promotions of a plan that are seen to be done, with the site of each primary.
-
-    Declarations in the files prove nothing here: where the primaries are was lost with the journal. Raises
-    NotAllowed if no primary is seen.
+    """Promotions of a plan that are seen to be done, with the site of each primary. Declarations in the files
+    prove nothing here: where the primaries are was lost with the journal. Raises NotAllowed if no primary is
+    seen.
     """
     top, seen, asked = topology(estate), dict[str, set[str]](), {member.store for member in members}
     for member in members:
@@ -496,9 +488,8 @@ async def fitted(
     now_ms: int,
     known: Observation | None,
 ) -> LoadedPlan:
-    """The plan with the current estate. known: facts beyond the files, if any.
-
-    Raises StalePlan, UnsafePlan; InvalidInput if it is not a plan.
+    """The plan with the current estate. known: facts beyond the files, if any. Raises StalePlan, UnsafePlan;
+    InvalidInput if it is not a plan.
     """
     try:
         plan = plan_codec.decode(data, digest)

@@ -193,9 +193,8 @@ async def perform(
 
 
 def _best(estate: Estate, facts: BackupFacts, now_ms: int, entries: Sequence[Entry]) -> Entry:
-    """The backup with the best proof, the newest of several; a backup given by name is used as it is.
-
-    Raises `Permanent` if none can be used.
+    """The backup with the best proof, the newest of several; a backup given by name is used as it is. Raises
+    `Permanent` if none can be used.
     """
     if len(entries) == 1:
         return entries[0]

@@ -39,10 +39,8 @@ async def bind_once(
     digest: str,
 ) -> Bound:
     """Return the actions of a run from the plan it has, as originally bound, even if estate and policy have
-    changed.
-
-    policy: of the run; now: in use. Raises StalePlan if the store has lost them and the plan was made from
-    another estate than the current one.
+    changed. policy: of the run; now: in use. Raises StalePlan if the store has lost them and the plan was
+    made from another estate than the current one.
     """
     if stalled_commits.is_protection(data):
         return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
@@ -57,9 +55,8 @@ async def bind_once(
 
 
 async def _must_be_bound_so(bound: Bound, seen: SeenEstate, policy: RunPolicy, data: bytes) -> None:
-    """Bind the plan again in this controller, and require the same actions for each step.
-
-    This needs the estate that the plan was made from, as files or as observed. Raises NotAllowed.
+    """Bind the plan again in this controller, and require the same actions for each step. This needs the
+    estate that the plan was made from, as files or as observed. Raises NotAllowed.
     """
     plan = await asyncio.to_thread(decoded, data)
     made_from = next(
@@ -100,7 +97,6 @@ def _done_by(bound: Bound, step: str) -> list[Action] | None:
 
 def must_reach_own(bound: Bound, estate: Estate) -> None:
     """Require that a run reaches only what this controller's own files name: addresses, programs, references.
-
     Other settings mean that the store, or the files, changed since binding. Raises NotAllowed.
     """
     own: dict[tuple[str, str], list[Mapping[str, Value]]] = {}

@@ -284,9 +284,8 @@ def _backups(setting: Setting, desk: Desk, estate: Estate, drivers: Drivers) -> 
 
 
 def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:
-    """Drivers of each site's agent, such as `postgres@pangyo`, and the one for its units.
-
-    peer: how to connect to agents, if not as the environment says. Raises InvalidInput.
+    """Drivers of each site's agent, such as `postgres@pangyo`, and the one for its units. peer: how to
+    connect to agents, if not as the environment says. Raises InvalidInput.
     """
     peer = peer_of() if peer is None else peer
     found: dict[str, Maker] = {process.DRIVER.name: partial(ProcessDriver, peer)}
@@ -397,9 +396,8 @@ class KnownPeople:
         )
 
     async def learn(self, request: requests.Request) -> None:
-        """Load what is not yet known about the request's war room, and the access file if it changed.
-
-        If the file cannot be read, known people stay known, but it proves no one new.
+        """Load what is not yet known about the request's war room, and the access file if it changed. If the
+        file cannot be read, known people stay known, but it proves no one new.
         """
         room = request.proof.room
         if room and room not in self._rooms and (key := await room_in(self._store, room)):
@@ -434,9 +432,8 @@ class KnownPeople:
         return await self.prove(await asked_of_ended(self._store, run, request), request)
 
     async def proposed(self, request: requests.Request) -> Proven:
-        """How a proposer proved their identity. Raises NotAllowed.
-
-        Without an access file a name is enough, because a proposal has no effect before its approval.
+        """How a proposer proved their identity. Raises NotAllowed. Without an access file a name is enough,
+        because a proposal has no effect before its approval.
         """
         if self._access is None and not request.signature:
             return Proven()
@@ -455,10 +452,9 @@ def check_request(
     known: Provers | None = None,
     now_ms: int = 0,
 ) -> Proven:
-    """How the person of a request proved their identity. Raises NotAllowed.
-
-    If policy requires four eyes, no one approves what they proposed. If policy lists approvers, or people
-    sign in, a typed name is accepted only for a pause.
+    """How the person of a request proved their identity. Raises NotAllowed. If policy requires four eyes, no
+    one approves what they proposed. If policy lists approvers, or people sign in, a typed name is accepted
+    only for a pause.
     """
     own = alike(request.who) == alike(view.proposer)
     if request.verb == "approve" and own and not policy.proposer_approves:

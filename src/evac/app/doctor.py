@@ -182,9 +182,8 @@ def _observation(endpoint: Endpoint, capability: type) -> Action:
 async def examine_files(
     path: Path, policy: Path | None, now_ms: int, known: Observation | None = None
 ) -> Diagnosis:
-    """`examine` for an estate and its policy on disk, with roles and places as a leader last saw them.
-
-    Raises EvacError for unusable files.
+    """`examine` for an estate and its policy on disk, with roles and places as a leader last saw them. Raises
+    EvacError for unusable files.
     """
     loaded = estates.load(path)
     rules = read_policy(path, policy, loaded)

@@ -118,7 +118,6 @@ class SeenEstate:
 
     async def adopt(self, estate: Estate, with_it: Callable[[], None]) -> None:
         """Switch to other files, keeping the roles as last seen; long computations run off the event loop.
-
         with_it: applies changes at the same moment; if it raises, nothing changes.
         """
         while True:
@@ -191,10 +190,9 @@ class SeenEstate:
             self._take(replace(merged(self.observation, looked), effects=effects, restores=restores))
 
     async def look(self, guard: Lease) -> None:
-        """One observation of the real systems by the leader, written if roles changed.
-
-        Silent servers lengthen an observation, not the interval between two. Results of runs are read before
-        the systems are queried, so that what is known of an ended run is never newer than the roles it left.
+        """One observation of the real systems by the leader, written if roles changed. Silent servers
+        lengthen an observation, not the interval between two. Results of runs are read before the systems are
+        queried, so that what is known of an ended run is never newer than the roles it left.
         """
         self._is_late.clear()
         began_ms, at_ms = self._clock.monotonic_ms(), self._steady.now_ms()
@@ -264,7 +262,6 @@ class SeenEstate:
 
     async def _keep_sightings(self, now: Observation, at_ms: int, guard: Lease) -> None:
         """Write sightings after each observation that saw a primary: their age is the possible data loss.
-
         at_ms: start of the observation, by the steady clock. A sighting whose write is uncertain does not
         count as kept.
         """
@@ -324,10 +321,8 @@ class SeenEstate:
 
     def hangs(self) -> dict[str, tuple[str, ...]]:
         """Store -> sites of synchronous copies that have not followed for as long as it takes to believe the
-        loss of a site.
-
-        Measured between first and last observation: a single one, however old, may have met a new primary
-        whose copies had not found it yet.
+        loss of a site. Measured between first and last observation: a single one, however old, may have met a
+        new primary whose copies had not found it yet.
         """
         bound_ms = self._believed_ms
         late = {name: names for name, (names, since, last) in self._waits.items() if last - since >= bound_ms}

@@ -268,9 +268,8 @@ async def standing_facts(
     epochs: Mapping[str, Epoch],
     timeout_s: float = LOOK_S,
 ) -> tuple[Standing, ...]:
-    """Stores whose synchronous replica is the fence now, checked at each healthy primary.
-
-    Omits stores that policy does not fence by `sync` and those that fail the check. epochs: read before this.
+    """Stores whose synchronous replica is the fence now, checked at each healthy primary. Omits stores that
+    policy does not fence by `sync` and those that fail the check. epochs: read before this.
     """
     wanted = [store for store in estate.stores if "sync" in policy.store(store.id).proofs]
     calls = [

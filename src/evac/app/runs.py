@@ -239,7 +239,6 @@ async def resolve(store: Store, name: str) -> str:
 
 async def ask(store: Store, run: str, request: requests.Request, named: str = "") -> None:
     """Write an operator's request for the leader. named: the operator's name for the run, for the hint.
-
     Raises RunError if the run has ended: then people can only still attest steps with unknown outcomes.
     """
     opened = await store.get(OPEN + run)
@@ -476,9 +475,7 @@ async def clear_mark(
     store: Store, domain: str, who: str, reason: str, now_ms: int, key: Path, wait_s: float = ANSWER_S
 ) -> None:
     """Ask the leader to clear the lost or evacuated mark of a site, or of a domain below one. key: to sign
-    with.
-
-    Raises NotAllowed, Unavailable if no leader responded.
+    with. Raises NotAllowed, Unavailable if no leader responded.
     """
     request = requests.Request(new_id(now_ms), "resume", who, reason, step=domain, at_ms=now_ms)
     await _ask_leader(store, OF_MARK, request, await mark_digest(store, domain, now_ms), key, wait_s)

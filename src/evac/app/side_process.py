@@ -181,10 +181,9 @@ def _begin(niceness: int) -> None:
 
 
 def end_with_parent() -> None:
-    """In the worker: end this process as soon as its parent has ended.
-
-    It holds its own end of the queue open and would otherwise wait forever for the next question. A
-    terminal's interrupt reaches both processes; the parent handles it.
+    """In the worker: end this process as soon as its parent has ended. It holds its own end of the queue open
+    and would otherwise wait forever for the next question. A terminal's interrupt reaches both processes; the
+    parent handles it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -398,9 +398,8 @@ Edges = tuple[tuple[int, ...], ...]
 def chain_to(
     context: Context, service: int, goal: Callable[[int], bool], number: int | None = None
 ) -> tuple[int, ...]:
-    """Shortest path of hard dependencies from a service to one that meets a goal; empty if none.
-
-    number: of a loss; the path then contains only what is down, including alternatives that are all down.
+    """Shortest path of hard dependencies from a service to one that meets a goal; empty if none. number: of a
+    loss; the path then contains only what is down, including alternatives that are all down.
     """
     graph = context.impacts.graph
     down = None if number is None else context.impacts.down[number]

@@ -69,9 +69,8 @@ class Evidence:
         self._journal: Journal | None = None
 
     async def add(self, event: BackupEvent) -> Known:
-        """Keep an event and the state that follows from it; an existing event changes nothing.
-
-        Raises Unavailable, Corrupt.
+        """Keep an event and the state that follows from it; an existing event changes nothing. Raises
+        Unavailable, Corrupt.
         """
         value = encoded(event)
         digest = hashlib.sha256(value).hexdigest()[:24]

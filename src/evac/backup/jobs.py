@@ -89,10 +89,8 @@ class Worker:
         self._clock, self._scratch, self._owner = clock, scratch, owner
 
     async def do(self, task: Task) -> BackupEvent:
-        """Run a job; return the event that ends it, which is already stored.
-
-        Raises LockHeld while another process works on the same copy, LeaseLost when it may no longer run,
-        Unavailable, Corrupt.
+        """Run a job; return the event that ends it, which is already stored. Raises LockHeld while another
+        process works on the same copy, LeaseLost when it may no longer run, Unavailable, Corrupt.
         """
         async with self._alone(task):
             if task.job == "list":
@@ -440,10 +438,8 @@ async def _witness(driver: TakesBackups, task: Task, action: Action) -> tuple[Ma
 
 
 def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple[int, ProofOutcome, str]:
-    """The level that a restore reached, its outcome, and why.
-
-    Without something to compare, a witness proves only that the engine accepts the data; a mismatch proves
-    damage.
+    """The level that a restore reached, its outcome, and why. Without something to compare, a witness proves
+    only that the engine accepts the data; a mismatch proves damage.
     """
     if witnessed is None or not witnessed.facts:
         return RESTORED, "passed", ""

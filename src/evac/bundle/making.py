@@ -154,9 +154,7 @@ def make_bundle(
     draw: sealing.Draw = os.urandom,
 ) -> Written:
     """Read everything and write one file. Same input, same bytes, except for locked parts, whose key is
-    random.
-
-    Raises EstateError, InvalidInput, StoreError.
+    random. Raises EstateError, InvalidInput, StoreError.
     """
     if asked.shares_to and asked.shares is None:
         raise InvalidInput("share-count", "--shares-to was used without --share", "add --share 2/3")

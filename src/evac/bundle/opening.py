@@ -189,9 +189,7 @@ def _inside(outer: Bundle, asked: OpeningRequest, place: Path) -> Iterator[Bundl
 
 def _kept(asked: OpeningRequest, bundle: Bundle) -> dict[str, Any] | None:
     """What an earlier opening of this bundle wrote; None if the folder does not exist. Shares open what is
-    not open yet.
-
-    Raises InvalidInput if the request differs from what was opened.
+    not open yet. Raises InvalidInput if the request differs from what was opened.
     """
     folder = asked.into
     if not folder.exists():
@@ -304,9 +302,8 @@ def _write_private(path: Path, data: bytes) -> None:
 def _ask_agents(
     folder: Path, bundle: Bundle, own: tuple[int, str], confirm: Sequence[str] = ()
 ) -> tuple[dict[str, tuple[int, str]], dict[str, str]]:
-    """(site -> (generation, opener) that its agent knows; sites whose agents are silent).
-
-    Raises UnknownDomain for a confirmed site that does not exist.
+    """(site -> (generation, opener) that its agent knows; sites whose agents are silent). Raises
+    UnknownDomain for a confirmed site that does not exist.
     """
     estate = estates.load(_estate(folder, bundle.values))
     sites = [site.id for site in estate.sites]
@@ -399,7 +396,6 @@ def _make_store(
     path: Path, bundle: Bundle, generation: Generation, asked: OpeningRequest, *, filled: bool
 ) -> tuple[str, ...]:
     """Make the new store, or fill one elsewhere; return the runs on hold. filled: it already has everything.
-
     Raises BundleDamaged, StoreError.
     """
     made = _contents(bundle, generation, asked)

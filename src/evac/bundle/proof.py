@@ -37,9 +37,8 @@ def signer(path: Path) -> Sign:
 
 
 def signed_by(bundle: Bundle) -> str:
-    """The public key (base64) whose owner signed the bundle; empty if it is unsigned.
-
-    Raises BundleDamaged if the signature does not match.
+    """The public key (base64) whose owner signed the bundle; empty if it is unsigned. Raises BundleDamaged if
+    the signature does not match.
     """
     found = bundle.values.get("signature")
     if found is None:
@@ -92,7 +91,6 @@ def check_signer(bundle: Bundle, trusted: str) -> None:
 
 def prove(bundle: Bundle, digest: str, trusted: str, by_shares: bool) -> None:
     """Require at least one proof, and that all given ones match. by_shares: enough people open its seal.
-
     Raises NotAllowed, InvalidInput.
     """
     if digest:

@@ -50,9 +50,7 @@ _OURS: Final = frozenset(
 @contextlib.contextmanager
 def beside(folder: Path) -> Iterator[Path]:
     """A temporary folder on the same disk, from which all or part becomes `folder` (`put`); the rest is
-    removed.
-
-    Raises InvalidInput if another process is opening the same folder.
+    removed. Raises InvalidInput if another process is opening the same folder.
     """
     folder = _absolute(folder)
     place = folder.with_name(f".{folder.name}.{os.getpid()}.new")
@@ -73,9 +71,8 @@ def beside(folder: Path) -> Iterator[Path]:
 
 
 def put(made: Path, target: Path) -> None:
-    """Move it to a path that does not exist yet, surviving a power cut.
-
-    Raises OSError if the disk does not accept it, InvalidInput if something appeared there meanwhile.
+    """Move it to a path that does not exist yet, surviving a power cut. Raises OSError if the disk does not
+    accept it, InvalidInput if something appeared there meanwhile.
     """
     _make_durable(made)
     try:
@@ -91,9 +88,8 @@ def put(made: Path, target: Path) -> None:
 
 def remove_leftovers(folder: Path, own: Path | None = None) -> None:
     """Remove what interrupted openings of this folder left: folders with exactly that name pattern, owned by
-    this user, with only what an opening writes. Follows no link.
-
-    Raises InvalidInput if an opening is running, or something cannot be removed.
+    this user, with only what an opening writes. Follows no link. Raises InvalidInput if an opening is
+    running, or something cannot be removed.
     """
     folder = _absolute(folder)
     form = re.compile(rf"\.{re.escape(folder.name)}\.[1-9][0-9]{{0,9}}\.new")
@@ -259,9 +255,8 @@ def lock_up(
     draw: Draw = os.urandom,
     content: Callable[[Lock], str] = lambda lock: "",
 ) -> tuple[Lock, bytes, tuple[Share, ...]]:
-    """Lock the secrets; return the lock, the data for the bundle, and the shares.
-
-    content: the digest of everything else in the bundle, once the lock is known. Raises InvalidInput.
+    """Lock the secrets; return the lock, the data for the bundle, and the shares. content: the digest of
+    everything else in the bundle, once the lock is known. Raises InvalidInput.
     """
     lock, sealed, _, shares = lock_up_all(material, b"", needed, people, draw, content)
     return lock, sealed, shares
@@ -305,9 +300,7 @@ def _bound(lock: Lock, content: str) -> bytes:
 
 def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share], content: str = "") -> Material:
     """Open the secrets with the shares of enough people. content: the digest of everything else in the
-    bundle.
-
-    Raises InvalidInput.
+    bundle. Raises InvalidInput.
     """
     return _material(_opened(lock, sealed, shares, _bound(lock, content)))
 

@@ -153,10 +153,9 @@ class Control(Protocol):
         key: Path | None = None,
         who: str = "",
     ) -> str:
-        """Have the leader make a run of a plan; return its name.
-
-        abandoned: sites left as lost although they respond. key: to sign with, for direct access; a war room
-        uses the login. who: the requester; empty: the user of this machine.
+        """Have the leader make a run of a plan; return its name. abandoned: sites left as lost although they
+        respond. key: to sign with, for direct access; a war room uses the login. who: the requester; empty:
+        the user of this machine.
         """
         ...
 

@@ -68,9 +68,8 @@ class Message:
 
 
 async def messages(calls: ServerCalls, path: str, after: int = 0) -> AsyncIterator[Message]:
-    """Every message of a stream with a greater number, each once; ends after `end`.
-
-    Raises EvacError, also if reconnecting fails.
+    """Every message of a stream with a greater number, each once; ends after `end`. Raises EvacError, also if
+    reconnecting fails.
     """
     last, cuts = after, 0
     while True:

@@ -136,9 +136,8 @@ class ServerCalls:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Make a change. key: the same for all tries; without one the call must be safe to repeat, such as a
-        query with a body, and a lost response leaves nothing in doubt.
-
-        Raises OutcomeUnknown if something with a key may have been done and the server can no longer say so.
+        query with a body, and a lost response leaves nothing in doubt. Raises OutcomeUnknown if something
+        with a key may have been done and the server can no longer say so.
         """
         sent = {**(headers or {}), **({"Idempotency-Key": key} if key else {}), "Content-Type": media}
         try:

@@ -79,9 +79,8 @@ def concerned(rules: RuleSet, windows: Sequence[Window], services: Iterable[str]
 
 
 def ledger(rules: RuleSet, windows: Sequence[Window], rows: pl.DataFrame) -> pl.DataFrame:
-    """All lines of some rows, in the order of the rules and then of the rows.
-
-    Raises InvalidInput for an invalid cycle, and polars' OverflowError for an amount beyond 64 bits.
+    """All lines of some rows, in the order of the rules and then of the rows. Raises InvalidInput for an
+    invalid cycle, and polars' OverflowError for an amount beyond 64 bits.
     """
     rows = rows.with_row_index(_ROW)
     places = rows.select(_PLACE).unique().rows()

@@ -41,11 +41,9 @@ _IS_MONEY: Final = "kind IN ({})".format(", ".join(f"'{kind}'" for kind in MONEY
 def statement(
     rules: RuleSet, calendar: Sequence[Cycle] = (), windows: Sequence[Window] = (), wide: bool = True
 ) -> str:
-    """One SELECT with a row for each line of the ledger.
-
-    calendar, windows: literal values, for a database without a table of windows; else cycles are computed
-    from their names. wide False: products in 64 bits, three times as fast; for a database that rejects
-    overflows, as DuckDB does.
+    """One SELECT with a row for each line of the ledger. calendar, windows: literal values, for a database
+    without a table of windows; else cycles are computed from their names. wide False: products in 64 bits,
+    three times as fast; for a database that rejects overflows, as DuckDB does.
     """
     integer: Integer = "HUGEINT" if wide else "BIGINT"
     each = list(enumerate(rules.rules))

@@ -100,7 +100,6 @@ def first_of_each(graph: ServiceGraph, instance: Instance) -> Instance:
 
 def _soonest(graph: ServiceGraph, instance: Instance) -> list[int]:
     """(S,) ticks before which no plan has a service back, ignoring limits, capacity and tools; 0 if it is up.
-
     Raised from below, so that it is valid after each pass; a chain takes at most as many passes as services.
     """
     s, horizon = instance.services, instance.horizon

@@ -38,10 +38,8 @@ _GIB: Final = 1 << 30
 
 
 def verdicts(top: Topology, facts: BackupFacts, now_ms: int | None) -> tuple[DataVerdict, ...]:
-    """One for each store, then one for each other data set.
-
-    now_ms: None if no date is known: then only ages stated in the files count. O(copies + proofs), and the
-    losses of sites and groups once.
+    """One for each store, then one for each other data set. now_ms: None if no date is known: then only ages
+    stated in the files count. O(copies + proofs), and the losses of sites and groups once.
     """
     seen = {(one.data_set, one.copy): one for one in facts.copies}
     proofs: dict[tuple[str, str], list[ProofRecord]] = {}

@@ -46,10 +46,8 @@ def bound_instance(
 
 
 def good_ends(estate: Estate) -> Estate:
-    """The estate with the better end of every interval.
-
-    Unchanged: facts replaced since, and the time when plans start, because whatever is done by then is
-    bounded from there on.
+    """The estate with the better end of every interval. Unchanged: facts replaced since, and the time when
+    plans start, because whatever is done by then is bounded from there on.
     """
     tree: Tree = {}
     for interval in estate.intervals:

@@ -121,10 +121,9 @@ def _candidates(
     scenario: Scenario,
     unknown: set[str],
 ) -> tuple[Candidate, ...]:
-    """Copies first, then backups; places are unique and sorted within each kind.
-
-    If the members elect a primary by themselves, that is the only way; if a restore point is requested, only
-    backups are: a copy contains what was written after it.
+    """Copies first, then backups; places are unique and sorted within each kind. If the members elect a
+    primary by themselves, that is the only way; if a restore point is requested, only backups are: a copy
+    contains what was written after it.
     """
     moment_s = dict(scenario.moments).get(store.id)
     waived = store.id in policy.waivers or moment_s is not None
@@ -247,10 +246,8 @@ def with_restore_needs(
     hits: Callable[[tuple[LostStore, ...]], Found],
 ) -> tuple[tuple[LostStore, ...], Found]:
     """Add the services that each restore waits for, and return the stores with the resulting effect of the
-    loss.
-
-    A store with a live copy is not restored, nor is one whose restore would wait for itself, directly or
-    through a tool. Each store that this blocks may block another, so it is repeated.
+    loss. A store with a live copy is not restored, nor is one whose restore would wait for itself, directly
+    or through a tool. Each store that this blocks may block another, so it is repeated.
     """
     names, hit, every = {s.id: row for row, s in enumerate(estate.services)}, hits(stores), graph.every
     policies = {number: estate.stores[row].backup_policy for row, number in store_rows.items() if number >= 0}

@@ -131,9 +131,8 @@ def replicas_lost(
     top: Topology, lost: Loss, good: bool = False, replicas: Replicas | None = None
 ) -> IntColumn:
     """(K,) lost replicas of each binding: all with their server, pool or site; in a pool that loses some of
-    its servers, its share.
-
-    good: the minimum, rounded in our favour; replicas: instead of those of the estate.
+    its servers, its share. good: the minimum, rounded in our favour; replicas: instead of those of the
+    estate.
     """
     replicas = top.estate.replicas if replicas is None else replicas
     gone = np.zeros(len(replicas), np.bool_)
@@ -196,9 +195,8 @@ def loose_services(top: Topology, lost: Loss) -> BoolColumn:
 
 def loose_stores(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
     """(D,) stores that accept writes as far as is known, and would not if members known by site only were in
-    the lost part of it.
-
-    is_loss: commits wait for a lost copy, but not for one that leaves in order or comes back.
+    the lost part of it. is_loss: commits wait for a lost copy, but not for one that leaves in order or comes
+    back.
     """
     judge = is_down if is_loss else store_is_lost
     some, _ = sites_in_part(top, lost)
@@ -283,9 +281,8 @@ def pool_capacities(
     unknown: set[str],
 ) -> tuple[list[list[int]], IntColumn]:
     """(capacity of each pool without its dark servers, capacity of each chosen server): dark servers
-    contribute by their size, or equally if sizes are unknown.
-
-    A pool that loses some of its servers keeps the rest; in a failback, the lost part.
+    contribute by their size, or equally if sizes are unknown. A pool that loses some of its servers keeps the
+    rest; in a failback, the lost part.
     """
     fleet, found = top.estate.fleet, []
     capacity = np.where(fleet.capacity_known[chosen], fleet.capacity[chosen], 0)

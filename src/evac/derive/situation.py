@@ -315,7 +315,6 @@ def _away(
     turns: Mapping[str, int],
 ) -> tuple[Away, ...]:
     """Services whose count at some site differs from home, or whose users are sent where home has none.
-
     fires: sites that runs left, which explains why nothing runs there, whatever moved it earlier. turns: of
     ended runs; an open one is last.
     """

@@ -67,10 +67,8 @@ class Tool:
         keeps: Sequence[int] = (),
         most: int = OUTPUT_BYTES,
     ) -> Ended:
-        """Run it. changes: after a timeout it may have done its work.
-
-        Raises `ActionError` if it is missing, too slow, writes too much, or exits with a code that is not
-        allowed.
+        """Run it. changes: after a timeout it may have done its work. Raises `ActionError` if it is missing,
+        too slow, writes too much, or exits with a code that is not allowed.
         """
         name = Path(self.program).name
         if (found := shutil.which(self.program)) is None:

@@ -291,9 +291,8 @@ class TakesBackups(Driver, Protocol):
         ...
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
-        """Check the repository: its structure (level 1), or the bytes of one part of several (level 2).
-
-        part counts from 1. Damage, or being unable to check, is an outcome, not an error.
+        """Check the repository: its structure (level 1), or the bytes of one part of several (level 2). part
+        counts from 1. Damage, or being unable to check, is an outcome, not an error.
         """
         ...
 
@@ -326,9 +325,8 @@ class RestoresData(Driver, Protocol):
         ...
 
     async def clean_up(self, action: Action, timeout_s: float, place: str) -> None:
-        """Stop what runs in a folder that `restore` filled or started to fill, and remove it.
-
-        Does nothing if nothing is there; raises `Permanent` for a folder that no restore made.
+        """Stop what runs in a folder that `restore` filled or started to fill, and remove it. Does nothing if
+        nothing is there; raises `Permanent` for a folder that no restore made.
         """
         ...
 

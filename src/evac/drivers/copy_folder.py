@@ -154,9 +154,7 @@ class CopyFolder:
     @contextlib.contextmanager
     def alone(self) -> Iterator[int]:
         """Lock the backups of the store, and remove leftovers of an interrupted backup. Yields the open lock,
-        for programs to inherit.
-
-        Raises `Retryable` while another process, or a program of it, has it.
+        for programs to inherit. Raises `Retryable` while another process, or a program of it, has it.
         """
         self.path.mkdir(mode=0o700, exist_ok=True)
         handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -105,9 +105,8 @@ class Asked:
         return found
 
     def objects(self, most: int = 0) -> dict[str, tuple[str, float]]:
-        """Key below the prefix -> version identifier and time written. most: maximum number; 0: all.
-
-        Raises `Permanent` if there are too many to list.
+        """Key below the prefix -> version identifier and time written. most: maximum number; 0: all. Raises
+        `Permanent` if there are too many to list.
         """
         found: dict[str, tuple[str, float]] = {}
         for page in self._listing(self._bucket.prefix, MaxKeys=most or 1_000):

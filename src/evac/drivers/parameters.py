@@ -102,9 +102,8 @@ def shares(action: Action) -> tuple[tuple[str, ...], tuple[str, ...], int]:
 
 
 def reversed_traffic(action: Action) -> Action:
-    """The action that reverses a shift, drain or ready; `from_share` is the share moved before.
-
-    Raises `Permanent` if the previous state was not recorded.
+    """The action that reverses a shift, drain or ready; `from_share` is the share moved before. Raises
+    `Permanent` if the previous state was not recorded.
     """
     parameters: dict[str, Value] = dict(action.parameters)
     verb = action.verb

@@ -130,7 +130,7 @@ class Driver(Protocol):
         ...
 
     async def observe(self, action: Action, order: Order) -> Observed:
-        """Query the real system whether it is done. Never raises for an unreachable system: that is
+        """Check with the real system whether it is done. Never raises for an unreachable system: that is
         `unclear`.
         """
         ...

@@ -87,9 +87,7 @@ async def last_commit(
     name: str, content: bytes, settings: Mapping[str, Value], watch: Stopwatch
 ) -> float | None:
     """When the last transaction of an archived segment ended, in seconds since 1970; None if it contains
-    none.
-
-    Raises `Permanent` for one that cannot be unpacked or read.
+    none. Raises `Permanent` for one that cannot be unpacked or read.
     """
     with tempfile.TemporaryDirectory(prefix="evac-log-") as place:
         packed, segment = Path(place, name), Path(place, name[:SEGMENT_LETTERS])

@@ -27,9 +27,8 @@ _MILLISECONDS: Final = 1_000
 
 
 def case_document(case: Case) -> dict[str, Any]:
-    """Windows, the last ledger, its approvals, all tranches and claims.
-
-    `stale`: windows or claims changed since the ledger was computed; `next`: the command to type next.
+    """Windows, the last ledger, its approvals, all tranches and claims. `stale`: windows or claims changed
+    since the ledger was computed; `next`: the command to type next.
     """
     windows = case.windows()
     found: dict[str, Any] = {

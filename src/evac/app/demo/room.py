@@ -244,7 +244,6 @@ def serve_demo(port: int, say: Say, speed: float = 1.0, sign_in: bool = False) -
 
 def listening(port: int) -> socket.socket:
     """Listen at once, so that no other process gets the port before the war room is ready; 0: any free port.
-
     Raises InvalidInput if the port is in use.
     """
     taken = socket.socket()

@@ -262,10 +262,9 @@ class Copies:
 
 
 def arguments_of(copies: Copies, told: Sequence[str], room: bool = False) -> list[str]:
-    """Arguments of a side process whose first argument names the estate, changed to read the copy.
-
-    room: the side process that also reads the policy and shows the state of the files. A policy next to the
-    copy is found there, and is not missed once it no longer exists.
+    """Arguments of a side process whose first argument names the estate, changed to read the copy. room: the
+    side process that also reads the policy and shows the state of the files. A policy next to the copy is
+    found there, and is not missed once it no longer exists.
     """
     found = [str(copies.estate), *told[1:]]
     if not room:

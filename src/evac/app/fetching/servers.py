@@ -71,9 +71,8 @@ class _Server:
         self._opener = urllib.request.build_opener(_NoRedirects())
 
     def get(self, path: str, scheme: str, *, optional: bool = False, **query: str) -> Any:
-        """The JSON at a path; `scheme` precedes the token.
-
-        None if it is `optional` and the server does not have it or does not let this token read it.
+        """The JSON at a path; `scheme` precedes the token. None if it is `optional` and the server does not
+        have it or does not let this token read it.
         """
         address = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
         headers = {"Accept": "application/json"}
@@ -136,10 +135,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def body_of(answer: http.client.HTTPResponse, most: int, ends_s: float) -> bytes:
-    """Read a response, up to one byte more than the limit.
-
-    Raises TimeoutError at the deadline, however slowly the server sends, and OSError if the response ends
-    early.
+    """Read a response, up to one byte more than the limit. Raises TimeoutError at the deadline, however
+    slowly the server sends, and OSError if the response ends early.
     """
     parts: list[bytes] = []
     size = 0

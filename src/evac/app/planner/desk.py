@@ -261,9 +261,8 @@ def again(
     place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, whole: str
 ) -> Told | Failure | None:
     """Reuse an accepted plan with the same inputs as the plan of this loss in this estate, without planning
-    or checking again.
-
-    whole: of that plan; data: made here, or read in full before. None if the inputs differ in anything.
+    or checking again. whole: of that plan; data: made here, or read in full before. None if the inputs differ
+    in anything.
     """
 
     def work() -> Told | None:
@@ -279,9 +278,8 @@ def again(
 def still(
     place: Place, observation: Observation, lost: tuple[str, ...], data: bytes, accepted: str
 ) -> Told | Failure | None:
-    """An existing plan as the plan of this loss in this estate; None if the checker refuses it.
-
-    accepted: body of a plan that the checker accepted for the same inputs; it is not checked again.
+    """An existing plan as the plan of this loss in this estate; None if the checker refuses it. accepted:
+    body of a plan that the checker accepted for the same inputs; it is not checked again.
     """
 
     def work() -> Told | None:

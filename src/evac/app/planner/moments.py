@@ -17,10 +17,8 @@ _CODE = "plan-moment"
 
 
 def moments_of(estate: Estate, stated: tuple[str, ...], now_s: int) -> tuple[tuple[str, int], ...]:
-    """(store, seconds since 1970), sorted.
-
-    Raises InvalidInput for an unknown store, an invalid or future moment, and for a store of a recovery group
-    whose others return to a different moment.
+    """(store, seconds since 1970), sorted. Raises InvalidInput for an unknown store, an invalid or future
+    moment, and for a store of a recovery group whose others return to a different moment.
     """
     stores = {store.id for store in estate.stores}
     groups = {group.id: group.stores for group in estate.recovery_groups}

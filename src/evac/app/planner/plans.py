@@ -44,10 +44,9 @@ NICENESS: Final = 5
 
 
 def mended(estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
-    """The repaired plan for the current estate; None if no replica can be placed elsewhere.
-
-    Raises InvalidInput if it is not a plan, UnknownDomain and StalePlan if the estate changed and lacks what
-    the plan is about.
+    """The repaired plan for the current estate; None if no replica can be placed elsewhere. Raises
+    InvalidInput if it is not a plan, UnknownDomain and StalePlan if the estate changed and lacks what the
+    plan is about.
     """
     plan = plan_codec.decode(data, own=True)
     instance = derive(estate, plan.scenario, plan.policy, plan.tick_ms)
@@ -182,7 +181,6 @@ class Question:
 
 def scenario_of(estate: Estate, question: Question, now_s: int = 0) -> Scenario:
     """The scenario of a question. now_s: current time in seconds since 1970, the reference for moments.
-
     Raises InvalidInput and UnknownDomain.
     """
     asked: list[tuple[ScenarioKind, tuple[str, ...]]] = [

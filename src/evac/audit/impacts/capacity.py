@@ -235,9 +235,7 @@ def _shortfall(question: _Question, number: int, found: _Placement, free: IntCol
 
 def taken_by_placing(found: Capacity, losses: Losses, lost: CountTable, number: int) -> IntColumn:
     """(sites, R) capacity of each site used by the replicas that one loss moves, by first fit without
-    shedding.
-
-    lost: (L, S). Unplaced replicas use nothing.
+    shedding. lost: (L, S). Unplaced replicas use nothing.
     """
     question, supply = _Question(found.supply, losses, lost, found.pools), found.supply
     sites = losses.sites.shape[1]

@@ -172,10 +172,8 @@ def spread(order: Order, bits: Bits) -> Bits:
 
 
 def spread_all(order: Order, graph: ServiceGraph, bits: Bits, down: Bits | None = None) -> Bits:
-    """`spread` that also joins bits common to all alternatives of a group.
-
-    down: bits of services that are down; then it joins bits of any alternative if each of the others is down
-    or has them.
+    """`spread` that also joins bits common to all alternatives of a group. down: bits of services that are
+    down; then it joins bits of any alternative if each of the others is down or has them.
     """
     found = spread(order, bits)
     while graph.has_alternatives:

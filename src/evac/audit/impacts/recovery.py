@@ -492,9 +492,8 @@ class _Walk:
 
 def _waits_for_nobody(depth: _Depth, acts: BoolColumn, alone: BoolColumn) -> BoolColumn:
     """(units,) whether everything that a unit waits for happens by itself, as `untimed.returns_alone` decides
-    for one loss.
-
-    acts: by row of the depth, whether someone acts for it; alone: by row of the damage, lower depths.
+    for one loss. acts: by row of the depth, whether someone acts for it; alone: by row of the damage, lower
+    depths.
     """
     found = ~np.logical_or.reduceat(acts, depth.first)
     if len(depth.waiting):

@@ -243,7 +243,6 @@ class Reconciler:
 
     async def pause(self, order: Order, pods: int) -> str:
         """Pause it before a change of the workload, given its current number of pods; return what was done.
-
         Raises `Permanent`, `OutcomeUnknown`, or `Retryable` if someone else keeps changing it.
         """
         for _ in range(TRIES):

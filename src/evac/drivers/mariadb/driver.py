@@ -331,10 +331,9 @@ async def _promote(link: MariadbLink, action: Action, order: Order) -> Evidence:
 
 
 async def _until_applied(link: MariadbLink) -> MariadbFacts:
-    """Wait until everything received is applied. Raises `Permanent` if applying has stopped.
-
-    The applier thread is not started here: while both threads are stopped, a start would drop what was
-    received but not applied.
+    """Wait until everything received is applied. Raises `Permanent` if applying has stopped. The applier
+    thread is not started here: while both threads are stopped, a start would drop what was received but not
+    applied.
     """
     while not ((facts := await read_facts(link)).is_cut and covers(facts.held, facts.received)):
         if not facts.applies:

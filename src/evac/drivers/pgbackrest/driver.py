@@ -201,9 +201,8 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
     async def _verify(
         self, action: Action, labels: Sequence[str], watch: Stopwatch, whole_log: bool = False
     ) -> list[str]:
-        """Problems of these sets. whole_log: they are all there are, and the whole archive is checked.
-
-        Raises `Permanent` if no file of the set was checked.
+        """Problems of these sets. whole_log: they are all there are, and the whole archive is checked. Raises
+        `Permanent` if no file of the set was checked.
         """
         named = () if whole_log else (f"--set={labels[0]}",)
         argv = ("--output=text", "--verbose", *named, "verify")
@@ -339,9 +338,8 @@ def _config(action: Action) -> str:
 
 
 def _options(action: Action) -> dict[str, str]:
-    """Options of the repository as pgBackRest finds them: environment, stanza, global.
-
-    Raises `Permanent` if the configuration is unreadable.
+    """Options of the repository as pgBackRest finds them: environment, stanza, global. Raises `Permanent` if
+    the configuration is unreadable.
     """
     parser = RawConfigParser(delimiters=("=",), comment_prefixes=("#",), strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]

@@ -87,7 +87,6 @@ async def program(
     allowed: tuple[int, ...] = (0,),
 ) -> str:
     """Run one of the programs; return its output, at most `OUTPUT_BYTES`. output: a file for it instead.
-
     Raises `Permanent` for an exit code that is not allowed, `OutcomeUnknown` on timeout.
     """
     secret = password.secret() if password else None
@@ -159,9 +158,8 @@ async def stop(place: Place) -> None:
 
 
 async def start(place: Place, timeout_s: float, options: str = "") -> None:
-    """Start the server and wait until it accepts connections. options: more `-c` settings.
-
-    Raises `Permanent` with the server's messages if it does not start.
+    """Start the server and wait until it accepts connections. options: more `-c` settings. Raises `Permanent`
+    with the server's messages if it does not start.
     """
     log = place.data / "evac_start.log"
     before = log.stat().st_size if log.exists() else 0

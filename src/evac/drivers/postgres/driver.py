@@ -330,7 +330,6 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
 
     async def facts(self, action: Action, timeout_s: float) -> PostgresFacts:
         """Role, timeline, position, lag and synchronous state of the endpoint's member, for probes and plans.
-
         Raises `Retryable`, `Permanent`.
         """
         async with linked(_member(action), timeout_s, timeout_s) as link:
@@ -353,9 +352,8 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
     async def precheck_sync(
         self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str
     ) -> Checked:
-        """Check at the healthy primary whether `candidate` could be the fence when `may_be_lost` is gone.
-
-        If ready, the caller stores the fact with its time, and passes it to `fence` as `standing` and
+        """Check at the healthy primary whether `candidate` could be the fence when `may_be_lost` is gone. If
+        ready, the caller stores the fact with its time, and passes it to `fence` as `standing` and
         `standing_age_ms`. Never raises.
         """
         try:

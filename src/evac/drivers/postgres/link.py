@@ -325,10 +325,8 @@ async def _end(connection: Any) -> None:
 
 
 async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
-    """A connection, or an error in time.
-
-    An attempt that takes too long is left alone, not cancelled: cancelling it at the moment of success leaves
-    a future behind that no one can consume.
+    """A connection, or an error in time. An attempt that takes too long is left alone, not cancelled:
+    cancelling it at the moment of success leaves a future behind that no one can consume.
     """
     secret = member.secret()
     limit = max(0.05, min(connect_s, timeout_s * 0.8))
@@ -521,8 +519,7 @@ async def set_sync(link: Link, wanted: SyncSet) -> None:
 
 async def stir(link: Link) -> None:
     """Write a few meaningless bytes to the log. Waiting commits continue when a standby next confirms
-    something, and one that has everything reports nothing for up to `wal_receiver_status_interval`.
-
-    It is not a separate transaction, so it waits for no standby itself.
+    something, and one that has everything reports nothing for up to `wal_receiver_status_interval`. It is not
+    a separate transaction, so it waits for no standby itself.
     """
     await link.change("SELECT pg_logical_emit_message(false, 'evac', '')")

@@ -80,9 +80,8 @@ async def look(wire: Wire, target: RedfishTarget, ends: float) -> Circuit:
 async def move(
     wire: Wire, target: RedfishTarget, action: Action, order: Order, ends: float, fresh: Fresh
 ) -> Evidence:
-    """Close or open the breaker, once, and poll until it is. fresh: a very recent observation.
-
-    Raises `Permanent`, `Retryable`, or `OutcomeUnknown`.
+    """Close or open the breaker, once, and poll until it is. fresh: a very recent observation. Raises
+    `Permanent`, `Retryable`, or `OutcomeUnknown`.
     """
     wanted = _WANTED[action.verb]
     async with wire.talk(target, ends, goes_on=True) as talk:

@@ -63,10 +63,9 @@ class System:
 
 
 async def find(talk: Talk, known_path: str, last: bool = False) -> tuple[System, bool]:
-    """The system of a controller, and whether the known path led to it.
-
-    known_path: where another controller of this endpoint has its system, "" for none; used only for a server
-    with a known serial number, which shows whether it is the right one.
+    """The system of a controller, and whether the known path led to it. known_path: where another controller
+    of this endpoint has its system, "" for none; used only for a server with a known serial number, which
+    shows whether it is the right one.
     """
     serial = talk.target.serial
     if known_path and serial:

@@ -453,10 +453,8 @@ def _evidence(action: Action, facts: RedisFacts) -> dict[str, str | int | bool]:
 
 async def _catch_up(server: _Server, action: Action, order: Order, facts: RedisFacts) -> None:
     """After a clean demotion the old primary still responds: wait for its last writes, even over a link that
-    is briefly down.
-
-    A link to a lost site looks up for seconds, and one that hangs accepts connections: after a loss no one
-    waits longer for it than a real response takes.
+    is briefly down. A link to a lost site looks up for seconds, and one that hangs accepts connections: after
+    a loss no one waits longer for it than a real response takes.
     """
     orderly = text(action.parameters, "proof", "") == "demote"
     if facts.role == "primary" or not (facts.link_up or orderly):
