@@ -1,4 +1,4 @@
-"""A plan as a list for paper: the same ids of steps, in the order in which they are done. Pure.
+"""A plan as a printed list with the same step ids, in order of execution. Pure.
 
 For the day when no screen works: what is written beside a step by hand can be attested afterwards by its id.
 """
@@ -170,7 +170,7 @@ def _step(step: Step, owners: Mapping[str, str], ground: _Ground) -> RunbookStep
 
 
 class _Ground:
-    """What the estate says of where steps happen: sites of pools, endpoints, replicas that run already."""
+    """Where steps happen according to the estate: sites of pools, endpoints, existing replicas."""
 
     def __init__(self, plan: Plan, estate: Estate | None) -> None:
         self.endpoints: dict[str, list[Endpoint]] = {}

@@ -43,7 +43,7 @@ class SupplyRow:
 
 @dataclass(frozen=True, slots=True)
 class CapacityRow:
-    """Room as boots and sheds free it, priced per pool and resource (rule R4).
+    """Capacity freed by boots and sheds, priced per pool and resource (rule R4).
 
     prices: (pool, resource, factor) sorted; shares: (milestone, integer weight) sorted by milestone,
     running ones included.
@@ -167,8 +167,8 @@ class Outcome:
 
     @property
     def goes_down(self) -> bool:
-        """Whether it is without service for a while or for good: also only before a plan begins, where it
-        comes back by itself.
+        """Whether it is without service, temporarily or permanently; also if only before a plan begins,
+        because it recovers by itself.
         """
         early = self.state in ("restored", "degraded") and self.recovery_ms != 0
         return self.base_outage_ms > 0 or early

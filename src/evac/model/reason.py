@@ -52,8 +52,9 @@ class Reason:
 
     kind: ReasonKind
     services: tuple[str, ...] = ()
-    """Of `needs`, `needs-tool` and `place-unknown`, the other one; of `capacity-for`, those that get the
-    capacity, the first few; of a circle, what the service needs, and itself where that needs it in turn."""
+    """For `needs`, `needs-tool` and `place-unknown`: the other service; for `capacity-for`: the first few
+    that get the capacity; for a circle: what the service needs, and itself if that needs it in turn.
+    """
     more: int = 0
     """How many more `services` there are."""
     store: str = ""
@@ -68,8 +69,9 @@ class Reason:
     fact: str = ""
     """For `fact-unknown`: the path of the unknown amount."""
     resource: str = ""
-    """Of `capacity-not-found`, one of `RESOURCE_WORDS` of which there is too little for this service and
-    all that the plan brings back of its tier and above; empty where that is not proved."""
+    """For `capacity-not-found`: the one of `RESOURCE_WORDS` that is short for this service and everything
+    restored of its tier and above; empty if that is not proved.
+    """
     missing: int = 0
     """How much of it is missing."""
 

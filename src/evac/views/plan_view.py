@@ -273,7 +273,7 @@ def capacity(estate: Estate, plan: Plan, where: Standing) -> tuple[CapacityRow, 
 
 
 def _amounts(estate: Estate, top: Topology, lost: Loss, plan: Plan) -> tuple[Ints, Ints, Ints, Ints]:
-    """(sites, R) each: all of it; dark and not lost; dark and booted by the plan; lost."""
+    """(sites, R) each: total; dark and not lost; dark and booted by the plan; lost."""
     fleet = estate.fleet
     own = (fleet.pool < 0) & (fleet.state != CONDEMNED)
     dark = own & (fleet.state == DARK) & ~lost.servers
@@ -340,8 +340,8 @@ def root_reason(outcome: Outcome, gone: Mapping[str, Outcome]) -> str:
 
 
 def recovery_times(plan: Plan, outcomes: Iterable[Outcome]) -> list[int]:
-    """Milliseconds from the loss on of the services that went down and come back, rising; not of those that
-    run on until the plan moves them.
+    """Milliseconds from the loss for services that went down and are restored, ascending; not for those that
+    keep running until the plan moves them.
     """
     back, moves = [o for o in outcomes if o.state in ("restored", "degraded") and o.goes_down], plan.moves
     return sorted(o.recovery_ms for o in back if o.recovery_ms is not None and o.service not in moves)
@@ -386,8 +386,8 @@ def work_ms(plan: Plan) -> int:
 
 
 def write_outages(plan: Plan) -> list[tuple[int, str]]:
-    """(milliseconds, store) of each store whose primary moves while it still writes, longest first: from the
-    fence of the old primary, or the promotion where nothing is fenced, until the new one takes writes.
+    """(milliseconds, store) of each store whose primary moves while it still takes writes, longest first:
+    from the fence of the old primary, or the promotion if nothing is fenced, until the new one takes writes.
     """
     if plan.scenario.kind not in ("evacuate", "failback"):
         return []
@@ -578,7 +578,9 @@ def _gap(plan: Plan) -> Card:
 
 
 def tier_rows(plan: Plan) -> list[dict[str, Any]]:
-    """When each tier is back: first, half and last of those that went down and come back."""
+    """When each tier is restored: the first, half, and the last of its services that went down and are
+    restored.
+    """
     rows = []
     for tier in sorted({o.tier for o in plan.outcomes}):
         mine = [o for o in plan.outcomes if o.tier == tier]

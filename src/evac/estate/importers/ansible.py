@@ -79,7 +79,7 @@ def _is_in_sections(source: Path) -> bool:
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """How a file that begins like this is recognised, if it is a source of this kind."""
+    """What a file that begins like this contains, if it is a source of this kind."""
     return "placed" if '"_meta"' in head and '"hostvars"' in head else None
 
 

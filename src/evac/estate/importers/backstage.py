@@ -28,7 +28,7 @@ _STORE_TYPES: Final = frozenset(
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """How a file that begins like this is recognised, if it is a source of this kind."""
+    """What a file that begins like this contains, if it is a source of this kind."""
     return "names" if re.search(r"apiVersion[\"']?:\s*[\"']?backstage\.io/", head) else None
 
 

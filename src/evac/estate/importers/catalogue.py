@@ -49,7 +49,7 @@ Facts = dict[str, list[tuple[str, Place]]]
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """How a file that begins like this is recognised, if it is a source of this kind."""
+    """What a file that begins like this contains, if it is a source of this kind."""
     if name.endswith((".csv", ".tsv")):
         columns = {_meaning(cell) for cell in header_of(head, name)}
         hosts = {bare(cell) for cell in header_of(head, name)} & set(HOST_COLUMNS)

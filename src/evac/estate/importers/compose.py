@@ -100,7 +100,7 @@ class _Variables:
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """How a file that begins like this is recognised, if it is a source of this kind."""
+    """What a file that begins like this contains, if it is a source of this kind."""
     if name in NAMES:
         return "unplaced"
     is_one = re.search(r"^services:\s*$", head, re.MULTILINE) and re.search(r"^\s+image:", head, re.MULTILINE)

@@ -252,7 +252,7 @@ HOST_COLUMNS: Final = ("host", "hostname", "fqdn", "server", "servername", "mach
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """How a file that begins like this is recognised, if it is a source of this kind."""
+    """What a file that begins like this contains, if it is a source of this kind."""
     if not name.endswith((".csv", ".tsv")):
         return None
     cells = header_of(head, name)

@@ -36,7 +36,7 @@ REFUSED: Final = "virtual_machines_refused"
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """How a file that begins like this is recognised, if it is a source of this kind."""
+    """What a file that begins like this contains, if it is a source of this kind."""
     is_answer = '"results"' in head or '"devices"' in head
     is_one = '"device_type"' in head or ('"vcpus"' in head and '"cluster"' in head)
     return "placed" if is_answer and is_one else None

@@ -79,7 +79,7 @@ _NOBODY: Final = frozenset({"", "user", "unknown"})
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """How a file that begins like this is recognised, if it is a source of this kind."""
+    """What a file that begins like this contains, if it is a source of this kind."""
     return "names" if '"resultType"' in head and '"cpu"' in head else None
 
 

@@ -117,7 +117,7 @@ class _Resource:
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """How a file that begins like this is recognised, if it is a source of this kind."""
+    """What a file that begins like this contains, if it is a source of this kind."""
     is_one = '"terraform_version"' in head and ('"root_module"' in head or '"planned_values"' in head)
     return "placed" if is_one else None
 

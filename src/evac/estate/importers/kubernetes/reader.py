@@ -89,7 +89,7 @@ def _tiers(manifests: Manifests) -> tuple[dict[str, int], str | None]:
 
 
 def looks_like(name: str, head: str) -> Sign | None:
-    """How a file that begins like this is recognised, if it is a source of this kind."""
+    """What a file that begins like this contains, if it is a source of this kind."""
     if "backstage.io/" in head:
         return None
     has_nodes = re.search(r"kind[\"']?:\s*[\"']?Node(?:List)?\b", head) is not None
