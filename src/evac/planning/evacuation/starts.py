@@ -5,8 +5,7 @@ boot kind, and rows freed by sheds. The source whose next replica can start firs
 free capacity come last.
 
 A placement can also be kept while only its times are searched: `remember` keeps the rows and sheds of the
-generation on the board, and with `PINNED` set the next ones put every replica where it was. Rows are not
-searched then, so a generation costs a small part of a free one.
+generation on the board, and with `PINNED` set the next ones reuse them, at a fraction of the cost.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -194,8 +193,7 @@ def start_pinned(board: Board, item: int, service: int, mile: int, since: int) -
 
 
 ON, BOOTED, DARK, FREED = range(4)
-"""Kinds of sources; a source record has its kind, its group or pool, the tick of its next start, and
-where it stands in its stock."""
+"""Kinds of sources. A source record: kind, group or pool, tick of its next start, position in its stock."""
 
 ON_FIRST, BOOTED_FIRST, SAVE_ON = range(3)
 """Tastes: which stock is used if several can start a replica at the same tick."""
