@@ -21,8 +21,8 @@ from evac.steps.registry import kind_of
 
 PAUSE_MOST_MS: Final = 600_000
 CHANCE: Final = 20
-"""At a lower rate of broken servers than one in this many waves, a row of failures is taken for a dead boot
-server.
+"""Accepted error rate: in fewer than one in this many waves, broken servers in a row are taken for a dead
+boot server.
 """
 _OPEN: Final = BUSY | {"ready"}
 
