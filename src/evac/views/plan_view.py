@@ -578,9 +578,7 @@ def _gap(plan: Plan) -> Card:
 
 
 def tier_rows(plan: Plan) -> list[dict[str, Any]]:
-    """When each tier is restored: the first, half, and the last of its services that went down and are
-    restored.
-    """
+    """When each tier is restored: first, half and last of its services that were down."""
     rows = []
     for tier in sorted({o.tier for o in plan.outcomes}):
         mine = [o for o in plan.outcomes if o.tier == tier]
