@@ -2,8 +2,8 @@
 
 A process of its own, so that the war room stays where only operators reach it. It needs the store and the
 channel's key, and sends nothing itself. Every page works without a script. Links in mails open a page with a
-button, because programs that check mail open links too; a mail program's own unsubscribe button posts
-(RFC 8058). Answers never say whether an address is subscribed.
+button, because programs that check mail open links too (GET, HEAD); a mail program's own unsubscribe button
+posts (RFC 8058). Answers never say whether an address is subscribed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Desk:
 
     async def subscribe(self, request: Request) -> Response:
         language = _language(request.query_params.get("language", ""))
-        if request.method == "GET":
+        if request.method != "POST":
             return self._answer(language, "form")
         address = ""
         try:
@@ -77,7 +77,7 @@ class Desk:
     async def confirm(self, request: Request) -> Response:
         language, link = _language(""), request.query_params.get("link", "")
         try:
-            if request.method == "GET":
+            if request.method != "POST":
                 language = _language(str(self._vault.opened("confirm", link)["language"]))
                 return self._answer(language, "confirm")
             language = await confirm(self._store, self._vault, link, self._now_ms())
@@ -89,7 +89,7 @@ class Desk:
         language = _language(request.query_params.get("language", ""))
         try:
             reader = leaver_of(self._vault, request.query_params.get("link", ""))
-            if request.method == "GET":
+            if request.method != "POST":
                 return self._answer(language, "leave")
             await remove(self._store, reader)
         except EvacError as error:

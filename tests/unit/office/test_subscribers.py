@@ -157,11 +157,13 @@ def test_a_person_subscribes_gets_updates_once_and_leaves(box: Box, language: st
         form = {"address": "kim@example.com", "language": language}
         said = (await play.open("/email", "POST", data=form)).text
         assert box.got == [], "the page sends nothing itself"
+        assert (await play.open("/email", "HEAD")).status_code == 200
         assert await play.mail.invite() == await play.controller().invite() == ""
         (asked,) = box.got
         assert confirm in asked["Subject"]
         link = link_in(asked, "confirm")
-        assert (await play.open(link)).status_code == 200
+        for method in ("GET", "HEAD"):
+            assert (await play.open(link, method)).status_code == 200
         assert await exported(play.store, vault_of(CHANNEL)) == [], "opening a link changes nothing"
         for _ in range(2):
             assert (await play.open(link, "POST")).status_code == 200
@@ -178,7 +180,8 @@ def test_a_person_subscribes_gets_updates_once_and_leaves(box: Box, language: st
         assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
         leave = mail["List-Unsubscribe"].strip("<>").removeprefix(PAGE)
         assert leave == link_in(mail, "leave")
-        await play.open(leave)
+        for method in ("GET", "HEAD"):
+            assert (await play.open(leave, method)).status_code == 200
         assert await exported(play.store, vault_of(CHANNEL)), "opening a link changes nothing"
         assert (await play.open(leave, "POST", data={"List-Unsubscribe": "One-Click"})).status_code == 200
         assert await play.controller().send(update(2)) == Outcome()
