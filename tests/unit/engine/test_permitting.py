@@ -105,6 +105,27 @@ def test_a_fence_stops_the_permits_and_waits_the_longest_of_them_out() -> None:
     asyncio.run(story())
 
 
+def test_a_fence_that_ends_while_a_permit_is_prepared_lets_none_go_out() -> None:
+    async def story() -> None:
+        store, clock, agent, permits = world()
+        lease = await store.acquire("leader", "me", 10_000)
+        await store.transact((), (Put("permit/db", orjson.dumps({"site": "pangyo", "ttl_ms": TTL_MS})),))
+        clock.ms += wait_ms(TTL_MS)
+        read, driver = permits.fact, LeaseDriver(permits)
+
+        async def fenced_meanwhile(name: str) -> tuple[str, int] | None:
+            permits.fact = read  # type: ignore[method-assign]
+            await driver.execute(FENCE, ORDER)
+            return await read(name)
+
+        permits.fact = fenced_meanwhile  # type: ignore[method-assign]
+        await permits._permit("db", lease)
+        assert (await driver.observe(FENCE, ORDER)).outcome == "done"
+        assert agent.granted == [], "the fence was proved"
+
+    asyncio.run(story())
+
+
 def test_whoever_takes_over_waits_from_then_on() -> None:
     async def story() -> None:
         store, clock, agent, permits = world()

@@ -138,6 +138,9 @@ class Permitting:
             if agent is None or store in self._stopped or not epoch.settled:
                 return
             longest_ms = await self._longest_after(store)
+            # A fence may have stopped it meanwhile. Nothing may wait between this and the time of the grant.
+            if store in self._stopped:
+                return
             self._granted_ms[store] = self._clock.monotonic_ms()
             number, ttl_ms = max(epoch.number, self._obeyed(store)), self._policy.store(store).lease_ttl_ms
             try:
