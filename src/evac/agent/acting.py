@@ -58,10 +58,7 @@ class Acting:
             return {"outcome": "absent", "evidence": {"would_want": count}}
         async with self._turn(f"unit/{name}"):
             self._obey(order, config.store if count else "")
-            if verb in _STARTING:
-                # Starting a unit must not stop running instances. A held unit does not run.
-                count = max(count, 0 if name in self._units.held else self._units.wanted(name))
-            seen = await self._units.set(name, count, order.timeout_s)
+            seen = await self._units.set(name, count, order.timeout_s, at_least=verb in _STARTING)
         return _seen(seen, verb, count)
 
     async def act(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,12 +109,17 @@ class Units:
             raise Permanent("unit-too-many", f"{name} has at most {unit.config.room} instances here")
         return count
 
-    async def set(self, name: str, replicas: int, timeout_s: float) -> UnitSeen:
-        """Set the wanted number of instances, and start or stop what is needed. Raises `ActionError`."""
+    async def set(self, name: str, replicas: int, timeout_s: float, at_least: bool = False) -> UnitSeen:
+        """Set the wanted number of instances, and start or stop what is needed. Raises `ActionError`.
+
+        at_least: end no instance that is wanted, or that runs while the unit is held.
+        """
         unit = self._unit(name)
-        count = self.counts(name, replicas)
         async with unit.lock:
-            self._want({name: count})
+            begun = self._fences
+            kept = await self._kept(unit) if at_least else 0
+            count = self.counts(name, max(self.counts(name, replicas), kept))
+            self._want({name: count}, begun)
             self._held.discard(name)
             unit.pauses.clear()
             unit.not_before.clear()
@@ -122,6 +127,14 @@ class Units:
                 await self._begin(unit, index)
             await self._end_from(unit, count, timeout_s)
         return await self.see(name)
+
+    async def _kept(self, unit: _Unit) -> int:
+        """How many instances a start must leave. Only the last ones can be ended, so those of a held unit
+        count up to the last that runs.
+        """
+        if unit.config.name not in self._held:
+            return self.wanted(unit.config.name)
+        return max([index + 1 for index, one in unit.instances.items() if await one.running()], default=0)
 
     async def see(self, name: str) -> UnitSeen:
         """Check all instances concurrently. Raises `ActionError` if one cannot be checked."""
@@ -216,11 +229,11 @@ class Units:
             raise Permanent("unit-unknown", f"the agent of {self._config.site} has no unit {name}")
         return unit
 
-    def _want(self, counts: Mapping[str, int]) -> None:
+    def _want(self, counts: Mapping[str, int], begun: int) -> None:
         """Write the wanted number to disk before acting on it, so that it survives a crash. Raises
-        `Retryable` if a fence came meanwhile: an order from before it must not restart anything.
+        `Retryable` if a fence came since the one numbered `begun`: an order from before it must not restart
+        anything.
         """
-        begun = self._fences
         with self._guard:
             wanted = {**self._wanted, **counts}
             if wanted != self._wanted:

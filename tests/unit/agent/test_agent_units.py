@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 
 from evac.agent import instance
+from evac.agent.acting import Acting
 from evac.agent.config import AgentConfig, UnitConfig
+from evac.agent.fencing import Permits
 from evac.agent.instance import OwnInstance
-from evac.agent.memory import write_values
+from evac.agent.memory import TokenLedger, write_values
 from evac.agent.units import Units, UnitSeen
+from evac.drivers.registry import Drivers
 from evac.model.errors import InvalidInput, OutcomeUnknown, Permanent
 from tests.unit.engine import agents
 
@@ -140,6 +143,41 @@ def test_what_ended_while_no_agent_ran_is_held_until_a_leader_says_that_it_runs_
         await agents.until(lambda: agents.alive(agents.pid_of(made, "sleeper")))
         await units.set("sleeper", 0, 5)
         await units.set("guard", 0, 5)
+        await units.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("survivors", "wanted"), [((0, 1), 2), ((0, 2), 3), ((), 1)])
+def test_a_start_of_a_held_unit_ends_no_instance_that_runs(
+    tmp_path: Path, survivors: tuple[int, ...], wanted: int
+) -> None:
+    made = agents.config(tmp_path, agents.sleeper())
+    values = {
+        "what": "execute",
+        "verb": "start",
+        "unit": "sleeper",
+        "replicas": 1,
+        "order": {"run": "r", "step": "s", "key": "r/s", "token": 1, "timeout_ms": 5_000},
+    }
+
+    async def story() -> None:
+        first = await started(made)
+        await first.set("sleeper", 3, 5)
+        await first.close()
+        pids = [agents.pid_of(made, "sleeper", index) for index in range(3)]
+        for index in {0, 1, 2} - set(survivors):
+            os.killpg(pids[index], signal.SIGKILL)
+            await agents.until(lambda index=index: not agents.alive(pids[index]))
+        units = await started(made)
+        assert units.held == ["sleeper"]
+        ledger = TokenLedger(tmp_path / "token")
+        acting = Acting(made, units, Permits((), tmp_path / "permits", "boot", lambda: 0), ledger, Drivers())
+        done = await acting.unit(values)
+        assert all(agents.alive(pids[index]) for index in survivors)
+        assert (done["outcome"], done["evidence"]["wanted"]) == ("done", wanted)
+        assert not units.held
+        await units.set("sleeper", 0, 5)
         await units.close()
 
     asyncio.run(story())
