@@ -312,6 +312,8 @@ class Plan:
         for service, steps in sorted(again.items()):
             stops = [step for step in steps if step.for_services]
             starts = [step for step in steps if step.servers and not step.for_services]
+            if not stops or not starts:
+                continue  # no checked plan: nothing moves
             found[service] = Relocation(
                 tuple(sorted({name for step in stops for name, _ in step.servers})),
                 tuple(sorted({name for step in starts for name, _ in step.servers})),

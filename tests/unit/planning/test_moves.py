@@ -197,3 +197,13 @@ def test_users_are_not_sent_to_another_site() -> None:
     plan = plan_instance(_instance(), work=0)
     found = check_instance(_instance(site="west"), plan).violations
     assert any(one.rule == "F10" and "users" in one.message for one in found)
+
+
+@pytest.mark.parametrize("kind", ["shed", "start"])
+def test_a_plan_without_a_stop_or_a_start_moves_nothing(kind: str) -> None:
+    plan = plan_instance(_instance(), work=0)
+    plan = replace(plan, steps=tuple(s for s in plan.steps if (s.target, s.kind) != ("wiki", kind)))
+    assert not plan.moves
+    assert plan_text(plan, "sha256:0", 400, False)
+    assert runbook_page(runbook(plan, "sha256:0"))
+    assert list(outcome_rows(plan))
