@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from evac.derive.affected import counts_by_service, sites_left
-from evac.derive.domains import Loss, Topology
+from evac.derive.domains import Loss, Topology, server_row
 from evac.derive.pools import replicas_lost
-from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np
+from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np, pools_of
 from evac.model.instance import Leaving
 
 
@@ -49,22 +50,30 @@ def _leaving(
     """For returning services: replicas in excess of home's number at their places, in the order of the
     table.
     """
-    declared = dict(zip(_keys(home), home.count.tolist(), strict=True))
+    declared = Counter[tuple[int, int, int]]()
+    for key, count in zip(_keys(top, home), home.count.tolist(), strict=True):
+        declared[key] += count
     found: dict[int, dict[str, int]] = {}
-    for row, key in enumerate(_keys(now)):
-        service, left = key[0], int(surplus[key[0]])
+    for row, key in enumerate(_keys(top, now)):
+        service, left, count = key[0], int(surplus[key[0]]), int(now.count[row])
+        stays = min(count, declared[key])
+        declared[key] -= stays
         if here[row] or left <= 0 or not missing[service]:
             continue
-        stops = min(left, max(0, int(now.count[row]) - declared.get(key, 0)))
+        stops = min(left, count - stays)
         if stops:
             surplus[service] -= stops
-            found.setdefault(service, {})[place_name(top, key[1], key[2])] = stops
+            places, name = found.setdefault(service, {}), place_name(top, key[1], key[2])
+            places[name] = places.get(name, 0) + stops
     return tuple(Leaving(service, tuple(sorted(places.items()))) for service, places in sorted(found.items()))
 
 
-def _keys(replicas: Replicas) -> list[tuple[int, int, int]]:
-    columns = (replicas.service.tolist(), replicas.kind.tolist(), replicas.target.tolist())
-    return list(zip(*columns, strict=True))
+def _keys(top: Topology, replicas: Replicas) -> list[tuple[int, int, int]]:
+    """(service, kind, target) of each binding; a replica on a server of a pool is in the pool."""
+    pool = pools_of(replicas, top.estate.fleet)
+    kind = np.where(pool >= 0, ON_POOL, replicas.kind)
+    target = np.where(pool >= 0, pool, replicas.target)
+    return list(zip(replicas.service.tolist(), kind.tolist(), target.tolist(), strict=True))
 
 
 def place_name(top: Topology, kind: int, target: int) -> str:
@@ -73,3 +82,10 @@ def place_name(top: Topology, kind: int, target: int) -> str:
     if kind == AT_SITE:
         return f"site:{estate.sites[target].id}"
     return estate.pools[target].id if kind == ON_POOL else estate.fleet.server_name(target)
+
+
+def pool_of_server(top: Topology, name: str) -> str:
+    """The pool that owns a server; empty if none does, or if there is no such server."""
+    row = server_row(top.estate, name)
+    pool = int(top.estate.fleet.pool[row]) if row >= 0 else -1
+    return top.estate.pools[pool].id if pool >= 0 else ""

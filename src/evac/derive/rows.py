@@ -15,19 +15,19 @@ from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, PowerTable, power_table
 from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, unknown_servers
 from evac.derive.residency import may_run_at
-from evac.derive.vague import held_by_pools, vague_amounts
+from evac.derive.vague import held_by_pools, knows_servers, vague_amounts
 from evac.model.fleet import (
     AT_SITE,
     BMC_NO,
     CONDEMNED,
     DARK,
-    ON_POOL,
     ON_SERVER,
     SERVING,
     SPARE,
     BoolColumn,
     IndexColumn,
     IntColumn,
+    pools_of,
 )
 from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows, Vague
 from evac.model.scenario import Scenario
@@ -100,6 +100,8 @@ def rows_of(
     rows.watts[: len(bare.chosen)][energy.by_itself[bare.chosen]] = 0
     at_home = scenario.kind == "failback" and top.estate.home is not None
     gone = np.zeros(len(top.estate.replicas), np.int64) if at_home else replicas_lost(top, lost, good)
+    if scenario.kind == "failback":
+        gone = _not_returning(top, lost, gone)
     present = _present(top, gone, bare, pool_rows, shadow_sites)
     _fill_used(rows, present, demand)
     where = ("eligible", tuple(pool_names), tuple(pool_rows), tuple(shadow_sites))
@@ -174,8 +176,7 @@ def _bare_rows(
     """
     fleet = top.estate.fleet
     usable = _usable(top, lost, scenario)
-    knows_replicas = bool((top.estate.replicas.kind == ON_SERVER).any())
-    if not knows_replicas and len(fleet) and scenario.kind != "failback":
+    if not knows_servers(top) and len(fleet) and scenario.kind != "failback":
         unknown.add("replicas")
         if scenario.kind == "restore":
             usable &= (fleet.state != SERVING) | on
@@ -315,6 +316,16 @@ def _assemble(
     )
 
 
+def _not_returning(top: Topology, lost: Loss, gone: IntColumn) -> IntColumn:
+    """(K,) with what is on servers that are not part of a failback: it is not on its pool's row."""
+    replicas = top.estate.replicas
+    inside = replicas.kind == ON_SERVER
+    outside = np.flatnonzero(inside)[~lost.servers[replicas.target[inside]]]
+    found = gone.copy()
+    found[outside] = replicas.count[outside]
+    return found
+
+
 def _present(
     top: Topology, gone: IntColumn, bare: _Bare, pool_rows: list[int], shadows: list[int]
 ) -> Present:
@@ -341,10 +352,12 @@ def _present(
     here = kept & (row >= 0)
     service, row, count = replicas.service[here], row[here], (replicas.count - gone)[here]
     key = service.astype(np.int64) * (int(row.max(initial=0)) + 1) + row
-    if (key[1:] >= key[:-1]).all():  # as in most estates
+    if (key[1:] > key[:-1]).all():  # as in most estates
         return Present(service, row, count)
-    order = np.lexsort((row, service))
-    return Present(service[order], row[order], count[order])
+    _, first, place = np.unique(key, return_index=True, return_inverse=True)
+    total = np.zeros(len(first), np.int64)
+    np.add.at(total, place.reshape(-1), count)
+    return Present(service[first], row[first], total)
 
 
 def _fill_used(rows: Rows, present: Present, demand: IntColumn) -> None:
@@ -389,16 +402,17 @@ def _eligible(
 
 
 def _runs_on(top: Topology) -> tuple[BoolColumn, BoolColumn]:
-    """Now or at home: a service that moved to a pool may return to a server."""
+    """(S,) on servers outside pools, and in pools or on their servers, now or at home: a service that moved
+    to a pool may return to a server.
+    """
     tables = [table for table in (top.estate.replicas, top.estate.home) if table is not None]
     count = len(top.estate.services)
-    found = []
-    for kind in (ON_SERVER, ON_POOL):
-        flags = np.zeros(count, np.bool_)
-        for replicas in tables:
-            flags[replicas.service[replicas.kind == kind]] = True
-        found.append(flags)
-    return found[0], found[1]
+    on_server, on_pool = np.zeros((2, count), np.bool_)
+    for replicas in tables:
+        pooled = pools_of(replicas, top.estate.fleet) >= 0
+        on_server[replicas.service[(replicas.kind == ON_SERVER) & ~pooled]] = True
+        on_pool[replicas.service[pooled]] = True
+    return on_server, on_pool
 
 
 def _power(

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.derive.domains import Loss, Topology, is_lost, loss, lost_in, lost_now, resolve, site_of, topology
-from evac.derive.homing import place_name
+from evac.derive.homing import place_name, pool_of_server
 from evac.derive.pools import pool_shares, replicas_lost
 from evac.derive.serving import Serving
 from evac.derive.stores import confirms_by_hand, observed, without_primary
@@ -388,7 +388,7 @@ def moved(
     top, leaves = topology(estate), scenario.kind in _LEAVES
     lost, counts = lost_in(top, scenario), _Counts(top)
     inside, steps = _Inside(top, lost), dict[str, tuple[str, int]]()
-    draft = Draft(counts.of, inside)
+    draft = Draft(counts.of, inside, lambda place: pool_of_server(top, place))
     if scenario.kind == "restore" and (found := tuple(done)):
         done = found
         for row in np.unique(estate.replicas.service[replicas_lost(top, lost) > 0]).tolist():

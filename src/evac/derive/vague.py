@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from evac.derive.domains import Topology
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, SERVING, BoolColumn, IndexColumn, IntColumn
+from evac.model.fleet import AT_SITE, ON_SERVER, SERVING, BoolColumn, IndexColumn, IntColumn, pools_of
 from evac.model.instance import Present, Vague
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED
@@ -50,8 +50,8 @@ def only_pool(top: Topology) -> IntColumn:
 
 
 def crowded(top: Topology) -> tuple[BoolColumn, BoolColumn]:
-    """(servers,) and (pools,) that may hold replicas with only a known site. If no replica in the estate is
-    known to be on a server, every serving server may hold some.
+    """(servers,) and (pools,) that may hold replicas with only a known site. If it is unknown what runs on
+    servers, every serving server may hold some.
     """
 
     def work() -> tuple[BoolColumn, BoolColumn]:
@@ -60,17 +60,26 @@ def crowded(top: Topology) -> tuple[BoolColumn, BoolColumn]:
         sites[replicas.target[(replicas.kind == AT_SITE) & (replicas.count > 0)]] = True
         sites &= only_pool(top) < 0
         bare = (fleet.pool < 0) & (fleet.state == SERVING)
-        if (replicas.kind == ON_SERVER).any():
+        if knows_servers(top):
             bare &= sites[fleet.site]
         return bare, sites[top.pool_site]
 
     return top.once("crowded", work)
 
 
+def knows_servers(top: Topology) -> bool:
+    """Whether a replica is known to be on a server outside pools; on any server if none of those serves."""
+    fleet, replicas = top.estate.fleet, top.estate.replicas
+    servers = replicas.target[replicas.kind == ON_SERVER]
+    if not len(servers):
+        return False
+    return bool((fleet.pool[servers] < 0).any() or (fleet.pool[fleet.state == SERVING] >= 0).all())
+
+
 def held_by_pools(top: Topology) -> tuple[BoolColumn, IntColumn]:
-    """(K,) bindings that pools hold, and (K,) the pool of each, -1 for the others."""
+    """(K,) bindings that pools hold, also on their servers, and (K,) the pool of each, -1 for the others."""
     replicas = top.estate.replicas
-    pool = np.where(replicas.kind == ON_POOL, replicas.target, -1).astype(np.int64)
+    pool = pools_of(replicas, top.estate.fleet)
     at_site = replicas.kind == AT_SITE
     pool[at_site] = only_pool(top)[replicas.target[at_site]]
     return pool >= 0, pool

@@ -121,6 +121,14 @@ class Replicas:
         )
 
 
+def pools_of(replicas: Replicas, fleet: Fleet) -> IntColumn:
+    """(K,) the pool whose capacity each binding takes: its own, or that of its server; -1: none is known."""
+    pool = np.where(replicas.kind == ON_POOL, replicas.target, -1).astype(np.int64)
+    on_server = replicas.kind == ON_SERVER
+    pool[on_server] = fleet.pool[replicas.target[on_server]]
+    return pool
+
+
 def no_names(count: int) -> NameColumn:
     """A column of names, all unknown."""
     return np.zeros(count, "S1")

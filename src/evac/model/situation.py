@@ -162,11 +162,16 @@ class Draft:
     """Where things are while the steps of a run are applied one by one.
 
     `count_of`: service -> its replicas by place before the first step. `left`: whether a place is in a domain
-    that the run evacuates.
+    that the run evacuates. `pool_of`: the pool that owns a server; empty if none does.
     """
 
-    def __init__(self, count_of: Callable[[str], Mapping[str, int]], left: Callable[[str], bool]) -> None:
-        self._count_of, self._left = count_of, left
+    def __init__(
+        self,
+        count_of: Callable[[str], Mapping[str, int]],
+        left: Callable[[str], bool],
+        pool_of: Callable[[str], str],
+    ) -> None:
+        self._count_of, self._left, self._pool_of = count_of, left, pool_of
         self.placed: dict[str, dict[str, int]] = {}
         self.traffic: dict[str, tuple[str, ...]] = {}
         self.servers: dict[str, bool] = {}
@@ -184,10 +189,17 @@ class Draft:
         return self.placed[service]
 
     def add(self, service: str, places: Iterable[tuple[str, int]], sign: int) -> None:
-        """Starts (`sign` 1) or stops (-1) replicas; a count never drops below zero."""
+        """Starts (`sign` 1) or stops (-1) replicas; a count never drops below zero. What stops in a pool and
+        is not counted there stops on its servers, first by name.
+        """
         counts = self.of(service)
         for place, count in places:
-            counts[place] = max(0, counts.get(place, 0) + sign * count)
+            here = counts.get(place, 0) + sign * count
+            counts[place] = max(0, here)
+            for server in sorted(counts) if here < 0 else ():
+                if here < 0 and self._pool_of(server) == place and not self._left(server):
+                    stops = min(counts[server], -here)
+                    counts[server], here = counts[server] - stops, here + stops
 
     def leave(self, service: str) -> None:
         """Stops all replicas of a service in the domains that the run evacuates."""

@@ -18,6 +18,7 @@ from evac.derive.pools import replicas_lost
 from evac.model.estate import Estate
 from evac.model.plan import Outcome, Plan
 from evac.model.scenario import Scenario, lose
+from evac.model.situation import Draft
 from evac.planning.plan import plan
 from evac.verify import check
 from evac.views.plan_text import plan_text
@@ -236,3 +237,62 @@ def test_a_pool_of_which_only_totals_are_known_takes_its_services_home(tmp_path:
     made = plan(estate, Scenario("failback", ("a",)))
     assert check(estate, made).holds
     assert {name for step in made.steps if step.kind == "start" for name, _ in step.servers} == {"a-k8s"}
+
+
+ON_SERVERS = """
+name: nodes
+sites: {a: {}, b: {}}
+halls: {a/h1: {}, b/h1: {}}
+racks: {a/h1/r1: {}, b/h1/r1: {}, b/h1/r2: {}}
+classes: {node: {cpu: 16 cores, memory: 64 GiB}}
+pools: {c1: {site: a}, c2: {site: b}}
+services:
+  shop: {tier: 0, people: 1000, rto: 1 h, REPLICAS share: 50 %, start: 30 s, traffic: {kind: none},
+         demand: {cpu: 4 cores, memory: 8 GiB}}
+  base: {tier: 0, people: 1000, rto: 1 h, HELD start: 30 s, traffic: {kind: none},
+         demand: {cpu: 4 cores, memory: 8 GiB}}
+"""
+NODES = servers(
+    "hv1,a,a/h1/r1,node,serving,c1", "hv2,b,b/h1/r1,node,serving,c2", "hv3,b,b/h1/r2,node,serving,c2"
+)
+
+
+def on_servers(folder: Path, held: int, known: bool = True) -> Estate:
+    """shop runs in c1, base in c2; if known, on which of their servers."""
+    if not known:
+        text = ON_SERVERS.replace("REPLICAS", "replicas: {c1: 2},").replace(
+            "HELD", f"replicas: {{c2: {held}}},"
+        )
+        return written(folder, text, servers=NODES)
+    text = ON_SERVERS.replace("REPLICAS", "").replace("HELD", "spread: {per_server: 9},")
+    table = f"service,target,count\nshop,hv1,2\nbase,hv2,{held - held // 2}\nbase,hv3,{held // 2}\n"
+    return written(folder, text, servers=NODES, replicas=table)
+
+
+@pytest.mark.parametrize(("held", "state"), [(6, "restored"), (7, "degraded"), (8, "unplaced")])
+def test_a_replica_on_a_server_of_a_pool_is_in_the_pool(tmp_path: Path, held: int, state: str) -> None:
+    for known in (True, False):
+        estate = on_servers(tmp_path / str(known), held, known)
+        made = plan(estate, lose("a"))
+        assert outcomes(made)["shop"].state == state
+        assert check(estate, made).holds
+        words = {"restored": "recovers", "degraded": "degraded", "unplaced": "lost"}[state]
+        assert fate(estate, "a", "shop") == words
+
+
+@pytest.mark.parametrize(("held", "state"), [(2, "restored"), (8, "unplaced")])
+def test_a_rack_leaves_what_runs_on_other_servers_of_a_pool(tmp_path: Path, held: int, state: str) -> None:
+    estate = on_servers(tmp_path, held)
+    made = plan(estate, Scenario("lose", ("a", "b/h1/r1")))
+    assert outcomes(made)["shop"].state == state
+    assert check(estate, made).holds
+    assert (fate(estate, "b/h1/r1", "base") == "recovers") == (state == "restored")
+
+
+def test_what_stops_in_a_pool_stops_on_its_servers() -> None:
+    pool_of = {"hv2": "c2", "hv3": "c2"}
+    draft = Draft(
+        lambda _: {"bare": 1, "c2": 1, "hv2": 2, "hv3": 1}, lambda _: False, lambda at: pool_of.get(at, "")
+    )
+    draft.add("base", [("c2", 4)], -1)
+    assert draft.placed["base"] == {"bare": 1, "c2": 0, "hv2": 0, "hv3": 0}

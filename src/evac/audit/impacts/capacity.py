@@ -279,8 +279,18 @@ def _amounts_left(question: _Question, stock: Stock, number: int) -> IntColumn |
             kept = np.where(stock.counted, running - part_of(running, pools.share[entry]), 0)
             whole = pool_quota(supply.top, pool)
             left = [int(amount * share) for amount, share in zip(whole, pools.left[entry], strict=True)]
-            amounts[shape] = np.maximum(np.array(left, np.int64) - kept @ supply.demand, 0)
+            held = kept @ supply.demand + _on_servers_left(question, stock, number, pool)
+            amounts[shape] = np.maximum(np.array(left, np.int64) - held, 0)
     return amounts
+
+
+def _on_servers_left(question: _Question, stock: Stock, number: int, pool: int) -> IntColumn:
+    """(R,) load of replicas on servers of a pool that a loss leaves."""
+    losses = question.losses
+    lost = np.zeros(losses.rows.count, np.bool_)
+    lost[losses.rows_of(number)] = True
+    left = (question.supply.top.estate.fleet.pool == pool) & ~lost[losses.rows.of_server]
+    return np.asarray(stock.used.servers[left].sum(axis=0), np.int64)
 
 
 def _surviving_at_site(question: _Question, number: int) -> IntColumn:

@@ -34,7 +34,6 @@ from evac.model.fleet import (
     BMC_NO,
     CONDEMNED,
     DARK,
-    ON_POOL,
     ON_SERVER,
     SERVING,
     SPARE,
@@ -42,6 +41,7 @@ from evac.model.fleet import (
     IndexColumn,
     IntColumn,
     Replicas,
+    pools_of,
 )
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED, floor_share
 from evac.planning.distinct_rows import alike, least_of
@@ -378,9 +378,10 @@ def _site_cap(service: Service, n: int) -> int:
 def _allowed(top: Topology, headroom: Headroom) -> BoolColumn:
     """(S, P) by eligible sites and classes, and bare or pool according to where a service runs today."""
     estate, replicas = top.estate, top.estate.replicas
+    pooled = pools_of(replicas, estate.fleet) >= 0
     on_server, on_pool = (
-        np.bincount(replicas.service[replicas.kind == kind], minlength=len(estate.services)) > 0
-        for kind in (ON_SERVER, ON_POOL)
+        np.bincount(replicas.service[here], minlength=len(estate.services)) > 0
+        for here in ((replicas.kind == ON_SERVER) & ~pooled, pooled)
     )
     declared = np.array([name in top.pool_index for name in headroom.pool_names], np.bool_)
     table = np.ones((len(estate.services), len(headroom.pool_names)), np.bool_)

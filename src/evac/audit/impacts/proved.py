@@ -34,7 +34,8 @@ from evac.audit.impacts.hits import Down, Ground, Wiring
 from evac.audit.impacts.recovery import Damage, Recovery
 from evac.audit.impacts.stores import NEVER
 from evac.derive.residency import may_run_at
-from evac.model.fleet import CONDEMNED, ON_POOL, ON_SERVER, SERVING, BoolColumn, IntColumn
+from evac.derive.vague import knows_servers
+from evac.model.fleet import CONDEMNED, ON_SERVER, SERVING, BoolColumn, IntColumn, pools_of
 from evac.model.units import UNBOUNDED, floor_share
 
 
@@ -262,7 +263,7 @@ def _classes_held(ground: Ground) -> BoolColumn:
     """(S, classes + 1) classes of the servers that a service runs on; the last one is all others."""
     estate = ground.top.estate
     replicas, found = estate.replicas, np.zeros((len(estate.services), len(estate.classes) + 1), np.bool_)
-    on_server = replicas.kind == ON_SERVER
+    on_server = (replicas.kind == ON_SERVER) & (pools_of(replicas, estate.fleet) < 0)
     found[replicas.service[~on_server], -1] = True
     found[replicas.service[on_server], estate.fleet.server_class[replicas.target[on_server]]] = True
     return found
@@ -365,13 +366,14 @@ class Alone:
         allowed = np.array(
             [site.role == "full" and (names is None or site.id in names) for site in estate.sites], np.bool_
         )
-        on = estate.replicas.kind[estate.replicas.service == service]
-        servers, pools = (on == ON_SERVER).any(), (on == ON_POOL).any()
+        mine, pooled = estate.replicas.service == service, pools_of(estate.replicas, fleet) >= 0
+        pools = (mine & pooled).any()
+        servers = (mine & ~pooled & (estate.replicas.kind == ON_SERVER)).any()
         demand = self._ground.capacity.supply.demand[service]
         asked = np.flatnonzero(demand > 0)
         fit = allowed[fleet.site] & (fleet.pool < 0) & (fleet.state != CONDEMNED) & (servers | ~pools)
         fit &= fleet.capacity_known[:, 0] & fleet.capacity_known[:, 1]
-        if not (estate.replicas.kind == ON_SERVER).any():
+        if not knows_servers(top):
             fit &= fleet.state != SERVING
         if wanted.eligible_classes is not None:
             index = {one.id: number for number, one in enumerate(estate.classes)}

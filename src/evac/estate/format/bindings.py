@@ -22,6 +22,7 @@ from evac.model.fleet import (
     Replicas,
     empty_fleet,
     np,
+    pools_of,
 )
 from evac.model.units import RESOURCE_WORDS
 
@@ -125,9 +126,10 @@ def check_room(
     _check_spread(services, rows, reader.problems)
     demand = np.array([[amount or 0 for amount in s.demand] for s in services], np.float64).reshape(-1, 4)
     fleet = servers.fleet
+    pool_of = pools_of(replicas, fleet)
     for resource, word in enumerate(RESOURCE_WORDS):
         on = replicas.kind == ON_SERVER
-        used = _used(replicas, on, demand[:, resource], len(fleet))
+        used = _used(replicas, on, replicas.target, demand[:, resource], len(fleet))
         over = (used > fleet.capacity[:, resource]) & fleet.capacity_known[:, resource]
         if servers.table is not None and over.any():
             mask = np.zeros(len(servers.table), np.bool_)
@@ -137,7 +139,7 @@ def check_room(
                 reader.problems, mask, "server", "server-over-committed", message, "move some of them"
             )
     for resource, word in enumerate(RESOURCE_WORDS):
-        used = _used(replicas, replicas.kind == ON_POOL, demand[:, resource], len(pools))
+        used = _used(replicas, pool_of >= 0, pool_of, demand[:, resource], len(pools))
         for pool, need in zip(pools, used.tolist(), strict=True):
             room = pool.capacity[resource]
             if room is not None and need * 1_000 > room * pool.quota_permille:
@@ -148,9 +150,9 @@ def check_room(
                 )
 
 
-def _used(replicas: Replicas, chosen: Any, demand: Any, targets: int) -> Any:
+def _used(replicas: Replicas, chosen: Any, target: Any, demand: Any, targets: int) -> Any:
     weights = replicas.count[chosen].astype(np.float64) * demand[replicas.service[chosen]]
-    return np.bincount(replicas.target[chosen], weights=weights, minlength=targets)
+    return np.bincount(target[chosen], weights=weights, minlength=targets)
 
 
 def _check_spread(services: tuple[Service, ...], rows: ReplicaRows, problems: Problems) -> None:
