@@ -10,7 +10,7 @@ never published.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -112,6 +112,11 @@ class StatusPage:
     """The components according to the records, published or not. For internal use only."""
     unpublished: tuple[PublicIncident, ...] = ()
     """Incidents that users noticed and that have no published update. For internal use only."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all components."""
+        return tuple(one.name for one in self.components)
 
     @property
     def current(self) -> tuple[PublicIncident, ...]:
@@ -353,21 +358,27 @@ def languages_of(asked: str) -> tuple[Language, ...]:
     return found
 
 
-def language_of(text: str) -> Language:
-    """The language that a person wrote a text in: Korean if it has a letter of Hangul, else English."""
-    return "ko" if any("가" <= letter <= "힣" for letter in text) else "en"
+def language_of(text: str, names: Iterable[str] = ()) -> Language:
+    """The language that a person wrote a text in: Korean if it has a letter of Hangul, else English. names:
+    of components, which are the same in every language and count only if the text has nothing else.
+    """
+    rest = text
+    for name in sorted(names, key=len, reverse=True):
+        rest = rest.replace(name, " ")
+    rest = rest if any(map(str.isalpha, rest)) else text
+    return "ko" if any("가" <= letter <= "힣" for letter in rest) else "en"
 
 
-def _prefers(text: str, other: str, language: Language) -> bool:
+def _prefers(text: str, other: str, language: Language, names: Collection[str]) -> bool:
     """Whether the other text is the one in that language."""
-    return bool(other) and language_of(text) != language == language_of(other)
+    return bool(other) and language_of(text, names) != language == language_of(other, names)
 
 
 def in_language(page: StatusPage, language: Language) -> StatusPage:
     """The page with each update in that language where its author wrote it in both."""
 
     def turned(update: Update) -> Update:
-        if not _prefers(update.text, update.other_text, language):
+        if not _prefers(update.text, update.other_text, language, page.names):
             return update
         title, other = update.other_title or update.title, update.title
         return replace(update, title=title, text=update.other_text, other_title=other, other_text=update.text)
@@ -424,7 +435,7 @@ def draft(
     names: service -> public name; wall: for the moments in it. language: of a draft made of the records.
     """
     kept = open_draft(dossier.notes)
-    if kept is not None and _prefers(kept.text, kept.other_text, language):
+    if kept is not None and _prefers(kept.text, kept.other_text, language, names.values()):
         return Draft(kept.other_name, kept.other_text, "person")
     if kept is not None:
         return Draft(kept.name, kept.text, "person")

@@ -291,7 +291,7 @@ def status_body(page: StatusPage, wall: WallClock | None = None, language: Langu
             say=partial(said_in, language),
             counted=partial(_counted, language),
             title_of=lambda one: title_in(one, language),
-            foreign=lambda text: "" if language_of(text) == language else language_of(text),
+            foreign=lambda text: "" if (own := language_of(text, page.names)) == language else own,
             left_down=left_down(page),
             days=DAYS,
             moment=lambda at_ms: (
@@ -439,12 +439,12 @@ def status_json(page: StatusPage) -> str:
             }
             for one in page.components
         ],
-        "incidents": [_incident(one) for one in page.incidents],
+        "incidents": [_incident(one, page.names) for one in page.incidents],
     }
     return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _incident(one: PublicIncident) -> dict[str, Any]:
+def _incident(one: PublicIncident, names: Sequence[str]) -> dict[str, Any]:
     return {
         "title": one.title,
         "begun_at": utc(one.begun_ms),
@@ -456,9 +456,9 @@ def _incident(one: PublicIncident) -> dict[str, Any]:
                 "phase": u.phase,
                 "title": u.title,
                 "text": u.text,
-                "language": language_of(u.text),
+                "language": language_of(u.text, names),
                 "other": [
-                    {"language": language_of(text), "title": title, "text": text}
+                    {"language": language_of(text, names), "title": title, "text": text}
                     for title, text in [(u.other_title, u.other_text)]
                     if text
                 ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -15,6 +16,8 @@ from evac.incident.components import (
     DAYS,
     Day,
     StatusPage,
+    draft,
+    in_language,
     language_of,
     languages_of,
     listed,
@@ -220,6 +223,27 @@ def test_each_language_has_its_page_and_feed_and_links_to_the_others() -> None:
     assert list(only) == ["status.json", "feed.xml", "index.html"]
     assert "hreflang" not in only["index.html"]
     assert '<html lang="ko">' in status_files(page, "https://status.example/", ("ko",))["index.html"]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_an_english_text_with_a_korean_component_is_english(swapped: bool) -> None:
+    names = {"web": "카카오 메일", "gone": "메일"}
+    english = ("Problems with 카카오 메일", "카카오 메일 and 메일 have been unavailable since 03:18.")
+    korean = ("메일 장애", "메일 서비스를 이용하실 수 없습니다.")
+    first, second = (korean, english) if swapped else (english, korean)
+    written = replace(note("update", 3, first[1], name=first[0]), other_name=second[0], other_text=second[1])
+    dossier = fire([written, replace(written, id="draft", kind="draft", at_ms=T0 + 4)])
+    page = status_page("Example", names, [(dossier, summary(dossier))], T0, T0 + HOUR)
+    for language, (title, text) in (("en", english), ("ko", korean)):
+        turned = in_language(page, language).incidents[0].updates[0]
+        assert (turned.title, turned.text) == (title, text)
+        kept = draft(dossier, summary(dossier), names, T0 + HOUR, language=language)
+        assert (kept.title, kept.text) == (title, text)
+        assert text in status_feed(page, "https://status.example/", language)
+    (told,) = json.loads(status_json(page))["incidents"][0]["updates"]
+    said = {told["language"]: told["text"], told["other"][0]["language"]: told["other"][0]["text"]}
+    assert said == {"en": english[1], "ko": korean[1]}
+    assert language_of("메일", names.values()) == "ko", "a name is all there is"
 
 
 @pytest.mark.parametrize("words", ["", "en,en", "fr", "ko,", "../en", "EN"])
