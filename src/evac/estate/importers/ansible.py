@@ -11,6 +11,7 @@ not read: an inventory may hold passwords.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -172,23 +173,10 @@ class _Play:
 def _plays(project: Path, groups: _Groups, problems: Problems) -> Iterator[_Play]:
     """The plays of a project's playbooks. Reads only the project's files."""
     root = project.resolve()
-
-    def tree_of(path: Path, place: Place) -> Node | None:
-        scratch = Problems()
-        text = read_text(path, root, YAML_BYTES_MAX, scratch) if path.is_relative_to(root) else None
-        roots = (
-            None if text is None else read_documents(text, path.name, scratch, several=False, kept_tags=_TAGS)
-        )
-        if roots is None:
-            message = f"{shown(path.name)} cannot be read, so the variables that it sets are unknown"
-            why = next((one.message for one in scratch.all()), "it is outside of the folder")
-            problems.add("import-skipped", message, place, why)
-        return roots[0] if roots else None
-
     for path in sorted((*root.glob("*.yml"), *root.glob("*.yaml"))):
-        book = tree_of(path, Place(path.name))
+        book = _tree(path, root, Place(path.name), problems)
         for play in book.items if book is not None and book.kind == LIST else ():
-            pattern = word(play, "hosts")
+            pattern = _pattern(play)
             if pattern is None:
                 continue
             if not _PATTERN.fullmatch(pattern):
@@ -200,18 +188,64 @@ def _plays(project: Path, groups: _Groups, problems: Problems) -> Iterator[_Play
             names = re.split("[,:]", pattern)
             known = set(names).union(*(groups.below(name)[1] for name in names))
             made = _Play(known, "all" in names)
-            for role in items_in(play, "roles"):
-                name = role.text if role.kind == SCALAR else word(role, "role") or word(role, "name") or ""
-                for part, into in (("vars", made.above), ("defaults", made.below)):
-                    files = [root / "roles" / name / part / f"main.{ending}" for ending in ("yml", "yaml")]
-                    into += [tree for file in files if file.is_file() and (tree := tree_of(file, role.place))]
-            for item in items_in(play, "vars_files"):
+            # A later role or file overrides an earlier one.
+            for role in reversed(items_in(play, "roles")):
+                _add_role(role, root, made, problems)
+            for item in reversed(items_in(play, "vars_files")):
                 for one in item.items[:1] if item.kind == LIST else [item]:
-                    tree = tree_of((path.parent / one.text).resolve(), one.place)
+                    tree = _tree(path.parent / one.text, root, one.place, problems)
                     made.above += [tree] if tree is not None else []
             stated = at(play, "vars")
             made.above += [stated] if stated is not None else []
             yield made
+
+
+def _pattern(play: Node) -> str | None:
+    """The hosts of a play, a list as its items with commas; None if it names none."""
+    found = at(play, "hosts")
+    if found is None or found.is_unknown:
+        return None
+    if found.kind == MAP:
+        return "{...}"
+    parts = found.items if found.kind == LIST else [found]
+    return ",".join(one.text if one.kind == SCALAR else "[...]" for one in parts)
+
+
+def _add_role(role: Node, root: Path, play: _Play, problems: Problems) -> None:
+    """Adds what a role sets. Most roles lack some of these files."""
+    name = role.text if role.kind == SCALAR else word(role, "role") or word(role, "name") or ""
+    folder = root / "roles" / name
+    for part, into in (("vars", play.above), ("defaults", play.below)):
+        for ending in ("yml", "yaml"):
+            tree = _tree(folder / part / f"main.{ending}", root, role.place, problems, is_optional=True)
+            into += [tree] if tree is not None else []
+
+
+def _tree(
+    path: Path, root: Path, place: Place, problems: Problems, *, is_optional: bool = False
+) -> Node | None:
+    """The value in a file of the project, links resolved; None if there is none, with a note unless the file
+    is optional and missing.
+    """
+    scratch, text, roots, why = Problems(), None, None, "it is outside of the folder"
+    try:
+        real = Path(os.path.realpath(path))
+        is_inside = real.is_relative_to(root)
+        if is_inside or is_optional:
+            real.stat()
+        text = read_text(real, root, YAML_BYTES_MAX, scratch) if is_inside else None
+    except (FileNotFoundError, NotADirectoryError):
+        if is_optional:
+            return None
+        why = f"not found: {path.name}"
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "its name is not valid"
+    if text is not None:
+        roots = read_documents(text, path.name, scratch, several=False, kept_tags=_TAGS)
+    if roots is None:
+        message = f"{shown(path.name)} cannot be read, so the variables that it sets are unknown"
+        problems.add("import-skipped", message, place, next((one.message for one in scratch.all()), why))
+    return roots[0] if roots else None
 
 
 def _ranked(host: str, variables: Node | None, plays: list[_Play]) -> Variables:

@@ -67,8 +67,8 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     by_id: dict[str, str] = {}
     for device in (item for item, is_virtual in found if not is_virtual):
         made = _add_host(device, options, hosts, left_out, problems)
-        if made is not None:
-            by_id[word(device, "id") or ""] = made
+        if made is not None and (number := word(device, "id")):
+            by_id[number] = made
     clusters: dict[str, set[str]] = {}
     for host in hosts.values():
         if {"pool", "site"} <= host.facts.keys():

@@ -142,6 +142,70 @@ def test_a_project_sets_variables_as_ansible_ranks_them_and_groups_in_a_place_ar
     ]
 
 
+def project_of(tmp_path: Path, files: dict[str, Any]) -> Path:
+    """A project with two servers in the group web; its files are JSON, which is YAML."""
+    hosts = {name: {"datacenter": "fra"} for name in ("w1", "d1")}
+    inventory = {"_meta": {"hostvars": hosts}, "web": {"hosts": ["w1"]}, "db": {"hosts": ["d1"]}}
+    for name, body in {"inventory.json": inventory, **files}.items():
+        path = tmp_path / "project" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(body))
+    return tmp_path / "project"
+
+
+def test_a_later_file_or_role_of_a_play_overrides_an_earlier_one_for_a_list_of_hosts(tmp_path: Path) -> None:
+    files = {
+        "site.yml": [
+            {"hosts": ["web", "db"], "vars_files": ["one.yaml_", "two.yaml_"], "roles": ["a", {"role": "b"}]},
+            {"hosts": ["web", ["db"]], "vars": {"model": "odd"}},
+            {"hosts": {"web": 1}, "vars": {"model": "odd"}},
+        ],
+        "one.yaml_": {"rack": "r1"},
+        "two.yaml_": {"rack": "r2"},
+        "roles/a/vars/main.yml": {"model": "a"},
+        "roles/b/vars/main.yml": {"model": "b"},
+        "roles/a/defaults/main.yml": {"cpus": 1},
+        "roles/b/defaults/main.yml": {"cpus": 2},
+    }
+    result = import_estate("ansible", project_of(tmp_path, files), tmp_path / "estate", options=Options())
+    rows = (tmp_path / "estate" / "servers.csv").read_text().splitlines()
+    assert rows == [
+        "server,site,rack,class,cpu_millicores",
+        *(f"{n},fra,fra/r2,b,2000" for n in ("d1", "w1")),
+    ]
+    assert [one.code for one in result.diagnostics] == ["import-ignored"] * 2
+
+
+@pytest.mark.parametrize(
+    ("role", "why"),
+    [
+        ("../../outside", "it is outside of the folder"),
+        ("{outside}", "it is outside of the folder"),
+        ("linked", "it is outside of the folder"),
+        ("x" * 300, "File name too long"),
+        ("a\0b", "its name is not valid"),
+        ("loop", "Too many levels of symbolic links"),
+        ("missing", None),
+    ],
+)
+def test_a_role_is_read_in_the_project_only_and_a_name_that_cannot_be_read_is_said(
+    tmp_path: Path, role: str, why: str | None
+) -> None:
+    outside = tmp_path / "outside"
+    (outside / "vars").mkdir(parents=True)
+    (outside / "vars" / "main.yml").write_text("model: outside")
+    name = role.format(outside=outside)
+    project = project_of(tmp_path, {"site.yml": [{"hosts": "web", "roles": [name]}]})
+    (project / "roles").mkdir()
+    (project / "roles" / "linked").symlink_to(outside)
+    (project / "roles" / "loop").symlink_to("loop")
+    result = import_estate("ansible", project, tmp_path / "estate", options=Options())
+    assert "outside" not in (tmp_path / "estate" / "servers.csv").read_text()
+    assert {(one.code, one.hint) for one in result.diagnostics} == (
+        {("import-skipped", why)} if why else set()
+    )
+
+
 def test_hosts_without_a_place_are_at_the_site_that_is_named(tmp_path: Path) -> None:
     estate, _, _ = imported(tmp_path, "ansible", INVENTORY, site="ham")
     assert "ham" in {site.id for site in estate.sites}
@@ -215,6 +279,16 @@ def test_a_virtual_machine_is_a_replica_where_its_capacity_already_counts(tmp_pa
     }
     _, result, _ = imported(tmp_path, "netbox", {"devices": devices, "virtual_machines_refused": True})
     assert [one.code for one in result.diagnostics] == ["import-skipped"]
+
+
+def test_a_virtual_machine_without_a_device_is_not_on_a_device_without_an_id(tmp_path: Path) -> None:
+    shop = {"role": {"slug": "shop"}, "vcpus": 2}
+    body = {
+        "devices": [device("hv1", "fra", vcpus=32)],
+        "virtual_machines": [device("a", "fra", **shop), device("b", "fra", device={"id": ""}, **shop)],
+    }
+    estate, _, _ = imported(tmp_path, "netbox", body)
+    assert estate.fleet.name.tolist() == [b"a", b"b", b"hv1"]
 
 
 def resource(kind: str, name: str, /, **values: Any) -> dict[str, Any]:
