@@ -17,6 +17,7 @@ from evac.audit import AuditReport, Finding, LossRow, headline
 from evac.audit.auditing import proof_command
 from evac.audit.context import counted
 from evac.audit.impacts.all_losses import PLANNED
+from evac.audit.impacts.free_capacity import servers_beside_unknown, vague_pools
 from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
@@ -291,10 +292,13 @@ def _drills(estate: Estate) -> dict[str, tuple[date, str]]:
 
 
 def _rooms(report: AuditReport) -> Iterator[Room]:
-    """Headroom by site and class of bare servers, then by declared pools; only where more may be placed."""
+    """Headroom by site and class of bare servers, then by declared pools; only where more may be placed, and
+    without servers and amounts of pools of which it is unknown what is free.
+    """
     impacts = report.impacts
     supply, estate = impacts.capacity.supply, impacts.estate
-    fleet, usable = estate.fleet, supply.found.usable
+    fleet, usable = estate.fleet, supply.found.usable & ~servers_beside_unknown(impacts.top)
+    vague = vague_pools(impacts.top)
     total = np.where(fleet.capacity_known, fleet.capacity, 0)
     used = supply.stock.used.servers
     free = np.maximum(total - used, 0)
@@ -308,8 +312,9 @@ def _rooms(report: AuditReport) -> Iterator[Room]:
         amounts = _amounts(total[mine].sum(axis=0), used[mine].sum(axis=0), free[mine].sum(axis=0))
         yield Room(site, name, "class", len(mine), amounts)
     for number, pool in enumerate(estate.pools):
-        taken = supply.stock.used.pools[number]
+        taken = np.where(vague[number], 0, supply.stock.used.pools[number])
         whole = np.array([(amount or 0) * pool.quota_permille // 1_000 for amount in pool.capacity], np.int64)
+        whole[vague[number]] = 0
         amounts = _amounts(whole, taken, np.maximum(whole - taken, 0))
         yield Room(pool.site, pool.id, "pool", int((fleet.pool == number).sum()), amounts)
 

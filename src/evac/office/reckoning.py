@@ -27,7 +27,7 @@ from evac.app.side_process import Apart
 from evac.audit import AuditReport, LossRow, audit_together
 from evac.audit.context import Context, why_by_plan, why_degraded, why_down, why_lost
 from evac.audit.impacts.capacity import taken_by_placing
-from evac.audit.impacts.free_capacity import pool_capacity
+from evac.audit.impacts.free_capacity import pool_capacity, servers_beside_unknown, vague_pools
 from evac.audit.impacts.planned import plain_where_small
 from evac.backup.evidence import NO_BACKUPS, BackupsSeen
 from evac.engine.lead.policies import digest_of
@@ -72,7 +72,7 @@ class FateOf:
 
 @dataclass(frozen=True, slots=True)
 class CapacityOf:
-    """One resource at one site, over the servers and pools that may take replicas."""
+    """One resource at one site, over the servers and pools that may take replicas and whose load is known."""
 
     site: str
     resource: str
@@ -178,11 +178,14 @@ def _capacity(report: AuditReport, number: int) -> Iterator[CapacityOf]:
 
 
 def _amounts(report: AuditReport, servers: BoolColumn, pools: BoolColumn) -> tuple[IntColumn, IntColumn]:
-    """(sites, R) in total and in use, of usable servers and pools among some."""
+    """(sites, R) in total and in use, of usable servers and pools among some, where what is free is known."""
     impacts = report.impacts
     top, supply, fleet = impacts.top, impacts.capacity.supply, impacts.estate.fleet
     total, used = (np.zeros((len(impacts.estate.sites), RESOURCE_COUNT), np.int64) for _ in range(2))
-    rows = np.flatnonzero(supply.found.usable & servers)
+    rows, vague = (
+        np.flatnonzero(supply.found.usable & ~servers_beside_unknown(top) & servers),
+        vague_pools(top),
+    )
     site, known = fleet.site[rows], np.where(fleet.capacity_known[rows], fleet.capacity[rows], 0)
     for n in range(RESOURCE_COUNT):
         total[:, n] += np.bincount(site, known[:, n], len(total)).astype(np.int64)
@@ -191,7 +194,7 @@ def _amounts(report: AuditReport, servers: BoolColumn, pools: BoolColumn) -> tup
         quota = impacts.estate.pools[row].quota_permille
         place = int(top.pool_site[row])
         for n, amount in enumerate(pool_capacity(top, row)):
-            if amount is not None:
+            if amount is not None and not vague[row, n]:
                 total[place, n] += amount * quota // 1_000
                 used[place, n] += int(supply.stock.used.pools[row, n])
     return total, used
