@@ -113,8 +113,9 @@ def rows_of(
         unknown |= unknown_servers(top, lost, pool_rows)
     totals = [f"pools/{estate.pools[p].id}" for p in pool_rows]
     totals += [f"sites/{estate.sites[s].id}/capacity" for s in shadow_sites]
+    home = _home_rows(top, lost, scenario, bare, pool_rows, shadow_sites)
     vague = vague_amounts(
-        top, scenario, bare.chosen, pool_rows, rows.capacity[len(bare.chosen) :], totals, present
+        top, scenario, bare.chosen, pool_rows, rows.capacity[len(bare.chosen) :], totals, present, home
     )
     unknown |= {path for missing in vague.rows.values() for _, path in missing if path.endswith("/replicas")}
     others = len(rows) - len(bare.chosen)
@@ -314,6 +315,17 @@ def _assemble(
         boot_kind=join(bare.boot_kind, [-1] * extra),
         power=np.concatenate([drawn, np.full((extra, drawn.shape[1]), -1, np.int32)]),
     )
+
+
+def _home_rows(
+    top: Topology, lost: Loss, scenario: Scenario, bare: _Bare, pool_rows: list[int], shadows: list[int]
+) -> BoolColumn:
+    """(V,) rows of the domain that a restore brings back, also of pools that lost some of their servers."""
+    pools, sites = np.array(pool_rows, np.int64), np.array(shadows, np.int64)
+    back = lost.pools.copy()
+    back[list(pool_shares(top, lost))] = True
+    found = np.r_[lost.servers[bare.chosen], back[pools], lost.sites[sites]]
+    return np.asarray(found & (scenario.kind == "restore"), np.bool_)
 
 
 def _not_returning(top: Topology, lost: Loss, gone: IntColumn) -> IntColumn:

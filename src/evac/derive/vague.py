@@ -93,13 +93,14 @@ def vague_amounts(
     capacity: IntColumn,
     owners: list[str],
     present: Present,
+    home: BoolColumn,
 ) -> Vague:
-    """The unknown amounts in the rows of a loss or an evacuation: servers, pools, and sites without either.
+    """The unknown amounts in the rows of a loss, evacuation or restore: servers, pools, sites without either.
 
-    capacity (N, R) and owners (N,): of pools and sites, and their paths. What returns home fits there, as it
-    did before.
+    capacity (N, R) and owners (N,): of pools and sites, and their paths. home: (V,) rows of a restored
+    domain: what returns home fits there, as it did before.
     """
-    if scenario.kind not in ("lose", "evacuate"):
+    if scenario.kind not in ("lose", "evacuate", "restore"):
         return Vague()
     demand, (servers, full) = vague_demand(top), crowded(top)
     first = len(chosen)
@@ -124,7 +125,6 @@ def vague_amounts(
     for line in np.flatnonzero(np.isin(present.service, list(demand))).tolist():
         row = int(present.row[line])
         rows[row] = rows.get(row, ()) + demand[int(present.service[line])]
-    return Vague(
-        MappingProxyType({service: missing[0][1] for service, missing in demand.items()}),
-        MappingProxyType(dict(sorted(rows.items()))),
-    )
+    away = {row: missing for row, missing in sorted(rows.items()) if not home[row]}
+    asking = {} if scenario.kind == "restore" else {service: one[0][1] for service, one in demand.items()}
+    return Vague(MappingProxyType(asking), MappingProxyType(away))

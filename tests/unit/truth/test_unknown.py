@@ -20,8 +20,10 @@ from evac.audit import audit
 from evac.derive.planning_instance import derive
 from evac.estate import load
 from evac.model.estate import Estate
-from evac.model.scenario import lose
+from evac.model.scenario import Scenario, lose
 from evac.model.units import UNBOUNDED
+from evac.office import facts as office_facts
+from evac.office.reckoning import what_if_of
 from evac.planning.compiled import interpreted
 from evac.planning.evacuation.board import SHEDS, STARTS
 from evac.planning.evacuation.solve import solve
@@ -432,3 +434,44 @@ services:
         assert made.outcomes[0].state == state
         fates = {one.service: one.fate for one in audit(estate).rows[0].fates(("shop", "wiki"))}
         assert fates["shop"] == {"unplaced": "lost", "restored": "recovers"}[state]
+
+
+BESIDE = """
+name: n
+sites: {a: {}, b: {}, c: {}}
+classes: {c: {cpu: 8 cores, memory: 64 GiB, boot: 60 s}}
+pools: {pc: {site: c, cpu: 8 cores, memory: 64 GiB}, pd: {site: c, cpu: 8 cores, memory: 64 GiB}}
+services:
+  shop: {tier: 0, people: 9, replicas: {a: 1}, start: 60 s, ONLY demand: {cpu: 2 cores, memory: 1 GiB},
+         traffic: {kind: none}}
+  wiki: {tier: 1, people: 9, replicas: {b: 1}, start: 60 s, demand: {cpu: 2 cores, memory: 1 GiB},
+         traffic: {kind: none}}
+  mail: {tier: 1, people: 9, replicas: {c: 1}, start: 60 s, demand: {cpu: 2 cores, memory: 1 GiB},
+         traffic: {kind: none}}
+  base: {tier: 1, people: 9, start: 60 s, demand: {cpu: 2 cores, memory: 1 GiB}, traffic: {kind: none}}
+"""
+
+
+def _beside(folder: Path, state: str, only: str = "") -> Estate:
+    rows = f"server,site,rack,class,state,pool\na1,a,,c,{state},\nb1,b,,c,serving,\n"
+    return written(
+        folder, BESIDE.replace("ONLY", only), servers=rows, replicas="service,target,count\nbase,b1,1\n"
+    )
+
+
+def test_nothing_is_said_to_be_free_beside_replicas_of_known_site(tmp_path: Path) -> None:
+    report = audit(_beside(tmp_path, "serving"))
+    rooms = office_facts.facts_of(report, "").rooms
+    assert not [room.name for room in rooms if room.kind == "class"]
+    assert not any(amount.free for room in rooms for amount in room.amounts)
+    assert what_if_of(report, ("a",)).capacity == ()
+
+
+@pytest.mark.parametrize(("state", "verdict"), [("spare", "restored"), ("condemned", "unknown")])
+def test_a_restore_knows_what_is_free_only_where_things_return(
+    tmp_path: Path, state: str, verdict: str
+) -> None:
+    estate = _beside(tmp_path, state, "sites: [a, b],")
+    made = plan(estate, Scenario("restore", ("a",)))
+    assert check(estate, made).holds
+    assert {one.service: one.state for one in made.outcomes} == {"shop": verdict}
