@@ -285,7 +285,7 @@ def _export(row: StoreEntry) -> ExportSeen | None:
     try:
         told = orjson.loads(row.value)
         site = row.key.removeprefix(incidents.EXPORTED)
-        languages = tuple(map(str, told.get("languages", ())))
+        languages = tuple(map(str, told["languages"] if "languages" in told else ()))
         return ExportSeen(site, int(told["ok_ms"]), int(told["since_ms"]), str(told["problem"]), languages)
     except (ValueError, KeyError, TypeError):
         return None

@@ -225,7 +225,7 @@ def test_the_page_secures_a_store_as_it_is_typed(tmp_path: Path, capsys: pytest.
     blocks = [re.sub(r"(?m)^    ", "", one) for one in re.findall(r"(?m)(?:^    .*\n)+", text)]
     seal, again, certificates, member, users = blocks[:5]
     assert [one.split()[0] for one in (seal, certificates, member, users)] == [
-        "openssl",
+        "(umask",
         "openssl",
         "etcd",
         "export",

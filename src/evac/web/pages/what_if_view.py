@@ -163,6 +163,7 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
         "end": end,
         "before": begin - SERVICES if begin else None,
         "after": end if end < len(rows) else None,
+        "what": loss.what if loss.plan else "",
         "findings": (groups[:FINDINGS_OPEN], groups[FINDINGS_OPEN:FINDINGS_MOST]),
         "findings_total": number(len(findings)),
         "findings_rest": max(0, len(groups) - FINDINGS_MOST),
