@@ -285,9 +285,9 @@ def _export(row: StoreEntry) -> ExportSeen | None:
     try:
         told = orjson.loads(row.value)
         site = row.key.removeprefix(incidents.EXPORTED)
-        languages = tuple(map(str, told["languages"] if "languages" in told else ()))
+        languages = tuple(map(str, told.get("languages", ())))
         return ExportSeen(site, int(told["ok_ms"]), int(told["since_ms"]), str(told["problem"]), languages)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
