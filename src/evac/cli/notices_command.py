@@ -205,7 +205,7 @@ def erase(file: Path, address: str, store: str | None, quiet: bool) -> int:
 
     async def work() -> bool:
         try:
-            return await remove(opened, vault.id_of(found), vault.mailbox_of(found))
+            return await remove(opened, vault, vault.id_of(found), vault.mailbox_of(found))
         finally:
             await opened.close()
 

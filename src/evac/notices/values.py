@@ -87,13 +87,17 @@ def given_up(box: Box, number: int) -> Box:
     return replace(_without(box, number), given_up=box.given_up + 1)
 
 
+def pause_of(tries: int) -> int:
+    """Milliseconds until the next attempt after that many, which grow with every one."""
+    return min(MOST_MS, FIRST_MS << min(tries - 1, 20))
+
+
 def failed(box: Box, number: int, problem: str, now_ms: int, after_ms: int = 0, whole: bool = True) -> Box:
     """It is tried again later. after_ms: as the receiver asks. whole: the channel is down, and what waits
     behind it is not tried before.
     """
     tries = next(one.tries for one in box.waiting if one.number == number) + 1
-    pause_ms = min(MOST_MS, FIRST_MS * 2 ** min(tries - 1, 20))
-    next_ms = now_ms + max(pause_ms, min(after_ms, AFTER_MOST_MS))
+    next_ms = now_ms + max(pause_of(tries), min(after_ms, AFTER_MOST_MS))
 
     def tried(one: Waiting) -> Waiting:
         if one.number == number:

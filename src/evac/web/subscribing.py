@@ -91,7 +91,7 @@ class Desk:
             reader = leaver_of(self._vault, request.query_params.get("link", ""))
             if request.method != "POST":
                 return self._answer(language, "leave")
-            await remove(self._store, reader)
+            await remove(self._store, self._vault, reader)
         except EvacError as error:
             return self._refused(language, error)
         return self._answer(language, "left")

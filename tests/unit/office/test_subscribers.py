@@ -20,14 +20,26 @@ from hypothesis import strategies as st
 
 from evac.engine.clock import SystemClock
 from evac.incident.components import StatusPage
-from evac.model.errors import InvalidInput, Unavailable
+from evac.model.errors import Corrupt, InvalidInput, Unavailable
 from evac.notices.values import Channel, Message
 from evac.office.notices.looking import Looker
 from evac.office.notices.process import Teller
 from evac.office.notices.sending import Outcome
-from evac.office.notices.subscribers import ASKED_MOST, READER, Mail, Vault, address_of, exported, vault_of
+from evac.office.notices.subscribers import (
+    ASKED,
+    ASKED_MOST,
+    INVITES_MOST,
+    MAILED,
+    READER,
+    REFUSED_MOST,
+    Mail,
+    Vault,
+    address_of,
+    exported,
+    vault_of,
+)
 from evac.store.generation import copy_of, fill_store
-from evac.store.port import MemoryStore, all_entries
+from evac.store.port import MemoryStore, Put, all_entries
 from evac.views.status_page import status_files
 from evac.web.subscribing import ASKS_MOST, Desk
 from tests.unit.app.receivers import KEY
@@ -194,6 +206,7 @@ def test_a_person_subscribes_gets_updates_once_and_leaves(box: Box, language: st
 def test_a_copy_of_the_store_shows_no_address_and_another_key_opens_nothing(box: Box) -> None:
     async def story(play: Play) -> None:
         await play.subscribed(box, ["kim@example.com"])
+        await play.open("/email", "POST", data={"address": "kim.lee@example.com"})
         kept = [one for prefix in ("notices/", READER) for one in await all_entries(play.store, prefix)]
         assert len(kept) == 2
         assert not any(b"kim" in one.key.encode() + one.value or b"example" in one.value for one in kept)
@@ -242,6 +255,96 @@ def test_a_mail_refused_for_now_comes_later_and_a_dead_mailbox_is_removed(box: B
     play(story)
 
 
+def test_a_confirmation_refused_for_now_waits_longer_each_time_and_holds_up_nobody(box: Box) -> None:
+    async def asked(play: Play, address: str) -> None:
+        await play.open("/email", "POST", f"10.4.0.{len(address)}", data={"address": address})
+
+    async def story(play: Play) -> None:
+        refused = [f"{'b' * n}@example.com" for n in range(1, INVITES_MOST + 1)]
+        for address in refused:
+            await asked(play, address)
+        box.answers = {address: ["451 later"] * 9 for address in refused}
+        assert await play.mail.invite() == await play.controller().invite() == ""
+        left = [len(box.answers[address]) for address in refused]
+        assert left == [8] * INVITES_MOST, "one attempt each, and then a pause"
+        play.now_ms += 60_000
+        await asked(play, f"{'c' * 40}@example.com")
+        await play.mail.invite()
+        assert [len(box.answers[address]) for address in refused] == [7] * INVITES_MOST
+        play.now_ms += 60_000
+        await play.mail.invite()
+        assert [mail["To"] for mail in box.got] == [f"{'c' * 40}@example.com"], "the longest due is first"
+
+    play(story)
+
+
+def test_anyone_who_leaves_or_confirms_leaves_no_request_behind(box: Box) -> None:
+    form = {"address": "kim@example.com"}
+
+    async def kept(play: Play) -> list[str]:
+        return [one.key.partition("/")[0] for one in await all_entries(play.store, "")]
+
+    async def story(play: Play) -> None:
+        for _ in range(2):
+            await play.subscribed(box, ["kim@example.com"])
+            assert await kept(play) == ["subscriber"], "confirmed"
+            await play.open("/email", "POST", data=form)
+            await play.mail.invite()
+            assert (await play.open(link_in(box.got.pop(), "confirm"), "POST")).status_code == 200
+            assert await kept(play) == ["subscriber"], "confirmed again"
+            await play.open("/email", "POST", data={"address": "Kim+status@example.com"})
+            vault = vault_of(CHANNEL)
+            link = vault.leave_link(vault.id_of("kim@example.com"))
+            for _ in range(2):
+                assert (await play.open(f"/email/leave?link={link}", "POST")).status_code == 200
+                assert await kept(play) == []
+                await play.open("/email", "POST", "10.5.0.1", data=form)
+            await play.open(f"/email/leave?link={link}", "POST")
+            assert await kept(play) == [], "a link of an old mail erases a new request"
+        await play.subscribed(box, ["dead@example.com"])
+        await play.open("/email", "POST", data={"address": "dead@example.com"})
+        box.answers = {"dead@example.com": ["550 unknown"] * REFUSED_MOST}
+        for number in range(REFUSED_MOST):
+            await play.mail.send(update(number))
+        assert set(await kept(play)) == {"notices"}
+        assert await all_entries(play.store, ASKED) == []
+
+    play(story)
+
+
+def test_an_update_ends_when_whom_it_waits_for_has_left(box: Box) -> None:
+    async def story(play: Play) -> None:
+        await play.subscribed(box, ["busy@example.com", "kim@example.com"])
+        box.answers = {"busy@example.com": ["451 later"]}
+        assert (await play.mail.send(update())).problem == "1 subscribers not reached yet"
+        vault = vault_of(CHANNEL)
+        await play.open(f"/email/leave?link={vault.leave_link(vault.id_of('busy@example.com'))}", "POST")
+        assert await play.mail.send(update()) == Outcome()
+        assert [mail["To"] for mail in box.got] == ["kim@example.com"]
+
+    play(story)
+
+
+BROKEN = [b"{", b"[]", b"{}", b'{"sealed": "x", "at_ms": 1, "more": 2}', b'{"sealed": 1, "at_ms": "x"}']
+
+
+@pytest.mark.parametrize("value", BROKEN)
+def test_an_entry_that_cannot_be_read_is_skipped(box: Box, value: bytes) -> None:
+    async def story(play: Play) -> None:
+        bad = [Put(key, value) for key in (f"{ASKED}bad", f"{READER}0", f"{MAILED}bad")]
+        await play.store.transact((), bad)
+        await play.subscribed(box, ["kim@example.com"])
+        assert await play.mail.send(update()) == Outcome()
+        assert [mail["To"] for mail in box.got] == ["kim@example.com"]
+        assert play.mail.unreadable == {f"{ASKED}bad", f"{READER}0"}
+        with pytest.raises(Corrupt, match="subscriber/0"):
+            await exported(play.store, vault_of(CHANNEL))
+        await play.store.transact((), [Put(f"{MAILED}{update(2).id}", value)])
+        assert (await play.mail.send(update(2))).hopeless, "nobody gets it twice"
+
+    play(story)
+
+
 def test_nobody_floods_a_mailbox_the_server_or_the_store(box: Box) -> None:
     async def story(play: Play) -> None:
         app = Desk(play.store, CHANNEL, PAGE, lambda: play.now_ms).application()
@@ -275,6 +378,13 @@ def test_nobody_floods_a_mailbox_the_server_or_the_store(box: Box) -> None:
 def test_only_the_controller_that_leads_sends_and_the_page_links_to_the_form(box: Box) -> None:
     async def story(play: Play) -> None:
         play.now_ms = SystemClock().now_ms()
+        await play.store.transact((), [Put(f"{ASKED}bad", b"{")])
+        said, skipped = [], asyncio.Event()
+
+        def say(words: str) -> None:
+            said.append(words)
+            skipped.set()
+
         await play.open("/email", "POST", data={"address": "kim@example.com"})
         leads = asyncio.Event()
 
@@ -284,7 +394,7 @@ def test_only_the_controller_that_leads_sends_and_the_page_links_to_the_form(box
         clock = SystemClock()
         looker = Looker(play.store, Told(), clock)
         teller = Teller(
-            play.store, {"readers": CHANNEL}, {"readers": play.mail}, looker, clock, "a/1", may, print
+            play.store, {"readers": CHANNEL}, {"readers": play.mail}, looker, clock, "a/1", may, say
         )
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
@@ -292,7 +402,9 @@ def test_only_the_controller_that_leads_sends_and_the_page_links_to_the_form(box
         assert box.got == []
         leads.set()
         task = asyncio.create_task(teller.run())
-        await asyncio.to_thread(box.came.wait)
+        seen = asyncio.create_task(skipped.wait())
+        await asyncio.wait([task, seen], return_when=asyncio.FIRST_COMPLETED)
+        assert said == [f"{ASKED}bad in the store cannot be read and is skipped"]
         task.cancel()
         await asyncio.wait([task])
         (mail,) = box.got

@@ -67,6 +67,7 @@ class Teller:
         self._make_id = make_id or (lambda: f"evac_{secrets.token_hex(16)}")
         self._ttl_ms = ttl_ms
         self._problems: dict[str, str] = {}
+        self._skipped: set[str] = set()
 
     async def run(self) -> None:
         """Runs until cancelled. Starts over after store errors."""
@@ -147,6 +148,9 @@ class Teller:
             leadership.check()
             problem = await mail.invite()
             self._note(f"{name}, confirmations", problem)
+            for key in sorted(mail.unreadable - self._skipped):
+                self._say(f"{key} in the store cannot be read and is skipped")
+            self._skipped |= mail.unreadable
             await asyncio.sleep(INVITE_AGAIN_S if problem else LOOK_S)
 
     def _note(self, name: str, problem: str) -> None:

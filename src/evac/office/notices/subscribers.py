@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 import orjson
@@ -38,9 +38,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from evac.incident.components import Language
-from evac.model.errors import Conflict, EvacError, InvalidInput
+from evac.model.errors import Conflict, Corrupt, EvacError, InvalidInput
 from evac.net.secrets import secret_of
-from evac.notices.values import OLDEST_MS, Channel, Message
+from evac.notices.values import OLDEST_MS, Channel, Message, pause_of
 from evac.office.notices.sending import ANSWER_S, Outcome, apart, key_bytes
 from evac.store.port import Change, Compare, Delete, Entry, Put, Store, all_entries
 from evac.views.status_page import said_in
@@ -50,6 +50,7 @@ READER: Final = "subscriber/"
 MAILED: Final = "notices/mailed/"
 DAY_MS: Final = 86_400_000
 ADDRESS_MOST: Final = 254
+Row = TypeVar("Row", bound="Invited | Reader")
 READERS_MOST: Final = 10_000
 ASKED_MOST: Final = 1_000
 """Open requests at one time, and so at most this many confirmation mails in a day."""
@@ -82,6 +83,14 @@ class Invited:
     sealed: str
     at_ms: int
     mailed_ms: int = 0
+    tries: int = 0
+    """How often the server refused the mail for now."""
+    next_ms: int = 0
+    """Earliest moment of the next attempt."""
+
+    @property
+    def due_ms(self) -> int:
+        return max(self.at_ms, self.next_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +168,42 @@ def vault_of(channel: Channel) -> Vault:
     return Vault(key_bytes(secret_of(channel.secret).reveal()))
 
 
-def _asked(entry: Entry) -> Invited:
-    return Invited(**orjson.loads(entry.value))
+def _asked(entry: Entry) -> Invited | None:
+    return _read(Invited, entry)
 
 
-def _reader(entry: Entry) -> Reader:
-    return Reader(**orjson.loads(entry.value))
+def _reader(entry: Entry) -> Reader | None:
+    return _read(Reader, entry)
+
+
+def _read(kind: type[Row], entry: Entry) -> Row | None:
+    """None if the entry cannot be read: another program, or another version of evac, wrote it."""
+    try:
+        row = kind(**orjson.loads(entry.value))
+    except (TypeError, ValueError):
+        return None
+    wanted = get_type_hints(kind)
+    return row if all(type(getattr(row, name)) is wanted[name] for name in wanted) else None
+
+
+def _address(vault: Vault, use: str, sealed: str) -> str:
+    """Empty if another key sealed it."""
+    try:
+        return str(vault.opened(use, sealed)["address"])
+    except InvalidInput:
+        return ""
+
+
+def _keys_of(vault: Vault, entry: Entry, reader: Reader) -> tuple[str, ...]:
+    """What holds the address of a subscriber: its entry and the request of its mailbox."""
+    address = _address(vault, "reader", reader.sealed)
+    return (entry.key, *([ASKED + vault.mailbox_of(address)] if address else []))
+
+
+def _is_old(entry: Entry, name: str, now_ms: int) -> bool:
+    """Whether a request is forgotten. One that cannot be read is kept, unless its mailbox asks again."""
+    asked = _asked(entry)
+    return asked.at_ms + DAY_MS <= now_ms if asked else entry.key == name
 
 
 async def ask(store: Store, vault: Vault, address: str, language: Language, now_ms: int) -> None:
@@ -173,7 +212,7 @@ async def ask(store: Store, vault: Vault, address: str, language: Language, now_
     """
     address = address_of(address)
     name, known = ASKED + vault.mailbox_of(address), await all_entries(store, ASKED)
-    old = {one.key: one.revision for one in known if _asked(one).at_ms + DAY_MS <= now_ms}
+    old = {one.key: one.revision for one in known if _is_old(one, name, now_ms)}
     if any(one.key == name and name not in old for one in known):
         return
     if len(known) - len(old) >= ASKED_MOST:
@@ -188,21 +227,26 @@ async def ask(store: Store, vault: Vault, address: str, language: Language, now_
 
 
 async def confirm(store: Store, vault: Vault, link: str, now_ms: int) -> Language:
-    """Subscribe the address in a link; nothing changes if it is subscribed already. Raises InvalidInput,
-    Unavailable, and EvacError above the limit.
+    """Subscribe the address in a link, and delete its request. It may be subscribed already. Raises
+    InvalidInput, Unavailable, and EvacError above the limit.
     """
     told = vault.opened("confirm", link)
     if now_ms > told["until_ms"]:
         raise InvalidInput("link-expired", "this link has expired", "subscribe again")
     key, known = READER + vault.id_of(told["address"]), await all_entries(store, READER)
     language: Language = told["language"]
-    if any(one.key == key for one in known):
+    request = Delete(ASKED + vault.mailbox_of(told["address"]))
+    old = next((one for one in known if one.key == key), None)
+    if old and _reader(old):
+        await store.transact((), (request,))
         return language
     if len(known) >= READERS_MOST:
         raise EvacError("too-many-subscribers", "no more people can subscribe", "follow the RSS feed instead")
     sealed = vault.seal("reader", {"address": told["address"], "language": language})
     try:
-        await store.transact((Compare(key, 0),), (Put(key, orjson.dumps(asdict(Reader(sealed, now_ms)))),))
+        await store.transact(
+            (Compare(key, old.revision if old else 0),), (_put(key, Reader(sealed, now_ms)), request)
+        )
     except Conflict:
         return language  # the same link was used twice at the same moment
     return language
@@ -216,11 +260,18 @@ def leaver_of(vault: Vault, link: str) -> str:
     return reader
 
 
-async def remove(store: Store, reader: str, mailbox: str = "") -> bool:
-    """Deletes a subscriber, and a request of that mailbox; returns whether there was one. Raises
-    Unavailable.
+async def remove(store: Store, vault: Vault, reader: str, mailbox: str = "") -> bool:
+    """Deletes a subscriber, and any request of its address or mailbox; returns whether there was one.
+    mailbox: known even if there is no subscriber. Raises Unavailable.
     """
-    keys = [READER + reader, *([ASKED + mailbox] if mailbox else [])]
+    entry = await store.get(READER + reader)
+    one = _reader(entry) if entry else None
+    keys = {READER + reader, *([ASKED + mailbox] if mailbox else [])}
+    keys |= set(_keys_of(vault, entry, one)) if entry and one else set()
+    for request in await all_entries(store, ASKED):
+        asked = _asked(request)
+        if asked and vault.id_of(_address(vault, "asked", asked.sealed)) == reader:
+            keys.add(request.key)  # asked again after they left
     found = [key for key in keys if await store.get(key) is not None]
     if found:
         await store.transact((), [Delete(key) for key in found])
@@ -228,10 +279,14 @@ async def remove(store: Store, reader: str, mailbox: str = "") -> bool:
 
 
 async def exported(store: Store, vault: Vault) -> list[Subscriber]:
-    """All subscribers, sorted by address. Raises InvalidInput if the key is another one, Unavailable."""
+    """All subscribers, sorted by address. Raises InvalidInput if the key is another one, Corrupt if an entry
+    cannot be read, Unavailable.
+    """
     found = []
     for entry in await all_entries(store, READER):
         one = _reader(entry)
+        if one is None:
+            raise Corrupt(f"{entry.key} in the store is not a subscriber")
         told = vault.opened("reader", one.sealed)
         found.append(Subscriber(told["address"], told["language"], one.since_ms))
     return sorted(found, key=lambda one: one.address)
@@ -243,6 +298,8 @@ class Mail:
     def __init__(self, channel: Channel, page: str, store: Store | None, now_ms: Callable[[], int]) -> None:
         self._channel, self._page, self._store, self._now_ms = channel, page, store, now_ms
         self._recent: deque[int] = deque(maxlen=INVITES_MOST)
+        self.unreadable: set[str] = set()
+        """Keys of entries that were skipped because they cannot be read."""
 
     async def send(self, message: Message) -> Outcome:
         """Sends to everyone who confirmed before it was published and has not received it. Without a store:
@@ -269,10 +326,14 @@ class Mail:
         key = MAILED + message.id
         entry = await store.get(key)
         done = _progress(entry) if entry else Progress(message.at_ms)
+        if done is None:  # who has received it is unknown, and nobody may get it twice
+            return Outcome(f"cannot read {key} in the store", whole=False, hopeless=True)
         revision = entry.revision if entry else 0
-        for one in await all_entries(store, READER):
+        readers = self._readable(await all_entries(store, READER), _reader)
+        left = {one.key.removeprefix(READER) for one, _ in readers}
+        done = replace(done, again=tuple(name for name in done.again if name in left))
+        for one, reader in readers:
             name = one.key.removeprefix(READER)
-            reader = _reader(one)
             if (name <= done.after and name not in done.again) or reader.since_ms > message.at_ms:
                 continue
             again = tuple(other for other in done.again if other != name)
@@ -288,7 +349,7 @@ class Mail:
                 revision = await store.transact((Compare(key, revision),), (_put(key, done),))
             if outcome.whole and outcome.problem:
                 return replace(outcome, after_ms=0)
-            await self._count(store, one, reader, outcome)
+            await self._count(store, vault, one, reader, outcome)
         await self._tidy(store)
         return (
             Outcome(f"{len(done.again)} subscribers not reached yet", whole=False)
@@ -296,15 +357,26 @@ class Mail:
             else Outcome()
         )
 
-    async def _count(self, store: Store, entry: Entry, reader: Reader, outcome: Outcome) -> None:
+    def _readable(
+        self, entries: Sequence[Entry], read: Callable[[Entry], Row | None]
+    ) -> list[tuple[Entry, Row]]:
+        """Skips what cannot be read, and remembers its key."""
+        rows = [(one, read(one)) for one in entries]
+        self.unreadable |= {one.key for one, row in rows if row is None}
+        return [(one, row) for one, row in rows if row is not None]
+
+    async def _count(
+        self, store: Store, vault: Vault, entry: Entry, reader: Reader, outcome: Outcome
+    ) -> None:
         """Counts refusals and removes subscribers whose mailbox no longer exists."""
         refused = reader.refused + 1 if outcome.hopeless else 0
         if refused == reader.refused or outcome.after_ms:
             return
-        changed = replace(reader, refused=refused)
-        change: Change = Delete(entry.key) if refused >= REFUSED_MOST else _put(entry.key, changed)
+        changes: list[Change] = [_put(entry.key, replace(reader, refused=refused))]
+        if refused >= REFUSED_MOST:
+            changes = [Delete(key) for key in _keys_of(vault, entry, reader)]
         try:
-            await store.transact((Compare(entry.key, entry.revision),), (change,))
+            await store.transact((Compare(entry.key, entry.revision),), changes)
         except Conflict:
             return  # they left at this moment
 
@@ -313,22 +385,23 @@ class Mail:
         old = [
             Delete(one.key)
             for one in await all_entries(store, MAILED)
-            if _progress(one).at_ms + 2 * OLDEST_MS < self._now_ms()
+            if (done := _progress(one)) and done.at_ms + 2 * OLDEST_MS < self._now_ms()
         ]
         if old:
             await store.transact((), old[:50])
 
     async def invite(self) -> str:
-        """Send the confirmation mails that are due, within the limits; the problem, if any. Raises Conflict,
-        Unavailable.
+        """Send the confirmation mails that are due, within the limits, the longest due first; the problem, if
+        any. Raises Unavailable.
         """
         assert self._store is not None
         now_ms = self._now_ms()
         due = [
             (entry, asked)
-            for entry in await all_entries(self._store, ASKED)
-            if not (asked := _asked(entry)).mailed_ms and asked.at_ms + DAY_MS > now_ms
+            for entry, asked in self._readable(await all_entries(self._store, ASKED), _asked)
+            if not asked.mailed_ms and asked.next_ms <= now_ms < asked.at_ms + DAY_MS
         ]
+        due.sort(key=lambda row: row[1].due_ms)
         while self._recent and self._recent[0] + 60_000 <= now_ms:
             self._recent.popleft()
         due = due[: INVITES_MOST - len(self._recent)]
@@ -343,23 +416,31 @@ class Mail:
             return f"the mail server cannot be used ({type(error).__name__})"
         try:
             for entry, asked in due:
-                revision = await self._store.transact(
-                    (Compare(entry.key, entry.revision),),
-                    (_put(entry.key, replace(asked, mailed_ms=now_ms)),),
-                )
-                try:
-                    mail = self._invitation(vault, vault.opened("asked", asked.sealed), now_ms)
-                except InvalidInput:
-                    continue  # sealed with another key
-                self._recent.append(now_ms)
-                outcome = await self._try(server, mail)
-                if outcome.after_ms:
-                    await self._store.transact((Compare(entry.key, revision),), (_put(entry.key, asked),))
+                outcome = await self._invited(self._store, vault, server, entry, asked)
                 if outcome.whole and outcome.problem:
                     return outcome.problem
         finally:
             await apart(lambda: _quit(server))
         return ""
+
+    async def _invited(
+        self, store: Store, vault: Vault, server: smtplib.SMTP, entry: Entry, asked: Invited
+    ) -> Outcome:
+        """Sends one confirmation mail, or plans the next attempt. Raises Unavailable."""
+        now_ms = self._now_ms()
+        sent = _put(entry.key, replace(asked, mailed_ms=now_ms))
+        try:
+            revision = await store.transact((Compare(entry.key, entry.revision),), (sent,))
+            mail = self._invitation(vault, vault.opened("asked", asked.sealed), now_ms)
+            self._recent.append(now_ms)
+            outcome = await self._try(server, mail)
+            if outcome.after_ms:
+                tries = asked.tries + 1
+                later = replace(asked, tries=tries, next_ms=now_ms + pause_of(tries))
+                await store.transact((Compare(entry.key, revision),), (_put(entry.key, later),))
+        except (Conflict, InvalidInput):  # changed or deleted at this moment, or sealed with another key
+            return Outcome(whole=False)
+        return outcome
 
     async def _try(self, server: smtplib.SMTP, mail: EmailMessage) -> Outcome:
         """Sends one mail. after_ms: refused for now. hopeless: the mailbox refused it for good. whole: the
@@ -452,9 +533,15 @@ def _put(key: str, value: Invited | Reader | Progress) -> Put:
     return Put(key, orjson.dumps(asdict(value)))
 
 
-def _progress(entry: Entry) -> Progress:
-    told = orjson.loads(entry.value)
-    return Progress(**told | {"again": tuple(told["again"])})
+def _progress(entry: Entry) -> Progress | None:
+    """None if it cannot be read."""
+    try:
+        told = orjson.loads(entry.value)
+        done = Progress(**told | {"again": tuple(told["again"])})
+    except (KeyError, TypeError, ValueError):
+        return None
+    whole = type(done.at_ms) is int and all(isinstance(one, str) for one in (done.after, *done.again))
+    return done if whole else None
 
 
 def _quit(server: smtplib.SMTP) -> None:
