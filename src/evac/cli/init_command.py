@@ -203,10 +203,13 @@ def _ask_times(
 
 
 def _finish(context: click.Context, folder: Path, answers: _Answers, no_audit: bool) -> int:
-    """Write recipe and estate, and audit it. A recipe whose import fails is deleted again."""
+    """Write recipe and estate, and audit it. A recipe whose import fails is deleted again, and so is a folder
+    made for it.
+    """
     from evac.cli.audit_command import audit
 
-    recipe = folder / RECIPE
+    recipe, is_new = folder / RECIPE, not folder.exists()
+    folder.mkdir(exist_ok=True)
     by_hand = folder / "services.yaml"
     if answers.services:
         lines = ["services:", *(f"  {scalar_text(name)}: {{}}" for name in answers.services)]
@@ -219,6 +222,8 @@ def _finish(context: click.Context, folder: Path, answers: _Answers, no_audit: b
         recipe.unlink()
         if answers.services:
             by_hand.unlink()
+        if is_new:
+            folder.rmdir()
         if isinstance(error, SourceError):
             error.hint = "fix these lines, or leave the source out with --skip NAME; then run evac init again"
         raise

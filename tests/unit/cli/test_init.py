@@ -91,12 +91,14 @@ def test_a_second_init_overwrites_nothing(company: Path) -> None:
     assert (company / "estate.yaml").read_text() == before
 
 
-def test_an_empty_folder_takes_sites_and_services_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("there", [True, False])
+def test_an_empty_or_new_folder_takes_sites_and_services_by_name(tmp_path: Path, there: bool) -> None:
     folder = tmp_path / "empty"
-    folder.mkdir()
+    if there:
+        folder.mkdir()
     nothing = invoke(folder)
     assert nothing.exit_code != 0
-    assert list(folder.iterdir()) == []
+    assert (list(folder.iterdir()) == []) if there else not folder.exists()
     done = invoke(folder, "--at", "fra, muc", "--services", "shop, login", "--most-important", "login")
     assert done.exit_code == 0, done.output
     estate = load(folder / "estate")

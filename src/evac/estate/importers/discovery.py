@@ -71,7 +71,8 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
         for where, hint in only_parts(of_kind).items() if only_parts is not None else ():
             del found[where]
             hints.append(f"{where}: {hint}")
-    hints += [f"{one.filename} was not searched: {one.strerror}" for one in unread]
+    if folder.exists():
+        hints += [f"{one.filename} was not searched: {one.strerror}" for one in unread]
     hints += [f"kubectl context {one}: evac init --context {one}" for one in contexts]
     sources = _grouped(found)
     return Surroundings(tuple(sources), tuple(hints))
