@@ -193,6 +193,7 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
         silence=silence,
         speak=speak,
         undo="refused" if verb in REFUSED else "done",
+        undo_is_theirs=True,
         silent_codes=("command-unknown", "command-again"),
     )
 

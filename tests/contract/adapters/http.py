@@ -347,6 +347,7 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
             tokens=True,
             refusals=("http-refused",),
             undo="refused" if verb in STORE else "done",
+            undo_is_theirs=True,
             secrets=(SECRET,),
             silent_codes=("http-no-answer",),
             wires=(_wire(receiver, 2, url="/contract"),) if is_one else (),

@@ -93,6 +93,8 @@ class Case:
     """Whether it keeps the epoch of a data set, and refuses a lower one."""
     undo: Literal["done", "refused"] = "refused"
     """Whether undo takes the action back, or raises `Permanent`."""
+    undo_is_theirs: bool = False
+    """Whether a program of others takes it back, from notes of its own."""
     secrets: tuple[str, ...] = ()
     """Plain texts that must appear nowhere."""
     silent_errors: tuple[type[ActionError], ...] = (Retryable, OutcomeUnknown)

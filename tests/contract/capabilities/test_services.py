@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from evac.drivers.capabilities import AnswersProbe, ReportsHealth, RoutesTraffic, RunsUnits, Verifies
+from evac.drivers.port import Action, Order
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from tests.contract.capabilities.asked import (
     TIMEOUT_S,
@@ -33,8 +34,37 @@ def test_units(case: Case) -> None:
         assert (await case.driver.observe(fewer, another)).outcome == "done"
         assert await case.is_done()
 
+    async def starts_are_undone_in_either_order(case: Case) -> None:
+        """Or the driver says which must be undone first. What follows finds the action done again."""
+        fewer = replace(case.action, verb="start", parameters={"replicas": 1, "from_replicas": 0})
+        both = [(case.action, case.order), (fewer, replace(case.order, step="step-2", key="run-1/step-2"))]
+
+        async def do(action: Action, its: Order) -> None:
+            await case.driver.observe(action, its)
+            await case.driver.execute(action, its)
+
+        for order in (both, both[::-1]):
+            for action, its in both:
+                await do(action, its)
+            refused = []
+            for action, its in order:
+                code = ""
+                try:
+                    await case.driver.undo(action, its)
+                except Permanent as error:
+                    code = error.code
+                    refused.append((action, its))
+                assert code in ("", "undo-moved-on")
+            for action, its in refused:
+                await case.driver.undo(action, its)
+            assert not await case.is_done()
+        await do(*both[0])
+
     assert case.undo == "done"
-    assert_keeps_contract(case, *(() if case.action.verb == "stop" else (a_start_ends_nothing,)))
+    promises = [] if case.action.verb == "stop" else [a_start_ends_nothing]
+    if case.action.verb == "start" and not case.undo_is_theirs:
+        promises.append(starts_are_undone_in_either_order)
+    assert_keeps_contract(case, *promises)
 
 
 @acting(RoutesTraffic, "shift", "drain", "ready")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -102,10 +103,56 @@ def test_a_later_step_does_not_take_back_what_an_earlier_one_did(server: ApiServ
     asyncio.run(KubernetesDriver().execute(first, order(key="run-1/one")))
     second = action(kubeconfig, "scale", "Deployment", "chat", replicas=6)
     asyncio.run(KubernetesDriver().execute(second, order(key="run-1/two")))
-    with pytest.raises(Permanent, match="has no record of its state"):
+    with pytest.raises(Permanent, match="another step has changed it since"):
         asyncio.run(KubernetesDriver().undo(first, order(key="run-1/one")))
     asyncio.run(KubernetesDriver().undo(second, order(key="run-1/two")))
     assert server.objects[CHAT]["spec"]["replicas"] == 4
+    asyncio.run(KubernetesDriver().undo(first, order(key="run-1/one")))
+    assert server.objects[CHAT]["spec"]["replicas"] == 2
+
+
+@pytest.mark.parametrize("asked", [(4, 6), (6, 4), (6, 6)])
+@pytest.mark.parametrize("undone", [(0, 1), (1, 0)])
+def test_starts_are_undone_in_any_order_and_none_ends_what_another_needs(
+    server: ApiServer, kubeconfig: str, asked: tuple[int, int], undone: tuple[int, int]
+) -> None:
+    starts = [action(kubeconfig, "start", "Deployment", "chat", replicas=count) for count in asked]
+    orders = [order(key=f"run-1/{index}") for index in range(2)]
+    for start, its in zip(starts, orders, strict=True):
+        asyncio.run(KubernetesDriver().execute(start, its))
+    for index, pods in zip(undone, (asked[undone[1]], 2), strict=True):
+        for _ in range(2):
+            asyncio.run(KubernetesDriver().undo(starts[index], orders[index]))
+            assert server.objects[CHAT]["spec"]["replicas"] == pods
+
+
+def test_a_start_is_not_undone_after_somebody_else_has_scaled(server: ApiServer, kubeconfig: str) -> None:
+    starts = [action(kubeconfig, "start", "Deployment", "chat", replicas=count) for count in (4, 6)]
+    for index, start in enumerate(starts):
+        asyncio.run(KubernetesDriver().execute(start, order(key=f"run-1/{index}")))
+    server.objects[CHAT]["spec"]["replicas"] = 9
+    with pytest.raises(Permanent, match="another step has changed it since"):
+        asyncio.run(KubernetesDriver().undo(starts[0], order(key="run-1/0")))
+    assert server.objects[CHAT]["spec"]["replicas"] == 9
+
+
+def test_the_record_of_steps_is_bounded_and_one_of_an_older_evac_is_read(
+    server: ApiServer, kubeconfig: str
+) -> None:
+    notes = server.objects[CHAT]["metadata"].setdefault("annotations", {})
+    notes["evac-before"] = '{"key": "run-0/old", "was": {"spec": {"replicas": 1}}}'
+    old = action(kubeconfig, "scale", "Deployment", "chat", replicas=2)
+    asyncio.run(KubernetesDriver().undo(old, order(key="run-0/old")))
+    assert server.objects[CHAT]["spec"]["replicas"] == 1
+    for number in range(20):
+        scale = action(kubeconfig, "scale", "Deployment", "chat", replicas=2 + number % 2)
+        asyncio.run(KubernetesDriver().execute(scale, order(key=f"run-1/{number}")))
+    kept = json.loads(server.objects[CHAT]["metadata"]["annotations"]["evac-before"])
+    assert [one["key"] for one in kept] == [f"run-1/{number}" for number in range(4, 20)]
+    for odd in ("{", "7", "[7]", '[{"key": "run-1/1", "was": 7}]', '[{"key": "a", "was": {}, "start": "x"}]'):
+        server.objects[CHAT]["metadata"]["annotations"]["evac-before"] = odd
+        with pytest.raises(Permanent, match="has no record of its state"):
+            asyncio.run(KubernetesDriver().undo(old, order(key="run-1/1")))
 
 
 def test_amounts_that_mean_the_same_are_done(server: ApiServer, kubeconfig: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -177,6 +177,8 @@ async def opened(settings: Mapping[str, Value], timeout_s: float) -> AsyncIterat
 
 VERBS: Final[frozenset[Verb]] = frozenset({"scale", "start", "stop", "run", "verify"})
 TRIES_OF_A_CHANGE: Final = 3
+KEPT_MOST: Final = 16
+"""Steps that the annotation of one object records; the latest ones."""
 _PAUSE_S: Final = 0.2
 
 
@@ -243,7 +245,9 @@ class KubernetesDriver(RunsUnits, Verifies):
         return Observed("absent" if action.verb == "verify" else "unclear", evidence)
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        """Restore what the annotation of this same step contains. Raises `Permanent` if there is none."""
+        """Restore what the annotation contains for this same step, except what later starts need. Raises
+        `Permanent` if it contains nothing, or another step has changed the object since.
+        """
         if action.verb == "verify":
             raise Permanent("undo-nothing", "verify changes nothing that can be rolled back")
         wanted = wanted_of(action, parameters.text(action.settings, "kind"))
@@ -326,14 +330,17 @@ async def _write(cluster: KubernetesCluster, wanted: Wanted, order: Order, deadl
         raise Permanent("kubernetes-refused", problems[0])
     notes = {TOKEN: str(order.token)}
     if not found:
-        notes[BEFORE] = _note(order, None)
+        notes[BEFORE] = _written([_Kept(order.key, None)])
         await cluster.create({**wanted.part, "metadata": {"annotations": notes}}, _left(deadline))
         return
-    right = wanted.fits(found)
-    if right and seen_token(found) == order.token:
+    right, kept = wanted.fits(found), _kept(found)
+    is_kept = any(one.key == order.key and not one.undone for one in kept)
+    if right and is_kept and seen_token(found) == order.token:
         return
-    if not right and _kept(found, order) is None:
-        notes[BEFORE] = _note(order, replaced(found, wanted.part))
+    if not is_kept:
+        others = [one for one in kept if one.key != order.key]
+        start = wanted.ready if wanted.or_more else None
+        notes[BEFORE] = _written([*others, _Kept(order.key, replaced(found, wanted.part), start)])
     await cluster.patch(standing_on(found, {} if right else wanted.part, notes), _left(deadline))
 
 
@@ -344,16 +351,19 @@ async def _put_back(cluster: KubernetesCluster, wanted: Wanted, order: Order, de
         return _evidence(cluster, found)
     if seen_token(found) > order.token:
         raise parameters.stale_token(cluster.name, seen_token(found), order)
-    kept = _kept(found, order)
-    if kept is None:
+    kept = _kept(found)
+    mine = next((one for one in kept if one.key == order.key), None)
+    if mine is None:
         raise Permanent("undo-unknown", f"{cluster.name} has no record of its state before {order.key}")
-    was = kept["was"]
+    if mine.undone:
+        return _evidence(cluster, found)
+    was, left = _without(mine, kept, found, cluster.name)
     if was is None:
         await cluster.delete(_left(deadline))
         return _evidence(cluster, None)
-    if replaced(found, was) != was:
-        found = await cluster.patch(standing_on(found, was, {TOKEN: str(order.token)}), _left(deadline))
-    return _evidence(cluster, found)
+    notes = {TOKEN: str(order.token), BEFORE: _written(left)}
+    part = {} if replaced(found, was) == was else was
+    return _evidence(cluster, await cluster.patch(standing_on(found, part, notes), _left(deadline)))
 
 
 async def _until_ready(
@@ -384,17 +394,68 @@ def _left(deadline: float) -> float:
     return max(0.0, deadline - asyncio.get_running_loop().time())
 
 
-def _note(order: Order, was: Any) -> str:
-    return orjson.dumps({"key": order.key, "was": was}).decode()
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What one step replaced, in the annotation of its object; steps in the order of their changes."""
+
+    key: str
+    was: dict[str, Any] | None
+    """The merge patch that reverts the step; None if it created the object."""
+    start: int | None = None
+    """For a start: at least this many pods."""
+    undone: bool = False
+
+    @property
+    def pods(self) -> int:
+        """Pods before the step; below 0 if it replaced no number of pods."""
+        found = table(self.was or {}, "spec").get("replicas")
+        return found if isinstance(found, int) else -1
 
 
-def _kept(found: dict[str, Any], order: Order) -> dict[str, Any] | None:
-    """What this same step replaced; another step's note must not be reverted."""
+def _written(kept: list[_Kept]) -> str:
+    return orjson.dumps(kept[-KEPT_MOST:]).decode()
+
+
+def _kept(found: dict[str, Any]) -> list[_Kept]:
+    """The steps that the annotation records; none if evac did not write it. An annotation of an older evac
+    is a single step.
+    """
     try:
-        note = orjson.loads(notes_of(found).get(BEFORE, "null"))
-    except orjson.JSONDecodeError:
-        return None
-    return note if isinstance(note, dict) and note.get("key") == order.key and "was" in note else None
+        read = orjson.loads(notes_of(found).get(BEFORE, "[]"))
+        return [_read_step(one) for one in (read if isinstance(read, list) else [read])]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _read_step(values: Any) -> _Kept:
+    """Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` for anything else."""
+    was, start = values["was"], values.get("start")
+    if not (was is None or isinstance(was, dict)):
+        raise TypeError
+    return _Kept(str(values["key"]), was, None if start is None else int(start), values.get("undone") is True)
+
+
+def _without(
+    mine: _Kept, kept: list[_Kept], found: dict[str, Any], name: str
+) -> tuple[dict[str, Any] | None, list[_Kept]]:
+    """The patch that undoes this step and leaves what later starts requested, and the record after it.
+    Raises `Permanent` if anything else has changed the object since, which an undo would revert.
+    """
+    place = kept.index(mine)
+    later = [one for one in kept[place + 1 :] if not one.undone]
+    left = [*kept[:place], replace(mine, undone=True)]
+    if not later:
+        return mine.was, left + kept[place + 1 :]
+    now, pods = max(mine.pods, mine.start or 0), mine.pods
+    starts = mine.start is not None and mine.pods >= 0
+    for one in later:
+        starts = starts and one.start is not None and one.pods == now
+        left.append(replace(one, was={"spec": {"replicas": pods}}))
+        now, pods = max(now, one.start or 0), max(pods, one.start or 0)
+    if not starts or table(found, "spec").get("replicas") != now:
+        message = f"{name}: another step has changed it since"
+        raise Permanent("undo-moved-on", message, "undo that step first")
+    return {"spec": {"replicas": pods}}, left
 
 
 def _evidence(cluster: KubernetesCluster, found: dict[str, Any] | None) -> dict[str, str | int | bool]:
