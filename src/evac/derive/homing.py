@@ -38,10 +38,22 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     belongs = counts_by_service(home, replicas_lost(top, lost, replicas=home), services)
     here = replicas_lost(top, lost)
     there = counts_by_service(now, here, services)
-    missing = np.maximum(0, belongs - there)
+    missing = np.minimum(np.maximum(0, belongs - there), _short_of_home(top, now, home))
     total = counts_by_service(home, home.count, services)
     surplus = counts_by_service(now, now.count, services) + missing - total
     return WayHome(missing, total, missing > 0, _leaving(top, now, home, here > 0, missing, surplus))
+
+
+def _short_of_home(top: Topology, now: Replicas, home: Replicas) -> IntColumn:
+    """(S,) replicas that places at home have less than declared; a pool runs them on any of its servers."""
+    short = Counter(dict.fromkeys(_keys(top, home), 0))
+    for replicas, sign in ((home, 1), (now, -1)):
+        for key, count in zip(_keys(top, replicas), replicas.count.tolist(), strict=True):
+            short[key] += sign * count
+    found = np.zeros(len(top.estate.services), np.int64)
+    for key, count in short.items():
+        found[key[0]] += max(0, count)
+    return found
 
 
 def _leaving(

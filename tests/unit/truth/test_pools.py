@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,8 +15,10 @@ from evac.audit.impacts.all_losses import FATES, Impacts, impacts
 from evac.audit.impacts.losses import losses
 from evac.derive.affected import counts_by_service
 from evac.derive.domains import Loss, loss, topology
+from evac.derive.homing import way_home
 from evac.derive.pools import replicas_lost
 from evac.model.estate import Estate
+from evac.model.fleet import ON_POOL, ON_SERVER, Replicas
 from evac.model.plan import Outcome, Plan
 from evac.model.scenario import Scenario, lose
 from evac.model.situation import Draft
@@ -296,3 +299,14 @@ def test_what_stops_in_a_pool_stops_on_its_servers() -> None:
     )
     draft.add("base", [("c2", 4)], -1)
     assert draft.placed["base"] == {"bare": 1, "c2": 0, "hv2": 0, "hv3": 0}
+
+
+def test_nothing_is_missing_at_home_that_its_pool_runs_on_another_server(tmp_path: Path) -> None:
+    estate = on_servers(tmp_path, 4)
+    at = (np.array([0], np.int32), np.array([3], np.int64))
+    home = Replicas(at[0], np.array([ON_SERVER], np.uint8), np.array([2], np.int32), at[1])
+    now = Replicas(at[0], np.array([ON_POOL], np.uint8), np.array([1], np.int32), at[1])
+    top = topology(replace(estate, replicas=now, home=home))
+    assert [service.id for service in estate.services] == ["base", "shop"]
+    missing = way_home(top, loss(top, ("b/h1/r2",))).missing
+    assert missing.tolist() == [0, 0]
