@@ -438,20 +438,23 @@ def _read_step(values: Any) -> _Kept:
 def _without(
     mine: _Kept, kept: list[_Kept], found: dict[str, Any], name: str
 ) -> tuple[dict[str, Any] | None, list[_Kept]]:
-    """The patch that undoes this step and leaves what later starts requested, and the record after it.
-    Raises `Permanent` if anything else has changed the object since, which an undo would revert.
+    """The patch that undoes this step and leaves what later starts requested, and the record after it. After
+    a step that set an exact number, starts that found enough pods are passed over. Raises `Permanent` if
+    anything else has changed the object since, which an undo would revert.
     """
     place = kept.index(mine)
     later = [one for one in kept[place + 1 :] if not one.undone]
     left = [*kept[:place], replace(mine, undone=True)]
     if not later:
         return mine.was, left + kept[place + 1 :]
-    now, pods = max(mine.pods, mine.start or 0), mine.pods
-    starts = mine.start is not None and mine.pods >= 0
+    exact, pods = mine.start is None, mine.pods
+    now = later[0].pods if exact else max(pods, mine.start or 0)
+    starts = pods >= 0
     for one in later:
-        starts = starts and one.start is not None and one.pods == now
+        asked = one.start or 0
+        starts = starts and one.start is not None and one.pods == now and not (exact and asked > now)
         left.append(replace(one, was={"spec": {"replicas": pods}}))
-        now, pods = max(now, one.start or 0), max(pods, one.start or 0)
+        now, pods = max(now, asked), pods if exact else max(pods, asked)
     if not starts or table(found, "spec").get("replicas") != now:
         message = f"{name}: another step has changed it since"
         raise Permanent("undo-moved-on", message, "undo that step first")
