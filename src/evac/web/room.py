@@ -232,7 +232,9 @@ class WarRoom:
         """Raises Unavailable, with the reason, until the estate is loaded."""
         facts = self.office.facts
         if facts is None:
-            raise Unavailable(self.office.situation.problem or "the estate is being read")
+            error = Unavailable(self.office.situation.problem or "the estate is being read")
+            error.hint = "load this page again in a moment; the page Now says what is wrong"
+            raise error
         return facts
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from evac.model.errors import Unavailable
 from evac.office.facts import ServiceAt, ServiceFacts
 from evac.office.values import LeaderSeen, QuorumSeen, SiteSeen, Situation, VoteSeen
+from evac.web.pages.frame import problem
 from evac.web.pages.now_view import _unwell, now_context
+from evac.web.room import WarRoom
 
 
 def site(name: str, state: str = "healthy", mark: str = "") -> SiteSeen:
@@ -71,3 +74,16 @@ def test_a_site_that_does_not_answer_is_never_said_to(mark: str, words: str, hel
     assert said(replace(own, id="a"), own).startswith(told)
     told = "All 2 sites answer. kim put everything on hold." if held else "The estate is being read."
     assert said(site("a"), site("b")) == told
+
+
+def test_a_page_that_needs_the_estate_before_it_is_read_says_to_load_it_again() -> None:
+    """And sends no one to look at members of a store that answers."""
+    office = SimpleNamespace(facts=None, situation=SimpleNamespace(problem=""))
+    with pytest.raises(Unavailable) as raised:
+        WarRoom.facts.fget(SimpleNamespace(office=office))  # type: ignore[attr-defined]
+    told = {"code": raised.value.code, "detail": raised.value.message, "hint": raised.value.hint}
+    page = problem({**told, "status": 503, "request": "1"}).decode()
+    assert "Not available now" in page
+    assert "The estate is being read." in page
+    assert "Load this page again in a moment" in page
+    assert "majority" not in page

@@ -301,6 +301,8 @@ def problem(told: Mapping[str, Any]) -> bytes:
         heading, detail = "Page not found", "There is no page at this address"
     elif told["status"] in (403, 404):
         heading = "Not allowed" if told["status"] == 403 else "Not found"
+    elif told["status"] == 503:
+        heading = "Not available now"
     elif told["status"] >= 500:
         heading = "Something went wrong"
     if not missing and any(where == "query" for where, _, _ in wrong):
