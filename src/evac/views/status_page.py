@@ -173,7 +173,7 @@ KOREAN: Final[Mapping[str, str]] = {
     "Get updates by email": "이메일로 받아보기",
     "Status updates by email": "이메일 상태 안내",
     "Status page": "서비스 상태 페이지",
-    "You get a mail when something is published here, and a link to unsubscribe in every mail. Your "
+    "You get an email when something is published here, and a link to unsubscribe in every email. Your "
     "address is used for nothing else.": (
         "안내가 게시되면 메일로 보내 드리며, 모든 메일에 수신 거부 링크가 있습니다. "
         "주소는 다른 용도로 쓰지 않습니다."
@@ -183,7 +183,7 @@ KOREAN: Final[Mapping[str, str]] = {
     "Unsubscribe": "구독 해지",
     "Subscribe to status updates?": "상태 안내를 구독하시겠습니까?",
     "Unsubscribe from status updates?": "상태 안내 구독을 해지하시겠습니까?",
-    "Look into your mailbox: if the address is right, a mail with a link to confirm comes within "
+    "Check your mailbox: if the address is right, an email with a link to confirm comes within "
     "minutes. You can ask once a day.": (
         "메일함을 확인하세요. 주소가 맞으면 몇 분 안에 확인 링크가 담긴 메일이 "
         "도착합니다. 요청은 하루에 한 번만 할 수 있습니다."
@@ -193,7 +193,7 @@ KOREAN: Final[Mapping[str, str]] = {
     "This is not an email address. Write it like name@example.com.": (
         "이메일 주소가 아닙니다. name@example.com처럼 입력하세요."
     ),
-    "This link is not valid. Use the link in the latest mail.": (
+    "This link is not valid. Use the link in the latest email.": (
         "유효하지 않은 링크입니다. 최근 메일의 링크를 사용하세요."
     ),
     "This link has expired. Subscribe again.": "만료된 링크입니다. 다시 구독하세요.",
@@ -202,7 +202,7 @@ KOREAN: Final[Mapping[str, str]] = {
         "더 이상 구독할 수 없습니다. RSS를 이용하세요."
     ),
     "This is not possible now. Try again later.": "지금은 처리할 수 없습니다. 나중에 다시 시도하세요.",
-    "You get this mail because you subscribed to status updates.": (
+    "You get this email because you subscribed to status updates.": (
         "상태 안내를 구독하셔서 이 메일을 보내 드립니다."
     ),
     "Unsubscribe: {0}": "구독 해지: {0}",

@@ -308,6 +308,12 @@ def test_anyone_who_leaves_or_confirms_leaves_no_request_behind(box: Box) -> Non
             await play.mail.send(update(number))
         assert set(await kept(play)) == {"notices"}
         assert await all_entries(play.store, ASKED) == []
+        await play.open("/email", "POST", "10.6.0.1", data=form)
+        await play.mail.invite()
+        assert len(await all_entries(play.store, ASKED)) == 1
+        play.now_ms += 86_400_000
+        await play.mail.invite()
+        assert await all_entries(play.store, ASKED) == [], "a day without a confirmation"
 
     play(story)
 

@@ -25,6 +25,7 @@ import smtplib
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from email.message import EmailMessage
@@ -155,7 +156,7 @@ class Vault:
             raise InvalidInput(
                 "link-invalid",
                 "this link is not valid",
-                "use the link in the latest mail, or subscribe again",
+                "use the link in the latest email, or subscribe again",
             ) from error
 
     def leave_link(self, reader: str) -> str:
@@ -256,7 +257,7 @@ def leaver_of(vault: Vault, link: str) -> str:
     """The subscriber that a link removes. Raises InvalidInput."""
     reader = link.partition(".")[0]
     if not hmac.compare_digest(link.encode(), vault.leave_link(reader).encode()):
-        raise InvalidInput("link-invalid", "this link is not valid", "use the link in the latest mail")
+        raise InvalidInput("link-invalid", "this link is not valid", "use the link in the latest email")
     return reader
 
 
@@ -396,9 +397,14 @@ class Mail:
         """
         assert self._store is not None
         now_ms = self._now_ms()
+        known = list(self._readable(await all_entries(self._store, ASKED), _asked))
+        for entry, asked in known:
+            if asked.at_ms + DAY_MS <= now_ms:
+                with suppress(Conflict):  # someone has just asked again
+                    await self._store.transact((Compare(entry.key, entry.revision),), (Delete(entry.key),))
         due = [
             (entry, asked)
-            for entry, asked in self._readable(await all_entries(self._store, ASKED), _asked)
+            for entry, asked in known
             if not asked.mailed_ms and asked.next_ms <= now_ms < asked.at_ms + DAY_MS
         ]
         due.sort(key=lambda row: row[1].due_ms)
@@ -492,7 +498,7 @@ class Mail:
             message.words,
             *filter(None, (self._page,)),
             "-- ",
-            said_in(language, "You get this mail because you subscribed to status updates."),
+            said_in(language, "You get this email because you subscribed to status updates."),
             said_in(language, "Unsubscribe: {0}", leave),
         ]
         mail = self._mail(told["address"], message.title or message.words, lines, language, message.at_ms)
