@@ -48,7 +48,7 @@ def test_a_fact_of_before_a_change_of_who_confirms_is_refused_and_so_is_none() -
     refuse_old_standing(proved, Epoch("messages", 9, changes=4))
     with pytest.raises(NotAllowed, match="changed since"):
         refuse_old_standing(proved, Epoch("messages", 9, changes=5))
-    with pytest.raises(NotAllowed, match="never checked in advance"):
+    with pytest.raises(NotAllowed, match="no check in advance confirmed that every commit needs"):
         refuse_old_standing(FENCE, Epoch("messages"))
     refuse_old_standing(PROMOTE, Epoch("messages", changes=5))
 
