@@ -169,6 +169,9 @@ def vault_of(channel: Channel) -> Vault:
     return Vault(key_bytes(secret_of(channel.secret).reveal()))
 
 
+FIELDS: Final[dict[type, dict[str, Any]]] = {kind: get_type_hints(kind) for kind in (Invited, Reader)}
+
+
 def _asked(entry: Entry) -> Invited | None:
     return _read(Invited, entry)
 
@@ -183,7 +186,7 @@ def _read(kind: type[Row], entry: Entry) -> Row | None:
         row = kind(**orjson.loads(entry.value))
     except (TypeError, ValueError):
         return None
-    wanted = get_type_hints(kind)
+    wanted = FIELDS[kind]
     return row if all(type(getattr(row, name)) is wanted[name] for name in wanted) else None
 
 
