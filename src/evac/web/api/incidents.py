@@ -81,8 +81,8 @@ class UpdateSaid(_Written):
     text: Said
     due_ms: Annotated[
         int,
-        BeforeValidator(lambda given: int(given) if given.__class__ is float and given % 1 == 0 else given),
         Field(ge=0, le=LATEST_MS, description="When the next update is due; 0: none is promised."),
+        BeforeValidator(lambda given: int(given) if given.__class__ is float and given % 1 == 0 else given),
     ] = 0
     other_name: Annotated[Name, Field(description="The title in the other language of the status page.")] = ""
     other_text: Annotated[Text, Field(description="The text in the other language of the status page.")] = ""
