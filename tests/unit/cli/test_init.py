@@ -130,12 +130,19 @@ def test_a_dump_of_netbox_is_found_and_an_inventory_in_sections_has_its_command(
     (company / "stack").mkdir()
     for name in ("compose.yaml", "base.yaml"):
         (company / "stack" / name).write_text(f"services:\n  {name[:4]}:\n    image: x\n")
+    web = "services:\n  web:\n    image: x\n    extends: {file: shared/parts.yaml, service: part}\n"
+    (company / "stack" / "compose.yaml").write_text(f"include: [more/compose.yaml]\n{web}")
+    for part in ("shared/parts.yaml", "more/compose.yaml"):
+        (company / "stack" / part).parent.mkdir()
+        (company / "stack" / part).write_text("services:\n  part:\n    restart: always\n")
     done = invoke(company, "--no-audit")
     assert "assets: netbox, assets.json" in done.output
+    assert "parts.yaml" not in done.output, "a file that a service extends is no catalogue"
+    assert done.output.count("compose, stack") == 1, "a file that another one includes is no second source"
     assert "dcim: netbox, dcim\n" in done.output, "devices and machines of one folder are one source"
     services = {one.id for one in load(company / "estate").services}
     assert "inside" in services
-    assert "comp" in services
+    assert "web" in services
     assert "base" not in services, "Compose does not read it by itself"
     assert "not read yet - stack/base.yaml: if it is a part of the project" in done.output
     assert "ansible-inventory -i hosts.ini --list > inventory.json" in done.output

@@ -38,7 +38,9 @@ from evac.estate.importers.source_files import (
 )
 from evac.model.diagnostic import Place
 
-_PLACE: Final = re.compile(r"(?:site|dc|datacent(?:er|re)|location|region)[_-](.+)", re.IGNORECASE)
+_PLACE: Final = re.compile(
+    r"(?:site|dc|datacent(?:er|re)|location|region|facility|rz|rechenzentrum|standort)[_-](.+)", re.IGNORECASE
+)
 _EVERYTHING: Final = frozenset({"all", "ungrouped", "_meta"})
 _NAMED: Final = ("site", "hall", "rack", "class", "pool")
 _GATHERED: Final[Mapping[str, tuple[str, str]]] = {
@@ -117,7 +119,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         hint = "set the value for the host or its group, or import the folder of the playbooks that set it"
         problems.add("import-word-unknown", message, stated[0], hint)
     for group, node in groups.nodes.items():
-        _take_place(group, node.place, groups, hosts)
+        _take_place(group, node.place, groups, hosts, problems)
     for group, node in groups.nodes.items():
         _take_service(group, node, hosts, problems)
     _leave_places(hosts, places, problems)
@@ -279,7 +281,9 @@ def _hosts(tree: Node) -> Iterator[tuple[str, Node, Node | None]]:
             yield item.text, item, None
 
 
-def _take_place(group: str, place: Place, groups: _Groups, hosts: Mapping[str, Host]) -> None:
+def _take_place(
+    group: str, place: Place, groups: _Groups, hosts: Mapping[str, Host], problems: Problems
+) -> None:
     """Puts the hosts of a place there; for a place that contains others, such as a region, the hosts say
     where they are.
     """
@@ -288,8 +292,17 @@ def _take_place(group: str, place: Place, groups: _Groups, hosts: Mapping[str, H
         return
     below, members = groups.below(group)
     if not any(_PLACE.fullmatch(name) for name in below):
-        for name in members & hosts.keys():
-            hosts[name].facts.setdefault("site", where[1])
+        at_other = {hosts[name].facts.get("site", where[1]) for name in members & hosts.keys()} - {where[1]}
+        new = sorted(name for name in members & hosts.keys() if "site" not in hosts[name].facts)
+        for name in new:
+            hosts[name].facts["site"] = where[1]
+        if at_other and new:
+            sites = ", ".join(sorted(at_other))
+            message = (
+                f"{shown(group)} puts {', '.join(new[:4])} at {where[1]}, but its other hosts are at {sites}"
+            )
+            hint = "if that is one place, use one name, or in a recipe, map one to the other under names:"
+            problems.add("import-conflict", message, place, hint)
 
 
 def _take_service(group: str, node: Node, hosts: Mapping[str, Host], problems: Problems) -> None:

@@ -6,6 +6,7 @@ reported with both. A service in several clusters is one service with its replic
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -14,6 +15,9 @@ from evac.estate.format.problems import Problems
 from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Sections, Value, value_text
 from evac.model.diagnostic import Place
 
+_UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
+_SITE: Final = TABLE_COLUMNS["servers"].index("site")
+_AT_SITE: Final = {TABLE_COLUMNS["servers"].index(name) for name in ("site", "rack", "pool", "position")}
 _ADDED_UP: Final = {"needs": ("service", "store"), "members": ("at",), "backups": ("at",)}
 """Keys whose lists are joined, and the name key of an item."""
 
@@ -63,6 +67,7 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
         made.unknown += [replace(one, what=f"{part.name}: {one.what}") for one in part.imported.unknown]
         made.examples += [line for line in part.imported.examples if line not in made.examples]
     _add_tables(parts, made, problems)
+    _hint_at_sites(parts, problems)
     placed = _replicas(known, made)
     for (section, name), one in known.items():
         values = dict(one.values)
@@ -209,6 +214,7 @@ def _firm(entry: Entry, part: SourcePart, described: set[str], stores: set[str])
 
 
 def _add_tables(parts: list[SourcePart], made: Imported, problems: Problems) -> None:
+    elsewhere: dict[tuple[str, str, str, str], list[str]] = {}
     for table in TABLE_COLUMNS:
         rows: dict[tuple[str, ...], list[str]] = {}
         origin: dict[tuple[str, ...], SourcePart] = {}
@@ -218,10 +224,78 @@ def _add_tables(parts: list[SourcePart], made: Imported, problems: Problems) -> 
                 cells = [*row, *("" for _ in TABLE_COLUMNS[table][len(row) :])]
                 known = rows.setdefault(tuple(cells[:keys]), cells)
                 by = origin.setdefault(tuple(cells[:keys]), part)
-                if known is not cells:
-                    _add_cells(table, known, cells, by, part, problems)
+                if known is cells:
+                    continue
+                here, there = known[_SITE], cells[_SITE]
+                if table == "servers" and here and there and here != there:
+                    # A rack, a position in it and a pool are where their site is.
+                    elsewhere.setdefault((by.name, here, part.name, there), []).append(cells[0])
+                    cells = ["" if place in _AT_SITE else cell for place, cell in enumerate(cells)]
+                _add_cells(table, known, cells, by, part, problems)
         if rows:
             made.tables[table] = [tuple(row) for row in rows.values()]
+    _report_sites(elsewhere, {part.name: part for part in parts}, problems)
+
+
+def _report_sites(
+    elsewhere: Mapping[tuple[str, str, str, str], list[str]],
+    parts: Mapping[str, SourcePart],
+    problems: Problems,
+) -> None:
+    """Servers whose site two sources name differently: (source, site, other source, its site) -> servers."""
+    for (by, here, other, there), servers in sorted(elsewhere.items()):
+        count = f"{len(servers)} server{'' if len(servers) == 1 else 's'}"
+        message = (
+            f"{count} at {value_text(here)} in {by}, but at {value_text(there)} in {other}:"
+            f" {', '.join(sorted(servers)[:4])}{' ...' if len(servers) > 4 else ''}"
+        )
+        names = f"{{{value_text(other)}: {{{value_text(there)}: {value_text(here)}}}}}"
+        hint = (
+            f"if that is one place, add to the recipe: names: {names}; "
+            f"otherwise {by} is used, because it is listed first; the overlay can decide otherwise"
+        )
+        problems.add("import-conflict", message, parts[other].place, hint)
+
+
+def _hint_at_sites(parts: list[SourcePart], problems: Problems) -> None:
+    """Notes sites whose names look like one place, such as `fra1` and `Frankfurt`; no source has both."""
+    sites = [part.imported.sections.get("sites", {}).keys() for part in parts]
+    first: dict[str, SourcePart] = {}
+    for part, own in zip(parts, sites, strict=True):
+        for site in sorted(own - first.keys()):
+            for other, by in first.items():
+                if not _may_be_one(site, other) or any({site, other} <= one for one in sites):
+                    continue
+                message = f"{value_text(site)} in {part.name} may be {value_text(other)} in {by.name}"
+                names = f"{{{value_text(part.name)}: {{{value_text(site)}: {value_text(other)}}}}}"
+                hint = f"if it is, add to the recipe: names: {names}"
+                problems.add("import-same-place", message, part.place, hint)
+        for site in own:
+            first.setdefault(site, part)
+
+
+def _may_be_one(site: str, other: str) -> bool:
+    """Whether two names are equal but for case and accents, or one is a code for the other: its letters in
+    order, the first one included. Numbers at their ends do not count, unless that is the only difference.
+    """
+    stems = [name.rstrip("0123456789") for name in (site, other)]
+    if stems[0] == stems[1] or any(c.isdigit() for stem in stems for c in stem):
+        return False
+    plain = [
+        {
+            "".join(c for c in unicodedata.normalize("NFKD", form) if c.isalpha())
+            for form in (stem.lower(), stem.lower().translate(_UMLAUTS))
+        }
+        for stem in stems
+    ]
+    for one in plain[0]:
+        for two in plain[1]:
+            code, whole = sorted((one, two), key=len)
+            letters = iter(whole)
+            is_code = 2 <= len(code) <= 4 < len(whole) and code[0] == whole[0]
+            if one == two or (is_code and all(c in letters for c in code)):
+                return True
+    return False
 
 
 def _add_cells(
@@ -295,14 +369,38 @@ def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
         for name, entry in entries.items():
             values = {key: _renamed(value, names) for key, value in entry.values.items()}
             kept = replace(entry, values=values)
-            made.sections.setdefault(section, {})[names.get(name, name)] = kept
+            new = _path_renamed(name, names) if section in _PATHS else names.get(name, name)
+            made.sections.setdefault(section, {})[new] = kept
     for table, rows in imported.tables.items():
         width = 2 if table == "replicas" else 6
+        paths = _PATHS.get(table, ())
         made.tables[table] = [
-            tuple(names.get(cell, cell) if position < width else cell for position, cell in enumerate(row))
+            tuple(
+                _path_renamed(cell, names)
+                if position in paths
+                else names.get(cell, cell)
+                if position < width
+                else cell
+                for position, cell in enumerate(row)
+            )
             for row in rows
         ]
     return made
+
+
+_PATHS: Final[Mapping[str, tuple[int, ...]]] = {
+    "halls": (),
+    "feeds": (),
+    "racks": (0, 1, 2),
+    "servers": (TABLE_COLUMNS["servers"].index("rack"),),
+}
+"""Sections whose names, and columns of tables whose cells, are paths that begin with a site."""
+
+
+def _path_renamed(text: str, names: Mapping[str, str]) -> str:
+    """Paths joined by `+`, with the names of their sites replaced."""
+    paths = [path.partition("/") for path in text.split("+")]
+    return "+".join(f"{names.get(site, site)}{slash}{rest}" for site, slash, rest in paths)
 
 
 def _renamed(value: Value, names: Mapping[str, str]) -> Value:

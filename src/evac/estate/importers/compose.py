@@ -107,16 +107,33 @@ def looks_like(name: str, head: str) -> Sign | None:
     return "unplaced" if is_one else None
 
 
-def only_parts(paths: Collection[str]) -> dict[str, str]:
-    """Files that are no source by themselves, each with what to do: Compose reads a file with another name
-    only if the first file or the user names it.
+def only_parts(folder: Path, paths: Collection[str]) -> dict[str, str]:
+    """Files that are no source by themselves, each with what to do. One that another file includes or extends
+    needs nothing; Compose reads any other file only if its name is usual, or the user names it.
     """
-    found = {}
+    found: dict[str, str] = {}
+    for where in paths:
+        for other in _parts_of(folder / where):
+            if other != (folder / where).resolve() and other.is_relative_to(folder.resolve()):
+                part = other.relative_to(folder.resolve()).as_posix()
+                found[part] = ""
     for where in paths:
         usual = {str(PurePosixPath(where).with_name(name)) for name in NAMES}
         if where not in usual and not usual.isdisjoint(paths):
-            found[where] = f"if it is a part of the project, list it in {LIST_OF_FILES} in .env"
+            found.setdefault(where, f"if it is a part of the project, list it in {LIST_OF_FILES} in .env")
     return found
+
+
+def _parts_of(path: Path) -> Iterator[Path]:
+    """The files that a file includes, or whose services its services extend."""
+    tree = read_tree(path, path.parent, Problems(), _TAGS)
+    for item in items_in(tree, "include"):
+        named = [item] if item.kind == SCALAR else [at(item, "path"), *items_in(item, "path")]
+        yield from ((path.parent / one.text).resolve() for one in named if one is not None and one.text)
+    for _, _, service in entries(tree, "services"):
+        file = word(service, "extends", "file")
+        if file:
+            yield (path.parent / file).resolve()
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

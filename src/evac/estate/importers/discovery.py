@@ -68,9 +68,9 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
     for kind in {kind: None for kind, _ in found.values()}:
         only_parts = getattr(import_module(IMPORTERS[kind]), "only_parts", None)
         of_kind = [where for where, (one, _) in found.items() if one == kind]
-        for where, hint in only_parts(of_kind).items() if only_parts is not None else ():
-            del found[where]
-            hints.append(f"{where}: {hint}")
+        for where, hint in only_parts(folder, of_kind).items() if only_parts is not None else ():
+            if found.pop(where, None) is not None and hint:
+                hints.append(f"{where}: {hint}")
     if folder.exists():
         hints += [f"{one.filename} was not searched: {one.strerror}" for one in unread]
     hints += [f"kubectl context {one}: evac init --context {one}" for one in contexts]

@@ -30,6 +30,7 @@ _NO_SERVERS: Final = re.compile(
     r"|(?:.*[-_ ])?(?:leaf|spine|tor|wlc|oob|wan)(?:[-_ ].*)?"
 )
 _PLAIN_SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:#-]{0,62}", re.ASCII)
+_MACHINE_URL: Final = re.compile(r"/(?:devices|virtual-machines)/\d+/?$", re.ASCII)
 _POSITION: Final = re.compile(r"(\d{1,3})(?:\.0)?", re.ASCII)
 REFUSED: Final = "virtual_machines_refused"
 """Set in a dump if the server did not let evac read virtual machines."""
@@ -50,6 +51,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         tree = read_values(path, problems)
         if tree is not None:
             roots.append(tree)
+            if source.is_dir() and not any(_devices(tree)):
+                message = f"{path.name} has no devices and no virtual machines: evac does not use it"
+                problems.add("import-ignored", message, Place(path.name))
     found = [item for root in roots for item in _devices(root)]
     if not found and not problems.has_errors:
         problems.add(
@@ -167,9 +171,17 @@ def _devices(root: Node) -> Iterator[tuple[Node, bool]]:
     for found, key in lists:
         items = found.items if found.kind == LIST else items_in(found, "results")
         for item in items:
-            if item.kind == MAP:
+            if item.kind == MAP and not _is_other(item):
                 is_like_one = "vcpus" in item.fields and "device_type" not in item.fields
                 yield item, key.startswith("virtual") or (is_like_one and key != "devices")
+
+
+def _is_other(item: Node) -> bool:
+    """Whether an object is of another kind, such as a site or a rack: its address says so, or its fields."""
+    url = word(item, "url") or ""
+    if "/api/" in url:
+        return _MACHINE_URL.search(url) is None
+    return "device_type" not in item.fields and not {"slug", "u_height"}.isdisjoint(item.fields)
 
 
 def _unique(name: str, site: str, device: Node, hosts: dict[str, Host], problems: Problems) -> str | None:

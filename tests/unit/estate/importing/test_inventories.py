@@ -59,6 +59,22 @@ def test_an_inventory_has_its_hosts_where_variables_and_groups_say(tmp_path: Pat
     assert "hunter2" not in written
 
 
+def test_a_group_of_a_place_whose_hosts_name_another_place_is_said(tmp_path: Path) -> None:
+    variables = {"a": {"datacenter": "dd"}, "b": {}}
+    body = {
+        "_meta": {"hostvars": variables},
+        "rz_dresden": {"hosts": ["a", "b"]},
+        "web": {"hosts": ["a", "b"]},
+    }
+    estate, result, _ = imported(tmp_path, "ansible", body)
+    assert [site.id for site in estate.sites] == ["dd", "dresden"]
+    assert [service.id for service in estate.services] == ["web"]
+    assert [one.code for one in result.diagnostics] == ["import-conflict"]
+    variables["b"] = variables["a"]
+    _, result, _ = imported(tmp_path, "ansible", body)
+    assert result.diagnostics == ()
+
+
 def test_a_group_of_all_hosts_of_a_site_is_no_service(tmp_path: Path) -> None:
     """It is one where its hosts have nothing else, as it may be all that the company runs there."""
     places = {"web-1": "fra", "db-1": "fra", "web-2": "ber", "solo-1": "muc"}
@@ -245,6 +261,33 @@ def test_netbox_devices_in_their_racks_and_two_of_one_name(tmp_path: Path) -> No
         "devices without a name; left out": 1,
         "network devices": 1,
     }
+
+
+def test_other_objects_of_netbox_are_no_servers(tmp_path: Path) -> None:
+    url, fra = "https://nb.example/api/dcim", {"slug": "fra"}
+    found = {
+        "devices": device("db-1", "fra", url=f"{url}/devices/1/", device_type={"slug": "r740"}),
+        "interfaces": {"name": "eth0", "url": f"{url}/interfaces/1/", "device": {"id": 1}},
+        "locations": {"name": "Hall", "slug": "hall", "site": fra, "parent": None},
+        "racks": {"name": "R 07", "site": fra, "status": {"value": "active"}, "u_height": 42},
+        "regions": {"name": "Hessen", "slug": "hessen", "parent": {"slug": "de"}},
+        "sites": {
+            "name": "Frankfurt",
+            "slug": "fra",
+            "region": {"slug": "hessen"},
+            "status": {"value": "active"},
+        },
+    }
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    for name, one in found.items():
+        (folder / f"{name}.json").write_text(json.dumps({"results": [one]}))
+    result = import_estate("netbox", folder, tmp_path / "estate")
+    assert load(tmp_path / "estate").fleet.name.tolist() == [b"db-1"]
+    assert {one.place.file for one in result.diagnostics} == {f"{name}.json" for name in found} - {
+        "devices.json"
+    }
+    assert {one.code for one in result.diagnostics} == {"import-ignored"}
 
 
 def test_a_virtual_machine_is_a_replica_where_its_capacity_already_counts(tmp_path: Path) -> None:

@@ -310,11 +310,22 @@ def test_connection_strings_pod_names_and_secrets(tmp_path: Path) -> None:
 
 def test_a_name_in_a_namespace_or_of_a_pod_is_no_host_of_another_company(tmp_path: Path) -> None:
     web = workload("Deployment", "web", 1)
-    hosts = ["gone.shop", "db-0.db", "db-1.db-headless", "api.example", "shop-1.io"]
+    hosts = [
+        "gone.shop",
+        "db-0.db",
+        "db-1.db-headless",
+        "api.example",
+        "shop-1.io",
+        "pg.databases",
+        "nats.mq",
+    ]
     env = [{"name": f"H{at}_HOST", "value": host} for at, host in enumerate(hosts)]
     web["spec"]["template"]["spec"]["containers"][0]["env"] = env
-    estate, _, _ = imported(tmp_path, dumped([web]))
+    empty = thing("Service", "nats", "mq", spec={"selector": {"app": "nats"}})
+    estate, _, _ = imported(tmp_path, dumped([web, empty]))
     assert {one.id: one.external for one in estate.services if one.id != "web"} == {
+        "pg.databases.svc": False,
+        "nats.mq.svc": False,
         "gone.shop.svc": False,
         "db-0.db.shop.svc": False,
         "db-1.db-headless.shop.svc": False,

@@ -194,12 +194,65 @@ def test_two_sources_that_disagree_are_named_and_the_first_counts(recipe: Path) 
     conflicts = {d.message: d for d in result.diagnostics if d.code == "import-conflict"}
     assert set(conflicts) == {
         "owner of service login is id in services, but ann in hosts",
-        "site of server db-1 is fra in hosts, but muc in inventory",
+        "1 server at fra in hosts, but at muc in inventory: db-1",
         'cpu_millicores of server db-1 is "32000" in hosts, but "16000" in inventory',
     }
     assert {d.place.file for d in conflicts.values()} == {"estate.yaml"}
     assert all(d.place.line > 3 and "overlay" in d.hint for d in conflicts.values())
     assert estate.fleet.capacity[estate.fleet.name.tolist().index(b"db-1"), 0] == 32_000
+
+
+def test_a_site_with_two_names_is_said_once_and_racks_stay_at_their_site(recipe: Path) -> None:
+    folder = recipe.parent
+    (folder / "a.csv").write_text("host;site;rack;pool\nw1;fra1;;\nw2;fra1;;\ndb;muc;;\n")
+    (folder / "b.csv").write_text(
+        "host;site;hall;rack;feed;u;pool\nw1;Frankfurt;h1;r1;a;7;p\nw2;Frankfurt;h1;r1;b;8;p\nx;Ulm;h1;r1;a;1;p\n"
+    )
+    text = (
+        "recipe: 1\ninto: company\nsources:\n  a: {kind: csv, from: a.csv}\n  b: {kind: csv, from: b.csv}\n"
+    )
+    recipe.write_text(text)
+    estate, result = made(recipe)
+    assert {(one.code, one.message) for one in result.diagnostics} == {
+        ("import-conflict", "2 servers at fra1 in a, but at Frankfurt in b: w1, w2"),
+        ("import-same-place", "Frankfurt in b may be fra1 in a"),
+    }
+    names = {one.hint.partition("to the recipe: ")[2].partition(";")[0] for one in result.diagnostics}
+    (name,) = names
+    recipe.write_text(f"{text}{name}\n")
+    estate, result = made(recipe)
+    assert result.diagnostics == ()
+    assert [site.id for site in estate.sites] == ["Ulm", "fra1", "muc"]
+    assert [rack.id for rack in estate.racks] == ["Ulm/h1/r1", "fra1/h1/r1"]
+    assert [hall.id for hall in estate.halls] == ["Ulm/h1", "fra1/h1"]
+    assert sorted(feed.id for feed in estate.feeds) == ["Ulm/a", "fra1/a", "fra1/b"]
+    assert made(recipe)[1].diff == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "is_said"),
+    [
+        *[("muc", "München", True), ("NUE2", "nürnberg", True), ("DÜS", "dus", True)],
+        *[
+            ("fra1", "fra2", False),
+            ("east", "west", False),
+            ("eu-1a", "europe", False),
+            ("f", "fulda", False),
+        ],
+    ],
+)
+def test_names_that_look_like_one_place_are_said(recipe: Path, one: str, two: str, is_said: bool) -> None:
+    folder = recipe.parent
+    (folder / "a.csv").write_text(f"host;site\na;{one}\n")
+    (folder / "b.csv").write_text(f"host;site\nb;{two}\n")
+    text = (
+        "recipe: 1\ninto: company\nsources:\n  a: {kind: csv, from: a.csv}\n  b: {kind: csv, from: b.csv}\n"
+    )
+    recipe.write_text(text)
+    assert ["import-same-place"] * is_said == [found.code for found in made(recipe)[1].diagnostics]
+    (folder / "c.csv").write_text(f"host;site\nc;{one}\nd;{two}\n")
+    recipe.write_text(f"{text}  c: {{kind: csv, from: c.csv}}\n")
+    assert made(recipe)[1].diagnostics == (), "a source that has both says that they are two"
 
 
 def test_the_overlay_settles_a_conflict(recipe: Path) -> None:

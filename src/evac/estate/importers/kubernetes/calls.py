@@ -19,6 +19,7 @@ from evac.estate.importers.containers import (
     hint_undescribed,
     hosts_in,
     hosts_of_variable,
+    is_internal,
     is_own_machine,
 )
 from evac.estate.importers.kubernetes.objects import Object
@@ -33,6 +34,11 @@ _WITH_PORT: Final = re.compile(r"(?<![\w./-])([A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}
 _VARIABLE: Final = re.compile(r"\$\(([A-Za-z_.-][\w.-]*)\)|\$\{([A-Za-z_]\w*)\}|\$\$")
 _ORDINAL: Final = re.compile(r"([a-z0-9-]+)-\d{1,4}")
 _API_SERVER: Final = re.compile(r"kubernetes(?:\.default(?:\.svc.*)?)?")
+_PUBLIC: Final = re.compile(
+    r"[a-z]{2}|aero|app|asia|biz|cloud|com|dev|edu|example|global|gov|info|int|mil|mobi|name|net|network|online"
+    r"|org|pro|shop|site|store|systems|tech|test|xyz|zone"
+)
+"""Top-level domains in which companies publish `a.b`. Any other `a.b` is taken for a name in a cluster."""
 _TEXT_MAX: Final = 65_536
 _ROUNDS_MAX: Final = 8
 """How deep variables inside values of variables are resolved."""
@@ -239,6 +245,7 @@ def _add_call(
         return
     behind = names.behind[key]
     if not behind and given.is_sure:
+        host = host if is_internal(host) else f"{key[1]}.{key[0]}.svc"
         calls.outside.setdefault(host, set()).add(workload.id)
         message = (
             f"{shown(workload.id)} calls {shown(host)} ({given.why}), but no workload is behind that service"
@@ -255,8 +262,8 @@ def _add_outside(
     workload: Workload, host: str, given: _Given, names: _Names, calls: Calls, problems: Problems
 ) -> None:
     """Adds a host that nothing in the source matches. A host of another network needs no note; one that looks
-    like a Service of the cluster may be a typo: `db.shop` names a namespace in the source, and `db-0.db` a
-    pod, so neither belongs to another company.
+    like a Service of the cluster may be a typo: `db.shop` names a namespace, and `db-0.db` a pod, so neither
+    belongs to another company.
     """
     name, _, rest = host.partition(".")
     ordinal = _ORDINAL.fullmatch(name)
@@ -264,6 +271,8 @@ def _add_outside(
         host = f"{host}.svc"
     elif ordinal is not None and "." not in rest and rest.startswith(ordinal[1]):
         host = f"{host}.{workload.namespace}.svc"
+    elif rest and "." not in rest and not _PUBLIC.fullmatch(rest):
+        host = f"{host}.svc"
     if "." not in host or ".svc" in host:
         message = (
             f"{shown(workload.id)} calls {shown(host)} ({given.why}), but no manifest describes that service"

@@ -108,10 +108,10 @@ _IS_JSON: Final = re.compile(r"\s*\{\s*\"")
 _HEAD_CHARACTERS: Final = 2**16
 _HOOK: Final = ("metadata", "annotations", "helm.sh/hook")
 _OF_DATABASES: Final = re.compile(
-    r"(?:aerospike|arango|cassandra|clickhouse|cockroach|couch|dragonfly|druid|elastic|etcd|influx|kafka|maria|milvus"
-    r"|mongo|mssql|my|neo4j|opensearch|oracle|percona|pg|pinot|postgres|pulsar|qdrant|questdb|rabbitmq|redis|redpanda"
+    r"(?:aerospike|arango|cassandra|ceph|clickhouse|cockroach|couch|dragonfly|druid|elastic|etcd|influx|kafka|maria|milvus"
+    r"|mongo|mssql|my|nats|neo4j|opensearch|oracle|percona|pg|pinot|postgres|pulsar|qdrant|questdb|rabbitmq|redis|redpanda"
     r"|scylla|sg|singlestore|tidb|valkey|vitess|weaviate|yb|yugabyte)"
-    r"(?:ql|sql|db|search|base|es)*(?:cluster|instance|deployment|datacenter|installation|server|database|universe)",
+    r"(?:ql|sql|db|search|base|es)*(?:cluster|filesystem|instance|objectstore|deployment|datacenter|installation|server|database|universe)",
     re.IGNORECASE,
 )
 """Kinds recognised as databases by name; their users, topics and backups have other name endings."""
