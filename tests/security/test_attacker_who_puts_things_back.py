@@ -14,19 +14,26 @@ import httpx2
 import pytest
 
 from evac.app import runs
+from evac.app.controlling import KnownPeople, check_request
 from evac.engine.clock import SystemClock
 from evac.engine.lead.challenges import CHANGE_MS, Challenge
+from evac.engine.lead.policies import Policies
 from evac.engine.lead.verdict_answers import PREFIX, VotePublisher, VoteReader
+from evac.engine.lead.watch_journal import Notice, of_event
 from evac.engine.runs import requests
 from evac.engine.runs.proving import Asked, Provers, prove
-from evac.model.errors import NotAllowed, StoreError
+from evac.model.access import GlassUse, Proven
+from evac.model.errors import NotAllowed, RunError, StoreError
 from evac.model.run_policy import PROFILES, RunPolicy
 from evac.office.office import Office
 from evac.office.values import Ballots
+from evac.run.state import apply, replay
+from evac.run.values import Event
 from evac.store.opening import SealedStore, open_store, seal_of
 from evac.store.port import Delete, Entry, Lease, MemoryStore, Put
 from evac.watch.verdict import Vote, judge
 from tests.unit.app.test_store_writer import PATIENCE_S, House
+from tests.unit.engine.worlds import spec_of
 from tests.web.rooms import play
 
 SEAL = "env:EVAC_RED_SEAL"
@@ -160,6 +167,40 @@ def test_a_request_is_answered_once_and_for_the_plan_that_it_was_made_for(verb: 
         with pytest.raises(NotAllowed) as caught:
             prove(asked, request, RunPolicy(), known, 0)
         assert caught.value.code == code
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_use_of_a_break_glass_credential_counts_once_by_the_journal(is_taken: bool) -> None:
+    """Its record in the store is gone, so a war room that was restarted takes the credential again."""
+    used, now_ms = GlassUse("a" * 8, 1, 2, "the provider burns"), 1_800_000_000_000
+    view = replay(spec_of(), [Event("run_created", 1), Event("run_started", 2)])
+    first = requests.Request("1", "pause", "kim", "people inside", glass=used)
+    taken = requests.event_of(view, first, now_ms, requests.RequestTerms())
+    refused = requests.refused("request/r/1", "pause", "kim", NotAllowed("x", "no"), now_ms, used)
+    event = taken if is_taken else refused
+    alert = of_event("r", event)
+    assert alert is not None
+    assert alert[0].startswith("r: BREAK-GLASS aaaaaaaa, use 1 of 2: kim")
+    apply(view, event)
+    with pytest.raises(NotAllowed) as caught:
+        check_request(RunPolicy(), view, replace(first, id="2"), None, now_ms)
+    assert caught.value.code == "glass-spent"
+    second = replace(first, id="2", glass=replace(used, number=2))
+    assert check_request(RunPolicy(), view, second, None, now_ms) == Proven()
+    with pytest.raises(RunError):
+        apply(view, event._replace(data={**event.data, "break_glass": {"id": "a"}}))
+
+
+def test_where_no_agent_keeps_heads_a_leader_says_so_at_each_use() -> None:
+    said: list[Notice] = []
+    request = requests.Request("1", "pause", "kim", "why", glass=GlassUse("a" * 8, 1, 1))
+    for tell in (said.append, None):
+        known = KnownPeople(MemoryStore(), Policies(RunPolicy()), Clock(), None)
+        known.unwitnessed = tell
+        for _ in range(2):  # a request that waits is read again
+            asyncio.run(known.learn(request))
+    assert [one.data["code"] for one in said] == ["glass-unwitnessed"]
+    assert "BREAK-GLASS aaaaaaaa, use 1 of 1: no agent keeps" in said[0].words
 
 
 def test_a_run_that_is_made_again_from_copies_has_no_approval(tmp_path: Path) -> None:

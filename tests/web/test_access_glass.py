@@ -19,13 +19,13 @@ from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import of_event
 from evac.engine.runs import requests
 from evac.engine.runs.signatures import Approval, issue, new_key, read_key, sign
-from evac.model.access import AccessRules, Grant, Person, Token
+from evac.model.access import AccessRules, GlassUse, Grant, Person, Token
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy
 from evac.office.office import Office
 from evac.run.state import apply, replay
 from evac.run.view import RunView
-from evac.store.port import Put
+from evac.store.port import Delete, Put
 from evac.web.access.people import GLASS_USED, SPENT_READS_MS, People
 from evac.web.pages import run
 from tests.web.burning import RUN, events_of, made, spec_of
@@ -116,6 +116,34 @@ def test_one_that_is_used_up_reads_for_a_minute_and_then_nothing(signer: Signer)
             read = await client.get(f"/v1/runs/{RUN}", headers=by(text))
             assert read.status_code == status, read.text
         assert read.json()["code"] == "glass-spent"
+
+    play(story, access=signer.access)
+
+
+def test_one_that_is_used_up_stays_so_though_its_record_is_deleted(signer: Signer) -> None:
+    """In the room that saw it used, whoever made the use, and in every room by the journal of its run."""
+    text = signer.sign()
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        key, used = f"{GLASS_USED}{'a' * 32}/001", {"at_ms": SystemClock().now_ms() - SPENT_READS_MS}
+        await office.store.transact((), (Put(key, orjson.dumps(used)),))
+        for _ in range(2):
+            assert (await client.get(f"/v1/runs/{RUN}", headers=by(text))).status_code == 401
+            await office.store.transact((), (Delete(key),))
+        fresh = by(signer.sign(id="b" * 32, uses=2))
+        assert (await client.post(PATH, json=asking(), headers=fresh)).status_code == 202
+        await office.store.transact((), (Delete(f"{GLASS_USED}{'b' * 32}/001"),))
+        again = await client.post(PATH, json=asking(), headers=fresh)
+        assert again.status_code == 202
+        (first, second) = await standing(office)
+        assert first.glass is not None
+        assert second.glass is not None
+        assert {first.glass.number, second.glass.number} == {1, 2}, "the first use still counts"
+        view = await office.register.view(RUN)
+        view.marks.add(GlassUse("c" * 8, 1, 1).mark)  # as its journal says
+        told = await client.post(PATH, json=asking(), headers=by(signer.sign(id="c" * 32)))
+        assert (told.status_code, told.json()["code"]) == (403, "glass-spent")
 
     play(story, access=signer.access)
 

@@ -205,9 +205,12 @@ async def compose(
         setting.estate, setting.as_of, policy, setting.budget_ms, lambda: seen.observation, len(estate.fleet)
     )
     agents, mender = dict[str, AgentPermits](), Mender()
-    checker = Checker(lambda: (seen.estate, seen.digest))
+    checker, made = Checker(lambda: (seen.estate, seen.digest)), list[Controller]()
+    journalled: Tell = lambda notice: made[0].tell(notice)  # noqa: E731, PLW0108
+    others = sorted(agents_of(estate).items()) if setting.watch or setting.anchors else ()
+    anchors = {site: AgentAnchors(*found) for site, found in others if site != setting.site}
     people = KnownPeople(store, policies, clock, setting.access or access_beside(setting.estate))
-    anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
+    people.unwitnessed = None if anchors else journalled
     desk = replace(
         _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker, people),
         driver=generations.guarded(drivers.get),
@@ -220,8 +223,7 @@ async def compose(
     deadline_s = policy.profile.deadline_ms / 1_000
     targets = probes_of(estate, drivers, deadline_s) if targets is None and setting.watch else targets
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
-    made: list[Controller] = []
-    signed, journalled = _signing(store, setting.site, clock, generations), partial(_journalled, made)
+    signed = _signing(store, setting.site, clock, generations)
     parts = Parts(
         site=setting.site,
         sites=sites,
@@ -383,8 +385,12 @@ def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:
 class KnownPeople:
     """Who can prove their identity, according to the store and the access file."""
 
+    unwitnessed: Tell | None = None
+    """Reports each use of a break-glass credential, if no agent keeps heads of journals."""
+
     def __init__(self, store: Store, policies: Policies, clock: Clock, access: Path | None) -> None:
         self._store, self._policies, self._clock, self._access = store, policies, clock, access
+        self._said = set[str]()
         self._stamp: tuple[int, int] = (-1, -1)
         self._people: Mapping[str, Person] = {}
         self._rooms: dict[str, str] = {}
@@ -402,6 +408,12 @@ class KnownPeople:
         room = request.proof.room
         if room and room not in self._rooms and (key := await room_in(self._store, room)):
             self._rooms[room] = key
+        if request.glass is not None and self.unwitnessed and request.glass.mark not in self._said:
+            self._said.add(request.glass.mark)
+            words = f"{request.glass.words}: no agent keeps the heads of journals, so this credential counts "
+            words += "again until it expires if someone restores an older state of the store"
+            code = {"code": "glass-unwitnessed"}
+            self.unwitnessed(Notice("trouble", self._clock.now_ms(), "", words, code))
         if self._access is None or not (request.signature or request.verb == "approve"):
             return
         with contextlib.suppress(OSError, EstateError):
@@ -479,12 +491,6 @@ def _signing(store: Store, site: str, clock: Clock, generations: Generations) ->
     return {"the store": keep}
 
 
-def _agents(estate: Estate, own: str) -> dict[str, AgentAnchors]:
-    """The agents of the other sites, which keep the heads of our journals."""
-    found = agents_of(estate)
-    return {site: AgentAnchors(*found[site]) for site in sorted(found) if site != own}
-
-
 def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:
     async def keep(head: Anchor) -> None:
         number = generations.own.number
@@ -513,10 +519,6 @@ def _heard(
         made[0].say("trouble", words, data)
 
     return [*(heard(site, keep, say) for site, keep in sinks.items()), *signed.values()]
-
-
-def _journalled(made: Sequence[Controller], notice: Notice) -> None:
-    made[0].tell(notice)
 
 
 async def _protections(

@@ -43,6 +43,11 @@ class GlassUse:
         """`BREAK-GLASS 1b2c3d4e, use 1 of 2`."""
         return f"{BREAK_GLASS} {self.id}, use {self.number} of {self.uses}"
 
+    @property
+    def mark(self) -> str:
+        """Names this use in the marks of a run (`RunView.marks`), where none counts twice."""
+        return f"{BREAK_GLASS} {self.id}/{self.number}"
+
     def to_data(self) -> dict[str, str | int]:
         return {"id": self.id, "number": self.number, "uses": self.uses, "signed_for": self.signed_for}
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from evac.model.access import Proven
+from evac.model.access import GlassUse, Proven
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import RunError
 from evac.model.observation import seen_in
@@ -44,6 +44,8 @@ def apply(view: RunView, event: Event) -> RunView:
         view.marks.add(mark)
     if "request" in event[4]:
         view.marks.add(str(event[4]["request"]))
+        if used := glass_of(event):
+            view.marks.add(used.mark)
     view.events += 1
     if event[1] > view.last_ms:
         view.last_ms = event[1]
@@ -56,6 +58,15 @@ def _proof(event: Event) -> Proven:
         return Proven.from_data(event.data.get("proof") or {})
     except (AttributeError, TypeError, ValueError) as error:
         raise RunError("event-refused", f"{event.kind} has an unreadable proof") from error
+
+
+def glass_of(event: Event) -> GlassUse | None:
+    """The use of a break-glass credential that an event records. Raises RunError."""
+    told = event.data.get("break_glass")
+    try:
+        return GlassUse.from_data(told) if told else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError("event-refused", f"{event.kind} has an unreadable break-glass use") from error
 
 
 def apply_in_parts(view: RunView, event: Event) -> Iterator[RunView]:

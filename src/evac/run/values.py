@@ -93,7 +93,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "switched_on": ("steps",),
         "feed_tripped": ("feed", "why", "evidence"),
         "boot_server_lost": ("server", "other", "why", "holds", "stood_in"),
-        "request_refused": ("who", "verb", "why", "request", "hint"),
+        "request_refused": ("who", "verb", "why", "request", "hint", "break_glass"),
         "drift_seen": ("evidence", "undone"),
         "monitoring_started": (),
         "run_ended": ("phase", "why", "left"),

@@ -157,7 +157,9 @@ class RunView:
         """How often a completed action was seen undone, or the like."""
 
         self.marks: set[str] = set()
-        """Ids of requests to this run, and their signatures by people and rooms: none counts twice."""
+        """Ids of requests to this run, their signatures by people and rooms, and uses of break-glass
+        credentials: none counts twice.
+        """
         self.capacities: dict[str, int] = {}
         """Limits that a person changed -> the run's capacity."""
         self.boots = Boots()

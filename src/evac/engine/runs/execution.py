@@ -499,11 +499,11 @@ class RunExecution:
 
     async def _ingest(self, entry: Entry) -> None:
         """Turns a request into an event and deletes it, in one transaction."""
-        now_ms, verb, who = self._clock.now_ms(), "?", "?"
+        now_ms, verb, who, glass = self._clock.now_ms(), "?", "?", None
         taken = Permit((Compare(entry.key, entry.revision),), (Delete(entry.key),))
         try:
             request = requests.decode(entry.key, entry.value)
-            verb, who = request.verb, request.who
+            verb, who, glass = request.verb, request.who, request.glass
             if self._request_terms.learn is not None:
                 await self._request_terms.learn(request)
             event = requests.event_of(self.view, request, now_ms, self._request_terms)
@@ -520,7 +520,7 @@ class RunExecution:
             if isinstance(error, Retryable) and (verb == "approve" or error.code == HELD):
                 asyncio.get_running_loop().call_later(READ_AGAIN_S, self._hinted)
                 return
-            await self._put(requests.refused(entry.key, verb, who, error, now_ms), taken)
+            await self._put(requests.refused(entry.key, verb, who, error, now_ms, glass), taken)
 
     async def _put_admitted(self, event: Event, permit: Permit) -> None:
         """Concludes an attested delicate step like an observed one."""

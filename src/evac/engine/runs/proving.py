@@ -32,6 +32,7 @@ from evac.model.access import Person, Proven, least, role_for
 from evac.model.digest import canonical_json
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy
+from evac.run.state import glass_of
 from evac.run.values import bound_in
 from evac.run.view import RunView
 from evac.store.journal import read
@@ -109,7 +110,7 @@ class Asked:
     made: str = ""
     """Of the run and its plan. Empty for an older or ended run."""
     marks: frozenset[str] | set[str] = frozenset()
-    """Signatures used in this run, and ids of accepted or refused requests."""
+    """Signatures and uses of break-glass credentials in this run, and ids of accepted or refused requests."""
     approval: Approval | None = None
     """For a request that approves the run: what its person signs."""
 
@@ -136,6 +137,8 @@ async def asked_of_ended(store: Store, run: str, request: Request) -> Asked:
                 attempt = max(attempt, event.attempt)
             marks.add(str(dict(event.data.get("proof") or {}).get("mark", "")))
             marks.add(str(event.data.get("request", "")))
+            if used := glass_of(event):
+                marks.add(used.mark)
     return Asked(run, attempt, bound, marks=marks - {""})
 
 
@@ -160,6 +163,12 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
     if request.id in asked.marks:
         raise NotAllowed(
             "request-repeated", "this request was already answered and has been resubmitted", "ask again"
+        )
+    if request.glass is not None and request.glass.mark in asked.marks:
+        raise NotAllowed(
+            "glass-spent",
+            f"the journal of {asked.run} already has {request.glass.words}: its record in the store is gone",
+            "find out who changes the store, and sign a new one",
         )
     if (
         asked.made

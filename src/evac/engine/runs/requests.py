@@ -328,8 +328,12 @@ def check_event(view: RunView, event: Event) -> None:
         raise RunError("limit-unknown", f"{event.data['limit']} is not a limit of this run")
 
 
-def refused(request_key: str, verb: str, who: str, error: EvacError, now_ms: int) -> Event:
+def refused(
+    request_key: str, verb: str, who: str, error: EvacError, now_ms: int, glass: GlassUse | None = None
+) -> Event:
     """The event for a refused request, with the next step."""
-    data = {"who": who, "verb": verb, "why": error.message, "request": request_key.rpartition("/")[2]}
+    data: dict[str, Any] = {"who": who, "verb": verb, "why": error.message}
+    data["request"] = request_key.rpartition("/")[2]
     data |= {"hint": error.hint} if error.hint else {}
+    data |= {"break_glass": glass.to_data()} if glass is not None else {}
     return Event("request_refused", now_ms, data=data)

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import ipaddress
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,7 @@ from evac.engine.clock import Clock
 from evac.engine.runs import signatures
 from evac.estate.codecs.access import load_access
 from evac.model.access import AccessRules, Grant, Person, Role, Token, least, role_for
-from evac.model.errors import EstateError, EvacError, NotAllowed, Unavailable
-from evac.model.estate import Rate
+from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.names import alike
 from evac.net.secrets import secret_of
 from evac.store.port import Store
@@ -70,6 +70,7 @@ LOG: Final = logging.getLogger("evac.access")
 GLASS_USED: Final = "glass/"
 SPENT_READS_MS: Final = 60_000
 """How long a used-up credential can still read."""
+USES_MOST: Final = 10_000
 ANSWER_S: Final = 1.0
 LOOK_MS: Final = 2_000
 """Minimum time between two checks of the file."""
@@ -98,6 +99,10 @@ class People:
         self.seen = Recording(clock)
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self._prints: dict[str, tuple[tuple[int, ...], str]] = {}
+        self.used: OrderedDict[str, int] = OrderedDict()
+        """Uses of break-glass credentials that this process made or saw, by key in the store -> when: they
+        count even if someone deletes them there.
+        """
         self._turn = asyncio.Lock()
         self._tokens, self._names = _by_digest(rules), _names(rules)
 
@@ -129,7 +134,8 @@ class People:
         rate = self.rules.limits.requests
         wait_ms = self._asked.wait_ms(found.name, rate)
         if wait_ms:
-            raise TooMany("too-many-requests", f"{found.name} is sending more than {_words(rate)}", wait_ms)
+            often = f"{rate.count:,} times in {rate.window_ms / 1_000:g} s"
+            raise TooMany("too-many-requests", f"{found.name} is sending more than {often}", wait_ms)
         self._asked.note(found.name, rate)
         return replace(found, streams=self.rules.limits.streams)
 
@@ -139,12 +145,19 @@ class People:
         """
         if self.keep is None:
             return False
-        with contextlib.suppress(Unavailable, ValueError, KeyError, TypeError, TimeoutError):
+        key = f"{GLASS_USED}{grant.id}/{grant.uses:03d}"
+        with contextlib.suppress(EvacError, ValueError, KeyError, TypeError, TimeoutError):
             async with asyncio.timeout(ANSWER_S):
-                last = await self.keep.store.get(f"{GLASS_USED}{grant.id}/{grant.uses:03d}")
+                last = await self.keep.store.get(key)
             if last is not None:
-                return self.clock.now_ms() - int(orjson.loads(last.value)["at_ms"]) >= SPENT_READS_MS
-        return False
+                self.note_use(key, int(orjson.loads(last.value)["at_ms"]))
+        return key in self.used and self.clock.now_ms() - self.used[key] >= SPENT_READS_MS
+
+    def note_use(self, key: str, at_ms: int) -> None:
+        """Remember a use of a break-glass credential."""
+        self.used[key] = min(at_ms, self.used.get(key, at_ms))
+        while len(self.used) > USES_MOST:
+            self.used.popitem(last=False)
 
     def _by_header(self, given: str, address: str) -> Actor:
         kind, _, text = given.partition(" ")
@@ -318,7 +331,7 @@ class People:
         """The person with this password, and this code if the file names an authenticator. After several
         wrong attempts, the check is delayed. Raises Unauthenticated, TooMany.
         """
-        near, named, rate = _near(address), _named(name), self.rules.limits.sign_in
+        near, named, rate = _near(address), f"name {name[:200]}", self.rules.limits.sign_in
         await self.slow.turn(near, named, rate)
         self.slow.wrong(near, named)
         person = self.rules.people.get(name)
@@ -497,10 +510,6 @@ def _as_dict(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no digest")
 
 
-def _named(name: str) -> str:
-    return f"name {name[:200]}"
-
-
 def _near(address: str) -> str:
     return f"at {neighbourhood(address)}"
 
@@ -529,10 +538,6 @@ def _stamp(path: Path | None) -> tuple[int, ...]:
     except OSError:
         return (0,)
     return (found.st_mtime_ns, found.st_size, found.st_ino)
-
-
-def _words(rate: Rate) -> str:
-    return f"{rate.count:,} times in {rate.window_ms / 1_000:g} s"
 
 
 def certificate_of(connection: HTTPConnection) -> str:

@@ -7,7 +7,7 @@ its own pages and routes, such as a login.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
@@ -134,8 +134,11 @@ class KeepsLogins(Protocol):
     """Access control that keeps logins beyond this process, in the room's store, and records who did what."""
 
     seen: Recording
+    used: Mapping[str, int]
 
     def keep_in(self, store: Store) -> None: ...
+
+    def note_use(self, key: str, at_ms: int) -> None: ...
 
 
 class Loopback:

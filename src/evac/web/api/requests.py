@@ -31,7 +31,7 @@ from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed, Una
 from evac.model.run_policy import Envelope
 from evac.office.requests import Answer, Asked, Released, RequestTold, SiteCleared, body_digest
 from evac.office.values import HoldSeen
-from evac.store.port import Compare, Put, Store
+from evac.store.port import Compare, Put
 from evac.views.status_document import HoldLine
 from evac.web.access.people import GLASS_USED, LOG, address_of, record_in
 from evac.web.access.port import Actor, KeepsLogins, need, need_to_ask
@@ -110,7 +110,7 @@ async def spend(
     Raises NotAllowed if the credential is used up, and Unavailable.
     """
     store, now_ms = room.office.store, room.office.clock.now_ms()
-    number = await _count(store, grant, asked, run, now_ms)
+    number = await _count(room, grant, asked, run, now_ms)
     LOG.warning(
         "break-glass %s of %s: use %d of %d, %s of %s, from %s",
         grant.id,
@@ -133,20 +133,29 @@ async def spend(
     return replace(asked, glass=use)
 
 
-async def _count(store: Store, grant: Grant, asked: Asked, run: str, now_ms: int) -> int:
-    """The number of this use, from 1."""
+async def _count(room: WarRoom, grant: Grant, asked: Asked, run: str, now_ms: int) -> int:
+    """The number of this use, from 1. A use that the run's journal has, or that this process saw, counts even
+    if someone deleted its record in the store.
+    """
+    store, memory = room.office.store, room.access
+    assert isinstance(memory, KeepsLogins)  # nothing else reads credentials
+    marks = (await room.office.register.view(run)).marks
     told = orjson.dumps(
         {"who": grant.who, "verb": grant.verb, "run": run, "at_ms": now_ms, "reason": asked.reason}
     )
     for number in range(1, grant.uses + 1):
         key = f"{GLASS_USED}{grant.id}/{number:03d}"
-        if await store.get(key) is not None:
+        if GlassUse(grant.id[:8], number, grant.uses).mark in marks or key in memory.used:
             continue
-        try:
-            await store.transact((Compare(key, 0),), (Put(key, told),))
-        except Conflict:
-            continue
-        return number
+        new = await store.get(key) is None
+        if new:
+            try:
+                await store.transact((Compare(key, 0),), (Put(key, told),))
+            except Conflict:
+                new = False
+        memory.note_use(key, now_ms)
+        if new:
+            return number
     LOG.warning("break-glass %s of %s refused: used up", grant.id, grant.who)
     raise NotAllowed("glass-spent", f"credential {grant.id[:8]} has been used up", "sign a new one")
 
