@@ -77,9 +77,12 @@ from evac.model.errors import EvacError
 from evac.model.run_policy import RunPolicy
 from evac.net.http_calls import Answer
 from evac.net.secrets import Secret
+from evac.notices.values import Channel, Message
+from evac.office.notices import subscribers
 from evac.store import anchors, generation
 from evac.store.opening import Seal
-from evac.store.port import Entry
+from evac.store.port import Entry, MemoryStore, Put
+from evac.web.subscribing import Desk
 
 SLOW_S: Final = 1.0
 TURNS: Final = 20
@@ -424,6 +427,78 @@ def _tools() -> dict[str, Target]:
     }
 
 
+def _subscribers() -> dict[str, Target]:
+    """What the store has of subscribers, and what anyone sends to the page where they subscribe."""
+    os.environ["EVAC_FUZZ_KEY"] = "k" * 32
+    channel = Channel("users", "mail", "env:X", "env:EVAC_FUZZ_KEY", sender="a@b.kr", join="https://b.kr/s")
+    vault, day_ms, me = (
+        subscribers.vault_of(channel),
+        subscribers.DAY_MS,
+        {"address": "k@b.kr", "language": "ko"},
+    )
+    keys = {
+        "asked": subscribers.ASKED + vault.mailbox_of(me["address"]),
+        "reader": subscribers.READER + vault.id_of(me["address"]),
+        "mailed": subscribers.MAILED + "m",
+    }
+    message = Message("m", "update", "once", "info", "words", "", day_ms)
+    link = vault.seal("confirm", {**me, "until_ms": 2 * day_ms})
+
+    async def walk(told: Mapping[str, Any]) -> None:
+        store = MemoryStore()
+        puts = [Put(keys[name], _bytes(value)) for name, value in told.items() if name in keys]
+        await store.transact((), puts)
+        mail = subscribers.Mail(channel, "", store, lambda: day_ms)
+        with mock.patch.object(subscribers.Mail, "_connected", mock.MagicMock()):
+            await mail.invite()
+            await mail.send(message)
+        await subscribers.ask(store, vault, "k+x@b.kr", "en", day_ms)
+        await subscribers.confirm(store, vault, link, day_ms)
+        await subscribers.exported(store, vault)
+        await subscribers.remove(store, vault, vault.id_of(me["address"]))
+
+    def entries(data: bytes) -> None:
+        told = orjson.loads(data)
+        if isinstance(told, dict):
+            asyncio.run(walk(told))
+
+    async def call(method: str, path: str, query: str, body: bytes) -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(told: Mapping[str, Any]) -> None:
+            if told.get("status", 200) == 500:
+                raise ValueError("status 500")
+
+        scope = {"type": "http", "method": method, "path": path, "headers": [], "client": ("10.0.0.1", 1)}
+        desk = Desk(MemoryStore(), channel, "", lambda: day_ms)
+        await desk.application()({**scope, "query_string": query.encode("utf-8", "replace")}, receive, send)
+
+    def page(data: bytes) -> None:
+        told = orjson.loads(data)
+        if isinstance(told, dict):
+            method, path, query, body = (_bytes(told.get(one)) for one in ("method", "path", "query", "body"))
+            texts = (one.decode("utf-8", "replace") for one in (method, path, query))
+            asyncio.run(call(*texts, body))
+
+    at = {"at_ms": 1, "sealed": vault.seal("asked", me)}
+    stored = {
+        "asked": {**at, "mailed_ms": 0, "tries": 0, "next_ms": 0},
+        "reader": {"sealed": vault.seal("reader", me), "since_ms": 1, "refused": 2},
+        "mailed": {"at_ms": 1, "after": "", "again": ["x"]},
+    }
+    sent = [
+        {"method": "POST", "path": "/s", "query": "language=ko", "body": "address=k%40b.kr&language=ko"},
+        {"method": "POST", "path": "/s/confirm", "query": f"link={link}", "body": ""},
+        {"method": "GET", "path": "/s/leave", "query": f"link={vault.leave_link('x')}", "body": ""},
+    ]
+    wrong = (EvacError, orjson.JSONDecodeError)
+    return {
+        "subscriber-entries": Target([orjson.dumps(stored)], entries, wrong),
+        "subscriber-page": Target([orjson.dumps(one) for one in sent], page, wrong),
+    }
+
+
 def _write(folder: Path, data: bytes) -> list[Path]:
     """Writes the files of a mutated source; none where the mutation took their names."""
     files, written = orjson.loads(data), []
@@ -459,10 +534,12 @@ def _sources(folder: Path) -> dict[str, Target]:
     if missing:
         raise ValueError(f"no source of {sorted(missing)}")
     return {
-        f"import-{kind}": Target(
-            [orjson.dumps(files)], reader(kind, len(files) == 1), (EvacError, orjson.JSONDecodeError)
+        f"import-{name}": Target(
+            [orjson.dumps(files)],
+            reader(name.removesuffix("-folder"), len(files) == 1),
+            (EvacError, orjson.JSONDecodeError),
         )
-        for kind, files in SEEDS["sources"].items()
+        for name, files in SEEDS["sources"].items()
     }
 
 
@@ -505,7 +582,7 @@ def _bytes(value: Any) -> bytes:
 def targets(folder: Path) -> dict[str, Target]:
     """Every reader of what others could have written. folder: for files."""
     ours = {**_orders(folder), **_entries(), **_bundles(folder), **_files(folder)}
-    return {**ours, **_answers(), **_tools(), **_sources(folder)}
+    return {**ours, **_answers(), **_tools(), **_subscribers(), **_sources(folder)}
 
 
 @dataclass(slots=True)
