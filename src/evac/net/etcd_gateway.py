@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
+import math
 import ssl
 import time
 from base64 import b64decode, b64encode
@@ -42,10 +44,14 @@ GRPC_UNAVAILABLE: Final = 14
 GRPC_UNAUTHENTICATED: Final = 16
 NOT_PROPOSED: Final = ("etcdserver: no leader", "etcdserver: too many requests", "etcdserver: not leader")
 """Refusals before anything was proposed: the call may be sent again."""
+FULL_LOGGED_S: Final = 60.0
+"""Minimum time between two log lines that etcd is full. Alerts cannot say it: they go through the store."""
 COMMON_NAME: Final = b"CommonName of client"
 """The gateway's answer to a client whose certificate has a name in its subject, once etcd has users: it could
 not act as that user.
 """
+
+_log = logging.getLogger("evac.store")
 
 
 class Refused(StoreError):
@@ -73,7 +79,7 @@ class Full(Unavailable):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.hint = "see: etcdctl alarm list; compact and defragment it, or raise its quota"
+        self.hint = "delete what others wrote, compact and defragment it, then: etcdctl alarm disarm"
 
 
 class AnswerTooLarge(StoreError):
@@ -114,6 +120,8 @@ class Gateway:
         self._token = ""
         self._silent = 0
         """Consecutive calls without an answer in time."""
+        self._full_s = -math.inf
+        """When it last logged that etcd is full."""
         self._entering = asyncio.Lock()
         self._avoid_until = [0.0] * len(self.endpoints)
         self._avoid_s = [0.0] * len(self.endpoints)
@@ -158,7 +166,10 @@ class Gateway:
                 if time.monotonic() + AGAIN_S + LEAST_S >= deadline or self._closed:
                     raise
                 await asyncio.sleep(AGAIN_S)
-            except Full:
+            except Full as full:
+                if began - self._full_s >= FULL_LOGGED_S:
+                    self._full_s = began
+                    _log.error("nothing can be written: %s; %s", full.message, full.hint)
                 raise
             except Unavailable:
                 self._avoid(member, began)

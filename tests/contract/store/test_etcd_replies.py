@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from evac.model.errors import Conflict, LeaseLost, LockHeld, StoreError, Unavailable
 from evac.net import etcd_gateway
 from evac.store.etcd import EtcdStore
-from evac.store.port import Compare, Delete, Put
+from evac.store.port import MAX_CHANGES, Compare, Delete, Put
 from tests.contract.store.conftest import connected
 from tests.contract.store.members import Members, etcd_program
 from tests.promptness import Stopwatch
@@ -252,7 +252,10 @@ def test_members_that_are_not_there_cost_little_and_the_preferred_is_used_again(
     asyncio.run(story())
 
 
-def test_an_etcd_that_is_full_is_unavailable_says_so_and_can_be_read(tmp_path: Path) -> None:
+def test_an_etcd_that_is_full_is_unavailable_says_so_and_can_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its leader still leads, which keeps primaries permitted, and no one else begins to."""
     members = Members(tmp_path, 1, extra=("--quota-backend-bytes", "3000000"))
 
     async def story() -> None:
@@ -260,6 +263,7 @@ def test_an_etcd_that_is_full_is_unavailable_says_so_and_can_be_read(tmp_path: P
             # etcd counts its space each time it commits to disk, a few times a second.
             keys = [f"k{number:03d}" for number in range(400)]
             written = 0
+            lease = await store.acquire("leader", "a", 60_000)
 
             async def fill() -> None:
                 nonlocal written
@@ -272,6 +276,27 @@ def test_an_etcd_that_is_full_is_unavailable_says_so_and_can_be_read(tmp_path: P
             assert "compact" in caught.value.hint
             assert written > 2
             assert len(await store.list("k")) == written
+            await store.renew(lease)
+            with pytest.raises(Unavailable):
+                await store.acquire("other", "b", 60_000)
+            said = [one for one in caplog.messages if "nothing can be written" in one]
+            assert len(said) == 1, "once, however many writes fail"
+            assert said[0].endswith(caught.value.hint)
+            # As the message and the page *Secure the store* say:
+            gateway = etcd_gateway.Gateway(members.endpoints)
+            await store.transact([], [Delete(key) for key in keys[:written]][:MAX_CHANGES])
+            head = await gateway.call("/v3/kv/range", {"key": etcd_gateway.text_key("x")})
+            compacted = {"revision": head["header"]["revision"], "physical": True}
+            alarms = (await gateway.call("/v3/maintenance/alarm", {"action": "GET"}))["alarms"]
+            disarm = {"action": "DEACTIVATE", **alarms[0]}
+            for path, body in (
+                ("/v3/kv/compaction", compacted),
+                ("/v3/maintenance/defragment", {}),
+                ("/v3/maintenance/alarm", disarm),
+            ):
+                await gateway.call(path, body)
+            await gateway.close()
+            await store.transact([Compare("after", 0)], [Put("after", b"x")])
 
     try:
         members.start()
