@@ -104,6 +104,8 @@ def test_a_store_that_cannot_be_read_any_more(error: Exception, words: str) -> N
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         assert await ready(client) == (200, "")
+        await store.acquire("leader", "south/2/b", 600_000)
+        await office.look()
         store.error = error
         task = offices.asyncio.ensure_future(office._look_again())
         async with offices.asyncio.timeout(10):
@@ -111,7 +113,14 @@ def test_a_store_that_cannot_be_read_any_more(error: Exception, words: str) -> N
                 await offices.asyncio.sleep(0.01)
         office.refresh()
         assert str(error) in (await ready(client))[1]
-        assert words in (await client.get("/now")).text
+        office.hear(controller_line(False, str(error)))
+        office.refresh()
+        page = (await client.get("/now")).text
+        assert words in page
+        waits = "Nothing new starts until it answers; then open runs continue by themselves."
+        assert (waits in page) is isinstance(error, Unavailable)
+        assert isinstance(error, Corrupt) or "Another one leads" not in page, "who leads is not known"
+        office.hear(controller_line(True, ""))
         store.error = None
         async with offices.asyncio.timeout(10):
             while (await ready(client))[0] != 200:

@@ -156,7 +156,10 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     if not now.quorum.answers or now.quorum.problem:
         how = "cannot be read" if now.quorum.answers else "does not answer"
         why = f" ({now.quorum.problem})" if now.quorum.problem else ""
-        return f"The store {how}{why}: showing the last known state.", "error"
+        known = "showing the last known state"
+        if not now.quorum.answers:
+            known += ". Nothing new starts until it answers; then open runs continue by themselves"
+        return f"The store {how}{why}: {known}.", "error"
     if bad:
         told = "; ".join(f"{site.id} is {words_of(site.state)}" for site in bad)
         return f"{told}. {_acting(now)}", "error"
@@ -242,7 +245,7 @@ def _warnings(now: Situation, facts: EstateFacts | None) -> list[str]:
     found += [f"{_begun(silent_words(one))}. {_begun(silent_hint(one))}." for one in others]
     if not now.quorum.survives:
         found.append("The store of evac itself runs in one place only: evac stops if that site is lost.")
-    if now.leader.owner and (why := _neither(now)):
+    if now.quorum.answers and now.leader.owner and (why := _neither(now)):
         found.append(f"The controller here can neither lead nor follow: {why}. Another one leads.")
     if now.problem:
         found.append(f"The estate: {now.problem}.")
