@@ -1,22 +1,23 @@
-"""A crash, and a pause, at every numbered boundary between a journal record and an effect.
+"""A crash, a pause, and a silent store, at every numbered boundary between a journal record and an effect.
 
-A run is played once to count its boundaries; then once for each of them, and the leader dies there, or is
-stopped there for longer than its lease. Every other run must come to the same end as the first, with every
-rule kept. No fault but that one happens.
+A run is played once to count its boundaries; then once for each of them, and the leader dies there, is
+stopped there for longer than its lease, or no member of the store answers anybody for a minute. Every other
+run must come to the same end as the first, with every rule kept. No fault but that one happens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
-from typing import Literal
+from typing import Final, Literal
 
 from tests.sim.fire_options import FireOptions, draw
 from tests.sim.fires import FireStory
 from tests.sim.story import Act, Outcome
 
-Way = Literal["kill", "stop"]
-PAUSE_MS = 6_000
+Way = Literal["kill", "stop", "store"]
+FOR_MS: Final[Mapping[Way, int]] = {"kill": 300, "stop": 6_000, "store": 60_000}
 TIMES_MOST = 14
 
 
@@ -43,9 +44,14 @@ def calm_options(seed: int, fire: str = "burn") -> FireOptions:
     )
 
 
+def patient_options(seed: int) -> FireOptions:
+    """The same, for as long as it takes to end by itself once a silent store answers again."""
+    return replace(calm_options(seed), brief=True, calm_ms=0, chaos_ms=90_000)
+
+
 def struck_story(options: FireOptions, number: int = 0, way: Way = "kill") -> tuple[Outcome, int]:
     """The story with whoever leads struck at a boundary; how many boundaries were reached in all."""
-    story = FireStory(replace(options, strike=(number, way, 300 if way == "kill" else PAUSE_MS)))
+    story = FireStory(replace(options, strike=(number, way, FOR_MS[way])))
     return story.play(), story.reached
 
 

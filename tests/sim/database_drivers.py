@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
 
 from evac.drivers import parameters
 from evac.drivers.capabilities import (
@@ -19,12 +18,10 @@ from evac.drivers.capabilities import (
     RoleReport,
 )
 from evac.drivers.port import Action, Checked, Evidence, Order, Verb
-from evac.drivers.store_driver import another_primary, only_others
+from evac.drivers.store_driver import STANDING_MOST_MS, another_primary, only_others
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.sim.databases import Database, Member
 from tests.sim.simulated_driver import SimulatedDriver, question
-
-STANDING_MOST_MS: Final = 60_000
 
 
 class _DatabaseDriver(SimulatedDriver, ReportsRole, AnswersProbe):

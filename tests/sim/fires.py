@@ -367,6 +367,10 @@ class FireStory(Story):
             self.kill(site)
             self.loop.in_world(for_ms / 1_000, self.start, site)
             raise Struck
+        if what == "store":
+            self.world.say("no member of the store answers")
+            self.world.cluster.elect(for_ms)
+            return
         self.stop(site)
         process.ahead_ms = for_ms
         self.loop.in_world(for_ms / 1_000, self.go_on, site, process)

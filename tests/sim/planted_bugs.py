@@ -7,12 +7,13 @@ the simulator changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from evac.engine.lead.leadership import Leadership
+from evac.engine.lead.controller import Candidacy
+from evac.engine.lead.leadership import SIGN, Leadership
 from evac.engine.runs import drift, effects
 from evac.engine.runs.effects import EffectsReader
 from evac.engine.runs.performing import Performer
@@ -24,7 +25,7 @@ from evac.store.anchors import Anchor, Segment
 from evac.store.journal import Journal, read
 from evac.watch import verdict
 from evac.watch.verdict import Vote
-from tests.sim.boundaries import restless
+from tests.sim.boundaries import patient_options, restless, struck_story
 from tests.sim.fires import play
 from tests.sim.rows import play_row
 
@@ -184,6 +185,16 @@ def begin_for_ever_what_ends_controllers() -> list[Patch]:
     return [(agenda.Agenda, "_ends_controllers", lambda self, view, i: False)]
 
 
+def end_while_the_store_is_silent() -> list[Patch]:
+    async def wait(self: Candidacy[Any]) -> Any:
+        async with aclosing(self._store.watch(SIGN)) as hints:  # type: ignore[type-var]
+            async for _ in hints:
+                if (term := await self._try()) is not None:
+                    return term
+
+    return [(Candidacy, "wait", wait)]
+
+
 BUGS: Final[Mapping[str, Callable[[], list[Patch]]]] = MappingProxyType(
     {
         "promote without fence": promote_without_fence,
@@ -214,6 +225,10 @@ RESTLESS_BUGS: Final[Mapping[str, Callable[[], list[Patch]]]] = MappingProxyType
 )
 """What shows only where controllers end again and again in the middle of one step."""
 
+SILENT_BUGS: Final[Mapping[str, Callable[[], list[Patch]]]] = MappingProxyType(
+    {"end while the store is silent": end_while_the_store_is_silent}
+)
+
 
 def seeds_to_find(bug: str, most: int, first: int = 0) -> tuple[int, str]:
     """How many seeds, from `first` on, until it is found, and how it showed; 0 where `most` were not enough.
@@ -221,9 +236,11 @@ def seeds_to_find(bug: str, most: int, first: int = 0) -> tuple[int, str]:
     Watching is wrong only in stories that have witnesses, so for a bug of the verdict all seeds have.
     """
     whole = True if bug == "count a lost vote as yes" else None
-    with planted(*{**BUGS, **ROW_BUGS, **RESTLESS_BUGS}[bug]()):
+    with planted(*{**BUGS, **ROW_BUGS, **RESTLESS_BUGS, **SILENT_BUGS}[bug]()):
         for count, seed in enumerate(range(first, first + most), start=1):
-            if bug in RESTLESS_BUGS:
+            if bug in SILENT_BUGS:
+                outcome, _ = struck_story(patient_options(seed), 1 + seed, "store")
+            elif bug in RESTLESS_BUGS:
                 outcome = restless(seed).play()
             else:
                 outcome = play_row(seed) if bug in ROW_BUGS else play(seed, whole=whole)

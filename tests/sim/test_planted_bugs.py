@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.planted_bugs import BUGS, RESTLESS_BUGS, ROW_BUGS, seeds_to_find
+from tests.sim.planted_bugs import BUGS, RESTLESS_BUGS, ROW_BUGS, SILENT_BUGS, seeds_to_find
 
 MOST = 600
 """A seed takes some 40 ms; whole stories, with witnesses, three times as long."""
@@ -24,7 +24,7 @@ Where the stories have changed, the search goes on from there.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bug", [*BUGS, *ROW_BUGS, *RESTLESS_BUGS])
+@pytest.mark.parametrize("bug", [*BUGS, *ROW_BUGS, *RESTLESS_BUGS, *SILENT_BUGS])
 def test_it_is_found(bug: str) -> None:
     begin = BEGIN.get(bug, 0)
     seeds, error = seeds_to_find(bug, MOST - begin, begin)

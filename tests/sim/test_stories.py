@@ -14,10 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from evac.engine.lead.watch_journal import Notice
 from evac.run.patience import INTERRUPTIONS_MOST
-from tests.sim.boundaries import RestlessStory, Way, calm_options, every_boundary, restless
+from tests.sim.boundaries import (
+    FOR_MS,
+    RestlessStory,
+    Way,
+    calm_options,
+    every_boundary,
+    patient_options,
+    restless,
+)
+from tests.sim.fire_options import FireOptions
 from tests.sim.fires import FireStory, play
 from tests.sim.rows import play_row
+from tests.sim.story import Act
 from tests.sim.torture import main
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +147,18 @@ def test_a_fire_ends_well_wherever_its_leader_is_struck(way: Way) -> None:
     assert ends == {("succeeded",)}, "a crash or a pause never changes how it ends"
 
 
+def test_a_store_that_is_silent_for_a_minute_anywhere_in_a_fire_asks_nobody() -> None:
+    """All that was begun comes to its end, and nothing is done twice, as the referee sees."""
+    rows = every_boundary(patient_options(3), "store")
+    assert len(rows) > 40
+    assert {number: outcome.error for number, outcome in rows if outcome.error} == {}
+    assert {phase for _, outcome in rows for phase in outcome.ends.values()} == {"succeeded"}
+    troubles = {"paused", "step_failed", "step_retried"}
+    assert [number for number, outcome in rows if troubles & outcome.kinds.keys()] == []
+    silent = [number for number, outcome in rows if outcome.virtual_s > FOR_MS["store"] / 1_000]
+    assert silent == [number for number, _ in rows[1:]], "nothing can end while it is silent"
+
+
 @pytest.mark.parametrize("step", ["fence:messages", "promote:messages", "start:web", "shift:mail"])
 def test_a_fire_goes_on_by_itself_however_often_its_leader_dies_in_one_step(step: str) -> None:
     story = RestlessStory(calm_options(3), step, INTERRUPTIONS_MOST - 1)
@@ -154,6 +177,36 @@ def test_a_step_that_ends_its_controller_each_time_is_begun_so_often_and_then_a_
     failed = [event.data["code"] for event in failures if event.step == "start:web"]
     assert set(failed) == {"too-many-interruptions"}
     assert 99 - story.left == INTERRUPTIONS_MOST * len(failed), "and again as often each time that they retry"
+
+
+@pytest.mark.parametrize("by_ms", [-3_600_000, 3_600_000])
+def test_a_clock_that_is_wrong_is_named_and_proves_nothing(by_ms: int) -> None:
+    """An hour ahead or behind at one site; where what was checked in advance has a time that cannot be, a
+    person is asked for the fence.
+    """
+    for wrong, seed in enumerate((3, 7, 11)):
+        options = replace(calm_options(seed), whole=True, acts=(Act(4.0, "burn", "pangyo"),))
+        story = Listening(replace(options, wall_offset_ms=tuple(by_ms * (n == wrong) for n in range(3))))
+        outcome = story.play()
+        assert outcome.error == ""
+        told = [notice for notice in story.heard if notice.data.get("code") == "clock-off"]
+        assert told[0].site == story.options.sites[wrong]
+        assert {notice.site for notice in told if "the others" in notice.words} == {told[0].site}
+        (books,) = story.referee.books.values()
+        refused = [event.step for event in books.events if event.kind == "step_failed"]
+        assert refused[:1] in ([], ["fence:messages"])
+
+
+class Listening(FireStory):
+    """Keeps what its controllers report."""
+
+    def __init__(self, options: FireOptions) -> None:
+        super().__init__(options)
+        self.heard: list[Notice] = []
+
+    def _hear(self, notice: Notice) -> None:
+        self.heard.append(notice)
+        super()._hear(notice)
 
 
 def test_fires_with_many_changes_of_leader_keep_every_rule() -> None:

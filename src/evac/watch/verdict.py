@@ -71,9 +71,9 @@ class Vote:
     """The vote of site `witness` on another site, `target`.
 
     evidence: one opinion per kind, sorted by kind. since_ms: when this opinion began; at_ms: when it was last
-    confirmed, both by the witness's wall clock and for display only: the reader ages votes by its own clock
-    from when they changed. number grows with every publication. The opinion is `unknown` when the witness
-    itself is slow or its control probe fails.
+    confirmed, both by the witness's wall clock, for display and to compare clocks only: the reader ages votes
+    by its own clock from when they changed. number grows with every publication. The opinion is `unknown` if
+    the witness itself is slow or its control probe fails.
     """
 
     witness: str
@@ -102,6 +102,8 @@ class Verdict:
 
 Belief = Literal["up", "down", "cut", "doubtful", "nothing", "blind"]
 LEAST_QUORUM = 2
+CLOCKS_DIFFER_MS = 60_000
+"""A vote is written and read within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +284,27 @@ def judge_halls(
             weighed = weigh(hall, votes_on_it, sites, profile, now_ms)
         found[hall] = _stand(hall, weighed, previous.get(hall), slower, now_ms)
     return found
+
+
+def clocks_off(
+    ballots: Iterable[Ballot], own_site: str, wall_ms: int, now_ms: int
+) -> tuple[dict[str, int], bool]:
+    """Sites with a wrong wall clock, by how many ms it is ahead (behind: less than 0), and whether a majority
+    of those that vote agrees. If none does, they are compared with this controller's clock, which may be the
+    wrong one.
+
+    wall_ms, now_ms: this controller's wall and monotonic clock, read together.
+    """
+    ahead_ms = {own_site: 0}
+    for ballot in ballots:
+        vote = ballot.vote
+        if ballot.proven and vote.witness != own_site:
+            ahead_ms[vote.witness] = vote.at_ms - (wall_ms - (now_ms - ballot.seen_at_ms))
+    found = sorted(ahead_ms.values())
+    middle_ms = found[len(found) // 2]
+    agreed = 2 * sum(abs(one - middle_ms) <= CLOCKS_DIFFER_MS for one in found) > len(found)
+    off = {site: one - (middle_ms if agreed else 0) for site, one in ahead_ms.items()}
+    return {site: one for site, one in off.items() if abs(one) > CLOCKS_DIFFER_MS}, agreed
 
 
 def _of_hall(vote: Vote, hall: str) -> Vote:

@@ -16,6 +16,7 @@ from evac.engine.runs.signatures import new_key, public_text
 from evac.model.access import Person, Proven
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy
+from evac.model.units import moment_words
 from evac.net.secrets import ROOM_KEY
 from evac.run.state import apply, replay
 from evac.run.values import Event
@@ -73,6 +74,9 @@ def test_a_signature_is_good_for_this_act_only(other: dict, asked: dict, now_ms:
     with pytest.raises(NotAllowed) as caught:
         prove(replace(ASKED, **asked), request, POLICY, Provers(), now_ms)
     assert caught.value.code == code
+    if code == "signature-old":
+        times = (moment_words(NOW // 1_000), moment_words(now_ms // 1_000))
+        assert all(one in caught.value.message for one in times), "so that a wrong clock is seen"
 
 
 def test_a_signature_counts_once() -> None:

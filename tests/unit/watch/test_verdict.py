@@ -13,6 +13,7 @@ from evac.watch.verdict import (
     Opinion,
     Standing,
     Vote,
+    clocks_off,
     judge,
     quorum_of,
     still_votes_ms,
@@ -323,3 +324,29 @@ def test_flapping_inside_the_hysteresis_is_never_a_loss(runs: list[tuple[int, in
     for dark, bright in runs:
         assert reader.rounds(dark, "down", "down") != "lost"
         assert reader.rounds(bright, "up", "down") != "lost"
+
+
+@given(st.permutations(FIVE), st.integers(100_000, 10**10), st.sampled_from((-1, 1)), st.integers(0, 2))
+def test_the_clocks_that_most_do_not_agree_with_are_named(
+    order: list[str], by_ms: int, sign: int, wrong: int
+) -> None:
+    """By whichever controller compares them, also one whose own clock is wrong; a vote is seen some ms after
+    it was made, by a clock that is not the one it was made by.
+    """
+    off = {site: sign * by_ms * (i < wrong) for i, site in enumerate(order)}
+    for own in FIVE:
+        votes = [
+            Ballot(Vote(site, "pangyo", "up", (), 0, 10**12 + 5_000 + off[site], 1), 5_000 + seen_ms)
+            for site, seen_ms in zip(FIVE, (0, 40, 900, 2_000, 10_000), strict=True)
+        ]
+        found, agreed = clocks_off(votes, own, 10**12 + 9_000 + off[own], 9_000)
+        assert agreed
+        assert found.keys() == {site for site in FIVE if off[site]}
+        assert all(abs(found[site] - off[site]) <= 20_000 for site in found)
+
+
+def test_clocks_of_which_no_most_agree_are_compared_with_its_own() -> None:
+    vote = Ballot(Vote("ansan", "pangyo", "up", (), 0, 3_600_000, 1), 0)
+    assert clocks_off([vote], "anyang", 0, 0) == ({"ansan": 3_600_000}, False)
+    old = replace(vote, proven=False)
+    assert clocks_off([old], "anyang", 0, 0) == ({}, True), "how old it is, is not known"

@@ -53,7 +53,7 @@ from evac.store.generation import Newer
 from evac.store.journal import Journal
 from evac.store.opening import SealedStore
 from evac.store.port import Lease, Put, Store
-from evac.watch.verdict import SiteState, Standing, Vote, judge, judge_halls
+from evac.watch.verdict import SiteState, Standing, Vote, clocks_off, judge, judge_halls
 from evac.watch.witness import Probe, Witness
 
 AGAIN_MS: Final = 30_000
@@ -174,6 +174,8 @@ ANCHOR_PERIOD_S: Final = 0.5
 ANCHOR_DEADLINE_S: Final = 2.0
 KEEP_PERIOD_S: Final = 5.0
 LEAD_AGAIN_S: Final = 0.1
+MINUTE_MS: Final = 60_000
+SET_CLOCK: Final = "set the clock there; until then, proofs and signatures that depend on it may be refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,8 @@ class _Term:
     hanging: Hanging
     anchored: dict[str, Anchor] = field(default_factory=dict)
     ending: asyncio.Event = field(default_factory=asyncio.Event)
+    clocks_off: frozenset[str] = frozenset()
+    """Sites whose clock differs now."""
 
 
 class Controller:
@@ -312,6 +316,19 @@ class Controller:
             self.standings = judge(ballots, sites, self.standings, self._profile, now_ms, self.parts.site)
             self.halls = judge_halls(ballots, sites, self.halls, self._profile, now_ms, self.standings)
             self._judged.set()
+            if self._term is not None:
+                wall_ms = self._desk.clock.now_ms()
+                self._tell_clocks(self._term, *clocks_off(ballots, self.parts.site, wall_ms, now_ms))
+
+    def _tell_clocks(self, term: _Term, off: Mapping[str, int], agreed: bool) -> None:
+        """Names each machine whose clock differs, once until it agrees again."""
+        others = "the others" if agreed else f"the one at {self.parts.site}"
+        for site, ahead_ms in off.items():
+            if site not in term.clocks_off:
+                by = f"{round(abs(ahead_ms) / MINUTE_MS)} min {'ahead of' if ahead_ms > 0 else 'behind'}"
+                words = f"the clock of the controller at {site} is {by} {others}"
+                self._say(term, "trouble", site, words, {"code": "clock-off", "hint": SET_CLOCK})
+        term.clocks_off = frozenset(off)
 
     async def _compete(self) -> None:
         """Tries to lead whenever no one does."""

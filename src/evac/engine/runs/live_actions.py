@@ -94,7 +94,10 @@ def refuse_old_standing(action: Action, epoch: Epoch) -> None:
         or not can(action.driver, ProvesSync)
     ):
         return
-    if "standing" not in action.parameters:
+    if ahead_ms := action.parameters.get("standing_ahead_ms"):
+        assert isinstance(ahead_ms, int)
+        why = f"by this controller's clock, the advance check is {ahead_ms // 1_000} s in the future"
+    elif "standing" not in action.parameters:
         why = "no check in advance confirmed that every commit needs this replica"
     elif action.parameters.get("standing_changes") != epoch.changes:
         why = "the replicas that confirm commits changed since the advance check"
@@ -150,7 +153,7 @@ class LiveActions:
             return {}
         age_ms = self._now_ms() - fact.at_ms
         if age_ms < 0:
-            return {}
+            return {"standing_ahead_ms": -age_ms}
         return {"standing": fact.member, "standing_age_ms": age_ms, "standing_changes": fact.changes}
 
     def _proof_of(self, action: Action) -> dict[str, Value]:

@@ -32,6 +32,7 @@ from evac.model.access import Person, Proven, least, role_for
 from evac.model.digest import canonical_json
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy
+from evac.model.units import moment_words
 from evac.run.state import glass_of
 from evac.run.values import bound_in
 from evac.run.view import RunView
@@ -251,7 +252,12 @@ def _signed(asked: Asked, request: Request, policy: RunPolicy, known: Provers, n
             f"sign again: evac run {request.verb} ... --key FILE",
         ) from error
     if not -SKEW_MS <= now_ms - at_ms < GOOD_MS:
-        raise NotAllowed("signature-old", "the signature is too old, or the clocks differ", "sign again")
+        raise NotAllowed(
+            "signature-old",
+            f"signed at {moment_words(at_ms // 1_000)}, and the leader's clock says "
+            f"{moment_words(now_ms // 1_000)}; a signature is valid for {GOOD_MS // 60_000} minutes",
+            "sign again; if it was just signed, the clock of one of the two machines is wrong: set it first",
+        )
     return Proven("signature", at_ms=at_ms, mark=request.signature)
 
 
