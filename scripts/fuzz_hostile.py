@@ -442,7 +442,7 @@ def _subscribers() -> dict[str, Target]:
         "mailed": subscribers.MAILED + "m",
     }
     message = Message("m", "update", "once", "info", "words", "", day_ms)
-    link = vault.seal("confirm", {**me, "until_ms": 2 * day_ms})
+    link = vault.seal("confirm", {**me, "at_ms": 1, "until_ms": 2 * day_ms})
 
     async def walk(told: Mapping[str, Any]) -> None:
         store = MemoryStore()

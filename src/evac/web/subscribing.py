@@ -8,7 +8,6 @@ posts (RFC 8058). Answers never say whether an address is subscribed.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +27,7 @@ from evac.office.notices.subscribers import ask, confirm, leaver_of, remove, vau
 from evac.store.port import Store
 from evac.views import rendered
 from evac.views.status_page import LANGUAGE_NAMES, said_in
+from evac.web.access.keeping import neighbourhood
 from evac.web.serving import prompt_protocol
 from evac.web.setting import Listen
 
@@ -98,7 +98,7 @@ class Desk:
 
     def _count(self, request: Request) -> None:
         """Raises EvacError above the limit of a client."""
-        now_ms, client = self._now_ms(), _network(request)
+        now_ms, client = self._now_ms(), neighbourhood(request.client.host if request.client else "")
         times = [at_ms for at_ms in self._clients.pop(client, []) if at_ms + HOUR_MS > now_ms]
         self._clients[client] = [*times, now_ms][-ASKS_MOST:]
         while len(self._clients) > CLIENTS_MOST:
@@ -161,17 +161,6 @@ async def _fields(request: Request) -> dict[str, str]:
         return {name: values[0] for name, values in parse_qs(body.decode(), max_num_fields=8).items()}
     except ValueError as error:
         raise InvalidInput("address-invalid", "the form cannot be read", "send it again") from error
-
-
-def _network(request: Request) -> str:
-    """One client: an IPv4 address, or the /64 of an IPv6 address."""
-    try:
-        address = ipaddress.ip_address(request.client.host if request.client else "")
-    except ValueError:
-        return ""
-    if address.version == 4:
-        return str(address)
-    return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
 
 
 async def run_desk(

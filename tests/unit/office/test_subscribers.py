@@ -301,6 +301,17 @@ def test_anyone_who_leaves_or_confirms_leaves_no_request_behind(box: Box) -> Non
                 await play.open("/email", "POST", "10.5.0.1", data=form)
             await play.open(f"/email/leave?link={link}", "POST")
             assert await kept(play) == [], "a link of an old mail erases a new request"
+            await play.open("/email", "POST", "10.5.0.2", data=form)
+            await play.mail.invite()
+            old = link_in(box.got.pop(), "confirm")
+            assert (await play.open(old, "POST")).status_code == 200
+            await play.open(f"/email/leave?link={link}", "POST")
+            assert (await play.open(old, "POST")).status_code == 400
+            assert await kept(play) == [], "an old link subscribes no one who left"
+            play.now_ms += 1
+            await play.open("/email", "POST", "10.5.0.3", data=form)
+            assert (await play.open(old, "POST")).status_code == 400, "nor for a request of someone else"
+            await play.open(f"/email/leave?link={link}", "POST")
         await play.subscribed(box, ["dead@example.com"])
         await play.open("/email", "POST", data={"address": "dead@example.com"})
         box.answers = {"dead@example.com": ["550 unknown"] * REFUSED_MOST}
@@ -366,6 +377,13 @@ def test_nobody_floods_a_mailbox_the_server_or_the_store(box: Box) -> None:
             for n in range(2, 5)
         ]
         assert [one.status_code for one in more] == [200, 429, 429], f"{ASKS_MOST} from one network"
+        mapped = [
+            (
+                await play.ask(app, "/email", "POST", f"::ffff:10.7.0.{n}", data={"address": "m@b.kr"})
+            ).status_code
+            for n in range(ASKS_MOST + 1)
+        ]
+        assert mapped == [200] * (ASKS_MOST + 1), "each IPv4 address is one client, however it is written"
         play.now_ms += 86_400_000
         await play.ask(app, "/email", "POST", "10.0.0.9", data={"address": spelled[0]})
         assert len(await all_entries(play.store, "notices/asked/")) == 1, "old requests are forgotten"
@@ -373,6 +391,9 @@ def test_nobody_floods_a_mailbox_the_server_or_the_store(box: Box) -> None:
             form = {"address": f"b{n}@example.com"}
             last = await play.ask(app, "/email", "POST", f"10.2.{n // 250}.{n % 250}", data=form)
         assert last.status_code == 429
+        for address in ("b1@example.com", "new@example.com"):
+            full = await play.ask(app, "/email", "POST", "10.2.9.9", data={"address": address})
+            assert full.status_code == 429, "the answer is the same whether a request is open"
         assert len(await all_entries(play.store, "notices/asked/")) == ASKED_MOST
         assert (
             await play.ask(app, "/email", "POST", "10.3.0.1", content=b"address=" + b"a" * 9_000)

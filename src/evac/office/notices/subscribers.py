@@ -93,6 +93,11 @@ class Invited:
     def due_ms(self) -> int:
         return max(self.at_ms, self.next_ms)
 
+    @property
+    def ends_ms(self) -> int:
+        """When it is forgotten: a day after its mail was sent."""
+        return max(self.at_ms, self.mailed_ms) + DAY_MS
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:
@@ -207,7 +212,7 @@ def _keys_of(vault: Vault, entry: Entry, reader: Reader) -> tuple[str, ...]:
 def _is_old(entry: Entry, name: str, now_ms: int) -> bool:
     """Whether a request is forgotten. One that cannot be read is kept, unless its mailbox asks again."""
     asked = _asked(entry)
-    return asked.at_ms + DAY_MS <= now_ms if asked else entry.key == name
+    return asked.ends_ms <= now_ms if asked else entry.key == name
 
 
 async def ask(store: Store, vault: Vault, address: str, language: Language, now_ms: int) -> None:
@@ -217,10 +222,10 @@ async def ask(store: Store, vault: Vault, address: str, language: Language, now_
     address = address_of(address)
     name, known = ASKED + vault.mailbox_of(address), await all_entries(store, ASKED)
     old = {one.key: one.revision for one in known if _is_old(one, name, now_ms)}
-    if any(one.key == name and name not in old for one in known):
-        return
     if len(known) - len(old) >= ASKED_MOST:
         raise EvacError("too-many-requests", "too many people are subscribing now", "try again tomorrow")
+    if any(one.key == name and name not in old for one in known):
+        return
     sealed = vault.seal("asked", {"address": address, "language": language})
     gone = [Delete(key) for key in old if key != name][:50]
     try:
@@ -231,28 +236,31 @@ async def ask(store: Store, vault: Vault, address: str, language: Language, now_
 
 
 async def confirm(store: Store, vault: Vault, link: str, now_ms: int) -> Language:
-    """Subscribe the address in a link, and delete its request. It may be subscribed already. Raises
-    InvalidInput, Unavailable, and EvacError above the limit.
+    """Subscribe the address in a link, and delete its request, so that no old link subscribes someone who
+    left. It may be subscribed already. Raises InvalidInput, Unavailable, and EvacError above the limit.
     """
     told = vault.opened("confirm", link)
     if now_ms > told["until_ms"]:
         raise InvalidInput("link-expired", "this link has expired", "subscribe again")
     key, known = READER + vault.id_of(told["address"]), await all_entries(store, READER)
     language: Language = told["language"]
-    request = Delete(ASKED + vault.mailbox_of(told["address"]))
+    request = ASKED + vault.mailbox_of(told["address"])
+    entry = await store.get(request)
+    asked = None if entry is None else _asked(entry)
     old = next((one for one in known if one.key == key), None)
     if old and _reader(old):
-        await store.transact((), (request,))
+        await store.transact((), (Delete(request),))
         return language
+    if entry is None or asked is None or asked.at_ms != told.get("at_ms"):
+        raise InvalidInput("link-expired", "this link was used, or its request was erased", "subscribe again")
     if len(known) >= READERS_MOST:
         raise EvacError("too-many-subscribers", "no more people can subscribe", "follow the RSS feed instead")
     sealed = vault.seal("reader", {"address": told["address"], "language": language})
+    same = (Compare(key, old.revision if old else 0), Compare(request, entry.revision))
     try:
-        await store.transact(
-            (Compare(key, old.revision if old else 0),), (_put(key, Reader(sealed, now_ms)), request)
-        )
-    except Conflict:
-        return language  # the same link was used twice at the same moment
+        await store.transact(same, (_put(key, Reader(sealed, now_ms)), Delete(request)))
+    except Conflict:  # the same link was used twice at the same moment, or they left
+        return await confirm(store, vault, link, now_ms)
     return language
 
 
@@ -402,7 +410,7 @@ class Mail:
         now_ms = self._now_ms()
         known = list(self._readable(await all_entries(self._store, ASKED), _asked))
         for entry, asked in known:
-            if asked.at_ms + DAY_MS <= now_ms:
+            if asked.ends_ms <= now_ms:
                 with suppress(Conflict):  # someone has just asked again
                     await self._store.transact((Compare(entry.key, entry.revision),), (Delete(entry.key),))
         due = [
@@ -440,7 +448,8 @@ class Mail:
         sent = _put(entry.key, replace(asked, mailed_ms=now_ms))
         try:
             revision = await store.transact((Compare(entry.key, entry.revision),), (sent,))
-            mail = self._invitation(vault, vault.opened("asked", asked.sealed), now_ms)
+            told = vault.opened("asked", asked.sealed) | {"at_ms": asked.at_ms}
+            mail = self._invitation(vault, told, now_ms)
             self._recent.append(now_ms)
             outcome = await self._try(server, mail)
             if outcome.after_ms:
