@@ -89,13 +89,13 @@ estate.schema.json`.
   decimal, without an exponent. A fraction of a base unit is rounded once: durations and demands up,
   capacities down.
 - **Intervals**: where a table below allows it, `[60 s, 150 s]` means that the true value is between the two,
-  both included. The plan and the audit use the worse end: the high one for durations, demands and people,
+  inclusive. The plan and the audit use the worse end: the high one for durations, demands and people,
   the low one for capacity, limits and rates. The bound uses the better end, so it is valid whatever the true
   value is: see [Why a plan can be trusted](../explanation/proof.md). Every plan begins after `detection` and
   `approval`, so the bound uses the worse end of these two. Both ends of a rate have the same window.
   Values that are decided rather than measured (`rto`, `rpo`, `share`, counts of replicas) have no interval,
-  and neither do cells of tables. Servers follow the interval of their class if their cells are empty or
-  contain the worse end of the class.
+  and neither do cells of tables. A server takes the interval of its class if its cell is empty or contains
+  the worse end of that interval.
 - **Dates** are written as `2026-11-25`.
 - Anchors, aliases and `<<` work; tags do not.
 

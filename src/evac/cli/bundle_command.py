@@ -366,7 +366,7 @@ def _shares(text: str | None) -> tuple[int, int] | None:
         return None
     needed, _, people = text.partition("/")
     if not (needed.isdecimal() and people.isdecimal() and len(text) <= 9):
-        raise InvalidInput("share-count", f"{text[:20]!r} is not of the form K/N", "write it like 2/3")
+        raise InvalidInput("share-count", f"{text[:20]!r} is not of the form K/N", "use a value like 2/3")
     return int(needed), int(people)
 
 

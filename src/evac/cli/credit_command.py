@@ -87,7 +87,7 @@ class Moment(click.ParamType[int]):
         except ValueError:
             at = None
         if at is None or at.tzinfo is None:
-            self.fail(f"'{value[:40]}' is not a time; write it like 2022-10-15T15:33:00+09:00", param, ctx)
+            self.fail(f"'{value[:40]}' is not a time; use a value like 2022-10-15T15:33:00+09:00", param, ctx)
         return round(at.timestamp() * 1_000)
 
 

@@ -72,7 +72,7 @@ def test_driver(estate: Path, endpoint: str, verb: str | None, given: tuple[str,
 
     parameters = dict(one.partition("=")[::2] for one in given)
     if any(not key for key in parameters) or any("=" not in one for one in given):
-        raise click.UsageError("write it like --set replicas=2")
+        raise click.UsageError("use the form --set replicas=2")
     if parameters and verb is None:
         raise click.UsageError("--set needs --act")
     name, tried = asyncio.run(_tried(estate, endpoint, verb, parameters))

@@ -160,7 +160,7 @@ def sites_of_contexts(typed: tuple[str, ...], kubeconfig: Path | None = None) ->
         site, sign, name = ("", "", one) if one in known else one.partition("=")
         site, name = (site, name) if sign else ("", one)
         if site and not ID.fullmatch(site):
-            raise click.UsageError(f"--context {one}: write it like --context east=prod-eu1")
+            raise click.UsageError(f"--context {one}: use the form --context east=prod-eu1")
         if name in found:
             raise click.UsageError(f"--context {name} is given twice")
         found[name] = site

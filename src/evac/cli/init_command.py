@@ -94,7 +94,7 @@ def init(
     yes: bool,
     no_audit: bool,
 ) -> int:
-    """Create an estate from what is in FOLDER, and audit it for the first time.
+    """Create an estate from the files in FOLDER, and audit it for the first time.
 
     Finds sources of every kind evac imports, and names the commands that produce more. Asks at most ten
     questions; without a terminal, or with --yes, it asks none. Writes a recipe, estate.yaml, which
@@ -135,7 +135,7 @@ def has_terminal() -> bool:
 def _pair(typed: str) -> tuple[str, str]:
     source, sign, site = typed.partition("=")
     if not sign or not ID.fullmatch(site):
-        raise click.UsageError(f"--site {typed}: write it like --site cluster=fra")
+        raise click.UsageError(f"--site {typed}: use the form --site cluster=fra")
     return source, site
 
 

@@ -37,7 +37,7 @@ class Day(click.ParamType[date]):
         try:
             return date.fromisoformat(value)
         except ValueError:
-            self.fail(f"'{value[:40]}' is not a date; write it like 2026-11-25", param, ctx)
+            self.fail(f"'{value[:40]}' is not a date; use a value like 2026-11-25", param, ctx)
 
 
 BUDGET_MOST_S: Final = 86_400
@@ -60,7 +60,7 @@ class Length(click.ParamType[int]):
         digits = text[: len(text) - len(text.lstrip("0123456789"))]
         unit = text[len(digits) :].strip() or ("s" if digits.strip("0") == "" else "")
         if not digits or len(digits) > 12 or unit not in self._UNITS:
-            self.fail(f"'{text[:40]}' is not a duration; write it like 90s, 15m or 2h", param, ctx)
+            self.fail(f"'{text[:40]}' is not a duration; use a value like 90s, 15m or 2h", param, ctx)
         found: int = int(digits) * self._UNITS[unit]
         if self._most_s is not None and found > self._most_s * 1_000:
             self.fail(f"'{text[:40]}' is more than {self._most_s} s", param, ctx)

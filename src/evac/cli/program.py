@@ -21,7 +21,7 @@ from evac.model.extras import extra_of, needs
 
 COMMANDS: Final = {
     "example": ("evac.cli.estate_command:example", "Write an example estate."),
-    "init": ("evac.cli.init_command:init", "Make an estate from what is in a folder, and audit it."),
+    "init": ("evac.cli.init_command:init", "Create an estate from the files in a folder, and audit it."),
     "import": (
         "evac.cli.import_command:import_",
         "Import an estate from an inventory, Kubernetes or Compose.",

@@ -47,7 +47,7 @@ HINTS: Final = {
     "not-authenticated": "set EVAC_TOKEN, or --token-file FILE",
     "cursor-unknown": "ask again",
     "request-invalid": "evac COMMAND --help",
-    "host-unknown": "use the server's name as in its certificate",
+    "host-unknown": "use a server name that its certificate contains",
     "tls-authority": "give its CA: --ca FILE",
     "tls-client-missing": "add --client-cert FILE --client-key FILE",
     "tls-client-refused": "use one that the server trusts: --client-cert FILE --client-key FILE",
@@ -342,7 +342,7 @@ def checked_url(server: Server) -> str:
         raise InvalidInput(
             "server-url",
             f"'{_bare(server.url)}' is not the address of a server",
-            "write it like https://evac.example:8400; tokens go into EVAC_TOKEN or --token-file",
+            "use a value like https://evac.example:8400; tokens go into EVAC_TOKEN or --token-file",
         )
     if parts.scheme == "http":
         if (server.token is not None or server.cert is not None) and not is_here(parts.hostname or ""):

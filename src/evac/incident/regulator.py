@@ -166,7 +166,7 @@ def check_fact(note: Note) -> Note:
         raise InvalidInput("fact-invalid", f"{note.name} must be yes or no", "write yes or no")
     if kind == "moment" and moment_of(note.value) is None:
         raise InvalidInput(
-            "fact-invalid", f"{note.name} must be a time", "write it like 2026-11-25T06:30:00Z"
+            "fact-invalid", f"{note.name} must be a time", "use a value like 2026-11-25T06:30:00Z"
         )
     return note
 

@@ -498,7 +498,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A fact known only within bounds, both included; the estate itself holds `worse`.
+    """A fact known only within bounds, inclusive; the estate itself holds `worse`.
 
     where: the attributes, ids and numbers that lead to it from the estate, such as
     (`services`, `pay`, `demand`, 0). Amounts are base units; rates have one window.

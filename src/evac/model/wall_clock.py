@@ -81,5 +81,5 @@ def _unknown(name: str) -> InvalidInput:
     return InvalidInput(
         "time-zone-unknown",
         f"there is no time zone '{name[:40]}' on this machine",
-        "write it like Asia/Seoul; a container may need the package tzdata",
+        "use a value like Asia/Seoul; a container may need the package tzdata",
     )

@@ -234,7 +234,7 @@ def _failed(error: ssl.SSLError) -> TlsTrouble:
         words = "it does not trust our certificate"
         return TlsTrouble("tls-client-refused", words, _BELIEVED)
     if any(one in said for one in _PLAIN):
-        return TlsTrouble("tls-plain", "it does not speak TLS", "write http://, or let it listen with TLS")
+        return TlsTrouble("tls-plain", "it does not speak TLS", "use http://, or enable TLS there")
     return TlsTrouble("tls-failed", f"TLS failed: {error.reason or 'no reason given'}", "check its log")
 
 

@@ -451,7 +451,7 @@ def _check_locked(endpoints: Sequence[str], options: Mapping[str, str]) -> None:
         raise StoreError(
             "store-unsealed",
             "anyone who can write to this etcd could make controllers run programs",
-            f"add seal=file:/path of a key, or unsealed={ALLOWED}; {LOCK_HINT}",
+            f"add seal=file:/path/to/key, or unsealed={ALLOWED}; {LOCK_HINT}",
         )
 
 

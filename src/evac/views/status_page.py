@@ -190,7 +190,7 @@ KOREAN: Final[Mapping[str, str]] = {
     ),
     "You are subscribed.": "구독되었습니다.",
     "You are unsubscribed. Your address has been erased.": "구독이 해지되었고 주소를 삭제했습니다.",
-    "This is not an email address. Write it like name@example.com.": (
+    "This is not an email address. Use the form name@example.com.": (
         "이메일 주소가 아닙니다. name@example.com처럼 입력하세요."
     ),
     "This link is not valid. Use the link in the latest email.": (

@@ -59,7 +59,7 @@ def listen_of(text: str) -> Listen:
     host = host.strip("[]")
     if not host or not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65_535:
         raise InvalidInput(
-            "listen-address", f"'{text[:80]}' is not an address", "write it like 127.0.0.1:8400 or [::1]:8400"
+            "listen-address", f"'{text[:80]}' is not an address", "use a value like 127.0.0.1:8400 or [::1]:8400"
         )
     return Listen(host, int(port))
 

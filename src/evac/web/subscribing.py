@@ -134,7 +134,7 @@ class Desk:
 
 
 PROBLEMS: Final = {
-    "address-invalid": "This is not an email address. Write it like name@example.com.",
+    "address-invalid": "This is not an email address. Use the form name@example.com.",
     "link-invalid": "This link is not valid. Use the link in the latest email.",
     "link-expired": "This link has expired. Subscribe again.",
     "too-many-requests": "Too many requests. Try again later.",

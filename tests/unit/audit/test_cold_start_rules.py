@@ -104,11 +104,11 @@ def test_a_purge_that_automation_starts() -> None:
 @pytest.mark.parametrize(
     ("feed", "margin", "words"),
     [
-        ("inrush_budget: 2 kW", "0 %", " 0 W of inrush free"),
-        ("inrush_budget: 2 kW", "39 %", "780 W of inrush free"),
+        ("inrush_budget: 2 kW", "0 %", " 0 W left for inrush"),
+        ("inrush_budget: 2 kW", "39 %", "780 W left for inrush"),
         ("inrush_budget: 2 kW", "40 %", ""),
         ("inrush_budget: 2 kW, boots_at_once: 1", "0 %", ""),
-        ("inrush_budget: 2 kW, boots_at_once: 2", "0 %", "400 W of inrush free"),
+        ("inrush_budget: 2 kW, boots_at_once: 2", "0 %", "400 W left for inrush"),
         ("power_budget: 2 kW", "0 %", ""),
     ],
 )

@@ -171,7 +171,7 @@ def test_a_script_that_breaks_a_promise_is_named(
         (("gone",), "the estate has no endpoint gone"),
         (("orders-muc", "--act", "promote"), "no verb promote that can be done and undone"),
         (("close-fra", "--set", "a=b"), "--set needs --act"),
-        (("close-fra", "--act", "fence", "--set", "a"), "write it like --set"),
+        (("close-fra", "--act", "fence", "--set", "a"), "use the form --set"),
     ],
 )
 def test_mistakes_are_named(

@@ -64,7 +64,7 @@ def test_what_is_not_back_is_said_first(story: October) -> None:
 
 def test_what_a_machine_that_is_late_does_to_the_wave_is_said_where_time_ran_faster(story: October) -> None:
     fast = replace(story, wave=replace(story.wave, speed=400))
-    words = "silent controller, or for this machine, counts as 6 min 40 s."
+    words = "silent controller, or because this machine was busy, counts as 6 min 40 s."
     assert words in october_page(fast, "evac")
     assert words in october_text(fast)
     assert "Time ran" not in october_page(story, "evac")

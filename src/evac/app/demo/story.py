@@ -88,7 +88,7 @@ def _company(name: str, out: Path, servers: int, budget: int) -> Story:
         estate = estates.load(folder)
     with _step("audit every fault domain"):
         report = audit(estate, digest=estate_digest(estate))
-    with _step(f"plan the loss of Pangyo ({budget} s of search, with proof)"):
+    with _step(f"plan the loss of Pangyo (search for {budget} s, then prove)"):
         made = make_plan(estate, lose("pangyo"), budget_ms=budget * 1000)
         (out / f"{name}.plan.json").write_bytes(made.data)
     with _step("verify the plan independently"):
@@ -144,7 +144,7 @@ def _tell(story: Story) -> None:
   The audit tried {losses} and found {plural(len(errors), "error")} to fix.
   Recovery tools lost with what they must recover: {number(len(tools))}.
   With the plan: {_verdict(story)}
-  Later than promised: {number(late)}. Shed, or without room or data: {number(len(left))}.
+  Later than promised: {number(late)}. Shed, or without capacity or data: {number(len(left))}.
   Stores whose data is not restored: {number(gone)}.
   Servers booted: {number(kinds["boot"])}. Replicas started elsewhere: {number(kinds["start"])}.
   The plan is at most {percent(plan.gap_permille)} above the best possible; {_proved(story)}.

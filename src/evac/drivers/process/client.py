@@ -340,7 +340,7 @@ def _understood(answer: Answer, agent: AgentAt, key: Secret, nonce: str) -> dict
             raise Permanent(
                 "agent-older",
                 f"the agent at {agent.url} runs an older version of evac: "
-                "it does not accept orders that name it",
+                "it does not accept orders that state which agent they are for",
                 "upgrade agents before controllers, with older_orders = true in their files until all are",
             )
         if answer.status in (401, 404, 405, 413):

@@ -76,7 +76,7 @@ def _read_network(raw: str) -> str:
         return str(ipaddress.ip_network(raw))
     except ValueError as error:
         raise QuantityError(
-            "not-a-network", f"'{raw[:60]}' is not a network", "write it like 10.0.0.0/8 or 10.0.0.7"
+            "not-a-network", f"'{raw[:60]}' is not a network", "use a value like 10.0.0.0/8 or 10.0.0.7"
         ) from error
 
 

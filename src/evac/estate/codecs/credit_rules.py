@@ -55,7 +55,7 @@ def read_money(raw: str) -> formulas.Money:
     found = _MONEY.fullmatch(raw)
     if found is None:
         raise QuantityError(
-            "not-a-number", f"'{raw[:40]}' is not an amount", "write it like 1500 KRW or 8.00 GBP"
+            "not-a-number", f"'{raw[:40]}' is not an amount", "use a value like 1500 KRW or 8.00 GBP"
         )
     number, currency = found.groups()
     try:
@@ -76,7 +76,7 @@ def _read_share(raw: str) -> int:
     found = _SHARE.fullmatch(raw)
     value = Fraction(found[1]) * 10_000 if found else Fraction(1, 2)
     if value.denominator != 1:
-        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a percentage", "write it like 99.99 %")
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a percentage", "use a value like 99.99 %")
     if value > 100 * r.PPM:
         raise QuantityError("share-above-one", f"{raw} is more than 10,000 %", "check it")
     return int(value)
@@ -91,7 +91,7 @@ def _read_uptime(raw: str) -> int:
 
 def _read_times(raw: str) -> int:
     if not _TIMES.fullmatch(raw):
-        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a factor", "write it like 10 or 1.5")
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a factor", "use a value like 10 or 1.5")
     return int(Fraction(raw) * 1_000)
 
 
@@ -105,7 +105,7 @@ def _read_zone(raw: str) -> Zone:
             return Zone(name=raw)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             pass  # a folder of the database, such as Europe, is an OSError
-    hint = 'write it like "+09:00" or Europe/Berlin'
+    hint = 'use a value like "+09:00" or Europe/Berlin'
     raise QuantityError("not-a-number", f"'{raw[:40]}' is neither a UTC offset nor a time zone", hint)
 
 
@@ -117,7 +117,7 @@ def _zone_words(zone: Zone) -> str:
 def _read_clock(raw: str) -> int:
     found = _CLOCK.fullmatch(raw)
     if found is None or (raw > "24:00"):
-        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a time of day", 'write it like "09:00"')
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a time of day", 'use a value like "09:00"')
     return int(found[1]) * 60 + int(found[2])
 
 

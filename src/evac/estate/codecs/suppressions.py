@@ -117,6 +117,6 @@ def _day(node: Node, problems: Problems) -> date | None:
         return date.fromisoformat(node.text)
     except ValueError:
         problems.add(
-            "not-a-date", f"{shown(node.text)} is not a date", node.place, "write it like 2027-01-31"
+            "not-a-date", f"{shown(node.text)} is not a date", node.place, "use a value like 2027-01-31"
         )
         return None

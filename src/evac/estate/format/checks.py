@@ -36,7 +36,7 @@ def check_extremes(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader: 
     values, problems = assembly.values, reader.problems
     if not HORIZON_MIN_MS <= values["horizon_ms"] <= HORIZON_MAX_MS:
         message = "the horizon must be between 1 second and 366 days"
-        problems.add("out-of-range", message, _place(reader, "horizon"), "write it like 24 h")
+        problems.add("out-of-range", message, _place(reader, "horizon"), "use a value like 24 h")
     weights = values["tier_weights"] or (1,)
     placed = totals(rows.replicas, len(values["services"])).tolist()
     for service, count in zip(values["services"], placed, strict=True):

@@ -445,7 +445,7 @@ class _Composer:
             self._weigh(node)
             if key.kind != SCALAR:
                 self._refuse(
-                    "key-not-text", "a key must be a single word", event, "put braces after the colon"
+                    "key-not-text", "a key must be a single word", event, "put lists and mappings after the colon"
                 )
             if key.text == "<<" and key.plain:
                 merged.append(value)

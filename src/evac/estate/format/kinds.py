@@ -418,4 +418,4 @@ def _read_day(raw: str) -> date:
             return date.fromisoformat(raw)
     except ValueError:
         pass
-    raise QuantityError("not-a-date", f"'{raw[:40]}' is not a date", "write it like 2026-11-25")
+    raise QuantityError("not-a-date", f"'{raw[:40]}' is not a date", "use a value like 2026-11-25")

@@ -174,7 +174,7 @@ def _exact(quantity: Quantity, text: str) -> Fraction:
         raise QuantityError(
             "not-a-number",
             f"'{text[:_TEXT_LIMIT]}' is not {quantity.name}",
-            f"write it like {quantity.example}",
+            f"use a value like {quantity.example}",
         )
     sign, whole, decimals, unit = match.groups()
     number = Fraction(int(whole + (decimals or "")), 10 ** len(decimals or ""))
@@ -189,7 +189,7 @@ def _factor(quantity: Quantity, unit: str | None, text: str) -> Fraction:
             return Fraction(1)
         units = ", ".join(quantity.units)
         raise QuantityError(
-            "unit-missing", f"'{text}' has no unit", f"write it like {quantity.example} (units: {units})"
+            "unit-missing", f"'{text}' has no unit", f"use a value like {quantity.example} (units: {units})"
         )
     factor = quantity.units.get(unit)
     if factor is not None:
@@ -202,7 +202,7 @@ def _unknown_unit(quantity: Quantity, unit: str) -> QuantityError:
         return QuantityError(
             "unit-wrong-dimension",
             f"'{unit}' measures {_DIMENSIONS[unit]}, but {quantity.name} is expected here",
-            f"write it like {quantity.example}",
+            f"use a value like {quantity.example}",
         )
     near = _SPELLINGS.get(unit.lower(), "")
     if near not in quantity.units:
@@ -301,7 +301,7 @@ def parse_rate(text: str) -> Rate:
     match = _RATE.fullmatch(text) if len(text) <= _TEXT_LIMIT else None
     if match is None:
         raise QuantityError(
-            "not-a-rate", f"'{text[:_TEXT_LIMIT]}' is not a rate", "write it like 600 per minute"
+            "not-a-rate", f"'{text[:_TEXT_LIMIT]}' is not a rate", "use a value like 600 per minute"
         )
     window = _RATE_WINDOWS.get(match[2])
     rate = Rate(parse(COUNT, match[1]), window if window is not None else parse(DURATION, match[2]))

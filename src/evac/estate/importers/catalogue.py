@@ -131,7 +131,7 @@ def _values(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
             yield facts, key.place
         elif not node.is_unknown:
             message = f"{shown(name)} is skipped: its facts are not a mapping"
-            problems.add("import-skipped", message, node.place, "write it like: {tier: 1, needs: [orders]}")
+            problems.add("import-skipped", message, node.place, "use a value like {tier: 1, needs: [orders]}")
         else:
             yield {"name": [(name, key.place)]}, key.place
     for node in tree.items if tree is not None and tree.kind == LIST else ():

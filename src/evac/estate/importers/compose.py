@@ -444,7 +444,7 @@ def _demand(node: Node, variables: _Variables) -> dict[str, Value]:
                 "import-word-unknown",
                 f"{shown(text)} is not an amount of {resource}",
                 stated.place,
-                "the demand stays unknown; write it like 0.5 or 512M",
+                "the demand stays unknown; use a value like 0.5 or 512M",
             )
             continue
         amounts[resource] = q.show(quantity, amount)

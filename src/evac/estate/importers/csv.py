@@ -472,7 +472,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
             f"{shown(text)} is not an amount of {meaning}",
             row,
             meaning,
-            "write it like 350 W or 350" if meaning == "watts" else "write it like 64 GiB or 32",
+            "use a value like 350 W or 350" if meaning == "watts" else "use a value like 64 GiB or 32",
         )
         return None
     number = plain_number(match[1], reading.decimal_signs.get(meaning))
@@ -480,7 +480,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
         two = _NUMBER.fullmatch(match[1]) is not None
         message = f"{shown(text)} is ambiguous" if two else f"{shown(text)} is not an amount of {meaning}"
         plain, fraction = re.sub("[.,]", "", match[1]), match[1].replace(",", ".")
-        hint = f"write {plain} or {fraction}" if two else "write it like 1024 or 7.68"
+        hint = f"write {plain} or {fraction}" if two else "use a value like 1024 or 7.68"
         reading.note("import-cell", message, row, meaning, hint)
         return None
     unit = _unit(match[2], meaning, reading)

@@ -131,7 +131,7 @@ def _source(
 ) -> RecipeSource | None:
     if node.kind != MAP:
         message = f"the source {shown(name)} must be a mapping"
-        problems.add("wrong-type", message, node.place, "write it like {kind: csv, from: hosts.csv}")
+        problems.add("wrong-type", message, node.place, "use a value like {kind: csv, from: hosts.csv}")
         return None
     _check_keys(node, _OF_SOURCE, problems)
     kind, where = word(node, "kind"), word(node, "from")
@@ -168,7 +168,7 @@ def _source(
                 "not-a-date",
                 f"{shown(text)} is not a valid value for {field}",
                 place,
-                f"write it like {like}",
+                f"use a value like {like}",
             )
     site = word(node, "site")
     if site is not None and not is_id(site, (at(node, "site") or node).place, problems):

@@ -72,7 +72,7 @@ def address_of(text: str) -> str:
     found = text.strip()
     if len(found) > ADDRESS_MOST or not _ADDRESS.fullmatch(found):
         raise InvalidInput(
-            "address-invalid", "this is not an email address", "write it like name@example.com"
+            "address-invalid", "this is not an email address", "use the form name@example.com"
         )
     return found
 

@@ -77,7 +77,7 @@ def _request(container: Node, resource: str, problems: Problems) -> Fraction | N
             "import-word-unknown",
             f"{shown(node.text)} is not an amount of {resource}",
             node.place,
-            "its demand stays unknown; write it like 500m or 2Gi",
+            "its demand stays unknown; use a value like 500m or 2Gi",
         )
         return None
     return amount
