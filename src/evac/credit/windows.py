@@ -305,7 +305,8 @@ def cycle_of(name: str, zone: Zone) -> Cycle:
         dash and len(year) == 4 and len(month) == 2 and (year + month).isascii() and (year + month).isdigit()
     )
     if not fits or not 1 <= int(month) <= 12 or not 1970 <= int(year) <= 9998:
-        raise InvalidInput("cycle-invalid", f"'{name[:40]}' is not a billing cycle", "use a value like 2022-10")
+        said = f"'{name[:40]}' is not a billing cycle"
+        raise InvalidInput("cycle-invalid", said, "use a value like 2022-10")
     begin = date(int(year), int(month), 1)
     after = date(int(year) + int(month) // 12, int(month) % 12 + 1, 1)
     return Cycle(name, zone.at_ms(begin), zone.at_ms(after))

@@ -250,9 +250,9 @@ def _wave(wave: Wave) -> str:
 
 def _wave_words(wave: Wave) -> list[str]:
     late = (
-        f"Time ran {number(wave.speed)} times as fast here: one second spent waiting for a silent controller, "
+        f"Time ran {number(wave.speed)} times as fast here: one second spent waiting for a silent "
+        f"controller, or because this machine was busy, counts as {duration(1_000 * wave.speed)}."
     )
-    late += f"or because this machine was busy, counts as {duration(1_000 * wave.speed)}."
     return [
         f"{number(wave.came_up)} of {plural(wave.servers, 'server')} came up, "
         f"{number(wave.degraded)} of them degraded; "

@@ -58,9 +58,8 @@ def listen_of(text: str) -> Listen:
     host, _, port = text.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65_535:
-        raise InvalidInput(
-            "listen-address", f"'{text[:80]}' is not an address", "use a value like 127.0.0.1:8400 or [::1]:8400"
-        )
+        hint = "use a value like 127.0.0.1:8400 or [::1]:8400"
+        raise InvalidInput("listen-address", f"'{text[:80]}' is not an address", hint)
     return Listen(host, int(port))
 
 

@@ -53,7 +53,7 @@ def check(context: Context) -> Iterator[Finding]:
             site,
             f"servers that restart on their own may trip {counted(len(feeds), 'feed')} of "
             f"{site} in a cold start: {listed([one.feed for one in feeds])}: {worst.feed} has "
-            f"{worst.free} W left for inrush during a cold start, but they draw up to {worst.unasked_watts} W",
+            f"{worst.free} W left for inrush in a cold start, but they draw up to {worst.unasked_watts} W",
             f"Keep {keep} % free: limits: power_margin: {keep} %; or allow fewer boots at once on a feed.",
             losses=[losses[site]] if site in losses else [],
             paths=(f"feeds/{worst.feed}/inrush_budget", f"feeds/{worst.feed}", f"sites/{site}"),

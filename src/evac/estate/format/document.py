@@ -444,9 +444,8 @@ class _Composer:
             node.size += 1 + value.size
             self._weigh(node)
             if key.kind != SCALAR:
-                self._refuse(
-                    "key-not-text", "a key must be a single word", event, "put lists and mappings after the colon"
-                )
+                hint = "put lists and mappings after the colon"
+                self._refuse("key-not-text", "a key must be a single word", event, hint)
             if key.text == "<<" and key.plain:
                 merged.append(value)
             elif key.text in fields:

@@ -71,9 +71,7 @@ def address_of(text: str) -> str:
     """An email address as it is sent to. Raises InvalidInput."""
     found = text.strip()
     if len(found) > ADDRESS_MOST or not _ADDRESS.fullmatch(found):
-        raise InvalidInput(
-            "address-invalid", "this is not an email address", "use the form name@example.com"
-        )
+        raise InvalidInput("address-invalid", "this is not an email address", "use the form name@example.com")
     return found
 
 
