@@ -232,8 +232,7 @@ def test_what_is_no_case_is_not_listed(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert names_of(tmp_path) == names_of(None) == names_of(tmp_path / "none") == []
     assert answer_of(tmp_path, []) == (
-        "There are no cases yet. Resolve an incident, then run evac credit windows "
-        f"{tmp_path}/CASE --incident NAME.",
+        "There are no cases yet. Resolve an incident, then start a case with its outages.",
         "note",
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -32,14 +34,21 @@ PAGES = (
     "/notices",
     "/who",
     "/hold",
+    "/no-such-page",
+    "/incidents/no-such-incident",
 )
+BROWSER = {"accept": "text/html"}
 
 
 def test_everything_is_held_and_released_from_any_page_and_every_page_says_so() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await with_fire(client, office)
+
+        async def read(path: str) -> str:  # as in a server: each request in its own context
+            return (await asyncio.create_task(client.get(path, headers=BROWSER))).text
+
         for path in PAGES:
-            page = (await client.get(path)).text
+            page = await read(path)
             assert '<a href="/hold"' in page, path
             assert "Everything is on hold" not in page, path
         form = (await client.get("/hold")).text
@@ -53,7 +62,7 @@ def test_everything_is_held_and_released_from_any_page_and_every_page_says_so() 
         assert found is not None
         assert (found.who, found.reason) == ("ann", "people are in hall 2")
         for path in PAGES:
-            page = (await client.get(path)).text
+            page = await read(path)
             assert "Everything is on hold</strong> by ann: people are in hall 2." in page, path
         twice = await client.post("/hold", data=fields(form, reason="me too", key="other"))
         assert twice.status_code == 422

@@ -199,12 +199,17 @@ def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -
         )
         for s in report.services
     ]
-    left = f"and {report.actions_left_out} more in the timeline" if report.actions_left_out else ""
+    away = sum(s.restored_ms is None for s in report.services)
+    open_fields = sum(f.stated.value is None for f in dora.fields)
+    more = f", and {report.actions_left_out} more in the timeline" if report.actions_left_out else ""
+    done = f"{plural(len(report.actions), 'action')}{more}."
     parts = (
         SheetPart("What happened", "", facts),
         SheetPart(
             "Services",
-            "" if services else "No service was down.",
+            f"{plural(len(services), 'service')} went down. Not back yet: {away}."
+            if services
+            else "No service was down.",
             (),
             ("service", "tier", "people", "down since", "back", "down for", "proved by"),
             services,
@@ -228,12 +233,12 @@ def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -
         ),
         SheetPart(
             "EU DORA: fields of the template",
-            "",
+            f"{plural(len(dora.fields), 'field')}, {open_fields} not known yet.",
             (),
             ("field", "name", "value", "basis"),
             [(f.number, f.name, _said(f.stated, f.number in _MOMENTS), f.stated.basis) for f in dora.fields],
         ),
-        SheetPart("Actions", left, (), _TIMELINE, [_entry(e) for e in report.actions]),
+        SheetPart("Actions", done, (), _TIMELINE, [_entry(e) for e in report.actions]),
     )
     as_of = local_and_utc(report.at_ms)
     lead = f"{report.title}; {report.state}, as of {as_of}. Unknown values are marked as such."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -130,22 +130,23 @@ def problem_of(error: e.EvacError, request: str) -> Response:
     return found
 
 
-def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> None:
+def add_handlers(app: FastAPI, shown: Callable[[Request, Mapping[str, Any]], Awaitable[bytes]]) -> None:
     """Turns every failure of a request into a problem. `shown`: renders it as a page, for browsers; programs
     get the document.
     """
 
-    def told(request: Request, found: Response) -> Response:
+    async def told(request: Request, found: Response) -> Response:
         if request.url.path.startswith("/v1") or "text/html" not in request.headers.get("accept", ""):
             return found
-        page = Response(shown(orjson.loads(found.body)), found.status_code, media_type="text/html")
+        body = await shown(request, orjson.loads(found.body))
+        page = Response(body, found.status_code, media_type="text/html")
         kept = (h for h in found.headers.items() if h[0] not in ("content-type", "content-length"))
         page.headers.update(dict(kept))
         return page
 
     async def evac_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, e.EvacError)
-        return told(request, problem_of(error, _id(request)))
+        return await told(request, problem_of(error, _id(request)))
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -154,12 +155,12 @@ def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> N
         hint = "see /v1/openapi.json for the format"
         more = {"fields": fields}
         found = problem(422, "request-invalid", words, hint, _id(request), more, "invalid-input")
-        return told(request, found)
+        return await told(request, found)
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if isinstance(error.__cause__, e.EvacError):  # a bound that was met while the body was read
-            return told(request, problem_of(error.__cause__, _id(request)))
+            return await told(request, problem_of(error.__cause__, _id(request)))
         code = {404: "not-found", 405: "method", 400: "request-invalid"}.get(error.status_code, "http")
         hint = "see /v1/openapi.json for the routes" if error.status_code in (404, 405) else ""
         detail, kind = str(error.detail), "error"
@@ -169,7 +170,7 @@ def add_handlers(app: FastAPI, shown: Callable[[Mapping[str, Any]], bytes]) -> N
         found.headers.update(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             found.headers["allow"] = ", ".join(_methods(request)) or found.headers.get("allow", "")
-        return told(request, found)
+        return await told(request, found)
 
     app.add_exception_handler(e.EvacError, evac_error)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -237,7 +237,7 @@ def _too_large(part: str) -> InvalidInput:
     what = f"{part} would be a part of more than" if part else "the bundle would exceed"
     return InvalidInput(
         "bundle-size",
-        f"{what} {MAX_FILE_BYTES:,} bytes (2 GiB), which no bundle has",
+        f"{what} {MAX_FILE_BYTES:,} bytes (2 GiB), the limit for a bundle",
         "include less: fewer wheels in --wheelhouse, a smaller --budget, or no --store",
     )
 

@@ -101,9 +101,9 @@ async def credits(request: Request) -> Response:
     lines = [] if folder is None else await asyncio.to_thread(lines_of, folder, names)
 
     def make() -> bytes:
-        return frame.render(
-            "credits.html.j2", PAGE.path, now_ms, answer=answer_of(folder, lines), lines=lines, case=None
-        )
+        start = f"evac credit windows {shlex.quote(str(folder / 'CASE'))} --incident NAME" if folder else ""
+        context = {"answer": answer_of(folder, lines), "lines": lines, "start": start, "case": None}
+        return frame.render("credits.html.j2", PAGE.path, now_ms, **context)
 
     return frame.answer(request, "page credits", stamp, make)
 
@@ -119,12 +119,7 @@ def answer_of(folder: Path | None, lines: list[CaseLine]) -> tuple[str, str]:
     if folder is None:
         return "No case folder is configured: start evac serve with --credits DIR.", "note"
     if not lines:
-        where = shlex.quote(str(folder / "CASE"))
-        return (
-            "There are no cases yet. Resolve an incident, then run evac credit "
-            f"windows {where} --incident NAME.",
-            "note",
-        )
+        return "There are no cases yet. Resolve an incident, then start a case with its outages.", "note"
     troubles = sum(line.trouble for line in lines)
     if troubles:
         return f"{plural(troubles, 'case')} cannot be read.", "error"

@@ -30,7 +30,7 @@ from evac.model.wall_clock import WallClock
 from evac.office.values import HoldSeen
 from evac.views.words import duration, number, people, plural, spelled, wall_clock_here
 from evac.web.access.guarding import path_within
-from evac.web.access.port import need
+from evac.web.access.port import STATE, Actor, need
 from evac.web.problems import HINTS_FOR_PROGRAMS
 from evac.web.room import WarRoom, room_of, tag_of, tagged
 
@@ -292,8 +292,14 @@ def render(name: str, path: str, now_ms: int, /, **context: Any) -> bytes:
     return _with_symbols(text).encode()
 
 
-def problem(told: Mapping[str, Any]) -> bytes:
-    """An error as a page. Routes in its hint are left out: they are for programs."""
+async def problem(request: Request, told: Mapping[str, Any]) -> bytes:
+    """An error as a page. Routes in its hint are left out: they are for programs. Its surroundings are shown
+    only to people who may see them elsewhere.
+    """
+    now_ms = room_of(request).office.clock.now_ms()
+    actor: Actor | None = request.scope.get(STATE)
+    if actor is not None and actor.has("viewer"):
+        await look_around(request)
     wrong = [str(one["at"]).partition(".") for one in told.get("fields", ())]
     detail, heading = str(told["detail"]).rstrip("."), "This request failed"
     missing = told["code"] == "not-found" or any(where == "path" for where, _, _ in wrong)
@@ -311,7 +317,7 @@ def problem(told: Mapping[str, Any]) -> bytes:
     hint = "" if told["code"] in HINTS_FOR_PROGRAMS else str(told["hint"]).rstrip(".")
     said = detail[:1].upper() + detail[1:]
     context = {"heading": heading, "missing": missing, "detail": said, "hint": hint}
-    return render("problem.html.j2", "", 0, told=told, **context)
+    return render("problem.html.j2", "", now_ms, told=told, **context)
 
 
 @lru_cache(maxsize=1)
