@@ -1,9 +1,10 @@
 """Limits on an agent's connections, so that no client that can reach its port can block a fence.
 
-A connection is *half-open* until it delivers an order signed with the site's key or a client certificate that
-is allowed. There are at most `MOST` connections; when another arrives, the oldest half-open one of the
-address with the most is closed. The head of a request must arrive within `HEAD_S` seconds of the connection,
-TLS handshake included; a body within `BODY_S` (`evac.agent.service`).
+A connection is *half-open* until it delivers an order signed with the site's key: a client certificate is not
+enough, because every agent of a company may have one. There are at most `MOST` connections; when another
+arrives, the oldest half-open one of the address with the most is closed. The head of a request must arrive
+within `HEAD_S` seconds of the connection, TLS handshake included; a body within `BODY_S`
+(`evac.agent.service`).
 
 `Reserve` holds file descriptors back for fences. While they are lent to a fence, no connection is accepted,
 so a descriptor leak anywhere in the agent cannot starve a fence.

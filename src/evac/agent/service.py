@@ -172,16 +172,15 @@ class Agent:
         await self._listener.start(self.config.host, self.config.port)
 
     def _noted(self) -> Any:
-        """Report to the listener that a whole head arrived and, with TLS, that the client is allowed."""
+        """Report to the listener that a whole head arrived."""
 
         @web.middleware
-        async def noted(request: web.Request, handler: Callable[..., Awaitable[Any]]) -> web.StreamResponse:
+        async def noted(
+            request: web.Request, handler: Callable[..., Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
             assert self._listener is not None
             self._listener.asked(request.transport)
-            answer: web.StreamResponse = await handler(request)
-            if self.door is not None and answer.status != 403:
-                self._listener.proven(request.transport)
-            return answer
+            return await handler(request)
 
         return noted
 

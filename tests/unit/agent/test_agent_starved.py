@@ -189,6 +189,42 @@ def test_clients_without_a_certificate_do_not_keep_a_controller_out(
     asyncio.run(story())
 
 
+def test_someone_with_the_certificate_of_another_agent_does_not_keep_a_controller_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have a certificate that this agent trusts, but not its key, and hold every connection open."""
+    monkeypatch.setattr(service, "connections_most", lambda: 12)
+    ours = Authority(tmp_path)
+    good, other = ours.sign("agent", "127.0.0.1"), ours.sign("other", "agent.example")
+    door = TlsConfig(f"file:{good.cert}", f"file:{good.key}", f"file:{ours.file}")
+    (tmp_path / "pangyo").mkdir()
+    made = agents.config(tmp_path / "pangyo", tls=door)
+    theirs = ssl.create_default_context(cafile=str(ours.file))
+    theirs.load_cert_chain(other.cert, other.key)
+
+    async def story() -> None:
+        async with agents.running(made) as agent:
+            listener = agent._listener
+            assert listener is not None
+            held = []
+            for _ in range(12):
+                reader, writer = await asyncio.open_connection(
+                    made.host, made.port, ssl=theirs, local_addr=("127.0.0.2", 0)
+                )
+                writer.write(b"GET /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert b"200" in await reader.readline()
+                held.append(writer)
+            assert listener.report()["open"] == 12
+            client = AgentClient(AgentPeer(ours.sign("controller", "controller.example")))
+            values = {"what": "mark", "store": STORE}
+            assert (await client.send(agents.at(made, agent.url), PERMIT_PATH, values, 10))["mark"]
+            await client.close()
+            for writer in held:
+                writer.close()
+
+    asyncio.run(story())
+
+
 def test_a_fence_works_where_the_process_has_no_descriptor_left(tmp_path: Path) -> None:
     done = tmp_path / "done"
     made = fenced_config(tmp_path, argv=("/usr/bin/touch", str(done)))
