@@ -90,9 +90,8 @@ def of(estate: Estate, seen: Observation) -> Situation:
             traffic=MappingProxyType(traffic),
         )
     now = observed(now, seen)
-    turns = {one.run: turn for turn, one in enumerate(effects.moved)}
     fires = {one.domain: one for one in lost if one.domain in gone and one.run}
-    away = _away(top, now, causes, traffic, sent, fires, turns)
+    away = _away(top, now, causes, traffic, sent, fires, effects.moved)
     primaries = _stores_away(top, now, seen, effects.moved)
     return Situation(estate, now, seen.at_ms, lost, away, primaries, seen.rivals, seen.backups, seen.silent)
 
@@ -202,8 +201,9 @@ def _traffic(
                 found[service] = tuple(sorted(site for site in sites if site in top.site_index))
                 causes[service] = Cause("run", one.run, one.steps.get(service, ("", 0))[0], one.ended_ms)
     for sent in seen.traffic:
-        if sent.service in names:
-            found[sent.service] = tuple(sorted(site for site in sent.sites if site in top.site_index))
+        sites = tuple(sorted(site for site in sent.sites if site in top.site_index))
+        if sent.service in names and found.get(sent.service) != sites:
+            found[sent.service] = sites
             causes[sent.service] = Cause("observed", sent.driver, at_ms=sent.at_ms)
     return dict(sorted(found.items())), causes
 
@@ -312,20 +312,22 @@ def _away(
     traffic: Mapping[str, tuple[str, ...]],
     sent: Mapping[str, Cause],
     fires: Mapping[str, LostNow],
-    turns: Mapping[str, int],
+    moved: Sequence[Moved],
 ) -> tuple[Away, ...]:
-    """Services whose count at some site differs from home, or whose users are sent where home has none.
-    fires: sites that runs left, which explains why nothing runs there, whatever moved it earlier. turns: of
-    ended runs; an open one is last.
+    """Services whose count at some site differs from home, whose users are sent where home has none, or whose
+    users a run sent away from a part of home and none sent back. fires: sites that runs left, which explains
+    why nothing runs there, whatever moved it earlier. moved: in order; an open run is later.
     """
-    names = sorted({*causes, *sent})
-    home, there = _Counts(top), _Counts(topology(now))
-    found = []
-    for service in names:
+    turns = {one.run: turn for turn, one in enumerate(moved)}
+    leaving = {one.run for one in moved if one.scenario in _LEAVES}
+    home, there, found = _Counts(top), _Counts(topology(now)), []
+    for service in sorted({*causes, *sent}):
         declared, placed = _per_site(home, service), _per_site(there, service)
         present = tuple((site, count) for site, count in placed if site not in now.lost)
         users = traffic.get(service, ())
-        if declared != present or not set(users) <= {site for site, _ in declared}:
+        homes = {site for site, _ in declared}
+        in_part = users and set(users) < homes and sent[service].by in leaving
+        if declared != present or in_part or not set(users) <= homes:
             cause = causes.get(service) or sent[service]
             for site in sorted({there.site(place) for place in there.of(service)} & fires.keys()):
                 if turns.get(fires[site].run, len(turns)) > turns.get(cause.by, -1):
@@ -388,7 +390,7 @@ def moved(
     top, leaves = topology(estate), scenario.kind in _LEAVES
     lost, counts = lost_in(top, scenario), _Counts(top)
     inside, steps = _Inside(top, lost), dict[str, tuple[str, int]]()
-    draft = Draft(counts.of, inside, lambda place: pool_of_server(top, place))
+    draft = Draft(counts.of, inside, lambda place: pool_of_server(top, place), estate.traffic)
     if scenario.kind == "restore" and (found := tuple(done)):
         done = found
         for row in np.unique(estate.replicas.service[replicas_lost(top, lost) > 0]).tolist():

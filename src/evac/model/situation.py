@@ -162,7 +162,8 @@ class Draft:
     """Where things are while the steps of a run are applied one by one.
 
     `count_of`: service -> its replicas by place before the first step. `left`: whether a place is in a domain
-    that the run evacuates. `pool_of`: the pool that owns a server; empty if none does.
+    that the run evacuates. `pool_of`: the pool that owns a server; empty if none does. `sent`: service ->
+    sites that its users were sent to before the first step, if that is known.
     """
 
     def __init__(
@@ -170,8 +171,9 @@ class Draft:
         count_of: Callable[[str], Mapping[str, int]],
         left: Callable[[str], bool],
         pool_of: Callable[[str], str],
+        sent: Mapping[str, tuple[str, ...]],
     ) -> None:
-        self._count_of, self._left, self._pool_of = count_of, left, pool_of
+        self._count_of, self._left, self._pool_of, self.sent = count_of, left, pool_of, sent
         self.placed: dict[str, dict[str, int]] = {}
         self.traffic: dict[str, tuple[str, ...]] = {}
         self.servers: dict[str, bool] = {}

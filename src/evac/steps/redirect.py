@@ -5,6 +5,8 @@ to a failback where proxies still keep the site out.
 
 from __future__ import annotations
 
+from evac.model.plan import Step
+from evac.model.situation import Draft
 from evac.steps.kind import Capability, Entry, StepKind
 
 
@@ -17,3 +19,10 @@ class Redirect(StepKind):
     sentence = "send users of {target}{where} to where it runs"
     entry = Entry("redirected", "users of {target}{where} were redirected to where it runs", "detail")
     performed_by = Capability.ROUTES_TRAFFIC
+
+    def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
+        """to: sites that users are let into again, next to those that they are sent to."""
+        if to:
+            now.traffic[step.target] = tuple(
+                sorted({*(now.traffic.get(step.target) or now.sent.get(step.target, ())), *to})
+            )

@@ -41,8 +41,9 @@ def service_words(one: Away, now_ms: int, with_home: bool = True) -> str:
         return words
     words += f"; home: {home}"
     sites = {site for site, _ in one.now}
-    if one.traffic and not set(one.traffic) <= sites:
-        words += f"; its users are routed to {', '.join(one.traffic)}"
+    if one.traffic and (one.now == one.home or not set(one.traffic) <= sites):
+        only = "only " if set(one.traffic) < sites else ""
+        words += f"; its users are routed {only}to {', '.join(one.traffic)}"
     return words
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from evac.app.planner.plans import make_plan
 from evac.audit import audit
 from evac.derive.domains import topology
-from evac.derive.situation import moved, of, promised, situation_after
+from evac.derive.situation import Done, moved, of, promised, situation_after
 from evac.model.digest import estate_digest
 from evac.model.estate import (
     Dependency,
@@ -26,11 +27,11 @@ from evac.model.estate import (
 )
 from evac.model.fleet import ON_POOL, Replicas
 from evac.model.observation import MemberSeen, Observation, TrafficSeen, UnitsSeen
-from evac.model.plan import Plan
+from evac.model.plan import Plan, Step
 from evac.model.scenario import Scenario, lose
 from evac.model.situation import Cause, Effects, LostNow, Moved
 from evac.verify import check
-from evac.views.situation_view import service_words
+from evac.views.situation_view import next_of, service_words
 
 SITES = ("east", "north", "west")
 
@@ -279,6 +280,46 @@ def test_a_run_that_was_cancelled_before_its_shift_leaves_the_traffic_where_it_w
     assert shifts
     assert {step.target for step in again.steps if step.kind == "shift"} == shifts
     assert not [step for step in again.steps if step.kind == "start"]
+
+
+def test_users_that_a_drill_sent_away_from_one_of_two_sites_are_away_until_they_are_sent_back() -> None:
+    """Though every replica is at home; a failback is at home, wherever name servers point by then."""
+    base = estate_of(1, sites=2)
+    both = (
+        base.replicas.service[:0],
+        base.replicas.kind[:0],
+        base.replicas.target[:0],
+        base.replicas.count[:0],
+    )
+    rows = [(0, ON_POOL, 0, 2), (0, ON_POOL, 1, 2)]
+    columns = zip(both, zip(*rows, strict=True), strict=True)
+    service = replace(base.services[0], replicas=4, share=Fraction(1, 2), needs=())
+    service = replace(service, traffic=Traffic("load_balancer", 1_000, 1_000, 1_000))
+    files = replace(
+        base,
+        services=(service,),
+        replicas=Replicas(*(np.array(new, column.dtype) for column, new in columns)),
+    )
+    scenario = Scenario("evacuate", ("west",), 3_600_000)
+    plan = make_plan(files, scenario, budget_ms=0).plan
+    shifts = [one for one in promised(files, plan) if one.step.kind == "shift"]
+    drill = moved(files, scenario, shifts, run="drill", phase="cancelled")
+    assert drill.traffic == {"s0": ("east",)}
+    seen = Observation(0, effects=Effects((), (drill,)))
+    for sent in ((), (TrafficSeen("s0", ("east",), "haproxy", 7),)):
+        now = of(files, replace(seen, traffic=sent))
+        (away,) = now.services
+        assert (away.now, away.cause.by) == (away.home, "drill")
+        assert service_words(away, 9).endswith("; its users are routed only to east")
+        assert next_of(now, "ESTATE") == "evac plan ESTATE --failback west"
+    assert not of(files, replace(seen, traffic=(TrafficSeen("s0", SITES[::2], "haproxy", 7),))).services
+    again = Done(Step("redirect:s0", "redirect", "s0", 0, 0), 8, ("west",))
+    failback = Scenario("failback", ("west",))
+    back = moved(of(files, seen).estate, failback, [again], run="back")
+    assert back.traffic == {"s0": ("east", "west")}
+    assert not of(files, Observation(0, effects=Effects((), (drill, back)))).services
+    named = moved(of(files, seen).estate, failback, shifts, run="named")
+    assert not of(files, Observation(0, effects=Effects((), (drill, named)))).services
 
 
 def test_an_undone_start_is_no_effect_and_nothing_known_is_the_declared_estate() -> None:

@@ -11,12 +11,13 @@ import pytest
 from evac.app.planner.plans import make_plan
 from evac.derive.situation import moved as derived
 from evac.derive.situation import promised
+from evac.drivers.port import Action
 from evac.engine.runs.effects import EFFECTS, EffectsReader, clear, decode, encode, numbered, of_run
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
 from evac.estate import load
 from evac.model.errors import Corrupt, NotAllowed
-from evac.model.scenario import lose
+from evac.model.scenario import Scenario, lose
 from evac.model.situation import Moved
 from evac.run.state import replay
 from evac.run.values import RunSpec, RunStep
@@ -213,3 +214,19 @@ def test_what_people_did_by_hand_is_what_the_plan_promised(site: str) -> None:
     assert found.traffic == expected.traffic
     assert found.placed == expected.placed
     assert all(site not in found.traffic[service] for service in shifted)
+
+
+def test_a_site_that_a_proxy_lets_users_into_again_is_one_that_they_are_sent_to() -> None:
+    """The step is in no plan: it was added when the plan was bound."""
+    estate = load(SMALL)
+    service = estate.services[0].id
+    estate = replace(estate, traffic={service: ("south",)})
+    plan = make_plan(estate, Scenario("failback", ("north",)), budget_ms=0).plan
+    step = RunStep(f"redirect:{service}", "redirect", service, 0, 1)
+    spec = RunSpec("back", "back", "sha256:p", (step,), approvals=0)
+    world = World(spec, lambda step, attempt: "ok")
+    world.begin()
+    assert world.finish() == "succeeded"
+    ready = Action("ready", service, "haproxy", "south", {}, {"site": "north"})
+    found = of_run(replay(spec, world.events), {"sha256:p": plan}, lambda step: (ready, ready), estate)
+    assert found.traffic[service] == ("north", "south")

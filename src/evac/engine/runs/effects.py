@@ -111,8 +111,14 @@ def done_steps(
         digest, name = view.origin_of(step.id)
         planned = by_id.get(digest, {})
         of_plan = planned.get(name) or _part_of(planned.values(), step.kind, step.target)
-        if of_plan is None:
-            continue  # added when the plan was bound: nothing of it is in the files
+        if (
+            of_plan is None
+        ):  # added when the plan was bound: only where users are let in again is in the files
+            again = {str(one.parameters["site"]) for one in actions_of(step.id) if one.verb == "ready"}
+            if again:
+                let_in = Step(step.id, step.kind, step.target, step.start_ms, step.start_ms)
+                found.append((view.ended[i], i, Done(let_in, view.ended[i], tuple(sorted(again)))))
+            continue
         to: tuple[str, ...] = ()
         if kind_of(step.kind).moves_traffic:
             actions = actions_of(step.id)
