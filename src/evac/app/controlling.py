@@ -57,7 +57,16 @@ from evac.engine.plans.library import Drawer, get_plan
 from evac.engine.runs import effects, requests
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.desk import ActionsOf, Desk
-from evac.engine.runs.proving import OF_PROPOSAL, Asked, Provers, asked_of, asked_of_ended, prove, room_in
+from evac.engine.runs.proving import (
+    OF_PROPOSAL,
+    Asked,
+    Provers,
+    asked_of,
+    asked_of_ended,
+    outlived,
+    prove,
+    room_in,
+)
 from evac.engine.runs.releases import Releases
 from evac.engine.stores import stalled_commits
 from evac.engine.stores.datasets import DataSets
@@ -428,16 +437,8 @@ class KnownPeople:
         return self._access is not None or bool(self._policies.now.approvers)
 
     def gone(self, view: RunView) -> list[str]:
-        """Approvers who may no longer approve. People known only to an identity provider are on no list."""
-        lists = [one.approvers for one in (self._policies.of(view.spec.run), self._policies.now)]
-        if named := [{alike(one.name) for one in some} for some in lists if some]:
-            able = set[str].intersection(*named)
-        elif self._access is not None:
-            able = {alike(one.name) for one in self._people.values() if one.role in ("approver", "admin")}
-        else:
-            return []
-        found = {who: one.kind for who, one in view.approvals.proofs.items() if alike(who) not in able}
-        return [who for who, kind in found.items() if named or kind != "oidc" or who in self._people]
+        """Approvers whose approval no longer counts."""
+        return outlived(view, (self._policies.of(view.spec.run), self._policies.now), self.now)
 
     async def vouched(self, run: str, request: requests.Request) -> Proven:
         """Check an attestation about an ended run. Raises NotAllowed."""

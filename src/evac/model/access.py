@@ -79,6 +79,8 @@ class Proven:
     """Key id of the war room that checked it; empty for a signature, which anyone can check."""
     mark: str = ""
     """Signature of the person, or of the war room."""
+    key: str = ""
+    """Key id of the person's key, for a signature: it does not count once that key was replaced."""
 
     @property
     def words(self) -> str:
@@ -89,7 +91,7 @@ class Proven:
 
     def to_data(self) -> dict[str, str | int | bool]:
         told: dict[str, str | int | bool] = {"kind": self.kind}
-        for name in ("acr", "at_ms", "program", "room", "mark"):
+        for name in ("acr", "at_ms", "program", "room", "mark", "key"):
             if value := getattr(self, name):
                 told[name] = value
         return told
@@ -97,11 +99,12 @@ class Proven:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Proven:
         """Raises ValueError if the data is not a valid proof."""
-        kind, texts = data.get("kind", "trust"), [data.get(name, "") for name in ("acr", "room", "mark")]
+        kind = data.get("kind", "trust")
+        texts = [data.get(name, "") for name in ("acr", "room", "mark", "key")]
         if kind not in get_args(ProofKind) or not all(type(text) is str for text in texts):
             raise ValueError("no proof")
-        acr, room, mark = texts
-        return cls(kind, acr, int(data.get("at_ms", 0)), data.get("program") is True, room, mark)
+        acr, room, mark, key = texts
+        return cls(kind, acr, int(data.get("at_ms", 0)), data.get("program") is True, room, mark, key)
 
 
 GRAVE: Final = frozenset({"approve", "attest", "undo", "cancel"})

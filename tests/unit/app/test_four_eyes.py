@@ -84,8 +84,13 @@ def test_a_program_neither_approves_nor_attests() -> None:
 
 
 @pytest.mark.enable_socket
-def test_an_approval_does_not_outlive_the_place_of_its_person_on_the_list(tmp_path: Path) -> None:
-    """Kim approves and leaves the company; with the next approval there is one, and not two."""
+@pytest.mark.parametrize("leaves", [True, False])
+def test_an_approval_does_not_outlive_the_place_of_its_person_on_the_list(
+    tmp_path: Path, leaves: bool
+) -> None:
+    """Kim approves and leaves the company, or her key is replaced because it was stolen; with the next
+    approval there is one, and not two.
+    """
     house, names = House(tmp_path), ("pat", "kim", "lee", "sam")
     public = {name: new_key(tmp_path / f"{name}.pem") for name in names}
 
@@ -115,7 +120,8 @@ def test_an_approval_does_not_outlive_the_place_of_its_person_on_the_list(tmp_pa
             await runs.propose(store, wanted, SystemClock().now_ms(), PATIENCE_S, key)
             await house.until(store, frozenset({"awaiting_approval"}))
             assert (await approved("kim")).approvals.counted == 1
-            listed("pat", "lee", "sam")
+            public["kim"] = new_key(tmp_path / "kim-2.pem")
+            listed("pat", "lee", "sam", *(() if leaves else ("kim",)))
             view = await approved("lee")
             assert (view.phase, view.approvals.counted) == ("awaiting_approval", 1)
             assert set(view.approvals.given) == {"lee"}

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -31,6 +31,7 @@ from evac.engine.runs.signatures import Approval, check, public_text
 from evac.model.access import Person, Proven, least, role_for
 from evac.model.digest import canonical_json
 from evac.model.errors import NotAllowed
+from evac.model.names import alike
 from evac.model.run_policy import Approver, RunPolicy
 from evac.model.units import moment_words
 from evac.run.state import glass_of
@@ -207,6 +208,24 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
     return found
 
 
+def outlived(view: RunView, policies: Sequence[RunPolicy], known: Provers) -> list[str]:
+    """Approvers of a run who may no longer approve, or whose key was replaced after they approved. People
+    known only to an identity provider are on no list.
+    """
+    able = tuple(one for one in known.people.values() if one.role in ("approver", "admin"))
+    listed: list[tuple[Approver | Person, ...]] = [one.approvers for one in policies if one.approvers]
+    if not listed and not known.needed:
+        return []
+    names = set[str].intersection(*({alike(one.name) for one in some} for some in listed or [able]))
+    keys = {key_id(one.key) for one in (listed or [able])[0] if one.key}
+    return [
+        who
+        for who, one in view.approvals.proofs.items()
+        if (alike(who) not in names and (listed or one.kind != "oidc" or who in known.people))
+        or (one.key and one.key not in keys)
+    ]
+
+
 def _approval(approval: Approval, request: Request, policy: RunPolicy, known: Provers, now_ms: int) -> Proven:
     """Raises NotAllowed unless a person who may approve signed exactly this."""
     if not policy.approvers:
@@ -215,7 +234,8 @@ def _approval(approval: Approval, request: Request, policy: RunPolicy, known: Pr
         if not policy.approvers:
             return Proven()
     check(approval, request.signature, policy)
-    return Proven("signature", at_ms=request.at_ms or now_ms, mark=request.signature)
+    key = next(key_id(one.key) for one in policy.approvers if one.name == request.who)
+    return Proven("signature", at_ms=request.at_ms or now_ms, mark=request.signature, key=key)
 
 
 def _must_be_listed(who: str, policy: RunPolicy) -> None:
@@ -258,13 +278,13 @@ def _signed(asked: Asked, request: Request, policy: RunPolicy, known: Provers, n
             f"{moment_words(now_ms // 1_000)}; a signature is valid for {GOOD_MS // 60_000} minutes",
             "sign again; if it was just signed, the clock of one of the two machines is wrong: set it first",
         )
-    return Proven("signature", at_ms=at_ms, mark=request.signature)
+    return Proven("signature", at_ms=at_ms, mark=request.signature, key=key_id(public))
 
 
 def _seen(run: str, request: Request, policy: RunPolicy, known: Provers) -> Proven:
     """By a war room that saw the login."""
     proof = request.proof
-    listed = {room_id(key): key for key in policy.rooms.values()}
+    listed = {key_id(key): key for key in policy.rooms.values()}
     named = known.rooms if known.sealed or not policy.approvers else {}
     public = (listed or named).get(proof.room)
     if public is None:
@@ -290,7 +310,7 @@ def _message(run: str, request: str, room: str, content: str) -> bytes:
     )
 
 
-def room_id(public: str) -> str:
+def key_id(public: str) -> str:
     return hashlib.sha256(base64.b64decode(public)).hexdigest()[:16]
 
 
@@ -300,7 +320,7 @@ class RoomKey:
     def __init__(self, key: Ed25519PrivateKey | None = None) -> None:
         self._key = key or Ed25519PrivateKey.generate()
         self.public = public_text(self._key.public_key())
-        self.id = room_id(self.public)
+        self.id = key_id(self.public)
         self._named = False
 
     async def seen(self, store: Store, run: str, request: Request) -> Request:
@@ -320,6 +340,6 @@ async def room_in(store: Store, name: str) -> str:
     entry = await store.get(ROOMS + name)
     try:
         told: Any = None if entry is None else orjson.loads(entry.value)["key"]
-        return told if type(told) is str and room_id(told) == name else ""
+        return told if type(told) is str and key_id(told) == name else ""
     except (ValueError, KeyError, TypeError):
         return ""
