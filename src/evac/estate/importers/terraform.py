@@ -19,7 +19,7 @@ from evac.estate.importers.csv import STATES, bare
 from evac.estate.importers.hosts import Host, add_hosts
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.services import service_examples
-from evac.estate.importers.source_files import at, is_id, items_in, read_values, word
+from evac.estate.importers.source_files import at, is_id, items_in, read_values, word, words
 
 _DEPTH_MAX: Final = 30
 
@@ -61,6 +61,12 @@ _DATA: Final[Mapping[str, _Data]] = {
     "aws_rds_cluster": _Data("", ("engine",), ("cluster_identifier",)),
     "aws_docdb_cluster": _Data("mongodb", (), ("cluster_identifier",)),
     "aws_dynamodb_table": _Data("dynamodb"),
+    "aws_efs_file_system": _Data("efs", (), ("tags.Name", "creation_token"), ("availability_zone_name",)),
+    "aws_kinesis_stream": _Data("kinesis"),
+    "aws_memorydb_cluster": _Data("redis"),
+    "aws_neptune_cluster": _Data("neptune", (), ("cluster_identifier",)),
+    "aws_redshift_cluster": _Data("redshift", (), ("cluster_identifier",), ("availability_zone",)),
+    "aws_sqs_queue": _Data("sqs"),
     "aws_elasticache_cluster": _Data("", ("engine",), ("cluster_id",), ("availability_zone",)),
     "aws_elasticache_replication_group": _Data("redis", ("engine",), ("replication_group_id",)),
     "aws_msk_cluster": _Data("kafka", (), ("cluster_name",)),
@@ -72,12 +78,22 @@ _DATA: Final[Mapping[str, _Data]] = {
     "azurerm_mysql_flexible_server": _Data("mysql", (), ("name",), ("zone", "location")),
     "azurerm_postgresql_flexible_server": _Data("postgresql", (), ("name",), ("zone", "location")),
     "azurerm_redis_cache": _Data("redis"),
+    "azurerm_eventhub_namespace": _Data("eventhub"),
+    "azurerm_servicebus_namespace": _Data("servicebus"),
     "azurerm_storage_account": _Data("azure-storage"),
+    "google_bigtable_instance": _Data("bigtable"),
+    "google_filestore_instance": _Data("filestore", (), ("name",), ("location",)),
+    "google_pubsub_topic": _Data("pubsub"),
+    "google_spanner_instance": _Data("spanner"),
     "google_redis_instance": _Data("redis", (), ("name",), ("location_id",)),
     "google_sql_database_instance": _Data("", ("database_version",)),
     "google_storage_bucket": _Data("gcs"),
     "digitalocean_database_cluster": _Data("", ("engine",), ("name",), ("region",)),
 }
+_INSTANCES: Final = frozenset(
+    {"aws_docdb_cluster_instance", "aws_neptune_cluster_instance", "aws_rds_cluster_instance"}
+)
+"""Members of a cluster that shares its storage between zones."""
 _GROUPS: Final = frozenset(
     {
         *(
@@ -140,6 +156,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     unread: dict[str, int] = {}
     copies: list[tuple[_Resource, str]] = []
     stores: dict[str, str] = {}
+    instances: dict[str, list[_Resource]] = {}
     for resource in _resources(root, 0):
         original = _first(resource.values, ("replicate_source_db", "replication_source_identifier"))
         original = original or _first(resource.values, ("master_instance_name",))
@@ -147,6 +164,8 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             original = _first(resource.values, ("source_server_id",)) or original
         if resource.kind in _MACHINES:
             _add_machine(resource, hosts, options, problems)
+        elif resource.kind in _INSTANCES:
+            instances.setdefault(_first(resource.values, ("cluster_identifier",)), []).append(resource)
         elif resource.kind in _DATA and original:
             copies.append((resource, re.split(r"[:/]", original)[-1]))
         elif resource.kind in _DATA:
@@ -161,6 +180,8 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             problems.add("import-skipped", message, resource.node.place, hint)
         else:
             unread[resource.kind] = unread.get(resource.kind, 0) + 1
+    for cluster, found in instances.items():
+        _add_instances(found, stores.get(cluster, cluster), imported)
     for resource, original in copies:
         _add_copy(resource, stores.get(original, original), imported, problems)
     if not hosts and not imported.sections.get("stores"):
@@ -207,6 +228,10 @@ def _members(resource: _Resource, kind: _Data) -> list[tuple[str, str]]:
         order = sorted(places, key=lambda one: (word(one, "failover_priority") or "").rjust(6, "0"))
         sites = [word(one, "location") or "" for one in order]
         return [(site, "async" if position else "primary") for position, site in enumerate(sites)]
+    zones = words(resource.values, "preferred_cache_cluster_azs")
+    if zones and _first(resource.values, ("num_node_groups",)) in ("", "1"):
+        # The first zone is the primary's.
+        return [(zones[0], "primary"), *((zone, "async") for zone in zones[1:] if zone != zones[0])]
     if not _first(resource.values, kind.sites[:1]):
         return []
     members = [(_site(resource.values, kind.sites), "primary")]
@@ -254,6 +279,28 @@ def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, 
     hosts[name] = Host(facts)
 
 
+def _add_instances(found: list[_Resource], store: str, imported: Imported) -> None:
+    """The zones of a cluster's instances, if the state says which one writes; the others take over without
+    loss, because the storage is shared.
+    """
+    known = imported.sections.get("stores", {}).get(store)
+    zones = [_first(one.values, ("availability_zone",)) for one in found]
+    writers = {
+        zone for one, zone in zip(found, zones, strict=True) if _first(one.values, ("writer",)) == "true"
+    }
+    sites_are_ids = all(
+        is_id(zone, one.node.place, Problems()) for one, zone in zip(found, zones, strict=True)
+    )
+    if known is None or len(writers) != 1 or not sites_are_ids or not isinstance(known.values, dict):
+        return
+    for zone in zones:
+        imported.add("sites", zone)
+    others = sorted(set(zones) - writers)
+    modes = [*((zone, "primary") for zone in writers), *((zone, "sync") for zone in others)]
+    members: list[Value] = [{"at": zone, "mode": mode} for zone, mode in modes]
+    known.values.update({"members": members, "automatic": True, "sync_timeout": "0 s"})
+
+
 def _add_copy(resource: _Resource, original: str, imported: Imported, problems: Problems) -> None:
     """A replica is a member of the store it follows; without that, what it copies is unknown."""
     site = _site(resource.values, _DATA[resource.kind].sites)
@@ -294,6 +341,8 @@ def _add_data(resource: _Resource, imported: Imported, stores: dict[str, str], p
         for site, _ in members:
             imported.add("sites", site)
         values["members"] = [{"at": site, "mode": mode} for site, mode in members]
+    if _first(resource.values, ("automatic_failover_enabled",)) == "true":
+        values["automatic"] = True
     if spread:
         notes.append("in several zones that are not in the state")
     stores[_first(resource.values, kind.names)] = name

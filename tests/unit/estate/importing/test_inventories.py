@@ -358,6 +358,41 @@ def test_a_replica_in_a_state_is_a_copy_and_never_a_primary_of_its_own(tmp_path:
     assert sorted(one.code for one in result.diagnostics) == ["import-dangling", "import-host-nowhere"]
 
 
+@pytest.mark.parametrize("writers", [(True, False, False), (False, False, False), (True, True, False)])
+def test_a_cluster_is_where_its_instances_are_if_one_of_them_writes(
+    tmp_path: Path, writers: tuple[bool, ...]
+) -> None:
+    zones = ("e-1b", "e-1a", "e-1a")
+    found = [
+        resource(
+            "aws_rds_cluster_instance",
+            f"i{at}",
+            cluster_identifier="shop",
+            availability_zone=zone,
+            writer=is_one,
+        )
+        for at, (zone, is_one) in enumerate(zip(zones, writers, strict=True))
+    ]
+    cluster = resource("aws_rds_cluster", "shop", cluster_identifier="shop", engine="aurora-mysql")
+    azs = {"preferred_cache_cluster_azs": ["e-1a", "e-1b"], "automatic_failover_enabled": True}
+    cache = resource("aws_elasticache_replication_group", "sess", replication_group_id="sess", **azs)
+    shards = resource(
+        "aws_elasticache_replication_group", "s2", replication_group_id="s2", num_node_groups=2, **azs
+    )
+    root = {"resources": [*found, cluster, cache, shards]}
+    estate, _, _ = imported(tmp_path, "terraform", {"values": {"root_module": root}})
+    stores = {store.id: store for store in estate.stores}
+    members = {name: [(one.at, one.mode) for one in store.members] for name, store in stores.items()}
+    is_known = sum(writers) == 1
+    assert members == {
+        "shop": [("e-1b", "primary"), ("e-1a", "sync")] if is_known else [],
+        "sess": [("e-1a", "primary"), ("e-1b", "async")],
+        "s2": [],
+    }
+    assert stores["shop"].automatic == (True if is_known else None)
+    assert stores["sess"].automatic
+
+
 def test_a_device_that_gets_another_name_in_netbox_is_told(tmp_path: Path) -> None:
     devices = [device("a", "x"), device("b", "x"), device("a", "x"), device("a", "y"), device("a", "x")]
     estate, result, _ = imported(tmp_path, "netbox", {"results": devices})
