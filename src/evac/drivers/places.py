@@ -95,22 +95,33 @@ class RestorePlace:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[int]:
-        """Lock it; yields the open lock, for programs to inherit. Raises `Retryable` while another restore,
-        or a program that one left behind, holds it.
+        """Lock it; yields the open lock, for programs to inherit, and removes its file once no one holds it.
+        Raises `Retryable` while another restore, or a program that one left behind, holds it.
         """
-        while True:
-            handle = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    words = f"another restore, or a program that it left running, is writing to {self.path}"
-                    raise Retryable("restore-under-way", words, "wait for it to finish", 1_000) from error
-                if _same(handle, self.lock):
-                    yield handle
-                    return
-            finally:
-                os.close(handle)
+        while (handle := self._locked(os.O_CREAT)) is None:
+            pass
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+            with contextlib.suppress(OSError, Retryable):
+                if (last := self._locked(0)) is not None:
+                    self.lock.unlink()
+                    os.close(last)
+
+    def _locked(self, creates: int) -> int | None:
+        """Its lock, or None if someone removed the file meanwhile. Raises `Retryable` if it is held, OSError."""
+        handle = os.open(self.lock, os.O_RDWR | creates | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            words = f"another restore, or a program that it left running, is writing to {self.path}"
+            raise Retryable("restore-under-way", words, "wait for it to finish", 1_000) from error
+        if _same(handle, self.lock):
+            return handle
+        os.close(handle)
+        return None
 
     def is_held(self) -> bool:
         """Whether a restore is filling it."""

@@ -334,5 +334,5 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
 
 
 _CIPHER = ("PGBACKREST_REPO1_CIPHER_PASS=another",)
-_DONE = [".here.evac-lock", ".here.evac-restored", "here"]
+_DONE = [".here.evac-restored", "here"]
 ADAPTER = Adapter(DRIVER, acts={RestoresData: _acts}, asks={TakesBackups: _backups, RestoresData: _restores})

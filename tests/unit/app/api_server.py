@@ -42,8 +42,10 @@ class ApiServer:
     def answer(self, path: str, authorization: str) -> tuple[int, Any, dict[str, str]]:
         self.asked.append(path)
         url = urlsplit(path)
-        if url.path in self.answers:
-            return (*self.answers[url.path], {})
+        token = parse_qs(url.query).get("continue", [""])[0]
+        for key in (f"{url.path}?continue={token}", url.path):
+            if key in self.answers:
+                return (*self.answers[key], {})
         if self.busy:
             self.busy -= 1
             return 429, _status(429, "TooManyRequests", "too many requests"), {"Retry-After": "7"}

@@ -71,10 +71,12 @@ def test_one_restore_holds_a_place_until_its_last_program_ends(tmp_path: Path) -
         program = subprocess.Popen((sys.executable, "-c", "input()"), stdin=subprocess.PIPE, pass_fds=(lock,))
     with pytest.raises(Retryable), at.held():
         pass
+    assert at.lock.exists(), "the program holds it"
     program.communicate(b"\n", timeout=20)
     with at.held():
         pass
     assert not at.is_held()
+    assert list(tmp_path.iterdir()) == [], "no lock stays next to the folder"
 
 
 def test_a_record_outlives_a_process_and_refuses_older_leaders(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ others are read.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -222,7 +223,7 @@ def _write_list(server: _ApiServer, resource: _Resource, namespace: str, target:
 
 def _pages(server: _ApiServer, path: str) -> Iterator[list[Any] | None]:
     """The items of each page; None if the list restarts. Raises _Refused."""
-    size, token, restarts = PAGE_SIZE, "", 0
+    size, token, restarts, seen = PAGE_SIZE, "", 0, set[bytes]()
     for _ in range(PAGES_MAX):
         query = {"limit": str(size)} | ({"continue": token} if token else {})
         try:
@@ -243,16 +244,19 @@ def _pages(server: _ApiServer, path: str) -> Iterator[list[Any] | None]:
                     "import-cluster", message, "import again when the cluster is less busy"
                 ) from error
             token = ""
+            seen.clear()
             yield None
             continue
         items = inside(found, "items")
         yield [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-        before, token = token, text_in(found, "metadata", "continue")
+        token = text_in(found, "metadata", "continue")
         if not token:
             return
-        if token == before:
-            message = f"{path}: a page names itself as the next one"
+        mark = hashlib.sha256(token.encode()).digest()
+        if mark in seen:
+            message = f"{path}: a page names one as the next that was read before"
             raise InvalidInput("import-cluster", message, "import again; if it fails again, use a dump")
+        seen.add(mark)
     raise InvalidInput("import-cluster", f"{path} has more than {PAGES_MAX:,} pages", "give a dump instead")
 
 
