@@ -110,7 +110,7 @@ class RestorePlace:
                     os.close(last)
 
     def _locked(self, creates: int) -> int | None:
-        """Its lock, or None if someone removed the file meanwhile. Raises `Retryable` if it is held, OSError."""
+        """Its lock, or None if someone removed the file. Raises `Retryable` if it is held, OSError."""
         handle = os.open(self.lock, os.O_RDWR | creates | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
