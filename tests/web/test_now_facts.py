@@ -221,6 +221,10 @@ def test_the_form_that_makes_a_run_says_what_is_given_up_and_that_the_site_works
         office.situation = replace(office.situation, sites=sites)
         page = (await client.get(f"/plans/{made().digest}/carry-out")).text
         assert f"{LOST.capitalize()} answers: this plan treats a working site as lost" in page
+        sites = tuple(replace(s, state="lost") if s.id == LOST else s for s in sites)
+        office.situation = replace(office.situation, sites=sites)
+        page = (await client.get(f"/plans/{made().digest}/carry-out")).text
+        assert f"<b>{LOST} is lost</b>" in page, "like every page, it says what is lost"
 
     play(story, MemoryStore())
 

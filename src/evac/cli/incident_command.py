@@ -111,6 +111,8 @@ def report(incident: str, where: Where, output: str, target: Path | None) -> Non
 @click.option("--name", default="", help="The component, the fact, or the title of an update.")
 @click.option("--value", default="", help="The state, the fact, or the commander.")
 @click.option("--due", type=Length(), default=0, help="For an update: when the next one is due, like 30m.")
+@click.option("--other-title", default="", help="An update's title in the status page's other language.")
+@click.option("--other-text", default="", help="An update's text in the status page's other language.")
 @click.option("--new", is_flag=True, help="Create an incident that has no run or note yet.")
 @who_option
 @where_options
@@ -122,6 +124,8 @@ def note(
     name: str,
     value: str,
     due: int,
+    other_title: str,
+    other_text: str,
     new: bool,
     who: str | None,
     where: Where,
@@ -131,7 +135,8 @@ def note(
     from evac.incident.records import Note
 
     due_ms = time.time_ns() // 1_000_000 + due if due else 0
-    made = Note("", incident, kind, who or "", 0, text, name, value, due_ms)  # type: ignore[arg-type]
+    other = other_title, other_text
+    made = Note("", incident, kind, who or "", 0, text, name, value, due_ms, *other)  # type: ignore[arg-type]
     key = where.do(lambda control: control.note(made, new))
     say(f"{key} was written\nnext: evac incident show {incident}", quiet)
 

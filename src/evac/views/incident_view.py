@@ -368,7 +368,7 @@ def _lead(book: Runbook) -> str:
     return f"{words} Use this runbook only if evac cannot run."
 
 
-def _questions(book: Runbook) -> list[tuple[str, tuple[str, str], tuple[str, str]]]:
+def _questions(book: Runbook) -> list[tuple[str, tuple[str, str | Markup], tuple[str, str]]]:
     """Return (question, (answer, what to do), (other answer, what to do)); empty if nothing is lost."""
     if book.kind != "lose" or not book.lost:
         return []
@@ -389,7 +389,7 @@ def _questions(book: Runbook) -> list[tuple[str, tuple[str, str], tuple[str, str
         ),
         (
             "Is evac running at another site?",
-            ("Yes", f"use it: {command} --reason WHY. Put this runbook away."),
+            ("Yes", Markup("use it: <code>{} --reason WHY</code>. Put this runbook away.").format(command)),
             ("No", "continue by hand from the first step."),
         ),
         (

@@ -115,7 +115,8 @@ def test_the_commands_show_it(url: str, tmp_path: Path, capsys: pytest.CaptureFi
         return capsys.readouterr().out
 
     out("note", "fire-1", "--kind", "command", "--value", "lee", "--who", "lee")
-    out("note", "fire-1", "The shop is back.", "--kind", "update", "--name", "Shop down", "--who", "lee")
+    said = ["--name", "Shop down", "--other-title", "장애 안내", "--other-text", "복구되었습니다."]
+    out("note", "fire-1", "The shop is back.", "--kind", "update", *said, "--who", "lee")
     out("note", "fire-1", "--kind", "fact", "--name", "cause", "--value", "a battery", "--who", "kim")
     assert json.loads(out("show", "fire-1", "--output", "json"))["commander"] == "lee"
     assert "command" in out("timeline", "fire-1")
@@ -129,10 +130,14 @@ def test_the_commands_show_it(url: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert "fire-1" in out("list")
     (tmp_path / "estate").mkdir()
     (tmp_path / "estate" / "estate.yaml").write_text(ESTATE)
-    out("status-page", str(tmp_path / "estate"), "-o", str(tmp_path / "page"))
+    out("status-page", str(tmp_path / "estate"), "-o", str(tmp_path / "page"), "--languages", "en,ko")
+    assert "복구되었습니다." in (tmp_path / "page" / "index.ko.html").read_text()
+    assert "복구되었습니다." not in (tmp_path / "page" / "index.html").read_text()
     shown = json.loads((tmp_path / "page" / "status.json").read_text())
     assert [one["name"] for one in shown["components"]] == ["Web shop"]
     assert shown["incidents"][0]["updates"][0]["text"] == "The shop is back."
+    assert evac(["incident", "note", "fire-1", "x", "--other-text", "y", "--store", url]) != 0
+    assert "only a status update has a second language" in capsys.readouterr().err
     assert evac(["incident", "show", "nothing", "--store", url]) != 0
     assert "incident-unknown" in capsys.readouterr().err
 

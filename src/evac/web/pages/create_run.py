@@ -31,7 +31,7 @@ FIELDS_MOST: Final = 12
 WAIT_S: Final = 8
 NAMES: Final = ("incident", "reason", "who", "typed", "abandoned", "answers", "problem")
 PATH: Final = "/plans"
-router = APIRouter(dependencies=[Depends(need("operator"))])
+router = APIRouter(dependencies=[Depends(need("operator")), Depends(frame.look_around)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -460,7 +460,7 @@ async def report(request: Request, incident: IncidentName) -> Response:
     name = quote(file.about.incident)
     where = {
         "back": f"{PAGE.path}/{name}",
-        "back_words": "the incident",
+        "back_words": file.about.incident,
         "document": f"/v1{PAGE.path}/{name}/report",
     }
     return _paper(
