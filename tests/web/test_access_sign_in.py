@@ -22,6 +22,7 @@ from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.estate import Rate
 from evac.office.office import Office
 from evac.store.opening import open_store
+from evac.store.port import MemoryStore
 from evac.web.access.passwords import WAITING_MOST, hash_of, new_totp
 from evac.web.access.people import People, address_of
 from evac.web.access.port import TooMany, Unauthenticated
@@ -351,6 +352,14 @@ def test_a_second_factor_is_needed_and_each_code_counts_once(tmp_path: Path) -> 
     ]
     clock.ms += 120_000
     assert not tries(code)
+
+    store, fresh = MemoryStore(), pyotp.TOTP(secret).at(clock.now_ms() // 1_000)
+    taken = []
+    for _ in range(2):
+        access = People(AccessRules(people=known), clock, secure=False)
+        access.keep_in(store)
+        taken.append(tries(fresh))
+    assert taken == [True, False], "another war room, or the same one after a restart"
 
 
 def test_logins_end_when_the_password_in_the_file_changes(tmp_path: Path) -> None:

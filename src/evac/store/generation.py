@@ -161,6 +161,7 @@ LEFT: Final = (
     "answered/",
     "asked/",
     "challenge/",
+    "code/",
     "notices/",
     "permit/",
     "proposal/",

@@ -2,6 +2,7 @@
 survive a restart and are valid in every room of the same name.
 
 session/<sha256 of the cookie> {"name", "role", "proof", "rests", "made_ms", "seen_ms", "until_ms"}
+code/<sha256 of name and time step>   a code of a second factor that was used, so that no other room takes it
 
 The stored value opens no room: it contains neither the cookie, whose hash is its key, nor the CSRF token,
 which is derived from the cookie. A login with a break-glass credential is not stored: it is used together
@@ -266,6 +267,7 @@ def csrf_of(value: str) -> str:
     return hashlib.sha256(b"csrf\0" + value.encode()).hexdigest()
 
 
+CODES: Final = "code/"
 CONFIRM_MS: Final = 5_000
 """Minimum time between two questions to the store whether a login was ended elsewhere."""
 SEEN_MS: Final = 60_000
@@ -453,6 +455,20 @@ class SessionKeep:
             lease = await self.store.acquire(name, name, self._rules().whole_ms + 2 * HOUR_MS)
             self._lease = (hour, lease)
         return self._lease[1]
+
+    async def is_first(self, name: str, step: int) -> bool:
+        """Whether no room has taken this code of a second factor before; True while the store does not
+        answer.
+        """
+        key = CODES + hashlib.sha256(f"{step}\0{name}".encode()).hexdigest()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self.store.transact((Compare(key, 0),), (Put(key, b"{}", await self._term()),))
+        except Conflict:
+            return False
+        except (EvacError, TimeoutError):
+            return True
+        return True
 
     async def logins(self) -> list[tuple[bytes, LoginRow]]:
         """All stored logins. Raises Unavailable."""

@@ -81,28 +81,28 @@ def new_totp(name: str) -> tuple[str, str]:
 
 
 class Codes:
-    """The codes that were used: each is valid once."""
+    """The codes that were used in this process: each is valid once."""
 
     def __init__(self) -> None:
         self._last: OrderedDict[str, int] = OrderedDict()
 
-    def fits(self, name: str, secret: str, code: str, now_ms: int) -> bool:
-        """Whether this is the code of now, or of half a minute before or after, and has not been used
-        before.
+    def step_of(self, name: str, secret: str, code: str, now_ms: int) -> int:
+        """The time step of this code, if it is that of now or half a minute before or after and has not been
+        used before; otherwise 0.
         """
         try:
             totp = pyotp.TOTP("".join(secret.split()))
             now = now_ms // 1_000 // CODE_STEP_S
             found = next((n for n in (now, now - 1, now + 1) if _same(totp.generate_otp(n), code)), None)
         except ValueError:  # the secret is no base32
-            return False
+            return 0
         if found is None or found <= self._last.get(name, -1):
-            return False
+            return 0
         self._last[name] = found
         self._last.move_to_end(name)
         while len(self._last) > KNOWN_MOST:
             self._last.popitem(last=False)
-        return True
+        return found
 
 
 def _same(code: str, given: str) -> bool:
