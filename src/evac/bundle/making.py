@@ -74,11 +74,27 @@ LOCKED: Final = "sealed/bundle.bin"
 ENTRIES: Final = "store/entries.jsonl"
 WHEELS_MOST: Final = 2_000
 _REFERENCE: Final = re.compile(r"(env:[A-Za-z_]\w*|file:/[^\x00-\x1f]+|command:/[^\x00-\x1f]+)")
+CHECK: Final = """\
+    python3 -c "if True:
+      import hashlib, json, sys, zipfile
+      bundle, first = zipfile.ZipFile(sys.argv[1]), 'manifest.json'
+      digest = lambda name: hashlib.sha256(bundle.read(name)).hexdigest()
+      parts = {{p['name']: p['sha256'] for p in json.loads(bundle.read(first))['parts']}}
+      same = sorted(bundle.namelist()) == sorted([first, *parts])
+      same = same and all(digest(name) == parts[name] for name in parts)
+      print('sha256:' + digest(first) if same else 'CHANGED: use another copy')
+    " {file}
+"""
+"""Prints the digest of a bundle without evac: anyone who could exchange it could exchange the evac in it."""
 START: Final = """\
 evac bundle of {name}
 
 This one file starts the controller of evac on a laptop that has Python {python} or later and no network.
 
+  0. Check that no one exchanged this file, before you install evac from it. This command must print the
+     digest that is in every share file and was written down elsewhere. Compare the command, too: someone
+     who exchanged the file could have changed this text.
+{check}
   1. Extract evac from it and install it (once):
        python3 -m zipfile -e {file} bundle
        python3 -m venv evac-venv
@@ -237,7 +253,9 @@ def _hand_out(made: Beside, making: _Making, shares: Sequence[sealing.Share]) ->
     if not shares:
         made.put()
         return ()
-    title = f"evac bundle of {making.estate.name}\nDigest of the bundle: sha256:{made.digest}"
+    title = f"evac bundle of {making.estate.name}\nDigest of the bundle: sha256:{made.digest}\n"
+    title += "Before you install evac from it, this command must print that digest:\n"
+    title += CHECK.format(file=making.asked.target.name)
     files = sealing.write_shares(shares, making.asked.shares_to, title)
     try:
         made.put()
@@ -517,6 +535,7 @@ def _start(making: _Making) -> str:
         file=making.asked.target.name,
         python="3.11",
         extras=EXTRAS,
+        check=CHECK.format(file=making.asked.target.name),
         with_shares=f"with the shares of {needed} people and " if needed else "",
         shares=proof,
     )

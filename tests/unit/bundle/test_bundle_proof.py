@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from evac.bundle import sealing
+from evac.bundle.making import CHECK
 from evac.bundle.proof import check_signer, signed_by
 from evac.cli import console
 from evac.cli.main import run
@@ -133,3 +137,33 @@ def test_a_bundle_of_an_older_format_needs_its_digest(
 def test_every_share_file_has_the_digest(made: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "shares").iterdir():
         assert f"sha256:{digest_of(made)}" in path.read_text()
+        assert CHECK.format(file=made.name) in path.read_text()
+
+
+def printed(bundle: Path) -> str:
+    """What the command of the guide prints, typed without evac."""
+    guide = (Path(__file__).parents[3] / "docs" / "how-to" / "bundle.md").read_text()
+    command = CHECK.format(file="shop.bundle")
+    assert command in guide
+    told = subprocess.run(
+        ["/bin/sh", "-c", command.replace("shop.bundle", bundle.name)],
+        cwd=bundle.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip()
+
+
+def test_a_bundle_is_checked_before_evac_is_installed_from_it(made: Path) -> None:
+    whole = made.read_bytes()
+    assert printed(made) == f"sha256:{digest_of(made)}"
+    with warnings.catch_warnings(action="ignore"):  # zipfile warns of a name that is there twice
+        for name in ("wheelhouse/evac-99-py3-none-any.whl", "START.txt", "manifest.json"):
+            made.write_bytes(whole)
+            with zipfile.ZipFile(made, "a") as archive:
+                archive.writestr(name, b"theirs")
+            assert not printed(made).startswith("sha256:"), name
+    made.write_bytes(whole)
+    other = rewritten(made, "START.txt", b"evac", b"EVAC")
+    assert printed(other) not in ("", f"sha256:{digest_of(made)}"), "another digest, which a person compares"
