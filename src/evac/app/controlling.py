@@ -33,7 +33,7 @@ from evac.app.observing import ServiceHealth, control_of, look_at, probes_of, ru
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
-from evac.app.store_alarms import StoreAlarmChore
+from evac.app.store_alarms import StoreAlarmChore, commits_wait
 from evac.backup.evidence import Evidence
 from evac.drivers import process
 from evac.drivers.process.client import AgentPeer, peer_of
@@ -358,6 +358,7 @@ def _desk(
         effects=partial(_left_behind, store, seen),
         look=look,
         obeyed=seen.obeyed,
+        commits_wait=lambda store, sites: commits_wait(seen.files, seen.looked, store, sites),
         check=lambda view, request, now_ms: check_request(
             policies.of(view.spec.run), view, request, people.now, now_ms
         ),

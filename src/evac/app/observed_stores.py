@@ -72,7 +72,7 @@ class SeenEstate:
     ) -> None:
         self._files, self._policy, self._store = estate, policy, store
         self._drivers, self._clock = drivers, clock
-        self.observation = Observation(0)
+        self.observation = self.looked = Observation(0)
         self.estate = estate
         self.digest = estate_digest(estate)
         self._standing: dict[str, Standing] = {}
@@ -199,7 +199,7 @@ class SeenEstate:
         effects = await self._effects.read(self._clock.now_ms())
         sets = DataSets(self._store, "", self._clock)
         before = await sets.read_all()
-        now = await observe(self._files, self._drivers, self._clock.now_ms())
+        now = self.looked = await observe(self._files, self._drivers, self._clock.now_ms())
         self._note_obeyed(now)
         self.note_waits(now)
         await self._keep_sightings(now, at_ms, guard)

@@ -66,6 +66,22 @@ def without_primary(estate: Estate, seen: Observation) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def commits_wait(estate: Estate, seen: Observation, store: str, sites: Collection[str]) -> str:
+    """Why commits may still wait for copies at these sites: the primary says so, still counts on them, or was
+    not observed. Empty if they go on.
+    """
+    primaries = [one for one in seen.members if (one.store, one.role) == (store, "primary")]
+    ends = (end for end in estate.endpoints if end.subject == store and end.at in sites)
+    names = {str(end.settings.get("name")) for end in ends}
+    waits = {
+        name for one in primaries for name in (*one.waits_for, *names.intersection(one.detail.split(",")))
+    }
+    if waits or not primaries:
+        why = f"wait for {', '.join(sorted(waits))}" if waits else "cannot be observed: no primary answers"
+        return f"commits of {store} {why}"
+    return ""
+
+
 def _primaries(seen: Observation) -> dict[str, tuple[str, ...]]:
     """For each queried store: store -> sites of the members that report to be primary."""
     found: dict[str, list[str]] = {member.store: [] for member in seen.members}

@@ -18,3 +18,4 @@ class Unprotect(Elect):
     entry = Entry("unprotected", "{target} continues without its synchronous replicas", "main")
     precheck = "its primary answers"
     undo = "let a replica confirm its commits again"
+    awaits_commits = True

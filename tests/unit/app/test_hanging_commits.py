@@ -9,6 +9,7 @@ import pytest
 
 from evac import estate as estates
 from evac.app.observed_stores import SeenEstate
+from evac.app.store_alarms import commits_wait
 from evac.drivers.postgres.facts import PostgresFacts, StandbySeen
 from evac.drivers.postgres.link import SyncSet
 from evac.drivers.registry import Drivers
@@ -138,3 +139,24 @@ def test_commits_go_on_when_that_was_seen_for_as_long(tmp_path: Path) -> None:
     assert look(silent, at_ms=15_000) == frozenset(), "a primary that is not seen says nothing"
     assert look(goes_on, at_ms=20_000) == frozenset(), "and it counts anew"
     assert look(waits, at_ms=40_000) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ((), "commits of messages cannot be observed: no primary answers"),
+        ((MemberSeen("messages", "pangyo", "unreachable"),), "no primary answers"),
+        ((MemberSeen("messages", "pangyo", "primary", 0, "dc-ansan", ("dc-anyang",)),), "wait for dc-anyang"),
+        ((MemberSeen("messages", "pangyo", "primary", 0, "dc-ansan,dc-anyang"),), "wait for dc-anyang"),
+        ((MemberSeen("messages", "pangyo", "primary", 0, "dc-ansan"),), ""),
+        ((MemberSeen("messages", "pangyo", "primary", 0, ""),), ""),
+    ],
+)
+def test_commits_wait_until_a_primary_counts_on_no_lost_copy(
+    tmp_path: Path, members: tuple[MemberSeen, ...], words: str
+) -> None:
+    """Also while it still takes a copy for connected that was cut off just now."""
+    (tmp_path / "estate.yaml").write_text(ESTATE)
+    found = commits_wait(estates.load(tmp_path), Observation(0, members), "messages", ("anyang",))
+    assert words in found
+    assert bool(words) is bool(found)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -360,5 +360,43 @@ def test_a_share_that_must_wait_does_not_begin_and_what_is_left_still_serves() -
         async with admission.enter("r1", step, 1, "observe"):
             pass
         assert asked == ["shift:web"] * 2, "only a start is asked"
+
+    _story(story)
+
+
+def test_a_primary_counts_as_released_only_once_its_commits_are_seen_to_go_on() -> None:
+    """Its own run, a person or a timeout lets them go on; the step itself does nothing."""
+
+    @dataclass
+    class Seen:
+        waits: str = "commits of chat wait for dc-pangyo"
+        asked: list[Any] = field(default_factory=list)
+
+        def obeyed(self, store: str) -> int:
+            return 0
+
+        def commits_wait(self, store: str, sites: Collection[str]) -> str:
+            self.asked.append((store, *sites))
+            return self.waits
+
+    async def story(desk: _Desk) -> None:
+        seen, waited_ms = Seen(), []
+        step = RunStep("unprotect:chat", "unprotect", "chat", 0, 100, site="anyang")
+        act = Action("verify", "chat", "noop", "anyang", {}, {"without": "pangyo"})
+        admission = GuardedAdmission(
+            desk.guards, desk.sets, lambda: POLICY, lambda name: (act,), 400, seen=seen
+        )
+        assert admission.concerns(step)
+        for _ in range(40):
+            with pytest.raises(Retryable, match="wait for dc-pangyo") as caught:
+                async with admission.enter("r1", step, 1, "start"):
+                    raise AssertionError("it was let in")
+            waited_ms.append(caught.value.after_ms)
+        assert waited_ms == sorted(waited_ms)
+        assert (waited_ms[0], waited_ms[-1]) == (200, 5_000), "seen soon, and no flood for a night"
+        seen.waits = ""
+        async with admission.enter("r1", step, 1, "start"):
+            pass
+        assert set(seen.asked) == {("chat", "pangyo")}
 
     _story(story)

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Literal, Protocol, TypeVar, cast
 
@@ -94,10 +95,20 @@ SET_TTL_MS: Final = 5_000
 Happened = Literal["done", "absent", "unclear"]
 
 
+class StoresSeen(Protocol):
+    """What was observed of stores; `Desk` says what each of these returns."""
+
+    @property
+    def obeyed(self) -> Callable[[str], int]: ...
+
+    @property
+    def commits_wait(self) -> Callable[[str, Collection[str]], str]: ...
+
+
 class GuardedAdmission:
     """The admission of one run. policy: what applies to it now. actions: by step id in the run. pace: raises
     Retryable while a share of traffic must wait. loss: raises Retryable while a promotion would lose more
-    than was agreed. obeyed: the highest epoch that members of a store have obeyed.
+    than was agreed. seen: what was observed of stores.
     """
 
     def __init__(
@@ -109,16 +120,17 @@ class GuardedAdmission:
         set_ttl_ms: int = SET_TTL_MS,
         pace: Callable[[RunStep], Awaitable[None]] | None = None,
         loss: Callable[[RunStep, Sequence[Action]], None] = lambda step, actions: None,
-        obeyed: Callable[[str], int] = lambda store: 0,
+        seen: StoresSeen | None = None,
     ) -> None:
+        self._seen, self._waited = seen, Counter[str]()
         self._guards, self._sets, self._policy = guards, sets, policy
         self._actions, self._set_ttl_ms, self._pace = actions, set_ttl_ms, pace
-        self._loss, self._obeyed = loss, obeyed
+        self._loss, self._obeyed = loss, (lambda store: 0) if seen is None else seen.obeyed
 
     def concerns(self, step: RunStep) -> bool:
         """Delicate kinds, and every step while its site is in a maintenance window."""
         kind = kind_of(step.kind)
-        delicate = kind.claims_epoch or kind.joins_epoch or kind.moves_traffic
+        delicate = kind.claims_epoch or kind.joins_epoch or kind.moves_traffic or kind.awaits_commits
         windows = self._policy().windows
         return delicate or (bool(windows) and self._guards.in_window((step.site,), windows))
 
@@ -134,11 +146,22 @@ class GuardedAdmission:
         actions = self._actions(step.id)
         if self._pace is not None and step.paced and doing == "start":
             await self._pace(step)
+        if kind_of(step.kind).awaits_commits and doing == "start":
+            self._must_go_on(step, actions)
         if not kind_of(step.kind).joins_epoch:
             yield _PlainAdmission(0, await self._guard(step, actions, doing))
             return
         permit, epoch = await _both(self._guard(step, actions, doing), self._sets.read(step.target))
         yield _PlainAdmission(epoch.number, permit | datasets.stay(epoch))
+
+    def _must_go_on(self, step: RunStep, actions: Sequence[Action]) -> None:
+        """Raises Retryable while commits wait: another run, a person or the store itself lets them go on."""
+        gone = [site for action in actions for site in str(action.parameters.get("without", "")).split()]
+        why = self._seen.commits_wait(step.target, gone) if gone and self._seen is not None else ""
+        if why:
+            self._waited[step.id] += 1
+            again_ms = min(OTHERWISE_AGAIN_MS, CONFLICT_AGAIN_MS * self._waited[step.id])
+            raise Retryable("commits-wait", why, "see what releases them: evac run list", again_ms)
 
     @asynccontextmanager
     async def _enter_store(self, run: str, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:

@@ -394,7 +394,7 @@ class Conductor:
                 actions,
                 pace=self._pace(run, view, actions),
                 loss=LossGuard(now, policy, desk.loss, RunClock(clock, view.last_ms).now_ms),
-                obeyed=desk.obeyed,
+                seen=desk,
             ),
             request_terms=requests.RequestTerms(run.policy.pause_most_ms, desk.check, desk.learn, desk.gone),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),

@@ -206,6 +206,10 @@ class Desk:
     """What is observed of sites that a person wants to leave as lost; None: no observation available."""
     obeyed: Callable[[str], int] = lambda store: 0
     """The highest epoch that members of a store obeyed."""
+    commits_wait: Callable[[str, Collection[str]], str] = lambda store, sites: ""
+    """Why commits of a store may still wait for its copies at these sites, as last observed; empty if they do
+    not.
+    """
     compare: Callable[[str], Awaitable[None]] = nothing_kept
     """Stops everything if heads kept elsewhere contradict the journal of a run. Raises Unavailable."""
     drift_ms: int = 1_800_000

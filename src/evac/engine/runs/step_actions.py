@@ -125,9 +125,10 @@ def _sites(top: Topology, gone: Loss) -> frozenset[str]:
 def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
     """The actions of a step, in order; manual where no reachable endpoint can do it."""
     if kind_of(step.kind).is_awaited and not _asks_a_person(ground, step):
-        return (
-            Action("verify", step.target, manual.NOOP.name, ground.candidates.get(step.target, ""), {}, {}),
-        )
+        at, gone = ground.candidates.get(step.target, ""), ""
+        if kind_of(step.kind).awaits_commits:
+            gone = " ".join(sorted(site for store, site in ground.dead if store == step.target))
+        return (Action("verify", step.target, manual.NOOP.name, at, {}, {"without": gone} if gone else {}),)
     capability = kind_of(step.kind).performed_by
     found = () if capability is None else _ACTIONS[capability](ground, step, totals)
     return found or (_by_hand(ground, step),)
