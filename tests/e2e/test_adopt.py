@@ -113,6 +113,8 @@ def test_a_promotion_that_a_person_did_is_taken_as_done_and_never_begun_again(
             assert time.monotonic() < deadline, (view.phase, view.failures)
             time.sleep(0.2)
         assert not any(step.kind in ("fence", "promote") for step in view.steps)
+        assert view.phase == "succeeded_with_exceptions"
+        assert [(one.name, one.state) for one in view.left] == [("db", "unprotected")], "it may lose nothing"
         status = world.evac("status", str(folder), *at, code=None)
         assert "pangyo is lost" in status
         assert "db has its primary in anyang" in status

@@ -12,7 +12,7 @@ it makes a run of a plan that a person proposed, and a dry run shows the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -243,12 +243,18 @@ async def seen_at(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
     )
 
 
-def _with_sync(found: list[MemberSeen]) -> list[MemberSeen]:
-    """Mark copies as synchronous if the primary of their store lists them as such, by name."""
+def confirming(members: Iterable[MemberSeen]) -> dict[str, set[str]]:
+    """Store -> names of the copies that its primary counts on to confirm commits."""
     confirms: dict[str, set[str]] = {}
-    for member in found:
+    for member in members:
         if member.role == "primary" and member.detail:
             confirms.setdefault(member.store, set()).update(member.detail.split(","))
+    return confirms
+
+
+def _with_sync(found: list[MemberSeen]) -> list[MemberSeen]:
+    """Mark copies as synchronous if the primary of their store lists them as such, by name."""
+    confirms = confirming(found)
     return [
         replace(m, role="sync") if m.role == "async" and m.detail in confirms.get(m.store, ()) else m
         for m in found

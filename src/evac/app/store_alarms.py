@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
+from evac.app.observing import confirming
 from evac.derive.affected import families_without_instance, hit_by_dependency, service_graph
 from evac.derive.domains import is_lost, lost_now, site_of, topology
 from evac.engine.clock import Clock
@@ -72,10 +73,8 @@ def commits_wait(estate: Estate, seen: Observation, store: str, sites: Collectio
     """
     primaries = [one for one in seen.members if (one.store, one.role) == (store, "primary")]
     ends = (end for end in estate.endpoints if end.subject == store and end.at in sites)
-    names = {str(end.settings.get("name")) for end in ends}
-    waits = {
-        name for one in primaries for name in (*one.waits_for, *names.intersection(one.detail.split(",")))
-    }
+    waits = {str(end.settings.get("name")) for end in ends} & confirming(primaries).get(store, set())
+    waits.update(name for one in primaries for name in one.waits_for)
     if waits or not primaries:
         why = f"wait for {', '.join(sorted(waits))}" if waits else "cannot be observed: no primary answers"
         return f"commits of {store} {why}"

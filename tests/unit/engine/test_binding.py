@@ -509,6 +509,18 @@ def test_a_way_home_and_a_return_end_with_a_copy_that_confirms_commits(tmp_path:
     assert "unprotected" not in {one.state for one in (*home.spec.leaves, *back.spec.leaves)}
 
 
+def test_a_store_that_was_promoted_by_hand_before_its_fire_was_taken_over_is_unprotected(
+    tmp_path: Path,
+) -> None:
+    """The rest of the plan moves nothing of it, and yet it ends without a copy that confirms."""
+    now = _seen(tmp_path, anyang="primary", ansan="async", pangyo="none")
+    assert Left("messages", "unprotected") in bound(now, lose("pangyo"), CAREFUL).spec.leaves
+    may_lose = replace(now, stores=(replace(now.stores[0], rpo_ms=1_000),))
+    kept = _seen(tmp_path, anyang="primary", ansan="sync", pangyo="none")
+    for other, what in ((may_lose, "pangyo"), (kept, "pangyo")):
+        assert not bound(other, lose(what), CAREFUL).spec.leaves
+
+
 def test_a_store_that_no_copy_is_left_to_protect_is_named(tmp_path: Path) -> None:
     alone = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="none")
     found = bound(alone, policy=CAREFUL)
@@ -550,6 +562,8 @@ def test_commits_that_no_run_of_evac_releases_are_asked_of_a_person_and_never_ca
         found = bound(now, lose("anyang"), policy)
         (step,) = (one for one in found.spec.steps if one.kind == "unprotect")
         assert step.manual is asks
+        (action,) = found.actions[step.id]
+        assert action.parameters.get("without") == (None if asks else "anyang")
         assert (Left("messages", "unprotected") in found.spec.leaves) is asks
 
 

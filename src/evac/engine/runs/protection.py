@@ -47,8 +47,9 @@ def protection_after(
         follows = [s for s in steps if s.target == name and kind_of(s.kind).follows]
         had_copy = any(m.mode == "sync" for m in store.members)
         primary = ground.candidates.get(name, "") or primary_site(ground.top, store)
-        if not (promotes or follows) and _stays_unconfirmed(ground, store, primary):
-            missing.append(name)
+        if not (promotes or follows):
+            if _stays_unconfirmed(ground, store, primary) or _is_unconfirmed(ground, store, primary):
+                missing.append(name)
             continue
         concerned = (promotes or follows) and (store.rpo_ms == 0 or had_copy)
         if not concerned or not is_protected_by_us(ground, store, primary):
@@ -79,6 +80,16 @@ def _stays_unconfirmed(ground: Ground, store: Store, primary: str) -> bool:
     answered = ground.policy.mode != "advise" and ground.policy.store(store.id).on_sync_loss != "ask"
     lost = ground.plan.scenario.kind == "lose" and loses_confirming(store, gone)
     return lost and not answered and is_protected_by_us(ground, store, primary)
+
+
+def _is_unconfirmed(ground: Ground, store: Store, primary: str) -> bool:
+    """Whether a store that may lose nothing, with a copy in what is lost, has a primary elsewhere, and none
+    that confirms its commits: someone promoted it before, and no run of evac is due for it.
+    """
+    hit = any(of == store.id for of, _ in ground.dead) and primary not in ("", *ground.left)
+    bare = store.rpo_ms == 0 and not any(member.mode == "sync" for member in store.members)
+    lost = ground.plan.scenario.kind == "lose"
+    return lost and hit and bare and is_protected_by_us(ground, store, primary)
 
 
 def _protect_step(follow: RunStep, promotes: Sequence[RunStep], action: Action) -> RunStep:
