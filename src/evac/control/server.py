@@ -47,6 +47,7 @@ from evac.views.decisions import Decision
 from evac.views.documents import DryRun, Mismatch, RunDocument, read
 from evac.views.sheet import Sheet, sheet_of
 from evac.views.status_document import PlanLine, RunLine, StatusDocument, hold_line
+from evac.watch.verdict import silent_sites
 
 MEDIA: Final = "text/event-stream"
 SILENCE_S: Final = 45.0
@@ -432,6 +433,12 @@ class ServerControl:
             tuple(row for row in await self.runs() if row.run in open_runs),
             tuple(map(_plan_line, told["drawer"])),
             tuple(notices),
+            silent=silent_sites(
+                (site["id"], vote["opinion"])
+                for site in told["sites"]
+                for vote in site.get("votes", ())
+                if vote["fresh"]
+            ),
         )
 
     async def what_if(self, domains: Sequence[str], estate: object) -> Document:

@@ -13,6 +13,7 @@ import orjson
 from evac.app import detached, runs
 from evac.app.observed_stores import Published
 from evac.engine.lead.leadership import LEADER
+from evac.engine.lead.verdict_answers import votes_in
 from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY, marks_in
@@ -22,6 +23,7 @@ from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.port import Store, all_entries
 from evac.views.status_document import SCHEMA_VERSION, PlanLine, StatusDocument
 from evac.views.words import moment
+from evac.watch.verdict import silent_sites
 
 NOTICES_SHOWN: Final = 10
 NOT_JUDGED: Final = "the checker of this version has not checked it yet"
@@ -49,6 +51,7 @@ async def status(store: Store) -> StatusDocument:
         tuple((await watched(store))[-NOTICES_SHOWN:]),
         "" if lease is None else await _background(store, lease.owner),
         (SITES_KEY,) if sites is None else (),
+        silent_sites((vote.target, vote.opinion) for vote in await votes_in(store)),
     )
 
 

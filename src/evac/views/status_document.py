@@ -117,6 +117,8 @@ class StatusDocument:
     """The leading controller, if a command started it for its run: pid, estate and since when."""
     unread: tuple[str, ...] = ()
     """Store entries that cannot be read; their content is unknown."""
+    silent: tuple[str, ...] = ()
+    """Sites that every witness reports down, whatever their mark."""
 
     @property
     def row(self) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def status_text(
             "warning" if hold else "",
         ),
         *((key, "cannot be read; nothing happens until it can", "error") for key in document.unread),
-        *((site, mark, "" if mark == "active" else "warning") for site, mark in document.sites.items()),
+        *(_site(document, site, mark) for site, mark in document.sites.items()),
     ]
     page.facts(rows)
     _differences(page, situation)
@@ -199,6 +201,12 @@ def status_text(
     page.line()
     page.line(f"next: {next_words or 'evac drawer list'}", "dim")
     return page.text()
+
+
+def _site(document: StatusDocument, site: str, mark: str) -> tuple[str, str, str]:
+    if site in document.silent and mark == "active":
+        return site, "does not answer; still marked as active", "error"
+    return site, mark, "" if mark == "active" else "warning"
 
 
 def _hold_words(hold: HoldLine) -> str:

@@ -286,6 +286,14 @@ def judge_halls(
     return found
 
 
+def silent_sites(opinions: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Sites that every vote reports down, also if too few vote to decide. opinions: (site, what it says)."""
+    said: dict[str, set[str]] = {}
+    for site, opinion in opinions:
+        said.setdefault(site, set()).add(opinion)
+    return tuple(sorted(site for site, found in said.items() if found == {"down"}))
+
+
 def clocks_off(
     ballots: Iterable[Ballot], own_site: str, wall_ms: int, now_ms: int
 ) -> tuple[dict[str, int], bool]:

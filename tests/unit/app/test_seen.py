@@ -1,5 +1,7 @@
 """What controllers believe of stores: certain roles only, no old primary while the true one burns."""
 
+import asyncio
+import re
 from dataclasses import asdict, replace
 
 import orjson
@@ -8,14 +10,19 @@ import pytest
 from evac.app.observed_stores import aged, changes_in, decode, encode, facts_from, merged
 from evac.app.store_alarms import rivals_in
 from evac.derive.stores import observed
+from evac.engine.lead import verdict_answers
+from evac.engine.stores.guards import SITES_KEY
 from evac.engine.stores.sightings import CopySeen, Following, Sighting
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate, ReplicationMode, Site, Store, StoreMember
 from evac.model.observation import MemberSeen, Observation, Role
 from evac.model.situation import Away, Cause, Effects, LostNow, Moved, Rivals, Silent, Situation, StoreAway
+from evac.office.status_summary import status
+from evac.store.port import MemoryStore, Put
 from evac.views.situation_view import lines_of, next_of, rivals_hint, rivals_words
 from evac.views.status_document import PlanLine, StatusDocument, status_text
+from evac.watch.verdict import Vote
 
 
 def seen(**roles: Role) -> Observation:
@@ -301,3 +308,23 @@ def test_what_nobody_observed_is_not_called_at_home(observed: int, unobserved: l
     text = status_text(document, 200, False, told)
     assert words in text
     assert ("Everything is where" in text) == (not unobserved)
+
+
+def test_a_site_that_does_not_answer_is_not_called_active_though_too_few_vote_to_decide() -> None:
+    """Two sites and one controller: no verdict is possible, and yet what it sees is known."""
+
+    async def shown(*votes: tuple[str, str, str]) -> str:
+        store = MemoryStore()
+        marks = Put(SITES_KEY, orjson.dumps({"east": "active", "west": "active", "north": "lost"}))
+        found = [Vote(witness, target, says, (), 0, 0, 1) for witness, target, says in votes]  # type: ignore[arg-type]
+        await store.transact(
+            (), (marks, *(Put(verdict_answers.key_of(one), verdict_answers.encode(one)) for one in found))
+        )
+        return status_text(await status(store), 120, False)
+
+    silent = asyncio.run(shown(("west", "east", "down"), ("west", "north", "down")))
+    assert re.search(r"east +does not answer; still marked as active", silent)
+    assert re.search(r"west +active", silent)
+    assert re.search(r"north +lost", silent)
+    for votes in ((), (("west", "east", "unknown"),), (("west", "east", "down"), ("north", "east", "up"))):
+        assert re.search(r"east +active", asyncio.run(shown(*votes)))

@@ -120,6 +120,12 @@ def decode(entry: Entry) -> Vote | None:
         return None
 
 
+async def votes_in(store: Store) -> list[Vote]:
+    """The votes of all live witnesses; those that cannot be read are left out. Raises Unavailable."""
+    found = (decode(entry) for entry in await store.list(PREFIX, limit=_MOST_VOTES))
+    return [vote for vote in found if vote is not None]
+
+
 class VotePublisher:
     """Writes the newest vote on each target. owner: unique per process, also within a site.
 

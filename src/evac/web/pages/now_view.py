@@ -30,6 +30,7 @@ from evac.views.situation_view import (
     store_words,
 )
 from evac.views.words import listed, number, plural
+from evac.watch.verdict import silent_sites
 from evac.web.api.shapes import LIMIT_MOST
 from evac.web.pages import frame
 from evac.web.pages.fire import fire_context, fire_of
@@ -172,8 +173,10 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
         return _nobody(now), "error"
     if doubtful:
         return f"{listed(doubtful)} may be lost: witnesses do not agree yet. {_acting(now)}", "warning"
+    votes = ((site.id, one.opinion) for site in now.sites for one in site.votes if one.fresh)
+    silent = silent_sites(votes)
     for site in now.sites:
-        if site.state == "unknown" and {one.opinion for one in site.votes if one.fresh} == {"down"}:
+        if site.state == "unknown" and site.id in silent:
             why = f"is marked {site.mark}" if site.mark in LEFT else f"cannot be judged: {site.reason}"
             return f"{site.id} does not answer and {why}. {_acting(now)}", "warning"
     waits = now.hold is not None or any(run.waits for run in now.open_runs)
