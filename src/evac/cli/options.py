@@ -235,7 +235,8 @@ def store_option(command: Command) -> Command:
     return click.option(
         "--store",
         metavar="URL",
-        help="Where runs are kept: sqlite:PATH or etcd:https://HOST:2379,... "
+        help="Where runs are kept: sqlite:PATH or etcd:https://HOST:2379,...?OPTIONS. Options: ca=, "
+        "cert=, key= (TLS), user=, password= (etcd), seal= (what evac writes), prefix=, plain=, unsealed=. "
         "[default: $EVAC_STORE, else a SQLite file of this user]",
     )(command)
 

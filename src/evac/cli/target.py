@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from evac.cli import console
-from evac.cli.options import Command
+from evac.cli.options import Command, store_option
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -105,12 +105,7 @@ def where_options(command: Command) -> Command:
     """Decorate a command with `where`."""
     existing = click.Path(path_type=Path, dir_okay=False)
 
-    @click.option(
-        "--store",
-        metavar="URL",
-        help="Where runs are kept: sqlite:PATH or etcd:https://HOST:2379,... "
-        "[default: $EVAC_STORE, else a SQLite file of this user]",
-    )
+    @store_option
     @click.option(
         "--server",
         metavar="URL",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
 
+from evac.cli.main import run
 from evac.model.errors import StoreError
-from evac.store.opening import check_store, open_store
+from evac.store.opening import ETCD_OPTIONS, check_store, open_store
 from evac.store.port import Put
 
 
@@ -81,6 +83,15 @@ def test_other_urls_say_what_to_write(url: str, words: str) -> None:
     with pytest.raises(StoreError, match=words):
         check_store(url)
     assert "hunter2" not in caught.value.message
+
+
+def test_the_help_and_the_page_name_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "--help"]) == 0
+    helped = capsys.readouterr().out
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "lock-the-store.md").read_text()
+    for name in ETCD_OPTIONS:
+        assert re.search(rf"[?& (]{name}=", helped), name
+        assert re.search(rf"^\| .*`{name}[`=]", page, re.MULTILINE), name
 
 
 def test_a_check_makes_no_file(tmp_path: Path) -> None:
