@@ -355,18 +355,21 @@ def _verdict(lost: int, stores_gone: int, open_ones: int, down: int, degraded: i
 
 def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
     """(largest data loss, stores lost, stores that do not come back) of each loss; a store does not come back
-    without a usable copy, or if none is ready before the horizon.
+    without a usable copy, or if none is ready before the horizon, unless it is rebuilt.
     """
     found: list[list[int]] = [[0, 0, 0, 0] for _ in range(len(impacts.losses))]
-    hits = impacts.stores
-    for number, which in zip(hits.loss.tolist(), hits.outcome.tolist(), strict=True):
+    hits, horizon = impacts.stores, impacts.estate.horizon_ms
+    for store, number, which in zip(
+        hits.store.tolist(), hits.loss.tolist(), hits.outcome.tolist(), strict=True
+    ):
         outcome = hits.outcomes[which]
         if not outcome.lost:
             continue
         row = found[number]
         row[1] += not outcome.keeps_primary
-        if outcome.loss_ms == NEVER or outcome.ready_ms >= impacts.estate.horizon_ms:
-            row[2] += 1
+        if outcome.loss_ms == NEVER or outcome.ready_ms >= horizon:
+            family = impacts.estate.stores[store].family
+            row[2] += not impacts.families.is_rebuilt(family, number, horizon)
         elif outcome.loss_ms == UNKNOWN_MS:
             row[3] += 1
         else:

@@ -451,7 +451,7 @@ def _why_hit(context: Context, service: int, number: int) -> Reason:
 def _why_store(context: Context, family: str, number: int) -> Reason:
     """Why a loss leaves a family without a store: lost, or being rebuilt because no copy is left."""
     impacts, loss = context.impacts, context.impacts.losses.ids[number]
-    if not impacts.families.rebuilds(family, number):
+    if not impacts.families.is_rebuilt(family, number):
         return Reason("store-lost", loss, _stores(context, family))
     stores = [context.estate.stores[store] for store in impacts.graph.family_stores[family]]
     one = min((one for one in stores if one.rebuilt_from), key=lambda one: one.rebuild_ms or 0)

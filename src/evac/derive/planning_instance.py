@@ -186,7 +186,7 @@ def derive(
         left_off=rows.left_off,
         attests={**broken, **attests_of(estate, scenario, services, tick_ms)},
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
-        unjudged=open_questions,
+        unjudged={row: path for row, path in open_questions.items() if not services.blocked[row]},
         rebuilds=hit.waits.rebuilds,
         vague=rows.vague,
         untimed=untimed(top, services, stores, hit.waits.rebuilds, tools, limits.limits),

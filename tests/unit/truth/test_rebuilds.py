@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evac.audit import audit
 from evac.audit.impacts.all_losses import FATES, impacts
 from evac.audit.impacts.losses import losses
 from evac.derive.backups import verdicts
@@ -22,6 +25,7 @@ from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify.check import check
 from tests.unit.audit.estates import bindings, service
+from tests.unit.truth.written import written
 
 WHERE = (("east",), ("west",), ("east", "west"))
 
@@ -186,3 +190,27 @@ def test_what_is_rebuilt_needs_no_backup() -> None:
     made = Estate(name="x", sites=(Site("east"), Site("west")), stores=(store, orders))
     states = {one.data_set: one.state for one in verdicts(topology(made), NOTHING_SEEN, None)}
     assert states == {"index": "waived", "orders": "undecided"}
+
+
+@pytest.mark.parametrize(("takes", "verdict"), [("1 min", "degraded"), ("2 d", "loss")])
+def test_a_store_that_is_rebuilt_in_time_is_not_lost(tmp_path: Path, takes: str, verdict: str) -> None:
+    """If its source is lost, too, or the rebuild takes longer than the horizon of a day, it is. What is said
+    of the loss of both is not said of the loss of one.
+    """
+    text = f"""
+name: n
+sites: {{east: {{}}, west: {{}}, north: {{}}}}
+groups: {{grid: {{members: [east, west]}}}}
+pools: {{north-k8s: {{site: north, cpu: 9 cores, memory: 9 GiB}}}}
+services:
+  find: {{tier: 1, people: 9, replicas: {{north-k8s: 1}}, start: 9 s, needs: [{{store: index}}],
+         demand: {{cpu: 1 cores, memory: 1 GiB}}, traffic: {{kind: none}}}}
+stores:
+  orders: {{engine: x, fence: 0 s, promote: 1 s, members: [{{at: east, mode: primary}}]}}
+  index: {{engine: x, rebuilt_from: orders, rebuild: {takes}, members: [{{at: west, mode: primary}}]}}
+"""
+    report = audit(written(tmp_path, text))
+    judged = {row.domain: row.verdict for row in report.rows if row.domain != "north"}
+    assert judged == {"east": "loss", "west": verdict, "grid": "loss"}
+    told = {one.subject: one.domains for one in report.findings if one.rule == "no-copy-outside"}
+    assert told["index"] == ("grid",)

@@ -475,3 +475,36 @@ def test_a_restore_knows_what_is_free_only_where_things_return(
     made = plan(estate, Scenario("restore", ("a",)))
     assert check(estate, made).holds
     assert {one.service: one.state for one in made.outcomes} == {"shop": verdict}
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_what_is_lost_for_good_is_lost_whatever_else_is_unknown(tmp_path: Path, copy: bool) -> None:
+    """The only data of `crew` burns, and whether `login` does is unknown: `crew` does not come back, and
+    neither does what needs it. With a copy, it comes back if `login` does.
+    """
+    text = f"""
+name: n
+sites: {{a: {{}}, b: {{}}}}
+halls: {{a/old: {{}}, a/new: {{}}}}
+groups: {{cable: {{members: [b, a/old]}}}}
+services:
+  login: {{tier: 0, people: 9, replicas: {{a: 2}}, start: 60 s, traffic: {{kind: none}}}}
+  crew: {{tier: 1, people: 9, replicas: {{b: 1}}, start: 60 s, needs: [login, {{store: rota}}],
+         traffic: {{kind: none}}}}
+  desk: {{tier: 1, people: 9, replicas: {{b: 1}}, start: 60 s, needs: [login, crew], traffic: {{kind: none}}}}
+  wiki: {{tier: 1, people: 9, replicas: {{b: 1}}, start: 60 s, needs: [login], traffic: {{kind: none}}}}
+stores:
+  rota: {{engine: x, rpo: 0 s, fence: 0 s, promote: 1 s, sync_timeout: 0 s,
+         members: [{{at: b, mode: primary}}{", {at: a/new, mode: sync}" if copy else ""}]}}
+"""
+    estate = written(tmp_path, text)
+    made = plan(estate, lose("b", "a/old"))
+    assert check(estate, made).holds
+    lost = "unknown" if copy else "unplaced"
+    states = {outcome.service: outcome.state for outcome in made.outcomes}
+    assert states == {"login": "unknown", "crew": lost, "desk": lost, "wiki": "unknown"}
+    report = audit(estate)
+    (row,) = [row for row in report.rows if row.domain == "cable"]
+    fates = {one.service: one.fate for one in row.fates(report.services)}
+    lost = "unknown" if copy else "lost"
+    assert fates == {"login": "unknown", "crew": lost, "desk": lost, "wiki": "unknown"}

@@ -308,13 +308,14 @@ class FamilyHits:
     source; -1 if a copy is left, or no source comes back.
     """
 
-    def rebuilds(self, name: str, number: int) -> bool:
-        """Whether a family is rebuilt after a loss."""
+    def is_rebuilt(self, name: str, number: int, before_ms: int = NEVER) -> bool:
+        """Whether a family is rebuilt after a loss, and its source and the rebuild are done before a time."""
         row = self.index[name]
         place = int(np.searchsorted(self.losses[row], number))
         found = self.rebuild_ms.get(row)
-        here = place < len(self.losses[row]) and self.losses[row][place] == number
-        return bool(here and found is not None and found[place] >= 0)
+        if found is None or place >= len(self.losses[row]) or self.losses[row][place] != number:
+            return False
+        return bool(found[place] >= 0 and self.ready_ms[row][place] + found[place] < before_ms)
 
 
 def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:

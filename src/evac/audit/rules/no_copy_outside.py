@@ -11,16 +11,16 @@ from evac.model.estate import Store
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error: the data is gone. Warning if another instance of the same family is left; note if it is rebuilt
-    from data that comes back.
+    """Error: the data is gone. Warning if another instance of the same family is left; note if no loss takes
+    it, because it is rebuilt from data that comes back.
     """
     for row, store in enumerate(context.estate.stores):
         bare = [n for n, found in context.outcomes(row) if not found.copies and not found.data_members_left]
-        rebuilt = [n for n in bare if context.impacts.families.rebuilds(store.family, n)]
-        if rebuilt:
-            yield _rebuilt(context, store, rebuilt)
+        rebuilt = [n for n in bare if context.impacts.families.is_rebuilt(store.family, n)]
         bare = sorted(set(bare).difference(rebuilt))
         if not bare:
+            if rebuilt:
+                yield _rebuilt(context, store, rebuilt)
             continue
         errors = [n for n in bare if context.family_gone(row, n)]
         losses = context.worst_first(errors) + context.worst_first(n for n in bare if n not in errors)
