@@ -308,6 +308,8 @@ TABLE_CASES: list[tuple[str, str, str, str]] = [
     ("domain-path-invalid", "racks.csv", "rack\n‹c/r1\n", ""),
     ("hall-unknown", "racks.csv", "rack,hall\na/r1,‹a/x\n", "unknown in the column hall"),
     ("name-unknown", "racks.csv", "rack,feeds\na/r1,‹a/f1+a/f9\n", "did you mean 'a/f1'?"),
+    ("name-unknown", "racks.csv", "rack,feeds\na/r1,‹a/f1;a/east\n", "join the names with +: a/f1+a/east"),
+    ("name-unknown", "racks.csv", "rack,feeds\na/r1,‹a/f1 a/x9\n", "define it"),
     ("name-unknown", "replicas.csv", "service,target,count\n‹bigg,a,1\n", "did you mean 'big'?"),
     ("name-unknown", "replicas.csv", "service,target,count\nx,‹nowhere,1\n", ""),
     ("row-twice", "replicas.csv", "service,target,count\nx,a,1\nx,‹a,2\n", "merge the rows"),
@@ -324,7 +326,7 @@ TABLE_CASES: list[tuple[str, str, str, str]] = [
 ]
 GROUND = """evac: 1
 sites: {a: {}, b: {}}
-feeds: {a/f1: {}}
+feeds: {a/f1: {}, a/east: {}}
 racks: {a/r0: {}}
 pools: {p: {site: a}}
 classes: {web: {cpu: 2 cores}}

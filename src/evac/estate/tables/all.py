@@ -7,6 +7,7 @@ the reader comes to the same value by itself.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -278,7 +279,10 @@ def _check(table: Table, racks: list[Rack], assembly: Assembly, problems: Proble
 def _check_feeds(table: Table, racks: list[Rack], feeds: dict[str, None], problems: Problems) -> None:
     dangling = [(row, feed) for row, rack in enumerate(racks) for feed in rack.feeds if feed not in feeds]
     for row, feed in dangling[:LISTED_MAX]:
+        parts = re.split(r"[\s,;|]+", feed)
         hint = problems.suggest(feed, feeds) or "define it under feeds:"
+        if len(parts) > 1 and feeds.keys() >= set(parts):
+            hint = f"join the names with +: {'+'.join(parts)}"
         problems.add("name-unknown", f"no such feed: {shown(feed)}", table.place(row, "feeds"), hint)
     if len(dangling) > LISTED_MAX:
         message = f"and {len(dangling) - LISTED_MAX:,} more rows like this in {table.file}"
