@@ -12,9 +12,8 @@ Callers that show an incident repeatedly keep a fold of its run and read only ne
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, Literal
 
@@ -45,6 +44,7 @@ from evac.incident.records import (
 from evac.incident.regulator import basics, check_fact, duties
 from evac.incident.services import Fate, Walk
 from evac.incident.timeline import Telling, timeline
+from evac.model.collector import collector_at_rest
 from evac.model.errors import Corrupt, EvacError, InvalidInput, RunError
 from evac.model.plan import Plan
 from evac.run.values import Event
@@ -108,7 +108,7 @@ class RunFold:
             await self._read(store)
 
     async def _read(self, store: Store) -> None:
-        with no_collecting():
+        with collector_at_rest():
             await self._read_new(store)
 
     async def _read_new(self, store: Store) -> None:
@@ -133,20 +133,6 @@ class RunFold:
         plans = {digest: plan for digest, plan in found.items() if plan is not None}
         self._telling, self._walk = Telling(self.incident, first, others), None
         self._record = RunRecord(first, (), others, plans)
-
-
-@contextlib.contextmanager
-def no_collecting() -> Iterator[None]:
-    """Disable garbage collection: looking for cycles in a million small tuples takes longer than reading
-    them, and blocks the event loop.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 class Folds:

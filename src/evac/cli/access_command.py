@@ -46,7 +46,8 @@ def cef_line(one: AccessRecord) -> str:
     """One record as CEF: `rt` in milliseconds, the person as `suser`, the proof of identity as `cs1`."""
     severity = _SEVERITY.get(one.kind, _PLAIN)
     head = "|".join(
-        _head(text) for text in ("evac", "evac", __version__, one.kind, one.kind.replace("-", " "))
+        _line(text).replace("\\", "\\\\").replace("|", "\\|")
+        for text in ("evac", "evac", __version__, one.kind, one.kind.replace("-", " "))
     )
     facts = {
         "rt": str(one.at_ms),
@@ -65,10 +66,6 @@ def cef_line(one: AccessRecord) -> str:
     }
     told = " ".join(f"{key}={_value(value)}" for key, value in facts.items() if value)
     return f"CEF:0|{head}|{severity}|{told}\n"
-
-
-def _head(text: str) -> str:
-    return _line(text).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _value(text: str) -> str:

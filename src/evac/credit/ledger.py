@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from evac.credit.formulas import Bands
-from evac.credit.rules import MONEY, Rule, RuleSet
+from evac.credit.rules import Rule, RuleSet
 from evac.credit.windows import Window
 from evac.model.diagnostic import NOWHERE, Diagnostic, Place
 from evac.model.digest import canonical_json
@@ -35,11 +35,6 @@ def line_id(rules_digest: str, rule: str, account: str, service: str, cycle: str
 def delivery_key(line: str, number: int) -> str:
     """Idempotency key for a billing system: a delivery that is sent twice is booked once."""
     return f"{line}-{number}"
-
-
-def group_of(kind: str) -> str:
-    """What can be offset against each other: all money together; each grant in kind separately."""
-    return "money" if kind in MONEY else kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,14 +267,10 @@ def _judged(
     if decision is not None:
         state: State = "accepted" if decision.granted else "refused"
         return Judged(claim, state, cycle, decision.granted, decision)
-    if rule.claim_by and _day(claim.received_ms, rules) > rule.claim_by:
+    if rule.claim_by and f"{rules.zone.local(claim.received_ms):%Y-%m-%d}" > rule.claim_by:
         return Judged(claim, "late", cycle)
     pays = next((band.pays.minor for band in rule.formula.bands if claim.loss <= band.up_to.minor), None)
     return Judged(claim, "review", cycle) if pays is None else Judged(claim, "counts", cycle, pays)
-
-
-def _day(at_ms: int, rules: RuleSet) -> str:
-    return f"{rules.zone.local(at_ms):%Y-%m-%d}"
 
 
 def decided(claims: Iterable[Claim], decision: Decision, currency: str = "") -> Decision:

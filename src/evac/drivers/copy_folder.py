@@ -326,9 +326,6 @@ class CopyFolderDriver(BackupDriver):
         folder = into.folder
         await in_time(lambda: _copied(kept, folder, exists=True), into.watch, "restoring")
 
-    def _program(self, action: Action) -> str:
-        return text(action.settings, "program", self.program)
-
     async def _compare(self, into: Filling, kept: Kept) -> None:
         """Raise `Permanent` if the content has changed since the backup; for engines that read it in
         place.
@@ -339,7 +336,7 @@ class CopyFolderDriver(BackupDriver):
 
     async def _version(self, action: Action, watch: Stopwatch) -> str:
         """The first number in the program's version output."""
-        tool = Tool(self._program(action), {})
+        tool = Tool(text(action.settings, "program", self.program), {})
         ended = await tool.run(self.asks_version, timeout_s=watch.left_s)
         said = _NUMBER.search(ended.output or ended.errors)
         if said is None:

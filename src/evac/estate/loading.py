@@ -7,9 +7,7 @@ cooling.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -44,6 +42,7 @@ from evac.estate.format.reading import Ends, FactBook, PlaceIndex, Reader
 from evac.estate.format.residency import check_residency
 from evac.estate.format.spec import HEAD, SECTIONS, Section
 from evac.estate.format.versions import as_newest
+from evac.model.collector import collector_at_rest
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError
 from evac.model.estate import ASSUMED_APPROVAL_MS, Estate, Interval
@@ -182,21 +181,9 @@ def check(path: Path | str, as_of: date | None = None) -> CheckResult:
     return CheckResult(estate, problems.all(), None if estate is None else coverage(estate))
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Pauses garbage collection: among many small values that all stay, it costs most of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 def _read(path: Path, as_of: date | None) -> tuple[Estate | None, Problems]:
     problems = Problems()
-    with _no_collection():
+    with collector_at_rest():
         files = find_files(path, problems)
         documents = [_document(file, path, problems) for file in files.documents]
         if not documents or None in documents:

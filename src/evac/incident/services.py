@@ -198,7 +198,7 @@ class Walk:
     def _level(self, service: str, outcome: Outcome) -> Level:
         if self._planned:
             moves = service in self._base or service in self._top
-            under_way = self._view.started_ms >= 0 and not self._is_over()
+            under_way = self._view.started_ms >= 0 and self._view.phase not in ENDED
             return "moving" if moves and under_way else "up"
         if service in self._shed:
             if not any(self._view.phases[i] == "succeeded" for i in self._shed[service]):
@@ -217,9 +217,6 @@ class Walk:
         if not self._done(self._top, service):
             return "degraded"
         return "degraded" if outcome.state == "degraded" and service not in self._top else "up"
-
-    def _is_over(self) -> bool:
-        return self._view.phase in ENDED
 
     def found(self) -> tuple[Fate, ...]:
         found = []

@@ -17,8 +17,8 @@ SELDOM: Final = 20_000
 def collector_at_rest() -> Iterator[None]:
     """Pauses cyclic garbage collection.
 
-    A plan or a report consists of a hundred thousand long-lived values without reference cycles; the
-    collector would scan them again and again and find nothing.
+    A plan, report, estate or journal consists of a hundred thousand long-lived values without reference
+    cycles; the collector would scan them again and again and find nothing.
     """
     on = gc.isenabled()
     gc.disable()

@@ -18,7 +18,7 @@ from typing import Final, TypeVar, cast
 import orjson
 
 from evac.app import incidents
-from evac.app.incidents import Folds, no_collecting
+from evac.app.incidents import Folds
 from evac.app.status_export import About, PublicStatus
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import STREAM as WATCH
@@ -27,6 +27,7 @@ from evac.incident.incident import Dossier, Summary
 from evac.incident.records import Entry, Notice
 from evac.incident.services import Fate
 from evac.incident.timeline import grouped, timeline
+from evac.model.collector import collector_at_rest
 from evac.model.errors import RunError
 from evac.office.runs import Borrowed, Register
 from evac.office.values import ExportSeen, RunShort
@@ -225,7 +226,7 @@ class IncidentDesk:
 
     async def _file(self, name: str, now_ms: int) -> IncidentFile:
         """Runs on the thread."""
-        with no_collecting():
+        with collector_at_rest():
             return await self._made(name, now_ms)
 
     async def _made(self, name: str, now_ms: int) -> IncidentFile:

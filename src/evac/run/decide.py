@@ -131,7 +131,9 @@ def _move(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
             return late
     match view.phase:
         case "pending" | "awaiting_approval":
-            return _approval(view, now_ms)
+            if _is_approved(view):
+                return _event("run_started", now_ms, token=view.token)
+            return _approval_needed(view, now_ms) if view.phase == "pending" else None
         case "running":
             return _running(view, agenda, now_ms)
         case "paused":
@@ -147,12 +149,6 @@ def _move(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
 
 def _is_approved(view: RunView) -> bool:
     return view.approvals.counted >= view.spec.approvals and not view.approvals.untyped
-
-
-def _approval(view: RunView, now_ms: int) -> Event | None:
-    if _is_approved(view):
-        return _event("run_started", now_ms, token=view.token)
-    return _approval_needed(view, now_ms) if view.phase == "pending" else None
 
 
 def _approval_needed(view: RunView, now_ms: int) -> Event:

@@ -31,7 +31,8 @@ def take_over(view: RunView, event: Event) -> Iterator[None]:
     that is unknown or cannot run.
     """
     run_moves(view, event, event.kind)
-    attempts = _attempts(view)
+    tried: dict[str, int] = {step.id: n for step, n in zip(view.steps, view.attempts, strict=True) if n}
+    attempts = {**view.replaced.attempts, **tried}
     yield
     merged = yield from _merging(view, event.data["plan"], attempts, event.data.get("given_up") == "stays")
     yield
@@ -62,11 +63,6 @@ def take_over(view: RunView, event: Event) -> Iterator[None]:
     yield from _put_back(view, before, merged)
     boot_events.gate_tripped(view)
     view.approvals.count(view.spec.envelope)
-
-
-def _attempts(view: RunView) -> dict[str, int]:
-    tried: dict[str, int] = {step.id: n for step, n in zip(view.steps, view.attempts, strict=True) if n}
-    return {**view.replaced.attempts, **tried}
 
 
 def _merging(

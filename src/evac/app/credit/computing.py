@@ -319,13 +319,6 @@ def _without_window(rules: Sequence[Rule], windows: Windows) -> Iterator[str]:
             yield rule.id
 
 
-def lines_of_account(case: Case, document: dict[str, Any], account: str) -> list[dict[str, Any]]:
-    """The lines of one account, from the only partition that can contain them."""
-    number = intake.partition_of(account, document["partitions"])
-    file = part_file(case.folder / "ledgers" / document["ledger"], number)
-    return pl.scan_parquet(file).filter(pl.col("account") == account).collect().to_dicts()
-
-
 SIMULATION_VERSION: Final = 1
 _BY: Final = ("tranche", "kind", "currency")
 _SUMS: Final = ENVELOPE_SUMS

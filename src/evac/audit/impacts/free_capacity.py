@@ -170,7 +170,9 @@ class UsableServers:
 
     def rounded(self, bits: int) -> IntColumn:
         """Free amounts rounded for shapes; an empty server has the size of its class."""
-        found = _leading_bits(self.free, bits)
+        length = np.frexp(self.free.astype(np.float64))[1]
+        shift = np.maximum(length - bits, 0).astype(np.int64)
+        found = np.asarray((self.free >> shift) << shift, np.int64)
         found[self.empty] = self.free[self.empty]
         return found
 
@@ -257,12 +259,6 @@ def _shapes(pool: IndexColumn, usable: UsableServers) -> tuple[IndexColumn, Inde
     number = np.empty(len(order), np.int32)
     number[order] = np.arange(len(order), dtype=np.int32)
     return first[order], number[shape], levels[order]
-
-
-def _leading_bits(values: IntColumn, bits: int) -> IntColumn:
-    length = np.frexp(values.astype(np.float64))[1]
-    shift = np.maximum(length - bits, 0).astype(np.int64)
-    return np.asarray((values >> shift) << shift, np.int64)
 
 
 def _declared(top: Topology, used: IntColumn) -> tuple[IntColumn, list[int]]:

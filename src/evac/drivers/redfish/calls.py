@@ -386,7 +386,9 @@ class Talk:
         request = packed(self.target, method, path, headers, body, last)
         for left in reversed(range(LATE_TRIES)):
             try:
-                connection = await self._connected()
+                if self._connection is None or not self._connection.usable:
+                    self._connection = await self._wire.connection(self.target, self._left())
+                connection = self._connection
                 answer = await self._wire.send(self.target, connection, request, self._left())
             except OurselvesLate:
                 if not left:
@@ -403,11 +405,6 @@ class Talk:
                     connection.abort()  # the response is complete, and the request said to close
                 return answer
         raise AssertionError("the last try returns or raises")
-
-    async def _connected(self) -> Connection:
-        if self._connection is None or not self._connection.usable:
-            self._connection = await self._wire.connection(self.target, self._left())
-        return self._connection
 
     async def _enter(self, credential: Credential) -> None:
         try:

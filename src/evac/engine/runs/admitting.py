@@ -482,7 +482,7 @@ async def _finish(
     while True:
         kind, data = outcome
         try:
-            permit = await _conclude(bench, admitted, step, attempt, kind, data)
+            permit = await admitted.conclude(Event(kind, bench.view.last_ms, step.id, attempt, data))
         except Unavailable:
             await asyncio.sleep(CONFLICT_AGAIN_MS / 1_000)
             continue
@@ -498,12 +498,6 @@ async def _finish(
                 raise
         except RunError:
             return  # people decided meanwhile, and that stands
-
-
-async def _conclude(
-    bench: Bench, admitted: Admitted, step: RunStep, attempt: int, kind: str, data: dict[str, Any]
-) -> Permit:
-    return await admitted.conclude(Event(kind, bench.view.last_ms, step.id, attempt, data))
 
 
 def _cannot_stand(doing: Doing, error: EvacError) -> Outcome:

@@ -220,7 +220,9 @@ class LeaseDriver:
             raise Permanent("lease-unproven", problems[0], "fence by network, by power, or by hand")
         if order.dry_run:
             return {"dry_run": "would wait until the permit expires"}
-        _, ttl_ms = await self._fact(action)
+        found = await self._permits.fact(action.target)
+        assert found is not None
+        _, ttl_ms = found
         self._permits.stop(action.target)
         began = self._permits.now_ms()
         while (left := self._permits.over_at_ms(action.target, ttl_ms) - self._permits.now_ms()) > 0:
@@ -243,11 +245,6 @@ class LeaseDriver:
 
     async def close(self) -> None:
         """Nothing is open."""
-
-    async def _fact(self, action: Action) -> tuple[str, int]:
-        found = await self._permits.fact(action.target)
-        assert found is not None
-        return found
 
     async def _problems(self, action: Action) -> tuple[str, ...]:
         try:

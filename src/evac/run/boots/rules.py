@@ -150,15 +150,11 @@ def _again(view: RunView, now_ms: int) -> list[Event]:
             now_ms,
             view.steps[i].id,
             view.attempts[i],
-            {"who": "evac", "reason": MENDED if _is_refused(view, i) else MADE_GOOD},
+            {"who": "evac", "reason": MENDED if view.failures.get(i, ("",))[0] == REFUSED else MADE_GOOD},
         )
         for i in sorted(view.boots.refused)[:_AT_ONCE]
         if view.phases[i] == "failed" or i in view.boots.quarantined
     ]
-
-
-def _is_refused(view: RunView, i: int) -> bool:
-    return view.failures.get(i, ("",))[0] == REFUSED
 
 
 def _next_turns(view: RunView, now_ms: int) -> Iterator[Event]:

@@ -39,7 +39,6 @@ from evac.web.room import WarRoom, room_of
 Word = Literal["approve", "pause", "resume", "retry", "skip", "undo", "attest", "cancel"]
 Verb = Annotated[Word, Query()]
 FIELDS_MOST: Final = 32
-MINUTES_MOST: Final = 60
 WAIT_S: Final = 5
 """How long a page waits for the leader's response."""
 CONFIRMED: Final = frozenset({"cancel", "undo"})

@@ -21,7 +21,6 @@ from evac.office.facts import EstateFacts
 from evac.office.reckoning import FateOf, WhatIf
 from evac.views.words import duration, listed, people, plural
 
-_BOXES_MEANT: Final = 60
 WIDTH: Final = 216
 WIDE: Final = 280
 HEIGHT: Final = 58
