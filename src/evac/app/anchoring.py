@@ -34,16 +34,7 @@ from evac.engine.lead import access_journal, watch_journal
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.stores.guards import HOLD_KEY
 from evac.estate.codecs.policy import load_policy, policy_beside
-from evac.model.errors import (
-    ActionError,
-    Conflict,
-    Corrupt,
-    EvacError,
-    NotAllowed,
-    OutcomeUnknown,
-    Permanent,
-    StoreError,
-)
+from evac.model import errors
 from evac.model.estate import Estate
 from evac.model.generation import SUPERSEDED
 from evac.net.secrets import Secret, resolve
@@ -93,17 +84,17 @@ def check_agents(estate: Estate) -> None:
     found = agents_of(estate)
     problems = {plain_problem(at.url, peer) for at, peer in found.values()} - {""}
     if problems:
-        raise NotAllowed("agent-plain", "; ".join(sorted(problems)), PLAIN_HINT)
+        raise errors.NotAllowed("agent-plain", "; ".join(sorted(problems)), PLAIN_HINT)
     keys: list[tuple[Secret, AgentAt]] = []
     for at, _ in found.values():
         try:
             key = resolve(at.secret)
-        except Permanent:
+        except errors.Permanent:
             continue  # unreachable agents are reported elsewhere
         other = next((at for known, at in keys if known == key), None)
         keys.append((key, at))
         if other is not None:
-            raise NotAllowed(
+            raise errors.NotAllowed(
                 "agent-key-shared",
                 f"the agents of {other.site} and {at.site} share a key: {other.secret} and {at.secret}",
                 "give each agent its own key, so that a stolen key opens only one site",
@@ -121,7 +112,7 @@ def heard(site: str, keep: Sink, say: Callable[[str, Mapping[str, Any]], None]) 
     async def kept(head: Anchor) -> None:
         try:
             await keep(head)
-        except (Permanent, OutcomeUnknown) as error:
+        except (errors.Permanent, errors.OutcomeUnknown) as error:
             own = error.code != SUPERSEDED and not error.code.startswith("tls-")
             if own and said.get(head.stream) != error.code and len(said) < SAID_MOST:
                 said[head.stream] = error.code
@@ -219,7 +210,7 @@ class HeadChore:
             try:
                 chapter = await chapters.newest_of(self._store) if stream == access_journal.STREAM else stream
                 head = await self._read_on(chapter) if chapter else None
-            except Corrupt as error:
+            except errors.Corrupt as error:
                 self._say("", stream, f"journal {stream} can no longer be verified: {error.message}")
                 continue
             if head is not None:
@@ -241,14 +232,14 @@ class HeadChore:
         try:
             async with asyncio.timeout(KEEP_S):
                 await self._sinks[site](head)
-        except Permanent as error:
+        except errors.Permanent as error:
             if error.code in CONTRADICTED:
                 self._say(
                     site,
                     head.stream,
                     f"the agent of {site} has a different head of a journal: {error.message}",
                 )
-        except (EvacError, TimeoutError, OSError):
+        except (errors.EvacError, TimeoutError, OSError):
             return
         else:
             self._left[site, head.stream] = head
@@ -306,7 +297,7 @@ class HeldJournals:
         else:
             words += "; everything is on hold: find out who put an older state of the store back"
             hold = {"who": HOLDER, "reason": words, "at_ms": self._clock.now_ms()}
-            with contextlib.suppress(Conflict):  # A hold is there already.
+            with contextlib.suppress(errors.Conflict):  # A hold is there already.
                 puts = (Put(HOLD_KEY, orjson.dumps(hold)), Put(key, found))
                 await self._store.transact((Compare(HOLD_KEY, 0),), puts)
         words += f"; evac run verify {run} --estate ESTATE"
@@ -316,7 +307,7 @@ class HeldJournals:
         try:
             async with asyncio.timeout(COMPARE_S):
                 return await self._agents[site](run)
-        except (EvacError, TimeoutError, OSError):
+        except (errors.EvacError, TimeoutError, OSError):
             return None
 
 
@@ -337,7 +328,7 @@ async def repair(
     """
     is_month = journal not in JOURNALS
     if not is_of_no_run(journal):
-        raise NotAllowed(
+        raise errors.NotAllowed(
             "journal-unrepairable",
             f"{journal} is not a journal that can be repaired",
             f"name one of: {', '.join(JOURNALS)}, access-YYYY-MM; for a run, look at the real systems first",
@@ -366,7 +357,7 @@ async def repair(
                 done = keep and keep_first
                 found = await repair_journal(inner, seal, journal, lost.get(journal, b""), done)
                 break
-            except Conflict:  # a controller wrote in the meantime
+            except errors.Conflict:  # a controller wrote in the meantime
                 if not tries_left:
                     raise
         if entry is not None:
@@ -404,7 +395,7 @@ async def _append(store: Store, stream: str, record: bytes) -> None:
         try:
             await (await Journal.at_end(store, stream, None)).append([record], None)
             return
-        except Conflict:
+        except errors.Conflict:
             if not tries_left:
                 raise
 
@@ -429,7 +420,7 @@ async def heads_of(path: str, stream: str, generation: int = 0) -> tuple[list[An
         try:
             for row in await client.heads(stream, ASK_S, generation):
                 found.append(Anchor(stream, int(row["segment"]), int(row["records"]), str(row["hash"])))
-        except ActionError:
+        except errors.ActionError:
             silent.append(site)
         finally:
             await client.close()
@@ -438,5 +429,5 @@ async def heads_of(path: str, stream: str, generation: int = 0) -> tuple[list[An
             "check that they are running, trust EVAC_AGENT_CERT, and have "
             "certificates that EVAC_AGENT_CA trusts"
         )
-        raise StoreError("agents-silent", f"no agent answers: {', '.join(silent)}", hint)
+        raise errors.StoreError("agents-silent", f"no agent answers: {', '.join(silent)}", hint)
     return found, silent

@@ -26,21 +26,10 @@ from evac.engine.plans.library import get_plan
 from evac.engine.runs.reading import decode_all, run_of_incident
 from evac.engine.stores.stalled_commits import is_protection
 from evac.estate.codecs import plan as plan_codec
+from evac.incident import records
 from evac.incident.components import StatusPage, status_page
 from evac.incident.dora import classify
 from evac.incident.incident import Dossier, Summary, summary
-from evac.incident.records import (
-    NOTES_MOST,
-    Entry,
-    Note,
-    Notice,
-    RunRecord,
-    Source,
-    StoreLoss,
-    checked_new,
-    from_data,
-    to_data,
-)
 from evac.incident.regulator import basics, check_fact, duties
 from evac.incident.services import Fate, Walk
 from evac.incident.timeline import Telling, timeline
@@ -69,12 +58,12 @@ class RunFold:
     def _forget(self) -> None:
         self._head: Anchor | None = None
         self._events: list[Event] = []
-        self._record: RunRecord | None = None
+        self._record: records.RunRecord | None = None
         self._telling: Telling | None = None
         self._walk: Walk | None = None
 
     @property
-    def record(self) -> RunRecord:
+    def record(self) -> records.RunRecord:
         assert self._record is not None
         return self._record
 
@@ -88,7 +77,7 @@ class RunFold:
         """Its state after the last record; must not be modified."""
         return self.telling.view
 
-    def fates(self, record: RunRecord, begun_ms: int, begun: Source) -> tuple[Fate, ...]:
+    def fates(self, record: records.RunRecord, begun_ms: int, begun: records.Source) -> tuple[Fate, ...]:
         """As `services.fates`, from the record as last read."""
         if self._walk is None or self._walk.since != (begun_ms, begun):
             self._walk = Walk(record, begun_ms, begun)
@@ -124,7 +113,7 @@ class RunFold:
         self._head, self._events = head, events
         self.telling.read_on(events)
         known = self.record
-        self._record = RunRecord(known.spec, tuple(events), known.others, known.plans)
+        self._record = records.RunRecord(known.spec, tuple(events), known.others, known.plans)
 
     async def _begin(self, store: Store, events: Sequence[Event]) -> None:
         """Start with the steps of all its plans."""
@@ -132,7 +121,7 @@ class RunFold:
         found = {spec.plan: await _plan(store, spec.plan) for spec in (first, *others)}
         plans = {digest: plan for digest, plan in found.items() if plan is not None}
         self._telling, self._walk = Telling(self.incident, first, others), None
-        self._record = RunRecord(first, (), others, plans)
+        self._record = records.RunRecord(first, (), others, plans)
 
 
 class Folds:
@@ -182,7 +171,7 @@ def paper(
     kind: PaperKind,
     form: PaperForm,
     now_ms: int,
-    entries: Sequence[Entry] | None = None,
+    entries: Sequence[records.Entry] | None = None,
 ) -> str | Sheet:
     """One paper of one incident. entries: its timeline, if already known."""
     if kind == "report":
@@ -236,7 +225,7 @@ async def notes_alone(store: Store) -> list[str]:
     return sorted(found)
 
 
-async def notes_of(store: Store, incident: str) -> tuple[Note, ...]:
+async def notes_of(store: Store, incident: str) -> tuple[records.Note, ...]:
     """Notes in order of their ids. Raises InvalidInput for an invalid note."""
     prefix, found = f"{NOTE}{incident}/", []
     async for entry in entries(store, prefix, PAGE):
@@ -244,13 +233,13 @@ async def notes_of(store: Store, incident: str) -> tuple[Note, ...]:
             row = orjson.loads(entry.value)
         except orjson.JSONDecodeError:
             row = None
-        found.append(from_data(incident, entry.key.removeprefix(prefix), row))
-        if len(found) >= NOTES_MOST:
+        found.append(records.from_data(incident, entry.key.removeprefix(prefix), row))
+        if len(found) >= records.NOTES_MOST:
             break
     return tuple(found)
 
 
-async def _readable_notes(store: Store, incident: str) -> tuple[Note, ...]:
+async def _readable_notes(store: Store, incident: str) -> tuple[records.Note, ...]:
     with contextlib.suppress(InvalidInput):
         return await notes_of(store, incident)
     return ()
@@ -262,7 +251,7 @@ async def published(store: Store) -> list[tuple[str, int, str, str]]:
     async for entry in entries(store, NOTE, PAGE):
         incident, _, id = entry.key.removeprefix(NOTE).partition("/")
         with contextlib.suppress(InvalidInput, orjson.JSONDecodeError):
-            note = from_data(incident, id, orjson.loads(entry.value))
+            note = records.from_data(incident, id, orjson.loads(entry.value))
             if note.kind == "update":
                 text = "\n\n".join(filter(None, (note.text, note.other_text)))
                 title = " / ".join(filter(None, (note.name, note.other_name)))
@@ -272,7 +261,7 @@ async def published(store: Store) -> list[tuple[str, int, str, str]]:
     return found
 
 
-async def add_note(store: Store, note: Note, new: bool = False) -> str:
+async def add_note(store: Store, note: records.Note, new: bool = False) -> str:
     """Write a new note; return its key. new: the incident may be unknown so far."""
     key, compares, changes = await note_changes(store, note, new)
     await store.transact(compares, changes)
@@ -280,7 +269,7 @@ async def add_note(store: Store, note: Note, new: bool = False) -> str:
 
 
 async def note_changes(
-    store: Store, note: Note, new: bool = False
+    store: Store, note: records.Note, new: bool = False
 ) -> tuple[str, tuple[Compare, ...], tuple[Change, ...]]:
     """(key, condition, value) of a note. Raises InvalidInput for an inconsistent one, RunError for an unknown
     incident.
@@ -290,30 +279,34 @@ async def note_changes(
         raise RunError(
             "incident-unknown", f"no such incident: {note.incident}", "evac incident list; or add --new"
         )
-    if len(await notes_of(store, note.incident)) >= NOTES_MOST:
-        raise InvalidInput("notes-full", f"{NOTES_MOST:,} notes are kept per incident", "write elsewhere")
+    if len(await notes_of(store, note.incident)) >= records.NOTES_MOST:
+        raise InvalidInput(
+            "notes-full", f"{records.NOTES_MOST:,} notes are kept per incident", "write elsewhere"
+        )
     key = f"{NOTE}{note.incident}/{note.id}"
-    return key, (Compare(key, 0),), (Put(key, orjson.dumps(to_data(note))), Put(NOTED, key.encode()))
+    return key, (Compare(key, 0),), (Put(key, orjson.dumps(records.to_data(note))), Put(NOTED, key.encode()))
 
 
-def check_note(note: Note) -> None:
+def check_note(note: records.Note) -> None:
     """Raise InvalidInput for an inconsistent note."""
-    checked_new(note)
+    records.checked_new(note)
     if note.kind == "fact":
         check_fact(note)
 
 
-async def watched(store: Store) -> tuple[Notice, ...]:
+async def watched(store: Store) -> tuple[records.Notice, ...]:
     """The watch journal, numbered."""
     found = await runs.notices(store)
-    return tuple(Notice(n, o.kind, o.at_ms, o.site, o.words, o.data) for n, o in sorted(found.items()))
+    return tuple(
+        records.Notice(n, o.kind, o.at_ms, o.site, o.words, o.data) for n, o in sorted(found.items())
+    )
 
 
 async def dossier(
     store: Store,
     name: str,
     now_ms: int,
-    notices: tuple[Notice, ...] | None = None,
+    notices: tuple[records.Notice, ...] | None = None,
     fold_of: Callable[[str, str], RunFold] = RunFold,
 ) -> Dossier:
     """Everything about one incident, by its name or that of its run. fold_of: (run, incident) -> what was
@@ -337,7 +330,7 @@ async def dossier(
     fold = fold_of(run, incident)
     await fold.read_on(store)
     losses = await runs.losses_of(store, fold.view, now_ms)
-    told = tuple(StoreLoss(loss.store, loss.most_ms, loss.words) for loss in losses)
+    told = tuple(records.StoreLoss(loss.store, loss.most_ms, loss.words) for loss in losses)
     return Dossier(incident, (fold.record,), seen, notes, told)
 
 

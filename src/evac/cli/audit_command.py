@@ -15,16 +15,8 @@ from evac import audit as audits
 from evac import estate as estates
 from evac.app.planner.kernels import audit_s, kernels
 from evac.audit import AuditReport, Finding
-from evac.cli import completion, console
+from evac.cli import completion, console, options
 from evac.cli.console import emit, emit_pdf, pdf_possible, progress, reporter, say, screen, write_whole
-from evac.cli.options import (
-    as_of_option,
-    estate_argument,
-    fail_on_option,
-    file_option,
-    output_option,
-    quiet_option,
-)
 from evac.cli.target import Where, situation_of, where_options
 from evac.estate.codecs.suppressions import encode_baseline, read_baseline, read_suppressions
 from evac.model.backup import NOTHING_SEEN
@@ -49,7 +41,7 @@ class Judged:
 
 
 @click.command()
-@estate_argument
+@options.estate_argument
 @click.option(
     "--lose",
     multiple=True,
@@ -76,11 +68,11 @@ class Judged:
     "--all", "whole", is_flag=True, help="List every loss and every finding, not only the most severe."
 )
 @where_options
-@as_of_option
-@fail_on_option("error")
-@output_option("text", "json", "sarif", "junit", "github", "markdown", "html", "pdf")
-@file_option
-@quiet_option
+@options.as_of_option
+@options.fail_on_option("error")
+@options.output_option("text", "json", "sarif", "junit", "github", "markdown", "html", "pdf")
+@options.file_option
+@options.quiet_option
 def audit(
     estate: Path,
     lose: tuple[str, ...],

@@ -19,18 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from evac.cli import console
+from evac.cli import console, options
 from evac.cli.console import emit, progress, say, screen
-from evac.cli.options import (
-    BUDGET_MOST_S,
-    Command,
-    Length,
-    as_of_option,
-    estate_argument,
-    file_option,
-    output_option,
-    quiet_option,
-)
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -59,7 +49,7 @@ class BundleAsked:
         return any(given)
 
 
-def bundle_options(command: Command) -> Command:
+def bundle_options(command: options.Command) -> options.Command:
     """Decorate a command with `asked`, a BundleAsked."""
     file = click.Path(path_type=Path, dir_okay=False)
 
@@ -199,7 +189,7 @@ def bundle() -> None:
 
 
 @bundle.command()
-@estate_argument
+@options.estate_argument
 @click.option(
     "-o",
     "--out",
@@ -252,13 +242,13 @@ def bundle() -> None:
 @click.option("--seal", multiple=True, metavar="REF|FILE", help="Another reference or file to seal.")
 @click.option(
     "--budget",
-    type=Length(BUDGET_MOST_S),
+    type=options.Length(options.BUDGET_MOST_S),
     default="60s",
     show_default=True,
     help="Search effort for halls, feeds and groups without a standby plan; an amount of work, not of time.",
 )
-@as_of_option
-@quiet_option
+@options.as_of_option
+@options.quiet_option
 def make(
     estate: Path,
     target: Path,
@@ -313,8 +303,8 @@ def make(
 
 @bundle.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@output_option("text", "json", "markdown", "html")
-@file_option
+@options.output_option("text", "json", "markdown", "html")
+@options.file_option
 def show(file: Path, output: str, target: Path | None) -> int:
     """Show what is in a bundle, how old it is, and what is missing."""
     from evac.bundle.contents import contents_sheet, look

@@ -26,17 +26,7 @@ from typing import Any, Final
 
 import click
 
-from evac.model.errors import (
-    EstateError,
-    EvacError,
-    InvalidInput,
-    LockHeld,
-    NotAllowed,
-    OutcomeUnknown,
-    StalePlan,
-    UnknownDomain,
-    UnsafePlan,
-)
+from evac.model import errors
 from evac.model.extras import is_installed, needs
 from evac.model.run_policy import SUCCEEDED
 from evac.run.values import ENDED, RunPhase
@@ -141,19 +131,19 @@ NOT_COMPARED: Final = 18
 INTERRUPTED: Final = 130
 
 
-def exit_code(error: EvacError) -> int:
+def exit_code(error: errors.EvacError) -> int:
     """The exit code for an error that reached the command line."""
-    if isinstance(error, StalePlan):
+    if isinstance(error, errors.StalePlan):
         return STALE
-    if isinstance(error, UnsafePlan):
+    if isinstance(error, errors.UnsafePlan):
         return REFUSED
-    if isinstance(error, NotAllowed):
+    if isinstance(error, errors.NotAllowed):
         return NOT_ALLOWED
-    if isinstance(error, LockHeld):
+    if isinstance(error, errors.LockHeld):
         return LOCKED
-    if isinstance(error, OutcomeUnknown):
+    if isinstance(error, errors.OutcomeUnknown):
         return UNKNOWN
-    if isinstance(error, EstateError | UnknownDomain | InvalidInput):
+    if isinstance(error, errors.EstateError | errors.UnknownDomain | errors.InvalidInput):
         return USAGE
     return FAILED
 
@@ -202,7 +192,7 @@ def pdf_possible(output: str, target: Path | None) -> None:
     if output != "pdf" and (target is None or target.suffix != ".pdf"):
         return
     if target is None and sys.stdout.isatty():
-        raise InvalidInput(
+        raise errors.InvalidInput(
             "pdf-terminal", "a terminal cannot show a PDF", "write it to a file: -o FILE, or > FILE"
         )
     if not is_installed("pdf"):

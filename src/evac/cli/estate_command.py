@@ -10,17 +10,8 @@ from typing import Final
 import click
 
 from evac import estate as estates
-from evac.cli import console
+from evac.cli import console, options
 from evac.cli.console import emit, say, screen, write_whole
-from evac.cli.options import (
-    Day,
-    as_of_option,
-    estate_argument,
-    fail_on_option,
-    file_option,
-    output_option,
-    quiet_option,
-)
 from evac.estate import CheckResult
 from evac.estate import check as check_estate
 from evac.views.json_out import Alert, check_json, in_format, of_diagnostics
@@ -43,11 +34,11 @@ _DAY: Final = date(2026, 11, 1)
     "--seed", type=click.IntRange(0), default=20_221_015, show_default=True, help="Same seed, same company."
 )
 @click.option(
-    "--as-of", type=Day(), default=_DAY, show_default=True, help="Date for which the example is made."
+    "--as-of", type=options.Day(), default=_DAY, show_default=True, help="Date for which the example is made."
 )
 @click.option("--tables", type=click.Choice(["csv", "parquet"]), default="parquet", show_default=True)
 @click.option("--replace", is_flag=True, help="Replace the files of an existing estate.")
-@quiet_option
+@options.quiet_option
 def example(
     name: str, target: Path, servers: int, seed: int, as_of: date, tables: str, replace: bool, quiet: bool
 ) -> None:
@@ -67,11 +58,11 @@ def example(
 
 
 @click.command()
-@estate_argument
-@as_of_option
-@fail_on_option("error")
-@output_option("text", "json", "sarif", "junit", "github", "markdown")
-@file_option
+@options.estate_argument
+@options.as_of_option
+@options.fail_on_option("error")
+@options.output_option("text", "json", "sarif", "junit", "github", "markdown")
+@options.file_option
 def check(estate: Path, as_of: date | None, fail_on: str, output: str, target: Path | None) -> int:
     """Check that the estate is well formed. Lists every problem with file, line and column.
 
@@ -124,9 +115,9 @@ def estate_group() -> None:
 
 
 @estate_group.command()
-@estate_argument
+@options.estate_argument
 @click.option("--write", is_flag=True, help="Write the files; without it, the changes are only shown.")
-@quiet_option
+@options.quiet_option
 def upgrade(estate: Path, write: bool, quiet: bool) -> None:
     """Rewrite an estate of version 1 in version 2 of the format.
 
@@ -157,7 +148,7 @@ def upgrade(estate: Path, write: bool, quiet: bool) -> None:
 
 @click.command()
 @click.argument("what", type=click.Choice(["estate", "plan", "audit", "access", "notices"]), default="estate")
-@file_option
+@options.file_option
 def schema(what: str, target: Path | None) -> None:
     """Print a JSON Schema: of the estate, of access or notices files (for editors), of plan files, or of the
     audit's JSON.

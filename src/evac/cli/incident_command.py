@@ -10,19 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evac.cli import console
+from evac.cli import console, options
 from evac.cli.console import emit, emit_pdf, say, screen, write_whole
-from evac.cli.options import (
-    ESTATE,
-    Length,
-    file_option,
-    output_option,
-    plan_argument,
-    quiet_option,
-    reason_option,
-    time_zone_option,
-    who_option,
-)
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 
@@ -57,7 +46,7 @@ def _form(output: str) -> Any:
 
 @incident.command(name="list")
 @where_options
-@output_option("text", "json", "markdown")
+@options.output_option("text", "json", "markdown")
 def list_command(where: Where, output: str) -> None:
     """List all incidents, oldest first."""
     _show(where.do(lambda control: control.incidents(_form(output))), None)
@@ -66,7 +55,7 @@ def list_command(where: Where, output: str) -> None:
 @incident.command()
 @incident_argument
 @where_options
-@output_option("text", "json", "markdown", "html")
+@options.output_option("text", "json", "markdown", "html")
 def show(incident: str, where: Where, output: str) -> None:
     """Show an incident: when it started, what is down, the commander."""
     _show(where.do(lambda control: control.paper(incident, "summary", _form(output))), None)
@@ -76,8 +65,8 @@ def show(incident: str, where: Where, output: str) -> None:
 @incident_argument
 @click.option("--all", "whole", is_flag=True, help="Show every record, not only the important ones.")
 @where_options
-@output_option("text", "json", "markdown", "html")
-@file_option
+@options.output_option("text", "json", "markdown", "html")
+@options.file_option
 def timeline_command(incident: str, whole: bool, where: Where, output: str, target: Path | None) -> None:
     """Show what happened, in order; each line names the record behind it."""
     kind: PaperKind = "whole-timeline" if whole else "timeline"
@@ -87,8 +76,8 @@ def timeline_command(incident: str, whole: bool, where: Where, output: str, targ
 @incident.command()
 @incident_argument
 @where_options
-@output_option("text", "json", "markdown", "html", "pdf")
-@file_option
+@options.output_option("text", "json", "markdown", "html", "pdf")
+@options.file_option
 def report(incident: str, where: Where, output: str, target: Path | None) -> None:
     """Write a regulator report (Korea, EU DORA): start, cause, services, people, duration, actions.
 
@@ -110,13 +99,15 @@ def report(incident: str, where: Where, output: str, target: Path | None) -> Non
 )
 @click.option("--name", default="", help="The component, the fact, or the title of an update.")
 @click.option("--value", default="", help="The state, the fact, or the commander.")
-@click.option("--due", type=Length(), default=0, help="For an update: when the next one is due, like 30m.")
+@click.option(
+    "--due", type=options.Length(), default=0, help="For an update: when the next one is due, like 30m."
+)
 @click.option("--other-title", default="", help="An update's title in the status page's other language.")
 @click.option("--other-text", default="", help="An update's text in the status page's other language.")
 @click.option("--new", is_flag=True, help="Create an incident that has no run or note yet.")
-@who_option
+@options.who_option
 @where_options
-@quiet_option
+@options.quiet_option
 def note(
     incident: str,
     text: str,
@@ -149,11 +140,11 @@ def _write(where: Where, note: Note, quiet: bool, done: str) -> int:
 
 @incident.command()
 @incident_argument
-@reason_option
+@options.reason_option
 @click.option("--confirm", metavar="INCIDENT", default="", help="The name of the incident, to confirm.")
-@who_option
+@options.who_option
 @where_options
-@quiet_option
+@options.quiet_option
 def resolve(incident: str, reason: str, confirm: str, who: str | None, where: Where, quiet: bool) -> int:
     """Resolve an incident. Lists what is still down; marks no service or component as operational.
 
@@ -174,10 +165,10 @@ def resolve(incident: str, reason: str, confirm: str, who: str | None, where: Wh
 
 @incident.command()
 @incident_argument
-@reason_option
-@who_option
+@options.reason_option
+@options.who_option
 @where_options
-@quiet_option
+@options.quiet_option
 def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: bool) -> int:
     """Reopen a resolved incident. Its timeline keeps both events."""
     from evac.incident.records import Note
@@ -189,7 +180,7 @@ def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: boo
 
 
 @incident.command(name="status-page")
-@click.argument("estate", type=ESTATE, required=False)
+@click.argument("estate", type=options.ESTATE, required=False)
 @click.option(
     "-o",
     "--out",
@@ -209,9 +200,9 @@ def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: boo
     metavar="LIST",
     help="Languages of the page, its own first: en,ko. Others are written to index.ko.html and feed.ko.xml.",
 )
-@time_zone_option
+@options.time_zone_option
 @where_options
-@quiet_option
+@options.quiet_option
 def status_page(
     estate: Path | None, target: Path, title: str, url: str, languages: str, where: Where, quiet: bool
 ) -> None:
@@ -235,10 +226,10 @@ def status_page(
 
 
 @incident.command()
-@plan_argument
+@options.plan_argument
 @click.option("--estate", type=click.Path(path_type=Path), help="Names of the contacts.")
-@output_option("text", "json", "markdown", "html", "pdf")
-@file_option
+@options.output_option("text", "json", "markdown", "html", "pdf")
+@options.file_option
 def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -> None:
     """Write a printable runbook of a plan, with the same step IDs, for when no screen works."""
     from evac import estate as estates

@@ -24,20 +24,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
-from evac.cli import console
+from evac.cli import console, options
 from evac.cli.bundle_command import SITE as BUNDLE_SITE
 from evac.cli.bundle_command import BundleAsked, bundle_options, open_bundle
 from evac.cli.console import say
-from evac.cli.options import (
-    ESTATE,
-    Length,
-    agent_options,
-    as_of_option,
-    in_time_zone,
-    signing_options,
-    store_option,
-    time_zone_option,
-)
 from evac.model.errors import InvalidInput
 from evac.views.words import ZONE, listed
 
@@ -243,7 +233,7 @@ def status_options(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("estate", type=ESTATE, required=False)
+@click.argument("estate", type=options.ESTATE, required=False)
 @click.option("--site", help="The site of this controller.  [required]")
 @click.option(
     "--policy",
@@ -251,7 +241,9 @@ def status_options(command: Command) -> Command:
     help="Policy file. [default: policy.yaml next to the estate]",
 )
 @click.option("--no-watch", is_flag=True, help="Only execute requests: no probes, no verdicts.")
-@click.option("--until-idle", type=Length(), default=0, help="Exit after this long without a run. 0: never.")
+@click.option(
+    "--until-idle", type=options.Length(), default=0, help="Exit after this long without a run. 0: never."
+)
 @click.option(
     "--generation",
     type=click.IntRange(0, 4_000),
@@ -287,16 +279,16 @@ def status_options(command: Command) -> Command:
 )
 @bundle_options
 @status_options
-@agent_options
-@signing_options
-@time_zone_option
+@options.agent_options
+@options.signing_options
+@options.time_zone_option
 @click.option(
     "--lease",
-    type=Length(),
+    type=options.Length(),
     help="Leader lease, like 5s; up to four times that on slow systems.",
 )
-@as_of_option
-@store_option
+@options.as_of_option
+@options.store_option
 def serve(
     estate: Path | None,
     site: str | None,
@@ -418,7 +410,7 @@ def _demo(port: int | None, sign_in: bool) -> int:
         raise click.UsageError(f"--demo uses its own company: remove {listed(others)}")
     from evac.app.demo import room as demo_room
 
-    with in_time_zone(os.environ.get(ZONE, demo_room.ZONE)):
+    with options.in_time_zone(os.environ.get(ZONE, demo_room.ZONE)):
         demo_room.serve_demo(demo_room.PORT if port is None else port, say, sign_in=sign_in)
     return console.DONE
 

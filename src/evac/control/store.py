@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from evac.app import runs
 from evac.backup.evidence import Evidence
-from evac.control.port import (
-    RELEASED,
-    Document,
-    Held,
-    PlanGiven,
-    QuarantineForm,
-    StatusAbout,
-    StatusFiles,
-    Taken,
-)
+from evac.control import port
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.plans.library import find_plan, get_plan
 from evac.engine.runs import effects
@@ -110,7 +101,7 @@ class StoreControl:
                 return
             await asyncio.sleep(PAUSE_S)
 
-    async def events(self, name: str, follow: bool = False) -> AsyncGenerator[Document, None]:
+    async def events(self, name: str, follow: bool = False) -> AsyncGenerator[port.Document, None]:
         run, last, over = await runs.resolve(self.store, name), 0, not follow
         while True:
             fresh = False
@@ -123,10 +114,10 @@ class StoreControl:
                 return
             await asyncio.sleep(PAUSE_S)
 
-    async def ask(self, name: str, request: Request) -> Taken:
+    async def ask(self, name: str, request: Request) -> port.Taken:
         return (await self.ask_all(name, (request,)))[0]
 
-    async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
+    async def ask_all(self, name: str, asked: Sequence[Request]) -> list[port.Taken]:
         from evac.app import applying
 
         now_ms, who = self._clock.now_ms(), runs.who_am_i()
@@ -149,16 +140,16 @@ class StoreControl:
         told = []
         for key in ids:
             said = ("", "") if key in left else refused.get(key) or await runs.answered(self.store, key)
-            told.append(Taken(key not in left, *said))
+            told.append(port.Taken(key not in left, *said))
         return told
 
-    async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
+    async def proof(self, name: str, heads: Sequence[Anchor]) -> port.Document:
         from evac.app.access_log import is_of_no_run
 
         found = name if is_of_no_run(name) else await runs.resolve(self.store, name)
         return asdict(await runs.verify(self.store, found, list(heads)))
 
-    async def quarantine(self, name: str, form: QuarantineForm) -> str:
+    async def quarantine(self, name: str, form: port.QuarantineForm) -> str:
         found = await runs.quarantine(self.store, name)
         if form == "csv":
             return quarantine_csv(found)
@@ -172,7 +163,7 @@ class StoreControl:
     async def plans(self) -> Sequence[PlanLine]:
         return await status_summary.plan_lines(self.store)
 
-    async def rehearse(self, plan: PlanGiven) -> DryRun:
+    async def rehearse(self, plan: port.PlanGiven) -> DryRun:
         from evac.app.applying import rehearse
         from evac.engine.runs.dry_run import read_kept
 
@@ -181,7 +172,7 @@ class StoreControl:
         kept = await read_kept(self.store)
         return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known, kept)
 
-    async def ready(self, plan: PlanGiven) -> str:
+    async def ready(self, plan: port.PlanGiven) -> str:
         from evac.app import applying
 
         estate = _estate(plan.estate)
@@ -193,7 +184,7 @@ class StoreControl:
 
     async def propose(
         self,
-        plan: PlanGiven,
+        plan: port.PlanGiven,
         incident: str,
         reason: str,
         typed: tuple[str, ...],
@@ -210,12 +201,12 @@ class StoreControl:
     async def backup_history(self, data_set: str, most: int) -> Sequence[BackupEvent]:
         return await Evidence(self.store).history(data_set, most)
 
-    async def access_log(self, since_ms: int) -> Document:
+    async def access_log(self, since_ms: int) -> port.Document:
         from evac.app.access_log import access_log
 
         return asdict(await access_log(self.store, since_ms))
 
-    async def logins(self) -> Sequence[Document]:
+    async def logins(self) -> Sequence[port.Document]:
         return [one for _, one in await logins.kept(self.store)]
 
     async def end_logins(self, name: str, login: str = "") -> int:
@@ -254,16 +245,16 @@ class StoreControl:
 
         await applying.go_on(self.store, self._url, self._log, asked=True)
 
-    async def hold(self, who: str, reason: str) -> Held:
+    async def hold(self, who: str, reason: str) -> port.Held:
         standing = await runs.held(self.store)
         if standing is not None:
-            return Held(standing.who, standing.reason, True)
+            return port.Held(standing.who, standing.reason, True)
         name = await self.name(who)
         await runs.hold(self.store, name, reason, self._clock.now_ms())
-        return Held(name, reason, False)
+        return port.Held(name, reason, False)
 
     async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
-        name, why = await self.name(who), reason or RELEASED
+        name, why = await self.name(who), reason or port.RELEASED
         if key is not None and await runs.held(self.store) is not None:
             await self._must_lead()
         return await runs.release(self.store, name, why, self._clock.now_ms(), key)
@@ -271,7 +262,7 @@ class StoreControl:
     async def status(self) -> StatusDocument:
         return await status_summary.status(self.store)
 
-    async def what_if(self, domains: Sequence[str], estate: Path | None) -> Document:
+    async def what_if(self, domains: Sequence[str], estate: Path | None) -> port.Document:
         return await status_summary.what_if(self.store, domains, _estate(estate))
 
     async def incidents(self, form: PaperForm) -> str | Sheet:
@@ -308,7 +299,7 @@ class StoreControl:
         made = replace(note, id=runs.new_id(now_ms), who=await self.name(note.who), at_ms=now_ms)
         return await incidents.add_note(self.store, made, new)
 
-    async def status_page(self, about: StatusAbout) -> StatusFiles:
+    async def status_page(self, about: port.StatusAbout) -> port.StatusFiles:
         from evac import estate as estates
         from evac.app import incidents
         from evac.incident.components import languages_of, public_names
@@ -318,7 +309,7 @@ class StoreControl:
         title, names = about.title or loaded.name, public_names(loaded)
         page = await incidents.public_status(self.store, title, names, self._clock.now_ms())
         files = status_files(page, about.url, languages_of(about.languages))
-        return StatusFiles(files, page.overall, len(page.components))
+        return port.StatusFiles(files, page.overall, len(page.components))
 
 
 def _estate(path: Path | None) -> Path:

@@ -15,18 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal, get_args
 
-from evac.credit import formulas
-from evac.credit.exact import (
-    Account,
-    Line,
-    Measured,
-    credited_ms,
-    days_of,
-    entitled,
-    lines_of,
-    measured,
-    reached,
-)
+from evac.credit import exact, formulas
 from evac.credit.formulas import money_words
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
 from evac.credit.windows import WEEKDAYS, Window, clock, cycle_of
@@ -172,7 +161,7 @@ def _of(name: str, count: int) -> str:
 def explained(
     rules: RuleSet,
     windows: Sequence[Window],
-    row: Account,
+    row: exact.Account,
     language: Language,
     templates: Templates = TEMPLATES,
 ) -> Explanation:
@@ -180,9 +169,11 @@ def explained(
     words = templates[language]
     by_id = {rule.id: rule for rule in rules.rules}
     sentences = []
-    for line in lines_of(rules, windows, row):
+    for line in exact.lines_of(rules, windows, row):
         rule = by_id[line.rule]
-        seen = measured(rule, rules.zone, windows, row.service, row.site, cycle_of(row.cycle, rules.zone))
+        seen = exact.measured(
+            rule, rules.zone, windows, row.service, row.site, cycle_of(row.cycle, rules.zone)
+        )
         outages = words["and"].join(
             words["outage"].format(
                 begin=_moment(a, rules), end=_moment(b, rules), length=length_words(b - a, words)
@@ -205,7 +196,7 @@ def explained(
     return Explanation(row.service, row.cycle, tuple(sentences))
 
 
-def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> str:
+def _why(rule: Rule, seen: exact.Measured, row: exact.Account, words: Mapping[str, str]) -> str:
     fee = money_words(row.fee, row.currency)
     match rule.formula:
         case formulas.Tiers(tiers):
@@ -220,13 +211,13 @@ def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> 
             return words["tiers"].format(fee=fee, cycle=row.cycle, **values)
         case formulas.ProRata() as formula:
             base = HOUR_MS if rule.base == "hourly_fee" else seen.cycle.length_ms
-            hours = _number(Fraction(credited_ms(formula, seen), HOUR_MS))
+            hours = _number(Fraction(exact.credited_ms(formula, seen), HOUR_MS))
             values = {"hours": hours, "base_hours": _number(Fraction(base, HOUR_MS))}
             return words["pro_rata"].format(
                 fee=fee, factor=_number(Fraction(formula.times_permille, 1_000)), **values
             )
         case formulas.PerDay() as formula:
-            days = sum(count for count, _ in days_of(formula, seen))
+            days = sum(count for count, _ in exact.days_of(formula, seen))
             return words[_of("per_day", days)].format(days=days, after=length_words(formula.after_ms, words))
         case formulas.Days():
             return words["instead" if row.channel in rule.fallback else "extended"]
@@ -248,7 +239,7 @@ def _when(rule: Rule, words: Mapping[str, str]) -> Iterator[str]:
         yield words["hours_on" if days else "hours"].format(begin=begin, end=end, days=days)
 
 
-def _bounds(rule: Rule, line: Line, row: Account, words: Mapping[str, str]) -> Iterator[str]:
+def _bounds(rule: Rule, line: exact.Line, row: exact.Account, words: Mapping[str, str]) -> Iterator[str]:
     """Says that an amount is the floor, or one of the caps."""
     if line.kind not in MONEY or line.state == "review" or rule.in_kind:
         return
@@ -261,19 +252,19 @@ def _bounds(rule: Rule, line: Line, row: Account, words: Mapping[str, str]) -> I
         yield words["at_least"]
 
 
-def _tax(line: Line, row: Account, words: Mapping[str, str]) -> Iterator[str]:
+def _tax(line: exact.Line, row: exact.Account, words: Mapping[str, str]) -> Iterator[str]:
     """Says that tax is paid in addition."""
     if line.tax and line.state != "review" and not row.tax_included:
         yield words["tax_on_top"].format(tax=money_words(line.tax, line.currency))
 
 
-def _why_not(rules: RuleSet, windows: Sequence[Window], row: Account, words: Mapping[str, str]) -> str:
-    about = [rule for rule in rules.rules if entitled(rule, row)]
+def _why_not(rules: RuleSet, windows: Sequence[Window], row: exact.Account, words: Mapping[str, str]) -> str:
+    about = [rule for rule in rules.rules if exact.entitled(rule, row)]
     if not about:
         return words["no_rule"]
     cycle = cycle_of(row.cycle, rules.zone)
-    seen = [(rule, measured(rule, rules.zone, windows, row.service, row.site, cycle)) for rule in about]
-    short = [(rule, one) for rule, one in seen if one.total_ms > 0 and not reached(rule, one)]
+    seen = [(rule, exact.measured(rule, rules.zone, windows, row.service, row.site, cycle)) for rule in about]
+    short = [(rule, one) for rule, one in seen if one.total_ms > 0 and not exact.reached(rule, one)]
     if not short:
         return words["no_outage"]
     return words["too_short"].format(length=length_words(short[0][1].total_ms, words), rule=short[0][0].id)
@@ -302,9 +293,9 @@ def _moment(at_ms: int, rules: RuleSet) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S" if at.second else "%Y-%m-%d %H:%M")
 
 
-def account_of(values: Mapping[str, Any]) -> Account:
+def account_of(values: Mapping[str, Any]) -> exact.Account:
     """A row of the accounts as a value."""
-    return Account(**{name: values[name] for name in Account.__dataclass_fields__})
+    return exact.Account(**{name: values[name] for name in exact.Account.__dataclass_fields__})
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,27 +45,13 @@ from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.model.plan import Plan
 from evac.model.run_policy import PROFILES
+from evac.office import values
 from evac.office.doctor import DoctorDesk, Examiner, Examines
 from evac.office.facts import EstateFacts
 from evac.office.incidents import IncidentDesk
 from evac.office.notices.overview import NoticeBoard
 from evac.office.reckoning import CapacityOf, PlanVerdict, Reckoner, Rules, WhatIf, Worker, judged, verdict_of
 from evac.office.runs import Register
-from evac.office.values import (
-    NOBODY,
-    Ballots,
-    ControllerSeen,
-    EstateOnDisk,
-    HoldSeen,
-    Hub,
-    LeaderSeen,
-    NewerSeen,
-    News,
-    QuorumSeen,
-    ReadyPlan,
-    RunShort,
-    Situation,
-)
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.journal import last_of, records_after, tail
 from evac.store.opening import open_store
@@ -130,7 +116,7 @@ class Office:
         self._standing: Standing | None = None
         self.store, self.clock, self.site, self.rehearser = store, clock, site, rehearser
         self.doctor = DoctorDesk(clock, examine)
-        self.hub = Hub()
+        self.hub = values.Hub()
         self.facts: EstateFacts | None = None
         self._estimated: EstateFacts | None = None
         """Facts from the audit alone."""
@@ -153,23 +139,23 @@ class Office:
         self._backups_read = BackupsReader(store, clock)
         self._reckoned: tuple[Observation, str, BackupsSeen] | None = None
         self._problem = "the estate is being read"
-        self._ballots = Ballots(store, clock, PROFILES["cautious"], site)
+        self._ballots = values.Ballots(store, clock, PROFILES["cautious"], site)
         self._bell = asyncio.Event()
         self.register = Register(store, self.hub, self._bell.set)
         self.incidents = IncidentDesk(store, clock, self.register)
         self.board = NoticeBoard(store)
         self._notices: deque[Notice] = deque(maxlen=NOTICES_MOST)
-        self._leader = NOBODY
+        self._leader = values.NOBODY
         self._generation = 0
-        self._newer: NewerSeen | None = None
-        self._hold: HoldSeen | None = None
+        self._newer: values.NewerSeen | None = None
+        self._hold: values.HoldSeen | None = None
         self._marks: Mapping[str, str] = {}
         self._drawer: tuple[library.Ready, ...] = ()
         self._answers, self._answers_ms = False, clock.now_ms()
         self.looked_ms = 0
         self._looked_at = self._heard_at = clock.monotonic_ms()
         self._unread = ""
-        self._controller: ControllerSeen | None = None
+        self._controller: values.ControllerSeen | None = None
         self.situation = self._compose(0)
 
     async def run(self) -> None:
@@ -216,7 +202,7 @@ class Office:
         self._heard_at = self.clock.monotonic_ms()
         known = self._controller
         if known is None or (known.state, known.why) != (state, why):
-            self._controller = ControllerSeen(state, why, self.clock.now_ms())
+            self._controller = values.ControllerSeen(state, why, self.clock.now_ms())
             self._bell.set()
 
     @property
@@ -285,11 +271,13 @@ class Office:
         """Reads everything except journals and votes once. Raises Unavailable."""
         self._standing = self._standing_of()
         lease = await self.store.holder(LEADER)
-        self._leader = NOBODY if lease is None else LeaderSeen(lease.owner, lease.token)
+        self._leader = values.NOBODY if lease is None else values.LeaderSeen(lease.owner, lease.token)
         own, newer = await read_generation(self.store), await read_newer(self.store)
         self._generation = own.number
         over = newer is not None and takes_place_of(newer, own)
-        self._newer = NewerSeen(newer.number, newer.by, newer.at_ms) if newer is not None and over else None
+        self._newer = (
+            values.NewerSeen(newer.number, newer.by, newer.at_ms) if newer is not None and over else None
+        )
         self._hold = await self.standing_hold()
         register = await self.store.get(SITES_KEY)
         self._marks = {} if register is None else marks_in(register.value) or {}
@@ -356,7 +344,7 @@ class Office:
             self.facts = facts
             self._bell.set()
 
-    async def standing_hold(self) -> HoldSeen | None:
+    async def standing_hold(self) -> values.HoldSeen | None:
         """The current hold in the store; one of revision 0 was not written by evac, and stops every run all
         the same. Raises Unavailable.
         """
@@ -365,7 +353,9 @@ class Office:
         except Corrupt as error:
             before = self._hold
             at_ms = before.at_ms if before is not None and not before.revision else self.clock.now_ms()
-            return HoldSeen("someone else", f"{error.message}; place a hold, then release it", at_ms, 0)
+            return values.HoldSeen(
+                "someone else", f"{error.message}; place a hold, then release it", at_ms, 0
+            )
 
     def _said(self, answers: bool) -> None:
         if answers != self._answers:
@@ -389,7 +379,7 @@ class Office:
         if self._notices and notice.number <= self._notices[-1].number:
             return
         self._notices.append(notice)
-        self.hub.tell(News(TOPIC_WATCH, "notice", notice.number, notice))
+        self.hub.tell(values.News(TOPIC_WATCH, "notice", notice.number, notice))
         self._bell.set()
 
     async def _vote(self) -> None:
@@ -435,26 +425,26 @@ class Office:
             self._bell.clear()
             self.refresh()
 
-    def refresh(self) -> Situation:
+    def refresh(self) -> values.Situation:
         """The situation as of now; a new version of it if anything differs."""
         old = self.situation
         new = self._compose(old.version + 1)
         if replace(new, version=old.version, at_ms=old.at_ms) != old:
             self.situation = new
-            self.hub.tell(News(TOPIC_SITUATION, "situation", 0, new.version))
+            self.hub.tell(values.News(TOPIC_SITUATION, "situation", 0, new.version))
         return self.situation
 
-    def _compose(self, version: int) -> Situation:
+    def _compose(self, version: int) -> values.Situation:
         open_runs, ended = self.register.lines
         facts = self.facts
         sites = [site.id for site in facts.sites] if facts else []
-        return Situation(
+        return values.Situation(
             version=version,
             at_ms=self.clock.now_ms(),
             sites=self._ballots.sites(self._marks),
             lost_halls=self._ballots.lost_halls(),
             leader=self._leader,
-            quorum=QuorumSeen(
+            quorum=values.QuorumSeen(
                 self.store.name,
                 self.store.quorum,
                 self._ballots.voting(),
@@ -483,7 +473,7 @@ class Office:
             lost=self._observation.effects.lost if self._observation.effects is not None else (),
         )
 
-    def runs(self) -> tuple[RunShort, ...]:
+    def runs(self) -> tuple[values.RunShort, ...]:
         """All runs: open ones first, then ended ones, newest first."""
         open_runs, ended = self.register.lines
         return (*open_runs, *self.register.unread, *ended)
@@ -538,18 +528,18 @@ def _notice(number: int, record: bytes) -> Notice:
     return Notice(number, found.kind, found.at_ms, found.site, found.words, found.data)
 
 
-def _hold(entry: Entry | None) -> HoldSeen | None:
+def _hold(entry: Entry | None) -> values.HoldSeen | None:
     if entry is None:
         return None
     said = hold_line(entry.value)
-    return HoldSeen(said.who, said.reason, said.at_ms, entry.revision)
+    return values.HoldSeen(said.who, said.reason, said.at_ms, entry.revision)
 
 
-def _on_disk(standing: Standing | None) -> EstateOnDisk | None:
+def _on_disk(standing: Standing | None) -> values.EstateOnDisk | None:
     return (
         None
         if standing is None
-        else EstateOnDisk(
+        else values.EstateOnDisk(
             standing.taken_ms,
             standing.problems,
             standing.first,
@@ -562,8 +552,8 @@ def _on_disk(standing: Standing | None) -> EstateOnDisk | None:
     )
 
 
-def _ready(ready: library.Ready, facts: EstateFacts | None) -> ReadyPlan:
-    return ReadyPlan(
+def _ready(ready: library.Ready, facts: EstateFacts | None) -> values.ReadyPlan:
+    return values.ReadyPlan(
         "+".join(ready.lost),
         ready.lost,
         ready.plan,

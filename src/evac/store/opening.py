@@ -29,16 +29,7 @@ import orjson
 from evac.model.errors import Corrupt, Flooded, Permanent, StoreError
 from evac.net.secrets import Secret, resolve
 from evac.net.tls import is_here
-from evac.store.anchors import (
-    MAX_RECORDS,
-    PAGE_SEGMENTS,
-    Segment,
-    decode,
-    encode,
-    hash_of,
-    key_of,
-    prefix_of,
-)
+from evac.store import anchors
 from evac.store.port import (
     SEAL_BYTES,
     Change,
@@ -268,21 +259,21 @@ async def repair_journal(
     `Conflict` if someone else writes at the same time, and `Unavailable`.
     """
     there, after = dict[str, Entry](), ""
-    while page := await inner.list(prefix_of(stream), after, PAGE_SEGMENTS):
+    while page := await inner.list(anchors.prefix_of(stream), after, anchors.PAGE_SEGMENTS):
         there |= {entry.key: entry for entry in page}
         after = page[-1].key
-    good = dict[int, Segment]()
+    good = dict[int, anchors.Segment]()
     for key, entry in there.items():
-        tail = key.removeprefix(prefix_of(stream))
+        tail = key.removeprefix(anchors.prefix_of(stream))
         value = entry.value if seal is None else seal.open(key, entry.value)
-        if value is not None and tail.isdecimal() and key == key_of(stream, int(tail)):
+        if value is not None and tail.isdecimal() and key == anchors.key_of(stream, int(tail)):
             with contextlib.suppress(Corrupt):
-                good[int(tail)] = decode(stream, int(tail), value)
+                good[int(tail)] = anchors.decode(stream, int(tail), value)
     last = end = max(good, default=0)
-    while key_of(stream, end + 1) in there and end < last + SKIPPED_MOST:
+    while anchors.key_of(stream, end + 1) in there and end < last + SKIPPED_MOST:
         end += 1
     values, broken, gone = _one_chain(stream, good, end, lost)
-    foreign = tuple(sorted(there.keys() - {key_of(stream, number) for number in range(1, end + 1)}))
+    foreign = tuple(sorted(there.keys() - {anchors.key_of(stream, number) for number in range(1, end + 1)}))
     linked = max(0, len(values) - len(broken) - 1)
     found = Repair(tuple(broken), linked, foreign, sum(len(one.records) for one in good.values()), gone)
     if keep is None or found.sound:
@@ -291,7 +282,7 @@ async def repair_journal(
     for key in foreign:
         await inner.transact((Compare(key, there[key].revision),), (Delete(key),))
     for number, value in sorted(values.items()):
-        key = key_of(stream, number)
+        key = anchors.key_of(stream, number)
         put = Put(key, value) if seal is None else SealedPut(key, seal.close(key, value))
         revision = there[key].revision if key in there and key not in foreign else 0
         await inner.transact((Compare(key, revision),), (put,))
@@ -299,7 +290,7 @@ async def repair_journal(
 
 
 def _one_chain(
-    stream: str, good: Mapping[int, Segment], end: int, lost: bytes
+    stream: str, good: Mapping[int, anchors.Segment], end: int, lost: bytes
 ) -> tuple[dict[int, bytes], list[int], int]:
     """What to write by segment number, with an empty segment at the end; the unreadable segment numbers; the
     number of lost records.
@@ -320,13 +311,13 @@ def _one_chain(
             broken.append(number)
             missing = good[following[0]].first - 1 - records if following else 0
             places = following[0] - number if following else 1
-            count = min(MAX_RECORDS, missing) if 0 < missing <= places * MAX_RECORDS else 0
+            count = min(anchors.MAX_RECORDS, missing) if 0 < missing <= places * anchors.MAX_RECORDS else 0
             gone += count
             rows = [lost] * count if lost else ()
-        values[number] = encode(stream, number, records + 1, token, previous, rows)
-        previous, records = hash_of(values[number]), records + len(rows)
+        values[number] = anchors.encode(stream, number, records + 1, token, previous, rows)
+        previous, records = anchors.hash_of(values[number]), records + len(rows)
     if values:
-        values[end + 1] = encode(stream, end + 1, records + 1, token, previous, ())
+        values[end + 1] = anchors.encode(stream, end + 1, records + 1, token, previous, ())
     return values, broken, gone
 
 

@@ -23,29 +23,12 @@ from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan, StoreOutcome
 from evac.model.units import QUANTITY_LIMIT
 from evac.steps.registry import kind_of
+from evac.verify import capacity, order
 from evac.verify.bound import proved
-from evac.verify.capacity import (
-    check_capacity,
-    check_freed,
-    check_limits,
-    check_placement,
-    check_power,
-    check_spread,
-    final_state,
-)
 from evac.verify.derivation import better_again, derived_again
 from evac.verify.doubt import in_doubt
 from evac.verify.needs import check_needs
 from evac.verify.objectives import check_objectives
-from evac.verify.order import (
-    check_after,
-    check_components,
-    check_durations,
-    check_precedence,
-    check_stops,
-    check_stores,
-    check_tools,
-)
 from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
 from evac.verify.residency import check_residency
@@ -264,23 +247,23 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     """
     reading = read(instance, plan)
     times = milestones(reading)
-    check_durations(reading)
-    check_precedence(reading, times)
-    check_components(reading, times)
-    check_stores(reading)
-    check_tools(reading, times)
-    check_after(reading, times)
-    check_limits(reading)
-    check_power(reading)
+    order.check_durations(reading)
+    order.check_precedence(reading, times)
+    order.check_components(reading, times)
+    order.check_stores(reading)
+    order.check_tools(reading, times)
+    order.check_after(reading, times)
+    capacity.check_limits(reading)
+    capacity.check_power(reading)
     check_power_steps(reading)
     check_bring_up(reading, better or instance)
     check_people(reading, times)
-    check_stops(reading, times)
-    check_placement(reading)
-    check_capacity(reading)
-    check_freed(reading)
-    final = final_state(reading)
-    check_spread(reading, final)
+    order.check_stops(reading, times)
+    capacity.check_placement(reading)
+    capacity.check_capacity(reading)
+    capacity.check_freed(reading)
+    final = capacity.final_state(reading)
+    capacity.check_spread(reading, final)
     check_counts(reading, times)
     check_sheds(reading, times, final)
     check_tiers(reading, times, final)

@@ -11,17 +11,7 @@ from typing import Final
 
 from evac.model.plan import Outcome, Plan, Step
 from evac.model.units import moment_words
-from evac.views.plan_view import (
-    GIVEN_UP_WORDS,
-    GONE,
-    assumed_times,
-    felt,
-    recovery_times,
-    untimed,
-    verdict_words,
-    work_ms,
-    writes_words,
-)
+from evac.views import plan_view
 from evac.views.sheet import Page
 from evac.views.words import (
     duration,
@@ -169,7 +159,7 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     """The whole result for a terminal; `saved_as` names the file for the next command."""
     page = Page(width, colour)
     title = plan.scenario.title
-    page.title(f"{title[:1].upper()}{title[1:]}: {verdict_words(plan)}")
+    page.title(f"{title[:1].upper()}{title[1:]}: {plan_view.verdict_words(plan)}")
     page.line()
     page.facts(_facts(plan, digest))
     _tiers(page, plan)
@@ -190,32 +180,32 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
 
 def _takes(plan: Plan) -> tuple[str, str]:
     """The words about the length of a plan, and their style."""
-    if took := work_ms(plan):
+    if took := plan_view.work_ms(plan):
         return f"{duration(took)}, until the last step is done", ""
     kinds = listed(sorted({step.kind for step in plan.steps}), 3)
     return f"unknown: the estate does not say how long {kinds} takes (limits: manual:)", "unknown"
 
 
 def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
-    times = recovery_times(plan, plan.outcomes)
+    times = plan_view.recovery_times(plan, plan.outcomes)
     if times:
-        half, of = times[(len(times) - 1) // 2], " of those known" if untimed(plan) else ""
+        half, of = times[(len(times) - 1) // 2], " of those known" if plan_view.untimed(plan) else ""
         words = f"first {duration(times[0])}, half {duration(half)}, last {duration(times[-1])}{of}"
         yield "back", f"{words} {since(plan.scenario.kind)}", ""
-    if late := untimed(plan):
+    if late := plan_view.untimed(plan):
         be = "is" if late == 1 else "are"
         yield "not known", f"when {plural(late, 'service')} {be} back", "unknown"
     if plan.scenario.kind != "lose" and plan.steps:
         yield "takes", *_takes(plan)
-        writes = writes_words(plan)
+        writes = plan_view.writes_words(plan)
         if writes:
             yield "writes", writes, "warning"
     yield from wave_facts(plan)
-    if assumed := assumed_times(plan):
+    if assumed := plan_view.assumed_times(plan):
         yield "includes", assumed, "unknown"
     yield "objectives", *_objectives(plan.outcomes)
     outage = " ".join(outage_words(plan))
-    if unstated := felt(plan, plan.outcomes)[1]:
+    if unstated := plan_view.felt(plan, plan.outcomes)[1]:
         as_others = "counted like others in their tier"
         outage += f"; of {plural(unstated, 'service')} no number of users is stated: {as_others}"
     yield "outage", outage, "unknown" if unstated else ""
@@ -248,7 +238,7 @@ def _objectives(outcomes: tuple[Outcome, ...]) -> tuple[str, str]:
 def _gap(plan: Plan) -> str:
     if plan.objective == 0 and plan.unjudged:
         return "unknown: the loss cannot be judged"
-    if plan.objective == 0 and any(o.state in GONE for o in plan.outcomes):
+    if plan.objective == 0 and any(o.state in plan_view.GONE for o in plan.outcomes):
         return "unknown: the estate does not say how many people use the services that are not restored"
     if plan.objective == 0:
         return "no plan can be better" if plan.unweighted_before else "nothing is lost; no plan can be better"
@@ -273,9 +263,9 @@ def _tiers(page: Page, plan: Plan) -> None:
     rows = []
     for tier in sorted({o.tier for o in plan.outcomes}):
         mine = [o for o in plan.outcomes if o.tier == tier]
-        times = recovery_times(plan, mine)
+        times = plan_view.recovery_times(plan, mine)
         missed = sum(1 for o in mine if o.meets_rto is False)
-        gone = sum(1 for o in mine if o.state in GONE)
+        gone = sum(1 for o in mine if o.state in plan_view.GONE)
         first, last = (duration(times[0]), duration(times[-1])) if times else ("-", "-")
         rows.append((f"tier {tier}", number(len(mine)), first, last, number(missed), number(gone)))
     if rows:
@@ -298,7 +288,7 @@ def _late(page: Page, plan: Plan) -> None:
         (
             o.service,
             f"tier {o.tier}",
-            people(*felt(plan, [o])),
+            people(*plan_view.felt(plan, [o])),
             duration(o.recovery_ms),
             duration(o.rto_ms),
             " > ".join(o.critical[-3:]) if o.critical else "-",
@@ -309,15 +299,16 @@ def _late(page: Page, plan: Plan) -> None:
 
 
 def _given_up(page: Page, plan: Plan) -> None:
-    for state, words in GIVEN_UP_WORDS:
+    for state, words in plan_view.GIVEN_UP_WORDS:
         found = [o for o in plan.by_weight(plan.outcomes) if o.state == state]
         if not found:
             continue
         page.line()
-        heard = people_words(*felt(plan, found))
+        heard = people_words(*plan_view.felt(plan, found))
         page.line(f"{words}: {plural(len(found), 'service')}, {heard}", "bold")
         rows = [
-            (o.service, f"tier {o.tier}", people(*felt(plan, [o])), o.reason or "-") for o in found[:SHOWN]
+            (o.service, f"tier {o.tier}", people(*plan_view.felt(plan, [o])), o.reason or "-")
+            for o in found[:SHOWN]
         ]
         page.table(("service", "", "people", "why"), rows, right=(2,))
         if len(found) > SHOWN:
@@ -331,10 +322,10 @@ def _moved(page: Page, plan: Plan) -> None:
     if not found:
         return
     page.line()
-    heard = people_words(*felt(plan, found))
+    heard = people_words(*plan_view.felt(plan, found))
     page.line(f"Moved, to free capacity: {plural(len(found), 'service')}, {heard}", "bold")
     rows = [
-        (o.service, f"tier {o.tier}", people(*felt(plan, [o])), why_words("", moves[o.service]))
+        (o.service, f"tier {o.tier}", people(*plan_view.felt(plan, [o])), why_words("", moves[o.service]))
         for o in found[:SHOWN]
     ]
     page.table(("service", "", "people", f"what happens {since(plan.scenario.kind)}"), rows, right=(2,))

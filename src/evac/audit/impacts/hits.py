@@ -9,19 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evac.audit.impacts import dependencies
 from evac.audit.impacts.capacity import Capacity, capacity
-from evac.audit.impacts.dependencies import (
-    Bits,
-    Order,
-    Pairs,
-    Taken,
-    order_of,
-    packed,
-    pairs_of,
-    spread_all,
-    taken_of,
-    unpacked,
-)
 from evac.audit.impacts.losses import (
     CountTable,
     Losses,
@@ -56,15 +45,15 @@ class Ground:
         return self.replicas.lost
 
     @property
-    def taken(self) -> Taken:
+    def taken(self) -> dependencies.Taken:
         return self.replicas.taken
 
     @property
-    def short(self) -> Pairs:
+    def short(self) -> dependencies.Pairs:
         return self.replicas.short
 
     @property
-    def endpoints(self) -> Pairs:
+    def endpoints(self) -> dependencies.Pairs:
         return self.replicas.endpoints
 
     @property
@@ -77,9 +66,9 @@ class Wiring:
     """Results of dependencies, stores and durations."""
 
     graph: ServiceGraph
-    order: Order
+    order: dependencies.Order
     """By plain needs."""
-    whole: Order
+    whole: dependencies.Order
     """By all needs, including alternatives; the same if there are none."""
     stores: StoreHits
     families: FamilyHits
@@ -94,9 +83,9 @@ class Down:
     """(L, S) traffic must move to another site."""
     direct: BoolColumn
     """(L, S) by its own replicas, traffic or stores, not by a dependency."""
-    bits: Bits
+    bits: dependencies.Bits
     """A bit for each loss, by service."""
-    down: Pairs
+    down: dependencies.Pairs
     """The same as pairs."""
 
 
@@ -114,11 +103,11 @@ class ReplicasTaken:
 
     lost: CountTable
     """(L, S) replicas."""
-    taken: Taken
+    taken: dependencies.Taken
     """Pairs with any."""
-    short: Pairs
+    short: dependencies.Pairs
     """Pairs with fewer replicas left than the smallest share."""
-    endpoints: Pairs
+    endpoints: dependencies.Pairs
     """Pairs that lose all of a service at some site."""
     loose: BoolColumn
     """(L, S) may or may not be taken, because only the site is known."""
@@ -129,14 +118,14 @@ class ReplicasTaken:
 def _replicas_taken(top: Topology, losses: Losses, found: Presence) -> ReplicasTaken:
     pools = pools_taken(top, losses)
     lost = lost_counts(found, losses, pools)
-    taken = taken_of(lost)
+    taken = dependencies.taken_of(lost)
     pairs = taken.pairs
     left = found.n[pairs.service] - taken.count
     return ReplicasTaken(
         lost,
         taken,
         pairs.only(left < found.m[pairs.service]),
-        pairs_of(endpoints_lost(top, found, losses, lost, pools)),
+        dependencies.pairs_of(endpoints_lost(top, found, losses, lost, pools)),
         unjudged(top, found, losses),
         pools,
     )
@@ -145,9 +134,9 @@ def _replicas_taken(top: Topology, losses: Losses, found: Presence) -> ReplicasT
 def wiring_of(top: Topology, losses: Losses) -> Wiring:
     """Dependencies, stores and times."""
     hits, graph = store_hits(top, losses), service_graph(top.estate)
-    order = order_of(graph)
+    order = dependencies.order_of(graph)
     every = graph.every
-    whole = order if every is graph else order_of(every)
+    whole = order if every is graph else dependencies.order_of(every)
     families = family_hits(graph, hits)
     times = times_of(top.estate, every, whole)
     return Wiring(graph, order, whole, hits, families, times)
@@ -158,13 +147,15 @@ def down_by(ground: Ground, wiring: Wiring) -> Down:
     services, losses, movable = len(wiring.graph.hard), len(ground.losses), _movable(ground.top)
     moved = ground.endpoints.only(movable[ground.endpoints.service])
     without = _without_store(wiring.graph, wiring.families)
-    direct = packed((ground.short, moved, without, pairs_of(ground.losses.external)), services, losses)
-    bits = spread_all(wiring.order, wiring.graph, direct)
+    direct = dependencies.packed(
+        (ground.short, moved, without, dependencies.pairs_of(ground.losses.external)), services, losses
+    )
+    bits = dependencies.spread_all(wiring.order, wiring.graph, direct)
     return Down(
         moved.marked(losses, services),
-        unpacked(direct, losses).marked(losses, services),
+        dependencies.unpacked(direct, losses).marked(losses, services),
         bits,
-        unpacked(bits, losses),
+        dependencies.unpacked(bits, losses),
     )
 
 
@@ -174,7 +165,7 @@ def _movable(top: Topology) -> BoolColumn:
     return np.array(kinds, np.bool_)
 
 
-def _without_store(graph: ServiceGraph, families: FamilyHits) -> Pairs:
+def _without_store(graph: ServiceGraph, families: FamilyHits) -> dependencies.Pairs:
     """Services with a hard need for a store family that has no instance left, unsorted."""
     found = [
         (service, families.losses[families.index[name]])
@@ -183,4 +174,6 @@ def _without_store(graph: ServiceGraph, families: FamilyHits) -> Pairs:
         if name in families.index
     ]
     services = np.repeat(np.array([s for s, _ in found], np.int32), [len(losses) for _, losses in found])
-    return Pairs(services, np.concatenate([np.empty(0, np.int32), *(losses for _, losses in found)]))
+    return dependencies.Pairs(
+        services, np.concatenate([np.empty(0, np.int32), *(losses for _, losses in found)])
+    )

@@ -16,31 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from evac.drivers.backups import (
-    BackupDriver,
-    Filled,
-    Filling,
-    Stopwatch,
-    Tool,
-    document,
-    in_time,
-    number,
-    objects,
-    unreadable,
-    word,
-)
-from evac.drivers.capabilities import (
-    PARTS_PER_MILLION,
-    READ,
-    STRUCTURE,
-    CopyReport,
-    Listing,
-    Proof,
-    ProofOutcome,
-    RestoresData,
-    Taken,
-    TakesBackups,
-)
+from evac.drivers import backups, capabilities
 from evac.drivers.parameters import many, text
 from evac.drivers.places import manifest_of
 from evac.drivers.port import Action
@@ -50,20 +26,22 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 FACTS_MOST: Final = 100
 
 
-class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
+class BackupCommandDriver(backups.BackupDriver, capabilities.TakesBackups, capabilities.RestoresData):
     """Runs `list_argv`, `take_argv`, `prove_argv` and `restore_argv` of the settings."""
 
     name = "backup_command"
 
-    async def _list(self, action: Action, timeout_s: float) -> Listing:
-        found = await _ask(action, "list_argv", Stopwatch(timeout_s))
+    async def _list(self, action: Action, timeout_s: float) -> capabilities.Listing:
+        found = await _ask(action, "list_argv", backups.Stopwatch(timeout_s))
         repository, pinned = _word(found, "repository"), text(action.settings, "repository_id", "")
         if pinned and repository != pinned:
             words = f"this is the repository {repository[:80]}, but {pinned[:80]} was expected"
             raise Permanent("backup-other-repository", words, "check `list_argv` and `repository_id`")
-        copies = sorted(map(_copy, objects(found.get("copies"), "list_argv")), key=lambda it: it.taken_at)
+        copies = sorted(
+            map(_copy, backups.objects(found.get("copies"), "list_argv")), key=lambda it: it.taken_at
+        )
         deletable = found.get("deletable")
-        return Listing(
+        return capabilities.Listing(
             repository,
             tuple(copies),
             _word(found, "tool") or self.name,
@@ -72,8 +50,8 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
             deletable if isinstance(deletable, bool) else None,
         )
 
-    async def take(self, action: Action, timeout_s: float) -> Taken:
-        watch = Stopwatch(timeout_s)
+    async def take(self, action: Action, timeout_s: float) -> capabilities.Taken:
+        watch = backups.Stopwatch(timeout_s)
         found = await _ask(action, "take_argv", watch, changes=True)
         try:
             copy = _copy(_object(found.get("copy"), "take_argv"))
@@ -82,16 +60,20 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
         except Permanent as error:
             words = f"a backup may have been taken: {error.message}"
             raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
-        return Taken(copy, read, stored, watch.took_ms, missing)
+        return capabilities.Taken(copy, read, stored, watch.took_ms, missing)
 
-    async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
-        if level not in (STRUCTURE, READ) or not 1 <= part <= of:
+    async def prove(
+        self, action: Action, timeout_s: float, level: int, part: int, of: int
+    ) -> capabilities.Proof:
+        if level not in (capabilities.STRUCTURE, capabilities.READ) or not 1 <= part <= of:
             raise Permanent("proof-unknown", f"no program can prove level {level}, part {part} of {of}")
-        watch = Stopwatch(timeout_s)
+        watch = backups.Stopwatch(timeout_s)
 
-        def said(outcome: ProofOutcome, read: int, share: int, code: str, detail: str) -> Proof:
+        def said(
+            outcome: capabilities.ProofOutcome, read: int, share: int, code: str, detail: str
+        ) -> capabilities.Proof:
             tool = (watch.took_ms, action.at, self.name, "")
-            return Proof("", level, outcome, read, share, *tool, code[:80], detail[:600])
+            return capabilities.Proof("", level, outcome, read, share, *tool, code[:80], detail[:600])
 
         asked = {"EVAC_LEVEL": str(level), "EVAC_PART": str(part), "EVAC_OF": str(of)}
         try:
@@ -100,19 +82,19 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
             code, detail = _word(found, "code"), _word(found, "detail")
         except ActionError as error:
             return said("could-not-run", 0, 0, error.code, error.message)
-        if outcome not in get_args(ProofOutcome) or share > PARTS_PER_MILLION:
+        if outcome not in get_args(capabilities.ProofOutcome) or share > capabilities.PARTS_PER_MILLION:
             return said("could-not-run", 0, 0, "backup-output", "prove_argv did not report a known outcome")
-        if outcome == "passed" and level >= READ and not read:
+        if outcome == "passed" and level >= capabilities.READ and not read:
             return said("could-not-run", 0, 0, "nothing-read", "the program reports that it read nothing")
         return said(outcome, read, share, code, detail)  # type: ignore[arg-type]
 
-    async def _fill(self, into: Filling) -> Filled:
+    async def _fill(self, into: backups.Filling) -> backups.Filled:
         """The program's report on a restore counts only together with the content of the folder."""
         copy, folder, watch = into.copy, into.folder, into.watch
         asked = {"EVAC_COPY": copy.id, "EVAC_PLACE": str(folder), "EVAC_UNTIL": str(into.until or "")}
         found = await _ask(into.action, "restore_argv", watch, asked, into.lock)
-        seen = await in_time(lambda: manifest_of(folder), watch, "reading the restored data")
-        said = number(found["bytes"], "restore_argv") if "bytes" in found else seen.bytes
+        seen = await backups.in_time(lambda: manifest_of(folder), watch, "reading the restored data")
+        said = backups.number(found["bytes"], "restore_argv") if "bytes" in found else seen.bytes
         wanted = seen.bytes if copy.bytes is None else copy.bytes
         files = seen.files if copy.files is None else copy.files
         if not seen.files or (said, seen.bytes, seen.files) != (wanted, wanted, files):
@@ -126,7 +108,9 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
             if isinstance(value, str | int) and not isinstance(value, bool):
                 facts.setdefault(name[:80], value if isinstance(value, int) else value[:200])
         reached = found.get("reached_at")
-        return Filled(seen.bytes, copy.taken_at if reached is None else _number(found, "reached_at"), facts)
+        return backups.Filled(
+            seen.bytes, copy.taken_at if reached is None else _number(found, "reached_at"), facts
+        )
 
 
 _READ: Final = ("bytes_read", "share_read")
@@ -135,7 +119,7 @@ _READ: Final = ("bytes_read", "share_read")
 async def _ask(
     action: Action,
     key: str,
-    watch: Stopwatch,
+    watch: backups.Stopwatch,
     more: Mapping[str, str] | None = None,
     lock: int | None = None,
     changes: bool = False,
@@ -147,26 +131,28 @@ async def _ask(
     env, hidden = given(action.settings)
     env |= {"EVAC_TARGET": action.target, "EVAC_SITE": action.at, **(more or {})}
     keeps = () if lock is None else (lock,)
-    ended = await Tool(argv[0], env, hidden).run(
+    ended = await backups.Tool(argv[0], env, hidden).run(
         *argv[1:], timeout_s=watch.left_s, changes=changes, keeps=keeps
     )
-    return _object(document(ended.output, key), key)
+    return _object(backups.document(ended.output, key), key)
 
 
 def _object(found: object, name: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
-        raise unreadable(name, "no object")
+        raise backups.unreadable(name, "no object")
     return found
 
 
-def _copy(found: Mapping[str, Any]) -> CopyReport:
-    size, files = (number(found[key], "a copy") if key in found else None for key in ("bytes", "files"))
-    id_ = word(found.get("id"), "a copy")
+def _copy(found: Mapping[str, Any]) -> capabilities.CopyReport:
+    size, files = (
+        backups.number(found[key], "a copy") if key in found else None for key in ("bytes", "files")
+    )
+    id_ = backups.word(found.get("id"), "a copy")
     if not id_:
-        raise unreadable("a copy", "no id")
-    return CopyReport(
+        raise backups.unreadable("a copy", "no id")
+    return capabilities.CopyReport(
         id_,
-        number(found.get("taken_at"), "a copy"),
+        backups.number(found.get("taken_at"), "a copy"),
         size,
         files,
         _words(found, "paths"),
@@ -178,15 +164,15 @@ def _copy(found: Mapping[str, Any]) -> CopyReport:
 
 
 def _word(found: Mapping[str, Any], key: str) -> str:
-    return word(found.get(key, ""), key)
+    return backups.word(found.get(key, ""), key)
 
 
 def _number(found: Mapping[str, Any], key: str) -> int:
-    return number(found.get(key, 0), key)
+    return backups.number(found.get(key, 0), key)
 
 
 def _words(found: Mapping[str, Any], key: str) -> tuple[str, ...]:
     values = found.get(key, [])
     if not isinstance(values, list):
-        raise unreadable(key, "no list")
-    return tuple(word(value, key) for value in values)
+        raise backups.unreadable(key, "no list")
+    return tuple(backups.word(value, key) for value in values)

@@ -24,32 +24,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from evac.drivers import parameters
-from evac.drivers.capabilities import (
-    AnswersProbe,
-    Fences,
-    Follows,
-    HealthReport,
-    ProbeReport,
-    Promotes,
-    ReportsHealth,
-    ReportsRole,
-    RoleReport,
-    RoutesTraffic,
-    RunsUnits,
-    Verifies,
-)
-from evac.drivers.http import DRIVER
-from evac.drivers.http.contract import (
-    Contract,
-    authority,
-    body_of,
-    judge,
-    plain,
-    secret_of,
-    signed_headers,
-    speaks,
-)
+from evac.drivers import capabilities, parameters
+from evac.drivers.http import DRIVER, contract
 from evac.drivers.parameters import text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -78,15 +54,15 @@ _PAUSE_S: Final = 0.25
 
 
 class HttpDriver(
-    Verifies,
-    ReportsHealth,
-    AnswersProbe,
-    Fences,
-    ReportsRole,
-    Promotes,
-    Follows,
-    RunsUnits,
-    RoutesTraffic,
+    capabilities.Verifies,
+    capabilities.ReportsHealth,
+    capabilities.AnswersProbe,
+    capabilities.Fences,
+    capabilities.ReportsRole,
+    capabilities.Promotes,
+    capabilities.Follows,
+    capabilities.RunsUnits,
+    capabilities.RoutesTraffic,
 ):
     """Sends signed requests; a verify only reads, and accepts any good response. An endpoint with `does` uses
     `contract`.
@@ -98,13 +74,13 @@ class HttpDriver(
     def __init__(self) -> None:
         self._caller, self._prober = Caller(), Prober()
         self._health = Health(self._prober)
-        self._contract = Contract(self._caller)
+        self._contract = contract.Contract(self._caller)
 
     async def check(self, action: Action, order: Order) -> Checked:
         """Ready if everything that can be queried responds; without `observe_url` or `does` nothing can be
         checked.
         """
-        if speaks(action):
+        if contract.speaks(action):
             return await self._contract.check(action, order)
         try:
             _request_url(action, "url")
@@ -117,38 +93,40 @@ class HttpDriver(
         return Checked((), observed.evidence)
 
     async def execute(self, action: Action, order: Order) -> Evidence:
-        if speaks(action):
+        if contract.speaks(action):
             return await self._contract.execute(action, order)
         if action.verb == "verify":
             return await self._verify(action, order)
         return await self._ask(action, order, "url", "execute")
 
     async def undo(self, action: Action, order: Order) -> Evidence:
-        if speaks(action):
+        if contract.speaks(action):
             return await self._contract.undo(action, order)
         if not parameters.text(action.settings, "undo_url", ""):
             raise Permanent("undo-unknown", "undo_url is not set", "undo it by hand, then attest it")
         return await self._ask(action, order, "undo_url", "undo")
 
     async def observe(self, action: Action, order: Order) -> Observed:
-        if speaks(action):
+        if contract.speaks(action):
             return await self._contract.observe(action, order)
         try:
             return (await self._look(action, order, order.timeout_s))[0]
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
 
-    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+    async def report_role(self, action: Action, timeout_s: float) -> capabilities.RoleReport:
         return await self._contract.role(action, timeout_s)
 
-    async def report_health(self, action: Action, timeout_s: float, samples: int) -> HealthReport:
+    async def report_health(
+        self, action: Action, timeout_s: float, samples: int
+    ) -> capabilities.HealthReport:
         return await self._health.report(action, timeout_s, samples)
 
-    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+    async def probe(self, action: Action, timeout_s: float) -> capabilities.ProbeReport:
         """A request as a user makes it. Any response of the application below 500 counts."""
         url = parameters.text(action.settings, "observe_url", "") or parameters.text(action.settings, "url")
         problem = await self._prober.problem(url)
-        return ProbeReport(not problem, problem)
+        return capabilities.ProbeReport(not problem, problem)
 
     async def close(self) -> None:
         await self._caller.close()
@@ -171,11 +149,13 @@ class HttpDriver(
     async def _ask(self, action: Action, order: Order, which: str, what: str) -> Evidence:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + order.timeout_s
-        url, method, secret = _request_url(action, which), _method(action), secret_of(action)
+        url, method, secret = _request_url(action, which), _method(action), contract.secret_of(action)
         if order.dry_run:
             return {"would_send": f"{method} {urlsplit(url)._replace(query='').geturl()}"}
-        body = body_of(action, order, what)
-        headers = signed_headers(secret, f"{order.key}/{what}", body, int(time.time())) | authority(order)
+        body = contract.body_of(action, order, what)
+        headers = contract.signed_headers(
+            secret, f"{order.key}/{what}", body, int(time.time())
+        ) | contract.authority(order)
         try:
             answer = await self._caller.call(
                 method, url, body=body, headers=headers, timeout_s=order.timeout_s
@@ -184,10 +164,10 @@ class HttpDriver(
             raise Retryable("http-unreachable", str(error)) from error
         except NotAnswered as error:
             raise OutcomeUnknown("http-no-answer", str(error), "observe it first") from error
-        judge(answer)
+        contract.judge(answer)
         if answer.status == 202:
             await self._until_done(action, order, deadline, "absent" if what == "undo" else "done")
-        return {"status": answer.status, **plain(answer), **parameters.proof_of(action)}
+        return {"status": answer.status, **contract.plain(answer), **parameters.proof_of(action)}
 
     async def _until_done(self, action: Action, order: Order, deadline: float, outcome: str) -> None:
         """Accepted is not done: observe until it is. Raises `OutcomeUnknown`."""
@@ -208,7 +188,9 @@ class HttpDriver(
         if which == "url" and action.verb != "verify":
             return Observed("unclear", {"why": "observe_url is not set"}), None
         url = _request_url(action, which)
-        headers = signed_headers(secret_of(action), order.key, b"", int(time.time())) | authority(order)
+        headers = contract.signed_headers(
+            contract.secret_of(action), order.key, b"", int(time.time())
+        ) | contract.authority(order)
         try:
             answer = await self._caller.call("GET", url, headers=headers, timeout_s=timeout_s)
         except (NotReached, NotAnswered) as error:
@@ -232,7 +214,7 @@ def _method(action: Action) -> str:
 
 def _outcome(action: Action, answer: Answer) -> Observed:
     """The meaning of a response. A verify accepts any good response that does not say otherwise."""
-    evidence: Mapping[str, str | int | bool] = {"status": answer.status, **plain(answer)}
+    evidence: Mapping[str, str | int | bool] = {"status": answer.status, **contract.plain(answer)}
     said = answer.values().get("outcome", "done" if action.verb == "verify" else None)
     if 200 <= answer.status < 300 and action.verb == "verify" and said == "done":
         return Observed("done", evidence)
@@ -261,30 +243,30 @@ class Health:
         self._prober = prober
         self._counted: dict[str, tuple[int, int]] = {}
 
-    async def report(self, action: Action, timeout_s: float, samples: int) -> HealthReport:
+    async def report(self, action: Action, timeout_s: float, samples: int) -> capabilities.HealthReport:
         metrics = text(action.settings, "metrics", "")
         if metrics:
             return await self._from_counters(metrics, timeout_s)
         url = text(action.settings, "observe_url", "") or text(action.settings, "url")
         return await self._from_answers(url, timeout_s, samples)
 
-    async def _from_counters(self, url: str, timeout_s: float) -> HealthReport:
+    async def _from_counters(self, url: str, timeout_s: float) -> capabilities.HealthReport:
         status, body = await self._get(url, timeout_s)
         try:
             told = orjson.loads(body)
             now = (int(told["requests"]), int(told["errors"]))
         except (ValueError, KeyError, TypeError):
-            return HealthReport(0, 0)
+            return capabilities.HealthReport(0, 0)
         before = self._counted.get(url)
         if status != 200 or min(now) < 0:
-            return HealthReport(0, 0)
+            return capabilities.HealthReport(0, 0)
         self._counted[url] = now
         if before is None or now[0] < before[0] or now[1] < before[1]:
-            return HealthReport(0, 0)
+            return capabilities.HealthReport(0, 0)
         requests = now[0] - before[0]
-        return HealthReport(requests, min(now[1] - before[1], requests))
+        return capabilities.HealthReport(requests, min(now[1] - before[1], requests))
 
-    async def _from_answers(self, url: str, timeout_s: float, samples: int) -> HealthReport:
+    async def _from_answers(self, url: str, timeout_s: float, samples: int) -> capabilities.HealthReport:
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def failed() -> bool:
@@ -293,7 +275,7 @@ class Health:
                 return not 200 <= status < 500
 
         found = await asyncio.gather(*(failed() for _ in range(samples)))
-        return HealthReport(len(found), sum(found))
+        return capabilities.HealthReport(len(found), sum(found))
 
     async def _get(self, url: str, timeout_s: float) -> tuple[int, bytes]:
         """Status 0 if there was no response in time."""

@@ -16,6 +16,7 @@ from typing import Final
 
 from asyncmy.errors import MySQLError
 
+from evac.drivers import store_driver
 from evac.drivers.capabilities import (
     AnswersProbe,
     Fences,
@@ -46,18 +47,6 @@ from evac.drivers.mariadb.link import (
 )
 from evac.drivers.parameters import many, text, whole
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.store_driver import (
-    ANSWER_MS,
-    CONNECT_MS,
-    OTHER_PROOFS,
-    STAYS,
-    StoreDriver,
-    another_primary,
-    only_others,
-    place_problems,
-    standing_problems,
-    takes_connections,
-)
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.net.secrets import resolve
 
@@ -72,7 +61,9 @@ _NO_LONGER_KEPT: Final = frozenset({1236})
 """Error of a copy that needs log that its primary no longer has, or never had."""
 
 
-class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe):
+class MariadbDriver(
+    store_driver.StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe
+):
     """One connection for each action, closed at its end."""
 
     name = "mariadb"
@@ -92,8 +83,8 @@ class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Foll
             return Checked(said, facts.evidence(), refused if said else None)
         others = await _others(action, order, facts)
         problems = await _problems(action, order, facts)
-        words = tuple(another_primary(address).message for address in others)
-        return Checked((*words, *problems), facts.evidence(), only_others(others, problems))
+        words = tuple(store_driver.another_primary(address).message for address in others)
+        return Checked((*words, *problems), facts.evidence(), store_driver.only_others(others, problems))
 
     async def _execute(self, action: Action, order: Order) -> Evidence:
         async with linked(member_of(action), order.timeout_s) as link:
@@ -159,7 +150,7 @@ class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Foll
             facts = await self.facts(action, timeout_s)
         except ActionError as error:
             return Checked((error.message,))
-        problems = [*facts.wait_problems, *place_problems(candidate, sites, may_be_lost)]
+        problems = [*facts.wait_problems, *store_driver.place_problems(candidate, sites, may_be_lost)]
         if not facts.writable:
             problems.append("this member is not a primary that accepts writes: check the primary instead")
         elif candidate not in facts.copies:
@@ -210,10 +201,10 @@ async def _problems(action: Action, order: Order, facts: MariadbFacts) -> list[s
     member = member_of(action)
     match action.verb:
         case "fence":
-            standing = standing_problems(action, member.name)
+            standing = store_driver.standing_problems(action, member.name)
             return standing + ([] if facts.upstream else ["it follows no primary, so it cannot be cut off"])
         case "unfence":
-            return [] if facts.upstream else [f"it now follows no primary: {STAYS}"]
+            return [] if facts.upstream else [f"it now follows no primary: {store_driver.STAYS}"]
         case "promote":
             return _promote_problems(action, facts)
         case "protect":
@@ -228,7 +219,7 @@ async def _fence(link: MariadbLink, action: Action, order: Order) -> Evidence:
     """End the candidate's connection to its primary: nothing is confirmed from then on. What it received is
     kept, and applied by the promotion.
     """
-    if problems := standing_problems(action, link.member.name):
+    if problems := store_driver.standing_problems(action, link.member.name):
         raise Permanent("fence-unproven", problems[0], "fence by network, by power, or by hand")
     facts = await alone(link, order)
     if facts.writable and facts.seen.fence and facts.seen.fence == order.epoch:
@@ -254,7 +245,7 @@ async def _fence(link: MariadbLink, action: Action, order: Order) -> Evidence:
 async def _unfence(link: MariadbLink, order: Order) -> Evidence:
     facts = await alone(link, order)
     if not facts.upstream:
-        raise Permanent("store-moved", f"{link.member.address} now follows no primary: {STAYS}")
+        raise Permanent("store-moved", f"{link.member.address} now follows no primary: {store_driver.STAYS}")
     await obey(link, facts.seen, order, fence=0)
     if facts.is_cut:
         await link.change("START SLAVE IO_THREAD")
@@ -268,7 +259,7 @@ def _promote_problems(action: Action, facts: MariadbFacts) -> list[str]:
     """Why this server may not be promoted now. Its fence is visible here, or another proof was given."""
     problems = []
     proof = text(action.parameters, "proof", "sync")
-    if proof not in OTHER_PROOFS and not (facts.is_cut and facts.seen.fence):
+    if proof not in store_driver.OTHER_PROOFS and not (facts.is_cut and facts.seen.fence):
         problems.append("no fence proof: this copy is not cut off, and no other proof was given")
     if not facts.upstream and facts.seen.demoted:
         problems.append("it is a primary that was demoted: let it rejoin, or undo the demotion")
@@ -304,7 +295,7 @@ async def _promote(link: MariadbLink, action: Action, order: Order) -> Evidence:
         return {**facts.evidence(), "epoch": order.epoch, "already": True}
     writable, silent = await _other_primaries(action, order, facts.upstream)
     if writable:
-        raise another_primary(writable[0])
+        raise store_driver.another_primary(writable[0])
     while not covers(facts.held, _least(action)) and facts.receives:
         await link.pause()
         facts = await read_facts(link)
@@ -408,7 +399,9 @@ async def _end_sessions(link: MariadbLink) -> int:
 async def _undo_demote(link: MariadbLink, action: Action, order: Order) -> Evidence:
     facts = await alone(link, order)
     if facts.upstream:
-        raise Permanent("store-moved", f"{link.member.address} follows {facts.upstream} now: {STAYS}")
+        raise Permanent(
+            "store-moved", f"{link.member.address} follows {facts.upstream} now: {store_driver.STAYS}"
+        )
     writable, silent = await _other_primaries(action, order)
     if writable or silent or not _peers(action):
         raise Permanent(
@@ -477,7 +470,7 @@ async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> 
     primary = _primary(action)
     problem = ""
     try:
-        async with linked(primary, min(ANSWER_MS / 1_000, order.timeout_s)) as link:
+        async with linked(primary, min(store_driver.ANSWER_MS / 1_000, order.timeout_s)) as link:
             theirs = await read_facts(link)
     except ActionError:
         problem = "does not answer"
@@ -580,13 +573,13 @@ async def _others(action: Action, order: Order, facts: MariadbFacts) -> list[str
 
 async def _other_primaries(action: Action, order: Order, upstream: str = "") -> tuple[list[str], list[str]]:
     """Peers that respond as primaries accepting writes, and silent peers."""
-    connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
+    connect_s = whole(action.parameters, "peer_ms", store_driver.CONNECT_MS, 60_000) / 1_000
 
     async def ask(peer: MariadbMember) -> str:
-        if not await takes_connections(peer.host, peer.port, connect_s):
+        if not await store_driver.takes_connections(peer.host, peer.port, connect_s):
             return "silent"
         try:
-            async with linked(peer, min(ANSWER_MS / 1_000, order.timeout_s)) as link:
+            async with linked(peer, min(store_driver.ANSWER_MS / 1_000, order.timeout_s)) as link:
                 return "writable" if (await read_facts(link)).writable else "harmless"
         except ActionError:
             return "silent"

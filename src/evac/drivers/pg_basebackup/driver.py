@@ -16,22 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from evac.drivers import restored_postgres
 from evac.drivers.backups import Filled, Filling, Stopwatch, Tool, document, in_time
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, FileSum, Kept
 from evac.drivers.parameters import text
 from evac.drivers.port import Action
-from evac.drivers.restored_postgres import (
-    NO_TRANSACTION,
-    OWNER,
-    Engine,
-    RestoredPostgres,
-    ask_source,
-    last_commit,
-    refuse_beyond,
-    source_facts,
-    source_of,
-)
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import Permanent, Retryable
 
@@ -67,7 +57,7 @@ _REASONS: Final = (
 )
 
 
-class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, RestoresData):
+class PgBasebackupDriver(restored_postgres.RestoredPostgres, CopyFolderDriver, TakesBackups, RestoresData):
     """Each endpoint is one folder."""
 
     name = "pg_basebackup"
@@ -77,13 +67,13 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
         return text(action.settings, "program", f"{text(action.settings, 'bin')}/{self.program}")
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
-        return await source_facts(action.settings, Stopwatch(timeout_s))
+        return await restored_postgres.source_facts(action.settings, Stopwatch(timeout_s))
 
     async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
-        if (await ask_source(action.settings, _TABLESPACES, watch)).strip() != "0":
+        if (await restored_postgres.ask_source(action.settings, _TABLESPACES, watch)).strip() != "0":
             words = "the store has tablespaces, which pg_basebackup would write to their original paths"
             raise Permanent("backup-unsupported", words, "back it up with pgBackRest")
-        conninfo, env, hidden = source_of(action.settings)
+        conninfo, env, hidden = restored_postgres.source_of(action.settings)
         argv = (
             *("-D", str(content), "--format=plain", "--wal-method=stream", "--checkpoint=fast"),
             *("--manifest-checksums=SHA256", "--no-password", f"--dbname={conninfo}"),
@@ -111,7 +101,7 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
     async def _recover(self, into: Filling) -> Filled:
         """Recover with the log in the backup and the archived log; up to a restore point, or to its end."""
         action, folder, watch = into.action, into.folder, into.watch
-        account = account_of(action.settings, OWNER)
+        account = account_of(action.settings, restored_postgres.OWNER)
         (folder / "standby.signal").unlink(missing_ok=True)
         if archive := _archive(action):
             await _refuse_unreadable(archive, account, watch)
@@ -126,7 +116,7 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
             (folder / "recovery.signal").touch()
         refuse_closed(account, folder.parent)
         give(account, folder)
-        found = await Engine(folder, action.settings).recover(watch)
+        found = await restored_postgres.Engine(folder, action.settings).recover(watch)
         return Filled(found.bytes, found.reached_at, found.facts)
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
@@ -137,10 +127,10 @@ class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, Resto
             raise Permanent("moment-uncovered", words, "set the folder of the archived WAL: archive")
         for name in sorted(_segments(archive), reverse=True)[:SEGMENTS_MOST]:
             content = (archive / name).read_bytes()
-            if (end := await last_commit(name, content, action.settings, watch)) is None:
+            if (end := await restored_postgres.last_commit(name, content, action.settings, watch)) is None:
                 continue
-            return refuse_beyond(end, until)
-        raise NO_TRANSACTION
+            return restored_postgres.refuse_beyond(end, until)
+        raise restored_postgres.NO_TRANSACTION
 
 
 def _at(action: Action, program: str) -> Tool:

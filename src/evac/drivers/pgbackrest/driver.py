@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from evac.drivers import restored_postgres
 from evac.drivers.backups import (
     BackupDriver,
     Filled,
@@ -45,15 +46,6 @@ from evac.drivers.object_store import Asked, Bucket, Deletable, Passes
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action
 from evac.drivers.programs import Ended, given
-from evac.drivers.restored_postgres import (
-    NO_TRANSACTION,
-    OWNER,
-    Engine,
-    RestoredPostgres,
-    last_commit,
-    refuse_beyond,
-    source_facts,
-)
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
@@ -121,7 +113,7 @@ class Set:
     """The first segment that a restore needs."""
 
 
-class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresData):
+class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBackups, RestoresData):
     """Each endpoint is one repository of one stanza."""
 
     name = "pgbackrest"
@@ -162,7 +154,7 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         return Taken(found.copy, found.read, found.stored, watch.took_ms, missing)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
-        return await source_facts(action.settings, Stopwatch(timeout_s))
+        return await restored_postgres.source_facts(action.settings, Stopwatch(timeout_s))
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         """Level 2: every file of the sets in one part, and the log that each needs for consistency. The last
@@ -276,7 +268,7 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
         archive.
         """
         action, folder, watch = into.action, into.folder, into.watch
-        account = account_of(action.settings, OWNER)
+        account = account_of(action.settings, restored_postgres.OWNER)
         refuse_closed(account, folder.parent)
         give(account, folder)
         target = ["--type=default"]
@@ -291,14 +283,14 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
             "restore",
         )
         await _tool(action).run(*_where(action), *argv, timeout_s=watch.left_s, keeps=(into.lock,))
-        found = await Engine(folder, action.settings).recover(watch)
+        found = await restored_postgres.Engine(folder, action.settings).recover(watch)
         return Filled(found.bytes, found.reached_at, found.facts)
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
         """PostgreSQL stops at a restore point only if it finds a transaction that ended after it. Writes
         after the last archived segment are lost with the primary.
         """
-        refuse_beyond(await self._log_end(action, watch), until)
+        restored_postgres.refuse_beyond(await self._log_end(action, watch), until)
 
     async def _log_end(self, action: Action, watch: Stopwatch) -> float:
         """When the last transaction in the archived log ended, in seconds since 1970. Raises `Permanent` if
@@ -319,16 +311,18 @@ class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresDat
             for name in sorted(names, reverse=True)[:SEGMENTS_MOST]:
                 get = (*_where(action), "repo-get", f"{folder}/{name}")
                 got = await tool.run(*get, timeout_s=watch.left_s, most=SEGMENT_BYTES)
-                if (end := await last_commit(name, got.raw, action.settings, watch)) is not None:
+                if (
+                    end := await restored_postgres.last_commit(name, got.raw, action.settings, watch)
+                ) is not None:
                     return end
-        raise NO_TRANSACTION
+        raise restored_postgres.NO_TRANSACTION
 
 
 def _tool(action: Action) -> Tool:
     """pgBackRest as the owner of the data, with its secrets in the environment."""
     env, hidden = given(action.settings)
     program = text(action.settings, "program", "pgbackrest")
-    if account := account_of(action.settings, OWNER):
+    if account := account_of(action.settings, restored_postgres.OWNER):
         env.setdefault("HOME", account.pw_dir)
     return Tool(program, {"TZ": "UTC", **env}, hidden, _REASONS, account=account)
 

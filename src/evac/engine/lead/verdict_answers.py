@@ -35,16 +35,7 @@ from evac.engine.runs.proposals import Concerned, Wanted
 from evac.engine.runs.requests import to_apply, to_approve
 from evac.engine.stores.guards import Mark, check_mode, read_register
 from evac.engine.stores.stalled_commits import Hanging
-from evac.model.errors import (
-    Conflict,
-    EvacError,
-    LeaseLost,
-    LockHeld,
-    NotAllowed,
-    StalePlan,
-    StoreError,
-    Unavailable,
-)
+from evac.model import errors
 from evac.model.run_policy import WatchProfile
 from evac.net.internal_errors import enduring
 from evac.run import envelope
@@ -165,7 +156,7 @@ class VotePublisher:
 
     async def _follow_challenges(self) -> None:
         while True:
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(errors.Unavailable):
                 async for _ in self._store.watch(CHALLENGES):
                     self._repeated = await challenges_in(self._store)
             await asyncio.sleep(self._profile.period_ms / 1_000)
@@ -177,9 +168,9 @@ class VotePublisher:
                 try:
                     lease = lease or await self._acquire()
                     await self._write(lease)
-                except LeaseLost:
+                except errors.LeaseLost:
                     lease = None
-                except (Unavailable, LockHeld):
+                except (errors.Unavailable, errors.LockHeld):
                     await asyncio.sleep(self._profile.period_ms / 1_000)
         finally:
             await self._leave(lease)
@@ -228,7 +219,7 @@ class VotePublisher:
         try:
             async with asyncio.timeout(1):
                 await self._store.release(lease)
-        except (StoreError, TimeoutError):
+        except (errors.StoreError, TimeoutError):
             return
 
 
@@ -280,7 +271,7 @@ class VoteReader:
 Answer = Callable[[str], Awaitable[None]]
 
 
-class _NotYet(EvacError):
+class _NotYet(errors.EvacError):
     """Something running goes first; retried soon."""
 
     def __init__(self) -> None:
@@ -359,16 +350,16 @@ class VerdictAnswers:
             self._leadership.check()
             say = partial(self._say, "trouble", site)
             await enduring(f"response to the loss of {site}", partial(answer, site), say)
-        except (Conflict, Unavailable, StalePlan, _NotYet):
+        except (errors.Conflict, errors.Unavailable, errors.StalePlan, _NotYet):
             await asyncio.sleep(self._desk.policy.profile.period_ms / 1_000)
             self._handled.pop((answer.__name__, site), None)
             self._judged.set()
-        except NotAllowed as error:
+        except errors.NotAllowed as error:
             words = f"{site} is lost; the response was refused: {error.message}"
             self._say("refused", site, words, {"code": error.code, "hint": error.hint})
-        except LeaseLost:
+        except errors.LeaseLost:
             raise
-        except EvacError as error:
+        except errors.EvacError as error:
             self._say("trouble", site, f"{site} is lost: {error.message}", {"code": error.code})
 
     async def _answer_loss(self, site: str) -> None:

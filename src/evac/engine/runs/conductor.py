@@ -23,7 +23,7 @@ from evac.engine.clock import RunClock
 from evac.engine.lead.leadership import Leadership, begin
 from evac.engine.lead.watch_journal import Notice, of_event
 from evac.engine.plans.library import get_plan, put_plan
-from evac.engine.runs import requests
+from evac.engine.runs import proposals, requests
 from evac.engine.runs.admitting import GuardedAdmission
 from evac.engine.runs.desk import Desk, PaceGate, go_on
 from evac.engine.runs.drift import DoneSteps
@@ -44,18 +44,6 @@ from evac.engine.runs.open_runs import (
     read_opened,
 )
 from evac.engine.runs.performing import Terms
-from evac.engine.runs.proposals import (
-    PROPOSAL,
-    Concerned,
-    Vouching,
-    Wanted,
-    answered,
-    asks_of,
-    ends_after,
-    must_be_abandoned,
-    refused,
-    wanted_of,
-)
 from evac.engine.runs.reading import create_run, incident_key, take_over
 from evac.engine.stores.guards import Permit, read_register, read_register_as_is
 from evac.engine.stores.sightings import LossGuard
@@ -125,7 +113,9 @@ class Conductor:
                 tasks.create_task(self._resume(entry, waiting))
             tasks.create_task(self._serve_proposals())
             desk = self._desk
-            vouching = Vouching(desk.store, desk.sets, desk.clock, self.guard, desk.tell, OPEN, desk.vouched)
+            vouching = proposals.Vouching(
+                desk.store, desk.sets, desk.clock, self.guard, desk.tell, OPEN, desk.vouched
+            )
             tasks.create_task(enduring("attestations", vouching.run, self._trouble))
 
     def lost(self) -> None:
@@ -134,7 +124,7 @@ class Conductor:
             if run.execution is not None:
                 run.execution.lost()
 
-    async def create(self, wanted: Wanted, proposed: Entry | None = None) -> str:
+    async def create(self, wanted: proposals.Wanted, proposed: Entry | None = None) -> str:
         """Creates a run together with the answer to its proposal, and starts executing it; returns its id.
         Raises `UnsafePlan` if the checker refuses the plan, `NotAllowed` if a guard does, `Conflict` if the
         incident already has a run, the proposal was withdrawn, or the world changed meanwhile.
@@ -158,7 +148,7 @@ class Conductor:
         left = (wanted.leaving, wanted.mark, approvals, wanted.halls)
         run = InHand(spec, wanted.ends, actions, policy, *left, made=made_at(self.guard, self._desk.clock))
         clock = run.clock = RunClock(self._desk.clock)
-        made, permit = {"run": name, "plan": digest}, permit | answered(proposed, {"run": name})
+        made, permit = {"run": name, "plan": digest}, permit | proposals.answered(proposed, {"run": name})
         data = {
             "scenario": spec.labels.get("scenario", ""),
             "envelope": envelope.to_data(spec.envelope),
@@ -195,17 +185,17 @@ class Conductor:
         begin(self._tasks, self._carry_on(OPEN + name, made_now))
         return name
 
-    async def _look_at(self, wanted: Wanted) -> Sequence[LeavingSite]:
+    async def _look_at(self, wanted: proposals.Wanted) -> Sequence[LeavingSite]:
         """What is observed of the sites that a person wants to leave as lost. Raises NotAllowed for one that
         lives and was not declared abandoned.
         """
         if self._desk.look is None or wanted.mark != "lost" or not wanted.leaving:
             return ()
         seen = await self._desk.look(wanted.leaving)
-        must_be_abandoned(seen, wanted.abandoned)
+        proposals.must_be_abandoned(seen, wanted.abandoned)
         return seen
 
-    async def _still_to_leave(self, wanted: Wanted) -> tuple[str, ...]:
+    async def _still_to_leave(self, wanted: proposals.Wanted) -> tuple[str, ...]:
         """Sites to change in the register. Those left by an earlier run that has ended may be among them, or
         be all of them: then the work which that run did not finish is done. While a run that leaves them is
         open, the guard refuses.
@@ -431,7 +421,7 @@ class Conductor:
         """Whether a run waits for a person to confirm that sites are lost."""
         return any(_asks(run) for run in self._runs.values())
 
-    def concerned(self, asked: str = "") -> Concerned | None:
+    def concerned(self, asked: str = "") -> proposals.Concerned | None:
         """The newest open run that another loss concerns. asked: only one that waits for a person to confirm
         that this site is lost.
         """
@@ -483,7 +473,7 @@ class Conductor:
             run,
             leaving=tuple(sorted({*run.leaving, *lost})),
             mark="lost",
-            ends=ends_after(run.ends, gone),
+            ends=proposals.ends_after(run.ends, gone),
             made=made_at(self.guard, self._desk.clock),
             left_before=run.since,
         )
@@ -504,7 +494,7 @@ class Conductor:
         )
         run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
         run.made, run.left_before = after.made, after.left_before
-        return asks_of(execution.view, policy.envelope)
+        return proposals.asks_of(execution.view, policy.envelope)
 
     async def _look_first(self, lost: Collection[str], within_ms: int = 0) -> None:
         """Raises StalePlan if the plan may not cover what an ended run moved, or takes another site for the
@@ -554,19 +544,21 @@ class Conductor:
     async def _serve_proposals(self) -> None:
         while True:
             with contextlib.suppress(Unavailable):
-                async for _ in self._desk.store.watch(PROPOSAL):
-                    for entry in await self._desk.store.list(PROPOSAL):
+                async for _ in self._desk.store.watch(proposals.PROPOSAL):
+                    for entry in await self._desk.store.list(proposals.PROPOSAL):
                         await self._propose(entry)
             await asyncio.sleep(AGAIN_S)
 
     async def _propose(self, entry: Entry) -> None:
         """Creates what was proposed or answers why not; nothing if it was withdrawn meanwhile."""
         try:
-            await self.create(await wanted_of(self._desk.store, entry, self._runs, self._desk.proven), entry)
+            await self.create(
+                await proposals.wanted_of(self._desk.store, entry, self._runs, self._desk.proven), entry
+            )
         except (LeaseLost, Unavailable):
             raise
         except Exception as error:
-            no = answered(entry, refused(foreseen(error, entry.key, self._trouble)))
+            no = proposals.answered(entry, proposals.refused(foreseen(error, entry.key, self._trouble)))
             with contextlib.suppress(Conflict):
                 await self._desk.store.transact(no.compares, no.changes, self.guard)
 

@@ -40,18 +40,9 @@ from evac.engine.runs.reading import incident_key, run_of_incident
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import Mark, Permit
+from evac.model import errors
 from evac.model.access import Proven
 from evac.model.digest import canonical_json
-from evac.model.errors import (
-    Conflict,
-    Corrupt,
-    EvacError,
-    LeaseLost,
-    NotAllowed,
-    RunError,
-    Unavailable,
-    kind_of,
-)
 from evac.model.names import alike
 from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope
@@ -170,7 +161,7 @@ def _asked(entry: Entry, told: Mapping[str, Any]) -> requests.Request:
     found = requests.decode(entry.key, orjson.dumps(told["asked"]))
     about = (found.verb, found.who, found.reason, found.evidence)
     if about != (bare.verb, bare.who, bare.reason, bare.evidence):
-        raise NotAllowed(
+        raise errors.NotAllowed(
             "proof-invalid",
             f"the proof of identity of {bare.who[:80]} is for a different request",
             "ask again",
@@ -191,9 +182,9 @@ def answered(entry: Entry | None, answer: Mapping[str, str]) -> Permit:
     return Permit((Compare(entry.key, entry.revision),), changes)
 
 
-def refused(error: EvacError) -> dict[str, str]:
+def refused(error: errors.EvacError) -> dict[str, str]:
     """The answer of a leader that refuses: why, and the kind of error."""
-    return {"refused": error.message, "code": error.code, "kind": kind_of(error), "hint": error.hint}
+    return {"refused": error.message, "code": error.code, "kind": errors.kind_of(error), "hint": error.hint}
 
 
 async def wanted_of(
@@ -224,7 +215,7 @@ async def wanted_of(
             tuple(told.get("abandoned", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error
+        raise errors.RunError("proposal-unreadable", f"{entry.key} cannot be read") from error
     if prove is not None:
         wanted = replace(wanted, proof=await prove(asked))
     await _must_have_no_run(store, wanted.incident)
@@ -232,7 +223,7 @@ async def wanted_of(
     other = next((one for one in incidents if alike(one) == alike(wanted.incident)), None)
     if other is not None:
         words = f"{wanted.incident!a} looks the same as {other!a}, which has an open run"
-        raise NotAllowed("incident-lookalike", words, "give the incident another name")
+        raise errors.NotAllowed("incident-lookalike", words, "give the incident another name")
     return wanted
 
 
@@ -243,7 +234,7 @@ async def _must_have_no_run(store: Store, incident: str) -> None:
         return
     run = run_of_incident(made.value) or incident
     words = f"incident {incident} already has a run: {run}"
-    raise NotAllowed(
+    raise errors.NotAllowed(
         "incident-has-run", words, f"evac run show {run}; for anything else, name another incident"
     )
 
@@ -258,7 +249,7 @@ def must_be_abandoned(seen: Sequence[LeavingSite], abandoned: Collection[str]) -
     if left:
         words = "; ".join(site_words(one) for one in left)
         command = "evac apply PLAN ESTATE --execute"
-        raise NotAllowed(ANSWERS, words, abandon_hint([one.site for one in left], command))
+        raise errors.NotAllowed(ANSWERS, words, abandon_hint([one.site for one in left], command))
 
 
 REQUESTS: Final = "request/"
@@ -288,7 +279,7 @@ class Vouching:
     async def run(self) -> None:
         """Until cancelled. Raises `LeaseLost`."""
         while True:
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(errors.Unavailable):
                 async for _ in self._store.watch(REQUESTS):
                     await self.turn()
             await asyncio.sleep(AGAIN_S)
@@ -299,7 +290,7 @@ class Vouching:
             run = entry.key.removeprefix(REQUESTS).rpartition("/")[0]
             try:
                 has_ended = await self._store.get(self._open_prefix + run) is None
-            except Corrupt:  # nobody can say that it has
+            except errors.Corrupt:  # nobody can say that it has
                 continue
             if has_ended:
                 await self._answer(run, entry)
@@ -313,12 +304,12 @@ class Vouching:
             if request.glass is not None:
                 about["break_glass"] = request.glass.to_data()
             answer = {"done": words}
-        except (LeaseLost, Unavailable):
+        except (errors.LeaseLost, errors.Unavailable):
             raise
         except Exception as error:
             permit, words, answer = Permit(), "", refused(foreseen(error, entry.key, self._trouble))
         key = ANSWER + entry.key.rpartition("/")[2]
-        with contextlib.suppress(Conflict):  # read again at the next change
+        with contextlib.suppress(errors.Conflict):  # read again at the next change
             await self._store.transact(
                 (Compare(entry.key, entry.revision), *permit.compares),
                 (Delete(entry.key), Put(key, orjson.dumps(answer)), *permit.changes),
@@ -333,7 +324,7 @@ class Vouching:
     async def _vouch(self, run: str, request: requests.Request) -> tuple[Permit, str]:
         """Raises RunError or NotAllowed if it is impossible."""
         if request.verb != "attest":
-            raise RunError("run-over", f"{run} has ended", f"see: evac run show {run}")
+            raise errors.RunError("run-over", f"{run} has ended", f"see: evac run show {run}")
         proof = Proven() if self._check is None else await self._check(run, request)
         epoch = await self._in_doubt(run, plan_id(request.step))
         primary = _primary(epoch, request)
@@ -358,7 +349,7 @@ class Vouching:
         for epoch in (await self._sets.read_all()).values():
             if epoch.run == run and not epoch.settled and step == step_of(epoch):
                 return epoch
-        raise RunError("run-over", f"{run} has ended, and {step or 'it'} has no unknown outcome")
+        raise errors.RunError("run-over", f"{run} has ended, and {step or 'it'} has no unknown outcome")
 
 
 def step_of(epoch: Epoch) -> str:
@@ -381,5 +372,5 @@ def _primary(epoch: Epoch, request: requests.Request) -> str:
         return epoch.holder
     named = str(request.evidence.get("primary", ""))
     if named not in (epoch.candidate, epoch.holder) or not named:
-        raise NotAllowed("primary-unsaid", how_to_vouch(epoch))
+        raise errors.NotAllowed("primary-unsaid", how_to_vouch(epoch))
     return named

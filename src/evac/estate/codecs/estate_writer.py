@@ -15,20 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from evac.estate.format import kinds
 from evac.estate.format.document import TABLES
-from evac.estate.format.kinds import (
-    ID_MAX,
-    Choices,
-    Field,
-    Listed,
-    Mapped,
-    Placed,
-    Record,
-    Records,
-    Scalar,
-    record_schema,
-    with_fact,
-)
 from evac.estate.format.spec import FACT, FORMAT_VERSION, HEAD, SECTIONS, TOOLS, Section, hall_of
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import BackupPolicy, Dependency, Estate, Fact, Rack, Store
@@ -46,7 +34,7 @@ def schema() -> dict[str, Any]:
         }
     }
     for spec in HEAD:
-        properties[spec.key] = {"description": spec.doc, **with_fact(spec.kind)}
+        properties[spec.key] = {"description": spec.doc, **kinds.with_fact(spec.kind)}
     for section in SECTIONS:
         properties[section.key] = {"description": section.doc, **_or_empty(_section(section))}
     properties["tools"] = {
@@ -55,7 +43,7 @@ def schema() -> dict[str, Any]:
     }
     properties["facts"] = {
         "description": "where values come from, by path, such as services/pay/rto",
-        **_or_empty({"type": "object", "additionalProperties": record_schema(FACT.fields)}),
+        **_or_empty({"type": "object", "additionalProperties": kinds.record_schema(FACT.fields)}),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -74,12 +62,12 @@ def _or_empty(inner: dict[str, Any]) -> dict[str, Any]:
 
 
 def _section(section: Section) -> dict[str, Any]:
-    entry = record_schema(section.fields)
+    entry = kinds.record_schema(section.fields)
     if section.style == "mapping":
         return entry
     if section.style == "list":
         return {"type": "array", "items": entry}
-    keys = {"maxLength": ID_MAX, "pattern": "/" if section.path_id else "^[^/]"}
+    keys = {"maxLength": kinds.ID_MAX, "pattern": "/" if section.path_id else "^[^/]"}
     empty = {"anyOf": [entry, {"type": "null"}]} if "required" not in entry else entry
     return {"type": "object", "propertyNames": keys, "additionalProperties": empty}
 
@@ -198,7 +186,9 @@ class Teller:
             for path in sorted(self._facts)
         }
 
-    def _fields(self, fields: tuple[Field, ...], thing: Any, prefix: str, entry: str) -> dict[str, Tree]:
+    def _fields(
+        self, fields: tuple[kinds.Field, ...], thing: Any, prefix: str, entry: str
+    ) -> dict[str, Tree]:
         found: dict[str, Tree] = {}
         for spec in fields:
             tree = self._field(spec, thing, prefix + spec.key, entry)
@@ -206,9 +196,9 @@ class Teller:
                 found[spec.key] = tree
         return found
 
-    def _field(self, spec: Field, thing: Any, path: str, entry: str) -> Tree | None:
+    def _field(self, spec: kinds.Field, thing: Any, path: str, entry: str) -> Tree | None:
         value = spec.of(thing)
-        if isinstance(spec.kind, Placed):
+        if isinstance(spec.kind, kinds.Placed):
             return self._replicas(spec.kind, value, path, entry)
         if isinstance(thing, Rack) and spec.key == "hall" and value != hall_of(entry):
             return "unknown" if value is None else quoted(value)
@@ -223,23 +213,25 @@ class Teller:
         tree = self._value(spec.kind, value, path)
         if isinstance(value, BackupPolicy) and not tree:
             return {}
-        return tree if tree or spec.required or not isinstance(spec.kind, Record | Mapped) else None
+        return (
+            tree if tree or spec.required or not isinstance(spec.kind, kinds.Record | kinds.Mapped) else None
+        )
 
     def _value(self, kind: Any, value: Any, path: str) -> Tree:
-        if isinstance(kind, Scalar):
+        if isinstance(kind, kinds.Scalar):
             interval = self._intervals.get(path)
             if interval is not None and interval.worse == value:
                 ends = (interval.worse, interval.better)
                 return [kind.show(end) for end in (ends if kind.worse == "low" else ends[::-1])]
             return quoted(kind.show(value)) if kind.quoted else kind.show(value)
-        if isinstance(kind, Listed):
+        if isinstance(kind, kinds.Listed):
             if isinstance(value, bool | int):
                 return str(value).lower()
             if isinstance(value, str):
                 value = (value,)
             shown = [self._value(kind.item, item, path) for item in value]
             return shown[0] if kind.one_allowed and len(shown) == 1 else shown
-        if isinstance(kind, Choices):
+        if isinstance(kind, kinds.Choices):
             groups: list[Tree] = [
                 self._value(kind.item, one, path)
                 if isinstance(one, str)
@@ -247,16 +239,16 @@ class Teller:
                 for one in value
             ]
             return groups
-        if isinstance(kind, Record):
+        if isinstance(kind, kinds.Record):
             return self._fields(kind.fields, value, f"{path}/", "")
-        if isinstance(kind, Records):
+        if isinstance(kind, kinds.Records):
             return [self._one_of(kind.item, item, f"{path}/{row}") for row, item in enumerate(value)]
         return {
             quoted(kind.key.show(k)): self._value(kind.value, v, f"{path}/{k}")
             for k, v in sorted(value.items())
         }
 
-    def _one_of(self, record: Record, item: Any, path: str) -> Tree:
+    def _one_of(self, record: kinds.Record, item: Any, path: str) -> Tree:
         if not isinstance(item, Dependency):
             return self._fields(record.fields, item, f"{path}/", "")
         found: dict[str, Tree] = {item.kind: quoted(item.target)}
@@ -268,7 +260,7 @@ class Teller:
             found["needed_to"] = item.needed_to
         return found["service"] if len(found) == 1 and "service" in found else found
 
-    def _replicas(self, kind: Placed, nominal: int | None, path: str, service: str) -> Tree | None:
+    def _replicas(self, kind: kinds.Placed, nominal: int | None, path: str, service: str) -> Tree | None:
         counts = self._placed.get(self._rows[service])
         if counts:
             return {quoted(target): kind.count.show(count) for target, count in counts}

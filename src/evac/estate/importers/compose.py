@@ -20,13 +20,7 @@ from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, MAP, SCALAR, Node, Tagged
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.containers import (
-    engine_of_image,
-    hint_undescribed,
-    hosts_in,
-    hosts_of_variable,
-    is_own_machine,
-)
+from evac.estate.importers import containers
 from evac.estate.importers.imported import Imported, Options, Sign, Value
 from evac.estate.importers.source_files import at, entries, is_id, items_in, read_text, read_tree, word
 from evac.model.diagnostic import Place
@@ -496,7 +490,7 @@ def _needs(
             found[target] = {"service": target, "hard": False}
             message = f"{shown(name)} depends on {shown(target)}, which the file does not describe"
             hint_here = variables.problems.suggest(target, sorted({*known.values()}))
-            hint_here = hint_here or hint_undescribed(target, is_host=True)
+            hint_here = hint_here or containers.hint_undescribed(target, is_host=True)
             variables.problems.add("import-dangling", message, place, hint_here)
     linked = {alias: service for key in _LINKS for alias, service, _ in _links(node, key)}
     for host, place, is_sure in _addresses(node, variables):
@@ -505,11 +499,11 @@ def _needs(
         if target in known or target in found:
             if target != name:
                 found.setdefault(target, {"service": target})
-        elif is_sure and not is_own_machine(host) and ID.fullmatch(host) and len(host) <= ID_MAX:
+        elif is_sure and not containers.is_own_machine(host) and ID.fullmatch(host) and len(host) <= ID_MAX:
             if host not in outside and "." not in host:
                 message = f"{shown(name)} uses the address {shown(host)}, which the file does not describe"
                 hint_here = variables.problems.suggest(host, sorted(known))
-                hint_here = hint_here or hint_undescribed(host, is_host=True)
+                hint_here = hint_here or containers.hint_undescribed(host, is_host=True)
                 variables.problems.add("import-dangling", message, place, hint_here)
             outside.add(host)
             found.setdefault(host, {"service": host, "hard": False})
@@ -546,7 +540,7 @@ def _addresses(node: Node, variables: _Variables) -> Iterator[tuple[str, Place, 
     environment = at(node, "environment")
     for name, _, value in entries(None if environment is None else _as_map(environment)):
         text = variables.text(value) or ""
-        for host, is_sure in hosts_of_variable(name, text):
+        for host, is_sure in containers.hosts_of_variable(name, text):
             yield host, value.place, is_sure
         for part in re.split(r"[\s,;/@]+", text):
             match = _HOST.match(part)
@@ -554,13 +548,13 @@ def _addresses(node: Node, variables: _Variables) -> Iterator[tuple[str, Place, 
                 yield match[0], value.place, False
     for stated in (at(node, key) for key in ("command", "entrypoint")):
         for item in stated.items if stated is not None and stated.kind == LIST else [stated]:
-            for host in hosts_in(variables.text(item) or ""):
+            for host in containers.hosts_in(variables.text(item) or ""):
                 yield host, node.place if item is None else item.place, True
 
 
 def _stores(name: str, node: Node, tree: Node, variables: _Variables, imported: Imported) -> list[str]:
     """Stores of a service: its named volumes. A database without one keeps its data in its container."""
-    engine = engine_of_image(variables.text(at(node, "image")) or "")
+    engine = containers.engine_of_image(variables.text(at(node, "image")) or "")
     volumes = at(node, "volumes")
     declared = {volume for volume, _, _ in entries(tree, "volumes")}
     found: list[str] = []

@@ -30,16 +30,8 @@ from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.names import alike
 from evac.net.secrets import secret_of
 from evac.store.port import Store
+from evac.web.access import keeping
 from evac.web.access.guarding import is_open
-from evac.web.access.keeping import (
-    LoginRow,
-    Often,
-    ProofShown,
-    Session,
-    SessionBook,
-    SessionKeep,
-    neighbourhood,
-)
 from evac.web.access.passwords import (
     HASH_BEGINS,
     PASSWORD_LEAST,
@@ -90,11 +82,11 @@ class People:
 
     def __init__(self, rules: AccessRules, clock: Clock, *, secure: bool, path: Path | None = None) -> None:
         self.rules, self.clock, self.secure = rules, clock, secure
-        self.book = SessionBook(clock.monotonic_ms)
-        self.keep: SessionKeep | None = None
+        self.book = keeping.SessionBook(clock.monotonic_ms)
+        self.keep: keeping.SessionKeep | None = None
         self.cookie = f"__Host-{COOKIE}" if secure else COOKIE
         self._path, self._stamp, self._looked_ms = path, _stamp(path), clock.monotonic_ms()
-        self._asked, self._false = Often(clock.monotonic_ms), Often(clock.monotonic_ms)
+        self._asked, self._false = keeping.Often(clock.monotonic_ms), keeping.Often(clock.monotonic_ms)
         self.slow, self._codes = Slow(clock.monotonic_ms), Codes()
         self.seen = Recording(clock)
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
@@ -108,7 +100,7 @@ class People:
 
     def keep_in(self, store: Store) -> None:
         """From now on, keep logins in the store, so that they survive this process."""
-        self.keep = SessionKeep(store, self.book, self.clock, lambda: self.rules.sessions)
+        self.keep = keeping.SessionKeep(store, self.book, self.clock, lambda: self.rules.sessions)
 
     def routers(self) -> Sequence[APIRouter]:
         from evac.web.access.sign_in import routers
@@ -246,7 +238,7 @@ class People:
         found = self.book.find(value, self.rules.sessions, touch=False)
         return found is not None and self._actor_in(found) is not None
 
-    def _actor_in(self, session: Session) -> Actor | None:
+    def _actor_in(self, session: keeping.Session) -> Actor | None:
         """The caller of a login, with the current role; None if what the login is based on has changed."""
         if session.rests != self._rests(session.proof, session.name):
             return None
@@ -413,7 +405,7 @@ class People:
         *,
         most_ms: int | None = None,
         text: str = "",
-        shown: ProofShown | None = None,
+        shown: keeping.ProofShown | None = None,
     ) -> str:
         """Start a login and return the value of its cookie. text: of a break-glass credential. shown: the
         proof.
@@ -432,13 +424,13 @@ class People:
             self.rules.sessions,
             most_ms,
             text,
-            shown or ProofShown(at_ms=self.clock.now_ms()),
+            shown or keeping.ProofShown(at_ms=self.clock.now_ms()),
         )
         if self.keep is not None:
             await self.keep.opened(value)
         return value
 
-    async def logins(self) -> list[LoginRow]:
+    async def logins(self) -> list[keeping.LoginRow]:
         """The stored logins, and those that only this process knows. Raises Unavailable."""
         kept = [] if self.keep is None else [row for _, row in await self.keep.logins()]
         return [
@@ -450,7 +442,7 @@ class People:
             ),
         ]
 
-    async def end_logins(self, fits: Callable[[LoginRow], bool]) -> int:
+    async def end_logins(self, fits: Callable[[keeping.LoginRow], bool]) -> int:
         """End logins here and in every room, and return how many. Raises Unavailable."""
         keys = {key for key, row in self.book.rows(self.clock.now_ms()) if fits(row)}
         if self.keep is not None:
@@ -512,7 +504,7 @@ def _as_dict(value: Any) -> Any:
 
 
 def _near(address: str) -> str:
-    return f"at {neighbourhood(address)}"
+    return f"at {keeping.neighbourhood(address)}"
 
 
 def _by_itself(connection: HTTPConnection) -> bool:

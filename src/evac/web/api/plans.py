@@ -24,21 +24,9 @@ from evac.office.values import ReadyPlan
 from evac.store.journal import head_of
 from evac.views.documents import DryRun
 from evac.web.access.port import Actor, need
+from evac.web.api import shapes
 from evac.web.api.incidents import KEY
 from evac.web.api.requests import answer_of, asked_of
-from evac.web.api.shapes import (
-    LIMIT,
-    After,
-    AfterNumber,
-    Body,
-    Digest,
-    DigestBegun,
-    IdempotencyKey,
-    Limit,
-    Name,
-    answers,
-    paged,
-)
 from evac.web.room import JSON, WarRoom, dump, page, room_of, tag_of, tagged
 
 proposals_router = APIRouter(prefix="/v1", tags=["plans"])
@@ -51,7 +39,7 @@ PLAN: Final[dict[str, Any]] = {
 }
 
 
-class Propose(Body):
+class Propose(shapes.Body):
     """`plan`: digest of a stored plan. `typed`: names of the sites that the plan evacuates, typed to confirm.
     `abandoned`: those of them that are treated as lost although they still answer.
     """
@@ -59,8 +47,8 @@ class Propose(Body):
     model_config = ConfigDict(extra="forbid", strict=True)
     plan: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
     incident: Annotated[str, Field(pattern=KEY, max_length=128)]
-    typed: Annotated[list[Name], Field(default_factory=list, max_length=64)]
-    abandoned: Annotated[list[Name], Field(default_factory=list, max_length=64)]
+    typed: Annotated[list[shapes.Name], Field(default_factory=list, max_length=64)]
+    abandoned: Annotated[list[shapes.Name], Field(default_factory=list, max_length=64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +61,11 @@ class PlanKept:
 @proposals_router.put(
     "/plans/{digest}",
     status_code=201,
-    responses=answers(PlanKept, 400, 409, 413, 422, 503, status=201),
+    responses=shapes.answers(PlanKept, 400, 409, 413, 422, 503, status=201),
     openapi_extra=PLAN,
 )
 async def hand_over(
-    request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
+    request: Request, digest: shapes.Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
     """Upload a plan. It is kept for a day under its digest, or permanently once a run uses it. Uploading it
     twice has no further effect. 409 if the bytes do not match the digest.
@@ -107,9 +95,9 @@ def _check_plan(data: bytes, digest: str) -> None:
         raise InvalidInput(error.code, error.message, error.hint) from error
 
 
-@proposals_router.post("/plans/{digest}/dry-run", responses=answers(DryRun, 404, 409, 422, 503))
+@proposals_router.post("/plans/{digest}/dry-run", responses=shapes.answers(DryRun, 404, 409, 422, 503))
 async def rehearse(
-    request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
+    request: Request, digest: shapes.Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
     """Dry-run a plan: ask every system involved whether its steps would work now. Changes nothing; takes as
     long as the systems take to answer. 409 if the plan does not match the current estate and roles; 422
@@ -138,13 +126,13 @@ Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait f
 
 
 @proposals_router.post(
-    "/runs", status_code=202, responses=answers(ProposalTold, 404, 409, 400, 413, 422, 503, status=202)
+    "/runs", status_code=202, responses=shapes.answers(ProposalTold, 404, 409, 400, 413, 422, 503, status=202)
 )
 async def propose(
     request: Request,
     body: Propose,
     actor: Annotated[Actor, Depends(need("operator"))],
-    key: IdempotencyKey = "",
+    key: shapes.IdempotencyKey = "",
     wait_s: Wait = WAIT_MOST_S,
 ) -> Response:
     """Ask the leader to create a run from a stored plan. The run first waits for its approval. 409 if the
@@ -183,8 +171,10 @@ async def propose(
 journal_router = APIRouter(prefix="/v1/drawer", tags=["plans"], dependencies=[Depends(need("viewer"))])
 
 
-@journal_router.get("/journal", responses=answers(paged(PlanRecord), 304, 422, 503))
-async def journal(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT) -> Response:
+@journal_router.get("/journal", responses=shapes.answers(shapes.paged(PlanRecord), 304, 422, 503))
+async def journal(
+    request: Request, after: shapes.AfterNumber = 0, limit: shapes.Limit = shapes.LIMIT
+) -> Response:
     """List the plans added to the plan library, oldest first. `next` is the value of `after` for the next
     page.
     """
@@ -200,8 +190,8 @@ async def journal(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT
 router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[Depends(need("viewer"))])
 
 
-@router.get("/plans", responses=answers(paged(ReadyPlan), 304, 404, 422, 503))
-async def plans(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
+@router.get("/plans", responses=shapes.answers(shapes.paged(ReadyPlan), 304, 404, 422, 503))
+async def plans(request: Request, after: shapes.After = "", limit: shapes.Limit = shapes.LIMIT) -> Response:
     """List the plan library: for each scenario its standby plan and age, or why there is none."""
     room = room_of(request)
 
@@ -212,8 +202,8 @@ async def plans(request: Request, after: After = "", limit: Limit = LIMIT) -> Re
     return room.shelf.answer(request, f"plans?{after}&{limit}", lambda: room.office.situation.version, make)
 
 
-@router.get("/plans/{digest}", responses=answers(None, 304, 404, 409, 422, 503, media=JSON))
-async def plan(request: Request, digest: DigestBegun) -> Response:
+@router.get("/plans/{digest}", responses=shapes.answers(None, 304, 404, 409, 422, 503, media=JSON))
+async def plan(request: Request, digest: shapes.DigestBegun) -> Response:
     """Get a plan in its canonical bytes. They are those that `evac plan -o` writes, and never change. The
     first twelve hex digits of the digest are enough if they are unique.
     """

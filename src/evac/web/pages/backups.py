@@ -10,19 +10,7 @@ from fastapi import Path, Request, Response
 
 from evac.model.backup import RESTORED
 from evac.model.errors import InvalidInput
-from evac.views.backup_view import (
-    LEVELS,
-    BackupsDocument,
-    CopyRow,
-    DataRow,
-    behind,
-    copy_facts,
-    history_document,
-    history_sheet,
-    lead_words,
-    size,
-    state_words,
-)
+from evac.views import backup_view
 from evac.views.words import duration, listed, number, plural
 from evac.web.pages import frame
 from evac.web.room import room_of
@@ -69,7 +57,7 @@ async def backups(request: Request) -> Response:
             rest=max(0, len(document.data_sets) - ROWS_MOST),
             strays=document.strays,
             alarms=document.alarms,
-            levels=LEVELS,
+            levels=backup_view.LEVELS,
             one=None,
         )
 
@@ -94,28 +82,30 @@ async def data_set(request: Request, data_set: Name) -> Response:
             office.clock.now_ms(),
             one=row_of(row),
             answer=(f"{data_set} {ENDINGS[row.state]}", _more(row), LOOKS[row.state]),
-            copies=[(copy, _level(copy), copy_facts(copy)) for copy in row.copies],
+            copies=[(copy, _level(copy), backup_view.copy_facts(copy)) for copy in row.copies],
             alarms=[alarm for alarm in document.alarms if alarm.data_set == data_set],
-            history=history_sheet(history_document(data_set, told)).parts[0],
-            levels=LEVELS,
+            history=backup_view.history_sheet(backup_view.history_document(data_set, told)).parts[0],
+            levels=backup_view.LEVELS,
         )
 
     stamp = (document.at, data_set, len(events), events[0].at_ms if events else 0)
     return frame.answer(request, "page backup", stamp, make)
 
 
-def answer_of(document: BackupsDocument) -> tuple[str, str, str]:
+def answer_of(document: backup_view.BackupsDocument) -> tuple[str, str, str]:
     """Return (sentence, details, style)."""
     if not document.data_sets:
         return "The estate lists no data to back up.", "List stores, or other data under data_sets.", "warn"
     counts = document.counts
     look = "bad" if counts["missed"] else "warn" if counts["unknown"] or counts["undecided"] else "good"
-    missed = [f"{row.data_set} ({behind(row)})" for row in document.data_sets if row.state == "missed"]
+    missed = [
+        f"{row.data_set} ({backup_view.behind(row)})" for row in document.data_sets if row.state == "missed"
+    ]
     more = f"Missing: {listed(missed, 3)}." if missed else ""
-    return lead_words(document), more, look
+    return backup_view.lead_words(document), more, look
 
 
-def figures(document: BackupsDocument) -> list[Figure]:
+def figures(document: backup_view.BackupsDocument) -> list[Figure]:
     """What a person asks first: how much is proven, how much is elsewhere, how old the oldest proof is."""
     rows = [row for row in document.data_sets if row.state != "waived"]
     total = len(rows)
@@ -148,7 +138,7 @@ def _of(total: int, count: int, name: str, more: str) -> Figure:
     return Figure(name, f"{number(count)} of {number(total)}", more, "" if count == total else "warn")
 
 
-def row_of(row: DataRow) -> dict[str, Any]:
+def row_of(row: backup_view.DataRow) -> dict[str, Any]:
     """One row of the matrix."""
     newest = [copy.age_ms for copy in row.copies if copy.age_ms is not None]
     restores = [copy.restore_ms for copy in row.copies if copy.restore_ms is not None]
@@ -158,7 +148,7 @@ def row_of(row: DataRow) -> dict[str, Any]:
         "kind": row.kind,
         "look": LOOKS[row.state],
         "icon": ICONS[row.state],
-        "state": f"waived: {row.waived}" if row.state == "waived" else state_words(row),
+        "state": f"waived: {row.waived}" if row.state == "waived" else backup_view.state_words(row),
         "copies": [(copy, _level(copy)) for copy in row.copies],
         "newest": duration(min(newest)) if newest else unknown,
         "restore": duration(min(restores)) if restores else unknown,
@@ -166,17 +156,17 @@ def row_of(row: DataRow) -> dict[str, Any]:
     }
 
 
-def _level(copy: CopyRow) -> int:
+def _level(copy: backup_view.CopyRow) -> int:
     return 0 if copy.level is None else copy.level
 
 
-def _more(row: DataRow) -> str:
+def _more(row: backup_view.DataRow) -> str:
     if row.waived:
         return f"{row.waived[:1].upper()}{row.waived[1:]}."
-    missing = f"Missing: {behind(row)}. " if row.state in ("missed", "unknown") else ""
+    missing = f"Missing: {backup_view.behind(row)}. " if row.state in ("missed", "unknown") else ""
     return f"{missing}{plural(len(row.copies), 'backup')}; {_sizes(row.copies)}."
 
 
-def _sizes(copies: Sequence[CopyRow]) -> str:
+def _sizes(copies: Sequence[backup_view.CopyRow]) -> str:
     known = [copy.bytes for copy in copies if copy.bytes is not None]
-    return f"the largest has {size(max(known))}" if known else "their size is unknown"
+    return f"the largest has {backup_view.size(max(known))}" if known else "their size is unknown"

@@ -11,18 +11,8 @@ from evac.model.plan import Outcome
 from evac.office.values import RunShort
 from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
-from evac.views import live_charts
+from evac.views import documents, live_charts
 from evac.views.decisions import asked_words, cost_words, decision_of, waiting_words, why_words
-from evac.views.documents import (
-    MOST_URGENT,
-    RunHead,
-    StepRow,
-    run_head,
-    slow_words,
-    step_row,
-    took_ms,
-    trouble_of,
-)
 from evac.views.live_charts import Impact
 from evac.views.plan_view import GONE
 from evac.views.run_report import STYLE_OF, limit_words
@@ -57,7 +47,7 @@ RUN_LOOK: Final[Mapping[str, str]] = {
 
 def context(shown: Shown) -> dict[str, Any]:
     """Everything that the page shows."""
-    view, said, document = shown.run.view, shown.said, run_head(shown.run)
+    view, said, document = shown.run.view, shown.said, documents.run_head(shown.run)
     services = service_rows(shown)
     late = [row for row in services if row["late"]]
     ended = document.state in ENDED
@@ -78,7 +68,7 @@ def context(shown: Shown) -> dict[str, Any]:
         "servers": said.servers,
         "losses": document.most_lost,
         "ended": ended,
-        "slow": slow_words(document),
+        "slow": documents.slow_words(document),
         "left": document.left[:SERVICES_MOST],
         "left_rest": max(0, len(document.left) - SERVICES_MOST),
         "approved": [f"{who} ({words})" for who, words in document.approval_proofs.items()],
@@ -102,7 +92,7 @@ def context(shown: Shown) -> dict[str, Any]:
     }
 
 
-def _answer(document: RunHead, said: Projection, wants: int, late: int) -> tuple[str, str]:
+def _answer(document: documents.RunHead, said: Projection, wants: int, late: int) -> tuple[str, str]:
     """Return (sentence, state): the progress of the run at a glance."""
     counts = document.counts
     done = sum(counts.get(phase, 0) for phase in ("succeeded", "skipped"))
@@ -157,7 +147,7 @@ def beside(late_ms: int) -> str:
 
 
 def _cards(
-    document: RunHead, shown: Shown, late: Sequence[Mapping[str, Any]], felt: Impact | None
+    document: documents.RunHead, shown: Shown, late: Sequence[Mapping[str, Any]], felt: Impact | None
 ) -> list[dict[str, str]]:
     said = shown.said
     name = "Ended" if said.over else "Projected finish"
@@ -194,12 +184,12 @@ def _cards(
     return cards
 
 
-def _state(document: RunHead) -> str:
+def _state(document: documents.RunHead) -> str:
     words = document.state.replace("_", " ")
     return "Waiting for a person" if document.waits and document.state not in ENDED else words.capitalize()
 
 
-def _counts(document: RunHead) -> str:
+def _counts(document: documents.RunHead) -> str:
     """`31 of 52 steps done, 1 running, 0 failed, 0 in doubt`."""
     counts = document.counts
     done = counts.get("succeeded", 0) + counts.get("skipped", 0)
@@ -338,12 +328,12 @@ def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, A
     if show:
         numbers: Iterable[int] = (i for i in view.ranked if view.phases[i] == show)
     else:
-        rank = {phase: n for n, phase in enumerate(MOST_URGENT)}
+        rank = {phase: n for n, phase in enumerate(documents.MOST_URGENT)}
         numbers = sorted(range(len(view.steps)), key=lambda i: (rank[view.phases[i]], view.rank[i]))
     found = list(numbers)
     begin = min(begin, max(0, len(found) - 1)) // STEPS * STEPS
     end = min(len(found), begin + STEPS)
-    lines = [(i, step_line(step_row(view, i), now_ms)) for i in found[begin:end]]
+    lines = [(i, step_line(documents.step_row(view, i), now_ms)) for i in found[begin:end]]
     folds = not show and not begin
     quiet = [line for i, line in lines if folds and view.phases[i] in QUIET and not line["detail"]]
     return {
@@ -356,13 +346,15 @@ def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, A
         "after": end if end < len(found) else None,
         "show": show,
         "kinds": [
-            (p, f"{number(view.counts[p])} {STEP_STATE.get(p, p)}") for p in MOST_URGENT if view.counts.get(p)
+            (p, f"{number(view.counts[p])} {STEP_STATE.get(p, p)}")
+            for p in documents.MOST_URGENT
+            if view.counts.get(p)
         ],
     }
 
 
-def step_line(row: StepRow, now_ms: int) -> dict[str, Any]:
-    took = took_ms(row, now_ms)
+def step_line(row: documents.StepRow, now_ms: int) -> dict[str, Any]:
+    took = documents.took_ms(row, now_ms)
     return {
         "id": row.id,
         "kind": words_of(row.kind),
@@ -373,7 +365,7 @@ def step_line(row: StepRow, now_ms: int) -> dict[str, Any]:
         "began": hour(moment_ms(row.started_at), now_ms),
         "took": "-" if took is None else duration(took),
         "predicted": duration(row.predicted_ms),
-        "detail": trouble_of(row),
+        "detail": documents.trouble_of(row),
         "verbs": row.verbs,
     }
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node
 from evac.estate.format.problems import Problems, shown
+from evac.estate.importers import source_files
 from evac.estate.importers.imported import Options
 from evac.estate.importers.kubernetes.objects import (
     DUMP_AGAIN,
@@ -29,16 +30,6 @@ from evac.estate.importers.kubernetes.objects import (
     yaml_objects,
 )
 from evac.estate.importers.kubernetes.operators import OPERATORS
-from evac.estate.importers.source_files import (
-    at,
-    entries,
-    files_below,
-    is_id,
-    open_text,
-    read_text,
-    word,
-    words,
-)
 from evac.model.diagnostic import Place
 
 OWNERS_MAX: Final = 8
@@ -134,10 +125,10 @@ class Workload:
 
     @property
     def pod_spec(self) -> Node | None:
-        return at(self.pod, "spec")
+        return source_files.at(self.pod, "spec")
 
     def containers(self, *, init: bool = False) -> list[Node]:
-        found = at(self.pod_spec, "initContainers" if init else "containers")
+        found = source_files.at(self.pod_spec, "initContainers" if init else "containers")
         return (
             [item for item in found.items if item.kind == MAP]
             if found is not None and found.kind == LIST
@@ -184,7 +175,7 @@ class Manifests:
 
     def selected(self, namespace: str, selector: Node | None) -> list[Workload]:
         """Workloads whose pods a label selector matches."""
-        wanted = texts(at(selector, "matchLabels"))
+        wanted = texts(source_files.at(selector, "matchLabels"))
         some = self.with_labels(namespace, wanted) if wanted else self.workloads
         return [w for w in some if w.namespace == namespace and selects(selector, w.labels)]
 
@@ -214,7 +205,7 @@ def read_manifests(source: Path, problems: Problems, options: Options) -> Manife
 def _files(source: Path, problems: Problems) -> list[Path]:
     if not source.is_dir():
         return [source]
-    found = files_below(source, _ENDINGS, problems)
+    found = source_files.files_below(source, _ENDINGS, problems)
     if not found and not problems.has_errors:
         problems.add(
             "import-source-missing",
@@ -228,9 +219,9 @@ def _files(source: Path, problems: Problems) -> list[Path]:
 def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: Problems) -> Iterator[Object]:
     """The objects of one file, JSON or YAML, regardless of its ending."""
     if not os.path.lexists(path):
-        read_text(path, root, YAML_BYTES_MAX, problems)
+        source_files.read_text(path, root, YAML_BYTES_MAX, problems)
         return
-    handle = open_text(path, root, problems)
+    handle = source_files.open_text(path, root, problems)
     if handle is None:
         return
     with handle:
@@ -264,7 +255,7 @@ def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: P
         hint = "save the dump as JSON, which is read at any size: kubectl get ... -o json"
         problems.add("file-too-large", message, Place(name), hint)
         return
-    text = read_text(path, root, YAML_BYTES_MAX, problems, lines_checked=False)
+    text = source_files.read_text(path, root, YAML_BYTES_MAX, problems, lines_checked=False)
     if text is not None:
         yield from yaml_objects(text, name, _is_used, skipped, problems)
 
@@ -398,9 +389,9 @@ class _Sorting:
             if full[item.namespace, item.name] > 1:
                 name = f"{name}.{item.kind.lower()}"
             scratch = Problems()
-            if is_id(name, item.place, scratch) and _is_whole(item, scratch):
-                pod = at(item.node, *_pod_path(item)) or item.node
-                made.append(Workload(name, item, pod, texts(at(pod, "metadata", "labels"))))
+            if source_files.is_id(name, item.place, scratch) and _is_whole(item, scratch):
+                pod = source_files.at(item.node, *_pod_path(item)) or item.node
+                made.append(Workload(name, item, pod, texts(source_files.at(pod, "metadata", "labels"))))
             self._skipped.take(f"{item.kind} {shown(item.name)}", scratch)
         return sorted(made, key=lambda w: w.id)
 
@@ -408,7 +399,7 @@ class _Sorting:
 def _pod_path(item: Object) -> tuple[str, ...]:
     """Path of an object's pod; an object known only by its pods is described by one of them."""
     path = POD_PATHS.get(item.kind, ())
-    return path if at(item.node, *path) is not None else ()
+    return path if source_files.at(item.node, *path) is not None else ()
 
 
 def _owner_of(raw: Any) -> tuple[str, str] | None:
@@ -446,14 +437,14 @@ def _is_whole(item: Object, problems: Problems) -> bool:
     """
     node: Node | None = item.node
     for key in (*_pod_path(item), "spec"):
-        node = at(node, key)
+        node = source_files.at(node, key)
         if node is None:
             return True
         if node.kind != MAP:
             message = f"{key} of {item.kind} {shown(item.name)} is not a mapping"
             problems.add("import-shape", message, node.place, "check that this is the manifest you apply")
             return False
-    containers = at(node, "containers")
+    containers = source_files.at(node, "containers")
     if containers is not None and containers.kind != LIST:
         message = f"containers of {item.kind} {shown(item.name)} are not a list"
         problems.add("import-shape", message, containers.place, "check that this is the manifest you apply")
@@ -463,15 +454,17 @@ def _is_whole(item: Object, problems: Problems) -> bool:
 
 def texts(node: Node | None) -> dict[str, str]:
     """The single values of a mapping."""
-    return {name: value.text for name, _, value in entries(node) if value.kind not in (MAP, LIST)}
+    return {
+        name: value.text for name, _, value in source_files.entries(node) if value.kind not in (MAP, LIST)
+    }
 
 
 def selects(selector: Node | None, labels: Mapping[str, str]) -> bool:
     """Whether a label selector (matchLabels, matchExpressions) matches; an empty one matches nothing here,
     because matching every pod would say nothing about one service.
     """
-    wanted = texts(at(selector, "matchLabels"))
-    expressions = at(selector, "matchExpressions")
+    wanted = texts(source_files.at(selector, "matchLabels"))
+    expressions = source_files.at(selector, "matchExpressions")
     rules = expressions.items if expressions is not None and expressions.kind == LIST else []
     if not wanted and not rules:
         return False
@@ -481,8 +474,8 @@ def selects(selector: Node | None, labels: Mapping[str, str]) -> bool:
 
 
 def _holds(rule: Node, labels: Mapping[str, str]) -> bool:
-    key, values = word(rule, "key") or "", words(rule, "values")
-    match word(rule, "operator"):
+    key, values = source_files.word(rule, "key") or "", source_files.words(rule, "values")
+    match source_files.word(rule, "operator"):
         case "In":
             return labels.get(key) in values
         case "NotIn":
