@@ -20,7 +20,7 @@ from evac.engine.runs.requests import Request, RequestVerb
 from evac.engine.stores.datasets import key_of
 from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
 from evac.model.errors import EvacError
-from evac.run.fencing import fences_of, is_fenced
+from evac.run.agenda import fences_of, is_fenced
 from evac.run.values import ENDED, RunStep
 from evac.run.view import RunView
 from evac.store.port import Delete, Put

@@ -21,8 +21,7 @@ from evac import estate as estates
 from evac.app.controlling import hands_of, read_policy
 from evac.app.observing import AT_ONCE, action_of, standing_facts
 from evac.derive import situation
-from evac.derive.domains import Topology, site_of, topology
-from evac.derive.residency import may_run_at
+from evac.derive.domains import Topology, may_run_at, site_of, topology
 from evac.drivers.capabilities import (
     ABOUT,
     AnswersProbe,

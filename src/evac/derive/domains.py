@@ -2,7 +2,8 @@
 
 The containment tree is site > hall > rack > server. Feeds and shared-fate groups cut across it: a rack is
 lost with its hall, with its site, or when every one of its feeds is lost. A provider is a domain of its own:
-it contains only the external services that it provides.
+it contains only the external services that it provides. Data may be at the sites that a service or a store
+names, directly or through regions and groups.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from evac.model.errors import UnknownDomain
-from evac.model.estate import PROVIDER_PREFIX, Estate, SharedFate
+from evac.model.estate import PROVIDER_PREFIX, Estate, Service, SharedFate
 from evac.model.fleet import AT_SITE, CONDEMNED, ON_POOL, ON_SERVER, BoolColumn, IndexColumn, IntColumn, np
 from evac.model.scenario import Scenario
 
@@ -376,3 +377,24 @@ def _within(top: Topology, gone: Loss, domain: str) -> bool:
         group = top.estate.groups[top.group_index[domain]]
         return all(_within(top, gone, member) for member in group.members)
     return is_lost(top, gone, domain)
+
+
+def sites_of(estate: Estate, names: Iterable[str]) -> tuple[str, ...]:
+    """The named sites and those in named regions and groups, sorted. Groups may be nested."""
+    groups, sites = {group.id: group.members for group in estate.groups}, {site.id for site in estate.sites}
+    found, work = set[str](), list(names)
+    work += [site.id for site in estate.sites if site.region in work]
+    while work:
+        name = work.pop()
+        if name not in found:
+            found.add(name)
+            work += groups.get(name, ())
+    return tuple(sorted(found & sites))
+
+
+def may_run_at(estate: Estate, service: Service) -> tuple[str, ...] | None:
+    """The sites where a service may run, by `eligible_sites` and by where its data may be; None for all."""
+    if service.data_in is None:
+        return service.eligible_sites
+    found = sites_of(estate, service.data_in)
+    return found if service.eligible_sites is None else tuple(s for s in found if s in service.eligible_sites)

@@ -10,10 +10,9 @@ import numpy as np
 
 from evac.derive.affected import ServiceGraph, reachable
 from evac.derive.affected import lost_members as members_lost
-from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of
+from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of, sites_of
 from evac.derive.limits import LimitTable
 from evac.derive.objectives import judged_as, loss_class
-from evac.derive.residency import sites_of
 from evac.derive.stores import (
     Way,
     commits_wait,

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evac.derive.boots import boot_kinds, feed_groups, left_off, that_occur, with_power, within_odds
-from evac.derive.domains import Loss, Topology, lost_now
+from evac.derive.domains import Loss, Topology, lost_now, may_run_at
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, PowerTable, power_table
 from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, unknown_servers
-from evac.derive.residency import may_run_at
 from evac.derive.vague import held_by_pools, knows_servers, vague_amounts
 from evac.model.fleet import (
     AT_SITE,

@@ -7,10 +7,10 @@ what each kind of event has in `data`; `run.table` says which state each leads t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from evac.model.run_policy import Envelope, Pace, Patience
 from evac.model.step_id import StepId
@@ -292,3 +292,17 @@ class Effect(NamedTuple):
     attempt: int = 0
     event: Event | None = None
     words: str = ""
+
+
+_Fact = TypeVar("_Fact")
+Renumber = Callable[[int], int | None]
+"""The new number of a step; None if nothing about it is kept."""
+
+
+def renumbered(steps: Iterable[int], number_of: Renumber) -> set[int]:
+    return {j for i in steps if (j := number_of(i)) is not None}
+
+
+def renumbered_facts(facts: Mapping[int, _Fact], number_of: Renumber) -> dict[int, _Fact]:
+    """In the same order."""
+    return {j: fact for i, fact in facts.items() if (j := number_of(i)) is not None}

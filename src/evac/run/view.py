@@ -22,8 +22,16 @@ from evac.run.boots.state import Boots
 from evac.run.envelope import Approvals
 from evac.run.limits import Limits, Parts, Uses, parted
 from evac.run.pacing import Pacing
-from evac.run.renumbering import Renumber, renumbered, renumbered_facts
-from evac.run.values import SETTLED, Left, RunPhase, RunSpec, StepPhase
+from evac.run.values import (
+    SETTLED,
+    Left,
+    Renumber,
+    RunPhase,
+    RunSpec,
+    StepPhase,
+    renumbered,
+    renumbered_facts,
+)
 from evac.steps.registry import kind_of
 
 BUSY = frozenset({"running", "unknown", "undoing"})

@@ -1,12 +1,14 @@
 """The whole check of a plan against its estate.
 
 Also checks that a plan's figures follow from the estate and its steps (rules F1, F3, F15 and F19). A run does
-not use them, but people judge a plan by them: who waits, for how long, and what is lost.
+not use them, but people judge a plan by them: who waits, for how long, and what is lost. And that the plan
+keeps the objectives of its class of loss, and data where it may be (F2, F10). Names, sites and the class are
+looked up in the estate by this package's own code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,21 +19,26 @@ from evac.derive.planning_instance import derive
 from evac.derive.untimed import from_loss, people_before
 from evac.model.collector import collector_at_rest
 from evac.model.digest import estate_digest
-from evac.model.estate import Estate
+from evac.model.estate import PROVIDER_PREFIX, Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import Instance
+from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 from evac.model.plan import Outcome, Plan, StoreOutcome
 from evac.model.units import QUANTITY_LIMIT
 from evac.steps.registry import kind_of
 from evac.verify import capacity, order
 from evac.verify.bound import proved
 from evac.verify.derivation import better_again, derived_again
-from evac.verify.doubt import in_doubt
 from evac.verify.needs import check_needs
-from evac.verify.objectives import check_objectives
-from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
+from evac.verify.outcome import (
+    check_counts,
+    check_outcomes,
+    check_reasons,
+    check_sheds,
+    check_tiers,
+    in_doubt,
+)
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
-from evac.verify.residency import check_residency
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
@@ -289,3 +296,113 @@ def _check_bound(reading: Reading, better: Instance, objective: int) -> int:
     if bound > objective:
         reading.complain("F20", plan.name, f"bound {bound} is above the objective {objective}: error in evac")
     return bound
+
+
+def check_objectives(estate: Estate, plan: Plan) -> list[Violation]:
+    """Linear in services, stores and outcomes."""
+    of_class = _class_of(estate, plan.scenario.domains)
+    rto_ms = {service.id: rto_for(service, of_class) for service in estate.services}
+    found = []
+    for outcome in plan.outcomes:
+        wanted = rto_ms.get(outcome.service)
+        if outcome.rto_ms != wanted:
+            words = f"RTO is {wanted} ms, the plan says {outcome.rto_ms}"
+            found.append(Violation("F19", outcome.service, words))
+    rpo_ms = {store.id: rpo_for(store, of_class) for store in estate.stores}
+    for store in plan.stores:
+        most = rpo_ms.get(store.store)
+        if most is None or not store.candidate or store.waiver:
+            continue
+        if store.loss_ms is None or store.loss_ms > most:
+            words = f"loses {store.loss_ms} ms of data and may lose {most} ms after the loss of a {of_class}"
+            found.append(Violation("F2", store.store, words))
+    return found
+
+
+def _class_of(estate: Estate, domains: tuple[str, ...]) -> LossClass:
+    sites = {site.id for site in estate.sites}
+    groups = {group.id: group.members for group in estate.groups}
+    seen, work = set[str](), list(domains)
+    while work:
+        name = work.pop()
+        if name not in seen:
+            seen.add(name)
+            work += groups.get(name, ())
+    lost = len(seen & sites)
+    if lost:
+        return "region" if lost > 1 else "site"
+    racks = {rack.id for rack in estate.racks}
+    halls = {hall.id for hall in estate.halls} | {feed.id for feed in estate.feeds} | groups.keys()
+    kinds: list[LossClass] = ["software"]
+    for name in domains:
+        if not name.startswith(PROVIDER_PREFIX):
+            kinds.append("hall" if name in halls else "rack" if name in racks else "server")
+    return max(kinds, key=LOSS_CLASSES.index)
+
+
+def check_residency(estate: Estate, plan: Plan) -> list[Violation]:
+    """Linear in steps and their servers."""
+    stated = [(service.id, service.data_in) for service in estate.services]
+    stated += [(store.id, store.data_in) for store in estate.stores]
+    bounds = {name: _sites(estate, names) for name, names in stated if names is not None}
+    if not bounds:
+        return []
+    found = []
+    where = _Where(estate)
+    for step in plan.steps:
+        allowed = bounds.get(step.target)
+        if allowed is None:
+            continue
+        kind = kind_of(step.kind)
+        names = [name for name, _ in step.servers] if kind.replicas > 0 else []
+        places = [step.candidate] if kind.makes_primary or kind.restores else names
+        for site in sorted({where.site(place) for place in places} - allowed):
+            rule = "F10" if places is names else "F2"
+            words = f"moves its data to {site or 'an unknown place'}, where it may not be kept"
+            found.append(Violation(rule, step.id, words))
+    for outcome in plan.stores:
+        allowed = bounds.get(outcome.store)
+        if allowed is not None and outcome.candidate and where.site(outcome.candidate) not in allowed:
+            words = f"has its primary at {outcome.candidate}, where its data may not be kept"
+            found.append(Violation("F2", outcome.store, words))
+    return found
+
+
+def _sites(estate: Estate, names: tuple[str, ...]) -> set[str]:
+    """Sites by name, and the sites of regions and groups, recursively."""
+    inside = {group.id: set(group.members) for group in estate.groups}
+    for site in estate.sites:
+        if site.region is not None:
+            inside.setdefault(site.region, set()).add(site.id)
+    seen: set[str] = set()
+
+    def names_in(some: set[str]) -> Iterator[str]:
+        for name in sorted(some - seen):
+            seen.add(name)
+            yield name
+            yield from names_in(inside.get(name, set()))
+
+    return set(names_in(set(names))) & {site.id for site in estate.sites}
+
+
+class _Where:
+    """Finds the site of a pool, server, domain path, or `site:NAME`."""
+
+    def __init__(self, estate: Estate) -> None:
+        self._pools = {pool.id: pool.site for pool in estate.pools}
+        self._sites = [site.id for site in estate.sites]
+        self._fleet = estate.fleet
+        self._rows: dict[str, int] | None = None
+
+    def site(self, place: str) -> str:
+        """Empty if nothing has that name."""
+        name = place.removeprefix("site:")
+        if name in self._pools:
+            return self._pools[name]
+        if name.split("/", 1)[0] in self._sites and (name in self._sites or "/" in name):
+            return name.split("/", 1)[0]
+        if self._rows is None:
+            names = (raw.decode() for raw in self._fleet.name.tolist())
+            self._rows = {name: row for row, name in enumerate(names)}
+        row = self._rows.get(name.rsplit("/", 1)[-1], -1)
+        return self._sites[int(self._fleet.site[row])] if row >= 0 else ""

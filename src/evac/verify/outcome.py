@@ -1,20 +1,24 @@
-"""What is restored, shed and left out, and what it costs: rules F1, F11, F16 to F19."""
+"""What is restored, shed and left out, and what it costs: rules F1, F11, F16 to F19.
+
+A verdict is in doubt where it depends on an unknown amount, derived from the steps.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.circles import tools_of_base
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
 from evac.model.step_id import MOVED
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_capacity, holdings
-from evac.verify.doubt import Bools, in_doubt
 from evac.verify.order import dependencies_ready
 from evac.verify.reading import Milestones, Reading, outages
 
@@ -492,3 +496,42 @@ def time_left(reading: Reading, times: Milestones, service: int, missing: int, r
         slots.take(step)
         last = step.end
     return last < instance.horizon
+
+
+Bools = NDArray[np.bool_]
+
+
+def in_doubt(reading: Reading) -> tuple[Bools, Bools]:
+    """(S,) services whose base may not hold, and services whose remaining replicas may not fit."""
+    instance, s = reading.instance, reading.instance.services
+    vague, size = instance.vague, len(s)
+    marks = {"base": np.zeros(size, np.bool_), "top": np.zeros(size, np.bool_)}
+    if not vague:
+        return marks["base"], marks["top"]
+    crowded = {
+        row
+        for (service, _), steps in reading.starts.items()
+        if service in vague.demand
+        for step in steps
+        for row, _ in step.rows
+    }
+    for (service, milestone), steps in reading.starts.items():
+        rows = {row for step in steps for row, _ in step.rows}
+        needs = s.demand[service]
+        marks[milestone][service] |= (
+            service in vague.demand
+            or not crowded.isdisjoint(rows)
+            or any(needs[resource] > 0 for row in rows for resource, _ in vague.rows.get(row, ()))
+        )
+    base = marks["base"]
+    waits = defaultdict(set)
+    for service in np.flatnonzero(s.base_lost).tolist():
+        for other in (*s.hard[service], *tools_of_base(s, instance.tools, service)):
+            waits[other].add(service)
+    work = np.flatnonzero(base).tolist()
+    while work:
+        for user in waits[work.pop()]:
+            if not base[user]:
+                base[user] = True
+                work.append(user)
+    return base, marks["top"]

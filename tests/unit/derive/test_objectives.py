@@ -14,7 +14,7 @@ from evac.model.objectives import LossClass, Objective, Objectives, rpo_for
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
 from evac.verify import check
-from evac.verify.objectives import _class_of
+from evac.verify.check import _class_of
 
 ESTATE = """\
 evac: 1

@@ -11,8 +11,7 @@ import pytest
 
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
-from evac.drivers.backup_reader.driver import BackupReaderDriver
-from evac.drivers.backup_reader.formats import PROVES_NOTHING, READERS
+from evac.drivers.backup_reader.driver import PROVES_NOTHING, READERS, BackupReaderDriver
 from evac.drivers.capabilities import READ, STRUCTURE, CopyReport, Listing, Proof
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import Drivers

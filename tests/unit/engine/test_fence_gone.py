@@ -16,7 +16,7 @@ from evac.engine.runs.performing import Performer, Terms, Try
 from evac.engine.runs.reading import events_of
 from evac.model.errors import Retryable
 from evac.model.run_policy import Patience
-from evac.run.fencing import lasting_fences
+from evac.run.agenda import lasting_fences
 from evac.run.state import apply
 from evac.run.values import Event, RunSpec, RunStep
 from evac.run.view import RunView

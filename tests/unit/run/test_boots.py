@@ -14,7 +14,7 @@ from evac.model.errors import RunError
 from evac.run.boots.rules import held_servers
 from evac.run.decide import decide
 from evac.run.forecast import forecast
-from evac.run.limit_words import capacity_of
+from evac.run.limits import capacity_of
 from evac.run.state import RunView, apply, fingerprint, replay
 from evac.run.values import Event, RunStep
 from evac.run.waits import waiting

@@ -10,8 +10,7 @@ import pytest
 from evac.engine.runs.binding import Bound, decode_bound, encode_bound
 from evac.model.errors import RunError
 from evac.run.forecast import forecast
-from evac.run.limit_words import capacity_of
-from evac.run.limits import Limits
+from evac.run.limits import Limits, capacity_of
 from evac.run.state import apply, replay
 from evac.run.values import KEPT, LEFT_WORDS, Event, Left, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView

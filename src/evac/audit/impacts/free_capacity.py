@@ -24,10 +24,9 @@ from evac.audit.first_fit import (
     holds_any,
 )
 from evac.audit.impacts.losses import Rows
-from evac.derive.domains import Topology
+from evac.derive.domains import Topology, may_run_at
 from evac.derive.limits import less_margin, stated_budgets
 from evac.derive.objectives import audience
-from evac.derive.residency import may_run_at
 from evac.derive.vague import crowded, held_by_pools, vague_demand
 from evac.model.estate import Service
 from evac.model.fleet import (

@@ -33,7 +33,7 @@ from evac.audit.impacts.free_capacity import Used, pool_quota, used_amounts
 from evac.audit.impacts.hits import Down, Ground, Wiring
 from evac.audit.impacts.recovery import Damage, Recovery
 from evac.audit.impacts.stores import NEVER
-from evac.derive.residency import may_run_at
+from evac.derive.domains import may_run_at
 from evac.derive.vague import knows_servers
 from evac.model.fleet import CONDEMNED, ON_SERVER, SERVING, BoolColumn, IntColumn, pools_of
 from evac.model.units import UNBOUNDED, floor_share

@@ -8,7 +8,7 @@ import numpy as np
 
 from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.derive.residency import may_run_at, sites_of
+from evac.derive.domains import may_run_at, sites_of
 from evac.model.diagnostic import Severity
 from evac.model.fleet import BoolColumn
 

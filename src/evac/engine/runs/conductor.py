@@ -58,7 +58,8 @@ from evac.model.errors import (
 from evac.model.observation import LeavingSite
 from evac.model.run_policy import SUCCEEDED, RunPolicy
 from evac.net.internal_errors import enduring, foreseen, internal
-from evac.run import envelope, fencing
+from evac.run import envelope
+from evac.run.agenda import lasting_fences
 from evac.run.decide import EVAC
 from evac.run.replan import ids_of
 from evac.run.values import ENDED, Event, RunSpec
@@ -368,7 +369,7 @@ class Conductor:
             run.policy.patience,
             view.spec.labels.get("scenario", ""),
             yields=lambda step: run.yields_of(now(), step),
-            proofs=lambda step: fencing.lasting_fences(now(), step),
+            proofs=lambda step: lasting_fences(now(), step),
         )
         return RunExecution(
             desk.store,

@@ -20,7 +20,7 @@ from evac.model.access import GlassUse, Proven
 from evac.model.errors import EvacError, NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run import envelope
-from evac.run.limit_words import capacity_of
+from evac.run.limits import capacity_of
 from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event
 from evac.run.view import RunView

@@ -10,8 +10,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from evac.run.renumbering import Renumber, renumbered, renumbered_facts
-from evac.run.values import RunStep
+from evac.run.values import Renumber, RunStep, renumbered, renumbered_facts
 
 Moments = dict[int, int]
 """Boot -> time."""
