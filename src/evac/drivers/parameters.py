@@ -154,3 +154,18 @@ def stale_token(target: str, seen: int, order: Order) -> Permanent:
         f"{target} has already seen token {seen}; {order.token} is from an older leader",
         "stop: another controller leads",
     )
+
+
+def refuse_stale(target: str, token: int, epoch: int, order: Order, *, own_hand: bool = False) -> None:
+    """Raise `Permanent` for an order of an older leader, or for an epoch that has ended. token, epoch: of the
+    newest order that the server obeyed. own_hand: a site that fences itself after its lease expired has no
+    leader's token, 0; its epoch still counts.
+    """
+    if order.token < token and not (own_hand and order.token == 0):
+        raise stale_token(target, token, order)
+    if order.epoch and order.epoch < epoch:
+        raise Permanent(
+            "stale-epoch",
+            f"{target} has seen epoch {epoch}; {order.epoch} is no longer valid",
+            "stop: the data set has moved on",
+        )

@@ -31,7 +31,7 @@ LATE_SHARE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class LearnedRow:
     """For one kind and predicted length: successful steps, failed ones, and the mean of measured over
     predicted, in permille.
     """
@@ -138,9 +138,9 @@ class Measured:
         least = 0 if alike is None else alike.least
         return max(least, self._most.draw(beyond) if boots else 1_000)
 
-    def summary(self) -> tuple[Learned, ...]:
+    def summary(self) -> tuple[LearnedRow, ...]:
         return tuple(
-            Learned(kind, predicted, len(one.found), one.failed, sum(one.found) // max(1, len(one.found)))
+            LearnedRow(kind, predicted, len(one.found), one.failed, sum(one.found) // max(1, len(one.found)))
             for (kind, predicted), one in sorted(self._alike.items())
         )
 
@@ -167,7 +167,7 @@ class Forecast:
     """End of the run."""
     services: Mapping[str, int]
     """When each service is restored, except those already restored."""
-    learned: tuple[Learned, ...]
+    learned: tuple[LearnedRow, ...]
     waits: bool = False
     """Something waits for a person and is assumed to be done at once."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from copy import copy
+from dataclasses import dataclass
 from difflib import get_close_matches
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
@@ -34,14 +35,15 @@ class Parts(NamedTuple):
     again: Uses
 
 
-class LimitShown(NamedTuple):
-    """A limit as shown to people."""
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """A limit that a person changed during the run, in watts or units."""
 
     limit: str
     now: int
     """What may be held."""
     whole: int
-    """The estate's value."""
+    """As declared in the estate."""
     held: int
     """Whoever holds it."""
 
@@ -189,14 +191,14 @@ class Limits:
             self.freed.add(number)
         self.capacity[number] = max(0, capacity)
 
-    def changed(self) -> tuple[LimitShown, ...]:
+    def changed(self) -> tuple[LimitRow, ...]:
         """Limits that a person changed, sorted by name."""
-        found: list[LimitShown] = []
+        found: list[LimitRow] = []
         for limit, now, used in zip(self.limits, self.capacity, self._used, strict=True):
             if now != limit.capacity:
                 beside, whole = limit.beside, limit.whole or limit.capacity + limit.beside
-                found.append(LimitShown(limit.id, now + beside, whole, used + beside))
-        return tuple(sorted(found))
+                found.append(LimitRow(limit.id, now + beside, whole, used + beside))
+        return tuple(sorted(found, key=lambda one: one.limit))
 
     def capacity_of(self, name: str) -> int:
         """Units that may be held now; 0 for an unknown limit."""

@@ -22,6 +22,7 @@ from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope
 from evac.model.units import moment_words
 from evac.run.boots.rules import why_waits
+from evac.run.limits import LimitRow
 from evac.run.recovery_groups import Returned, returned
 from evac.run.values import ENDED, LEFT_WORDS, RunPhase, StepPhase, left_words
 from evac.run.view import RunView
@@ -92,17 +93,6 @@ class GroupRow:
     words: str
     moments: Mapping[str, str | None]
     """Store -> the moment of its restored data; null until it is restored, or if it is not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class LimitRow:
-    """A limit that a person changed during the run, in watts or units."""
-
-    limit: str
-    now: int
-    whole: int
-    """As declared in the estate."""
-    held: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +270,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "in_doubt": len(view.doubtful),
         "undo_failed": len(view.undo.broken),
         "counts": dict(sorted(view.counts.items())),
-        "limits_changed": limits_changed(view),
+        "limits_changed": view.limits.changed()[:LIMITS_MOST],
         "waits": waits,
         "verbs": run_verbs(view),
         "approval_proofs": {who: proof.words for who, proof in sorted(view.approvals.proofs.items())},
@@ -336,10 +326,6 @@ def slow_words(document: RunHead) -> str:
 def end_words(view: RunView) -> str:
     """Why a run ended as it did; empty if there is nothing to say."""
     return "; ".join(filter(None, (left_words(view.left), view.end_why)))
-
-
-def limits_changed(view: RunView) -> tuple[LimitRow, ...]:
-    return tuple(LimitRow(*one) for one in view.limits.changed()[:LIMITS_MOST])
 
 
 def by_need(view: RunView, most: int) -> list[int]:

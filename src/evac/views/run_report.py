@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from evac.model.step_id import LimitId
+from evac.run.limits import LimitRow
 from evac.run.values import ENDED, Event
-from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow, slow_words, took_ms, trouble_of
+from evac.views.documents import MOST_URGENT, RunDocument, StepRow, slow_words, took_ms, trouble_of
 from evac.views.sheet import Page
 from evac.views.wait_words import forecast_facts, urgency
 from evac.views.words import duration, listed, moment, moment_ms, number, people, plural, shown

@@ -10,7 +10,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from evac.run.forecast import Forecast, forecast
+from evac.run.forecast import Forecast, LearnedRow, forecast
 from evac.run.values import ENDED
 from evac.run.view import RunView
 from evac.run.waits import (
@@ -38,17 +38,6 @@ AGAIN_MS: Final = 10_000
 """A forecast of a large run takes a second, so it is recomputed only this often."""
 LARGE: Final = 2_000
 SHOWN: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class LearnedRow:
-    """How long steps of a kind take in this run."""
-
-    kind: str
-    predicted_ms: int
-    measured: int
-    failed: int
-    permille: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +156,7 @@ def forecast_row(said: Forecast | None) -> ForecastRow | None:
         ends_at=moment(said.end_ms, "seconds"),
         waits_for_a_person=said.waits,
         services={name: moment(at_ms, "seconds") for name, at_ms in said.services.items()},
-        learned=tuple(
-            LearnedRow(one.kind, one.predicted_ms, one.measured, one.failed, one.permille)
-            for one in said.learned
-        ),
+        learned=said.learned,
     )
 
 

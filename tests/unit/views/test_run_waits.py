@@ -10,12 +10,12 @@ import pytest
 from evac.engine.runs.binding import Bound, decode_bound, encode_bound
 from evac.model.errors import RunError
 from evac.run.forecast import forecast
-from evac.run.limits import Limits, capacity_of
+from evac.run.limits import LimitRow, Limits, capacity_of
 from evac.run.state import apply, replay
 from evac.run.values import KEPT, LEFT_WORDS, Event, Left, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.run.waits import Failure, Gate, Paused, waiting
-from evac.views.documents import LeftRow, LimitRow, RunDocument, RunShown, run_document, run_head, slow_words
+from evac.views.documents import LeftRow, RunDocument, RunShown, run_document, run_head, slow_words
 from evac.views.run_report import run_text
 from evac.views.wait_words import words_of
 

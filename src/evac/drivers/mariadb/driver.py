@@ -43,9 +43,8 @@ from evac.drivers.mariadb.link import (
     obey,
     positions,
     read_facts,
-    refuse_stale,
 )
-from evac.drivers.parameters import many, text, whole
+from evac.drivers.parameters import many, refuse_stale, text, whole
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.net.secrets import resolve
@@ -75,7 +74,13 @@ class MariadbDriver(
     async def _check(self, action: Action, order: Order) -> Checked:
         async with linked(member_of(action), order.timeout_s) as link:
             facts = await read_facts(link)
-            refuse_stale(link, facts.seen, order, own_hand=action.verb == "demote")
+            refuse_stale(
+                link.member.address,
+                facts.seen.token,
+                facts.seen.epoch,
+                order,
+                own_hand=action.verb == "demote",
+            )
         if action.verb == "rejoin" and not _is_done(action, facts):
             refused = await _rejoin_refused(action, order, facts)
             ends_writes = isinstance(refused, Permanent) and facts.writable and not order.dry_run

@@ -18,7 +18,7 @@ from asyncmy.cursors import DictCursor
 from asyncmy.errors import MySQLError
 
 from evac.drivers.capabilities import MemberRole, RoleReport
-from evac.drivers.parameters import stale_token, text, whole
+from evac.drivers.parameters import refuse_stale, text, whole
 from evac.drivers.port import Action, Order, Value
 from evac.model.errors import ActionError, InvalidInput, OutcomeUnknown, Permanent, Retryable
 from evac.net.secrets import Secret, resolve, scrub
@@ -400,20 +400,6 @@ async def read_authority(link: MariadbLink) -> MariadbAuthority:
         raise Permanent("authority-unreadable", message) from error
 
 
-def refuse_stale(link: MariadbLink, seen: MariadbAuthority, order: Order, *, own_hand: bool = False) -> None:
-    """Raise `Permanent` for an order of an older leader, or for an epoch that has ended. own_hand: a site
-    that fences itself after its lease expired has no leader's token, 0; its epoch still counts.
-    """
-    if order.token < seen.token and not (own_hand and order.token == 0):
-        raise stale_token(link.member.address, seen.token, order)
-    if order.epoch and order.epoch < seen.epoch:
-        raise Permanent(
-            "stale-epoch",
-            f"{link.member.address} has seen epoch {seen.epoch}; {order.epoch} is over",
-            "stop: the data set has moved on",
-        )
-
-
 async def alone(link: MariadbLink, order: Order, *, own_hand: bool = False) -> MariadbFacts:
     """Lock this server for evac until the connection ends; return the server's state. Refuses an older
     leader's order.
@@ -421,7 +407,7 @@ async def alone(link: MariadbLink, order: Order, *, own_hand: bool = False) -> M
     while not next(iter((await link.rows("SELECT GET_LOCK('evac', 0) AS got"))[0].values())):
         await link.pause()
     facts = await read_facts(link)
-    refuse_stale(link, facts.seen, order, own_hand=own_hand)
+    refuse_stale(link.member.address, facts.seen.token, facts.seen.epoch, order, own_hand=own_hand)
     return facts
 
 

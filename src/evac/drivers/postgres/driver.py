@@ -30,7 +30,7 @@ from evac.drivers.capabilities import (
     ReportsRole,
     RoleReport,
 )
-from evac.drivers.parameters import many, text
+from evac.drivers.parameters import many, refuse_stale, text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.postgres.facts import (
     FETCH_NAME,
@@ -43,7 +43,6 @@ from evac.drivers.postgres.facts import (
     obey,
     precheck_sync,
     read_facts,
-    refuse_stale,
     seen_authority,
     timeline_held,
 )
@@ -278,7 +277,7 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
         async with self._links.linked(_member(action), order.timeout_s) as link:
             facts = await read_facts(link)
             seen = seen_authority(facts)
-            refuse_stale(link, seen, order, own_hand=action.verb == "demote")
+            refuse_stale(link.member.address, seen.token, seen.epoch, order, own_hand=action.verb == "demote")
             problems = _problems(link, action, order, facts, seen)
             others = await _others(action, order, facts, seen)
         told = tuple(another_primary(address).message for address in others)

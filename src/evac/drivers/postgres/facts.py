@@ -22,7 +22,7 @@ from typing import Literal
 import orjson
 
 from evac.drivers.capabilities import MemberRole, RoleReport
-from evac.drivers.parameters import stale_token
+from evac.drivers.parameters import refuse_stale
 from evac.drivers.port import Checked, Evidence, Order
 from evac.drivers.postgres.link import UNREADABLE, Link, SyncSet, literal, parse_sync_set
 from evac.drivers.store_driver import place_problems
@@ -330,20 +330,6 @@ def seen_authority(facts: PostgresFacts) -> Authority:
     return parse_authority(facts.authority) if facts.authority else Authority()
 
 
-def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = False) -> None:
-    """Raise `Permanent` for an order of an older leader, or for an epoch that has ended. own_hand: a site
-    that fences itself after its lease expired has no leader's token, 0; its epoch still counts.
-    """
-    if order.token < seen.token and not (own_hand and order.token == 0):
-        raise stale_token(link.member.address, seen.token, order)
-    if order.epoch and order.epoch < seen.epoch:
-        raise Permanent(
-            "stale-epoch",
-            f"{link.member.address} has seen epoch {seen.epoch}; {order.epoch} is no longer valid",
-            "stop: the data set has moved on",
-        )
-
-
 @asynccontextmanager
 async def alone(link: Link, order: Order, *, own_hand: bool = False) -> AsyncIterator[Authority]:
     """Lock the member for this evac process; refuses an order of an older leader."""
@@ -351,7 +337,7 @@ async def alone(link: Link, order: Order, *, own_hand: bool = False) -> AsyncIte
     while not await link.value("SELECT pg_try_advisory_lock($1)", LOCK):
         await link.pause(LOCK_WAIT_S)
     seen = seen_authority(await read_facts(link))
-    refuse_stale(link, seen, order, own_hand=own_hand)
+    refuse_stale(link.member.address, seen.token, seen.epoch, order, own_hand=own_hand)
     yield seen
     # The lock ends with the session, or is released before the connection is reused.
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from evac.drivers.parameters import stale_token, text
+from evac.drivers.parameters import refuse_stale, stale_token, text
 from evac.drivers.port import Action, Checked, Evidence, Order
 from evac.drivers.postgres.archive import (
     Archived,
@@ -46,7 +46,6 @@ from evac.drivers.postgres.facts import (
     parse_authority,
     parse_history,
     read_facts,
-    refuse_stale,
     seen_authority,
     timeline_held,
 )
@@ -163,7 +162,8 @@ def _primary(action: Action) -> Member:
 async def _own_facts(action: Action, order: Order) -> PostgresFacts:
     async with linked(member_of(action), min(MEMBER_S, order.timeout_s)) as link:
         facts = await read_facts(link)
-        refuse_stale(link, seen_authority(facts), order)
+        seen = seen_authority(facts)
+        refuse_stale(link.member.address, seen.token, seen.epoch, order)
         return facts
 
 

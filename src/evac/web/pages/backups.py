@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import Path, Request, Response
@@ -11,6 +10,7 @@ from fastapi import Path, Request, Response
 from evac.model.backup import RESTORED
 from evac.model.errors import InvalidInput
 from evac.views import backup_view
+from evac.views.svg import Card
 from evac.views.words import duration, listed, number, plural
 from evac.web.pages import frame
 from evac.web.room import room_of
@@ -28,16 +28,6 @@ ENDINGS: Final = {
 }
 ICONS: Final = {"missed": "x", "unknown": "info", "undecided": "warn", "met": "check", "waived": "minus"}
 Name = Annotated[str, Path(min_length=1, max_length=200, description="A store, or another data set.")]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure at the top of the page."""
-
-    name: str
-    value: str
-    more: str
-    state: str = ""
 
 
 @PAGE.router.get(PAGE.path)
@@ -105,7 +95,7 @@ def answer_of(document: backup_view.BackupsDocument) -> tuple[str, str, str]:
     return backup_view.lead_words(document), more, look
 
 
-def figures(document: backup_view.BackupsDocument) -> list[Figure]:
+def figures(document: backup_view.BackupsDocument) -> list[Card]:
     """What a person asks first: how much is proven, how much is elsewhere, how old the oldest proof is."""
     rows = [row for row in document.data_sets if row.state != "waived"]
     total = len(rows)
@@ -126,16 +116,16 @@ def figures(document: backup_view.BackupsDocument) -> list[Figure]:
     ]
 
 
-def _longest(name: str, found: list[tuple[int, str]], nothing: str, unknown: str) -> Figure:
+def _longest(name: str, found: list[tuple[int, str]], nothing: str, unknown: str) -> Card:
     """The longest that is known. unknown: of what it is not known, empty for nothing."""
     if not found:
-        return Figure(name, "not known" if unknown else "none", nothing)
+        return Card(name, "not known" if unknown else "none", nothing)
     longest, data_set = max(found)
-    return Figure(name, duration(longest), f"{data_set}; unknown for {unknown}" if unknown else data_set)
+    return Card(name, duration(longest), f"{data_set}; unknown for {unknown}" if unknown else data_set)
 
 
-def _of(total: int, count: int, name: str, more: str) -> Figure:
-    return Figure(name, f"{number(count)} of {number(total)}", more, "" if count == total else "warn")
+def _of(total: int, count: int, name: str, more: str) -> Card:
+    return Card(name, f"{number(count)} of {number(total)}", more, "" if count == total else "warn")
 
 
 def row_of(row: backup_view.DataRow) -> dict[str, Any]:

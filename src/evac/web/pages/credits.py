@@ -21,6 +21,7 @@ from evac.credit.formulas import money_words
 from evac.model.access import Proven
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.views.credit_view import case_sheet, summary_of, sums_of, to_type, tranche_rows
+from evac.views.svg import Card
 from evac.views.words import duration, number, plural
 from evac.web.access.port import Actor, need
 from evac.web.api.requests import check_may, check_reason, record, refuse_program
@@ -45,16 +46,6 @@ class CaseLine:
     name: str
     words: str
     trouble: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One figure of a case."""
-
-    name: str
-    value: str
-    more: str
-    state: str = ""
 
 
 def names_of(folder: Path | None) -> list[str]:
