@@ -185,7 +185,7 @@ def _report(
     """Exit 1 if a job failed or could not run, 3 if it found an error."""
     from evac.views.backup_view import history_document, history_sheet
 
-    document = history_document(data_set, events)
+    document = history_document(data_set, reversed(events))
     _show(document, history_sheet(document, footer, is_report=True), output, target)
     outcomes = {event.outcome if event.proof is None else event.proof.outcome for event in events}
     if outcomes & {"damaged", "too-slow", "too-old"}:

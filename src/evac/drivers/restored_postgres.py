@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from evac.drivers import parameters
 from evac.drivers.backups import Stopwatch, Tool
+from evac.drivers.places import sync
 from evac.drivers.port import Action, Value
 from evac.drivers.restored_server import account_of, give
 from evac.model.errors import ActionError, Permanent, Retryable
@@ -51,6 +52,8 @@ PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({".zst": ("zst
 UNPACKED_BYTES: Final = 1 << 30
 """Maximum size of a log segment."""
 SEGMENT_LETTERS: Final = 24
+TIMELINE_LETTERS: Final = 8
+_LAST_SEGMENT: Final = re.compile(r"REDO WAL file:\s+([0-9A-F]{24})")
 _ENDED: Final = re.compile(r"desc: (?:COMMIT|ABORT)\w* (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
 _SOURCE: Final = (
     (
@@ -190,6 +193,7 @@ class Engine:
     async def recover(self, watch: Stopwatch) -> Recovered:
         """Start it in private, wait until recovery has ended, query its content, and stop it cleanly."""
         await self._configure(watch)
+        restored = (await self._last_segment(watch))[:TIMELINE_LETTERS]
         async with self._private() as place:
             options = self._own_files() | {
                 "listen_addresses": "",
@@ -211,7 +215,34 @@ class Engine:
             except BaseException:
                 await self.stop()
                 raise
+        await self._leave_to_archiver(restored, watch)
         return Recovered(size, reached, facts)
+
+    async def _last_segment(self, watch: Stopwatch) -> str:
+        """The segment of the last checkpoint."""
+        control = await self._tool("pg_controldata").run("-D", str(self.data), timeout_s=watch.left_s)
+        found = _LAST_SEGMENT.search(control.output)
+        if found is None:
+            words = f"pg_controldata of {self.data} names no WAL file"
+            raise Permanent("restore-incomplete", words, "prove the backup, or restore an older one")
+        return found[1]
+
+    async def _leave_to_archiver(self, restored: str, watch: Stopwatch) -> None:
+        """Let the archiver of whoever serves the data send what recovery wrote while nothing was archived,
+        that is the history of the new timeline, and its complete segments. Without the history, the next
+        restore would stay on the old timeline (`restored`) and lose everything written since.
+        """
+        last, account = await self._last_segment(watch), account_of(self.settings, OWNER)
+        timeline = last[:TIMELINE_LETTERS]
+        if timeline == restored:
+            return
+        log, status = self.data / "pg_wal", self.data / "pg_wal" / "archive_status"
+        for path in sorted(log.glob(f"{timeline}*")):
+            is_complete = len(path.name) == SEGMENT_LETTERS and path.name < last
+            if is_complete or path.name == f"{timeline}.history":
+                (status / f"{path.name}.ready").touch(0o600)
+                give(account, status / f"{path.name}.ready")
+        sync(status)
 
     async def serve(self, watch: Stopwatch) -> None:
         """Start it for clients, and wait until it accepts connections."""

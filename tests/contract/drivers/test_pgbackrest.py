@@ -185,6 +185,18 @@ def test_the_configuration_of_debian_never_starts_the_data_of_the_source(server_
         assert sql(Path("127.0.0.1"), world.served, count) == f"{ROWS}|{place}"
         assert not pid.exists()
         assert sorted(path.name for path in source.iterdir()) == before
+        own = (world.folder / "pgbackrest.conf").read_text().replace(f"{world.folder}/data", place)
+        (world.places / "pgbackrest.conf").write_text(own)
+        sql(Path("127.0.0.1"), world.served, "INSERT INTO messages VALUES (0)")
+        switched = sql(Path("127.0.0.1"), world.served, "SELECT pg_walfile_name(pg_switch_wal())")
+        deadline = time.monotonic() + 20.0
+        while not list((world.folder / "repo1" / "archive").rglob(f"{switched}-*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        again = ask("restore", action, "", str(world.places / "again"), None)
+        assert again.facts["rows"] == ROWS + 1, "what was written after the first restore"
+        (world.places / "pgbackrest.conf").unlink()
+        assert ask("clean_up", action, str(world.places / "again")) is None
         assert ask("clean_up", action, place) is None
         (outside / "conf.d" / "wrong.conf").write_text("no_such_setting = 1\n")
         error = ask("restore", action, "", place, None)
