@@ -7,14 +7,18 @@ not read the log of access, and what they try is in it.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import orjson
 import pytest
 
+from evac.app import runs
 from evac.app.access import digest_of
 from evac.app.access_log import JOURNALS
 from evac.engine.runs.requests import VERBS
@@ -111,6 +115,33 @@ def test_the_name_of_a_journal_is_no_run_and_no_incident(journal: str) -> None:
                     assert "kim-of-the-log" not in told.text
             there = await client.get(f"/v1/incidents/{journal}", headers=by())
             assert there.status_code == (200 if opened else 404)
+
+    play(story, access=access())
+
+
+def test_they_keep_no_operator_from_an_incident_by_asking_for_proofs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pages are made on the thread that reads journals: they wait for one proof of each person at most."""
+    go, begun = threading.Event(), list[str]()
+
+    async def verify(_: object, journal: str, __: object) -> runs.Proof:
+        begun.append(journal)
+        await asyncio.to_thread(go.wait)
+        return runs.Proof(journal, 0, 0, 0, (), ())
+
+    monkeypatch.setattr(runs, "verify", verify)
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        ask = partial(client.post, "/v1/journals/watch/proof", json={"heads": []}, headers=by())
+        asked = [asyncio.create_task(ask()) for _ in range(5)]
+        while not begun:
+            await asyncio.sleep(0.01)
+        page = asyncio.create_task(office.incidents.apart(lambda: len(begun)))
+        await asyncio.sleep(0)
+        go.set()
+        assert await page == 1
+        assert [(await one).status_code for one in asked] == [200] * 5
 
     play(story, access=access())
 

@@ -15,6 +15,7 @@ slow is disconnected, and comes back.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections import OrderedDict
@@ -226,6 +227,8 @@ class WarRoom:
     metrics: Metrics
     shelf: Shelf = field(default_factory=Shelf)
     tables: dict[str, Any] = field(default_factory=dict)
+    proving: dict[str, asyncio.Lock] = field(default_factory=dict)
+    """By person: their proofs of journals run one after another, so that they delay no page for long."""
 
     @property
     def facts(self) -> EstateFacts:

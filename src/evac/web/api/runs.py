@@ -23,7 +23,7 @@ from evac.views.decisions import Decision, decision_of
 from evac.views.documents import RunHead, RunShown, StepRow, by_need, run_head, step_row
 from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_page
 from evac.views.words import moment
-from evac.web.access.port import need
+from evac.web.access.port import actor_of, need
 from evac.web.api.shapes import LIMIT, After, AfterNumber, Amount, Limit, Numbered, RunName, answers, paged
 from evac.web.room import (
     JSON,
@@ -68,10 +68,16 @@ class HeadsKept(BaseModel):
 @proofs_router.post("/runs/{run}/proof", responses=answers(cases.Proof, 400, 404, 413, 422, 503))
 async def proof(request: Request, run: RunName, body: HeadsKept) -> Response:
     """Verify the journal of a run: read it from the start and check its hash chain. Changes nothing."""
-    office = room_of(request).office
-    name = office.register.resolve(run)
+    name = room_of(request).office.register.resolve(run)
     heads = [Anchor(name, head.segment, head.records, head.hash) for head in body.heads]
-    found = await office.incidents.reading(lambda store: asyncio.run(cases.verify(store, name, heads)))
+    return await _verified(request, name, heads)
+
+
+async def _verified(request: Request, stream: str, heads: list[Anchor]) -> Response:
+    room = room_of(request)
+    async with room.proving.setdefault(actor_of(request).name, asyncio.Lock()):
+        incidents = room.office.incidents
+        found = await incidents.reading(lambda store: asyncio.run(cases.verify(store, stream, heads)))
     return Response(dump(asdict(found)), 200, {"cache-control": "no-store"}, JSON)
 
 
@@ -82,9 +88,7 @@ Stream = Literal["access", "backups", "notices", "plans", "watch"]
 async def proof_of_journal(request: Request, stream: Stream, body: HeadsKept) -> Response:
     """Verify another journal: watch, notices, plans, access or backups. Changes nothing."""
     heads = [Anchor(head.stream or stream, head.segment, head.records, head.hash) for head in body.heads]
-    incidents = room_of(request).office.incidents
-    found = await incidents.reading(lambda store: asyncio.run(cases.verify(store, stream, heads)))
-    return Response(dump(asdict(found)), 200, {"cache-control": "no-store"}, JSON)
+    return await _verified(request, stream, heads)
 
 
 Form = Annotated[
