@@ -275,10 +275,9 @@ def test_a_site_that_lives_by_now_is_not_left_as_a_lost_one_whoever_types_its_na
     play(story, five())
 
 
-async def evacuate(world: World, stuck: str) -> str:
-    """A person has pangyo evacuated to anyang; it burns while something hangs."""
+async def evacuating(world: World) -> str:
+    """A person has pangyo evacuated to anyang, and approves; the run."""
     await world.until_planned()
-    world.systems.stuck.add(stuck)
     data = world.evacuation("pangyo", "anyang")
     await put_plan(world.store, data)
     wanted = {
@@ -295,6 +294,13 @@ async def evacuate(world: World, stuck: str) -> str:
             await asyncio.sleep(0.01)
     run = await run_of(world)
     await ask(world, run, "approve", "r1")
+    return run
+
+
+async def evacuate(world: World, stuck: str) -> str:
+    """A person has pangyo evacuated to anyang; it burns while something hangs."""
+    world.systems.stuck.add(stuck)
+    run = await evacuating(world)
     await world.until(lambda: stuck in world.systems.verbs_done())
     world.burn("pangyo")
     await until_event(world, run, "plan_replaced")

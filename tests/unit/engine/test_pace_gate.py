@@ -8,12 +8,10 @@ from collections.abc import Callable
 
 import orjson
 
-from evac.engine.plans.library import digest_of, put_plan
 from evac.model.run_policy import Pace
 from evac.run.pacing import Health
-from evac.store.port import Put
 from tests.unit.engine.small_world import World, play, policy_of
-from tests.unit.engine.test_another_loss import ask, events, run_of, until_ended, until_event
+from tests.unit.engine.test_another_loss import ask, evacuating, events, until_ended, until_event
 
 SHARES = (100, 500, 1_000)
 PACE = Pace(SHARES, wait_ms=200, errors_permille=50)
@@ -32,28 +30,6 @@ def paced(health: Callable[[int], Health | None]) -> World:
     return World(policy_of("hold", pace=PACE), health=look, shares=SHARES)
 
 
-async def moved(world: World) -> str:
-    """A person has pangyo evacuated; the run."""
-    await world.until_planned()
-    data = world.evacuation("pangyo", "anyang")
-    await put_plan(world.store, data)
-    wanted = {
-        "incident": "move-1",
-        "plan": digest_of(data),
-        "reason": "a new roof",
-        "leaving": ["pangyo"],
-        "mark": "evacuating",
-        "ends": {"pangyo": "evacuated"},
-    }
-    await world.store.transact((), [Put("proposal/p1", orjson.dumps(wanted))])
-    async with asyncio.timeout(5):
-        while not await world.store.list("open/"):
-            await asyncio.sleep(0.01)
-    run = await run_of(world)
-    await ask(world, run, "approve", "r1")
-    return run
-
-
 async def pools(world: World) -> list[str]:
     entry = await world.store.get("pooled")
     assert entry is not None
@@ -63,7 +39,7 @@ async def pools(world: World) -> list[str]:
 
 def test_healthy_shares_grow_to_the_whole_with_a_wait_between_them() -> None:
     async def story(world: World) -> None:
-        run = await moved(world)
+        run = await evacuating(world)
         await until_ended(world)
         starts = [e for e in await events(world, run, "step_started") if e.step.startswith("shift")]
         assert [event.step for event in starts] == ["shift:web", "shift:web:2", "shift:web:3"]
@@ -79,7 +55,7 @@ def test_a_slight_illness_slows_down_and_too_little_known_waits() -> None:
         return {1: None, 2: Health(30, 2)}.get(look, Health(40, 0))
 
     async def story(world: World) -> None:
-        run = await moved(world)
+        run = await evacuating(world)
         await until_ended(world)
         waits = [e.data for e in await events(world, run, "step_waits")]
         assert "only 0 requests seen" in waits[0]["why"]
@@ -98,7 +74,7 @@ def test_a_sick_share_goes_back_and_a_person_lets_it_go_on() -> None:
 
     async def story(world: World) -> None:
         nonlocal sick
-        run = await moved(world)
+        run = await evacuating(world)
         changed = await until_event(world, run, "pace_changed")
         assert changed.data["share"] == 0
         await until_event(world, run, "paused")
@@ -121,7 +97,7 @@ def test_a_sick_share_goes_back_and_a_person_lets_it_go_on() -> None:
 
 def test_what_stays_unseen_asks_a_person_and_takes_nothing_back() -> None:
     async def story(world: World) -> None:
-        run = await moved(world)
+        run = await evacuating(world)
         changed = await until_event(world, run, "pace_changed")
         assert changed.data["share"] == 0
         await until_event(world, run, "paused")
