@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evac.cli import completion, console
+from evac.cli import console
 from evac.cli.console import emit, say, screen
-from evac.cli.options import ESTATE, output_option, plan_argument, quiet_option, reason_option, who_option
+from evac.cli.options import (
+    ESTATE,
+    output_option,
+    places_option,
+    plan_argument,
+    quiet_option,
+    reason_option,
+    who_option,
+)
 from evac.cli.run_command import follow, key_option, now_ms, request, run_argument
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput, NotAllowed
@@ -55,20 +63,8 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
 @click.option("--execute", is_flag=True, help="Create the run. Without this, nothing changes.")
 @click.option("--reason", default="", help="Reason; required with --execute.")
 @click.option("--incident", help="The incident of the run; one run for each incident and plan.")
-@click.option(
-    "--confirm",
-    multiple=True,
-    metavar="SITE",
-    shell_complete=completion.sites,
-    help="Each site that the plan evacuates; repeatable.",
-)
-@click.option(
-    "--abandon",
-    multiple=True,
-    metavar="SITE",
-    shell_complete=completion.sites,
-    help="Treat a site as lost even though it answers.",
-)
+@places_option("--confirm", "SITE", "Each site that the plan evacuates; repeatable.")
+@places_option("--abandon", "SITE", "Treat a site as lost even though it answers.")
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file.")
 @click.option("--detach", is_flag=True, help="Do not follow the run.")
 @who_option
@@ -209,13 +205,7 @@ def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, .
     "--key", type=click.Path(path_type=Path, dir_okay=False), help="Your private key, to sign with."
 )
 @click.option("--step", default="", help="Approve one step instead of the run.")
-@click.option(
-    "--confirm",
-    multiple=True,
-    metavar="SITE",
-    shell_complete=completion.sites,
-    help="Each site, if the run evacuates more than one.",
-)
+@places_option("--confirm", "SITE", "Each site, if the run evacuates more than one.")
 @where_options
 @quiet_option
 def approve(

@@ -15,7 +15,7 @@ from evac import audit as audits
 from evac import estate as estates
 from evac.app.planner.kernels import audit_s, kernels
 from evac.audit import AuditReport, Finding
-from evac.cli import completion, console, options
+from evac.cli import console, options
 from evac.cli.console import emit, emit_pdf, pdf_possible, progress, reporter, say, screen, write_whole
 from evac.cli.target import Where, situation_of, where_options
 from evac.estate.codecs.suppressions import encode_baseline, read_baseline, read_suppressions
@@ -42,13 +42,7 @@ class Judged:
 
 @click.command()
 @options.estate_argument
-@click.option(
-    "--lose",
-    multiple=True,
-    metavar="DOMAIN",
-    shell_complete=completion.domains,
-    help="Try only this loss; repeatable. Default: every fault domain.",
-)
+@options.places_option("--lose", "DOMAIN", "Try only this loss; repeatable. Default: every fault domain.")
 @click.option("--pairs", is_flag=True, help="Also try pairs of domains above racks.")
 @click.option(
     "--baseline", type=click.Path(path_type=Path), help="Count only findings that are not in this file."

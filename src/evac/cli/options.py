@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import click
 
@@ -84,6 +84,12 @@ ESTATE: Final = Named("ESTATE")
 PLAN: Final = Named("PLAN")
 estate_argument = click.argument("estate", type=ESTATE)
 plan_argument = click.argument("plan", type=PLAN, shell_complete=completion.plans)
+
+
+def places_option(name: str, metavar: Literal["SITE", "DOMAIN"], help: str) -> Callable[[Command], Command]:
+    """A repeatable option whose values are sites, or any domains, of the estate."""
+    complete = completion.sites if metavar == "SITE" else completion.domains
+    return click.option(name, multiple=True, metavar=metavar, shell_complete=complete, help=help)
 
 
 def as_of_option(command: Command) -> Command:

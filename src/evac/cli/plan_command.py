@@ -12,7 +12,7 @@ from evac import __version__
 from evac import estate as estates
 from evac.app.planner.kernels import kernels, simulation_s
 from evac.app.planner.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
-from evac.cli import completion, console
+from evac.cli import console
 from evac.cli.console import emit, emit_pdf, pdf_possible, progress, reporter, say, screen, write_whole
 from evac.cli.options import (
     BUDGET_MOST_S,
@@ -23,6 +23,7 @@ from evac.cli.options import (
     file_option,
     observe_option,
     output_option,
+    places_option,
     plan_argument,
     quiet_option,
 )
@@ -150,34 +151,10 @@ def verify(
 
 @click.command()
 @estate_argument
-@click.option(
-    "--lose",
-    multiple=True,
-    metavar="DOMAIN",
-    shell_complete=completion.domains,
-    help="The domain that is lost; repeat for several at once.",
-)
-@click.option(
-    "--evacuate",
-    multiple=True,
-    metavar="SITE",
-    shell_complete=completion.sites,
-    help="Evacuate a site that still works.",
-)
-@click.option(
-    "--restore",
-    multiple=True,
-    metavar="DOMAIN",
-    shell_complete=completion.domains,
-    help="Cold-start a domain after power has returned.",
-)
-@click.option(
-    "--failback",
-    multiple=True,
-    metavar="SITE",
-    shell_complete=completion.sites,
-    help="Move everything back to its home site.",
-)
+@places_option("--lose", "DOMAIN", "The domain that is lost; repeat for several at once.")
+@places_option("--evacuate", "SITE", "Evacuate a site that still works.")
+@places_option("--restore", "DOMAIN", "Cold-start a domain after power has returned.")
+@places_option("--failback", "SITE", "Move everything back to its home site.")
 @click.option(
     "--power",
     multiple=True,

@@ -22,6 +22,7 @@ from evac.cli.options import (
     Length,
     log_file,
     output_option,
+    places_option,
     quiet_option,
     reason_option,
     store_option,
@@ -513,20 +514,8 @@ def limit(
 @click.argument("estate", type=ESTATE)
 @click.option("--incident", required=True, help="The incident whose journal was lost.")
 @reason_option
-@click.option(
-    "--confirm",
-    metavar="SITE",
-    multiple=True,
-    shell_complete=completion.sites,
-    help="Each site that the plan evacuates; repeatable.",
-)
-@click.option(
-    "--abandon",
-    metavar="SITE",
-    multiple=True,
-    shell_complete=completion.sites,
-    help="Treat a site as lost even though it answers.",
-)
+@places_option("--confirm", "SITE", "Each site that the plan evacuates; repeatable.")
+@places_option("--abandon", "SITE", "Treat a site as lost even though it answers.")
 @click.option(
     "--generation",
     type=click.IntRange(0, 4_000),
