@@ -1,10 +1,11 @@
-"""Sends mutated requests to every route of the API, as nobody and with each role, and counts answers.
+"""Sends mutated requests to every route of the API and to every form of the pages, as nobody and with each
+role, and counts answers. The status page has two languages.
 
     PYTHONPATH=. python scripts/fuzz_api.py [--cases 100000] [--seed 1] [--seconds 600]
 
-Bodies begin as ones that fit the document, and are changed by structure and by bytes, as are paths and
-queries. A finding is an answer of 500, an exception, an answer after more than five seconds, or one that
-nobody should get. The same seed gives the same cases.
+Bodies begin as ones that fit the document or the form, and are changed by structure and by bytes, as are
+paths and queries. A finding is an answer of 500, an exception, an answer after more than five seconds, or
+one that nobody should get. The same seed gives the same cases.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import time
 from collections import Counter
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx2
 import orjson
@@ -27,15 +28,46 @@ from evac.app.access import digest_of
 from evac.engine.clock import SystemClock
 from evac.model.access import ROLES, AccessLimits, AccessRules, Person, Token
 from evac.model.estate import Rate
+from evac.office.values import ExportSeen
 from evac.web.access.people import People
 from fuzz_hostile import mutated
 from tests.web.rooms import BASE, office_of, primed, room_of
+from tests.web.test_access_routes import routes
 
 SLOW_S: Final = 5.0
 MANY: Final = Rate(10**9, 1_000)
 FINDINGS_MOST: Final = 20
 TOKENS: Final = {role: f"evac_{role[0] * 43}" for role in ROLES}
 WORDS: Final = ("", "x", "..", "%2e%2e", "sha256:" + "0" * 64, "\x00", "é" * 300, "9" * 400, "fire-1", "<b>")
+FORM: Final[dict[str, tuple[str, ...]]] = {
+    "kind": ("note", "command", "update", "state", "fact", "resolved", "reopened", "new"),
+    "as": ("preview", "draft", "publish"),
+    "phase": ("investigating", "identified", "monitoring", "resolved"),
+    "due": ("30", "15", ""),
+    "component-0": ("Pay", "Chat"),
+    "state-0": ("operational", "major_outage"),
+    "verb": ("pause", "approve", "limit"),
+}
+"""Values of fields that are not free text."""
+FREE: Final = (
+    "text",
+    "name",
+    "value",
+    "other_name",
+    "other_text",
+    "reason",
+    "who",
+    "key",
+    "was-0",
+    "minutes",
+)
+
+
+def form(dice: random.Random) -> bytes:
+    """A form as a page sends it, with some of the fields of all forms."""
+    told = {name: dice.choice(some) for name, some in FORM.items() if dice.random() < 0.7}
+    told |= {name: dice.choice((*WORDS, "back soon")) for name in FREE if dice.random() < 0.7}
+    return urlencode(told, errors="replace").encode()
 
 
 def access() -> People:
@@ -85,23 +117,30 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any] 
 async def fuzz(cases: int, seed: int, seconds: float) -> tuple[Counter[str], list[str]]:
     dice, counts, findings = random.Random(seed), Counter[str](), []
     office = await primed(office_of())
+    office.incidents.exports = (ExportSeen("north", 1, 0, "", ("en", "ko")),)
     app = room_of(office, access())
     document = app.openapi()
     shapes, rows = document["components"]["schemas"], operations(document)
+    forms = [one.path for one in routes() if "POST" in one.methods and one.path not in document["paths"]]
     until_s = time.monotonic() + seconds
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url=BASE, timeout=60) as client:
+        about, admin = {"incident": "fire-1", "text": "fire"}, {"authorization": f"Bearer {TOKENS['admin']}"}
+        assert (await client.post("/v1/incidents", json=about, headers=admin)).status_code == 201
         for _ in range(cases):
             if time.monotonic() >= until_s or len(findings) >= FINDINGS_MOST:
                 break
-            method, path, shape = dice.choice(rows)
+            is_form = dice.random() < 0.3
+            method, path, shape = ("POST", dice.choice(forms), None) if is_form else dice.choice(rows)
             where = re.sub(r"\{[^}]*\}", lambda _: quote(dice.choice(WORDS), safe=""), path)
             if dice.random() < 0.3:
                 where += f"?{quote(dice.choice(WORDS))}={quote(dice.choice(WORDS))}"
             body = b"" if shape is None else orjson.dumps(example(shape, shapes, dice))
-            body = mutated(dice, body or b"{}") if dice.random() < 0.8 else body
+            body = form(dice) if is_form else body
+            body = mutated(dice, body or b"{}") if dice.random() < 0.8 - 0.5 * is_form else body
             role = dice.choice(("", *ROLES))
-            headers = {"content-type": "application/json"}
+            kind = "application/x-www-form-urlencoded" if is_form else "application/json"
+            headers = {"content-type": kind, "accept": "text/html" if is_form else "application/json"}
             if role:
                 headers["authorization"] = f"Bearer {TOKENS[role]}"
             began = time.monotonic()

@@ -121,16 +121,15 @@ def may_json(rows: Sequence[May]) -> str:
     return orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-
-
 def may_csv(rows: Sequence[May]) -> str:
     """CSV. A cell that a spreadsheet would interpret as a formula begins with an apostrophe."""
+    from evac.views.quarantine import csv_cell
+
     text = io.StringIO()
     writer = csv.DictWriter(text, ["kind", "name", "role", "may", "proof", "until"], lineterminator="\n")
     writer.writeheader()
     for row in _may_rows(rows):
-        writer.writerow({key: f"'{one}" if one.startswith(FORMULA) else one for key, one in row.items()})
+        writer.writerow({key: csv_cell(one) for key, one in row.items()})
     return text.getvalue()
 
 

@@ -50,7 +50,6 @@ _DOUBT: Final = (
     "check the power LED and the console",
 )
 _DEGRADED: Final = "check disks and RAID before it takes load"
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 Place = Mapping[str, Any]
 """Parameters of a boot action: network (the hall), rack, position, serial."""
@@ -176,6 +175,11 @@ def _row(one: Left) -> tuple[str, ...]:
     )
 
 
+def csv_cell(text: str) -> str:
+    """A cell that no spreadsheet interprets as a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def quarantine_csv(found: Quarantine) -> str:
     """One line per server, for spreadsheets and ticket systems; `state` is down or degraded."""
     stream = io.StringIO()
@@ -183,9 +187,7 @@ def quarantine_csv(found: Quarantine) -> str:
     writer.writerow(("state", *COLUMNS))
     for state, rows in (("down", found.down), ("degraded", found.degraded)):
         for one in rows:
-            # no cell is a formula to a spreadsheet
-            cells = (f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in _row(one))
-            writer.writerow((state, *cells))
+            writer.writerow((state, *map(csv_cell, _row(one))))
     return stream.getvalue()
 
 
