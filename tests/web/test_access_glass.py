@@ -231,7 +231,7 @@ def test_on_the_pages_it_leads_to_its_form_and_ends_with_its_key(
         ask = await client.get(f"/runs/{RUN}/ask?verb=pause", headers=HTML)
         names = dict(re.findall(r'name="(csrf|key)" value="([^"]+)"', ask.text))
         other = await client.get(f"/runs/{RUN}/ask?verb=cancel", headers=HTML)
-        assert "kim is viewer; this needs operator" in other.text
+        assert "This needs the role operator; kim is viewer" in other.text
         sent = {"verb": "pause", "step": "", "reason": "people inside", "minutes": "5", **names}
         bare = await client.post(f"/runs/{RUN}/ask", data={**sent, "csrf": ""}, headers=HTML)
         assert bare.status_code == 403

@@ -434,7 +434,7 @@ def test_a_token_acts_for_its_person_and_never_beyond(tmp_path: Path) -> None:
         as_viewer = await client.post("/v1/hold", json=hold, headers=by(TOKEN + "2"))
         assert (as_viewer.status_code, as_viewer.json()["detail"]) == (
             403,
-            "vi is viewer; this needs operator",
+            "this needs the role operator; vi is viewer",
         )
         ended = await client.get("/v1/situation", headers=by(TOKEN + "3"))
         assert (ended.status_code, ended.json()["code"]) == (401, "token-ended")

@@ -366,6 +366,10 @@ def test_pages_fit_and_axe_finds_nothing(browser: Browser, burnt: str) -> None:
         assert Axe().run(page).response["violations"] == [], path
         lines = "[...document.querySelectorAll('.report table th[scope=row], .report table td')].filter("
         lines += "one => one.textContent.includes('UTC')).map(one => one.clientHeight)"
+        page.emulate_media(media="print")
+        whole = "[...document.querySelectorAll('.report table')].every(one => one.checkVisibility())"
+        assert page.evaluate(whole), "paper has what a screen folds"
+        page.emulate_media(media="screen")
         page.evaluate("document.querySelectorAll('.report details').forEach(one => { one.open = true })")
         heights = page.evaluate(lines) if path.endswith("report") else [0]
         assert heights

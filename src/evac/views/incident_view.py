@@ -331,8 +331,12 @@ def runbook_page(book: Runbook) -> str:
     return rendered("runbook.html.j2", title=title_of(book), body=runbook_body(book), book=book)
 
 
-def runbook_body(book: Runbook) -> Markup:
-    """The printed content, as HTML without its own styles."""
+OPEN_MOST: Final = 30
+"""Steps of a runbook that a screen shows at once."""
+
+
+def runbook_body(book: Runbook, screen: bool = False) -> Markup:
+    """The printed content, as HTML without its own styles. screen: the steps of a long one are folded."""
     parts = [(part.title, list(map(_block, part.steps))) for part in book.parts if part.steps]
     numbers = count(1)
     for _, blocks in parts:
@@ -347,6 +351,7 @@ def runbook_body(book: Runbook) -> Markup:
         contacts=list(book.people.items()),
         owners=_owners(book),
         parts=parts,
+        folded=screen and sum(len(blocks) for _, blocks in parts) > OPEN_MOST,
         services=[_service(one) for one in book.services],
     )
     return Markup(text)
@@ -406,7 +411,7 @@ def _owners(book: Runbook) -> list[tuple[str, str]]:
     for one in book.services:
         if one.owner:
             found.setdefault(one.owner, []).append(one.service)
-    return [(owner, listed(names, 8)) for owner, names in sorted(found.items())]
+    return [(owner, listed(names, 4)) for owner, names in sorted(found.items())]
 
 
 def _block(step: RunbookStep) -> dict[str, str]:

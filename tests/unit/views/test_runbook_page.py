@@ -13,7 +13,7 @@ from markupsafe import escape
 
 from evac.estate import load
 from evac.incident.runbook import Runbook, runbook
-from evac.views.incident_view import runbook_json, runbook_page
+from evac.views.incident_view import runbook_body, runbook_json, runbook_page
 from tests.unit.incident.stories import outcome, plan_of, step
 
 STEPS = (
@@ -94,3 +94,12 @@ def test_the_cover_asks_before_anyone_begins(book: Runbook) -> None:
         assert words in page
     assert page.index("Contacts") < page.index('<article class="blk">')
     assert "team-identity" in page
+
+
+def test_a_long_one_is_folded_on_a_screen_and_whole_on_paper(book: Runbook) -> None:
+    long = replace(book, parts=tuple(book.parts) * 20)
+    for whole in (runbook_page(long), runbook_body(book, screen=True)):
+        assert "<details" not in whole
+    folded = runbook_body(long, screen=True)
+    assert folded.count("<details") == 1 + len([part for part in long.parts if part.steps])
+    assert folded.count('<article class="blk">') == runbook_page(long).count('<article class="blk">')

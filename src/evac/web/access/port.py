@@ -181,7 +181,9 @@ class Need:
     async def __call__(self, request: Request) -> Actor:  # one that is not would wait for a thread each time
         actor = actor_of(request)
         if not actor.has(self.role):
-            raise NotAllowed("role", f"{actor.name} is {actor.role}; this needs {self.role}", "ask an admin")
+            raise NotAllowed(
+                "role", f"this needs the role {self.role}; {actor.name} is {actor.role}", "ask an admin"
+            )
         request.scope[NEEDED] = self.role
         return actor
 

@@ -224,7 +224,7 @@ async def end(
     """End one or all logins of a person, in every war room, within seconds."""
     whose = name or actor.name
     if whose != actor.name and not actor.has("admin"):
-        raise NotAllowed("role", f"{actor.name} is {actor.role}; this needs admin", "ask an admin")
+        raise NotAllowed("role", f"this needs the role admin; {actor.name} is {actor.role}", "ask an admin")
     access = room_of(request).access
     count = 0
     if isinstance(access, People):

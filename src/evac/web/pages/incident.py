@@ -480,7 +480,7 @@ async def runbook(request: Request, digest: Digest) -> Response:
     context = {"book": made, "plan": f"/plans/{digest}"}
 
     def body() -> bytes:
-        return frame.render("runbook.html.j2", "/plans", now_ms, body=runbook_body(made), **context)
+        return frame.render("runbook.html.j2", "/plans", now_ms, body=runbook_body(made, True), **context)
 
     return _paper(await asyncio.to_thread(body))
 

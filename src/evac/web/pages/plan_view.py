@@ -372,7 +372,7 @@ def _rungs(plan: Plan) -> list[tuple[str, str, str]]:
             found.setdefault(step.rung or "none", []).append(step.target)
     order = [rung for rung in reversed(FENCE_RUNGS) if rung in found]
     return [
-        (rung, RUNG_WORDS.get(rung, rung), f"{plural(len(found[rung]), 'store')}: {_some(found[rung])}")
+        (rung, RUNG_WORDS.get(rung, rung), f"{plural(len(found[rung]), 'store')}: {listed(found[rung], 5)}")
         for rung in order
     ]
 
