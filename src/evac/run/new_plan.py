@@ -16,7 +16,7 @@ from evac.run import replan
 from evac.run.boots import events as boot_events
 from evac.run.boots.state import Boots
 from evac.run.limits import Limits
-from evac.run.transitions import run_moves
+from evac.run.table import run_moves
 from evac.run.values import Event, RunStep, StepPhase, bound_in, made_ms, renumbered, renumbered_facts
 from evac.run.view import BUSY, PART, Replaced, RunView, Undo
 

@@ -19,11 +19,7 @@ from evac.run import envelope, new_plan
 from evac.run.boots import events as boot_events
 from evac.run.new_plan import STEP_FACTS, STEP_SETS
 from evac.run.patience import LATE, is_hopeless
-from evac.run.table import STEP_TABLE
-from evac.run.transitions import moves as _moves
-from evac.run.transitions import of_attempt as _of_attempt
-from evac.run.transitions import refused as _refused
-from evac.run.transitions import run_moves as _run_moves
+from evac.run.table import STEP_TABLE, moves, of_attempt, refused, run_moves
 from evac.run.values import Event, RunSpec, bound_in, left_of, made_ms
 from evac.run.view import Pause, RunView
 from evac.steps.registry import kind_of
@@ -100,10 +96,10 @@ def plans_of(events: Iterable[Event]) -> tuple[str, ...]:
 
 def _run_created(view: RunView, event: Event) -> None:
     if view.created:
-        raise _refused(view, event, "comes twice")
+        raise refused(view, event, "comes twice")
     plan = event.data.get("plan", view.spec.plan)
     if plan != view.spec.plan:
-        raise _refused(view, event, f"is for plan {plan}, not {view.spec.plan}")
+        raise refused(view, event, f"is for plan {plan}, not {view.spec.plan}")
     view.created = True
     view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
     view.bound, view.made = bound_in(event.data), event.data.get("made", "")
@@ -114,16 +110,16 @@ def _run_created(view: RunView, event: Event) -> None:
 
 
 def _plain(view: RunView, event: Event) -> None:
-    _run_moves(view, event, event.kind)
+    run_moves(view, event, event.kind)
 
 
 def _approval_needed(view: RunView, event: Event) -> None:
-    _run_moves(view, event, event.kind)
+    run_moves(view, event, event.kind)
     view.approvals.asked = True
 
 
 def _approved(view: RunView, event: Event) -> None:
-    _run_moves(view, event, event.kind)
+    run_moves(view, event, event.kind)
     for who in event.data.get("dropped", ()):
         view.approvals.given.pop(who, None)
         view.approvals.proofs.pop(who, None)
@@ -134,7 +130,7 @@ def _approved(view: RunView, event: Event) -> None:
 
 
 def _run_started(view: RunView, event: Event) -> None:
-    _run_moves(view, event, event.kind)
+    run_moves(view, event, event.kind)
     view.token = max(view.token, event.data.get("token", 0))
     if view.started_ms < 0:
         view.started_ms = event.at_ms
@@ -144,10 +140,10 @@ def _leader_changed(view: RunView, event: Event) -> None:
     """Running steps have no result and never will: they are unknown until observed. They did not fail, so
     this does not count as a try.
     """
-    _run_moves(view, event, event.kind)
+    run_moves(view, event, event.kind)
     token = event.data["token"]
     if token < view.token:
-        raise _refused(view, event, f"has the token {token} after {view.token}")
+        raise refused(view, event, f"has the token {token} after {view.token}")
     view.token, view.owner = token, event.data.get("owner", "")
     view.limits.restart(view.last_ms, event.at_ms)
     busy = view.counts.get("running", 0) + view.counts.get("undoing", 0)
@@ -165,10 +161,10 @@ def _leader_changed(view: RunView, event: Event) -> None:
 
 
 def _step_started(view: RunView, event: Event) -> None:
-    i = _moves(view, event, "step_started")
+    i = moves(view, event, "step_started")
     attempt = view.attempts[i] + 1
     if event[3] != attempt:
-        raise _refused(view, event, f"is attempt {event[3]}; expected {attempt}")
+        raise refused(view, event, f"is attempt {event[3]}; expected {attempt}")
     view.attempts[i] = attempt
     view.tries[i] += 1
     view.started[i] = event[1]
@@ -204,16 +200,16 @@ def _done(view: RunView, i: int, event: Event) -> None:
 
 
 def _step_succeeded(view: RunView, event: Event) -> None:
-    i = _moves(view, event, "step_succeeded")
+    i = moves(view, event, "step_succeeded")
     if event[3] != view.attempts[i]:
-        _of_attempt(view, event)
+        of_attempt(view, event)
     _done(view, i, event)
 
 
 def _step_failed(view: RunView, event: Event) -> None:
-    _of_attempt(view, event)
+    of_attempt(view, event)
     again = event.data.get("again_ms", -1)
-    i = _moves(view, event, "step_failed" if again < 0 else "step_failed:again")
+    i = moves(view, event, "step_failed" if again < 0 else "step_failed:again")
     view.failures[i] = (event.data.get("code", ""), event.data.get("message", ""))
     if again >= 0 and event.data.get("code") == LATE:
         view.tries[i] -= 1
@@ -233,21 +229,21 @@ def _drop(view: RunView, i: int) -> None:
 
 
 def _step_unknown(view: RunView, event: Event) -> None:
-    _of_attempt(view, event)
+    of_attempt(view, event)
     i = view.number(event.step)
     if view.phases[i] == "undoing":
         view.undo.unclear.add(i)
-    _moves(view, event, "step_unknown")
+    moves(view, event, "step_unknown")
     view.whys[i] = event.data.get("message", "")
     boot_events.is_gone(view, i, event)
 
 
 def _step_observed(view: RunView, event: Event) -> None:
-    _of_attempt(view, event)
+    of_attempt(view, event)
     i = view.number(event.step)
     outcome = event.data["outcome"]
     if outcome == "unclear":
-        _moves(view, event, "step_observed:unclear")
+        moves(view, event, "step_observed:unclear")
         view.unclear[i] = view.unclear.get(i, 0) + 1
         boot_events.is_unclear(view, i, event)
         ran_ms = event.at_ms - view.started[i]
@@ -260,7 +256,7 @@ def _step_observed(view: RunView, event: Event) -> None:
         return
     undone = outcome == "absent" and i in view.undo.unclear
     gone = outcome == "absent" and not undone and i in view.leftover
-    _moves(view, event, "step_observed:undone" if undone else f"step_observed:{outcome}")
+    moves(view, event, "step_observed:undone" if undone else f"step_observed:{outcome}")
     _resolved(view, i)
     if outcome == "absent":
         view.release(i)
@@ -283,7 +279,7 @@ def _resolved(view: RunView, i: int) -> None:
 
 
 def _step_waits(view: RunView, event: Event) -> None:
-    i = _moves(view, event, "step_waits")
+    i = moves(view, event, "step_waits")
     view.whys[i] = event.data["why"]
     view.not_before[i] = event.at_ms + max(event.data.get("again_ms", 0), 0)
 
@@ -291,8 +287,8 @@ def _step_waits(view: RunView, event: Event) -> None:
 def _step_skipped(view: RunView, event: Event) -> None:
     i = view.number(event.step)
     if not view.may_skip(i):
-        raise _refused(view, event, "is skipped while evac executes it")
-    i = _moves(view, event, "step_skipped")
+        raise refused(view, event, "is skipped while evac executes it")
+    i = moves(view, event, "step_skipped")
     _resolved(view, i)
     boot_events.is_left_out(view, i, event)
     view.exceptions = True
@@ -300,7 +296,7 @@ def _step_skipped(view: RunView, event: Event) -> None:
 
 
 def _step_attested(view: RunView, event: Event) -> None:
-    i = _moves(view, event, "step_attested")
+    i = moves(view, event, "step_attested")
     _resolved(view, i)
     view.ended[i] = event.at_ms
     proven = {"proven_by": _proof(event).words} if "proof" in event.data else {}
@@ -314,8 +310,8 @@ def _step_retried(view: RunView, event: Event) -> None:
     i = view.number(event.step)
     doubted = view.phases[i] == "unknown"
     if doubted and not view.may_retry(i):
-        raise _refused(view, event, "is retried, but what is in doubt is its undo or its plan")
-    _moves(view, event, "step_retried")
+        raise refused(view, event, "is retried, but what is in doubt is its undo or its plan")
+    moves(view, event, "step_retried")
     if doubted:
         _resolved(view, i)
         view.release(i)
@@ -333,17 +329,17 @@ def _step_retried(view: RunView, event: Event) -> None:
 
 
 def _step_stuck(view: RunView, event: Event) -> None:
-    i = _moves(view, event, "step_stuck")
+    i = moves(view, event, "step_stuck")
     view.stuck.add(i)
     boot_events.is_stuck(view, i, event)
 
 
 def _gate_opened(view: RunView, event: Event) -> None:
-    view.gates_open.add(_moves(view, event, "gate_opened"))
+    view.gates_open.add(moves(view, event, "gate_opened"))
 
 
 def _undo_asked(view: RunView, event: Event) -> None:
-    i = _moves(view, event, "undo_asked")
+    i = moves(view, event, "undo_asked")
     view.undo.wanted.add(i)
     view.undo.broken.discard(i)
     view.undo.tries.pop(i, None)
@@ -351,7 +347,7 @@ def _undo_asked(view: RunView, event: Event) -> None:
 
 
 def _undo_started(view: RunView, event: Event) -> None:
-    i = _moves(view, event, "undo_started")
+    i = moves(view, event, "undo_started")
     view.undo.tries[i] = view.undo.tries.get(i, 0) + 1
     view.started[i] = event.at_ms
     view.stuck.discard(i)
@@ -369,11 +365,11 @@ def _undone(view: RunView, i: int, event: Event) -> None:
 
 
 def _undo_done(view: RunView, event: Event) -> None:
-    _undone(view, _moves(view, event, "undo_done"), event)
+    _undone(view, moves(view, event, "undo_done"), event)
 
 
 def _undo_failed(view: RunView, event: Event) -> None:
-    i = _moves(view, event, "undo_failed")
+    i = moves(view, event, "undo_failed")
     view.failures[i] = (event.data.get("code", ""), event.data.get("message", ""))
     again = event.data.get("again_ms", -1)
     if again >= 0:
@@ -385,7 +381,7 @@ def _undo_failed(view: RunView, event: Event) -> None:
 
 def _paused(view: RunView, event: Event) -> None:
     back = view.phase if view.pause is None else view.pause.back
-    _run_moves(view, event, "paused")
+    run_moves(view, event, "paused")
     data = event.data
     view.pause = Pause(
         data.get("by", "operator"),
@@ -399,29 +395,29 @@ def _paused(view: RunView, event: Event) -> None:
 
 def _resumed(view: RunView, event: Event) -> None:
     rolling = view.pause is not None and view.pause.back == "rolling_back"
-    _run_moves(view, event, "resumed:rolling_back" if rolling else "resumed")
+    run_moves(view, event, "resumed:rolling_back" if rolling else "resumed")
     view.pause = None
     view.boots.refusing, view.boots.missing = False, ""
 
 
 def _held(view: RunView, event: Event) -> None:
-    _run_moves(view, event, "held")
+    run_moves(view, event, "held")
     view.held, view.held_ms = event.data.get("who", "") or "somebody", event.at_ms
 
 
 def _released(view: RunView, event: Event) -> None:
-    _run_moves(view, event, "released")
+    run_moves(view, event, "released")
     view.held = ""
 
 
 def _cancelled(view: RunView, event: Event) -> None:
-    _run_moves(view, event, "cancelled")
+    run_moves(view, event, "cancelled")
     view.pause = None
     view.cancel_who, view.cancel_why = event.data.get("who", ""), event.data.get("reason", "")
 
 
 def _rollback_started(view: RunView, event: Event) -> None:
-    _run_moves(view, event, "rollback_started")
+    run_moves(view, event, "rollback_started")
     view.pause = None
     view.rolled_back = True
     view.agenda, view.watched = None, False
@@ -433,12 +429,12 @@ def _plan_replaced(view: RunView, event: Event) -> None:
 
 
 def _made_ungraceful(view: RunView, event: Event) -> None:
-    _run_moves(view, event, event.kind)
+    run_moves(view, event, event.kind)
     view.graceful = False
 
 
 def _pace_changed(view: RunView, event: Event) -> None:
-    _run_moves(view, event, event.kind)
+    run_moves(view, event, event.kind)
     view.pacing.wait_ms = event.data.get("wait_ms", view.spec.pace.wait_ms)
     view.pacing.stopped = event.data.get("share", 1) == 0
     for target, ready_ms in view.pacing.next_ms.items():
@@ -447,20 +443,20 @@ def _pace_changed(view: RunView, event: Event) -> None:
 
 def _drift_seen(view: RunView, event: Event) -> None:
     if event.step:
-        _moves(view, event, "drift_seen")
+        moves(view, event, "drift_seen")
     else:
-        _run_moves(view, event, "drift_seen")
+        run_moves(view, event, "drift_seen")
     view.drift += 1
     boot_events.seen_open(view, event)
 
 
 def _monitoring_started(view: RunView, event: Event) -> None:
-    _run_moves(view, event, event.kind)
+    run_moves(view, event, event.kind)
     view.monitoring_ms = event.at_ms
 
 
 def _run_ended(view: RunView, event: Event) -> None:
-    _run_moves(view, event, f"run_ended:{event.data['phase']}")
+    run_moves(view, event, f"run_ended:{event.data['phase']}")
     view.pause = None
     view.end_why = event.data.get("why", "")
     view.left = left_of(event.data.get("left", ()))

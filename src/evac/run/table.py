@@ -1,4 +1,6 @@
-"""The two transition tables: of runs and of steps. The diagram in the docs is drawn from them.
+"""The two transition tables, of runs and of steps, and how one event moves a run or a step by them. Pure.
+
+The diagram in the docs is drawn from the tables.
 
 A trigger is the kind of an event, with its outcome if that decides (`step_observed:done`). Anything in no row
 is not allowed, and a journal containing it is corrupt. An event of a step must be allowed by both tables.
@@ -10,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, cast
 
-from evac.run.values import ENDED, RunPhase, StepPhase
+from evac.model.errors import RunError
+from evac.run.values import ENDED, Event, RunPhase, StepPhase
+from evac.run.view import RunView
 
 RunTable = Mapping[tuple[RunPhase, str], RunPhase]
 StepTable = Mapping[tuple[StepPhase, str], StepPhase]
@@ -188,3 +192,41 @@ def _mermaid(name: str, moves: str, first: str, last: Iterable[str]) -> str:
     lines += [f"    {a} --> {b}: {', '.join(triggers)}" for (a, b), triggers in arrows.items()]
     lines += [f"    {phase} --> [*]" for phase in sorted(last)]
     return "\n".join(lines) + "\n"
+
+
+def refused(view: RunView, event: Event, why: str) -> RunError:
+    of = f" of {event.step}" if event.step else ""
+    return RunError("event-refused", f"event {view.events}: {event.kind}{of} {why}", "run: evac run verify")
+
+
+def run_moves(view: RunView, event: Event, trigger: str) -> None:
+    new = RUN_TABLE.get((view.phase, trigger))
+    if new is None:
+        raise refused(view, event, f"is not allowed while the run is {view.phase}")
+    if new != view.phase:
+        view.phase, view.phase_ms = new, event.at_ms
+
+
+def moves(view: RunView, event: Event, trigger: str) -> int:
+    """Moves the step (and the run) by both tables; returns the step's number."""
+    i = view.index.get(event[2], -1)
+    if i < 0:
+        raise refused(view, event, "does not name a step of this run")
+    run = RUN_TABLE.get((view.phase, trigger))
+    old = view.phases[i]
+    new = STEP_TABLE.get((old, trigger))
+    if run is None or new is None:
+        raise refused(view, event, f"is not allowed: the run is {view.phase}, the step {old}")
+    if run != view.phase:
+        view.phase, view.phase_ms = run, event.at_ms
+    if new != old:
+        view.turn(i, new)
+    elif view.watched:
+        view.changed.append(i)
+    return i
+
+
+def of_attempt(view: RunView, event: Event) -> None:
+    i = view.index.get(event[2], -1)
+    if i >= 0 and view.attempts[i] != event[3]:
+        raise refused(view, event, f"is for attempt {event[3]}; the step is at attempt {view.attempts[i]}")

@@ -12,7 +12,7 @@ from typing import Final
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.step_id import power_step
 from evac.run.boots import silent_servers
-from evac.run.transitions import refused, run_moves
+from evac.run.table import refused, run_moves
 from evac.run.values import Event, StepPhase
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
