@@ -63,13 +63,10 @@ class Asking(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """base, top (S,): placed replicas; rank (S,): dark servers of its site that are up before the last one a
-    service needs, 0 if none.
-    """
+    """Placed replicas of each service, (S,)."""
 
     base: IntColumn
     top: IntColumn
-    rank: IntColumn
 
 
 def blocks_of(entries: int) -> int:
@@ -233,29 +230,29 @@ def first_fit(
     """
     for service in asking.order:
         if base[service] > 0 and asking.known[service]:
-            fitted.base[service] = _place(shapes, asking, service, base[service], here, fitted.rank)
+            fitted.base[service] = _place(shapes, asking, service, base[service], here)
     for service in asking.order:
         if top[service] > 0 and asking.known[service] and fitted.base[service] == base[service]:
-            fitted.top[service] = _place(shapes, asking, service, top[service], here, fitted.rank)
+            fitted.top[service] = _place(shapes, asking, service, top[service], here)
 
 
 @inner
-def _place(shapes: Shapes, asking: Asking, service: int, count: int, here: IntColumn, rank: IntColumn) -> int:
+def _place(shapes: Shapes, asking: Asking, service: int, count: int, here: IntColumn) -> int:
     cap = asking.site_cap[service]
     if cap >= UNBOUNDED:
-        return _take(shapes, asking, service, count, -1, rank)
+        return _take(shapes, asking, service, count, -1)
     placed = 0
     for site in range(here.shape[0]):
         share = min(count - placed, cap - here[site, service])
         if share > 0:
-            found = _take(shapes, asking, service, share, site, rank)
+            found = _take(shapes, asking, service, share, site)
             here[site, service] += found
             placed += found
     return placed
 
 
 @inner
-def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, rank: IntColumn) -> int:
+def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int) -> int:
     """Place up to `count` replicas on entries in order of their stage; site: only there, -1 anywhere.
 
     Entries split off are used by the next service only. Written as one loop because a call passes all tables,
@@ -298,7 +295,7 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
                         and asking.kinds[mine, shapes.pool[entry]]
                         and (site < 0 or shapes.site[entry] == site)
                     ):
-                        left = _put(shapes, asking, service, left, entry, rank)
+                        left = _put(shapes, asking, service, left, entry)
                     entry += 1
                 if left == before and shapes.loose[block]:
                     _tighten(most, shapes.loose, free, shapes.size, block)
@@ -340,7 +337,7 @@ def _refused(shapes: Shapes, asking: Asking, service: int, site: int) -> bool:
 
 
 @inner
-def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int, rank: IntColumn) -> int:
+def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int) -> int:
     """Use an entry on which the service fits; return how many replicas are left."""
     demand, stage = asking.demand, shapes.stage[entry]
     each = UNBOUNDED if shapes.is_pool[entry] else asking.per_server[service]
@@ -360,8 +357,6 @@ def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int, ra
         if stage == STAGE_DARK:
             shapes.boots[shapes.site[entry]] += shapes.servers[entry]
             shapes.stage[entry] = STAGE_BOOTED
-    if stage >= STAGE_BOOTED:
-        rank[service] = max(rank[service], shapes.boots[shapes.site[entry]])
     return rest
 
 

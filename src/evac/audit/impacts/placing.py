@@ -68,13 +68,10 @@ def stock_of(headroom: Headroom, wants: Wants, used: Used, counted: BoolColumn) 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placed:
-    """Placed replicas: base and top (S,); boot_rank (S,): dark servers of its site that are up before the
-    last one a service needs, 0 if none; left: the shapes afterwards.
-    """
+    """Placed replicas: base and top (S,); left: the shapes afterwards."""
 
     base: IntColumn
     top: IntColumn
-    boot_rank: IntColumn
     left: Shapes
 
 
@@ -123,9 +120,9 @@ def pack(shapes: Shapes, wants: Wants, base: IntColumn, top: IntColumn, at_site:
 
     at_site (sites, S): surviving replicas, for the cap per site. Consumes the shapes.
     """
-    fitted = Fitted(*(np.zeros(len(base), np.int64) for _ in range(3)))
+    fitted = Fitted(*(np.zeros(len(base), np.int64) for _ in range(2)))
     first_fit(shapes, wants.asking, base, top, at_site.copy(), fitted)
-    return Placed(fitted.base, fitted.top, fitted.rank, shapes)
+    return Placed(fitted.base, fitted.top, shapes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

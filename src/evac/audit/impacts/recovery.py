@@ -33,7 +33,7 @@ class Times:
     """Milliseconds by service (S,): start, verify (including warm-up), change, settle; manual: step kind ->
     least time by hand; start_cycle: time to break a start cycle, None if people have no way; tools: step kind
     -> groups of services, of which it needs one each; tool_closure: those services and all their hard
-    dependencies, in component order; start_known (S,).
+    dependencies, in component order.
     """
 
     start: IntColumn
@@ -44,7 +44,6 @@ class Times:
     start_cycle: int | None
     tools: dict[str, tuple[tuple[int, ...], ...]]
     tool_closure: tuple[int, ...]
-    start_known: BoolColumn
     starts: Rate | None
 
 
@@ -64,7 +63,6 @@ def times_of(estate: Estate, graph: ServiceGraph, order: Order) -> Times:
         start_cycle=estate.limits.manual_ms.get(START_CYCLE),
         tools=tools,
         tool_closure=_closure(graph, order, every),
-        start_known=np.array([s.start_ms is not None for s in services], np.bool_),
         starts=estate.limits.starts,
     )
 
