@@ -10,7 +10,7 @@ import pytest
 
 from evac.drivers.port import Action, Order
 from evac.engine.stores import permits
-from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.datasets import DataSets, Epoch, encode
 from evac.engine.stores.guards import SITES_KEY
 from evac.engine.stores.permits import LeaseDriver, Permitting, wait_ms
 from evac.model.errors import Permanent, Retryable
@@ -101,6 +101,41 @@ def test_a_fence_stops_the_permits_and_waits_the_longest_of_them_out() -> None:
         assert (await driver.observe(FENCE, ORDER)).outcome == "done"
         evidence = await asyncio.wait_for(fencing, 5)
         assert evidence["proof"] == "lease"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("obeyed", [3, 0])
+def test_an_older_record_of_who_holds_a_store_permits_no_old_primary(obeyed: int) -> None:
+    """Someone who writes the store restores the record from before the site burned. A leader that saw the
+    newer one remembers it, and one that takes over knows what the members of the store obeyed.
+    """
+
+    async def story() -> None:
+        store, clock = MemoryStore(), Clock()
+        agents = {"pangyo": Agent(), "anyang": Agent()}
+        sets = DataSets(store, "me", clock)
+
+        def taken_over() -> Permitting:
+            seen = lambda name: "anyang" if obeyed else "pangyo"  # noqa: E731
+            return Permitting(store, sets, POLICY, clock, agents.get, seen, lambda name: obeyed, runs_at)
+
+        permits = taken_over()
+        lease = await store.acquire("leader", "me", 10_000)
+        sites = orjson.dumps({"pangyo": "active", "anyang": "active"})
+        for number, holder in ((3, "anyang"), (2, "pangyo")):
+            record = encode(Epoch("db", number, holder))
+            await store.transact((), (Put("epoch/db", record), Put(SITES_KEY, sites)))
+            permits = taken_over() if obeyed else permits
+            await permits.chore(lease)
+            await asyncio.gather(*(permits._resume(site, lease, runs_at) for site in agents))
+            assert len(agents["anyang"].granted) == 4 - number
+            assert agents["anyang"].resumed[-1] == (["web"], ["db"])
+        assert agents["pangyo"].granted == []
+        assert agents["pangyo"].resumed == [(["web"], [])] * 2
+
+    async def runs_at(site: str) -> tuple[Collection[str], Collection[str]]:
+        return ["web"], ["db"]
 
     asyncio.run(story())
 

@@ -21,7 +21,7 @@ import orjson
 
 from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, Order, Verb
 from evac.engine.clock import Clock
-from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import read_register
 from evac.model.errors import ActionError, Permanent, Unavailable
 from evac.model.run_policy import RunPolicy
@@ -84,6 +84,7 @@ class Permitting:
         self._longest: dict[str, tuple[int, int]] = {}
         """Store -> length of its longest permit that may still be valid, and when it was last granted."""
         self._stopped: set[str] = set()
+        self._newest: dict[str, Epoch] = {}
         self._told: dict[str, bytes] = {}
 
     @property
@@ -126,14 +127,28 @@ class Permitting:
                 await agent.resume(units, own, guard.stamp, TIMEOUT_S)
 
     async def _is_holder(self, store: str, site: str) -> bool:
-        epoch = await self._sets.read(store)
-        return epoch.settled and (epoch.holder or self._holder(store)) == site
+        epoch = await self._epoch(store)
+        return epoch.settled and self._site_of(epoch) == site
+
+    async def _epoch(self, store: str) -> Epoch:
+        """The newest epoch that this process has read: someone may have restored an older record."""
+        epoch, known = await self._sets.read(store), self._newest.get(store)
+        if known is None or epoch.number >= known.number:
+            known = self._newest[store] = epoch
+        return known
+
+    def _site_of(self, epoch: Epoch) -> str:
+        """Where a store's primary may run. If its members have obeyed a newer epoch than the one recorded,
+        someone restored an older record: then it is where it was observed.
+        """
+        is_known = epoch.holder and epoch.number >= self._obeyed(epoch.store)
+        return epoch.holder if is_known else self._holder(epoch.store)
 
     async def _permit(self, store: str, guard: Lease) -> None:
         """An agent that does not answer gets no permit and stops its primary in time, as intended."""
         with contextlib.suppress(ActionError, Unavailable):
-            epoch = await self._sets.read(store)
-            site = epoch.holder or self._holder(store)
+            epoch = await self._epoch(store)
+            site = self._site_of(epoch)
             agent = self._agent(site)
             if agent is None or store in self._stopped or not epoch.settled:
                 return
