@@ -71,7 +71,8 @@ STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "instock stored außerbetrieb ausgeschaltet eingelagert lager 정지 전원꺼짐",
         "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty "
         "dead rma planned staged inventory ordered terminated maintenance inmaintenance underrepair defekt "
-        "ausgemustert stillgelegt geplant wartung inwartung inreparatur 폐기 고장 장애 예정 점검 점검중",
+        "ausgemustert stillgelegt geplant bestellt imaufbau wartung inwartung inreparatur "
+        "폐기 고장 장애 예정 점검 점검중",
     }
 )
 """Server state -> words for it in a cell. Other words are reported, and the server does not count as
@@ -169,14 +170,6 @@ def match_columns(header: tuple[str, ...]) -> tuple[dict[str, Column], list[int]
 def _rank(name: str, meaning: str) -> int:
     names = NAMES[meaning]
     return names.index(bare(name)) if bare(name) in names else 0
-
-
-def left_words(header: tuple[str, ...], position: int) -> str:
-    """Why a column was left out: it has no meaning here, or another states the same more surely."""
-    known = understand(header[position])
-    if known is None:
-        return f"evac does not recognise the column {shown(header[position])}"
-    return f"the column {shown(header[position])} also means {known[0]}; another one was read"
 
 
 SOURCE_BYTES_MAX: Final = 512 * 2**20
@@ -300,10 +293,20 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
 def _columns(table: Cells, problems: Problems) -> dict[str, Column]:
     header = table.header.cells
     columns, left = match_columns(header)
+    strange = []
     for position in sorted(left):
-        hint = "rename it if it is one of: " + ", ".join(NAMES)
+        known = understand(header[position])
+        if known is None:
+            strange.append(position)
+            continue
+        message = f"the column {shown(header[position])} also means {known[0]}; another one was read"
         place = table.header.place(position, table.delimiter)
-        problems.add("import-ignored", left_words(header, position), place, hint)
+        problems.add("import-ignored", message, place, "remove one of them, or rename it")
+    if strange:
+        what = f"column{'' if len(strange) == 1 else 's'} {', '.join(shown(header[at]) for at in strange)}"
+        place = table.header.place(strange[0], table.delimiter)
+        hint = "rename those that are one of: " + ", ".join(NAMES)
+        problems.add("import-ignored", f"evac does not recognise the {what}", place, hint)
     return columns
 
 

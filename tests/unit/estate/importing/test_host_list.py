@@ -199,11 +199,13 @@ def test_several_rows_of_one_host_are_one_host_with_several_services(tmp_path: P
 
 
 def test_the_surer_of_two_columns_counts(tmp_path: Path) -> None:
-    estate, result = imported(tmp_path, "name,fqdn,dc,location\nshort,h1.example,x,Rome\n")
+    text = "name,fqdn,dc,location,Hersteller,note\nshort,h1.example,x,Rome,Dell,new\n"
+    estate, result = imported(tmp_path, text)
     assert estate.fleet.name.tolist() == [b"h1.example"]
     assert [s.id for s in estate.sites] == ["x"]
     assert [d.message for d in result.diagnostics] == [
         "the column 'name' also means host; another one was read",
+        "evac does not recognise the columns 'Hersteller', 'note'",
     ]
     assert [hall.id for hall in estate.halls] == ["x/Rome"], "a location in a site is a hall"
 
