@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     found, begin, done = Counter[str](), time.monotonic(), 0
     if asked.estimate:
-        planned.PLANNED_MOST = planned.LARGE_MOST = 0  # type: ignore[misc]
+        planned.PLANNED_MOST = planned.PLACES_MOST = planned.LARGE_MOST = 0  # type: ignore[misc]
     for seed in range(asked.first_seed, asked.first_seed + asked.estates):
         if time.monotonic() - begin > asked.seconds:
             break

@@ -34,6 +34,7 @@ services:
 @pytest.fixture(autouse=True)
 def _estimated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(planned, "PLANNED_MOST", 0)
+    monkeypatch.setattr(planned, "PLACES_MOST", 0)
     monkeypatch.setattr(planned, "LARGE_MOST", 0)
     with interpreted():
         yield

@@ -21,7 +21,7 @@ from evac.model.scenario import lose
 from evac.planning.plan import foresee, plan
 from evac.verify import check
 from evac.views.plan_view import Planned, answer, verdict_words
-from tests.unit.truth.written import written
+from tests.unit.truth.written import servers, written
 
 NO_ROOM = Reason("no-capacity")
 NO_DEMAND = Reason("fact-unknown", fact="services/shop/demand")
@@ -291,3 +291,27 @@ def test_only_what_goes_down_is_said_to_come_back(tmp_path: Path) -> None:
     words = "the one service that goes down comes back; 1 more stays up"
     assert verdict_words(made).startswith(words)
     assert answer(Planned(made, ""))[0].startswith("The one service that goes down comes back")
+
+
+def test_the_loss_of_a_rack_of_a_small_company_is_planned(tmp_path: Path) -> None:
+    """Its estate is too large to plan every loss, and the loss of a rack says when services are back."""
+    racks = [f"{'ab'[number % 2]}/r{number}" for number in range(20)]
+    lines = [
+        f"s{number}-{one},{rack[0]},{rack},c,serving,"
+        for number, rack in enumerate(racks)
+        for one in "123456"
+    ]
+    text = f"""
+name: n
+sites: {{a: {{}}, b: {{}}}}
+racks: {{{", ".join(f"{rack}: {{}}" for rack in racks)}}}
+classes: {{c: {{cpu: 8 cores, memory: 64 GiB}}}}
+services:
+  shop: {{tier: 0, people: 9, start: 60 s, demand: {{cpu: 2 cores, memory: 1 GiB}}, traffic: {{kind: none}}}}
+"""
+    table = "service,target,count\n" + "".join(f"shop,s0-{one},1\n" for one in "123456")
+    report = audit(written(tmp_path, text, servers=servers(*lines), replicas=table))
+    assert {row.kind: row.method for row in report.rows} == {"site": "plan", "rack": "plan"}
+    (rack,) = [row for row in report.rows if row.domain == "a/r0"]
+    (fate,) = rack.fates(report.services)
+    assert (fate.service, fate.fate, fate.recovery_ms) == ("shop", "recovers", 60_000)

@@ -147,6 +147,7 @@ def test_what_waits_for_a_promotion_of_unknown_length_comes_back_at_an_unknown_t
     row = next(row for row in audit(estate).rows if row.domain == "a")
     assert {one.service: one.recovery_ms for one in row.fates(("shop", "wiki"))} == back
     monkeypatch.setattr("evac.audit.impacts.planned.PLANNED_MOST", 0)
+    monkeypatch.setattr("evac.audit.impacts.planned.PLACES_MOST", 0)
     row = next(row for row in audit(estate).rows if row.domain == "a")
     estimated = {one.service: one.recovery_ms for one in row.fates(("shop", "wiki"))}
     assert known or estimated["wiki"] is None

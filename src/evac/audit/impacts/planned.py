@@ -2,8 +2,9 @@
 service.
 
 The estimate says what is down and why; whether and when a service comes back is then decided as in `evac
-plan`. On small estates every loss is planned, on larger ones those of sites, and of groups and halls if there
-are few; estimates for the others are proved, or marked as unproved (`proved`).
+plan`. On small estates every loss is planned, on larger ones all but those of servers and pairs, on the
+largest those of sites, and of groups and halls if there are few. Estimates for the others are proved, or
+marked as unproved (`proved`).
 """
 
 from __future__ import annotations
@@ -36,11 +37,16 @@ PLANNED_MOST: Final = 2_000
 """Every loss is planned up to this size: fault domains of an estate times the size of their plans (services,
 servers, pools).
 """
+PLACES_MOST: Final = 20_000
+"""The same for all but the losses of single servers and of pairs. A plan that uses capacity of unknown size
+proves nothing there, or on larger estates: see `as_planned`.
+"""
 LARGE_MOST: Final = 1_000_000
 """On larger estates, sites, then groups, then halls are planned up to this size. All others are estimated,
 even if few are requested, so that each question has one answer.
 """
 LARGE_KINDS: Final = ("site", "group", "hall")
+SMALL_KINDS: Final = ("feed", "rack", "provider")
 PLAIN_MOST: Final = 300
 """Up to this size of the requested losses, plans in plain Python finish before compiled kernels are
 loaded.
@@ -49,15 +55,15 @@ loaded.
 
 def planned_kinds(estate: Estate) -> frozenset[str] | None:
     """Kinds of the losses that are planned; None for all."""
-    each = len(estate.services) + len(estate.fleet) + len(estate.pools)
-    places = (estate.sites, estate.halls, estate.feeds, estate.racks, estate.groups)
-    providers = {provider.id for provider in estate.providers}
-    providers |= {service.provided_by for service in estate.services if service.external}
-    if sum(map(len, (*places, providers))) * each <= PLANNED_MOST:
+    each, counts = _size_of_a_plan(estate), _counts(estate)
+    everything = sum(counts.values()) * each
+    if everything <= PLANNED_MOST:
         return None
+    if everything <= PLACES_MOST:
+        return frozenset(counts)
     found, size = set[str](), 0
-    for kind, named in zip(LARGE_KINDS, (estate.sites, estate.groups, estate.halls), strict=True):
-        size += len(named) * each
+    for kind in LARGE_KINDS:
+        size += counts[kind] * each
         if size > LARGE_MOST:
             break
         found.add(kind)
@@ -66,11 +72,22 @@ def planned_kinds(estate: Estate) -> frozenset[str] | None:
 
 def planned_size(estate: Estate, losses: int) -> int:
     """Total size of the plans needed for this many losses, of all kinds or of the large ones."""
-    kinds, large = planned_kinds(estate), (estate.sites, estate.groups, estate.halls)
+    kinds = planned_kinds(estate)
     if kinds is not None:
-        planned = (named for kind, named in zip(LARGE_KINDS, large, strict=True) if kind in kinds)
-        losses = min(losses, sum(map(len, planned)))
-    return losses * (len(estate.services) + len(estate.fleet) + len(estate.pools))
+        losses = min(losses, sum(count for kind, count in _counts(estate).items() if kind in kinds))
+    return losses * _size_of_a_plan(estate)
+
+
+def _counts(estate: Estate) -> dict[str, int]:
+    """The fault domains of each kind."""
+    named = (estate.sites, estate.groups, estate.halls, estate.feeds, estate.racks)
+    providers = {provider.id for provider in estate.providers}
+    providers |= {service.provided_by for service in estate.services if service.external}
+    return dict(zip(LARGE_KINDS + SMALL_KINDS, map(len, (*named, providers)), strict=True))
+
+
+def _size_of_a_plan(estate: Estate) -> int:
+    return len(estate.services) + len(estate.fleet) + len(estate.pools)
 
 
 def plain_where_small(estate: Estate, losses: int) -> AbstractContextManager[None]:
