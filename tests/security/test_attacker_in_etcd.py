@@ -23,6 +23,8 @@ from evac.drivers.port import Order
 from evac.model.errors import ActionError, Corrupt, Unavailable
 from evac.net.etcd_gateway import Gateway, Refused, text_key
 from evac.net.tls import TlsFiles, client_context
+from evac.notices.values import Channel
+from evac.office.notices import subscribers
 from evac.store.opening import open_store
 from evac.store.port import Put
 from evac_lab import authorities
@@ -130,6 +132,37 @@ def test_the_login_of_evac_reaches_no_other_keys(made: Ground, path: str, key: s
     assert refused(made, path, {"key": text_key(key), "value": ""}, "evac")
     assert refused(made, "/v3/auth/disable", {}, "evac")
     assert refused(made, "/v3/cluster/member/remove", {"ID": "1"}, "evac")
+
+
+def test_whoever_takes_the_page_where_users_subscribe_reaches_only_subscribers(
+    made: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That page has the seal; a user of its own keeps it from requests, runs and votes."""
+    (made.secrets / "page").touch(mode=0o600)
+    (made.secrets / "page").write_text("page" * 12)
+    monkeypatch.setenv("EVAC_PAGE_KEY", "k" * 44)
+    channel = Channel("users", "mail", "env:X", "env:EVAC_PAGE_KEY", sender="a@b.kr", join="https://b.kr/s")
+    first, second = (f"evac/entry/{one}" for one in (subscribers.ASKED, subscribers.READER))
+
+    async def granted(root: Gateway) -> None:
+        await etcd.add_user(root, "page", made.password("page"), first)
+        keys = {"permType": "READWRITE", "key": text_key(second), "range_end": text_key(second[:-1] + "0")}
+        await root.call("/v3/auth/role/grant", {"name": "page", "perm": keys})
+
+    async def used(_: Gateway) -> None:
+        store, vault = open_store(made.url(**made.users("page"))), subscribers.vault_of(channel)
+        await subscribers.ask(store, vault, "kim@b.kr", "ko", 5)
+        told = {"address": "kim@b.kr", "language": "ko", "at_ms": 5, "until_ms": 9}
+        await subscribers.confirm(store, vault, vault.seal("confirm", told), 6)
+        assert [one.address for one in await subscribers.exported(store, vault)] == ["kim@b.kr"]
+        assert await subscribers.remove(store, vault, vault.id_of("kim@b.kr"))
+        await store.close()
+
+    made.do(granted, "root")
+    made.do(used, "page")
+    assert refused(made, "/v3/kv/range", READ, "page")
+    for key in ("evac/entry/request/r/1", "evac/entry/journal/r/1", "evac/lease/leader"):
+        assert refused(made, "/v3/kv/put", {"key": text_key(key), "value": ""}, "page")
 
 
 def test_what_is_planted_with_the_login_of_evac_is_passed_over(made: Ground) -> None:
