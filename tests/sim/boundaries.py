@@ -44,9 +44,9 @@ def calm_options(seed: int, fire: str = "burn") -> FireOptions:
     )
 
 
-def patient_options(seed: int) -> FireOptions:
+def patient_options(seed: int, fire: str = "burn") -> FireOptions:
     """The same, for as long as it takes to end by itself once a silent store answers again."""
-    return replace(calm_options(seed), brief=True, calm_ms=0, chaos_ms=90_000)
+    return replace(calm_options(seed, fire), brief=True, calm_ms=0, chaos_ms=90_000)
 
 
 def struck_story(options: FireOptions, number: int = 0, way: Way = "kill") -> tuple[Outcome, int]:

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evac.engine.lead.watch_journal import Notice
+from evac.engine.runs.open_runs import OPEN
 from evac.run.patience import INTERRUPTIONS_MOST
+from evac.store.port import Change, Put
 from tests.sim.boundaries import (
     FOR_MS,
     RestlessStory,
@@ -26,7 +28,7 @@ from tests.sim.boundaries import (
     restless,
 )
 from tests.sim.fire_options import FireOptions
-from tests.sim.fires import FireStory, play
+from tests.sim.fires import FireStory, Struck, play
 from tests.sim.rows import play_row
 from tests.sim.story import Act
 from tests.sim.torture import main
@@ -208,6 +210,46 @@ class Listening(FireStory):
     def _hear(self, notice: Notice) -> None:
         self.heard.append(notice)
         super()._hear(notice)
+
+
+@pytest.mark.parametrize(
+    ("at", "fire"), [("proposal/", "evacuate"), (OPEN, "evacuate"), ("lost", "burn"), (OPEN, "burn")]
+)
+def test_whoever_leads_dies_between_what_asks_for_a_run_and_the_run(at: str, fire: str) -> None:
+    """As soon as a proposal or a new run is in the store, or a verdict was said: one run is made of it."""
+    for seed in (0, 2, 3):  # no step of theirs is done by a person
+        story = StruckBetween(patient_options(seed, fire), at)
+        outcome = story.play()
+        assert (outcome.error, story.struck) == ("", 1)
+        assert list(outcome.ends.values()) == ["succeeded"]
+
+
+class StruckBetween(FireStory):
+    """Whoever leads dies once: as such a key is put, or as the verdict is said that a site is lost."""
+
+    def __init__(self, options: FireOptions, at: str) -> None:
+        whole = options.acts[0].what == "burn"
+        super().__init__(replace(options, whole=whole, acts=(replace(options.acts[0], at_s=4.0),)))
+        self.at, self.struck = at, 0
+        self.world.cluster.seen.append(self._saw)
+
+    def _saw(self, compares: object, changes: Sequence[Change], guard: object) -> None:
+        if any(isinstance(change, Put) and change.key.startswith(self.at) for change in changes):
+            self._dies()
+
+    def _hear(self, notice: Notice) -> None:
+        super()._hear(notice)
+        if notice.kind == "verdict" and notice.data.get("state") == self.at and self._dies():
+            raise Struck
+
+    def _dies(self) -> bool:
+        site = self.leader
+        if self.struck or not site:
+            return False
+        self.struck += 1
+        self.kill(site)
+        self.loop.in_world(0.3, self.start, site)
+        return True
 
 
 def test_fires_with_many_changes_of_leader_keep_every_rule() -> None:
