@@ -1,5 +1,6 @@
-"""A controller is killed before and after the effect of each step, and while a person is waited for: the run
-ends as it would have without, nothing is done twice, and whoever looks meanwhile is told one next step.
+"""A controller is killed between a proposal and its run, before and after the effect of each step, and while
+a person is waited for: the run ends as it would have without, nothing is done twice, and whoever looks
+meanwhile is told one next step.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.slow]
 SYSTEM = '''
 """Stores, services and traffic in one file: a line for each time that something was done."""
 
-import json, os, signal, sys
+import json, os, signal, sqlite3, sys
 from pathlib import Path
 
 folder, done = Path(sys.argv[1]), Path(sys.argv[1]) / "done"
@@ -46,7 +47,15 @@ def strike(when):
         sys.exit(75)
 
 
+def is_proposed():
+    with sqlite3.connect(f"file:{folder}/state/evac/evac.sqlite?mode=ro", uri=True) as store:
+        return store.execute("SELECT 1 FROM entry WHERE key LIKE 'proposal/%'").fetchone()
+
+
 if what == "role":
+    kind = "run"
+    if (folder / "before-run").exists() and is_proposed():
+        strike("before")
     if site == "pangyo" and (folder / "burnt").exists():
         sys.exit(1)
     primary = "anyang" if "promote db anyang" in lines else "pangyo"
@@ -160,8 +169,10 @@ def killed_all_along(world: World, question: str) -> None:
     for kind in PHASES[question]:
         for when in ("before", "after"):
             (world.folder / f"{when}-{kind}").touch()
+    (world.folder / "before-run").touch()
     confirm = ("--confirm", "pangyo") if question == "lose" else ()
     world.evac("apply", plan, estate, "--execute", "--reason", "fire", *confirm, code=13)
+    assert not (world.folder / "before-run").exists(), "it was killed there, and another one made the run"
     run = world.run()
     os.kill(world.controller(), signal.SIGKILL)
     assert_told_one_next_step(world, run, 2)

@@ -147,7 +147,9 @@ async def propose(
     if answer is None:
         leader = await leader_of(store)
         why = f"{leader} leads but did not answer" if leader else "no controller is leading"
-        raise Unavailable(f"{why}, so the plan was not accepted")
+        no = Unavailable(f"{why}, so the plan was not accepted")
+        no.hint = "nothing was changed; once a controller leads (evac serve), apply the plan again"
+        raise no
     if "run" in answer:
         return str(answer["run"])
     raise refusal(Refusal.of(answer))

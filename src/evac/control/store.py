@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 # Modules that start controllers, query real systems or write papers take 250 ms to import: methods
 # that only read the store avoid them.
 PAUSE_S: Final = 0.3
+LEAD_AGAIN_S: Final = 1.0
 
 
 class StoreControl:
@@ -178,9 +179,14 @@ class StoreControl:
         estate = _estate(plan.estate)
         known = await self.facts(plan.estate, True)
         await applying.check_fit(plan.data, plan.digest, estate, plan.policy, self._clock.now_ms(), known)
-        return await applying.ensure_controller(
-            self.store, self._url, estate.absolute(), plan.policy, self._log
-        )
+        return await self._lead(plan)
+
+    async def _lead(self, plan: port.PlanGiven) -> str:
+        """Starts a controller where no one leads, also in place of one that was killed meanwhile."""
+        from evac.app.applying import ensure_controller
+
+        estate = _estate(plan.estate).absolute()
+        return await ensure_controller(self.store, self._url, estate, plan.policy, self._log)
 
     async def propose(
         self,
@@ -193,7 +199,12 @@ class StoreControl:
         who: str = "",
     ) -> str:
         proposal = replace(runs.proposal_of(plan.data, incident, reason, typed, who), abandoned=abandoned)
-        return await runs.propose(self.store, proposal, self._clock.now_ms(), key=key)
+        made = asyncio.ensure_future(runs.propose(self.store, proposal, self._clock.now_ms(), key=key))
+        while not (await asyncio.wait({made}, timeout=LEAD_AGAIN_S))[0]:
+            if not self.store.quorum:
+                with contextlib.suppress(EvacError):  # then no one answers, and that is said
+                    await self._lead(plan)
+        return await made
 
     async def backup_facts(self) -> BackupFacts:
         return await Evidence(self.store).facts()
