@@ -12,17 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evac.cli import console
+from evac.cli import console, options
 from evac.cli.console import emit, say, screen
-from evac.cli.options import (
-    ESTATE,
-    output_option,
-    places_option,
-    plan_argument,
-    quiet_option,
-    reason_option,
-    who_option,
-)
 from evac.cli.run_command import follow, key_option, now_ms, request, run_argument
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput, NotAllowed
@@ -37,10 +28,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--release", "lift", is_flag=True, help="End the hold.")
 @click.option("--reason", default="", help="Reason, recorded in the journal of every run.")
-@who_option
+@options.who_option
 @key_option
 @where_options
-@quiet_option
+@options.quiet_option
 def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Where, quiet: bool) -> int:
     """Stop every run at every site before its next effect; --release lets them continue."""
     if lift:
@@ -58,20 +49,20 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
 
 
 @click.command()
-@plan_argument
-@click.argument("estate", type=ESTATE, required=False)
+@options.plan_argument
+@click.argument("estate", type=options.ESTATE, required=False)
 @click.option("--execute", is_flag=True, help="Create the run. Without this, nothing changes.")
 @click.option("--reason", default="", help="Reason; required with --execute.")
 @click.option("--incident", help="The incident of the run; one run for each incident and plan.")
-@places_option("--confirm", "SITE", "Each site that the plan evacuates; repeatable.")
-@places_option("--abandon", "SITE", "Treat a site as lost even though it answers.")
+@options.places_option("--confirm", "SITE", "Each site that the plan evacuates; repeatable.")
+@options.places_option("--abandon", "SITE", "Treat a site as lost even though it answers.")
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file.")
 @click.option("--detach", is_flag=True, help="Do not follow the run.")
-@who_option
+@options.who_option
 @key_option
 @where_options
-@output_option("text", "json")
-@quiet_option
+@options.output_option("text", "json")
+@options.quiet_option
 def apply(
     plan: Path,
     estate: Path | None,
@@ -198,16 +189,16 @@ def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, .
 
 @click.command()
 @run_argument
-@reason_option
-@who_option
+@options.reason_option
+@options.who_option
 @click.option("--ticket", default="", help="Ticket of the incident.")
 @click.option(
     "--key", type=click.Path(path_type=Path, dir_okay=False), help="Your private key, to sign with."
 )
 @click.option("--step", default="", help="Approve one step instead of the run.")
-@places_option("--confirm", "SITE", "Each site, if the run evacuates more than one.")
+@options.places_option("--confirm", "SITE", "Each site, if the run evacuates more than one.")
 @where_options
-@quiet_option
+@options.quiet_option
 def approve(
     run: str,
     reason: str,
@@ -312,11 +303,11 @@ def site() -> None:
 
 @site.command()
 @click.argument("domain", metavar="SITE")
-@reason_option
-@who_option
+@options.reason_option
+@options.who_option
 @key_option
 @where_options
-@quiet_option
+@options.quiet_option
 def clear(domain: str, reason: str, who: str | None, key: Path | None, where: Where, quiet: bool) -> int:
     """Clear the lost or evacuated mark of a SITE, or of a domain below one, after a drill or a false alarm.
 

@@ -15,17 +15,8 @@ from typing import Any
 
 from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.estate.coverage import Coverage, coverage
+from evac.estate.format import bindings
 from evac.estate.format.assembling import Assembly, assemble, day_of, merge_overlay
-from evac.estate.format.bindings import (
-    ReplicaRows,
-    ServerNames,
-    ServerRows,
-    bindings,
-    check_room,
-    no_servers,
-    stated_in_yaml,
-    with_counts,
-)
 from evac.estate.format.checks import check_extremes, check_references, check_sense, known_names
 from evac.estate.format.document import (
     YAML_BYTES_MAX,
@@ -226,14 +217,14 @@ def _assemble(
     reader.places[""] = (files.documents[0].name, 1, 1)
     assembly = assemble(documents, reader, day)
     servers, replicas = _read_tables(assembly, files, root, reader)
-    known = known_names(assembly, ServerNames(servers.fleet.name))
+    known = known_names(assembly, bindings.ServerNames(servers.fleet.name))
     check_references(reader, known, assembly)
     check_sense(assembly, reader, known)
     check_extremes(assembly, servers.fleet, replicas, reader)
     check_residency(assembly, servers.fleet, replicas, reader)
     values = assembly.values
-    values["services"] = with_counts(values["services"], replicas, reader)
-    check_room(values["services"], values["pools"], servers, replicas, reader)
+    values["services"] = bindings.with_counts(values["services"], replicas, reader)
+    bindings.check_room(values["services"], values["pools"], servers, replicas, reader)
     return Estate(
         **values,
         facts=reader.facts.all(),
@@ -246,11 +237,11 @@ def _assemble(
 
 def _read_tables(
     assembly: Assembly, files: EstateFiles, root: Path, reader: Reader
-) -> tuple[ServerRows, ReplicaRows]:
+) -> tuple[bindings.ServerRows, bindings.ReplicaRows]:
     """The columns; the module that reads tables is imported only if there are any."""
-    in_yaml = stated_in_yaml(assembly.values, reader)
+    in_yaml = bindings.stated_in_yaml(assembly.values, reader)
     if not files.tables:
-        return no_servers(), bindings([in_yaml], None)
+        return bindings.no_servers(), bindings.bindings([in_yaml], None)
     from evac.estate.tables.all import read_all
 
     return read_all(assembly, files, root, reader)

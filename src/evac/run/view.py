@@ -18,20 +18,11 @@ from typing import Any, Final, NamedTuple
 from evac.model.errors import RunError
 from evac.model.observation import LeavingSite
 from evac.model.step_id import plan_id
+from evac.run import values
 from evac.run.boots.state import Boots
 from evac.run.envelope import Approvals
 from evac.run.limits import Limits, Parts, Uses, parted
 from evac.run.pacing import Pacing
-from evac.run.values import (
-    SETTLED,
-    Left,
-    Renumber,
-    RunPhase,
-    RunSpec,
-    StepPhase,
-    renumbered,
-    renumbered_facts,
-)
 from evac.steps.registry import kind_of
 
 BUSY = frozenset({"running", "unknown", "undoing"})
@@ -56,7 +47,7 @@ class Pause(NamedTuple):
     """When it ends automatically; 0: never."""
     then: str
     """What the run does then: resume, cancel or stay."""
-    back: RunPhase
+    back: values.RunPhase
     """The phase it returns to."""
 
 
@@ -64,7 +55,7 @@ class StepView(NamedTuple):
     """One step as shown to people."""
 
     id: str
-    phase: StepPhase
+    phase: values.StepPhase
     attempts: int
     started_ms: int
     ended_ms: int
@@ -87,12 +78,12 @@ class Undo:
     """Their undo failed for good."""
     tries: dict[int, int] = field(default_factory=dict)
 
-    def carry_over(self, old: Undo, number_of: Renumber) -> None:
+    def carry_over(self, old: Undo, number_of: values.Renumber) -> None:
         """Takes over what was known before another plan renumbered the steps."""
-        self.wanted.update(renumbered(old.wanted, number_of))
-        self.unclear.update(renumbered(old.unclear, number_of))
-        self.broken.update(renumbered(old.broken, number_of))
-        self.tries.update(renumbered_facts(old.tries, number_of))
+        self.wanted.update(values.renumbered(old.wanted, number_of))
+        self.unclear.update(values.renumbered(old.unclear, number_of))
+        self.broken.update(values.renumbered(old.broken, number_of))
+        self.tries.update(values.renumbered_facts(old.tries, number_of))
 
     def fork(self) -> Undo:
         return Undo(self.wanted.copy(), self.unclear.copy(), self.broken.copy(), self.tries.copy())
@@ -117,7 +108,7 @@ class Replaced:
 class RunView:
     """One run. Read its fields freely; only the package `run` writes them."""
 
-    def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
+    def __init__(self, spec: values.RunSpec, others: Sequence[values.RunSpec] = ()) -> None:
         """others: specs of plans that replace the first during the run."""
         self.specs = {one.plan: one for one in (spec, *others)}
         """By plan digest."""
@@ -134,7 +125,7 @@ class RunView:
         """
 
         self.created = False
-        self.phase: RunPhase = "pending"
+        self.phase: values.RunPhase = "pending"
         self.phase_ms = 0
         """Since when the run has been in its phase."""
         self.events = 0
@@ -159,7 +150,7 @@ class RunView:
         self.exceptions = False
         """Some step was not simply done: it ends with exceptions."""
         self.end_why = ""
-        self.left: tuple[Left, ...] = ()
+        self.left: tuple[values.Left, ...] = ()
         """What an ended run did not restore."""
         self.drift = 0
         """How often a completed action was seen undone, or the like."""
@@ -207,14 +198,14 @@ class RunView:
         for j in begun:
             self.turn(j, "ready")
 
-    def lay_out(self, spec: RunSpec) -> None:
+    def lay_out(self, spec: values.RunSpec) -> None:
         """Columns for the steps of `spec`, all in the initial state. Raises RunError for a spec that cannot
         run.
         """
         for _ in self.laying_out(spec):
             pass
 
-    def laying_out(self, spec: RunSpec) -> Iterator[None]:
+    def laying_out(self, spec: values.RunSpec) -> Iterator[None]:
         """`lay_out` in parts: the state is consistent only after the last one."""
         self.spec, self.steps = spec, spec.steps
         """The present plan."""
@@ -236,7 +227,7 @@ class RunView:
         yield from self._wire()
         self._rank()
         yield
-        self.phases: list[StepPhase] = ["pending" if waits else "ready" for waits in self.waits]
+        self.phases: list[values.StepPhase] = ["pending" if waits else "ready" for waits in self.waits]
         ready = self.phases.count("ready")
         both = (("ready", ready), ("pending", number - ready))
         self.counts: dict[str, int] = {phase: count for phase, count in both if count}
@@ -432,7 +423,7 @@ class RunView:
             raise RunError("step-unknown", f"{step or 'a step without a name'} is not a step of this run")
         return i
 
-    def turn(self, i: int, new: StepPhase) -> None:
+    def turn(self, i: int, new: values.StepPhase) -> None:
         """Moves step i to `new` and updates counts, dependents and holds."""
         if new == "ready" and self.waits[i]:
             if self.opened[i]:
@@ -452,7 +443,7 @@ class RunView:
         if lost and new in _TO_BEGIN and self.steps[i].boot_server in lost:
             self.reroute(i)
         if self.dependents[i]:
-            if new in SETTLED:
+            if new in values.SETTLED:
                 if not self.opened[i]:
                     self._settle(i)
             elif new == "ready" and self.opened[i]:
@@ -496,7 +487,7 @@ class RunView:
         busy = counts.get("running", 0) + counts.get("undoing", 0) + counts.get("unknown", 0)
         return busy == len(self.manual_running) + len(self.doubtful)
 
-    def named(self, phase: StepPhase, most: int = 5) -> str:
+    def named(self, phase: values.StepPhase, most: int = 5) -> str:
         """Ids of some steps in a phase, for messages; walks the plan, so not for every event."""
         names = [self.steps[i].id for i, now in enumerate(self.phases) if now == phase]
         more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -28,20 +28,7 @@ from evac.verify import check
 from evac.views.october_page import PUBLISHED_POWER_MS, Assumption, Chapter, October, Wave
 from evac.views.words import duration, number, percent, plural
 from evac_lab.fleet.ground import DEFAULT_SHARES
-from evac_lab.october.booting import (
-    FASTEST_PERMILLE,
-    SLOWEST_PERMILLE,
-    Booted,
-    Played,
-    ServedFleet,
-    boot,
-    bound_plan,
-    play,
-    serving,
-    timed,
-    with_addresses,
-    with_endpoints,
-)
+from evac_lab.october import booting
 
 SITE: Final = "pangyo"
 MESSENGER: Final = "messenger-chat-front"
@@ -102,7 +89,7 @@ def _at(estate: Estate) -> int:
 def _company(setting: Setting) -> Estate:
     """The fixed company with its BMCs at the addresses of the simulated fleet, written and read back."""
     folder = setting.folder / "company"
-    made = with_addresses(pangyo(servers=setting.servers, mended=True), SITE)
+    made = booting.with_addresses(pangyo(servers=setting.servers, mended=True), SITE)
     estates.write(made, folder, tables="parquet", replace=True)
     return estates.load(folder)
 
@@ -163,13 +150,13 @@ def _messenger(book: _Book) -> tuple[str, ...]:
 
 def _cold_start(
     dark: Estate, setting: Setting, book: _Book, say: Say
-) -> tuple[Booted, Mapping[str, Any], int]:
+) -> tuple[booting.Booted, Mapping[str, Any], int]:
     """Boots the site with real requests while the fleet counts."""
     began = time.monotonic()
     begin = book.chapters[-1].end_ms
     folder = setting.folder / "fleet"
-    with serving(setting.folder / "company", SITE, folder, setting.seed, setting.speed) as fleet:
-        estate = with_endpoints(dark, SITE, fleet)
+    with booting.serving(setting.folder / "company", SITE, folder, setting.seed, setting.speed) as fleet:
+        estate = booting.with_endpoints(dark, SITE, fleet)
         scenario = scenario_of(estate, Question(restore=(SITE,), power=(f"{SITE}={POWER_PERMILLE // 10}%",)))
         _give_less(fleet, scenario)
         made = planned(estate, scenario, setting.budget_ms, setting.seed)
@@ -181,7 +168,7 @@ def _cold_start(
             f"power is back, {POWER_PERMILLE // 10} % of it; the wave takes {duration(wave_ms)}, "
             f"here {duration(wave_ms // setting.speed)}"
         )
-        booted = boot(estate, made, folder, setting.seed, setting.speed)
+        booted = booting.boot(estate, made, folder, setting.seed, setting.speed)
         stats = fleet.ask("stats")
     back = restored(booted.plan, {name: end for name, (_, end) in booted.played.steps.items()})
     for service, at in back.items():
@@ -216,7 +203,7 @@ def _stays_off(plan: Plan) -> Iterator[str]:
         yield f"{plural(count, 'server')} {stay} off, as planned: {reason}."
 
 
-def _give_less(fleet: ServedFleet, scenario: Scenario) -> None:
+def _give_less(fleet: booting.ServedFleet, scenario: Scenario) -> None:
     """Limits the simulated feeds to what the plan assumed, so that a bad plan trips them."""
     for domain, watts in scenario.power:
         fleet.limit(domain, watts)
@@ -242,7 +229,9 @@ def _fail_back(estate: Estate, setting: Setting, book: _Book) -> int:
     return end
 
 
-def _wave(booted: Booted, stats: Mapping[str, Any], bound_ms: int, chapter: Chapter, speed: int) -> Wave:
+def _wave(
+    booted: booting.Booted, stats: Mapping[str, Any], bound_ms: int, chapter: Chapter, speed: int
+) -> Wave:
     begin = chapter.begin_ms
     return Wave(
         booted.servers,
@@ -296,7 +285,7 @@ class Told:
     """One executed plan. back: service -> milliseconds since the run began; real_ms: time spent here."""
 
     made: Made
-    played: Played
+    played: booting.Played
     back: Mapping[str, int]
     real_ms: int
 
@@ -314,7 +303,7 @@ def tell(estate: Estate, scenario: Scenario, budget_ms: int, seed: int) -> Told:
     """Plans, verifies and plays one scenario. Raises RunError if the run does not end well."""
     began = time.monotonic()
     made = planned(estate, scenario, budget_ms, seed)
-    outcome = play(timed(bound_plan(estate, made.plan, made.digest)), seed)
+    outcome = booting.play(booting.timed(booting.bound_plan(estate, made.plan, made.digest)), seed)
     if outcome.phase not in SUCCEEDED:
         raise RunError("story-run-ended", f"the run of {scenario.title} ended {outcome.phase}")
     back = restored(made.plan, {name: end for name, (_, end) in outcome.steps.items()})
@@ -373,7 +362,7 @@ def assumptions(
         ),
         Assumption(
             "how long steps take compared with the plan",
-            f"{FASTEST_PERMILLE / 10:g} to {SLOWEST_PERMILLE / 10:g} %",
+            f"{booting.FASTEST_PERMILLE / 10:g} to {booting.SLOWEST_PERMILLE / 10:g} %",
             "assumed: drawn from the seed for each step; boots are timed by the simulated fleet",
         ),
         Assumption("messages can be sent", "messenger-chat-front", source("services/messenger-chat-front")),

@@ -13,30 +13,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from evac.audit.first_fit import (
-    STAGE_DARK,
-    STAGES,
-    Fitted,
-    Shapes,
-    blocks_of,
-    first_fit,
-    fitting_servers,
-    holding_servers,
-    open_shapes,
-    splits_of,
-)
-from evac.audit.impacts.free_capacity import (
-    Headroom,
-    Reserves,
-    Used,
-    Wants,
-    demands,
-    headroom_of,
-    reserves,
-    used_amounts,
-    useful_shapes,
-    wants_of,
-)
+from evac.audit import first_fit
+from evac.audit.impacts import free_capacity
 from evac.audit.impacts.losses import Losses, Presence, Rows
 from evac.derive.affected import reachable, service_graph
 from evac.derive.domains import Topology
@@ -54,16 +32,21 @@ class Stock:
     used: what the shapes were made from; counted (S,): the services included in it.
     """
 
-    headroom: Headroom
-    wants: Wants
+    headroom: free_capacity.Headroom
+    wants: free_capacity.Wants
     useful: BoolColumn
-    used: Used
+    used: free_capacity.Used
     counted: BoolColumn
 
 
-def stock_of(headroom: Headroom, wants: Wants, used: Used, counted: BoolColumn) -> Stock:
+def stock_of(
+    headroom: free_capacity.Headroom,
+    wants: free_capacity.Wants,
+    used: free_capacity.Used,
+    counted: BoolColumn,
+) -> Stock:
     """What may be placed where."""
-    return Stock(headroom, wants, useful_shapes(headroom, wants), used, counted)
+    return Stock(headroom, wants, free_capacity.useful_shapes(headroom, wants), used, counted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +55,7 @@ class Placed:
 
     base: IntColumn
     top: IntColumn
-    left: Shapes
+    left: first_fit.Shapes
 
 
 def open_packing(
@@ -81,15 +64,15 @@ def open_packing(
     lost_sites: BoolColumn,
     requested: IntColumn,
     amounts: IntColumn | None = None,
-) -> Shapes:
+) -> first_fit.Shapes:
     """The shapes that a loss leaves and that fit anything; wanted (S,): what will be placed; amounts (G, R):
     free on each, if less than before the loss.
     """
     headroom, wants, sites = stock.headroom, stock.wants, len(lost_sites)
     left = np.where(stock.useful & ~lost_sites[headroom.site], headroom.count - gone, 0)
-    entries = len(left) + splits_of(requested, wants.site_cap < UNBOUNDED, sites)
-    resources, blocks = len(headroom.free), blocks_of(entries)
-    shapes = Shapes(
+    entries = len(left) + first_fit.splits_of(requested, wants.site_cap < UNBOUNDED, sites)
+    resources, blocks = len(headroom.free), first_fit.blocks_of(entries)
+    shapes = first_fit.Shapes(
         free=np.empty((entries, resources), np.int64),
         servers=np.empty(entries, np.int64),
         pool=np.empty(entries, np.int32),
@@ -98,12 +81,12 @@ def open_packing(
         is_pool=np.empty(entries, np.bool_),
         size=np.zeros(2, np.int64),
         boots=np.zeros(sites, np.int64),
-        bounds=np.zeros((STAGES, len(headroom.pool_site), 2), np.int64),
+        bounds=np.zeros((first_fit.STAGES, len(headroom.pool_site), 2), np.int64),
         refused=np.full((len(wants.kinds), sites + 1, resources), _NO_DEMAND),
         most=np.zeros((blocks, resources), np.int64),
         loose=np.zeros(blocks, np.bool_),
     )
-    open_shapes(
+    first_fit.open_shapes(
         shapes,
         left,
         headroom.amounts if amounts is None else amounts,
@@ -115,13 +98,15 @@ def open_packing(
     return shapes
 
 
-def pack(shapes: Shapes, wants: Wants, base: IntColumn, top: IntColumn, at_site: IntColumn) -> Placed:
+def pack(
+    shapes: first_fit.Shapes, wants: free_capacity.Wants, base: IntColumn, top: IntColumn, at_site: IntColumn
+) -> Placed:
     """Place base replicas (S,) of all services, then top ones, each in the order of `wants`.
 
     at_site (sites, S): surviving replicas, for the cap per site. Consumes the shapes.
     """
-    fitted = Fitted(*(np.zeros(len(base), np.int64) for _ in range(2)))
-    first_fit(shapes, wants.asking, base, top, at_site.copy(), fitted)
+    fitted = first_fit.Fitted(*(np.zeros(len(base), np.int64) for _ in range(2)))
+    first_fit.first_fit(shapes, wants.asking, base, top, at_site.copy(), fitted)
     return Placed(fitted.base, fitted.top, shapes)
 
 
@@ -140,24 +125,24 @@ class Offer:
     """Capacity of an estate, and the demands of its services."""
 
     estate: Estate
-    headroom: Headroom
-    wants: Wants
+    headroom: free_capacity.Headroom
+    wants: free_capacity.Wants
 
 
 def fits_of(offer: Offer) -> Fits:
     """Fits of all services. Linear in services x shapes, and in bindings."""
     headroom, wants, replicas = offer.headroom, offer.wants, offer.estate.replicas
     found = Fits(*(np.zeros((len(wants.known), len(offer.estate.sites)), np.int64) for _ in range(2)))
-    dark = headroom.stage == STAGE_DARK
+    dark = headroom.stage == first_fit.STAGE_DARK
     for table, stage in ((found.on, ~dark), (found.dark, dark)):
         rows = np.flatnonzero(stage & ~headroom.is_pool)
         if len(rows):
             columns = headroom.amounts[rows], headroom.pool[rows], headroom.site[rows], headroom.count[rows]
-            fitting_servers(wants.asking, *columns, table)
+            first_fit.fitting_servers(wants.asking, *columns, table)
     rows = np.flatnonzero(replicas.kind == ON_SERVER)
     server, service = replicas.target[rows], replicas.service[rows]
     shape, site = headroom.server_shape[server], offer.estate.fleet.site[server]
-    holding_servers(wants.asking, headroom.amounts, headroom.pool, service, shape, site, found.on)
+    first_fit.holding_servers(wants.asking, headroom.amounts, headroom.pool, service, shape, site, found.on)
     return found
 
 
@@ -173,7 +158,7 @@ class Supply:
     top: Topology
     rows: Rows
     presence: Presence
-    found: Reserves
+    found: free_capacity.Reserves
     demand: IntColumn
     known: BoolColumn
     stock: Stock
@@ -181,11 +166,11 @@ class Supply:
     _extra: dict[Variant, Stock] = field(default_factory=dict)
 
     @property
-    def headroom(self) -> Headroom:
+    def headroom(self) -> free_capacity.Headroom:
         return self.stock.headroom
 
     @property
-    def wants(self) -> Wants:
+    def wants(self) -> free_capacity.Wants:
         return self.stock.wants
 
     @cached_property
@@ -221,26 +206,26 @@ class Supply:
         found = replace(self.found, usable=self.found.usable | self.found.over_power)
         return self.kept(name, found, self.stock.counted)
 
-    def kept(self, name: Variant, found: Reserves, counted: BoolColumn) -> Stock:
+    def kept(self, name: Variant, found: free_capacity.Reserves, counted: BoolColumn) -> Stock:
         """Free capacity if only some services are counted, computed once."""
         if name not in self._extra:
-            used = used_amounts(self.top, self.demand, counted)
-            headroom = headroom_of(self.top, self.rows, found, used)
+            used = free_capacity.used_amounts(self.top, self.demand, counted)
+            headroom = free_capacity.headroom_of(self.top, self.rows, found, used)
             # Demands are the same if the pools are.
             wants = self.wants
             if headroom.pool_names != self.headroom.pool_names:
-                wants = wants_of(self.top, headroom, self.demand, self.known, self.presence.n)
+                wants = free_capacity.wants_of(self.top, headroom, self.demand, self.known, self.presence.n)
             self._extra[name] = stock_of(headroom, wants, used, counted)
         return self._extra[name]
 
 
 def supply_of(top: Topology, losses: Losses, found: Presence) -> Supply:
     """The capacity of an estate in its current state."""
-    held = reserves(top)
-    demand, known = demands(top)
-    used = used_amounts(top, demand)
-    headroom = headroom_of(top, losses.rows, held, used)
-    wants = wants_of(top, headroom, demand, known, found.n)
+    held = free_capacity.reserves(top)
+    demand, known = free_capacity.demands(top)
+    used = free_capacity.used_amounts(top, demand)
+    headroom = free_capacity.headroom_of(top, losses.rows, held, used)
+    wants = free_capacity.wants_of(top, headroom, demand, known, found.n)
     fits = fits_of(Offer(top.estate, headroom, wants))
     stock = stock_of(headroom, wants, used, np.ones(len(known), np.bool_))
     return Supply(top, losses.rows, found, held, demand, known, stock, fits)

@@ -32,6 +32,7 @@ from evac.drivers.capabilities import (
 )
 from evac.drivers.parameters import many, refuse_stale, text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.postgres import fence
 from evac.drivers.postgres.facts import (
     FETCH_NAME,
     Authority,
@@ -45,29 +46,6 @@ from evac.drivers.postgres.facts import (
     read_facts,
     seen_authority,
     timeline_held,
-)
-from evac.drivers.postgres.fence import (
-    ANSWER_S,
-    ReplicaPeer,
-    ask_peers,
-    cut,
-    cut_off,
-    demote,
-    demoted,
-    demoted_evidence,
-    fence,
-    follows,
-    kept_upstream,
-    protect,
-    protect_problems,
-    protected,
-    put_aside,
-    silent_of,
-    undo_demote,
-    unfence,
-    until_silent,
-    upstream_of,
-    writable_of,
 )
 from evac.drivers.postgres.link import (
     POLL_S,
@@ -98,7 +76,7 @@ def promote_problems(action: Action, facts: PostgresFacts, seen: Authority) -> l
     """Why this standby may not be promoted now. Its fence is visible here, or another proof was given."""
     problems = []
     proof = text(action.parameters, "proof", "sync")
-    if proof not in OTHER_PROOFS and not cut_off(facts, seen):
+    if proof not in OTHER_PROOFS and not fence.cut_off(facts, seen):
         problems.append("no fence proof: this standby is not cut off, and no other proof was given")
     least = least_lsn(action)
     if facts.lsn < least and not facts.receiver:
@@ -125,8 +103,8 @@ async def promote(link: Link, action: Action, order: Order) -> Evidence:
         if facts.role == "primary":
             return _promoted_already(link, facts, await obey(link, seen, order))
         before = facts
-        peers, facts = await asyncio.gather(ask_peers(action), _until_least(link, action, facts))
-        if writable := writable_of(peers, facts.system):
+        peers, facts = await asyncio.gather(fence.ask_peers(action), _until_least(link, action, facts))
+        if writable := fence.writable_of(peers, facts.system):
             raise another_primary(writable[0])
         if problems := promote_problems(action, facts, seen):
             raise Permanent("promote-refused", problems[0], "fence the old primary first")
@@ -145,7 +123,7 @@ async def promote(link: Link, action: Action, order: Order) -> Evidence:
         "timeline_before": before.timeline,
         "held": lsn_text(facts.lsn),
         **fetched,
-        "silent_peers": " ".join(silent_of(peers))[:500],
+        "silent_peers": " ".join(fence.silent_of(peers))[:500],
     }
 
 
@@ -185,7 +163,7 @@ _HAS_SLOT = "SELECT current_setting('primary_slot_name') <> ''"
 
 
 async def catch_up(
-    link: Link, facts: PostgresFacts, copies: Sequence[ReplicaPeer]
+    link: Link, facts: PostgresFacts, copies: Sequence[fence.ReplicaPeer]
 ) -> tuple[PostgresFacts, Evidence]:
     """Fetch what the fullest of the other copies has; return the candidate's facts, cut off again, and what
     was done.
@@ -194,8 +172,8 @@ async def catch_up(
     candidate's link.
     """
     if facts.fetching:  # an earlier try was interrupted
-        await cut(link, facts)
-        facts = await until_silent(link)
+        await fence.cut(link, facts)
+        facts = await fence.until_silent(link)
     if facts.receiver:
         return facts, {}
     fullest = max((one for one in copies if _is_fuller(one, facts)), key=_lsn, default=None)
@@ -204,8 +182,8 @@ async def catch_up(
     before, wanted = facts.lsn, _lsn(fullest)
     whole = await _fetch(link, facts, fullest, wanted)
     facts = await read_facts(link)
-    await cut(link, facts)
-    facts = await until_silent(link)
+    await fence.cut(link, facts)
+    facts = await fence.until_silent(link)
     told: dict[str, str | int | bool] = {
         "fetched_from": fullest.member.address,
         "fetched_bytes": max(0, facts.lsn - before),
@@ -213,11 +191,11 @@ async def catch_up(
     return facts, told if whole else {**told, "short_of": lsn_text(wanted)}
 
 
-def _lsn(peer: ReplicaPeer) -> int:
+def _lsn(peer: fence.ReplicaPeer) -> int:
     return peer.facts.lsn if peer.facts is not None else 0
 
 
-def _is_fuller(peer: ReplicaPeer, facts: PostgresFacts) -> bool:
+def _is_fuller(peer: fence.ReplicaPeer, facts: PostgresFacts) -> bool:
     theirs = peer.facts
     return (
         theirs is not None
@@ -227,25 +205,25 @@ def _is_fuller(peer: ReplicaPeer, facts: PostgresFacts) -> bool:
     )
 
 
-async def _of_one_history(link: Link, facts: PostgresFacts, peer: ReplicaPeer) -> bool:
+async def _of_one_history(link: Link, facts: PostgresFacts, peer: fence.ReplicaPeer) -> bool:
     """Whether the other copy's log continues this one's."""
     assert peer.facts is not None
     try:
         if await link.value(_HAS_SLOT):  # the other copy does not have the slot
             return False
         ours = await timeline_held(link, facts)
-        async with linked(peer.member, ANSWER_S, ANSWER_S) as other:
+        async with linked(peer.member, fence.ANSWER_S, fence.ANSWER_S) as other:
             theirs = await timeline_held(other, peer.facts)
             return ours == theirs and await history_of(link, ours) == await history_of(other, theirs)
     except ActionError:
         return False
 
 
-async def _fetch(link: Link, facts: PostgresFacts, peer: ReplicaPeer, wanted: int) -> bool:
+async def _fetch(link: Link, facts: PostgresFacts, peer: fence.ReplicaPeer, wanted: int) -> bool:
     """Follow the peer until everything it was seen to have is here; False if that took too long."""
-    await put_aside(link, facts)
+    await fence.put_aside(link, facts)
     ours = replace(link.member, name=FETCH_NAME)
-    upstream = upstream_of(await kept_upstream(link, facts), ours, peer.member)
+    upstream = fence.upstream_of(await fence.kept_upstream(link, facts), ours, peer.member)
     await set_system(link, "primary_conninfo", upstream, secret=True)
     await reload(link)
     end = link.left_s() - min(FETCH_S, link.left_s() / 2)
@@ -289,15 +267,15 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
         async with self._links.linked(_member(action), order.timeout_s) as link:
             match action.verb:
                 case "fence":
-                    return await fence(link, action, order)
+                    return await fence.fence(link, action, order)
                 case "unfence":
-                    return await unfence(link, order)
+                    return await fence.unfence(link, order)
                 case "promote":
                     return await promote(link, action, order)
                 case "demote":
-                    return await demote(link, order)
+                    return await fence.demote(link, order)
                 case "protect":
-                    return await protect(link, action, order)
+                    return await fence.protect(link, action, order)
                 case _:
                     return await _verified(link, action)
 
@@ -321,8 +299,8 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
             if order.dry_run:
                 return {**(await read_facts(link)).evidence(), "dry_run": f"would undo {action.verb}"}
             if action.verb == "fence":
-                return await unfence(link, order)
-            return await undo_demote(link, action, order)
+                return await fence.unfence(link, order)
+            return await fence.undo_demote(link, action, order)
 
     async def close(self) -> None:
         await self._links.close()
@@ -373,7 +351,7 @@ async def _others(action: Action, order: Order, facts: PostgresFacts, seen: Auth
     """Other primaries that respond and accept writes, if one is to be promoted that is not primary yet."""
     if action.verb != "promote" or _is_done(action, order, facts, seen):
         return ()
-    return tuple(writable_of(await ask_peers(action), facts.system))
+    return tuple(fence.writable_of(await fence.ask_peers(action), facts.system))
 
 
 def _problems(link: Link, action: Action, order: Order, facts: PostgresFacts, seen: Authority) -> list[str]:
@@ -387,7 +365,7 @@ def _problems(link: Link, action: Action, order: Order, facts: PostgresFacts, se
         case "promote":
             return promote_problems(action, facts, seen)
         case "protect":
-            return protect_problems(facts, all_of(many(action.parameters, "synchronous")))
+            return fence.protect_problems(facts, all_of(many(action.parameters, "synchronous")))
         case "unfence":
             return [] if facts.role == "standby" else [f"it is now a primary: {STAYS}"]
         case "verify":
@@ -400,17 +378,17 @@ def _is_done(action: Action, order: Order, facts: PostgresFacts, seen: Authority
     match action.verb:
         case "fence":
             promoted = facts.role == "primary" and seen.fence > 0 and seen.fence == order.epoch
-            return cut_off(facts, seen) or promoted
+            return fence.cut_off(facts, seen) or promoted
         case "unfence":
             return facts.role == "standby" and facts.has_upstream
         case "promote":
             return facts.writable
         case "demote":
-            return demoted(facts)
+            return fence.demoted(facts)
         case "protect":
-            return protected(facts, all_of(many(action.parameters, "synchronous")))
+            return fence.protected(facts, all_of(many(action.parameters, "synchronous")))
         case "rejoin":
-            return follows(facts, member_of(action, "primary"))
+            return fence.follows(facts, member_of(action, "primary"))
         case _:
             return _as_expected(action, facts)
 
@@ -418,7 +396,7 @@ def _is_done(action: Action, order: Order, facts: PostgresFacts, seen: Authority
 def _evidence_of_done(action: Action, facts: PostgresFacts) -> Evidence:
     """Evidence of a fence that is only observed, after a crash, is as good as that of making one."""
     if action.verb == "demote":
-        return demoted_evidence(facts)
+        return fence.demoted_evidence(facts)
     return {**facts.evidence(), **({"proof": "sync"} if action.verb == "fence" else {})}
 
 
@@ -426,7 +404,7 @@ def _as_expected(action: Action, facts: PostgresFacts) -> bool:
     """Parameter `expect`: primary (accepts writes, and its synchronous set confirms) or standby."""
     if text(action.parameters, "expect", "primary") == "standby":
         return facts.role == "standby" and facts.receiver == "streaming"
-    return facts.writable and protected(facts, facts.sync)
+    return facts.writable and fence.protected(facts, facts.sync)
 
 
 async def _verified(link: Link, action: Action) -> Evidence:

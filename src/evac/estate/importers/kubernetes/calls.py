@@ -15,13 +15,7 @@ from typing import Final
 
 from evac.estate.format.document import LIST, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.containers import (
-    hint_undescribed,
-    hosts_in,
-    hosts_of_variable,
-    is_internal,
-    is_own_machine,
-)
+from evac.estate.importers import containers
 from evac.estate.importers.kubernetes.objects import Object
 from evac.estate.importers.kubernetes.operators import has_secret, hosts_of
 from evac.estate.importers.kubernetes.source import Manifests, Workload, texts
@@ -160,13 +154,13 @@ def _given(
     values = {name: node.text[:_TEXT_MAX] for name, node in variables}
     for name, node in variables:
         text = _filled(node.text[:_TEXT_MAX], values)
-        for host, is_sure in hosts_of_variable(name, text):
+        for host, is_sure in containers.hosts_of_variable(name, text):
             yield _Given(host, node, name, is_sure)
     for key in ("command", "args"):
         items = at(container, key)
         for node in items.items if items is not None and items.kind == LIST else ():
             text = _filled(node.text[:_TEXT_MAX], values)
-            for host in hosts_in(text):
+            for host in containers.hosts_in(text):
                 yield _Given(host, node, key, True)
             for match in _WITH_PORT.finditer(text):
                 yield _Given(match[1], node, key, False)
@@ -223,7 +217,7 @@ def _mounted(workload: Workload, configs: Mapping[tuple[str, str], Node | None])
         name = word(volume, "configMap", "name")
         for key, _, value in entries(configs.get((workload.namespace, name or ""))):
             text = value.text[:_TEXT_MAX] if value.kind == SCALAR else ""
-            for host in hosts_in(text):
+            for host in containers.hosts_in(text):
                 yield _Given(host, value, f"{name}/{key}", False)
             for match in _WITH_PORT.finditer(text):
                 yield _Given(match[1], value, f"{name}/{key}", False)
@@ -240,17 +234,17 @@ def _add_call(
         host = names.aliases[key].lower()
         key = None
     if key is None:
-        if given.is_sure and not is_own_machine(host) and not _API_SERVER.fullmatch(host):
+        if given.is_sure and not containers.is_own_machine(host) and not _API_SERVER.fullmatch(host):
             _add_outside(workload, host, given, names, calls, problems)
         return
     behind = names.behind[key]
     if not behind and given.is_sure:
-        host = host if is_internal(host) else f"{key[1]}.{key[0]}.svc"
+        host = host if containers.is_internal(host) else f"{key[1]}.{key[0]}.svc"
         calls.outside.setdefault(host, set()).add(workload.id)
         message = (
             f"{shown(workload.id)} calls {shown(host)} ({given.why}), but no workload is behind that service"
         )
-        hint = hint_undescribed(host, is_host=True)
+        hint = containers.hint_undescribed(host, is_host=True)
         problems.add("import-dangling", message, given.node.place, hint)
     for target in behind:
         # Several workloads behind one Service can replace each other, so none of them is needed individually.
@@ -277,7 +271,7 @@ def _add_outside(
         message = (
             f"{shown(workload.id)} calls {shown(host)} ({given.why}), but no manifest describes that service"
         )
-        hint = problems.suggest(host, [name for _, name in names.behind]) or hint_undescribed(
+        hint = problems.suggest(host, [name for _, name in names.behind]) or containers.hint_undescribed(
             host, is_host=True
         )
         problems.add("import-dangling", message, given.node.place, hint)
