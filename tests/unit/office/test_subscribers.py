@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +48,7 @@ from evac.views.status_page import status_files
 from evac.web.subscribing import ASKS_MOST, Desk
 from tests.unit.app.receivers import KEY
 from tests.unit.office.test_notices_telling import Told
+from tests.web.certificates import papers
 
 pytestmark = [pytest.mark.enable_socket]
 NOW_MS = 1_792_000_000_000
@@ -82,21 +87,41 @@ class Box:
         return "250 OK"
 
 
-@pytest.fixture
-def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
-    made = Box()
+@contextmanager
+def listening(made: Box, **options: Any) -> Iterator[int]:
+    """The port of the server."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    listening = loop.create_server(lambda: SMTP(made, hostname="here", loop=loop), "127.0.0.1", 0)
-    server = asyncio.run_coroutine_threadsafe(listening, loop).result()
-    monkeypatch.setenv("SMTP_URL", f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    monkeypatch.setenv("MAIL_KEY", KEY)
-    yield made
-    loop.call_soon_threadsafe(server.close)
+    transports: list[Any] = []
+
+    class Heard(SMTP):
+        def connection_made(self, transport: Any) -> None:
+            transports.append(transport)
+            super().connection_made(transport)
+
+    async def end() -> None:
+        server.close()
+        for one in transports:
+            one.abort()
+        await server.wait_closed()
+
+    coming = loop.create_server(lambda: Heard(made, hostname="here", loop=loop, **options), "127.0.0.1", 0)
+    server = asyncio.run_coroutine_threadsafe(coming, loop).result()
+    yield server.sockets[0].getsockname()[1]
+    asyncio.run_coroutine_threadsafe(end(), loop).result()
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+@pytest.fixture
+def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
+    made = Box()
+    with listening(made) as port:
+        monkeypatch.setenv("SMTP_URL", f"smtp://127.0.0.1:{port}")
+        monkeypatch.setenv("MAIL_KEY", KEY)
+        yield made
 
 
 class Cut(MemoryStore):
@@ -201,6 +226,43 @@ def test_a_person_subscribes_gets_updates_once_and_leaves(box: Box, language: st
         assert await all_entries(play.store, READER) == []
 
     play(story)
+
+
+@pytest.mark.filterwarnings("ignore:.*unclosed <socket")  # by aiosmtpd, after STARTTLS
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_login_and_the_mail_go_over_tls_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, logins = papers(tmp_path), list[tuple[bool, LoginPassword]]()
+
+    def known(_: SMTP, session: Any, __: Any, ___: str, told: LoginPassword) -> AuthResult:
+        logins.append((session.ssl is not None, told))
+        return AuthResult(success=told == LoginPassword(b"us@er", b"p:w/1"), handled=False)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    login: dict[str, Any] = {"authenticator": known, "auth_required": True}
+    covered: dict[str, Any] = {"tls_context": context, "require_starttls": True}
+    monkeypatch.setenv("MAIL_KEY", KEY)
+
+    async def sent(port: int, password: str, authority: str) -> str:
+        monkeypatch.setenv("SMTP_URL", f"smtp://us%40er:{password}@127.0.0.1:{port}")
+        monkeypatch.setenv("SSL_CERT_FILE", authority)
+        play = Play()
+        play.mail = Mail(replace(CHANNEL, clear=False), PAGE, play.store, lambda: play.now_ms)
+        await play.open("/email", "POST", data={"address": "ann@example.com", "language": "en"})
+        return await play.mail.invite()
+
+    with listening(made := Box(), **covered, **login) as port:
+        assert asyncio.run(sent(port, "p%3Aw%2F1", str(files.authority))) == ""
+        assert [mail["To"] for mail in made.got] == ["ann@example.com"]
+        assert logins == [(True, LoginPassword(b"us@er", b"p:w/1"))]
+        wrong = asyncio.run(sent(port, "guess", str(files.authority)))
+        assert wrong == "the mail server cannot be used (SMTPAuthenticationError)", "and never the password"
+        tried = len(logins)
+    with listening(made, **login, auth_require_tls=False) as port:
+        assert asyncio.run(sent(port, "p%3Aw%2F1", str(files.authority))).startswith("the mail server cannot")
+    assert (len(made.got), len(logins)) == (1, tried), "nobody else learns the login"
 
 
 def test_a_copy_of_the_store_shows_no_address_and_another_key_opens_nothing(box: Box) -> None:
