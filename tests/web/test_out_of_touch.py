@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from evac.store.port import Entry, Lease, MemoryStore
 from tests.web.conftest import free_port
 from tests.web.rooms import ESTATE, PATIENCE_S, play, until
 
+LOSABLE = re.compile("You can(&#39;t|'t)? lose")
 FULL = "/var/lib/evac.sqlite: database or disk is full"
 
 
@@ -106,6 +108,8 @@ def test_a_store_that_cannot_be_read_any_more(error: Exception, words: str) -> N
         assert await ready(client) == (200, "")
         await store.acquire("leader", "south/2/b", 600_000)
         await office.look()
+        office.refresh()
+        assert LOSABLE.search((await client.get("/now")).text)
         store.error = error
         task = offices.asyncio.ensure_future(office._look_again())
         async with offices.asyncio.timeout(10):
@@ -117,6 +121,7 @@ def test_a_store_that_cannot_be_read_any_more(error: Exception, words: str) -> N
         office.refresh()
         page = (await client.get("/now")).text
         assert words in page
+        assert not LOSABLE.search(page), "by a state that may be over"
         waits = "Nothing new starts until it answers; then open runs continue by themselves."
         assert (waits in page) is isinstance(error, Unavailable)
         assert isinstance(error, Corrupt) or "Another one leads" not in page, "who leads is not known"

@@ -31,10 +31,10 @@ LOSSES_MOST: Final = 12
 
 def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
     """Return a sentence about which sites can be lost, what happens otherwise, and whether all of them
-    can be lost. None while something is lost.
+    can be lost. None while something is lost, or the store does not say whether anything is.
     """
     losses = sorted((one for one in facts.losses if one.kind == "site"), key=_gravity)
-    if not losses or now.lost_sites:
+    if not losses or now.lost_sites or not now.quorum.answers or now.quorum.problem:
         return None
     good = [one for one in losses if one.verdict in ("ok", "degraded")]
     yes = [one.domain for one in good if not one.late]
