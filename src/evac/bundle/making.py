@@ -407,7 +407,7 @@ def _seal(
         values["sealed"] = {**lock.values(), "part": SEALED, "files": files}
         return content_digest(values, listing(making.sources))
 
-    _, data, locked, shares = sealing.lock_up_all(material, inside, *making.asked.shares, draw, content)
+    _, data, locked, shares = sealing.lock_up(material, inside, *making.asked.shares, draw, content)
     making.sources.append(Source(SEALED, data))
     if inside:
         making.sources.append(Source(LOCKED, locked))

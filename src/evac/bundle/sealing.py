@@ -250,27 +250,16 @@ class Share:
 
 def lock_up(
     material: Material,
-    needed: int,
-    people: int,
-    draw: Draw = os.urandom,
-    content: Callable[[Lock], str] = lambda lock: "",
-) -> tuple[Lock, bytes, tuple[Share, ...]]:
-    """Lock the secrets; return the lock, the data for the bundle, and the shares. content: the digest of
-    everything else in the bundle, once the lock is known. Raises InvalidInput.
-    """
-    lock, sealed, _, shares = lock_up_all(material, b"", needed, people, draw, content)
-    return lock, sealed, shares
-
-
-def lock_up_all(
-    material: Material,
     inside: bytes,
     needed: int,
     people: int,
     draw: Draw = os.urandom,
     content: Callable[[Lock], str] = lambda lock: "",
 ) -> tuple[Lock, bytes, bytes, tuple[Share, ...]]:
-    """The same for the secrets and a whole bundle, which is the third result. Raises InvalidInput."""
+    """Lock the secrets, and a whole bundle if `inside` is not empty; return the lock, the data of both, and
+    the shares. content: the digest of everything else in the bundle, once the lock is known. Raises
+    InvalidInput.
+    """
     if not 1 < needed <= people <= MOST:
         raise InvalidInput(
             "share-count",

@@ -119,7 +119,7 @@ def test_a_bundle_of_an_older_format_needs_its_digest(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its seal covers only itself, so shares prove nothing of the estate next to it."""
-    lock, data, shares = sealing.lock_up(sealing.Material({"env:A": "secret"}, {}), 2, 3)
+    lock, data, _, shares = sealing.lock_up(sealing.Material({"env:A": "secret"}, {}), b"", 2, 3)
     with open_bundle(made) as found:
         parts = {name: found.read(name) for name in found.parts}
         kept = {key: value for key, value in found.values.items() if key not in ("kind", "version", "parts")}

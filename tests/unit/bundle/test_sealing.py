@@ -25,7 +25,7 @@ MATERIAL = Material({"env:EVAC_KEY": "s3cret of an agent"}, {"grant.txt": b"\x00
 
 
 def test_any_two_of_three_open_it_and_one_does_not() -> None:
-    lock, sealed, shares = lock_up(MATERIAL, 2, 3)
+    lock, sealed, _, shares = lock_up(MATERIAL, b"", 2, 3)
     for chosen in itertools.permutations(shares, 2):
         assert unlock(lock, sealed, chosen) == MATERIAL
     assert unlock(lock, sealed, shares) == MATERIAL
@@ -38,9 +38,9 @@ def test_any_two_of_three_open_it_and_one_does_not() -> None:
 
 
 def test_a_wrong_share_or_a_changed_lock_opens_nothing() -> None:
-    lock, sealed, shares = lock_up(MATERIAL, 2, 3)
+    lock, sealed, _, shares = lock_up(MATERIAL, b"", 2, 3)
     wrong = replace(shares[1], part=bytes(16))
-    stranger = lock_up(MATERIAL, 2, 3)[2][1]
+    stranger = lock_up(MATERIAL, b"", 2, 3)[3][1]
     fewer = Lock(lock.name, 1, 3)  # a manifest that asks for fewer people than the lock does
     for given_lock in (replace(lock, name="../x"), replace(lock, needed=0), replace(lock, people=900)):
         with pytest.raises(InvalidInput):
@@ -58,7 +58,7 @@ def test_a_wrong_share_or_a_changed_lock_opens_nothing() -> None:
 
 
 def test_a_share_is_one_line_and_a_slip_in_it_is_seen(tmp_path: Path) -> None:
-    _, _, shares = lock_up(MATERIAL, 2, 3)
+    *_, shares = lock_up(MATERIAL, b"", 2, 3)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     folders = (tmp_path / "a", tmp_path / "b", tmp_path / "a")
@@ -85,14 +85,14 @@ def test_the_same_draw_gives_the_same_key_and_another_one_another() -> None:
     def draw(count: int) -> bytes:
         return bytes(range(count))
 
-    assert lock_up(MATERIAL, 2, 3, draw)[:2] == lock_up(MATERIAL, 2, 3, draw)[:2]
-    assert lock_up(MATERIAL, 2, 3)[1] != lock_up(MATERIAL, 2, 3)[1]
+    assert lock_up(MATERIAL, b"", 2, 3, draw)[:2] == lock_up(MATERIAL, b"", 2, 3, draw)[:2]
+    assert lock_up(MATERIAL, b"", 2, 3)[1] != lock_up(MATERIAL, b"", 2, 3)[1]
 
 
 @pytest.mark.parametrize(("needed", "people"), [(1, 3), (4, 3), (0, 0), (2, 65)])
 def test_a_lock_asks_for_two_people_at_least(needed: int, people: int) -> None:
     with pytest.raises(InvalidInput):
-        lock_up(MATERIAL, needed, people)
+        lock_up(MATERIAL, b"", needed, people)
 
 
 def test_a_share_shows_only_which_one_it_is() -> None:

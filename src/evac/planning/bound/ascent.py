@@ -50,19 +50,9 @@ class Split:
     shares: FloatArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Ascended:
-    """splits: best, average, last. iterations: run; ceiling: weighted ticks that these rows cannot exceed if
-    everything is placed.
-    """
-
-    splits: tuple[Split, ...]
-    iterations: int
-    ceiling: float
-
-
-def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: float) -> Ascended:
-    """Splits after some iterations, fewer if the ceiling is near.
+def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: float) -> tuple[Split, ...]:
+    """The best split, the average and the last after some iterations, fewer if the ceiling is near: the
+    weighted ticks that these rows cannot exceed if everything is placed.
 
     mean_outage: ticks below which differences in value count in full: half of what a unit of weight costs in
     the relaxation. It, the pace and its decay were tuned on the example companies.
@@ -81,7 +71,7 @@ def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: flo
     flow, best_flow, sum_flow = np.zeros((3, len(theta)))
     search = Search(theta, flow, best_flow, sum_flow, np.zeros(len(members.milestone)))
     mean = max(1.0, mean_outage)
-    best, counted, done, ceiling = -np.inf, 0, 0, np.inf
+    best, counted, done = -np.inf, 0, 0
     while done < iterations:
         end = min(iterations, done + _CHUNK)
         best, counted = _ascend(
@@ -93,8 +83,7 @@ def ascend(problem: Problem, relaxed: Relaxed, iterations: int, mean_outage: flo
         if not problem.reserve.any() and max(best, average) >= ceiling * (1.0 - _NEAR):
             break
     flows = (search.best_flow, search.sum_flow / max(1, counted), search.flow)
-    splits = tuple(Split(f[options.arc], f[options.share]) for f in flows)
-    return Ascended(splits, done, float(ceiling))
+    return tuple(Split(f[options.arc], f[options.share]) for f in flows)
 
 
 def relaxed_split(problem: Problem, relaxed: Relaxed) -> Split:

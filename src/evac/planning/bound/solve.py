@@ -256,9 +256,9 @@ def _searched(facts: Facts, work: int) -> BoundResult:
     relaxed = Relaxation(facts, network, choices=choices).solve()
     placement = placement_of(facts, relaxed)
     problem = problem_of(facts, network, supply_choices(facts), choices, _reserve(facts, placement))
-    ascended = ascend(problem, relaxed, work, relaxed.objective / facts.lost_weight / 2.0)
+    splits = ascend(problem, relaxed, work, relaxed.objective / facts.lost_weight / 2.0)
     found = (facts.sum_of_heads, Certificate())
-    for split in (relaxed_split(problem, relaxed), *ascended.splits):
+    for split in (relaxed_split(problem, relaxed), *splits):
         certificate = certificate_of(problem, split, placement)
         value = evaluate(facts, certificate)
         if value > found[0]:

@@ -216,7 +216,7 @@ def solve(
     on every generation, as `search` counts it; a search that reaches it ends. It is requested only if a
     search begins.
     """
-    board, items = prepared or prepare(instance)
+    board, items = prepare(instance)
     found = first_plan(board, items)
     small = len(board.row) + len(board.started) <= SMALL
     random = np.array([seed * 2_654_435_761 + 1], np.uint64)
@@ -361,12 +361,12 @@ def round_of(instance: Instance) -> Callable[[], object]:
     return lambda: generate(board, found.order, found.options, NEVER)
 
 
-def level_by_level(instance: Instance, prepared: tuple[Board, Items] | None = None) -> Board:
+def level_by_level(instance: Instance) -> Board:
     """The baseline: finishes a dependency level before the next begins, ties by id.
 
     Uses our own placement, tiers first, so that only the order is compared.
     """
-    board, items = prepared or prepare(instance)
+    board, items = prepare(instance)
     placed = _mend(
         board, items, Found(tier_order(board, items), default_options(board, 0), NEVER, False, False)
     )
