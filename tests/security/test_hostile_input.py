@@ -69,6 +69,7 @@ def test_an_entry_of_another_shape_is_corrupt_and_no_internal_error(missing: byt
 
 
 FOUND = {
+    "file-estate": b'{"evac": 2, "name": "n", "sites": {"a": {}}, "services": {"web": {"demand": null}}}',
     "file-claims": b"id,account,service,loss,received\nc1,shop,talk,2022-10\r21T10:00:00+09:00\n",
     "file-recipe": b'{"recipe": 1, "sources": {"h": {"kind": "csv", "from": "\\u0000", "site": "a"}}}',
     "tool-borg": b'{"info": {"repository": {"id": "r"}, "archives": [], "cache": {"stats": "x"}}}',

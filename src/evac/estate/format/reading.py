@@ -221,7 +221,7 @@ class Reader:
                     )
             if spec.slot is not None:
                 vectors.setdefault(spec.attr, [None] * 4)[spec.slot] = value
-            elif spec.key in values:
+            elif value is not None or (spec.key in values and not isinstance(spec.kind, Record)):
                 arguments[spec.attr] = spec.default if value is None else value
         for attr, amounts in vectors.items():
             arguments[attr] = tuple(amounts)
