@@ -10,12 +10,17 @@ from random import Random
 import numpy as np
 import pytest
 
+from bench.random_estates import random_estate
 from bench.wild_instances import wild_instance
+from evac.derive.planning_instance import derive
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
-from evac.planning.plan import plan_instance
+from evac.model.scenario import lose
+from evac.planning.plan import plan, plan_instance
+from evac.verify import check
 from evac.verify.capacity import NEVER, Bools, Displaced, EndState, FinalPlacement, final_state, free_capacity
-from evac.verify.reading import Reading, read
+from evac.verify.outcome import time_left
+from evac.verify.reading import Reading, milestones, read
 
 
 class Plain:
@@ -154,3 +159,23 @@ def test_what_would_fit_is_the_same(seed: int) -> None:
             assert most == plain.most(capacity)
             columns = (column.tolist() for column in (ready.pool, ready.on, ready.done, ready.due))
             assert list(zip(*columns, strict=True)) == plain.ready(capacity)
+
+
+@pytest.mark.parametrize("seed", [0, 29, 30, 77, 102, 107])
+def test_no_lost_service_stays_down_that_fits_into_what_its_plan_leaves_free(seed: int) -> None:
+    """What sheds leave over is there for any tier, and survivors that were left in place serve again."""
+    estate = random_estate(seed)
+    for site in estate.sites:
+        made = plan(estate, lose(site.id))
+        assert check(estate, made).holds
+        reading = read(derive(estate, made.scenario, made.policy), made)
+        s, times = reading.instance.services, milestones(reading)
+        end_state, nobody = EndState(reading, final_state(reading)), np.zeros(len(s), np.bool_)
+        for outcome in made.outcomes:
+            service = s.id.index(outcome.service)
+            if outcome.why is None or outcome.why.kind not in ("no-capacity", "capacity-not-found"):
+                continue
+            missing = int(s.m[service]) - end_state.standing(service)
+            most, ready = Displaced(end_state, nobody, nobody, service).capacity()
+            fits = most >= missing and time_left(reading, times, service, missing, ready)
+            assert not fits, (site.id, outcome.service)

@@ -67,12 +67,13 @@ GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TI
 
 HELD, STARTS, SHEDS, BOOTS, RAN, RECOVERED, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY = range(12)
 FLOOR, REACHED, AT_LEVEL, LEVELLED, PINNED, TURN, VERSION, RELEASED = range(12, 20)
-BARRED, SPOILED = range(20, 22)
+BARRED, SPOILED, LEFTOVERS = range(20, 23)
 """Places in `Board.size`: lengths of logs and scratch lists, the cursor over what may be shed, the
 tick before which nothing more may begin, the last one reached, the level at work, whether levels are
 finished one by one (1), whether rows are pinned (1) or chosen (0), the services that were started so far,
 what was refused how often (see `Board.refused`), how often something was held no longer, the rows that the
-item at work leaves alone (see `is_barred`), and whether an item that started ahead never served (1)."""
+item at work leaves alone (see `is_barred`), whether an item that started ahead never served (1), and
+whether what sheds left over is there for every tier (1)."""
 FAILED_ROOM, FAILED_TIME = 1, 2
 """Why an item was not placed: no capacity for it, or no time before the horizon."""
 NEED, LEAST = range(2)

@@ -51,7 +51,7 @@ from evac.planning.evacuation.board import (
     survey,
     untake_to,
 )
-from evac.planning.evacuation.shedding import delay_sheds_of, undo_sheds_to
+from evac.planning.evacuation.shedding import base_is_shed, delay_sheds_of, undo_sheds_to
 from evac.planning.evacuation.starts import delay_starts, last_end, start_pinned, start_replicas
 from evac.planning.evacuation.timing import (
     back_to_begun,
@@ -327,7 +327,7 @@ def _is_out(board: Board, component: int) -> bool:
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
     ):
         service = board.heap[k]
-        if board.service[service].blocked or board.service[service].left < board.service[service].surviving:
+        if board.service[service].blocked or base_is_shed(board, service):
             return True
     return False
 

@@ -28,12 +28,14 @@ from evac.planning.evacuation.board import (
     FAILED_ROOM,
     FAILED_TIME,
     FLOOR,
+    LEFTOVERS,
     LEVELLED,
     MANUAL_TICKS,
     MEMBER,
     NEVER,
     REACHED,
     SHED,
+    SHEDS,
     SOFT,
     SPOILED,
     START,
@@ -256,7 +258,7 @@ def _generation(board: Board, order: Ints, options: Ints, limit: int) -> int:
 def _begin(board: Board) -> None:
     """Starts empty, except that stores are saved first while a site still runs."""
     reset(board)
-    board.size[SPOILED] = 0
+    board.size[SPOILED] = board.size[LEFTOVERS] = 0
     if board.grace > 0:
         for store in range(len(board.store)):
             recover_store(board, store, 0)
@@ -268,12 +270,16 @@ def _conclude(board: Board, options: Ints) -> int:
     services that can run elsewhere.
 
     Later boots and sheds may have freed capacity, so components that found none are retried, what is needed
-    first; and tops, if later boots or sheds happened. Returns the total price.
+    first; and tops, if later boots or sheds happened. What sheds left over is then there for every tier.
+    Returns the total price.
     """
-    for component in range(board.components):
-        failed = board.item[component].done and board.item[component].at >= NEVER
-        if failed and board.item[component].why != FAILED_TIME:
-            run_item(board, component, options[component], AGAIN)
+    board.size[LEFTOVERS], sheds = 1, -1
+    while sheds != board.size[SHEDS]:
+        sheds = board.size[SHEDS]
+        for component in range(board.components):
+            failed = board.item[component].done and board.item[component].at >= NEVER
+            if failed and board.item[component].why != FAILED_TIME:
+                run_item(board, component, options[component], AGAIN)
     if max(tool_at(board, BOOT), tool_at(board, SHED)) > 0:
         for service in range(len(board.service)):
             if board.service[service].top_starts > 0 and board.service[service].top_own >= NEVER:
@@ -520,6 +526,7 @@ def _sweep(board: Board, order: Ints, options: Ints, task: _Task) -> int:
 @spliced
 def _use_capacity(board: Board, options: Ints) -> int:
     """Retries components that found no capacity in their turn: now there is more."""
+    board.size[LEFTOVERS] = 1
     for component in range(board.components):
         failed = board.item[component].done and board.item[component].at >= NEVER
         if failed and board.item[component].why == FAILED_ROOM:

@@ -14,6 +14,7 @@ from evac.planning.compiled import inner, spliced
 from evac.planning.evacuation.board import (
     ENTRY,
     HARD_USER,
+    LEFTOVERS,
     LEVEL,
     NEED,
     NEVER,
@@ -35,13 +36,14 @@ from evac.planning.evacuation.timing import hands, latest_shed, lift, reserve, s
 
 @inner
 def base_is_shed(board: Board, service: int) -> bool:
-    """Whether a shed has taken the base of a service for good, or the survivors of one that is down."""
-    left = board.service[service].left
-    return (
-        left < board.service[service].surviving
-        if board.service[service].base_lost
-        else left + board.service[service].moved < board.service[service].serves
-    )
+    """Whether a shed has taken the base of a service for good. One that is down counts as gone with the first
+    survivor that is shed; when leftovers are used, the other survivors serve if they are enough.
+    """
+    record = board.service[service]
+    if record.base_lost:
+        enough = min(record.surviving, record.serves) if board.size[LEFTOVERS] else record.surviving
+        return record.left < enough
+    return record.left + record.moved < record.serves
 
 
 @inner
@@ -303,9 +305,15 @@ def undo_sheds_to(board: Board, mark: int) -> None:
 
 
 @inner
-def freed_capacity(board: Board, service: int) -> int:
-    """Approximate number of replicas of a service that would fit in useless capacity of lower tiers."""
+def freed_capacity(board: Board, service: int, wanted: int) -> int:
+    """Approximate number of replicas of a service that would fit in useless capacity of lower tiers, and in
+    what sheds left over.
+    """
     total = 0
+    for line in range(board.size[SHEDS] if board.size[LEFTOVERS] else 0):
+        row = board.present[board.shed[line].entry].row
+        if board.eligible[service, board.row[row].pool]:
+            total += min(wanted, capacity_for(board, service, row, 1))
     for k in range(board.heap[board.base[VICTIMS]], board.heap[board.base[VICTIMS] + 1]):
         victim = board.heap[k]
         record = board.service[victim]
@@ -353,11 +361,12 @@ def next_shed_row(board: Board, service: int, level_end: int) -> int:
 
 @inner
 def _is_victim(board: Board, service: int, victim: int, tier_wanted: int) -> bool:
-    if board.service[victim].tier <= board.service[service].tier:
-        return False
+    lower = board.service[victim].tier > board.service[service].tier
     if tier_wanted >= 0:
-        return board.service[victim].tier == tier_wanted
-    return board.service[victim].left < board.service[victim].surviving or is_dead(board, victim)
+        return lower and board.service[victim].tier == tier_wanted
+    if board.service[victim].left < board.service[victim].surviving:
+        return lower or board.size[LEFTOVERS] > 0
+    return lower and is_dead(board, victim)
 
 
 @spliced

@@ -508,7 +508,7 @@ def enough_capacity(board: Board, service: int, wanted: int) -> bool:
     for group in range(len(board.group)):
         if total < wanted and board.eligible[service, board.group[group].pool]:
             total += _capacity_in_group(board, service, group, wanted - total)
-    return total + freed_capacity(board, service) >= wanted
+    return total + freed_capacity(board, service, wanted) >= wanted
 
 
 @inner
