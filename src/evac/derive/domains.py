@@ -15,7 +15,17 @@ from typing import Any, Final, Literal, TypeVar, get_args
 
 from evac.model.errors import UnknownDomain
 from evac.model.estate import PROVIDER_PREFIX, Estate, Service, SharedFate
-from evac.model.fleet import AT_SITE, CONDEMNED, ON_POOL, ON_SERVER, BoolColumn, IndexColumn, IntColumn, np
+from evac.model.fleet import (
+    AT_SITE,
+    CONDEMNED,
+    ON_POOL,
+    ON_SERVER,
+    BoolColumn,
+    IndexColumn,
+    IntColumn,
+    Replicas,
+    np,
+)
 from evac.model.scenario import Scenario
 
 Kept = TypeVar("Kept")
@@ -323,9 +333,9 @@ def site_of(top: Topology, at: str) -> str | None:
     return resolve(top, at).site
 
 
-def site_of_replicas(top: Topology) -> IntColumn:
-    """(K,) the site of each binding of replicas; -1 if unknown."""
-    estate, replicas = top.estate, top.estate.replicas
+def site_of_replicas(top: Topology, replicas: Replicas | None = None) -> IntColumn:
+    """(K,) the site of each binding of replicas, by default those of now; -1 if unknown."""
+    estate, replicas = top.estate, top.estate.replicas if replicas is None else replicas
     site = np.full(len(replicas), -1, np.int64)
     for kind, lookup in ((ON_SERVER, estate.fleet.site), (ON_POOL, top.pool_site)):
         rows = replicas.kind == kind

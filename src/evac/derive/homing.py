@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from evac.derive.affected import counts_by_service, sites_left
-from evac.derive.domains import Loss, Topology, server_row
+from evac.derive.domains import Loss, Topology, server_row, site_of_replicas
 from evac.derive.pools import replicas_lost
 from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np, pools_of
 from evac.model.instance import Leaving
@@ -38,10 +38,23 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     belongs = counts_by_service(home, replicas_lost(top, lost, replicas=home), services)
     here = replicas_lost(top, lost)
     there = counts_by_service(now, here, services)
-    missing = np.minimum(np.maximum(0, belongs - there), _short_of_home(top, now, home))
+    short = _short_of_home(top, now, home)
+    missing = np.minimum(np.maximum(0, belongs - there), short)
+    leaves = (missing > 0) | ((belongs > 0) & (short == 0) & _users_elsewhere(top, home))
     total = counts_by_service(home, home.count, services)
     surplus = counts_by_service(now, now.count, services) + missing - total
-    return WayHome(missing, total, missing > 0, _leaving(top, now, home, here > 0, missing, surplus))
+    return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, leaves, surplus))
+
+
+def _users_elsewhere(top: Topology, home: Replicas) -> BoolColumn:
+    """(S,) services whose users are all sent to sites where home has none of it: what a run leaves that ended
+    between start and shift.
+    """
+    sites, own = (site_of_replicas(top, home) + 1).tolist(), home.service.tolist()
+    names, at_home = ("", *(site.id for site in top.estate.sites)), set(zip(own, sites, strict=True))
+    known = {(top.estate.services[service].id, names[site]) for service, site in at_home}
+    sent = ((service.id, top.estate.traffic.get(service.id, ())) for service in top.estate.services)
+    return np.array([bool(to) and known.isdisjoint((name, at) for at in to) for name, to in sent], np.bool_)
 
 
 def _short_of_home(top: Topology, now: Replicas, home: Replicas) -> IntColumn:
@@ -57,7 +70,7 @@ def _short_of_home(top: Topology, now: Replicas, home: Replicas) -> IntColumn:
 
 
 def _leaving(
-    top: Topology, now: Replicas, home: Replicas, here: BoolColumn, missing: IntColumn, surplus: IntColumn
+    top: Topology, now: Replicas, home: Replicas, here: BoolColumn, leaves: BoolColumn, surplus: IntColumn
 ) -> tuple[Leaving, ...]:
     """For returning services: replicas in excess of home's number at their places, in the order of the
     table.
@@ -70,7 +83,7 @@ def _leaving(
         service, left, count = key[0], int(surplus[key[0]]), int(now.count[row])
         stays = min(count, declared[key])
         declared[key] -= stays
-        if here[row] or left <= 0 or not missing[service]:
+        if here[row] or left <= 0 or not leaves[service]:
             continue
         stops = min(left, count - stays)
         if stops:

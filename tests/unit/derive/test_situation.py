@@ -322,6 +322,30 @@ def test_users_that_a_drill_sent_away_from_one_of_two_sites_are_away_until_they_
     assert not of(files, Observation(0, effects=Effects((), (drill, named)))).services
 
 
+def test_a_failback_that_ended_between_start_and_shift_is_completed_by_the_next() -> None:
+    """Everything runs at home and elsewhere, and users are still sent elsewhere."""
+    found = 0
+    for seed in range(6):
+        world = World(estate_of(seed, sites=2))
+        world.run(lose("east"))
+        world.run(Scenario("restore", ("east",)))
+        home, before = Scenario("failback", ("east",)), world.now
+        whole = make_plan(before, home, budget_ms=0).plan
+        cut = [one for one in promised(before, whole) if one.step.kind not in ("shift", "stop")]
+        world.moved.append(moved(before, home, cut, run="cut", phase="cancelled"))
+        shifts, stops = (
+            {step.target for step in whole.steps if step.kind == kind} for kind in ("shift", "stop")
+        )
+        rest = world.run(home)
+        assert {step.target for step in rest.steps if step.kind == "shift"} == shifts
+        assert not [step for step in rest.steps if step.kind == "start"]
+        sent = {step.target for step in rest.steps if step.kind == "stop"}
+        assert shifts <= sent <= stops
+        assert not [one for one in of(world.files, world.seen).services if one.service in shifts]
+        found += len(shifts)
+    assert found
+
+
 def test_an_undone_start_is_no_effect_and_nothing_known_is_the_declared_estate() -> None:
     files = estate_of(2)
     assert of(files, Observation(0)).estate is files
