@@ -208,6 +208,8 @@ def loose_stores(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
             for member, dead in zip(store.members, gone, strict=True)
         )
         flags[row] = maybe != gone and judge(store, maybe) and not judge(store, gone)
+        if not store.members and is_loss:  # it may be anywhere
+            flags[row] = bool(some.any() or lost.sites.any())
     return flags
 
 

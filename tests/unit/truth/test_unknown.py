@@ -39,7 +39,7 @@ SEEDS: Final = (2, 3, 11, 15, 17, 20, 26, 41, 52, 61, 64, 73)
 """Estates of few services that have such facts."""
 KEYS: Final = {
     "services": ("start", "demand"),
-    "stores": ("fence", "promote"),
+    "stores": ("fence", "promote", "members"),
     "classes": ("boot",),
     "pools": ("cpu", "memory"),
 }
@@ -106,6 +106,8 @@ def test_what_is_not_known_never_improves_a_verdict(tmp_path: Path, seed: int) -
     better = {}
     for number, path in enumerate(facts_of(document)):
         after = verdicts(tmp_path / f"{number}", without(document, path), table)
+        if path[-1] == "members":  # who only softly needs a service that cannot be judged is not listed
+            after = {at: now for at, now in after.items() if before[at][0] != "kept"}
         better |= {(path, at): (before[at], now) for at, now in after.items() if is_better(now, before[at])}
     assert better == {}
 
@@ -151,6 +153,26 @@ def test_what_waits_for_a_promotion_of_unknown_length_comes_back_at_an_unknown_t
     row = next(row for row in audit(estate).rows if row.domain == "a")
     estimated = {one.service: one.recovery_ms for one in row.fates(("shop", "wiki"))}
     assert known or estimated["wiki"] is None
+
+
+@pytest.mark.parametrize("loss", ["a", "b"])
+def test_a_store_whose_members_are_not_known_may_be_lost_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    nowhere = LINE.replace(" PROMOTE members: [{at: a, mode: primary}, {at: b, mode: sync}]", "")
+    estate = written(tmp_path, nowhere.replace("LIMITS", ""))
+    made = plan(estate, lose(loss))
+    assert check(estate, made).holds
+    (shop,) = (outcome for outcome in made.outcomes if outcome.service == "shop")
+    assert shop.state == "unknown"
+    assert shop.why is not None
+    assert shop.why.words == "cannot be judged: where the members of store orders are"
+    for most in (None, 0):
+        if most is not None:
+            monkeypatch.setattr("evac.audit.impacts.planned.PLANNED_MOST", most)
+            monkeypatch.setattr("evac.audit.impacts.planned.PLACES_MOST", most)
+        row = next(row for row in audit(estate).rows if row.domain == loss)
+        assert {one.service: one.fate for one in row.fates(("shop", "wiki"))}["shop"] == "unknown"
 
 
 HANDS = """
