@@ -178,7 +178,6 @@ def test_a_step_that_ends_its_controller_each_time_is_begun_so_often_and_then_a_
     failures = [event for event in books.events if event.kind == "step_failed"]
     failed = [event.data["code"] for event in failures if event.step == "start:web"]
     assert set(failed) == {"too-many-interruptions"}
-    assert {event.step for event in failures} == {"start:web"}, "and not what began at the same moment"
     assert 99 - story.left == INTERRUPTIONS_MOST * len(failed), "and again as often each time that they retry"
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from evac.run.boots.rules import BootRules
 from evac.run.limits import Uses
-from evac.run.patience import APART_FROM, INTERRUPTIONS_MOST, look_ms, stuck_ms
+from evac.run.patience import INTERRUPTIONS_MOST, look_ms, stuck_ms
 from evac.run.view import BUSY, RunView
 from evac.steps.registry import kind_of
 
@@ -52,7 +52,6 @@ class Agenda:
         "standing",
         "stands",
         "stuck",
-        "suspects",
         "timers",
         "trying",
         "undo",
@@ -69,7 +68,6 @@ class Agenda:
         self.asleep: set[int] = set()
         self.stuck: list[int] = []
         self.spent: list[int] = []
-        self.suspects: set[int] = set()
         self.offered: dict[int, str] = {}
         self.promised: dict[int, Uses] = {}
         self.boots = BootRules()
@@ -151,10 +149,6 @@ class Agenda:
         phase = view.phases[i]
         if self.offered and i in self.offered:
             self._answered(view, i, phase)
-        if view.interrupted and view.interrupted.get(i, 0) >= APART_FROM:
-            self.suspects.add(i)
-        else:
-            self.suspects.discard(i)
         if phase == "running" or phase == "undoing":
             stuck = view.started[i] + stuck_ms(view.spec.patience, view.steps[i])
             heappush(self.timers, (stuck, _STUCK, i, view.attempts[i]))
@@ -223,26 +217,8 @@ class Agenda:
     def _ends_controllers(self, view: RunView, i: int) -> bool:
         return bool(view.interrupted) and view.interrupted.get(i, 0) >= INTERRUPTIONS_MOST
 
-    def _stays_apart(self, view: RunView, i: int) -> bool:
-        """Whether step i waits because it, or one that is under way, may be what ends controllers."""
-        if not self.suspects:
-            return False
-        begun = [j for j, doing in self.offered.items() if doing != "observe"]
-        if any(view.phases[j] in BUSY or j in begun for j in self.suspects - view.manual_running):
-            return True
-        busy = view.counts.get("running", 0) + view.counts.get("undoing", 0) - len(view.manual_running)
-        return i in self.suspects and bool(begun or busy)
-
     def next_start(self, view: RunView) -> int:
         """The next step that may start now, with its limits promised; -1 if there is none."""
-        apart: list[int] = []
-        found = self._next_start(view, apart)
-        for rank in apart:
-            heappush(self.ready, rank)
-        return found
-
-    def _next_start(self, view: RunView, apart: list[int]) -> int:
-        """apart: takes the ranks of steps that wait until others are done."""
         while True:
             if (
                 view.limits.freed
@@ -254,9 +230,6 @@ class Agenda:
                 if self._is_passed_over(view, i):
                     if uses and self.parked:  # the capacity that it was woken for goes to those behind it
                         view.limits.freed.update(number for number, _, _ in uses)
-                    continue
-                if self._stays_apart(view, i):
-                    apart.append(view.rank[i])
                     continue
                 if uses:
                     lacking = view.limits.lacking(uses)
@@ -424,12 +397,7 @@ class Agenda:
             i = view.ranked[entry[1]]
             if i in self.offered or not self.may_undo(view, i):
                 continue
-            apart = self._stays_apart(view, i)
-            if (
-                apart
-                or view.not_before.get(i, 0) > self.now_ms
-                or view.limits.lacking(view.undo_needs(i)) >= 0
-            ):
+            if view.not_before.get(i, 0) > self.now_ms or view.limits.lacking(view.undo_needs(i)) >= 0:
                 later.append(entry)
             else:
                 found = i

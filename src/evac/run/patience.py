@@ -17,8 +17,6 @@ INTERRUPTIONS_MOST = 10
 """How many controllers may end in the middle of one step. Each is no failure of the step, but after this many
 the step may be the cause.
 """
-APART_FROM = INTERRUPTIONS_MOST // 2
-"""After this many it is executed alone, so that no step is blamed for what one beside it does."""
 FAR_BEYOND = 3
 """Multiple of its prediction after which an alert is sent for a step, wherever it is in the plan."""
 LOOK_LEAST_MS = 1_000
