@@ -272,13 +272,13 @@ def _refuse_backwards(stream: str, last: Head, head: Head) -> None:
             "anchor-backwards",
             f"the head of {stream} was at segment {last.segment} with {last.records} records; "
             f"{head.segment} with {head.records} is older",
-            "someone truncated the journal: evac run verify",
+            "someone truncated the journal; check it: evac run verify",
         )
     if head.segment == last.segment:
         raise Permanent(
             "anchor-changed",
             f"segment {head.segment} of {stream} had a different hash",
-            "someone changed the journal: evac run verify",
+            "someone changed the journal; check it: evac run verify",
         )
 
 

@@ -420,8 +420,8 @@ class KnownPeople:
             self._rooms[room] = key
         if request.glass is not None and self.unwitnessed and request.glass.mark not in self._said:
             self._said.add(request.glass.mark)
-            words = f"{request.glass.words}: no agent keeps the heads of journals, so this credential counts "
-            words += "again until it expires if someone restores an older state of the store"
+            words = f"{request.glass.words}: no agent keeps the heads of journals, so if someone restores an "
+            words += "older state of the store, this credential can be used again until it expires"
             code = {"code": "glass-unwitnessed"}
             self.unwitnessed(Notice("trouble", self._clock.now_ms(), "", words, code))
         if self._access is None or not (request.signature or request.verb == "approve"):

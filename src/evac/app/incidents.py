@@ -281,7 +281,9 @@ async def note_changes(
         )
     if len(await notes_of(store, note.incident)) >= records.NOTES_MOST:
         raise InvalidInput(
-            "notes-full", f"{records.NOTES_MOST:,} notes are kept per incident", "write elsewhere"
+            "notes-full",
+            f"an incident can have at most {records.NOTES_MOST:,} notes",
+            "keep further notes elsewhere",
         )
     key = f"{NOTE}{note.incident}/{note.id}"
     return key, (Compare(key, 0),), (Put(key, orjson.dumps(records.to_data(note))), Put(NOTED, key.encode()))

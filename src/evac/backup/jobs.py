@@ -332,7 +332,7 @@ class Worker:
                 place=task.place,
                 snapshot=restored.copy,
                 code="witness-disagrees",
-                detail=f"{detail}; it was left in {task.place}",
+                detail=f"{detail}; the restored data was left in {task.place}",
             )
         equal = level == COMPARED and outcome == "passed"
         return self._event(

@@ -91,9 +91,9 @@ evac bundle of {name}
 
 This one file starts the controller of evac on a laptop that has Python {python} or later and no network.
 
-  0. Check that no one exchanged this file, before you install evac from it. This command must print the
-     digest that is in every share file and was written down elsewhere. Compare the command, too: someone
-     who exchanged the file could have changed this text.
+  0. Check that no one replaced this file, before you install evac from it. This command must print the
+     digest that is in every share file and that was written down elsewhere. Compare the command, too: anyone
+     who replaced the file could have changed this text.
 {check}
   1. Extract evac from it and install it (once):
        python3 -m zipfile -e {file} bundle

@@ -100,7 +100,7 @@ def plans_of(
         rows.append({"lost": list(lost), "kind": kind, "from": source, **row})
     if spent:
         words = f"plans for the loss of {plural(len(spent), 'smaller domain')}: {listed(spent, SHOWN)}"
-        left.append({"what": words, "why": "the time budget is used up: --budget"})
+        left.append({"what": words, "why": "the time budget ran out; raise it with --budget"})
     return Planned(tuple(sources), tuple(rows), tuple(left))
 
 

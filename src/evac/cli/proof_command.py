@@ -62,7 +62,8 @@ def verify(run: str | None, where: Where, estate: str | None, policy: Path | Non
         if silent := sorted({site for proof in proofs for site in proof.get("silent", ())}):
             say(f"warning: not compared with the agents of {', '.join(silent)}: they do not answer")
         if unsigned := [str(proof["stream"]) for proof in proofs if proof.get("unsigned")]:
-            words = "written before controllers signed heads, or someone deleted what they signed"
+            older = "it predates" if len(unsigned) == 1 else "they predate"
+            words = f"either {older} signed heads, or someone deleted the signatures"
             say(
                 f"warning: no controller listed in the policy signed a head of {', '.join(unsigned)}: {words}"
             )

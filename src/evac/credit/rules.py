@@ -243,7 +243,7 @@ def _limits(rule: Rule) -> Iterator[Diagnostic]:
         hint = "use base: fee, or pro_rata"
         yield _problem(rule, "base-contradiction", "only pro_rata can use an hourly fee", hint)
     if rule.base == "hourly_fee" and rule.cap_ppm is not None:
-        message = "a cap that is a share needs the fee of the cycle, but the base is hourly"
+        message = "a percentage cap needs the fee of the cycle, but the base is the hourly fee"
         yield _problem(rule, "base-contradiction", message, "write the cap as an amount")
     if (rule.pool is not None or rule.first is not None) and not rule.needs_claim:
         message = "pool and first apply to claims, but this rule does not take any"

@@ -185,7 +185,7 @@ class OffReason:
                 return "their boot time is not stated"
             case "above-power-budget":
                 return (
-                    f"{self.watts} W would power on by themselves, but {self.supply} "
+                    f"servers drawing {self.watts} W would power on by themselves, but {self.supply} "
                     f"can carry only {self.limit_watts} W"
                 )
             case "above-inrush-limit":

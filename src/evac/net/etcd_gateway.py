@@ -79,7 +79,9 @@ class Full(Unavailable):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.hint = "delete what others wrote, compact and defragment it, then: etcdctl alarm disarm"
+        self.hint = (
+            "delete data that other programs wrote, compact and defragment etcd, then: etcdctl alarm disarm"
+        )
 
 
 class AnswerTooLarge(StoreError):

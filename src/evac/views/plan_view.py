@@ -488,7 +488,7 @@ def cards(planned: Planned) -> list[Card]:
     counts, last = tally(plan), max(recovery_times(plan, plan.outcomes), default=None)
     lead = plan.lead.ms
     outage, of = outage_words(plan)
-    ends = Card("the last of them after", duration(last) if last is not None else "-", "from the loss")
+    ends = Card("last one back after", duration(last) if last is not None else "-", "from the loss")
     if plan.scenario.kind != "lose":
         ends = Card("finished after", duration(work_ms(plan)), f"{number(len(plan.steps))} steps")
     return [

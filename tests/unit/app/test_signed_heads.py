@@ -164,4 +164,4 @@ def test_a_controller_signs_and_verify_checks(
     assert "signed-wrong" in capsys.readouterr().out
     asyncio.run(change("delete"))
     assert command(verify) == console.NOT_COMPARED
-    assert "someone deleted what they signed" in capsys.readouterr().err
+    assert "someone deleted the signatures" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_a_dump_of_netbox_is_found_and_an_inventory_in_sections_has_its_command(
     assert "inside" in services
     assert "web" in services
     assert "base" not in services, "Compose does not read it by itself"
-    assert "not read yet - stack/base.yaml: if it is a part of the project" in done.output
+    assert "not read yet - stack/base.yaml: if it is part of the project" in done.output
     assert "ansible-inventory -i hosts.ini --list > inventory.json" in done.output
 
 

@@ -489,7 +489,7 @@ class _Story:
             "the demo plays the person on duty",
             value="kim" if self.demo.sign_in else "Demo commander",
         )
-        await self._note("note", "", "Smoke in the battery room of hall 1; the building is evacuated.")
+        await self._note("note", "", "Smoke in the battery room of hall 1; the building has been evacuated.")
         return run
 
     async def _note(self, kind: str, name: str, text: str, value: str = "") -> None:

@@ -254,7 +254,7 @@ def _pages(server: _ApiServer, path: str) -> Iterator[list[Any] | None]:
             return
         mark = hashlib.sha256(token.encode()).digest()
         if mark in seen:
-            message = f"{path}: a page names one as the next that was read before"
+            message = f"{path}: a page points to a next page that was already read"
             raise InvalidInput("import-cluster", message, "import again; if it fails again, use a dump")
         seen.add(mark)
     raise InvalidInput("import-cluster", f"{path} has more than {PAGES_MAX:,} pages", "give a dump instead")

@@ -46,7 +46,7 @@ def _rebuilt(context: Context, store: Store, losses: list[int]) -> Finding:
         "note",
         store.id,
         f"{store.id} has no copy outside {listed(context.names(losses))}:"
-        f" it is rebuilt from {store.rebuilt_from} in {takes}",
+        f" it is rebuilt from {store.rebuilt_from}, which takes {takes}",
         "If its users cannot wait that long, keep a copy at another site.",
         losses=losses,
         paths=(f"stores/{store.id}/rebuild", f"stores/{store.id}/rebuilt_from", f"stores/{store.id}"),

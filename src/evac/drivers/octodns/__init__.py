@@ -11,7 +11,7 @@ DRIVER = DriverSpec(
     (RoutesTraffic,),
     (
         Setting("config", "text", "path of the octoDNS configuration", needed=_ALL, reaches="folder"),
-        Setting("provider", "text", "the provider in it that has the zone", needed=_ALL),
+        Setting("provider", "text", "the provider in that configuration that hosts the zone", needed=_ALL),
         Setting("zone", "text", "a zone that the provider already has", needed=_ALL),
         Setting("records", "list", "`NAME=SITE:ADDRESS,SITE:ADDRESS`", needed=_ALL),
         Setting("ttl", "number", "TTL of new records, in seconds", "60", most=604_800),

@@ -109,7 +109,7 @@ def of_event(run: str, event: Event) -> tuple[str, dict[str, Any]] | None:
     """Words and data to report for a run event; None if only the journal needs it."""
     words = _TOLD.get(event.kind)
     if glass := event.data.get("break_glass"):
-        did = f"was refused {event.data.get('verb')}" if event.kind == "request_refused" else event.kind
+        did = f"was refused: {event.data.get('verb')}" if event.kind == "request_refused" else event.kind
         words = f"{GlassUse.from_data(glass).words}: {event.data.get('who', 'somebody')} {did}"
     if words is None or (event.kind == "step_stuck" and not is_alarm(event.data)):
         return None

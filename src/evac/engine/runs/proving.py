@@ -169,8 +169,9 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
     if request.glass is not None and request.glass.mark in asked.marks:
         raise NotAllowed(
             "glass-spent",
-            f"the journal of {asked.run} already has {request.glass.words}: its record in the store is gone",
-            "find out who changes the store, and sign a new one",
+            f"the journal of {asked.run} already records {request.glass.words}, "
+            "but its record is missing from the store",
+            "find out who changed the store, and sign a new one",
         )
     if (
         asked.made

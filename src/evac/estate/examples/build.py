@@ -149,7 +149,9 @@ def facts(
 def _sections(estate: Estate, mended: bool) -> tuple[tuple[str, Iterable[object], str], ...]:
     rehearsed = _CURE if mended else f"{_PRESS}: the loss of a whole site had never been rehearsed"
     stored = (
-        _CURE if mended else "assumed: drawn; that some data had no copy elsewhere is published, not which"
+        _CURE
+        if mended
+        else "assumed: drawn at random; reports say that some data had no copy elsewhere, but not which data"
     )
     return (
         ("automations", _ids(estate.automations), "assumed"),

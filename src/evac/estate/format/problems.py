@@ -390,6 +390,11 @@ def _ends_alike(one: str, other: str) -> int:
     return head + tail
 
 
+def more_rows(count: int) -> str:
+    """`and 1 more row like this`, `and 480 more rows like this`: those that are not listed."""
+    return f"and {count:,} more row{'' if count == 1 else 's'} like this"
+
+
 def shown(name: str) -> str:
     """A name from a file, made fit for a message: one line, quoted, bounded."""
     text = name if len(name) <= _NAME_SHOWN else name[: _NAME_SHOWN - 3] + "..."

@@ -301,7 +301,9 @@ def _take_place(
             message = (
                 f"{shown(group)} puts {', '.join(new[:4])} at {where[1]}, but its other hosts are at {sites}"
             )
-            hint = "if that is one place, use one name, or in a recipe, map one to the other under names:"
+            hint = (
+                "if they are the same place, use one name, or map one to the other in a recipe, under names:"
+            )
             problems.add("import-conflict", message, place, hint)
 
 

@@ -251,8 +251,8 @@ def _report_sites(
         )
         names = f"{{{value_text(other)}: {{{value_text(there)}: {value_text(here)}}}}}"
         hint = (
-            f"if that is one place, add to the recipe: names: {names}; "
-            f"otherwise {by} is used, because it is listed first; the overlay can decide otherwise"
+            f"if they are the same place, add to the recipe: names: {names}; "
+            f"if not, {by} is used, because it is listed first; the overlay can override this"
         )
         problems.add("import-conflict", message, parts[other].place, hint)
 

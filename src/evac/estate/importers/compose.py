@@ -114,7 +114,7 @@ def only_parts(folder: Path, paths: Collection[str]) -> dict[str, str]:
     for where in paths:
         usual = {str(PurePosixPath(where).with_name(name)) for name in NAMES}
         if where not in usual and not usual.isdisjoint(paths):
-            found.setdefault(where, f"if it is a part of the project, list it in {LIST_OF_FILES} in .env")
+            found.setdefault(where, f"if it is part of the project, list it in {LIST_OF_FILES} in .env")
     return found
 
 

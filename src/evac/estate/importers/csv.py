@@ -299,13 +299,13 @@ def _columns(table: Cells, problems: Problems) -> dict[str, Column]:
         if known is None:
             strange.append(position)
             continue
-        message = f"the column {shown(header[position])} also means {known[0]}; another one was read"
+        message = f"the column {shown(header[position])} also means {known[0]}; another column was used"
         place = table.header.place(position, table.delimiter)
         problems.add("import-ignored", message, place, "remove one of them, or rename it")
     if strange:
         what = f"column{'' if len(strange) == 1 else 's'} {', '.join(shown(header[at]) for at in strange)}"
         place = table.header.place(strange[0], table.delimiter)
-        hint = "rename those that are one of: " + ", ".join(NAMES)
+        hint = "if one of them holds one of these facts, rename it: " + ", ".join(NAMES)
         problems.add("import-ignored", f"evac does not recognise the {what}", place, hint)
     return columns
 

@@ -25,7 +25,7 @@ from evac.estate.format.document import (
     read_documents,
 )
 from evac.estate.format.kinds import ID, ID_MAX
-from evac.estate.format.problems import Problems, shown
+from evac.estate.format.problems import Problems, more_rows, shown
 from evac.model.diagnostic import Place
 
 FILES_MAX: Final = 5_000
@@ -202,7 +202,7 @@ def _checked(header: Row, body: list[Row], delimiter: str, problems: Problems) -
                 "import-row-length", message, row.place(), "one cell for every column; empty means unknown"
             )
     if bad > LISTED_MAX:
-        problems.add("import-row-length", f"and {bad - LISTED_MAX:,} more rows like this", header.place())
+        problems.add("import-row-length", more_rows(bad - LISTED_MAX), header.place())
     return tuple(good)
 
 
@@ -279,7 +279,7 @@ def read_values(path: Path, problems: Problems) -> Node | None:
     is_cut = text.lstrip()[:1] in ("{", "[") and text.rstrip()[-1:] not in ("}", "]")
     for one in scratch.all():
         if is_cut and one.code == "yaml-syntax":
-            hint = "write the file again, and check that the disk had space"
+            hint = "export the file again, and check that the disk is not full"
             problems.add("import-truncated", f"{path.name} ends in the middle", one.place, hint)
         else:
             problems.add(one.code, one.message, one.place, one.hint)

@@ -18,7 +18,7 @@ from evac.estate.format.assembling import Assembly
 from evac.estate.format.bindings import ReplicaRows, ServerRows, bindings, no_servers, stated_in_yaml
 from evac.estate.format.document import EstateFiles
 from evac.estate.format.kinds import ID, ID_MAX
-from evac.estate.format.problems import Problems, shown
+from evac.estate.format.problems import Problems, more_rows, shown
 from evac.estate.format.reading import Reader
 from evac.estate.format.spec import hall_of
 from evac.estate.tables import (
@@ -285,7 +285,7 @@ def _check_feeds(table: Table, racks: list[Rack], feeds: dict[str, None], proble
             hint = f"join the names with +: {'+'.join(parts)}"
         problems.add("name-unknown", f"no such feed: {shown(feed)}", table.place(row, "feeds"), hint)
     if len(dangling) > LISTED_MAX:
-        message = f"and {len(dangling) - LISTED_MAX:,} more rows like this in {table.file}"
+        message = f"{more_rows(len(dangling) - LISTED_MAX)} in {table.file}"
         problems.add("name-unknown", message, table.place(dangling[LISTED_MAX][0], "feeds"))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from evac.estate.format.document import TABLE_BYTES_MAX, decode, read_bytes
-from evac.estate.format.problems import Problems, shown
+from evac.estate.format.problems import Problems, more_rows, shown
 from evac.model.diagnostic import Place
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import QUANTITY_LIMIT
@@ -73,9 +73,7 @@ class Table:
             problems.add(code, message.format(cell), self.place(row, column), hint)
         if len(rows) > LISTED_MAX:
             place = self.place(int(rows[LISTED_MAX]), column)
-            problems.add(
-                code, f"and {len(rows) - LISTED_MAX:,} more rows like this in {self.file}", place, hint
-            )
+            problems.add(code, f"{more_rows(len(rows) - LISTED_MAX)} in {self.file}", place, hint)
 
 
 def read_table(
@@ -171,7 +169,7 @@ def _check_rows(data: bytes, cells: int, file: str, problems: Problems) -> IntCo
             "row-length", message, Place(file, row + 1, 1), "one cell for every column; empty means unknown"
         )
     if len(bad) > LISTED_MAX:
-        message = f"and {len(bad) - LISTED_MAX:,} more rows like this in {file}"
+        message = f"{more_rows(len(bad) - LISTED_MAX)} in {file}"
         problems.add("row-length", message, Place(file, int(bad[LISTED_MAX]) + 1, 1))
     return None if len(bad) else np.flatnonzero(filled).astype(np.int64) + 1
 

@@ -126,7 +126,7 @@ class People:
         rate = self.rules.limits.requests
         wait_ms = self._asked.wait_ms(found.name, rate)
         if wait_ms:
-            often = f"{rate.count:,} times in {rate.window_ms / 1_000:g} s"
+            often = f"{rate.count:,} requests in {rate.window_ms / 1_000:g} s"
             raise TooMany("too-many-requests", f"{found.name} is sending more than {often}", wait_ms)
         self._asked.note(found.name, rate)
         return replace(found, streams=self.rules.limits.streams)

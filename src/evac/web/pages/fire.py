@@ -193,7 +193,7 @@ def _figures(felt: Impact, shown: Shown, services: int, asked: frozenset[str]) -
             "name": "People without a service",
             "value": count,
             "unit": unit,
-            "more": f"The peak was {peak}" if felt.unstated else f"At most. The peak was {peak}",
+            "more": f"The peak was {peak}" if felt.unstated else f"Upper bound. The peak was {peak}",
             "late": "",
             "bad": "",
         }

@@ -204,7 +204,7 @@ def test_the_surer_of_two_columns_counts(tmp_path: Path) -> None:
     assert estate.fleet.name.tolist() == [b"h1.example"]
     assert [s.id for s in estate.sites] == ["x"]
     assert [d.message for d in result.diagnostics] == [
-        "the column 'name' also means host; another one was read",
+        "the column 'name' also means host; another column was used",
         "evac does not recognise the columns 'Hersteller', 'note'",
     ]
     assert [hall.id for hall in estate.halls] == ["x/Rome"], "a location in a site is a hall"
