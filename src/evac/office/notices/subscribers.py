@@ -249,7 +249,8 @@ async def confirm(store: Store, vault: Vault, link: str, now_ms: int) -> Languag
     if old and _reader(old):
         await store.transact((), (Delete(request),))
         return language
-    if entry is None or asked is None or asked.at_ms != told.get("at_ms"):
+    # A link of an older version does not say for which request it is; it is valid for a day at most.
+    if entry is None or asked is None or asked.at_ms != told.get("at_ms", asked.at_ms):
         raise InvalidInput("link-expired", "this link was used, or its request was erased", "subscribe again")
     if len(known) >= READERS_MOST:
         raise EvacError("too-many-subscribers", "no more people can subscribe", "follow the RSS feed instead")
