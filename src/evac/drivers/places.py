@@ -106,8 +106,10 @@ class RestorePlace:
             os.close(handle)
             with contextlib.suppress(OSError, Retryable):
                 if (last := self._locked(0)) is not None:
-                    self.lock.unlink()
-                    os.close(last)
+                    try:
+                        self.lock.unlink()
+                    finally:
+                        os.close(last)
 
     def _locked(self, creates: int) -> int | None:
         """Its lock, or None if someone removed the file. Raises `Retryable` if it is held, OSError."""

@@ -77,6 +77,9 @@ def test_one_restore_holds_a_place_until_its_last_program_ends(tmp_path: Path) -
         pass
     assert not at.is_held()
     assert list(tmp_path.iterdir()) == [], "no lock stays next to the folder"
+    with mock.patch.object(Path, "unlink", side_effect=OSError), at.held():
+        pass
+    assert not at.is_held(), "though the file could not be removed"
 
 
 def test_a_record_outlives_a_process_and_refuses_older_leaders(tmp_path: Path) -> None:
