@@ -209,7 +209,6 @@ def solve(
     work: int,
     seed: int = 0,
     progress: Progress | None = None,
-    prepared: tuple[Board, Items] | None = None,
     floor: Callable[[], int] | None = None,
 ) -> Board:
     """The board with the best generation found, deterministic for input, work and seed. floor: a lower bound
