@@ -360,6 +360,14 @@ def test_a_second_factor_is_needed_and_each_code_counts_once(tmp_path: Path) -> 
         access.keep_in(store)
         taken.append(tries(fresh))
     assert taken == [True, False], "another war room, or the same one after a restart"
+    rooms = [People(AccessRules(people=known), clock, secure=False) for _ in range(2)]
+    for access in rooms:
+        access.keep_in(store)
+        assert access.keep is not None
+        assert asyncio.run(access.keep.is_first("kim", 1)) is (access is rooms[0])
+        store._leases.clear()  # someone restored the store, or revoked their leases
+    found = [asyncio.run(access.keep.is_first("kim", step)) for step in (2, 3) for access in rooms]  # type: ignore[union-attr]
+    assert found == [True, False] * 2, "each takes a new lease"
 
 
 def test_logins_end_when_the_password_in_the_file_changes(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import hashlib
 import ipaddress
+import logging
 import os
 import re
 import secrets
@@ -33,12 +34,13 @@ import orjson
 
 from evac.engine.clock import Clock
 from evac.model.access import ROLES, Role, Sessions
-from evac.model.errors import Conflict, EvacError
+from evac.model.errors import Conflict, EvacError, LeaseLost
 from evac.model.estate import Rate
 from evac.office.logins import ID_LETTERS, PREFIX, kept
 from evac.store.port import Compare, Delete, Lease, Put, Store
 from evac.web.access.port import Proof, TooMany
 
+LOG: Final = logging.getLogger("evac.access")
 NAMES_MOST: Final = 10_000
 
 
@@ -430,9 +432,8 @@ class SessionKeep:
         name = _name(key_of(value))
         with contextlib.suppress(EvacError, TimeoutError):
             async with asyncio.timeout(ANSWER_S):
-                put = Put(name, orjson.dumps(told), await self._term())
                 try:
-                    session.revision = await self.store.transact((Compare(name, session.revision),), (put,))
+                    session.revision = await self._put(name, session.revision, orjson.dumps(told))
                 except Conflict:
                     session.confirmed_ms = (
                         0  # another room wrote, or it was ended: the next request finds out
@@ -444,6 +445,18 @@ class SessionKeep:
         with contextlib.suppress(EvacError, TimeoutError):
             async with asyncio.timeout(ANSWER_S):
                 await self.store.transact((), (Delete(_name(key)),))
+
+    async def _put(self, key: str, before: int, value: bytes) -> int:
+        """Write over revision `before`, under a new lease if the store lost that of this hour. Raises
+        EvacError.
+        """
+        try:
+            put = Put(key, value, await self._term())
+            return await self.store.transact((Compare(key, before),), (put,))
+        except LeaseLost:
+            self._lease = None
+            put = Put(key, value, await self._term())
+            return await self.store.transact((Compare(key, before),), (put,))
 
     async def _term(self) -> Lease:
         """A lease that is never renewed and ends after every login of this hour, so that the store
@@ -458,16 +471,16 @@ class SessionKeep:
 
     async def is_first(self, name: str, step: int) -> bool:
         """Whether no room has taken this code of a second factor before; True while the store does not
-        answer.
+        answer or refuses the record.
         """
         key = CODES + hashlib.sha256(f"{step}\0{name}".encode()).hexdigest()
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self.store.transact((Compare(key, 0),), (Put(key, b"{}", await self._term()),))
+                await self._put(key, 0, b"{}")
         except Conflict:
             return False
-        except (EvacError, TimeoutError):
-            return True
+        except (EvacError, TimeoutError) as error:
+            LOG.warning("another room may accept the same code of %.80r: %r", name, error)
         return True
 
     async def logins(self) -> list[tuple[bytes, LoginRow]]:
