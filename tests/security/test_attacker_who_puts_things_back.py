@@ -21,7 +21,7 @@ from evac.engine.lead.policies import Policies
 from evac.engine.lead.verdict_answers import PREFIX, VotePublisher, VoteReader
 from evac.engine.lead.watch_journal import Notice, of_event
 from evac.engine.runs import requests
-from evac.engine.runs.proving import Asked, Provers, prove
+from evac.engine.runs.proving import Asked, Provers, RoomKey, prove
 from evac.model.access import GlassUse, Proven
 from evac.model.errors import NotAllowed, RunError, StoreError
 from evac.model.run_policy import PROFILES, RunPolicy
@@ -33,7 +33,7 @@ from evac.store.opening import SealedStore, open_store, seal_of
 from evac.store.port import Delete, Entry, Lease, MemoryStore, Put
 from evac.watch.verdict import Vote, judge
 from tests.unit.app.test_store_writer import PATIENCE_S, House
-from tests.unit.engine.worlds import spec_of
+from tests.unit.engine.worlds import Ground, chain, spec_of
 from tests.web.rooms import play
 
 SEAL = "env:EVAC_RED_SEAL"
@@ -193,14 +193,44 @@ def test_a_use_of_a_break_glass_credential_counts_once_by_the_journal(is_taken: 
 
 def test_where_no_agent_keeps_heads_a_leader_says_so_at_each_use() -> None:
     said: list[Notice] = []
-    request = requests.Request("1", "pause", "kim", "why", glass=GlassUse("a" * 8, 1, 1))
+    glass, store = GlassUse("a" * 8, 1, 1), MemoryStore()
+    request = requests.Request("1", "pause", "kim", "why", glass=glass, proof=Proven("break-glass"))
+    request = asyncio.run(RoomKey().seen(store, "r", request))
+    request = requests.decode(requests.key_of("r", "1"), requests.encode(request))
     for tell in (said.append, None):
-        known = KnownPeople(MemoryStore(), Policies(RunPolicy()), Clock(), None)
+        known = KnownPeople(store, Policies(RunPolicy()), Clock(), None)
         known.unwitnessed = tell
         for _ in range(2):  # a request that waits is read again
-            asyncio.run(known.learn(request))
+            assert asyncio.run(known.learn("r", request)) == request
     assert [one.data["code"] for one in said] == ["glass-unwitnessed"]
     assert "BREAK-GLASS aaaaaaaa, use 1 of 1: no agent keeps" in said[0].words
+
+
+def test_a_break_glass_use_that_no_war_room_recorded_counts_for_nothing() -> None:
+    """Else whoever writes the store could use up a credential of someone else and raise alarms with it."""
+    said: list[Notice] = []
+
+    async def story() -> None:
+        ground, room = Ground(chain("a")), RoomKey()
+        known = KnownPeople(ground.store, Policies(RunPolicy()), Clock(), None)
+        known.unwitnessed = said.append
+        terms = requests.RequestTerms(
+            check=lambda view, request, now_ms: check_request(RunPolicy(), view, request, known.now, now_ms),
+            learn=known.learn,
+        )
+        run = await ground.begin(await ground.lead(), request_terms=terms)
+        for number, verb, is_seen in ((1, "resume", False), (2, "pause", False), (3, "resume", True)):
+            used = GlassUse("a" * 8, number, 3)
+            request = requests.Request(str(number), verb, "kim", "x", glass=used, proof=Proven("break-glass"))  # type: ignore[arg-type]
+            if is_seen:
+                request = await room.seen(ground.store, "run-1", request)
+            key = requests.key_of("run-1", request.id)
+            await ground.store.transact((), (Put(key, requests.encode(request)),))
+            await run._read_outside()
+            assert await ground.store.get(key) is None, "it was answered"
+            assert (used.mark in run.view.marks, len(said)) == (is_seen, is_seen)
+
+    asyncio.run(story())
 
 
 def test_a_run_that_is_made_again_from_copies_has_no_approval(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ from evac.engine.runs.proving import (
     outlived,
     prove,
     room_in,
+    vouched,
 )
 from evac.engine.runs.releases import Releases
 from evac.engine.stores import stalled_commits
@@ -393,7 +394,7 @@ def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:
 
 
 class KnownPeople:
-    """Who can prove their identity, according to the store and the access file."""
+    """Who can prove their identity, according to the store and the last readable access file."""
 
     unwitnessed: Tell | None = None
     """Reports each use of a break-glass credential, if no agent keeps heads of journals."""
@@ -411,13 +412,12 @@ class KnownPeople:
             self._access is not None, self._people, self._rooms, isinstance(self._store, SealedStore)
         )
 
-    async def learn(self, request: requests.Request) -> None:
-        """Load what is not yet known about the request's war room, and the access file if it changed. If the
-        file cannot be read, known people stay known, but it proves no one new.
-        """
+    async def learn(self, run: str, request: requests.Request) -> requests.Request:
+        """Load what is not yet known about the request's war room and people (`RequestTerms.learn`)."""
         room = request.proof.room
         if room and room not in self._rooms and (key := await room_in(self._store, room)):
             self._rooms[room] = key
+        request = vouched(run, request, self._policies.of(run), self.now)
         if request.glass is not None and self.unwitnessed and request.glass.mark not in self._said:
             self._said.add(request.glass.mark)
             words = f"{request.glass.words}: no agent keeps the heads of journals, so if someone restores an "
@@ -425,13 +425,14 @@ class KnownPeople:
             code = {"code": "glass-unwitnessed"}
             self.unwitnessed(Notice("trouble", self._clock.now_ms(), "", words, code))
         if self._access is None or not (request.signature or request.verb == "approve"):
-            return
+            return request
         with contextlib.suppress(OSError, EstateError):
             found = self._access.stat()
             stamp = (found.st_mtime_ns, found.st_size)
             if stamp != self._stamp:
                 self._people = (await asyncio.to_thread(load_access, self._access)).people
                 self._stamp = stamp
+        return request
 
     def needed(self) -> bool:
         """Whether typed names are never accepted."""
@@ -455,7 +456,7 @@ class KnownPeople:
 
     async def prove(self, asked: Asked, request: requests.Request) -> Proven:
         """Prove the person of a request. Raises NotAllowed."""
-        await self.learn(request)
+        request = await self.learn(asked.run, request)
         return prove(asked, request, self._policies.of(asked.run), self.now, self._clock.now_ms())
 
 

@@ -192,8 +192,8 @@ class Desk:
     """Whether a store got its primary at one of these sites without plans knowing it yet."""
     check: Callable[[RunView, requests.Request, int], Proven] = lambda view, request, now_ms: Proven()
     """How the person of a request was proven. Raises NotAllowed if this person may not request it."""
-    learn: Callable[[requests.Request], Awaitable[None]] | None = None
-    """Reads what `check` needs to know about a request."""
+    learn: Callable[[str, requests.Request], Awaitable[requests.Request]] | None = None
+    """Reads what `check` needs to know about a request (`RequestTerms.learn`)."""
     gone: Callable[[RunView], Collection[str]] = lambda view: ()
     """Approvers of a run who may no longer approve it."""
     vouched: Callable[[str, requests.Request], Awaitable[Proven]] | None = None

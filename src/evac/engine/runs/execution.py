@@ -503,9 +503,10 @@ class RunExecution:
         taken = Permit((Compare(entry.key, entry.revision),), (Delete(entry.key),))
         try:
             request = requests.decode(entry.key, entry.value)
-            verb, who, glass = request.verb, request.who, request.glass
+            verb, who = request.verb, request.who
             if self._request_terms.learn is not None:
-                await self._request_terms.learn(request)
+                request = await self._request_terms.learn(self.view.spec.run, request)
+            glass = request.glass
             event = requests.event_of(self.view, request, now_ms, self._request_terms)
             await self._put_admitted(event, taken)
         except EvacError as error:

@@ -218,8 +218,10 @@ class RequestTerms:
     """How the person behind a request was proven. Raises NotAllowed if they may not make it or are not proven
     as required.
     """
-    learn: Callable[[Request], Awaitable[None]] | None = None
-    """Called before `check` with the request: reads what the check needs."""
+    learn: Callable[[str, Request], Awaitable[Request]] | None = None
+    """Called before `check` with the run and the request: reads what the check needs. Returns the request
+    without a break-glass use that is not proven.
+    """
     dropped: Callable[[RunView], Collection[str]] = lambda view: ()
     """Approvers of the run who may no longer approve it: their approval no longer counts."""
 
