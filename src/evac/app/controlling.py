@@ -181,9 +181,7 @@ def _permitting(
         policy,
         desk.clock,
         lambda site: _permitter(estate, agents, site),
-        seen.primary_of,
-        seen.obeyed,
-        partial(_runs_at, seen),
+        *(seen.primary_of, seen.obeyed, partial(_runs_at, seen), seen.see, seen.has_looked),
     )
 
 

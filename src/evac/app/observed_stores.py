@@ -94,7 +94,11 @@ class SeenEstate:
         self._alarms = StoreAlarms()
         self.states: Callable[[], Mapping[str, SiteState]] = dict
         """Verdicts on sites, where sites are watched."""
-        self._obeyed: dict[str, int] = {}
+        self._obeyed, self._looked_in = dict[str, int](), -1
+
+    def has_looked(self, guard: Lease) -> bool:
+        """Whether this process has observed the roles of stores in this term."""
+        return self._looked_in == guard.token
 
     def obeyed(self, store: str) -> int:
         """The highest epoch that a member is known to have obeyed: a store that replaces a lost one starts
@@ -107,9 +111,12 @@ class SeenEstate:
         store = next((one for one in self.estate.stores if one.id == name), None)
         return "" if store is None else primary_site(topology(self.estate), store)
 
-    def _note_obeyed(self, now: Observation) -> None:
+    async def see(self) -> Observation:
+        """Observe the real systems, and note what their members have obeyed."""
+        now = await observe(self._files, self._drivers, self._clock.now_ms())
         for member in now.members:
             self._obeyed[member.store] = max(self.obeyed(member.store), member.epoch)
+        return now
 
     @property
     def files(self) -> Estate:
@@ -182,10 +189,8 @@ class SeenEstate:
         with contextlib.suppress(Unavailable, Corrupt):
             await self.read()
         if not self.observation.members:
-            at_ms = self._clock.now_ms()
-            effects = await self._effects.read(at_ms)
-            looked = await observe(self._files, self._drivers, at_ms)
-            self._note_obeyed(looked)
+            effects = await self._effects.read(self._clock.now_ms())
+            looked = await self.see()
             restores = measured_restores((await self._backups.read()).facts)
             self._take(replace(merged(self.observation, looked), effects=effects, restores=restores))
 
@@ -199,8 +204,7 @@ class SeenEstate:
         effects = await self._effects.read(self._clock.now_ms())
         sets = DataSets(self._store, "", self._clock)
         before = await sets.read_all()
-        now = self.looked = await observe(self._files, self._drivers, self._clock.now_ms())
-        self._note_obeyed(now)
+        now = self.looked = await self.see()
         self.note_waits(now)
         await self._keep_sightings(now, at_ms, guard)
         epochs = await sets.read_all()
@@ -222,6 +226,7 @@ class SeenEstate:
                 self.observation, self.estate, self.digest = seen, estate, digest
             else:  # other files were adopted meanwhile; the next observation covers them
                 self._take(seen)
+        self._looked_in = guard.token
         took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
         await asyncio.sleep(LEAST_S)
         with contextlib.suppress(TimeoutError):

@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 
 from evac.app import observed_stores, situations
-from evac.app.observed_stores import SeenEstate
+from evac.app.observed_stores import KEY, SeenEstate
+from evac.app.observed_stores import encode as encoded
 from evac.app.situations import facts_now
 from evac.drivers.capabilities import RoleReport
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.effects import EFFECTS, encode
+from evac.engine.stores.datasets import DataSets, Epoch
+from evac.engine.stores.datasets import encode as record
+from evac.engine.stores.permits import Permitting
 from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
-from evac.model.run_policy import RunPolicy
+from evac.model.observation import MemberSeen, Observation
+from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.model.situation import Moved
 from evac.store.port import Lease, MemoryStore, Put
 
@@ -37,14 +42,14 @@ class World:
     """Where the primary is, and a leader that looks at it."""
 
     def __init__(self) -> None:
-        self.primary, self.looks = "east", 0
+        self.primary, self.looks, self.epoch = "east", 0, 0
         self.store, clock = MemoryStore(), SystemClock()
         self.drivers = Drivers({"postgres": lambda: self})  # type: ignore[dict-item, return-value]
         self.seen = SeenEstate(ESTATE, RunPolicy(), self.store, self.drivers, clock)
 
     async def report_role(self, action: Any, *asked: Any) -> RoleReport:
         self.looks += 1
-        return RoleReport("primary" if action.at == self.primary else "async", 0)
+        return RoleReport("primary" if action.at == self.primary else "async", 0, epoch=self.epoch)
 
     async def close(self) -> None:
         return None
@@ -111,5 +116,49 @@ def test_a_command_waits_for_the_look_after_a_run_and_not_for_ever(monkeypatch: 
         began_s = time.monotonic()
         assert await facts_now(ESTATE, world.store, world.drivers, 5) == found
         assert time.monotonic() - began_s >= 0.2, "a leader that does not look refuses the plan later"
+
+    asyncio.run(story())
+
+
+def test_a_leader_permits_no_primary_before_it_observed_the_members() -> None:
+    """Someone restored the epoch, and the observation, from before a takeover while nobody led."""
+
+    async def story() -> None:
+        world, granted = World(), dict[str, list[int]]()
+        before = encoded(Observation(0, (MemberSeen("db", "east", "primary"),)), "", {})
+        await world.store.transact((), (Put(KEY, before), Put("epoch/db", record(Epoch("db", 2, "east")))))
+        await world.seen.begin()
+        world.primary, world.epoch = "west", 3
+
+        class Agent:
+            def __init__(self, site: str) -> None:
+                self.site = site
+
+            async def renew(self, store: str, epoch: int, *more: object) -> dict[str, object]:
+                granted.setdefault(self.site, []).append(epoch)
+                return {}
+
+        policy = RunPolicy(stores={"db": StorePolicy("db", ("lease",), self_fence=True, lease_ttl_ms=60)})
+        agents = {site: Agent(site) for site in ("east", "west")}
+        seen, sets = world.seen, DataSets(world.store, "me", SystemClock())
+        permitting = Permitting(
+            *(world.store, sets, policy, SystemClock(), agents.get, seen.primary_of, seen.obeyed),  # type: ignore[arg-type]
+            see=seen.see,
+            has_looked=seen.has_looked,
+        )
+        lease = await world.store.acquire(LEADER, "c1", 60_000)
+        await permitting.chore(lease)
+        assert (granted, seen.obeyed("db")) == ({}, 3)
+        look = asyncio.ensure_future(seen.look(lease))
+        while not seen.has_looked(lease) and not look.done():
+            await asyncio.sleep(0.01)
+        await permitting.chore(lease)
+        assert granted == {"west": [3]}
+        look.cancel()
+        await world.store.release(lease)
+        again = await world.store.acquire(LEADER, "c1", 60_000)
+        world.epoch = 4  # another leader moved it meanwhile
+        await permitting.chore(again)
+        assert (granted, seen.obeyed("db")) == ({"west": [3]}, 4), "in another term it observes again"
 
     asyncio.run(story())

@@ -61,7 +61,8 @@ RunsAt = Callable[[str], Awaitable[tuple[Collection[str], Collection[str]]]]
 class Permitting:
     """Grants permits while we lead; stops for a store being fenced. agent: of a site, None if it has none;
     holder: the site of a store's primary as last observed. obeyed: the highest epoch that members of a store
-    have obeyed. runs_at: what a restarted agent may start again; None: nothing.
+    have obeyed. runs_at: what a restarted agent may start again; None: nothing. see: observes what members
+    have obeyed; has_looked: whether holders were observed in this term.
     """
 
     def __init__(
@@ -74,8 +75,11 @@ class Permitting:
         holder: Callable[[str], str],
         obeyed: Callable[[str], int] = lambda store: 0,
         runs_at: RunsAt | None = None,
+        see: Callable[[], Awaitable[object]] | None = None,
+        has_looked: Callable[[Lease], bool] = lambda guard: True,
     ) -> None:
-        self._obeyed, self._runs_at = obeyed, runs_at
+        self._obeyed, self._runs_at, self._see, self._has_looked = obeyed, runs_at, see, has_looked
+        self._seen_in = -1
         self._store, self._sets, self._policy, self._clock = store, sets, policy, clock
         self._agent, self._holder = agent, holder
         self._token = -1
@@ -102,6 +106,7 @@ class Permitting:
         if not self.stores:
             await asyncio.sleep(3_600)
             return
+        await self._observe(guard)
         await asyncio.gather(*(self._permit(store, guard) for store in self.stores))
         await asyncio.sleep(min(self._policy.store(store).lease_ttl_ms for store in self.stores) / 3_000)
 
@@ -110,10 +115,17 @@ class Permitting:
         nothing if the register is unreadable.
         """
         if self._runs_at is not None:
+            await self._observe(guard)
             register = await read_register(self._store)
             active = [site for site, mark in sorted(register.items()) if mark == "active"]
             await asyncio.gather(*(self._resume(site, guard, self._runs_at) for site in active))
         await asyncio.sleep(RESUME_S)
+
+    async def _observe(self, guard: Lease) -> None:
+        """Learn once a term what members have obeyed: someone may have restored an older record."""
+        if guard.token != self._seen_in and self._see is not None:
+            await self._see()
+            self._seen_in = guard.token
 
     async def _resume(self, site: str, guard: Lease, runs_at: RunsAt) -> None:
         """An agent that does not answer, or is of an older version, is retried in the next round."""
@@ -122,13 +134,13 @@ class Permitting:
             return
         with contextlib.suppress(ActionError, Unavailable):
             units, stores = await runs_at(site)
-            own = [name for name in stores if await self._is_holder(name, site)]
+            own = [name for name in stores if await self._is_holder(name, site, guard)]
             if units or own:
                 await agent.resume(units, own, guard.stamp, TIMEOUT_S)
 
-    async def _is_holder(self, store: str, site: str) -> bool:
+    async def _is_holder(self, store: str, site: str, guard: Lease) -> bool:
         epoch = await self._epoch(store)
-        return epoch.settled and self._site_of(epoch) == site
+        return epoch.settled and self._site_of(epoch, guard) == site
 
     async def _epoch(self, store: str) -> Epoch:
         """The newest epoch that this process has read: someone may have restored an older record."""
@@ -137,18 +149,20 @@ class Permitting:
             known = self._newest[store] = epoch
         return known
 
-    def _site_of(self, epoch: Epoch) -> str:
+    def _site_of(self, epoch: Epoch, guard: Lease) -> str:
         """Where a store's primary may run. If its members have obeyed a newer epoch than the one recorded,
-        someone restored an older record: then it is where it was observed.
+        someone restored an older record: then it is where it was observed in this term, if at all.
         """
-        is_known = epoch.holder and epoch.number >= self._obeyed(epoch.store)
-        return epoch.holder if is_known else self._holder(epoch.store)
+        is_old = epoch.number < self._obeyed(epoch.store)
+        if epoch.holder and not is_old:
+            return epoch.holder
+        return "" if is_old and not self._has_looked(guard) else self._holder(epoch.store)
 
     async def _permit(self, store: str, guard: Lease) -> None:
         """An agent that does not answer gets no permit and stops its primary in time, as intended."""
         with contextlib.suppress(ActionError, Unavailable):
             epoch = await self._epoch(store)
-            site = self._site_of(epoch)
+            site = self._site_of(epoch, guard)
             agent = self._agent(site)
             if agent is None or store in self._stopped or not epoch.settled:
                 return
