@@ -143,9 +143,9 @@ class StepKind:
     uncertainty: ClassVar[Uncertainty | None] = None
 
     is_awaited: ClassVar[bool] = False
+    """Whether it happens by itself: no one performs it, and a run only waits for the result."""
     awaits_commits: ClassVar[bool] = False
     """Whether it is done only once commits of its store are seen to go on."""
-    """Whether it happens by itself: no one performs it, and a run only waits for the result."""
     performed_by: ClassVar[Capability | None] = None
     """What performs it in a run; None: a person does."""
 

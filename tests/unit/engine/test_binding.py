@@ -567,6 +567,24 @@ def test_commits_that_no_run_of_evac_releases_are_asked_of_a_person_and_never_ca
         assert (Left("messages", "unprotected") in found.spec.leaves) is asks
 
 
+@pytest.mark.parametrize("mode", ["advise", "hold", "act"])
+@pytest.mark.parametrize(
+    ("endpoints", "sees"),
+    [(DATABASES, True), (TRAFFIC, False), ("".join(DATABASES.splitlines(True)[1:]), False)],
+)
+def test_a_timeout_whose_end_nobody_sees_is_asked_of_a_person(
+    tmp_path: Path, endpoints: str, sees: bool, mode: Any
+) -> None:
+    """Without an endpoint that shows the primary, no look would ever find that its commits go on."""
+    now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
+    found = replace(now, endpoints=estate(tmp_path, endpoints).endpoints)
+    found = replace(found, stores=(replace(now.stores[0], sync_timeout_ms=90_000),))
+    run = bound(found, lose("anyang"), replace(CAREFUL, mode=mode))
+    (step,) = (one for one in run.spec.steps if one.kind == "unprotect")
+    (action,) = run.actions[step.id]
+    assert (step.manual, action.parameters.get("without")) == ((False, "anyang") if sees else (True, None))
+
+
 @pytest.mark.parametrize(("rpo_ms", "kept"), [(0, ("dc-ansan",)), (1_000, ()), (None, ())])
 def test_a_store_that_may_lose_nothing_stays_synchronous_where_no_copy_confirms_at_the_moment(
     tmp_path: Path, rpo_ms: int | None, kept: tuple[str, ...]

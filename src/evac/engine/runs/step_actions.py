@@ -19,6 +19,7 @@ from evac.drivers.capabilities import (
     Promotes,
     Protects,
     ProvesSync,
+    ReportsRole,
     RestoresData,
     RoutesTraffic,
     RunsUnits,
@@ -135,13 +136,16 @@ def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -
 
 
 def _asks_a_person(ground: Ground, step: Step) -> bool:
-    """Whether a primary holds its commits until a person acts at the database: evac asks in a run of its own
-    only for stores that it protects, and only if it may do more than advise. An unknown timeout may mean that
-    commits wait forever.
+    """Whether a primary holds its commits until a person acts at the database, or evac cannot see when they
+    go on: evac asks in a run of its own only for stores that it protects, and only if it may do more than
+    advise. An unknown timeout may mean that commits wait forever.
     """
     store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
-    holds = site == primary_site(ground.top, store) and store.sync_timeout_ms in (None, NO_TIMEOUT_MS)
-    return holds and (ground.policy.mode == "advise" or not is_protected_by_us(ground, store, site))
+    if site != primary_site(ground.top, store):
+        return False
+    if store.sync_timeout_ms in (None, NO_TIMEOUT_MS):
+        return ground.policy.mode == "advise" or not is_protected_by_us(ground, store, site)
+    return kind_of(step.kind).awaits_commits and _first(ground, store.id, site, ReportsRole) is None
 
 
 def _by_hand(ground: Ground, step: Step) -> Action:
