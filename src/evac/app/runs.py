@@ -148,7 +148,8 @@ async def propose(
         leader = await leader_of(store)
         why = f"{leader} leads but did not answer" if leader else "no controller is leading"
         no = Unavailable(f"{why}, so the plan was not accepted")
-        no.hint = "nothing was changed; once a controller leads (evac serve), apply the plan again"
+        then = f"see the log of {leader}, then" if leader else "once a controller leads (evac serve),"
+        no.hint = f"nothing was changed; {then} apply the plan again"
         raise no
     if "run" in answer:
         return str(answer["run"])

@@ -199,12 +199,21 @@ class StoreControl:
         who: str = "",
     ) -> str:
         proposal = replace(runs.proposal_of(plan.data, incident, reason, typed, who), abandoned=abandoned)
-        made = asyncio.ensure_future(runs.propose(self.store, proposal, self._clock.now_ms(), key=key))
-        while not (await asyncio.wait({made}, timeout=LEAD_AGAIN_S))[0]:
-            if not self.store.quorum:
-                with contextlib.suppress(EvacError):  # then no one answers, and that is said
-                    await self._lead(plan)
-        return await made
+        leading = asyncio.ensure_future(self._keep_led(plan))
+        try:
+            return await runs.propose(self.store, proposal, self._clock.now_ms(), key=key)
+        finally:
+            leading.cancel()
+            await asyncio.gather(leading, return_exceptions=True)
+
+    async def _keep_led(self, plan: port.PlanGiven) -> None:
+        """Whatever prevents a start, the proposal stands until it is answered or withdrawn, and that is
+        said.
+        """
+        while not self.store.quorum:
+            await asyncio.sleep(LEAD_AGAIN_S)
+            with contextlib.suppress(EvacError, OSError):
+                await self._lead(plan)
 
     async def backup_facts(self) -> BackupFacts:
         return await Evidence(self.store).facts()

@@ -13,14 +13,16 @@ from typing import Any
 import orjson
 import pytest
 
-from evac.app import accepting, runs
+from evac.app import accepting, applying, runs
 from evac.app.accepting import Checker, Forethought, must_hold
 from evac.app.applying import check_fit, rehearse
 from evac.app.controlling import Composed, Setting, compose
 from evac.app.planner.plans import Made, Question, make_plan, scenario_of
+from evac.control.port import PlanGiven
+from evac.control.store import StoreControl
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans.library import Ready, digest_of
-from evac.engine.runs.proposals import PROPOSAL
+from evac.engine.runs.proposals import ANSWER, PROPOSAL
 from evac.engine.stores.stalled_commits import plans_for
 from evac.estate import load
 from evac.estate.codecs import plan as plan_codec
@@ -256,19 +258,61 @@ def test_a_leader_reads_and_judges_plans_beside_its_loop(
 
 
 @pytest.mark.parametrize(
-    ("leader", "words"), [("", "no controller is leading"), ("a/1/x", "a/1/x leads but did")]
+    ("leader", "words", "then"),
+    [
+        ("", "no controller is leading", "once a controller leads (evac serve), apply"),
+        ("a/1/x", "a/1/x leads but did", "see the log of a/1/x, then apply"),
+    ],
 )
-def test_a_plan_that_no_one_takes_is_withdrawn_and_the_answer_says_why(leader: str, words: str) -> None:
+def test_a_plan_that_no_one_takes_is_withdrawn_and_the_answer_says_why(
+    leader: str, words: str, then: str
+) -> None:
     proposal = runs.proposal_of(made_of(load(SMALL), QUESTIONS["lose"]).data, "fire-1", "fire", ("north",))
 
     async def story() -> None:
         store = MemoryStore()
         if leader:
             await store.acquire(LEADER, leader, 60_000)
-        with pytest.raises(Unavailable, match=words):
+        with pytest.raises(Unavailable, match=words) as error:
             await runs.propose(store, proposal, 1, wait_s=0.01)
+        assert then in error.value.hint
         assert not await store.list(PROPOSAL)
 
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("starts", ["is refused", "takes for ever"])
+def test_a_proposal_is_answered_whatever_becomes_of_another_controller(
+    starts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the person reads of a full disk, or waits, while a run may be created."""
+    data = made_of(load(SMALL), QUESTIONS["lose"]).data
+    ended: list[str] = []
+
+    async def ensure(store: Store, *given: object) -> str:
+        for entry in await store.list(PROPOSAL):
+            await store.transact(
+                (), (Put(ANSWER + entry.key.removeprefix(PROPOSAL), b'{"run": "fire-1-a"}'),)
+            )
+        try:
+            if starts == "is refused":
+                raise OSError(28, "no space left on device")
+            await asyncio.Event().wait()
+            return ""
+        finally:
+            ended.append(starts)
+
+    async def story() -> None:
+        control = StoreControl("memory:", tmp_path / "log")
+        try:
+            async with asyncio.timeout(60):
+                given = PlanGiven(data, digest_of(data), SMALL)
+                assert await control.propose(given, "fire-1", "fire", ("north",)) == "fire-1-a"
+        finally:
+            await control.close()
+        assert ended, "and nothing of it goes on"
+
+    monkeypatch.setattr(applying, "ensure_controller", ensure)
     asyncio.run(story())
 
 
@@ -366,7 +410,7 @@ def test_the_plan_of_each_site_is_judged_once_it_lies_ready_and_not_at_the_loss(
 
     async def story() -> None:
         async with AsyncExitStack() as open_till_the_end:
-            store = open_store(f"sqlite:{tmp_path}/evac.sqlite")
+            store = open_store("memory:")
             open_till_the_end.push_async_callback(store.close)
             checker, drawer = Checker(lambda: (estate, now[0])), _Drawer(plans, digest)
             ahead = Forethought(store, drawer, checker, ("north", "nowhere", "south"))
@@ -407,7 +451,7 @@ def test_a_plan_that_is_refused_ahead_is_not_judged_all_the_time_and_refused_at_
     digest = estate_digest(estate)
 
     async def story() -> None:
-        store = open_store(f"sqlite:{tmp_path}/evac.sqlite")
+        store = open_store("memory:")
         checker = Checker(lambda: (estate, digest))
         ahead = Forethought(store, _Drawer({"north": wrong}, digest), checker, ("north",))
         for _ in range(3):
