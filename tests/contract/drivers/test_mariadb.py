@@ -152,12 +152,17 @@ def test_of_two_copies_none_is_sure_and_a_demotion_confirms_nothing(server_folde
                 await driver.execute(both, given)
             for name in ("dc-anyang", "dc-ansan"):
                 world.members[name].sql("STOP SLAVE IO_THREAD")
-            ledger = Ledger()
-            writers = asyncio.create_task(write_until_it_ends(pangyo, ledger, writers=1))
             async with asyncio.timeout(10):
                 while not (report := await driver.report_role(ask_it, 5.0)).waits_for:
                     await asyncio.sleep(0.02)
-            assert report.waits_for == ("dc-anyang",)
+            assert report.waits_for == ("dc-anyang",), "the next commit will wait, although nobody writes now"
+            ledger = Ledger()
+            writers = asyncio.create_task(write_until_it_ends(pangyo, ledger, writers=1))
+            hanging = "VARIABLE_VALUE > 0 FROM information_schema.global_status WHERE VARIABLE_NAME = "
+            async with asyncio.timeout(10):
+                while ask(pangyo, f"{hanging}'Rpl_semi_sync_master_wait_sessions'") != "1":
+                    await asyncio.sleep(0.02)
+            assert (await driver.report_role(ask_it, 5.0)).waits_for == ("dc-anyang",)
             acknowledged = len(ledger.acknowledged)
             evidence = await driver.execute(world.action("demote", "dc-pangyo"), given)
             await writers

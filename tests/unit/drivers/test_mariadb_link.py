@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from evac.drivers.mariadb.link import MariadbLink, MariadbMember, read_facts
+from evac.drivers.mariadb.link import (
+    MariadbAuthority,
+    MariadbFacts,
+    MariadbLink,
+    MariadbMember,
+    read_facts,
+)
 from evac.model.errors import Permanent
 
 MYSQL = {"version": "8.0.36", "log_bin": "ON", "read_only": "OFF", "server_id": "1"}
@@ -28,3 +34,34 @@ def test_mysql_is_named_and_refused_for_good() -> None:
     assert raised.value.code == "mariadb-topology"
     assert "MySQL 8.0.36" in raised.value.message
     assert "command" in raised.value.hint
+
+
+@pytest.mark.parametrize("hanging", [0, 1])
+@pytest.mark.parametrize(
+    ("confirms", "copies", "named"),
+    [
+        (("dc-anyang",), (), "dc-anyang"),
+        (("dc-anyang",), ("dc-ansan",), "dc-anyang"),
+        (("dc-anyang",), ("dc-anyang",), "dc-anyang"),
+        ((), (), "any copy"),
+    ],
+)
+def test_a_primary_that_no_copy_confirms_waits_also_while_nobody_commits(
+    hanging: int, confirms: tuple[str, ...], copies: tuple[str, ...], named: str
+) -> None:
+    """The services of the store start only once its commits go on: until then nothing hangs."""
+
+    def waits_for(waits: bool, clients: int) -> tuple[str, ...]:
+        facts = dict.fromkeys(MariadbFacts.__dataclass_fields__, False) | {
+            "clients": clients,
+            "copies": copies,
+            "hanging": hanging,
+            "seen": MariadbAuthority(confirms=confirms),
+            "waits": waits,
+        }
+        return MariadbFacts(**facts).report().waits_for  # type: ignore[arg-type]
+
+    assert waits_for(True, 0) == (named,)
+    assert waits_for(False, 0) == ()
+    if not hanging:
+        assert waits_for(True, 1) == ()

@@ -197,9 +197,17 @@ class MariadbFacts:
             return RoleReport(role, self.lag_ms if self.follows else None, token=token, epoch=epoch)
         if self.read_only:
             return RoleReport("none", None, token=token, epoch=epoch)
+        return RoleReport("primary", 0, self.surely_confirms, self.waits_for, token=token, epoch=epoch)
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Copies that commits wait for. Without one that confirms, the next commit waits even if none hangs
+        now, and for any copy if evac never named one.
+        """
         missing = tuple(name for name in self.seen.confirms if name not in self.copies)
-        waits_for = missing if self.hanging and self.waits else ()
-        return RoleReport("primary", 0, self.surely_confirms, waits_for, token=token, epoch=epoch)
+        if not self.waits or (self.clients and not self.hanging):
+            return ()
+        return missing if self.clients else missing or self.seen.confirms or ("any copy",)
 
     def evidence(self) -> dict[str, str | int | bool]:
         """For the journal."""
