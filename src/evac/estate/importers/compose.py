@@ -102,32 +102,42 @@ def looks_like(name: str, head: str) -> Sign | None:
 
 
 def only_parts(folder: Path, paths: Collection[str]) -> dict[str, str]:
-    """Files that are no source by themselves, each with what to do. One that another file includes or extends
-    needs nothing; Compose reads any other file only if its name is usual, or the user names it.
+    """Files that are no source by themselves, each with what to do. Parts of others need nothing: of files
+    that name each other, one is no part, and a usual name is only one of a file that is read. Compose reads
+    any other file only if its name is usual, or the user names it.
     """
+    parts = {where: _parts_of(folder / where, folder.resolve()) for where in sorted(paths)}
+    usual = {PurePosixPath(where): where for where in parts if PurePosixPath(where).name in NAMES}
     found: dict[str, str] = {}
-    for where in paths:
-        for other in _parts_of(folder / where):
-            if other != (folder / where).resolve() and other.is_relative_to(folder.resolve()):
-                part = other.relative_to(folder.resolve()).as_posix()
-                found[part] = ""
-    for where in paths:
-        usual = {str(PurePosixPath(where).with_name(name)) for name in NAMES}
-        if where not in usual and not usual.isdisjoint(paths):
-            found.setdefault(where, f"if it is part of the project, list it in {LIST_OF_FILES} in .env")
+    for where in parts:
+        if where not in usual.values() and any(
+            PurePosixPath(where).with_name(name) in usual for name in NAMES
+        ):
+            found[where] = f"if it is part of the project, list it in {LIST_OF_FILES} in .env"
+    for where in (*found, *usual.values(), *parts):
+        reached = [] if found.get(where) == "" else [where]
+        for one in reached:
+            reached += parts.get(one, set()).difference(reached)
+        root = PurePosixPath(where).parent
+        stay = {name for path, name in usual.items() if where in found or not path.is_relative_to(root)}
+        found |= dict.fromkeys({*reached[1:]} - stay, "")
     return found
 
 
-def _parts_of(path: Path) -> Iterator[Path]:
-    """The files that a file includes, or whose services its services extend."""
+def _parts_of(path: Path, root: Path) -> set[str]:
+    """The files below `root` that a file includes, or whose services its services extend."""
     tree = read_tree(path, path.parent, Problems(), _TAGS)
+    names = [word(service, "extends", "file") for _, _, service in entries(tree, "services")]
     for item in items_in(tree, "include"):
         named = [item] if item.kind == SCALAR else [at(item, "path"), *items_in(item, "path")]
-        yield from ((path.parent / one.text).resolve() for one in named if one is not None and one.text)
-    for _, _, service in entries(tree, "services"):
-        file = word(service, "extends", "file")
-        if file:
-            yield (path.parent / file).resolve()
+        names += [one.text for one in named if one is not None]
+    found = [_beside(path, name) for name in names if name]
+    return {one.relative_to(root).as_posix() for one in found if one is not None and one.is_relative_to(root)}
+
+
+def _beside(path: Path, name: str) -> Path | None:
+    """The file that another one names; None if no file can have that name."""
+    return None if "\0" in name else (path.parent / name).resolve()
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:
@@ -285,7 +295,7 @@ class _Files:
     def _other(self, node: Node, path: Path) -> Path | None:
         """A file named by another, if it may be read."""
         name = _Variables(self.env, self.problems).text(node)
-        other = None if not name else (path.parent / name).resolve()
+        other = None if not name else _beside(path, name)
         if other is not None and other.is_relative_to(self.root) and len(self.trees) < FILES_MAX:
             return other
         message = f"{shown(name or node.text)} is not read, so everything that it describes is missing"

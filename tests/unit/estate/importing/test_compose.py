@@ -11,6 +11,7 @@ from evac.estate import load
 from evac.estate.format.problems import Problems
 from evac.estate.importers import ImportResult, SourceError, import_estate
 from evac.estate.importers.compose import read
+from evac.estate.importers.discovery import look_around
 from evac.estate.importers.imported import Options
 from evac.model.estate import Dependency, Estate
 
@@ -236,6 +237,51 @@ def test_parts_of_a_project_that_are_not_read_are_named(tmp_path: Path) -> None:
     (ignored,) = [one for one in result.diagnostics if one.code == "import-ignored"]
     assert "db.yaml, prod.yml: not read" in ignored.message
     assert ignored.hint.endswith("COMPOSE_FILE=compose.yaml:db.yaml:prod.yml")
+
+
+def names(*files: str) -> str:
+    """A file that includes the first of these, and extends a service of each of the others."""
+    web = "".join(f"  w{at}: {{extends: {{file: {one}, service: x}}}}\n" for at, one in enumerate(files[1:]))
+    return f"include: [{files[0]}]\nservices:\n  x:\n    image: x\n{web}"
+
+
+@pytest.mark.parametrize(
+    ("files", "kept", "hinted"),
+    [
+        (
+            {"docker-compose.yml": "no.yml", "docker-compose.prod.yml": "docker-compose.yml"},
+            "docker",
+            "docker",
+        ),
+        ({"a.yml": "b.yml", "b.yml": "c.yml", "c.yml": "a.yml", "d.yml": "c.yml"}, "d", ""),
+        ({"a.yml": "compose.yml", "compose.yml": "a.yml"}, "compose", ""),
+        ({"a.yml": "b.yml", "b.yml": "a.yml"}, "a", ""),
+        ({"app.yml": "sub/compose.yml", "sub/compose.yml": "no.yml"}, "app", ""),
+        ({"ci/test.yml": "../compose.yml", "compose.yml": "no.yml"}, "compose test", ""),
+        ({"compose.yml": "b.yml", "b.yml": "no.yml", "c.yml": "d.yml", "d.yml": "no.yml"}, "compose", "c"),
+        ({"compose.yml": '"a\\0b"', "b.yml": "no.yml"}, "compose", "b"),
+    ],
+)
+@pytest.mark.parametrize("extends", [False, True])
+def test_of_files_that_name_each_other_those_that_are_read_are_sources(
+    tmp_path: Path, files: dict[str, str], kept: str, hinted: str, extends: bool
+) -> None:
+    for name, other in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(names(*(["no.yml"] if extends else []), other))
+    around = look_around(tmp_path)
+    assert sorted(Path(one.path).name.split("-")[0].split(".")[0] for one in around.sources) == kept.split()
+    assert [one.split("-")[0].split(".")[0] for one in around.hints] == hinted.split()
+    if kept == "docker":
+        assert around.sources[0].path == "docker-compose.yml"
+
+
+@pytest.mark.parametrize("text", [names('"a\\0b"'), names("no.yml", '"a\\0b"'), '  y: {env_file: "a\\0b"}\n'])
+def test_a_name_that_no_file_can_have_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "compose.yaml").write_text(text if "services" in text else f"services:\n{text}")
+    problems = Problems()
+    read(tmp_path, problems, Options())
+    assert any("is not read" in one.message and one.place.line for one in problems.all())
 
 
 @pytest.mark.parametrize("value", ["none.yaml", "../x.yaml", ":", "compose.yaml:none.yaml"])
