@@ -16,6 +16,9 @@ from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows,
 from evac.model.diagnostic import Place
 
 _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
+_VOWELS: Final = frozenset("aeiou")
+_CODE_MAX: Final = 4
+"""Letters of a name that can be a code for a longer one."""
 _SITE: Final = TABLE_COLUMNS["servers"].index("site")
 _AT_SITE: Final = {TABLE_COLUMNS["servers"].index(name) for name in ("site", "rack", "pool", "position")}
 _ADDED_UP: Final = {"needs": ("service", "store"), "members": ("at",), "backups": ("at",)}
@@ -258,44 +261,64 @@ def _report_sites(
 
 
 def _hint_at_sites(parts: list[SourcePart], problems: Problems) -> None:
-    """Notes sites whose names look like one place, such as `fra1` and `Frankfurt`; no source has both."""
+    """Notes sites whose names look like one place, such as `fra1` and `Frankfurt`; no source has both. Names
+    look like one place if they are equal but for case and accents, or one is a code for the other. Numbers at
+    their ends do not count, unless that is the only difference.
+    """
     sites = [part.imported.sections.get("sites", {}).keys() for part in parts]
-    first: dict[str, SourcePart] = {}
+    first: dict[str, tuple[int, str, SourcePart]] = {}
+    named: dict[str, list[str]] = {}
+    alike: dict[tuple[str, bool], set[str]] = {}
     for part, own in zip(parts, sites, strict=True):
-        for site in sorted(own - first.keys()):
-            for other, by in first.items():
-                if not _may_be_one(site, other) or any({site, other} <= one for one in sites):
+        new = {site: _forms(site) for site in sorted(own - first.keys())}
+        for site, (stem, forms) in new.items():
+            same = {
+                known
+                for form in forms
+                for known in (form, *alike.get((form[0], len(form) <= _CODE_MAX), ()))
+                if known == form or _is_code(*sorted((form, known), key=len))
+            }
+            others = {one for known in same for one in named.get(known, ()) if first[one][1] != stem}
+            for other in sorted(others, key=lambda one: first[one][0]):
+                if any({site, other} <= one for one in sites):
                     continue
-                message = f"{value_text(site)} in {part.name} may be {value_text(other)} in {by.name}"
+                message = (
+                    f"{value_text(site)} in {part.name} may be {value_text(other)} in {first[other][2].name}"
+                )
                 names = f"{{{value_text(part.name)}: {{{value_text(site)}: {value_text(other)}}}}}"
                 hint = f"if it is, add to the recipe: names: {names}"
                 problems.add("import-same-place", message, part.place, hint)
-        for site in own:
-            first.setdefault(site, part)
+        for site, (stem, forms) in new.items():
+            first[site] = (len(first), stem, part)
+            for form in forms:
+                named.setdefault(form, []).append(site)
+                alike.setdefault((form[0], len(form) > _CODE_MAX), set()).add(form)
 
 
-def _may_be_one(site: str, other: str) -> bool:
-    """Whether two names are equal but for case and accents, or one is a code for the other: its letters in
-    order, the first one included. Numbers at their ends do not count, unless that is the only difference.
+def _forms(site: str) -> tuple[str, set[str]]:
+    """A name without the number at its end, and its letters without case and accents, with and without
+    umlauts as two letters; none if it has other digits.
     """
-    stems = [name.rstrip("0123456789") for name in (site, other)]
-    if stems[0] == stems[1] or any(c.isdigit() for stem in stems for c in stem):
-        return False
-    plain = [
-        {
-            "".join(c for c in unicodedata.normalize("NFKD", form) if c.isalpha())
-            for form in (stem.lower(), stem.lower().translate(_UMLAUTS))
-        }
-        for stem in stems
-    ]
-    for one in plain[0]:
-        for two in plain[1]:
-            code, whole = sorted((one, two), key=len)
-            letters = iter(whole)
-            is_code = 2 <= len(code) <= 4 < len(whole) and code[0] == whole[0]
-            if one == two or (is_code and all(c in letters for c in code)):
-                return True
-    return False
+    stem = site.rstrip("0123456789")
+    if any(c.isdigit() for c in stem):
+        return stem, set()
+    plain = (
+        "".join(c for c in unicodedata.normalize("NFKD", form) if c.isalpha())
+        for form in (stem.lower(), stem.lower().translate(_UMLAUTS))
+    )
+    return stem, {form for form in plain if form}
+
+
+def _is_code(code: str, whole: str) -> bool:
+    """Whether a short name is made of letters of a longer one with the same first letter, in their order. No
+    vowel is left out before a vowel: `lon` is no code for Lisbon.
+    """
+    at = 0
+    for letter in code[1:]:
+        start, at = at + 1, whole.find(letter, at + 1)
+        if at < 0 or (letter in _VOWELS and not _VOWELS.isdisjoint(whole[start:at])):
+            return False
+    return len(code) > 1
 
 
 def _add_cells(

@@ -1,7 +1,9 @@
 """A recipe: several sources become one estate, conflicts name both, and a second run changes nothing."""
 
+import itertools
 import json
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,11 @@ from click.testing import CliRunner
 
 from evac.cli.program import cli
 from evac.estate import load
+from evac.estate.format.problems import Problems
 from evac.estate.importers import ImportResult, SourceError, import_recipe
+from evac.estate.importers.combining import SourcePart, combine
+from evac.estate.importers.imported import Imported
+from evac.model.diagnostic import Place
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 
@@ -233,11 +239,14 @@ def test_a_site_with_two_names_is_said_once_and_racks_stay_at_their_site(recipe:
     ("one", "two", "is_said"),
     [
         *[("muc", "München", True), ("NUE2", "nürnberg", True), ("DÜS", "dus", True)],
+        *[("Barcelona", "bcn1", True), ("cgn", "Cologne", True), ("Zürich", "zrh", True)],
         *[
             ("fra1", "fra2", False),
             ("east", "west", False),
             ("eu-1a", "europe", False),
             ("f", "fulda", False),
+            ("lon", "lisbon", False),
+            ("ber", "bielefeld-rechen", False),
         ],
     ],
 )
@@ -356,3 +365,20 @@ def test_a_live_source_is_a_context_or_a_server_and_nothing_else(
         import_recipe(recipe)
     found = caught.value
     assert words in (found.message if not isinstance(found, SourceError) else str(found.diagnostics))
+
+
+def test_names_of_many_sites_are_compared_without_reading_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = unicodedata.normalize
+    monkeypatch.setattr(unicodedata, "normalize", lambda form, text: read.append(text) or real(form, text))
+    words = ["".join(one) for one in itertools.product("abcde", repeat=4)]
+    parts = []
+    for name, ending in (("a", "feld"), ("b", "stadt")):
+        imported = Imported()
+        for word in [*words, "Frankfurt" if name == "a" else "fra1"]:
+            imported.add("sites", word if word[0] in "Ff" else f"{word}-{ending}")
+        parts.append(SourcePart(name, imported, Place("estate.yaml")))
+    problems = Problems()
+    combine(parts, problems)
+    assert [one.message for one in problems.all()] == ["fra1 in b may be Frankfurt in a"]
+    assert len(read) == 2 * 2 * (len(words) + 1), "each name in its two forms"
