@@ -30,7 +30,8 @@ _NO_SERVERS: Final = re.compile(
     r"|(?:.*[-_ ])?(?:leaf|spine|tor|wlc|oob|wan)(?:[-_ ].*)?"
 )
 _PLAIN_SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:#-]{0,62}", re.ASCII)
-_MACHINE_URL: Final = re.compile(r"/(?:devices|virtual-machines)/\d+/?$", re.ASCII)
+_MACHINE_URL: Final = re.compile(r"/(?:devices|virtual-machines)/[0-9a-f-]+/?$", re.ASCII)
+"""Their ids are numbers, or UUIDs in Nautobot."""
 _POSITION: Final = re.compile(r"(\d{1,3})(?:\.0)?", re.ASCII)
 REFUSED: Final = "virtual_machines_refused"
 """Set in a dump if the server did not let evac read virtual machines."""

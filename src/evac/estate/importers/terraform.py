@@ -231,7 +231,9 @@ def _members(resource: _Resource, kind: _Data) -> list[tuple[str, str]]:
     zones = words(resource.values, "preferred_cache_cluster_azs")
     if zones and _first(resource.values, ("num_node_groups",)) in ("", "1"):
         # The first zone is the primary's.
-        return [(zones[0], "primary"), *((zone, "async") for zone in zones[1:] if zone != zones[0])]
+        return [
+            (zone, "async" if position else "primary") for position, zone in enumerate(dict.fromkeys(zones))
+        ]
     if not _first(resource.values, kind.sites[:1]):
         return []
     members = [(_site(resource.values, kind.sites), "primary")]
@@ -280,8 +282,8 @@ def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, 
 
 
 def _add_instances(found: list[_Resource], store: str, imported: Imported) -> None:
-    """The zones of a cluster's instances, if the state says which one writes; the others take over without
-    loss, because the storage is shared.
+    """The zones of a cluster's instances, if there are several and the state says which one writes; others
+    take over without loss, because the storage is shared. Instances in one zone do not show where else it is.
     """
     known = imported.sections.get("stores", {}).get(store)
     zones = [_first(one.values, ("availability_zone",)) for one in found]
@@ -291,7 +293,8 @@ def _add_instances(found: list[_Resource], store: str, imported: Imported) -> No
     sites_are_ids = all(
         is_id(zone, one.node.place, Problems()) for one, zone in zip(found, zones, strict=True)
     )
-    if known is None or len(writers) != 1 or not sites_are_ids or not isinstance(known.values, dict):
+    is_shown = len(writers) == 1 and len(set(zones)) > 1 and sites_are_ids
+    if known is None or not is_shown or not isinstance(known.values, dict):
         return
     for zone in zones:
         imported.add("sites", zone)
