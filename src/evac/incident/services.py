@@ -201,11 +201,12 @@ class Walk:
             under_way = self._view.started_ms >= 0 and self._view.phase not in ENDED
             return "moving" if moves and under_way else "up"
         if service in self._shed:
-            if not any(self._view.phases[i] == "succeeded" for i in self._shed[service]):
+            lost = outcome.goes_down and (outcome.base_ms is None or bool(outcome.critical))
+            if not lost and not any(self._view.phases[i] == "succeeded" for i in self._shed[service]):
                 return "up"
             if service in self._base and self._done(self._base, service):
                 return "degraded" if outcome.state == "degraded" else "up"
-            away = outcome.state in ("shed", "unplaced") or outcome.base_outage_ms > 0
+            away = lost or outcome.state in ("shed", "unplaced") or outcome.base_outage_ms > 0
             return "down" if away else "degraded"
         if not self._done(self._base, service):
             return "down" if outcome.goes_down else "degraded"

@@ -25,7 +25,8 @@ def step(kind: Any, target: str, milestone: str = "", after: Sequence[str] = (),
 def outcome(service: str, state: Any, people: int, base: int, top: int = 0, **more: Any) -> Outcome:
     """base, top: how long each milestone is missing, in milliseconds."""
     back = None if state in ("shed", "unplaced") else base
-    return Outcome(service, state, back, back, base, top, back, 60_000, people, 0, **more)
+    held = 0 if state == "shed" else back
+    return Outcome(service, state, held, held, base, top, back, 60_000, people, 0, **more)
 
 
 STEPS = (

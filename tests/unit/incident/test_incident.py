@@ -62,6 +62,26 @@ def test_every_change_names_the_record_that_proves_it() -> None:
                 assert events[change.source.number - 1].at_ms == change.at_ms
 
 
+def test_what_the_loss_took_down_is_down_before_its_replicas_are_shed() -> None:
+    """Both lost something that they need, and replicas of both are shed: only one comes back."""
+    plan = plan_of(
+        steps=[
+            step("shed", "shop"),
+            step("shed", "mail"),
+            step("start", "db", "base", after=["shed:shop", "shed:mail"]),
+            step("verify", "shop", "base", after=["start:db:base"]),
+        ],
+        outcomes=[
+            outcome("shop", "degraded", 10, 3_000, 9_000, critical=("start:db:base", "verify:shop:base")),
+            outcome("mail", "unplaced", 10, 9_000, 9_000),
+        ],
+    )
+    found = levels(fire(plan=plan))
+    assert [level for _, level in found["shop"]] == ["down", "degraded"]
+    assert [level for _, level in found["mail"]] == ["down"]
+    assert found["shop"][0][0] == found["mail"][0][0] == -60_000, "not only since the shed"
+
+
 def test_a_step_left_out_proves_nothing() -> None:
     plan = plan_of(steps=STEPS[:4], outcomes=[outcome("web", "restored", 1, 4_000)])
     events = carried_out(plan, lambda step, attempt: "refuse" if step == "start:web:base" else "ok")
