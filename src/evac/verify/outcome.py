@@ -75,7 +75,8 @@ def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> N
         name = s.id[service]
         if not s.sheddable[service]:
             reading.complain("F16", name, "is shed, but the policy does not allow it")
-        if min(times.base_gone[service], times.base_since[service]) < instance.horizon:
+        since = instance.horizon if s.base_lost[service] else times.base_since[service]
+        if min(times.base_gone[service], since) < instance.horizon:
             _check_dependents(reading, times, service)
         for timed in steps:
             for row, _ in timed.rows:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -13,9 +15,12 @@ import pytest
 from bench.random_estates import random_estate
 from bench.wild_instances import wild_instance
 from evac.derive.planning_instance import derive
+from evac.estate import load
+from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
 from evac.model.scenario import lose
+from evac.planning.compiled import interpreted
 from evac.planning.plan import plan, plan_instance
 from evac.verify import check
 from evac.verify.capacity import NEVER, Bools, Displaced, EndState, FinalPlacement, final_state, free_capacity
@@ -179,3 +184,51 @@ def test_no_lost_service_stays_down_that_fits_into_what_its_plan_leaves_free(see
             most, ready = Displaced(end_state, nobody, nobody, service).capacity()
             fits = most >= missing and time_left(reading, times, service, missing, ready)
             assert not fits, (site.id, outcome.service)
+
+
+def full_estate(rng: Random, folder: Path) -> Estate:
+    """Two sites whose servers are full of services that need each other; most may be shed."""
+    servers = [f"{site}{number}" for site in "ab" for number in range(rng.randint(1, 3))]
+    used, rows = Counter[str](), ["service,target,count"]
+    services: dict[str, dict[str, object]] = {}
+    for number in range(rng.randint(3, 6)):
+        name, cores = f"x{rng.randint(0, 99)}-{number}", rng.randint(1, 4)
+        for server in rng.sample(servers, rng.randint(1, min(2, len(servers)))):
+            count = rng.randint(1, 3)
+            used[server] += count * cores
+            rows.append(f"{name},{server},{count}")
+        services[name] = {
+            "tier": rng.randint(1, 3),
+            "people": rng.choice((1, 9, 900)),
+            "start": "60 s",
+            "demand": {"cpu": f"{cores} cores", "memory": "1 GiB"},
+            "traffic": {"kind": "none"},
+            "share": rng.choice(("1/3", "1/2", "100 %")),
+            "sheddable": rng.random() < 0.7,
+            "spread": {"per_server": 3},
+            "needs": [other for other in services if rng.random() < 0.5],
+        }
+    document = {
+        "evac": 1,
+        "name": "full",
+        "sites": {"a": {}, "b": {}},
+        "classes": {f"c{n}": {"cpu": f"{n} cores", "memory": "64 GiB"} for n in {*used.values(), 1}},
+        "services": services,
+    }
+    table = ["server,site,class,state", *(f"{s},{s[0]},c{used[s] or 1},serving" for s in servers)]
+    (folder / "estate.yaml").write_text(json.dumps(document), "utf-8")
+    (folder / "servers.csv").write_text("\n".join(table), "utf-8")
+    (folder / "replicas.csv").write_text("\n".join(rows), "utf-8")
+    return load(folder)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 44])
+def test_every_plan_of_a_full_estate_is_accepted(seed: int, tmp_path: Path) -> None:
+    """Also if a service that is down loses replicas to a shed and comes back with those that need it."""
+    rng = Random(seed)
+    with interpreted():
+        for _ in range(4):
+            estate = full_estate(rng, tmp_path)
+            for site in "ab":
+                made = plan(estate, lose(site))
+                assert check(estate, made).violations == (), site
