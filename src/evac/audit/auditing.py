@@ -368,8 +368,7 @@ def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
         row = found[number]
         row[1] += not outcome.keeps_primary
         if outcome.loss_ms == NEVER or outcome.ready_ms >= horizon:
-            family = impacts.estate.stores[store].family
-            row[2] += not impacts.families.is_rebuilt(family, number, horizon)
+            row[2] += impacts.families.rebuilt_ms(impacts.estate.stores[store], number) >= horizon
         elif outcome.loss_ms == UNKNOWN_MS:
             row[3] += 1
         else:

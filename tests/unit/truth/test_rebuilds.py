@@ -214,3 +214,34 @@ stores:
     assert judged == {"east": "loss", "west": verdict, "grid": "loss"}
     told = {one.subject: one.domains for one in report.findings if one.rule == "no-copy-outside"}
     assert told["index"] == ("grid",)
+
+
+@pytest.mark.parametrize("takes", ["1 min", "2 d", None])
+def test_whether_data_is_lost_is_judged_store_by_store(tmp_path: Path, takes: str | None) -> None:
+    """Of one family, `first` holds the original and `second` is rebuilt, if its source is left: whichever of
+    them is lost besides. A rebuild that takes an unknown time is not said to be too late.
+    """
+    rebuild = "" if takes is None else f"rebuild: {takes}, "
+    text = f"""
+name: n
+sites: {{a: {{}}, b: {{}}, c: {{}}}}
+groups: {{ab: {{members: [a, b]}}, bc: {{members: [b, c]}}}}
+stores:
+  first: {{family: main, engine: x, members: [{{at: a, mode: primary}}]}}
+  second: {{family: main, engine: x, rebuilt_from: src, {rebuild}members: [{{at: b, mode: primary}}]}}
+  src: {{engine: x, members: [{{at: c, mode: primary}}]}}
+"""
+    report = audit(written(tmp_path, text))
+    late = takes == "2 d"
+    gone = {row.domain: row.stores_gone for row in report.rows if row.kind != "pair"}
+    assert gone == {"a": 1, "b": int(late), "c": 1, "ab": 1 + late, "bc": 2}
+    told = {
+        (one.subject, one.severity): set(one.domains)
+        for one in report.findings
+        if one.rule == "no-copy-outside"
+    }
+    assert {subject: domains for (subject, severity), domains in told.items() if severity != "note"} == {
+        "first": {"a", "ab"},
+        "second": {"bc"},
+        "src": {"c", "bc"},
+    }

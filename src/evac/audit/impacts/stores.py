@@ -308,14 +308,29 @@ class FamilyHits:
     source; -1 if a copy is left, or no source comes back.
     """
 
-    def is_rebuilt(self, name: str, number: int, before_ms: int = NEVER) -> bool:
-        """Whether a family is rebuilt after a loss, and its source and the rebuild are done before a time."""
+    def is_rebuilt(self, name: str, number: int) -> bool:
+        """Whether a family without a copy is rebuilt after a loss."""
         row = self.index[name]
+        place, found = self._place(row, number), self.rebuild_ms.get(row)
+        return place is not None and found is not None and bool(found[place] >= 0)
+
+    def rebuilt_ms(self, store: Store, number: int) -> int:
+        """When a store of which a loss leaves no copy is rebuilt; NEVER if it cannot be, or its source does
+        not come back. A part that takes an unknown time counts as 0.
+        """
+        source = self.index.get(store.rebuilt_from or "")
+        if source is None:
+            return NEVER
+        place, earlier, begins = self._place(source, number), self.rebuild_ms.get(source), 0
+        if place is not None:
+            begins = int(self.ready_ms[source][place])
+            begins += 0 if earlier is None or begins >= NEVER else max(0, int(earlier[place]))
+        return min(NEVER, begins + (store.rebuild_ms or 0))
+
+    def _place(self, row: int, number: int) -> int | None:
+        """Where a loss is among those of a family."""
         place = int(np.searchsorted(self.losses[row], number))
-        found = self.rebuild_ms.get(row)
-        if found is None or place >= len(self.losses[row]) or self.losses[row][place] != number:
-            return False
-        return bool(found[place] >= 0 and self.ready_ms[row][place] + found[place] < before_ms)
+        return place if place < len(self.losses[row]) and self.losses[row][place] == number else None
 
 
 def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:

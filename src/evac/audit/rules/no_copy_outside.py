@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, duration, listed
 from evac.audit.findings import Finding
+from evac.audit.impacts.stores import NEVER
 from evac.model.diagnostic import Severity
 from evac.model.estate import Store
 
@@ -16,7 +17,7 @@ def check(context: Context) -> Iterator[Finding]:
     """
     for row, store in enumerate(context.estate.stores):
         bare = [n for n, found in context.outcomes(row) if not found.copies and not found.data_members_left]
-        rebuilt = [n for n in bare if context.impacts.families.is_rebuilt(store.family, n)]
+        rebuilt = [n for n in bare if context.impacts.families.rebuilt_ms(store, n) < NEVER]
         bare = sorted(set(bare).difference(rebuilt))
         if not bare:
             if rebuilt:
