@@ -151,10 +151,10 @@ def derive(
     ways, counted = _lost_choices(estate, graph, hit.base_lost), dict[tuple[int, ...], int]()
     graph = without(graph) if good else graph
     if not good and (graph.has_alternatives or ways):
-        doubtful = _open_questions(top, lost, graph, store_rows, scenario)
+        doubtful = _open_questions(top, lost, graph, store_rows, hit.waits, scenario)
         standing = _standing(estate, hit, doubtful, policy.passed_over, stores, tick_ms)
         counted, graph, hit = counted_on(graph, standing, ways), *_settled(graph, hit, standing)
-    open_questions = _open_questions(top, lost, graph, store_rows, scenario)
+    open_questions = _open_questions(top, lost, graph, store_rows, hit.waits, scenario)
     services = _services(top, hit, stores, graph, rows, limits, weights, tick_ms, unknown, open_questions)
     unknown.update((*open_questions.values(), *rebuild_times(top, hit.waits.rebuilds).values()))
     tools = _tools(estate, graph, services, limits, tick_ms, scenario, counted)
@@ -545,14 +545,19 @@ def _conflicts(estate: Estate) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 
 
 def _open_questions(
-    top: Topology, lost: Loss, graph: ServiceGraph, store_rows: dict[int, int], scenario: Scenario
+    top: Topology,
+    lost: Loss,
+    graph: ServiceGraph,
+    store_rows: dict[int, int],
+    waits: _Waits,
+    scenario: Scenario,
 ) -> dict[int, str]:
     """Service -> the fact without which its outcome is unknown; none in a failback."""
     if scenario.kind == "failback":
         return {}
     without = np.zeros(len(top.estate.stores), np.bool_)
     without[list(store_rows)] = True
-    return unjudged(top, lost, graph, without, scenario.kind == "lose")
+    return unjudged(top, lost, graph, without, waits.rebuilds, scenario.kind == "lose")
 
 
 def _estimated(top: Topology, lost: Loss, scenario: Scenario) -> tuple[str, ...]:

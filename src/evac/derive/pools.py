@@ -208,16 +208,21 @@ def loose_stores(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
             for member, dead in zip(store.members, gone, strict=True)
         )
         flags[row] = maybe != gone and judge(store, maybe) and not judge(store, gone)
-        if not store.members and is_loss:  # it may be anywhere
+        if not store.members:  # it may be anywhere
             flags[row] = bool(some.any() or lost.sites.any())
     return flags
 
 
 def unjudged(
-    top: Topology, lost: Loss, graph: ServiceGraph, without_store: BoolColumn, is_loss: bool
+    top: Topology,
+    lost: Loss,
+    graph: ServiceGraph,
+    without_store: BoolColumn,
+    rebuilds: Mapping[int, tuple[tuple[str, str], ...]],
+    is_loss: bool,
 ) -> dict[int, str]:
     """Service -> path of the fact without which the effect of a loss is unknown. without_store: (D,) lost
-    stores. is_loss: see `loose_stores`.
+    stores. rebuilds: service -> (store, its source) of what it rebuilds. is_loss: see `loose_stores`.
     """
     estate = top.estate
     causes: list[tuple[str, BoolColumn]] = []
@@ -229,6 +234,7 @@ def unjudged(
         doubtful = [d for d in stores if loose[d]]
         if doubtful and gone.all():
             users = np.array([family in names for names in graph.families], np.bool_)
+            users[[row for row, pairs in rebuilds.items() if any(family == of for _, of in pairs)]] = True
             causes.append((f"stores/{estate.stores[doubtful[0]].id}/{PLACEMENT}", users))
     found: dict[int, str] = {}
     for path, direct in causes:

@@ -313,7 +313,7 @@ def check_outcomes(reading: Reading, times: Milestones) -> int:
     for service in range(len(s)):
         outcome = said.pop(s.id[service], None)
         affected = s.base_lost[service] or s.top_lost[service] or service in reading.sheds
-        affected = affected or service in reading.instance.unjudged
+        affected = affected or service in reading.instance.unjudged or bool(doubt[1][service])
         if affected and outcome is None:
             reading.complain("F1", s.id[service], "is affected but has no outcome")
         elif outcome is not None:
@@ -503,11 +503,13 @@ Bools = NDArray[np.bool_]
 
 
 def in_doubt(reading: Reading) -> tuple[Bools, Bools]:
-    """(S,) services whose base may not hold, and services whose remaining replicas may not fit."""
+    """(S,) services whose base may not hold, and services whose remaining replicas may not fit, or that
+    softly need one whose base may not hold.
+    """
     instance, s = reading.instance, reading.instance.services
     vague, size = instance.vague, len(s)
     marks = {"base": np.zeros(size, np.bool_), "top": np.zeros(size, np.bool_)}
-    if not vague:
+    if not (vague or instance.unjudged):
         return marks["base"], marks["top"]
     crowded = {
         row
@@ -535,4 +537,6 @@ def in_doubt(reading: Reading) -> tuple[Bools, Bools]:
             if not base[user]:
                 base[user] = True
                 work.append(user)
+    for service, others in enumerate(s.soft):
+        marks["top"][service] |= any(base[other] or other in instance.unjudged for other in others)
     return base, marks["top"]

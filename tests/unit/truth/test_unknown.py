@@ -20,7 +20,7 @@ from evac.audit import audit
 from evac.derive.planning_instance import derive
 from evac.estate import load
 from evac.model.estate import Estate
-from evac.model.scenario import Scenario, lose
+from evac.model.scenario import Scenario, ScenarioKind, lose
 from evac.model.units import UNBOUNDED
 from evac.office import facts as office_facts
 from evac.office.reckoning import what_if_of
@@ -106,8 +106,6 @@ def test_what_is_not_known_never_improves_a_verdict(tmp_path: Path, seed: int) -
     better = {}
     for number, path in enumerate(facts_of(document)):
         after = verdicts(tmp_path / f"{number}", without(document, path), table)
-        if path[-1] == "members":  # who only softly needs a service that cannot be judged is not listed
-            after = {at: now for at, now in after.items() if before[at][0] != "kept"}
         better |= {(path, at): (before[at], now) for at, now in after.items() if is_better(now, before[at])}
     assert better == {}
 
@@ -148,9 +146,10 @@ def test_what_waits_for_a_promotion_of_unknown_length_comes_back_at_an_unknown_t
     assert (back["shop"] is not None) == bool(promote)
     row = next(row for row in audit(estate).rows if row.domain == "a")
     assert {one.service: one.recovery_ms for one in row.fates(("shop", "wiki"))} == back
-    monkeypatch.setattr("evac.audit.impacts.planned.PLANNED_MOST", 0)
-    monkeypatch.setattr("evac.audit.impacts.planned.PLACES_MOST", 0)
+    for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+        monkeypatch.setattr(f"evac.audit.impacts.planned.{most}", 0)
     row = next(row for row in audit(estate).rows if row.domain == "a")
+    assert row.method == "estimate"
     estimated = {one.service: one.recovery_ms for one in row.fates(("shop", "wiki"))}
     assert known or estimated["wiki"] is None
 
@@ -167,12 +166,59 @@ def test_a_store_whose_members_are_not_known_may_be_lost_anywhere(
     assert shop.state == "unknown"
     assert shop.why is not None
     assert shop.why.words == "cannot be judged: where the members of store orders are"
-    for most in (None, 0):
-        if most is not None:
-            monkeypatch.setattr("evac.audit.impacts.planned.PLANNED_MOST", most)
-            monkeypatch.setattr("evac.audit.impacts.planned.PLACES_MOST", most)
+    for method in ("plan", "estimate"):
         row = next(row for row in audit(estate).rows if row.domain == loss)
+        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+            monkeypatch.setattr(f"evac.audit.impacts.planned.{most}", 0)
+        assert row.method == method
         assert {one.service: one.fate for one in row.fates(("shop", "wiki"))}["shop"] == "unknown"
+
+
+NOWHERE = """
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  shop: {people: 9, replicas: {pb: 1}, start: 1 s, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}, needs: [{store: orders}]}
+  find: {people: 9, replicas: {pb: 1}, start: 1 s, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}, needs: [{store: index}]}
+  blog: {people: 9, replicas: {pb: 1}, start: 1 s, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}, needs: [{service: shop, hard: false}]}
+stores:
+  orders: {engine: x, fence: 1 s, promote: 1 s}
+  index: {engine: x, rebuilt_from: orders, rebuild: 10 min, members: [{at: a, mode: primary}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "site", "find", "blog"),
+    [
+        ("lose", "a", "unknown", "degraded"),
+        ("lose", "b", "restored", "degraded"),
+        ("evacuate", "a", "unknown", "degraded"),
+        ("evacuate", "b", "restored", "degraded"),
+    ],
+)
+def test_what_is_rebuilt_or_softly_needs_what_cannot_be_judged_is_not_restored_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: ScenarioKind, site: str, find: str, blog: str
+) -> None:
+    """Whoever needs `orders`, whose members nobody knows; `index` is rebuilt from it where it is lost."""
+    estate = written(tmp_path, NOWHERE)
+    with interpreted():
+        made = plan(estate, Scenario(kind, (site,)))
+        assert check(estate, made).holds
+        states = {one.service: one.state for one in made.outcomes}
+        assert states == {"shop": "unknown", "find": find, "blog": blog}
+        assert "stores/orders/placement" in made.unknown
+        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+            monkeypatch.setattr(f"evac.audit.impacts.planned.{most}", 0)
+        report = audit(estate)
+    row = next(row for row in report.rows if row.domain == site)
+    fates = {one.service: one.fate for one in row.fates(report.services)}
+    assert row.method == "estimate"
+    assert fates["shop"] == "unknown"
+    assert (fates["find"] == "unknown") == (find == "unknown")
+    assert fates["blog"] in ("degraded", "not proved")
 
 
 HANDS = """

@@ -289,6 +289,9 @@ def _fates(
     less = unpacked(any_of(wiring.graph.soft, hit.bits), len(ground.losses))
     fate[less.loss, less.service] = DEGRADED
     _less_by_alternatives(fate, wiring.graph, hit.bits)
+    for service, others in enumerate(wiring.graph.soft):
+        if others:
+            fate[open_question[:, list(others)].any(axis=1), service] = DEGRADED
     fate[hit.down.loss, hit.down.service] = RECOVERS
     if open_question.any():
         fate[open_question] = UNKNOWN

@@ -233,8 +233,13 @@ def _gone(positions: _Positions, places: list[str], losses: int) -> BoolColumn:
 
 
 def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -> BoolColumn | None:
-    """Whether the store would be lost if members known by site only were in the lost part of the site."""
+    """Whether the store would be lost if members known by site only were in the lost part of the site; one
+    without stated members may be anywhere.
+    """
     members = len(store.members)
+    if not members:
+        some = losses.sites.any(axis=1) | losses.halls.any(axis=1) | (np.diff(losses.start) > 0)
+        return np.asarray(some | (losses.site >= 0))
     open_members = gone[:members].copy()
     changed = False
     for place, member in enumerate(store.members):
@@ -302,7 +307,9 @@ class FamilyHits:
     begins: tuple[CodeColumn, ...]
     """By family, what its return begins with: the last of these."""
     open: tuple[BoolColumn, ...]
-    """By family, (L,) whether no instance is certainly left."""
+    """By family, (L,) whether no instance is certainly left, or none is and it is unknown whether what it is
+    rebuilt from is left.
+    """
     rebuild_ms: dict[int, IntColumn]
     """For families rebuilt when no copy is left: by loss, how long that takes after `ready_ms` of their
     source; -1 if a copy is left, or no source comes back.
@@ -364,6 +371,7 @@ def _rebuild(graph: ServiceGraph, hits: StoreHits, families: FamilyHits) -> None
             for place in np.flatnonzero(families.ready_ms[row] >= NEVER).tolist():
                 at = int(np.searchsorted(families.losses[source], losses[place]))
                 gone = at < len(families.losses[source]) and families.losses[source][at] == losses[place]
+                families.open[row][losses[place]] |= families.open[source][losses[place]]
                 families.ready_ms[row][place] = families.ready_ms[source][at] if gone else 0
                 families.begins[row][place] = families.begins[source][at] if gone else RELEASE
                 if families.ready_ms[row][place] >= NEVER:

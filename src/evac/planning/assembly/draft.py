@@ -200,7 +200,7 @@ def outcomes_of(
     shed = (draft.board.service["left"] < s.surviving).tolist()
     for service in range(len(s)):
         touched = s.base_lost[service] or s.top_lost[service] or base[service] or top[service]
-        touched = touched or service in instance.unjudged or shed[service]
+        touched = touched or service in instance.unjudged or shed[service] or service in doubt.top
         if not touched and times.top_gone[service] >= instance.horizon:
             continue
         state = state_of(instance, times, service, doubt)
@@ -409,8 +409,8 @@ def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Service -> path of the unknown amount: for services whose base depends on it, by a start of their own
-    or of what they wait for, and for those where only the rest does.
+    """Service -> path of the unknown fact: for services whose base depends on it, by a start of their own
+    or of what they wait for, and for those where only the rest does, or what they need softly.
     """
 
     base: dict[int, str] = field(default_factory=dict)
@@ -418,10 +418,10 @@ class Doubt:
 
 
 def doubt_of(instance: Instance, board: Board) -> Doubt:
-    """What depends on unknown amounts. Next to a start with unknown demand, the free capacity of its row is
+    """What depends on unknown facts. Next to a start with unknown demand, the free capacity of its row is
     unknown for others.
     """
-    if not instance.vague:
+    if not (instance.vague or instance.unjudged):
         return Doubt()
     s, found = instance.services, Doubt()
     lines = board.started[: board.size[STARTS]]
@@ -436,6 +436,10 @@ def doubt_of(instance: Instance, board: Board) -> Doubt:
         if missing:
             (found.top if mile else found.base).setdefault(service, missing)
     found.base.update(_waiting(instance, s, found.base))
+    unknown = {**found.base, **instance.unjudged}
+    for service, others in enumerate(s.soft):
+        for other in sorted(unknown.keys() & set(others)):
+            found.top.setdefault(service, unknown[other])
     return found
 
 
