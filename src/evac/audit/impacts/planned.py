@@ -38,8 +38,8 @@ PLANNED_MOST: Final = 2_000
 servers, pools).
 """
 PLACES_MOST: Final = 20_000
-"""The same for all but the losses of single servers and of pairs. A plan that uses capacity of unknown size
-proves nothing there, or on larger estates: see `as_planned`.
+"""The same for all but the losses of single servers and of pairs: up to 2 s more in plain Python.
+A plan that uses capacity of unknown size proves nothing there, or on larger estates: see `as_planned`.
 """
 LARGE_MOST: Final = 1_000_000
 """On larger estates, sites, then groups, then halls are planned up to this size. All others are estimated,
