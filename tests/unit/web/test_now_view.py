@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from evac.model.errors import Unavailable
 from evac.office.facts import ServiceAt, ServiceFacts
@@ -82,7 +84,10 @@ def test_a_page_that_needs_the_estate_before_it_is_read_says_to_load_it_again() 
     with pytest.raises(Unavailable) as raised:
         WarRoom.facts.fget(SimpleNamespace(office=office))  # type: ignore[attr-defined]
     told = {"code": raised.value.code, "detail": raised.value.message, "hint": raised.value.hint}
-    page = problem({**told, "status": 503, "request": "1"}).decode()
+    clock = SimpleNamespace(now_ms=lambda: 1_796_000_000_000)
+    app = SimpleNamespace(state=SimpleNamespace(room=SimpleNamespace(office=SimpleNamespace(clock=clock))))
+    request = Request({"type": "http", "app": app})
+    page = asyncio.run(problem(request, {**told, "status": 503, "request": "1"})).decode()
     assert "Not available now" in page
     assert "The estate is being read." in page
     assert "Load this page again in a moment" in page
