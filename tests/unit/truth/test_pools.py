@@ -294,9 +294,8 @@ def test_a_rack_leaves_what_runs_on_other_servers_of_a_pool(tmp_path: Path, held
 
 def test_what_stops_in_a_pool_stops_on_its_servers() -> None:
     pool_of = {"hv2": "c2", "hv3": "c2"}
-    draft = Draft(
-        lambda _: {"bare": 1, "c2": 1, "hv2": 2, "hv3": 1}, lambda _: False, lambda at: pool_of.get(at, "")
-    )
+    counts = {"bare": 1, "c2": 1, "hv2": 2, "hv3": 1}
+    draft = Draft(lambda _: counts, lambda _: False, lambda at: pool_of.get(at, ""), {})
     draft.add("base", [("c2", 4)], -1)
     assert draft.placed["base"] == {"bare": 1, "c2": 0, "hv2": 0, "hv3": 0}
 
