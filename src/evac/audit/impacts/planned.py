@@ -37,9 +37,10 @@ PLANNED_MOST: Final = 2_000
 """Every loss is planned up to this size: fault domains of an estate times the size of their plans (services,
 servers, pools).
 """
-PLACES_MOST: Final = 20_000
-"""The same for all but the losses of single servers and of pairs: up to 2 s more in plain Python.
-A plan that uses capacity of unknown size proves nothing there, or on larger estates: see `as_planned`.
+PLACES_MOST: Final = 5_000
+"""The same for all but the losses of single servers and of pairs. In plain Python this takes 3 s for the
+median of random estates and 30 s at worst, so kernels are not compiled for it. A plan that uses capacity of
+unknown size proves nothing there, or on larger estates: see `as_planned`.
 """
 LARGE_MOST: Final = 1_000_000
 """On larger estates, sites, then groups, then halls are planned up to this size. All others are estimated,
