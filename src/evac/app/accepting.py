@@ -4,8 +4,8 @@ library.
 Plans from people are checked twice. Standby plans are checked once more when they are made
 (`app.planning_desk`), and every controller checks the standby plan for the loss of each site in advance.
 Callers that rehearse or propose a plan use `must_hold` on the current estate, so that people hear of a
-problem at once. Before a run is created from a plan, or changes to another plan, the leader uses `Checker`,
-whoever proposed it: nothing is journalled earlier, and nothing bypasses it.
+problem at once. Before a run is created from a plan, or changes to another plan, the leader uses `Checker`
+for every proposal: nothing is journalled earlier, and nothing bypasses it.
 
 The checker knows plans for a loss, an evacuation, a restore and a failback. It does not know two others,
 which do not come from people: the single step that lets a store commit again (`engine.protecting`), and a

@@ -79,7 +79,7 @@ def has_majority(store: Store, gone: tuple[bool, ...]) -> bool:
 def store_is_lost(store: Store, gone: tuple[bool, ...]) -> bool:
     """A store is lost when its primary, its majority of votes, or every member is.
 
-    A store without listed members is not known to be lost: whoever needs it cannot be judged.
+    A store without listed members is not known to be lost. Services that need it cannot be judged.
     """
     if not store.members:
         return False

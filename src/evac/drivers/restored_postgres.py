@@ -228,8 +228,8 @@ class Engine:
         return found[1]
 
     async def _leave_to_archiver(self, restored: str, watch: Stopwatch) -> None:
-        """Let the archiver of whoever serves the data send what recovery wrote while nothing was archived,
-        that is the history of the new timeline, and its complete segments. Without the history, the next
+        """Mark the history file and the complete segments of the new timeline for archiving once the data is
+        served: recovery writes them while archiving is off. Without the history, the next
         restore would stay on the old timeline (`restored`) and lose everything written since.
         """
         last, account = await self._last_segment(watch), account_of(self.settings, OWNER)

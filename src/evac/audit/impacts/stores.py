@@ -322,8 +322,9 @@ class FamilyHits:
         return place is not None and found is not None and bool(found[place] >= 0)
 
     def rebuilt_ms(self, store: Store, number: int) -> int:
-        """When a store of which a loss leaves no copy is rebuilt; NEVER if it cannot be, or its source does
-        not come back. A part that takes an unknown time counts as 0.
+        """When a store that has no copy left after a loss is rebuilt; NEVER if it cannot be, or its source
+        does not come back. A part that takes an unknown time counts as 0: services that wait for it have an
+        unknown recovery time.
         """
         source = self.index.get(store.rebuilt_from or "")
         if source is None:

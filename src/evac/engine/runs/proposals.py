@@ -290,7 +290,7 @@ class Vouching:
             run = entry.key.removeprefix(REQUESTS).rpartition("/")[0]
             try:
                 has_ended = await self._store.get(self._open_prefix + run) is None
-            except errors.Corrupt:  # nobody can say that it has
+            except errors.Corrupt:  # whether it has ended is unknown
                 continue
             if has_ended:
                 await self._answer(run, entry)

@@ -307,8 +307,8 @@ def _seen(run: str, request: Request, policy: RunPolicy, known: Provers) -> Prov
 
 
 def vouched(run: str, request: Request, policy: RunPolicy, known: Provers) -> Request:
-    """The request without a use of a break-glass credential that no war room recorded: whoever writes the
-    store could claim one.
+    """The request, without its use of a break-glass credential unless a war room signed that use: anyone who
+    can write to the store could claim one.
     """
     if request.glass is None:
         return request
