@@ -29,7 +29,7 @@ from evac.steps.registry import kind_of
 from evac.verify import capacity, order
 from evac.verify.bound import proved
 from evac.verify.derivation import better_again, derived_again
-from evac.verify.needs import check_needs
+from evac.verify.needs import check_needs, with_members
 from evac.verify.outcome import (
     check_counts,
     check_outcomes,
@@ -320,19 +320,12 @@ def check_objectives(estate: Estate, plan: Plan) -> list[Violation]:
 
 
 def _class_of(estate: Estate, domains: tuple[str, ...]) -> LossClass:
-    sites = {site.id for site in estate.sites}
-    groups = {group.id: group.members for group in estate.groups}
-    seen, work = set[str](), list(domains)
-    while work:
-        name = work.pop()
-        if name not in seen:
-            seen.add(name)
-            work += groups.get(name, ())
-    lost = len(seen & sites)
+    lost = len(with_members(estate, set(domains)) & {site.id for site in estate.sites})
     if lost:
         return "region" if lost > 1 else "site"
     racks = {rack.id for rack in estate.racks}
-    halls = {hall.id for hall in estate.halls} | {feed.id for feed in estate.feeds} | groups.keys()
+    halls = {hall.id for hall in estate.halls} | {feed.id for feed in estate.feeds}
+    halls |= {group.id for group in estate.groups}
     kinds: list[LossClass] = ["software"]
     for name in domains:
         if not name.startswith(PROVIDER_PREFIX):

@@ -99,7 +99,7 @@ def _taken(estate: Estate, plan: Plan) -> set[str]:
     """External services whose provider is lost in the plan's scenario."""
     if plan.scenario.kind not in ("lose", "evacuate"):
         return set()
-    gone = _with_members(estate, {*plan.scenario.domains, *estate.lost})
+    gone = with_members(estate, {*plan.scenario.domains, *estate.lost})
     return {
         service.id
         for service in estate.services
@@ -107,7 +107,7 @@ def _taken(estate: Estate, plan: Plan) -> set[str]:
     }
 
 
-def _with_members(estate: Estate, domains: set[str]) -> set[str]:
+def with_members(estate: Estate, domains: set[str]) -> set[str]:
     """These domains and, recursively, the members of groups among them."""
     inside = {group.id: group.members for group in estate.groups}
     found, work = set[str](), list(domains)
