@@ -392,3 +392,65 @@ services:
     named = [one.message.split("'")[3] for one in result.diagnostics if one.code == "import-dangling"]
     assert sorted(named) == ["collector", "corp_ldap_1"]
     assert "#   collector" not in (tmp_path / "estate" / "overlay.yaml").read_text()
+
+
+NESTED: Final = {
+    "compose.yaml": "include: [a/compose.yaml, {path: [b/compose.yaml, b/more.yaml], env_file: b.env}]\n"
+    "services: {web: {image: x, environment: [A=http://api]}}",
+    "a/compose.yaml": "include: [deep/compose.yaml]\n"
+    "services: {api: {image: x, env_file: api.env, environment: ['DB=postgres://${HOST}/x']}}",
+    "a/.env": "HOST=main\nTAG=1",
+    "a/api.env": "CACHE=redis://cache",
+    "a/deep/compose.yaml": "include: [../../compose.yaml, ../compose.yaml]\n"
+    "services: {main: {image: 'postgres:16', environment: ['X=http://${HOST}', 'Y=http://${TAG}-y']}}",
+    "a/deep/.env": "HOST=lost\nTAG=2",
+    "b/compose.yaml": "services: {cache: {image: redis, scale: 2}, slow: {image: x, environment: ['Z=http://${HOST}']}}",
+    "b/more.yaml": "services: {cache: {scale: 5}}",
+    "b/.env": "HOST=cache",
+    "b.env": "HOST=web",
+}
+
+
+def test_files_that_included_files_include_are_read_once_with_the_values_of_their_own_place(
+    tmp_path: Path,
+) -> None:
+    """Each file has the variables and relative names of its place; an including file's values win."""
+    for name, text in NESTED.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    result = import_estate("compose", tmp_path / "compose.yaml", tmp_path / "estate")
+    estate = load(tmp_path / "estate")
+    assert {one.id: one.replicas for one in estate.services if one.replicas} == {
+        "api": 1,
+        "cache": 5,
+        "main": 1,
+        "slow": 1,
+        "web": 1,
+    }
+    assert needs(estate, "web") == [("api", True, "serve")]
+    assert needs(estate, "api") == [("cache", True, "serve"), ("main", True, "serve")]
+    assert needs(estate, "slow") == [("web", True, "serve")]
+    assert needs(estate, "main") == [("1-y", False, "serve"), ("main-data", True, "serve")]
+    assert [one.code for one in result.diagnostics] == ["import-dangling"]
+
+
+def test_the_file_that_compose_merges_without_being_told_is_read_whatever_its_ending(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: x}}")
+    (tmp_path / "docker-compose.override.yml").write_text("services: {web: {image: x, scale: 3}}")
+    around = look_around(tmp_path)
+    assert ([one.path for one in around.sources], around.hints) == (["compose.yaml"], ())
+    result = import_estate("compose", tmp_path, tmp_path / "estate")
+    assert not result.diagnostics
+    assert load(tmp_path / "estate").services[0].replicas == 3
+
+
+def test_a_listed_file_stands_for_its_project_as_the_hint_of_init_says(tmp_path: Path) -> None:
+    for name in ("compose", "db"):
+        (tmp_path / f"{name}.yaml").write_text(f"services:\n  {name}:\n    image: x\n")
+    (hint,) = look_around(tmp_path).hints
+    assert hint.startswith("db.yaml: ") and "COMPOSE_FILE" in hint
+    (tmp_path / ".env").write_text("COMPOSE_FILE=compose.yaml:db.yaml")
+    around = look_around(tmp_path)
+    assert ([one.path for one in around.sources], around.hints) == (["compose.yaml"], ())
+    import_estate("compose", tmp_path / "compose.yaml", tmp_path / "estate")
+    assert [one.id for one in load(tmp_path / "estate").services] == ["compose", "db"]
