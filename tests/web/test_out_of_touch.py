@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import resource
@@ -9,19 +10,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
 import pytest_socket
 
 from evac.app.side_process import controller_line
+from evac.control.server import ServerControl
+from evac.control.server_calls import ServerCalls
 from evac.model.errors import Corrupt, Unavailable
 from evac.office import office as offices
 from evac.office.office import Office
 from evac.store.port import Entry, Lease, MemoryStore
+from evac.views.run_report import run_text
+from evac.views.words import moment
 from tests.web.conftest import free_port
-from tests.web.rooms import ESTATE, PATIENCE_S, play, until
+from tests.web.rooms import BASE, ESTATE, PATIENCE_S, office_of, play, room_of, until
+from tests.web.test_run_lists import BACK, ENDED, STARTED, Called, written
 
 LOSABLE = re.compile("You can(&#39;t|'t)? lose")
 FULL = "/var/lib/evac.sqlite: database or disk is full"
@@ -134,6 +140,73 @@ def test_a_store_that_cannot_be_read_any_more(error: Exception, words: str) -> N
         await offices.asyncio.gather(task, return_exceptions=True)
 
     play(story, store)
+
+
+def test_runs_say_that_the_store_is_silent_what_is_known_and_since_when() -> None:
+    """An open run is shown as last known, of an ended one its state, and an unknown name may be a run."""
+    store = Ill()
+    asyncio.run(written(store, (), [STARTED, BACK, ENDED], ended=True, run="run-0"))
+    asyncio.run(written(store, (), [STARTED]))
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        async with asyncio.timeout(10):
+            while len(office.situation.open_runs) < 1:
+                await asyncio.sleep(0.01)
+                office.refresh()
+        assert (await client.get("/v1/runs/run-1")).json()["silent_since"] is None
+        assert "has not answered" not in (await client.get("/runs/run-1")).text
+        store.error = Unavailable("no answer in 10 s")
+        task = asyncio.ensure_future(office._look_again())
+        async with asyncio.timeout(10):
+            while office.silence() is None:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        office.refresh()
+        since = moment(office.looked_ms)
+        told = (await client.get("/v1/runs/run-1")).json()
+        assert (told["state"], told["silent_since"]) == ("running", since)
+        shown = await ServerControl(cast(ServerCalls, Called(client))).run("run-1")
+        assert "has not answered since" in run_text(shown, 120, False)
+        for path in ("/runs/run-1", "/runs", "/waiting"):
+            page = await client.get(path)
+            assert page.status_code == 200, path
+            assert "The store has not answered since" in page.text, path
+            assert "(no answer in 10 s)" in page.text, path
+        assert "The log can be read again when the store answers." in (await client.get("/runs/run-1")).text
+        for name, known in (
+            ("run-0", "Last known: it ended "),
+            ("run-2", "whether there is a run run-2 is not known"),
+        ):
+            answer = await client.get(f"/v1/runs/{name}")
+            assert answer.status_code == 503, name
+            assert known in answer.json()["detail"], name
+            assert "the store has not answered since" in answer.json()["detail"]
+            page = await client.get(f"/runs/{name}", headers={"accept": "text/html"})
+            assert (page.status_code, "no such run" in page.text) == (503, False)
+        store.error = None
+        await office.look()
+        office.refresh()
+        assert (await client.get("/v1/runs/run-2")).status_code == 404
+        assert "has not answered" not in (await client.get("/runs/run-1")).text
+
+    play(story, store)
+
+
+def test_a_room_that_never_read_its_store_lists_no_runs_as_if_there_were_none() -> None:
+    async def run() -> None:
+        store = Ill()
+        store.error = Unavailable("no answer in 10 s")
+        office = office_of(store)
+        transport = httpx2.ASGITransport(room_of(office))
+        async with httpx2.AsyncClient(transport=transport, base_url=BASE) as client:
+            for path in ("/v1/runs", "/runs"):
+                answer = await client.get(path)
+                assert answer.status_code == 503, path
+                assert "which runs there are is not known" in answer.text, path
+        await office.close()
+
+    asyncio.run(run())
 
 
 @pytest.fixture

@@ -326,14 +326,15 @@ async def spec_of(store: Store, run: str, incident: str, said: Mapping[str, Any]
         return bound_of(data, RunPolicy(), run=run, incident=incident, digest=digest).spec
 
 
-async def losses_of(store: Store, view: RunView, now_ms: int) -> tuple[Loss, ...]:
+async def losses_of(store: Store | None, view: RunView, now_ms: int) -> tuple[Loss, ...]:
     """The most that each promotion of a run can lose: from current observations until it starts, and from
     then on as it was when its fence was complete. Without an observation since the run was made, its leader's
     knowledge counts, because clocks may have jumped. The figure never decreases until a fence fixes it. An
-    ended run lost nothing of a store that it never started to promote.
+    ended run lost nothing of a store that it never started to promote. store None: it does not answer, so
+    what its leader knew counts.
     """
     known = known_losses(view.specs[view.plans[-1]])
-    sightings = await read_sightings(store) if known else {}
+    sightings = await read_sightings(store) if known and store is not None else {}
     begun = {s.target for i, s in enumerate(view.steps) if kind_of(s.kind).makes_primary and view.attempts[i]}
     found: list[Loss] = []
     for name, loss in sorted(row for row in known.items() if row[0] in begun or view.phase not in ENDED):
@@ -345,7 +346,7 @@ async def losses_of(store: Store, view: RunView, now_ms: int) -> tuple[Loss, ...
     return tuple(found)
 
 
-async def loss_rows(store: Store, view: RunView, now_ms: int) -> tuple[LossRow, ...]:
+async def loss_rows(store: Store | None, view: RunView, now_ms: int) -> tuple[LossRow, ...]:
     """The same for documents: the figure that every page, paper and command shows."""
     return tuple(
         LossRow(

@@ -141,7 +141,7 @@ class Office:
         self._problem = "the estate is being read"
         self._ballots = values.Ballots(store, clock, PROFILES["cautious"], site)
         self._bell = asyncio.Event()
-        self.register = Register(store, self.hub, self._bell.set)
+        self.register = Register(store, self.hub, self._bell.set, self.silence)
         self.incidents = IncidentDesk(store, clock, self.register)
         self.board = NoticeBoard(store)
         self._notices: deque[Notice] = deque(maxlen=NOTICES_MOST)
@@ -152,7 +152,7 @@ class Office:
         self._marks: Mapping[str, str] = {}
         self._drawer: tuple[library.Ready, ...] = ()
         self._answers, self._answers_ms = False, clock.now_ms()
-        self.looked_ms = 0
+        self.looked_ms, self._began_ms = 0, clock.now_ms()
         self._looked_at = self._heard_at = clock.monotonic_ms()
         self._unread = ""
         self._controller: values.ControllerSeen | None = None
@@ -163,6 +163,12 @@ class Office:
         async with asyncio.TaskGroup() as tasks:
             for work in (self._look_again, self._follow_notices, self._vote, self._reckon, self._show):
                 tasks.create_task(work(), name=work.__name__.strip("_"))
+
+    def silence(self) -> values.Silence | None:
+        """Since when the store has not answered; None while it does."""
+        if self._answers:
+            return None
+        return values.Silence(self.looked_ms or self._began_ms, self._unread, self.looked_ms > 0)
 
     @property
     def ready(self) -> str:
@@ -474,9 +480,14 @@ class Office:
         )
 
     def runs(self) -> tuple[values.RunShort, ...]:
-        """All runs: open ones first, then ended ones, newest first."""
+        """All runs: open ones first, then ended ones, newest first. Raises Unavailable if none is known only
+        because the store was never read.
+        """
         open_runs, ended = self.register.lines
-        return (*open_runs, *self.register.unread, *ended)
+        found = (*open_runs, *self.register.unread, *ended)
+        if not found and (silence := self.silence()) and not silence.was_read:
+            raise Unavailable(f"{silence.words}: which runs there are is not known")
+        return found
 
     async def close(self) -> None:
         self.hub.close()

@@ -25,7 +25,7 @@ from evac.engine.runs.binding import was_bound_again
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import decode_all, run_of_incident
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
-from evac.office.values import Hub, News, RunShort
+from evac.office.values import Hub, News, RunShort, Silence
 from evac.run.state import apply
 from evac.run.values import CORRUPT, ENDED, Event, left_of, left_words
 from evac.run.view import RunView
@@ -34,6 +34,7 @@ from evac.store.journal import head_of, read, records_after, tail
 from evac.store.port import Entry, Store, all_entries
 from evac.views.documents import end_words
 from evac.views.wait_words import FORECASTS, LARGE, words_of
+from evac.views.words import moment
 
 ANSWER_S: Final = 60.0
 Answer = TypeVar("Answer")
@@ -251,8 +252,14 @@ class RunFollower:
 class Register:
     """All runs. `look` finds new ones and starts followers, `lines` lists them."""
 
-    def __init__(self, store: Store, hub: Hub, changed: Callable[[], None]) -> None:
-        self._store, self._hub, self._changed = store, hub, changed
+    def __init__(
+        self,
+        store: Store,
+        hub: Hub,
+        changed: Callable[[], None],
+        silence: Callable[[], Silence | None] = lambda: None,
+    ) -> None:
+        self._store, self._hub, self._changed, self._silence = store, hub, changed, silence
         self._following: dict[str, tuple[RunFollower, asyncio.Task[None]]] = {}
         self._ended: OrderedDict[str, RunShort] = OrderedDict()
         self._replayer = Replayer(store)
@@ -378,11 +385,15 @@ class Register:
         return {run: one.waits for run, (one, _) in self._following.items() if one.short is not None}
 
     def resolve(self, name: str) -> str:
-        """A run by its own name or that of its incident. Raises RunError."""
+        """A run by its own name or that of its incident. Raises RunError, and Unavailable if it may be one
+        that was made while the store does not answer.
+        """
         if name in self._following or name in self._ended:
             return name
         if name in self._incidents:
             return self._incidents[name]
+        if silence := self._silence():
+            raise Unavailable(f"{silence.words}: whether there is a run {name[:80]} is not known")
         raise RunError("run-unknown", f"no such run or incident: {name[:80]}", "to list them: GET /v1/runs")
 
     @property
@@ -395,21 +406,33 @@ class Register:
         return run in self._following
 
     async def view(self, name: str) -> RunView:
-        """The replayed run: the live view of an open one (never change it). Raises RunError."""
+        """The replayed run: the live view of an open one (never change it). Raises RunError, and Unavailable
+        with what is known of a run whose journal cannot be read now.
+        """
         run = self.resolve(name)
         live = self._following[run][0].view if run in self._following else None
         if live is not None:
             return live
-        kept = await self._kept(run)
-        if kept is not None:
-            return kept
-        view = await self._replayer.view_of(run)
+        try:
+            view = await self._kept(run) or await self._replayer.view_of(run)
+        except Unavailable as error:
+            raise self._unreadable(run, error) from error
         if run in self._ended:
             self._views[run] = (view, asyncio.get_running_loop().time())
             self._ended[run] = short_of(view, self._ended[run].created_ms)
             while len(self._views) > VIEWS_MOST:
                 self._views.popitem(last=False)
         return view
+
+    def _unreadable(self, run: str, error: Unavailable) -> Unavailable:
+        """Says what is known of the run, although its journal cannot be read."""
+        silence, line = self._silence(), self._ended.get(run)
+        known = "is open"
+        if line is not None:
+            known = line.state.replace("_", " ") + (f" ({line.why})" if line.why else "")
+            known = f"ended {moment(line.ended_ms, 'seconds')}: {known}" if line.ended_ms else known
+        why = silence.words if silence else error.message
+        return Unavailable(f"{why}, so the journal of {run} cannot be read. Last known: it {known}")
 
     async def _kept(self, run: str) -> RunView | None:
         """A view of an ended run, if nothing was written since: people may attest what it left in doubt."""

@@ -30,6 +30,7 @@ from evac.model.situation import LostNow, Rivals, Silent
 from evac.store.opening import SealedStore
 from evac.store.port import Store
 from evac.views.status_document import HoldLine, PlanLine, RunLine
+from evac.views.words import wall_clock_here
 from evac.watch.verdict import Ballot, judge, judge_halls
 from evac.watch.verdict import Standing as Judged
 
@@ -131,6 +132,22 @@ class QuorumSeen:
     since_ms: int
     problem: str = ""
     """Why it did not, or why it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A store that does not answer: everything shown is as it was when it last did."""
+
+    since_ms: int
+    """When it last answered; if it never did, when this process began to ask."""
+    why: str
+    was_read: bool
+
+    @property
+    def words(self) -> str:
+        at = wall_clock_here().both(self.since_ms, self.since_ms, True)
+        since = f"since {at}" if self.was_read else f"yet, asked since {at}"
+        return f"the store has not answered {since}" + (f" ({self.why})" if self.why else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,6 +199,8 @@ class RunHead:
     """Recovery groups that include a store restored by the run."""
     seen: tuple[LeavingSite, ...] = ()
     """Sites that the run treats as lost, as the leader saw them when the run was requested."""
+    silent_since: str | None = None
+    """Since when the store has not answered: everything else is as it was then. null: it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,8 @@ class RunShown:
     leader: str
     now_ms: int
     losses: tuple[LossRow, ...] = ()
+    silent_ms: int = 0
+    """Since when the store has not answered; 0 if it does."""
 
 
 def run_document(shown: RunShown, most: int | None = None) -> RunDocument:
@@ -275,6 +279,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "verbs": run_verbs(view),
         "approval_proofs": {who: proof.words for who, proof in sorted(view.approvals.proofs.items())},
         "seen": view.seen,
+        "silent_since": moment(shown.silent_ms) if shown.silent_ms else None,
         "groups": tuple(_group_row(one) for one in returned(view)),
     }
 

@@ -16,7 +16,17 @@ from evac.run.values import ENDED, Event
 from evac.views.documents import MOST_URGENT, RunDocument, StepRow, slow_words, took_ms, trouble_of
 from evac.views.sheet import Page
 from evac.views.wait_words import forecast_facts, urgency
-from evac.views.words import duration, listed, moment, moment_ms, number, people, plural, shown
+from evac.views.words import (
+    duration,
+    listed,
+    moment,
+    moment_ms,
+    number,
+    people,
+    plural,
+    shown,
+    wall_clock_here,
+)
 
 SHOWN: Final = 12
 _WIDE: Final = 100
@@ -107,6 +117,10 @@ def _headline(document: RunDocument) -> str:
 
 def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     state, why, plan = document.state, document.why, document.plan_digest
+    if document.silent_since:
+        at_ms = moment_ms(document.silent_since)
+        at = wall_clock_here().both(at_ms, at_ms, True)
+        yield "store", f"has not answered since {at}: everything below is as it was then", "error"
     for one in document.left[:SHOWN]:
         affected = f", {people(one.people)} people" if one.people else ""
         yield one.label, f"{one.name}: {one.words}{affected}", "warning"

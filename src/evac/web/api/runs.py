@@ -171,8 +171,9 @@ async def shown_of(room: WarRoom, name: str) -> RunShown:
     view = await office.register.view(name)
     now_ms = office.clock.now_ms() // FORECAST_MS * FORECAST_MS
     await office.register.foretell(view, now_ms)
-    told = await cases.loss_rows(office.store, view, now_ms)
-    return RunShown(view, office.situation.leader.owner, now_ms, told)
+    silence = office.silence()
+    told = await cases.loss_rows(None if silence else office.store, view, now_ms)
+    return RunShown(view, office.situation.leader.owner, now_ms, told, silence.since_ms if silence else 0)
 
 
 StepOf = Annotated[str, Query(max_length=512, description="A step; empty: the whole run.")]
@@ -196,8 +197,11 @@ async def decision_in(room: WarRoom, run: str, step: str) -> Decision:
 
 async def kept_plan(room: WarRoom, view: RunView) -> Plan | None:
     """The current plan of a run; None if it can no longer be read."""
+    digest = view.plans[-1]
+    if room.office.silence() and digest not in room.tables.get("plans", {}):
+        return None
     try:
-        return await plan_of(room, view.plans[-1])
+        return await plan_of(room, digest)
     except EvacError:
         return None
 

@@ -27,7 +27,7 @@ from evac.app.demo.tour import INCIDENT, TourStep, step_of
 from evac.model.access import Role
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.wall_clock import WallClock
-from evac.office.values import HoldSeen
+from evac.office.values import HoldSeen, Silence
 from evac.views.words import duration, number, people, plural, spelled, wall_clock_here
 from evac.web.access.guarding import path_within
 from evac.web.access.port import STATE, Actor, need
@@ -123,6 +123,8 @@ class Around:
     """Empty: the system's theme."""
     done: str = ""
     """What was just done, a key of `DONE`."""
+    silent: Silence | None = None
+    """Set while the store does not answer."""
     tour: TourStep | None = None
     """What the visitor of a demo can do next."""
 
@@ -146,6 +148,7 @@ async def look_around(request: Request) -> None:
         len(now.open_runs),
         theme if theme in THEMES else "",
         done if done in DONE else "",
+        room_of(request).office.silence(),
         await next_step(room_of(request)) if _environment().globals["announced"] else None,
     )
     _around.set(found)

@@ -277,6 +277,7 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
     room = room_of(request)
     register = room.office.register
     found, now_ms = await shown_of(room, run), room.office.clock.now_ms()
+    silent = found.silent_ms > 0
     view, name = found.view, found.view.spec.run
     said = await projection_of(room, view, now_ms)
     plan = await kept_plan(room, view)
@@ -286,7 +287,7 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
         said,
         plan,
         next((row.created_ms for row in room.office.runs() if row.run == name), 0),
-        await register.events(name, begun, run_view.EVENTS),
+        () if silent else await register.events(name, begun, run_view.EVENTS),
         show,
         begin,
     )
@@ -294,7 +295,7 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
     def make() -> bytes:
         return frame.render("run.html.j2", PAGE.path, said.at_ms, **run_view.context(shown))
 
-    stamp = (stamp_of(view, now_ms), found.leader, view.phase)
+    stamp = (stamp_of(view, now_ms), found.leader, view.phase, found.silent_ms)
     return frame.answer(request, f"page run {name} {show} {begin}", stamp, make)
 
 

@@ -88,7 +88,8 @@ def context(shown: Shown) -> dict[str, Any]:
         "steps": steps_page(view, shown.show, shown.begin, said.at_ms),
         "events": event_rows(view, shown.events),
         "events_all": document.events,
-        "events_after": max(0, document.events - len(shown.events)),
+        "events_after": max(0, document.events - len(shown.events)) if not document.silent_since else 0,
+        "silent": bool(document.silent_since),
     }
 
 
@@ -173,7 +174,7 @@ def _cards(
         grave = "error" if felt.down and not said.over else ""
         cards.append(_card("People without a service", now, more, grave))
     if shown.plan is None:
-        cards.append(_card("Will miss their objective", "not known", "the plan is no longer kept", "unknown"))
+        cards.append(_card("Will miss their objective", "not known", "the plan cannot be read", "unknown"))
     else:
         names = listed([row["id"] for row in late], 3) or "no service"
         cards.append(_card("Will miss their objective", number(len(late)), names, "error" if late else ""))
