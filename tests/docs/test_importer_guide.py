@@ -10,7 +10,9 @@ from evac.estate.importers.running import IMPORTERS
 
 GUIDE = "docs/contributing/importer.md"
 WRITTEN = "compose"
-FILES = {f"src/evac/estate/importers/{WRITTEN}.py", "src/evac/estate/importers/running.py"}
+FILES = {
+    f"src/evac/estate/importers/{name}.py" for name in (f"{WRITTEN}/reader", f"{WRITTEN}/files", "running")
+}
 AS_A_KIND = re.compile(rf"[\"']{WRITTEN}[\"']|importers\.{WRITTEN}\b|[Cc]ompose file")
 
 

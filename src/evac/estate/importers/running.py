@@ -58,7 +58,7 @@ IMPORTERS: Final[Mapping[str, str]] = {
     "ansible": "evac.estate.importers.ansible",
     "backstage": "evac.estate.importers.backstage",
     "catalogue": "evac.estate.importers.catalogue",
-    "compose": "evac.estate.importers.compose",
+    "compose": "evac.estate.importers.compose.reader",
     "csv": "evac.estate.importers.csv",
     "kubernetes": "evac.estate.importers.kubernetes.reader",
     "netbox": "evac.estate.importers.netbox",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from evac.estate import load
 from evac.estate.format.problems import Problems
 from evac.estate.importers import ImportResult, SourceError, import_estate
-from evac.estate.importers.compose import read
+from evac.estate.importers.compose.reader import read
 from evac.estate.importers.discovery import look_around
 from evac.estate.importers.imported import Options
 from evac.model.estate import Dependency, Estate

@@ -19,7 +19,7 @@ from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers import containers
-from evac.estate.importers.compose_files import NAMES, Variables, as_map, only_parts, read_project
+from evac.estate.importers.compose.files import NAMES, Variables, as_map, only_parts, read_project
 from evac.estate.importers.imported import Imported, Options, Sign, Value
 from evac.estate.importers.source_files import at, entries, is_id, items_in
 from evac.model.diagnostic import Place
