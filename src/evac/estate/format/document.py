@@ -308,15 +308,17 @@ def read_documents(
     *,
     first_line: int = 1,
     core_tags: bool = False,
+    last_wins: bool = False,
     kept_tags: frozenset[str] = frozenset(),
 ) -> list[Node] | None:
     """The roots of every document of a YAML stream; None, with diagnostics, if refused.
 
     first_line: line of the file at which the text begins; core_tags: whether to accept tags that only repeat
-    a value's type (`!!str`, `!!merge`); kept_tags: other accepted tags, whose nodes are `Tagged`.
+    a value's type (`!!str`, `!!merge`); last_wins: whether a repeated key is a warning and its last value
+    counts; kept_tags: other accepted tags, whose nodes are `Tagged`.
     """
     try:
-        composer = _Composer(text, file, problems, scalar_max, first_line, core_tags, kept_tags)
+        composer = _Composer(text, file, problems, scalar_max, first_line, core_tags, last_wins, kept_tags)
         return composer.compose_all(several)
     except _Refused:
         return None
@@ -356,11 +358,13 @@ class _Composer:
         scalar_max: int,
         first_line: int,
         core_tags: bool,
+        last_wins: bool,
         kept_tags: frozenset[str],
     ) -> None:
         self._parser = CParser(text)
         self._first_line = first_line
         self._core_tags = core_tags
+        self._last_wins = last_wins
         self._kept_tags = kept_tags
         self._scalar_max = scalar_max
         self._file = file
@@ -451,7 +455,12 @@ class _Composer:
             elif key.text in fields:
                 first = fields[key.text][0]
                 message = f"{shown(key.text)} appears twice in one mapping, first at {first.place}"
-                self._problems.add("key-twice", message, key.place, "keep one of the two")
+                if self._last_wins:
+                    hint = "the last one counts; keep one of the two"
+                    self._problems.add("key-twice", message, key.place, hint, "warning")
+                    fields[key.text] = (key, value)
+                else:
+                    self._problems.add("key-twice", message, key.place, "keep one of the two")
             else:
                 fields[key.text] = (key, value)
         for other in merged:

@@ -14,7 +14,7 @@ from evac.estate.format.problems import Problems
 from evac.estate.importers import ImportResult, SourceError, import_estate
 from evac.estate.importers.imported import Options
 from evac.estate.importers.kubernetes.reader import read
-from evac.model.estate import Estate
+from evac.model.estate import Dependency, Estate
 
 ZONE = "topology.kubernetes.io/zone"
 
@@ -402,3 +402,100 @@ def test_altered_dumps_never_end_in_a_traceback(tmp_path: Path, data: st.DataObj
     problems = Problems()
     read(source, problems, Options())
     assert all(one.code and one.message for one in problems.all())
+
+
+KNATIVE = "serving.knative.dev"
+
+
+def knative(name: str, *, visible: bool = True, **annotations: str) -> dict[str, Any]:
+    template = {
+        "metadata": {"annotations": {f"autoscaling.knative.dev/{key}": v for key, v in annotations.items()}},
+        "spec": {"containers": [{"image": "example/app", "resources": {"requests": {"cpu": "500m"}}}]},
+    }
+    labels = {} if visible else {f"networking.{KNATIVE[8:]}/visibility": "cluster-local"}
+    status = {"url": f"https://{name}.shop.example.com"}
+    return thing(
+        "Service", name, version=f"{KNATIVE}/v1", labels=labels, spec={"template": template}, status=status
+    )
+
+
+def test_a_service_of_knative_is_one_service_and_not_its_gateway(tmp_path: Path) -> None:
+    """What Knative makes for a Service (revisions, Deployments, an alias of the gateway) is part of it."""
+    made = {f"{KNATIVE}/service": "cart", f"{KNATIVE}/revision": "cart-00002"}
+    caller = workload("Deployment", "web", 1)
+    caller["spec"]["template"]["spec"]["containers"][0]["env"] = [
+        {"name": "CART_URL", "value": "http://cart.shop.svc.cluster.local"},
+        {"name": "PAY_URL", "value": "https://pay.shop.example.com"},
+        {"name": "TAX_URL", "value": "http://tax.shop"},
+    ]
+    deployment = workload("Deployment", "cart-00002-deployment", 2)
+    deployment["metadata"] |= {
+        "labels": made,
+        "ownerReferences": [{"kind": "Revision", "name": "cart-00002"}],
+    }
+    items = [
+        node("n1"),
+        caller,
+        knative("cart", **{"min-scale": "1"}),
+        knative("pay", visible=False, minScale="2", maxScale="9"),
+        knative("tax"),
+        thing("Service", "cart", spec={"type": "ExternalName", "externalName": "kourier.kourier-system.svc"}),
+        thing("Revision", "cart-00002", version=f"{KNATIVE}/v1", owner="Configuration/cart", labels=made),
+        deployment,
+        thing(
+            "ReplicaSet",
+            "cart-00002-deployment-abc123",
+            owner="Deployment/cart-00002-deployment",
+            labels=made,
+        ),
+        pod("cart-1", "ReplicaSet/cart-00002-deployment-abc123", "n1", **made),
+        pod("cart-2", "ReplicaSet/cart-00002-deployment-abc123", "n1", **made),
+    ]
+    estate, _, _ = imported(tmp_path, json.dumps({"kind": "List", "items": items}))
+    services = {one.id: one for one in estate.services}
+    assert {name: one.replicas for name, one in services.items()} == {
+        "cart": 2,
+        "pay": 2,
+        "tax": None,
+        "web": 1,
+    }
+    assert {name for name, one in services.items() if one.traffic.kind} == {"cart", "tax"}
+    assert {one.target for one in services["web"].needs if isinstance(one, Dependency)} == {
+        "cart",
+        "pay",
+        "tax",
+    }
+    assert all(one.hard for one in services["web"].needs if isinstance(one, Dependency))
+    assert services["pay"].demand[0] == 500
+
+
+def test_what_an_operator_of_a_platform_owns_are_services_of_their_own(tmp_path: Path) -> None:
+    """They used to be folded into one service with the operator's name, or to vanish without pods."""
+    items = [node("n1")]
+    for name in ("web", "worker", "mail"):
+        item = workload("Deployment", name, 3)
+        item["metadata"]["ownerReferences"] = [{"kind": "GitLab", "name": "gitlab", "controller": True}]
+        items.append(item)
+    items += [pod(f"web-{n}", "ReplicaSet/web-abc123", "n1", app="web") for n in range(3)]
+    items += [pod("worker-1", "ReplicaSet/worker-abc123", "n1", app="worker")]
+    estate, _, _ = imported(tmp_path, json.dumps({"kind": "List", "items": items}))
+    assert {one.id: one.replicas for one in estate.services} == {"mail": 3, "web": 3, "worker": 1}
+
+
+def test_the_last_of_a_repeated_key_counts_as_it_does_for_helm(tmp_path: Path) -> None:
+    """Charts render such objects, and clusters take them; the whole object used to be left out."""
+    text = """\
+kind: Deployment
+metadata:
+  name: shop
+  labels: {app: a, app: b}
+  name: shop-web
+spec:
+  template: {spec: {containers: [{env: [{name: DB, value: "redis://old"}, {name: DB, value: "redis://new.example"}]}]}}
+"""
+    (tmp_path / "rendered.yaml").write_text(text)
+    result = import_estate("kubernetes", tmp_path / "rendered.yaml", tmp_path / "estate")
+    assert [one.id for one in load(tmp_path / "estate").services] == ["new.example", "shop-web"]
+    twice = [one for one in result.diagnostics if one.code == "key-twice"]
+    assert [(one.place.line, one.severity) for one in twice] == [(4, "warning"), (5, "warning")]
+    assert all("last one counts" in one.hint for one in twice)

@@ -18,7 +18,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.importers import containers
 from evac.estate.importers.kubernetes.objects import Object
 from evac.estate.importers.kubernetes.operators import has_secret, hosts_of
-from evac.estate.importers.kubernetes.source import Manifests, Workload, texts
+from evac.estate.importers.kubernetes.source import KNATIVE, Manifests, Workload, texts
 from evac.estate.importers.source_files import at, entries, items_in, word, words
 
 Target = tuple[str, str]
@@ -79,6 +79,7 @@ class _Given:
     """Whether it is certainly an address; otherwise it counts only if a Service with that name is known."""
 
 
+_VISIBILITY: Final = "networking.knative.dev/visibility"
 _DNS_NAME: Final = "external-dns.alpha.kubernetes.io/hostname"
 
 
@@ -128,6 +129,11 @@ def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Name
         else:
             behind[key] = [("service", w.id) for w in workloads_behind(service, manifests)]
             addresses[word(service.node, "spec", "clusterIP") or ""] = key
+    for workload in _of_knative(manifests):
+        # The Service of that name only leads to the gateway of Knative.
+        key = (workload.namespace, workload.object.name)
+        aliases.pop(key, None)
+        behind[key] = [("service", workload.id)]
     for database, store in _databases(manifests, stores):
         for host in hosts_of(database):
             if not behind.get((database.namespace, host)):
@@ -141,6 +147,10 @@ def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Name
     return _Names(behind, aliases, addresses, frozenset(namespaces))
 
 
+def _of_knative(manifests: Manifests) -> list[Workload]:
+    return [workload for workload in manifests.workloads if workload.object.kind == KNATIVE]
+
+
 def workloads_behind(service: Object, manifests: Manifests) -> list[Workload]:
     """The workloads whose pods a Service selects."""
     return manifests.with_labels(service.namespace, texts(at(service.node, "spec", "selector")))
@@ -150,9 +160,9 @@ def _given(
     container: Node, workload: Workload, configs: Mapping[tuple[str, str], Node | None]
 ) -> Iterator[_Given]:
     """Every host in a container's variables, command and arguments."""
-    variables = list(variables_of(container, workload, configs))
-    values = {name: node.text[:_TEXT_MAX] for name, node in variables}
-    for name, node in variables:
+    variables = dict(variables_of(container, workload, configs))
+    values = {name: node.text[:_TEXT_MAX] for name, node in variables.items()}
+    for name, node in variables.items():
         text = _filled(node.text[:_TEXT_MAX], values)
         for host, is_sure in containers.hosts_of_variable(name, text):
             yield _Given(host, node, name, is_sure)
@@ -181,7 +191,9 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 def variables_of(
     container: Node, workload: Workload, configs: Mapping[tuple[str, str], Node | None]
 ) -> Iterator[tuple[str, Node]]:
-    """Names and values of environment variables, those out of ConfigMaps included."""
+    """Names and values of environment variables, those out of ConfigMaps included. Of a repeated name the
+    last one counts.
+    """
     sources = at(container, "envFrom")
     for item in sources.items if sources is not None and sources.kind == LIST else ():
         config = configs.get((workload.namespace, word(item, "configMapRef", "name") or ""))
@@ -324,7 +336,11 @@ def _routes(manifests: Manifests) -> Iterator[Object]:
 def exposed(manifests: Manifests) -> frozenset[str]:
     """Workloads that a load balancer, ingress or gateway exposes to users."""
     backends = {backend for item in _routes(manifests) for backend in _backends(item.node, item)}
-    found = set()
+    found = {
+        workload.id
+        for workload in _of_knative(manifests)
+        if word(workload.object.node, "metadata", "labels", _VISIBILITY) != "cluster-local"
+    }
     for service in manifests.of("Service"):
         if (
             word(service.node, "spec", "type") == "LoadBalancer"
@@ -349,6 +365,11 @@ def published(manifests: Manifests) -> dict[str, str]:
             }
             for name in _names_in(part, item, gateways):
                 found.setdefault(name.lower(), set()).update(behind)
+    for workload in _of_knative(manifests):
+        url = (word(workload.object.node, "status", "url") or "").lower()
+        host = url.partition("://")[2].partition("/")[0].partition(":")[0]
+        if host and not containers.is_internal(host):
+            found.setdefault(host, set()).add(workload.id)
     for service in services.values():
         stated = (word(service.node, "metadata", "annotations", _DNS_NAME) or "").lower()
         for name in filter(None, (part.strip() for part in stated.split(","))):

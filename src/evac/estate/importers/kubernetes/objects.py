@@ -146,7 +146,12 @@ def yaml_objects(
             yield Object(("", kind, NO_NAMESPACE, ""), Place(file, line, 1))
             continue
         scratch = Problems()
-        roots = read_documents(chunk, file, scratch, SCALAR_MAX, first_line=first_line, core_tags=True)
+        roots = read_documents(
+            chunk, file, scratch, SCALAR_MAX, first_line=first_line, core_tags=True, last_wins=True
+        )
+        for one in scratch.all():
+            if one.severity == "warning":
+                problems.add(one.code, one.message, one.place, one.hint, one.severity)
         if scratch.has_errors:
             if "{{" in chunk:
                 scratch = _is_template(chunk, file, first_line)

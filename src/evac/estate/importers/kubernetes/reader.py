@@ -22,13 +22,15 @@ from evac.estate.importers.kubernetes.amounts import demand
 from evac.estate.importers.kubernetes.calls import Calls, exposed, find_calls, published
 from evac.estate.importers.kubernetes.cluster import Cluster, read_cluster
 from evac.estate.importers.kubernetes.objects import Object
-from evac.estate.importers.kubernetes.source import Manifests, Workload, read_manifests, selects
+from evac.estate.importers.kubernetes.source import KNATIVE, Manifests, Workload, read_manifests, selects
 from evac.estate.importers.kubernetes.stores import add_stores
 from evac.estate.importers.source_files import at, word
 
 _WHOLE: Final = re.compile(r"\d{1,7}", re.ASCII)
 _PERCENT: Final = re.compile(r"(\d{1,3})%", re.ASCII)
 _HOST_KEY: Final = "kubernetes.io/hostname"
+_LEAST_OF_KNATIVE: Final = ("autoscaling.knative.dev/min-scale", "autoscaling.knative.dev/minScale")
+_MOST_OF_KNATIVE: Final = ("autoscaling.knative.dev/max-scale", "autoscaling.knative.dev/maxScale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,8 @@ def _replicas(workload: Workload, rules: _Rules, notes: list[str], problems: Pro
         return None
     if kind in ("CronJob", "Job", "Pod"):
         return 1
+    if kind == KNATIVE:
+        return _replicas_of_knative(workload, notes, problems)
     stated = _whole(at(workload.object.node, "spec", "replicas"), problems)
     scaler = rules.scalers.get((workload.namespace, kind, workload.object.name))
     if scaler is not None:
@@ -229,6 +233,18 @@ def _replicas(workload: Workload, rules: _Rules, notes: list[str], problems: Pro
         notes.append("scaled to zero")
         return None
     return 1 if stated is None else stated
+
+
+def _replicas_of_knative(workload: Workload, notes: list[str], problems: Problems) -> int | None:
+    limits = at(workload.pod, "metadata", "annotations")
+    least, most = (
+        next((found for name in names if (found := at(limits, name)) is not None), None)
+        for names in (_LEAST_OF_KNATIVE, _MOST_OF_KNATIVE)
+    )
+    notes.append("autoscaled" if most is None else f"autoscaled up to {most.text} replicas at peak")
+    count = _whole(least, problems) or None
+    notes += ["scales to zero when no one calls it"] if count is None else []
+    return count
 
 
 def _whole(node: Node | None, problems: Problems) -> int | None:

@@ -49,6 +49,11 @@ POD_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "Pod": (),
 }
 """Kinds that run something, and the path of their pod."""
+KNATIVE: Final = "KnativeService"
+"""The kind of a Service of Knative here: it runs something, as no other Service does."""
+_OF_KNATIVE: Final = "serving.knative.dev"
+_MADE_BY_KNATIVE: Final = f"{_OF_KNATIVE}/service"
+"""The label of everything that Knative makes for a Service of its own."""
 
 _USED_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("ConfigMap", "Node", "PersistentVolume", "PersistentVolumeClaim", "Pod", "Service"),
@@ -69,6 +74,10 @@ _USED_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _USED: Final = frozenset(kind for kinds in _USED_OF_GROUPS.values() for kind in kinds)
 _FOLDED: Final = frozenset({"StrimziPodSet"})
+_FOLD: Final = frozenset({*POD_PATHS, *OPERATORS, *_FOLDED, KNATIVE})
+"""Owners that stand for what they own. Any other, such as the object of a platform's operator, may own
+several workloads, each a service of its own.
+"""
 _RUN_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("ReplicationController",),
     "apps": ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"),
@@ -77,6 +86,7 @@ _RUN_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "argoproj.io": ("Rollout",),
     "batch": ("CronJob", "Job"),
     "core.strimzi.io": ("StrimziPodSet",),
+    _OF_KNATIVE: ("Service",),
 }
 _OPERATORS_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     group: tuple(kind for known in OPERATORS.values() for other, kind in known if other == group)
@@ -295,6 +305,8 @@ class _Sorting:
         if item.kind in ("Job", "Pod") and "test" in text_in(item.raw, *_HOOK).split(","):
             self._ignore(f"{item.kind} (a test of its Helm chart)", item.place)
             return
+        if item.group == _OF_KNATIVE:
+            item.kind = KNATIVE
         key = (item.group, *item.key)
         if key in self._seen:
             message = f"{item.kind} {shown(item.name)} is described twice, first at {self._seen[key]}"
@@ -307,9 +319,9 @@ class _Sorting:
             self._add_pod(item)
             return
         owner = _owner_of(item.raw) if item.kind in POD_PATHS or item.kind in _FOLDED else None
-        if owner is not None:
+        if owner is not None and (owner[0] in _FOLD or item.kind not in POD_PATHS):
             self._owners[item.key] = owner
-        elif item.kind in POD_PATHS:
+        elif item.kind in POD_PATHS or item.kind == KNATIVE:
             if not (item.kind == "Job" and inside(item.raw, "status", "completionTime")):
                 self._runs.append(item)
         elif known is not None:
@@ -398,12 +410,14 @@ class _Sorting:
 
 def _pod_path(item: Object) -> tuple[str, ...]:
     """Path of an object's pod; an object known only by its pods is described by one of them."""
-    path = POD_PATHS.get(item.kind, ())
+    path = ("spec", "template") if item.kind == KNATIVE else POD_PATHS.get(item.kind, ())
     return path if source_files.at(item.node, *path) is not None else ()
 
 
 def _owner_of(raw: Any) -> tuple[str, str] | None:
     """Kind and name of the controller that owns an object."""
+    if made_by := text_in(inside(raw, "metadata", "labels"), _MADE_BY_KNATIVE):
+        return KNATIVE, made_by
     owners = inside(raw, "metadata", "ownerReferences")
     for owner in owners if isinstance(owners, list) else ():
         kind, name = text_in(owner, "kind"), text_in(owner, "name")
