@@ -183,8 +183,8 @@ class Copies:
 
 
 def is_whole(file: Path) -> bool:
-    """Whether the server holds a file with all its bytes: restic names it by their SHA-256. Before that the server
-    has it under another name, and a program stopped there holds no lock.
+    """Whether the server holds a file with all its bytes: restic names it by their SHA-256. Before that the
+    server has it under another name, and a program stopped there holds no lock.
     """
     with suppress(FileNotFoundError):
         return hashlib.sha256(file.read_bytes()).hexdigest() == file.name

@@ -448,7 +448,8 @@ def test_a_listed_file_stands_for_its_project_as_the_hint_of_init_says(tmp_path:
     for name in ("compose", "db"):
         (tmp_path / f"{name}.yaml").write_text(f"services:\n  {name}:\n    image: x\n")
     (hint,) = look_around(tmp_path).hints
-    assert hint.startswith("db.yaml: ") and "COMPOSE_FILE" in hint
+    assert hint.startswith("db.yaml: ")
+    assert "COMPOSE_FILE" in hint
     (tmp_path / ".env").write_text("COMPOSE_FILE=compose.yaml:db.yaml")
     around = look_around(tmp_path)
     assert ([one.path for one in around.sources], around.hints) == (["compose.yaml"], ())
