@@ -66,7 +66,7 @@ def test_the_commands_of_the_page_and_an_approval_in_the_browser(
             fill_in(page, {"reason": "a tutorial", "who": "kim"}, "Approve")
             measured, _ = fire.communicate()
         assert fire.returncode == 0, measured
-        assert "lost of all acknowledged: 0" in measured
+        assert "acknowledged messages lost: 0" in measured
         until(lambda: "Run succeeded" in page.inner_text("main"), "the page says that it is over")
         assert "Run the plan" not in page.inner_text("main")
         assert "succeeded" in said([*restore, *SURE], folder)

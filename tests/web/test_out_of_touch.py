@@ -128,7 +128,7 @@ def test_a_store_that_cannot_be_read_any_more(error: Exception, words: str) -> N
         page = (await client.get("/now")).text
         assert words in page
         assert not LOSABLE.search(page), "by a state that may be over"
-        waits = "Nothing new starts until it answers; then open runs continue by themselves."
+        waits = "Nothing new starts until it answers; then open runs continue automatically."
         assert (waits in page) is isinstance(error, Unavailable)
         assert isinstance(error, Corrupt) or "Another one leads" not in page, "who leads is not known"
         office.hear(controller_line(True, ""))

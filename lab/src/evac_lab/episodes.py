@@ -166,7 +166,7 @@ def timeline(fire: Fire) -> str:
 def _counts(fire: Fire) -> list[str]:
     lost = "not counted yet" if fire.lost is None else f"{fire.lost:,}"
     lines = [
-        f"  acknowledged   {fire.acknowledged:,} messages since the fire; lost of all acknowledged: {lost}",
+        f"  acknowledged   {fire.acknowledged:,} messages since the fire; acknowledged messages lost: {lost}",
         f"  clients        {fire.clients_recovered} of {fire.clients} write again; "
         f"{fire.failed_tries:,} tries failed; longest silence {fire.longest_gap_seconds:.2f} s",
         f"  two primaries  {fire.double_primary_seconds:.2f} s",

@@ -97,7 +97,7 @@ def _confirm(site: str, confirm: str | None) -> None:
 @click.option(
     "--second",
     is_flag=True,
-    help="Also a database that has no live copy, only backups at another site.",
+    help="Also start a database that has no live copy, only backups at another site.",
 )
 @click.option("--clocks", is_flag=True, help="With libfaketime, so that clocks can jump.")
 @folder_option
@@ -210,7 +210,7 @@ def _to_show(place: LabFolder, run: str) -> str:
 
 @lab.command()
 @site_argument
-@click.option("--leader", is_flag=True, help="Make sure that evac's leader, and etcd's, are in it.")
+@click.option("--leader", is_flag=True, help="Make sure that the leaders of evac and etcd are in it.")
 @click.option("--no-wait", is_flag=True, help="Start the fire and return immediately; nothing is measured.")
 @click.option(
     "--longest", type=click.FloatRange(1, 3_600), default=60.0, help="How many seconds to follow it."
@@ -462,7 +462,7 @@ PAGE = "october-2022.html"
     type=Length(most_s=600),
     default="5s",
     show_default=True,
-    help="Search effort for each plan, like 60s; an amount of work, not of time.",
+    help="Search effort for each plan, like 60s; an amount of work, not time.",
 )
 @quiet_option
 def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, quiet: bool) -> int:

@@ -245,7 +245,7 @@ def bundle() -> None:
     type=options.Length(options.BUDGET_MOST_S),
     default="60s",
     show_default=True,
-    help="Search effort for halls, feeds and groups without a standby plan; an amount of work, not of time.",
+    help="Search effort for halls, feeds and groups without a standby plan; an amount of work, not time.",
 )
 @options.as_of_option
 @options.quiet_option

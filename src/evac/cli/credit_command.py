@@ -338,7 +338,7 @@ def sql(case: Path, rules: str, dialect: str, table: str, target: Path | None) -
     type=click.Path(path_type=Path),
     help="Parquet or CSV file, or a folder of them; repeatable.",
 )
-@click.option("--partitions", type=click.IntRange(1, 9_999), help="Parts to compute in. [default: by size]")
+@click.option("--partitions", type=click.IntRange(1, 9_999), help="Number of parts. [default: by size]")
 @who_option
 @output_option("text", "json")
 @quiet_option

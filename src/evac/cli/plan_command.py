@@ -175,7 +175,7 @@ def verify(
     "--budget",
     type=Length(BUDGET_MOST_S),
     default=DEFAULT_BUDGET_MS,
-    help="Search effort, like 60s; an amount of work, not of time. [default: 20s]",
+    help="Search effort, like 60s; an amount of work, not time. [default: 20s]",
 )
 @click.option(
     "--seed", type=click.IntRange(0, SEED_MAX), default=0, show_default=True, help="Same seed, same plan."

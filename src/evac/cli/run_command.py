@@ -520,7 +520,7 @@ def limit(
     "--generation",
     type=click.IntRange(0, 4_000),
     default=0,
-    help="For a new store. [default: higher than any epoch the store members have accepted]",
+    help="Generation of a new store. [default: higher than any epoch the store members have accepted]",
 )
 @who_option
 @key_option

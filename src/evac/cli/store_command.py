@@ -92,9 +92,9 @@ def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
     "--copy",
     "target",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="New file to save every entry of the journal to, as it was.",
+    help="New file for a copy of every entry, as it was before the repair.",
 )
-@click.option("--reason", default="", help="Why, for the record.")
+@click.option("--reason", default="", help="Reason, for the record.")
 @quiet_option
 def repair(journal: str, url: str, execute: bool, target: Path | None, reason: str, quiet: bool) -> int:
     """Repair JOURNAL after someone changed or deleted parts of it in the store: watch, notices, plans,
@@ -129,7 +129,7 @@ def repair(journal: str, url: str, execute: bool, target: Path | None, reason: s
         quiet=False,
     )
     if execute:
-        say(f"repaired; everything as it was: {target}", quiet)
+        say(f"repaired; the original entries are in {target}", quiet)
         return console.DONE
     say(f"next: evac store repair {journal} --execute --copy FILE --reason TEXT", quiet=False)
     return console.FINDINGS

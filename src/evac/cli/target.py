@@ -166,7 +166,7 @@ def situation_of(estate: Estate, path: Path, where: Where, observe: bool) -> Sit
     else:
         facts = _looked(estate)
     if observe and (unseen := facts.unobserved(estate)):
-        console.say(f"not observed: {listed(unseen)}; the estate's files say where their primaries are")
+        console.say(f"not observed: {listed(unseen)}; for these, the primaries in the estate's files count")
     return situation.of(estate, facts)
 
 

@@ -159,7 +159,7 @@ class Drivers:
         the errors of `create`.
         """
         if not can(name, capability):
-            raise Permanent("capability-missing", f"the driver {name} is no {capability.__name__}")
+            raise Permanent("capability-missing", f"the driver {name} is not a {capability.__name__}")
         return cast("_C", self.get(name))
 
     async def close(self) -> None:

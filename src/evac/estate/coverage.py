@@ -86,7 +86,7 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         ),
         "services/*/rpo": _group(2, "the acceptable data loss", "replication lag is measured against it"),
         "services/*/sheddable": _group(
-            2, "whether a service may be stopped", "shedding is where capacity for other services comes from"
+            2, "whether a service may be stopped", "shedding frees capacity for other services"
         ),
         "services/*/traffic": _group(
             3, "how users reach a service", "moving traffic can take longer than anything else"

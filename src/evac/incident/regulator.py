@@ -222,7 +222,7 @@ def basics(dossier: Dossier, about: Summary, now_ms: int) -> Basics:
     start = occurred if occurred.known else begun
     length = NOT_KNOWN
     if start.value is not None:
-        lasted = "end less start" if end.known else "until now; ongoing"
+        lasted = "end minus start" if end.known else "until now; ongoing"
         length = Stated(until_ms - int(start.value), lasted)
     entries = [e for e in timeline(dossier, about) if e.weight == "main" and e.kind in _ACTING]
     return Basics(

@@ -104,10 +104,14 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
         ),
         "paused": lambda d: ("paused", f"paused{_by(d)}{_PAUSED.get(d.get('by', ''), '')}", "main"),
         "resumed": lambda d: ("resumed", f"resumed{_by(d)}", "main"),
-        "held": lambda d: ("held", f"everything was held{_by(d)}", "main"),
+        "held": lambda d: ("held", f"everything was put on hold{_by(d)}", "main"),
         "released": lambda d: ("released", f"the hold was released{_by(d)}", "main"),
         "cancelled": lambda d: ("cancelled", f"cancelled{_by(d)}", "main"),
-        "rollback_started": lambda d: ("rolled back", f"completed steps are rolled back{_by(d)}", "main"),
+        "rollback_started": lambda d: (
+            "rolled back",
+            f"completed steps are being rolled back{_by(d)}",
+            "main",
+        ),
         "plan_replaced": _replaced,
         "made_ungraceful": lambda d: ("decided", f"no grace period left: {_cut(d.get('why', ''))}", "main"),
         "pace_changed": lambda d: ("pace", f"the pace changed: {_cut(d.get('why', ''))}", "detail"),
@@ -129,7 +133,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
         ),
         "boot_server_lost": lambda d: (
             "power",
-            f"the boot server {d.get('server', '')} was given up on: {_cut(d.get('why', ''))}",
+            f"evac gave up on the boot server {d.get('server', '')}: {_cut(d.get('why', ''))}",
             "main",
         ),
         "request_refused": lambda d: (
@@ -172,8 +176,8 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
         "step_unknown": ("unknown", f"the outcome of {event.step} is unknown; evac is checking", "main"),
         "step_observed": ("looked", f"{event.step}: it looks {data.get('outcome', 'unclear')}", "detail"),
         "step_waits": ("waits", f"{event.step} waits: {_cut(data.get('why', ''))}", "detail"),
-        "step_skipped": ("skipped", f"{event.step} was left out{by}", "main"),
-        "step_retried": ("retried", f"{event.step} is tried again{by}", "main"),
+        "step_skipped": ("skipped", f"{event.step} was skipped{by}", "main"),
+        "step_retried": ("retried", f"{event.step} is being retried{by}", "main"),
         "step_stuck": (
             "late",
             f"{event.step} is late: {_seconds(data.get('running_ms', 0))} so far, "

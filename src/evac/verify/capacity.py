@@ -101,7 +101,9 @@ def check_freed(reading: Reading) -> None:
             if (there > rows.capacity[row]).any():
                 name = min(one.step.id for one in groups[waits])
                 where = reading.instance.row_names[row]
-                reading.complain("F5", name, f"`after` does not include the shed that makes room on {where}")
+                reading.complain(
+                    "F5", name, f"`after` does not include the shed that frees capacity on {where}"
+                )
 
 
 def _check_shed_present(reading: Reading, shed: Moves) -> None:

@@ -294,7 +294,9 @@ def _check_bound(reading: Reading, better: Instance, objective: int) -> int:
         words = f"critical chains alone make {heads} unavoidable, the plan says {plan.heads}"
         reading.complain("F20", plan.name, words)
     if bound > objective:
-        reading.complain("F20", plan.name, f"bound {bound} is above the objective {objective}: error in evac")
+        reading.complain(
+            "F20", plan.name, f"bound {bound} is above the objective {objective}: internal error"
+        )
     return bound
 
 

@@ -142,9 +142,7 @@ def check_stores(reading: Reading) -> None:
             own = -1 if candidate is None else candidate.from_loss
             said = timed.step.parameters.get(FROM_LOSS_MS, -1)
             if said != (own * reading.instance.tick_ms if own >= 0 else -1):
-                reading.complain(
-                    "F3", timed.step.id, "does not state correctly how long it takes from the loss"
-                )
+                reading.complain("F3", timed.step.id, "states the wrong time from the loss")
             continue
         fence = reading.fences.get(store)
         if fence is None or fence.end > timed.start:

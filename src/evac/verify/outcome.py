@@ -61,7 +61,7 @@ def _check_moved(reading: Reading, times: Milestones, service: int) -> None:
     home = set(instance.rows.site[instance.present.row[instance.present.service == service]].tolist())
     for timed in steps:
         if any(int(instance.rows.site[row]) not in home for row, _ in timed.rows):
-            reading.complain("F10", timed.step.id, "starts again at a site where its users are not sent")
+            reading.complain("F10", timed.step.id, "starts again at a site that its users are not sent to")
 
 
 def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> None:

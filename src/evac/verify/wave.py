@@ -48,7 +48,7 @@ def _ready(reading: Reading, row: int, timed: Timed) -> None:
     if timed.start < kind.ready or (kind.by_itself and timed.start != kind.ready):
         reading.complain("F21", timed.step.id, f"begins at tick {timed.start}, but is ready at {kind.ready}")
     if bool(timed.step.parameters.get("by_itself", False)) != kind.by_itself:
-        reading.complain("F21", timed.step.id, "does not say correctly whether it powers on by itself")
+        reading.complain("F21", timed.step.id, "is wrong about whether it powers on automatically")
     if kind.by_itself and timed.step.manual:
         reading.complain("F21", timed.step.id, "a server that powers on by itself needs no person for it")
     if kind.by_hand and not timed.step.manual:

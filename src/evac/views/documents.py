@@ -443,7 +443,7 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
         page.line(f"now: {site_words(one)}", "warning" if one.state != "silent" or one.is_last else "")
     if stuck:
         page.line()
-        page.line("In the way", "bold")
+        page.line("Problems", "bold")
         for step in stuck[:SHOWN]:
             page.line(f"{step.id}: {'; '.join(step.problems)}", "error")
     page.line()

@@ -143,7 +143,7 @@ def _gantt(plan: Plan) -> dict[str, Any]:
     lead = plan_charts.lead_seconds(plan)
     last = max(bar.end for row in rows for bar in row.bars)
     upto = max(lead + 60.0, last + 0.03 * (last - lead))
-    words = f"The {plural(len(rows), 'service')} with the heaviest outages, in the order they come back."
+    words = f"The {plural(len(rows), 'service')} with the worst outages, in order of recovery."
     more = " The last table on the page lists every service."
     title = "When each service starts, is checked and receives traffic"
     limits = any(row.limit is not None and row.limit <= upto for row in rows)
@@ -346,7 +346,7 @@ def _facts(planned: Planned) -> Facts:
         ("as of", plan.as_of.isoformat() if plan.as_of else "not said"),
         ("weighted outage", f"{user_minutes(plan.objective, plan.tick_ms)} (tier weights {weights})"),
         ("lower bound", f"{user_minutes(plan.bound, plan.tick_ms)}, {plan.proof} proof"),
-        ("critical chains alone", user_minutes(plan.heads, plan.tick_ms)),
+        ("critical chains only", user_minutes(plan.heads, plan.tick_ms)),
         ("contention gap", percent(plan.contention_gap_permille)),
         ("horizon", duration(plan.horizon_ms)),
         ("detection", duration(plan.detection_ms)),

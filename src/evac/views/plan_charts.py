@@ -102,7 +102,7 @@ def _halls(estate: Estate, rows: Ints, end: Ints, upto: float) -> list[dict[str,
     hall = of_rack[estate.fleet.rack[rows]]
     found = []
     for number_of in np.unique(hall).tolist():
-        name = estate.halls[number_of].id if number_of >= 0 else "no known hall"
+        name = estate.halls[number_of].id if number_of >= 0 else "hall unknown"
         mine = np.sort(end[hall == number_of])
         words = f"{plural(len(mine), 'server')}, half on after {duration(int(mine[(len(mine) - 1) // 2]))}"
         words += f", all after {duration(int(mine[-1]))}."
@@ -134,7 +134,7 @@ def _power(estate: Estate, plan: Plan, rows: Ints, start: Ints, upto: float) -> 
         if budget is None:
             words += "; the site's budget is unknown."
         else:
-            series.append(Series("budget less margin", "allowed", ((0.0, float(budget)),)))
+            series.append(Series("budget minus margin", "allowed", ((0.0, float(budget)),)))
             words += f", of the {number(budget)} W that {name} may draw."
         title = f"Power of {name} over time"
         highest = float(max(most, budget or 0)) * 1.05

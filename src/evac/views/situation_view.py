@@ -33,7 +33,7 @@ def service_words(one: Away, now_ms: int, with_home: bool = True) -> str:
     home = places(one.home) or "nowhere"
     runs = f"runs in {places(one.now)}" if one.now else "runs nowhere"
     if one.in_lost:
-        runs = f"{runs}, and is placed" if one.now else "is placed only"
+        runs = f"{runs}, and has replicas" if one.now else "has replicas only"
         is_marked = "is marked" if len(one.in_lost) == 1 else "are marked"
         runs += f" in {places(one.in_lost)}, which {is_marked} as lost or evacuated"
     words = f"{one.service} {runs}{cause_words(one.cause, now_ms)}"

@@ -168,12 +168,11 @@ KOREAN: Final[Mapping[str, str]] = {
     "no data yet": "아직 자료 없음",
     "no outage in {0} day": "{0}일 동안 장애 없음",
     "no outage in {0} days": "{0}일 동안 장애 없음",
-    "{0} of outage on {1} day of {2}": "{2}일 중 {1}일, 장애 {0}",
-    "{0} of outage on {1} days of {2}": "{2}일 중 {1}일, 장애 {0}",
+    "{0} of outage on {1} of {2} days": "{2}일 중 {1}일, 장애 {0}",
     "Get updates by email": "이메일로 받아보기",
     "Status updates by email": "이메일 상태 안내",
     "Status page": "서비스 상태 페이지",
-    "You get an email when something is published here, and a link to unsubscribe in every email. Your "
+    "You get an email whenever something is published here. Every email has a link to unsubscribe. Your "
     "address is used for nothing else.": (
         "안내가 게시되면 메일로 보내 드리며, 모든 메일에 수신 거부 링크가 있습니다. "
         "주소는 다른 용도로 쓰지 않습니다."
@@ -212,12 +211,11 @@ KOREAN: Final[Mapping[str, str]] = {
     "To get them, open this link within 24 hours and press Subscribe:": (
         "받으시려면 24시간 안에 이 링크를 열고 구독을 누르세요."
     ),
-    "If it was not you, do nothing: you will get no updates.": (
+    "If it was not you, ignore this email. You will get no updates.": (
         "요청하지 않으셨다면 그대로 두세요. 안내를 보내지 않습니다."
     ),
     "Confirm your subscription to status updates": "상태 안내 구독 확인",
-    "degraded on {0} day of {1}": "{1}일 중 {0}일 성능 저하",
-    "degraded on {0} days of {1}": "{1}일 중 {0}일 성능 저하",
+    "degraded on {0} of {1} days": "{1}일 중 {0}일 성능 저하",
 }
 """English words of the public page -> the same in Korean. What people wrote stays in their language."""
 
@@ -403,11 +401,10 @@ def summary_words(component: Component, language: Language = "en") -> str:
         return said_in(language, "no data yet")
     if not bad:
         return _counted(language, len(known), "no outage in {0} day", "no outage in {0} days")
-    days = "day" if len(bad) == 1 else "days"
     if not minutes:
-        return said_in(language, f"degraded on {{0}} {days} of {{1}}", len(bad), len(known))
+        return said_in(language, "degraded on {0} of {1} days", len(bad), len(known))
     lasted = _lasted(minutes * 60_000, language)
-    return said_in(language, f"{{0}} of outage on {{1}} {days} of {{2}}", lasted, len(bad), len(known))
+    return said_in(language, "{0} of outage on {1} of {2} days", lasted, len(bad), len(known))
 
 
 def status_json(page: StatusPage) -> str:

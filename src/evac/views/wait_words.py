@@ -229,7 +229,7 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
                 )
             return f"by hand: {_by_hand(wait.facts)}; {then}"
         case ByHandLater():
-            return f"{wait.step} can wait: a step it depends on is no longer done"
+            return f"{wait.step} can wait: a step that it depends on must be done again"
         case Outcome(step_kind, why):
             because = f" ({why})" if why else ""
             return f"{wait.step}: outcome unknown{because}; {_once_checked(wait, step_kind)}"

@@ -104,7 +104,7 @@ def test_the_audit_says_what_leaves_no_place(estate: Estate) -> None:
         ("health", "error", ("rhone",)),
         ("records", "error", ("rhone",)),
     }
-    assert any("data of local may be at paris only" in f.message for f in found)
+    assert any("data of local must stay at paris" in f.message for f in found)
     together = replace(estate, stores=tuple(replace(one, data_in=("paris",)) for one in estate.stores))
     found = [f for f in audit(together).findings if f.rule == "residency-leaves-no-place"]
     assert {f.subject for f in found if "paris" in f.domains} == {"local", "records"}

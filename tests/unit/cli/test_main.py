@@ -301,7 +301,7 @@ def test_a_plan_says_which_stores_it_could_not_observe(
         "evac: 2\nname: quay\nsites: {a: {}, b: {}}\n"
         "stores: {orders: {members: [{at: a, mode: primary}, {at: b, mode: sync}]}}\n"
     )
-    words = "not observed: orders; the estate's files say where their primaries are"
+    words = "not observed: orders; for these, the primaries in the estate's files count"
     plan = ["plan", str(tmp_path), "--lose", "a", "--budget", "0s", "-o", str(tmp_path / "p.json")]
     run([*plan, "--observe"])
     assert words in capsys.readouterr().err

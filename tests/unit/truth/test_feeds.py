@@ -40,16 +40,16 @@ def test_enough_power_is_no_finding(tmp_path: Path) -> None:
 
 def test_the_other_feed_carries_both_loads(tmp_path: Path) -> None:
     (one,) = found(tmp_path, "1 kW")
-    assert one.message == "a/f1 carries 1,200 W once a/f2 is lost, but may carry only 1,000 W"
+    assert one.message == "a/f1 carries 1,200 W once a/f2 is lost, but its budget is 1,000 W"
     assert one.domains == ("a/f2",)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"first": "700 W"}, "a/f1 carries 800 W today, but may carry only 700 W"),
-        ({"site": "power_budget: 1 kW"}, "a carries 1,200 W today, but may carry only 1,000 W"),
-        ({"hall": "cooling: 1100 W"}, "a/h1 carries 1,200 W today, but may carry only 1,100 W"),
+        ({"first": "700 W"}, "a/f1 carries 800 W today, but its budget is 700 W"),
+        ({"site": "power_budget: 1 kW"}, "a carries 1,200 W today, but its budget is 1,000 W"),
+        ({"hall": "cooling: 1100 W"}, "a/h1 carries 1,200 W today, but its budget is 1,100 W"),
     ],
 )
 def test_a_load_over_its_budget_today_is_an_error(

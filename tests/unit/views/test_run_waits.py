@@ -98,7 +98,7 @@ def test_what_a_feed_took_with_it_is_to_be_done_again_and_without_lost_on_it_can
     gate, later = waiting(view)
     assert (gate.kind, gate.step, gate.since_ms) == ("gate", "power:f1", 4)
     assert words_of(gate).startswith("power:f1 needs approval: f1 tripped")
-    assert words_of(later) == "start:web can wait: a step it depends on is no longer done"
+    assert words_of(later) == "start:web can wait: a step that it depends on must be done again"
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "was done, and will be done again" in text
     assert "power on" not in text

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=int, default=10, help="search time for each plan, in seconds")
     options = parser.parse_args(arguments)
     begun = time.monotonic()
-    print(f"evac {__version__}: a company like the one of 15 October 2022, {options.servers:,} servers\n")
+    print(f"evac {__version__}: a company like the one hit on 15 October 2022, {options.servers:,} servers\n")
     flawed = _company("pangyo", options.out, options.servers, options.budget)
     _tell(flawed)
     mended = _company("pangyo-mended", options.out, options.servers, options.budget)
@@ -82,7 +82,7 @@ def _company(name: str, out: Path, servers: int, budget: int) -> Story:
     folder = out / name
     mended = name.endswith("mended")
     print(f"{name}: {'the same company after the fixes' if mended else 'the company as it was'}")
-    with _step("make the company, write its files"):
+    with _step("create the company and write its files"):
         estates.write(pangyo(servers=servers, mended=mended), folder, tables="parquet", replace=True)
     with _step("read and check them"):
         estate = estates.load(folder)
@@ -93,7 +93,7 @@ def _company(name: str, out: Path, servers: int, budget: int) -> Story:
         (out / f"{name}.plan.json").write_bytes(made.data)
     with _step("verify the plan independently"):
         verdict = check(estate, made.plan)
-    with _step("play it 1,000 times with delays and failures"):
+    with _step("simulate it 1,000 times with delays and failures"):
         plan = made.plan
         instance = derive(estate, plan.scenario, plan.policy, plan.tick_ms)
         simulation = simulate(instance, plan, trials=1000)
@@ -137,10 +137,12 @@ def _tell(story: Story) -> None:
     losses = plural(len(report.rows), "loss", "losses")
     p90 = likely.last_ms[1] if likely else 0
     whole = (
-        "is not fully restored within a day" if p90 is None else f"is fully restored within {duration(p90)}"
+        "is not all back within a day in 9 of 10 simulations"
+        if p90 is None
+        else f"is all back within {duration(p90)} in 9 of 10 simulations"
     )
     print(f"""
-  What the audit estimates without a plan: {headline(report, row).text}.
+  Without a plan, the audit estimates: {headline(report, row).text}.
   The audit tried {losses} and found {plural(len(errors), "error")} to fix.
   Recovery tools lost with what they must recover: {number(len(tools))}.
   With the plan: {_verdict(story)}
@@ -148,7 +150,7 @@ def _tell(story: Story) -> None:
   Stores whose data is not restored: {number(gone)}.
   Servers booted: {number(kinds["boot"])}. Replicas started elsewhere: {number(kinds["start"])}.
   The plan is at most {percent(plan.gap_permille)} above the best possible; {_proved(story)}.
-  Nine times in ten, what the plan restores of tier 0 {whole}.
+  Of tier 0, what the plan restores {whole}.
 """)
 
 

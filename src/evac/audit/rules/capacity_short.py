@@ -68,6 +68,6 @@ def _more(classes: str, resource: str) -> str:
 RULE = Rule(
     "capacity-short",
     "EV111",
-    "Capacity is short after the loss",
+    "Not enough capacity after a loss",
     check,
 )

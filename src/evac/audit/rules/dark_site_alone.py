@@ -58,6 +58,6 @@ def check(context: Context) -> Iterator[Finding]:
 RULE = Rule(
     "dark-site-alone",
     "EV131",
-    "What a dark site needs to start runs only there",
+    "A cold start needs something that runs only at the dark site",
     check,
 )

@@ -63,7 +63,7 @@ def _elsewhere(context: Context, item: Expiring) -> list[int]:
 RULE = Rule(
     "expires-where-we-go",
     "EV121",
-    "Something expires at a site we may have to move to",
+    "Something expires at a site that may have to take over",
     check,
     per_loss=False,
 )

@@ -61,7 +61,7 @@ def _overloaded(context: Context) -> Iterator[Finding]:
             context,
             "error",
             name,
-            f"{name} carries {when}, but may carry only {budget:,} W",
+            f"{name} carries {when}, but its budget is {budget:,} W",
             "Raise the budget, or move servers to where there is power.",
             losses=[losses[feed] for feed in others if today <= budget and feed in losses],
             paths=_paths(context, name),
@@ -76,7 +76,7 @@ def _paths(context: Context, name: str) -> tuple[str, ...]:
 RULE = Rule(
     "power-budget-exceeded",
     "EV112",
-    "Starting what is needed exceeds a power budget",
+    "Starting the needed servers exceeds a power budget",
     check,
     False,
 )

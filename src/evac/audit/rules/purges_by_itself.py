@@ -35,7 +35,7 @@ def check(context: Context) -> Iterator[Finding]:
                 context,
                 "warning",
                 entry.id,
-                f"{entry.id} deletes old data by itself, and {' and '.join(why)}",
+                f"{entry.id} deletes old data automatically, and {' and '.join(why)}",
                 "Let it start only on a person's approval: after a restore, old data may be all there is.",
                 paths=(f"services/{entry.id}/purges", f"services/{entry.id}"),
             )

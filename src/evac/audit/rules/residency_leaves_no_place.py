@@ -53,7 +53,7 @@ def _finding(
         context,
         severity,
         name,
-        f"the data of {name} may be at {where} only, and the loss of {listed(context.names(losses))} leaves "
+        f"the data of {name} must stay at {where}, and the loss of {listed(context.names(losses))} leaves "
         "it nowhere to run",
         "Allow a second site that fails independently, or accept that it stays down until they are back.",
         losses=losses,

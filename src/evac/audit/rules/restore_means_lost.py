@@ -68,7 +68,7 @@ def _missing(
 RULE = Rule(
     "restore-means-lost",
     "EV141",
-    "What a restore needs is lost together with the data",
+    "A restore needs something that is lost with the data",
     check,
     per_loss=False,
 )

@@ -77,8 +77,7 @@ def _without_control(context: Context) -> Iterator[Finding]:
             context,
             severity,
             group[0],
-            f"{either} (dns-control) is lost with {listed(context.names(shown))}, which requires moving "
-            "traffic",
+            f"{either} (dns-control) is lost with {listed(context.names(shown))}, and then traffic must move",
             f"Run {either} at two sites, or keep a second way to change the zones.",
             losses=shown,
             paths=("tools/dns-control", f"services/{group[0]}"),

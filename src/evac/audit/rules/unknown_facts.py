@@ -150,7 +150,7 @@ def _kind(
         context,
         severity,
         subject,
-        f"for {counted(len(found), noun)} it is unknown {words}: {listed(found, 5)}",
+        f"unknown for {counted(len(found), noun)}: {words} ({listed(found, 5)})",
         f"Set `{name}:` for them, most important first; evac check lists those that matter most.",
         paths=(f"{noun}s/{found[0]}/{name}", f"{noun}s/{found[0]}"),
         roots=(f"{noun}s/{found[0]}/{name}",),

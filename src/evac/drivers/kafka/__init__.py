@@ -20,7 +20,7 @@ DRIVER = DriverSpec(
             needed=("store",),
             reaches="host",
         ),
-        Setting("user", "text", "who may look", "no authentication"),
+        Setting("user", "text", "user to sign in as", "no authentication"),
         Setting("password", "secret", "a reference to the password"),
     ),
     "evac.drivers.kafka.driver:KafkaDriver",

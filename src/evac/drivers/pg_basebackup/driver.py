@@ -172,7 +172,7 @@ async def _refuse_damaged(into: Filling) -> None:
     problems = await archive_problems(into.action, into.folder, into.copy.source, into.watch)
     if problems:
         words = f"the newest state cannot be restored: {problems[0]}"
-        raise Permanent("archive-damaged", words, "restore an earlier moment: --moment STORE=TIME")
+        raise Permanent("archive-damaged", words, "restore to an earlier point in time: --moment STORE=TIME")
 
 
 def _segments(folder: Path) -> list[str]:

@@ -373,7 +373,7 @@ class VerdictAnswers:
             if concerned is not None:
                 await self._answer_in_run(site, concerned, register)
             elif register.get(site) != "active":
-                words = f"{site} is lost; it is {register.get(site, 'unknown')} already"
+                words = f"{site} is lost; it is already {register.get(site, 'unknown')}"
                 self._say("loss", site, words)
             else:
                 await self._answer_with_run(site, register)
@@ -396,7 +396,7 @@ class VerdictAnswers:
                 self._say_once(hall, f"{hall} is lost as well; {concerned.run} continues first")
                 raise _NotYet
             elif register.get(site) != "active":
-                words = f"{hall} is lost; {site} is {register.get(site, 'unknown')} already"
+                words = f"{hall} is lost; {site} is already {register.get(site, 'unknown')}"
                 self._say("loss", hall, words)
             elif all(one.domain != hall for one in effects.lost):
                 await self._answer_with_run(site, register, hall)
@@ -423,7 +423,7 @@ class VerdictAnswers:
         acts = mode == "act" and not (hall and left)
         bound = await self._desk.bind(data, *["envelope"] * 3) if hall or acts else None
         if hall and bound is not None and not bound.spec.steps:
-            self._say("loss", what, f"{what} is lost; nothing has to be moved for it", {"plan": ready.plan})
+            self._say("loss", what, f"{what} is lost; nothing has to move", {"plan": ready.plan})
             return
         if mode == "advise":
             words = f"{what} is lost; the plan is ready: {to_apply(ready.plan, left)}"
@@ -457,7 +457,7 @@ class VerdictAnswers:
             return
         ready, data = found
         if self._desk.policies.of(run).mode == "advise":
-            words = f"{site} was lost while {run} is in progress; it continues as planned until you run "
+            words = f"{site} was lost while {run} was in progress; it continues as planned until you run "
             words += f"evac run cancel {run} --reason WHY; then: {to_apply(ready.plan, lost)}"
             self._say("loss", site, words, {"run": run, "plan": ready.plan})
             return

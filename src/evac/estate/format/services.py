@@ -200,7 +200,7 @@ SERVICE: Final[tuple[Field, ...]] = (
         "purges",
         "purges",
         flag(),
-        "true: it deletes old data by itself; after a restore it waits for a person",
+        "true: it deletes old data automatically; after a restore it waits for a person",
         default=False,
     ),
     Field(

@@ -526,7 +526,7 @@ class Mail:
             said_in(language, "Someone, probably you, asked for status updates by email at this address."),
             said_in(language, "To get them, open this link within 24 hours and press Subscribe:"),
             f"{self._channel.join}/confirm?link={link}",
-            said_in(language, "If it was not you, do nothing: you will get no updates."),
+            said_in(language, "If it was not you, ignore this email. You will get no updates."),
         ]
         subject = said_in(language, "Confirm your subscription to status updates")
         return self._mail(told["address"], subject, lines, language, now_ms)

@@ -34,7 +34,12 @@ Kind = Annotated[Word, Query()]
 FIELDS_MOST: Final = 160
 COMPONENTS_MOST: Final = 40
 """Maximum number of components whose states one update can change."""
-DUES: Final = (("30", "In 30 minutes"), ("15", "In 15 minutes"), ("60", "In 60 minutes"), ("", "Do not say"))
+DUES: Final = (
+    ("30", "In 30 minutes"),
+    ("15", "In 15 minutes"),
+    ("60", "In 60 minutes"),
+    ("", "Not announced"),
+)
 _BODIES: Final[TypeAdapter[Any]] = TypeAdapter(NoteBody)
 _ASKED: Final[Mapping[str, tuple[str, str]]] = {
     "note": ("Write a note", "An observation, idea or action. Visible to the team in the timeline."),

@@ -159,7 +159,7 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
         why = f" ({now.quorum.problem})" if now.quorum.problem else ""
         known = "showing the last known state"
         if not now.quorum.answers:
-            known += ". Nothing new starts until it answers; then open runs continue by themselves"
+            known += ". Nothing new starts until it answers; then open runs continue automatically"
         return f"The store {how}{why}: {known}.", "error"
     if bad:
         told = "; ".join(f"{site.id} is {words_of(site.state)}" for site in bad)

@@ -312,7 +312,7 @@ def _gantt(plan: Plan) -> dict[str, Any]:
         return {"chart": "", "words": ""}
     lead, last = plan_charts.lead_seconds(plan), max(bar.end for row in rows for bar in row.bars)
     upto = max(lead + 60.0, last + 0.03 * (last - lead))
-    words = f"The {plural(len(rows), 'service')} with the heaviest outages, in the order they come back."
+    words = f"The {plural(len(rows), 'service')} with the worst outages, in order of recovery."
     title = "When each service starts, is checked and receives traffic"
     return {"chart": svg.gantt("gantt", title, words, rows, upto, lead), "words": words}
 

@@ -319,20 +319,16 @@ def _overview(fates: Mapping[str, FateOf], query: str) -> dict[str, Any] | None:
     more = []
     if rest:
         more.append(
-            f"{plural(len(rest), 'reason')} more {'takes' if len(rest) == 1 else 'take'} "
-            f"{plural(hidden, 'service')} down; the table below has the chain of each."
+            f"{plural(len(rest), 'more reason')} {'takes' if len(rest) == 1 else 'take'} down "
+            f"{plural(hidden, 'service')}; the table below has the chain of each."
         )
     if degraded:
-        verb = "serves" if degraded == 1 else "serve"
-        more.append(
-            f"{plural(degraded, 'service')} {verb} less and {'is' if degraded == 1 else 'are'} not drawn."
-        )
+        verb = "is" if degraded == 1 else "are"
+        more.append(f"{plural(degraded, 'service')} {verb} only degraded and not drawn.")
     said = (
-        "What the loss takes down directly, on the right, and what is down "
-        f"because of it: {len(shown)} reasons."
+        f"{plural(len(shown), 'reason')}: on the right, what the loss takes down directly; "
+        "on the left, what goes down because of it."
     )
-    if len(shown) == 1:
-        said = said.replace("1 reasons", "1 reason")
     return {
         "svg": part.drawn("spread", "How the loss spreads", said),
         "of": "",

@@ -238,7 +238,7 @@ def _cards(answer: WhatIf) -> list[svg.Card]:
     worst = f"The last after {duration(loss.worst_recovery_ms)}" if back else "None"
     if loss.untimed:
         be = "is" if loss.untimed == 1 else "are"
-        worst = f"No one knows when {number(loss.untimed)} of them {be} back"
+        worst = f"It is unknown when {number(loss.untimed)} of them {be} back"
     stores = f"{plural(loss.stores_lost, 'primary is', 'primaries are')} lost"
     data = "not known" if loss.data_loss_ms is None else duration(loss.data_loss_ms)
     if loss.stores_gone:
