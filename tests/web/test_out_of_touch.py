@@ -203,7 +203,7 @@ def test_a_room_that_never_read_its_store_lists_no_runs_as_if_there_were_none() 
             for path in ("/v1/runs", "/runs"):
                 answer = await client.get(path)
                 assert answer.status_code == 503, path
-                assert "which runs there are is not known" in answer.text, path
+                assert "it is unknown which runs there are" in answer.text, path
         await office.close()
 
     asyncio.run(run())

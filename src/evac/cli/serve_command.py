@@ -328,7 +328,7 @@ def serve(
         if estate is not None or policy is not None:
             raise click.UsageError("--bundle has its own estate and policy: remove them")
         if store is not None and site is None:
-            raise click.UsageError("--bundle with --store fills a multi-site store: add this --site")
+            raise click.UsageError("--bundle with --store fills a multi-site store and needs --site")
         opened = open_bundle(asked, generation, store or "")
         no_watch = no_watch or store is None
         estate, policy, store, generation = opened.estate, opened.policy, opened.store, 0

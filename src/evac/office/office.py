@@ -486,7 +486,7 @@ class Office:
         open_runs, ended = self.register.lines
         found = (*open_runs, *self.register.unread, *ended)
         if not found and (silence := self.silence()) and not silence.was_read:
-            raise Unavailable(f"{silence.words}: which runs there are is not known")
+            raise Unavailable(f"{silence.words}: it is unknown which runs there are")
         return found
 
     async def close(self) -> None:

@@ -375,7 +375,7 @@ def _unknown(page: Page, plan: Plan) -> None:
     if plan.unknown:
         page.line()
         page.line(
-            (f"Unknown, replaced by the value that the bound may assume: {listed(list(plan.unknown), 4)}"),
+            f"Unknown; the bound assumes the most favourable value: {listed(list(plan.unknown), 4)}",
             "unknown",
         )
     if plan.intervals:

@@ -120,7 +120,7 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     if document.silent_since:
         at_ms = moment_ms(document.silent_since)
         at = wall_clock_here().both(at_ms, at_ms, True)
-        yield "store", f"has not answered since {at}: everything below is as it was then", "error"
+        yield "store", f"has not answered since {at}: everything below shows the state at that time", "error"
     for one in document.left[:SHOWN]:
         affected = f", {people(one.people)} people" if one.people else ""
         yield one.label, f"{one.name}: {one.words}{affected}", "warning"

@@ -39,7 +39,7 @@ DRIVER = DriverSpec(
         Setting(
             "rest_password",
             "secret",
-            "a reference to the password; without it, no user is sent either",
+            "a reference to the password; without it, the user is not sent either",
             "none",
         ),
     ),

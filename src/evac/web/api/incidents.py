@@ -108,7 +108,7 @@ class FactSaid(_Written):
 
 class ResolvedSaid(_Written):
     """Resolves the incident. `text` is the reason; `value` is the name of the incident, typed to confirm. No
-    service or component becomes operational by this: `GET` the incident to see what is still down.
+    service or component becomes operational: `GET` the incident to see what is still down.
     """
 
     kind: Literal["resolved"]
